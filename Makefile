@@ -1,0 +1,35 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/installed
+# What Kivy needs to open a window on a virtual screen.
+DEBIAN := xvfb libgl1-mesa-dri libgl1
+
+.PHONY: demo test install debian clean
+
+demo: $(STAMP)
+	$(BIN)/dermedge demo $(ARGS)
+
+test: $(STAMP) debian
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+debian:
+	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -z "$$missing" ]; then :; \
+	elif ! command -v apt-get >/dev/null; then echo "The app's tests are skipped without: $$missing"; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "The app's tests are skipped; to run them: sudo apt-get install $$missing"; fi
+
+clean:
+	rm -rf .venv build *.egg-info

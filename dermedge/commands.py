@@ -1,0 +1,152 @@
+"""The core's subcommands: analyze, data, demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from dermedge import DISCLAIMER, UserError
+from dermedge.cli import Command
+
+
+def bundle_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `open_bundle` reads; every command that takes a bundle has them."""
+    parser.add_argument("--bundle", required=True, metavar="FILE", help="the .dermbundle to use")
+    parser.add_argument(
+        "--trusted-key",
+        metavar="FILE",
+        help="Ed25519 public key (PEM); refuse a bundle that this key did not sign",
+    )
+
+
+def open_bundle(args: argparse.Namespace):
+    """The checked bundle that the options of `bundle_arguments` name."""
+    from dermedge.bundle import Bundle
+
+    key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
+    return Bundle.open(args.bundle, trusted_key=key)
+
+
+def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders of them")
+    bundle_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
+    parser.add_argument("--masks", metavar="DIR", help="write each lesion mask as DIR/STEM.png")
+    parser.add_argument(
+        "--outlines", metavar="DIR", help="write each picture with its outline as DIR/STEM.png"
+    )
+    parser.add_argument(
+        "--px-per-mm", type=float, metavar="N", help="scale of the pictures, for the diameter"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
+
+
+def _analyze(args: argparse.Namespace) -> int:
+    from dermedge.analyzer import Analyzer
+    from dermedge.image import ImageError, find_images, write_png
+
+    if args.px_per_mm is not None and not args.px_per_mm > 0:
+        raise UserError("--px-per-mm must be above 0")
+    bundle = open_bundle(args)
+    images = find_images(args.images)
+    folders = [Path(folder) for folder in (args.masks, args.outlines) if folder]
+    if folders:
+        twice = [stem for stem, count in Counter(p.stem for p in images).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"two pictures are called {twice[0]}, their masks would overwrite each other: "
+                "analyse their folders one at a time"
+            )
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+    analyzer = Analyzer(bundle, threads=args.threads)
+    failed = 0
+    for path in images:
+        try:
+            analysis = analyzer.analyze(path, px_per_mm=args.px_per_mm)
+        except ImageError as error:
+            failed += 1
+            if args.json:
+                print(json.dumps({"image": str(path), "error": str(error)}), flush=True)
+            print(f"dermedge: {path}: {error}", file=sys.stderr)
+            continue
+        if args.masks:
+            mask = analysis.full_mask()
+            write_png(Path(args.masks) / f"{path.stem}.png", mask.astype("uint8") * 255)
+        if args.outlines:
+            write_png(Path(args.outlines) / f"{path.stem}.png", _outlined(path, analysis))
+        print(json.dumps(analysis.to_json()) if args.json else _sentence(analysis), flush=True)
+    if not args.json:
+        if bundle.manifest.procedural:
+            print("The bundle was trained on generated pictures: not for real skin.")
+        print(DISCLAIMER)
+    return 1 if failed else 0
+
+
+def _sentence(analysis) -> str:
+    likely = sorted(analysis.probabilities.items(), key=lambda item: -item[1])[:3]
+    parts = [
+        f"{analysis.image}: {analysis.triage}",
+        f"malignancy {analysis.malignancy:.2f} ({analysis.rule})",
+        "likely " + ", ".join(f"{label} {value:.2f}" for label, value in likely),
+    ]
+    if analysis.lesion.found:
+        lesion = analysis.lesion
+        parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
+        if lesion.diameter_mm is not None:
+            parts.append(f"D {lesion.diameter_mm:.1f} mm")
+    return "; ".join(parts)
+
+
+def _outlined(path: Path, analysis):
+    import cv2
+    import numpy as np
+
+    from dermedge.image import read_image
+
+    picture = read_image(path)
+    pixels = np.ascontiguousarray(picture.pixels)
+    scale = pixels.shape[1] / picture.width
+    width = max(1, round(max(pixels.shape[:2]) / 250))
+    outlines = [np.rint(polygon * scale).astype(np.int32) for polygon in analysis.lesion.polygons]
+    # A dark line under a bright one is seen on every skin.
+    cv2.polylines(pixels, outlines, True, (0, 0, 0), 2 * width + 1, cv2.LINE_AA)
+    cv2.polylines(pixels, outlines, True, (0, 255, 255), width, cv2.LINE_AA)
+    return pixels
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    from dermedge.datasets import check
+
+    check.arguments(parser)
+
+
+def _data(args: argparse.Namespace) -> int:
+    from dermedge.datasets import check
+
+    return check.run(args)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    from dermedge import demo
+
+    demo.arguments(parser)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from dermedge import demo
+
+    return demo.run(args)
+
+
+ANALYZE = Command("analyse pictures with a bundle", _analyze_arguments, _analyze)
+DATA = Command("check a data set and freeze its split", _data_arguments, _data)
+DEMO = Command(
+    "the whole way: data, training, export, analysis, report",
+    _demo_arguments,
+    _demo,
+    "export,bench",
+)

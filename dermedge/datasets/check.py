@@ -1,0 +1,313 @@
+"""`dermedge data check`: read every picture of a data set, say what is amiss, freeze the split."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dermedge import DISCLAIMER
+from dermedge.datasets import READERS, load, parse_source
+from dermedge.datasets.readers import read_table
+from dermedge.datasets.records import DataError, DataSet, Record
+from dermedge.datasets.split import Split, group_records, make_split
+from dermedge.image import ImageError, read_image, read_mask
+from dermedge.taxonomy import CLASSES
+
+# Near-duplicates: difference hashes (dHash, 16x16) that differ in at most so many of 256 bits,
+# and gray 32x32 thumbnails that correlate this much. On HAM10000 84 of the 85 pairs found so
+# show one lesion; either test alone brings thousands of mere look-alikes.
+_MOST_BITS = 40
+_LEAST_CORRELATION = 0.99
+# Share of the frame; beyond these a mask is rather a slip than a lesion.
+_LARGEST_MASK = 0.98
+_SMALLEST_MASK = 0.001
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. Lists hold ids or one-line texts; empty lists are good news.
+
+    `classes` counts labels ('unlabelled' where there is none), `sizes` full picture sizes as
+    'WIDTHxHEIGHT', the commonest first. `repeated_lesions` and `repeated_patients` map the ids
+    that occur more than once to how often. `near_duplicates` are pairs that no lesion, patient
+    or pair known so far keeps together, so a split could tear them apart.
+    """
+
+    data_set: str
+    root: str
+    licence: str
+    procedural: bool
+    pictures: int
+    masks: int
+    groups: int
+    classes: dict[str, int]
+    official: dict[str, int]
+    stated: dict[str, int]
+    sizes: dict[str, int]
+    problems: list[str]
+    unreadable: list[str]
+    mask_problems: list[str]
+    repeated_lesions: dict[str, int]
+    repeated_patients: dict[str, int]
+    identical_files: list[list[str]]
+    near_duplicates: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One picture after reading: error, or size (height, width), digest, hash and thumbnail."""
+
+    error: str | None = None
+    mask_problem: str | None = None
+    size: tuple[int, int] = (0, 0)
+    digest: bytes = b""
+    bits: np.ndarray | None = None
+    thumbnail: np.ndarray | None = None
+
+
+def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: bool = True) -> Report:
+    """Read all pictures and masks of `data_set`; `same` are more pairs of ids of one lesion."""
+    records = data_set.records
+    seen = _look_at_all(records, progress)
+    groups = group_records(records, (*data_set.same, *same))
+    readable = [index for index, one in enumerate(seen) if one.error is None]
+    labels = Counter(record.label or "unlabelled" for record in records)
+    sizes = Counter(f"{seen[i].size[1]}x{seen[i].size[0]}" for i in readable)
+    by_digest = defaultdict(list)
+    for index in readable:
+        by_digest[seen[index].digest].append(records[index].id)
+    facts = ("age", "sex", "site", "skin_type", "lesion_id", "patient_id", "malignant")
+    return Report(
+        data_set=data_set.name,
+        root=str(data_set.root),
+        licence=data_set.licence,
+        procedural=data_set.procedural,
+        pictures=len(records),
+        masks=sum(record.mask is not None for record in records),
+        groups=len(groups),
+        classes={name: labels[name] for name in (*CLASSES, "unlabelled") if labels[name]},
+        official=dict(Counter(r.official for r in records if r.official)),
+        stated={fact: sum(getattr(r, fact) is not None for r in records) for fact in facts},
+        sizes=dict(sizes.most_common()),
+        problems=list(data_set.problems),
+        unreadable=[
+            f"{records[i].id}: {one.error}" for i, one in enumerate(seen) if one.error is not None
+        ],
+        mask_problems=[
+            f"{records[i].id}: {one.mask_problem}" for i, one in enumerate(seen) if one.mask_problem
+        ],
+        repeated_lesions=_repeated(record.lesion_id for record in records),
+        repeated_patients=_repeated(record.patient_id for record in records),
+        identical_files=[sorted(ids) for ids in by_digest.values() if len(ids) > 1],
+        near_duplicates=_near_duplicates(records, seen, groups),
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `dermedge data`."""
+    parser.add_argument("action", choices=["check"], help="check: read all pictures and report")
+    parser.add_argument(
+        "source", metavar="NAME=PATH", help=f"data set and folder; NAME is {', '.join(READERS)}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument(
+        "--split", metavar="FILE", help="where the split is stored (default: ./NAME.split.json)"
+    )
+    parser.add_argument(
+        "--same",
+        metavar="CSV",
+        help="more pictures that show one lesion: a table with the columns id_a and id_b",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a stored split that differs from the new one"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, report, store the split. Returns 1 where a stored split was kept against this one."""
+    name, path = parse_source(args.source)
+    same = _read_pairs(Path(args.same)) if args.same else []
+    data_set = load(name, path)
+    report = check(data_set, same)
+    broken = {line.partition(": ")[0] for line in report.unreadable}
+    # A stored split never names a picture that training would stumble over.
+    usable = tuple(record for record in data_set.records if record.id not in broken)
+    split = make_split(replace(data_set, records=usable), seed=args.seed, same=same)
+    file = Path(args.split or f"{name}.split.json")
+    refusal = _store(split, file, args.force)
+
+    stored = {
+        "file": str(file),
+        "sha256": split.sha256,
+        "seed": split.seed,
+        "written": refusal is None,
+        "parts": {part: len(ids) for part, ids in split.parts.items()},
+        "notes": list(split.notes),
+    }
+    if args.json:
+        print(json.dumps({**asdict(report), "split": stored, "disclaimer": DISCLAIMER}))
+    else:
+        print("\n".join(_lines(report, stored)))
+        print(DISCLAIMER)
+    if refusal:
+        print(f"dermedge: {refusal}", file=sys.stderr)
+    return 1 if refusal else 0
+
+
+def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
+    executor = ThreadPoolExecutor(_THREADS)
+    try:
+        work = executor.map(_look_at, records)
+        bar = tqdm(work, total=len(records), unit="picture", disable=not progress, leave=False)
+        return list(bar)
+    finally:
+        # Ctrl-C shall not wait for the thousands of pictures still queued.
+        executor.shutdown(cancel_futures=True)
+
+
+def _look_at(record: Record) -> _Seen:
+    try:
+        picture = read_image(record.image)
+        digest = hashlib.sha256(record.image.read_bytes()).digest()
+    except (ImageError, OSError) as error:
+        return _Seen(error=" ".join(str(error).split()))
+    gray = cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2GRAY)
+    steps = cv2.resize(gray, (17, 16), interpolation=cv2.INTER_AREA)
+    return _Seen(
+        mask_problem=_judge_mask(record.mask, picture.height, picture.width),
+        size=(picture.height, picture.width),
+        digest=digest,
+        bits=(steps[:, 1:] > steps[:, :-1]).ravel(),
+        thumbnail=cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA),
+    )
+
+
+def _judge_mask(path: Path | None, height: int, width: int) -> str | None:
+    if path is None:
+        return None
+    try:
+        mask = read_mask(path)
+    except (ImageError, OSError) as error:
+        return " ".join(str(error).split())
+    if mask.shape != (height, width):
+        return f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
+    share = float(mask.mean())
+    if not _SMALLEST_MASK <= share <= _LARGEST_MASK:
+        return f"mask covers {share:.2%} of the frame"
+    return None
+
+
+def _repeated(names: Iterable[str | None]) -> dict[str, int]:
+    counts = Counter(name for name in names if name is not None)
+    return {name: count for name, count in counts.most_common() if count > 1}
+
+
+def _near_duplicates(
+    records: tuple[Record, ...], seen: list[_Seen], groups: list[list[Record]]
+) -> list[list[str]]:
+    group_of = {record.id: number for number, group in enumerate(groups) for record in group}
+    index = [i for i, one in enumerate(seen) if one.error is None]
+    if not index:
+        return []
+    # For signs +1/-1 the scalar product is 256 - 2 * differing bits: one matrix product per block.
+    signs = np.array([seen[i].bits for i in index], np.float32) * 2 - 1
+    least = signs.shape[1] - 2 * _MOST_BITS
+    pairs = []
+    for start in range(0, len(index), 512):
+        rows, columns = np.nonzero(signs[start : start + 512] @ signs[start:].T >= least)
+        for row, column in zip(rows[columns > rows], columns[columns > rows], strict=True):
+            one, other = index[start + row], index[start + column]
+            if (
+                group_of[records[one].id] != group_of[records[other].id]
+                and seen[one].digest != seen[other].digest
+                and _correlation(seen[one].thumbnail, seen[other].thumbnail) >= _LEAST_CORRELATION
+            ):
+                pairs.append(sorted((records[one].id, records[other].id)))
+    return sorted(pairs)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    one, other = (np.float64(a).ravel() - np.mean(a, dtype=np.float64) for a in (one, other))
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    # Without any contrast there is nothing to compare.
+    return float(one @ other) / length if length > 0 else 0.0
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    rows = read_table(path)
+    if rows and not {"id_a", "id_b"} <= rows[0].keys():
+        raise DataError(f"{path}: needs the columns id_a and id_b, it has: {', '.join(rows[0])}")
+    return [(row["id_a"], row["id_b"]) for row in rows]
+
+
+def _store(split: Split, file: Path, force: bool) -> str | None:
+    """Write the split unless another one is stored there; then the line that says so."""
+    if file.exists() and not force:
+        advice = "kept; --force replaces it, --split FILE stores the new one elsewhere"
+        try:
+            stored = Split.load(file)
+        except DataError as error:
+            return f"{error}; {advice}"
+        if stored.sha256 != split.sha256:
+            return f"{file}: a different split is frozen there ({stored.sha256[:12]}), {advice}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    split.save(file)
+    return None
+
+
+def _lines(report: Report, stored: dict) -> list[str]:
+    unlike = len(report.sizes)
+    lines = [
+        f"{READERS[report.data_set].title} in {report.root}",
+        f"licence: {report.licence}",
+        *(["GENERATED PICTURES: not for real skin"] if report.procedural else []),
+        f"pictures: {report.pictures}, with mask: {report.masks}, groups: {report.groups}",
+        f"classes: {_counts(report.classes)}",
+        *([f"official parts: {_counts(report.official)}"] if report.official else []),
+        f"stated: {_counts(report.stated)}",
+        f"sizes: {_counts(dict(list(report.sizes.items())[:5]))} ({unlike} different)",
+        *_repeats("lesions", report.repeated_lesions),
+        *_repeats("patients", report.repeated_patients),
+        *_some("missing or malformed", report.problems),
+        *_some("unreadable", report.unreadable),
+        *_some("masks", report.mask_problems),
+        *_some("byte-identical files", [" = ".join(ids) for ids in report.identical_files]),
+        *_some(
+            "near-duplicates in different groups", [" ~ ".join(p) for p in report.near_duplicates]
+        ),
+        f"split: {_counts(stored['parts'])}, seed {stored['seed']}, sha256 {stored['sha256'][:12]}",
+        *_some("notes on the split", stored["notes"]),
+    ]
+    if stored["written"]:
+        lines.append(f"stored in {stored['file']}")
+    return lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _repeats(what: str, repeated: dict[str, int]) -> list[str]:
+    if not repeated:
+        return []
+    examples = _counts(dict(list(repeated.items())[:3]))
+    return [f"{what} that occur more than once: {len(repeated)} (for example {examples})"]
+
+
+def _some(title: str, lines: list[str], most: int = 10) -> list[str]:
+    """A heading with the count and the first lines; --json has them all."""
+    more = [f"  ... and {len(lines) - most} more (--json lists all)"] if len(lines) > most else []
+    return [f"{title}: {len(lines)}", *(f"  {line}" for line in lines[:most]), *more]

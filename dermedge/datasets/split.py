@@ -1,0 +1,217 @@
+"""Frozen splits: lesions and patients never cross parts, and the file carries its own hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermedge.datasets.records import PARTS, DataError, DataSet, Record
+from dermedge.files import write_atomic
+from dermedge.taxonomy import CLASSES, MALIGNANT
+
+_FORMAT = "dermedge split 1"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which picture belongs to which part.
+
+    `parts` has the keys 'train', 'val' and 'test', each with sorted ids (possibly none). `notes`
+    are one-line warnings, such as lesions that the publisher itself put into two parts.
+    """
+
+    data_set: str
+    seed: int
+    parts: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest over the canonical JSON of everything in the split."""
+        canonical = json.dumps(self._content(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the split as JSON, atomically."""
+        content = {"format": _FORMAT, **self._content(), "sha256": self.sha256}
+        write_atomic(Path(path), json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a split file. DataError where it is damaged, changed or of another format."""
+        try:
+            content = json.loads(Path(path).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not a split file ({type(error).__name__})") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise DataError(f"{path}: not a split file of the format '{_FORMAT}'")
+        try:
+            split = cls(
+                data_set=content["data_set"],
+                seed=content["seed"],
+                parts={part: tuple(content["parts"][part]) for part in PARTS},
+                notes=tuple(content["notes"]),
+            )
+            intact = content["sha256"] == split.sha256 and len(content["parts"]) == len(PARTS)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: an incomplete split file; make it anew") from error
+        if not intact:
+            raise DataError(
+                f"{path}: the hash does not match the content, the file was changed or damaged; "
+                "take the original or make the split anew"
+            )
+        return split
+
+    def select(self, records: Iterable[Record], part: str) -> list[Record]:
+        """The records of `part`, ordered by id. DataError where ids of the part are missing."""
+        if part not in self.parts:
+            raise DataError(f"no part '{part}' in the split; there are: {', '.join(self.parts)}")
+        by_id = {record.id: record for record in records}
+        missing = [name for name in self.parts[part] if name not in by_id]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self.parts[part])} pictures of part '{part}' are not in "
+                f"the data set (first: {missing[0]}); the split was made for another copy of "
+                f"{self.data_set}"
+            )
+        return [by_id[name] for name in self.parts[part]]
+
+    def _content(self) -> dict:
+        parts = {part: list(ids) for part, ids in self.parts.items()}
+        return {
+            "data_set": self.data_set,
+            "seed": self.seed,
+            "parts": parts,
+            "notes": list(self.notes),
+        }
+
+
+def make_split(
+    data_set: DataSet,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    same: Iterable[tuple[str, str]] = (),
+) -> Split:
+    """Split by groups: pictures that share a lesion, a patient or a pair in `same` stay together.
+
+    Stratified by label; a pure function of ids, groups, labels and `seed`, whatever the order of
+    the records. `fractions` are those of train, val and test (they sum to 1) and are met per
+    class up to the size of a group. Where the publisher made parts, those are kept: only a
+    missing val part is taken out of the official train part, and no test part is made up.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(f"fractions of train, val and test must sum to 1, got {tuple(fractions)}")
+    records = sorted(data_set.records, key=lambda record: record.id)
+    pairs = sorted({tuple(sorted(pair)) for pair in (*data_set.same, *same)})
+    known = {record.id for record in records}
+    unknown = [pair for pair in pairs if not known.issuperset(pair)]
+    notes = []
+    if unknown:
+        notes.append(f"{len(unknown)} pairs of one lesion name a picture that is not here; ignored")
+    groups = group_records(records, pairs)
+
+    official = {record.official for record in records if record.official}
+    part_of: dict[str, str] = {}
+    shares = dict(zip(PARTS, fractions, strict=True))
+    free = groups
+    if official:
+        # A picture without an official part counts to train: it is what one may choose freely.
+        crossing = [group for group in groups if len({_official(r) for r in group}) > 1]
+        for group in crossing:
+            named = " and ".join(sorted({f"{_official(r)} ({r.id})" for r in group})[:4])
+            notes.append(f"one lesion or patient lies in several official parts: {named}")
+        part_of = {record.id: _official(record) for record in records}
+        free = []
+        shares = {"train": shares["train"], "val": shares["val"]}
+        if "val" not in official and sum(shares.values()) > 0:
+            crossing_keys = {group[0].id for group in crossing}
+            free = [
+                group
+                for group in groups
+                if _official(group[0]) == "train" and group[0].id not in crossing_keys
+            ]
+    part_of.update(_assign(free, shares, seed))
+
+    parts = {part: tuple(i for i in sorted(part_of) if part_of[i] == part) for part in PARTS}
+    return Split(data_set.name, seed, parts, tuple(notes))
+
+
+def group_records(
+    records: Iterable[Record], same: Iterable[tuple[str, str]] = ()
+) -> list[list[Record]]:
+    """Connected components over lesion ids, patient ids and the pairs in `same`.
+
+    Groups and the records in them are ordered by id. Pairs with unknown ids are ignored.
+    """
+    records = sorted(records, key=lambda record: record.id)
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def top(node):
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for record in records:
+        for kind, name in (("lesion", record.lesion_id), ("patient", record.patient_id)):
+            if name is not None:
+                parent[top(("picture", record.id))] = top((kind, name))
+    known = {record.id for record in records}
+    for one, other in same:
+        if one in known and other in known:
+            parent[top(("picture", one))] = top(("picture", other))
+
+    groups = defaultdict(list)
+    for record in records:
+        groups[top(("picture", record.id))].append(record)
+    return sorted(groups.values(), key=lambda group: group[0].id)
+
+
+def _official(record: Record) -> str:
+    return record.official or "train"
+
+
+def _assign(groups: list[list[Record]], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Deal the groups out to the parts of `shares`, the rarest class first.
+
+    Each group goes where its class is furthest behind its share (Webster's rule, which favours
+    neither large nor small parts). The same term over all pictures carries the rounding from
+    class to class, so that a small set of many classes still fills every part.
+    """
+    whole = sum(shares.values())
+    shares = {part: share / whole for part, share in shares.items() if share > 0}
+    total = Counter(record.label for group in groups for record in group)
+    total_all = sum(total.values())
+    rarity = sorted(total, key=lambda label: (label is None, total[label], _seriousness(label)))
+    rank = {label: place for place, label in enumerate(rarity)}
+
+    def order(group):
+        digest = hashlib.sha256(f"{seed}\n{group[0].id}".encode()).hexdigest()
+        return min(rank[record.label] for record in group), -len(group), digest
+
+    have = {part: Counter() for part in shares}
+    part_of = {}
+    for group in sorted(groups, key=order):
+        stratum = min((record.label for record in group), key=rank.__getitem__)
+        own = sum(record.label == stratum for record in group)
+
+        filled = {
+            part: (have[part][stratum] + own / 2) / (share * total[stratum])
+            + (have[part].total() + len(group) / 2) / (share * total_all)
+            for part, share in shares.items()
+        }
+        part = min(filled, key=filled.__getitem__)
+        have[part].update(record.label for record in group)
+        part_of.update({record.id: part for record in group})
+    return part_of
+
+
+def _seriousness(label: str | None) -> tuple[bool, int]:
+    if label not in CLASSES:
+        return True, len(CLASSES)
+    return label not in MALIGNANT, CLASSES.index(label)

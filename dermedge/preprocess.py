@@ -1,0 +1,213 @@
+"""The one preprocessing: training, export, benchmarks and app all call `prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a picture before a network sees it; stored in the bundle.
+
+    Normalization is not here: it is inside the exported graph, which takes uint8 RGB.
+    """
+
+    size: int = 256  # side of the square network input, px
+    color_constancy: bool = False  # shades of gray
+    minkowski_norm: int = 6  # p of shades of gray
+    hair_removal: bool = False  # DullRazor type
+
+    def __post_init__(self):
+        if not isinstance(self.size, int) or not 16 <= self.size <= 2048:
+            raise ValueError(f"preprocessing size must be 16 to 2048 px, got {self.size!r}")
+        if not isinstance(self.minkowski_norm, int) or not 1 <= self.minkowski_norm <= 32:
+            raise ValueError(f"minkowski_norm must be 1 to 32, got {self.minkowski_norm!r}")
+        for name in ("color_constancy", "hair_removal"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Preprocessing:
+        """Raises ValueError where a key is unknown: a newer step must not be skipped silently."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown preprocessing step(s): {', '.join(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture of `height` x `width` px lies inside the square network input.
+
+    The picture is scaled to fit, its aspect kept, and centred; the rest is black. Pixel centres
+    are at half-integers: (x, y) of the picture is (x * sx + left, y * sy + top) of the input.
+    """
+
+    height: int
+    width: int
+    size: int
+
+    @property
+    def scaled(self) -> tuple[int, int]:
+        """(height, width) in px of the picture inside the network input."""
+        scale = self.size / max(self.height, self.width)
+        return (
+            max(1, min(self.size, round(self.height * scale))),
+            max(1, min(self.size, round(self.width * scale))),
+        )
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(top, left) in px of the picture inside the network input."""
+        height, width = self.scaled
+        return (self.size - height) // 2, (self.size - width) // 2
+
+    def to_model(self, points: np.ndarray) -> np.ndarray:
+        """Map (N, 2) float (x, y) from picture to network input coordinates."""
+        (height, width), (top, left) = self.scaled, self.offset
+        return np.asarray(points, np.float64) * [width / self.width, height / self.height] + [
+            left,
+            top,
+        ]
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """The exact inverse of `to_model`."""
+        (height, width), (top, left) = self.scaled, self.offset
+        return (np.asarray(points, np.float64) - [left, top]) * [
+            self.width / width,
+            self.height / height,
+        ]
+
+    def place(self, image: np.ndarray, interpolation: int | None = None) -> np.ndarray:
+        """Put an (height, width[, channels]) array into a black square of `size` px."""
+        if image.shape[:2] != (self.height, self.width):
+            raise ValueError(
+                f"expected a picture of {self.height}x{self.width}, got {image.shape[:2]}"
+            )
+        (height, width), (top, left) = self.scaled, self.offset
+        if interpolation is None:
+            smaller = height < self.height or width < self.width
+            interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        out = np.zeros((self.size, self.size, *image.shape[2:]), image.dtype)
+        out[top : top + height, left : left + width] = cv2.resize(
+            image, (width, height), interpolation=interpolation
+        )
+        return out
+
+    def place_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Put a bool (height, width) mask into the square: bool, a pixel set where half is."""
+        return self.place(mask.astype(np.float32)) >= 0.5
+
+    def restore(self, output: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Bring a float32 (size, size) map back to the picture, or to `shape` (height, width)."""
+        (height, width), (top, left) = self.scaled, self.offset
+        inside = output[top : top + height, left : left + width]
+        rows, columns = shape or (self.height, self.width)
+        return cv2.resize(inside, (columns, rows), interpolation=cv2.INTER_LINEAR)
+
+
+def prepare(image: np.ndarray, spec: Preprocessing) -> tuple[np.ndarray, Placement]:
+    """Turn a picture into a network input.
+
+    Parameters
+    ----------
+    image : uint8 (height, width, 3) RGB, as `dermedge.image.read_image` gives it.
+    spec : the bundle's (or recipe's) preprocessing.
+
+    Returns
+    -------
+    uint8 (size, size, 3) RGB, C-contiguous, and the placement that leads back to the picture.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
+    placement = Placement(image.shape[0], image.shape[1], spec.size)
+    square = placement.place(image)
+    (height, width), (top, left) = placement.scaled, placement.offset
+    inside = square[top : top + height, left : left + width]
+    # Hair and colour are treated after scaling: the cost then does not grow with the camera.
+    if spec.hair_removal:
+        inside[:] = remove_hair(inside)
+    if spec.color_constancy:
+        inside[:] = shades_of_gray(inside, spec.minkowski_norm)
+    return square, placement
+
+
+def shades_of_gray(image: np.ndarray, norm: int = 6) -> np.ndarray:
+    """Colour constancy: scale each channel so that the Minkowski means of all three agree.
+
+    Finlayson & Trezzi, "Shades of gray and colour constancy", CIC 2004; for dermoscopy with
+    p = 6: Barata et al., IEEE JBHI 19(3), 2015.
+
+    Parameters
+    ----------
+    image : uint8 (height, width, 3) RGB.
+    norm : Minkowski p; 1 is gray world, large values approach white patch.
+
+    Returns
+    -------
+    uint8 (height, width, 3). A channel that is black all over stays as it is.
+    """
+    # A histogram holds all that the mean of v**p needs: 256 powers instead of one a pixel.
+    powers = (np.arange(256) / 255.0) ** norm
+    illuminant = np.empty(3)
+    for channel in range(3):
+        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+        illuminant[channel] = (counts @ powers / counts.sum()) ** (1 / norm)
+    table = np.empty((256, 1, 3), np.uint8)
+    target = np.sqrt(np.mean(illuminant**2))
+    for channel in range(3):
+        gain = target / illuminant[channel] if illuminant[channel] > 0 else 1.0
+        table[:, 0, channel] = np.clip(np.rint(np.arange(256) * gain), 0, 255)
+    return cv2.LUT(image, table)
+
+
+def hair_mask(image: np.ndarray) -> np.ndarray:
+    """Dark, thin, long structures: bool (height, width).
+
+    The generalized grayscale closing of DullRazor (Lee et al., Comput. Biol. Med. 27, 1997):
+    line elements in four directions fill dark structures that are thinner than the line.
+    """
+    side = max(image.shape[:2])
+    length = max(7, round(side * 0.045)) | 1
+    gray = image.min(axis=2)
+    difference = None
+    for element in _line_elements(length):
+        closed = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, element)
+        gained = cv2.subtract(closed, gray)
+        # A hair is filled by every direction but its own; a blob wider than the line by none.
+        difference = gained if difference is None else cv2.max(difference, gained)
+    candidate = (difference > 24).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate, connectivity=8)
+    keep = np.zeros(count, bool)
+    for index in range(1, count):
+        _, _, width, height, area = stats[index]
+        extent = float(np.hypot(width, height))
+        keep[index] = extent >= 1.6 * length and area <= 0.35 * extent * extent / 2
+    hair = keep[labels].astype(np.uint8)
+    return cv2.dilate(hair, np.ones((3, 3), np.uint8)).astype(bool)
+
+
+def remove_hair(image: np.ndarray) -> np.ndarray:
+    """Replace hair by its surroundings (inpainting after Telea, 2004). uint8 RGB in and out."""
+    mask = hair_mask(image)
+    if not mask.any():
+        return image
+    return cv2.inpaint(image, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+
+
+def _line_elements(length: int) -> list[np.ndarray]:
+    middle = length // 2
+    across = np.zeros((length, length), np.uint8)
+    across[middle] = 1
+    return [
+        across,
+        np.ascontiguousarray(across.T),
+        np.eye(length, dtype=np.uint8),
+        np.ascontiguousarray(np.fliplr(np.eye(length, dtype=np.uint8))),
+    ]

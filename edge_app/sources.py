@@ -1,0 +1,207 @@
+"""Where live pictures come from: a camera, a video file or a folder, behind one interface."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from dermedge.image import EXTENSIONS, ImageError, read_image
+
+SECONDS_PER_PICTURE = 3.0  # of a folder
+CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has
+LOST_AFTER = 10  # reads in a row without a picture: the camera is gone
+FROZEN_AFTER = 45  # equal frames in a row, 1.5 s at 30 fps; a live sensor is never without noise
+
+
+class SourceError(Exception):
+    """No pictures from here; one line in plain words."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    pixels: np.ndarray  # uint8 (height, width, 3) RGB
+    number: int  # counts up from 1 within a source
+
+
+class Source(Protocol):
+    """`read` returns the next frame, or None when there is none just now (read again later).
+
+    It raises SourceError when the source is gone. `interval` is the time in seconds that belongs
+    between two reads; 0 means that `read` itself waits for the device. `live` tells a camera,
+    whose frames must differ, from recorded pictures.
+    """
+
+    name: str
+    interval: float
+    live: bool
+
+    def read(self) -> Frame | None: ...
+
+    def close(self) -> None: ...
+
+
+def open_source(spec: str) -> Source:
+    """Open what `spec` names.
+
+    Parameters
+    ----------
+    spec : a camera number ("0"), a camera device ("/dev/video0"), a GStreamer pipeline (holds
+        " ! "; ends in appsink), a video file or a folder of pictures.
+
+    Raises
+    ------
+    SourceError : one line that says what is wrong and what to do.
+    """
+    if is_camera(spec):
+        return CameraSource(spec)
+    path = Path(spec)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return VideoSource(path)
+    raise SourceError(
+        f"there is no source '{spec}': give a camera number, a video file or a folder of pictures"
+    )
+
+
+def is_camera(spec: str) -> bool:
+    return spec.isascii() and (spec.isdigit() or spec.startswith("/dev/") or " ! " in spec)
+
+
+class CameraSource:
+    """A camera, by number, device or GStreamer pipeline (as a Jetson's CSI camera needs)."""
+
+    interval = 0.0
+    live = True
+
+    def __init__(self, spec: str):
+        self.name = "camera" if " ! " in spec else f"camera {spec}"
+        self._number = self._missed = 0
+        if " ! " in spec:
+            if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+                raise SourceError(
+                    "this OpenCV is built without GStreamer: use the OpenCV of the system "
+                    "(JetPack's on a Jetson) or a camera number"
+                )
+            self._capture = cv2.VideoCapture(spec, cv2.CAP_GSTREAMER)
+        else:
+            self._capture = cv2.VideoCapture(int(spec) if spec.isdigit() else spec)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise SourceError(
+                f"{self.name} cannot be opened: is it plugged in, and not used by another program?"
+            )
+        if " ! " not in spec:
+            # Most USB cameras reach this size at 30 fps only as Motion JPEG.
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, CAMERA_SIZE[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, CAMERA_SIZE[1])
+        # A queue of old frames would let the picture lag behind the hand.
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def read(self) -> Frame | None:
+        ok, bgr = self._capture.read()
+        if not ok or bgr is None:
+            self._missed += 1
+            if self._missed >= LOST_AFTER:
+                raise SourceError(f"{self.name} stopped delivering pictures: check its cable")
+            return None
+        self._missed = 0
+        self._number += 1
+        return Frame(_rgb(bgr), self._number)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class VideoSource:
+    """A video file, at its own frame rate. It starts again at its end."""
+
+    live = False
+
+    def __init__(self, path: Path):
+        self.name = f"video {path.name}"
+        self._path = path
+        self._number = 0
+        self._capture = cv2.VideoCapture(os.fspath(path))
+        if not self._capture.isOpened():
+            raise SourceError(f"{path} is not a video that can be played")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.interval = 1 / rate if 1 <= rate <= 240 else 1 / 30
+
+    def read(self) -> Frame | None:
+        ok, bgr = self._capture.read()
+        if not ok:
+            # Opening anew works for every container; seeking to the start does not.
+            self._capture.release()
+            self._capture = cv2.VideoCapture(os.fspath(self._path))
+            ok, bgr = self._capture.read()
+            if not ok:
+                raise SourceError(f"{self._path} holds no picture that can be read")
+        self._number += 1
+        return Frame(_rgb(bgr), self._number)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class FolderSource:
+    """The pictures of a folder in the order of their names, each for three seconds, again and
+    again. A file that cannot be read is passed over."""
+
+    interval = SECONDS_PER_PICTURE
+    live = False
+
+    def __init__(self, folder: Path):
+        self.name = f"folder {folder.name}"
+        self._folder = folder
+        self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
+        self._next = self._number = 0
+        if not self._paths:
+            raise SourceError(f"{folder} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)")
+
+    def read(self) -> Frame | None:
+        for _ in self._paths:
+            path = self._paths[self._next]
+            self._next = (self._next + 1) % len(self._paths)
+            try:
+                pixels = read_image(path, working_side=None).pixels
+            except (ImageError, OSError):
+                continue
+            self._number += 1
+            return Frame(pixels, self._number)
+        raise SourceError(f"{self._folder} holds no picture that can be read")
+
+    def close(self) -> None:
+        pass
+
+
+class Watch:
+    """Notices frames that tell nothing: black ones, and a camera that repeats one frame."""
+
+    def __init__(self, live: bool):
+        self._live = live
+        self._last: np.ndarray | None = None
+        self._equal = 0
+
+    def look(self, frame: Frame) -> str:
+        """What is wrong with the stream after this frame, in plain words; empty if nothing is."""
+        sample = frame.pixels[::8, ::8]
+        same = self._last is not None and np.array_equal(sample, self._last)
+        self._equal = self._equal + 1 if same else 0
+        self._last = sample.copy()
+        # The 99th percentile: a few hot pixels do not make a picture.
+        if np.percentile(sample, 99) < 16:
+            return "The picture is black: take off the lens cap or switch on the light."
+        if self._live and self._equal >= FROZEN_AFTER:
+            return "The camera repeats one picture: unplug it and plug it in again."
+        return ""
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)

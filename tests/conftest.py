@@ -1,0 +1,108 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Real skin images lie beside a developer's checkout; they are never part of the project.
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("DERMEDGE_TEST_DATA", SHARED / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real images are not here ({folder}); set DERMEDGE_TEST_DATA to use yours")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory) -> Path:
+    """A bundle of two hand-made graphs: dark pixels are lesion, dark pictures are melanoma."""
+    from dermedge.bundle import Manifest, Model, Thresholds, write_bundle
+    from dermedge.preprocess import Preprocessing
+
+    labels = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    sizes = {"segmenter": 64, "classifier": 32}
+    graphs = {"segmenter": _segmenter_graph(64), "classifier": _classifier_graph(32, labels)}
+    manifest = Manifest(
+        name="tiny",
+        created="2026-01-01T00:00:00Z",
+        labels=labels,
+        models={
+            role: Model(
+                part=f"{role}.onnx",
+                architecture="hand-made",
+                preprocessing=Preprocessing(size=size),
+                parameters=2,
+            )
+            for role, size in sizes.items()
+        },
+        thresholds=Thresholds(mask=0.5, see_doctor=0.4, urgent=0.7),
+        licence="Apache-2.0",
+        procedural=True,
+    )
+    path = tmp_path_factory.mktemp("bundle") / "tiny.dermbundle"
+    return write_bundle(path, manifest, {f"{role}.onnx": graph for role, graph in graphs.items()})
+
+
+def _segmenter_graph(size: int) -> bytes:
+    """Sigmoid of how much darker than 0.55 of full white a pixel is."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=1),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["planes"], ["gray"], axes=[1], keepdims=0),
+        helper.make_node("Sub", ["limit", "gray"], ["darker"]),
+        helper.make_node("Mul", ["darker", "gain"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["mask"]),
+    ]
+    constants = [
+        helper.make_tensor("limit", 1, [], [0.55 * 255]),
+        helper.make_tensor("gain", 1, [], [0.1]),
+    ]
+    return _graph(nodes, constants, size, "mask", [1, size, size])
+
+
+def _classifier_graph(size: int, labels: tuple[str, ...]) -> bytes:
+    """Softmax over a linear map of the mean colour: melanoma falls with brightness."""
+    from onnx import helper
+
+    weights = [[0.0] * len(labels) for _ in range(3)]
+    for channel in weights:
+        channel[labels.index("mel")] = -0.02
+        channel[labels.index("nv")] = 0.02
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=1),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["planes"], ["colour"], axes=[2, 3], keepdims=0),
+        helper.make_node("Sub", ["colour", "middle"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("middle", 1, [], [110.0]),
+        helper.make_tensor("weights", 1, [3, len(labels)], [v for row in weights for v in row]),
+    ]
+    return _graph(nodes, constants, size, "probabilities", [1, len(labels)])
+
+
+def _graph(nodes, constants, size: int, output: str, shape: list[int]) -> bytes:
+    import onnx
+    from onnx import helper
+
+    graph = helper.make_graph(
+        nodes,
+        output,
+        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1, size, size, 3])],
+        [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

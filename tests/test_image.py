@@ -1,0 +1,514 @@
+"""Reading pictures: equal to Pillow where the file is good, one clear line where it is not."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from dermedge import image
+from dermedge.image import ImageError, find_images, read_header, read_image, read_mask, write_png
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
+
+
+def picture(width=60, height=44) -> np.ndarray:
+    """A smooth picture without any symmetry: uint8 RGB."""
+    y, x = np.mgrid[:height, :width] / [[[height]], [[width]]]
+    return np.rint(np.stack([60 + 180 * x, 40 + 190 * y, 220 - 150 * x * y], 2)).astype(np.uint8)
+
+
+def encode(picture: Image.Image, kind: str, **options) -> bytes:
+    if kind in ("WEBP", "AVIF", "JPEG"):
+        options.setdefault("quality", 95)
+    if kind == "WEBP":
+        options.setdefault("lossless", True)
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_orientation(kind: str, orientation: int, array=None) -> bytes:
+    stored = Image.fromarray(picture() if array is None else array)
+    exif = Image.Exif()
+    exif[274] = orientation
+    if kind == "TIFF":
+        return encode(stored, kind, tiffinfo={274: orientation})
+    return encode(stored, kind, exif=exif.tobytes())
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    """Pillow's own reading, transparent parts on white: uint8 RGB."""
+    opened = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if "A" in opened.mode or "transparency" in opened.info:
+        opened = opened.convert("RGBA")
+        opened = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened)
+    return np.asarray(opened.convert("RGB"))
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    assert a.shape == b.shape
+    return int(np.abs(a.astype(int) - b).max())
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def png_header(width, height, bits=8, colour=2) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+
+
+# ------------------------------------------------------------------ good files
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "BMP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_once(kind, orientation):
+    data = with_orientation(kind, orientation)
+    got = read_image(data)
+    assert difference(got.pixels, by_pillow(data)) <= (12 if kind in ("JPEG", "AVIF") else 0)
+    assert (got.height, got.width) == got.pixels.shape[:2] == read_header(data).size
+    assert got.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_reduced_reading_shows_the_same_picture(kind, orientation):
+    data = with_orientation(kind, orientation, picture(403, 301))
+    full, reduced = read_image(data, None), read_image(data, 100)
+    assert (reduced.height, reduced.width) == full.pixels.shape[:2]
+    shown = Image.fromarray(full.pixels).resize(reduced.pixels.shape[1::-1], Image.BOX)
+    assert max(reduced.pixels.shape) == 101
+    assert difference(reduced.pixels, np.asarray(shown)) <= 12
+
+
+def test_halving_stops_at_the_working_side():
+    data = encode(Image.fromarray(picture(640, 32)), "JPEG")
+    sides = {side: read_image(data, side).pixels.shape[1] for side in (641, 321, 320, 161, 160, 20)}
+    assert sides == {641: 640, 321: 640, 320: 320, 161: 320, 160: 160, 20: 80}
+    assert read_image(data, 20).width == 640
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_modes_equal_pillow(kind, mode):
+    stored = Image.fromarray(picture()).convert(mode)
+    if "A" in mode:
+        stored.putalpha(Image.fromarray(picture()[..., 0]))
+    try:
+        data = encode(stored, kind)
+    except OSError:
+        pytest.skip(f"{kind} does not store {mode}")
+    if kind == "TIFF" and mode == "LA":  # the alpha of a gray TIFF is ignored
+        expected = np.asarray(stored.getchannel(0).convert("RGB"))
+    else:
+        expected = by_pillow(data)
+    # libtiff stores colour times alpha in 8 bits, which costs precision where alpha is low.
+    limit = {"JPEG": 8}.get(kind, 2 if mode in ("RGBA", "CMYK") else 1)
+    assert difference(read_image(data).pixels, expected) <= limit
+
+
+@pytest.mark.parametrize("transparent", [b"\x05", 5])
+def test_palette_with_transparency_lies_on_white(transparent):
+    stored = Image.fromarray(picture()).quantize(16)
+    data = encode(stored, "PNG", transparency=5)
+    pixels = read_image(data).pixels
+    assert difference(pixels, by_pillow(data)) == 0
+    assert (pixels[np.asarray(stored) == 5] == 255).all()
+
+
+def test_gray_png_with_a_transparent_value():
+    stored = Image.fromarray(picture()[..., 0])
+    data = encode(stored, "PNG", transparency=90)
+    assert (read_image(data).pixels[np.asarray(stored) == 90] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_is_divided_by_257_and_rounded(kind):
+    values = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
+    pixels = read_image(encode(Image.fromarray(values), kind)).pixels
+    assert difference(pixels[..., 0], np.rint(values / 257)) == 0
+    assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_colour_png(colour, channels):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 65536, (20, 24, channels), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    data = png(png_header(24, 20, 16, colour), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    colours = np.rint(values[..., : 3 if channels > 2 else 1] / 257)
+    alpha = np.rint(values[..., -1:] / 257) if colour in (4, 6) else 255
+    expected = np.broadcast_to((colours * alpha + 255 * (255 - alpha)) / 255, (20, 24, 3))
+    assert difference(read_image(data).pixels, np.rint(expected)) <= 1
+
+
+def test_inverted_gray_tiff():
+    buffer = io.BytesIO()
+    stored = Image.fromarray(picture()[..., 0])
+    stored.save(buffer, "TIFF", tiffinfo={262: 0})
+    data = buffer.getvalue()
+    assert difference(read_image(data).pixels, by_pillow(data)) == 0
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_compressed_tiff(compression):
+    data = encode(Image.fromarray(picture()), "TIFF", compression=compression)
+    assert difference(read_image(data).pixels, by_pillow(data)) <= 2
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 2}, {"optimize": True}])
+def test_jpeg_variants(options):
+    data = encode(Image.fromarray(picture()), "JPEG", **options)
+    assert difference(read_image(data).pixels, by_pillow(data)) <= 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_first_of_several_pictures_is_read(kind):
+    first, second = Image.fromarray(picture()), Image.new("RGB", (60, 44), "red")
+    data = encode(first, kind, save_all=True, append_images=[second])
+    assert difference(read_image(data).pixels, picture()) == 0
+
+
+def test_jpeg_with_something_behind_its_end_is_good():
+    data = encode(Image.fromarray(picture()), "JPEG")
+    plain = read_image(data).pixels
+    for tail in (b"\0" * 5000, b"\0\0\0\x18ftypmp42" + os.urandom(3000), data[:500]):
+        assert (read_image(data + tail).pixels == plain).all()
+
+
+def test_heic(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[274] = orientation
+        heif = pillow_heif.from_pillow(Image.fromarray(picture(128, 96)))
+        path = tmp_path / f"{orientation}.jpg"
+        heif.save(path, quality=95, exif=exif.tobytes())
+        got = read_image(path)
+        expected = np.rot90(picture(128, 96), -1) if orientation == 6 else picture(128, 96)
+        assert difference(got.pixels, expected) <= 16
+        assert (got.height, got.width) == expected.shape[:2]
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(picture(128, 96))).save(buffer)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="pip install"):
+        read_image(buffer.getvalue())
+
+
+def test_the_extension_does_not_matter(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(encode(Image.fromarray(picture()), "WEBP"))
+    assert (read_image(path).pixels == picture()).all()
+    assert (read_image(str(path)).pixels == picture()).all()
+
+
+def test_real_pictures_equal_pillow(shared_data):
+    paths = sorted((shared_data / "phone_photos").glob("*.jpg"))[:4]
+    paths += sorted((shared_data / "PAD-UFES-20" / "images").iterdir())[:12]
+    for path in paths:
+        ours, theirs = read_image(path, None).pixels, by_pillow(path.read_bytes())
+        # Two JPEG libraries may differ by rounding, most where colour is upsampled.
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).mean() < 0.5
+
+
+# ------------------------------------------------------------------ masks and writing
+
+
+@pytest.mark.parametrize("high", [1, 255])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_masks_of_either_range(kind, high):
+    mask = np.zeros((40, 50), bool)
+    mask[10:30, 5:20] = True
+    data = encode(Image.fromarray(mask.astype(np.uint8) * np.uint8(high)), kind)
+    assert (read_mask(data) == mask).all()
+
+
+def test_mask_modes():
+    mask = np.zeros((40, 50), bool)
+    mask[10:30, 5:20] = True
+    gray = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    wide = Image.fromarray(mask.astype(np.uint16) * np.uint16(65535))
+    for stored in (gray.convert("1"), gray.convert("RGB"), gray.convert("P"), wide):
+        got = read_mask(encode(stored, "PNG"))
+        assert got.dtype == bool
+        assert (got == mask).all()
+    assert (read_mask(encode(gray, "JPEG", quality=90)) == mask).all()
+    assert not read_mask(encode(Image.new("L", (50, 40)), "PNG")).any()
+
+
+def test_mask_follows_the_orientation_of_its_picture():
+    array = np.zeros((40, 50), np.uint8)
+    array[:10, :20] = 255
+    got = read_mask(with_orientation("PNG", 6, array))
+    assert (got == np.rot90(array > 127, -1)).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 3), (40, 50)])
+def test_written_png_reads_back_and_tells_nothing(tmp_path, shape):
+    array = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    write_png(tmp_path / "a.png", array)
+    opened = Image.open(tmp_path / "a.png")
+    assert (np.asarray(opened) == array).all()
+    assert not opened.info
+    assert not opened.getexif()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_write_png_refuses_other_arrays(tmp_path):
+    for array in (np.zeros((4, 4), bool), np.zeros((4, 4, 4), np.uint8), np.zeros((4,), np.uint8)):
+        with pytest.raises(ValueError, match="expected uint8"):
+            write_png(tmp_path / "a.png", array)
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------ finding files
+
+
+def test_find_images(tmp_path):
+    for name in ("p10.jpg", "p2.JPG", "notes.txt", "deep/p1.heic", "deep/._p1.heic", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    odd, missing = tmp_path / "notes.txt", tmp_path / "missing.jpg"
+    found = find_images([odd, tmp_path, str(missing), tmp_path / "p2.JPG"])
+    assert found == [
+        odd,
+        tmp_path / "deep" / "p1.heic",
+        tmp_path / "p2.JPG",
+        tmp_path / "p10.jpg",
+        missing,
+    ]
+
+
+def test_find_images_sorts_numbers_beside_letters(tmp_path):
+    for name in ("a1", "1", "b", "10", "2x", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "7.png").touch()
+    found = find_images([tmp_path])
+    assert [path.parent.name for path in found] == ["1", "2x", "10", "a", "a1", "b"]
+
+
+# ------------------------------------------------------------------ bad files
+
+
+def refuses(source, match: str) -> None:
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError, match=match) as caught:
+            read(source)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 400
+        # A shown traceback would mean that the cause was not understood.
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.7, 0.99])
+def test_cut_short(kind, kept):
+    data = encode(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)), kind
+    )
+    refuses(data[: int(len(data) * kept)], "cut short|damaged|not a JPEG")
+
+
+def test_real_jpeg_cut_short(shared_data):
+    for path in sorted((shared_data / "phone_photos").glob("*.jpg"))[:3]:
+        data = path.read_bytes()
+        for kept in (0.5, 0.9, 0.999):
+            refuses(data[: int(len(data) * kept)], "cut short")
+
+
+def test_empty_random_and_other_files(tmp_path):
+    refuses(b"", "empty")
+    refuses(os.urandom(5000).replace(b"\xff\xd8", b""), "not a JPEG")
+    refuses(b"GIF89a" + bytes(100), "not a JPEG")
+    refuses(b"%PDF-1.7" + bytes(100), "not a JPEG")
+    for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"II*\0", b"BM"):
+        refuses(magic, "")
+        refuses(magic + bytes(200), "")
+        refuses(magic + b"\xff" * 200, "")
+
+
+def test_paths_that_are_no_files(tmp_path):
+    refuses(tmp_path, "is a folder")
+    refuses(tmp_path / "missing.png", "No such file")
+    refuses(tmp_path / ("x" * 400), "too long")
+    refuses("a\0b", "null")
+    os.mkfifo(tmp_path / "pipe")
+    refuses(tmp_path / "pipe", "not a regular file")
+    (tmp_path / "two\nlines.png").write_bytes(b"")
+    refuses(tmp_path / "two\nlines.png", "lines.png: the file is empty")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read every file")
+def test_forbidden_file(tmp_path):
+    (tmp_path / "a.png").touch(mode=0)
+    refuses(tmp_path / "a.png", "Permission denied")
+
+
+def test_sizes_outside_the_limits():
+    for size in ((1, 1), (15, 400), (400, 15)):
+        for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+            refuses(encode(Image.new("RGB", size), kind), "too small")
+    read_image(encode(Image.new("RGB", (16, 16)), "PNG"))
+
+
+def test_bombs_are_refused_before_decoding():
+    rows = zlib.compress(bytes(1000))
+    for width, height in ((50_000, 50_000), (2**31 - 1, 2**31 - 1), (20_000, 6_001)):
+        refuses(png(png_header(width, height), (b"IDAT", rows), (b"IEND", b"")), "too large")
+    refuses(png(png_header(0, 40), (b"IDAT", rows), (b"IEND", b"")), "damaged")
+    # Within the pixels allowed, but 8 bytes each.
+    wide = png(png_header(10_000, 10_000, 16, 6), (b"IDAT", rows), (b"IEND", b""))
+    refuses(wide, "needs 1100 MB")
+    jpeg = bytearray(encode(Image.new("RGB", (64, 64)), "JPEG"))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    refuses(bytes(jpeg), "too large")
+    tiff = bytearray(encode(Image.new("RGB", (64, 64)), "TIFF"))
+    for tag in (256, 257):
+        at = tiff.index(struct.pack("<HH", tag, 4))
+        tiff[at + 8 : at + 12] = b"\xff\xff\xff\x7f"
+    refuses(bytes(tiff), "too large")
+    bmp = bytearray(encode(Image.new("RGB", (64, 64)), "BMP"))
+    bmp[18:26] = b"\xff\xff\xff\x7f" * 2
+    refuses(bytes(bmp), "cut short|too large")
+
+
+def test_byte_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(image, "MAX_BYTES", 1000)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(encode(Image.fromarray(picture()), "BMP"))
+    refuses(path, "at most 0 MB")
+    refuses(path.read_bytes(), "at most 0 MB")
+
+
+def test_jpeg_with_endless_scans():
+    data = encode(Image.fromarray(picture()), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    refuses(data[:last] + data[last:-2] * 300 + b"\xff\xd9", "more than 200 scans")
+
+
+def test_damaged_png_is_not_half_a_picture():
+    data = bytearray(encode(Image.fromarray(picture()), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    refuses(bytes(data), "checksum")
+    short = zlib.compress((b"\0" + bytes(180)) * 20)
+    refuses(png(png_header(60, 44), (b"IDAT", short), (b"IEND", b"")), "damaged")
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_float_and_32_bit_tiff(mode):
+    refuses(encode(Image.fromarray(picture()).convert("L").convert(mode), "TIFF"), "save it")
+
+
+def test_nothing_reaches_standard_error(capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    for kind in FORMATS:
+        data = encode(Image.fromarray(noise), kind)
+        for start in range(20, len(data), max(1, len(data) // 40)):
+            broken = bytearray(data)
+            broken[start : start + 3] = b"\x13\x37\x00"
+            with pytest.raises(ImageError):
+                read_image(bytes(broken))
+                raise ImageError("a change that does no harm")
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
+
+
+GOOD = {kind: encode(Image.fromarray(picture()), kind) for kind in FORMATS}
+GOOD["PROGRESSIVE"] = encode(Image.fromarray(picture()), "JPEG", progressive=True)
+GOOD["ORIENTED"] = with_orientation("TIFF", 6)
+GOOD["LZW"] = encode(Image.fromarray(picture()), "TIFF", compression="tiff_lzw")
+GOOD["ALPHA"] = encode(Image.fromarray(picture()).convert("RGBA"), "WEBP")
+GOOD["PALETTE"] = encode(Image.fromarray(picture()).quantize(9), "PNG")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_change_gives_a_picture_or_one_line(data):
+    broken = bytearray(GOOD[data.draw(st.sampled_from(sorted(GOOD)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        # Most faults that matter are in the header.
+        last = data.draw(st.sampled_from([64, len(broken) - 1]))
+        at = data.draw(st.integers(0, min(last, len(broken) - 1)))
+        patch = data.draw(st.binary(min_size=1, max_size=4))
+        broken[at : at + len(patch)] = patch
+    broken = bytes(broken[: data.draw(st.integers(0, len(broken)))])
+    for read in (read_image, read_mask):
+        try:
+            got = read(broken)
+        except ImageError as error:
+            assert str(error).strip()
+            assert "\n" not in str(error)
+        else:
+            shape = got.shape if isinstance(got, np.ndarray) else got.pixels.shape
+            assert min(shape[:2]) >= 1
+            assert shape[0] * shape[1] <= image.MAX_PIXELS
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([data[:length] for data in GOOD.values() for length in (0, 4, 12, 40)]),
+    st.binary(max_size=300),
+)
+def test_header_of_random_bytes(start, rest):
+    try:
+        header = read_header(start + rest)
+    except ImageError as error:
+        assert str(error).strip()
+    else:
+        assert min(header.width, header.height) >= 1
+        assert 1 <= header.orientation <= 8
+
+
+MEMORY = """
+import resource, sys, io, struct, zlib
+import numpy as np
+from dermedge.image import ImageError, read_image
+for path in sys.argv[1:]:
+    try:
+        print(read_image(path).pixels.shape)
+    except ImageError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_the_largest_pictures_stay_below_one_gigabyte(tmp_path):
+    line = zlib.compressobj(1)
+    body = b"".join(line.compress(bytes(1 + 3 * 8900)) for _ in range(8900)) + line.flush()
+    (tmp_path / "a.png").write_bytes(png(png_header(8900, 8900), (b"IDAT", body), (b"IEND", b"")))
+    Image.new("RGB", (12_000, 10_000)).save(tmp_path / "b.jpg", quality=10)
+    Image.new("L", (10_000, 8_000)).save(tmp_path / "c.jpg", quality=10, progressive=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *shapes, peak = done.stdout.split("\n")[:-1]
+    assert shapes == ["(1113, 1113, 3)", "(1250, 1500, 3)", "(1000, 1250, 3)"]
+    assert int(peak) < 1000
+    assert done.stderr == ""

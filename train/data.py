@@ -1,0 +1,314 @@
+"""Pictures for training: prepared once into a cache, then augmented on the way to the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from dermedge import UserError, __version__
+from dermedge.datasets.records import DataSet, Record
+from dermedge.datasets.split import Split, group_records
+from dermedge.files import write_atomic
+from dermedge.image import ImageError, read_image, read_mask
+from dermedge.preprocess import Preprocessing, prepare
+from train.recipe import Augmentation
+
+_WAITING, _READY, _FAILED = 0, 1, 2
+_CHUNK = 128  # pictures between two notes of what is done
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Prepared pictures, in the order of `records`; the arrays may be memory-mapped files."""
+
+    records: tuple[Record, ...]
+    images: np.ndarray  # uint8 (N, size, size, 3) RGB
+    masks: np.ndarray | None  # uint8 (N, size, size), 0 or 255
+    rows: np.ndarray  # int64 (len(records),): where each record lies in the arrays
+    problems: tuple[str, ...]  # one line for each picture that was left out
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[self.rows[index]]
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.masks[self.rows[index]]
+
+
+def load_pictures(
+    records: Sequence[Record], preprocessing: Preprocessing, masks: bool, folder: Path
+) -> Pictures:
+    """Prepare every record's picture (and mask) once; later calls read the cache in `folder`.
+
+    A call that was stopped half-way goes on where it was. Pictures that cannot be read are left
+    out and named in `problems`. The cache of one set of files and one preprocessing is one
+    folder; it may be deleted at any time.
+    """
+    records = tuple(records)
+    cache = Path(folder) / _key(records, preprocessing, masks)
+    cache.mkdir(parents=True, exist_ok=True)
+    size = preprocessing.size
+    images = _array(cache / "images.uint8", (len(records), size, size, 3))
+    drawn = _array(cache / "masks.uint8", (len(records), size, size)) if masks else None
+    state = _array(cache / "state.uint8", (len(records),))
+    notes = cache / "problems.json"
+    problems = json.loads(notes.read_text()) if notes.exists() else {}
+
+    def fill(index: int) -> str | None:
+        try:
+            images[index], mask = _read(records[index], preprocessing, masks)
+            if drawn is not None:
+                drawn[index] = mask
+        except (ImageError, OSError) as error:
+            return f"{records[index].id}: {error}"
+        return None
+
+    waiting = np.flatnonzero(state == _WAITING)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(waiting), desc="preparing pictures", disable=not len(waiting)) as bar,
+    ):
+        for start in range(0, len(waiting), _CHUNK):
+            chunk = waiting[start : start + _CHUNK]
+            faults = dict(zip(chunk.tolist(), pool.map(fill, chunk), strict=True))
+            problems.update({str(i): line for i, line in faults.items() if line})
+            write_atomic(notes, json.dumps(problems))
+            # Pixels before marks: a picture that is marked as ready is on the disk.
+            images.flush()
+            if drawn is not None:
+                drawn.flush()
+            state[chunk] = [_FAILED if faults[i] else _READY for i in chunk.tolist()]
+            state.flush()
+            bar.update(len(chunk))
+    rows = np.flatnonzero(state == _READY)
+    return Pictures(
+        tuple(records[row] for row in rows), images, drawn, rows, tuple(problems.values())
+    )
+
+
+def subset(data_set: DataSet, split: Split, limit: int) -> Split:
+    """A part of the split with about `limit` pictures: whole lesions and patients, by label.
+
+    A pure function of ids, labels, `split.seed` and `limit`. Each class keeps its share of each
+    part, but never fewer than one group.
+    """
+    total = sum(len(ids) for ids in split.parts.values())
+    if limit >= total:
+        return split
+    parts = {}
+    for part in split.parts:
+        strata = defaultdict(list)
+        for group in group_records(split.select(data_set.records, part), data_set.same):
+            strata[group[0].label].append(group)
+        chosen: list[str] = []
+        for groups in strata.values():
+            groups.sort(
+                key=lambda group: hashlib.sha256(f"{split.seed}\n{group[0].id}".encode()).digest()
+            )
+            wanted = limit / total * sum(map(len, groups))
+            taken: list[str] = []
+            for group in groups:
+                if taken and len(taken) + len(group) / 2 > wanted:
+                    break
+                taken += [record.id for record in group]
+            chosen += taken
+        parts[part] = tuple(sorted(chosen))
+    note = f"subset of {sum(map(len, parts.values()))} of {total} pictures"
+    return Split(split.data_set, split.seed, parts, (*split.notes, note))
+
+
+def augment(
+    image: np.ndarray, mask: np.ndarray | None, spec: Augmentation, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One random view of a prepared picture.
+
+    Parameters
+    ----------
+    image : uint8 (size, size, 3) RGB.
+    mask : uint8 (size, size), 0 or 255, moved along with the picture; or None.
+    """
+    size = image.shape[0]
+    # Every number is drawn, used or not: one strength never shifts the others' random numbers.
+    mirror = rng.random(2) < 0.5
+    angle, growth, along, across = rng.uniform(-1, 1, 4)
+    tones = rng.uniform(-1, 1, 5)
+    blurred, sigma = rng.random(), rng.uniform(0.4, 1.2)
+
+    matrix = np.eye(3)
+    matrix[:2] = cv2.getRotationMatrix2D(
+        ((size - 1) / 2, (size - 1) / 2),
+        float(angle * spec.rotation),
+        float((1 - spec.scale) ** growth),
+    )
+    matrix[:2, 2] += spec.shift * size * np.array([along, across])
+    if spec.flip:
+        for axis in np.flatnonzero(mirror):
+            turn = np.eye(3)
+            turn[axis, axis], turn[axis, 2] = -1, size - 1
+            matrix = matrix @ turn
+    warp = partial(cv2.warpAffine, M=matrix[:2], dsize=(size, size), flags=cv2.INTER_LINEAR)
+    image = warp(image)
+    if spec.color > 0:
+        image = cv2.LUT(image, _tones(spec.color, tones))
+    if blurred < spec.blur:
+        image = cv2.GaussianBlur(image, (0, 0), sigma * max(1.0, size / 224))
+    if mask is not None:
+        mask = (warp(mask) > 127).astype(np.uint8) * 255
+    return image, mask
+
+
+class Views(Dataset):
+    """Training samples by (epoch, index): uint8 (size, size, 3), and the target.
+
+    The target is float32 (1, size, size) for segmenters, the number of the label for classifiers.
+    A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
+    the picture as it is.
+    """
+
+    def __init__(
+        self, pictures: Pictures, labels: Sequence[str], augmentation: Augmentation, seed: int
+    ):
+        self.pictures = pictures
+        self.numbers = {label: number for number, label in enumerate(labels)}
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int | None, int]):
+        epoch, index = key
+        image = np.array(self.pictures.image(index))
+        mask = None if self.pictures.masks is None else np.array(self.pictures.mask(index))
+        if epoch is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            image, mask = augment(image, mask, self.augmentation, rng)
+        if mask is not None:
+            return image, mask[None].astype(np.float32) / 255
+        return image, self.numbers[self.pictures.records[index].label]
+
+
+@dataclass(frozen=True)
+class Batches(Sampler):
+    """Which samples each step sees: a pure function of the seed, so any step can be the first.
+
+    Yields, for the steps `start` to `stop`, this process's share of the batch.
+    """
+
+    count: int  # samples in the training part
+    size: int  # of a batch, over all processes
+    seed: int
+    start: int
+    stop: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def per_epoch(self) -> int:
+        return max(1, self.count // self.size)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.stop):
+            epoch, position = divmod(step, self.per_epoch)
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            # A part smaller than one batch repeats itself to fill it.
+            batch = np.resize(order, max(self.count, self.size))[position * self.size :][: self.size]
+            yield [(epoch, int(index)) for index in batch[self.rank :: self.world]]
+
+
+def loader(views: Views, batches: Sampler | Sequence, workers: int) -> DataLoader:
+    return DataLoader(
+        views,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_start_worker if workers else None,
+    )
+
+
+def present_labels(records: Sequence[Record], classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes that occur, in the order of `classes`."""
+    found = Counter(record.label for record in records)
+    return tuple(label for label in classes if found[label])
+
+
+def _start_worker(_: int) -> None:
+    import signal
+
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process to handle
+
+
+def _read(
+    record: Record, preprocessing: Preprocessing, masks: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    picture = read_image(record.image)
+    image, placement = prepare(picture.pixels, preprocessing)
+    if not masks:
+        return image, None
+    mask = read_mask(record.mask)
+    height, width = picture.pixels.shape[:2]
+    ratio = (mask.shape[1] / mask.shape[0]) / (width / height)
+    if not 0.97 < ratio < 1.03:
+        raise ImageError(
+            f"the mask ({mask.shape[1]}x{mask.shape[0]}) has another shape than the picture "
+            f"({width}x{height})"
+        )
+    if mask.shape != (height, width):
+        smooth = cv2.resize(
+            mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+        )
+        mask = smooth >= 0.5
+    return image, placement.place_mask(mask).astype(np.uint8) * 255
+
+
+def _tones(strength: float, numbers: np.ndarray) -> np.ndarray:
+    """A look-up table: gamma for contrast, gains for light and its colour. Black stays black."""
+    brightness, gamma, *channels = numbers * strength
+    base = np.linspace(0, 1, 256) ** np.exp(gamma)
+    gains = np.exp(brightness + 0.3 * np.array(channels))
+    return np.clip(np.rint(255 * base[:, None, None] * gains), 0, 255).astype(np.uint8)
+
+
+def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -> str:
+    digest = hashlib.sha256(
+        json.dumps([__version__, preprocessing.to_dict(), masks], sort_keys=True).encode()
+    )
+    for record in records:
+        for path in (record.image, record.mask if masks else None):
+            if path is None:
+                continue
+            try:
+                status = path.stat()
+            except FileNotFoundError as error:
+                raise UserError(f"{record.id}: there is no file {path}") from error
+            line = f"{record.id}\n{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()[:20]
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A writable memory-mapped uint8 array; new ones are zeros and take no disk yet."""
+    length = math.prod(shape)
+    if not path.exists() or path.stat().st_size != length:
+        with open(path, "wb") as file:
+            file.truncate(length)
+    return np.memmap(path, np.uint8, "r+", shape=shape)

@@ -1,0 +1,235 @@
+"""Recipes: TOML files read into typed, checked, frozen dataclasses."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from dermedge.preprocess import Preprocessing
+from train.models import MODELS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed: one line that names the key and what it may be."""
+
+
+def _number(default, low: float, high: float):
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def _choice(default: str, *choices: str):
+    return field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, with a linear warm-up and then half a cosine down to a hundredth of `lr`."""
+
+    lr: float = _number(1e-3, 1e-7, 1.0)  # the highest learning rate
+    weight_decay: float = _number(1e-2, 0.0, 1.0)  # for weights; never for norms and biases
+    warmup: float = _number(0.05, 0.0, 0.5)  # share of all steps
+
+
+@dataclass(frozen=True)
+class SegmenterLoss:
+    """Weights of the parts of a segmenter's loss; 0 leaves a part out."""
+
+    bce: float = _number(1.0, 0.0, 100.0)  # binary cross-entropy of each pixel
+    jaccard: float = _number(1.0, 0.0, 100.0)  # soft Jaccard of each picture
+    l1: float = _number(0.0, 0.0, 100.0)  # mean absolute difference of probability and mask
+    adversarial: float = _number(0.0, 0.0, 10.0)  # deceiving the patch discriminator
+    discriminator_lr: float = _number(2e-4, 1e-7, 1.0)  # only where adversarial > 0
+
+
+@dataclass(frozen=True)
+class ClassifierLoss:
+    """Cross-entropy."""
+
+    label_smoothing: float = _number(0.05, 0.0, 0.5)  # share of the target spread over all classes
+    class_balance: float = _number(0.5, 0.0, 1.0)  # 0: as frequent; 1: every class weighs the same
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What each picture may undergo; a lesion has no upright side, so all turns are allowed."""
+
+    flip: bool = True  # mirror left-right and top-bottom, each with probability 1/2
+    rotation: float = _number(180.0, 0.0, 180.0)  # degrees, to either side
+    scale: float = _number(0.15, 0.0, 0.9)  # 0.2: 0.8 to 1.25 times
+    shift: float = _number(0.05, 0.0, 0.5)  # share of the side, to any direction
+    color: float = _number(0.15, 0.0, 1.0)  # strength of brightness, contrast and channel gains
+    blur: float = _number(0.1, 0.0, 1.0)  # probability of a slight blur
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run is made of, but the pictures."""
+
+    name: str
+    model: str  # a key of train.models.MODELS
+    preprocessing: Preprocessing
+    optimizer: Optimizer
+    loss: SegmenterLoss | ClassifierLoss
+    augmentation: Augmentation
+    epochs: int = _number(30, 1, 10_000)
+    max_steps: int = _number(0, 0, 100_000_000)  # stop there even within an epoch; 0: no limit
+    batch_size: int = _number(16, 1, 4096)  # over all processes together
+    seed: int = _number(0, 0, 2**31 - 1)
+    pretrained: str = _choice("no", "no", "imagenet", "required")  # "required": or else an error
+    ema: float = _number(0.0, 0.0, 0.99999)  # decay of the averaged weights; 0: none
+    amp: str = _choice("no", "no", "fp16", "bf16")  # mixed precision
+    channels_last: bool = False  # memory layout; faster on most GPUs and on AVX-512
+    workers: int = _number(0, 0, 128)  # loader processes in each training process
+    checkpoint_every: int = _number(200, 1, 1_000_000)  # steps
+
+    @property
+    def kind(self) -> str:
+        return MODELS[self.model].kind
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with dermedge."""
+    folder = resources.files("train") / "recipes"
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by its name, or from a .toml file, and apply `section.key=value` overrides.
+
+    Raises
+    ------
+    RecipeError : unknown recipe, broken TOML, or a key that is unknown, of the wrong type or out
+        of its range.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeError(f"no recipe file {path}")
+        text, title = path.read_text(encoding="utf-8"), path.stem
+    elif str(name) in recipe_names():
+        source = resources.files("train") / "recipes" / f"{name}.toml"
+        text, title = source.read_text(encoding="utf-8"), str(name)
+    else:
+        known = ", ".join(recipe_names())
+        raise RecipeError(f"no recipe '{name}'; there are: {known}, or give a .toml file")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return _recipe(table, title)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe in full, as `load_recipe` reads it back."""
+    plain, sections = [], []
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if is_dataclass(value):
+            rows = [f"{key.name} = {_toml(getattr(value, key.name))}" for key in fields(value)]
+            sections.append("\n".join([f"[{item.name}]", *rows]))
+        else:
+            plain.append(f"{item.name} = {_toml(value)}")
+    return "\n\n".join(["\n".join(plain), *sections]) + "\n"
+
+
+def _recipe(table: dict, title: str) -> Recipe:
+    model = table.get("model")
+    if model not in MODELS:
+        raise RecipeError(f"model must be one of {', '.join(MODELS)}; got {model!r}")
+    loss = SegmenterLoss if MODELS[model].kind == "segmenter" else ClassifierLoss
+    sections = {
+        "preprocessing": Preprocessing,
+        "optimizer": Optimizer,
+        "loss": loss,
+        "augmentation": Augmentation,
+    }
+    built: dict[str, Any] = {}
+    for section, kind in sections.items():
+        values = table.get(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"{section} must be a table ([{section}]), got {values!r}")
+        built[section] = _checked(kind, values, f"{section}.")
+    top = {key: value for key, value in table.items() if key not in sections}
+    recipe = _checked(Recipe, {"name": title, **top}, "", built)
+    if recipe.preprocessing.size % 32:
+        raise RecipeError(
+            "preprocessing.size must be a multiple of 32 (the networks halve it five times), "
+            f"got {recipe.preprocessing.size}"
+        )
+    if recipe.pretrained != "no" and not MODELS[model].has_weights:
+        raise RecipeError(f"pretrained must be 'no' for {model}: there are no ImageNet weights")
+    return recipe
+
+
+def _checked(kind: type, values: dict, prefix: str, built: dict[str, Any] | None = None):
+    """Build `kind` from `values`, after checking each by its field's type and metadata."""
+    known = {item.name: item for item in fields(kind) if item.name not in (built or {})}
+    hints = get_type_hints(kind)
+    accepted = {}
+    for key, value in values.items():
+        if key not in known:
+            raise RecipeError(f"unknown key {prefix}{key}; there are: {', '.join(known)}")
+        accepted[key] = _value(prefix + key, value, hints[key], known[key].metadata)
+    try:
+        return kind(**accepted, **(built or {}))
+    except ValueError as error:
+        raise RecipeError(f"[{prefix[:-1]}] {error}") from error
+
+
+def _value(key: str, value: Any, expected: type, metadata) -> Any:
+    titles = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    allowed = titles[expected]
+    if "range" in metadata:
+        low, high = metadata["range"]
+        allowed += f" from {low:g} to {high:g}"
+    if "choices" in metadata:
+        allowed = "one of " + ", ".join(metadata["choices"])
+    if expected is float and type(value) is int:
+        value = float(value)
+    # type(), not isinstance: true is an int for Python, never for a recipe.
+    right = type(value) is expected
+    if right and "range" in metadata:
+        right = math.isfinite(value) and metadata["range"][0] <= value <= metadata["range"][1]
+    if right and "choices" in metadata:
+        right = value in metadata["choices"]
+    if not right:
+        raise RecipeError(f"{key} must be {allowed}; got {value!r}")
+    return value
+
+
+def _override(table: dict, override: str) -> None:
+    path, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not path or "\n" in text:
+        raise RecipeError(
+            f"an override is written key=value or section.key=value, got {override!r}"
+        )
+    *sections, key = path.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"{path}: {section} is not a table")
+    try:
+        table[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[key] = text  # so that model=unet needs no quotes
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=True)
+    return repr(value)
