@@ -33,8 +33,11 @@ MIN_SIDE = 16  # px; below this there is nothing to judge
 MAX_JPEG_SCANS = 200  # real ones have about ten; each costs a pass over the whole picture
 
 EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
-    + (".bmp", ".dib", ".heic", ".heif", ".avif")
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff"),
+        *("bmp", "dib", "heic", "heif", "avif"),
+    )
 )
 
 
@@ -86,7 +89,8 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
 
     JPEG, PNG, WebP, TIFF, BMP; AVIF where OpenCV has it; HEIC where pillow-heif is installed.
     Of a file with several pictures the first is read. 16-bit samples are divided by 257 and
-    rounded. Transparent parts are laid on white. CMYK is taken as Adobe writes it (inverted).
+    rounded. Where an alpha channel or a palette says transparent, white shows. CMYK
+    is taken as Adobe writes it (inverted).
 
     Parameters
     ----------
@@ -105,13 +109,9 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
         _check_memory(header, factor)
         pixels = _to_rgb(_decode(data, header, factor))
         if header.kind != "jpeg" and factor > 1:
-            pixels = cv2.resize(
-                pixels,
-                (-(-header.width // factor), -(-header.height // factor)),
-                interpolation=cv2.INTER_AREA,
-            )
-        height, width = header.size
-        return Picture(_upright(pixels, header.orientation), height, width)
+            sides = (-(-side // factor) for side in pixels.shape[1::-1])
+            pixels = cv2.resize(pixels, tuple(sides), interpolation=cv2.INTER_AREA)
+        return Picture(_upright(pixels, header), *header.size)
 
 
 def read_mask(source: str | Path | bytes) -> np.ndarray:
@@ -132,7 +132,7 @@ def read_mask(source: str | Path | bytes) -> np.ndarray:
         if samples.ndim == 3:
             samples = samples[..., :3].max(axis=2)
         half = 0 if samples.max() <= 1 else np.iinfo(samples.dtype).max // 2
-        return _upright(samples > half, header.orientation)
+        return _upright(samples > half, header)
 
 
 def read_header(source: str | Path | bytes) -> Header:
@@ -312,11 +312,10 @@ def _decode_heic(data: bytes, header: Header) -> np.ndarray:
     with _silent():
         try:
             opened = pillow_heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)
-            samples = np.asarray(opened[opened.primary_index])
+            samples = np.array(opened[opened.primary_index])
         except Exception as error:  # the library documents no narrower class
             raise ImageError(f"the HEIC data is damaged ({_one_line(error)})") from None
-    # libheif has already turned the picture.
-    if samples.dtype != np.uint8 or sorted(samples.shape[:2]) != sorted(header.size):
+    if samples.dtype != np.uint8 or samples.shape[:2] != header.size:
         raise ImageError("the HEIC data is damaged or of an unusual kind")
     return samples
 
@@ -354,7 +353,9 @@ def _strips(height: int, rows: int = 128) -> Iterator[slice]:
     return (slice(top, top + rows) for top in range(0, height, rows))
 
 
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+def _upright(image: np.ndarray, header: Header) -> np.ndarray:
+    # libheif has turned the picture already.
+    orientation = 1 if header.kind == "heic" else header.orientation
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -711,9 +712,7 @@ def _iso_header(data: bytes, kind: str) -> Header:
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     if not width or not height:
         raise ImageError(f"the {_TITLES[kind]} says that its picture is empty")
-    # libheif turns the picture itself, OpenCV's AVIF decoder does not.
-    orientation = _iso_orientation(meta) if kind == "avif" else 1
-    return Header(kind, width, height, 4, 8, orientation, 4 * width * height)
+    return Header(kind, width, height, 4, 8, _iso_orientation(meta), 4 * width * height)
 
 
 def _iso_orientation(meta: bytes) -> int:

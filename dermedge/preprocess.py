@@ -184,11 +184,12 @@ def hair_mask(image: np.ndarray) -> np.ndarray:
         difference = gained if difference is None else cv2.max(difference, gained)
     candidate = (difference > 24).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate, connectivity=8)
-    keep = np.zeros(count, bool)
-    for index in range(1, count):
-        _, _, width, height, area = stats[index]
-        extent = float(np.hypot(width, height))
-        keep[index] = extent >= 1.6 * length and area <= 0.35 * extent * extent / 2
+    # What survives an erosion is thicker than hair: crusts, pigment, the rim of a vignette.
+    core = cv2.erode(candidate, np.ones((5, 5), np.uint8), borderValue=0)
+    thick = np.bincount(labels[core > 0], minlength=count) / np.maximum(stats[:, 4], 1)
+    extent = np.hypot(stats[:, 2], stats[:, 3])
+    keep = (extent >= 1.6 * length) & (thick < 0.08)
+    keep[0] = False
     hair = keep[labels].astype(np.uint8)
     return cv2.dilate(hair, np.ones((3, 3), np.uint8)).astype(bool)
 

@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dermedge.cli import UserError
+from dermedge import UserError
 from dermedge.files import write_atomic
 from dermedge.taxonomy import MALIGNANT
 
 STYLES = ("dermoscopy", "phone")
 ITA_RANGE = (-50.0, 70.0)
-LICENCE = "CC0-1.0 (drawn by dermedge, no person shown)"
+LICENCE = "procedural, Apache-2.0"
 MARKER = "procedural.json"
 VERSION = 1  # raised when the same seed draws another picture
 
@@ -149,16 +149,16 @@ LOOKS = {
 # Lesion colours as (factor on the skin's L*, shift of a*, shift of b*), before the shade of the
 # skin is taken into account. A pigment is darker than the skin that it lies in, whatever the skin.
 _TONES = {
-    "light_brown": (0.77, 4.5, 5.0),
+    "light_brown": (0.76, 4.5, 5.0),
     "dark_brown": (0.53, 4.0, 0.0),
     "black": (0.29, -5.0, -11.0),
     "gray_brown": (0.64, -2.0, -4.0),
-    "blue_gray": (0.56, -7.0, -19.0),
+    "blue_gray": (0.58, -6.0, -16.0),
     "pink": (0.92, 10.0, -2.5),
     "red": (0.74, 20.0, 3.0),
     "purple": (0.44, 13.0, -15.0),
     "pearl": (1.06, 4.0, -6.0),
-    "white": (1.20, -3.0, -9.0),
+    "white": (1.16, -3.0, -8.0),
     "yellow": (1.04, -1.0, 9.0),
 }
 
@@ -238,8 +238,8 @@ def draw(
     height, width = size
     skin = _skin_lab(ita, traits)
     radius = _outline(np.random.default_rng([seed, 2]), asymmetry, border_irregularity)
-    field = seen.uniform(9, 24) if style == "dermoscopy" else seen.uniform(28, 75)
-    field = max(field, diameter_mm * (1.25 if style == "dermoscopy" else 2.2) * width / min(size))
+    field = seen.uniform(8, 19) if style == "dermoscopy" else seen.uniform(18, 60)
+    field = max(field, diameter_mm * (1.15 if style == "dermoscopy" else 1.9) * width / min(size))
     px_per_mm = width / field
     spare = 0.5 - 0.5 * diameter_mm * px_per_mm / np.array([height, width])
     off = seen.uniform(-1, 1, 2) * np.clip(spare, 0, None) * (0.5 if style == "phone" else 0.7)
@@ -306,7 +306,7 @@ def _skin_lab(ita: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def skin_type(ita: float) -> int:
-    """Fitzpatrick-like type 1 to 6 from ITA; limits of Del Bino & Bernerd, Br. J. Dermatol. 2013."""
+    """Skin type 1 to 6 from ITA, limits of Del Bino & Bernerd, Br. J. Dermatol. 169, 2013."""
     return 1 + sum(ita <= limit for limit in (55, 41, 28, 10, -30))
 
 
@@ -344,10 +344,9 @@ def _mesh(jitter: float) -> np.ndarray:
     points = np.stack([columns + 0.5 * (rows % 2), rows], -1).reshape(-1, 2) * step
     points = (points + rng.uniform(-jitter, jitter, points.shape) * step) % side
     seeds = np.full((2 * side, 2 * side), 255, np.uint8)
-    for shift_y in (0, side):
-        for shift_x in (0, side):
-            at = (points + [shift_x, shift_y]).astype(int)
-            seeds[at[:, 1], at[:, 0]] = 0
+    for shift in np.array([[0, 0], [side, 0], [0, side], [side, side]]):
+        x, y = (points + shift).astype(int).T
+        seeds[y, x] = 0
     _, cells = cv2.distanceTransformWithLabels(
         seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -385,10 +384,10 @@ def _outline(rng: np.random.Generator, asymmetry: float, border: float) -> np.nd
     for k, weight in ((1, 0.3), (2, 0.4), (3, 1.0), (4, 0.5), (5, 0.5)):
         bent += weight * rng.uniform(0.6, 1) * np.sin(k * angles + rng.uniform(0, 2 * np.pi))
     ragged = np.zeros(1024)
-    for k in range(6, 28):
-        ragged += rng.standard_normal() * k**-0.7 * np.cos(k * angles + rng.uniform(0, 2 * np.pi))
+    for k in range(5, 44):
+        ragged += rng.standard_normal() * k**-0.9 * np.cos(k * angles + rng.uniform(0, 2 * np.pi))
     radius += 0.24 * asymmetry * bent / np.abs(bent).max() * 1.3
-    radius += (0.006 + 0.15 * border) * ragged / np.abs(ragged).max()
+    radius += (0.006 + 0.16 * border) * ragged / np.abs(ragged).max()
     radius = np.maximum(radius, 0.3)
     points = radius[::4] * np.exp(1j * angles[::4])
     extent = np.abs(points[:, None] - points[None, :]).max()
@@ -493,7 +492,12 @@ class _Lesion:
         reach = self.radius[int(angle * 1024 / (2 * np.pi)) & 1023] * share
         x, y = reach * np.cos(angle), reach * np.sin(angle)
         away = np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) / (self.size * rng.uniform(*size))
-        return 1 - _smoothstep(away + ragged * self.clouds(rng, 5), 0.65, 1.2)
+        return 1 - _smoothstep(away + ragged * self.clouds(rng, 5), 0.5, 1.3)
+
+    def tone(self, name: str, light: float = 0, red: float = 0, yellow: float = 0) -> np.ndarray:
+        """A lesion colour on this skin, or 'skin', moved by so much in L*, a*, b*: (3,)."""
+        base = self.skin if name == "skin" else _tone(name, self.skin)
+        return base + np.array([light, red, yellow], np.float32)
 
     def paint(self, alpha: np.ndarray, color: np.ndarray) -> None:
         """Mix a Lab colour (3,) into the lesion by alpha (h, w)."""
@@ -508,20 +512,26 @@ class _Lesion:
         """Lay the base colour and one patch or rim for each further colour."""
         rng = np.random.default_rng([self.seed, 4])
         shift = rng.normal(0, 1, (6, 3)).astype(np.float32) * [4.0, 2.5, 2.5]
-        spread = [self.clouds(rng, 4), self.clouds(rng, 11), self.clouds(rng, 6)]
+        spread = [self.clouds(rng, 4), self.clouds(rng, 16), self.clouds(rng, 6)]
+        fine = self.clouds(rng, 40)
         tones = [_tone(name, self.skin) + shift[i] for i, name in enumerate(palette)]
         # A faint lesion is mostly skin; strong accents keep their own colour.
         self.lab[:] = self.skin + (tones[0] - self.skin) * contrast
         for tone in tones[1:]:
-            self.paint(0.85 * self.blob(rng, (0.1, 0.75), (0.35, 0.75)), tone)
+            patchy = 0.85 + 0.1 * (spread[1] + fine)
+            patch = patchy * self.blob(rng, (0.1, 0.75), (0.35, 0.75), rng.uniform(0.2, 0.5))
+            self.paint(np.clip(patch, 0, 1), tone)
         depth = abs(float(self.skin[0] - tones[0][0]))
-        self.lab[..., 0] += spread[0] * (1 + 0.10 * depth) + spread[1] * (0.6 + 0.05 * depth)
+        self.lab[..., 0] += spread[0] * (1 + 0.10 * depth) + spread[1] * (0.7 + 0.07 * depth)
+        self.lab[..., 0] += fine * (0.4 + 0.05 * depth)
         self.lab[..., 1] += spread[2] * 1.2
 
     def blend(self, edge: float) -> np.ndarray:
         """Put the lesion into the skin, faded over `edge` mm; returns its mask, bool (h, w)."""
         edge = max(edge, 1.5 / self.scale)
-        alpha = _smoothstep(self.depth, -0.5 * edge, 0.5 * edge)[..., None]
+        rng = np.random.default_rng([self.seed, 5])
+        fray = 0.1 * edge * (self.clouds(rng, 14) + self.clouds(rng, 34))
+        alpha = _smoothstep(self.depth + fray, -0.5 * edge, 0.5 * edge)[..., None]
         np.clip(self.lab[..., 0], 4, 98, out=self.lab[..., 0])
         skin = self.under[self.canvas]
         # The skin's own relief goes on over the lesion.
@@ -583,25 +593,25 @@ def _streaks(lesion: _Lesion, rng) -> None:
 
 
 def _veil(lesion: _Lesion, rng) -> None:
-    color = _tone("blue_gray", lesion.skin) + [rng.uniform(0, 14), 0, -2]
+    color = lesion.tone("blue_gray", rng.uniform(0, 14), 0, 0)
     lesion.paint(rng.uniform(0.5, 0.85) * lesion.blob(rng, (0, 0.5), (0.4, 0.75)), color)
 
 
 def _regression(lesion: _Lesion, rng) -> None:
     area = lesion.blob(rng, (0.2, 0.7), (0.25, 0.5))
-    lesion.paint(0.7 * area, lesion.skin + [9, -1, -5])
+    lesion.paint(0.7 * area, lesion.tone("skin", 9, -1, -5))
     pepper = lesion.spots(rng, 60, (0.04, 0.08))
-    lesion.paint(0.6 * pepper * area, _tone("blue_gray", lesion.skin))
+    lesion.paint(0.6 * pepper * area, lesion.tone("blue_gray"))
 
 
 def _milia_cysts(lesion: _Lesion, rng) -> None:
     spots = lesion.spots(rng, int(rng.integers(5, 26)), (0.07, 0.2))
-    lesion.paint(rng.uniform(0.5, 0.85) * spots, lesion.skin + [16, -3, -4])
+    lesion.paint(rng.uniform(0.5, 0.85) * spots, lesion.tone("skin", 16, -3, -4))
 
 
 def _comedones(lesion: _Lesion, rng) -> None:
     spots = lesion.spots(rng, int(rng.integers(5, 20)), (0.1, 0.3), (0, 0.85), 1.4)
-    lesion.paint(rng.uniform(0.55, 0.8) * spots, _tone("dark_brown", lesion.skin) - [5, 0, 0])
+    lesion.paint(rng.uniform(0.55, 0.8) * spots, lesion.tone("dark_brown", -5))
 
 
 def _fissures(lesion: _Lesion, rng) -> None:
@@ -628,27 +638,27 @@ def _arborizing_vessels(lesion: _Lesion, rng) -> None:
                     todo.append((points[-1], side, width * 0.62, max(3, steps - 3)))
             paths.append(np.array(points) @ lesion.turn * lesion.scale + lesion.middle - 0.5)
             widths.append(width)
-    color = _tone("red", lesion.skin) + [-8, 8, 3]
+    color = lesion.tone("red", -8, 8, 3)
     fade = 1 - _smoothstep(lesion.rho, 0.85, 1.1)
     lesion.paint(rng.uniform(0.55, 0.9) * lesion.lines(paths, widths) * fade, color)
 
 
 def _ovoid_nests(lesion: _Lesion, rng) -> None:
     spots = lesion.spots(rng, int(rng.integers(3, 12)), (0.2, 0.55), (0.1, 0.85), 1.5)
-    lesion.paint(rng.uniform(0.55, 0.9) * spots, _tone("blue_gray", lesion.skin))
+    lesion.paint(rng.uniform(0.55, 0.9) * spots, lesion.tone("blue_gray"))
 
 
 def _ulcer(lesion: _Lesion, rng) -> None:
     area = lesion.blob(rng, (0, 0.5), (0.2, 0.4), 0.5)
-    lesion.paint(0.85 * area, _tone("red", lesion.skin) - [14, 4, -4])
+    lesion.paint(0.85 * area, lesion.tone("red", -14, -4, 4))
     crust = area * _smoothstep(lesion.clouds(rng, 12), 0.1, 0.9)
-    lesion.paint(0.7 * crust, _tone("dark_brown", lesion.skin))
+    lesion.paint(0.7 * crust, lesion.tone("dark_brown"))
 
 
 def _pearl_rim(lesion: _Lesion, rng) -> None:
     rim = _smoothstep(lesion.rho, 0.66, 0.84) * (1 - _smoothstep(lesion.rho, 0.88, 1.0))
     broken = _smoothstep(lesion.clouds(rng, 5), -0.9, 0.6)
-    lesion.paint(0.55 * rim * broken, lesion.skin + [9, 2, -5])
+    lesion.paint(0.55 * rim * broken, lesion.tone("skin", 9, 2, -5))
 
 
 def _strawberry(lesion: _Lesion, rng) -> None:
@@ -656,28 +666,28 @@ def _strawberry(lesion: _Lesion, rng) -> None:
     lesion.lab[..., 1] += rng.uniform(5, 10) * (mesh - 0.25)
     lesion.lab[..., 0] += rng.uniform(4, 8) * (0.3 - mesh)
     follicles = lesion.spots(rng, int(rng.integers(15, 45)), (0.09, 0.17))
-    lesion.paint(0.45 * follicles, lesion.skin + [9, -2, 3])
+    lesion.paint(0.45 * follicles, lesion.tone("skin", 9, -2, 3))
 
 
 def _scales(lesion: _Lesion, rng) -> None:
-    flakes = _smoothstep(lesion.clouds(rng, 16) + 0.7 * lesion.clouds(rng, 5), 0.7, 1.3)
-    color = lesion.skin + [rng.uniform(8, 16), -4, rng.uniform(-6, 3)]
+    flakes = _smoothstep(lesion.clouds(rng, 16) + 0.7 * lesion.clouds(rng, 5), 0.3, 1.9)
+    color = lesion.tone("skin", rng.uniform(8, 16), -4, rng.uniform(-6, 3))
     lesion.paint(rng.uniform(0.4, 0.75) * flakes * (lesion.rho < 0.95), color)
 
 
 def _dot_vessels(lesion: _Lesion, rng) -> None:
     spots = lesion.spots(rng, int(rng.integers(25, 80)), (0.04, 0.1), (0.2, 0.95), 1.8)
-    lesion.paint(rng.uniform(0.5, 0.8) * spots, _tone("red", lesion.skin) + [-8, 6, 2])
+    lesion.paint(rng.uniform(0.5, 0.8) * spots, lesion.tone("red", -8, 6, 2))
 
 
 def _pale_centre(lesion: _Lesion, rng) -> None:
     pale = 1 - _smoothstep(lesion.rho + 0.12 * lesion.clouds(rng, 5), 0.15, rng.uniform(0.5, 0.7))
-    lesion.paint(rng.uniform(0.6, 0.9) * pale, lesion.skin + [9, 0, -6])
+    lesion.paint(rng.uniform(0.6, 0.9) * pale, lesion.tone("skin", 9, 0, -6))
 
 
 def _keratin(lesion: _Lesion, rng) -> None:
     area = lesion.blob(rng, (0, 0.3), (0.3, 0.65), 0.45)
-    color = lesion.skin + [rng.uniform(2, 12), -5, rng.uniform(-1, 7)]
+    color = lesion.tone("skin", rng.uniform(2, 12), -5, rng.uniform(-1, 7))
     lesion.paint(0.9 * area, color)
     lesion.lab[..., 0] += area * 5 * lesion.clouds(rng, 14)
 
@@ -685,7 +695,7 @@ def _keratin(lesion: _Lesion, rng) -> None:
 def _lacunae(lesion: _Lesion, rng) -> None:
     for name in ("red", "purple"):
         spots = lesion.spots(rng, int(rng.integers(5, 18)), (0.2, 0.5), (0, 0.8), 1.4)
-        color = _tone(name, lesion.skin) + [rng.uniform(-14, 0), rng.uniform(-2, 6), 0]
+        color = lesion.tone(name, rng.uniform(-14, 0), rng.uniform(-2, 6), 0)
         lesion.paint(rng.uniform(0.6, 0.9) * spots, color)
 
 
@@ -721,7 +731,7 @@ def _draw_skin(rng, skin: np.ndarray, size: tuple[int, int], px_per_mm: float) -
     height, width = size
     lab = np.empty((height, width, 3), np.float32)
     strength = rng.uniform(0.5, 1.3)
-    light = strength * (1.4 * _clouds(rng, (3, 4), size) + 0.9 * _clouds(rng, (14, 18), size))
+    light = strength * (0.9 * _clouds(rng, (3, 4), size) + 0.9 * _clouds(rng, (18, 24), size))
     angle, cell = rng.uniform(0, np.pi), rng.uniform(0.45, 0.8)
     stretch = np.diag([1.0, rng.uniform(1.0, 1.6)])
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -729,7 +739,8 @@ def _draw_skin(rng, skin: np.ndarray, size: tuple[int, int], px_per_mm: float) -
     # Where furrows are finer than two pixels they only alias.
     seen = float(np.clip(cell * px_per_mm / 5, 0.0, 1.0))
     furrows = _sample_mesh(size, matrix, max(cell, 3 / px_per_mm), 0.45, rng)
-    light -= rng.uniform(0.8, 3.2) * seen * (furrows - 0.28)
+    broken = _smoothstep(_clouds(rng, (7, 9), size), -1.2, 1.2)
+    light -= rng.uniform(0.6, 3.0) * seen * broken * (furrows - 0.28)
     grain = rng.standard_normal((height // 2 + 1, width // 2 + 1), dtype=np.float32)
     light += rng.uniform(0.4, 1.1) * cv2.resize(grain, (width, height))
     lab[..., 0] = skin[0] + light
@@ -791,10 +802,12 @@ def _draw_background(scene: _Scene) -> None:
     behind = _smoothstep(way, edge, edge + 0.012)[..., None]
     shade = 1 - 0.55 * _smoothstep(way, edge - 0.3, edge + 0.02)
     scene.rgb *= shade[..., None]
-    tone = rng.uniform(0.15, 0.9) + rng.uniform(-0.12, 0.12, 3)
-    folds = 0.06 * _clouds(rng, (4, 6), scene.mask.shape)
+    tone = rng.uniform(0.15, 0.9) + rng.normal(0, 0.05, 3)
+    folds = 0.03 * _clouds(rng, (4, 6), scene.mask.shape)
     behind[scene.mask] = 0
-    scene.rgb += behind * (np.clip(tone, 0.03, 0.97).astype(np.float32) + folds[..., None] - scene.rgb)
+    scene.rgb += behind * (
+        np.clip(tone, 0.03, 0.97).astype(np.float32) + folds[..., None] - scene.rgb
+    )
 
 
 def _draw_bubbles(scene: _Scene) -> None:
@@ -843,9 +856,9 @@ def _draw_hair(scene: _Scene) -> None:
     rng = scene.rng
     layer = np.zeros(scene.mask.shape, np.uint8)
     heading, reach = rng.uniform(0, 2 * np.pi), max(scene.width, scene.height)
-    width = rng.uniform(0.04, 0.1) * scene.px_per_mm
+    width = rng.uniform(0.03, 0.07) * scene.px_per_mm
     steps = np.linspace(0, 1, 12)
-    for _ in range(int(rng.integers(3, 45))):
+    for _ in range(int(min(3 + rng.gamma(1.1, 9), 60))):
         at = rng.uniform(-0.1, 1.1, 2) * [scene.width, scene.height]
         length = rng.uniform(0.15, 0.8) * reach
         turn = heading + rng.normal(0, 0.5) + rng.normal(0, 0.9) * steps
@@ -868,7 +881,7 @@ def _draw_uneven_light(scene: _Scene) -> None:
     y = np.linspace(-1, 1, 36, dtype=np.float32)[:, None]
     slope = np.cos(angle) * x + np.sin(angle) * y
     bend = _clouds(rng, (2, 3), (36, 48))
-    light = 1 + strength * (0.8 * slope + 0.35 * bend)
+    light = 1 + strength * (0.8 * slope + 0.18 * bend)
     light /= np.median(light)
     light = cv2.resize(light.astype(np.float32), (scene.width, scene.height))
     scene.rgb *= light[..., None]
@@ -876,7 +889,9 @@ def _draw_uneven_light(scene: _Scene) -> None:
 
 def _draw_color_cast(scene: _Scene) -> None:
     spread = 0.035 if scene.style == "dermoscopy" else 0.06
-    cast = np.exp(scene.rng.normal(0, spread, 3)) * np.exp(scene.rng.normal(0, 0.05))
+    # Lamps differ from warm to cool far more than from green to magenta.
+    warm, green, bright = scene.rng.normal(0, 1, 3) * [spread, 0.35 * spread, 0.05]
+    cast = np.exp(bright + np.array([warm, green, -warm]))
     scene.rgb *= cast.astype(np.float32)
 
 
@@ -905,9 +920,7 @@ def _draw_motion_blur(scene: _Scene) -> None:
     kernel = np.zeros((length, length), np.uint8)
     half = length // 2
     reach = np.array([np.cos(angle), np.sin(angle)]) * half
-    cv2.line(
-        kernel, _fixed(half - reach), _fixed(half + reach), 255, 1, cv2.LINE_AA, 4
-    )
+    cv2.line(kernel, _fixed(half - reach), _fixed(half + reach), 255, 1, cv2.LINE_AA, 4)
     weights = kernel.astype(np.float32) / kernel.sum()
     scene.rgb = cv2.filter2D(scene.rgb, -1, weights)
 
@@ -936,3 +949,130 @@ _DRAWN_OVER = {
     "motion_blur": _draw_motion_blur,
     "noise": _draw_noise,
 }
+
+
+# ---------------------------------------------------------------------------------------- data set
+
+_SITES = ("face", "scalp", "neck", "chest", "abdomen", "back", "upper extremity", "lower extremity")
+_COLUMNS = (
+    "id", "image", "mask", "diagnosis", "lesion_id", "patient_id", "age", "sex", "site",
+    "skin_type", "licence", "malignant", "split",
+)  # fmt: skip
+
+
+def write_data_set(
+    root: str | Path,
+    count: int,
+    seed: int = 0,
+    styles: tuple[str, ...] = ("dermoscopy",),
+    size: tuple[int, int] = (384, 512),
+) -> None:
+    """Write `count` drawn pictures as a data set in the layout that the reader 'csv' takes.
+
+    `root` gets images/*.jpg, masks/*.png, data.csv and `MARKER`, which says that the pictures are
+    drawn. About three lesions in ten have two or three pictures, some patients several lesions.
+    A run that was stopped goes on where it stopped; all classes are there from `count` 8 on.
+
+    Raises
+    ------
+    UserError
+        In one line, when `root` holds something else or pictures made with other settings.
+    ValueError
+        When a setting is out of its range.
+    """
+    root = Path(root)
+    if count < 1:
+        raise ValueError(f"count must be 1 or more, got {count}")
+    if not styles:
+        raise ValueError(f"styles must name at least one of {', '.join(STYLES)}")
+    for style in styles:
+        _check(seed, style, size, None, 0, None)
+    settings = {"version": VERSION, "count": count, "seed": seed, "styles": list(styles),
+                "size": list(size)}  # fmt: skip
+    _claim(root, settings)
+    rows = _plan(count, seed, styles)
+    for row in tqdm(rows, desc="drawing lesions", unit="picture", disable=None):
+        image, mask = root / row["image"], root / row["mask"]
+        # Files are written atomically, the mask last: where it is, both are whole.
+        if mask.is_file() and image.is_file():
+            continue
+        sample = draw(
+            row["seed"], row["style"], size, row["diagnosis"], view=row["view"], ita=row["ita"]
+        )
+        jpeg = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        write_atomic(image, cv2.imencode(".jpg", sample.image[..., ::-1], jpeg)[1].tobytes())
+        mask_image = sample.mask.astype(np.uint8) * 255
+        write_atomic(mask, cv2.imencode(".png", mask_image)[1].tobytes())
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(root / "data.csv", table.getvalue())
+
+
+def _claim(root: Path, settings: dict) -> None:
+    """Make the folders and the marker, or make sure that what is there is the same data set."""
+    marker = root / MARKER
+    try:
+        found = json.loads(marker.read_text())["settings"]
+    except FileNotFoundError:
+        if root.is_dir() and any(root.iterdir()):
+            raise UserError(
+                f"{root} is not empty and holds no drawn pictures; choose another folder"
+            ) from None
+        found = None
+    except (ValueError, KeyError, TypeError):
+        found = {}
+    if found is not None and found != settings:
+        raise UserError(
+            f"{root} holds pictures drawn with other settings ({json.dumps(found)}, asked for "
+            f"{json.dumps(settings)}); delete it or choose another folder"
+        )
+    for folder in (root / "images", root / "masks"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if found is None:
+        note = "Drawn by dermedge.procedural; not photographs. Not for use on real skin."
+        content = {"procedural": True, "note": note, "settings": settings}
+        write_atomic(marker, json.dumps(content, indent=2) + "\n")
+
+
+def _plan(count: int, seed: int, styles: tuple[str, ...]) -> list[dict]:
+    """What each picture shows: one dict a picture, a function of the arguments alone."""
+    rng = np.random.default_rng([seed, 6])
+    names, shares = list(LOOKS), _shares()
+    made = np.zeros(len(names))
+    rows: list[dict] = []
+    patients: list[dict] = []
+    lesion = 0
+    while len(rows) < count:
+        # Each class once, then whichever is furthest behind its share.
+        behind = np.where(made == 0, np.inf, shares * (made.sum() + 1) - made)
+        pick = int(np.argmax(behind))
+        made[pick] += 1
+        label = names[pick]
+        if patients and rng.random() < 0.25:
+            patient = patients[rng.integers(len(patients))]
+        else:
+            look = LOOKS[label]
+            ita = float(np.clip(rng.normal(32 + look.ita, 24), *ITA_RANGE))
+            patient = {
+                "patient_id": f"patient_{len(patients):05d}",
+                "age": round(float(np.clip(rng.normal(np.mean(look.ages), np.ptp(look.ages) / 4),
+                                           3, 95))),
+                "sex": str(rng.choice(["female", "male"])),
+                "skin_type": skin_type(ita),
+                "ita": round(ita, 1),
+            }  # fmt: skip
+            patients.append(patient)
+        site, style = str(rng.choice(_SITES)), str(rng.choice(styles))
+        views = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])) if lesion >= len(names) else 1
+        for view in range(min(views, count - len(rows))):
+            name = f"drawn_{len(rows):05d}"
+            rows.append({
+                **patient, "id": name, "image": f"images/{name}.jpg", "mask": f"masks/{name}.png",
+                "diagnosis": label, "lesion_id": f"lesion_{lesion:05d}", "site": site,
+                "licence": LICENCE, "malignant": label in MALIGNANT, "split": "",
+                "style": style, "view": view, "seed": seed * 1_000_003 + lesion,
+            })  # fmt: skip
+        lesion += 1
+    return rows

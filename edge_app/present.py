@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
@@ -23,7 +23,7 @@ class Band:
     advice: str
     style: Style
     shape: str  # 'circle', 'triangle', 'octagon' or 'square'
-    sign: str  # drawn inside of the shape
+    mark: str  # drawn inside of the shape
 
 
 BANDS = {
@@ -65,11 +65,12 @@ BANDS = {
 class LiveView:
     """The live screen's words."""
 
-    guidance: str
-    style: Style
-    outline: Outline
-    can_capture: bool
-    source: str
+    guidance: str = ""
+    style: Style = theme.GUIDE_WAIT
+    outline: Outline = field(default_factory=list)
+    extent: tuple[int, int] = (1, 1)  # (width, height), px, that the outline refers to
+    can_capture: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,12 @@ class ResultView:
     band: Band
     estimate: str  # the number behind the band, empty where there is none
     outline: Outline
-    size: tuple[int, int]  # (width, height), px, that the outline refers to
+    extent: tuple[int, int]  # (width, height), px, that the outline refers to
     remarks: tuple[str, ...]  # on the picture's quality
     classes: tuple[tuple[str, str], ...]  # likely classes: title, percentage
     measures: tuple[tuple[str, str], ...]  # ABCD: name, value
     limits: tuple[str, ...]  # of this estimate
     versions: str
-    demonstration: str  # empty for a bundle trained on skin
 
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
@@ -107,6 +107,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         guidance=text,
         style=style,
         outline=outline,
+        extent=tuple(analysis["size"]) if seen else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
         source=snapshot.source or "no source",
     )
@@ -122,7 +123,7 @@ def result(analysis: dict) -> ResultView:
         band=BANDS[analysis["triage"]],
         estimate=f"Estimated risk of a malignant lesion: {_percent(risk)}" if judged else "",
         outline=analysis["lesion"]["polygons"],
-        size=tuple(analysis["size"]),
+        extent=tuple(analysis["size"]),
         remarks=_remarks(analysis),
         classes=tuple((CLASSES[name], _percent(value)) for name, value in likely),
         measures=_measures(analysis),
@@ -131,7 +132,6 @@ def result(analysis: dict) -> ResultView:
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. Rule: {analysis['rule']}."
         ),
-        demonstration=DEMO if versions["procedural"] else "",
     )
 
 
@@ -169,7 +169,7 @@ def _limits(analysis: dict) -> tuple[str, ...]:
 
 
 def _percent(value: float) -> str:
-    return "below 1 %" if value < 0.01 else "above 99 %" if value > 0.99 else f"{value:.0%}"
+    return "below 1%" if value < 0.01 else "above 99%" if value > 0.99 else f"{value:.0%}"
 
 
 def _upper(text: str) -> str:

@@ -60,6 +60,7 @@ def unit(width: float, height: float) -> float:
 
 
 def _luminance(color: Color) -> float:
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-                        for c in color[:3])
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

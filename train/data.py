@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
@@ -24,7 +24,7 @@ from dermedge.datasets.split import Split, group_records
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, read_image, read_mask
 from dermedge.preprocess import Preprocessing, prepare
-from train.recipe import Augmentation
+from train.recipe import Augmentation, Recipe
 
 _WAITING, _READY, _FAILED = 0, 1, 2
 _CHUNK = 128  # pictures between two notes of what is done
@@ -50,16 +50,15 @@ class Pictures:
         return self.masks[self.rows[index]]
 
 
-def load_pictures(
-    records: Sequence[Record], preprocessing: Preprocessing, masks: bool, folder: Path
-) -> Pictures:
+def load_pictures(records: Sequence[Record], recipe: Recipe, folder: Path) -> Pictures:
     """Prepare every record's picture (and mask) once; later calls read the cache in `folder`.
 
     A call that was stopped half-way goes on where it was. Pictures that cannot be read are left
     out and named in `problems`. The cache of one set of files and one preprocessing is one
     folder; it may be deleted at any time.
     """
-    records = tuple(records)
+    records, preprocessing = tuple(records), recipe.preprocessing
+    masks = recipe.kind == "segmenter"
     cache = Path(folder) / _key(records, preprocessing, masks)
     cache.mkdir(parents=True, exist_ok=True)
     size = preprocessing.size
@@ -205,37 +204,33 @@ class Views(Dataset):
 
 
 @dataclass(frozen=True)
-class Batches(Sampler):
-    """Which samples each step sees: a pure function of the seed, so any step can be the first.
-
-    Yields, for the steps `start` to `stop`, this process's share of the batch.
-    """
+class Batches:
+    """Which samples each step sees: a pure function of the seed, so any step can be the first."""
 
     count: int  # samples in the training part
     size: int  # of a batch, over all processes
     seed: int
-    start: int
-    stop: int
-    rank: int = 0
-    world: int = 1
 
     @property
     def per_epoch(self) -> int:
         return max(1, self.count // self.size)
 
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.stop):
+    def share(
+        self, start: int, stop: int, rank: int, world: int
+    ) -> Iterator[list[tuple[int, int]]]:
+        """The (epoch, index) of process `rank` of `world`, for the steps `start` to `stop`."""
+        for step in range(start, stop):
             epoch, position = divmod(step, self.per_epoch)
             order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
             # A part smaller than one batch repeats itself to fill it.
-            batch = np.resize(order, max(self.count, self.size))[position * self.size :][: self.size]
-            yield [(epoch, int(index)) for index in batch[self.rank :: self.world]]
+            order = np.resize(order, max(self.count, self.size))
+            batch = order[position * self.size : (position + 1) * self.size]
+            yield [(epoch, int(index)) for index in batch[rank::world]]
 
 
-def loader(views: Views, batches: Sampler | Sequence, workers: int) -> DataLoader:
+def loader(
+    views: Views, batches: Iterable[list[tuple[int | None, int]]], workers: int
+) -> DataLoader:
     return DataLoader(
         views,
         batch_sampler=batches,
@@ -273,9 +268,7 @@ def _read(
             f"({width}x{height})"
         )
     if mask.shape != (height, width):
-        smooth = cv2.resize(
-            mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
-        )
+        smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         mask = smooth >= 0.5
     return image, placement.place_mask(mask).astype(np.uint8) * 255
 

@@ -13,19 +13,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dermedge import UserError, __version__, metrics
+from dermedge import UserError, __version__
 from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split
 from dermedge.files import write_atomic
@@ -35,9 +35,19 @@ from train.data import Batches, Pictures, Views, load_pictures, loader, present_
 from train.losses import class_weights, classifier_loss, discriminator_loss, segmenter_losses
 from train.mobilegan import PatchDiscriminator
 from train.models import Normalized, build_model, complexity
-from train.recipe import Recipe, load_recipe, to_toml
+from train.recipe import Recipe, to_toml
 
 LOG_EVERY = 10  # steps
+
+
+# Gradients longer than this are shortened: one odd batch must not undo what was learnt.
+MAX_GRADIENT = 5.0
+
+SCORE = {"segmenter": "jaccard", "classifier": "auc"}  # what chooses best.pt
+COLUMNS = {
+    "segmenter": ("bce", "jaccard", "l1", "adversarial", "discriminator", "val_jaccard"),
+    "classifier": ("cross_entropy", "val_auc", "val_balanced_accuracy"),
+}
 
 
 class Interrupted(Exception):
@@ -102,62 +112,374 @@ def load_model(run: Run) -> Normalized:
 
 
 def train(
-    recipe: Recipe,
-    data_set: DataSet,
-    split: Split,
-    out: str | Path,
-    *,
-    subset: str | None = None,
-    fresh: bool = False,
+    recipe: Recipe, data_set: DataSet, split: Split, out: str | Path, *, fresh: bool = False
 ) -> Run:
     """Train the recipe's network on the split's train part; validate on its val part.
 
     A run that `out` already holds goes on from its checkpoint, exactly as if it had never
-    stopped; `fresh` throws it away instead. `subset` is recorded: what part of the data set the
-    split covers.
+    stopped; `fresh` throws it away instead. Prepared pictures are kept in `cache` beside `out`.
 
     Raises
     ------
     UserError : the data set lacks masks or labels, or `out` holds another run.
-    Interrupted : on Ctrl-C, after a checkpoint.
+    Interrupted : on Ctrl-C or SIGTERM, after a checkpoint.
     """
     out = Path(out)
     accelerator = _accelerator(recipe)
-    checkpoint = _open_folder(out, recipe, split, fresh, accelerator)
-
-    labels, parts = _choose(recipe, data_set, split)
+    _open_folder(out, recipe, split, fresh, accelerator)
+    labels, chosen = _choose(recipe, data_set, split)
     with accelerator.main_process_first():
-        train_part, val_part = (
-            load_pictures(
-                part, recipe.preprocessing, recipe.kind == "segmenter", out.parent / "cache"
+        pictures = {
+            part: load_pictures(records, recipe, out.parent / "cache")
+            for part, records in chosen.items()
+        }
+    _report_problems(pictures, accelerator)
+
+    batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed)
+    total = recipe.epochs * batches.per_epoch
+    total = min(total, recipe.max_steps or total)
+    learner = Learner(recipe, labels, pictures["train"], total, accelerator)
+    run = _describe(recipe, data_set, split, out, labels, pictures, learner)
+    if (out / "checkpoint.pt").exists():
+        learner.load(out / "checkpoint.pt")
+
+    train_views = Views(pictures["train"], labels, recipe.augmentation, recipe.seed)
+    val_views = Views(pictures["val"], labels, recipe.augmentation, recipe.seed)
+    steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
+    with (
+        _Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
+        _interruption() as asked,
+        tqdm(
+            total=total,
+            initial=learner.step,
+            desc=f"training {recipe.model}",
+            unit="step",
+            disable=not accelerator.is_main_process,
+        ) as bar,
+    ):
+        for images, targets in loader(train_views, steps, recipe.workers):
+            losses = learner.update(images, targets)
+            step = learner.step
+            epoch_ends = step % batches.per_epoch == 0 or step == total
+            row = {}
+            if epoch_ends or step % LOG_EVERY == 0:
+                row = learner.measured(losses)
+            if epoch_ends:
+                scores = learner.validate(val_views)
+                row.update({f"val_{name}": value for name, value in scores.items()})
+                bar.set_postfix({name: f"{value:.3f}" for name, value in scores.items()})
+                if learner.is_best(scores) and accelerator.is_main_process:
+                    _save(learner.weights(), out / "best.pt")
+            if row:
+                log.write(step, (step - 1) // batches.per_epoch, row)
+            stop = _anyone(asked, step, accelerator)
+            if epoch_ends or stop or step % recipe.checkpoint_every == 0:
+                learner.save(out / "checkpoint.pt")
+                run = replace(run, steps=step, finished=step == total, val=learner.best_scores)
+                if accelerator.is_main_process:
+                    run.save()
+            bar.update()
+            if stop and step < total:
+                raise Interrupted(f"stopped after step {step} of {total}, all of it saved")
+    accelerator.wait_for_everyone()
+    return load_run(out)
+
+
+class Learner:
+    """The networks and all that changes from step to step; what a checkpoint holds."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        labels: tuple[str, ...],
+        pictures: Pictures,
+        total: int,
+        accelerator: Accelerator,
+    ):
+        self.recipe = recipe
+        self.accelerator = accelerator
+        self.total = total
+        self.step = 0
+        self.best_scores: dict[str, float] = {}
+        _reproducible(recipe.seed, 0, 0)
+        model = build_model(recipe.model, labels, recipe.pretrained)
+        self.pretrained = model.pretrained
+        self.complexity = complexity(model, recipe.preprocessing.size)
+        if recipe.channels_last:
+            model.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
+        self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
+        self.critic = self.critic_optimizer = None
+        if recipe.kind == "segmenter" and recipe.loss.adversarial > 0:
+            critic = PatchDiscriminator()
+            optimizer = torch.optim.AdamW(
+                critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
             )
-            for part in parts
+            self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
+        if recipe.kind == "classifier":
+            counts = [sum(r.label == label for r in pictures.records) for label in labels]
+            weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
+            self.class_weights = weights.to(accelerator.device)
+
+    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One step of all optimizers on this process's share of a batch; returns the losses."""
+        # A seed for each step, not a stored generator: nothing to restore, and exact all the same.
+        _reproducible(self.recipe.seed, 1 + self.step, self.accelerator.process_index)
+        images = images.to(self.accelerator.device)
+        targets = targets.to(self.accelerator.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.model.train()
+        logits = self.model(images)
+        if self.recipe.kind == "classifier":
+            spec = self.recipe.loss
+            losses = {"cross_entropy": classifier_loss(logits, targets, self.class_weights, spec)}
+        else:
+            with self._frozen_critic() as critic:
+                losses = segmenter_losses(logits, targets, images, critic, self.recipe.loss)
+        self._descend(sum(losses.values()), self.model, self.optimizer)
+        if self.critic is not None:
+            made = torch.sigmoid(logits.detach().float())
+            losses["discriminator"] = discriminator_loss(self.critic, images, targets, made)
+            self._descend(losses["discriminator"], self.critic, self.critic_optimizer)
+        self.step += 1
+        self._move_average()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        spec = self.recipe.optimizer
+        warmup = spec.warmup * self.total
+        if self.step < warmup:
+            return spec.lr * (self.step + 1) / (warmup + 1)
+        progress = (self.step - warmup) / max(1.0, self.total - warmup)
+        return spec.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+    def measured(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses as numbers, averaged over processes; UserError where training diverged."""
+        names = list(losses)
+        values = self.accelerator.reduce(torch.stack([losses[n] for n in names]), "mean").tolist()
+        if not all(map(math.isfinite, values)):
+            raise UserError(
+                f"the loss is no longer a number at step {self.step}: lower optimizer.lr, "
+                "or set amp = 'no'"
+            )
+        return {"lr": self.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
+
+    def eval_model(self) -> nn.Module:
+        if self.average is not None:
+            return self.average
+        return self.accelerator.unwrap_model(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self.eval_model().state_dict().items()}
+
+    @torch.no_grad()
+    def validate(self, views: Views) -> dict[str, float]:
+        """Scores on unchanged pictures, each process doing its share; empty without pictures."""
+        model = self.eval_model().eval()
+        own = range(self.accelerator.process_index, len(views), self.accelerator.num_processes)
+        size = max(1, self.recipe.batch_size // self.accelerator.num_processes)
+        batches = [[(None, i) for i in own[at : at + size]] for at in range(0, len(own), size)]
+        found = []
+        for images, targets in loader(views, batches, self.recipe.workers):
+            logits = model(images.to(self.accelerator.device)).float().cpu()
+            if self.recipe.kind == "segmenter":
+                masks = zip(logits[:, 0] > 0, targets[:, 0] > 0.5, strict=True)
+                found += [_jaccard(made.numpy(), drawn.numpy()) for made, drawn in masks]
+            else:
+                probabilities = torch.softmax(logits, dim=1).numpy()
+                found += list(zip(probabilities, targets.tolist(), strict=True))
+        found = gather_object(found)
+        return _scores(self.recipe.kind, found) if found else {}
+
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether these are the best scores so far, which they then become."""
+        name = SCORE[self.recipe.kind]
+        # Written so that a score that cannot be had (no val part, one class) keeps the newest.
+        if scores.get(name, math.nan) <= self.best_scores.get(name, -math.inf):
+            return False
+        self.best_scores = scores
+        return True
+
+    def save(self, path: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        content = {name: part.state_dict() for name, part in self._parts().items()}
+        content |= {"step": self.step, "best_scores": self.best_scores}
+        _save(content, path)
+
+    def load(self, path: Path) -> None:
+        content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+        self.step = content["step"]
+        self.best_scores = content["best_scores"]
+
+    def _parts(self) -> dict:
+        unwrap = self.accelerator.unwrap_model
+        parts = {"model": unwrap(self.model), "optimizer": self.optimizer}
+        if self.average is not None:
+            parts["average"] = self.average
+        if self.critic is not None:
+            parts["critic"] = unwrap(self.critic)
+            parts["critic_optimizer"] = self.critic_optimizer
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
+        return parts
+
+    def _descend(self, loss: Tensor, model: nn.Module, optimizer) -> None:
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @contextmanager
+    def _frozen_critic(self) -> Iterator[nn.Module | None]:
+        """The critic without its process group: it judges here, and learns nothing."""
+        if self.critic is None:
+            yield None
+            return
+        critic = self.accelerator.unwrap_model(self.critic).requires_grad_(False)
+        yield critic
+        critic.requires_grad_(True)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.average is None:
+            return
+        # Young averages forget faster, or the random start would stay in them.
+        decay = min(self.recipe.ema, self.step / (self.step + 9))
+        newest = self.accelerator.unwrap_model(self.model).state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(newest[name], 1 - decay)
+            else:
+                value.copy_(newest[name])
+
+
+class _Log:
+    """log.csv and tensorboard/, without the rows that a resumed run will write again."""
+
+    def __init__(self, out: Path, kind: str, step: int, active: bool):
+        self.active = active
+        if not active:
+            return
+        self.columns = ("step", "epoch", "lr", *COLUMNS[kind])
+        path = out / "log.csv"
+        kept = []
+        if path.exists():
+            with open(path, newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomic(path, text.getvalue())
+        self.file = open(path, "a", newline="")  # noqa: SIM115 (closed by __exit__)
+        self.board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
+
+    def write(self, step: int, epoch: int, row: dict[str, float]) -> None:
+        if not self.active:
+            return
+        values = {name: f"{value:.6g}" for name, value in row.items()}
+        csv.DictWriter(self.file, self.columns).writerow({"step": step, "epoch": epoch, **values})
+        self.file.flush()
+        for name, value in row.items():
+            self.board.add_scalar(name.replace("val_", "val/"), value, step)
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.active:
+            self.file.close()
+            self.board.close()
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    # Accelerate takes several processes without a GPU for one each, unless told.
+    accelerator = Accelerator(mixed_precision=recipe.amp, cpu=not torch.accelerator.is_available())
+    if recipe.amp == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("amp = 'fp16' needs a GPU; use --set amp=bf16 or amp=no")
+    if recipe.batch_size % accelerator.num_processes:
+        raise UserError(
+            f"batch_size {recipe.batch_size} cannot be shared by {accelerator.num_processes} "
+            "processes: make it a multiple"
         )
+    return accelerator
+
+
+def _reproducible(seed: int, step: int, rank: int) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Only a warning: some CUDA kernels have no deterministic form, and those train well too.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+
+
+def _open_folder(
+    out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
+) -> None:
+    """Make the run's folder, or check that the one which is there holds this very run."""
+    resolved, stored = to_toml(recipe), out / "recipe.toml"
+    if out.exists() and any(out.iterdir()) and not stored.exists():
+        raise UserError(f"{out} holds other files; choose another folder with --out")
+    if not fresh and stored.exists():
+        before, now = (set(text.splitlines()) for text in (stored.read_text("utf-8"), resolved))
+        if before != now:
+            changed = ", ".join(sorted(now - before) or sorted(before - now))
+            raise UserError(
+                f"{out} holds a run with another recipe (now {changed}): "
+                "choose another --out, or --fresh to throw that run away"
+            )
+        kept = out / "split.json"
+        if kept.exists() and Split.load(kept).sha256 != split.sha256:
+            raise UserError(
+                f"{out} holds a run on another split: choose another --out, or --fresh to throw "
+                "that run away"
+            )
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        for line in (*train_part.problems, *val_part.problems):
-            print(f"left out {line}", file=sys.stderr)
-    if not len(train_part):
+        if fresh and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(stored, resolved)
+        split.save(out / "split.json")
+    accelerator.wait_for_everyone()
+
+
+def _choose(
+    recipe: Recipe, data_set: DataSet, split: Split
+) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
+    """The labels, and the records of train and val that have what this kind of network learns."""
+    parts = {part: split.select(data_set.records, part) for part in ("train", "val")}
+    if recipe.kind == "segmenter":
+        parts = {part: [r for r in rs if r.mask is not None] for part, rs in parts.items()}
+        if not parts["train"]:
+            raise UserError(f"{data_set.name} has no masks to train a segmenter on")
+        return (), parts
+    labels = present_labels(parts["train"], CLASSES)
+    if len(labels) < 2:
+        raise UserError(
+            f"a classifier needs two classes at least; the training part of {data_set.name} has "
+            + (f"only {labels[0]}" if labels else "no labels")
+        )
+    return labels, {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+
+
+def _report_problems(pictures: dict[str, Pictures], accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        for part in pictures.values():
+            for line in part.problems:
+                print(f"left out {line}", file=sys.stderr)
+    if not len(pictures["train"]):
         raise UserError("none of the training pictures could be read")
 
-    batches = Batches(len(train_part), recipe.batch_size, recipe.seed, 0, 0)
-    total = recipe.epochs * batches.per_epoch
-    total = min(total, recipe.max_steps) if recipe.max_steps else total
-    _reproducible(recipe.seed, 0, 0)
-    learner = Learner(recipe, labels, train_part, total, accelerator)
-    if checkpoint:
-        learner.load(checkpoint)
 
-    views = Views(train_part, labels, recipe.augmentation, recipe.seed)
-    batches = Batches(
-        len(train_part),
-        recipe.batch_size,
-        recipe.seed,
-        start=learner.step,
-        stop=total,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
-    run = Run(
+def _describe(recipe, data_set, split, out, labels, pictures, learner) -> Run:
+    subset = [note for note in split.notes if note.startswith("subset")]
+    return Run(
         folder=out,
         kind=recipe.kind,
         model=recipe.model,
@@ -171,13 +493,83 @@ def train(
         split_sha256=split.sha256,
         seed=recipe.seed,
         pretrained=learner.pretrained,
-        subset=subset,
-        pictures={"train": len(train_part), "val": len(val_part)},
-        **asdict(learner.complexity),
-        processes=accelerator.num_processes,
-        steps=learner.step,
-        finished=learner.step >= total,
-        val=learner.best,
-        versions={"dermedge": __version__, "torch": torch.__version__},
+        subset=subset[0] if subset else None,
+        pictures={part: len(found) for part, found in pictures.items()},
+        parameters=learner.complexity.parameters,
+        macs=learner.complexity.macs,
+        processes=learner.accelerator.num_processes,
+        steps=0,
+        finished=False,
+        val={},
+        versions={
+            "dermedge": __version__,
+            **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
+        },
     )
-    ...
+
+
+def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": recipe.optimizer.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.optimizer.lr)
+
+
+def _anyone(asked: list[int], step: int, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to stop; all processes get the same answer."""
+    if accelerator.num_processes == 1:
+        return bool(asked)
+    if step % LOG_EVERY:
+        return False
+    flag = torch.tensor([float(bool(asked))], device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item())
+
+
+@contextmanager
+def _interruption() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying from them; the second one kills."""
+    asked: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in signals]
+
+    def note(number, _frame):
+        asked.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _save(content: dict, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _jaccard(made, drawn) -> float:
+    union = (made | drawn).sum()
+    return float((made & drawn).sum() / union) if union else 1.0
+
+
+def _scores(kind, found):
+    if kind == "segmenter":
+        return {"jaccard": float(np.mean(found))}
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    p = np.array([f[0] for f in found])
+    t = np.array([f[1] for f in found])
+    aucs = [
+        roc_auc_score(t == k, p[:, k]) for k in range(p.shape[1]) if 0 < (t == k).sum() < len(t)
+    ]
+    return {
+        "auc": float(np.mean(aucs)) if aucs else math.nan,
+        "balanced_accuracy": float(balanced_accuracy_score(t, p.argmax(1))),
+    }

@@ -27,9 +27,9 @@ __all__ = [
 def load(name: str, path: str | Path) -> DataSet:
     """Read the data set `name` (see READERS; 'HAM10000' and 'pad-ufes-20' work too) under `path`.
 
-    Only lists files and reads tables: no picture is opened. Nothing outside `path` is read.
-    DataError where the folder does not have the layout; what merely is amiss in single rows or
-    files goes into `DataSet.problems`.
+    Only lists files and reads tables: no picture is opened. No table can name a file outside of
+    `path`; links that lie in it are followed. DataError where the folder does not have the
+    layout; what merely is amiss in single rows or files goes into `DataSet.problems`.
     """
     return reader_of(name).read(Path(path))
 

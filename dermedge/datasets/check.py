@@ -41,8 +41,8 @@ class Report:
 
     `classes` counts labels ('unlabelled' where there is none), `sizes` full picture sizes as
     'WIDTHxHEIGHT', the commonest first. `repeated_lesions` and `repeated_patients` map the ids
-    that occur more than once to how often. `near_duplicates` are pairs that no lesion, patient
-    or pair known so far keeps together, so a split could tear them apart.
+    that occur more than once to how often. `near_duplicates` are pairs, byte-identical ones
+    included, that neither lesion nor patient keeps together, so a split could tear them apart.
     """
 
     data_set: str
@@ -171,8 +171,9 @@ def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
     executor = ThreadPoolExecutor(_THREADS)
     try:
         work = executor.map(_look_at, records)
-        bar = tqdm(work, total=len(records), unit="picture", disable=not progress, leave=False)
-        return list(bar)
+        # None: no bar where nobody watches.
+        hidden = None if progress else True
+        return list(tqdm(work, total=len(records), unit="picture", disable=hidden, leave=False))
     finally:
         # Ctrl-C shall not wait for the thousands of pictures still queued.
         executor.shutdown(cancel_futures=True)
@@ -218,32 +219,33 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
 def _near_duplicates(
     records: tuple[Record, ...], seen: list[_Seen], groups: list[list[Record]]
 ) -> list[list[str]]:
-    group_of = {record.id: number for number, group in enumerate(groups) for record in group}
     index = [i for i, one in enumerate(seen) if one.error is None]
     if not index:
         return []
+    number_of = {record.id: number for number, group in enumerate(groups) for record in group}
+    group = np.array([number_of[records[i].id] for i in index])
     # For signs +1/-1 the scalar product is 256 - 2 * differing bits: one matrix product per block.
     signs = np.array([seen[i].bits for i in index], np.float32) * 2 - 1
     least = signs.shape[1] - 2 * _MOST_BITS
     pairs = []
     for start in range(0, len(index), 512):
-        rows, columns = np.nonzero(signs[start : start + 512] @ signs[start:].T >= least)
-        for row, column in zip(rows[columns > rows], columns[columns > rows], strict=True):
+        alike = signs[start : start + 512] @ signs[start:].T >= least
+        alike &= group[start : start + 512, None] != group[None, start:]
+        for row, column in np.argwhere(np.triu(alike, 1)):
             one, other = index[start + row], index[start + column]
-            if (
-                group_of[records[one].id] != group_of[records[other].id]
-                and seen[one].digest != seen[other].digest
-                and _correlation(seen[one].thumbnail, seen[other].thumbnail) >= _LEAST_CORRELATION
-            ):
+            if _near(seen[one], seen[other]):
                 pairs.append(sorted((records[one].id, records[other].id)))
     return sorted(pairs)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = (np.float64(a).ravel() - np.mean(a, dtype=np.float64) for a in (one, other))
-    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+def _near(one: _Seen, other: _Seen) -> bool:
+    if one.digest == other.digest:
+        return True
+    a, b = (np.float64(seen.thumbnail).ravel() for seen in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
     # Without any contrast there is nothing to compare.
-    return float(one @ other) / length if length > 0 else 0.0
+    return length > 0 and float(a @ b) / length >= _LEAST_CORRELATION
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -286,7 +288,8 @@ def _lines(report: Report, stored: dict) -> list[str]:
         *_some("masks", report.mask_problems),
         *_some("byte-identical files", [" = ".join(ids) for ids in report.identical_files]),
         *_some(
-            "near-duplicates in different groups", [" ~ ".join(p) for p in report.near_duplicates]
+            "near-duplicates that a split could tear apart (--same CSV keeps pairs together)",
+            [" ~ ".join(pair) for pair in report.near_duplicates],
         ),
         f"split: {_counts(stored['parts'])}, seed {stored['seed']}, sha256 {stored['sha256'][:12]}",
         *_some("notes on the split", stored["notes"]),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermedge.datasets.records import DataError, DataSet, Record
+from dermedge.procedural import MARKER
 from dermedge.taxonomy import MALIGNANT, to_class
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
@@ -36,6 +37,7 @@ _FLAGS = {
     **dict.fromkeys(("malignant", "true", "1", "1.0", "yes"), True),
     **dict.fromkeys(("benign", "false", "0", "0.0", "no"), False),
 }
+_MASK_ENDINGS = ("_segmentation", "_mask", "mask")
 _ISIC_ID = re.compile(r"isic_\d+(_downsampled)?$", re.IGNORECASE)
 
 
@@ -73,6 +75,7 @@ class _Gathering:
         self.records: dict[str, Record] = {}
         self.problems: list[str] = []
         self.same: list[tuple[str, str]] = []
+        self.procedural = reader.procedural
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.files:
             if file.suffix.lower() in PICTURES:
@@ -191,7 +194,7 @@ class _Gathering:
             records=tuple(self.records.values()),
             problems=tuple(self.problems),
             licence=self.reader.licence,
-            procedural=self.reader.procedural,
+            procedural=self.procedural,
             same=tuple(pair for pair in self.same if self.records.keys() >= set(pair)),
         )
 
@@ -224,12 +227,16 @@ class _Gathering:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
         # Archives packed on macOS bring shadow files that look like pictures.
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        for name in names:
-            if not name.startswith("."):
-                yield Path(folder, name)
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def _stated(text: str | None) -> str | None:
@@ -243,16 +250,14 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _read_text(path: Path) -> str:
-    data = path.read_bytes()
+def _decode(data: bytes) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16", errors="replace")
-    else:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-    return text.replace("\0", "")
+        return data.decode("utf-16", errors="replace").replace("\0", "")
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_table(path: Path, header: tuple[str, ...] = ()) -> list[dict[str, str]]:
@@ -261,7 +266,20 @@ def read_table(path: Path, header: tuple[str, ...] = ()) -> list[dict[str, str]]
     UTF-8 (with or without a mark), UTF-16 or Latin-1; comma, semicolon or tab. `header` names
     the columns of a file whose first line is data already. DataError where it is not a table.
     """
-    text = _read_text(path)
+    return _parse(path, _decode(path.read_bytes()), header)
+
+
+def _columns(path: Path) -> set[str]:
+    """The column names of a table, of which no more than the beginning is read."""
+    with path.open("rb") as file:
+        first = _decode(file.read(1 << 16)).splitlines()[:1]
+    try:
+        return {*_parse(path, "".join(first) + "\nrow")[0]}
+    except DataError:
+        return set()
+
+
+def _parse(path: Path, text: str, header: tuple[str, ...] = ()) -> list[dict[str, str]]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
@@ -274,8 +292,9 @@ def read_table(path: Path, header: tuple[str, ...] = ()) -> list[dict[str, str]]
         names = list(header)
     else:
         names = [name.strip().lower() for name in lines.pop(0)]
+    blank = [""] * len(names)
     return [
-        dict(zip(names, [*(cell.strip() for cell in line), *[""] * len(names)]))  # noqa: B905
+        dict(zip(names, [*(cell.strip() for cell in line), *blank], strict=False))
         for line in lines
         if any(cell.strip() for cell in line)
     ]
@@ -283,7 +302,7 @@ def read_table(path: Path, header: tuple[str, ...] = ()) -> list[dict[str, str]]
 
 def _need(path: Path, rows: list[dict[str, str]], *columns: str) -> None:
     if rows and (missing := [column for column in columns if column not in rows[0]]):
-        raise DataError(f"{path}: no column '{missing[0]}'; it has: {', '.join(rows[0])}")
+        raise DataError(f"{path}: no column '{missing[0]}'; it has: {_short(', '.join(rows[0]))}")
 
 
 def _image_id(row: dict[str, str]) -> str:
@@ -367,7 +386,12 @@ def _rows_by_image(g: _Gathering, pattern: str) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for table in g.tables(pattern) if pattern else ():
         for row in read_table(table, header=("image", "class")):
-            rows[_image_id(row)] = {**rows.get(_image_id(row), {}), **row}
+            name = _image_id(row)
+            if not name:
+                raise DataError(
+                    f"{table}: a row without image id; it has: {_short(', '.join(row))}"
+                )
+            rows[name] = {**rows.get(name, {}), **row}
     return rows
 
 
@@ -493,9 +517,7 @@ def _isic2020(g: _Gathering) -> None:
 
 
 def _isic_cli(g: _Gathering) -> None:
-    tables = [
-        file for file in g.tables(r".*\.csv") if "isic_id" in _read_text(file).partition("\n")[0]
-    ]
+    tables = [file for file in g.tables(r".*\.csv") if "isic_id" in _columns(file)]
     if not tables:
         raise g.unfit("no csv with a column isic_id")
     table = tables[0]
@@ -527,7 +549,7 @@ def _isic_cli(g: _Gathering) -> None:
 def _ph2(g: _Gathering) -> None:
     table = g.table(r"ph2_dataset\.txt", "PH2_dataset.txt (its .xlsx twin is not read)")
     words = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
-    for line in _read_text(table).splitlines():
+    for line in _decode(table.read_bytes()).splitlines():
         cells = [cell.strip() for cell in line.split("||")]
         if len(cells) < 4 or not re.fullmatch(r"IMD\d+", cells[1], re.IGNORECASE):
             continue
@@ -543,14 +565,8 @@ def _ph2(g: _Gathering) -> None:
 
 
 def _pad_ufes_20(g: _Gathering) -> None:
-    table = next(
-        (
-            table
-            for table in g.tables(r"metadata\.csv")
-            if {"img_id", "diagnostic"} <= {*next(iter(read_table(table)), {})}
-        ),
-        None,
-    )
+    tables = g.tables(r"metadata\.csv")
+    table = next((t for t in tables if {"img_id", "diagnostic"} <= _columns(t)), None)
     if table is None:
         raise g.unfit("no metadata.csv with the columns img_id and diagnostic")
     rows = read_table(table)
@@ -655,53 +671,49 @@ def _folders(g: _Gathering) -> None:
         else:
             yield from ((child, part) for child in inner)
 
+    part_of = dict(classes(g.root, None))
     stems = {(file.parent, file.stem.lower()) for file in pictures}
-    for folder, part in classes(g.root, None):
-        for file in pictures:
-            if not file.is_relative_to(folder) or _mask_of(file, stems):
-                continue
-            relative = file.relative_to(g.root)
-            name = relative.with_suffix("").as_posix()
-            mask = next(
-                (m for m in map(g.picture, _mask_stems(file)) if m and m.parent == file.parent),
-                None,
-            )
-            # Dermofit keeps each lesion in a folder of its own, named like its picture.
-            lesion = name if file.parent.name == file.stem and file.parent != folder else None
-            g.add(
-                name if name not in g.records else relative.as_posix(),
-                file,
-                mask=mask,
-                diagnosis=folder.name,
-                lesion=lesion,
-                official=part,
-            )
+    for file in pictures:
+        folder = next((parent for parent in file.parents if parent in part_of), None)
+        if folder is None or _is_mask(file, stems):
+            continue
+        relative = file.relative_to(g.root)
+        name = relative.with_suffix("").as_posix()
+        masks = [g.picture(f"{file.stem}{end}", near=file.parent) for end in _MASK_ENDINGS]
+        # Dermofit keeps each lesion in a folder of its own, named like its picture.
+        lesion = name if file.parent.name == file.stem and file.parent != folder else None
+        g.add(
+            name if name not in g.records else relative.as_posix(),
+            file,
+            mask=next((m for m in masks if m and m.parent == file.parent), None),
+            diagnosis=folder.name,
+            lesion=lesion,
+            official=part_of[folder],
+        )
     if not g.records:
         raise g.unfit("no folder with pictures")
 
 
-def _mask_stems(file: Path) -> tuple[str, ...]:
-    return tuple(f"{file.stem}{ending}" for ending in ("mask", "_mask", "_segmentation"))
-
-
-def _mask_of(file: Path, stems: set[tuple[Path, str]]) -> bool:
+def _is_mask(file: Path, stems: set[tuple[Path, str]]) -> bool:
     stem = file.stem.lower()
     return any(
-        stem.endswith(ending) and (file.parent, stem[: -len(ending)]) in stems
-        for ending in ("_segmentation", "_mask", "mask")
+        stem.endswith(end) and (file.parent, stem.removesuffix(end)) in stems
+        for end in _MASK_ENDINGS
     )
 
 
 def _csv(g: _Gathering) -> None:
     table = g.table_path
     if table is None:
-        found = [t for t in g.tables(r".*\.csv") if "image" in next(iter(read_table(t)), {})]
+        found = [t for t in g.tables(r".*\.csv") if "image" in _columns(t)]
         found.sort(key=lambda t: t.name.lower() != "data.csv")
         if not found:
             raise g.unfit("no csv with a column 'image'")
         table = found[0]
     rows = read_table(table)
     _need(table, rows, "image")
+    # Drawn pictures stay marked as such even when they are read as a table of one's own.
+    g.procedural |= (table.parent / MARKER).is_file()
     for number, row in enumerate(rows, start=2):
         where = f"{table.name} row {number}"
         image = g.written_path(table.parent, row["image"], where)

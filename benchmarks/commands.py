@@ -1,0 +1,251 @@
+"""The subcommands of this room: evaluate, bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from dermedge import DISCLAIMER, UserError
+from dermedge.cli import Command
+from dermedge.commands import bundle_arguments, open_bundle
+from dermedge.files import write_atomic
+
+
+def _data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument(
+        "--data",
+        required=required,
+        metavar="NAME=PATH",
+        help="the data set to measure the accuracy on",
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "val", "test", "all"),
+        help="part of the data set (default: test)",
+    )
+    parser.add_argument(
+        "--split-file",
+        metavar="FILE",
+        help="split to use; default: the bundle's own, else one made with seed 0",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="measure on a fixed subset of N pictures, chosen by a hash of their ids",
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also measure Otsu's threshold, and colour statistics with logistic regression",
+    )
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    _data_arguments(parser, required=True)
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: all cores")
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument("--csv", metavar="FILE", help="write one line a picture")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write evaluation.json, pictures.csv and evaluation.html"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from benchmarks import accuracy
+
+    bundle = open_bundle(args)
+    result, rows = _measure_accuracy(bundle, args, args.threads)
+    if args.csv:
+        _folder(Path(args.csv).parent)
+        write_atomic(args.csv, accuracy.to_csv(rows))
+    if args.out:
+        from benchmarks import report
+
+        out = _folder(args.out)
+        title = f"Evaluation of {bundle.manifest.name} on {result['data']['name']}"
+        write_atomic(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
+        write_atomic(out / "pictures.csv", accuracy.to_csv(rows))
+        write_atomic(out / "evaluation.html", report.render(title, bundle, evaluation=result))
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(accuracy.table(result))
+        if args.out:
+            print(f"written: {out / 'evaluation.html'}, evaluation.json, pictures.csv")
+        print(DISCLAIMER)
+    return 1 if result["data"]["unreadable"] else 0
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="photographs to time; default: a generated JPEG of 12 megapixels. "
+        "A generated camera frame of 1280x720 is always timed",
+    )
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=_positive,
+        metavar="N",
+        help="thread counts to compare (default: 1 and all cores)",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=float, metavar="S", help="time for measuring (default: 10, called quick)"
+    )
+    length.add_argument(
+        "--runs", type=_positive, metavar="N", help="runs of each, whatever it takes"
+    )
+    _data_arguments(parser, required=False)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    page = parser.add_argument_group("what else the page shows")
+    page.add_argument("--report", metavar="FILE", help="write the page here instead of bench.html")
+    page.add_argument("--title", help="of the page")
+    page.add_argument(
+        "--pictures",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="pictures or folders to analyse and show with outline, risk and advice",
+    )
+    page.add_argument(
+        "--evaluation", metavar="FILE", help="what `dermedge evaluate --json` printed before"
+    )
+    page.add_argument(
+        "--runs-logs",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="folders that `dermedge train` made, for their curves",
+    )
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from benchmarks import latency, report
+    from dermedge.image import find_images
+
+    if args.seconds is not None and not args.seconds > 0:
+        raise UserError("--seconds must be above 0")
+    if args.data and args.evaluation:
+        raise UserError("--data measures anew and --evaluation shows old figures: give one")
+    bundle = open_bundle(args)
+    evaluation = _stored_evaluation(args.evaluation, bundle) if args.evaluation else None
+    cores = latency.usable_cores()
+    threads = list(dict.fromkeys(args.threads or (1, cores)))
+    with tqdm(desc="timing", unit=" rounds", file=sys.stderr, disable=None) as bar:
+        result = latency.benchmark(
+            bundle,
+            [Path(image) for image in args.image],
+            threads,
+            args.seconds,
+            args.runs,
+            _command(),
+            progress=lambda done: bar.update(done - bar.n),
+        )
+    if args.data:
+        evaluation, _ = _measure_accuracy(bundle, args, cores)
+    result["evaluation"] = evaluation
+    name = bundle.manifest.name
+    out = _folder(args.out or f"bench-{name}")
+    page = Path(args.report) if args.report else out / "bench.html"
+    _folder(page.parent)
+    text = report.render(
+        args.title or f"{name}: benchmark",
+        bundle,
+        bench=result,
+        evaluation=evaluation,
+        images=find_images(args.pictures),
+        runs=[Path(run) for run in args.runs_logs],
+    )
+    write_atomic(out / "bench.csv", latency.to_csv(result))
+    write_atomic(out / "bench.json", latency.to_json(result))
+    write_atomic(page, text)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(latency.table(result))
+        if args.data:
+            from benchmarks import accuracy
+
+            print(f"\n{accuracy.table(evaluation)}")
+        print(f"written: {page}, {out / 'bench.json'}, {out / 'bench.csv'}")
+        print(DISCLAIMER)
+    return 0
+
+
+def _measure_accuracy(bundle, args: argparse.Namespace, threads: int | None):
+    from benchmarks import accuracy, latency
+    from dermedge.datasets import load, parse_source
+
+    data_set = load(*parse_source(args.data))
+    chosen = accuracy.choose(data_set, bundle, args.split, args.split_file, args.limit)
+    return accuracy.evaluate(
+        bundle,
+        data_set,
+        chosen,
+        baselines=args.baselines,
+        threads=threads or latency.usable_cores(),
+        command=_command(),
+    )
+
+
+def _stored_evaluation(path: str, bundle) -> dict:
+    from benchmarks.accuracy import SCHEMA
+
+    try:
+        evaluation = json.loads(Path(path).read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is not JSON; make it with `dermedge evaluate --json`") from None
+    if not isinstance(evaluation, dict) or evaluation.get("schema") != SCHEMA:
+        raise UserError(f"{path} is no evaluation of the kind '{SCHEMA}'; make it anew")
+    if evaluation["bundle"]["sha256"] != bundle.sha256:
+        raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} anew")
+    return evaluation
+
+
+def _command() -> str:
+    return shlex.join(["dermedge", *sys.argv[1:]])
+
+
+def _folder(path: str | Path) -> Path:
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+EVALUATE = Command(
+    summary="measure a bundle's accuracy on a part of a data set",
+    arguments=_evaluate_arguments,
+    run=_evaluate,
+    extra="bench",
+)
+BENCH = Command(
+    summary="measure a bundle's speed and memory, and write a report",
+    arguments=_bench_arguments,
+    run=_bench,
+    extra="bench",
+)

@@ -1,0 +1,437 @@
+"""One self-contained HTML page: what a bundle sees, how good, how fast, and where it comes from."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from dermedge.quality import TITLES as QUALITY_TITLES
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from dermedge import DISCLAIMER, UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
+from dermedge.image import ImageError, read_image
+from dermedge.taxonomy import MALIGNANT
+from dermedge.taxonomy import TITLES as CLASS_TITLES
+
+METRICS = {
+    "jaccard": "Jaccard",
+    "thresholded_jaccard": "Jaccard, thresholded at 0.65",
+    "dice": "Dice",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "pooled_jaccard": "Jaccard, pixels pooled",
+    "pooled_dice": "Dice, pixels pooled",
+    "malignant_auc": "AUC, malignant or not",
+    "macro_auc": "AUC, mean over classes",
+    "balanced_accuracy": "Balanced accuracy",
+    "malignant_sensitivity": "Sensitivity at the bundle's threshold",
+    "malignant_specificity": "Specificity at the bundle's threshold",
+    "ece": "Expected calibration error",
+}
+THUMBNAIL = 480  # px, long side
+
+# Stand-ins that become the page's own colours, so that a plot follows light and dark.
+_INK, _PAPER, _FAINT = "#010203", "#040506", "#070809"
+_COLOURS = {_INK: "currentColor", _PAPER: "var(--card)", _FAINT: "var(--line)"}
+# Fill and hatch together: stages stay apart in black and white, and for colour-blind readers.
+_STAGES = {
+    "decode": ("#8fa3ad", ""),
+    "prepare": ("#d9c58b", "////"),
+    "segmenter": ("#2a7f86", ""),
+    "classifier": ("#e0895f", "...."),
+    "lesion": ("#b9d3c0", "\\\\\\\\"),
+    "quality": ("#6b5b7b", ""),
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dermedge",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _FAINT,
+    "hatch.color": _INK,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+}
+
+
+def render(
+    title: str,
+    bundle: Bundle,
+    bench: dict | None = None,
+    evaluation: dict | None = None,
+    images: Sequence[Path] = (),
+    runs: Sequence[Path] = (),
+) -> str:
+    """Make the page; a section whose data is not given is left out.
+
+    Parameters
+    ----------
+    bench : as `bench.schema.json` describes it.
+    evaluation : what `dermedge evaluate --json` prints.
+    images : pictures to analyse and show with their outlines.
+    runs : folders of training runs, each with a log.csv.
+
+    Raises
+    ------
+    UserError
+        Where a run has no log.csv.
+    """
+    curves = [(run.name, _curves(run)) for run in runs]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"figure": _number, "megabytes": _megabytes}
+    manifest = bundle.manifest
+    return environment.get_template("report.html").render(
+        title=title,
+        disclaimer=DISCLAIMER,
+        bundle=bundle,
+        manifest=manifest,
+        class_titles=CLASS_TITLES,
+        malignant=MALIGNANT,
+        bench=bench,
+        highlights=_highlights(bench, evaluation),
+        latency_plot=_latency_plot(bench) if bench else None,
+        evaluation=evaluation,
+        comparisons=_comparisons(evaluation) if evaluation else [],
+        classifiers=_classifiers(evaluation) if evaluation else [],
+        cards=_cards(bundle, images),
+        curves=curves,
+    )
+
+
+def _number(value: float | None) -> str:
+    """Three decimals for a share, fewer for larger figures; a dash where there is none."""
+    if value is None:
+        return "–"
+    magnitude = abs(value)
+    return (
+        f"{value:.3f}" if magnitude <= 1 else f"{value:.1f}" if magnitude < 100 else f"{value:.0f}"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count < 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
+    """The few figures that a reader looks for first."""
+    found = []
+    wanted = {"segmentation": ("jaccard",), "classification": ("malignant_auc", "macro_auc")}
+    for method in evaluation["methods"] if evaluation else []:
+        for name in wanted[method["task"]] if not method["baseline"] else ():
+            metric = method["metrics"].get(name)
+            if metric:
+                note = f"95 % interval {_interval(metric)}; {method['count']} pictures"
+                found.append(
+                    {"label": METRICS[name], "value": _number(metric["value"]), "note": note}
+                )
+    if bench:
+        totals = [row for row in bench["latency"] if row["stage"] == "total"]
+        best = min(
+            (row for row in totals if row["picture"] == totals[0]["picture"]),
+            key=lambda row: row["p50_ms"],
+        )
+        note = f"p50, {best['picture']}, threads: {best['threads']}"
+        found.append(
+            {
+                "label": "Picture to decision",
+                "value": f"{_number(best['p50_ms'])} ms",
+                "note": f"{note}; p99 {_number(best['p99_ms'])} ms",
+            }
+        )
+        peak = max(row["peak_bytes"] for row in bench["cold_start"])
+        start = np.median(bench["cold_start"][0]["seconds"])
+        found.append(
+            {
+                "label": "Peak memory",
+                "value": f"{peak / 1e6:.0f} MB",
+                "note": f"whole process; {start:.2f} s from start to first result",
+            }
+        )
+        found.append(
+            {
+                "label": "Bundle",
+                "value": _megabytes(bench["bundle"]["bytes"]),
+                "note": ", ".join(
+                    f"{model['role']} {_megabytes(model['bytes'])}"
+                    for model in bench["bundle"]["models"]
+                ),
+            }
+        )
+    return found
+
+
+def _interval(metric: dict) -> str:
+    if metric["low"] is None:
+        return "unknown"
+    return f"{_number(metric['low'])} to {_number(metric['high'])}"
+
+
+def _comparisons(evaluation: dict) -> list[dict]:
+    """One table a task: metrics down, networks and baselines across."""
+    tables = []
+    for task, caption in (
+        ("segmentation", "Lesion outline"),
+        ("classification", "Class and malignancy"),
+    ):
+        methods = [method for method in evaluation["methods"] if method["task"] == task]
+        if not methods:
+            continue
+        names = [name for name in METRICS if any(name in m["metrics"] for m in methods)]
+        rows = []
+        for name in names:
+            cells = [method["metrics"].get(name) for method in methods]
+            rows.append(
+                {
+                    "title": METRICS[name],
+                    "cells": [cell and {**cell, "interval": _interval(cell)} for cell in cells],
+                }
+            )
+        tables.append({"caption": caption, "methods": methods, "rows": rows})
+    return tables
+
+
+def _classifiers(evaluation: dict) -> list[dict]:
+    """Calibration plot and confusion matrix of each method that classifies."""
+    shown = []
+    for method in evaluation["methods"]:
+        if method["task"] != "classification" or not method["confusion"]:
+            continue
+        rows = []
+        for label, counts in zip(evaluation["labels"], method["confusion"], strict=True):
+            total = sum(counts)
+            shares = [count / total if total else 0 for count in counts]
+            rows.append(
+                {"label": label, "total": total, "cells": list(zip(counts, shares, strict=True))}
+            )
+        shown.append(
+            {
+                "name": method["name"],
+                "confusion": rows,
+                "calibration": _calibration_plot(method["calibration"]),
+            }
+        )
+    return shown
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def _cards(bundle: Bundle, images: Sequence[Path]) -> list[dict]:
+    analyzer = Analyzer(bundle) if images else None
+    limits = bundle.manifest.thresholds
+    cards = []
+    for path in images:
+        try:
+            picture = read_image(path)
+        except ImageError as error:
+            cards.append({"name": path.name, "error": str(error)})
+            continue
+        analysis = analyzer.analyze(picture, name=path.name).to_json()
+        width, height = analysis["size"]
+        likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
+        cards.append(
+            {
+                "name": path.name,
+                "error": None,
+                "thumbnail": _thumbnail(picture.pixels),
+                "width": width,
+                "height": height,
+                "outline": " ".join(_path(polygon) for polygon in analysis["lesion"]["polygons"]),
+                "analysis": analysis,
+                "likely": likely,
+                "quality": [
+                    QUALITY_TITLES.get(reason, reason) for reason in analysis["quality"]["reasons"]
+                ],
+                "thresholds": [limits.see_doctor, limits.urgent],
+            }
+        )
+    return cards
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _path(polygon: list[list[float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in polygon) + "Z"
+
+
+# ---------------------------------------------------------------------------- plots
+
+
+def _svg(figure, description: str) -> Markup:
+    """The figure as inline SVG that takes its text and lines from the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    head, body = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    # Matplotlib writes its own metadata, which names web addresses; the page stands alone.
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    for stand_in, colour in _COLOURS.items():
+        body = body.replace(stand_in, colour)
+    return Markup(head) + Markup(' role="img" aria-label="{}">').format(description) + Markup(body)
+
+
+def _latency_plot(bench: dict) -> Markup:
+    """Stacked bars: median of each stage, for each picture and thread count."""
+    rows = bench["latency"]
+    cases = list(dict.fromkeys((row["picture"], row["threads"]) for row in rows))
+    median = {(row["picture"], row["threads"], row["stage"]): row["p50_ms"] for row in rows}
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 1.1 + 0.52 * len(cases)))
+        axes = figure.subplots()
+        left = np.zeros(len(cases))
+        for stage, (colour, hatch) in _STAGES.items():
+            widths = np.array([median[(*case, stage)] for case in cases])
+            axes.barh(
+                range(len(cases)),
+                widths,
+                left=left,
+                height=0.62,
+                color=colour,
+                hatch=hatch,
+                edgecolor=_INK,
+                linewidth=0.7,
+                label=stage,
+            )
+            left += widths
+        for place, case in enumerate(cases):
+            axes.text(left[place], place, f"  {median[(*case, 'total')]:.1f} ms", va="center")
+        labels = [
+            f"{_shorten(picture)}\n{threads} thread{'s' * (threads > 1)}"
+            for picture, threads in cases
+        ]
+        axes.set_yticks(range(len(cases)), labels)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.set_xlim(0, left.max() * 1.16)
+        axes.set_xlabel("median time, ms")
+        axes.grid(axis="x", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0), handlelength=2.2)
+        spoken = "; ".join(
+            f"{name}, {threads} threads: {median[name, threads, 'total']:.1f} ms"
+            for name, threads in cases
+        )
+        return _svg(figure, f"Median time of each stage. Total: {spoken}")
+
+
+def _shorten(name: str) -> str:
+    name = name if "/" not in name else Path(name).name
+    return name if len(name) <= 30 else f"{name[:14]}…{name[-14:]}"
+
+
+def _calibration_plot(bins: Sequence[dict]) -> Markup:
+    used = [entry for entry in bins if entry["count"]]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.5, 3.3))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle="--")
+        axes.plot(
+            [entry["confidence"] for entry in used],
+            [entry["accuracy"] for entry in used],
+            color="#2a7f86",
+            linewidth=1.5,
+        )
+        total = sum(entry["count"] for entry in used)
+        axes.scatter(
+            [entry["confidence"] for entry in used],
+            [entry["accuracy"] for entry in used],
+            [14 + 220 * entry["count"] / total for entry in used],
+            color="#2a7f86",
+            edgecolor=_PAPER,
+            zorder=3,
+        )
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.set_xlabel("stated probability")
+        axes.set_ylabel("share that was right")
+        axes.grid(linewidth=0.6)
+        return _svg(
+            figure,
+            "Calibration: stated probability of the top class against the share that was right; "
+            + ", ".join(f"{e['confidence']:.2f}: {e['accuracy']:.2f}" for e in used),
+        )
+
+
+def _curves(run: Path) -> Markup:
+    """Losses and validation figures of one run against its steps."""
+    path = run / "log.csv"
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        raise UserError(
+            f"{path} is missing: --runs takes folders that `dermedge train` made"
+        ) from None
+    columns = {
+        name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        for name in (rows[0] if rows else {})
+        if name not in ("step", "epoch", "lr")
+    }
+    panels = (
+        ("training loss", {k: v for k, v in columns.items() if not k.startswith("val_")}),
+        ("validation", {k: v for k, v in columns.items() if k.startswith("val_")}),
+    )
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 2.6), layout="constrained")
+        grid = figure.subplots(1, 2)
+        for axes, (name, curves) in zip(grid, panels, strict=True):
+            marks = zip(
+                ("#2a7f86", "#c2603a", "#6b5b7b", "#a08a3c", "#5b8a5f"),
+                ("-", "--", "-.", ":", (0, (5, 1))),
+                strict=True,
+            )
+            for (label, points), (colour, dash) in zip(curves.items(), marks, strict=False):
+                steps, values = zip(*points, strict=True) if points else ((), ())
+                axes.plot(
+                    steps,
+                    values,
+                    color=colour,
+                    linestyle=dash,
+                    linewidth=1.6,
+                    marker="o" if len(points) < 12 else None,
+                    markersize=3.5,
+                    label=label.removeprefix("val_").replace("_", " "),
+                )
+            axes.set_title(name, fontsize=10, loc="left")
+            axes.set_xlabel("step")
+            axes.grid(linewidth=0.6)
+            if name == "validation":
+                axes.set_ylim(0, 1)
+            if curves:
+                axes.legend(fontsize=9)
+        last = ", ".join(f"{k} {v[-1][1]:.3f}" for k, v in columns.items() if v)
+        return _svg(figure, f"Training curves of {run.name}; last values: {last}")

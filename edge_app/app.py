@@ -1,0 +1,88 @@
+"""The app: its two screens, the keyboard, and the clock that carries the worker's news to them."""
+
+from __future__ import annotations
+
+from kivy.app import App
+from kivy.clock import Clock
+from kivy.core.window import Window
+from kivy.metrics import Metrics
+from kivy.properties import BooleanProperty, NumericProperty, StringProperty
+from kivy.uix.screenmanager import NoTransition, ScreenManager
+
+from edge_app import present, theme
+from edge_app.screens.live import LiveScreen
+from edge_app.screens.result import ResultScreen
+from edge_app.worker import Worker
+
+ESCAPE, SPACE, UP, DOWN = 27, 32, 273, 274
+
+
+class DermedgeApp(App):
+    """Shows what `worker` takes and finds. The worker must be started, and stopped afterwards."""
+
+    title = "dermedge"
+    unit = NumericProperty(1.0)
+    portrait = BooleanProperty(True)
+    demonstration = StringProperty()
+
+    def __init__(self, worker: Worker, procedural: bool):
+        super().__init__(demonstration=present.DEMO if procedural else "")
+        self.worker = worker
+        self._snapshot = None
+        self._notice = ""
+
+    def build(self) -> ScreenManager:
+        self._arrange()
+        Window.clearcolor = theme.STAGE.ground
+        Window.bind(on_resize=self._arrange, on_keyboard=self._key)
+        self.live = LiveScreen(name="live")
+        self.result = ResultScreen(name="result")
+        screens = ScreenManager(transition=NoTransition())
+        screens.add_widget(self.live)
+        screens.add_widget(self.result)
+        Clock.schedule_interval(self._update, 0)
+        return screens
+
+    def take_picture(self) -> None:
+        """Capture the frame that is on the screen."""
+        if self.root.current == "live" and self._snapshot and self._snapshot.frame:
+            self._notice = ""
+            self.worker.capture(self._snapshot.frame)
+
+    def new_picture(self) -> None:
+        """Back to the live picture."""
+        self.worker.live(True)
+        self.root.current = "live"
+
+    def _update(self, _) -> None:
+        snapshot, before = self.worker.snapshot(), self._snapshot
+        if snapshot is before:
+            return
+        self._snapshot = snapshot
+        capture = snapshot.capture
+        if capture and (before is None or capture is not before.capture):
+            self._notice = capture.error
+            if not capture.error:
+                self.worker.live(False)
+                self.result.show(present.result(capture.analysis), capture.pixels)
+                self.root.current = "result"
+        if self.root.current == "live":
+            if before is None or snapshot.preview is not before.preview:
+                self.live.ids.picture.show(snapshot.preview)
+            self.live.view = present.live(snapshot, self._notice)
+
+    def _arrange(self, *_) -> None:
+        width, height = (side / Metrics.density for side in Window.size)
+        self.unit = theme.unit(width, height)
+        self.portrait = height > width
+
+    def _key(self, _window, key: int, *_) -> bool:
+        shown = self.root.current
+        if key == SPACE and shown == "live":
+            self.take_picture()
+        elif key == ESCAPE and shown == "result":
+            self.new_picture()
+        elif key in (UP, DOWN) and shown == "result":
+            self.result.scroll(1 if key == DOWN else -1)
+        # Kivy ends the app at Escape where nobody takes it; a kiosk must not end by one key.
+        return key in (ESCAPE, SPACE, UP, DOWN)

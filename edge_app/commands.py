@@ -1,0 +1,142 @@
+"""The app's subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from dermedge import UserError
+from dermedge.cli import Command
+from dermedge.commands import bundle_arguments, open_bundle
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--source",
+        default="0",
+        metavar="SPEC",
+        help="camera number, camera device, GStreamer pipeline, video file or folder of pictures "
+        "(default: 0, the first camera)",
+    )
+    parser.add_argument(
+        "--captures",
+        metavar="DIR",
+        help=f"where captures and their analyses are kept (default: {_data_folder()}); nothing is "
+        "sent anywhere",
+    )
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument("--size", default="1280x800", metavar="WxH", help="of the window, px")
+    window.add_argument("--fullscreen", action="store_true", help="fill the screen")
+    parser.add_argument(
+        "--screenshot",
+        metavar="DIR",
+        help="self check: capture one picture, write live.png and result.png, end; captures go "
+        "to DIR/captures unless --captures is given",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
+    if not size:
+        raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
+    _check_display()
+
+    from dermedge.analyzer import Analyzer
+    from edge_app.sources import SourceError, is_camera, open_source
+    from edge_app.worker import Worker
+
+    analyzer = Analyzer(open_bundle(args))
+    try:
+        # A camera may come later; a file that is not there will not.
+        if not is_camera(args.source):
+            open_source(args.source).close()
+    except SourceError as error:
+        raise UserError(str(error)) from None
+    shots = Path(args.screenshot) if args.screenshot else None
+    if shots:
+        shots.mkdir(parents=True, exist_ok=True)
+    captures = Path(args.captures or (shots / "captures" if shots else _data_folder()))
+
+    with tempfile.TemporaryDirectory(prefix="dermedge-") as home:
+        _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen)
+        from edge_app.app import DermedgeApp
+
+        worker = Worker(partial(open_source, args.source), analyzer, captures)
+        app = DermedgeApp(worker, procedural=analyzer.bundle.manifest.procedural)
+        tour = None
+        if shots:
+            from edge_app.tour import Tour
+
+            tour = Tour(app, shots)
+        worker.start()
+        try:
+            app.run()
+        finally:
+            worker.stop()
+    if tour is None:
+        return 0
+    if tour.fault:
+        print(f"dermedge: self check failed: {tour.fault}", file=sys.stderr)
+        return 1
+    print(f"self check passed: {tour.saved}")
+    return 0
+
+
+def _data_folder() -> Path:
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "dermedge" / "captures"
+
+
+def _check_display() -> None:
+    if not sys.platform.startswith("linux") or os.environ.get("SDL_VIDEODRIVER"):
+        return
+    # Left alone, SDL would draw into memory where no display answers, and nobody would see it.
+    for variable, driver in (("WAYLAND_DISPLAY", "wayland"), ("DISPLAY", "x11")):
+        if os.environ.get(variable):
+            os.environ["SDL_VIDEODRIVER"] = driver
+            return
+    raise UserError(
+        "there is no display: start it on a desktop, or set SDL_VIDEODRIVER=kmsdrm on a device "
+        "without one"
+    )
+
+
+def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> None:
+    """Set Kivy up before its first import: ours are the arguments, the output and the folders."""
+    os.environ.update(
+        KIVY_HOME=home,
+        KIVY_NO_ARGS="1",
+        KIVY_NO_CONFIG="1",
+        KIVY_NO_FILELOG="1",
+        KIVY_NO_CONSOLELOG="1",
+    )
+    from kivy.config import Config
+
+    Config.set("graphics", "fullscreen", "auto" if fullscreen else "0")
+    Config.set("graphics", "width", str(width))
+    Config.set("graphics", "height", str(height))
+    Config.set("graphics", "minimum_width", "320")
+    Config.set("graphics", "minimum_height", "480")
+    # No red dots where a right mouse button is pressed.
+    Config.set("input", "mouse", "mouse,disable_multitouch")
+    from kivy.core.window import Window
+
+    if Window is None:
+        raise UserError(
+            f"no window can be opened (SDL_VIDEODRIVER={os.environ.get('SDL_VIDEODRIVER', '')}): "
+            "check that the display runs and offers OpenGL 2"
+        )
+
+
+APP = Command("the camera app: live guidance, capture, risk and advice", _arguments, _run, "app")

@@ -1,0 +1,83 @@
+"""The result screen: what was found in a captured picture, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from kivy.lang import Builder
+from kivy.properties import BooleanProperty, ListProperty, ObjectProperty, StringProperty
+from kivy.uix.screenmanager import Screen
+
+from edge_app.present import BANDS, ResultView
+from edge_app.widgets import Card, Row, Words
+
+SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
+
+
+class BandCard(Card):
+    """The risk band."""
+
+    band = ObjectProperty(BANDS["retake"])
+    estimate = StringProperty()
+
+
+class TextCard(Card):
+    """A title and paragraphs."""
+
+    title = StringProperty()
+    lines = ListProperty()
+
+    def on_lines(self, *_):
+        for line in self.lines:
+            self.add_widget(Words(text=line))
+
+
+class TableCard(Card):
+    """A title and rows of names and values."""
+
+    title = StringProperty()
+    rows = ListProperty()
+
+    def on_rows(self, *_):
+        for name, value in self.rows:
+            self.add_widget(Row(name=name, value=value))
+
+
+class ResultScreen(Screen):
+    details = BooleanProperty(False)
+    view: ResultView | None = ObjectProperty(None, allownone=True)
+
+    def show(self, view: ResultView, pixels: np.ndarray) -> None:
+        """Show a result and the picture, uint8 (h, w, 3) RGB, that it is of."""
+        self.details = False
+        self.view = view
+        self.ids.picture.show(pixels)
+
+    def scroll(self, steps: int) -> None:
+        """Scroll by a key: down for positive steps."""
+        area = self.ids.scroll
+        area.scroll_y = min(max(area.scroll_y - steps * SCROLL_STEP, 0), 1)
+
+    def on_view(self, *_):
+        view, cards = self.view, self.ids.cards
+        self.ids.picture.extent = view.extent
+        self.ids.picture.outline = view.outline
+        self.ids.scroll.scroll_y = 1
+        cards.clear_widgets()
+        cards.add_widget(BandCard(style=view.band.style, band=view.band, estimate=view.estimate))
+        cards.add_widget(TextCard(title="What to do next", lines=[view.band.advice]))
+        if view.remarks:
+            cards.add_widget(TextCard(title="About this picture", lines=view.remarks))
+        cards.add_widget(TableCard(title="What was measured", rows=view.measures))
+        cards.add_widget(TextCard(title="What limits this estimate", lines=view.limits))
+
+    def on_details(self, *_):
+        below = self.ids.details
+        below.clear_widgets()
+        if self.details:
+            below.add_widget(TableCard(title="How the model sees it", rows=self.view.classes))
+            below.add_widget(TextCard(title="Versions", lines=[self.view.versions]))
+
+
+Builder.load_file(str(Path(__file__).with_suffix(".kv")))

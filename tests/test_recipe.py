@@ -1,0 +1,110 @@
+"""Recipes: every shipped one loads, and every wrong key is named in one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.models import MODELS
+from train.recipe import RecipeError, load_recipe, recipe_names, to_toml
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load_and_survive_being_written(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.kind in name
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+def test_every_network_has_a_recipe():
+    assert {load_recipe(name).model for name in recipe_names()} == set(MODELS)
+
+
+def test_overrides_change_single_values():
+    recipe = load_recipe(
+        "segmenter",
+        [
+            "optimizer.lr=1e-4",
+            "epochs = 3",
+            "preprocessing.hair_removal=true",
+            "model=unet",
+            "ema=0",
+        ],
+    )
+    assert recipe.optimizer.lr == 1e-4
+    assert recipe.epochs == 3
+    assert recipe.preprocessing.hair_removal is True
+    assert recipe.model == "unet"
+    assert type(recipe.ema) is float
+    assert recipe.optimizer.weight_decay == load_recipe("segmenter").optimizer.weight_decay
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("optimizer.lr=2", "optimizer.lr must be a number from 1e-07 to 1; got 2.0"),
+        ("optimizer.lr=nan", "optimizer.lr must be a number"),
+        ("optimizer.rate=1", "unknown key optimizer.rate; there are: lr"),
+        ("epochs=true", "epochs must be a whole number from 1 to 10000; got True"),
+        ("epochs=2.5", "epochs must be a whole number"),
+        ("epoch=2", "unknown key epoch; there are:"),
+        ("augmentation.flip=1", "augmentation.flip must be true or false; got 1"),
+        ("amp=fp8", "amp must be one of no, fp16, bf16; got 'fp8'"),
+        ("model=resnet", "model must be one of mobilegan"),
+        ("loss.label_smoothing=0.1", "unknown key loss.label_smoothing; there are: bce"),
+        ("preprocessing.size=100", "preprocessing.size must be a multiple of 32"),
+        ("preprocessing.size=5000", "preprocessing.* 16 to 2048"),
+        ("preprocessing.hair_removal=2", "preprocessing.hair_removal must be true or false"),
+        ("pretrained=imagenet", "pretrained must be 'no' for mobilegan"),
+        ("epochs.x=3", "epochs is not a table"),
+        ("optimizer=3", "optimizer must be a table"),
+        ("epochs", "key=value"),
+        ("epochs=3\nseed=4", "key=value"),
+    ],
+)
+def test_a_wrong_override_is_named_in_one_line(override, complaint):
+    with pytest.raises(RecipeError, match=complaint) as caught:
+        load_recipe("segmenter", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_broken_recipes(tmp_path):
+    with pytest.raises(RecipeError, match="no recipe 'segmentr'; there are: classifier"):
+        load_recipe("segmentr")
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("model = = 3")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(broken)
+    broken.write_text("epochs = 3")
+    with pytest.raises(RecipeError, match="model must be one of"):
+        load_recipe(broken)
+
+
+@given(st.text(max_size=40))
+def test_any_override_text_is_taken_or_refused_never_a_crash(text):
+    with contextlib.suppress(RecipeError):
+        load_recipe("demo-classifier", [text])
+
+
+@given(
+    st.floats(1e-7, 1.0), st.integers(1, 4096), st.booleans(), st.floats(0, 0.9, allow_nan=False)
+)
+def test_numbers_are_kept_to_the_last_bit(tmp_path_factory, lr, batch, flip, scale):
+    overrides = [
+        f"optimizer.lr={lr!r}",
+        f"batch_size={batch}",
+        f"augmentation.flip={str(flip).lower()}",
+        f"augmentation.scale={scale!r}",
+    ]
+    recipe = load_recipe("classifier", overrides)
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+    assert recipe.optimizer.lr == lr

@@ -1,0 +1,83 @@
+"""The `dermedge train` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dermedge import UserError
+from dermedge.cli import Command
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("segmenter", "classifier"))
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        metavar="NAME",
+        help="a recipe of dermedge (a wrong name lists them), or a .toml file",
+    )
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run; what is in it goes on (default: runs/NAME)"
+    )
+    parser.add_argument(
+        "--split", metavar="FILE", help="a frozen split; default: made from the ids, seed 0"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, such as optimizer.lr=1e-3; may be repeated",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="use a stratified subset of about N pictures, of whole lesions and patients",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="throw away what RUN holds and start again"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from accelerate import PartialState
+
+    from dermedge.datasets import load, make_split, parse_source
+    from dermedge.datasets.split import Split
+    from train.data import subset
+    from train.loop import Interrupted, train
+    from train.recipe import RecipeError, load_recipe
+
+    if args.limit is not None and args.limit < 1:
+        raise UserError("--limit must be 1 or more")
+    try:
+        recipe = load_recipe(args.recipe, args.set)
+    except RecipeError as error:
+        raise UserError(str(error)) from error
+    if recipe.kind != args.kind:
+        raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
+    data_set = load(*parse_source(args.data))
+    # Seed 0 whatever the recipe's: segmenter and classifier must not test on each other's
+    # training pictures.
+    split = Split.load(args.split) if args.split else make_split(data_set, seed=0)
+    if args.limit:
+        split = subset(data_set, split, args.limit)
+    try:
+        run = train(
+            recipe, data_set, split, Path(args.out or f"runs/{recipe.name}"), fresh=args.fresh
+        )
+    except Interrupted as stop:
+        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        return 130
+    if not PartialState().is_main_process:
+        return 0
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in run.val.items())
+    print(f"{run.folder}: {run.steps} steps of {run.model}; val {scores or 'not measured'}")
+    return 0
+
+
+TRAIN = Command("train a segmenter or a classifier", _arguments, _run, "train")
