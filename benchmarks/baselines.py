@@ -81,12 +81,10 @@ class ColourClassifier:
         self._model.fit(np.stack(list(features)), list(labels))
 
     def probabilities(self, features: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
-        """float64 (n, len(labels)) in the order of `labels`; 0 for a label never seen in training.
+        """float64 (n, len(labels)) in the order of `labels`, 0 for one never seen in training.
 
-        `features` is (n, features). Columns of labels that are not asked for are dropped and the
-        rest is scaled to sum 1.
+        `features` is (n, features); `labels` holds all that the model was fitted on.
         """
         seen = dict(zip(self._model.classes_, self._model.predict_proba(features).T, strict=True))
         none = np.zeros(len(features))
-        columns = np.stack([seen.get(label, none) for label in labels], axis=1)
-        return columns / np.maximum(columns.sum(axis=1, keepdims=True), 1e-12)
+        return np.stack([seen.get(label, none) for label in labels], axis=1)

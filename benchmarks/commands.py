@@ -63,14 +63,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     result, rows = _measure_accuracy(bundle, args, args.threads)
     if args.csv:
         _folder(Path(args.csv).parent)
-        write_atomic(args.csv, accuracy.to_csv(rows))
+        write_atomic(args.csv, accuracy.to_csv(rows, bundle.manifest.labels))
     if args.out:
         from benchmarks import report
 
         out = _folder(args.out)
         title = f"Evaluation of {bundle.manifest.name} on {result['data']['name']}"
         write_atomic(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
-        write_atomic(out / "pictures.csv", accuracy.to_csv(rows))
+        write_atomic(out / "pictures.csv", accuracy.to_csv(rows, bundle.manifest.labels))
         write_atomic(out / "evaluation.html", report.render(title, bundle, evaluation=result))
     if args.json:
         print(json.dumps(result))

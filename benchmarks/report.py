@@ -26,7 +26,7 @@ from dermedge.taxonomy import TITLES as CLASS_TITLES
 
 METRICS = {
     "jaccard": "Jaccard",
-    "thresholded_jaccard": "Jaccard, thresholded at 0.65",
+    "threshold_jaccard": "Jaccard, thresholded at 0.65",
     "dice": "Dice",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -227,9 +227,7 @@ def _classifiers(evaluation: dict) -> list[dict]:
         for label, counts in zip(evaluation["labels"], method["confusion"], strict=True):
             total = sum(counts)
             shares = [count / total if total else 0 for count in counts]
-            rows.append(
-                {"label": label, "total": total, "cells": list(zip(counts, shares, strict=True))}
-            )
+            rows.append({"label": label, "cells": list(zip(counts, shares, strict=True))})
         shown.append(
             {
                 "name": method["name"],

@@ -246,7 +246,7 @@ def write_bundle(
         raise BundleError(f"cannot write {path.name}: {error}") from None
     text = manifest.to_json().encode()
     _check_parts(parts, manifest)
-    members = {MANIFEST: text, **parts}
+    members = {MANIFEST: text, **dict(sorted(parts.items()))}
     if signing_key is not None:
         members[SIGNATURE] = _sign(text, signing_key)
     buffer = io.BytesIO()

@@ -32,6 +32,10 @@ class Command:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand. Returns 0, 1 (ran, but something in it failed), 2 (wrong use), 130."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that is no valid text must not end the whole call.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(commands))

@@ -71,7 +71,7 @@ def _analyze(args: argparse.Namespace) -> int:
             failed += 1
             if args.json:
                 print(json.dumps({"image": str(path), "error": str(error)}), flush=True)
-            print(f"dermedge: {path}: {error}", file=sys.stderr)
+            print(f"dermedge: {error}", file=sys.stderr)
             continue
         if args.masks:
             mask = analysis.full_mask()

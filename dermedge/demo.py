@@ -10,13 +10,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.files import write_atomic
 
-STEPS = "steps.json"
+STATE = "steps.json"
+STEPS = 7
 SAMPLES = 12
 PICTURES = 420  # generated: enough to learn from in a minute of two slow cores
 
@@ -54,28 +56,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.limit < 0:
+        raise UserError("--limit must be 0 (all) or the number of pictures")
     out = Path(args.out)
     done = _folder(out, args.fresh)
     started = time.monotonic()
     source = args.data or f"procedural={out / 'data'}"
     if not args.data:
-        _generate(out / "data")
-    steps = _steps(out, source, args.limit if args.data else 0)
-    for number, step in enumerate(steps, start=1):
+        from dermedge.procedural import write_data_set
+
+        print("[generating pictures to learn from]", flush=True)
+        write_data_set(out / "data", PICTURES)
+    for number, step in enumerate(_steps(out, source, args.limit if args.data else 0), start=1):
         if done[number - 1 : number] == [step.key]:
-            print(f"[{number}/{len(steps)}] {step.title}: done before", flush=True)
+            print(f"[{number}/{STEPS}] {step.title}: done before", flush=True)
             continue
-        print(f"[{number}/{len(steps)}] {step.title}\n  $ {_shown(step)}", flush=True)
+        print(f"[{number}/{STEPS}] {step.title}\n  $ {_shown(step)}", flush=True)
         begun = time.monotonic()
         _execute(step)
         print(f"  took {time.monotonic() - begun:.0f} s", flush=True)
         # A step that ran again makes all that follow it run again.
         done = [*done[: number - 1], step.key]
-        write_atomic(out / STEPS, json.dumps(done))
+        write_atomic(out / STATE, json.dumps(done))
     bundle = out / "demo.dermbundle"
+    samples = _samples(out, source)
     print(f"\nReady after {time.monotonic() - started:.0f} s. Open next:")
     print(f"  {out / 'report.html'}   the report, in a browser")
-    print(f"  dermedge app --bundle {bundle} --source {_pictures(out)}")
+    print(f"  dermedge app --bundle {bundle} --source {samples[0].parent}")
     print(f"  dermedge analyze YOUR_PICTURE.jpg --bundle {bundle}")
     print(DISCLAIMER)
     return 0
@@ -83,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _folder(out: Path, fresh: bool) -> list[str]:
     """Prepare the demo's folder; returns the keys of the steps that are done."""
-    state = out / STEPS
+    state = out / STATE
     if out.exists() and not state.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose another folder with --out")
     if fresh and out.exists():
@@ -96,58 +103,73 @@ def _folder(out: Path, fresh: bool) -> list[str]:
         return []
 
 
-def _generate(root: Path) -> None:
-    from dermedge.procedural import write_data_set
+def _samples(out: Path, source: str) -> list[Path]:
+    """Pictures of the test part, the same at every run."""
+    from dermedge.datasets import load, parse_source
+    from dermedge.datasets.split import Split
 
-    write_data_set(root, PICTURES)
+    records = load(*parse_source(source)).records
+    test = Split.load(out / "split.json").select(records, "test")
+    if not test:
+        raise UserError(f"the split of {source} has no test part to show")
+    by_hash = sorted(test, key=lambda record: hashlib.sha256(record.id.encode()).digest())
+    return [record.image for record in by_hash[:SAMPLES]]
 
 
-def _pictures(out: Path) -> Path:
-    return out / "samples"
-
-
-def _steps(out: Path, source: str, limit: int) -> list[Step]:
+def _steps(out: Path, source: str, limit: int) -> Iterator[Step]:
     python = (sys.executable, "-m", "dermedge.cli")
     split, bundle = out / "split.json", out / "demo.dermbundle"
-    subset = ("--limit", str(limit)) if limit else ()
-    runs = [out / "segmenter", out / "classifier"]
-    steps = [
-        Step(
-            "check the data and freeze the split",
-            (*python, "data", "check", source, "--split", str(split)),
-        )
-    ]
-    for kind, folder in zip(("segmenter", "classifier"), runs, strict=True):
-        steps.append(
-            Step(
-                f"train the {kind}",
-                (
-                    *(*python, "train", kind, "--recipe", f"demo-{kind}", "--data", source),
-                    *("--split", str(split), "--out", str(folder), *subset),
-                ),
-            )
-        )
-    steps.append(
-        Step(
-            "export both as one bundle",
-            (*python, "export", *map(str, runs), "--out", str(bundle), "--name", "demo"),
-        )
+    runs = {kind: out / kind for kind in ("segmenter", "classifier")}
+    yield Step(
+        "check the data and freeze the split",
+        (*python, "data", "check", source, "--split", str(split)),
     )
-    steps.append(
-        Step(
-            "evaluate on the test part, beside simple baselines",
+    for kind, folder in runs.items():
+        yield Step(
+            f"train the {kind}",
             (
-                *(*python, "evaluate", "--bundle", str(bundle), "--data", source),
-                *("--split", "test", "--baselines", "--json"),
+                *(*python, "train", kind, "--recipe", f"demo-{kind}", "--data", source),
+                *("--split", str(split), "--out", str(folder)),
+                *(("--limit", str(limit)) if limit else ()),
             ),
-            output=out / "evaluation.json",
         )
+    yield Step(
+        "export both as one bundle",
+        (
+            *(*python, "export", *map(str, runs.values())),
+            *("--out", str(bundle), "--name", "demo"),
+        ),
     )
-    return steps
+    yield Step(
+        "evaluate on the test part, beside simple baselines",
+        (
+            *(*python, "evaluate", "--bundle", str(bundle), "--data", source),
+            *("--split", "test", "--baselines", "--json"),
+        ),
+        output=out / "evaluation.json",
+    )
+    samples = tuple(map(str, _samples(out, source)))
+    yield Step(
+        "analyse sample pictures of the test part",
+        (*python, "analyze", *samples, "--bundle", str(bundle), "--json")
+        + ("--masks", str(out / "masks"), "--outlines", str(out / "outlines")),
+        output=out / "analyses.jsonl",
+    )
+    yield Step(
+        "measure the speed and write the report",
+        (
+            *(*python, "bench", "--bundle", str(bundle), "--out", str(out / "bench")),
+            *("--evaluation", str(out / "evaluation.json"), "--pictures", *samples),
+            *("--runs-logs", *map(str, runs.values())),
+            *("--title", "dermedge demo", "--report", str(out / "report.html")),
+        ),
+    )
 
 
 def _shown(step: Step) -> str:
-    return shlex.join(("dermedge", *step.command[3:]))
+    words = step.command[3:]
+    text = shlex.join(("dermedge", *words[:12]))
+    return f"{text} ..." if len(words) > 12 else text
 
 
 def _execute(step: Step) -> None:
@@ -158,7 +180,8 @@ def _execute(step: Step) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         raise
-    if done.returncode:
+    # Status 1 with an output: a few pictures could not be read, and the output names them.
+    if done.returncode and not (done.returncode == 1 and done.stdout):
         raise UserError(f"'{step.title}' failed (see above); mend it and run the demo again")
     if step.output:
         write_atomic(step.output, done.stdout)

@@ -23,8 +23,9 @@ ANGLES, RADII = 72, 40  # polar grid about the centroid
 SHAPE_UNEQUAL = 0.12
 COLOR_UNEQUAL = 10.0
 # A segment ends abruptly where CIELAB changes this much within a fifth of the lesion's radius.
-ABRUPT = 22.0
+ABRUPT = 12.0
 COLOR_SHARE = 0.05  # of the lesion that a colour must cover to be counted
+SKIN = (14.0, 16.0)  # a, b of CIELAB that the skin around the lesion is moved to
 COLORS = ("white", "red", "light brown", "dark brown", "blue-gray", "black")
 
 
@@ -222,18 +223,19 @@ def _abrupt_segments(mask: np.ndarray, lab: np.ndarray, axis: float) -> int:
 def _colors(mask: np.ndarray, lab: np.ndarray) -> tuple[str, ...]:
     """Which of the rule's six colours cover enough of the lesion.
 
-    CIELAB bounds of our own: the order of tests and the words follow Seidenari et al.,
-    Dermatology 206, 2003 (colours of melanocytic lesions as clinicians name them). White and red
-    are told against the skin around, as the rule asks for white.
+    CIELAB bounds of our own: the names and their order from dark to light follow Seidenari et
+    al., Dermatology 206, 2003 (colours of melanocytic lesions as clinicians name them). The
+    camera's colour cast is taken off by moving the skin around to `SKIN`; white is told against
+    that skin, as the rule asks.
     """
-    skin = np.median(lab[~mask], axis=0) if (~mask).sum() >= 50 else np.array([70.0, 15.0, 18.0])
-    lightness, a, b = (lab[..., channel][mask] for channel in range(3))
-    chroma = np.hypot(a, b)
+    skin = np.median(lab[~mask], axis=0) if (~mask).sum() >= 50 else np.array([70.0, *SKIN])
+    lightness = lab[..., 0][mask]
+    a, b = (lab[..., channel][mask] - skin[channel] + SKIN[channel - 1] for channel in (1, 2))
     tests = {
         "black": lightness < 22,
         "blue-gray": (b < 4) & (a < 14) & (lightness < 65),
-        "white": (lightness > skin[0] + 4) & (chroma < np.hypot(skin[1], skin[2])),
-        "red": (a > skin[1] + 8) & (a > b) & (lightness > 30),
+        "white": (lightness > skin[0] + 4) & (np.hypot(a, b) < np.hypot(*SKIN)),
+        "red": (a > SKIN[0] + 10) & (a > 1.4 * b) & (lightness > 30),
         "dark brown": lightness < 42,
         "light brown": np.ones(lightness.shape, bool),
     }

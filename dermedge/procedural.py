@@ -215,7 +215,7 @@ def draw(
     label = chosen if label is None else label
     look = LOOKS[label]
     # A draw for every trait, asked for or not: a control then changes nothing but itself.
-    drawn_ita = float(np.clip(traits.normal(32 + look.ita, 24), *ITA_RANGE))
+    drawn_ita = _random_ita(traits, look)
     ita = drawn_ita if ita is None else float(ita)
     drawn = [traits.uniform(*look.asymmetry), traits.uniform(*look.border)]
     asymmetry = float(drawn[0] if asymmetry is None else asymmetry)
@@ -305,6 +305,10 @@ def _skin_lab(ita: float, rng: np.random.Generator) -> np.ndarray:
     return np.array([50 + yellow * np.tan(np.radians(ita)), red, yellow], np.float32)
 
 
+def _random_ita(rng: np.random.Generator, look: _Look) -> float:
+    return float(np.clip(rng.normal(22 + look.ita, 30), *ITA_RANGE))
+
+
 def skin_type(ita: float) -> int:
     """Skin type 1 to 6 from ITA, limits of Del Bino & Bernerd, Br. J. Dermatol. 169, 2013."""
     return 1 + sum(ita <= limit for limit in (55, 41, 28, 10, -30))
@@ -385,7 +389,7 @@ def _outline(rng: np.random.Generator, asymmetry: float, border: float) -> np.nd
         bent += weight * rng.uniform(0.6, 1) * np.sin(k * angles + rng.uniform(0, 2 * np.pi))
     ragged = np.zeros(1024)
     for k in range(5, 44):
-        ragged += rng.standard_normal() * k**-0.9 * np.cos(k * angles + rng.uniform(0, 2 * np.pi))
+        ragged += rng.standard_normal() * k**-1.1 * np.cos(k * angles + rng.uniform(0, 2 * np.pi))
     radius += 0.24 * asymmetry * bent / np.abs(bent).max() * 1.3
     radius += (0.006 + 0.16 * border) * ragged / np.abs(ragged).max()
     radius = np.maximum(radius, 0.3)
@@ -1054,7 +1058,7 @@ def _plan(count: int, seed: int, styles: tuple[str, ...]) -> list[dict]:
             patient = patients[rng.integers(len(patients))]
         else:
             look = LOOKS[label]
-            ita = float(np.clip(rng.normal(32 + look.ita, 24), *ITA_RANGE))
+            ita = _random_ita(rng, look)
             patient = {
                 "patient_id": f"patient_{len(patients):05d}",
                 "age": round(float(np.clip(rng.normal(np.mean(look.ages), np.ptp(look.ages) / 4),

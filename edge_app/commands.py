@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -119,8 +120,9 @@ def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> Non
         KIVY_NO_ARGS="1",
         KIVY_NO_CONFIG="1",
         KIVY_NO_FILELOG="1",
-        KIVY_NO_CONSOLELOG="1",
+        KIVY_LOG_MODE="PYTHON",  # its own mode would take over standard error
     )
+    logging.getLogger("kivy").setLevel(logging.CRITICAL + 1)
     from kivy.config import Config
 
     Config.set("graphics", "fullscreen", "auto" if fullscreen else "0")

@@ -45,7 +45,7 @@ def _summary(bundle) -> list[str]:
     lines = [f"{bundle.path}: {bundle.path.stat().st_size / 1e6:.1f} MB, {bundle.sha256[:12]}"]
     for role, model in manifest.models.items():
         difference = manifest.parity[role]["max_abs_difference"]
-        pictures = manifest.parity[role]["pictures"]
+        pictures = manifest.parity[role]["count"]
         lines.append(
             f"{role}: {model.architecture}, {model.preprocessing.size} px, "
             f"{model.parameters / 1e6:.2f} M parameters; differs from the trained network by "
@@ -56,7 +56,7 @@ def _summary(bundle) -> list[str]:
     lines += [
         f"validation part: Jaccard {_interval(masks['jaccard'])}, "
         f"AUC malignant {_interval(classes['auc_malignant'])}, "
-        f"balanced accuracy {classes['balanced_accuracy']:.3f}, "
+        f"balanced accuracy {_interval(classes['balanced_accuracy'])}, "
         f"ECE {classes['ece_before']:.3f} -> {classes['ece']:.3f}",
         f"thresholds: mask {limits.mask:g}, see a doctor {limits.see_doctor:g}, "
         f"urgent {limits.urgent:g}",
@@ -67,6 +67,8 @@ def _summary(bundle) -> list[str]:
 
 
 def _interval(figure: dict) -> str:
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dermedge import UserError, __version__
+from dermedge import UserError, __version__, metrics
 from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split
 from dermedge.files import write_atomic
@@ -285,13 +285,23 @@ class Learner:
         for images, targets in loader(views, batches, self.recipe.workers):
             logits = model(images.to(self.accelerator.device)).float().cpu()
             if self.recipe.kind == "segmenter":
-                masks = zip(logits[:, 0] > 0, targets[:, 0] > 0.5, strict=True)
-                found += [_jaccard(made.numpy(), drawn.numpy()) for made, drawn in masks]
+                counts = metrics.confusion((logits > 0).numpy(), (targets > 0.5).numpy())
+                found += counts.jaccard.tolist()
             else:
                 probabilities = torch.softmax(logits, dim=1).numpy()
                 found += list(zip(probabilities, targets.tolist(), strict=True))
         found = gather_object(found)
-        return _scores(self.recipe.kind, found) if found else {}
+        if not found:
+            return {}
+        if self.recipe.kind == "segmenter":
+            return {"jaccard": float(np.mean(found))}
+        probabilities, labels = map(np.array, zip(*found, strict=True))
+        predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+        scores = {
+            "auc": metrics.macro_auc(probabilities, labels),
+            "balanced_accuracy": metrics.balanced_accuracy(predicted, labels, classes),
+        }
+        return {name: value for name, value in scores.items() if math.isfinite(value)}
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these are the best scores so far, which they then become."""
@@ -552,24 +562,3 @@ def _save(content: dict, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def _jaccard(made, drawn) -> float:
-    union = (made | drawn).sum()
-    return float((made & drawn).sum() / union) if union else 1.0
-
-
-def _scores(kind, found):
-    if kind == "segmenter":
-        return {"jaccard": float(np.mean(found))}
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-
-    p = np.array([f[0] for f in found])
-    t = np.array([f[1] for f in found])
-    aucs = [
-        roc_auc_score(t == k, p[:, k]) for k in range(p.shape[1]) if 0 < (t == k).sum() < len(t)
-    ]
-    return {
-        "auc": float(np.mean(aucs)) if aucs else math.nan,
-        "balanced_accuracy": float(balanced_accuracy_score(t, p.argmax(1))),
-    }

@@ -37,9 +37,9 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. Lists hold ids or one-line texts; empty lists are good news.
+    """What `check` found; empty lists and dicts of faults are good news.
 
-    `classes` counts labels ('unlabelled' where there is none), `sizes` full picture sizes as
+    `unreadable` and `mask_problems` map an id to what is wrong, in one line. `classes` counts labels ('unlabelled' where there is none), `sizes` full picture sizes as
     'WIDTHxHEIGHT', the commonest first. `repeated_lesions` and `repeated_patients` map the ids
     that occur more than once to how often. `near_duplicates` are pairs, byte-identical ones
     included, that neither lesion nor patient keeps together, so a split could tear them apart.
@@ -57,8 +57,8 @@ class Report:
     stated: dict[str, int]
     sizes: dict[str, int]
     problems: list[str]
-    unreadable: list[str]
-    mask_problems: list[str]
+    unreadable: dict[str, str]
+    mask_problems: dict[str, str]
     repeated_lesions: dict[str, int]
     repeated_patients: dict[str, int]
     identical_files: list[list[str]]
@@ -102,12 +102,10 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         stated={fact: sum(getattr(r, fact) is not None for r in records) for fact in facts},
         sizes=dict(sizes.most_common()),
         problems=list(data_set.problems),
-        unreadable=[
-            f"{records[i].id}: {one.error}" for i, one in enumerate(seen) if one.error is not None
-        ],
-        mask_problems=[
-            f"{records[i].id}: {one.mask_problem}" for i, one in enumerate(seen) if one.mask_problem
-        ],
+        unreadable={r.id: one.error for r, one in zip(records, seen, strict=True) if one.error},
+        mask_problems={
+            r.id: one.mask_problem for r, one in zip(records, seen, strict=True) if one.mask_problem
+        },
         repeated_lesions=_repeated(record.lesion_id for record in records),
         repeated_patients=_repeated(record.patient_id for record in records),
         identical_files=[sorted(ids) for ids in by_digest.values() if len(ids) > 1],
@@ -142,9 +140,8 @@ def run(args: argparse.Namespace) -> int:
     same = _read_pairs(Path(args.same)) if args.same else []
     data_set = load(name, path)
     report = check(data_set, same)
-    broken = {line.partition(": ")[0] for line in report.unreadable}
     # A stored split never names a picture that training would stumble over.
-    usable = tuple(record for record in data_set.records if record.id not in broken)
+    usable = tuple(r for r in data_set.records if r.id not in report.unreadable)
     split = make_split(replace(data_set, records=usable), seed=args.seed, same=same)
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
@@ -284,8 +281,8 @@ def _lines(report: Report, stored: dict) -> list[str]:
         *_repeats("lesions", report.repeated_lesions),
         *_repeats("patients", report.repeated_patients),
         *_some("missing or malformed", report.problems),
-        *_some("unreadable", report.unreadable),
-        *_some("masks", report.mask_problems),
+        *_some("unreadable", [f"{name}: {why}" for name, why in report.unreadable.items()]),
+        *_some("masks", [f"{name}: {why}" for name, why in report.mask_problems.items()]),
         *_some("byte-identical files", [" = ".join(ids) for ids in report.identical_files]),
         *_some(
             "near-duplicates that a split could tear apart (--same CSV keeps pairs together)",

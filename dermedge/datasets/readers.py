@@ -150,9 +150,9 @@ class _Gathering:
         official: str | None = None,
     ) -> None:
         """Turn the cells of one row into a record, or into a problem."""
-        where = where or name
+        where = _short(where or name)
         if image is None:
-            self.problems.append(f"{_short(where)}: its picture is missing")
+            self.problems.append(f"{where}: its picture is missing")
             return
         if name in self.records:
             self.problems.append(f"{where}: {_short(name)} is listed more than once; first kept")
@@ -266,20 +266,22 @@ def read_table(path: Path, header: tuple[str, ...] = ()) -> list[dict[str, str]]
     UTF-8 (with or without a mark), UTF-16 or Latin-1; comma, semicolon or tab. `header` names
     the columns of a file whose first line is data already. DataError where it is not a table.
     """
-    return _parse(path, _decode(path.read_bytes()), header)
+    return _parse(path, _decode(path.read_bytes()), header)[1]
 
 
 def _columns(path: Path) -> set[str]:
     """The column names of a table, of which no more than the beginning is read."""
     with path.open("rb") as file:
-        first = _decode(file.read(1 << 16)).splitlines()[:1]
+        first = _decode(file.read(1 << 16)).partition("\n")[0]
     try:
-        return {*_parse(path, "".join(first) + "\nrow")[0]}
+        return {*_parse(path, first)[0]}
     except DataError:
         return set()
 
 
-def _parse(path: Path, text: str, header: tuple[str, ...] = ()) -> list[dict[str, str]]:
+def _parse(
+    path: Path, text: str, header: tuple[str, ...] = ()
+) -> tuple[list[str], list[dict[str, str]]]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
@@ -293,7 +295,7 @@ def _parse(path: Path, text: str, header: tuple[str, ...] = ()) -> list[dict[str
     else:
         names = [name.strip().lower() for name in lines.pop(0)]
     blank = [""] * len(names)
-    return [
+    return names, [
         dict(zip(names, [*(cell.strip() for cell in line), *blank], strict=False))
         for line in lines
         if any(cell.strip() for cell in line)

@@ -37,8 +37,7 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the split as JSON, atomically."""
-        content = {"format": _FORMAT, **self._content(), "sha256": self.sha256}
-        write_atomic(Path(path), json.dumps(content, indent=1) + "\n")
+        write_atomic(Path(path), json.dumps(self._stored(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
@@ -56,7 +55,7 @@ class Split:
                 parts={part: tuple(content["parts"][part]) for part in PARTS},
                 notes=tuple(content["notes"]),
             )
-            intact = content["sha256"] == split.sha256 and len(content["parts"]) == len(PARTS)
+            intact = content == split._stored()
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: an incomplete split file; make it anew") from error
         if not intact:
@@ -79,6 +78,9 @@ class Split:
                 f"{self.data_set}"
             )
         return [by_id[name] for name in self.parts[part]]
+
+    def _stored(self) -> dict:
+        return {"format": _FORMAT, **self._content(), "sha256": self.sha256}
 
     def _content(self) -> dict:
         parts = {part: list(ids) for part, ids in self.parts.items()}

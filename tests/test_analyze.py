@@ -1,0 +1,263 @@
+"""From a picture to a decision, as the command line and the device see it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
+from dermedge.image import read_image, write_png
+from dermedge.procedural import draw
+
+SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def analyzer(tiny_bundle):
+    return Analyzer(Bundle.open(tiny_bundle), threads=1)
+
+
+def _analyze(*arguments, tiny_bundle, timeout=300):
+    command = [sys.executable, "-m", "dermedge.cli", "analyze", "--bundle", str(tiny_bundle)]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.parametrize("label", ["mel", "nv", "bcc", "vasc"])
+@pytest.mark.parametrize("style", ["dermoscopy", "phone"])
+def test_every_analysis_fits_the_schema(analyzer, tmp_path, label, style):
+    path = tmp_path / "x.png"
+    write_png(path, draw(5, style=style, label=label).image)
+    found = analyzer.analyze(path).to_json()
+    VALIDATOR.validate(json.loads(json.dumps(found)))
+    assert abs(sum(found["probabilities"].values()) - 1) < 1e-4
+
+
+def test_dark_lesion_is_found_where_it_is(analyzer, tmp_path):
+    """The tiny segmenter marks what is dark: the outline must lie on it, in the file's px."""
+    image = np.full((900, 1200, 3), 215, np.uint8)
+    cv2.ellipse(image, (700, 400), (160, 110), 0, 0, 360, (60, 40, 35), -1)
+    truth = image[..., 0] < 128
+    path = tmp_path / "x.png"
+    write_png(path, image)
+    analysis = analyzer.analyze(path)
+    x, y, width, height = analysis.lesion.box
+    assert abs(x - 540) < 12
+    assert abs(y - 290) < 12
+    assert abs(width - 320) < 24
+    assert abs(height - 220) < 24
+    mask = analysis.full_mask()
+    assert mask.shape == truth.shape
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+    assert abs(analysis.lesion.area_px / truth.sum() - 1) < 0.08
+    drawn = np.zeros(truth.shape, np.uint8)
+    cv2.fillPoly(drawn, [np.rint(p).astype(np.int32) for p in analysis.lesion.polygons], 1)
+    assert (mask & (drawn > 0)).sum() / (mask | (drawn > 0)).sum() > 0.95
+
+
+def test_reduced_and_turned_photograph_keeps_its_own_coordinates(analyzer, tmp_path):
+    """A 12 megapixel portrait: decoded small, reported in px of the upright picture."""
+    from PIL import Image
+
+    image = np.full((3000, 4000, 3), 215, np.uint8)
+    cv2.circle(image, (1000, 2200), 500, (60, 40, 35), -1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    path = tmp_path / "portrait.jpg"
+    Image.fromarray(image).save(path, quality=90, exif=exif)
+    analysis = analyzer.analyze(path)
+    assert (analysis.width, analysis.height) == (3000, 4000)
+    x, y, width, height = analysis.lesion.box
+    # (x, y) of the stored picture comes to lie at (2999 - y, x).
+    assert abs(x - (3000 - 2700)) < 60
+    assert abs(y - 500) < 60
+    assert abs(width - 1000) < 80
+    assert abs(height - 1000) < 80
+
+
+@pytest.mark.parametrize(("gray", "triage"), [(40, "urgent"), (112, "see a doctor"), (180, "low")])
+def test_triage_follows_the_bundle_thresholds(analyzer, monkeypatch, gray, triage):
+    from dermedge.image import Picture
+    from dermedge.quality import Quality
+
+    good = Quality(ok=True, reasons=(), scores={})
+    monkeypatch.setattr("dermedge.analyzer.assess", lambda *_: good)
+    pixels = np.full((64, 64, 3), gray, np.uint8)
+    analysis = analyzer.analyze(Picture(pixels, 64, 64), name="x")
+    assert analysis.triage == triage
+    assert f"{analysis.malignancy:.3f}" in analysis.rule
+
+
+def test_unusable_picture_gets_no_risk_band(analyzer, tmp_path):
+    path = tmp_path / "black.png"
+    write_png(path, np.zeros((300, 400, 3), np.uint8))
+    analysis = analyzer.analyze(path)
+    assert analysis.triage == "retake"
+    assert analysis.quality.reasons
+    assert analysis.quality.reasons[0] in analysis.rule
+
+
+def test_scale_gives_the_diameter(analyzer, tmp_path):
+    image = np.full((400, 400, 3), 215, np.uint8)
+    cv2.circle(image, (200, 200), 100, (60, 40, 35), -1)
+    path = tmp_path / "x.png"
+    write_png(path, image)
+    assert analyzer.analyze(path).lesion.diameter_mm is None
+    assert abs(analyzer.analyze(path, px_per_mm=20).lesion.diameter_mm - 10) < 0.7
+
+
+def test_masks_are_written_at_the_picture_size(tmp_path, tiny_bundle):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed, size in ((1, (384, 512)), (2, (300, 225)), (3, (2400, 3200))):
+        image = cv2.resize(draw(seed, label="nv").image, size[::-1])
+        write_png(pictures / f"p{seed}.png", image)
+    masks = tmp_path / "masks"
+    done = _analyze(pictures, "--masks", masks, "--json", tiny_bundle=tiny_bundle)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(row["image"]).stem for row in rows] == ["p1", "p2", "p3"]
+    for row in rows:
+        VALIDATOR.validate(row)
+        mask = cv2.imread(str(masks / f"{Path(row['image']).stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == tuple(row["size"][::-1])
+        assert set(np.unique(mask)) <= {0, 255}
+        if row["lesion"]["found"]:
+            assert abs((mask > 0).sum() / row["lesion"]["area_px"] - 1) < 0.1
+
+
+def _good_files() -> dict[str, bytes]:
+    image = cv2.cvtColor(draw(7, label="nv").image, cv2.COLOR_RGB2BGR)
+    return {
+        kind: cv2.imencode(kind, image)[1].tobytes()
+        for kind in (".jpg", ".png", ".webp", ".tiff", ".bmp")
+    }
+
+
+@st.composite
+def hostile(draw_value):
+    """A file that is cut, flipped, swapped, empty, random or claims to be enormous."""
+    good = _GOOD
+    kind = draw_value(st.sampled_from(sorted(good)))
+    content = bytearray(good[kind])
+    how = draw_value(st.sampled_from(["cut", "flip", "random", "zeros", "huge", "name", "pad"]))
+    if how == "cut":
+        content = content[: draw_value(st.integers(0, len(content) - 1))]
+    elif how == "flip":
+        for _ in range(draw_value(st.integers(1, 40))):
+            content[draw_value(st.integers(0, min(len(content), 4000) - 1))] = draw_value(
+                st.integers(0, 255)
+            )
+    elif how == "random":
+        content = bytearray(draw_value(st.binary(max_size=2000)))
+    elif how == "zeros":
+        content = bytearray(draw_value(st.integers(0, 5000)))
+    elif how == "huge":
+        content = bytearray(_bomb(draw_value(st.integers(20_000, 2**31 - 1))))
+    elif how == "name":
+        kind = draw_value(st.sampled_from([".jpg", ".png", ".txt", ".heic", ""]))
+    else:
+        content += draw_value(st.binary(max_size=300))
+    return kind, bytes(content)
+
+
+def _bomb(side: int) -> bytes:
+    """A PNG of a few hundred bytes that claims side x side px."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(100_000), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
+
+
+_GOOD = _good_files()
+
+
+def test_hostile_files_cost_no_good_one(tmp_path, tiny_bundle):
+    """300 hostile files and good ones between them, in one call."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    made: list[Path] = []
+
+    @settings(
+        max_examples=300,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(hostile())
+    def make(case):
+        kind, content = case
+        path = folder / f"h{len(made):04}{kind}"
+        path.write_bytes(content)
+        made.append(path)
+
+    make()
+    good = []
+    for index, (kind, content) in enumerate(sorted(_GOOD.items())):
+        good.append(folder / f"good{index}{kind}")
+        good[-1].write_bytes(content)
+    order = [*made[:150], good[0], *made[150:250], *good[1:3], *made[250:], *good[3:]]
+    done = _analyze(*order, "--json", tiny_bundle=tiny_bundle)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    rows = {}
+    for line in done.stdout.splitlines():
+        row = json.loads(line)
+        VALIDATOR.validate(row)
+        rows[row["image"]] = row
+    assert len(rows) == len(order) >= 300
+    assert all("error" not in rows[str(path)] for path in good)
+    failed = [row for row in rows.values() if "error" in row]
+    assert len(failed) > 100
+    # One line a failed file, and no word of a C library between them.
+    assert len(done.stderr.splitlines()) == len(failed)
+    assert all(line.startswith("dermedge: ") for line in done.stderr.splitlines())
+
+
+def test_bombs_stay_small(tmp_path, tiny_bundle):
+    """Files that decode to gigabytes are refused before they are decoded."""
+    for index, side in enumerate((12_000, 30_000, 65_535, 1_000_000, 2**31 - 1)):
+        (tmp_path / f"bomb{index}.png").write_bytes(_bomb(side))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = _analyze(tmp_path, "--json", tiny_bundle=tiny_bundle)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 5
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    # ru_maxrss of children is the largest so far: only a rise can be charged to this call.
+    assert peak < 1_000_000 or peak == before
+
+
+def test_same_analysis_from_file_bytes_and_picture(analyzer, tmp_path):
+    path = tmp_path / "x.png"
+    write_png(path, draw(9, label="bkl").image)
+    found = [
+        analyzer.analyze(source, name="x").to_json()
+        for source in (path, path.read_bytes(), read_image(path))
+    ]
+    for one in found:
+        one.pop("timing_ms")
+    assert found[0] == found[1] == found[2]
