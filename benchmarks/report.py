@@ -105,7 +105,7 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"figure": _number, "megabytes": _megabytes}
+    environment.filters |= {"figure": _number, "size": _size}
     manifest = bundle.manifest
     return environment.get_template("report.html").render(
         title=title,
@@ -135,7 +135,9 @@ def _number(value: float | None) -> str:
     )
 
 
-def _megabytes(count: int) -> str:
+def _size(count: int) -> str:
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e6:.2f} MB" if count < 1e8 else f"{count / 1e6:.0f} MB"
 
 
@@ -177,9 +179,9 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
         found.append(
             {
                 "label": "Bundle",
-                "value": _megabytes(bench["bundle"]["bytes"]),
+                "value": _size(bench["bundle"]["bytes"]),
                 "note": ", ".join(
-                    f"{model['role']} {_megabytes(model['bytes'])}"
+                    f"{model['role']} {_size(model['bytes'])}"
                     for model in bench["bundle"]["models"]
                 ),
             }
@@ -404,7 +406,7 @@ def _curves(run: Path) -> Markup:
         ("validation", {k: v for k, v in columns.items() if k.startswith("val_")}),
     )
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 2.6), layout="constrained")
+        figure = Figure(figsize=(6.6, 3.1), layout="constrained")
         grid = figure.subplots(1, 2)
         for axes, (name, curves) in zip(grid, panels, strict=True):
             marks = zip(
@@ -430,6 +432,6 @@ def _curves(run: Path) -> Markup:
             if name == "validation":
                 axes.set_ylim(0, 1)
             if curves:
-                axes.legend(fontsize=9)
+                axes.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
         last = ", ".join(f"{k} {v[-1][1]:.3f}" for k, v in columns.items() if v)
         return _svg(figure, f"Training curves of {run.name}; last values: {last}")

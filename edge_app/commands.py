@@ -122,7 +122,8 @@ def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> Non
         KIVY_NO_FILELOG="1",
         KIVY_LOG_MODE="PYTHON",  # its own mode would take over standard error
     )
-    logging.getLogger("kivy").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("kivy").addHandler(logging.NullHandler())
+    logging.getLogger("kivy").propagate = False
     from kivy.config import Config
 
     Config.set("graphics", "fullscreen", "auto" if fullscreen else "0")

@@ -86,6 +86,7 @@ class ResultView:
     measures: tuple[tuple[str, str], ...]  # ABCD: name, value
     limits: tuple[str, ...]  # of this estimate
     versions: str
+    demonstration: str  # empty for a bundle trained on skin
 
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
@@ -125,13 +126,15 @@ def result(analysis: dict) -> ResultView:
         outline=analysis["lesion"]["polygons"],
         extent=tuple(analysis["size"]),
         remarks=_remarks(analysis),
-        classes=tuple((CLASSES[name], _percent(value)) for name, value in likely),
-        measures=_measures(analysis),
+        # Numbers from a picture that cannot be judged would only look like knowledge.
+        classes=tuple((CLASSES[n], _percent(v)) for n, v in likely) if judged else (),
+        measures=_measures(analysis) if judged else (),
         limits=_limits(analysis),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. Rule: {analysis['rule']}."
         ),
+        demonstration=DEMO if versions["procedural"] else "",
     )
 
 

@@ -22,7 +22,7 @@ class SourceError(Exception):
     """No pictures from here; one line in plain words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     pixels: np.ndarray  # uint8 (height, width, 3) RGB
     number: int  # counts up from 1 within a source

@@ -23,7 +23,7 @@ SEGMENTS = {"circle": (64, 0), "triangle": (3, 0), "octagon": (8, 22.5), "square
 class Words(Label):
     """Wrapped text, as high as it needs to be."""
 
-    style = ObjectProperty(theme.CARD)
+    style = ObjectProperty(theme.CARD, rebind=True)
     points = NumericProperty(16)
 
 
@@ -38,7 +38,7 @@ class Press(ButtonBehavior, Words):
 class Card(BoxLayout):
     """A rounded ground for what belongs together."""
 
-    style = ObjectProperty(theme.CARD)
+    style = ObjectProperty(theme.CARD, rebind=True)
 
 
 class Row(BoxLayout):
@@ -55,7 +55,7 @@ class Footer(Words):
 class Sign(Widget):
     """A shape with a mark in it, so that a risk band is told without its colour."""
 
-    style = ObjectProperty(theme.LOW)
+    style = ObjectProperty(theme.LOW, rebind=True)
     shape = StringProperty("circle")
     mark = StringProperty("✓")
 

@@ -24,7 +24,7 @@ PREVIEW_SIDE = 1280  # px; more is not seen on a screen and costs the UI thread 
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Capture:
     """A picture that lies on disk, or the reason why there is none."""
 
@@ -34,7 +34,7 @@ class Capture:
     error: str = ""  # one line in plain words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """All that the screens show, taken at one moment."""
 

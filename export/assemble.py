@@ -20,7 +20,7 @@ from dermedge.bundle import ROLES, Manifest, Model, Thresholds
 from dermedge.datasets.records import Record
 from dermedge.datasets.split import Split, group_records
 from dermedge.image import ImageError, read_image, read_mask
-from dermedge.preprocess import prepare
+from dermedge.preprocess import Placement, prepare
 from dermedge.session import open_session
 from dermedge.taxonomy import MALIGNANT
 from export.graph import ExportError, Network, Parity, compare, to_onnx
@@ -192,14 +192,17 @@ class _Predictions:
 
     records: list[Record]
     groups: np.ndarray  # int (n,): lesion or patient
-    squares: list[np.ndarray]  # uint8 (S, S, 3), prepared
+    squares: list[np.ndarray]  # uint8 (S, S, 3), prepared; `PARITY_PICTURES` of them at most
     outputs: np.ndarray  # float (n, ...)
 
 
 def _predict(
-    run: Run, split: Split, network: Callable[[torch.Tensor], torch.Tensor], judge: Callable
+    run: Run,
+    split: Split,
+    network: Callable[[np.ndarray], np.ndarray],
+    judge: Callable[[np.ndarray, Placement, Record], np.ndarray],
 ) -> _Predictions:
-    """Run `network` over the validation part; `judge(output, placement, record)` is kept of it."""
+    """Run `network` over the validation part; what `judge` makes of each output is kept."""
     data_set = datasets.load(run.data_set, run.data_root)
     records = split.select(data_set.records, PART)
     if run.kind == "segmenter":
@@ -212,17 +215,17 @@ def _predict(
         for record in group
     }
     kept, squares, outputs = [], [], []
+    every = -(-len(records) // PARITY_PICTURES)
     for record in tqdm(records, desc=f"validating the {run.kind}", file=sys.stderr):
         try:
             square, placement = prepare(read_image(record.image).pixels, run.preprocessing)
-            with torch.inference_mode():
-                output = network(torch.from_numpy(square[None]))[0].numpy()
-            outputs.append(judge(output, placement, record))
+            outputs.append(judge(network(square[None])[0], placement, record))
         except ImageError as error:
-            print(f"left out {record.id}: {error}", file=sys.stderr)
+            tqdm.write(f"left out {record.id}: {error}", file=sys.stderr)
             continue
+        if len(kept) % every == 0:
+            squares.append(square)
         kept.append(record)
-        squares.append(square)
     if not kept:
         raise ExportError(
             f"the validation part of {run.data_set} has no picture that a {run.kind} can be "
@@ -236,14 +239,19 @@ def _segmenter(run: Run, split: Split) -> Role:
     network = Network(load_model(run))
     graph = _graph(network, run)
 
-    def judge(output, placement, record) -> list[float]:
+    session = open_session(graph)
+
+    def masks(image: np.ndarray) -> np.ndarray:
+        return session.run({"image": image})["mask"]
+
+    def judge(output: np.ndarray, placement: Placement, record: Record) -> np.ndarray:
         # At the size of the drawn mask, as the analysis will be judged.
         truth = read_mask(record.mask)
         probability = placement.restore(output, truth.shape)
         predicted = [probability >= threshold for threshold in MASK_THRESHOLDS]
         return metrics.confusion(predicted, [truth] * len(predicted)).jaccard
 
-    found = _predict(run, split, network, judge)
+    found = _predict(run, split, masks, judge)
     # Of thresholds that are as good as each other, the one nearest to 0.5.
     means = found.outputs.mean(axis=0).round(4)
     best = min(np.flatnonzero(means == means.max()), key=lambda i: abs(MASK_THRESHOLDS[i] - 0.5))
@@ -252,13 +260,19 @@ def _segmenter(run: Run, split: Split) -> Role:
         **_origin(run, found),
         "jaccard": _interval(lambda w: w @ jaccards / w.sum(), found.groups),
     }
-    parity = compare(network, graph, _spread(found.squares))
+    parity = compare(network, graph, found.squares)
     return Role(run, graph, parity, measured, {"mask": MASK_THRESHOLDS[best]})
 
 
 def _classifier(run: Run, split: Split) -> Role:
     model = load_model(run)
-    found = _predict(run, split, model, lambda logits, placement, record: logits)
+
+    # The graph is made afterwards: the temperature inside it comes from these logits.
+    @torch.inference_mode()
+    def logits(image: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(image)).numpy()
+
+    found = _predict(run, split, logits, lambda output, placement, record: output)
     targets = np.array([run.labels.index(record.label) for record in found.records])
     malignant = np.array([label in MALIGNANT for label in run.labels])
     truth = malignant[targets]
@@ -298,7 +312,7 @@ def _classifier(run: Run, split: Split) -> Role:
             for point, limit in (("see_doctor", see_doctor), ("urgent", urgent))
         },
     }
-    parity = compare(network, graph, _spread(found.squares))
+    parity = compare(network, graph, found.squares)
     return Role(run, graph, parity, measured, {"see_doctor": see_doctor, "urgent": urgent})
 
 
@@ -325,12 +339,6 @@ def operating_points(malignancy: np.ndarray, malignant: np.ndarray) -> tuple[flo
 def _graph(network: Network, run: Run) -> bytes:
     print(f"exporting the {run.kind} ({run.model}, {run.size} px)", file=sys.stderr, flush=True)
     return to_onnx(network, run.size)
-
-
-def _spread(squares: list[np.ndarray]) -> list[np.ndarray]:
-    """At most `PARITY_PICTURES` of them, from first to last."""
-    chosen = np.linspace(0, len(squares) - 1, min(len(squares), PARITY_PICTURES)).round()
-    return [squares[int(index)] for index in chosen]
 
 
 def _share(hit: np.ndarray, among: np.ndarray, weights: np.ndarray) -> float:

@@ -407,17 +407,18 @@ def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "metric", "least"),
+    ("recipe", "part"),
     [
-        (segmenter("epochs=20", "optimizer.lr=3e-3", "batch_size=5"), "jaccard", 0.6),
-        (classifier("epochs=25", "model=mobilenet_v2", "batch_size=5", "ema=0"), "auc", 0.95),
+        (segmenter("epochs=10", "optimizer.lr=3e-3"), "jaccard"),
+        (classifier("epochs=10", "optimizer.lr=3e-3"), "cross_entropy"),
     ],
     ids=["segmenter", "classifier"],
 )
-def test_networks_learn_what_is_easy(data_set, tmp_path, recipe, metric, least):
-    halves = make_split(data_set, fractions=(0.5, 0.5, 0.0))
-    run = loop.train(replace(recipe, augmentation=STILL), data_set, halves, tmp_path / "run")
-    assert run.val[metric] >= least
+def test_the_loss_falls_where_the_task_is_easy(data_set, split, tmp_path, recipe, part):
+    loop.train(replace(recipe, augmentation=STILL), data_set, split, tmp_path / "run")
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        losses = [float(row[part]) for row in csv.DictReader(file)]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 TWO = """

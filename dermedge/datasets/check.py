@@ -39,10 +39,11 @@ _THREADS = 2
 class Report:
     """What `check` found; empty lists and dicts of faults are good news.
 
-    `unreadable` and `mask_problems` map an id to what is wrong, in one line. `classes` counts labels ('unlabelled' where there is none), `sizes` full picture sizes as
-    'WIDTHxHEIGHT', the commonest first. `repeated_lesions` and `repeated_patients` map the ids
-    that occur more than once to how often. `near_duplicates` are pairs, byte-identical ones
-    included, that neither lesion nor patient keeps together, so a split could tear them apart.
+    `unreadable` and `mask_problems` map an id to what is wrong, in one line. `classes` counts
+    labels ('unlabelled' where there is none), `sizes` full picture sizes as 'WIDTHxHEIGHT', the
+    commonest first. `repeated_lesions` and `repeated_patients` map the ids that occur more than
+    once to how often. `near_duplicates` are pairs, byte-identical ones included, that neither
+    lesion nor patient keeps together, so a split could tear them apart.
     """
 
     data_set: str

@@ -13,7 +13,7 @@ from edge_app.present import LiveView
 
 
 class LiveScreen(Screen):
-    view = ObjectProperty(LiveView())
+    view = ObjectProperty(LiveView(), rebind=True)
 
 
 Builder.load_file(str(Path(__file__).with_suffix(".kv")))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from kivy.lang import Builder
-from kivy.properties import BooleanProperty, ListProperty, ObjectProperty, StringProperty
+from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.screenmanager import Screen
 
+from edge_app import theme
 from edge_app.present import BANDS, ResultView
-from edge_app.widgets import Card, Row, Words
+from edge_app.widgets import Card, Panel, Row, Words
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 
@@ -18,7 +20,7 @@ SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 class BandCard(Card):
     """The risk band."""
 
-    band = ObjectProperty(BANDS["retake"])
+    band = ObjectProperty(BANDS["retake"], rebind=True)
     estimate = StringProperty()
 
 
@@ -26,10 +28,10 @@ class TextCard(Card):
     """A title and paragraphs."""
 
     title = StringProperty()
-    lines = ListProperty()
 
-    def on_lines(self, *_):
-        for line in self.lines:
+    def __init__(self, title: str, lines: Iterable[str]):
+        super().__init__(title=title)
+        for line in lines:
             self.add_widget(Words(text=line))
 
 
@@ -37,10 +39,10 @@ class TableCard(Card):
     """A title and rows of names and values."""
 
     title = StringProperty()
-    rows = ListProperty()
 
-    def on_rows(self, *_):
-        for name, value in self.rows:
+    def __init__(self, title: str, rows: Iterable[tuple[str, str]]):
+        super().__init__(title=title)
+        for name, value in rows:
             self.add_widget(Row(name=name, value=value))
 
 
@@ -65,18 +67,22 @@ class ResultScreen(Screen):
         self.ids.picture.outline = view.outline
         self.ids.scroll.scroll_y = 1
         cards.clear_widgets()
+        if view.demonstration:
+            cards.add_widget(Panel(text=view.demonstration, style=theme.DEMO, points=13))
         cards.add_widget(BandCard(style=view.band.style, band=view.band, estimate=view.estimate))
         cards.add_widget(TextCard(title="What to do next", lines=[view.band.advice]))
         if view.remarks:
             cards.add_widget(TextCard(title="About this picture", lines=view.remarks))
-        cards.add_widget(TableCard(title="What was measured", rows=view.measures))
+        if view.measures:
+            cards.add_widget(TableCard(title="What was measured", rows=view.measures))
         cards.add_widget(TextCard(title="What limits this estimate", lines=view.limits))
 
     def on_details(self, *_):
         below = self.ids.details
         below.clear_widgets()
         if self.details:
-            below.add_widget(TableCard(title="How the model sees it", rows=self.view.classes))
+            if self.view.classes:
+                below.add_widget(TableCard(title="How the model sees it", rows=self.view.classes))
             below.add_widget(TextCard(title="Versions", lines=[self.view.versions]))
 
 

@@ -1,0 +1,98 @@
+"""Good pictures pass, spoilt ones are told apart, whatever the resolution and the skin."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from dermedge.image import read_image
+from dermedge.quality import TITLES, assess
+
+
+def skin(tone=(225, 180, 160), size=(300, 400)) -> np.ndarray:
+    """Skin-like texture with a darker spot: uint8 RGB."""
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.normal(0, 1, size).astype(np.float32), (0, 0), 1.2)
+    picture = np.array(tone, np.float32) * (1 + 0.08 * texture[..., None])
+    picture[spot(size)] *= 0.6
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def spot(size=(300, 400), centre=(0.5, 0.5), radius=0.2) -> np.ndarray:
+    y, x = np.indices(size)
+    distance = np.hypot(x - centre[0] * size[1], y - centre[1] * size[0])
+    return distance < radius * min(size)
+
+
+def spoilt(picture: np.ndarray) -> dict[str, np.ndarray]:
+    values = picture.astype(np.float32)
+    sigma = 0.03 * max(picture.shape)
+    return {
+        "too_blurred": cv2.GaussianBlur(picture, (0, 0), sigma),
+        "too_dark": np.rint(values * 0.2).astype(np.uint8),
+        "too_bright": np.clip(values * 3, 0, 255).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("tone", [(225, 180, 160), (160, 110, 80), (98, 66, 50), (80, 52, 40)])
+def test_skin_of_every_tone_passes(tone):
+    quality = assess(skin(tone), spot())
+    assert quality.ok
+    assert quality.reasons == ()
+
+
+@pytest.mark.parametrize("reason", ["too_blurred", "too_dark", "too_bright"])
+def test_spoilt_pictures(reason):
+    assert reason in assess(spoilt(skin())[reason], spot()).reasons
+
+
+@pytest.mark.parametrize("tone", [(60, 140, 70), (60, 90, 190), (128, 128, 128)])
+def test_not_skin(tone):
+    assert assess(skin(tone)).reasons == ("not_skin",)
+
+
+def test_what_the_mask_tells():
+    picture = skin()
+    assert assess(picture, np.zeros((300, 400), bool)).reasons == ("no_lesion",)
+    assert assess(picture, spot(radius=0.03)).reasons == ("too_small",)
+    half = np.zeros((300, 400), bool)
+    half[:, :200] = True
+    assert assess(picture, half).reasons == ("cut_off",)
+    assert assess(picture, spot(centre=(0.5, 0.15))).ok  # touches the frame a little
+    with pytest.raises(ValueError, match="does not fit"):
+        assess(picture, np.zeros((30, 40), bool))
+
+
+def test_every_reason_has_its_advice():
+    assert set(TITLES) >= {"too_blurred", "too_dark", "too_bright", "no_lesion", "cut_off"}
+    assert all(":" in text for text in TITLES.values())
+
+
+def test_resolution_does_not_matter():
+    small = skin()
+    large = cv2.resize(small, (1600, 1200), interpolation=cv2.INTER_CUBIC)
+    first, second = assess(small, spot()), assess(large, spot((1200, 1600)))
+    assert first.reasons == second.reasons
+    for name, value in first.scores.items():
+        assert second.scores[name] == pytest.approx(value, rel=0.2, abs=0.02)
+
+
+def test_smallest_pictures_do_not_fail():
+    for size in ((16, 16), (16, 500), (500, 16)):
+        assess(np.zeros((*size, 3), np.uint8), np.ones(size, bool))
+
+
+def test_rates_on_real_pictures(shared_data):
+    paths = sorted((shared_data / "HAM10000").glob("HAM10000_images_*/*.jpg"))[::200]
+    paths += sorted((shared_data / "PAD-UFES-20" / "images").rglob("*.jpg"))[::10]
+    paths += sorted((shared_data / "phone_photos").glob("*.jpg"))
+    refused, caught = 0, dict.fromkeys(TITLES, 0)
+    for path in paths:
+        picture = read_image(path).pixels
+        refused += not assess(picture).ok
+        for reason, changed in spoilt(picture).items():
+            caught[reason] += reason in assess(changed).reasons
+    assert refused <= 0.05 * len(paths)
+    for reason in ("too_blurred", "too_dark", "too_bright"):
+        assert caught[reason] >= 0.97 * len(paths)
