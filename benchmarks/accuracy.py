@@ -56,7 +56,7 @@ class Chosen:
     limit: int | None
     source: str  # where the split comes from
     split: Split | None
-    train: tuple[Record, ...]  # for the baselines; none of `records` among them
+    train: tuple[Record, ...]  # for the baselines; shares no lesion or patient with `records`
     warnings: tuple[str, ...] = ()
 
 
@@ -81,22 +81,22 @@ def choose(
 ) -> Chosen:
     """Choose the pictures of `part` ('train', 'val', 'test' or 'all').
 
-    The split is `split_file`, else the one that the bundle carries where it is of this data set,
-    else made with seed 0. Warns where pictures were trained on, or where that cannot be told.
+    The split is `split_file`, else one that the bundle carries where it is of this data set, else
+    made with seed 0. Warns where pictures were trained on, or where that cannot be told.
 
     Raises
     ------
     DataError
         Where the split does not fit the data set, or the part is empty.
     """
-    stored = _stored_split(bundle)
-    same = stored is not None and stored.data_set == data_set.name
+    stored = _stored_splits(bundle)
+    fitting = [owner for owner, one in stored.items() if one.data_set == data_set.name]
     if split_file:
         split, source = Split.load(split_file), f"the file {Path(split_file).name}"
         if split.data_set != data_set.name:
             raise DataError(f"{split_file} splits {split.data_set}, not {data_set.name}")
-    elif same:
-        split, source = stored, "the one that the bundle was trained with"
+    elif fitting:
+        split, source = stored[fitting[0]], f"the one that the {fitting[0]} was trained with"
     else:
         split, source = make_split(data_set, seed=SEED), f"made here with seed {SEED}"
     if part == "all":
@@ -112,7 +112,7 @@ def choose(
         records = sorted(records, key=lambda record: record.id)
     else:
         limit = None
-    measured = {record.id for record in records}
+    measured = _touched(data_set, {record.id for record in records})
     train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
     return Chosen(
         part,
@@ -122,58 +122,62 @@ def choose(
         source,
         None if part == "all" else split,
         tuple(train),
-        tuple(_independence(data_set, records, stored, same)),
+        tuple(_independence(data_set, records, stored)),
     )
 
 
-def _stored_split(bundle: Bundle) -> Split | None:
-    try:
-        content = bundle.part("split.json")
-    except KeyError:
-        return None
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        file.write(content)
-        file.flush()
-        return Split.load(file.name)
+def _stored_splits(bundle: Bundle) -> dict[str, Split]:
+    """By what was trained with them: 'bundle', or each network where they differ."""
+    owners = {"split.json": "bundle"}
+    if "split-segmenter.json" in bundle.manifest.parts:
+        owners = {"split.json": "classifier", "split-segmenter.json": "segmenter"}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part, owner in owners.items():
+            if part in bundle.manifest.parts:
+                path = Path(folder, part)
+                path.write_bytes(bundle.part(part))
+                found[owner] = Split.load(path)
+    return found
+
+
+def _touched(data_set: DataSet, ids: set[str]) -> set[str]:
+    """Ids of all pictures that share a lesion or patient with one of `ids`, and these."""
+    return {
+        record.id
+        for group in group_records(data_set.records, data_set.same)
+        if any(record.id in ids for record in group)
+        for record in group
+    }
 
 
 def _independence(
-    data_set: DataSet, records: Sequence[Record], stored: Split | None, same: bool
+    data_set: DataSet, records: Sequence[Record], stored: dict[str, Split]
 ) -> Iterator[str]:
-    if stored is None:
+    if not stored:
         yield "the bundle carries no split: whether it was trained on these pictures is unknown"
-        return
-    if not same:
-        # The archive's ids are one series through all of its data sets; other ids are not.
-        known = {name for name in stored.parts["train"] if name.startswith("ISIC_")}
-        shared = sum(record.id in known for record in records)
-        yield (
-            f"the bundle was trained on {stored.data_set}, not on {data_set.name}: "
-            + (
+    for owner, split in stored.items():
+        if split.data_set != data_set.name:
+            # The archive's ids are one series through all of its data sets; other ids are not.
+            known = {name for name in split.parts["train"] if name.startswith("ISIC_")}
+            shared = sum(record.id in known for record in records)
+            yield f"the {owner} was trained on {split.data_set}, not on {data_set.name}: " + (
                 f"{shared} of {len(records)} pictures were in its training part"
                 if shared
                 else "whether a lesion was seen in training cannot be checked"
             )
-        )
-        return
-    for part, harm in (
-        ("train", "the figures are too good"),
-        ("val", "thresholds were chosen on them"),
-    ):
-        used = set(stored.parts[part])
-        touched = {
-            record.id
-            for group in group_records(data_set.records, data_set.same)
-            if any(record.id in used for record in group)
-            for record in group
-        }
-        count = sum(record.id in touched for record in records)
-        if count:
-            name = "training" if part == "train" else "validation"
-            yield (
-                f"{count} of {len(records)} pictures, or their lesions or patients, were in the "
-                f"{name} part of the bundle: {harm}"
-            )
+            continue
+        for part, name, harm in (
+            ("train", "training", "the figures are too good"),
+            ("val", "validation", "thresholds were chosen on them"),
+        ):
+            touched = _touched(data_set, set(split.parts[part]))
+            count = sum(record.id in touched for record in records)
+            if count:
+                yield (
+                    f"{count} of {len(records)} pictures, or their lesions or patients, were in "
+                    f"the {name} part of the {owner}: {harm}"
+                )
 
 
 def evaluate(

@@ -22,7 +22,7 @@ import psutil
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
-from dermedge.image import Picture
+from dermedge.image import ImageError, Picture, read_image
 
 SCHEMA = "dermedge bench 1"
 STAGES = ("decode", "prepare", "segmenter", "classifier", "lesion", "quality", "total")
@@ -39,13 +39,21 @@ def pictures(images: Sequence[Path]) -> dict[str, bytes | Picture]:
 
     Without `images`, a procedural 12-megapixel JPEG stands for a phone's photograph.
     Files are held in memory, so that no disk is measured.
+
+    Raises UserError where a file is no picture.
     """
     from dermedge.procedural import draw
 
     frame = draw(3, "phone", size=(720, 1280)).image
     chosen: dict[str, bytes | Picture] = {FRAME: Picture(frame, 720, 1280)}
+    for path in images:
+        try:
+            read_image(path)
+        except ImageError as error:
+            raise UserError(f"--image: {error}") from None
+        chosen[str(path)] = path.read_bytes()
     if images:
-        return chosen | {str(path): path.read_bytes() for path in images}
+        return chosen
     photo = cv2.resize(draw(4, "phone", size=(1512, 2016)).image, (4032, 3024))
     encoded = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     return chosen | {PHOTO: encoded.tobytes()}

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import jinja2
 import numpy as np
-from dermedge.quality import TITLES as QUALITY_TITLES
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import ImageError, read_image
+from dermedge.quality import TITLES as QUALITY_TITLES
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
@@ -54,6 +54,7 @@ _STAGES = {
     "lesion": ("#b9d3c0", "\\\\\\\\"),
     "quality": ("#6b5b7b", ""),
 }
+_EDGE = "#2b3338"  # dark on every fill, also where the page is dark
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dermedge",
@@ -68,7 +69,6 @@ _STYLE = {
     "xtick.color": _INK,
     "ytick.color": _INK,
     "grid.color": _FAINT,
-    "hatch.color": _INK,
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
     "legend.labelcolor": _INK,
@@ -323,13 +323,19 @@ def _latency_plot(bench: dict) -> Markup:
                 height=0.62,
                 color=colour,
                 hatch=hatch,
-                edgecolor=_INK,
+                edgecolor=_EDGE,
                 linewidth=0.7,
                 label=stage,
             )
             left += widths
         for place, case in enumerate(cases):
-            axes.text(left[place], place, f"  {median[(*case, 'total')]:.1f} ms", va="center")
+            axes.annotate(
+                f"{median[(*case, 'total')]:.1f} ms",
+                (left[place], place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+            )
         labels = [
             f"{_shorten(picture)}\n{threads} thread{'s' * (threads > 1)}"
             for picture, threads in cases
@@ -355,22 +361,21 @@ def _shorten(name: str) -> str:
 
 
 def _calibration_plot(bins: Sequence[dict]) -> Markup:
-    used = [entry for entry in bins if entry["count"]]
     with rc_context(_STYLE):
         figure = Figure(figsize=(3.5, 3.3))
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle="--")
         axes.plot(
-            [entry["confidence"] for entry in used],
-            [entry["accuracy"] for entry in used],
+            [entry["confidence"] for entry in bins],
+            [entry["accuracy"] for entry in bins],
             color="#2a7f86",
             linewidth=1.5,
         )
-        total = sum(entry["count"] for entry in used)
+        total = sum(entry["count"] for entry in bins)
         axes.scatter(
-            [entry["confidence"] for entry in used],
-            [entry["accuracy"] for entry in used],
-            [14 + 220 * entry["count"] / total for entry in used],
+            [entry["confidence"] for entry in bins],
+            [entry["accuracy"] for entry in bins],
+            [14 + 220 * entry["count"] / total for entry in bins],
             color="#2a7f86",
             edgecolor=_PAPER,
             zorder=3,
@@ -382,7 +387,7 @@ def _calibration_plot(bins: Sequence[dict]) -> Markup:
         return _svg(
             figure,
             "Calibration: stated probability of the top class against the share that was right; "
-            + ", ".join(f"{e['confidence']:.2f}: {e['accuracy']:.2f}" for e in used),
+            + ", ".join(f"{e['confidence']:.2f}: {e['accuracy']:.2f}" for e in bins),
         )
 
 
@@ -394,7 +399,7 @@ def _curves(run: Path) -> Markup:
             rows = list(csv.DictReader(file))
     except OSError:
         raise UserError(
-            f"{path} is missing: --runs takes folders that `dermedge train` made"
+            f"{path} is missing: --runs-logs takes folders that `dermedge train` made"
         ) from None
     columns = {
         name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
@@ -410,7 +415,7 @@ def _curves(run: Path) -> Markup:
         grid = figure.subplots(1, 2)
         for axes, (name, curves) in zip(grid, panels, strict=True):
             marks = zip(
-                ("#2a7f86", "#c2603a", "#6b5b7b", "#a08a3c", "#5b8a5f"),
+                ("#2a7f86", "#c2603a", "#8f7fa6", "#a08a3c", "#5b8a5f"),
                 ("-", "--", "-.", ":", (0, (5, 1))),
                 strict=True,
             )

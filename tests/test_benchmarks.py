@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -66,8 +68,6 @@ def with_split(bundle: Path, split: Split, folder: Path) -> Path:
 
 
 def call(command, *words) -> int:
-    import argparse
-
     parser = argparse.ArgumentParser()
     command.arguments(parser)
     return command.run(parser.parse_args([str(word) for word in words]))
@@ -119,7 +119,7 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
         "I-II": 18,
         "V-VI": 20,
     }
-    rows = list(csv.DictReader(open(tmp_path / "pictures.csv", newline="")))
+    rows = list(csv.DictReader((tmp_path / "pictures.csv").read_text().splitlines()))
     assert len(rows) == 40
     assert sum(bool(row["error"]) for row in rows) == 2
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
@@ -129,9 +129,7 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
 def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(tiny_bundle, data):
     data_set = load("csv", data)
     records = tuple(
-        type(record)(**{**vars(record), "label": "scc", "malignant": True})
-        if record.label == "bcc"
-        else record
+        replace(record, label="scc", malignant=True) if record.label == "bcc" else record
         for record in data_set.records
         if record.id not in ("p07", "p08")
     )
@@ -159,11 +157,26 @@ def test_warns_where_pictures_or_their_lesions_were_trained_on(tiny_bundle, data
     assert "unknown" in unknown[0]
 
 
+def test_warns_of_each_network_where_they_had_different_splits(tiny_bundle, data, tmp_path):
+    data_set = load("csv", data)
+    ids = sorted(record.id for record in data_set.records)
+    clean = Split("csv", 0, {"train": tuple(ids[:20]), "val": (), "test": tuple(ids[20:])})
+    bundle = Bundle.open(with_split(tiny_bundle, clean, tmp_path))
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts}
+    replace(clean, data_set="isic2017").save(tmp_path / "other.json")
+    parts["split-segmenter.json"] = (tmp_path / "other.json").read_bytes()
+    both = write_bundle(tmp_path / "both.dermbundle", bundle.manifest, parts)
+    chosen = accuracy.choose(data_set, Bundle.open(both), "test")
+    assert [record.id for record in chosen.records] == ids[20:]
+    assert len(chosen.warnings) == 1
+    assert chosen.warnings[0].startswith("the segmenter was trained on isic2017")
+
+
 def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
     data_set = load("csv", data)
     bundle = Bundle.open(tiny_bundle)
     chosen = accuracy.choose(data_set, bundle, "all", limit=9)
-    turned = type(data_set)(**{**vars(data_set), "records": data_set.records[::-1]})
+    turned = replace(data_set, records=data_set.records[::-1])
     assert [r.id for r in accuracy.choose(turned, bundle, "all", limit=9).records] == [
         r.id for r in chosen.records
     ]
@@ -210,7 +223,7 @@ def test_bench_json_fits_its_schema(bench):
 
 def test_bench_csv_holds_the_same_figures(bench):
     out, result = bench
-    rows = list(csv.DictReader(open(out / "bench.csv", newline="")))
+    rows = list(csv.DictReader((out / "bench.csv").read_text().splitlines()))
     assert [float(row["p90_ms"]) for row in rows] == [r["p90_ms"] for r in result["latency"]]
 
 
@@ -237,6 +250,12 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
     (tmp_path / "old.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         call(BENCH, *words, "--evaluation", tmp_path / "old.json")
+
+
+def test_bench_says_in_one_line_that_a_file_is_no_picture(tiny_bundle, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"words")
+    with pytest.raises(UserError, match=r"--image: .*a\.jpg"):
+        call(BENCH, "--bundle", tiny_bundle, "--image", tmp_path / "a.jpg", "--out", tmp_path)
 
 
 def test_thread_counts_take_turns_and_opencv_gets_its_threads_back(tiny_bundle):

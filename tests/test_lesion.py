@@ -162,7 +162,7 @@ def test_any_map_gives_values_in_range(seed, height, width, threshold):
     if lesion.found:
         assert 0 <= lesion.asymmetry <= 2
         assert 0 <= lesion.border <= 8
-        assert 0 <= lesion.color <= 6
+        assert 1 <= lesion.color <= 6
         assert 0 <= lesion.asymmetry_index <= 1
         assert 0 <= lesion.border_irregularity <= 1
         assert all(len(polygon) >= 3 for polygon in lesion.polygons)
