@@ -2,8 +2,9 @@
 
 The rule: Stolz et al., Eur. J. Dermatol. 4, 1994; Nachbar et al., J. Am. Acad. Dermatol. 30,
 1994. Asymmetry 0..2 axes, border 0..8 segments, colour 1..6 colours. What a trained eye judges
-is here reduced to numbers whose thresholds, where no source is named, were set on HAM10000: the
-points are a description of the picture, not a replacement for the eye.
+is here reduced to numbers. The thresholds are our own, those of border and colour set by eye on
+HAM10000; none was checked against points given by dermatologists. The points describe the
+picture and do not replace the eye.
 """
 
 from __future__ import annotations
@@ -223,8 +224,7 @@ def _abrupt_segments(mask: np.ndarray, lab: np.ndarray, axis: float) -> int:
 def _colors(mask: np.ndarray, lab: np.ndarray) -> tuple[str, ...]:
     """Which of the rule's six colours cover enough of the lesion.
 
-    CIELAB bounds of our own: the names and their order from dark to light follow Seidenari et
-    al., Dermatology 206, 2003 (colours of melanocytic lesions as clinicians name them). The
+    CIELAB bounds of our own, without a published source; only the six names are the rule's. The
     camera's colour cast is taken off by moving the skin around to `SKIN`; white is told against
     that skin, as the rule asks.
     """

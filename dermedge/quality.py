@@ -4,8 +4,10 @@ Every measure is taken on a copy whose long side is 256 px, so that the camera's
 not matter. The brightest percentiles judge the light, not the mean: a well lit picture of dark
 skin has a low mean.
 
-Limits were chosen on 120 HAM10000 and 120 PAD-UFES-20 pictures; the rates that they give on
-others are kept by the tests (at most 5 % of good pictures refused).
+Limits were set on HAM10000 and PAD-UFES-20 pictures, then measured once on 170 + 170 others (by
+picture, not by patient): 8 of 340 as published were refused (2.4 %); of the same blurred by 1 %
+of the long side 339 were called too blurred, and all at exposure x0.2 too dark, at x3 too bright.
+How well pictures of other things, cut-off or too small lesions are caught was not measured.
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> Non
         KIVY_NO_ARGS="1",
         KIVY_NO_CONFIG="1",
         KIVY_NO_FILELOG="1",
+        KIVY_WINDOW="sdl2",  # the next in Kivy's row ends the process where no X server answers
         KIVY_LOG_MODE="PYTHON",  # its own mode would take over standard error
     )
     logging.getLogger("kivy").addHandler(logging.NullHandler())

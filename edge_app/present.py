@@ -101,7 +101,8 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     elif not seen:
         text, style = "Looking at the picture.", theme.GUIDE_WAIT
     elif not analysis["quality"]["ok"]:
-        text, style = " ".join(_remarks(analysis)), theme.GUIDE_WAIT
+        # One thing at a time: the reasons come gravest first.
+        text, style = _remarks(analysis)[0], theme.GUIDE_WAIT
     else:
         text, style = "Good picture. Hold still and press the button.", theme.GUIDE_GOOD
     return LiveView(
@@ -139,7 +140,7 @@ def result(analysis: dict) -> ResultView:
 
 
 def _remarks(analysis: dict) -> tuple[str, ...]:
-    return tuple(f"{_upper(QUALITY[code])}." for code in analysis["quality"]["reasons"])
+    return tuple(QUALITY[code] for code in analysis["quality"]["reasons"])
 
 
 def _measures(analysis: dict) -> tuple[tuple[str, str], ...]:
@@ -173,7 +174,3 @@ def _limits(analysis: dict) -> tuple[str, ...]:
 
 def _percent(value: float) -> str:
     return "below 1%" if value < 0.01 else "above 99%" if value > 0.99 else f"{value:.0%}"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

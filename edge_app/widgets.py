@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from kivy.app import App
 from kivy.graphics import Color, Ellipse, InstructionGroup, Line, Rectangle
 from kivy.graphics.texture import Texture
 from kivy.lang import Builder
@@ -134,11 +135,19 @@ class PictureView(Widget):
         self._rectangle.pos, self._rectangle.size = (x, y), (width, height)
         self._lines.clear()
         scale = width / self.extent[0]
+        unit = dp(App.get_running_app().unit)
         for color, line in ((theme.OUTLINE_EDGE, 2.4), (theme.OUTLINE, 1.2)):
             self._lines.add(Color(*color))
             for polygon in self.outline:
                 points = [(x + px * scale, y + height - py * scale) for px, py in polygon]
-                self._lines.add(Line(points=points, close=True, width=dp(line), joint="round"))
+                self._lines.add(
+                    Line(
+                        points=points,
+                        close=True,
+                        width=line * unit,
+                        joint="round",
+                    )
+                )
 
 
 def fit(size: tuple[float, float], box: tuple[float, float, float, float]) -> tuple[float, ...]:

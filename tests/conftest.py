@@ -12,12 +12,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real data sets; tests that need it skip where it is absent."""
+def real_images() -> Path | None:
+    """The folder of real data sets, None where it is absent."""
     folder = Path(os.environ.get("DERMEDGE_TEST_DATA", SHARED / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"real images are not here ({folder}); set DERMEDGE_TEST_DATA to use yours")
-    return folder
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data(real_images) -> Path:
+    """The folder of real data sets; tests that need it skip where it is absent."""
+    if real_images is None:
+        pytest.skip("no real images here; set DERMEDGE_TEST_DATA to a folder of yours")
+    return real_images
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -50,9 +51,10 @@ def lively(name: str, squares: list[np.ndarray]):
     """
     torch.manual_seed(0)
     model = build_model(name, LABELS)
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # All of the pictures' statistics make a random U-Net blow rounding up a hundredfold.
+            module.momentum = 0.9 if model.kind == "segmenter" else 1.0
     with torch.no_grad():
         model.train()(torch.from_numpy(np.stack(squares)))
     return model.eval()
@@ -257,59 +259,59 @@ def test_a_device_can_check_itself(bundle):
         assert mask == pytest.approx(reference["segmenter_mask"][index], abs=1e-5)
 
 
-def test_the_summary_goes_to_stderr(bundle, runs, capsys, tmp_path):
-    folders = [str(runs / "classifier"), str(runs / "segmenter")]
-    out = tmp_path / "named.dermbundle"
-    assert cli.main(["export", *folders, "--out", str(out), "--name", "clinic"]) == 0
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    for words in ("Jaccard", "AUC malignant", "thresholds", "generated pictures", DISCLAIMER):
-        assert words in printed.err
-    again = Bundle.open(out)
-    assert again.manifest.name == "clinic"
-    assert again.model("classifier") == bundle.model("classifier")
-    assert again.part("reference.npz") == bundle.part("reference.npz")
-
-
-def test_a_signed_bundle(runs, tmp_path, monkeypatch):
+def test_a_signed_bundle_and_its_summary(bundle, runs, capsys, tmp_path):
     serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
+    private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    (tmp_path / "key.pem").write_bytes(pem)
+    (tmp_path / "key.pem").write_bytes(private)
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     folders = [str(runs / "classifier"), str(runs / "segmenter")]
-    out, sign = str(tmp_path / "signed.dermbundle"), str(tmp_path / "key.pem")
-    assert cli.main(["export", *folders, "--out", out, "--sign", sign]) == 0
-    assert Bundle.open(out, trusted_key=public).signed_by
+    out = tmp_path / "signed.dermbundle"
+    options = ["--out", str(out), "--name", "clinic", "--sign", str(tmp_path / "key.pem")]
+    assert cli.main(["export", *folders, *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    for words in ("Jaccard", "AUC malignant", "thresholds", "generated pictures", DISCLAIMER):
+        assert words in printed.err
+    signed = Bundle.open(out, trusted_key=public)
+    assert signed.signed_by
+    assert signed.manifest.name == "clinic"
+    # The same runs give the same graphs and reference, byte for byte.
+    for part in bundle.manifest.parts:
+        assert signed.part(part) == bundle.part(part)
 
 
-@pytest.mark.parametrize("fault", ["parity", "write"])
-def test_a_failed_export_leaves_what_was_there(fault, runs, tmp_path, capsys, monkeypatch):
+def test_a_graph_that_differs_leaves_what_was_there(runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "kept.dermbundle"
     out.write_bytes(b"the bundle of last month")
-    if fault == "parity":
-        monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
-    else:
-
-        def full(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
     command = ["export", str(runs / "classifier"), str(runs / "segmenter"), "--out", str(out)]
-    if fault == "parity":
-        assert cli.main(command) == 2
-        assert "the export is refused" in capsys.readouterr().err.splitlines()[-1]
-    else:
-        with pytest.raises(OSError, match="No space left"):
-            cli.main(command)
+    assert cli.main(command) == 2
+    assert "the export is refused" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.dermbundle"]
+    assert out.read_bytes() == b"the bundle of last month"
+
+
+def test_a_full_disk_leaves_what_was_there(bundle, runs, tmp_path, monkeypatch):
+    out = tmp_path / "kept.dermbundle"
+    out.write_bytes(b"the bundle of last month")
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts}
+    monkeypatch.setattr(room, "assemble", lambda *_: (bundle.manifest, parts))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        cli.main(["export", str(runs / "classifier"), str(runs / "segmenter"), "--out", str(out)])
     assert [path.name for path in tmp_path.iterdir()] == ["kept.dermbundle"]
     assert out.read_bytes() == b"the bundle of last month"
 
@@ -336,11 +338,9 @@ def test_runs_that_make_no_bundle_are_refused(runs, tmp_path, capsys):
 def resplit(run_folder, target, split):
     """A copy of a run as if it had been trained on `split`."""
     shutil.copytree(run_folder, target)
-    text = (target / "run.json").read_text()
-    old = load_run(target)
-    text = text.replace(old.split_sha256, split.sha256)
-    text = text.replace(f'"{old.data_set}"', f'"{split.data_set}"')
-    (target / "run.json").write_text(text)
+    content = json.loads((target / "run.json").read_text())
+    content |= {"data_set": split.data_set, "split_sha256": split.sha256}
+    (target / "run.json").write_text(json.dumps(content))
     split.save(target / "split.json")
     return target
 

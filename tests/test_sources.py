@@ -19,7 +19,7 @@ def _pictures(count: int) -> list[np.ndarray]:
 class FakeCapture:
     """Stands for cv2.VideoCapture on a camera; a frame of None is a failed read."""
 
-    frames: list[np.ndarray | None] = []
+    frames: tuple[np.ndarray | None, ...] = ()
     opens = True
     released = 0
 
@@ -71,7 +71,7 @@ def folder(tmp_path):
 def source(request):
     if request.param == "camera":
         fake = request.getfixturevalue("camera")
-        fake.frames = [picture[..., ::-1] for picture in _pictures(7)]
+        fake.frames = tuple(picture[..., ::-1] for picture in _pictures(7))
         spec = "0"
     else:
         spec = str(request.getfixturevalue(request.param))
@@ -123,7 +123,7 @@ def test_camera_that_cannot_be_opened(camera):
 
 def test_unplugged_camera_is_reported_after_some_missed_reads(camera):
     good = np.zeros((48, 64, 3), np.uint8)
-    camera.frames = [good, None, good]
+    camera.frames = (good, None, good)
     source = open_source("/dev/video7")
     assert [source.read() is None for _ in range(3)] == [False, True, False]
     missed = [source.read() for _ in range(sources.LOST_AFTER - 1)]

@@ -1,0 +1,301 @@
+"""The app: what it says, how it looks, and one pass through the real thing under Xvfb."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from dermedge import DISCLAIMER, procedural
+from dermedge.analyzer import TRIAGE, Analyzer
+from dermedge.bundle import Bundle
+from dermedge.image import read_image
+from dermedge.quality import TITLES
+from edge_app import present, theme, worker
+from edge_app.sources import Frame, SourceError
+from edge_app.worker import Capture, Snapshot, Worker
+
+DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return procedural.draw(3, "phone", (480, 640), label="mel", artefacts=()).image
+
+
+@pytest.fixture(scope="module")
+def display():
+    """A screen of its own, on a number that Xvfb picks."""
+    if not shutil.which("Xvfb"):
+        pytest.skip("Xvfb is not installed (Debian package xvfb)")
+    reader, writer = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24"]
+    server = subprocess.Popen(
+        command, pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        number = told.readline().strip()  # written when the server is ready
+    yield f":{number}"
+    server.terminate()
+    server.wait()
+
+
+def _environment(**values: str) -> dict[str, str]:
+    unset = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    kept = {key: value for key, value in os.environ.items() if key not in unset}
+    return {**kept, "OMP_NUM_THREADS": "1", **values}
+
+
+def _analysis(**changes) -> dict:
+    content = {
+        "image": "a.png",
+        "size": [640, 480],
+        "quality": {"ok": True, "reasons": [], "scores": {}},
+        "lesion": {
+            "found": True,
+            "box": [10, 10, 20, 20],
+            "polygons": [[[10, 10], [30, 10], [30, 30]]],
+            "area_px": 200,
+        },
+        "abcd": {"asymmetry": 1, "border": 3, "color": 2, "diameter_mm": None},
+        "probabilities": {"nv": 0.9, "mel": 0.1},
+        "malignancy": 0.1,
+        "triage": "low",
+        "rule": "malignancy 0.100 < see a doctor threshold 0.400",
+        "versions": {
+            "bundle": "tiny",
+            "bundle_sha256": "a" * 64,
+            "dermedge": "0",
+            "runtime": "onnxruntime",
+            "procedural": False,
+        },
+    }
+    return {**content, **changes}
+
+
+class Pictures:
+    """A source of one picture; `fails` makes it fail after so many reads."""
+
+    name, live = "pictures", False
+    interval = 0.001
+
+    def __init__(self, pixels: np.ndarray, fails: int | None = None):
+        self.pixels, self.fails, self.reads, self.closed = pixels, fails, 0, False
+
+    def read(self):
+        self.reads += 1
+        if self.fails is not None and self.reads > self.fails:
+            raise SourceError("camera 0 stopped delivering pictures: check its cable")
+        return Frame(self.pixels, self.reads)
+
+    def close(self):
+        self.closed = True
+
+
+def _until(running: Worker, condition) -> Snapshot:
+    with running._changed:
+        assert running._changed.wait_for(lambda: condition(running.snapshot()), timeout=60)
+        return running.snapshot()
+
+
+@pytest.fixture
+def start(tiny_bundle, tmp_path):
+    """Starts a worker on an opener; stops it afterwards and checks that no thread is left."""
+    started = []
+
+    def _start(opener) -> Worker:
+        running = Worker(opener, Analyzer(Bundle.open(tiny_bundle)), tmp_path / "captures")
+        running.start()
+        started.append(running)
+        return running
+
+    yield _start
+    for running in started:
+        running.stop()
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("dermedge-")]
+
+
+def _same(first: dict, second: dict) -> bool:
+    """Equal in all but the time they took."""
+    return {**first, "timing_ms": 0} == {**second, "timing_ms": 0}
+
+
+def test_capture_lies_on_disk_and_its_analysis_is_that_of_analyze(
+    start, picture, tiny_bundle, tmp_path, capsys
+):
+    from dermedge.cli import main
+
+    source = Pictures(picture)
+    running = start(lambda: source)
+    frame = _until(running, lambda s: s.analysis is not None).frame
+    running.capture(frame)
+    capture = _until(running, lambda s: s.capture is not None).capture
+    assert capture.error == ""
+    assert np.array_equal(read_image(capture.path).pixels, picture)
+    assert _same(json.loads(capture.path.with_suffix(".json").read_text()), capture.analysis)
+    assert main(["analyze", str(capture.path), "--bundle", str(tiny_bundle), "--json"]) == 0
+    assert _same(json.loads(capsys.readouterr().out), capture.analysis)
+    assert sorted(p.suffix for p in (tmp_path / "captures").iterdir()) == [".json", ".png"]
+
+
+def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, monkeypatch):
+    running = start(lambda: Pictures(picture))
+    frame = _until(running, lambda s: s.frame is not None).frame
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "write_atomic", refuse)
+    running.capture(frame)
+    capture = _until(running, lambda s: s.capture is not None).capture
+    assert "No space left on device" in capture.error
+    assert len(list((tmp_path / "captures").glob("*.png"))) == 1
+
+
+def test_lost_source_is_told_in_words_and_opened_again(start, picture, monkeypatch):
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.001)
+    lost, back = Pictures(picture, fails=2), Pictures(picture)
+    opened = iter([lost, back])
+    faults = []
+    publish = Worker._publish
+
+    def record(self, **changes):
+        faults.append(changes.get("fault", ""))
+        publish(self, **changes)
+
+    monkeypatch.setattr(Worker, "_publish", record)
+    running = start(lambda: next(opened))
+    _until(running, lambda s: s.frame is not None and back.reads > 0 and not s.fault)
+    assert "Camera 0 stopped delivering pictures: check its cable." in faults
+    assert lost.closed
+
+
+def test_every_triage_has_a_band_told_by_words_and_shape():
+    assert set(present.BANDS) == set(TRIAGE)
+    for key in ("title", "shape", "style"):
+        assert len({getattr(band, key) for band in present.BANDS.values()}) == len(TRIAGE)
+
+
+@pytest.mark.parametrize("triage", TRIAGE)
+def test_result_never_speaks_of_a_diagnosis(triage):
+    view = present.result(_analysis(triage=triage))
+    words = json.dumps([view.band.title, view.band.advice, view.estimate, view.limits])
+    assert "diagnos" not in words.lower()
+    assert "diagnos" in DISCLAIMER
+
+
+def test_retake_gives_reasons_and_no_numbers():
+    quality = {"ok": False, "reasons": ["too_dark"], "scores": {}}
+    view = present.result(_analysis(triage="retake", quality=quality))
+    assert view.remarks == (TITLES["too_dark"],)
+    assert (view.estimate, view.measures, view.classes) == ("", (), ())
+
+
+def test_result_orders_classes_and_says_that_the_size_is_unknown():
+    view = present.result(_analysis())
+    assert view.classes[0] == ("melanocytic nevus", "90%")
+    assert dict(view.measures)["D  Diameter"] == "size unknown"
+    assert view.demonstration == ""
+    drawn = {**_analysis()["versions"], "procedural": True}
+    assert "Demonstration model" in present.result(_analysis(versions=drawn)).demonstration
+
+
+def test_live_guidance_goes_from_fault_to_quality_to_good():
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
+    poor = _analysis(quality={"ok": False, "reasons": ["cut_off", "too_dark"], "scores": {}})
+    assert present.live(Snapshot(fault="Camera 0 is gone.")).guidance == "Camera 0 is gone."
+    assert not present.live(Snapshot()).can_capture
+    guidance = present.live(Snapshot(frame, fault="", analysis=poor)).guidance
+    assert guidance == TITLES["cut_off"]
+    good = present.live(Snapshot(frame, fault="", analysis=_analysis()))
+    assert good.can_capture
+    assert good.style is theme.GUIDE_GOOD
+    assert good.outline == _analysis()["lesion"]["polygons"]
+    failed = Snapshot(frame, fault="", capture=Capture(None, None, None, "Disk full."))
+    assert present.live(failed, failed.capture.error).guidance == "Disk full."
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in vars(theme).items() if isinstance(value, theme.Style)]
+)
+def test_every_text_has_the_contrast_of_wcag_aa(name):
+    style = getattr(theme, name)
+    assert theme.contrast(style.text, style.ground) >= 4.5
+
+
+def test_contrast_is_that_of_wcag():
+    black, white = theme.rgb("#000000"), theme.rgb("#FFFFFF")
+    assert theme.contrast(black, white) == pytest.approx(21)
+    assert theme.contrast(theme.rgb("#777777"), white) == pytest.approx(4.48, abs=0.01)
+
+
+def test_touch_targets_are_large_enough():
+    assert theme.TOUCH * theme.unit(360, 640) >= 48
+
+
+@pytest.mark.parametrize("size", ["360x640", "1280x800"])
+def test_app_from_video_to_result(display, picture, tiny_bundle, tmp_path, size):
+    video = tmp_path / "lesion.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (640, 480))
+    for _ in range(5):
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    writer.release()
+    shots, home = tmp_path / "shots", tmp_path / "home"
+    home.mkdir()
+    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle), "--source", str(video)]
+    command += ["--screenshot", str(shots), "--size", size]
+    environment = _environment(DISPLAY=display, HOME=str(home))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert done.returncode == 0, done.stderr
+    (saved,) = (shots / "captures").glob("*.png")
+    assert done.stdout == f"self check passed: {saved}\n"
+    assert not {".kivy", ".local"} & {path.name for path in home.iterdir()}
+    width, height = map(int, size.split("x"))
+    for name in ("live.png", "result.png"):
+        shot = read_image(shots / name).pixels
+        assert shot.shape == (height, width, 3)
+        assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 500  # a picture, not a plain ground
+    command = [*DERMEDGE, "analyze", str(saved), "--bundle", str(tiny_bundle), "--json"]
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    kept = json.loads(saved.with_suffix(".json").read_text())
+    assert _same(kept, json.loads(again.stdout))
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({}, "there is no display"), ({"DISPLAY": ":32123"}, "no window can be opened")],
+)
+def test_without_a_display_one_line_and_status_2(tiny_bundle, picture, tmp_path, variables, words):
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle), "--source", str(tmp_path)]
+    environment = _environment(**variables)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--source", "nowhere.mp4"], "there is no source 'nowhere.mp4'"),
+        (["--size", "wide"], "--size is width x height"),
+    ],
+)
+def test_wrong_use_is_one_line(tiny_bundle, capsys, monkeypatch, arguments, words):
+    from dermedge.cli import main
+
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert main(["app", "--bundle", str(tiny_bundle), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -1,0 +1,170 @@
+"""Training, export, benchmark and app feed a network the same pixels, bit for bit.
+
+And a saved capture gets from `dermedge analyze` what the app said of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermedge import analyzer as analyzer_module
+from dermedge import datasets
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle, Manifest, Model, write_bundle
+from dermedge.datasets.split import Split
+from dermedge.preprocess import Preprocessing
+from dermedge.procedural import write_data_set
+
+COUNT = 200
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def data_set(real_images, tmp_path_factory):
+    """Real photographs where they are present, else drawn ones."""
+    if real_images:
+        return datasets.load("pad_ufes_20", real_images / "PAD-UFES-20")
+    root = tmp_path_factory.mktemp("drawn")
+    write_data_set(root, 40, styles=("dermoscopy", "phone"))
+    return datasets.load("procedural", root)
+
+
+@pytest.fixture
+def spec():
+    """Everything that the preprocessing can do, switched on."""
+    return Preprocessing(size=64, color_constancy=True, hair_removal=True)
+
+
+@pytest.fixture
+def bundle(tiny_bundle, spec, tmp_path):
+    """The tiny bundle with this preprocessing before its segmenter."""
+    opened = Bundle.open(tiny_bundle)
+    old = opened.manifest
+    models = dict(old.models)
+    models["segmenter"] = Model("segmenter.onnx", "hand-made", spec)
+    manifest = Manifest(
+        *(old.name, old.created, old.labels, models, old.thresholds, old.licence, old.procedural)
+    )
+    path = tmp_path / "full.dermbundle"
+    write_bundle(path, manifest, {name: opened.part(name) for name in old.parts})
+    return Bundle.open(path)
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """Digests of all that a session of 64 px was fed with, in order."""
+    seen: list[str] = []
+    open_session = analyzer_module.open_session
+
+    def spying(model, threads=0):
+        session = open_session(model, threads)
+        run = session.run
+
+        def spy(feeds):
+            if feeds["image"].shape[1] == 64:
+                seen.append(_digest(feeds["image"]))
+            return run(feeds)
+
+        session.run = spy
+        return session
+
+    monkeypatch.setattr(analyzer_module, "open_session", spying)
+    return seen
+
+
+def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, monkeypatch):
+    from benchmarks import accuracy
+    from edge_app.sources import open_source
+    from edge_app.worker import Worker
+    from export import assemble
+    from train.data import load_pictures
+    from train.recipe import load_recipe
+
+    records = [record for record in data_set.records if record.label][:COUNT]
+
+    # Training: what lies in the cache.
+    recipe = load_recipe(
+        "demo-classifier",
+        ["preprocessing.size=64", "preprocessing.color_constancy=true"]
+        + ["preprocessing.hair_removal=true"],
+    )
+    assert recipe.preprocessing == spec
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    trained = {record.id: _digest(pictures.image(i)) for i, record in enumerate(pictures.records)}
+    assert len(trained) == len(records)
+
+    # Export: what calibration, thresholds and the parity check are computed on.
+    split = Split(data_set.name, 0, {"train": (), "val": tuple(sorted(trained)), "test": ()})
+
+    class Run:
+        kind = "classifier"
+        preprocessing = spec
+        labels = tuple({record.label for record in records})
+
+    Run.data_set, Run.data_root = data_set.name, data_set.root
+    exported = {}
+
+    def judge(output, _placement, record):
+        exported[record.id] = str(output)
+        return np.zeros(1)
+
+    assemble._predict(Run, split, lambda image: np.array([_digest(image)]), judge)
+    assert exported == trained
+
+    monkeypatch.setattr(accuracy, "RESAMPLES", 10)
+    # Benchmark: accuracy is measured through the analyzer.
+    split.save(tmp_path / "split.json")
+    chosen = accuracy.choose(data_set, bundle, "val", tmp_path / "split.json", None)
+    accuracy.evaluate(bundle, data_set, chosen, baselines=False, threads=1, command="")
+    order = [trained[record.id] for record in chosen.records]
+    assert fed == order
+
+    # App: a capture, saved as a file and read back.
+    by_id = {record.id: record for record in records}
+    worker = Worker(lambda: open_source("0"), Analyzer(bundle, threads=1), tmp_path / "captures")
+    for name in trained:
+        folder = tmp_path / "one" / name
+        folder.mkdir(parents=True)
+        (folder / by_id[name].image.name).symlink_to(by_id[name].image)
+        fed.clear()
+        capture = worker._save(open_source(str(folder)).read())
+        assert not capture.error
+        assert fed == [trained[name]]
+
+
+def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
+    from edge_app.sources import open_source
+    from edge_app.worker import Worker
+
+    worker = Worker(
+        lambda: open_source("0"), Analyzer(Bundle.open(tiny_bundle)), tmp_path / "captures"
+    )
+    shown = {}
+    source = open_source(str(Path(data_set.records[0].image).parent))
+    for _ in range(5):
+        capture = worker._save(source.read())
+        shown[str(capture.path)] = capture.analysis
+    done = subprocess.run(
+        [sys.executable, "-m", "dermedge.cli", "analyze", *shown, "--json"]
+        + ["--bundle", str(tiny_bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        found = json.loads(line)
+        mine = shown.pop(found["image"])
+        for one in (found, mine):
+            one.pop("timing_ms")
+        assert found == json.loads(json.dumps(mine))
+    assert not shown
