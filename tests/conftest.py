@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,24 @@ def shared_data(real_images) -> Path:
     if real_images is None:
         pytest.skip("no real images here; set DERMEDGE_TEST_DATA to a folder of yours")
     return real_images
+
+
+@pytest.fixture(scope="session")
+def display():
+    """A screen of its own, on a number that Xvfb picks."""
+    if not shutil.which("Xvfb"):
+        pytest.skip("Xvfb is not installed (Debian package xvfb)")
+    reader, writer = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24"]
+    server = subprocess.Popen(
+        command, pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        number = told.readline().strip()  # written when the server is ready
+    yield f":{number}"
+    server.terminate()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -28,24 +27,6 @@ DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
     return procedural.draw(3, "phone", (480, 640), label="mel", artefacts=()).image
-
-
-@pytest.fixture(scope="module")
-def display():
-    """A screen of its own, on a number that Xvfb picks."""
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not installed (Debian package xvfb)")
-    reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24"]
-    server = subprocess.Popen(
-        command, pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    os.close(writer)
-    with os.fdopen(reader) as told:
-        number = told.readline().strip()  # written when the server is ready
-    yield f":{number}"
-    server.terminate()
-    server.wait()
 
 
 def _environment(**values: str) -> dict[str, str]:
