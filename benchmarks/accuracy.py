@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,14 +130,11 @@ def _stored_splits(bundle: Bundle) -> dict[str, Split]:
     owners = {"split.json": "bundle"}
     if "split-segmenter.json" in bundle.manifest.parts:
         owners = {"split.json": "classifier", "split-segmenter.json": "segmenter"}
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for part, owner in owners.items():
-            if part in bundle.manifest.parts:
-                path = Path(folder, part)
-                path.write_bytes(bundle.part(part))
-                found[owner] = Split.load(path)
-    return found
+    return {
+        owner: Split.from_json(bundle.part(part), f"{part} of bundle {bundle.path}")
+        for part, owner in owners.items()
+        if part in bundle.manifest.parts
+    }
 
 
 def _touched(data_set: DataSet, ids: set[str]) -> set[str]:

@@ -59,15 +59,15 @@ def main(argv: list[str] | None = None) -> int:
             raise
         extra = f"[{command.extra}]" if command and command.extra else ""
         return _fail(f"'{name}' needs the package {error.name}: pip install 'dermedge{extra}'")
-    except (UserError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        return _fail(_one_line(error))
-    except KeyboardInterrupt:
-        print(f"dermedge {name}: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to tell it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (UserError, OSError) as error:
+        return _fail(_one_line(error))
+    except KeyboardInterrupt:
+        print(f"dermedge {name}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _overview(commands) -> str:

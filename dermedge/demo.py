@@ -144,7 +144,8 @@ def _steps(out: Path, source: str, limit: int) -> Iterator[Step]:
         "evaluate on the test part, beside simple baselines",
         (
             *(*python, "evaluate", "--bundle", str(bundle), "--data", source),
-            *("--split", "test", "--baselines", "--json"),
+            # The whole test part, also where the training took a subset.
+            *("--split", "test", "--split-file", str(split), "--baselines", "--json"),
         ),
         output=out / "evaluation.json",
     )
@@ -167,9 +168,8 @@ def _steps(out: Path, source: str, limit: int) -> Iterator[Step]:
 
 
 def _shown(step: Step) -> str:
-    words = step.command[3:]
-    text = shlex.join(("dermedge", *words[:12]))
-    return f"{text} ..." if len(words) > 12 else text
+    text = shlex.join(("dermedge", *step.command[3:]))
+    return text if len(text) <= 160 else f"{text[:160]} ..."
 
 
 def _execute(step: Step) -> None:

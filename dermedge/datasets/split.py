@@ -42,12 +42,17 @@ class Split:
     @classmethod
     def load(cls, path: str | Path) -> Split:
         """Read a split file. DataError where it is damaged, changed or of another format."""
+        return cls.from_json(Path(path).read_bytes(), str(path))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str = "the split") -> Split:
+        """Read the text of a split file; `name` is what a DataError calls it."""
         try:
-            content = json.loads(Path(path).read_bytes())
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not a split file ({type(error).__name__})") from error
+            raise DataError(f"{name}: not a split file ({type(error).__name__})") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise DataError(f"{path}: not a split file of the format '{_FORMAT}'")
+            raise DataError(f"{name}: not a split file of the format '{_FORMAT}'")
         try:
             split = cls(
                 data_set=content["data_set"],
@@ -57,10 +62,10 @@ class Split:
             )
             intact = content == split._stored()
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: an incomplete split file; make it anew") from error
+            raise DataError(f"{name}: an incomplete split file; make it anew") from error
         if not intact:
             raise DataError(
-                f"{path}: the hash does not match the content, the file was changed or damaged; "
+                f"{name}: the hash does not match the content, the file was changed or damaged; "
                 "take the original or make the split anew"
             )
         return split
