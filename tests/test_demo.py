@@ -1,0 +1,73 @@
+"""`dermedge demo` resumes, starts afresh when asked, and never touches a foreign folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from dermedge import UserError, demo
+from dermedge.cli import main
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Titles of the steps that were executed, and a list of words whose step is to fail.
+
+    Only the check of the data is real: the others need the split that it writes.
+    """
+    titles: list[str] = []
+    fail: list[str] = []
+    execute = demo._execute
+
+    def record(step):
+        if any(word in step.title for word in fail):
+            raise UserError(f"'{step.title}' failed")
+        titles.append(step.title)
+        if step.title.startswith("check"):
+            execute(step)
+
+    monkeypatch.setattr(demo, "_execute", record)
+    monkeypatch.setattr(demo, "PICTURES", 24)
+    return titles, fail
+
+
+def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
+    titles, fail = ran
+    out = tmp_path / "demo"
+    fail.append("export")
+    assert main(["demo", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") >= 1
+    assert len(titles) == 3
+
+    fail.clear()
+    assert main(["demo", "--out", str(out)]) == 0
+    assert len(titles) == demo.STEPS
+    assert len(set(titles)) == demo.STEPS
+    said = capsys.readouterr().out
+    assert said.count("done before") == 3
+    assert str(out / "report.html") in said
+    assert "not a diagnosis" in said
+
+    assert main(["demo", "--out", str(out)]) == 0
+    assert len(titles) == demo.STEPS
+
+    assert main(["demo", "--out", str(out), "--fresh"]) == 0
+    assert len(titles) == 2 * demo.STEPS
+
+
+def test_a_changed_step_runs_all_that_follow_again(ran, tmp_path, monkeypatch):
+    titles, _ = ran
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    changed = {**demo.RECIPES["generated"], "classifier": ("--recipe", "other")}
+    monkeypatch.setitem(demo.RECIPES, "generated", changed)
+    titles.clear()
+    assert main(["demo", "--out", str(out)]) == 0
+    assert titles[0] == "train the classifier"
+    assert len(titles) == demo.STEPS - 2
+
+
+def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 2
+    assert "other files" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
