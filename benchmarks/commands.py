@@ -127,7 +127,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluation", metavar="FILE", help="what `dermedge evaluate --json` printed before"
     )
     page.add_argument(
-        "--runs-logs",
+        "--training-runs",
         nargs="+",
         default=[],
         metavar="RUN",
@@ -172,7 +172,7 @@ def _bench(args: argparse.Namespace) -> int:
         bench=result,
         evaluation=evaluation,
         images=find_images(args.pictures),
-        runs=[Path(run) for run in args.runs_logs],
+        runs=[Path(run) for run in args.training_runs],
     )
     write_atomic(out / "bench.csv", latency.to_csv(result))
     write_atomic(out / "bench.json", latency.to_json(result))

@@ -399,7 +399,7 @@ def _curves(run: Path) -> Markup:
             rows = list(csv.DictReader(file))
     except OSError:
         raise UserError(
-            f"{path} is missing: --runs-logs takes folders that `dermedge train` made"
+            f"{path} is missing: --training-runs takes folders that `dermedge train` made"
         ) from None
     columns = {
         name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]

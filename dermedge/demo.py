@@ -175,7 +175,7 @@ def _steps(
         (
             *(*python, "bench", "--bundle", str(bundle), "--out", str(out / "bench")),
             *("--evaluation", str(out / "evaluation.json"), "--pictures", *samples),
-            *("--runs-logs", *map(str, runs.values())),
+            *("--training-runs", *map(str, runs.values())),
             *("--title", "dermedge demo", "--report", str(out / "report.html")),
         ),
     )

@@ -202,7 +202,7 @@ def bench(tiny_bundle, tmp_path_factory) -> tuple[Path, dict]:
     run.mkdir()
     (run / "log.csv").write_text("step,epoch,lr,bce,val_jaccard\n5,1,0.1,0.7,\n10,2,0.1,0.5,0.6\n")
     words = ["--bundle", tiny_bundle, "--image", out / "lesion.png", "--threads", 1, 2]
-    words += ["--runs", 2, "--out", out, "--title", "A <title>", "--runs-logs", run]
+    words += ["--runs", 2, "--out", out, "--title", "A <title>", "--training-runs", run]
     words += ["--pictures", out / "lesion.png", out / "broken.jpg"]
     assert call(BENCH, *words) == 0
     return out, json.loads((out / "bench.json").read_text())
