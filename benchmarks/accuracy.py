@@ -55,7 +55,7 @@ class Chosen:
     limit: int | None
     source: str  # where the split comes from
     split: Split | None
-    train: tuple[Record, ...]  # for the baselines; shares no lesion or patient with `records`
+    train: tuple[Record, ...]  # for baselines only; shares no lesion or patient with `records`
     warnings: tuple[str, ...] = ()
 
 
@@ -77,19 +77,23 @@ def choose(
     part: str,
     split_file: str | Path | None = None,
     limit: int | None = None,
+    baselines: bool = False,
 ) -> Chosen:
     """Choose the pictures of `part` ('train', 'val', 'test' or 'all').
 
-    The split is `split_file`, else one that the bundle carries where it is of this data set, else
-    made with seed 0. Warns where pictures were trained on, or where that cannot be told.
+    The split is `split_file`, else one that the bundle carries where the data set holds all of
+    its pictures, else made with seed 0. Warns where pictures were trained on, or where that
+    cannot be told. With `baselines`, pictures to fit them on are chosen too (none for 'all').
 
     Raises
     ------
     DataError
-        Where the split does not fit the data set, or the part is empty.
+        Where the split does not fit the data set, the part is empty, or nothing is known of its
+        pictures that could be measured.
     """
     stored = _stored_splits(bundle)
-    fitting = [owner for owner, one in stored.items() if one.data_set == data_set.name]
+    fitting = [owner for owner, one in stored.items() if not _foreign(one, data_set)]
+    warnings = []
     if split_file:
         split, source = Split.load(split_file), f"the file {Path(split_file).name}"
         if split.data_set != data_set.name:
@@ -98,12 +102,26 @@ def choose(
         split, source = stored[fitting[0]], f"the one that the {fitting[0]} was trained with"
     else:
         split, source = make_split(data_set, seed=SEED), f"made here with seed {SEED}"
+        if stored and part != "all":
+            warnings.append(
+                f"the bundle's own split is not of these pictures: part '{part}' is of a new split"
+            )
     if part == "all":
         records, source = sorted(data_set.records, key=lambda record: record.id), "none"
     else:
         records = split.select(data_set.records, part)
     if not records:
-        raise DataError(f"part '{part}' of {data_set.name} is empty; choose another --split")
+        held = {**split.parts, "all": data_set.records}
+        filled = ", ".join(f"{name} ({len(ids)})" for name, ids in held.items() if ids)
+        raise DataError(
+            f"part '{part}' of {data_set.name} is empty; parts with pictures: {filled or 'none'}"
+        )
+    labels = bundle.manifest.labels
+    if not any(r.mask or r.label in labels or r.malignant is not None for r in records):
+        raise DataError(
+            f"nothing to measure: no picture of part '{part}' of {data_set.name} has a mask, or a "
+            "class that the bundle knows"
+        )
     pictures = len(records)
     if limit is not None and limit < pictures:
         # By a hash, so that neither the order of the files nor the classes decide.
@@ -111,8 +129,10 @@ def choose(
         records = sorted(records, key=lambda record: record.id)
     else:
         limit = None
-    measured = _touched(data_set, {record.id for record in records})
-    train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
+    train: list[Record] = []
+    if baselines and part != "all":
+        measured = _touched(data_set, {record.id for record in records})
+        train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
     return Chosen(
         part,
         tuple(records),
@@ -121,7 +141,7 @@ def choose(
         source,
         None if part == "all" else split,
         tuple(train),
-        tuple(_independence(data_set, records, stored)),
+        (*_independence(data_set, records, stored), *warnings),
     )
 
 
@@ -135,6 +155,15 @@ def _stored_splits(bundle: Bundle) -> dict[str, Split]:
         for part, owner in owners.items()
         if part in bundle.manifest.parts
     }
+
+
+def _foreign(split: Split, data_set: DataSet) -> int:
+    """How many pictures of `split` the data set lacks; all where it is read in another way."""
+    ids = {name for part in split.parts.values() for name in part}
+    if split.data_set == data_set.name:
+        # A reader's name alone says little: 'csv' reads anybody's pictures.
+        ids -= {record.id for record in data_set.records}
+    return len(ids)
 
 
 def _touched(data_set: DataSet, ids: set[str]) -> set[str]:
@@ -163,6 +192,15 @@ def _independence(
                 else "whether a lesion was seen in training cannot be checked"
             )
             continue
+        if missing := _foreign(split, data_set):
+            known = set(split.parts["train"])
+            shared = sum(record.id in known for record in records)
+            yield (
+                f"the {owner} was trained on another {split.data_set} data set, or on more of this "
+                f"one ({missing} pictures of its split are not here): {shared} of {len(records)} "
+                "pictures have the id of one in its training part"
+            )
+            continue
         for part, name, harm in (
             ("train", "training", "the figures are too good"),
             ("val", "validation", "thresholds were chosen on them"),
@@ -187,7 +225,9 @@ def evaluate(
     """Run the bundle over the chosen pictures once, each exactly as `dermedge analyze` does.
 
     Returns the result (the object that `dermedge evaluate --json` prints) and one row a picture.
-    Pixels of a picture are dropped as soon as it is measured.
+    Its 'differences' are networks minus baseline on the same pictures, with the interval of the
+    paired bootstrap; the list is empty without baselines. Pixels of a picture are dropped as soon
+    as it is measured.
     """
     labels = bundle.manifest.labels
     rows = list(_rows(bundle, chosen.records, baselines, threads))
@@ -195,10 +235,12 @@ def evaluate(
     outside = sum(row.record.label is not None and row.record.label not in labels for row in read)
     warnings = list(chosen.warnings)
     clusters, kind = _clusters([row.record for row in rows])
-    methods = []
+    methods, differences = [], []
     for name, baseline in ((NETWORKS, False), (OTSU, True)):
         if any(name in row.counts for row in read):
             methods.append(_segmentation(name, baseline, read, clusters))
+    if any(OTSU in row.counts for row in read):
+        differences.append(_jaccard_difference(read, clusters))
     thresholds = bundle.manifest.thresholds
     if any(row.record.label in labels or row.record.malignant is not None for row in read):
         stated = np.array([row.probabilities for row in read])
@@ -211,9 +253,11 @@ def evaluate(
             except ValueError as error:
                 warnings.append(f"no colour baseline: {error}")
             else:
-                stated = model.probabilities(np.array([row.features for row in read]), labels)
-                method = _classification(COLOUR, True, read, stated, labels, clusters, None)
+                simple = model.probabilities(np.array([row.features for row in read]), labels)
+                method = _classification(COLOUR, True, read, simple, labels, clusters, None)
                 methods.append({**method, "trained_on": used})
+                if "malignant_auc" in method["metrics"]:
+                    differences.append(_auc_difference(read, stated, simple, labels, clusters))
     data = {
         "name": data_set.name,
         "licence": data_set.licence,
@@ -243,6 +287,7 @@ def evaluate(
         "operating_point": thresholds.see_doctor,
         "triage": dict(Counter(row.triage for row in read)),
         "methods": methods,
+        "differences": differences,
         "groups": _groups(read, clusters, bundle),
     }
     return result, rows
@@ -376,7 +421,7 @@ def _classification(
     threshold: float | None,
 ) -> dict:
     """`stated` is float64 (rows, labels); `threshold` of the malignancy, None: none was chosen."""
-    malignancy = stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
+    malignancy = _malignancy(stated, labels)
     known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
     named = [place for place, row in enumerate(rows) if row.record.label in labels]
     found = {}
@@ -437,6 +482,23 @@ def _classification(
     return result
 
 
+def _malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
+    return stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
+
+
+def _jaccard_difference(rows: Sequence[Row], clusters: dict[str, int]) -> dict:
+    used = [row for row in rows if OTSU in row.counts]
+    ours, simple = (
+        _weighted_mean(metrics.Confusion(*np.array([row.counts[name] for row in used]).T).jaccard)
+        for name in (NETWORKS, OTSU)
+    )
+    return {
+        "metric": "jaccard",
+        "baseline": OTSU,
+        **_interval(lambda weights: ours(weights) - simple(weights), used, clusters),
+    }
+
+
 def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
@@ -461,7 +523,7 @@ def _groups(rows: Sequence[Row], clusters: dict[str, int], bundle: Bundle) -> li
             continue
         drawn = [row for row in members if NETWORKS in row.counts]
         stated = np.array([row.probabilities for row in members])
-        malignancy = stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
+        malignancy = _malignancy(stated, labels)
         known = [place for place, row in enumerate(members) if row.record.malignant is not None]
         truth = np.array([members[place].record.malignant for place in known], bool)
         jaccard = auc = None
@@ -494,6 +556,8 @@ def _fit_colours(
 
     Raises ValueError where there is too little to fit on.
     """
+    if not train:
+        raise ValueError("no pictures are left to fit it on")
     known = [record for record in train if record.label in labels]
 
     def features(record: Record) -> np.ndarray | None:
@@ -567,6 +631,7 @@ def table(result: dict) -> str:
     lines = [
         f"{result['bundle']['name']} on {data['name']}, part {data['part']}: "
         f"{data['evaluated']} pictures{subset}; split: {data['split']}",
+        *([PROCEDURAL] if result["bundle"]["procedural"] else []),
         f"95 % intervals: bootstrap over {how['clusters']}, {how['resamples']} resamples",
     ]
     for method in result["methods"]:
@@ -582,6 +647,10 @@ def table(result: dict) -> str:
             lines.append("  confusion, rows true: " + " ".join(result["labels"]))
             for label, counts in zip(result["labels"], method["confusion"], strict=True):
                 lines.append(f"    {label:<8}" + "".join(f"{count:>6}" for count in counts))
+    if result["differences"]:
+        lines += ["", "difference to the baseline (95 % interval)"]
+    for entry in result["differences"]:
+        lines.append(f"  {entry['metric']:<24}{_shown(entry, '+')}  networks - {entry['baseline']}")
     if result["groups"]:
         lines += ["", "by skin type (Fitzpatrick), networks of the bundle"]
     for group in result["groups"]:
@@ -603,9 +672,10 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _shown(metric: dict | None) -> str:
+def _shown(metric: dict | None, sign: str = "-") -> str:
     if metric is None or metric["value"] is None:
         return "-"
-    if metric["low"] is None:
-        return f"{metric['value']:.3f}"
-    return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+    value, low, high = (metric[key] for key in ("value", "low", "high"))
+    if low is None:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

@@ -16,9 +16,10 @@ from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.preprocess import prepare
 from dermedge.quality import Quality, assess
-from dermedge.session import open_session
+from dermedge.session import SessionError, open_session
 from dermedge.taxonomy import MALIGNANT
 
+OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
 TRIAGE = ("retake", "low", "see a doctor", "urgent")
 
 
@@ -60,6 +61,8 @@ class Analysis:
                 "border": lesion.border,
                 "color": lesion.color,
                 "diameter_mm": lesion.diameter_mm,
+                "asymmetry_index": lesion.asymmetry_index,
+                "border_irregularity": lesion.border_irregularity,
             },
             "probabilities": self.probabilities,
             "malignancy": self.malignancy,
@@ -99,8 +102,8 @@ class Analyzer:
         self._specs = {role: manifest.models[role].preprocessing for role in ROLES}
         self._sessions = {role: open_session(bundle.model(role), threads) for role in ROLES}
         size = self._specs["segmenter"].size
-        self._expect("segmenter", "mask", (1, size, size))
-        self._expect("classifier", "probabilities", (1, len(manifest.labels)))
+        self._expect("segmenter", (1, size, size))
+        self._expect("classifier", (1, len(manifest.labels)))
         self._malignant = np.array([label in MALIGNANT for label in manifest.labels])
         self.versions = {
             "dermedge": __version__,
@@ -117,8 +120,8 @@ class Analyzer:
             },
         }
 
-    def _expect(self, role: str, output: str, shape: tuple[int, ...]) -> None:
-        session, size = self._sessions[role], self._specs[role].size
+    def _expect(self, role: str, shape: tuple[int, ...]) -> None:
+        session, size, output = self._sessions[role], self._specs[role].size, OUTPUTS[role]
         taken = [(item.name, item.shape, item.dtype) for item in session.inputs]
         given = {item.name: (item.shape, item.dtype) for item in session.outputs}
         if taken != [("image", (1, size, size, 3), np.uint8)]:
@@ -132,22 +135,12 @@ class Analyzer:
                 f"{output!r} of {'x'.join(map(str, shape))}, as its labels and size demand"
             )
 
-    def segment(self, pixels: np.ndarray) -> np.ndarray:
-        """Lesion probability, float32 (h, w) in 0..1, of a uint8 (h, w, 3) RGB picture."""
-        square, placement = prepare(pixels, self._specs["segmenter"])
-        return placement.restore(self._run("segmenter", square)["mask"][0])
-
-    def classify(self, pixels: np.ndarray) -> np.ndarray:
-        """Calibrated class probabilities, float32 (classes,), of a uint8 (h, w, 3) RGB picture."""
-        square, _ = prepare(pixels, self._specs["classifier"])
-        return self._run("classifier", square)["probabilities"][0]
-
-    def malignancy(self, probabilities: np.ndarray) -> float:
-        """Sum of the malignant classes' probabilities, 0..1."""
-        return float(np.clip(probabilities[self._malignant].sum(dtype=np.float64), 0, 1))
-
-    def _run(self, role: str, square: np.ndarray) -> dict[str, np.ndarray]:
-        return self._sessions[role].run({"image": square[None]})
+    def _run(self, role: str, square: np.ndarray) -> np.ndarray:
+        output = self._sessions[role].run({"image": square[None]})[OUTPUTS[role]][0]
+        # Half precision overflows without an error; every comparison with NaN would say "low".
+        if not np.isfinite(output).all():
+            raise SessionError(f"the {role} of {self.bundle.path} gave no finite numbers")
+        return output
 
     def analyze(
         self,
@@ -167,6 +160,8 @@ class Analyzer:
         ------
         ImageError
             Where the picture cannot be read.
+        SessionError
+            Where a network gives no finite numbers.
         """
         timing: dict[str, float] = {}
 
@@ -184,9 +179,9 @@ class Analyzer:
         with stage("prepare"):
             inputs = {role: prepare(pixels, spec) for role, spec in self._specs.items()}
         with stage("segmenter"):
-            output = self._run("segmenter", inputs["segmenter"][0])["mask"][0]
+            output = self._run("segmenter", inputs["segmenter"][0])
         with stage("classifier"):
-            probabilities = self._run("classifier", inputs["classifier"][0])["probabilities"][0]
+            probabilities = self._run("classifier", inputs["classifier"][0])
         with stage("lesion"):
             lesion = measure(
                 inputs["segmenter"][1].restore(output),
@@ -197,7 +192,7 @@ class Analyzer:
             )
         with stage("quality"):
             quality = assess(pixels, lesion.mask)
-        malignancy = self.malignancy(probabilities)
+        malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
         triage, rule = self._triage(quality, malignancy)
         timing["total"] = round((time.perf_counter() - start) * 1000, 3)
         return Analysis(

@@ -82,7 +82,7 @@ class Manifest:
         """Raises BundleError where the manifest is newer, incomplete or contradicts itself."""
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BundleError("its manifest is not JSON") from None
         if not isinstance(content, dict) or not isinstance(content.get("format"), int):
             raise BundleError("its manifest has no format number")
@@ -128,6 +128,9 @@ def _validate(manifest: Manifest) -> None:
     for name in ("name", "created", "licence"):
         if not isinstance(getattr(manifest, name), str) or not getattr(manifest, name).strip():
             raise ValueError(f"{name} is missing")
+    # The name becomes part of file names.
+    if not re.fullmatch(r"\w[\w .-]{0,63}", manifest.name):
+        raise ValueError(f"name {manifest.name!r} may hold letters, digits, blank, '.', '_', '-'")
     if not isinstance(manifest.procedural, bool):
         raise ValueError("procedural must be true or false")
     unknown = [label for label in manifest.labels if label not in CLASSES]
@@ -330,7 +333,7 @@ def _check_signature(members: dict[str, bytes], trusted_key: bytes | None) -> st
         public = bytes.fromhex(entry["public_key"])
         signature = bytes.fromhex(entry["signature"])
         Ed25519PublicKey.from_public_bytes(public).verify(signature, members[MANIFEST])
-    except (ValueError, KeyError, TypeError, InvalidSignature):
+    except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
         raise BundleError("its signature does not fit its manifest") from None
     if trusted_key is not None:
         try:

@@ -46,39 +46,38 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _analyze(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
-    from dermedge.image import ImageError, find_images, write_png
+    from dermedge.image import ImageError, find_images
+    from dermedge.session import SessionError
 
-    if args.px_per_mm is not None and not args.px_per_mm > 0:
-        raise UserError("--px-per-mm must be above 0")
+    if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
+        raise UserError("--px-per-mm must be a number above 0")
+    if args.threads < 0:
+        raise UserError("--threads must be 0 (the runtime's choice) or more")
     bundle = open_bundle(args)
     images = find_images(args.images)
-    folders = [Path(folder) for folder in (args.masks, args.outlines) if folder]
-    if folders:
-        twice = [stem for stem, count in Counter(p.stem for p in images).items() if count > 1]
-        if twice:
-            raise UserError(
-                f"two pictures are called {twice[0]}, their masks would overwrite each other: "
-                "analyse their folders one at a time"
-            )
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+    if not images:
+        raise UserError(f"no pictures in {', '.join(args.images)}")
+    _prepare_folders(args, images)
     analyzer = Analyzer(bundle, threads=args.threads)
     failed = 0
     for path in images:
         try:
             analysis = analyzer.analyze(path, px_per_mm=args.px_per_mm)
-        except ImageError as error:
+        except (ImageError, SessionError, MemoryError) as error:
             failed += 1
+            reason = str(error) or "not enough memory for this picture"
             if args.json:
-                print(json.dumps({"image": str(path), "error": str(error)}), flush=True)
-            print(f"dermedge: {error}", file=sys.stderr)
+                print(json.dumps({"image": str(path), "error": reason}), flush=True)
+            print(f"dermedge: {reason}", file=sys.stderr)
             continue
-        if args.masks:
-            mask = analysis.full_mask()
-            write_png(Path(args.masks) / f"{path.stem}.png", mask.astype("uint8") * 255)
-        if args.outlines:
-            write_png(Path(args.outlines) / f"{path.stem}.png", _outlined(path, analysis))
-        print(json.dumps(analysis.to_json()) if args.json else _sentence(analysis), flush=True)
+        # The result first: a full disk must not cost it.
+        found = json.dumps(analysis.to_json(), allow_nan=False) if args.json else None
+        print(found or _sentence(analysis), flush=True)
+        try:
+            _write_pictures(args, path, analysis)
+        except OSError as error:
+            failed += 1
+            print(f"dermedge: {error.filename}: {error.strerror}", file=sys.stderr)
     if not args.json:
         if bundle.manifest.procedural:
             print("The bundle was trained on generated pictures: not for real skin.")
@@ -86,14 +85,44 @@ def _analyze(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
+    """Make the output folders; refuse what would overwrite a picture or another output."""
+    folders = [Path(folder) for folder in (args.masks, args.outlines) if folder]
+    if not folders:
+        return
+    if args.masks and args.outlines and folders[0].resolve() == folders[1].resolve():
+        raise UserError("--masks and --outlines need two folders")
+    # Some file systems take A.png and a.png for one file.
+    twice = [s for s, count in Counter(p.stem.casefold() for p in images).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"two pictures are called {twice[0]}, their masks would overwrite each other: "
+            "analyse their folders one at a time"
+        )
+    taken = {path.resolve() for path in images}
+    for folder in folders:
+        for path in images:
+            if (folder / f"{path.stem}.png").resolve() in taken:
+                raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write_pictures(args: argparse.Namespace, path: Path, analysis) -> None:
+    from dermedge.image import write_png
+
+    if args.masks:
+        mask = analysis.full_mask().astype("uint8") * 255
+        write_png(Path(args.masks) / f"{path.stem}.png", mask)
+    if args.outlines:
+        write_png(Path(args.outlines) / f"{path.stem}.png", _outlined(path, analysis))
+
+
 def _sentence(analysis) -> str:
-    likely = sorted(analysis.probabilities.items(), key=lambda item: -item[1])[:3]
-    parts = [
-        f"{analysis.image}: {analysis.triage}",
-        f"malignancy {analysis.malignancy:.2f} ({analysis.rule})",
-        "likely " + ", ".join(f"{label} {value:.2f}" for label, value in likely),
-    ]
-    if analysis.lesion.found:
+    parts = [f"{analysis.image}: {analysis.triage}", analysis.rule]
+    # A picture that cannot be judged gets no numbers.
+    if analysis.triage != "retake":
+        likely = sorted(analysis.probabilities.items(), key=lambda item: -item[1])[:3]
+        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in likely))
         lesion = analysis.lesion
         parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
         if lesion.diameter_mm is not None:

@@ -36,11 +36,12 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the demo; `output` receives what it prints, where that is wanted."""
+    """One command of the demo."""
 
     title: str
     command: tuple[str, ...]
-    output: Path | None = None
+    makes: Path  # a file or folder that is there once the step is done
+    prints: bool = False  # whether what it prints on stdout is to be stored in `makes`
 
     @property
     def key(self) -> str:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     recipes = RECIPES["real" if args.data else "generated"]
     subset = ("--limit", str(args.limit)) if args.data and args.limit else ()
     for number, step in enumerate(_steps(out, source, recipes, subset), start=1):
-        if done[number - 1 : number] == [step.key]:
+        if done[number - 1 : number] == [step.key] and step.makes.exists():
             print(f"[{number}/{STEPS}] {step.title}: done before", flush=True)
             continue
         print(f"[{number}/{STEPS}] {step.title}\n  $ {_shown(step)}", flush=True)
@@ -138,6 +139,7 @@ def _steps(
     yield Step(
         "check the data and freeze the split",
         (*python, "data", "check", source, "--split", str(split)),
+        makes=split,
     )
     for kind, folder in runs.items():
         yield Step(
@@ -146,6 +148,7 @@ def _steps(
                 *(*python, "train", kind, *recipes[kind], "--data", source),
                 *("--split", str(split), "--out", str(folder), *subset),
             ),
+            makes=folder / "run.json",
         )
     yield Step(
         "export both as one bundle",
@@ -153,6 +156,7 @@ def _steps(
             *(*python, "export", *map(str, runs.values())),
             *("--out", str(bundle), "--name", "demo"),
         ),
+        makes=bundle,
     )
     yield Step(
         "evaluate on the test part, beside simple baselines",
@@ -161,14 +165,16 @@ def _steps(
             # The whole test part, also where the training took a subset.
             *("--split", "test", "--split-file", str(split), "--baselines", "--json"),
         ),
-        output=out / "evaluation.json",
+        makes=out / "evaluation.json",
+        prints=True,
     )
     samples = tuple(map(str, _samples(out, source)))
     yield Step(
         "analyse sample pictures of the test part",
         (*python, "analyze", *samples, "--bundle", str(bundle), "--json")
         + ("--masks", str(out / "masks"), "--outlines", str(out / "outlines")),
-        output=out / "analyses.jsonl",
+        makes=out / "analyses.jsonl",
+        prints=True,
     )
     yield Step(
         "measure the speed and write the report",
@@ -178,6 +184,7 @@ def _steps(
             *("--training-runs", *map(str, runs.values())),
             *("--title", "dermedge demo", "--report", str(out / "report.html")),
         ),
+        makes=out / "report.html",
     )
 
 
@@ -189,13 +196,15 @@ def _shown(step: Step) -> str:
 def _execute(step: Step) -> None:
     try:
         done = subprocess.run(
-            step.command, check=False, stdout=subprocess.PIPE if step.output else None
+            step.command, check=False, stdout=subprocess.PIPE if step.prints else None
         )
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         raise
     # Status 1 with an output: a few pictures could not be read, and the output names them.
     if done.returncode and not (done.returncode == 1 and done.stdout):
-        raise UserError(f"'{step.title}' failed (see above); mend it and run the demo again")
-    if step.output:
-        write_atomic(step.output, done.stdout)
+        raise UserError(
+            f"'{step.title}' failed (see above); mend it and run the demo again, or with --fresh"
+        )
+    if step.prints:
+        write_atomic(step.makes, done.stdout)

@@ -7,24 +7,32 @@ import os
 import tempfile
 from pathlib import Path
 
+# Read once: asking for it changes it for a moment, for every thread.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
-def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path` by a temporary file beside it and a rename."""
+
+def write_atomic(path: str | Path, data: bytes | str, private: bool = False) -> None:
+    """Write `data` (text as UTF-8) to `path` by a temporary file beside it and a rename.
+
+    `private` leaves the file readable by its owner alone. An OSError names `path`.
+    """
     path = Path(path)
     if isinstance(data, str):
         data = data.encode()
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp gives 0600; a result file has the rights of any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if not private:  # mkstemp gives 0600
+                os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

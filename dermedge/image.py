@@ -109,12 +109,15 @@ def read_header(source: str | Path | bytes) -> Header:
         return parse_header(_load(source))
 
 
-def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write uint8 RGB (h, w, 3), or gray (h, w), as PNG without metadata, atomically."""
+def write_png(path: str | Path, image: np.ndarray, private: bool = False) -> None:
+    """Write uint8 RGB (h, w, 3), or gray (h, w), as PNG without metadata, atomically.
+
+    `private` leaves the file readable by its owner alone.
+    """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError(f"expected uint8 (h, w, 3) or (h, w), got {image.dtype} {image.shape}")
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_atomic(path, cv2.imencode(".png", stored)[1].tobytes())
+    write_atomic(path, cv2.imencode(".png", stored)[1].tobytes(), private)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -373,6 +373,7 @@ def _training_data(run: Run) -> dict:
         "seed": run.seed,
         "imagenet_weights": run.pretrained,
         "steps": run.steps,
+        "planned_steps": run.planned,
         "finished": run.finished,
         "versions": run.versions,
     }

@@ -54,19 +54,25 @@ def _summary(bundle) -> list[str]:
     masks, classes = manifest.measured["segmenter"], manifest.measured["classifier"]
     limits = manifest.thresholds
     lines += [
-        f"validation part: Jaccard {_interval(masks['jaccard'])}, "
-        f"AUC malignant {_interval(classes['auc_malignant'])}, "
-        f"balanced accuracy {_interval(classes['balanced_accuracy'])}, "
+        f"validation part: Jaccard {_shown(masks['jaccard'])}, "
+        f"AUC malignant {_shown(classes['auc_malignant'])}, "
+        f"balanced accuracy {_shown(classes['balanced_accuracy'])}, "
         f"ECE {classes['ece_before']:.3f} -> {classes['ece']:.3f}",
         f"thresholds: mask {limits.mask:g}, see a doctor {limits.see_doctor:g}, "
         f"urgent {limits.urgent:g}",
+    ]
+    lines += [
+        f"the training of the {entry['role']} stopped at step {entry['steps']} of "
+        f"{entry['planned_steps']}: finish it and export again"
+        for entry in manifest.training_data
+        if not entry["finished"]
     ]
     if manifest.procedural:
         lines.append("trained on generated pictures: it knows nothing of real skin")
     return [*lines, DISCLAIMER]
 
 
-def _interval(figure: dict) -> str:
+def _shown(figure: dict) -> str:
     if figure["low"] is None:
         return f"{figure['value']:.3f}"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

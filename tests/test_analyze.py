@@ -273,3 +273,44 @@ def test_same_analysis_from_file_bytes_and_picture(analyzer, tmp_path):
     for one in found:
         one.pop("timing_ms")
     assert found[0] == found[1] == found[2]
+
+
+def test_a_network_without_numbers_is_never_low_risk(tiny_bundle, tmp_path, monkeypatch):
+    """Half precision overflows to NaN without an error."""
+    from dermedge.session import SessionError
+
+    analyzer = Analyzer(Bundle.open(tiny_bundle), threads=1)
+    labels = len(analyzer.bundle.manifest.labels)
+
+    def overflown(_):
+        return {"probabilities": np.full((1, labels), np.nan, np.float32)}
+
+    monkeypatch.setattr(analyzer._sessions["classifier"], "run", overflown)
+    path = tmp_path / "x.png"
+    write_png(path, draw(1, label="nv").image)
+    with pytest.raises(SessionError, match="no finite numbers"):
+        analyzer.analyze(path)
+
+
+def test_a_mask_that_cannot_be_written_costs_no_result(tmp_path, tiny_bundle):
+    for name in ("a", "b"):
+        write_png(tmp_path / f"{name}.png", draw(1, label="nv").image)
+    (tmp_path / "masks" / "a.png").mkdir(parents=True)
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    done = _analyze(*pictures, "--json", "--masks", tmp_path / "masks", tiny_bundle=tiny_bundle)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert (tmp_path / "masks" / "b.png").is_file()
+    (line,) = done.stderr.splitlines()
+    assert str(tmp_path / "masks" / "a.png") in line
+
+
+def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
+    path = tmp_path / "a.png"
+    write_png(path, draw(1, label="nv").image)
+    before = path.read_bytes()
+    for options in (["--masks", tmp_path], ["--masks", tmp_path / "m", "--outlines", tmp_path]):
+        done = _analyze(path, *options, tiny_bundle=tiny_bundle)
+        assert done.returncode == 2
+        assert "another folder" in done.stderr
+    assert path.read_bytes() == before

@@ -91,6 +91,11 @@ def test_random_bytes(tmp_path_factory, content):
     _refusal(path)
 
 
+def test_manifest_that_nests_without_end(tiny_bundle, tmp_path):
+    members = {**_members(tiny_bundle), MANIFEST: b"[" * 200_000}
+    assert "not JSON" in _refusal(_pack(tmp_path / "deep.dermbundle", members))
+
+
 def test_thresholds_edited_by_hand(tiny_bundle, tmp_path):
     def lower(content):
         content["thresholds"]["see_doctor"] = 0.01
@@ -116,6 +121,7 @@ def test_thresholds_edited_by_hand(tiny_bundle, tmp_path):
         (lambda c: c["thresholds"].update(mask="high"), "mask"),
         (lambda c: c.update(extra=1), "extra"),
         (lambda c: c.update(licence=""), "licence"),
+        (lambda c: c.update(name="../elsewhere/x"), "name"),
         (lambda c: c.update(models=[1]), "not valid"),
         (
             lambda c: c["models"]["classifier"]["preprocessing"].update(sharpen=True),

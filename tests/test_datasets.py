@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dermedge.cli import main
 from dermedge.datasets import READERS, DataError, Split, load, parse_source
 from dermedge.datasets.check import arguments, check, run
 from dermedge.procedural import write_data_set
@@ -736,3 +737,29 @@ def test_real_data_set(shared_data, name, folder, labels, masks):
     if name == "isic2017":
         parts = Counter(record.official for record in data_set.records)
         assert parts == {"train": 2000, "val": 150}
+
+
+def test_one_file_stored_twice_is_never_learnt_and_tested(tmp_path, capsys):
+    """Twins without any lesion id: only their bytes tell."""
+    rng = np.random.default_rng(0)
+    rows = ["id,image,diagnosis"]
+    for number in range(30):
+        pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        content = cv2.imencode(".png", pixels)[1].tobytes()
+        for twin in "ab":
+            (tmp_path / f"{number}{twin}.png").write_bytes(content)
+            rows.append(f"{number}{twin},{number}{twin}.png,nv")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / "s.json")]) == 0
+    parts = Split.load(tmp_path / "s.json").parts
+    assert all(parts.values())
+    for ids in parts.values():
+        assert all(name[:-1] + twin in ids for name in ids for twin in "ab")
+
+
+def test_a_data_set_without_a_readable_picture_gets_no_split(tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "data.csv").write_text("image\na.png\n")
+    assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / "s.json")]) == 2
+    assert "no picture can be read" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()

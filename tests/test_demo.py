@@ -24,6 +24,9 @@ def ran(monkeypatch):
         titles.append(step.title)
         if step.title.startswith("check"):
             execute(step)
+        else:
+            step.makes.parent.mkdir(exist_ok=True)
+            step.makes.touch()
 
     monkeypatch.setattr(demo, "_execute", record)
     monkeypatch.setattr(demo, "PICTURES", 24)
@@ -64,6 +67,17 @@ def test_a_changed_step_runs_all_that_follow_again(ran, tmp_path, monkeypatch):
     assert main(["demo", "--out", str(out)]) == 0
     assert titles[0] == "train the classifier"
     assert len(titles) == demo.STEPS - 2
+
+
+def test_what_was_deleted_is_made_again(ran, tmp_path):
+    titles, _ = ran
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    (out / "demo.dermbundle").unlink()
+    titles.clear()
+    assert main(["demo", "--out", str(out)]) == 0
+    assert titles[0].startswith("export")
+    assert len(titles) == demo.STEPS - 3
 
 
 def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from dermedge import DISCLAIMER, cli, files, procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.datasets import Split, load, make_split
-from dermedge.image import read_image
+from dermedge.image import Picture, read_image
 from dermedge.metrics import expected_calibration_error
 from dermedge.preprocess import Preprocessing, prepare
 from dermedge.session import open_session
@@ -253,7 +254,8 @@ def test_a_device_can_check_itself(bundle):
         for role, spec in specs.items():
             assert np.array_equal(prepare(picture, spec)[0], reference[f"{role}_image"][index])
         expected = reference["classifier_probabilities"][index]
-        assert analyzer.classify(picture) == pytest.approx(expected, abs=1e-5)
+        found = analyzer.analyze(Picture(picture, *picture.shape[:2])).probabilities
+        assert list(found.values()) == pytest.approx(expected, abs=1e-5)
         session = open_session(bundle.model("segmenter"), threads=1)
         mask = session.run({"image": reference["segmenter_image"][index][None]})["mask"][0]
         assert mask == pytest.approx(reference["segmenter_mask"][index], abs=1e-5)
@@ -332,6 +334,30 @@ def test_runs_that_make_no_bundle_are_refused(runs, tmp_path, capsys):
     missing = tmp_path / "none" / "x.dermbundle"
     assert "no folder" in refused(capsys, segmenter, classifier, "--out", missing)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_run_is_refused(runs, tmp_path, capsys):
+    segmenter = shutil.copytree(runs / "segmenter", tmp_path / "segmenter")
+    command = (segmenter, runs / "classifier", "--out", tmp_path / "x.dermbundle")
+    (segmenter / "best.pt").write_bytes(b"no weights")
+    assert f"{segmenter / 'best.pt'} cannot be read" in refused(capsys, *command)
+    stored = segmenter / "run.json"
+    stored.write_text(stored.read_text().replace("mobilegan", "newer_net"))
+    assert "there is no segmenter 'newer_net'" in refused(capsys, *command)
+    assert not (tmp_path / "x.dermbundle").exists()
+
+
+def test_a_run_that_was_stopped_is_exported_and_named(runs, tmp_path, capsys):
+    stopped = shutil.copytree(runs / "classifier", tmp_path / "stopped")
+    replace(load_run(stopped), steps=1, finished=False).save()
+    out = tmp_path / "x.dermbundle"
+    assert cli.main(["export", str(stopped), str(runs / "segmenter"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().err
+    assert "the training of the classifier stopped at step 1 of 2" in printed
+    assert "the segmenter stopped" not in printed
+    found = {entry["role"]: entry for entry in Bundle.open(out).manifest.training_data}
+    assert not found["classifier"]["finished"]
+    assert found["classifier"]["planned_steps"] == 2
 
 
 def resplit(run_folder, target, split):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,51 @@ def test_pictures_that_cannot_be_used_are_left_out_and_named(data_set, tmp_path)
             read_image(data_set.records[3].image).pixels, segmenter().preprocessing
         )
         assert np.array_equal(pictures.image(1), expected)
+
+
+def test_a_picture_that_failed_once_is_tried_again(data_set, tmp_path, monkeypatch):
+    original = data._read
+
+    def away(record, *rest):
+        if record.id in ("p03", "p05"):
+            raise OSError(f"stale file handle of {record.id}")
+        return original(record, *rest)
+
+    monkeypatch.setattr(data, "_read", away)
+    assert len(load_pictures(data_set.records, segmenter(), tmp_path)) == 18
+    monkeypatch.undo()
+    # The other processes of a training must see what the first one saw.
+    other = load_pictures(data_set.records, segmenter(), tmp_path, retry=False)
+    assert len(other) == 18
+    assert [line.split(":")[0] for line in other.problems] == ["p03", "p05"]
+    healed = load_pictures(data_set.records, segmenter(), tmp_path)
+    assert healed.problems == ()
+    whole = load_pictures(data_set.records, segmenter(), tmp_path / "other")
+    assert np.array_equal(healed.images, whole.images)
+    assert np.array_equal(healed.masks, whole.masks)
+
+
+def test_a_disk_that_is_too_small_for_the_cache_is_one_line(
+    data_set, split, tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data.os, "posix_fallocate", full, raising=False)
+    out = tmp_path / "run"
+    arguments = train_arguments(data_set, split, out, tmp_path)
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+    assert str(tmp_path / "cache") in line
+    # Nothing half-made stays behind to fill the disk, or to be taken for pictures.
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+    def cannot(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(data.os, "posix_fallocate", cannot, raising=False)
+    assert len(load_pictures(data_set.records, segmenter(), tmp_path / "cache")) == 20
 
 
 # --- samples -----------------------------------------------------------------------------------
@@ -363,6 +409,67 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
 
 
+def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    whole = loop.load_run(out)
+    (out / "run.json").unlink()
+    assert loop.train(segmenter(), data_set, split, out) == whole
+    replace(whole, steps=6, finished=False, val={}).save()
+    assert loop.train(segmenter(), data_set, split, out) == whole
+
+
+def test_a_resumed_run_needs_no_imagenet_weights_and_remembers_them(
+    data_set, split, tmp_path, monkeypatch, capsys
+):
+    from torchvision.models import mobilenet_v3_small
+
+    def refuse(*_args, **_kwargs):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    recipe = classifier("pretrained=required", "max_steps=2")
+    with pytest.raises(UserError, match=r"cannot be loaded .*TORCH_HOME"):
+        loop.train(recipe, data_set, split, tmp_path / "run")
+    weights = tmp_path / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(mobilenet_v3_small().state_dict(), weights)
+    assert loop.train(recipe, data_set, split, tmp_path / "run").pretrained
+    weights.unlink()
+    capsys.readouterr()
+    assert loop.train(recipe, data_set, split, tmp_path / "run").pretrained
+    assert "ImageNet" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "other network"])
+def test_damaged_weights_are_one_line(data_set, split, finished, tmp_path, damage):
+    out = shutil.copytree(finished, tmp_path / "run")
+    for path in (out / "checkpoint.pt", out / "best.pt"):
+        if damage == "text":
+            path.write_bytes(b"no weights at all")
+        elif damage == "cut":
+            path.write_bytes(path.read_bytes()[:-2000])
+        else:
+            torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read: .*--fresh"):
+        loop.train(segmenter(), data_set, split, out)
+    with pytest.raises(UserError, match=r"best\.pt cannot be read: .*take the original"):
+        loop.load_model(loop.load_run(out))
+
+
+def test_notes_on_the_split_are_told_a_few_at_most(data_set, split, finished, capsys):
+    loop.train(segmenter(), data_set, split, finished)
+    assert "note" not in capsys.readouterr().err
+    noted = replace(split, notes=tuple(f"lesion L{n} crosses parts" for n in range(5)))
+    with pytest.raises(UserError, match="another split"):
+        loop.train(segmenter(), data_set, noted, finished)
+    recipe = classifier("max_steps=1")
+    loop.train(recipe, data_set, noted, finished.parent / "noted")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert [line.split(": ")[-1] for line in lines[:3]] == list(noted.notes[:3])
+    assert lines[3:] == ["... and 2 more notes"]
+
+
 def test_another_recipe_or_split_does_not_touch_a_run(data_set, split, finished):
     before = {p.name: p.stat().st_mtime_ns for p in finished.iterdir() if p.is_file()}
     with pytest.raises(UserError, match=r"another recipe \(now lr = 0.01\).*--fresh"):
@@ -393,7 +500,7 @@ def test_without_an_adversarial_weight_there_is_no_discriminator(data_set, split
     recipe = segmenter("loss.adversarial=0", "ema=0", "max_steps=1")
     loop.train(recipe, data_set, split, tmp_path / "run")
     kept = checkpoint(tmp_path / "run")
-    assert set(kept) == {"model", "optimizer", "step", "best_scores"}
+    assert set(kept) == {"model", "optimizer", "step", "best_scores", "pretrained"}
 
 
 def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
@@ -516,5 +623,9 @@ def test_folders_without_a_run_are_named(tmp_path, finished):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match=r"run\.json cannot be used"):
         loop.load_run(tmp_path)
+    for wrong in ({"model": "resnet"}, {"model": "mobilenet_v2"}, {"kind": "detector"}):
+        replace(loop.load_run(finished), folder=tmp_path, **wrong).save()
+        with pytest.raises(UserError, match=r"run\.json cannot be used: there is no \w+ '\w+'"):
+            loop.load_run(tmp_path)
     with pytest.raises(UserError, match=r"no best\.pt yet"):
         loop.load_model(replace(loop.load_run(finished), folder=tmp_path))

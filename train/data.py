@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -50,12 +51,15 @@ class Pictures:
         return self.masks[self.rows[index]]
 
 
-def load_pictures(records: Sequence[Record], recipe: Recipe, folder: Path) -> Pictures:
+def load_pictures(
+    records: Sequence[Record], recipe: Recipe, folder: Path, retry: bool = True
+) -> Pictures:
     """Prepare every record's picture (and mask) once; later calls read the cache in `folder`.
 
     A call that was stopped half-way goes on where it was. Pictures that cannot be read are left
-    out and named in `problems`. The cache of one set of files and one preprocessing is one
-    folder; it may be deleted at any time.
+    out and named in `problems`; with `retry` those that failed before are tried again. The cache
+    of one set of files and one preprocessing is one folder; it may be deleted at any time.
+    OSError where the disk has no room for it.
     """
     records, preprocessing = tuple(records), recipe.preprocessing
     masks = recipe.kind == "segmenter"
@@ -66,7 +70,10 @@ def load_pictures(records: Sequence[Record], recipe: Recipe, folder: Path) -> Pi
     drawn = _array(cache / "masks.uint8", (len(records), size, size)) if masks else None
     state = _array(cache / "state.uint8", (len(records),))
     notes = cache / "problems.json"
+    waiting = np.flatnonzero(state != _READY if retry else state == _WAITING)
     problems = json.loads(notes.read_text()) if notes.exists() else {}
+    for index in waiting:
+        problems.pop(str(index), None)
 
     def fill(index: int) -> str | None:
         try:
@@ -77,7 +84,6 @@ def load_pictures(records: Sequence[Record], recipe: Recipe, folder: Path) -> Pi
             return f"{records[index].id}: {error}"
         return None
 
-    waiting = np.flatnonzero(state == _WAITING)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
         ThreadPoolExecutor(threads) as pool,
@@ -299,9 +305,22 @@ def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A writable memory-mapped uint8 array; new ones are zeros and take no disk yet."""
+    """A writable memory-mapped uint8 array; new ones are zeros."""
     length = math.prod(shape)
     if not path.exists() or path.stat().st_size != length:
         with open(path, "wb") as file:
             file.truncate(length)
+            try:
+                # The disk is taken now: a memory map that runs out of it later is a crash.
+                if length and hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, length)
+            except OSError as error:
+                # Some file systems cannot do it; there the file stays sparse.
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    path.unlink()
+                    raise OSError(
+                        error.errno,
+                        f"{error.strerror}; the prepared pictures need {length / 1e6:.0f} MB here",
+                        str(path),
+                    ) from error
     return np.memmap(path, np.uint8, "r+", shape=shape)

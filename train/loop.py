@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,11 +35,11 @@ from dermedge.taxonomy import CLASSES
 from train.data import Batches, Pictures, Views, load_pictures, loader, present_labels
 from train.losses import class_weights, classifier_loss, discriminator_loss, segmenter_losses
 from train.mobilegan import PatchDiscriminator
-from train.models import Normalized, build_model, complexity
+from train.models import MODELS, Normalized, build_model, complexity
 from train.recipe import Recipe, to_toml
 
 LOG_EVERY = 10  # steps
-
+MOST_NOTES = 3  # lines on the split; split.json has them all
 
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
 MAX_GRADIENT = 5.0
@@ -77,6 +78,7 @@ class Run:
     macs: int
     processes: int
     steps: int  # done so far
+    planned: int  # steps of the whole run
     finished: bool
     val: dict[str, float]  # of the weights in best.pt
     versions: dict[str, str]
@@ -94,7 +96,10 @@ def load_run(path: str | Path) -> Run:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
         content["labels"] = tuple(content["labels"])
-        return Run(folder=folder, **content)
+        run = Run(folder=folder, **content)
+        if run.model not in MODELS or MODELS[run.model].kind != run.kind:
+            raise ValueError(f"there is no {run.kind} '{run.model}'")
+        return run
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no run folder: it has no run.json") from error
     except (ValueError, TypeError, KeyError) as error:
@@ -102,12 +107,16 @@ def load_run(path: str | Path) -> Run:
 
 
 def load_model(run: Run) -> Normalized:
-    """The network with the weights in best.pt, in evaluation mode, on the CPU."""
+    """The network with the weights in best.pt, in evaluation mode, on the CPU.
+
+    UserError where best.pt is missing, damaged or of another network.
+    """
     path = run.folder / "best.pt"
     if not path.exists():
         raise UserError(f"{run.folder} has no best.pt yet: train on until the first validation")
-    model = build_model(run.model, run.labels)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    with _intact(path):
+        model = build_model(run.model, run.labels)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model.eval()
 
 
@@ -121,7 +130,8 @@ def train(
 
     Raises
     ------
-    UserError : the data set lacks masks or labels, or `out` holds another run.
+    UserError : the data set lacks masks or labels, ImageNet weights are required and cannot be
+        had, or `out` holds another run or a damaged one.
     Interrupted : on Ctrl-C or SIGTERM, after a checkpoint.
     """
     out = Path(out)
@@ -130,18 +140,28 @@ def train(
     labels, chosen = _choose(recipe, data_set, split)
     with accelerator.main_process_first():
         pictures = {
-            part: load_pictures(records, recipe, out.parent / "cache")
+            # Only one process may heal a failed picture: all must see the same ones.
+            part: load_pictures(
+                records, recipe, out.parent / "cache", retry=accelerator.is_main_process
+            )
             for part, records in chosen.items()
         }
-    _report_problems(pictures, accelerator)
+    _report_problems(split, pictures, accelerator)
 
     batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed)
     total = recipe.epochs * batches.per_epoch
     total = min(total, recipe.max_steps or total)
-    learner = Learner(recipe, labels, pictures["train"], total, accelerator)
-    run = _describe(recipe, data_set, split, out, labels, pictures, learner)
-    if (out / "checkpoint.pt").exists():
-        learner.load(out / "checkpoint.pt")
+    checkpoint = out / "checkpoint.pt"
+    resumed = checkpoint.exists()
+    # A checkpoint replaces all weights: a resumed run needs no others, and no network.
+    start = replace(recipe, pretrained="no") if resumed else recipe
+    learner = Learner(start, labels, pictures["train"], total, accelerator)
+    if resumed:
+        learner.load(checkpoint)
+    describe = partial(_describe, recipe, data_set, split, out, labels, pictures, learner)
+    if resumed and accelerator.is_main_process:
+        # The run may have been killed between its last checkpoint and this.
+        describe().save()
 
     train_views = Views(pictures["train"], labels, recipe.augmentation, recipe.seed)
     val_views = Views(pictures["val"], labels, recipe.augmentation, recipe.seed)
@@ -174,10 +194,9 @@ def train(
                 log.write(step, (step - 1) // batches.per_epoch, row)
             stop = _anyone(asked, step, accelerator)
             if epoch_ends or stop or step % recipe.checkpoint_every == 0:
-                learner.save(out / "checkpoint.pt")
-                run = replace(run, steps=step, finished=step == total, val=learner.best_scores)
+                learner.save(checkpoint)
                 if accelerator.is_main_process:
-                    run.save()
+                    describe().save()
             bar.update()
             if stop and step < total:
                 raise Interrupted(f"stopped after step {step} of {total}, all of it saved")
@@ -187,6 +206,8 @@ def train(
 
 class Learner:
     """The networks and all that changes from step to step; what a checkpoint holds."""
+
+    _PLAIN = ("step", "best_scores", "pretrained")  # beside the parts that have a state_dict
 
     def __init__(
         self,
@@ -202,7 +223,10 @@ class Learner:
         self.step = 0
         self.best_scores: dict[str, float] = {}
         _reproducible(recipe.seed, 0, 0)
-        model = build_model(recipe.model, labels, recipe.pretrained)
+        try:
+            model = build_model(recipe.model, labels, recipe.pretrained)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.pretrained = model.pretrained
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:
@@ -316,15 +340,16 @@ class Learner:
         if not self.accelerator.is_main_process:
             return
         content = {name: part.state_dict() for name, part in self._parts().items()}
-        content |= {"step": self.step, "best_scores": self.best_scores}
+        content |= {name: getattr(self, name) for name in self._PLAIN}
         _save(content, path)
 
     def load(self, path: Path) -> None:
-        content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(content[name])
-        self.step = content["step"]
-        self.best_scores = content["best_scores"]
+        with _intact(path):
+            content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(content[name])
+            for name in self._PLAIN:
+                setattr(self, name, content[name])
 
     def _parts(self) -> dict:
         unwrap = self.accelerator.unwrap_model
@@ -478,8 +503,12 @@ def _choose(
     return labels, {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
 
 
-def _report_problems(pictures: dict[str, Pictures], accelerator: Accelerator) -> None:
+def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
+        for line in split.notes[:MOST_NOTES]:
+            print(f"note on the split: {line}", file=sys.stderr)
+        if len(split.notes) > MOST_NOTES:
+            print(f"... and {len(split.notes) - MOST_NOTES} more notes", file=sys.stderr)
         for part in pictures.values():
             for line in part.problems:
                 print(f"left out {line}", file=sys.stderr)
@@ -508,9 +537,10 @@ def _describe(recipe, data_set, split, out, labels, pictures, learner) -> Run:
         parameters=learner.complexity.parameters,
         macs=learner.complexity.macs,
         processes=learner.accelerator.num_processes,
-        steps=0,
-        finished=False,
-        val={},
+        steps=learner.step,
+        planned=learner.total,
+        finished=learner.step >= learner.total,
+        val=learner.best_scores,
         versions={
             "dermedge": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
@@ -556,6 +586,20 @@ def _interruption() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Make one line that names the file of whatever torch raises when it meets damage."""
+    try:
+        yield
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: it is damaged, or of another network "
+            f"({type(error).__name__}); train again with --fresh, or take the original"
+        ) from error
 
 
 def _save(content: dict, path: Path) -> None:

@@ -143,7 +143,11 @@ def run(args: argparse.Namespace) -> int:
     report = check(data_set, same)
     # A stored split never names a picture that training would stumble over.
     usable = tuple(r for r in data_set.records if r.id not in report.unreadable)
-    split = make_split(replace(data_set, records=usable), seed=args.seed, same=same)
+    if not usable:
+        raise DataError(f"{path}: no picture can be read; {next(iter(report.unreadable.values()))}")
+    # One file stored twice is one picture, whatever the tables say.
+    twins = [(ids[0], other) for ids in report.identical_files for other in ids[1:]]
+    split = make_split(replace(data_set, records=usable), seed=args.seed, same=[*same, *twins])
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
 

@@ -108,7 +108,8 @@ def make_split(
     Stratified by label; a pure function of ids, groups, labels and `seed`, whatever the order of
     the records. `fractions` are those of train, val and test (they sum to 1) and are met per
     class up to the size of a group. Where the publisher made parts, those are kept: only a
-    missing val part is taken out of the official train part, and no test part is made up.
+    missing val part is taken out of the official train part, and no test part is made up. Where
+    they tear a group apart, its pictures outside of test (else val) are left out, with a note.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"fractions of train, val and test must sum to 1, got {tuple(fractions)}")
@@ -127,20 +128,22 @@ def make_split(
     free = groups
     if official:
         # A picture without an official part counts to train: it is what one may choose freely.
-        crossing = [group for group in groups if len({_official(r) for r in group}) > 1]
-        for group in crossing:
-            named = " and ".join(sorted({f"{_official(r)} ({r.id})" for r in group})[:4])
-            notes.append(f"one lesion or patient lies in several official parts: {named}")
         part_of = {record.id: _official(record) for record in records}
+        for group in groups:
+            # Of a group that the publisher tore apart only the part that is tested last stays.
+            kept = max((_official(record) for record in group), key=PARTS.index)
+            torn = [record.id for record in group if _official(record) != kept]
+            if torn:
+                notes.append(
+                    f"left out {', '.join(torn[:4])}{' and more' if torn[4:] else ''}: the same "
+                    f"lesion or patient is in the official {kept} part"
+                )
+            for name in torn:
+                del part_of[name]
         free = []
         shares = {"train": shares["train"], "val": shares["val"]}
         if "val" not in official and sum(shares.values()) > 0:
-            crossing_keys = {group[0].id for group in crossing}
-            free = [
-                group
-                for group in groups
-                if _official(group[0]) == "train" and group[0].id not in crossing_keys
-            ]
+            free = [group for group in groups if all(_official(r) == "train" for r in group)]
     part_of.update(_assign(free, shares, seed))
 
     parts = {part: tuple(i for i in sorted(part_of) if part_of[i] == part) for part in PARTS}
