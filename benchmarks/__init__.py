@@ -1,0 +1,3 @@
+"""How good and how fast a bundle is."""
+
+PROCEDURAL = "trained on generated pictures: not for real skin"

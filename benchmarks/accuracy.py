@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import PROCEDURAL
 from benchmarks.baselines import (
     COLOUR,
     OTSU,
@@ -43,6 +44,10 @@ SKIN_TYPES = {"I-II": (1, 2), "III-IV": (3, 4), "V-VI": (5, 6), "not stated": (N
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class NothingToMeasure(DataError):
+    """No chosen picture has a mask or a class that the bundle knows."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,9 @@ def choose(
     Raises
     ------
     DataError
-        Where the split does not fit the data set, the part is empty, or nothing is known of its
-        pictures that could be measured.
+        Where the split does not fit the data set, or the part is empty.
+    NothingToMeasure
+        Where no picture of the part has a mask or a class that the bundle knows.
     """
     stored = _stored_splits(bundle)
     fitting = [owner for owner, one in stored.items() if not _foreign(one, data_set)]
@@ -100,6 +106,12 @@ def choose(
             raise DataError(f"{split_file} splits {split.data_set}, not {data_set.name}")
     elif fitting:
         split, source = stored[fitting[0]], f"the one that the {fitting[0]} was trained with"
+        # Plain numbers as ids fit any set that is large enough.
+        if extra := len(data_set.records) - sum(map(len, split.parts.values())):
+            warnings.append(
+                f"the bundle's split knows nothing of {extra} pictures of {data_set.name}: make "
+                "sure that this is the data set that it was trained on"
+            )
     else:
         split, source = make_split(data_set, seed=SEED), f"made here with seed {SEED}"
         if stored and part != "all":
@@ -118,7 +130,7 @@ def choose(
         )
     labels = bundle.manifest.labels
     if not any(r.mask or r.label in labels or r.malignant is not None for r in records):
-        raise DataError(
+        raise NothingToMeasure(
             f"nothing to measure: no picture of part '{part}' of {data_set.name} has a mask, or a "
             "class that the bundle knows"
         )
@@ -489,14 +501,34 @@ def _malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
 def _jaccard_difference(rows: Sequence[Row], clusters: dict[str, int]) -> dict:
     used = [row for row in rows if OTSU in row.counts]
     ours, simple = (
-        _weighted_mean(metrics.Confusion(*np.array([row.counts[name] for row in used]).T).jaccard)
+        metrics.Confusion(*np.array([row.counts[name] for row in used], np.int64).T).jaccard
         for name in (NETWORKS, OTSU)
     )
     return {
         "metric": "jaccard",
         "baseline": OTSU,
-        **_interval(lambda weights: ours(weights) - simple(weights), used, clusters),
+        **_difference(_weighted_mean(ours), _weighted_mean(simple), used, clusters),
     }
+
+
+def _auc_difference(
+    rows: Sequence[Row],
+    ours: np.ndarray,
+    simple: np.ndarray,
+    labels: tuple[str, ...],
+    clusters: dict[str, int],
+) -> dict:
+    """`ours` and `simple` are float64 (rows, labels)."""
+    known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
+    truth = np.array([rows[place].record.malignant for place in known])
+    first, second = (_malignancy(stated, labels)[known] for stated in (ours, simple))
+    difference = _difference(
+        lambda weights: metrics.roc_auc(first, truth, weights),
+        lambda weights: metrics.roc_auc(second, truth, weights),
+        [rows[place] for place in known],
+        clusters,
+    )
+    return {"metric": "malignant_auc", "baseline": COLOUR, **difference}
 
 
 def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
@@ -591,7 +623,22 @@ def _interval(
 ) -> dict:
     """{'value', 'low', 'high'}; None stands for what cannot be computed (JSON has no nan)."""
     groups = np.array([clusters[row.record.id] for row in rows], int)
-    found = metrics.bootstrap(statistic, len(rows), groups, RESAMPLES, SEED)
+    return _rounded(metrics.bootstrap(statistic, len(rows), groups, RESAMPLES, SEED))
+
+
+def _difference(
+    ours: Callable[[np.ndarray], float],
+    simple: Callable[[np.ndarray], float],
+    rows: Sequence[Row],
+    clusters: dict[str, int],
+) -> dict:
+    """As `_interval`, of ours - simple; both see the same resamples."""
+    groups = np.array([clusters[row.record.id] for row in rows], int)
+    found = metrics.bootstrap_difference(ours, simple, len(rows), groups, RESAMPLES, SEED)
+    return _rounded(found)
+
+
+def _rounded(found: metrics.Interval) -> dict:
     return {
         name: None if np.isnan(value) else round(value, 6)
         for name, value in (("value", found.value), ("low", found.low), ("high", found.high))

@@ -23,7 +23,6 @@ def _data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
     )
     parser.add_argument(
         "--split",
-        default="test",
         choices=("train", "val", "test", "all"),
         help="part of the data set (default: test)",
     )
@@ -60,14 +59,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks import accuracy
 
     bundle = open_bundle(args)
-    result, rows = _measure_accuracy(bundle, args, args.threads)
+    try:
+        measured = _choose(bundle, args)
+    except accuracy.NothingToMeasure as error:
+        print(f"dermedge: {error}", file=sys.stderr)
+        return 1
+    out = _folder(args.out) if args.out else None
     if args.csv:
         _folder(Path(args.csv).parent)
+    result, rows = _measure_accuracy(bundle, measured, args, args.threads)
+    if args.csv:
         write_atomic(args.csv, accuracy.to_csv(rows, bundle.manifest.labels))
     if args.out:
         from benchmarks import report
 
-        out = _folder(args.out)
         title = f"Evaluation of {bundle.manifest.name} on {result['data']['name']}"
         write_atomic(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
         write_atomic(out / "pictures.csv", accuracy.to_csv(rows, bundle.manifest.labels))
@@ -145,8 +150,23 @@ def _bench(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be above 0")
     if args.data and args.evaluation:
         raise UserError("--data measures anew and --evaluation shows old figures: give one")
+    for option in ("split", "split_file", "limit", "baselines"):
+        if getattr(args, option) and not args.data:
+            raise UserError(f"--{option.replace('_', '-')} needs --data")
     bundle = open_bundle(args)
+    # All that is given is looked at before the timing, so that no mistake throws it away.
     evaluation = _stored_evaluation(args.evaluation, bundle) if args.evaluation else None
+    logs = [(Path(run).name, report.read_log(Path(run))) for run in args.training_runs]
+    for path in args.pictures:
+        if not find_images([path]) or not Path(path).exists():
+            raise UserError(f"--pictures: there is no picture at {path}")
+    chosen = _choose(bundle, args) if args.data else None
+    name = bundle.manifest.name
+    out = _folder(args.out or f"bench-{name}")
+    page = Path(args.report) if args.report else out / "bench.html"
+    _folder(page.parent)
+    if page.is_dir():
+        raise UserError(f"--report: {page} is a folder; give the page a file name")
     cores = latency.usable_cores()
     threads = list(dict.fromkeys(args.threads or (1, cores)))
     with tqdm(desc="timing", unit=" rounds", file=sys.stderr, disable=None) as bar:
@@ -159,23 +179,21 @@ def _bench(args: argparse.Namespace) -> int:
             _command(),
             progress=lambda done: bar.update(done - bar.n),
         )
-    if args.data:
-        evaluation, _ = _measure_accuracy(bundle, args, cores)
+    write_atomic(out / "bench.csv", latency.to_csv(result))
     result["evaluation"] = evaluation
-    name = bundle.manifest.name
-    out = _folder(args.out or f"bench-{name}")
-    page = Path(args.report) if args.report else out / "bench.html"
-    _folder(page.parent)
+    write_atomic(out / "bench.json", latency.to_json(result))
+    if chosen:
+        evaluation, _ = _measure_accuracy(bundle, chosen, args, cores)
+        result["evaluation"] = evaluation
+        write_atomic(out / "bench.json", latency.to_json(result))
     text = report.render(
         args.title or f"{name}: benchmark",
         bundle,
         bench=result,
         evaluation=evaluation,
         images=find_images(args.pictures),
-        runs=[Path(run) for run in args.training_runs],
+        logs=logs,
     )
-    write_atomic(out / "bench.csv", latency.to_csv(result))
-    write_atomic(out / "bench.json", latency.to_json(result))
     write_atomic(page, text)
     if args.json:
         print(json.dumps(result))
@@ -190,12 +208,22 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure_accuracy(bundle, args: argparse.Namespace, threads: int | None):
-    from benchmarks import accuracy, latency
+def _choose(bundle, args: argparse.Namespace):
+    """The data set, and what of it is to be measured."""
+    from benchmarks import accuracy
     from dermedge.datasets import load, parse_source
 
     data_set = load(*parse_source(args.data))
-    chosen = accuracy.choose(data_set, bundle, args.split, args.split_file, args.limit)
+    part = args.split or "test"
+    return data_set, accuracy.choose(
+        data_set, bundle, part, args.split_file, args.limit, args.baselines
+    )
+
+
+def _measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int | None):
+    from benchmarks import accuracy, latency
+
+    data_set, chosen = measured
     return accuracy.evaluate(
         bundle,
         data_set,
@@ -207,15 +235,26 @@ def _measure_accuracy(bundle, args: argparse.Namespace, threads: int | None):
 
 
 def _stored_evaluation(path: str, bundle) -> dict:
+    import jinja2
+
+    from benchmarks import report
     from benchmarks.accuracy import SCHEMA
 
     try:
         evaluation = json.loads(Path(path).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; make it with `dermedge evaluate --json`") from None
     if not isinstance(evaluation, dict) or evaluation.get("schema") != SCHEMA:
         raise UserError(f"{path} is no evaluation of the kind '{SCHEMA}'; make it anew")
-    if evaluation["bundle"]["sha256"] != bundle.sha256:
+    try:
+        fits = evaluation["bundle"]["sha256"] == bundle.sha256
+        if fits:
+            report.render("trial", bundle, evaluation=evaluation)
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
+        raise UserError(
+            f"{path} is an incomplete evaluation ({type(error).__name__}: {error}); make it anew"
+        ) from None
+    if not fits:
         raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} anew")
     return evaluation
 

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import psutil
 
+from benchmarks import PROCEDURAL
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -309,6 +310,8 @@ def table(result: dict) -> str:
     """The result for people, as plain text."""
     names = list(dict.fromkeys(row["picture"] for row in result["latency"]))
     lines = [f"{result['bundle']['name']} on {result['hardware']['cpu']}"]
+    if result["bundle"]["procedural"]:
+        lines.append(PROCEDURAL)
     lines.append(
         ("quick run, " if result["quick"] else "")
         + f"{result['settings']['runs']} runs each after {WARMUP} uncounted ones"

@@ -42,6 +42,8 @@ METRICS = {
 }
 THUMBNAIL = 480  # px, long side
 
+Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
+
 # Stand-ins that become the page's own colours, so that a plot follows light and dark.
 _INK, _PAPER, _FAINT = "#010203", "#040506", "#070809"
 _COLOURS = {_INK: "currentColor", _PAPER: "var(--card)", _FAINT: "var(--line)"}
@@ -81,7 +83,7 @@ def render(
     bench: dict | None = None,
     evaluation: dict | None = None,
     images: Sequence[Path] = (),
-    runs: Sequence[Path] = (),
+    logs: Sequence[tuple[str, Log]] = (),
 ) -> str:
     """Make the page; a section whose data is not given is left out.
 
@@ -90,14 +92,8 @@ def render(
     bench : as `bench.schema.json` describes it.
     evaluation : what `dermedge evaluate --json` prints.
     images : pictures to analyse and show with their outlines.
-    runs : folders of training runs, each with a log.csv.
-
-    Raises
-    ------
-    UserError
-        Where a run has no log.csv.
+    logs : name of each training run, and what `read_log` found.
     """
-    curves = [(run.name, _curves(run)) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -121,7 +117,8 @@ def render(
         comparisons=_comparisons(evaluation) if evaluation else [],
         classifiers=_classifiers(evaluation) if evaluation else [],
         cards=_cards(bundle, images),
-        curves=curves,
+        differences=_differences(evaluation) if evaluation else [],
+        curves=[(name, _curves(name, log)) for name, log in logs],
     )
 
 
@@ -217,6 +214,13 @@ def _comparisons(evaluation: dict) -> list[dict]:
             )
         tables.append({"caption": caption, "methods": methods, "rows": rows})
     return tables
+
+
+def _differences(evaluation: dict) -> list[dict]:
+    return [
+        {**entry, "title": METRICS[entry["metric"]], "interval": _interval(entry)}
+        for entry in evaluation["differences"]
+    ]
 
 
 def _classifiers(evaluation: dict) -> list[dict]:
@@ -391,21 +395,30 @@ def _calibration_plot(bins: Sequence[dict]) -> Markup:
         )
 
 
-def _curves(run: Path) -> Markup:
-    """Losses and validation figures of one run against its steps."""
+def read_log(run: Path) -> Log:
+    """The losses and validation figures in the log.csv of a training run.
+
+    Raises UserError where it is missing or no such table.
+    """
     path = run / "log.csv"
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
+        return {
+            name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+            for name in (rows[0] if rows else {})
+            if name not in ("step", "epoch", "lr")
+        }
     except OSError:
         raise UserError(
             f"{path} is missing: --training-runs takes folders that `dermedge train` made"
         ) from None
-    columns = {
-        name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        for name in (rows[0] if rows else {})
-        if name not in ("step", "epoch", "lr")
-    }
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is no log of `dermedge train`") from None
+
+
+def _curves(run: str, columns: Log) -> Markup:
+    """Losses and validation figures of one run against its steps."""
     panels = (
         ("training loss", {k: v for k, v in columns.items() if not k.startswith("val_")}),
         ("validation", {k: v for k, v in columns.items() if k.startswith("val_")}),
@@ -439,4 +452,4 @@ def _curves(run: Path) -> Markup:
             if curves:
                 axes.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
         last = ", ".join(f"{k} {v[-1][1]:.3f}" for k, v in columns.items() if v)
-        return _svg(figure, f"Training curves of {run.name}; last values: {last}")
+        return _svg(figure, f"Training curves of {run}; last values: {last}")

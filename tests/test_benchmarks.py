@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks import accuracy, baselines, latency, report
 from benchmarks.commands import BENCH, EVALUATE
-from dermedge import DISCLAIMER, UserError
+from dermedge import DISCLAIMER, UserError, quality
 from dermedge.bundle import Bundle, write_bundle
 from dermedge.datasets import Split, load, make_split
 
@@ -172,6 +172,99 @@ def test_warns_of_each_network_where_they_had_different_splits(tiny_bundle, data
     assert chosen.warnings[0].startswith("the segmenter was trained on isic2017")
 
 
+def test_a_stored_split_serves_only_a_data_set_with_all_of_its_pictures(
+    tiny_bundle, data, tmp_path
+):
+    data_set = load("csv", data)
+    bundle = Bundle.open(with_split(tiny_bundle, make_split(data_set), tmp_path))
+    # Another set read by the same reader: some ids are the same by chance, the others are not.
+    records = tuple(
+        record if number < 10 else replace(record, id=f"other-{record.id}")
+        for number, record in enumerate(data_set.records)
+    )
+    other = replace(data_set, records=records)
+    chosen = accuracy.choose(other, bundle, "test")
+    assert chosen.source == f"made here with seed {accuracy.SEED}"
+    assert "30 pictures of its split are not here" in chosen.warnings[0]
+    assert "new split" in chosen.warnings[1]
+    grown = replace(data_set, records=(*data_set.records, records[-1]))
+    assert "nothing of 1 pictures" in accuracy.choose(grown, bundle, "test").warnings[0]
+    whole = accuracy.choose(other, bundle, "all", baselines=True)
+    assert len(whole.records) == 40
+    assert len(whole.warnings) == 1
+    assert "of 40 pictures have the id" in whole.warnings[0]
+    assert whole.train == ()
+
+
+def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle, data, tmp_path):
+    data_set, bundle = load("csv", data), Bundle.open(tiny_bundle)
+    ids = sorted(record.id for record in data_set.records)
+    Split("csv", 0, {"train": ("gone", *ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
+        tmp_path / "split.json"
+    )
+    chosen = accuracy.choose(data_set, bundle, "test", tmp_path / "split.json")
+    assert (len(chosen.records), chosen.train) == (20, ())
+    assert accuracy.choose(data_set, bundle, "test", baselines=True).train
+
+
+def test_an_empty_part_is_refused_with_the_parts_that_have_pictures(tiny_bundle, data):
+    data_set = load("csv", data)
+    records = tuple(replace(record, official="train") for record in data_set.records)
+    with pytest.raises(UserError, match=r"'test' of csv is empty; .*train \(\d+\).*all \(40\)"):
+        accuracy.choose(replace(data_set, records=records), Bundle.open(tiny_bundle), "test")
+
+
+def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), blob(60)[0])
+    (tmp_path / "metadata.csv").write_text("image\na.png\n")
+    words = ("--bundle", tiny_bundle, "--data", f"csv={tmp_path}", "--split", "all")
+    assert call(EVALUATE, *words) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("dermedge: nothing to measure")
+    assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_tables_say_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, data, bench, capsys):
+    words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all", "--limit", 4)
+    call(EVALUATE, *words)
+    assert "trained on generated pictures: not for real skin" in capsys.readouterr().out
+    assert "trained on generated pictures: not for real skin" in latency.table(bench[1])
+
+
+def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
+    data_set, bundle = load("csv", data), Bundle.open(tiny_bundle)
+    ids = sorted(record.id for record in data_set.records)
+    Split("csv", 0, {"train": tuple(ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
+        tmp_path / "split.json"
+    )
+    chosen = accuracy.choose(data_set, bundle, "test", tmp_path / "split.json", baselines=True)
+    result, rows = accuracy.evaluate(bundle, data_set, chosen, True, 1, "")
+    values = {
+        (method["name"], name): metric["value"]
+        for method in result["methods"]
+        for name, metric in method["metrics"].items()
+    }
+    assert [entry["metric"] for entry in result["differences"]] == ["jaccard", "malignant_auc"]
+    for entry in result["differences"]:
+        ours, simple = (
+            values[name, entry["metric"]] for name in (accuracy.NETWORKS, entry["baseline"])
+        )
+        assert entry["value"] == pytest.approx(ours - simple, abs=2e-6)
+        assert entry["low"] <= entry["value"] <= entry["high"]
+    # The same masks from both methods differ by nothing in every resample.
+    same = [
+        replace(row, counts={**row.counts, accuracy.OTSU: row.counts[accuracy.NETWORKS]})
+        for row in rows
+    ]
+    found = accuracy._jaccard_difference(same, {name: n for n, name in enumerate(ids)})
+    assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
+    assert "difference to the baseline (95 % interval)" in accuracy.table(result)
+    page = report.render("t", bundle, evaluation=result)
+    assert "Difference to the baseline (95 % interval)" in page
+    schema = json.loads(SCHEMA.read_text())["properties"]["evaluation"]
+    Draft202012Validator(schema).validate(result)
+
+
 def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
     data_set = load("csv", data)
     bundle = Bundle.open(tiny_bundle)
@@ -247,9 +340,65 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
     words = ("--bundle", tiny_bundle, "--runs", 1, "--out", tmp_path)
     with pytest.raises(UserError, match="another bundle"):
         call(BENCH, *words, "--evaluation", tmp_path / "old.json")
+    for part in ({}, {"bundle": {"sha256": Bundle.open(tiny_bundle).sha256}}, {"bundle": []}):
+        (tmp_path / "old.json").write_text(json.dumps({"schema": accuracy.SCHEMA, **part}))
+        with pytest.raises(UserError, match="incomplete evaluation"):
+            call(BENCH, *words, "--evaluation", tmp_path / "old.json")
     (tmp_path / "old.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         call(BENCH, *words, "--evaluation", tmp_path / "old.json")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--training-runs", "no-such-run"),
+        ("--pictures", "no-such-picture.jpg"),
+        ("--pictures", "empty"),
+        ("--data", "csv=empty"),
+        ("--report", "empty"),
+        ("--out", "a-file"),
+        ("--split", "test"),
+        ("--split-file", "split.json"),
+        ("--limit", "3"),
+        ("--baselines", None),
+    ],
+)
+def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("a-file").touch()
+    monkeypatch.setattr(latency, "benchmark", lambda *_, **__: pytest.fail("it was timed"))
+    given = [option] if value is None else [option, value]
+    out = () if option == "--out" else ("--out", "out")
+    with pytest.raises((UserError, OSError)) as caught:
+        call(BENCH, "--bundle", tiny_bundle, *out, *given)
+    assert "\n" not in str(caught.value)
+    if option in ("--split", "--split-file", "--limit", "--baselines"):
+        assert str(caught.value) == f"{option} needs --data"
+
+
+def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise UserError("no page")
+
+    monkeypatch.setattr(latency, "benchmark", lambda *_, **__: dict(bench[1]))
+    monkeypatch.setattr(report, "render", fail)
+    with pytest.raises(UserError, match="no page"):
+        call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text()) == bench[1]
+    assert (tmp_path / "bench.csv").read_text() == (bench[0] / "bench.csv").read_text()
+
+
+def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle, tmp_path):
+    cv2.imwrite(str(tmp_path / "dark.png"), np.full((120, 160, 3), 12, np.uint8))
+    page = report.render("t", Bundle.open(tiny_bundle), images=[tmp_path / "dark.png"])
+    card = page[page.index('<figure class="card retake">') :].split("</figure>")[0]
+    assert "picture quality" in card
+    assert quality.TITLES["too_dark"] in card
+    assert 'class="risk"' not in card
+    assert "Likely" not in card
+    assert not re.search(r"[0-9]\.[0-9]{2}", re.sub(r"<svg.*?</svg>", "", card, flags=re.DOTALL))
 
 
 def test_bench_says_in_one_line_that_a_file_is_no_picture(tiny_bundle, tmp_path):
