@@ -28,6 +28,7 @@ from benchmarks.baselines import (
     colour_features,
     otsu_mask,
 )
+from benchmarks.latency import hardware
 from dermedge import DISCLAIMER, metrics
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -300,6 +301,7 @@ def evaluate(
         "triage": dict(Counter(row.triage for row in read)),
         "methods": methods,
         "differences": differences,
+        "hardware": hardware(),
         "groups": _groups(read, clusters, bundle),
     }
     return result, rows

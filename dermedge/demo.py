@@ -21,7 +21,7 @@ STATE = "steps.json"
 STEPS = 7
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
-# Generated pictures are learnt from random weights, so that the demo needs no network.
+# Generated pictures are learnt at 64 px, which works from random weights too: no network needed.
 RECIPES = {
     "generated": {
         "segmenter": ("--recipe", "demo-segmenter", "--set", "epochs=5"),
