@@ -14,7 +14,7 @@ from edge_app.screens.live import LiveScreen
 from edge_app.screens.result import ResultScreen
 from edge_app.worker import Worker
 
-ESCAPE, SPACE, UP, DOWN = 27, 32, 273, 274
+ESCAPE, SPACE, DETAILS, UP, DOWN = 27, 32, ord("d"), 273, 274
 
 
 class DermedgeApp(App):
@@ -84,5 +84,8 @@ class DermedgeApp(App):
             self.new_picture()
         elif key in (UP, DOWN) and shown == "result":
             self.result.scroll(1 if key == DOWN else -1)
-        # Kivy ends the app at Escape where nobody takes it; a kiosk must not end by one key.
-        return key in (ESCAPE, SPACE, UP, DOWN)
+        elif key == DETAILS and shown == "result":
+            self.result.details = not self.result.details
+        elif key == ESCAPE and not Window.fullscreen:
+            return False  # Kivy then ends the app; a kiosk must not end by one key
+        return key in (ESCAPE, SPACE, DETAILS, UP, DOWN)

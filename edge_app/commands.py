@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from dermedge.analyzer import Analyzer
     from edge_app.sources import SourceError, is_camera, open_source
-    from edge_app.worker import Worker
+    from edge_app.worker import Worker, make_private
 
     analyzer = Analyzer(open_bundle(args))
     try:
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     shots = Path(args.screenshot) if args.screenshot else None
     if shots:
-        shots.mkdir(parents=True, exist_ok=True)
+        make_private(shots)
     captures = Path(args.captures or (shots / "captures" if shots else _data_folder()))
 
     with tempfile.TemporaryDirectory(prefix="dermedge-") as home:

@@ -84,7 +84,7 @@ class ResultView:
     remarks: tuple[str, ...]  # on the picture's quality
     classes: tuple[tuple[str, str], ...]  # likely classes: title, percentage
     measures: tuple[tuple[str, str], ...]  # ABCD: name, value
-    limits: tuple[str, ...]  # of this estimate
+    limits: tuple[str, ...]  # of this estimate, empty where there is none
     versions: str
     demonstration: str  # empty for a bundle trained on skin
 
@@ -96,8 +96,8 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     outline = analysis["lesion"]["polygons"] if seen else []
     if snapshot.busy:
         text, style = "Saving and analysing. You may move the camera away.", theme.GUIDE_GOOD
-    elif notice or snapshot.fault:
-        text, style = notice or snapshot.fault, theme.GUIDE_BAD
+    elif bad := notice or snapshot.fault or snapshot.failure:
+        text, style = bad, theme.GUIDE_BAD
     elif not seen:
         text, style = "Looking at the picture.", theme.GUIDE_WAIT
     elif not analysis["quality"]["ok"]:
@@ -130,7 +130,7 @@ def result(analysis: dict) -> ResultView:
         # Numbers from a picture that cannot be judged would only look like knowledge.
         classes=tuple((CLASSES[n], _percent(v)) for n, v in likely) if judged else (),
         measures=_measures(analysis) if judged else (),
-        limits=_limits(analysis),
+        limits=_limits(analysis) if judged else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. Rule: {analysis['rule']}."
@@ -151,17 +151,14 @@ def _measures(analysis: dict) -> tuple[tuple[str, str], ...]:
         "color": ("C  Colours", "{:g} of 6"),
         "diameter_mm": ("D  Diameter", "{:.1f} mm"),
     }
-    unknown = "size unknown" if analysis["lesion"]["found"] else "no lesion found"
     return tuple(
-        (title, form.format(abcd[key]) if abcd[key] is not None else unknown)
+        (title, form.format(abcd[key]) if abcd[key] is not None else "size unknown")
         for key, (title, form) in scales.items()
     )
 
 
 def _limits(analysis: dict) -> tuple[str, ...]:
     limits = ["One picture shows less than an examination: no touch, no history, no second view."]
-    if not analysis["lesion"]["found"]:
-        limits.append("No lesion could be outlined; the estimate is for the whole picture.")
     if analysis["abcd"]["diameter_mm"] is None:
         limits.append("The size in millimetres is unknown: nothing in the picture gives a scale.")
     limits.append(

@@ -160,7 +160,10 @@ class FolderSource:
     def __init__(self, folder: Path):
         self.name = f"folder {folder.name}"
         self._folder = folder
-        self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
+        try:
+            self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
+        except OSError as error:
+            raise SourceError(f"{folder} cannot be read: {error.strerror}") from None
         self._next = self._number = 0
         if not self._paths:
             raise SourceError(f"{folder} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)")

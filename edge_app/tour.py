@@ -74,7 +74,8 @@ class Tour:
         width, height = Window.system_size
         data = glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE)
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)
-        write_png(self._folder / self._grab, np.ascontiguousarray(pixels[::-1, :, :3]))
+        shot = np.ascontiguousarray(pixels[::-1, :, :3])
+        write_png(self._folder / self._grab, shot, private=True)  # as the captures
         self._grab = None
 
     def _give_up(self, _) -> None:

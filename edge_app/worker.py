@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from dermedge.image import ImageError, Picture, read_image, write_png
 from edge_app.sources import Frame, Source, SourceError, Watch
 
 PREVIEW_SIDE = 1280  # px; more is not seen on a screen and costs the UI thread an upload
+FORESEEN = (OSError, ImageError, SourceError, UserError)  # their words are for the screen
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 
 
@@ -42,6 +44,7 @@ class Snapshot:
     preview: np.ndarray | None = None  # it, uint8 (h, w, 3) RGB, at most PREVIEW_SIDE
     source: str = ""  # name of the open source
     fault: str = "Opening the source."  # what is wrong with it, in plain words; empty if nothing
+    failure: str = ""  # why the newest frame could not be analysed, likewise
     analysis: dict | None = None  # of the newest frame that was analysed
     analysed: int = 0  # how many frames were
     busy: bool = False  # a capture is being saved and analysed
@@ -51,7 +54,8 @@ class Snapshot:
 class Worker:
     """Runs a source and an analyzer in the background.
 
-    Each method may be called from any thread, and none of them waits, but `stop`.
+    Each method may be called from any thread, and none of them waits, but `stop`. No error ends
+    its threads: an unforeseen one goes to standard error and, in plain words, into the snapshot.
     """
 
     def __init__(self, opener: Callable[[], Source], analyzer: Analyzer, captures: Path):
@@ -116,8 +120,12 @@ class Worker:
             try:
                 with closing(self._opener()) as source:
                     self._run(source)
-            except SourceError as error:
-                fault = _sentence(error)
+            except Exception as error:
+                fault = _words(error)
+                if not isinstance(error, SourceError):
+                    traceback.print_exc()
+                    fault = f"the source failed: {fault}"
+                fault = f"{fault[:1].upper()}{fault[1:]}."
                 self._publish(frame=None, preview=None, analysis=None, source="", fault=fault)
                 self._stopping.wait(RETRY_SECONDS)
 
@@ -150,25 +158,47 @@ class Worker:
                 return
             else:
                 done = newest
-                height, width = newest.pixels.shape[:2]
-                picture = Picture(preview, height, width)
-                analysis = self._analyzer.analyze(picture, name="live").to_json()
-                self._publish(analysis=analysis, analysed=self._snapshot.analysed + 1)
+                self._look(newest, preview)
+
+    def _look(self, frame: Frame, preview: np.ndarray) -> None:
+        try:
+            picture = Picture(preview, *frame.pixels.shape[:2])
+            analysis = self._analyzer.analyze(picture, name="live").to_json()
+        except Exception as error:
+            failure = f"The analysis failed: {_words(error)}."
+            if failure != self._snapshot.failure:  # told once, not with every frame
+                traceback.print_exc()
+            self._publish(analysis=None, failure=failure)
+        else:
+            analysed = self._snapshot.analysed + 1
+            self._publish(analysis=analysis, analysed=analysed, failure="")
 
     def _save(self, frame: Frame) -> Capture:
+        failed = "The picture could not be saved"
         try:
             # For the owner of the device alone: these are pictures of people.
-            self._captures.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._captures)
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
             path = self._captures / f"{stamp}.png"
-            write_png(path, frame.pixels)
+            write_png(path, frame.pixels, private=True)
+            failed = "The picture was saved, but not analysed"
             # The file is what counts from here on, so the file is what is analysed and shown.
             picture = read_image(path)
             analysis = self._analyzer.analyze(path).to_json()
-            write_atomic(path.with_suffix(".json"), json.dumps(analysis, indent=1) + "\n")
-        except (OSError, ImageError, UserError) as error:
-            return Capture(None, None, None, f"The picture could not be saved: {_words(error)}.")
-        return Capture(path, analysis, _preview(picture.pixels))
+            failed = "The picture was saved, but not its analysis"
+            text = json.dumps(analysis, indent=1) + "\n"
+            write_atomic(path.with_suffix(".json"), text, private=True)
+            return Capture(path, analysis, _preview(picture.pixels))
+        except Exception as error:
+            if not isinstance(error, FORESEEN):
+                traceback.print_exc()
+            return Capture(None, None, None, f"{failed}: {_words(error)}.")
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone (0700)."""
+    for level in (*reversed(folder.parents), folder):
+        level.mkdir(mode=0o700, exist_ok=True)
 
 
 def _preview(pixels: np.ndarray) -> np.ndarray:
@@ -183,9 +213,8 @@ def _preview(pixels: np.ndarray) -> np.ndarray:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    # What a library says when it breaks down is for the log: it would not help at the screen.
+    if not isinstance(error, FORESEEN):
+        kind = type(error)
+        return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     return " ".join(str(error).split())
-
-
-def _sentence(error: Exception) -> str:
-    words = _words(error)
-    return f"{words[:1].upper()}{words[1:]}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -63,18 +64,21 @@ def _analysis(**changes) -> dict:
 
 
 class Pictures:
-    """A source of one picture; `fails` makes it fail after so many reads."""
+    """A source of one picture; `fails` makes it fail after so many reads, with `error`."""
 
     name, live = "pictures", False
     interval = 0.001
 
-    def __init__(self, pixels: np.ndarray, fails: int | None = None):
-        self.pixels, self.fails, self.reads, self.closed = pixels, fails, 0, False
+    def __init__(
+        self, pixels: np.ndarray, fails: int | None = None, error: Exception | None = None
+    ):
+        self.pixels, self.fails, self.error = pixels, fails, error
+        self.reads, self.closed = 0, False
 
     def read(self):
         self.reads += 1
         if self.fails is not None and self.reads > self.fails:
-            raise SourceError("camera 0 stopped delivering pictures: check its cable")
+            raise self.error
         return Frame(self.pixels, self.reads)
 
     def close(self):
@@ -131,7 +135,7 @@ def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, 
     running = start(lambda: Pictures(picture))
     frame = _until(running, lambda s: s.frame is not None).frame
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(worker, "write_atomic", refuse)
@@ -141,9 +145,67 @@ def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, 
     assert len(list((tmp_path / "captures").glob("*.png"))) == 1
 
 
-def test_lost_source_is_told_in_words_and_opened_again(start, picture, monkeypatch):
+def test_captures_are_for_their_owner_alone(start, picture, tmp_path):
+    (tmp_path / "captures").mkdir(mode=0o755)
+    running = start(lambda: Pictures(picture))
+    running.capture(_until(running, lambda s: s.frame is not None).frame)
+    assert _until(running, lambda s: s.capture is not None).capture.path
+    files = list((tmp_path / "captures").iterdir())
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600]
+
+
+def test_every_folder_made_for_captures_is_private(tmp_path):
+    worker.make_private(tmp_path / "a" / "b")
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    worker.make_private(tmp_path / "a" / "b")
+
+
+def _break_down(*_, **__):
+    raise MemoryError
+
+
+def test_live_analysis_that_breaks_down_is_told_and_goes_on(start, picture, monkeypatch, capsys):
+    with monkeypatch.context() as broken:
+        broken.setattr(Analyzer, "analyze", _break_down)
+        running = start(lambda: Pictures(picture))
+        told = present.live(_until(running, lambda s: s.failure and not s.fault))
+        assert told.guidance == "The analysis failed: MemoryError."
+        assert told.style is theme.GUIDE_BAD
+    assert _until(running, lambda s: s.analysis is not None).failure == ""
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_capture_whose_analysis_breaks_down_is_told_and_the_next_works(
+    start, picture, monkeypatch, capsys
+):
+    running = start(lambda: Pictures(picture))
+    frame = _until(running, lambda s: s.frame is not None).frame
+    with monkeypatch.context() as broken:
+        broken.setattr(Analyzer, "analyze", _break_down)
+        running.capture(frame)
+        failed = _until(running, lambda s: s.capture is not None)
+        assert failed.capture.error == "The picture was saved, but not analysed: MemoryError."
+        assert not failed.busy
+    assert "Traceback" in capsys.readouterr().err
+    running.capture(frame)
+    assert _until(running, lambda s: s.capture is not None).capture.path
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            SourceError("camera 0 stopped delivering pictures: check its cable"),
+            "Camera 0 stopped delivering pictures: check its cable.",
+        ),
+        (OSError(5, "Input/output error"), "The source failed: Input/output error."),
+        (cv2.error("assertion"), "The source failed: cv2.error."),
+    ],
+)
+def test_lost_source_is_told_in_words_and_opened_again(start, picture, monkeypatch, error, words):
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.001)
-    lost, back = Pictures(picture, fails=2), Pictures(picture)
+    lost, back = Pictures(picture, 2, error), Pictures(picture)
     opened = iter([lost, back])
     faults = []
     publish = Worker._publish
@@ -155,7 +217,7 @@ def test_lost_source_is_told_in_words_and_opened_again(start, picture, monkeypat
     monkeypatch.setattr(Worker, "_publish", record)
     running = start(lambda: next(opened))
     _until(running, lambda s: s.frame is not None and back.reads > 0 and not s.fault)
-    assert "Camera 0 stopped delivering pictures: check its cable." in faults
+    assert words in faults
     assert lost.closed
 
 
@@ -177,7 +239,7 @@ def test_retake_gives_reasons_and_no_numbers():
     quality = {"ok": False, "reasons": ["too_dark"], "scores": {}}
     view = present.result(_analysis(triage="retake", quality=quality))
     assert view.remarks == (TITLES["too_dark"],)
-    assert (view.estimate, view.measures, view.classes) == ("", (), ())
+    assert (view.estimate, view.measures, view.classes, view.limits) == ("", (), (), ())
 
 
 def test_result_orders_classes_and_says_that_the_size_is_unknown():

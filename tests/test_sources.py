@@ -114,6 +114,15 @@ def test_folder_passes_over_a_broken_file(folder):
     assert [source.read().pixels[0, 0, 2] for _ in range(3)] == [20, 40, 20]
 
 
+def test_folder_that_cannot_be_read_is_told_in_words(folder, monkeypatch):
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(type(folder), "iterdir", fail)
+    with pytest.raises(SourceError, match="cannot be read: Input/output error"):
+        open_source(str(folder))
+
+
 def test_camera_that_cannot_be_opened(camera):
     camera.opens = False
     with pytest.raises(SourceError, match="camera 0 cannot be opened: is it plugged in"):

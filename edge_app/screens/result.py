@@ -61,6 +61,14 @@ class ResultScreen(Screen):
         area = self.ids.scroll
         area.scroll_y = min(max(area.scroll_y - steps * SCROLL_STEP, 0), 1)
 
+    def reveal(self) -> None:
+        """Scroll to the details that were just opened: they would open out of sight."""
+        area, cards, below = self.ids.scroll, self.ids.cards, self.ids.details
+        above = cards.height + cards.spacing
+        hidden = above + self.ids.toggle.height + cards.spacing + below.height - area.height
+        if self.details and hidden > 0:
+            area.scroll_y = 1 - min(above / hidden, 1)
+
     def on_view(self, *_):
         view, cards = self.view, self.ids.cards
         self.ids.picture.extent = view.extent
@@ -75,7 +83,8 @@ class ResultScreen(Screen):
             cards.add_widget(TextCard(title="About this picture", lines=view.remarks))
         if view.measures:
             cards.add_widget(TableCard(title="What was measured", rows=view.measures))
-        cards.add_widget(TextCard(title="What limits this estimate", lines=view.limits))
+        if view.limits:
+            cards.add_widget(TextCard(title="What limits this estimate", lines=view.limits))
 
     def on_details(self, *_):
         below = self.ids.details
