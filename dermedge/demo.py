@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import shlex
 import shutil
@@ -70,6 +71,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.limit < 0:
         raise UserError("--limit must be 0 (all) or the number of pictures")
+    for package in ("torch", "onnx", "jinja2"):
+        # Said now, not after a minute of other steps.
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
     out = Path(args.out)
     done = _folder(out, args.fresh)
     started = time.monotonic()
