@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermedge import UserError
+
 MAX_JPEG_SCANS = 200  # real ones have about ten; each costs a pass over the whole picture
 
 TITLES = {
@@ -27,7 +29,7 @@ TITLES = {
 }
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """A picture that cannot be used; the message is one line that says why."""
 
 
@@ -73,7 +75,7 @@ def parse_header(data: bytes) -> Header:
             kind = _iso_kind(data)
             if kind:
                 return _iso_header(data, kind)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # an offset beyond the end, or beyond 63 bits
         raise ImageError("the file is cut short") from None
     raise ImageError("this is not a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture")
 
@@ -214,6 +216,8 @@ def _tiff_fields(data: bytes, wanted: frozenset[int]) -> dict[int, tuple[int, in
     big = 43 in data[2:4]
     if big:
         (start,) = struct.unpack_from(order + "Q", data, 8)
+        if start > len(data):  # struct takes no offset of 64 bits
+            raise ImageError("the TIFF is cut short: its directory lies behind its end")
         (count,) = struct.unpack_from(order + "Q", data, start)
         entry, first, room = 20, start + 8, 8
     else:

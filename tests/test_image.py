@@ -442,6 +442,13 @@ GOOD["ALPHA"] = encode(Image.fromarray(picture()).convert("RGBA"), "WEBP")
 GOOD["PALETTE"] = encode(Image.fromarray(picture()).quantize(9), "PNG")
 
 
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1])
+def test_bigtiff_that_points_beyond_everything(offset):
+    data = b"MM\0+" + struct.pack(">HHQ", 8, 0, offset) + bytes(400)
+    with pytest.raises(ImageError, match="cut short"):
+        read_image(data)
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_change_gives_a_picture_or_one_line(data):
