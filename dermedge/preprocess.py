@@ -19,12 +19,18 @@ class Preprocessing:
     color_constancy: bool = False  # shades of gray
     minkowski_norm: int = 6  # p of shades of gray
     hair_removal: bool = False  # DullRazor type
+    # Side of the square about the lesion that the network sees, in sides of the lesion's box:
+    # 1 to 4; 0: the whole picture. A segmenter never crops.
+    crop: float = 0.0
 
     def __post_init__(self):
         if not isinstance(self.size, int) or not 16 <= self.size <= 2048:
             raise ValueError(f"preprocessing size must be 16 to 2048 px, got {self.size!r}")
         if not isinstance(self.minkowski_norm, int) or not 1 <= self.minkowski_norm <= 32:
             raise ValueError(f"minkowski_norm must be 1 to 32, got {self.minkowski_norm!r}")
+        number = isinstance(self.crop, (int, float)) and not isinstance(self.crop, bool)
+        if not number or not (self.crop == 0 or 1 <= self.crop <= 4):
+            raise ValueError(f"crop must be 0 (whole picture) or 1 to 4, got {self.crop!r}")
         for name in ("color_constancy", "hair_removal"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
@@ -47,11 +53,14 @@ class Placement:
 
     The picture is scaled to fit, its aspect kept, and centred; the rest is black. Pixel centres
     are at half-integers: (x, y) of the picture is (x * sx + left, y * sy + top) of the input.
+    Where a part was cut out of a larger picture, `height` and `width` are those of the part, and
+    points are of the larger picture.
     """
 
     height: int
     width: int
     size: int
+    corner: tuple[int, int] = (0, 0)  # (x, y) of the part's first px in the larger picture
 
     @property
     def scaled(self) -> tuple[int, int]:
@@ -71,18 +80,14 @@ class Placement:
     def to_model(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 2) float (x, y) from picture to network input coordinates."""
         (height, width), (top, left) = self.scaled, self.offset
-        return np.asarray(points, np.float64) * [width / self.width, height / self.height] + [
-            left,
-            top,
-        ]
+        inside = np.asarray(points, np.float64) - self.corner
+        return inside * [width / self.width, height / self.height] + [left, top]
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """The exact inverse of `to_model`."""
         (height, width), (top, left) = self.scaled, self.offset
-        return (np.asarray(points, np.float64) - [left, top]) * [
-            self.width / width,
-            self.height / height,
-        ]
+        inside = np.asarray(points, np.float64) - [left, top]
+        return inside * [self.width / width, self.height / height] + self.corner
 
     def place(self, image: np.ndarray, interpolation: int | None = None) -> np.ndarray:
         """Put an (height, width[, channels]) array into a black square of `size` px."""
@@ -105,20 +110,29 @@ class Placement:
         return self.place(mask.astype(np.float32)) >= 0.5
 
     def restore(self, output: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Bring a float32 (size, size) map back to the picture, or to `shape` (height, width)."""
+        """Bring a float32 (size, size) map back to the picture, or to `shape` (height, width).
+
+        Where a part was cut out, it is that part which is given back.
+        """
         (height, width), (top, left) = self.scaled, self.offset
         inside = output[top : top + height, left : left + width]
         rows, columns = shape or (self.height, self.width)
         return cv2.resize(inside, (columns, rows), interpolation=cv2.INTER_LINEAR)
 
 
-def prepare(image: np.ndarray, spec: Preprocessing) -> tuple[np.ndarray, Placement]:
+def prepare(
+    image: np.ndarray,
+    spec: Preprocessing,
+    box: tuple[float, float, float, float] | None = None,
+) -> tuple[np.ndarray, Placement]:
     """Turn a picture into a network input.
 
     Parameters
     ----------
     image : uint8 (height, width, 3) RGB, as `dermedge.image.read_image` gives it.
     spec : the bundle's (or recipe's) preprocessing.
+    box : (x, y, width, height) of the lesion, px of `image`, where `spec` crops. None: no lesion
+        was found, and the whole picture is taken.
 
     Returns
     -------
@@ -126,8 +140,12 @@ def prepare(image: np.ndarray, spec: Preprocessing) -> tuple[np.ndarray, Placeme
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    placement = Placement(image.shape[0], image.shape[1], spec.size)
-    square = placement.place(image)
+    height, width = image.shape[:2]
+    left, top = 0, 0
+    if spec.crop and box is not None:
+        left, top, width, height = _window(height, width, box, spec.crop)
+    placement = Placement(height, width, spec.size, (left, top))
+    square = placement.place(image[top : top + height, left : left + width])
     (height, width), (top, left) = placement.scaled, placement.offset
     inside = square[top : top + height, left : left + width]
     # Hair and colour are treated after scaling: the cost then does not grow with the camera.
@@ -136,6 +154,23 @@ def prepare(image: np.ndarray, spec: Preprocessing) -> tuple[np.ndarray, Placeme
     if spec.color_constancy:
         inside[:] = shades_of_gray(inside, spec.minkowski_norm)
     return square, placement
+
+
+def _window(
+    height: int, width: int, box: tuple[float, float, float, float], crop: float
+) -> tuple[int, int, int, int]:
+    """(x, y, width, height) of the square about a lesion's box, px, all of it in the picture.
+
+    At the picture's border the square is moved inwards rather than cut: the network then sees as
+    much skin there as elsewhere. It is cut only where it is larger than the picture.
+    """
+    x, y, across, down = box
+    # A speck enlarged tells nothing: what is seen is at least a quarter of the shorter side.
+    side = round(max(crop * max(across, down), min(height, width) / 4))
+    columns, rows = min(side, width), min(side, height)
+    left = round(min(max(x + across / 2 - columns / 2, 0), width - columns))
+    top = round(min(max(y + down / 2 - rows / 2, 0), height - rows))
+    return left, top, columns, rows
 
 
 def shades_of_gray(image: np.ndarray, norm: int = 6) -> np.ndarray:

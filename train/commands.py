@@ -11,7 +11,7 @@ from dermedge.cli import Command
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=("segmenter", "classifier"))
+    parser.add_argument("kind", choices=("segmenter", "classifier", "multitask"))
     parser.add_argument(
         "--recipe",
         required=True,
@@ -80,4 +80,6 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-TRAIN = Command("train a segmenter or a classifier", _arguments, _run, "train")
+TRAIN = Command(
+    "train a segmenter, a classifier, or both in one network", _arguments, _run, "train"
+)

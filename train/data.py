@@ -24,9 +24,12 @@ from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split, group_records
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, read_image, read_mask
-from dermedge.preprocess import Preprocessing, prepare
+from dermedge.metadata import encode
+from dermedge.preprocess import Preprocessing, prepare, shades_of_gray
+from dermedge.procedural.artefacts import hair
 from train.recipe import Augmentation, Recipe
 
+UNKNOWN = 128  # pixels of a mask that the data set does not have
 _WAITING, _READY, _FAILED = 0, 1, 2
 _CHUNK = 128  # pictures between two notes of what is done
 
@@ -37,7 +40,7 @@ class Pictures:
 
     records: tuple[Record, ...]
     images: np.ndarray  # uint8 (N, size, size, 3) RGB
-    masks: np.ndarray | None  # uint8 (N, size, size), 0 or 255
+    masks: np.ndarray | None  # uint8 (N, size, size), 0 or 255; UNKNOWN all over: there is none
     rows: np.ndarray  # int64 (len(records),): where each record lies in the arrays
     problems: tuple[str, ...]  # one line for each picture that was left out
 
@@ -62,7 +65,7 @@ def load_pictures(
     OSError where the disk has no room for it.
     """
     records, preprocessing = tuple(records), recipe.preprocessing
-    masks = recipe.kind == "segmenter"
+    masks = recipe.kind != "classifier"
     cache = Path(folder) / _key(records, preprocessing, masks)
     cache.mkdir(parents=True, exist_ok=True)
     size = preprocessing.size
@@ -154,6 +157,8 @@ def augment(
     angle, growth, along, across = rng.uniform(-1, 1, 4)
     tones = rng.uniform(-1, 1, 5)
     blurred, sigma = rng.random(), rng.uniform(0.4, 1.2)
+    balanced, hairy, erased = rng.random(3)
+    hair_seed, erase_seed = rng.integers(2**32, size=2)
 
     matrix = np.eye(3)
     matrix[:2] = cv2.getRotationMatrix2D(
@@ -169,44 +174,59 @@ def augment(
             matrix = matrix @ turn
     warp = partial(cv2.warpAffine, M=matrix[:2], dsize=(size, size), flags=cv2.INTER_LINEAR)
     image = warp(image)
+    if balanced < spec.constancy:
+        image = shades_of_gray(image)
+    if hairy < spec.hair:
+        image = _with_hair(image, np.random.default_rng(hair_seed))
     if spec.color > 0:
         image = cv2.LUT(image, _tones(spec.color, tones))
     if blurred < spec.blur:
         image = cv2.GaussianBlur(image, (0, 0), sigma * max(1.0, size / 224))
+    if erased < spec.erase:
+        _erase(image, np.random.default_rng(erase_seed))
     if mask is not None:
         mask = (warp(mask) > 127).astype(np.uint8) * 255
     return image, mask
 
 
 class Views(Dataset):
-    """Training samples by (epoch, index): uint8 (size, size, 3), and the target.
+    """Training samples by (epoch, index): a dict of what the recipe's network needs.
 
-    The target is float32 (1, size, size) for segmenters, the number of the label for classifiers.
+    "image" uint8 (size, size, 3); "mask" float32 (1, size, size), -1 all over where the data set
+    has none; "classes" float32 (K,), 1 at the label; "metadata" float32 (M,).
     A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
-    the picture as it is.
+    the picture as it is, with all its metadata.
     """
 
-    def __init__(
-        self, pictures: Pictures, labels: Sequence[str], augmentation: Augmentation, seed: int
-    ):
+    def __init__(self, pictures: Pictures, labels: Sequence[str], recipe: Recipe):
         self.pictures = pictures
-        self.numbers = {label: number for number, label in enumerate(labels)}
-        self.augmentation = augmentation
-        self.seed = seed
+        self.labels = tuple(labels)
+        self.recipe = recipe
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: tuple[int | None, int]):
+    def __getitem__(self, key: tuple[int | None, int]) -> dict[str, np.ndarray]:
         epoch, index = key
+        record = self.pictures.records[index]
         image = np.array(self.pictures.image(index))
         mask = None if self.pictures.masks is None else np.array(self.pictures.mask(index))
+        known = mask is not None and mask[0, 0] != UNKNOWN
+        told = {name: getattr(record, name) for name in self.recipe.fields}
         if epoch is not None:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            image, mask = augment(image, mask, self.augmentation, rng)
+            rng = np.random.default_rng((self.recipe.seed, epoch, index))
+            image, mask = augment(image, mask, self.recipe.augmentation, rng)
+            # Hidden at random, so that the network does well without, too.
+            told = {k: v for k, v in told.items() if rng.random() >= self.recipe.metadata_dropout}
+        sample = {"image": image}
         if mask is not None:
-            return image, mask[None].astype(np.float32) / 255
-        return image, self.numbers[self.pictures.records[index].label]
+            mask = mask[None].astype(np.float32) / 255
+            sample["mask"] = mask if known else np.full_like(mask, -1)
+        if self.labels:
+            sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
+        if self.recipe.fields:
+            sample["metadata"] = encode(self.recipe.fields, **told)
+        return sample
 
 
 @dataclass(frozen=True)
@@ -216,6 +236,7 @@ class Batches:
     count: int  # samples in the training part
     size: int  # of a batch, over all processes
     seed: int
+    shares: tuple[float, ...] | None = None  # how often each sample is drawn; None: once an epoch
 
     @property
     def per_epoch(self) -> int:
@@ -227,11 +248,24 @@ class Batches:
         """The (epoch, index) of process `rank` of `world`, for the steps `start` to `stop`."""
         for step in range(start, stop):
             epoch, position = divmod(step, self.per_epoch)
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            rng = np.random.default_rng((self.seed, epoch))
+            if self.shares is None:
+                order = rng.permutation(self.count)
+            else:
+                order = rng.choice(self.count, self.count, p=self.shares)
             # A part smaller than one batch repeats itself to fill it.
             order = np.resize(order, max(self.count, self.size))
             batch = order[position * self.size : (position + 1) * self.size]
             yield [(epoch, int(index)) for index in batch[rank::world]]
+
+
+def sampling_shares(records: Sequence[Record], balance: float) -> tuple[float, ...] | None:
+    """How often each record is drawn, a sum of 1: its class's count ** -balance. 0: None."""
+    if not balance:
+        return None
+    counts = Counter(record.label for record in records)
+    shares = np.array([counts[record.label] ** -balance for record in records])
+    return tuple(shares / shares.sum())
 
 
 def loader(
@@ -261,22 +295,52 @@ def _start_worker(_: int) -> None:
 def _read(
     record: Record, preprocessing: Preprocessing, masks: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    picture = read_image(record.image)
-    image, placement = prepare(picture.pixels, preprocessing)
+    pixels = read_image(record.image).pixels
+    mask = None
+    if record.mask is not None and (masks or preprocessing.crop):
+        mask = _mask(record, pixels.shape[:2])
+    # The device crops by the mask that its segmenter finds; here the drawn one stands for it.
+    around = mask is not None and preprocessing.crop and mask.any()
+    box = cv2.boundingRect(mask.astype(np.uint8)) if around else None
+    image, placement = prepare(pixels, preprocessing, box)
     if not masks:
         return image, None
+    if mask is None:
+        return image, np.full(image.shape[:2], UNKNOWN, np.uint8)
+    return image, placement.place_mask(mask).astype(np.uint8) * 255
+
+
+def _mask(record: Record, shape: tuple[int, int]) -> np.ndarray:
+    """The drawn mask, bool, at the picture's working size (height, width)."""
     mask = read_mask(record.mask)
-    height, width = picture.pixels.shape[:2]
+    height, width = shape
     ratio = (mask.shape[1] / mask.shape[0]) / (width / height)
     if not 0.97 < ratio < 1.03:
         raise ImageError(
             f"the mask ({mask.shape[1]}x{mask.shape[0]}) has another shape than the picture "
             f"({width}x{height})"
         )
-    if mask.shape != (height, width):
-        smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        mask = smooth >= 0.5
-    return image, placement.place_mask(mask).astype(np.uint8) * 255
+    if mask.shape == shape:
+        return mask
+    smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return smooth >= 0.5
+
+
+def _with_hair(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # As if the picture showed two centimetres of skin.
+    layer, color, strength = hair(rng, image.shape[:2], image.shape[0] / 20)
+    alpha = layer[..., None] * np.float32(strength / 255)
+    return (image + alpha * (np.float32(color) * 255 - image)).astype(np.uint8)
+
+
+def _erase(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill a rectangle of 2 to 25 % with noise (Zhong et al., AAAI 2020), in place."""
+    size = image.shape[0]
+    area, stretch = rng.uniform(0.02, 0.25), np.exp(rng.uniform(-1, 1))
+    height, width = (int(size * min(1.0, np.sqrt(area * s))) for s in (stretch, 1 / stretch))
+    top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
+    noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+    image[top : top + height, left : left + width] = noise
 
 
 def _tones(strength: float, numbers: np.ndarray) -> np.ndarray:
@@ -291,8 +355,9 @@ def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -
     digest = hashlib.sha256(
         json.dumps([__version__, preprocessing.to_dict(), masks], sort_keys=True).encode()
     )
+    uses_masks = masks or preprocessing.crop
     for record in records:
-        for path in (record.image, record.mask if masks else None):
+        for path in (record.image, record.mask if uses_masks else None):
             if path is None:
                 continue
             try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import csv
+import ctypes
 import io
 import json
 import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +34,26 @@ from dermedge.datasets.split import Split
 from dermedge.files import write_atomic
 from dermedge.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
-from train.data import Batches, Pictures, Views, load_pictures, loader, present_labels
-from train.losses import class_weights, classifier_loss, discriminator_loss, segmenter_losses
+from train.data import (
+    Batches,
+    Pictures,
+    Views,
+    load_pictures,
+    loader,
+    present_labels,
+    sampling_shares,
+)
+from train.losses import (
+    class_weights,
+    classifier_loss,
+    discriminator_loss,
+    distillation_loss,
+    segmenter_losses,
+    teach,
+)
 from train.mobilegan import PatchDiscriminator
-from train.models import MODELS, Normalized, build_model, complexity
-from train.recipe import Recipe, to_toml
+from train.models import MODELS, Normalized, build_model, complexity, start_from
+from train.recipe import Augmentation, Recipe, to_toml
 
 LOG_EVERY = 10  # steps
 MOST_NOTES = 3  # lines on the split; split.json has them all
@@ -44,10 +61,14 @@ MOST_NOTES = 3  # lines on the split; split.json has them all
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
 MAX_GRADIENT = 5.0
 
-SCORE = {"segmenter": "jaccard", "classifier": "auc"}  # what chooses best.pt
+# What chooses best.pt.
+SCORE = {"segmenter": "jaccard", "classifier": "auc", "multitask": "mean"}
+_MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "discriminator")
+_CLASS_SCORES = ("val_auc", "val_balanced_accuracy")
 COLUMNS = {
-    "segmenter": ("bce", "jaccard", "l1", "adversarial", "discriminator", "val_jaccard"),
-    "classifier": ("cross_entropy", "val_auc", "val_balanced_accuracy"),
+    "segmenter": (*_MASK_LOSSES, "distillation", "val_jaccard"),
+    "classifier": ("cross_entropy", "distillation", *_CLASS_SCORES),
+    "multitask": (*_MASK_LOSSES, "cross_entropy", "val_jaccard", *_CLASS_SCORES, "val_mean"),
 }
 
 
@@ -60,7 +81,7 @@ class Run:
     """What a run folder says about its network; `run.json`."""
 
     folder: Path
-    kind: str  # "segmenter" or "classifier"
+    kind: str  # one of train.models.KINDS
     model: str
     labels: tuple[str, ...]  # of a classifier, in the order of its outputs
     preprocessing: Preprocessing
@@ -72,6 +93,9 @@ class Run:
     split_sha256: str
     seed: int
     pretrained: bool  # started from ImageNet weights
+    start: str  # the run or file of weights that it started from; "": none
+    metadata: tuple[str, ...]  # what the classifier takes beside the picture
+    commit: str  # of the code; "-" where it is no checkout
     subset: str | None  # what part of the data set was used; None: all of it
     pictures: dict[str, int]  # how many were in the parts that training used
     parameters: int
@@ -95,7 +119,8 @@ def load_run(path: str | Path) -> Run:
     try:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
-        content["labels"] = tuple(content["labels"])
+        for name in ("labels", "metadata"):
+            content[name] = tuple(content[name])
         run = Run(folder=folder, **content)
         if run.model not in MODELS or MODELS[run.model].kind != run.kind:
             raise ValueError(f"there is no {run.kind} '{run.model}'")
@@ -115,7 +140,7 @@ def load_model(run: Run) -> Normalized:
     if not path.exists():
         raise UserError(f"{run.folder} has no best.pt yet: train on until the first validation")
     with _intact(path):
-        model = build_model(run.model, run.labels)
+        model = build_model(run.model, run.labels, metadata=run.metadata)
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model.eval()
 
@@ -136,6 +161,8 @@ def train(
     """
     out = Path(out)
     accelerator = _accelerator(recipe)
+    if accelerator.device.type == "cpu":
+        _keep_memory()
     _open_folder(out, recipe, split, fresh, accelerator)
     labels, chosen = _choose(recipe, data_set, split)
     with accelerator.main_process_first():
@@ -148,13 +175,14 @@ def train(
         }
     _report_problems(split, pictures, accelerator)
 
-    batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed)
+    shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling)
+    batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed, shares)
     total = recipe.epochs * batches.per_epoch
     total = min(total, recipe.max_steps or total)
     checkpoint = out / "checkpoint.pt"
     resumed = checkpoint.exists()
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
-    start = replace(recipe, pretrained="no") if resumed else recipe
+    start = replace(recipe, pretrained="no", start="") if resumed else recipe
     learner = Learner(start, labels, pictures["train"], total, accelerator)
     if resumed:
         learner.load(checkpoint)
@@ -163,8 +191,8 @@ def train(
         # The run may have been killed between its last checkpoint and this.
         describe().save()
 
-    train_views = Views(pictures["train"], labels, recipe.augmentation, recipe.seed)
-    val_views = Views(pictures["val"], labels, recipe.augmentation, recipe.seed)
+    train_views = Views(pictures["train"], labels, recipe)
+    val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
     with (
         _Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
@@ -177,8 +205,8 @@ def train(
             disable=not accelerator.is_main_process,
         ) as bar,
     ):
-        for images, targets in loader(train_views, steps, recipe.workers):
-            losses = learner.update(images, targets)
+        for batch in loader(train_views, steps, recipe.workers):
+            losses = learner.update(batch)
             step = learner.step
             epoch_ends = step % batches.per_epoch == 0 or step == total
             row = {}
@@ -224,9 +252,14 @@ class Learner:
         self.best_scores: dict[str, float] = {}
         _reproducible(recipe.seed, 0, 0)
         try:
-            model = build_model(recipe.model, labels, recipe.pretrained)
+            model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
         except ValueError as error:
             raise UserError(str(error)) from error
+        if recipe.start:
+            _start(model, recipe.start)
+        self.teachers = [
+            _teacher(path, recipe, labels).to(accelerator.device) for path in recipe.teachers
+        ]
         self.pretrained = model.pretrained
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:
@@ -234,37 +267,56 @@ class Learner:
         self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
         self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
         self.critic = self.critic_optimizer = None
-        if recipe.kind == "segmenter" and recipe.loss.adversarial > 0:
+        if recipe.kind != "classifier" and recipe.loss.adversarial > 0:
             critic = PatchDiscriminator()
             optimizer = torch.optim.AdamW(
                 critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
-        if recipe.kind == "classifier":
+        if recipe.kind != "segmenter":
             counts = [sum(r.label == label for r in pictures.records) for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
 
-    def update(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of all optimizers on this process's share of a batch; returns the losses."""
         # A seed for each step, not a stored generator: nothing to restore, and exact all the same.
         _reproducible(self.recipe.seed, 1 + self.step, self.accelerator.process_index)
-        images = images.to(self.accelerator.device)
-        targets = targets.to(self.accelerator.device)
+        batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
+            mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.model.train()
-        logits = self.model(images)
-        if self.recipe.kind == "classifier":
-            spec = self.recipe.loss
-            losses = {"cross_entropy": classifier_loss(logits, targets, self.class_weights, spec)}
-        else:
-            with self._frozen_critic() as critic:
-                losses = segmenter_losses(logits, targets, images, critic, self.recipe.loss)
+        images = batch["image"]
+        given = (images, batch["metadata"]) if "metadata" in batch else (images,)
+        answer = self.model(*given)
+        mask_logits, class_logits = _both(answer, self.recipe.kind)
+        losses = {}
+        if mask_logits is not None:
+            known = (batch["mask"] >= 0).flatten(1).all(dim=1)
+            if not known.all():
+                mask_logits, images = mask_logits[known], images[known]
+            masks = batch["mask"][known]
+            if len(masks):
+                with self._frozen_critic() as critic:
+                    losses |= segmenter_losses(mask_logits, masks, images, critic, self.recipe.loss)
+        if class_logits is not None:
+            weight = getattr(self.recipe.loss, "classification", 1.0)
+            losses["cross_entropy"] = weight * classifier_loss(
+                class_logits, batch["classes"], self.class_weights, self.recipe.loss
+            )
+        if self.teachers:
+            spec = self.recipe.distillation
+            taught = teach([teacher(*given) for teacher in self.teachers], spec.temperature)
+            losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
+            losses["distillation"] = spec.weight * distillation_loss(
+                answer, taught, spec.temperature
+            )
         self._descend(sum(losses.values()), self.model, self.optimizer)
-        if self.critic is not None:
-            made = torch.sigmoid(logits.detach().float())
-            losses["discriminator"] = discriminator_loss(self.critic, images, targets, made)
+        if self.critic is not None and len(masks):
+            made = torch.sigmoid(mask_logits.detach().float())
+            losses["discriminator"] = discriminator_loss(self.critic, images, masks, made)
             self._descend(losses["discriminator"], self.critic, self.critic_optimizer)
         self.step += 1
         self._move_average()
@@ -305,26 +357,29 @@ class Learner:
         own = range(self.accelerator.process_index, len(views), self.accelerator.num_processes)
         size = max(1, self.recipe.batch_size // self.accelerator.num_processes)
         batches = [[(None, i) for i in own[at : at + size]] for at in range(0, len(own), size)]
-        found = []
-        for images, targets in loader(views, batches, self.recipe.workers):
-            logits = model(images.to(self.accelerator.device)).float().cpu()
-            if self.recipe.kind == "segmenter":
-                counts = metrics.confusion((logits > 0).numpy(), (targets > 0.5).numpy())
-                found += counts.jaccard.tolist()
-            else:
-                probabilities = torch.softmax(logits, dim=1).numpy()
-                found += list(zip(probabilities, targets.tolist(), strict=True))
-        found = gather_object(found)
-        if not found:
-            return {}
-        if self.recipe.kind == "segmenter":
-            return {"jaccard": float(np.mean(found))}
-        probabilities, labels = map(np.array, zip(*found, strict=True))
-        predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
-        scores = {
-            "auc": metrics.macro_auc(probabilities, labels),
-            "balanced_accuracy": metrics.balanced_accuracy(predicted, labels, classes),
-        }
+        jaccards, judged = [], []
+        for batch in loader(views, batches, self.recipe.workers):
+            batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+            extra = (batch["metadata"],) if "metadata" in batch else ()
+            masks, classes = _both(model(batch["image"], *extra), self.recipe.kind)
+            if masks is not None:
+                drawn = batch["mask"].cpu().numpy()
+                known = drawn.min(axis=(1, 2, 3)) >= 0
+                found = metrics.confusion((masks > 0).cpu().numpy()[known], drawn[known] > 0.5)
+                jaccards += found.jaccard.tolist()
+            if classes is not None:
+                probabilities = torch.softmax(classes.float(), dim=1).cpu().numpy()
+                truth = batch["classes"].argmax(dim=1).tolist()
+                judged += list(zip(probabilities, truth, strict=True))
+        jaccards, judged = gather_object(jaccards), gather_object(judged)
+        scores = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
+        if judged:
+            probabilities, labels = map(np.array, zip(*judged, strict=True))
+            predicted, count = probabilities.argmax(axis=1), probabilities.shape[1]
+            scores["auc"] = metrics.macro_auc(probabilities, labels)
+            scores["balanced_accuracy"] = metrics.balanced_accuracy(predicted, labels, count)
+        if self.recipe.kind == "multitask" and {"jaccard", "auc"} <= set(scores):
+            scores["mean"] = (scores["jaccard"] + scores["auc"]) / 2
         return {name: value for name, value in scores.items() if math.isfinite(value)}
 
     def is_best(self, scores: dict[str, float]) -> bool:
@@ -432,6 +487,91 @@ class _Log:
             self.board.close()
 
 
+def mix(batch: dict[str, Tensor], spec: Augmentation) -> None:
+    """Mix each picture of a batch and its classes with another one's, in place.
+
+    By mixup or CutMix, as the strengths in `spec` say; by either, where both are above 0. Takes
+    its random numbers from torch's generator.
+    """
+    images, classes = batch["image"], batch["classes"]
+    order = torch.randperm(len(images), device=images.device)
+    cut = spec.cutmix and (not spec.mixup or torch.rand(()).item() < 0.5)
+    alpha = spec.cutmix if cut else spec.mixup
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    if cut:
+        size = images.shape[1]
+        side = round(size * math.sqrt(1 - share))
+        top, left = torch.randint(0, size - side + 1, (2,)).tolist()
+        mixed = images.clone()
+        window = (slice(None), slice(top, top + side), slice(left, left + side))
+        mixed[window] = images[order][window]
+        share = 1 - (side / size) ** 2
+    else:
+        mixed = share * images.float() + (1 - share) * images[order].float()
+    batch["image"] = mixed
+    batch["classes"] = share * classes + (1 - share) * classes[order]
+
+
+def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:
+    """(mask logits, class logits) of what a network of this kind answers."""
+    if kind == "multitask":
+        return answer
+    return (answer, None) if kind == "segmenter" else (None, answer)
+
+
+def _start(model: Normalized, path: str) -> None:
+    """Take over the weights of a run folder or file. UserError where they do not fit."""
+    file = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        raise UserError(f"there is no {file} to start from: start names a run folder or a file")
+    with _intact(file):
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        kept = start_from(model, weights)
+    except ValueError as error:
+        raise UserError(f"cannot start from {file}: {error}") from error
+    print(f"started from {file}; new: {', '.join(kept) or 'nothing'}", file=sys.stderr)
+
+
+def _teacher(path: str, recipe: Recipe, labels: tuple[str, ...]) -> Normalized:
+    """A trained network to learn from. UserError where its answers mean something else."""
+    run = load_run(path)
+    if (run.kind, run.labels, run.metadata) != (recipe.kind, labels, recipe.fields):
+        raise UserError(f"the teacher {path} is of another kind, or has other labels or metadata")
+    if run.preprocessing != recipe.preprocessing:
+        raise UserError(f"the teacher {path} was trained with another preprocessing")
+    return load_model(run).requires_grad_(False)
+
+
+def _keep_memory() -> None:
+    """Let freed memory stay with this process.
+
+    glibc hands large blocks back to the kernel, which clears each page again at the next step:
+    on a processor that costs a third of the training's time and more.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        mmap_max, trim_threshold = -4, -1  # numbers from malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _commit() -> str:
+    """The commit of this code, '+' behind it where files differ from it; '-' without git."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "-"
+    return found.stdout.strip() or "-"
+
+
 def _accelerator(recipe: Recipe) -> Accelerator:
     # Accelerate takes several processes without a GPU for one each, unless told.
     accelerator = Accelerator(mixed_precision=recipe.amp, cpu=not torch.accelerator.is_available())
@@ -489,10 +629,10 @@ def _choose(
 ) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
     """The labels, and the records of train and val that have what this kind of network learns."""
     parts = {part: split.select(data_set.records, part) for part in ("train", "val")}
+    if recipe.kind != "classifier" and not any(r.mask for r in parts["train"]):
+        raise UserError(f"{data_set.name} has no masks to train a {recipe.kind} on")
     if recipe.kind == "segmenter":
         parts = {part: [r for r in rs if r.mask is not None] for part, rs in parts.items()}
-        if not parts["train"]:
-            raise UserError(f"{data_set.name} has no masks to train a segmenter on")
         return (), parts
     labels = present_labels(parts["train"], CLASSES)
     if len(labels) < 2:
@@ -532,6 +672,9 @@ def _describe(recipe, data_set, split, out, labels, pictures, learner) -> Run:
         split_sha256=split.sha256,
         seed=recipe.seed,
         pretrained=learner.pretrained,
+        start=recipe.start,
+        metadata=recipe.fields,
+        commit=_commit(),
         subset=subset[0] if subset else None,
         pictures={part: len(found) for part, found in pictures.items()},
         parameters=learner.complexity.parameters,

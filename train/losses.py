@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,8 +29,12 @@ def segmenter_losses(
         parts["bce"] = spec.bce * F.binary_cross_entropy_with_logits(logits, masks)
     if spec.jaccard:
         parts["jaccard"] = spec.jaccard * soft_jaccard_loss(probability, masks)
+    if spec.dice:
+        parts["dice"] = spec.dice * soft_dice_loss(probability, masks)
     if spec.l1:
         parts["l1"] = spec.l1 * F.l1_loss(probability, masks)
+    if spec.endpoint:
+        parts["endpoint"] = spec.endpoint * endpoint_loss(probability, masks)
     if critic is not None:
         # Least squares (Mao et al., ICCV 2017): a sure discriminator still gives a gradient.
         parts["adversarial"] = spec.adversarial * critic(image, probability).sub(1).square().mean()
@@ -45,6 +51,27 @@ def soft_jaccard_loss(probability: Tensor, masks: Tensor) -> Tensor:
     return 1 - ((shared + 1) / (union + 1)).mean()
 
 
+def soft_dice_loss(probability: Tensor, masks: Tensor) -> Tensor:
+    """1 - Dice coefficient, as `soft_jaccard_loss` (Milletari et al., 3DV 2016)."""
+    shared = (probability * masks).sum(dim=(1, 2, 3))
+    both = (probability + masks).sum(dim=(1, 2, 3))
+    return 1 - ((2 * shared + 1) / (both + 1)).mean()
+
+
+def endpoint_loss(probability: Tensor, masks: Tensor) -> Tensor:
+    """How far the gradients of probability and mask lie apart, the end-point error of MobileGAN.
+
+    Only the outline has gradients: it is this term's whole weight. Both (N, 1, S, S) in 0..1; the
+    mean is over the pixels of the drawn outlines' length, so that it does not fade with the size.
+    """
+    difference = probability - masks
+    across = difference[..., :-1, 1:] - difference[..., :-1, :-1]
+    down = difference[..., 1:, :-1] - difference[..., :-1, :-1]
+    # The root's slope is infinite at 0, where most pixels are.
+    error = torch.sqrt(across.square() + down.square() + 1e-6) - 1e-3
+    return error.sum(dim=(1, 2, 3)).mean() / masks.shape[-1]
+
+
 def discriminator_loss(critic: nn.Module, image: Tensor, masks: Tensor, made: Tensor) -> Tensor:
     """Least-squares loss of the patch discriminator: drawn masks to 1, made ones to 0."""
     # A drawn mask is 0 or 1, a made one never quite: smoothing it hides that giveaway.
@@ -58,12 +85,41 @@ def discriminator_loss(critic: nn.Module, image: Tensor, masks: Tensor, made: Te
 def classifier_loss(
     logits: Tensor, targets: Tensor, weights: Tensor, spec: ClassifierLoss
 ) -> Tensor:
-    """Cross-entropy of (N, K) logits and (N,) class numbers, weighted by class."""
-    each = F.cross_entropy(
-        logits.float(), targets, reduction="none", label_smoothing=spec.label_smoothing
-    )
+    """Cross-entropy of (N, K) logits and targets, weighted by class.
+
+    `targets` are float (N, K), each row the shares of the classes in a picture (a sum of 1).
+    """
+    smooth = spec.label_smoothing
+    wanted = targets * (1 - smooth) + smooth / targets.shape[1]
+    log_probability = torch.log_softmax(logits.float(), dim=1)
+    each = -(wanted * log_probability)
+    if spec.focal:
+        # Lin et al., ICCV 2017.
+        each = each * (1 - log_probability.exp()) ** spec.focal
     # Divided by the batch, not by its weights: the mean over processes is then that of the batch.
-    return (each * weights[targets]).mean()
+    return (each.sum(dim=1) * (targets @ weights)).mean()
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """What the learner's answer still lacks of the teachers', times T^2 (Hinton et al., 2015).
+
+    `logits` (N, K) of a classifier or (N, 1, S, S) of a segmenter; `taught` as `teach` gives it,
+    of the same shape.
+    """
+    logits = logits.float() / temperature
+    if logits.ndim == 4:
+        floor = F.binary_cross_entropy(taught, taught)
+        apart = F.binary_cross_entropy_with_logits(logits, taught) - floor
+    else:
+        apart = F.kl_div(torch.log_softmax(logits, dim=1), taught, reduction="batchmean")
+    return apart * temperature**2
+
+
+@torch.no_grad()
+def teach(answers: list[Tensor], temperature: float) -> Tensor:
+    """The mean of the teachers' softened probabilities, from their logits."""
+    soften = torch.sigmoid if answers[0].ndim == 4 else partial(torch.softmax, dim=1)
+    return torch.stack([soften(answer.float() / temperature) for answer in answers]).mean(dim=0)
 
 
 def class_weights(counts: Tensor, balance: float) -> Tensor:

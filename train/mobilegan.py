@@ -109,42 +109,115 @@ class Up(nn.Module):
         return self.refine(_double(self.reduce(x)) + self.skip(skip))
 
 
-class MobileGan(nn.Module):
-    """The generator: normalized float (N, 3, S, S), S a multiple of 32, to logits (N, 1, S, S)."""
+class PlainEncoder(nn.Module):
+    """Factorized residual blocks from scratch; normalized float (N, 3, S, S) to four scales.
 
-    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 128)):
+    `channels` are those at a half, a quarter, an eighth and a sixteenth of S; `dilations` those of
+    the blocks at a sixteenth.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int], dilations: tuple[int, ...]):
         super().__init__()
-        c2, c4, c8, c16 = channels
+        c2, c4, c8, c16 = self.channels = channels
         self.down2 = Down(3, c2)
         self.down4 = nn.Sequential(Down(c2, c4), Factorized(c4), ChannelAttention(c4))
         self.down8 = nn.Sequential(
             Down(c4, c8), Factorized(c8), Factorized(c8, dilation=2), ChannelAttention(c8)
         )
         self.down16 = nn.Sequential(
-            Down(c8, c16),
-            *(Factorized(c16, dilation, dropout=0.1) for dilation in (1, 2, 4, 8, 2, 4)),
-            ChannelAttention(c16),
-            PositionAttention(c16),
+            Down(c8, c16), *(Factorized(c16, dilation, dropout=0.1) for dilation in dilations)
         )
-        self.up8 = Up(c16, c8, c8)
-        self.up4 = Up(c8, c4, c4)
-        # Aggregation: every decoder scale speaks at the finest one.
-        self.gather16 = _pointwise(c16, c4)
-        self.gather8 = _pointwise(c8, c4)
-        self.fuse = nn.Sequential(_pointwise(3 * c4, c4), ChannelAttention(c4))
-        self.up2 = Up(c4, c2, c2)
-        self.head = nn.Conv2d(c2, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         at2 = self.down2(x)
         at4 = self.down4(at2)
         at8 = self.down8(at4)
-        at16 = self.down16(at8)
+        return at2, at4, at8, self.down16(at8)
+
+
+class Widen(nn.Module):
+    """See the coarsest of MobileNetV2's four scales from further away, by dilated blocks."""
+
+    channels = (16, 24, 32, 48)  # of the four scales that come out
+
+    def __init__(self):
+        super().__init__()
+        width = self.channels[-1]
+        self.body = nn.Sequential(
+            _pointwise(96, width), Factorized(width, 2, dropout=0.1), Factorized(width, 4)
+        )
+
+    def forward(self, scales: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (*scales[:3], self.body(scales[3]))
+
+
+class MobileNetEncoder(nn.Module):
+    """The first fourteen blocks of torchvision's MobileNetV2, then two dilated ones.
+
+    Takes the `features` of that network, so that ImageNet weights serve.
+    """
+
+    channels = Widen.channels
+
+    def __init__(self, features: nn.Sequential):
+        super().__init__()
+        self.features = features
+        self.widen = Widen()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.widen(mobilenet_scales(self.features, x))
+
+
+def mobilenet_scales(features: nn.Sequential, x: Tensor) -> tuple[Tensor, ...]:
+    """MobileNetV2's maps at a half, a quarter, an eighth and a sixteenth of S."""
+    scales = []
+    for begin, end in ((0, 2), (2, 4), (4, 7), (7, 14)):
+        x = features[begin:end](x)
+        scales.append(x)
+    return tuple(scales)
+
+
+class Decoder(nn.Module):
+    """Attention at the coarsest scale, then up to the finest, all scales aggregated.
+
+    `forward` takes the four scales of an encoder with these `inputs` channels and gives logits
+    (N, 1, S, S). `widths` are the decoder's own channels at a half, a quarter and an eighth of S.
+    """
+
+    def __init__(self, inputs: tuple[int, int, int, int], widths: tuple[int, int, int]):
+        super().__init__()
+        c2, c4, c8, c16 = inputs
+        w2, w4, w8 = widths
+        self.attend = nn.Sequential(ChannelAttention(c16), PositionAttention(c16))
+        self.up8 = Up(c16, c8, w8)
+        self.up4 = Up(w8, c4, w4)
+        # Aggregation: every decoder scale speaks at the finest one.
+        self.gather16 = _pointwise(c16, w4)
+        self.gather8 = _pointwise(w8, w4)
+        self.fuse = nn.Sequential(_pointwise(3 * w4, w4), ChannelAttention(w4))
+        self.up2 = Up(w4, c2, w2)
+        self.head = nn.Conv2d(w2, 1, 1)
+
+    def forward(self, scales: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        at2, at4, at8, at16 = scales
+        at16 = self.attend(at16)
         up8 = self.up8(at16, at8)
         up4 = self.up4(up8, at4)
-        scales = [up4, _double(self.gather8(up8)), _double(_double(self.gather16(at16)))]
-        up2 = self.up2(self.fuse(torch.cat(scales, dim=1)), at2)
+        every = [up4, _double(self.gather8(up8)), _double(_double(self.gather16(at16)))]
+        up2 = self.up2(self.fuse(torch.cat(every, dim=1)), at2)
         return _double(self.head(up2))
+
+
+class MobileGan(nn.Module):
+    """The generator: normalized float (N, 3, S, S), S a multiple of 32, to logits (N, 1, S, S)."""
+
+    def __init__(self, encoder: PlainEncoder | MobileNetEncoder, widths: tuple[int, int, int]):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder.channels, widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
 
 
 class PatchDiscriminator(nn.Module):

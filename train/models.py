@@ -8,9 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.mobilegan import MobileGan
+from dermedge.metadata import width
+from train.mobilegan import (
+    Decoder,
+    MobileGan,
+    MobileNetEncoder,
+    PlainEncoder,
+    Widen,
+    mobilenet_scales,
+)
 
 # ImageNet statistics, for RGB in 0..255; every network here is fed with them.
 MEAN = (123.675, 116.28, 103.53)
@@ -20,34 +29,136 @@ STD = (58.395, 57.12, 57.375)
 class Normalized(nn.Module):
     """A network with its normalization inside, so that no caller can normalize wrongly.
 
-    `forward` takes uint8 (or float, 0..255) RGB (N, S, S, 3) and returns logits: (N, 1, S, S) for
-    a segmenter, (N, K) for a classifier.
+    `forward` takes uint8 (or float, 0..255) RGB (N, S, S, 3), and the numbers of
+    `dermedge.metadata.encode` (N, M) where the network was built for metadata; absent: zeros. It
+    gives logits: (N, 1, S, S) of a segmenter, (N, K) of a classifier, both of a multitask network.
     """
 
-    def __init__(self, net: nn.Module, kind: str, pretrained: bool):
+    def __init__(self, net: nn.Module, kind: str, pretrained: bool, metadata: Sequence[str] = ()):
         super().__init__()
         self.net = net
         self.kind = kind
         self.pretrained = pretrained  # whether it started from ImageNet weights
+        self.metadata = tuple(metadata)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, metadata: Tensor | None = None):
+        planes = self._planes(image)
+        return self.net(planes, metadata) if self.metadata else self.net(planes)
+
+    def explain(self, image: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
+        """What a classifier or multitask network computes, with what it rests upon.
+
+        Returns
+        -------
+        "classes" (N, K) logits; "features" (N, D), pooled over the picture; where the last layer
+        is the only one behind the pooling, "activation" (N, K, h, w): its score at each position
+        (class activation map, Zhou et al., CVPR 2016); of multitask networks "mask" (N, 1, S, S).
+        """
+        return self.net.explain(self._planes(image), metadata)
+
+    def _planes(self, image: Tensor) -> Tensor:
         # TensorRT parses a uint8 input only where the cast comes first.
         planes = image.to(torch.float32).permute(0, 3, 1, 2)
-        return self.net((planes - self.mean) / self.std)
+        return (planes - self.mean) / self.std
+
+
+class Head(nn.Module):
+    """Pooled features to logits, and what metadata adds to them.
+
+    Late fusion: metadata adds log-odds, without a bias, so that absent values add exactly nothing.
+    """
+
+    def __init__(self, layers: nn.Module, outputs: int, metadata: int = 0, hidden: int = 32):
+        super().__init__()
+        self.layers = layers
+        self.metadata = None
+        if metadata:
+            self.metadata = nn.Sequential(
+                nn.Linear(metadata, hidden, bias=False),
+                nn.ReLU(),
+                nn.Linear(hidden, outputs, bias=False),
+            )
+
+    def forward(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
+        logits = self.layers(features)
+        if self.metadata is not None and metadata is not None:
+            logits = logits + self.metadata(metadata)
+        return logits
+
+    def activation(self, positions: Tensor) -> Tensor | None:
+        """(N, D, h, w) to class scores (N, K, h, w); None where the head is not linear."""
+        inner = [layer for layer in self.layers if not isinstance(layer, nn.Dropout)]
+        if len(inner) != 1:
+            return None
+        return F.conv2d(positions, inner[0].weight[:, :, None, None])
+
+
+class Classifier(nn.Module):
+    """Normalized float (N, 3, S, S) to logits (N, K): a trunk, global pooling, a head."""
+
+    def __init__(self, trunk: nn.Module, head: Head):
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, x: Tensor, metadata: Tensor | None = None) -> Tensor:
+        return self.head(self.trunk(x).mean(dim=(2, 3)), metadata)
+
+    def explain(self, x: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
+        return _explained(self.trunk(x), self.head, metadata)
+
+
+class Multitask(nn.Module):
+    """One MobileNetV2 for mask and class: (N, 1, S, S) and (N, K) from one pass.
+
+    Its trunk and head are named as a classifier's, so that it can start from a trained one.
+    """
+
+    def __init__(self, features: nn.Sequential, head: Head):
+        super().__init__()
+        self.trunk = features
+        self.decoder = nn.Sequential(Widen(), Decoder(Widen.channels, (16, 32, 48)))
+        self.head = head
+
+    def forward(self, x: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        found = self.explain(x, metadata)
+        return found["mask"], found["classes"]
+
+    def explain(self, x: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
+        scales = mobilenet_scales(self.trunk, x)
+        positions = self.trunk[14:](scales[-1])
+        return {"mask": self.decoder(scales), **_explained(positions, self.head, metadata)}
+
+
+def _explained(positions: Tensor, head: Head, metadata: Tensor | None) -> dict[str, Tensor]:
+    features = positions.mean(dim=(2, 3))
+    found = {"classes": head(features, metadata), "features": features}
+    activation = head.activation(positions)
+    if activation is not None:
+        found["activation"] = activation
+    return found
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How to build one network: `build(outputs, pretrained)` gives logits for NCHW float."""
+    """How to build one network: `build(outputs, pretrained, metadata)` gives a net for NCHW float.
 
-    kind: str  # "segmenter" or "classifier"
-    build: Callable[[int, bool], nn.Module]
+    `metadata` is the number of values that a classifier takes beside the picture.
+    """
+
+    kind: str  # one of KINDS
+    build: Callable[[int, bool, int], nn.Module]
     has_weights: bool = True  # whether ImageNet weights exist for it
 
 
-def build_model(name: str, labels: Sequence[str] = (), pretrained: str = "no") -> Normalized:
+def build_model(
+    name: str,
+    labels: Sequence[str] = (),
+    pretrained: str = "no",
+    metadata: Sequence[str] = (),
+) -> Normalized:
     """Build a registered network.
 
     Parameters
@@ -56,25 +167,34 @@ def build_model(name: str, labels: Sequence[str] = (), pretrained: str = "no") -
     labels : the classes of a classifier, at least two; ignored by segmenters.
     pretrained : "no"; "imagenet": ImageNet weights, or random ones (said on stderr, and in
         `.pretrained`) where they cannot be loaded; "required": an error instead.
+    metadata : fields of `dermedge.metadata.FIELDS` that a classifier takes beside the picture.
 
     Raises
     ------
-    ValueError : no such network, too few labels, or required weights that cannot be had.
+    ValueError : no such network, too few labels, metadata for a segmenter, or required weights
+        that cannot be had.
     """
     if name not in MODELS:
         raise ValueError(f"no model '{name}'; there are: {', '.join(MODELS)}")
     entry = MODELS[name]
-    if entry.kind == "classifier" and len(labels) < 2:
+    classifies = entry.kind != "segmenter"
+    if classifies and len(labels) < 2:
         raise ValueError(f"a classifier needs at least two labels, got {list(labels)}")
-    outputs = len(labels) if entry.kind == "classifier" else 1
+    if metadata and not classifies:
+        raise ValueError(f"{name} is a segmenter: it takes no metadata")
+
+    def built(weights: bool) -> Normalized:
+        net = entry.build(len(labels) if classifies else 1, weights, width(metadata))
+        return Normalized(net, entry.kind, weights, metadata)
+
     if pretrained == "no":
-        return Normalized(entry.build(outputs, False), entry.kind, False)
+        return built(False)
     if not entry.has_weights:
         raise ValueError(f"there are no ImageNet weights for {name}: set pretrained = 'no'")
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # a clinic's firewall swallows packets; torch.hub waits for ever
     try:
-        return Normalized(entry.build(outputs, True), entry.kind, True)
+        return built(True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         if pretrained == "required":
@@ -87,9 +207,39 @@ def build_model(name: str, labels: Sequence[str] = (), pretrained: str = "no") -
             "training starts from random weights",
             file=sys.stderr,
         )
-        return Normalized(entry.build(outputs, False), entry.kind, False)
+        return built(False)
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def start_from(model: Normalized, weights: dict[str, Tensor]) -> list[str]:
+    """Take over all weights that fit; heads and decoders may keep their own.
+
+    Parameters
+    ----------
+    weights : a state_dict, of a run's best.pt or of the bare network (as timm or torchvision save
+        it).
+
+    Returns
+    -------
+    The names of the model's tensors that kept their own values.
+
+    Raises
+    ------
+    ValueError : a tensor outside of head and decoder is missing, or has another shape.
+    """
+    own = model.state_dict()
+    for prefix in ("", "net.", "net.trunk."):
+        fitting = {
+            prefix + name: value
+            for name, value in weights.items()
+            if prefix + name in own and own[prefix + name].shape == value.shape
+        }
+        kept = [name for name in own if name not in fitting and name not in ("mean", "std")]
+        if all(name.startswith(("net.head.", "net.decoder.")) for name in kept):
+            model.load_state_dict({**own, **fitting})
+            return kept
+    raise ValueError(f"these weights are of another network: they have nothing for {kept[0]}")
 
 
 @dataclass(frozen=True)
@@ -113,11 +263,25 @@ def complexity(model: Normalized, size: int) -> Complexity:
     return Complexity(parameters=parameters, macs=counter.get_total_flops() // 2)
 
 
-def _mobilegan(outputs: int, pretrained: bool) -> nn.Module:
-    return MobileGan()
+def _mobilegan(outputs: int, pretrained: bool, _: int) -> nn.Module:
+    return MobileGan(PlainEncoder((16, 32, 64, 128), (1, 2, 4, 8, 2, 4)), (16, 32, 64))
 
 
-def _unet(outputs: int, pretrained: bool) -> nn.Module:
+def _mobilegan_edge(outputs: int, pretrained: bool, _: int) -> nn.Module:
+    return MobileGan(MobileNetEncoder(_mobilenet_v2(pretrained)[:14]), (16, 32, 48))
+
+
+def _mobilegan_nano(outputs: int, pretrained: bool, _: int) -> nn.Module:
+    return MobileGan(PlainEncoder((6, 12, 20, 22), (1, 2, 4)), (6, 12, 20))
+
+
+def _mobilenet_v2(pretrained: bool) -> nn.Sequential:
+    from torchvision.models import mobilenet_v2
+
+    return mobilenet_v2(weights="IMAGENET1K_V1" if pretrained else None, progress=False).features
+
+
+def _unet(outputs: int, pretrained: bool, _: int) -> nn.Module:
     import segmentation_models_pytorch as smp
     from torchvision.models import MobileNet_V2_Weights
 
@@ -140,7 +304,7 @@ class _MaskOnly(nn.Module):
         return self.net(x)["out"]
 
 
-def _lraspp(outputs: int, pretrained: bool) -> nn.Module:
+def _lraspp(outputs: int, pretrained: bool, _: int) -> nn.Module:
     from torchvision.models import MobileNet_V3_Large_Weights
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
@@ -151,26 +315,70 @@ def _lraspp(outputs: int, pretrained: bool) -> nn.Module:
     return _MaskOnly(net)
 
 
-def _classifier(name: str) -> Callable[[int, bool], nn.Module]:
-    def build(outputs: int, pretrained: bool) -> nn.Module:
+def _torchvision(name: str) -> Callable[[int, bool, int], nn.Module]:
+    def build(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
         from torchvision.models import get_model
 
-        weights = "IMAGENET1K_V1" if pretrained else None
-        net = get_model(name, weights=weights, progress=False)
-        last = net.classifier[-1]
-        net.classifier[-1] = nn.Linear(last.in_features, outputs)
-        nn.init.normal_(net.classifier[-1].weight, std=0.01)
-        nn.init.zeros_(net.classifier[-1].bias)
-        return net
+        net = get_model(name, weights="IMAGENET1K_V1" if pretrained else None, progress=False)
+        net.classifier[-1] = _last_layer(net.classifier[-1].in_features, outputs)
+        return Classifier(net.features, Head(net.classifier, outputs, metadata))
 
     return build
 
 
+def _efficientnet_lite0(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
+    import timm
+
+    # Without pooling and classes, timm's network ends with its last feature map.
+    trunk = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=pretrained, num_classes=0, global_pool=""
+    )
+    layers = nn.Sequential(nn.Dropout(0.2), _last_layer(trunk.num_features, outputs))
+    return Classifier(trunk, Head(layers, outputs, metadata))
+
+
+def _mobilenet_v4_small(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
+    import timm
+
+    net = timm.create_model("mobilenetv4_conv_small", pretrained=pretrained)
+    # Its widest layer lies behind the pooling, as in MobileNetV3: it is a part of the head.
+    layers = nn.Sequential(
+        nn.Unflatten(1, (net.num_features, 1, 1)),
+        net.conv_head,
+        net.norm_head,
+        net.act2,
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        _last_layer(net.head_hidden_size, outputs),
+    )
+    trunk = nn.Sequential(net.conv_stem, net.bn1, *net.blocks)
+    return Classifier(trunk, Head(layers, outputs, metadata))
+
+
+def _multitask(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
+    layers = nn.Sequential(nn.Dropout(0.2), _last_layer(1280, outputs))
+    return Multitask(_mobilenet_v2(pretrained), Head(layers, outputs, metadata))
+
+
+def _last_layer(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+KINDS = ("segmenter", "classifier", "multitask")
+
 MODELS: dict[str, Entry] = {
     "mobilegan": Entry("segmenter", _mobilegan, has_weights=False),
+    "mobilegan-edge": Entry("segmenter", _mobilegan_edge),
+    "mobilegan-nano": Entry("segmenter", _mobilegan_nano, has_weights=False),
     "unet": Entry("segmenter", _unet),
     "lraspp_mobilenet_v3_large": Entry("segmenter", _lraspp),
-    "mobilenet_v2": Entry("classifier", _classifier("mobilenet_v2")),
-    "mobilenet_v3_small": Entry("classifier", _classifier("mobilenet_v3_small")),
-    "mobilenet_v3_large": Entry("classifier", _classifier("mobilenet_v3_large")),
+    "mobilenet_v2": Entry("classifier", _torchvision("mobilenet_v2")),
+    "mobilenet_v3_small": Entry("classifier", _torchvision("mobilenet_v3_small")),
+    "mobilenet_v3_large": Entry("classifier", _torchvision("mobilenet_v3_large")),
+    "efficientnet_lite0": Entry("classifier", _efficientnet_lite0),
+    "mobilenet_v4_conv_small": Entry("classifier", _mobilenet_v4_small),
+    "multitask_mobilenet_v2": Entry("multitask", _multitask),
 }

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from dermedge.metadata import FIELDS
 from dermedge.preprocess import Preprocessing
 from train.models import MODELS
 
@@ -47,17 +48,40 @@ class SegmenterLoss:
 
     bce: float = _number(1.0, 0.0, 100.0)  # binary cross-entropy of each pixel
     jaccard: float = _number(1.0, 0.0, 100.0)  # soft Jaccard of each picture
+    dice: float = _number(0.0, 0.0, 100.0)  # soft Dice of each picture
     l1: float = _number(0.0, 0.0, 100.0)  # mean absolute difference of probability and mask
+    endpoint: float = _number(0.0, 0.0, 100.0)  # difference of their gradients: the outline
     adversarial: float = _number(0.0, 0.0, 10.0)  # deceiving the patch discriminator
     discriminator_lr: float = _number(2e-4, 1e-7, 1.0)  # only where adversarial > 0
 
 
 @dataclass(frozen=True)
 class ClassifierLoss:
-    """Cross-entropy."""
+    """Cross-entropy, or with `focal` > 0 the focal loss."""
 
     label_smoothing: float = _number(0.05, 0.0, 0.5)  # share of the target spread over all classes
     class_balance: float = _number(0.5, 0.0, 1.0)  # 0: as frequent; 1: every class weighs the same
+    focal: float = _number(0.0, 0.0, 10.0)  # exponent that makes easy pictures count less
+
+
+@dataclass(frozen=True)
+class MultitaskLoss(ClassifierLoss, SegmenterLoss):
+    """Both, for one network that gives mask and class."""
+
+    classification: float = _number(1.0, 0.0, 100.0)  # weight of the class part
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Learning from networks that are trained already (Hinton et al., arXiv:1503.02531).
+
+    The teachers see the same augmented view as the learner (Beyer et al., CVPR 2022); several are
+    averaged.
+    """
+
+    teachers: str = ""  # run folders, separated by commas; none: learn from the data set alone
+    weight: float = _number(0.5, 0.0, 1.0)  # of the teachers' answer, against the data set's
+    temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,11 @@ class Augmentation:
     shift: float = _number(0.05, 0.0, 0.5)  # share of the side, to any direction
     color: float = _number(0.15, 0.0, 1.0)  # strength of brightness, contrast and channel gains
     blur: float = _number(0.1, 0.0, 1.0)  # probability of a slight blur
+    constancy: float = _number(0.0, 0.0, 1.0)  # probability of shades-of-gray colour constancy
+    hair: float = _number(0.0, 0.0, 1.0)  # probability of drawn hair
+    erase: float = _number(0.0, 0.0, 1.0)  # probability of a rectangle filled with noise
+    mixup: float = _number(0.0, 0.0, 10.0)  # alpha of mixup (Zhang et al., ICLR 2018)
+    cutmix: float = _number(0.0, 0.0, 10.0)  # alpha of CutMix (Yun et al., ICCV 2019)
 
 
 @dataclass(frozen=True)
@@ -80,22 +109,40 @@ class Recipe:
     model: str  # a key of train.models.MODELS
     preprocessing: Preprocessing
     optimizer: Optimizer
-    loss: SegmenterLoss | ClassifierLoss
+    loss: SegmenterLoss | ClassifierLoss | MultitaskLoss
     augmentation: Augmentation
+    distillation: Distillation
     epochs: int = _number(30, 1, 10_000)
     max_steps: int = _number(0, 0, 100_000_000)  # stop there even within an epoch; 0: no limit
     batch_size: int = _number(16, 1, 4096)  # over all processes together
     seed: int = _number(0, 0, 2**31 - 1)
     pretrained: str = _choice("no", "no", "imagenet", "required")  # "required": or else an error
+    start: str = ""  # a run folder, or a .pth file of ImageNet weights, to start from instead
+    balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
+    metadata: str = ""  # what a classifier takes beside the picture: "age", "age,sex,site", ...
+    metadata_dropout: float = _number(0.3, 0.0, 1.0)  # share of the values hidden in training
     ema: float = _number(0.0, 0.0, 0.99999)  # decay of the averaged weights; 0: none
     amp: str = _choice("no", "no", "fp16", "bf16")  # mixed precision
-    channels_last: bool = False  # memory layout; faster on most GPUs and on AVX-512
+    channels_last: bool = False  # memory layout; faster on most GPUs and processors
     workers: int = _number(0, 0, 128)  # loader processes in each training process
     checkpoint_every: int = _number(200, 1, 1_000_000)  # steps
 
     @property
     def kind(self) -> str:
         return MODELS[self.model].kind
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The metadata that the classifier takes."""
+        return tuple(filter(None, (name.strip() for name in self.metadata.split(","))))
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The run folders to learn from."""
+        return tuple(filter(None, map(str.strip, self.distillation.teachers.split(","))))
+
+
+LOSSES = {"segmenter": SegmenterLoss, "classifier": ClassifierLoss, "multitask": MultitaskLoss}
 
 
 def recipe_names() -> list[str]:
@@ -149,19 +196,20 @@ def _recipe(table: dict, title: str) -> Recipe:
     model = table.get("model")
     if model not in MODELS:
         raise RecipeError(f"model must be one of {', '.join(MODELS)}; got {model!r}")
-    loss = SegmenterLoss if MODELS[model].kind == "segmenter" else ClassifierLoss
+    kind = MODELS[model].kind
     sections = {
         "preprocessing": Preprocessing,
         "optimizer": Optimizer,
-        "loss": loss,
+        "loss": LOSSES[kind],
         "augmentation": Augmentation,
+        "distillation": Distillation,
     }
     built: dict[str, Any] = {}
-    for section, kind in sections.items():
+    for section, content in sections.items():
         values = table.get(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"{section} must be a table ([{section}]), got {values!r}")
-        built[section] = _checked(kind, values, f"{section}.")
+        built[section] = _checked(content, values, f"{section}.")
     top = {key: value for key, value in table.items() if key not in sections}
     recipe = _checked(Recipe, {"name": title, **top}, "", built)
     if recipe.preprocessing.size % 32:
@@ -171,6 +219,19 @@ def _recipe(table: dict, title: str) -> Recipe:
         )
     if recipe.pretrained != "no" and not MODELS[model].has_weights:
         raise RecipeError(f"pretrained must be 'no' for {model}: there are no ImageNet weights")
+    if recipe.start and recipe.pretrained != "no":
+        raise RecipeError("start and pretrained exclude each other: leave one of them out")
+    unknown = [name for name in recipe.fields if name not in FIELDS]
+    if unknown or len(set(recipe.fields)) != len(recipe.fields):
+        raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
+    if kind == "segmenter" and (recipe.fields or recipe.balanced_sampling):
+        raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
+    if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
+        raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
+    if kind == "multitask" and recipe.teachers:
+        raise RecipeError(f"distillation has one answer to learn: not for {model}, which gives two")
+    if kind != "classifier" and recipe.preprocessing.crop:
+        raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
 
 

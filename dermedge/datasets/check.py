@@ -130,6 +130,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="more pictures that show one lesion: a table with the columns id_a and id_b",
     )
     parser.add_argument(
+        "--test-on",
+        choices=("test", "val"),
+        default="test",
+        help="val: where the publisher made a validation part and no test part, test on it and "
+        "take a new validation part out of training",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="replace a stored split that differs from the new one"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
@@ -147,7 +154,12 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{path}: no picture can be read; {next(iter(report.unreadable.values()))}")
     # One file stored twice is one picture, whatever the tables say.
     twins = [(ids[0], other) for ids in report.identical_files for other in ids[1:]]
-    split = make_split(replace(data_set, records=usable), seed=args.seed, same=[*same, *twins])
+    split = make_split(
+        replace(data_set, records=usable),
+        seed=args.seed,
+        same=[*same, *twins],
+        test_on=args.test_on,
+    )
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
 

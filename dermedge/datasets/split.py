@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermedge.datasets.records import PARTS, DataError, DataSet, Record
@@ -102,6 +102,7 @@ def make_split(
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     same: Iterable[tuple[str, str]] = (),
+    test_on: str = "test",
 ) -> Split:
     """Split by groups: pictures that share a lesion, a patient or a pair in `same` stay together.
 
@@ -110,10 +111,22 @@ def make_split(
     class up to the size of a group. Where the publisher made parts, those are kept: only a
     missing val part is taken out of the official train part, and no test part is made up. Where
     they tear a group apart, its pictures outside of test (else val) are left out, with a note.
+
+    `test_on` "val" tests on the publisher's validation part, as most papers on ISIC 2017 do: it
+    becomes the test part, and a new val part, to choose on, is taken out of train. DataError where
+    there is no such part, or a test part too.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"fractions of train, val and test must sum to 1, got {tuple(fractions)}")
     records = sorted(data_set.records, key=lambda record: record.id)
+    if test_on == "val":
+        made = {record.official for record in records}
+        if "val" not in made or "test" in made:
+            raise DataError(
+                f"{data_set.name} has {'a test part' if 'test' in made else 'no validation part'} "
+                "of its publisher: only a validation part without a test part can be tested on"
+            )
+        records = [replace(r, official="test") if r.official == "val" else r for r in records]
     pairs = sorted({tuple(sorted(pair)) for pair in (*data_set.same, *same)})
     known = {record.id for record in records}
     unknown = [pair for pair in pairs if not known.issuperset(pair)]

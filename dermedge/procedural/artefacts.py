@@ -127,25 +127,37 @@ def _draw_ruler(scene: Scene) -> None:
     scene.lay(layer, (0.08, 0.08, 0.1), 0.85)
 
 
-def _draw_hair(scene: Scene) -> None:
-    rng = scene.rng
-    layer = np.zeros(scene.mask.shape, np.uint8)
-    heading, reach = rng.uniform(0, 2 * np.pi), max(scene.width, scene.height)
-    width = rng.uniform(0.03, 0.07) * scene.px_per_mm
+def hair(
+    rng: np.random.Generator, size: tuple[int, int], px_per_mm: float
+) -> tuple[np.ndarray, tuple[float, float, float], float]:
+    """Hair for a picture of `size` (height, width) px.
+
+    Returns
+    -------
+    Where it lies, uint8 (height, width) of alpha; its RGB colour, 0 to 1; its strength, 0 to 1.
+    """
+    height, width = size
+    layer = np.zeros(size, np.uint8)
+    heading, reach = rng.uniform(0, 2 * np.pi), max(size)
+    thickness = rng.uniform(0.03, 0.07) * px_per_mm
     steps = np.linspace(0, 1, 12)
     for _ in range(int(min(3 + rng.gamma(1.1, 9), 60))):
-        at = rng.uniform(-0.1, 1.1, 2) * [scene.width, scene.height]
+        at = rng.uniform(-0.1, 1.1, 2) * [width, height]
         length = rng.uniform(0.15, 0.8) * reach
         turn = heading + rng.normal(0, 0.5) + rng.normal(0, 0.9) * steps
         path = at + np.cumsum(np.stack([np.cos(turn), np.sin(turn)], -1), 0) * length / 12
-        thick = width * rng.uniform(0.6, 1.3)
+        thick = thickness * rng.uniform(0.6, 1.3)
         cv2.polylines(
             layer, [np.round(path * 16).astype(np.int32)], False,
             int(np.clip(255 * thick, 90, 255)), max(1, round(thick)), cv2.LINE_AA, 4,
         )  # fmt: skip
-    color = [(0.07, 0.05, 0.04), (0.16, 0.1, 0.06), (0.36, 0.25, 0.15), (0.75, 0.72, 0.68)]
+    colors = [(0.07, 0.05, 0.04), (0.16, 0.1, 0.06), (0.36, 0.25, 0.15), (0.75, 0.72, 0.68)]
     pick = rng.choice(4, p=[0.4, 0.35, 0.18, 0.07])
-    scene.lay(layer, color[pick], rng.uniform(0.6, 0.92))
+    return layer, colors[pick], rng.uniform(0.6, 0.92)
+
+
+def _draw_hair(scene: Scene) -> None:
+    scene.lay(*hair(scene.rng, scene.mask.shape, scene.px_per_mm))
 
 
 def _draw_uneven_light(scene: Scene) -> None:
