@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import PROCEDURAL
+from benchmarks import PROCEDURAL, figures
 from benchmarks.baselines import (
     COLOUR,
     OTSU,
@@ -28,27 +29,24 @@ from benchmarks.baselines import (
     colour_features,
     otsu_mask,
 )
+from benchmarks.figures import NETWORKS, Row
 from benchmarks.latency import hardware
-from dermedge import DISCLAIMER, metrics
-from dermedge.analyzer import Analyzer
+from benchmarks.networks import Networks
+from dermedge import DISCLAIMER, UserError, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataError, DataSet, Record, Split, make_split
 from dermedge.datasets.split import group_records
-from dermedge.image import ImageError, read_image, read_mask
-from dermedge.taxonomy import MALIGNANT
+from dermedge.image import ImageError, find_images, read_image, read_mask
 
-SCHEMA = "dermedge evaluation 1"
-NETWORKS = "networks of the bundle"
-SEED = 0  # of a split that is made here, and of the bootstrap
-RESAMPLES = 1000
-SKIN_TYPES = {"I-II": (1, 2), "III-IV": (3, 4), "V-VI": (5, 6), "not stated": (None,)}
+SCHEMA = "dermedge evaluation 2"
+SEED = 0  # of a split that is made here
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class NothingToMeasure(DataError):
-    """No chosen picture has a mask or a class that the bundle knows."""
+    """No chosen picture has what the bundle's networks can be measured by."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +61,6 @@ class Chosen:
     split: Split | None
     train: tuple[Record, ...]  # for baselines only; shares no lesion or patient with `records`
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one picture gave. Counts are tp, fp, fn, tn in px of the mask file."""
-
-    record: Record
-    error: str | None = None
-    triage: str | None = None
-    probabilities: np.ndarray | None = None  # float64 (labels,)
-    counts: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # by method
-    features: np.ndarray | None = None
 
 
 def choose(
@@ -96,7 +82,8 @@ def choose(
     DataError
         Where the split does not fit the data set, or the part is empty.
     NothingToMeasure
-        Where no picture of the part has a mask or a class that the bundle knows.
+        Where no picture of the part has what the bundle can be measured by: a mask for a segmenter,
+        a class that it knows, or malignant or not, for a classifier.
     """
     stored = _stored_splits(bundle)
     fitting = [owner for owner, one in stored.items() if not _foreign(one, data_set)]
@@ -129,11 +116,18 @@ def choose(
         raise DataError(
             f"part '{part}' of {data_set.name} is empty; parts with pictures: {filled or 'none'}"
         )
-    labels = bundle.manifest.labels
-    if not any(r.mask or r.label in labels or r.malignant is not None for r in records):
+    wanted = {
+        "segmenter": ("a mask", lambda r: r.mask),
+        "classifier": (
+            "a class that the bundle knows",
+            lambda r: r.label in bundle.manifest.labels or r.malignant is not None,
+        ),
+    }
+    wanted = [wanted[role] for role in bundle.manifest.models]
+    if not any(has(record) for record in records for _, has in wanted):
         raise NothingToMeasure(
-            f"nothing to measure: no picture of part '{part}' of {data_set.name} has a mask, or a "
-            "class that the bundle knows"
+            f"nothing to measure: no picture of part '{part}' of {data_set.name} has "
+            + ", or ".join(words for words, _ in wanted)
         )
     pictures = len(records)
     if limit is not None and limit < pictures:
@@ -234,32 +228,71 @@ def evaluate(
     baselines: bool,
     threads: int,
     command: str,
+    views: int = 1,
+    metadata: bool = True,
+    unlike: str | Path | None = None,
 ) -> tuple[dict, list[Row]]:
     """Run the bundle over the chosen pictures once, each exactly as `dermedge analyze` does.
 
-    Returns the result (the object that `dermedge evaluate --json` prints) and one row a picture.
-    Its 'differences' are networks minus baseline on the same pictures, with the interval of the
-    paired bootstrap; the list is empty without baselines. Pixels of a picture are dropped as soon
-    as it is measured.
+    A bundle of one role is measured on what that role gives.
+
+    Parameters
+    ----------
+    views : 1, or 4 for test-time augmentation.
+    metadata : whether a classifier that takes age, sex or site is told what the record says.
+    unlike : folder of pictures that show no lesion, to be told apart by the distance; folders in
+        it are kinds.
+
+    Returns
+    -------
+    The result (the object that `dermedge evaluate --json` prints) and one row a picture. Its
+    'differences' are networks minus baseline on the same pictures, with the interval of the paired
+    bootstrap; the list is empty without baselines. Pixels of a picture are dropped as soon as it
+    is measured.
+
+    Raises
+    ------
+    UserError
+        Where `unlike` holds no picture, or the bundle tells no distance.
     """
-    labels = bundle.manifest.labels
-    rows = list(_rows(bundle, chosen.records, baselines, threads))
+    manifest = bundle.manifest
+    labels, limits = manifest.labels, manifest.thresholds
+    fields = manifest.models["classifier"].metadata if "classifier" in manifest.models else ()
+    told = fields if metadata else ()
+    if unlike and limits.unfamiliar is None:
+        raise UserError(f"--unlike: {bundle.path} tells no distance from its training pictures")
+    others = _others(Path(unlike)) if unlike else []
+    numbers, kind = figures.clusters(chosen.records)
+
+    # An analyzer serves one thread at a time; the threads share the cores, so each needs but one.
+    idle: SimpleQueue[Networks] = SimpleQueue()
+    for _ in range(threads):
+        idle.put(Networks(bundle, threads=1, views=views))
+
+    def rows_of(records: Sequence[Record], first: int, title: str, simple: bool) -> list[Row]:
+        def examine(record: Record) -> Row:
+            networks = idle.get()
+            try:
+                cluster = numbers.get(record.id, first)
+                return _examine(record, cluster, networks, told, simple)
+            finally:
+                idle.put(networks)
+
+        return list(_in_threads(examine, records, threads, title))
+
+    rows = rows_of(chosen.records, 0, "evaluating", baselines)
     read = [row for row in rows if row.error is None]
-    outside = sum(row.record.label is not None and row.record.label not in labels for row in read)
     warnings = list(chosen.warnings)
-    clusters, kind = _clusters([row.record for row in rows])
     methods, differences = [], []
     for name, baseline in ((NETWORKS, False), (OTSU, True)):
         if any(name in row.counts for row in read):
-            methods.append(_segmentation(name, baseline, read, clusters))
+            methods.append(figures.segmentation(name, baseline, read))
     if any(OTSU in row.counts for row in read):
-        differences.append(_jaccard_difference(read, clusters))
-    thresholds = bundle.manifest.thresholds
-    if any(row.record.label in labels or row.record.malignant is not None for row in read):
+        differences.append(figures.jaccard_difference(read))
+    known = any(row.record.label in labels or row.record.malignant is not None for row in read)
+    if "classifier" in manifest.models and known:
         stated = np.array([row.probabilities for row in read])
-        methods.append(
-            _classification(NETWORKS, False, read, stated, labels, clusters, thresholds.see_doctor)
-        )
+        methods.append(figures.classification(NETWORKS, False, read, stated, labels, limits))
         if baselines:
             try:
                 model, used = _fit_colours(chosen.train, labels, threads)
@@ -267,11 +300,72 @@ def evaluate(
                 warnings.append(f"no colour baseline: {error}")
             else:
                 simple = model.probabilities(np.array([row.features for row in read]), labels)
-                method = _classification(COLOUR, True, read, simple, labels, clusters, None)
+                method = figures.classification(COLOUR, True, read, simple, labels)
                 methods.append({**method, "trained_on": used})
                 if "malignant_auc" in method["metrics"]:
-                    differences.append(_auc_difference(read, stated, simple, labels, clusters))
-    data = {
+                    differences.append(figures.auc_difference(read, stated, simple, labels))
+    result = {
+        "schema": SCHEMA,
+        "disclaimer": DISCLAIMER,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": commit(),
+        "bundle": _about(bundle),
+        "views": views,
+        "metadata": {"taken": list(fields), "given": list(told)},
+        "data": _about_data(data_set, chosen, rows, labels),
+        "warnings": warnings,
+        "intervals": {
+            "level": figures.LEVEL,
+            "resamples": figures.RESAMPLES,
+            "clusters": kind,
+        },
+        "labels": list(labels),
+        "operating_point": limits.see_doctor,
+        "triage": dict(Counter(row.triage for row in read if row.triage)),
+        "methods": methods,
+        "differences": differences,
+        "unfamiliar": figures.unfamiliar_share(read),
+        "unlike": None,
+        "hardware": hardware(),
+        "groups": figures.by_skin_type(read, labels, limits),
+    }
+    if unlike:
+        result["unlike"] = _unlike(read, others, Path(unlike), rows_of)
+    return result, rows
+
+
+def _about(bundle: Bundle) -> dict:
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "sha256": bundle.sha256,
+        "procedural": manifest.procedural,
+        "licence": manifest.licence,
+        "bytes": bundle.path.stat().st_size,
+        "models": {
+            role: {
+                "architecture": model.architecture,
+                "part": model.part,
+                "size": model.preprocessing.size,
+                "crop": model.preprocessing.crop,
+                "parameters": model.parameters,
+                "macs": model.macs,
+                "precision": model.precision,
+                "weights": model.weights,
+                "bytes": manifest.parts[model.part]["bytes"],
+            }
+            for role, model in manifest.models.items()
+        },
+        "training_data": list(manifest.training_data),
+    }
+
+
+def _about_data(
+    data_set: DataSet, chosen: Chosen, rows: Sequence[Row], labels: tuple[str, ...]
+) -> dict:
+    read = [row.record for row in rows if row.error is None]
+    return {
         "name": data_set.name,
         "licence": data_set.licence,
         "part": chosen.part,
@@ -280,49 +374,54 @@ def evaluate(
         "evaluated": len(read),
         "split": chosen.source,
         "split_sha256": chosen.split.sha256 if chosen.split else None,
-        "outside_labels": outside,
+        "seed": chosen.split.seed if chosen.split else None,
+        "outside_labels": sum(r.label is not None and r.label not in labels for r in read),
         "unreadable": [{"id": row.record.id, "error": row.error} for row in rows if row.error],
     }
-    result = {
-        "schema": SCHEMA,
-        "disclaimer": DISCLAIMER,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
-        "bundle": {
-            "name": bundle.manifest.name,
-            "sha256": bundle.sha256,
-            "procedural": bundle.manifest.procedural,
-        },
-        "data": data,
-        "warnings": warnings,
-        "intervals": {"level": 0.95, "resamples": RESAMPLES, "clusters": kind},
-        "labels": list(labels),
-        "operating_point": thresholds.see_doctor,
-        "triage": dict(Counter(row.triage for row in read)),
-        "methods": methods,
-        "differences": differences,
-        "hardware": hardware(),
-        "groups": _groups(read, clusters, bundle),
+
+
+def commit() -> str:
+    """The commit of the checkout that this package lies in; '-' where it lies in none."""
+    room = Path(__file__).resolve().parent
+    command = ["git", "-C", str(room), "rev-parse", "--show-toplevel", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "-"
+    # An environment may lie inside the checkout of something else.
+    top, head = done.stdout.splitlines()
+    return head if Path(top).resolve() == room.parent else "-"
+
+
+def _others(folder: Path) -> list[Record]:
+    """Pictures that show no lesion; the first folder on the way to one is its kind."""
+    if not folder.is_dir():
+        raise UserError(f"--unlike: there is no folder {folder}")
+    found = []
+    for path in find_images([folder]):
+        way = path.relative_to(folder)
+        name = way.as_posix() if len(way.parts) > 1 else f"{folder.name}/{way.name}"
+        found.append(Record(id=name, image=path))
+    if not found:
+        raise UserError(f"--unlike: there is no picture in {folder}")
+    return found
+
+
+def _unlike(read: Sequence[Row], others: Sequence[Record], folder: Path, rows_of: Callable) -> dict:
+    # Each is a cluster of its own, apart from those of the part.
+    first = 1 + max((row.cluster for row in read), default=0)
+    rows = [
+        replace(row, cluster=first + number)
+        for number, row in enumerate(rows_of(others, first, "unlike", False))
+    ]
+    good = [row for row in rows if row.error is None]
+    if not good:
+        raise UserError(f"--unlike: no picture in {folder} can be read ({rows[0].error})")
+    return {
+        "folder": folder.name,
+        "unreadable": len(rows) - len(good),
+        **figures.unlike(read, good),
     }
-    return result, rows
-
-
-def _rows(
-    bundle: Bundle, records: Sequence[Record], baselines: bool, threads: int
-) -> Iterator[Row]:
-    # An analyzer serves one thread at a time; the threads share the cores, so each needs but one.
-    idle: SimpleQueue[Analyzer] = SimpleQueue()
-    for _ in range(threads):
-        idle.put(Analyzer(bundle, threads=1))
-
-    def examine(record: Record) -> Row:
-        analyzer = idle.get()
-        try:
-            return _examine(record, analyzer, baselines)
-        finally:
-            idle.put(analyzer)
-
-    return _in_threads(examine, records, threads, "evaluating")
 
 
 def _in_threads(
@@ -351,22 +450,28 @@ def _in_threads(
         cv2.setNumThreads(before)
 
 
-def _examine(record: Record, analyzer: Analyzer, baselines: bool) -> Row:
+def _examine(
+    record: Record, cluster: int, networks: Networks, fields: Sequence[str], baselines: bool
+) -> Row:
     try:
         picture = read_image(record.image)
         truth = read_mask(record.mask) if record.mask else None
     except ImageError as error:
-        return Row(record, error=str(error))
-    analysis = analyzer.analyze(picture, name=record.id)
+        return Row(record, cluster, error=str(error))
+    found = networks.examine(picture, {name: getattr(record, name) for name in fields})
     counts = {}
-    if truth is not None:
-        counts[NETWORKS] = _count(analysis.full_mask(), truth)
+    if truth is not None and found.mask is not None:
+        counts[NETWORKS] = _count(found.mask, truth)
         if baselines:
             counts[OTSU] = _count(otsu_mask(picture.pixels), truth)
     return Row(
         record,
-        triage=analysis.triage,
-        probabilities=np.array(list(analysis.probabilities.values())),
+        cluster,
+        triage=found.triage,
+        probabilities=found.probabilities,
+        likely=found.likely,
+        distance=found.distance,
+        unfamiliar=found.unfamiliar,
         counts=counts,
         features=colour_features(picture.pixels) if baselines else None,
     )
@@ -382,205 +487,6 @@ def _count(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int, int, int
     fp = int(np.count_nonzero(predicted)) - both
     fn = int(np.count_nonzero(truth)) - both
     return both, fp, fn, truth.size - both - fp - fn
-
-
-def _clusters(records: Iterable[Record]) -> tuple[dict[str, int], str]:
-    """Number of the cluster of each id, and what the clusters are."""
-    records = list(records)
-    groups = group_records(records)
-    kinds = [
-        name
-        for name, known in (
-            ("lesions", any(record.lesion_id for record in records)),
-            ("patients", any(record.patient_id for record in records)),
-        )
-        if known
-    ]
-    numbers = {record.id: number for number, group in enumerate(groups) for record in group}
-    return numbers, " and ".join(kinds) or "pictures"
-
-
-def _segmentation(name: str, baseline: bool, rows: Sequence[Row], clusters: dict[str, int]) -> dict:
-    used = [row for row in rows if name in row.counts]
-    counts = metrics.Confusion(*np.array([row.counts[name] for row in used], np.int64).T)
-    found = {
-        measure: _interval(_weighted_mean(getattr(counts, measure)), used, clusters)
-        for measure in (
-            *("jaccard", "threshold_jaccard", "dice"),
-            *("sensitivity", "specificity", "accuracy"),
-        )
-    }
-    for measure in ("jaccard", "dice"):
-        found[f"pooled_{measure}"] = _interval(
-            lambda weights, measure=measure: float(getattr(counts.pooled(weights), measure)[0]),
-            used,
-            clusters,
-        )
-    return {
-        "name": name,
-        "task": "segmentation",
-        "baseline": baseline,
-        "count": len(used),
-        "metrics": found,
-    }
-
-
-def _classification(
-    name: str,
-    baseline: bool,
-    rows: Sequence[Row],
-    stated: np.ndarray,
-    labels: tuple[str, ...],
-    clusters: dict[str, int],
-    threshold: float | None,
-) -> dict:
-    """`stated` is float64 (rows, labels); `threshold` of the malignancy, None: none was chosen."""
-    malignancy = _malignancy(stated, labels)
-    known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
-    named = [place for place, row in enumerate(rows) if row.record.label in labels]
-    found = {}
-    if known:
-        used = [rows[place] for place in known]
-        truth = np.array([row.record.malignant for row in used])
-        scores = malignancy[known]
-        found["malignant_auc"] = _interval(
-            lambda weights: metrics.roc_auc(scores, truth, weights), used, clusters
-        )
-        if threshold is not None:
-            positive = scores >= threshold
-            for measure, of in (("sensitivity", truth), ("specificity", ~truth)):
-                right = (positive == truth)[of].astype(np.float64)
-                subset = [row for row, member in zip(used, of, strict=True) if member]
-                found[f"malignant_{measure}"] = _interval(_weighted_mean(right), subset, clusters)
-    result = {
-        "name": name,
-        "task": "classification",
-        "baseline": baseline,
-        "count": len(known) or len(named),
-        "labelled": len(named),
-        "malignant": sum(bool(rows[place].record.malignant) for place in known),
-        "metrics": found,
-        "per_class": {},
-        "confusion": [],
-        "calibration": [],
-    }
-    if not named:
-        return result
-    used = [rows[place] for place in named]
-    shares = stated[named]
-    truth = np.array([labels.index(row.record.label) for row in used])
-    top, classes = shares.argmax(axis=1), len(labels)
-    found["macro_auc"] = _interval(
-        lambda weights: metrics.macro_auc(shares, truth, weights), used, clusters
-    )
-    found["balanced_accuracy"] = _interval(
-        lambda weights: metrics.balanced_accuracy(top, truth, classes, weights), used, clusters
-    )
-    found["ece"] = _interval(
-        lambda weights: metrics.expected_calibration_error(shares, truth, weights=weights),
-        used,
-        clusters,
-    )
-    for number, label in enumerate(labels):
-        if (truth == number).any():
-            auc = _interval(
-                lambda weights, number=number: metrics.roc_auc(
-                    shares[:, number], truth == number, weights
-                ),
-                used,
-                clusters,
-            )
-            result["per_class"][label] = {"auc": auc, "count": int((truth == number).sum())}
-    result["confusion"] = metrics.confusion_matrix(top, truth, classes).astype(int).tolist()
-    result["calibration"] = _calibration(shares.max(axis=1), top == truth)
-    return result
-
-
-def _malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
-    return stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
-
-
-def _jaccard_difference(rows: Sequence[Row], clusters: dict[str, int]) -> dict:
-    used = [row for row in rows if OTSU in row.counts]
-    ours, simple = (
-        metrics.Confusion(*np.array([row.counts[name] for row in used], np.int64).T).jaccard
-        for name in (NETWORKS, OTSU)
-    )
-    return {
-        "metric": "jaccard",
-        "baseline": OTSU,
-        **_difference(_weighted_mean(ours), _weighted_mean(simple), used, clusters),
-    }
-
-
-def _auc_difference(
-    rows: Sequence[Row],
-    ours: np.ndarray,
-    simple: np.ndarray,
-    labels: tuple[str, ...],
-    clusters: dict[str, int],
-) -> dict:
-    """`ours` and `simple` are float64 (rows, labels)."""
-    known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
-    truth = np.array([rows[place].record.malignant for place in known])
-    first, second = (_malignancy(stated, labels)[known] for stated in (ours, simple))
-    difference = _difference(
-        lambda weights: metrics.roc_auc(first, truth, weights),
-        lambda weights: metrics.roc_auc(second, truth, weights),
-        [rows[place] for place in known],
-        clusters,
-    )
-    return {"metric": "malignant_auc", "baseline": COLOUR, **difference}
-
-
-def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return [
-        {
-            "count": int((index == number).sum()),
-            "confidence": round(float(confidence[index == number].mean()), 6),
-            "accuracy": round(float(right[index == number].mean()), 6),
-        }
-        for number in np.unique(index)
-    ]
-
-
-def _groups(rows: Sequence[Row], clusters: dict[str, int], bundle: Bundle) -> list[dict]:
-    """Figures for each skin type group; none where no picture states its skin type."""
-    if all(row.record.skin_type is None for row in rows):
-        return []
-    labels = bundle.manifest.labels
-    groups = []
-    for name, types in SKIN_TYPES.items():
-        members = [row for row in rows if row.record.skin_type in types]
-        if not members:
-            continue
-        drawn = [row for row in members if NETWORKS in row.counts]
-        stated = np.array([row.probabilities for row in members])
-        malignancy = _malignancy(stated, labels)
-        known = [place for place, row in enumerate(members) if row.record.malignant is not None]
-        truth = np.array([members[place].record.malignant for place in known], bool)
-        jaccard = auc = None
-        if drawn:
-            counts = metrics.Confusion(*np.array([row.counts[NETWORKS] for row in drawn]).T)
-            jaccard = _interval(_weighted_mean(counts.jaccard), drawn, clusters)
-        if truth.any() and not truth.all():
-            scores = malignancy[known]
-            auc = _interval(
-                lambda weights, scores=scores, truth=truth: metrics.roc_auc(scores, truth, weights),
-                [members[place] for place in known],
-                clusters,
-            )
-        groups.append(
-            {
-                "skin_type": name,
-                "pictures": len(members),
-                "malignant": int(truth.sum()),
-                "jaccard": jaccard,
-                "malignant_auc": auc,
-            }
-        )
-    return groups
 
 
 def _fit_colours(
@@ -612,44 +518,10 @@ def _fit_colours(
     return ColourClassifier(values, names), len(pairs)
 
 
-def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    def mean(weights: np.ndarray) -> float:
-        total = weights.sum()
-        return float(weights @ values / total) if total > 0 else float("nan")
-
-    return mean
-
-
-def _interval(
-    statistic: Callable[[np.ndarray], float], rows: Sequence[Row], clusters: dict[str, int]
-) -> dict:
-    """{'value', 'low', 'high'}; None stands for what cannot be computed (JSON has no nan)."""
-    groups = np.array([clusters[row.record.id] for row in rows], int)
-    return _rounded(metrics.bootstrap(statistic, len(rows), groups, RESAMPLES, SEED))
-
-
-def _difference(
-    ours: Callable[[np.ndarray], float],
-    simple: Callable[[np.ndarray], float],
-    rows: Sequence[Row],
-    clusters: dict[str, int],
-) -> dict:
-    """As `_interval`, of ours - simple; both see the same resamples."""
-    groups = np.array([clusters[row.record.id] for row in rows], int)
-    found = metrics.bootstrap_difference(ours, simple, len(rows), groups, RESAMPLES, SEED)
-    return _rounded(found)
-
-
-def _rounded(found: metrics.Interval) -> dict:
-    return {
-        name: None if np.isnan(value) else round(value, 6)
-        for name, value in (("value", found.value), ("low", found.low), ("high", found.high))
-    }
-
-
 def to_csv(rows: Sequence[Row], labels: tuple[str, ...]) -> str:
     """One line a picture: what is true, what was found, or why it could not be read."""
-    names = ["id", "label", "malignant", "malignancy", "triage", *(f"p_{name}" for name in labels)]
+    names = ["id", "label", "malignant", "malignancy", "triage", "likely", "distance"]
+    names += [f"p_{name}" for name in labels]
     buffer = io.StringIO()
     writer = csv.DictWriter(
         buffer, [*names, "jaccard", "dice", "otsu_jaccard", "error"], lineterminator="\n"
@@ -657,11 +529,13 @@ def to_csv(rows: Sequence[Row], labels: tuple[str, ...]) -> str:
     writer.writeheader()
     for row in rows:
         line = {"id": row.record.id, "label": row.record.label, "malignant": row.record.malignant}
-        line |= {"triage": row.triage, "error": row.error}
+        line |= {"triage": row.triage, "likely": row.likely, "error": row.error}
+        if row.distance is not None:
+            line["distance"] = f"{row.distance:.4f}"
         if row.probabilities is not None:
             stated = dict(zip(labels, row.probabilities.tolist(), strict=True))
             line |= {f"p_{name}": f"{value:.6f}" for name, value in stated.items()}
-            risk = sum(value for name, value in stated.items() if name in MALIGNANT)
+            risk = figures.malignancy(row.probabilities[None], labels)[0]
             line["malignancy"] = f"{risk:.6f}"
         for method, prefix in ((NETWORKS, ""), (OTSU, "otsu_")):
             if method in row.counts:
@@ -681,6 +555,7 @@ def table(result: dict) -> str:
         f"{result['bundle']['name']} on {data['name']}, part {data['part']}: "
         f"{data['evaluated']} pictures{subset}; split: {data['split']}",
         *([PROCEDURAL] if result["bundle"]["procedural"] else []),
+        *_ways(result),
         f"95 % intervals: bootstrap over {how['clusters']}, {how['resamples']} resamples",
     ]
     for method in result["methods"]:
@@ -689,9 +564,12 @@ def table(result: dict) -> str:
             lines.append(f"  fitted on {method['trained_on']} pictures of the train part")
         if method["name"] == OTSU:
             lines.append(f"  {OTSU_METHOD}")
-        lines += [f"  {name:<24}{_shown(value)}" for name, value in method["metrics"].items()]
+        lines += [f"  {name:<30}{_shown(value)}" for name, value in method["metrics"].items()]
         for label, entry in method.get("per_class", {}).items():
-            lines.append(f"  {'auc ' + label:<24}{_shown(entry['auc'])}  n={entry['count']}")
+            shown = "; ".join(
+                f"{name} {_shown(entry[name])}" for name in ("auc", "sensitivity", "specificity")
+            )
+            lines.append(f"  {label:<6}{entry['count']:>5} pictures; {shown}")
         if method.get("confusion"):
             lines.append("  confusion, rows true: " + " ".join(result["labels"]))
             for label, counts in zip(result["labels"], method["confusion"], strict=True):
@@ -699,15 +577,26 @@ def table(result: dict) -> str:
     if result["differences"]:
         lines += ["", "difference to the baseline (95 % interval)"]
     for entry in result["differences"]:
-        lines.append(f"  {entry['metric']:<24}{_shown(entry, '+')}  networks - {entry['baseline']}")
+        lines.append(f"  {entry['metric']:<30}{_shown(entry, '+')}  networks - {entry['baseline']}")
     if result["groups"]:
         lines += ["", "by skin type (Fitzpatrick), networks of the bundle"]
     for group in result["groups"]:
+        shown = [f"{name} {_shown(value)}" for name, value in group["metrics"].items()]
         lines.append(
             f"  {group['skin_type']:<12}{group['pictures']:>5} pictures, {group['malignant']} "
-            f"malignant; jaccard {_shown(group['jaccard'])}; "
-            f"malignant_auc {_shown(group['malignant_auc'])}"
+            "malignant" + "".join(f"; {one}" for one in shown)
         )
+    if result["unfamiliar"]:
+        lines += ["", f"marked as unlike the learnt pictures: {_shown(result['unfamiliar'])}"]
+    if result["unlike"]:
+        kinds = {"all": result["unlike"], **result["unlike"]["kinds"]}
+        lines.append(f"pictures of {result['unlike']['folder']}, which show no lesion")
+        for kind, entry in kinds.items():
+            lines.append(
+                f"  {kind:<12}{entry['pictures']:>5} pictures; auc of the distance "
+                f"{_shown(entry['auc'])}; marked {_shown(entry['flagged'])}; no estimate given "
+                f"{_shown(entry['retaken'])}"
+            )
     lines.append("")
     if result["triage"]:
         lines.append("advice: " + ", ".join(f"{k} {v}" for k, v in result["triage"].items()))
@@ -719,6 +608,15 @@ def table(result: dict) -> str:
     lines += [f"not read: {entry['id']}: {entry['error']}" for entry in data["unreadable"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return "\n".join(lines)
+
+
+def _ways(result: dict) -> Iterator[str]:
+    """How the networks were run, where that is not the plain way."""
+    if result["views"] > 1:
+        yield f"test-time augmentation: mean of {result['views']} mirrored views"
+    taken, given = result["metadata"]["taken"], result["metadata"]["given"]
+    if taken:
+        yield f"told beside the picture: {', '.join(given) or 'nothing'}"
 
 
 def _shown(metric: dict | None, sign: str = "-") -> str:

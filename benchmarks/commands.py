@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ def _data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
         action="store_true",
         help="also measure Otsu's threshold, and colour statistics with logistic regression",
     )
+    parser.add_argument(
+        "--tta", action="store_true", help="mean over the picture and its three mirror images"
+    )
+    parser.add_argument(
+        "--no-metadata",
+        action="store_true",
+        help="withhold age, sex and site from a classifier that can take them",
+    )
+    parser.add_argument(
+        "--unlike",
+        metavar="FOLDER",
+        help="pictures that show no lesion, a folder a kind; how well are they told apart? "
+        "`python -m benchmarks.unlike` makes some",
+    )
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +66,23 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument("--csv", metavar="FILE", help="write one line a picture")
     parser.add_argument(
+        "--table",
+        metavar="FILE.csv",
+        help="add the figures to this table of results (and those of each class and skin type to "
+        "FILE-groups.csv); rows of the same measurement are replaced",
+    )
+    parser.add_argument(
         "--out", metavar="DIR", help="write evaluation.json, pictures.csv and evaluation.html"
     )
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from benchmarks import accuracy
+    from benchmarks import accuracy, tables
 
     bundle = open_bundle(args)
+    if args.table:
+        tables.read(args.table)  # what is wrong with it is told before all the work
+        _folder(Path(args.table).parent)
     try:
         measured = _choose(bundle, args)
     except accuracy.NothingToMeasure as error:
@@ -70,6 +94,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     result, rows = _measure_accuracy(bundle, measured, args, args.threads)
     if args.csv:
         write_atomic(args.csv, accuracy.to_csv(rows, bundle.manifest.labels))
+    if args.table:
+        tables.update(args.table, result)
     if args.out:
         from benchmarks import report
 
@@ -150,7 +176,7 @@ def _bench(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be above 0")
     if args.data and args.evaluation:
         raise UserError("--data measures anew and --evaluation shows old figures: give one")
-    for option in ("split", "split_file", "limit", "baselines"):
+    for option in ("split", "split_file", "limit", "baselines", "tta", "no_metadata", "unlike"):
         if getattr(args, option) and not args.data:
             raise UserError(f"--{option.replace('_', '-')} needs --data")
     bundle = open_bundle(args)
@@ -231,6 +257,9 @@ def _measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int |
         baselines=args.baselines,
         threads=threads or latency.usable_cores(),
         command=_command(),
+        views=4 if args.tta else 1,
+        metadata=not args.no_metadata,
+        unlike=args.unlike,
     )
 
 
@@ -260,7 +289,19 @@ def _stored_evaluation(path: str, bundle) -> dict:
 
 
 def _command() -> str:
-    return shlex.join(["dermedge", *sys.argv[1:]])
+    """The command as it was typed; of a path that leads elsewhere only the last name.
+
+    Where somebody keeps pictures is nobody else's business, and differs on the next machine.
+    """
+
+    def here(word: str) -> str:
+        name, sign, path = word.rpartition("=")
+        outside = os.path.isabs(path) or path.startswith("..")
+        if outside and not os.path.relpath(path).startswith(".."):
+            path, outside = os.path.relpath(path), False
+        return name + sign + (os.path.basename(os.path.normpath(path)) if outside else path)
+
+    return shlex.join(["dermedge", *map(here, sys.argv[1:])])
 
 
 def _folder(path: str | Path) -> Path:

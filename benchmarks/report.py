@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from benchmarks.figures import TITLES
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -24,22 +25,6 @@ from dermedge.quality import TITLES as QUALITY_TITLES
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
-METRICS = {
-    "jaccard": "Jaccard",
-    "threshold_jaccard": "Jaccard, thresholded at 0.65",
-    "dice": "Dice",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "pooled_jaccard": "Jaccard, pixels pooled",
-    "pooled_dice": "Dice, pixels pooled",
-    "malignant_auc": "AUC, malignant or not",
-    "macro_auc": "AUC, mean over classes",
-    "balanced_accuracy": "Balanced accuracy",
-    "malignant_sensitivity": "Sensitivity at the bundle's threshold",
-    "malignant_specificity": "Specificity at the bundle's threshold",
-    "ece": "Expected calibration error",
-}
 THUMBNAIL = 480  # px, long side
 
 Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
@@ -101,13 +86,18 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"figure": _number, "size": _size}
+    environment.filters |= {
+        "figure": _number,
+        "interval": lambda metric: f"{_number(metric['value'])} ({_interval(metric)})",
+        "size": _size,
+    }
     manifest = bundle.manifest
     return environment.get_template("report.html").render(
         title=title,
         disclaimer=DISCLAIMER,
         bundle=bundle,
         manifest=manifest,
+        titles=TITLES,
         class_titles=CLASS_TITLES,
         malignant=MALIGNANT,
         bench=bench,
@@ -116,6 +106,7 @@ def render(
         evaluation=evaluation,
         comparisons=_comparisons(evaluation) if evaluation else [],
         classifiers=_classifiers(evaluation) if evaluation else [],
+        group_metrics=_group_metrics(evaluation) if evaluation else [],
         cards=_cards(bundle, images),
         differences=_differences(evaluation) if evaluation else [],
         curves=[(name, _curves(name, log)) for name, log in logs],
@@ -148,7 +139,7 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
             if metric:
                 note = f"95 % interval {_interval(metric)}; {method['count']} pictures"
                 found.append(
-                    {"label": METRICS[name], "value": _number(metric["value"]), "note": note}
+                    {"label": TITLES[name], "value": _number(metric["value"]), "note": note}
                 )
     if bench:
         totals = [row for row in bench["latency"] if row["stage"] == "total"]
@@ -202,13 +193,13 @@ def _comparisons(evaluation: dict) -> list[dict]:
         methods = [method for method in evaluation["methods"] if method["task"] == task]
         if not methods:
             continue
-        names = [name for name in METRICS if any(name in m["metrics"] for m in methods)]
+        names = [name for name in TITLES if any(name in m["metrics"] for m in methods)]
         rows = []
         for name in names:
             cells = [method["metrics"].get(name) for method in methods]
             rows.append(
                 {
-                    "title": METRICS[name],
+                    "title": TITLES[name],
                     "cells": [cell and {**cell, "interval": _interval(cell)} for cell in cells],
                 }
             )
@@ -218,9 +209,14 @@ def _comparisons(evaluation: dict) -> list[dict]:
 
 def _differences(evaluation: dict) -> list[dict]:
     return [
-        {**entry, "title": METRICS[entry["metric"]], "interval": _interval(entry)}
+        {**entry, "title": TITLES[entry["metric"]], "interval": _interval(entry)}
         for entry in evaluation["differences"]
     ]
+
+
+def _group_metrics(evaluation: dict) -> list[str]:
+    """Names of the figures that any group of skin types has, in their order."""
+    return [name for name in TITLES if any(name in g["metrics"] for g in evaluation["groups"])]
 
 
 def _classifiers(evaluation: dict) -> list[dict]:
@@ -410,9 +406,7 @@ def read_log(run: Path) -> Log:
             if name not in ("step", "epoch", "lr")
         }
     except OSError:
-        raise UserError(
-            f"{path} is missing: --training-runs takes folders that `dermedge train` made"
-        ) from None
+        raise UserError(f"{path} is missing: give a folder that `dermedge train` made") from None
     except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"{path} is no log of `dermedge train`") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,24 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, __version__
-from dermedge.bundle import ROLES, Bundle, BundleError
+from dermedge.bundle import CASES, ROLES, Bundle, BundleError, Manifest
+from dermedge.cases import Case, Cases
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
-from dermedge.preprocess import prepare
+from dermedge.metadata import encode, width
+from dermedge.preprocess import Placement, prepare
 from dermedge.quality import Quality, assess
 from dermedge.session import SessionError, open_session
 from dermedge.taxonomy import MALIGNANT
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
 TRIAGE = ("retake", "low", "see a doctor", "urgent")
+SIMILAR = 3  # cases shown
+# Axes of the square input that test-time augmentation mirrors; the picture as it is comes first.
+_VIEWS = ((), (1,), (0,), (0, 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis:
     """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
 
@@ -33,7 +39,15 @@ class Analysis:
     quality: Quality
     lesion: Lesion
     probabilities: dict[str, float]  # class: calibrated probability, sum 1
+    likely: str  # the most likely class, after the bundle's class offsets
     malignancy: float  # sum over the malignant classes
+    distance: float | None  # from the training pictures, about 1 for those; None: not known
+    unfamiliar: bool  # farther than `threshold`
+    threshold: float | None  # of the distance; None: none was chosen
+    activation: np.ndarray | None  # float32 (K, h, w), class scores over the classifier's input
+    placement: Placement  # of the picture, as it was read, in the classifier's input
+    embedding: np.ndarray | None  # float32 (E,)
+    similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
     triage: str  # one of TRIAGE
     rule: str  # what led to the triage, in words
     timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
@@ -65,7 +79,19 @@ class Analysis:
                 "border_irregularity": lesion.border_irregularity,
             },
             "probabilities": self.probabilities,
+            "likely": self.likely,
             "malignancy": self.malignancy,
+            "familiarity": None
+            if self.distance is None
+            else {
+                "distance": round(self.distance, 4),
+                "threshold": self.threshold,
+                "unfamiliar": self.unfamiliar,
+            },
+            "similar": [
+                {"id": case.id, "label": case.label, "similarity": round(case.similarity, 4)}
+                for case in self.similar
+            ],
             "triage": self.triage,
             "rule": self.rule,
             "timing_ms": self.timing_ms,
@@ -79,36 +105,155 @@ class Analysis:
         return cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_LINEAR) > 127
 
 
+def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
+    """The label that float (K,) probabilities speak for, after the manifest's class offsets."""
+    scores = np.log(np.maximum(probabilities, 1e-12, dtype=np.float64))
+    return manifest.labels[int((scores + (manifest.thresholds.class_offsets or 0.0)).argmax())]
+
+
+class Network:
+    """One graph of a bundle, loaded and checked. Not thread-safe."""
+
+    def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 0, views: int = 1):
+        """Load the graph that plays `roles`.
+
+        Parameters
+        ----------
+        bundle : an opened bundle.
+        roles : one of `dermedge.bundle.ROLES`, or both where one part plays both.
+        threads : for the inference runtime; 0 leaves the choice to it.
+        views : 1, or 4 for test-time augmentation: the picture and its three mirrors.
+
+        Raises
+        ------
+        BundleError
+            Where the graph does not fit the manifest (size, labels, metadata, thresholds).
+        SessionError
+            Where the runtime does not load it.
+        """
+        if views not in (1, len(_VIEWS)):
+            raise ValueError(f"views must be 1 or {len(_VIEWS)}, got {views!r}")
+        self.model = bundle.manifest.models[roles[0]]
+        self._name = f"{' and '.join(roles)} of {bundle.path}"
+        self._views = _VIEWS[:views]
+        self._session = open_session(bundle.model(roles[0]), threads)
+        self.runtime = self._session.runtime
+        self._check_inputs()
+        self._check_outputs(roles, bundle.manifest)
+
+    def _refuse(self, reason: str) -> None:
+        raise BundleError(f"the {self._name} is refused: it {reason}")
+
+    def _check_inputs(self) -> None:
+        size, told = self.model.preprocessing.size, width(self.model.metadata)
+        wanted = {"image": ((1, size, size, 3), np.uint8)}
+        if told:
+            wanted["metadata"] = ((1, told), np.float32)
+        if {item.name: (item.shape, item.dtype) for item in self._session.inputs} != wanted:
+            also = f" and float32 'metadata' of 1x{told}" if told else ""
+            self._refuse(f"does not take uint8 'image' of 1x{size}x{size}x3{also}, and only that")
+
+    def _check_outputs(self, roles: tuple[str, ...], manifest: Manifest) -> None:
+        given = {item.name: (item.shape, item.dtype) for item in self._session.outputs}
+        size, labels = self.model.preprocessing.size, len(manifest.labels)
+        shapes = {"segmenter": (1, size, size), "classifier": (1, labels)}
+        for role in roles:
+            if given.get(OUTPUTS[role]) != (shapes[role], np.float32):
+                self._refuse(
+                    f"does not give float32 {OUTPUTS[role]!r} of "
+                    f"{'x'.join(map(str, shapes[role]))}, as its labels and size demand"
+                )
+        if "classifier" not in roles:
+            return
+        forms = {"activation": (1, labels, None, None), "embedding": (1, None), "distance": (1, 1)}
+        for name, form in forms.items():
+            if name not in given:
+                continue
+            shape, dtype = given[name]
+            fits = len(shape) == len(form) and all(
+                side == wanted or wanted is None for side, wanted in zip(shape, form, strict=True)
+            )
+            if not fits or dtype != np.float32:
+                self._refuse(f"gives {name!r} of a shape that is not its own")
+        if manifest.thresholds.unfamiliar is not None and "distance" not in given:
+            self._refuse("gives no 'distance', though there is a threshold for it")
+
+    def run(
+        self, square: np.ndarray, metadata: Mapping[str, object] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The graph's outputs, without their first axis, by name.
+
+        Maps and probabilities are means over the views; `embedding` and `distance` are those of
+        the picture as it is, which the bundle's cases and threshold were made with.
+
+        Parameters
+        ----------
+        square : uint8 (S, S, 3) RGB, from `dermedge.preprocess.prepare`.
+        metadata : age, sex and site, as far as known, for `dermedge.metadata.encode`. What the
+            network does not take is ignored.
+
+        Raises SessionError where the network gives no finite numbers.
+        """
+        known = {}
+        if self.model.metadata:
+            known["metadata"] = encode(self.model.metadata, **(metadata or {}))[None]
+        answers: dict[str, list[np.ndarray]] = {}
+        for axes in self._views:
+            image = np.ascontiguousarray(np.flip(square, axes))
+            for name, value in self._session.run({"image": image[None], **known}).items():
+                # Half precision overflows without an error; every comparison with NaN says "low".
+                if not np.isfinite(value).all():
+                    raise SessionError(f"the {self._name} gave no finite numbers")
+                if value.ndim > 2:  # a map: its last two axes are those of the picture
+                    value = np.flip(value, tuple(axis - 2 for axis in axes))
+                answers.setdefault(name, []).append(value[0])
+        return {
+            name: values[0] if name in ("embedding", "distance") else np.mean(values, axis=0)
+            for name, values in answers.items()
+        }
+
+
 class Analyzer:
     """A bundle, loaded and ready. Not thread-safe: give each thread its own."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0):
-        """Load both networks.
+    def __init__(self, bundle: Bundle, threads: int = 0, views: int = 1):
+        """Load the networks; one that plays both roles is loaded, and run on a picture, once.
 
         Parameters
         ----------
         bundle : an opened bundle.
         threads : for the inference runtime; 0 leaves the choice to it.
+        views : 1, or 4 for test-time augmentation, see `Network`.
 
         Raises
         ------
         BundleError
-            Where a graph does not fit the manifest (input size, number of labels).
+            Where the bundle holds a single role, or a graph does not fit the manifest.
         SessionError
             Where the runtime does not load a graph.
         """
         self.bundle = bundle
         manifest = bundle.manifest
-        self._specs = {role: manifest.models[role].preprocessing for role in ROLES}
-        self._sessions = {role: open_session(bundle.model(role), threads) for role in ROLES}
-        size = self._specs["segmenter"].size
-        self._expect("segmenter", (1, size, size))
-        self._expect("classifier", (1, len(manifest.labels)))
+        missing = [role for role in ROLES if role not in manifest.models]
+        if missing:
+            raise BundleError(
+                f"bundle {bundle.path} has no {missing[0]}: it is for evaluation alone; export "
+                "both runs into one bundle"
+            )
+        if bundle.model("segmenter") is bundle.model("classifier"):
+            self._segmenter = self._classifier = Network(bundle, ROLES, threads, views)
+        else:
+            self._segmenter, self._classifier = (
+                Network(bundle, (role,), threads, views) for role in ROLES
+            )
+        self.cases = None
+        if CASES in manifest.parts:
+            self.cases = Cases.from_bytes(bundle.part(CASES), len(manifest.labels))
         self._malignant = np.array([label in MALIGNANT for label in manifest.labels])
         self.versions = {
             "dermedge": __version__,
             "opencv": cv2.__version__,
-            "runtime": self._sessions["classifier"].runtime,
+            "runtime": self._classifier.runtime,
             "bundle": manifest.name,
             "bundle_sha256": bundle.sha256,
             "signed_by": bundle.signed_by,
@@ -120,33 +265,12 @@ class Analyzer:
             },
         }
 
-    def _expect(self, role: str, shape: tuple[int, ...]) -> None:
-        session, size, output = self._sessions[role], self._specs[role].size, OUTPUTS[role]
-        taken = [(item.name, item.shape, item.dtype) for item in session.inputs]
-        given = {item.name: (item.shape, item.dtype) for item in session.outputs}
-        if taken != [("image", (1, size, size, 3), np.uint8)]:
-            raise BundleError(
-                f"bundle {self.bundle.path} is refused: its {role} does not take one uint8 "
-                f"'image' of 1x{size}x{size}x3"
-            )
-        if given.get(output) != (shape, np.float32):
-            raise BundleError(
-                f"bundle {self.bundle.path} is refused: its {role} does not give float32 "
-                f"{output!r} of {'x'.join(map(str, shape))}, as its labels and size demand"
-            )
-
-    def _run(self, role: str, square: np.ndarray) -> np.ndarray:
-        output = self._sessions[role].run({"image": square[None]})[OUTPUTS[role]][0]
-        # Half precision overflows without an error; every comparison with NaN would say "low".
-        if not np.isfinite(output).all():
-            raise SessionError(f"the {role} of {self.bundle.path} gave no finite numbers")
-        return output
-
     def analyze(
         self,
         source: str | Path | bytes | Picture,
         name: str | None = None,
         px_per_mm: float | None = None,
+        metadata: Mapping[str, object] | None = None,
     ) -> Analysis:
         """Analyse one picture.
 
@@ -155,6 +279,8 @@ class Analyzer:
         source : a file, an encoded picture, or one that was read already.
         name : what the analysis calls it; default: the file's path.
         px_per_mm : scale of the whole picture, where it is known; gives the diameter.
+        metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
+            `dermedge.metadata.encode`. What the classifier does not take is ignored.
 
         Raises
         ------
@@ -169,7 +295,8 @@ class Analyzer:
         def stage(label: str):
             start = time.perf_counter()
             yield
-            timing[label] = round((time.perf_counter() - start) * 1000, 3)
+            spent = (time.perf_counter() - start) * 1000
+            timing[label] = round(timing.get(label, 0.0) + spent, 3)
 
         start = time.perf_counter()
         with stage("decode"):
@@ -177,23 +304,37 @@ class Analyzer:
         pixels = picture.pixels
         scale = picture.width / pixels.shape[1]
         with stage("prepare"):
-            inputs = {role: prepare(pixels, spec) for role, spec in self._specs.items()}
+            square, placement = prepare(pixels, self._segmenter.model.preprocessing)
         with stage("segmenter"):
-            output = self._run("segmenter", inputs["segmenter"][0])
-        with stage("classifier"):
-            probabilities = self._run("classifier", inputs["classifier"][0])
+            found = self._segmenter.run(square, metadata)
         with stage("lesion"):
             lesion = measure(
-                inputs["segmenter"][1].restore(output),
+                placement.restore(found["mask"]),
                 pixels,
                 self.bundle.manifest.thresholds.mask,
                 scale=scale,
                 px_per_mm=px_per_mm,
             )
+        if self._classifier is not self._segmenter:
+            with stage("prepare"):
+                # Not `lesion.box`, which is of the whole picture and rounded there.
+                box = cv2.boundingRect(lesion.mask.astype(np.uint8)) if lesion.found else None
+                square, placement = prepare(pixels, self._classifier.model.preprocessing, box)
+        with stage("classifier"):
+            if self._classifier is not self._segmenter:
+                found = self._classifier.run(square, metadata)
+            probabilities = found["probabilities"]
+            embedding = found.get("embedding")
+            similar = ()
+            if self.cases is not None and embedding is not None:
+                similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
         with stage("quality"):
             quality = assess(pixels, lesion.mask)
         malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
-        triage, rule = self._triage(quality, malignancy)
+        limits = self.bundle.manifest.thresholds
+        distance = float(found["distance"][0]) if "distance" in found else None
+        unfamiliar = limits.unfamiliar is not None and distance > limits.unfamiliar
+        triage, rule = self._triage(quality, distance if unfamiliar else None, malignancy)
         timing["total"] = round((time.perf_counter() - start) * 1000, 3)
         return Analysis(
             image=name or ("" if isinstance(source, (bytes, Picture)) else str(source)),
@@ -205,18 +346,32 @@ class Analyzer:
                 label: round(float(value), 6)
                 for label, value in zip(self.bundle.manifest.labels, probabilities, strict=True)
             },
+            likely=most_likely(self.bundle.manifest, probabilities),
             malignancy=round(malignancy, 6),
+            distance=distance,
+            unfamiliar=unfamiliar,
+            threshold=limits.unfamiliar,
+            activation=found.get("activation"),
+            placement=placement,
+            embedding=embedding,
+            similar=similar,
             triage=triage,
             rule=rule,
             timing_ms=timing,
             versions=self.versions,
         )
 
-    def _triage(self, quality: Quality, malignancy: float) -> tuple[str, str]:
+    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, str]:
         # An estimate from a picture that cannot be judged would only look like knowledge.
+        limits = self.bundle.manifest.thresholds
         if not quality.ok:
             return "retake", f"picture quality: {', '.join(quality.reasons)}"
-        limits = self.bundle.manifest.thresholds
+        if far is not None:
+            return (
+                "retake",
+                f"unlike the pictures the model learnt from (distance {far:.2f} > threshold "
+                f"{limits.unfamiliar:.2f})",
+            )
         for triage, limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
             if malignancy >= limit:
                 return triage, f"malignancy {malignancy:.3f} >= {triage} threshold {limit:.3f}"

@@ -1,7 +1,7 @@
 """The bundle: the one file that leaves the desktop.
 
-A bundle (`NAME.dermbundle`) is a ZIP archive without compression: `manifest.json`, the parts that
-the manifest lists (ONNX models, the frozen split, reference inputs) and, where it was signed,
+A bundle (`NAME.dermbundle`) is a ZIP archive: `manifest.json`, the parts that the manifest lists
+(ONNX models, the frozen split, reference inputs, labelled cases) and, where it was signed,
 `signature.json`. Nothing is ever unpacked to disk; a reader checks every byte before it uses one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge.files import write_atomic
+from dermedge.metadata import FIELDS
 from dermedge.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
 
@@ -25,9 +27,12 @@ SUFFIX = ".dermbundle"
 FORMAT = 1
 ROLES = ("segmenter", "classifier")
 PRECISIONS = ("fp32", "fp16", "int8")
+WEIGHTS = ("full", "half")
+CASES = "cases.npz"  # optional part: labelled training cases, see `dermedge.cases`
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 30  # of the file, and of all its parts inflated
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
@@ -37,13 +42,16 @@ class BundleError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Model:
-    """One network of the bundle."""
+    """One network of the bundle. A network that plays both roles is listed in each, alike."""
 
     part: str  # name of the part that holds the ONNX graph
     architecture: str  # name in the registry of the train room
     preprocessing: Preprocessing
     precision: str = "fp32"
     parameters: int | None = None
+    macs: int | None = None  # multiply-accumulates of one picture
+    weights: str = "full"  # "half": stored in half precision, cast and computed in `precision`
+    metadata: tuple[str, ...] = ()  # those of `dermedge.metadata.FIELDS` that it can take
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class Thresholds:
     mask: float = 0.5  # lesion probability of a pixel
     see_doctor: float = 0.5  # malignancy
     urgent: float = 0.8  # malignancy, at least `see_doctor`
+    unfamiliar: float | None = None  # distance from the training pictures; None: not judged
+    # Added to log(probability) before the most likely class is named, one a label: logit
+    # adjustment (Menon et al., ICLR 2021). Malignancy and probabilities stay as they are.
+    class_offsets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,8 @@ class Manifest:
 
     name: str
     created: str  # ISO 8601, UTC
-    labels: tuple[str, ...]  # of the classifier's outputs, in order
-    models: dict[str, Model]  # role: one of ROLES
+    labels: tuple[str, ...]  # of the classifier's outputs, in order; () without a classifier
+    models: dict[str, Model]  # role: one of ROLES; a single role is for evaluation alone
     thresholds: Thresholds
     licence: str
     procedural: bool  # trained on generated pictures: not for real skin
@@ -113,9 +125,17 @@ def _manifest(content: dict) -> Manifest:
     values = dict(content)
     values["labels"] = tuple(values["labels"])
     values["training_data"] = tuple(values.get("training_data", ()))
-    values["thresholds"] = Thresholds(**values["thresholds"])
+    limits = values["thresholds"]
+    offsets = tuple(limits.get("class_offsets", ()))
+    values["thresholds"] = Thresholds(**{**limits, "class_offsets": offsets})
     values["models"] = {
-        role: Model(**{**model, "preprocessing": Preprocessing.from_dict(model["preprocessing"])})
+        role: Model(
+            **{
+                **model,
+                "preprocessing": Preprocessing.from_dict(model["preprocessing"]),
+                "metadata": tuple(model.get("metadata", ())),
+            }
+        )
         for role, model in values["models"].items()
     }
     manifest = Manifest(**values)
@@ -136,27 +156,53 @@ def _validate(manifest: Manifest) -> None:
     unknown = [label for label in manifest.labels if label not in CLASSES]
     if unknown or len(set(manifest.labels)) != len(manifest.labels):
         raise ValueError(f"labels must be distinct names of {', '.join(CLASSES)}")
-    if set(manifest.models) != set(ROLES):
-        raise ValueError(f"models must be {' and '.join(ROLES)}")
-    if len(manifest.labels) < 2:
+    if not manifest.models or not set(manifest.models) <= set(ROLES):
+        raise ValueError(f"models must be {' and '.join(ROLES)}, or one of them")
+    if "classifier" in manifest.models and len(manifest.labels) < 2:
         raise ValueError("a classifier needs at least two labels")
     for role, model in manifest.models.items():
         if model.precision not in PRECISIONS:
             raise ValueError(f"precision of the {role} must be one of {', '.join(PRECISIONS)}")
+        if model.weights not in WEIGHTS:
+            raise ValueError(f"weights of the {role} must be one of {', '.join(WEIGHTS)}")
+        if len(set(model.metadata)) != len(model.metadata) or set(model.metadata) - set(FIELDS):
+            raise ValueError(f"metadata of the {role} must be some of {', '.join(FIELDS)}")
         if model.part not in manifest.parts:
             raise ValueError(f"the {role}'s part {model.part!r} is not listed")
-    limits = manifest.thresholds
-    for item in fields(limits):
-        value = getattr(limits, item.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise ValueError(f"threshold {item.name} must lie in (0, 1], got {value!r}")
-    if limits.urgent < limits.see_doctor:
-        raise ValueError("threshold urgent lies below see_doctor")
+        if role == "segmenter" and model.preprocessing.crop:
+            raise ValueError("a segmenter sees the whole picture: its crop must be 0")
+    models = list(manifest.models.values())
+    if len({model.part for model in models}) < len(models) and models[0] != models[1]:
+        raise ValueError("a part that plays both roles must be described alike in both")
+    _validate_thresholds(manifest.thresholds, len(manifest.labels))
     for name, entry in manifest.parts.items():
         if not _PART_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
             raise ValueError(f"part name {name!r} is not allowed")
         if not re.fullmatch(r"[0-9a-f]{64}", str(entry.get("sha256"))):
             raise ValueError(f"part {name!r} has no SHA-256")
+
+
+def _validate_thresholds(limits: Thresholds, labels: int) -> None:
+    for name in ("mask", "see_doctor", "urgent"):
+        value = getattr(limits, name)
+        if not _is_number(value) or not 0 < value <= 1:
+            raise ValueError(f"threshold {name} must lie in (0, 1], got {value!r}")
+    if limits.urgent < limits.see_doctor:
+        raise ValueError("threshold urgent lies below see_doctor")
+    if limits.unfamiliar is not None and not _is_number(limits.unfamiliar, above=0):
+        raise ValueError(f"threshold unfamiliar must be above 0, got {limits.unfamiliar!r}")
+    offsets = limits.class_offsets
+    if offsets and (len(offsets) != labels or not all(map(_is_number, offsets))):
+        raise ValueError(f"class_offsets must be {labels} numbers, one a label")
+
+
+def _is_number(value: object, above: float = -math.inf) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+    )
 
 
 @dataclass(frozen=True)
@@ -253,9 +299,11 @@ def write_bundle(
     if signing_key is not None:
         members[SIGNATURE] = _sign(text, signing_key)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+            # Fixed time and level: equal contents give an equal file.
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
     write_atomic(path, buffer.getvalue())
     return path
 
@@ -268,13 +316,15 @@ def _members(content: bytes) -> dict[str, bytes]:
             for entry in entries:
                 if not _PART_NAME.fullmatch(entry.filename):
                     raise BundleError(f"it names {entry.filename!r}, outside of a bundle")
-                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                    raise BundleError(f"its part {entry.filename} is compressed or encrypted")
+                if entry.compress_type not in _COMPRESSIONS or entry.flag_bits & 1:
+                    raise BundleError(f"its part {entry.filename} is encrypted or packed strangely")
             if len(set(names)) != len(names):
                 raise BundleError("it holds a part twice")
-            if sum(entry.file_size for entry in entries) > len(content):
+            if sum(entry.compress_size for entry in entries) > len(content):
                 raise BundleError("its parts overlap")
-            return {entry.filename: archive.read(entry) for entry in entries}
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
+                raise BundleError(f"its parts are larger than {MAX_BYTES >> 20} MiB")
+            return {entry.filename: _read(archive, entry) for entry in entries}
     except BundleError:
         raise
     # zipfile raises many kinds on broken archives, struct.error and NotImplementedError included.
@@ -282,6 +332,12 @@ def _members(content: bytes) -> dict[str, bytes]:
         raise BundleError(
             "it is truncated, damaged or no bundle; copy or export it again"
         ) from None
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    # With a count, unlike without one, no more is inflated than the entry said it holds.
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 def _check_parts(parts: dict[str, bytes], manifest: Manifest) -> None:

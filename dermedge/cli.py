@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 def _overview(commands) -> str:
     lines = ["usage: dermedge COMMAND ...", "", "commands:"]
     for name in sorted(commands):
-        lines.append(f"  {name:<10}{commands[name].load().summary}")
+        lines.append(f"  {name:<12}{commands[name].load().summary}")
     return "\n".join([*lines, "", "`dermedge COMMAND --help` tells its options.", DISCLAIMER])
 
 

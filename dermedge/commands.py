@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.cli import Command
+from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +40,24 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
         "--outlines", metavar="DIR", help="write each picture with its outline as DIR/STEM.png"
     )
     parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="write what the result rests upon as DIR/STEM.png: outline, ABCD measures, what "
+        "speaks for a malignant class, similar cases",
+    )
+    parser.add_argument(
         "--px-per-mm", type=float, metavar="N", help="scale of the pictures, for the diameter"
     )
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="mean over the picture and its mirrors; four times slower",
+    )
+    person = parser.add_argument_group("the person, where the bundle takes it")
+    person.add_argument("--age", type=float, metavar="YEARS")
+    person.add_argument("--sex", choices=SEXES)
+    person.add_argument("--site", metavar="WORDS", help="of the body: face, back, forearm ...")
 
 
 def _analyze(args: argparse.Namespace) -> int:
@@ -54,15 +70,16 @@ def _analyze(args: argparse.Namespace) -> int:
     if args.threads < 0:
         raise UserError("--threads must be 0 (the runtime's choice) or more")
     bundle = open_bundle(args)
+    metadata = _metadata(args, bundle)
     images = find_images(args.images)
     if not images:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, images)
-    analyzer = Analyzer(bundle, threads=args.threads)
+    analyzer = Analyzer(bundle, threads=args.threads, views=4 if args.tta else 1)
     failed = 0
     for path in images:
         try:
-            analysis = analyzer.analyze(path, px_per_mm=args.px_per_mm)
+            analysis = analyzer.analyze(path, px_per_mm=args.px_per_mm, metadata=metadata)
         except (ImageError, SessionError, MemoryError) as error:
             failed += 1
             reason = str(error) or "not enough memory for this picture"
@@ -74,7 +91,7 @@ def _analyze(args: argparse.Namespace) -> int:
         found = json.dumps(analysis.to_json(), allow_nan=False) if args.json else None
         print(found or _sentence(analysis), flush=True)
         try:
-            _write_pictures(args, path, analysis)
+            _write_pictures(args, path, analysis, analyzer)
         except OSError as error:
             failed += 1
             print(f"dermedge: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -87,16 +104,16 @@ def _analyze(args: argparse.Namespace) -> int:
 
 def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
     """Make the output folders; refuse what would overwrite a picture or another output."""
-    folders = [Path(folder) for folder in (args.masks, args.outlines) if folder]
+    folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
         return
-    if args.masks and args.outlines and folders[0].resolve() == folders[1].resolve():
-        raise UserError("--masks and --outlines need two folders")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("--masks, --outlines and --explain need a folder each")
     # Some file systems take A.png and a.png for one file.
     twice = [s for s, count in Counter(p.stem.casefold() for p in images).items() if count > 1]
     if twice:
         raise UserError(
-            f"two pictures are called {twice[0]}, their masks would overwrite each other: "
+            f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
     taken = {path.resolve() for path in images}
@@ -107,44 +124,57 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _write_pictures(args: argparse.Namespace, path: Path, analysis) -> None:
-    from dermedge.image import write_png
+def _metadata(args: argparse.Namespace, bundle) -> dict[str, object]:
+    """What is told of the person; UserError where it makes no sense, or no use is made of it."""
+    told = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    if "age" in told and not 0 <= args.age <= 120:
+        raise UserError(f"--age must be 0 to 120 years, got {args.age:g}")
+    if "site" in told and region(args.site) is None:
+        raise UserError(
+            f"--site {args.site!r} is no part of the body that is known: "
+            f"name one of {', '.join(REGIONS)}, or one within them"
+        )
+    model = bundle.manifest.models.get("classifier")
+    unused = [name for name in told if model and name not in model.metadata]
+    if unused:
+        raise UserError(
+            f"bundle {bundle.path} takes {' and '.join(model.metadata) or 'pictures alone'}: "
+            f"leave out --{unused[0]}"
+        )
+    return told
 
+
+def _write_pictures(args: argparse.Namespace, path: Path, analysis, analyzer) -> None:
+    from dermedge.image import read_image, write_png
+
+    name = f"{path.stem}.png"
     if args.masks:
-        mask = analysis.full_mask().astype("uint8") * 255
-        write_png(Path(args.masks) / f"{path.stem}.png", mask)
+        write_png(Path(args.masks) / name, analysis.full_mask().astype("uint8") * 255)
+    if not args.outlines and not args.explain:
+        return
+    from dermedge.explain import explain, outlined
+
+    pixels = read_image(path).pixels
     if args.outlines:
-        write_png(Path(args.outlines) / f"{path.stem}.png", _outlined(path, analysis))
+        write_png(Path(args.outlines) / name, outlined(pixels, analysis))
+    if args.explain:
+        write_png(Path(args.explain) / name, explain(pixels, analysis, analyzer.cases))
 
 
 def _sentence(analysis) -> str:
     parts = [f"{analysis.image}: {analysis.triage}", analysis.rule]
     # A picture that cannot be judged gets no numbers.
     if analysis.triage != "retake":
-        likely = sorted(analysis.probabilities.items(), key=lambda item: -item[1])[:3]
-        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in likely))
+        # The likely class first: with class offsets it need not have the highest probability.
+        classes = sorted(
+            analysis.probabilities.items(), key=lambda item: (item[0] != analysis.likely, -item[1])
+        )
+        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in classes[:3]))
         lesion = analysis.lesion
         parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
         if lesion.diameter_mm is not None:
             parts.append(f"D {lesion.diameter_mm:.1f} mm")
     return "; ".join(parts)
-
-
-def _outlined(path: Path, analysis):
-    import cv2
-    import numpy as np
-
-    from dermedge.image import read_image
-
-    picture = read_image(path)
-    pixels = np.ascontiguousarray(picture.pixels)
-    scale = pixels.shape[1] / picture.width
-    width = max(1, round(max(pixels.shape[:2]) / 250))
-    outlines = [np.rint(polygon * scale).astype(np.int32) for polygon in analysis.lesion.polygons]
-    # A dark line under a bright one is seen on every skin.
-    cv2.polylines(pixels, outlines, True, (0, 0, 0), 2 * width + 1, cv2.LINE_AA)
-    cv2.polylines(pixels, outlines, True, (0, 255, 255), width, cv2.LINE_AA)
-    return pixels
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:

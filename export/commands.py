@@ -9,13 +9,33 @@ from pathlib import Path
 from dermedge import DISCLAIMER
 from dermedge.cli import Command
 
+MOST_CASES = 8  # of a class
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders: one segmenter, one classifier"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders: a segmenter and a classifier, or a multitask network; one of the two "
+        "alone gives a bundle for evaluation",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="the .dermbundle to write")
     parser.add_argument("--name", help="what the bundle calls itself (default: FILE's name)")
+    parser.add_argument(
+        "--weights",
+        choices=("full", "half"),
+        default="full",
+        help="half: a file of half the size; all figures are of the rounded network",
+    )
+    parser.add_argument(
+        "--cases",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"carry N training pictures of each class, 0 to {MOST_CASES}, to show similar cases "
+        "(default: none); mind their licence",
+    )
     parser.add_argument(
         "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
     )
@@ -23,8 +43,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from dermedge.bundle import SUFFIX, Bundle, write_bundle
+    from export import ExportError
     from export.assemble import assemble
-    from export.graph import ExportError
 
     out = Path(args.out)
     # Told before minutes of work, not after.
@@ -32,8 +52,10 @@ def _run(args: argparse.Namespace) -> int:
         raise ExportError(f"--out must end in {SUFFIX}, got {out.name}")
     if not out.parent.is_dir():
         raise ExportError(f"there is no folder {out.parent} to write {out.name} to")
+    if not 0 <= args.cases <= MOST_CASES:
+        raise ExportError(f"--cases must be 0 to {MOST_CASES}, got {args.cases}")
     key = Path(args.sign).read_bytes() if args.sign else None
-    manifest, parts = assemble(args.runs, args.name or out.stem)
+    manifest, parts = assemble(args.runs, args.name or out.stem, args.weights, args.cases)
     write_bundle(out, manifest, parts, signing_key=key)
     for line in _summary(Bundle.open(out)):
         print(line, file=sys.stderr)
@@ -41,6 +63,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _summary(bundle) -> list[str]:
+    from dermedge.bundle import ROLES
+
     manifest = bundle.manifest
     lines = [f"{bundle.path}: {bundle.path.stat().st_size / 1e6:.1f} MB, {bundle.sha256[:12]}"]
     for role, model in manifest.models.items():
@@ -48,19 +72,24 @@ def _summary(bundle) -> list[str]:
         pictures = manifest.parity[role]["count"]
         lines.append(
             f"{role}: {model.architecture}, {model.preprocessing.size} px, "
-            f"{model.parameters / 1e6:.2f} M parameters; differs from the trained network by "
-            f"at most {difference:.1g} on {pictures} pictures"
+            f"{model.parameters / 1e6:.2f} M parameters in {model.weights} precision; differs from "
+            f"the trained network by at most {difference:.1g} on {pictures} pictures"
         )
-    masks, classes = manifest.measured["segmenter"], manifest.measured["classifier"]
     limits = manifest.thresholds
-    lines += [
-        f"validation part: Jaccard {_shown(masks['jaccard'])}, "
-        f"AUC malignant {_shown(classes['auc_malignant'])}, "
-        f"balanced accuracy {_shown(classes['balanced_accuracy'])}, "
-        f"ECE {classes['ece_before']:.3f} -> {classes['ece']:.3f}",
-        f"thresholds: mask {limits.mask:g}, see a doctor {limits.see_doctor:g}, "
-        f"urgent {limits.urgent:g}",
-    ]
+    if "segmenter" in manifest.models:
+        jaccard = manifest.measured["segmenter"]["jaccard"]
+        lines.append(f"validation part: Jaccard {_shown(jaccard)}; threshold: mask {limits.mask:g}")
+    if "classifier" in manifest.models:
+        measured = manifest.measured["classifier"]
+        lines.append(_classified("validation part", measured, measured["ece_before"]))
+        if "without_metadata" in measured:
+            lines.append(_classified("with the picture alone", measured["without_metadata"]))
+        lines.append(
+            f"thresholds: see a doctor {limits.see_doctor:g}, urgent {limits.urgent:g}, "
+            f"unfamiliar {limits.unfamiliar:g}"
+        )
+    missing = [role for role in ROLES if role not in manifest.models]
+    lines += [f"for evaluation only: the app needs a {role} too" for role in missing]
     lines += [
         f"the training of the {entry['role']} stopped at step {entry['steps']} of "
         f"{entry['planned_steps']}: finish it and export again"
@@ -70,6 +99,15 @@ def _summary(bundle) -> list[str]:
     if manifest.procedural:
         lines.append("trained on generated pictures: it knows nothing of real skin")
     return [*lines, DISCLAIMER]
+
+
+def _classified(where: str, measured: dict, ece_before: float | None = None) -> str:
+    before = "" if ece_before is None else f"{ece_before:.3f} -> "
+    return (
+        f"{where}: AUC malignant {_shown(measured['auc_malignant'])}, "
+        f"balanced accuracy {_shown(measured['balanced_accuracy'])}, "
+        f"ECE {before}{measured['ece']:.3f}"
+    )
 
 
 def _shown(figure: dict) -> str:

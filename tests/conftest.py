@@ -76,6 +76,41 @@ def tiny_bundle(tmp_path_factory) -> Path:
     return write_bundle(path, manifest, {f"{role}.onnx": graph for role, graph in graphs.items()})
 
 
+@pytest.fixture
+def make_bundle(tiny_bundle, tmp_path):
+    """Makes a bundle whose classifier explains itself; see `_explaining_graph` for what it gives.
+
+    `multitask`: that one graph is the segmenter too. `metadata`: fields that it takes. `crop`: of
+    the classifier. Other options are thresholds.
+    """
+    from dataclasses import replace
+
+    from dermedge.bundle import CASES, Bundle, Model, write_bundle
+    from dermedge.preprocess import Preprocessing
+
+    def make(multitask=False, metadata=(), crop=0.0, cases=None, **thresholds) -> Path:
+        tiny = Bundle.open(tiny_bundle)
+        labels, size = tiny.manifest.labels, 64
+        graph = _explaining_graph(size, labels, multitask, metadata)
+        spec = Preprocessing(size=size, crop=crop)
+        model = Model("classifier.onnx", "hand-made", spec, metadata=tuple(metadata))
+        models = {**tiny.manifest.models, "classifier": model}
+        parts = {"segmenter.onnx": tiny.model("segmenter"), "classifier.onnx": graph}
+        if multitask:
+            models["segmenter"] = model
+            del parts["segmenter.onnx"]
+        if cases is not None:
+            parts[CASES] = cases
+        manifest = replace(
+            tiny.manifest,
+            models=models,
+            thresholds=replace(tiny.manifest.thresholds, **thresholds),
+        )
+        return write_bundle(tmp_path / "explaining.dermbundle", manifest, parts)
+
+    return make
+
+
 def _segmenter_graph(size: int) -> bytes:
     """Sigmoid of how much darker than 0.55 of full white a pixel is."""
     from onnx import helper
@@ -92,7 +127,7 @@ def _segmenter_graph(size: int) -> bytes:
         helper.make_tensor("limit", 1, [], [0.55 * 255]),
         helper.make_tensor("gain", 1, [], [0.1]),
     ]
-    return _graph(nodes, constants, size, "mask", [1, size, size])
+    return _graph(nodes, constants, size, {"mask": [1, size, size]})
 
 
 def _classifier_graph(size: int, labels: tuple[str, ...]) -> bytes:
@@ -115,19 +150,81 @@ def _classifier_graph(size: int, labels: tuple[str, ...]) -> bytes:
         helper.make_tensor("middle", 1, [], [110.0]),
         helper.make_tensor("weights", 1, [3, len(labels)], [v for row in weights for v in row]),
     ]
-    return _graph(nodes, constants, size, "probabilities", [1, len(labels)])
+    return _graph(nodes, constants, size, {"probabilities": [1, len(labels)]})
 
 
-def _graph(nodes, constants, size: int, output: str, shape: list[int]) -> bytes:
+def _explaining_graph(size: int, labels: tuple[str, ...], mask: bool, fields) -> bytes:
+    """All that a classifier's graph may give, from a 4 x 4 grid of mean colours.
+
+    "activation": melanoma falls with brightness. "probabilities": softmax of its mean, plus 3 for
+    melanoma where any metadata is told. "embedding": the mean colour. "distance": how far from
+    gray 110 it is, over 50. "mask": as `_segmenter_graph`.
+    """
+    from onnx import helper
+
+    from dermedge.metadata import width
+
+    count, cell = len(labels), size // 4
+    rows = [[0.0] * 3 for _ in labels]
+    rows[labels.index("mel")], rows[labels.index("nv")] = [-0.02] * 3, [0.02] * 3
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=1),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["planes", "middle"], ["centred"]),
+        helper.make_node(
+            "AveragePool", ["centred"], ["grid"], kernel_shape=[cell, cell], strides=[cell, cell]
+        ),
+        helper.make_node("Conv", ["grid", "weights"], ["activation"]),
+        helper.make_node("ReduceMean", ["activation"], ["seen"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["grid"], ["embedding"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceL2", ["embedding"], ["length"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["length", "unit"], ["distance"]),
+    ]
+    constants = [
+        helper.make_tensor("middle", 1, [], [110.0]),
+        helper.make_tensor("weights", 1, [count, 3, 1, 1], [v for row in rows for v in row]),
+        helper.make_tensor("unit", 1, [], [1 / (50 * 3**0.5)]),
+    ]
+    outputs = {
+        "probabilities": [1, count],
+        "activation": [1, count, 4, 4],
+        "embedding": [1, 3],
+        "distance": [1, 1],
+    }
+    inputs, logits = {}, "seen"
+    if fields:
+        inputs, logits = {"metadata": [1, width(fields)]}, "logits"
+        table = [3.0 * (label == "mel") for _ in range(width(fields)) for label in labels]
+        constants.append(helper.make_tensor("late", 1, [width(fields), count], table))
+        nodes.append(helper.make_node("MatMul", ["metadata", "late"], ["told"]))
+        nodes.append(helper.make_node("Add", ["seen", "told"], ["logits"]))
+    nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=1))
+    if mask:
+        nodes += [
+            helper.make_node("ReduceMean", ["planes"], ["gray"], axes=[1], keepdims=0),
+            helper.make_node("Sub", ["limit", "gray"], ["darker"]),
+            helper.make_node("Mul", ["darker", "gain"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["mask"]),
+        ]
+        constants.append(helper.make_tensor("limit", 1, [], [0.55 * 255]))
+        constants.append(helper.make_tensor("gain", 1, [], [0.1]))
+        outputs = {"mask": [1, size, size], **outputs}
+    return _graph(nodes, constants, size, outputs, inputs)
+
+
+def _graph(nodes, constants, size: int, outputs: dict, inputs: dict | None = None) -> bytes:
     import onnx
     from onnx import helper
 
+    def described(shapes: dict):
+        return [
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+        ]
+
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1, size, size, 3])
     graph = helper.make_graph(
-        nodes,
-        output,
-        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1, size, size, 3])],
-        [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)],
-        constants,
+        nodes, "tiny", [image, *described(inputs or {})], described(outputs), constants
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)

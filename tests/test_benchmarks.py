@@ -12,11 +12,22 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from benchmarks import accuracy, baselines, latency, report
+from benchmarks import (
+    accuracy,
+    baselines,
+    cards,
+    commands,
+    curves,
+    figures,
+    latency,
+    report,
+    tables,
+    unlike,
+)
 from benchmarks.commands import BENCH, EVALUATE
 from dermedge import DISCLAIMER, UserError, quality
-from dermedge.bundle import Bundle, write_bundle
-from dermedge.datasets import Split, load, make_split
+from dermedge.bundle import Bundle, Thresholds, write_bundle
+from dermedge.datasets import Record, Split, load, make_split
 
 SCHEMA = Path(report.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
@@ -65,6 +76,11 @@ def with_split(bundle: Path, split: Split, folder: Path) -> Path:
     parts = {name: opened.part(name) for name in opened.manifest.parts}
     parts["split.json"] = (folder / "split.json").read_bytes()
     return write_bundle(folder / "split.dermbundle", opened.manifest, parts)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(figures, "RESAMPLES", 60)
 
 
 def call(command, *words) -> int:
@@ -256,7 +272,7 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
         replace(row, counts={**row.counts, accuracy.OTSU: row.counts[accuracy.NETWORKS]})
         for row in rows
     ]
-    found = accuracy._jaccard_difference(same, {name: n for n, name in enumerate(ids)})
+    found = figures.jaccard_difference(same)
     assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
     assert "difference to the baseline (95 % interval)" in accuracy.table(result)
     page = report.render("t", bundle, evaluation=result)
@@ -362,6 +378,8 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
         ("--split-file", "split.json"),
         ("--limit", "3"),
         ("--baselines", None),
+        ("--tta", None),
+        ("--unlike", "empty"),
     ],
 )
 def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, monkeypatch):
@@ -374,7 +392,7 @@ def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, mon
     with pytest.raises((UserError, OSError)) as caught:
         call(BENCH, "--bundle", tiny_bundle, *out, *given)
     assert "\n" not in str(caught.value)
-    if option in ("--split", "--split-file", "--limit", "--baselines"):
+    if option in ("--split", "--split-file", "--limit", "--baselines", "--tta", "--unlike"):
         assert str(caught.value) == f"{option} needs --data"
 
 
@@ -429,3 +447,397 @@ def test_otsu_on_real_dermoscopy(shared_data):
         tp, fp, fn, _ = accuracy._count(baselines.otsu_mask(read_image(record.image).pixels), truth)
         scores.append(tp / (tp + fp + fn))
     assert np.mean(scores) > 0.55
+
+
+# ------------------------------------------------------------- roles, metadata, unlike pictures
+
+
+def rewritten(bundle: Bundle, folder: Path, name: str, graphs=(), **changes) -> Bundle:
+    """The bundle with other values in its manifest, and other graphs."""
+    parts = {part: bundle.part(part) for part in bundle.manifest.parts}
+    parts |= dict(graphs)
+    manifest = replace(bundle.manifest, name=name, **changes)
+    used = {model.part for model in manifest.models.values()}
+    kept = {part: value for part, value in parts.items() if not part.endswith(".onnx")}
+    kept |= {part: parts[part] for part in used}
+    return Bundle.open(write_bundle(folder / f"{name}.dermbundle", manifest, kept))
+
+
+@pytest.fixture(scope="module")
+def full_bundle(tiny_bundle, tmp_path_factory) -> Bundle:
+    """The tiny bundle with a split, and a classifier that is told age and knows a distance.
+
+    Old age speaks for melanoma. The distance is how far the mean colour is from gray, by 50.
+    """
+    import onnx
+    from onnx import helper
+
+    bundle = Bundle.open(tiny_bundle)
+    labels = bundle.manifest.labels
+    graph = onnx.load_from_string(bundle.model("classifier"))
+    weights = np.zeros((5, len(labels)), np.float32)
+    weights[4, labels.index("mel")] = 4
+    softmax = next(node for node in graph.graph.node if node.op_type == "Softmax")
+    softmax.input[0] = "informed"
+    nodes = [
+        helper.make_node("MatMul", ["metadata", "of_age"], ["told"]),
+        helper.make_node("Add", ["logits", "told"], ["informed"]),
+        helper.make_node("Abs", ["centred"], ["away"]),
+        helper.make_node("ReduceMean", ["away"], ["mean_away"], axes=[1], keepdims=1),
+        helper.make_node("Div", ["mean_away", "fifty"], ["distance"]),
+    ]
+    rest = [node for node in graph.graph.node if node is not softmax]
+    del graph.graph.node[:]
+    graph.graph.node.extend([*rest, *nodes, softmax])
+    graph.graph.input.append(helper.make_tensor_value_info("metadata", 1, [1, 5]))
+    graph.graph.output.append(helper.make_tensor_value_info("distance", 1, [1, 1]))
+    graph.graph.initializer.extend(
+        [
+            helper.make_tensor("of_age", 1, weights.shape, weights.ravel()),
+            helper.make_tensor("fifty", 1, [], [50.0]),
+        ]
+    )
+    onnx.checker.check_model(graph)
+    models = bundle.manifest.models
+    classifier = replace(models["classifier"], metadata=("age",), macs=12_000_000, weights="half")
+    training = {
+        "data_set": "csv",
+        "licence": "CC0 1.0",
+        "split_sha256": "ab" * 32,
+        "pictures": {"train": 24, "val": 8},
+        "seed": 3,
+        "steps": 70,
+        "imagenet_weights": True,
+    }
+    return rewritten(
+        bundle,
+        tmp_path_factory.mktemp("full"),
+        "full",
+        {"classifier.onnx": graph.SerializeToString()},
+        models={**models, "classifier": classifier},
+        thresholds=replace(bundle.manifest.thresholds, unfamiliar=1.0),
+        training_data=tuple({"role": role, **training} for role in models),
+        licence="CC0 | 1.0",
+        procedural=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Twenty-four whole pictures with masks; all nevi are of the young, melanoma of the old."""
+    root = tmp_path_factory.mktemp("people")
+    lines = ["image,mask,diagnosis,lesion_id,age,skin_type"]
+    for number in range(24):
+        label = ("mel", "nv", "bcc")[number % 3]
+        image, mask = blob({"mel": 60, "nv": 61, "bcc": 62}[label], 24 + number % 5)
+        cv2.imwrite(str(root / f"p{number:02}.png"), image[..., ::-1])
+        cv2.imwrite(str(root / f"p{number:02}_mask.png"), mask.astype(np.uint8) * 255)
+        age = {"mel": 80, "nv": 20, "bcc": 40}[label]
+        lines.append(
+            f"p{number:02}.png,p{number:02}_mask.png,{label},l{number},{age},{number % 2 * 4 + 1}"
+        )
+    (root / "data.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def evaluated(bundle: Bundle, data: Path, **options) -> dict:
+    data_set = load("csv", data)
+    chosen = accuracy.choose(data_set, bundle, "all", baselines=False)
+    return accuracy.evaluate(bundle, data_set, chosen, False, 2, "", **options)[0]
+
+
+def network_metrics(result: dict) -> dict:
+    return {
+        name: value
+        for method in result["methods"]
+        if method["name"] == figures.NETWORKS
+        for name, value in method["metrics"].items()
+    }
+
+
+def test_a_network_alone_has_the_figures_that_it_has_in_a_pair(full_bundle, people, tmp_path):
+    pair = network_metrics(evaluated(full_bundle, people))
+    models = full_bundle.manifest.models
+    alone = {
+        role: rewritten(
+            full_bundle,
+            tmp_path,
+            role,
+            models={role: models[role]},
+            labels=full_bundle.manifest.labels if role == "classifier" else (),
+        )
+        for role in models
+    }
+    outline = evaluated(alone["segmenter"], people)
+    assert [method["task"] for method in outline["methods"]] == ["segmentation"]
+    assert outline["triage"] == {}
+    assert outline["unfamiliar"] is None
+    kinds = evaluated(alone["classifier"], people, views=4)
+    assert [method["task"] for method in kinds["methods"]] == ["classification"]
+    assert kinds["unfamiliar"]["value"] == 0
+    assert network_metrics(outline) | network_metrics(kinds) == pair
+    assert report.render("t", alone["segmenter"], evaluation=outline).count("Lesion outline") == 1
+
+
+def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), blob(60)[0])
+    (tmp_path / "data.csv").write_text("image,diagnosis\na.png,mel\n")
+    models = {"segmenter": full_bundle.manifest.models["segmenter"]}
+    alone = rewritten(full_bundle, tmp_path, "outline", models=models, labels=())
+    with pytest.raises(accuracy.NothingToMeasure, match="has a mask"):
+        evaluated(alone, tmp_path)
+
+
+def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle, people, tmp_path):
+    model = full_bundle.manifest.models["classifier"]
+    cropping = replace(model, preprocessing=replace(model.preprocessing, crop=1.5))
+    alone = rewritten(full_bundle, tmp_path, "alone", models={"classifier": cropping})
+    with pytest.raises(UserError, match="together with the segmenter"):
+        evaluated(alone, people)
+
+
+def test_metadata_can_be_withheld(full_bundle, people):
+    told = evaluated(full_bundle, people)
+    blind = evaluated(full_bundle, people, metadata=False)
+    assert told["metadata"] == {"taken": ["age"], "given": ["age"]}
+    assert blind["metadata"] == {"taken": ["age"], "given": []}
+    found = [network_metrics(result)["melanoma_auc"]["value"] for result in (told, blind)]
+    assert found[0] == 1
+    assert found[0] != found[1]
+    assert "told beside the picture: nothing" in accuracy.table(blind)
+
+
+def test_named_classes_and_operating_points_are_those_of_the_bundle():
+    labels = ("mel", "nv")
+    truth = ("mel", "mel", "nv", "nv", "nv", "nv")
+    stated = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9], [0.1, 0.9]])
+    rows = [
+        figures.Row(
+            Record(str(n), Path(), label=label, malignant=label == "mel"),
+            n,
+            # An offset made the second picture a melanoma as well.
+            likely="mel" if n < 3 else "nv",
+        )
+        for n, label in enumerate(truth)
+    ]
+    limits = Thresholds(see_doctor=0.25, urgent=0.85)
+    found = figures.classification("x", False, rows, stated, labels, limits)
+    value = {name: metric["value"] for name, metric in found["metrics"].items()}
+    assert value["balanced_accuracy"] == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert value["likely_balanced_accuracy"] == pytest.approx((1 + 3 / 4) / 2)
+    assert value["class_accuracy"] == pytest.approx(4 / 6, abs=1e-6)
+    assert (value["malignant_sensitivity"], value["malignant_specificity"]) == (1, 0.75)
+    assert (value["urgent_sensitivity"], value["urgent_specificity"]) == (0.5, 1)
+    # Both melanomas are found from 0.3 on; of the nevi one lies above.
+    assert value["specificity_at_95"] == 0.75
+    assert found["per_class"]["mel"]["sensitivity"]["value"] == 1
+    assert found["confusion"] == [[2, 0], [1, 3]]
+    plain = figures.classification("x", True, rows, stated, labels)["metrics"]
+    assert "likely_balanced_accuracy" not in plain
+    assert "urgent_sensitivity" not in plain
+
+
+def test_an_unnamed_kind_of_lesion_is_no_proof_against_melanoma():
+    records = [
+        Record("a", Path(), label="mel", malignant=True),
+        Record("b", Path(), label="other", malignant=True),  # words that fit no class
+        Record("c", Path(), label="other", malignant=False),
+    ]
+    rows = [figures.Row(record, n) for n, record in enumerate(records)]
+    stated = np.array([[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]])
+    found = figures.classification("x", True, rows, stated, ("mel", "nv"))
+    assert found["metrics"]["melanoma_auc"]["value"] == 1
+
+
+def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
+    full_bundle, people, tmp_path, capsys
+):
+    for name, value in (("white/a", 255), ("white/b", 250), ("gray/a", 110)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
+    (tmp_path / "white" / "broken.png").write_bytes(b"words")
+    result = evaluated(full_bundle, people, unlike=tmp_path)
+    found = result["unlike"]
+    assert (found["pictures"], found["unreadable"]) == (3, 1)
+    assert found["flagged"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["kinds"]["white"]["auc"]["value"] == 1
+    assert found["kinds"]["gray"]["auc"]["value"] == 0
+    assert found["kinds"]["gray"]["pictures"] == 1
+    assert "which show no lesion" in accuracy.table(result)
+    assert "that show no lesion" in report.render("t", full_bundle, evaluation=result)
+
+
+def test_unlike_needs_a_distance_and_pictures(tiny_bundle, full_bundle, people, tmp_path):
+    with pytest.raises(UserError, match="no distance"):
+        evaluated(Bundle.open(tiny_bundle), people, unlike=tmp_path)
+    with pytest.raises(UserError, match="no picture in"):
+        evaluated(full_bundle, people, unlike=tmp_path)
+    with pytest.raises(UserError, match="no folder"):
+        evaluated(full_bundle, people, unlike=tmp_path / "gone")
+
+
+def test_plain_skin_is_cut_from_beside_the_lesion_and_inside_the_picture():
+    picture, mask = np.zeros((200, 300, 3), np.uint8), np.zeros((200, 300), bool)
+    picture[...] = (200, 150, 130)
+    picture[:, :20] = 0  # the dark frame
+    mask[60:140, 40:140] = True
+    picture[mask] = (90, 50, 40)
+    found = unlike.skin(picture, mask)
+    assert found.shape[0] == found.shape[1] >= unlike.LEAST
+    assert (found == (200, 150, 130)).all()
+    assert unlike.skin(picture, np.ones_like(mask)) is None
+
+
+def test_unlike_script_writes_kinds_that_are_all_the_same_next_time(people, tmp_path, capsys):
+    for out in ("one", "two"):
+        words = ["--data", f"csv={people}", "--out", str(tmp_path / out), "--count", "3"]
+        unlike.main(words)
+    written = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png")}
+    assert {path.parent.name for path in written} >= {"surface", "document", "photograph"}
+    for path in written:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+    with pytest.raises(UserError, match="not empty"):
+        unlike.main(words)
+
+
+# ------------------------------------------------------------- tables of results, cards, curves
+
+
+def test_table_of_results_replaces_the_same_measurement_and_keeps_the_others(
+    full_bundle, people, tmp_path, capsys
+):
+    file = tmp_path / "results" / "test.csv"
+    words = ["--bundle", full_bundle.path, "--data", f"csv={people}", "--split", "all"]
+    assert call(EVALUATE, *words, "--table", file) == 0
+    first = file.read_text()
+    assert call(EVALUATE, *words, "--table", file) == 0
+    rows = tables.read(file)
+    assert len(rows) == 1
+    assert len(file.read_text()) == len(first)
+    call(EVALUATE, *words, "--table", file, "--no-metadata")
+    call(EVALUATE, *words, "--table", file, "--tta")
+    ways = [(row["tta"], row["metadata"]) for row in tables.read(file)]
+    assert ways == [("1", "age"), ("1", "withheld"), ("4", "age")]
+    (row,) = rows
+    assert float(row["jaccard_low"]) <= float(row["jaccard"]) <= float(row["jaccard_high"])
+    assert (row["classifier_macs"], row["classifier_precision"]) == ("12000000", "fp32+half")
+    assert (row["segmenter_seed"], row["segmenter_pictures"]) == ("3", "24")
+    assert (row["classifier_pretrained"], row["outlines"]) == ("True", "24")
+    groups = tables.read(tables.groups_of(file), tables.GROUP_COLUMNS)
+    assert {"class mel", "class nv", "skin type I-II", "skin type V-VI"} <= {
+        row["group"] for row in groups
+    }
+    assert len(groups) == 3 * len([row for row in groups if row["tta"] + row["metadata"] == "1age"])
+
+
+@pytest.mark.parametrize("content", ["words", "bundle,colour\nx,red\n", "\xff", ""])
+def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
+    content, full_bundle, people, tmp_path, monkeypatch
+):
+    (tmp_path / "x.csv").write_bytes(content.encode("latin-1"))
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    words = ["--bundle", full_bundle.path, "--data", f"csv={people}", "--split", "all"]
+    with pytest.raises(UserError, match="no table of results"):
+        call(EVALUATE, *words, "--table", tmp_path / "x.csv")
+    with pytest.raises(UserError, match=r"a \.csv file"):
+        call(EVALUATE, *words, "--table", tmp_path / "x.json")
+    assert (tmp_path / "x.csv").read_bytes() == content.encode("latin-1")
+
+
+def test_every_column_is_described_and_tells_what_it_is():
+    text = (Path(tables.__file__).parent / "results" / "README.md").read_text()
+    for column in (*tables.KEY, *tables.MEASURES, *tables.GROUP_COLUMNS):
+        assert f"`{column}`" in text
+    assert len(set(tables.COLUMNS)) == len(list(tables.COLUMNS))
+
+
+def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["evaluate", "--data", "csv=/home/me/secret/HAM", "--bundle", "models/a.dermbundle"]
+    inside, outside = str(tmp_path / "x.json"), "../shared/split.json"
+    monkeypatch.setattr("sys.argv", ["dermedge", *words, inside, outside, "--split", "test"])
+    assert commands._command() == (
+        "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
+        "--split test"
+    )
+
+
+def test_commit_is_of_our_own_checkout_only(monkeypatch, tmp_path):
+    assert re.fullmatch(r"-|[0-9a-f]{12,}", accuracy.commit())
+    monkeypatch.setattr(accuracy, "__file__", str(tmp_path / "benchmarks" / "accuracy.py"))
+    assert accuracy.commit() == "-"
+
+
+def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, monkeypatch, capsys):
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "full.dermbundle"
+    path.write_bytes(full_bundle.path.read_bytes())
+    (tmp_path / "models" / "full.notes.md").write_text("For tests.\n\n- Takes a | for a line.\n")
+    words = ["--bundle", path, "--data", f"csv={people}", "--split", "all"]
+    for more in ((), ("--no-metadata",), ("--tta",)):
+        call(EVALUATE, *words, "--table", tmp_path / "results" / "test.csv", *more)
+    cards.main(
+        [str(path), "--results", str(tmp_path / "results"), "--out", str(tmp_path / "MODELS.md")]
+    )
+    card = (tmp_path / "models" / "full.md").read_text()
+    models = (tmp_path / "MODELS.md").read_text()
+    (plain, *_) = tables.read(tmp_path / "results" / "test.csv")
+    shown = f"{float(plain['jaccard']):.3f} ({float(plain['jaccard_low']):.3f} to "
+    assert f"Jaccard {shown}" in models
+    assert f"| Jaccard | {shown}" in card
+    ways = ["with age", "picture alone", "with age, mean of 4 views"]
+    assert " | ".join(f"Networks, {way}" for way in ways) in card
+    for text in (card, models):
+        assert DISCLAIMER in text
+        assert "CC0 \\| 1.0" in text
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert (tmp_path / target).exists() or (tmp_path / "models" / target).exists()
+        found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        for table in found:
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert "mel: melanoma" in card
+    assert "V-VI" in card
+    assert "Takes a | for a line." in card
+
+
+def test_a_bundle_without_figures_gets_a_card_that_says_so(tiny_bundle, tmp_path):
+    path = tmp_path / "tiny.dermbundle"
+    path.write_bytes(Path(tiny_bundle).read_bytes())
+    (tmp_path / "results").mkdir()
+    out = tmp_path / "MODELS.md"
+    cards.main([str(path), "--results", str(tmp_path / "results"), "--out", str(out)])
+    assert "not measured" in out.read_text()
+    card = (tmp_path / "tiny.md").read_text()
+    assert "None was taken of this file yet." in card
+    assert "not for real skin" in card
+    with pytest.raises(UserError, match="no folder"):
+        cards.main([str(path), "--results", str(tmp_path / "gone"), "--out", str(out)])
+
+
+def test_curves_are_against_epochs_and_average_the_losses(tmp_path):
+    run = tmp_path / "edge"
+    run.mkdir()
+    lines = ["step,epoch,lr,bce,l1,val_jaccard"]
+    lines += [
+        f"{10 * n},{n // 8},0.1,{1 / n},,{0.1 * n if n % 8 == 0 else ''}" for n in range(1, 17)
+    ]
+    (run / "log.csv").write_text("\n".join(lines) + "\n")
+    found = curves.curves(run)
+    assert set(found) == {"bce", "val_jaccard"}
+    assert found["val_jaccard"][0].tolist() == [1, 2]
+    epochs, losses = found["bce"]
+    assert len(epochs) == 8
+    assert losses[0] == pytest.approx((1 + 1 / 2) / 2)
+    picture = curves.plot([("one", found), ("two", {"val_jaccard": found["val_jaccard"]})])
+    shape = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape
+    assert shape[1] > shape[0] > 200
+    curves.main([str(run), "--out", str(tmp_path / "curves.png")])
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
+    (tmp_path / "log.csv").write_text("step,epoch,lr,bce,val_jaccard\n10,0,0.1,0.5,\n")
+    with pytest.raises(UserError, match="no epoch has ended"):
+        curves.curves(tmp_path)
+    with pytest.raises(UserError, match="missing"):
+        curves.curves(tmp_path / "gone")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 import json
 import shutil
@@ -11,19 +13,34 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dermedge import DISCLAIMER, cli, files, procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
+from dermedge.cases import Cases
 from dermedge.datasets import Split, load, make_split
+from dermedge.datasets.records import Record
 from dermedge.image import Picture, read_image
-from dermedge.metrics import expected_calibration_error
+from dermedge.metadata import encode
+from dermedge.metrics import balanced_accuracy, expected_calibration_error
 from dermedge.preprocess import Preprocessing, prepare
 from dermedge.session import open_session
+from export import ExportError, familiarity
 from export import assemble as room
 from export import graph as graphs
-from export.assemble import fit_temperature, operating_points
-from export.graph import TOLERANCE, ExportError, Network, compare, to_onnx
+from export.calibrate import (
+    class_offsets,
+    fit_temperature,
+    log_softmax,
+    operating_points,
+    unfamiliar_limit,
+)
+from export.familiarity import fit
+from export.graph import TOLERANCE, Network, compare, to_onnx
+from export.look import cropper, sample
+from export.weights import fold_norms, round_to_half
 from train.loop import load_run, train
 from train.models import MODELS, build_model
 from train.recipe import load_recipe
@@ -44,60 +61,96 @@ def squares() -> list[np.ndarray]:
     return [prepare(image, spec)[0] for image in drawn]
 
 
-def lively(name: str, squares: list[np.ndarray]):
+def lively(name: str, squares: list[np.ndarray], metadata: tuple[str, ...] = ()):
     """A network with random weights whose answers depend on the picture.
 
     As built, batch norm passes so little on that any two pictures get one answer, and every
     graph would seem equal.
     """
     torch.manual_seed(0)
-    model = build_model(name, LABELS)
+    model = build_model(name, LABELS, metadata=metadata)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             # All of the pictures' statistics make a random U-Net blow rounding up a hundredfold.
-            module.momentum = 0.9 if model.kind == "segmenter" else 1.0
+            module.momentum = 1.0 if model.kind == "classifier" else 0.9
     with torch.no_grad():
         model.train()(torch.from_numpy(np.stack(squares)))
     return model.eval()
 
 
+def features_of(model, squares: list[np.ndarray]) -> np.ndarray:
+    with torch.inference_mode():
+        return model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy()
+
+
+def calibrated(model, squares: list[np.ndarray], temperature: float = 1.0) -> Network:
+    """The network of a bundle, whose familiar pictures are `squares`."""
+    if model.kind == "segmenter":
+        return Network(model)
+    return Network(model, temperature, fit(features_of(model, squares)))
+
+
+def feeds_of(network: Network, squares: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The pictures, each of another person where the network takes metadata."""
+    known = [{"age": 5.0 + 10 * i, "sex": ("male", "female")[i % 2]} for i in range(len(squares))]
+    feeds = [{**network.sample(SIZE), "image": square[None]} for square in squares]
+    for feed, person in zip(feeds, known, strict=True):
+        if "metadata" in feed:
+            feed["metadata"] = encode(network.model.metadata, **person)[None]
+    return feeds
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_exports(name, squares):
-    model = lively(name, squares)
-    network = Network(model, temperature=1.5)
+    classifies = MODELS[name].kind != "segmenter"
+    model = lively(name, squares, ("age", "sex") if classifies else ())
+    network = calibrated(model, squares, temperature=1.5)
     content = to_onnx(network, SIZE)
 
     graph = onnx.load_from_string(content)
     onnx.checker.check_model(graph, full_check=True)
     assert graph.ir_version <= 10
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
-    cast, transpose = graph.graph.node[:2]
-    assert (cast.op_type, list(cast.input)) == ("Cast", ["image"])
+    (cast,) = (node for node in graph.graph.node if "image" in node.input)
+    assert cast.op_type == "Cast"
     assert onnx.helper.get_node_attr_value(cast, "to") == onnx.TensorProto.FLOAT
-    assert (transpose.op_type, list(transpose.input)) == ("Transpose", list(cast.output))
+    users = [node.op_type for node in graph.graph.node if cast.output[0] in node.input]
+    assert users == ["Transpose"]
     # Global pooling stays one node; see Network.forward.
     assert "Gather" not in {node.op_type for node in graph.graph.node}
-    assert b".py" not in content
     assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
+    for tensor in graph.graph.initializer:
+        tensor.ClearField("raw_data")  # may hold any three bytes
+    assert b".py" not in graph.SerializeToString()
 
     session = open_session(content, threads=1)
-    (image,), (output,) = session.inputs, session.outputs
-    assert (image.name, image.shape, image.dtype) == ("image", (1, SIZE, SIZE, 3), np.uint8)
-    expected = {
-        "segmenter": ("mask", (1, SIZE, SIZE), np.float32),
-        "classifier": ("probabilities", (1, len(LABELS)), np.float32),
-    }
-    assert (output.name, output.shape, output.dtype) == expected[model.kind]
-    answers = np.stack([session.run({"image": square[None]})[output.name] for square in squares])
-    assert answers.std(axis=0).max() > 1e-3
-    assert answers.min() >= 0
-    assert answers.max() <= 1
-    if model.kind == "classifier":
-        assert answers.sum(axis=2) == pytest.approx(1, abs=1e-5)
+    taken = [("image", (1, SIZE, SIZE, 3), np.uint8)]
+    given = []
+    if MODELS[name].kind != "classifier":
+        given.append(("mask", (1, SIZE, SIZE)))
+    if classifies:
+        taken.append(("metadata", (1, 7), np.float32))
+        given.append(("probabilities", (1, len(LABELS))))
+        if not name.startswith(("mobilenet_v3", "mobilenet_v4")):
+            given.append(("activation", (1, len(LABELS), SIZE // 32, SIZE // 32)))
+        given += [("embedding", (1, len(squares) - 1)), ("distance", (1, 1))]
+    assert [(item.name, item.shape, item.dtype) for item in session.inputs] == taken
+    assert [(item.name, item.shape) for item in session.outputs] == given
+    assert {item.dtype for item in session.outputs} == {np.dtype(np.float32)}
 
-    parity = compare(network, content, squares)
+    feeds = feeds_of(network, squares)
+    for main in {"mask", "probabilities"} & {output for output, _ in given}:
+        answers = np.stack([session.run(feed)[main] for feed in feeds])
+        assert answers.std(axis=0).max() > 1e-3
+        assert answers.min() >= 0
+        assert answers.max() <= 1
+        if main == "probabilities":
+            assert answers.sum(axis=2) == pytest.approx(1, abs=1e-5)
+
+    parity = compare(network, content, feeds)
     assert parity.count == len(squares)
     assert 0 <= parity.mean_abs_difference <= parity.max_abs_difference <= TOLERANCE
+    assert parity.max_relative_difference <= graphs.RELATIVE_TOLERANCE
 
 
 def test_real_pictures_get_the_same_probabilities(shared_data, squares):
@@ -105,17 +158,18 @@ def test_real_pictures_get_the_same_probabilities(shared_data, squares):
     if not found:
         pytest.skip("HAM10000 is not here")
     real = [prepare(read_image(path).pixels, Preprocessing(size=SIZE))[0] for path in found]
-    network = Network(lively("mobilenet_v3_small", real))
-    assert compare(network, to_onnx(network, SIZE), real).max_abs_difference <= TOLERANCE
+    network = calibrated(lively("mobilenet_v3_small", real), real)
+    parity = compare(network, to_onnx(network, SIZE), feeds_of(network, real))
+    assert parity.max_abs_difference <= TOLERANCE
 
 
 def test_a_graph_of_other_weights_is_refused(squares):
     network = Network(lively("mobilenet_v3_small", squares))
     content = to_onnx(network, SIZE)
     with torch.no_grad():
-        network.model.net.classifier[-1].bias[0] += 0.01
+        network.model.net.head.layers[-1].bias[0] += 0.01
     with pytest.raises(ExportError, match=r"differs from the trained network by 0\.00\d+ in prob"):
-        compare(network, content, squares)
+        compare(network, content, feeds_of(network, squares))
     with pytest.raises(ExportError, match="no picture"):
         compare(network, content, [])
 
@@ -124,9 +178,18 @@ def test_a_network_that_gives_nan_is_refused(squares):
     network = Network(lively("mobilenet_v3_small", squares))
     content = to_onnx(network, SIZE)
     with torch.no_grad():
-        network.model.net.classifier[-1].bias[0] = float("nan")
+        network.model.net.head.layers[-1].bias[0] = float("nan")
     with pytest.raises(ExportError, match="differs"):
-        compare(network, content, squares[:1])
+        compare(network, content, feeds_of(network, squares[:1]))
+
+
+def test_a_graph_with_another_notion_of_the_familiar_is_refused(squares):
+    network = calibrated(lively("mobilenet_v3_small", squares), squares)
+    content = to_onnx(network, SIZE)
+    with torch.no_grad():
+        network.familiarity.mean += 0.01
+    with pytest.raises(ExportError, match="explanations differ"):
+        compare(network, content, feeds_of(network, squares))
 
 
 def test_export_leaves_the_trained_network_as_it_is(squares):
@@ -146,7 +209,7 @@ def test_a_graph_that_transposes_bytes_is_refused(squares):
     cast.attribute[0].CopyFrom(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
     transpose.attribute[0].CopyFrom(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
     with pytest.raises(ExportError, match="cast its uint8 input first"):
-        graphs._check(graph, "probabilities")
+        graphs._check(graph, ["image"], ["probabilities"])
 
 
 def test_temperature_calms_an_over_confident_network():
@@ -157,7 +220,7 @@ def test_temperature_calms_an_over_confident_network():
     for factor in (0.5, 1.0, 4.0):
         assert fit_temperature(logits * factor, targets) == pytest.approx(factor, rel=0.06)
     before, after = (
-        np.exp(room._log_softmax(logits * 4 / temperature))
+        np.exp(log_softmax(logits * 4 / temperature))
         for temperature in (1.0, fit_temperature(logits * 4, targets))
     )
     rows = np.arange(len(targets))
@@ -188,22 +251,216 @@ def test_operating_points_stay_in_range(worst):
     assert 0 < see_doctor <= urgent <= 1
 
 
+def test_offsets_find_the_rare_class():
+    # Half of the rare class looks a little more like the common one, as training taught.
+    rng = np.random.default_rng(2)
+    targets = (rng.random(4000) < 0.05).astype(int)
+    evidence = rng.normal(np.where(targets == 1, 1.0, -1.0), 1.0)
+    logits = np.stack([np.zeros(4000), 2 * evidence + np.log(0.05 / 0.95)], axis=1)
+    found = log_softmax(logits)
+    offsets = class_offsets(found, targets, (1900, 100))
+    assert len(offsets) == 2
+    assert offsets[1] > offsets[0] > 0
+    before, after = (
+        balanced_accuracy((found + add).argmax(axis=1), targets, 2) for add in (0, offsets)
+    )
+    assert after > before + 0.1
+    assert after > 0.8
+
+
+def test_no_offsets_where_they_would_not_help():
+    logits = 4 * np.eye(3)[[0, 1, 2, 0]]
+    assert class_offsets(log_softmax(logits), np.array([0, 1, 2, 0]), (50, 25, 25)) == ()
+    assert class_offsets(log_softmax(logits), np.array([0, 1, 2, 0]), (10, 10, 10)) == ()
+
+
+def test_one_familiar_picture_in_a_hundred_is_called_unfamiliar():
+    distance = np.random.default_rng(3).gamma(2.0, size=(5000, 1))
+    assert 0.985 < (distance <= unfamiliar_limit(distance)).mean() < 0.995
+    assert unfamiliar_limit(np.zeros(4)) > 0
+
+
+# --- what the probabilities rest upon --------------------------------------------------------
+
+
+def test_embedding_and_distance_are_those_of_probabilistic_pca(monkeypatch):
+    monkeypatch.setattr(familiarity, "AXES", 3)
+    rng = np.random.default_rng(4)
+    features = (rng.normal(size=(600, 8)) * [9, 6, 4, 1, 1, 1, 1, 1]) @ rng.normal(size=(8, 8)) + 5
+    features = features.astype(np.float32)
+    with torch.inference_mode():
+        embedding, distance = (part.numpy() for part in fit(features)(torch.from_numpy(features)))
+    values, vectors = np.linalg.eigh(np.cov(features.T, bias=True).astype(np.float64))
+    noise = values[:-3].mean()
+    model = vectors @ np.diag([*[noise] * 5, *values[-3:]]) @ vectors.T
+    centred = features - features.mean(axis=0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, np.linalg.inv(model), centred) / 8)
+    assert distance[:, 0] == pytest.approx(expected, rel=1e-3)
+    assert (distance**2).mean() == pytest.approx(1, rel=1e-3)
+    axes = vectors[:, [-1, -2, -3]] / np.sqrt(values[[-1, -2, -3]])
+    assert np.abs(embedding) == pytest.approx(np.abs(centred @ axes), rel=1e-3, abs=1e-3)
+    assert embedding.std(axis=0) == pytest.approx(1, rel=1e-3)
+
+
+def test_what_was_never_seen_is_far(squares):
+    model = lively("mobilenet_v2", squares)
+    network = calibrated(model, squares)
+    noise = np.random.default_rng(5).integers(0, 256, squares[0].shape, np.uint8)
+    session = open_session(to_onnx(network, SIZE), threads=1)
+    known, strange = (
+        [session.run({"image": square[None]})["distance"].item() for square in group]
+        for group in (squares, [noise])
+    )
+    assert strange[0] > 2 * max(known)
+
+
+def test_features_that_never_vary_give_finite_distances():
+    for constant in (np.zeros((5, 4), np.float32), np.full((5, 4), 3.0, np.float32)):
+        found = fit(constant)
+        round_to_half(found)
+        for part in found(torch.from_numpy(constant)):
+            assert torch.isfinite(part).all()
+
+
+def test_the_activation_adds_up_to_the_probabilities(squares):
+    network = calibrated(lively("mobilenet_v2", squares), squares, temperature=1.5)
+    session = open_session(to_onnx(network, SIZE), threads=1)
+    bias = network.model.net.head.layers[-1].bias.detach().numpy()
+    for square in squares[:3]:
+        found = session.run({"image": square[None]})
+        logits = found["activation"].mean(axis=(2, 3)) + bias
+        expected = np.exp(log_softmax(logits / 1.5))
+        assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_metadata_counts_and_may_be_absent(squares):
+    with_fields = lively("mobilenet_v3_small", squares, ("age", "site"))
+    session = open_session(to_onnx(Network(with_fields), SIZE), threads=1)
+    images = torch.from_numpy(squares[0][None])
+    absent = session.run({"image": squares[0][None], "metadata": np.zeros((1, 11), np.float32)})
+    with torch.inference_mode():
+        alone = torch.softmax(with_fields.explain(images)["classes"], dim=1).numpy()
+    assert absent["probabilities"] == pytest.approx(alone, abs=1e-5)
+    known = encode(("age", "site"), age=70, site="back")[None]
+    told = session.run({"image": squares[0][None], "metadata": known})
+    assert np.abs(told["probabilities"] - alone).max() > 1e-4
+
+
+# --- half precision ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilegan-edge", "multitask_mobilenet_v2"])
+def test_half_weights_are_exactly_those_of_the_rounded_network(name, squares):
+    model = lively(name, squares)
+    folded = fold_norms(model, torch.from_numpy(squares[0][None]))
+    image = torch.from_numpy(np.stack(squares))
+    with torch.inference_mode():
+        before, after = (
+            net(image) if net.kind != "multitask" else net(image)[0] for net in (model, folded)
+        )
+    assert after.numpy() == pytest.approx(before.numpy(), rel=1e-3, abs=1e-3)
+
+    round_to_half(folded)
+    network = calibrated(folded, squares)
+    if network.familiarity is not None:
+        round_to_half(network.familiarity)
+    full, half = to_onnx(network, SIZE), to_onnx(network, SIZE, "half")
+    assert len(half) < 0.52 * len(full)
+    graph = onnx.load_from_string(half).graph
+    kinds = {tensor.data_type: 0 for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        kinds[tensor.data_type] += int(np.prod(tensor.dims))
+    assert kinds[onnx.TensorProto.FLOAT16] > 0.99 * sum(kinds.values())
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    # Nothing but a Cast reads them, so that the computation stays in single precision.
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == 10}
+    assert {node.op_type for node in graph.node if halves & set(node.input)} == {"Cast"}
+
+    stored, rounded = open_session(half, threads=1), open_session(full, threads=1)
+    feeds = feeds_of(network, squares)
+    for feed in feeds:
+        one, other = stored.run(feed), rounded.run(feed)
+        for output in network.outputs:
+            assert one[output] == pytest.approx(other[output], abs=1e-6)
+    assert compare(network, half, feeds).max_abs_difference <= TOLERANCE
+
+
+def test_a_norm_that_cannot_be_folded_is_refused():
+    class Split2(torch.nn.Module):
+        """What the convolution gives is normalized, and used as it is too."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 1)
+            self.norm = torch.nn.BatchNorm2d(4)
+            torch.nn.init.constant_(self.norm.running_mean, 0.5)
+
+        def forward(self, image):
+            x = self.conv(image.permute(0, 3, 1, 2).to(self.conv.weight.dtype))
+            return x + self.norm(x)
+
+    with pytest.raises(ExportError, match="--weights full"):
+        fold_norms(Split2(), torch.ones(1, 8, 8, 3, dtype=torch.uint8))
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused():
+    layer = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight[0, 0] = 1e5
+    with pytest.raises(ExportError, match="weight is too large for half precision"):
+        round_to_half(layer)
+
+
+def test_rounding_leaves_the_trained_network_as_it_is(squares):
+    model = lively("mobilenet_v3_small", squares)
+    before = copy.deepcopy(model.state_dict())
+    round_to_half(fold_norms(model, torch.from_numpy(squares[0][None])))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# --- which pictures are looked at --------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.sampled_from(LABELS), min_size=1, max_size=120),
+    st.integers(3, 60),
+    st.randoms(use_true_random=False),
+)
+def test_the_sample_is_bounded_and_has_every_class(labels, most, random):
+    records = [Record(str(i), None, label=label) for i, label in enumerate(labels)]
+    chosen = sample(records, most)
+    assert len(chosen) == len({record.id for record in chosen}) <= most + len(LABELS)
+    assert {record.label for record in chosen} == set(labels)
+    if len(records) <= most:
+        assert len(chosen) == len(records)
+    random.shuffle(records)
+    assert sample(records, most) == chosen
+
+
 # --- runs to bundle ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A segmenter and a classifier, trained for two steps on drawn pictures."""
+    """Runs of each kind, trained for two steps on drawn pictures."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs")
     procedural.write_data_set(folder / "data", 60, size=(96, 128))
     data_set = load("procedural", folder / "data")
     split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
     small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0"]
-    models = {"segmenter": "mobilegan", "classifier": "mobilenet_v3_small"}
-    for kind, model in models.items():
-        recipe = load_recipe(kind, [*small, f"model={model}", "pretrained=no"])
-        train(recipe, data_set, split, folder / kind)
+    chosen = {
+        "segmenter": ["model=mobilegan-nano"],
+        "classifier": ["model=mobilenet_v3_small"],
+        "multitask": ["metadata=age,sex,site"],
+        "cropped": ["model=mobilenet_v2", "preprocessing.crop=1.5"],
+    }
+    for name, special in chosen.items():
+        recipe = load_recipe(
+            "classifier" if name == "cropped" else name, [*small, *special, "pretrained=no"]
+        )
+        train(recipe, data_set, split, folder / name)
     return folder
 
 
@@ -228,6 +485,12 @@ def test_the_bundle_says_what_it_is_made_of(bundle, runs):
     for entry in manifest.training_data:
         assert entry["split_sha256"] == run.split_sha256
         assert entry["finished"]
+        assert entry["recipe"] == entry["role"]
+        stored = (runs / entry["role"] / "recipe.toml").read_bytes()
+        assert entry["recipe_sha256"] == hashlib.sha256(stored).hexdigest()
+        assert entry["commit"] == run.commit
+    model = manifest.models["classifier"]
+    assert (model.parameters, model.macs, model.weights) == (run.parameters, run.macs, "full")
     for role in ("segmenter", "classifier"):
         assert manifest.parity[role]["max_abs_difference"] <= TOLERANCE
         assert manifest.parity[role]["count"] > 0
@@ -246,19 +509,108 @@ def test_the_bundle_carries_its_split(bundle, runs, tmp_path):
     assert stored == Split.load(runs / "segmenter" / "split.json")
 
 
-def test_a_device_can_check_itself(bundle):
+def check_reference(bundle):
+    """Prepare and compute the reference anew, as a device does; return it."""
     reference = np.load(io.BytesIO(bundle.part("reference.npz")))
+    grid = slice(None, None, room.REFERENCE_STRIDE)
+    for role in ("segmenter", "classifier"):
+        model = bundle.manifest.models[role]
+        kind, spec = model.part.removesuffix(".onnx"), model.preprocessing
+        session = open_session(bundle.model(role), threads=1)
+        for index, picture in enumerate(reference["pictures"]):
+            square, _ = prepare(picture, spec)
+            assert np.array_equal(square[grid, grid], reference[f"{kind}_image"][index])
+            absent = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs}
+            found = session.run({**absent, "image": square[None]})
+            for name, value in found.items():
+                value = value[0, grid, grid] if name == "mask" else value[0]
+                assert value == pytest.approx(reference[f"{kind}_{name}"][index], abs=1e-5)
+    return reference
+
+
+def test_a_device_can_check_itself(bundle):
+    reference = check_reference(bundle)
     analyzer = Analyzer(bundle, threads=1)
-    specs = {role: model.preprocessing for role, model in bundle.manifest.models.items()}
-    for index, picture in enumerate(reference["pictures"]):
-        for role, spec in specs.items():
-            assert np.array_equal(prepare(picture, spec)[0], reference[f"{role}_image"][index])
-        expected = reference["classifier_probabilities"][index]
+    for picture, expected in zip(
+        reference["pictures"], reference["classifier_probabilities"], strict=True
+    ):
         found = analyzer.analyze(Picture(picture, *picture.shape[:2])).probabilities
         assert list(found.values()) == pytest.approx(expected, abs=1e-5)
-        session = open_session(bundle.model("segmenter"), threads=1)
-        mask = session.run({"image": reference["segmenter_image"][index][None]})["mask"][0]
-        assert mask == pytest.approx(reference["segmenter_mask"][index], abs=1e-5)
+
+
+def test_one_multitask_run_plays_both_roles(runs, tmp_path, capsys):
+    out = tmp_path / "both.dermbundle"
+    options = ["--weights", "half", "--cases", "2", "--out", str(out)]
+    assert cli.main(["export", str(runs / "multitask"), *options]) == 0
+    printed = capsys.readouterr().err
+    assert "with the picture alone: AUC malignant" in printed
+    opened = Bundle.open(out)
+    manifest = opened.manifest
+    assert manifest.models["segmenter"] == manifest.models["classifier"]
+    assert manifest.models["classifier"].part == "multitask.onnx"
+    assert manifest.models["classifier"].weights == "half"
+    assert manifest.models["classifier"].metadata == ("age", "sex", "site")
+    assert manifest.thresholds.unfamiliar > 0
+    assert set(manifest.measured) == {"segmenter", "classifier"}
+    measured = manifest.measured["classifier"]
+    told, alone = (
+        entry["auc_malignant"]["value"] for entry in (measured, measured["without_metadata"])
+    )
+    assert told != alone
+    (entry,) = manifest.training_data
+    assert entry["role"] == "multitask"
+    check_reference(opened)
+    cases = Cases.from_bytes(opened.part("cases.npz"), len(manifest.labels))
+    assert 0 < len(cases.ids) <= 2 * len(manifest.labels)
+    assert max(np.bincount(cases.labels)) <= 2
+    split = Split.load(runs / "multitask" / "split.json")
+    assert set(cases.ids) <= set(split.parts["train"])
+    assert np.abs(cases.picture(cases.ids[0]).astype(int) - 128).max() > 0
+
+
+def test_crops_are_where_the_segmenter_sees_a_lesion(tiny_bundle):
+    opened = Bundle.open(tiny_bundle)
+    session = open_session(opened.model("segmenter"), threads=1)
+    crop = cropper(session, opened.manifest.models["segmenter"].preprocessing, 0.5)
+    picture = np.full((96, 128, 3), 220, np.uint8)
+    assert crop(picture) is None
+    picture[20:60, 70:100] = 20
+    assert crop(picture) == pytest.approx((70, 20, 30, 40), abs=3)
+
+
+def test_a_classifier_of_crops_is_calibrated_on_crops(runs, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "cropped.dermbundle"
+    assert "add the run of a segmenter" in refused(capsys, runs / "cropped", "--out", out)
+    box, fed = (40, 30, 30, 24), []
+    monkeypatch.setattr(room, "cropper", lambda *_: lambda pixels: box)
+    monkeypatch.setattr(room, "compare", lambda *given: fed.append(given[2]) or compare(*given))
+    folders = [str(runs / name) for name in ("cropped", "segmenter")]
+    assert cli.main(["export", *folders, "--out", str(out)]) == 0
+    opened = Bundle.open(out)
+    spec = opened.manifest.models["classifier"].preprocessing
+    assert spec.crop == 1.5
+    split = Split.load(runs / "cropped" / "split.json")
+    records = split.select(load("procedural", runs / "data").records, "val")
+    expected = {prepare(read_image(r.image).pixels, spec, box)[0].tobytes() for r in records}
+    whole, cropped = ({feed["image"].tobytes() for feed in feeds} for feeds in fed)
+    assert cropped <= expected
+    assert not whole & expected
+    reference = np.load(io.BytesIO(opened.part("reference.npz")))
+    grid = slice(None, None, room.REFERENCE_STRIDE)
+    for picture, image in zip(reference["pictures"], reference["classifier_image"], strict=True):
+        assert np.array_equal(prepare(picture, spec, box)[0][grid, grid], image)
+
+
+@pytest.mark.parametrize("role", ["segmenter", "classifier"])
+def test_one_network_alone_makes_a_bundle_for_evaluation(role, runs, tmp_path, capsys):
+    out = tmp_path / "one.dermbundle"
+    assert cli.main(["export", str(runs / role), "--out", str(out)]) == 0
+    other = {"segmenter": "classifier", "classifier": "segmenter"}[role]
+    assert f"for evaluation only: the app needs a {other} too" in capsys.readouterr().err
+    opened = Bundle.open(out)
+    assert list(opened.manifest.models) == list(opened.manifest.measured) == [role]
+    assert (opened.manifest.labels == ()) == (role == "segmenter")
+    assert opened.part("split.json")
 
 
 def test_a_signed_bundle_and_its_summary(bundle, runs, capsys, tmp_path):
@@ -327,8 +679,9 @@ def refused(capsys, *arguments) -> str:
 def test_runs_that_make_no_bundle_are_refused(runs, tmp_path, capsys):
     out = ("--out", tmp_path / "x.dermbundle")
     segmenter, classifier = runs / "segmenter", runs / "classifier"
-    assert "needs a classifier too" in refused(capsys, segmenter, *out)
     assert "both a segmenter" in refused(capsys, segmenter, segmenter, classifier, *out)
+    assert "both a classifier" in refused(capsys, classifier, runs / "multitask", *out)
+    assert "--cases must be 0 to 8" in refused(capsys, segmenter, classifier, "--cases", "9", *out)
     assert "no run folder" in refused(capsys, tmp_path, *out)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
     missing = tmp_path / "none" / "x.dermbundle"
@@ -342,7 +695,7 @@ def test_a_damaged_run_is_refused(runs, tmp_path, capsys):
     (segmenter / "best.pt").write_bytes(b"no weights")
     assert f"{segmenter / 'best.pt'} cannot be read" in refused(capsys, *command)
     stored = segmenter / "run.json"
-    stored.write_text(stored.read_text().replace("mobilegan", "newer_net"))
+    stored.write_text(stored.read_text().replace("mobilegan-nano", "newer_net"))
     assert "there is no segmenter 'newer_net'" in refused(capsys, *command)
     assert not (tmp_path / "x.dermbundle").exists()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.models import MODELS
+from train.models import KINDS, MODELS
 from train.recipe import RecipeError, load_recipe, recipe_names, to_toml
 
 
@@ -21,8 +21,24 @@ def test_shipped_recipes_load_and_survive_being_written(name, tmp_path):
     assert load_recipe(tmp_path / "recipe.toml") == recipe
 
 
-def test_every_network_has_a_recipe():
-    assert {load_recipe(name).model for name in recipe_names()} == set(MODELS)
+def test_every_kind_has_a_recipe_of_its_name():
+    for kind in KINDS:
+        assert load_recipe(kind).kind == kind
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_recipe_of_a_kind_serves_all_its_networks(name):
+    assert load_recipe(MODELS[name].kind, [f"model={name}", "pretrained=no"]).model == name
+
+
+def test_fields_and_teachers_are_lists_in_one_text():
+    recipe = load_recipe(
+        "classifier", ["metadata=age, site", "distillation.teachers=runs/a,runs/b,"]
+    )
+    assert recipe.fields == ("age", "site")
+    assert recipe.teachers == ("runs/a", "runs/b")
+    plain = load_recipe("classifier")
+    assert plain.fields == plain.teachers == ()
 
 
 def test_overrides_change_single_values():
@@ -61,6 +77,15 @@ def test_overrides_change_single_values():
         ("preprocessing.size=5000", "preprocessing.* 16 to 2048"),
         ("preprocessing.hair_removal=2", "preprocessing.hair_removal must be true or false"),
         ("pretrained=imagenet", "pretrained must be 'no' for mobilegan"),
+        ("metadata=age", "mobilegan is a segmenter: it takes neither metadata nor classes"),
+        ("balanced_sampling=1", "mobilegan is a segmenter: it takes neither metadata nor"),
+        ("augmentation.mixup=0.2", "mixup and cutmix mix classes, not masks: not for mobilegan"),
+        ("augmentation.cutmix=1", "mixup and cutmix mix classes, not masks: not for mobilegan"),
+        ("augmentation.hair=2", "augmentation.hair must be a number from 0 to 1; got 2.0"),
+        ("preprocessing.crop=1.5", "preprocessing.crop needs a mask that is there already"),
+        ("preprocessing.crop=9", r"\[preprocessing\] crop must be 0 .* or 1 to 4, got 9.0"),
+        ("loss.focal=2", "unknown key loss.focal; there are: bce, jaccard, dice, l1, endpoint"),
+        ("distillation.temperature=0", "distillation.temperature must be a number from 0.1"),
         ("epochs.x=3", "epochs is not a table"),
         ("optimizer=3", "optimizer must be a table"),
         ("epochs", "key=value"),
@@ -70,6 +95,28 @@ def test_overrides_change_single_values():
 def test_a_wrong_override_is_named_in_one_line(override, complaint):
     with pytest.raises(RecipeError, match=complaint) as caught:
         load_recipe("segmenter", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "complaint"),
+    [
+        (
+            "classifier",
+            ["metadata=weight"],
+            "metadata must be some of age, sex, site; got 'weight'",
+        ),
+        ("classifier", ["metadata=age,age"], "metadata must be some of age, sex, site"),
+        ("classifier", ["start=runs/a", "pretrained=imagenet"], "start and pretrained exclude"),
+        ("multitask", ["distillation.teachers=runs/a"], "not for multitask_mobilenet_v2, which"),
+        ("multitask", ["augmentation.mixup=0.2"], "not masks: not for multitask_mobilenet_v2"),
+        ("multitask", ["preprocessing.crop=2"], "there already: not for multitask_mobilenet_v2"),
+        ("segmenter-nano", ["pretrained=imagenet"], "must be 'no' for mobilegan-nano"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(name, overrides, complaint):
+    with pytest.raises(RecipeError, match=complaint) as caught:
+        load_recipe(name, overrides)
     assert "\n" not in str(caught.value)
 
 

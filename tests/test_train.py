@@ -1,4 +1,4 @@
-"""Training: the picture cache, augmentation, exact resumption, several processes, the command."""
+"""Training: the picture cache, samples, exact resumption, several processes, the command."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ import torch
 from dermedge import UserError, cli
 from dermedge.datasets import DataSet, load, make_split
 from dermedge.image import read_image, read_mask, write_png
+from dermedge.metadata import encode
 from dermedge.preprocess import prepare
 from train import data, loop
-from train.data import Batches, Views, augment, load_pictures, loader, subset
-from train.losses import class_weights, soft_jaccard_loss
+from train.data import Batches, Views, load_pictures, loader, sampling_shares, subset
+from train.learner import Learner
+from train.loop import make_accelerator
 from train.recipe import Augmentation, load_recipe
+from train.run import load_model, load_run
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
 SEGMENTER = [*TINY, "model=mobilegan", "ema=0.9", "loss.adversarial=0.05"]
@@ -55,6 +58,8 @@ def data_set(tmp_path_factory) -> DataSet:
                 "mask": f"p{number:02}_mask.png",
                 "diagnosis": label,
                 "lesion_id": f"L{number // 2}",
+                "age": str(20 + number),
+                "site": "back",
             }
         )
     with open(root / "data.csv", "w", newline="") as file:
@@ -116,6 +121,27 @@ def test_cached_pictures_are_what_the_device_would_prepare(data_set, tmp_path):
         assert np.array_equal(pictures.image(index), image)
         mask = placement.place_mask(read_mask(record.mask))
         assert np.array_equal(pictures.mask(index) > 0, mask)
+
+
+def test_a_crop_is_around_the_drawn_lesion(data_set, tmp_path):
+    recipe = classifier("preprocessing.crop=1.5")
+    masked, bare = data_set.records[0], replace(data_set.records[1], mask=None)
+    pictures = load_pictures((masked, bare), recipe, tmp_path)
+    assert pictures.masks is None
+    drawn = read_mask(masked.mask)
+    box = cv2.boundingRect(drawn.astype(np.uint8))
+    near, placement = prepare(read_image(masked.image).pixels, recipe.preprocessing, box)
+    assert np.array_equal(pictures.image(0), near)
+    assert placement.width < 48
+    assert max(placement.width, placement.height) == round(1.5 * max(box[2:]))
+    # Where nobody drew the lesion, the whole picture is seen.
+    whole, _ = prepare(read_image(bare.image).pixels, recipe.preprocessing)
+    assert np.array_equal(pictures.image(1), whole)
+    # A mask that is drawn anew is another crop.
+    moved = tmp_path / "moved.png"
+    write_png(moved, np.roll(drawn.astype(np.uint8) * 255, 8, axis=1))
+    again = load_pictures((replace(masked, mask=moved), bare), recipe, tmp_path)
+    assert not np.array_equal(again.image(0), near)
 
 
 def test_the_cache_reads_each_picture_once_even_when_stopped(data_set, tmp_path, monkeypatch):
@@ -213,47 +239,80 @@ def test_a_disk_that_is_too_small_for_the_cache_is_one_line(
 # --- samples -----------------------------------------------------------------------------------
 
 
-def test_augmentation_moves_picture_and_mask_together():
-    mask = np.zeros((64, 64), np.uint8)
-    cv2.ellipse(mask, (28, 34), (14, 9), 30, 0, 360, 255, -1)
-    image = np.repeat(mask[..., None], 3, axis=2)
-    turned = set()
-    for seed in range(20):
-        spec = replace(Augmentation(), color=0.0, blur=0.0)
-        new_image, new_mask = augment(image, mask, spec, np.random.default_rng(seed))
-        assert np.array_equal(new_image[..., 0] > 127, new_mask > 0)
-        assert set(np.unique(new_mask)) <= {0, 255}
-        assert 0.6 < (new_mask > 0).sum() / (mask > 0).sum() < 1.5
-        turned.add(new_mask.tobytes())
-    assert len(turned) == 20
-    same_image, same_mask = augment(image, mask, STILL, np.random.default_rng(0))
-    assert np.array_equal(same_image, image)
-    assert np.array_equal(same_mask, mask)
-
-
-def test_colour_changes_leave_the_black_border_and_the_mask_alone():
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[8:24] = (200, 140, 120)
-    mask = np.full((32, 32), 255, np.uint8)
-    new_image, new_mask = augment(image, mask, replace(STILL, color=0.4), np.random.default_rng(3))
-    assert not new_image[:8].any()
-    assert not np.array_equal(new_image, image)
-    assert np.array_equal(new_mask, mask)
-
-
 def test_samples_do_not_depend_on_who_makes_them(data_set, tmp_path):
     recipe = segmenter()
-    views = Views(load_pictures(data_set.records, recipe, tmp_path), (), recipe.augmentation, 7)
+    views = Views(load_pictures(data_set.records, recipe, tmp_path), (), recipe)
     plan = list(Batches(20, 4, 7).share(0, 6, 0, 1))
     alone = list(loader(views, plan, workers=0))
     shared = list(loader(views, plan, workers=2))
-    for (images, masks), (other_images, other_masks) in zip(alone, shared, strict=True):
-        assert images.dtype == torch.uint8
-        assert tuple(images.shape) == (4, 32, 32, 3)
-        assert tuple(masks.shape) == (4, 1, 32, 32)
-        assert torch.equal(images, other_images)
-        assert torch.equal(masks, other_masks)
-    assert not torch.equal(alone[0][0], alone[5][0])
+    for batch, other in zip(alone, shared, strict=True):
+        assert batch["image"].dtype == torch.uint8
+        assert tuple(batch["image"].shape) == (4, 32, 32, 3)
+        assert tuple(batch["mask"].shape) == (4, 1, 32, 32)
+        assert_same(batch, other)
+    assert not torch.equal(alone[0]["image"], alone[5]["image"])
+
+
+def test_a_sample_holds_what_its_network_needs(data_set, tmp_path):
+    labels = ("mel", "nv")
+    some = (data_set.records[0], replace(data_set.records[2], mask=None, age=None))
+    recipe = load_recipe("multitask", [*TINY, "pretrained=no", "metadata=age,site"])
+    views = Views(load_pictures(some, recipe, tmp_path), labels, recipe)
+    for key in ((None, 0), (3, 0)):
+        sample = views[key]
+        assert set(sample) == {"image", "mask", "classes", "metadata"}
+        assert set(np.unique(sample["mask"])) == {0, 1}
+        assert sample["classes"].tolist() == [1, 0]
+    # What is not known is marked so, whatever augmentation does to it.
+    for key in ((None, 1), (3, 1)):
+        assert (views[key]["mask"] == -1).all()
+        assert views[key]["classes"].tolist() == [0, 1]
+    assert np.array_equal(views[None, 0]["metadata"], encode(("age", "site"), 20, None, "back"))
+    assert np.array_equal(views[None, 1]["metadata"], encode(("age", "site"), None, None, "back"))
+    plain = classifier()
+    assert set(Views(load_pictures(some, plain, tmp_path), labels, plain)[0, 0]) == {
+        "image",
+        "classes",
+    }
+
+
+def test_metadata_is_hidden_at_random_in_training_only(data_set, tmp_path):
+    recipe = classifier("metadata=age,site", "metadata_dropout=0.4")
+    pictures = load_pictures(data_set.records[:1], recipe, tmp_path)
+    views = Views(pictures, ("mel", "nv"), recipe)
+    told = np.array([views[epoch, 0]["metadata"] for epoch in range(400)])
+    assert np.array_equal(told[7], views[7, 0]["metadata"])
+    age, site = told[:, :5].any(axis=1), told[:, 5:].any(axis=1)
+    for known in (age, site):
+        assert 0.5 < known.mean() < 0.7
+    # Each by itself: sometimes one is told and the other is not.
+    assert (age & ~site).any()
+    assert (site & ~age).any()
+    whole = views[None, 0]["metadata"]
+    assert {tuple(row) for row in told[age & site]} == {tuple(whole)}
+    for dropout, count in ((0.0, 20), (1.0, 0)):
+        other = Views(pictures, ("mel", "nv"), replace(recipe, metadata_dropout=dropout))
+        assert sum(other[epoch, 0]["metadata"].any() for epoch in range(20)) == count
+    # It draws its numbers after the pictures': they are those of a run without metadata.
+    bare = Views(pictures, ("mel", "nv"), replace(recipe, metadata=""))
+    assert np.array_equal(bare[7, 0]["image"], views[7, 0]["image"])
+
+
+def test_balanced_sampling_draws_rare_classes_as_often(data_set):
+    records = data_set.records[:2] + tuple(
+        replace(data_set.records[2], id=f"n{number}") for number in range(8)
+    )
+    assert sampling_shares(records, 0.0) is None
+    for balance, share in ((1.0, 0.5), (0.5, 1 / 3)):
+        shares = sampling_shares(records, balance)
+        assert sum(shares) == pytest.approx(1)
+        assert sum(shares[:2]) == pytest.approx(share)
+        plan = Batches(len(records), 5, 3, shares)
+        assert plan.per_epoch == 2
+        drawn = [index for batch in plan.share(0, 1000, 0, 1) for _, index in batch]
+        assert np.mean(np.array(drawn) < 2) == pytest.approx(share, abs=0.03)
+        # Any step can be the first, and each process takes its own part.
+        assert list(plan.share(7, 9, 0, 1)) == list(plan.share(0, 9, 0, 1))[7:]
 
 
 def test_batches_visit_all_once_an_epoch_and_start_anywhere():
@@ -283,28 +342,6 @@ def test_a_subset_keeps_lesions_whole_and_classes_in_proportion(data_set, split)
     assert subset(data_set, split, 1000) is split
 
 
-# --- losses ------------------------------------------------------------------------------------
-
-
-def test_soft_jaccard_is_the_jaccard_index_for_sharp_masks():
-    drawn = torch.zeros(1, 1, 32, 32)
-    drawn[..., 8:24, 8:24] = 1
-    made = torch.zeros(1, 1, 32, 32)
-    made[..., 8:24, 16:32] = 1
-    assert soft_jaccard_loss(drawn, drawn).item() == pytest.approx(0, abs=1e-6)
-    assert soft_jaccard_loss(made, drawn).item() == pytest.approx(1 - 1 / 3, abs=2e-3)
-    assert soft_jaccard_loss(torch.zeros_like(drawn), torch.zeros_like(drawn)).item() == 0
-
-
-def test_class_weights_balance_by_the_asked_degree():
-    counts = torch.tensor([80, 20])
-    assert class_weights(counts, 0.0).tolist() == [1.0, 1.0]
-    full = class_weights(counts, 1.0)
-    assert (full * counts).tolist() == pytest.approx([50, 50])
-    half = class_weights(counts, 0.5)
-    assert (half[1] / half[0]).item() == pytest.approx(2)
-
-
 # --- runs --------------------------------------------------------------------------------------
 
 
@@ -318,7 +355,7 @@ def finished(data_set, split, tmp_path_factory) -> Path:
 
 
 def test_a_run_folder_holds_what_export_needs(data_set, split, finished):
-    run = loop.load_run(finished)
+    run = load_run(finished)
     assert (run.kind, run.model, run.labels, run.size) == ("segmenter", "mobilegan", (), 32)
     assert (run.steps, run.finished, run.processes) == (8, True, 1)
     assert (run.data_set, run.data_root) == ("csv", str(data_set.root))
@@ -334,7 +371,7 @@ def test_a_run_folder_holds_what_export_needs(data_set, split, finished):
     assert [row["step"] for row in rows] == ["4", "8"]
     for column in ("lr", "bce", "jaccard", "l1", "adversarial", "discriminator", "val_jaccard"):
         assert all(float(row[column]) >= 0 for row in rows)
-    model = loop.load_model(run)
+    model = load_model(run)
     assert not model.training
     with torch.no_grad():
         logits = model(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
@@ -378,13 +415,13 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(data_set, split, finished
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert checkpoint(out)["step"] == 6
-    assert loop.load_run(out).steps == 6
+    assert load_run(out).steps == 6
     assert cli.main(arguments) == 0
     assert_same(checkpoint(finished), checkpoint(out))
     best = [torch.load(run / "best.pt", weights_only=True) for run in (finished, out)]
     assert_same(*best)
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
-    assert loop.load_run(finished).val == loop.load_run(out).val
+    assert load_run(finished).val == load_run(out).val
 
 
 def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_path, monkeypatch):
@@ -411,7 +448,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
 
 def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
-    whole = loop.load_run(out)
+    whole = load_run(out)
     (out / "run.json").unlink()
     assert loop.train(segmenter(), data_set, split, out) == whole
     replace(whole, steps=6, finished=False, val={}).save()
@@ -454,7 +491,7 @@ def test_damaged_weights_are_one_line(data_set, split, finished, tmp_path, damag
     with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read: .*--fresh"):
         loop.train(segmenter(), data_set, split, out)
     with pytest.raises(UserError, match=r"best\.pt cannot be read: .*take the original"):
-        loop.load_model(loop.load_run(out))
+        load_model(load_run(out))
 
 
 def test_notes_on_the_split_are_told_a_few_at_most(data_set, split, finished, capsys):
@@ -503,6 +540,125 @@ def test_without_an_adversarial_weight_there_is_no_discriminator(data_set, split
     assert set(kept) == {"model", "optimizer", "step", "best_scores", "pretrained"}
 
 
+def test_pictures_without_a_mask_teach_the_class_alone(data_set, tmp_path):
+    recipe = load_recipe("multitask", [*TINY, "pretrained=no", "loss.adversarial=0.02"])
+    records = list(data_set.records)
+    pictures = load_pictures(records, recipe, tmp_path)
+    labels = ("mel", "nv")
+
+    def learn(unknown: set[int]):
+        learner = Learner(recipe, labels, pictures, 4, make_accelerator(recipe))
+        (batch,) = loader(Views(pictures, labels, recipe), [[(0, i) for i in range(4)]], 0)
+        for index in unknown:
+            batch["mask"][index] = -1
+        return learner.update(batch)
+
+    whole = learn(set())
+    none = learn({0, 1, 2, 3})
+    assert none.keys() == whole.keys()  # or several processes would wait for each other for ever
+    assert none["cross_entropy"] == whole["cross_entropy"]
+    assert all(value == 0 for name, value in none.items() if name != "cross_entropy")
+    # Some masks: the losses are those of the pictures that have one.
+    some = learn({1, 3})
+    mask_logits = []
+    fresh = Learner(recipe, labels, pictures, 4, make_accelerator(recipe))
+    fresh.model.register_forward_hook(lambda *call: mask_logits.append(call[2][0].detach()))
+    (batch,) = loader(Views(pictures, labels, recipe), [[(0, i) for i in range(4)]], 0)
+    fresh.update(batch)
+    known = batch["mask"][[0, 2]]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits[0][[0, 2]], known)
+    assert some["bce"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert some["bce"] != whole["bce"]
+
+
+def test_a_multitask_run_is_scored_by_both_of_its_answers(data_set, split, tmp_path):
+    some = tuple(replace(r, mask=None) if i % 3 else r for i, r in enumerate(data_set.records))
+    recipe = load_recipe("multitask", [*TINY, "pretrained=no", "max_steps=4", "metadata=age"])
+    run = loop.train(recipe, replace(data_set, records=some), split, tmp_path / "run")
+    assert (run.kind, run.labels, run.metadata) == ("multitask", ("mel", "nv"), ("age",))
+    assert run.pictures == {"train": 16, "val": 4}
+    assert set(run.val) == {"jaccard", "auc", "balanced_accuracy", "mean"}
+    assert run.val["mean"] == pytest.approx((run.val["jaccard"] + run.val["auc"]) / 2)
+    assert load_run(tmp_path / "run") == run
+    with torch.no_grad():
+        image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+        mask, classes = load_model(run)(image, torch.zeros(1, 5))
+    assert (tuple(mask.shape), tuple(classes.shape)) == ((1, 1, 32, 32), (1, 2))
+
+
+def test_a_run_starts_from_another_run(data_set, split, finished, tmp_path, capsys):
+    first = classifier("max_steps=1", "ema=0")
+    loop.train(first, data_set, split, tmp_path / "first")
+    start = f"start={tmp_path / 'first'}"
+    recipe = classifier("max_steps=1", "ema=0", start, "optimizer.lr=1e-7", "metadata=age")
+    run = loop.train(recipe, data_set, split, tmp_path / "second")
+    assert run.start == str(tmp_path / "first")
+    assert "new: net.head.metadata.0.weight" in capsys.readouterr().err
+    weights = [torch.load(tmp_path / r / "best.pt", weights_only=True) for r in ("first", "second")]
+    key = "net.trunk.0.0.weight"
+    torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-6, rtol=0)
+    # A resumed run needs the other no more.
+    shutil.rmtree(tmp_path / "first")
+    longer = tmp_path / "second" / "recipe.toml"
+    assert loop.train(load_recipe(longer), data_set, split, tmp_path / "second").finished
+    with pytest.raises(UserError, match=r"there is no .*first to start from"):
+        loop.train(recipe, data_set, split, tmp_path / "third")
+    (tmp_path / "text.pth").write_text("no weights")
+    for path, complaint in (
+        (finished, "cannot start from .*best.pt: .*of another network"),
+        (tmp_path / "text.pth", "text.pth cannot be read: it is damaged"),
+    ):
+        with pytest.raises(UserError, match=complaint) as told:
+            loop.train(classifier(f"start={path}"), data_set, split, tmp_path / f"of-{path.name}")
+        assert "\n" not in str(told.value)
+
+
+def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
+    teacher = f"distillation.teachers={finished}"
+    recipe = segmenter(teacher, "loss.adversarial=0", "max_steps=2", "model=mobilegan-nano")
+    loop.train(recipe, data_set, split, tmp_path / "run")
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["distillation"]) > 0
+    # From the teachers alone: what the data set says weighs nothing.
+    alone = segmenter(teacher, "loss.adversarial=0", "max_steps=2", "distillation.weight=1")
+    loop.train(alone, data_set, split, tmp_path / "alone")
+    with open(tmp_path / "alone" / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["bce"]) == float(row["jaccard"]) == 0
+    refused = {
+        "was trained with another preprocessing": segmenter(teacher, "preprocessing.size=64"),
+        "is of another kind, or has other labels": classifier(teacher),
+        "is no run folder": segmenter("distillation.teachers=nowhere"),
+    }
+    for number, (complaint, wrong) in enumerate(refused.items()):
+        with pytest.raises(UserError, match=complaint):
+            loop.train(wrong, data_set, split, tmp_path / str(number))
+
+
+def test_a_learner_that_is_its_teacher_has_nothing_to_learn(data_set, split, tmp_path):
+    first = classifier("max_steps=1", "ema=0")
+    run = loop.train(first, data_set, split, tmp_path / "run")
+    teacher = f"distillation.teachers={run.folder}"
+    recipe = classifier("max_steps=1", f"start={run.folder}", teacher, "distillation.weight=1")
+    pictures = load_pictures(data_set.records, recipe, tmp_path / "cache")
+    learner = Learner(recipe, run.labels, pictures, 1, make_accelerator(recipe))
+    learner.model.eval()  # without dropout, and without the batch's own statistics
+    learner.model.train = lambda mode=True: learner.model
+    (batch,) = loader(Views(pictures, run.labels, recipe), [[(0, i) for i in range(4)]], 0)
+    losses = learner.update(batch)
+    assert losses["distillation"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["cross_entropy"] == 0
+
+
+def test_mixing_trains_on_mixed_classes(data_set, split, tmp_path):
+    recipe = classifier("augmentation.mixup=0.4", "augmentation.cutmix=1", "loss.focal=2")
+    run = loop.train(replace(recipe, max_steps=4), data_set, split, tmp_path / "run")
+    assert run.finished
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        assert all(float(row["cross_entropy"]) > 0 for row in csv.DictReader(file))
+
+
 def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
     arguments = train_arguments(data_set, split, tmp_path / "run", tmp_path)
     arguments += ["--set", "amp=bf16", "--set", "channels_last=true", "--set", "max_steps=2"]
@@ -540,9 +696,9 @@ class Watched(loop.Learner):
     def __init__(self, *args):
         super().__init__(*args)
         made.append(self)
-    def update(self, images, targets):
-        self.seen = getattr(self, "seen", 0) + len(images)
-        return super().update(images, targets)
+    def update(self, batch):
+        self.seen = getattr(self, "seen", 0) + len(batch["image"])
+        return super().update(batch)
 loop.Learner = Watched
 status = cli.main(sys.argv[2:])
 learner = made[0]
@@ -573,7 +729,7 @@ def test_two_processes_train_one_network(data_set, split, finished, tmp_path):
     assert found[0]["weights"] == found[1]["weights"]
     # Half of every batch each; as many steps as one process takes.
     assert [entry["seen"] for entry in found] == [16, 16]
-    run = loop.load_run(out)
+    run = load_run(out)
     assert (run.steps, run.finished, run.processes) == (8, True, 2)
     assert done.stdout.decode().count("steps of mobilegan") == 1
     logs = [(folder / "log.csv").read_text().splitlines() for folder in (finished, out)]
@@ -619,13 +775,13 @@ def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):
 
 def test_folders_without_a_run_are_named(tmp_path, finished):
     with pytest.raises(UserError, match="is no run folder"):
-        loop.load_run(tmp_path)
+        load_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match=r"run\.json cannot be used"):
-        loop.load_run(tmp_path)
+        load_run(tmp_path)
     for wrong in ({"model": "resnet"}, {"model": "mobilenet_v2"}, {"kind": "detector"}):
-        replace(loop.load_run(finished), folder=tmp_path, **wrong).save()
+        replace(load_run(finished), folder=tmp_path, **wrong).save()
         with pytest.raises(UserError, match=r"run\.json cannot be used: there is no \w+ '\w+'"):
-            loop.load_run(tmp_path)
+            load_run(tmp_path)
     with pytest.raises(UserError, match=r"no best\.pt yet"):
-        loop.load_model(replace(loop.load_run(finished), folder=tmp_path))
+        load_model(replace(load_run(finished), folder=tmp_path))

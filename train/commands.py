@@ -1,17 +1,20 @@
-"""The `dermedge train` command."""
+"""The `dermedge train` and `dermedge throughput` commands."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
 
+if TYPE_CHECKING:
+    from train.recipe import Recipe
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=("segmenter", "classifier", "multitask"))
+
+def _what_to_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         required=True,
@@ -20,17 +23,31 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument(
-        "--out", metavar="RUN", help="folder of the run; what is in it goes on (default: runs/NAME)"
-    )
-    parser.add_argument(
-        "--split", metavar="FILE", help="a frozen split; default: made from the ids, seed 0"
-    )
-    parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change the recipe, such as optimizer.lr=1e-3; may be repeated",
+    )
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from train.recipe import RecipeError, load_recipe
+
+    try:
+        return load_recipe(args.recipe, args.set)
+    except RecipeError as error:
+        raise UserError(str(error)) from error
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("segmenter", "classifier", "multitask"))
+    _what_to_train(parser)
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run; what is in it goes on (default: runs/NAME)"
+    )
+    parser.add_argument(
+        "--split", metavar="FILE", help="a frozen split; default: made from the ids, seed 0"
     )
     parser.add_argument(
         "--limit",
@@ -43,21 +60,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from dermedge.datasets import load, make_split, parse_source
     from dermedge.datasets.split import Split
     from train.data import subset
     from train.loop import Interrupted, train
-    from train.recipe import RecipeError, load_recipe
 
     if args.limit is not None and args.limit < 1:
         raise UserError("--limit must be 1 or more")
-    try:
-        recipe = load_recipe(args.recipe, args.set)
-    except RecipeError as error:
-        raise UserError(str(error)) from error
+    recipe = _recipe(args)
     if recipe.kind != args.kind:
         raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
     data_set = load(*parse_source(args.data))
@@ -80,6 +93,45 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _throughput_arguments(parser: argparse.ArgumentParser) -> None:
+    _what_to_train(parser)
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of each turn (default: 10)"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=1000, metavar="N", help="pictures to use (default: 1000)"
+    )
+    parser.add_argument("--out", metavar="FILE.csv", help="table to add the figures to")
+
+
+def _throughput(args: argparse.Namespace) -> int:
+    from dermedge.datasets import load, parse_source
+    from train.throughput import append_rows, measure
+
+    if not 0 < args.seconds < 3600:
+        raise UserError("--seconds must be more than 0 and less than 3600")
+    if args.limit < 2:
+        raise UserError("--limit must be 2 or more")
+    rows = measure(_recipe(args), load(*parse_source(args.data)), args.seconds, args.limit)
+    for row in rows:
+        print(
+            f"{row['measured']}: {row['ours']} pictures a second, torchvision's reference "
+            f"{row['reference']}: {row['ratio']} times as many "
+            f"(95 % interval {row['ratio_low']} to {row['ratio_high']})"
+        )
+    print(f"prepared once, before training: {rows[0]['prepared']} pictures a second")
+    if args.out:
+        append_rows(rows, Path(args.out))
+        print(args.out)
+    return 0
+
+
 TRAIN = Command(
-    "train a segmenter, a classifier, or both in one network", _arguments, _run, "train"
+    "train a segmenter, a classifier, or both in one network", _train_arguments, _train, "train"
+)
+THROUGHPUT = Command(
+    "measure how fast training is, beside torchvision's reference",
+    _throughput_arguments,
+    _throughput,
+    "train",
 )

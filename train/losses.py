@@ -61,8 +61,8 @@ def soft_dice_loss(probability: Tensor, masks: Tensor) -> Tensor:
 def endpoint_loss(probability: Tensor, masks: Tensor) -> Tensor:
     """How far the gradients of probability and mask lie apart, the end-point error of MobileGAN.
 
-    Only the outline has gradients: it is this term's whole weight. Both (N, 1, S, S) in 0..1; the
-    mean is over the pixels of the drawn outlines' length, so that it does not fade with the size.
+    Both (N, 1, S, S) in 0..1. Only the outline has gradients, so the sum over the pixels is divided
+    by S, not by S * S: the term does not fade in larger pictures.
     """
     difference = probability - masks
     across = difference[..., :-1, 1:] - difference[..., :-1, :-1]
@@ -95,7 +95,8 @@ def classifier_loss(
     each = -(wanted * log_probability)
     if spec.focal:
         # Lin et al., ICCV 2017.
-        each = each * (1 - log_probability.exp()) ** spec.focal
+        # Not quite 0 where the network is sure: a power below 1 has no slope there.
+        each = each * (1 - log_probability.exp()).clamp(min=2**-24) ** spec.focal
     # Divided by the batch, not by its weights: the mean over processes is then that of the batch.
     return (each.sum(dim=1) * (targets @ weights)).mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -123,13 +124,16 @@ class Multitask(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        found = self.explain(x, metadata)
-        return found["mask"], found["classes"]
+        mask, positions = self._maps(x)
+        return mask, self.head(positions.mean(dim=(2, 3)), metadata)
 
     def explain(self, x: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
+        mask, positions = self._maps(x)
+        return {"mask": mask, **_explained(positions, self.head, metadata)}
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scales = mobilenet_scales(self.trunk, x)
-        positions = self.trunk[14:](scales[-1])
-        return {"mask": self.decoder(scales), **_explained(positions, self.head, metadata)}
+        return self.decoder(scales), self.trunk[14:](scales[-1])
 
 
 def _explained(positions: Tensor, head: Head, metadata: Tensor | None) -> dict[str, Tensor]:
@@ -195,7 +199,7 @@ def build_model(
     socket.setdefaulttimeout(20)  # a clinic's firewall swallows packets; torch.hub waits for ever
     try:
         return built(True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
         if pretrained == "required":
             raise ValueError(
@@ -217,8 +221,8 @@ def start_from(model: Normalized, weights: dict[str, Tensor]) -> list[str]:
 
     Parameters
     ----------
-    weights : a state_dict, of a run's best.pt or of the bare network (as timm or torchvision save
-        it).
+    weights : a state_dict, of a run's best.pt, or of a bare torchvision or timm network whose
+        trunk the model has as it is.
 
     Returns
     -------
@@ -230,10 +234,12 @@ def start_from(model: Normalized, weights: dict[str, Tensor]) -> list[str]:
     """
     own = model.state_dict()
     for prefix in ("", "net.", "net.trunk."):
+        # torchvision calls its trunks "features".
+        named = {prefix + name.removeprefix("features."): value for name, value in weights.items()}
         fitting = {
-            prefix + name: value
-            for name, value in weights.items()
-            if prefix + name in own and own[prefix + name].shape == value.shape
+            name: value
+            for name, value in named.items()
+            if name in own and own[name].shape == value.shape
         }
         kept = [name for name in own if name not in fitting and name not in ("mean", "std")]
         if all(name.startswith(("net.head.", "net.decoder.")) for name in kept):
@@ -326,21 +332,36 @@ def _torchvision(name: str) -> Callable[[int, bool, int], nn.Module]:
     return build
 
 
-def _efficientnet_lite0(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
+def _timm(name: str, pretrained: bool, **options) -> nn.Module:
     import timm
 
+    net = timm.create_model(name, **options)
+    if pretrained:
+        # By torch.hub, as torchvision does: where there is no network, timm's own way goes on
+        # asking for most of a minute, and it keeps what it loads elsewhere.
+        cfg = net.pretrained_cfg
+        page = f"https://huggingface.co/{cfg['hf_hub_id']}/resolve/main/pytorch_model.bin"
+        weights = torch.hub.load_state_dict_from_url(
+            cfg.get("url") or page,
+            map_location="cpu",
+            progress=False,
+            file_name=f"{name}.pth",
+            weights_only=True,
+        )
+        own = net.state_dict()
+        net.load_state_dict({key: value for key, value in weights.items() if key in own})
+    return net
+
+
+def _efficientnet_lite0(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
     # Without pooling and classes, timm's network ends with its last feature map.
-    trunk = timm.create_model(
-        "tf_efficientnet_lite0", pretrained=pretrained, num_classes=0, global_pool=""
-    )
+    trunk = _timm("tf_efficientnet_lite0", pretrained, num_classes=0, global_pool="")
     layers = nn.Sequential(nn.Dropout(0.2), _last_layer(trunk.num_features, outputs))
     return Classifier(trunk, Head(layers, outputs, metadata))
 
 
 def _mobilenet_v4_small(outputs: int, pretrained: bool, metadata: int) -> nn.Module:
-    import timm
-
-    net = timm.create_model("mobilenetv4_conv_small", pretrained=pretrained)
+    net = _timm("mobilenetv4_conv_small", pretrained)
     # Its widest layer lies behind the pooling, as in MobileNetV3: it is a part of the head.
     layers = nn.Sequential(
         nn.Unflatten(1, (net.num_features, 1, 1)),

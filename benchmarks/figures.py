@@ -1,0 +1,369 @@
+"""From what each picture gave to figures with bootstrap intervals, over lesions and patients.
+
+A figure is {'value', 'low', 'high'}: the limits are those of the 95 % interval, and None stands
+for what cannot be computed (JSON has no nan).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.baselines import COLOUR, OTSU
+from dermedge import metrics
+from dermedge.bundle import Thresholds
+from dermedge.datasets import Record
+from dermedge.datasets.split import group_records
+from dermedge.taxonomy import MALIGNANT
+
+NETWORKS = "networks of the bundle"
+LEVEL = 0.95
+RESAMPLES = 1000
+SEED = 0
+SENSITIVITY = 0.95  # at which a specificity is read off this part's own ROC curve
+SKIN_TYPES = {"I-II": (1, 2), "III-IV": (3, 4), "V-VI": (5, 6), "not stated": (None,)}
+
+TITLES = {
+    "jaccard": "Jaccard",
+    "threshold_jaccard": "Jaccard, thresholded at 0.65",
+    "dice": "Dice",
+    "sensitivity": "Sensitivity of pixels",
+    "specificity": "Specificity of pixels",
+    "accuracy": "Accuracy of pixels",
+    "pooled_jaccard": "Jaccard, pixels pooled",
+    "pooled_dice": "Dice, pixels pooled",
+    "malignant_auc": "AUC, malignant or not",
+    "malignant_average_precision": "Average precision, malignant",
+    "malignant_sensitivity": "Sensitivity at “see a doctor”",
+    "malignant_specificity": "Specificity at “see a doctor”",
+    "urgent_sensitivity": "Sensitivity at “urgent”",
+    "urgent_specificity": "Specificity at “urgent”",
+    "specificity_at_95": "Specificity at sensitivity 0.95 of this part",
+    "malignant_brier": "Brier score, malignant or not",
+    "melanoma_auc": "AUC, melanoma against the rest",
+    "macro_auc": "AUC, mean over classes",
+    "balanced_accuracy": "Balanced accuracy, most probable class",
+    "likely_balanced_accuracy": "Balanced accuracy, class that is named",
+    "class_accuracy": "Accuracy, most probable class",
+    "brier": "Brier score, classes",
+    "ece": "Expected calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one picture gave. Counts are tp, fp, fn, tn in px of the mask file."""
+
+    record: Record
+    cluster: int  # pictures of one lesion or patient share it
+    error: str | None = None
+    triage: str | None = None  # None: the bundle has one role only, and judges nothing
+    probabilities: np.ndarray | None = None  # float64 (labels,)
+    likely: str | None = None  # the class that the bundle names
+    distance: float | None = None  # from the pictures that it learnt from
+    unfamiliar: bool = False
+    counts: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # by method
+    features: np.ndarray | None = None
+
+
+def clusters(records: Iterable[Record]) -> tuple[dict[str, int], str]:
+    """Number of the cluster of each id, and what the clusters are."""
+    records = list(records)
+    kinds = [
+        name
+        for name, known in (
+            ("lesions", any(record.lesion_id for record in records)),
+            ("patients", any(record.patient_id for record in records)),
+        )
+        if known
+    ]
+    groups = enumerate(group_records(records))
+    numbers = {record.id: number for number, group in groups for record in group}
+    return numbers, " and ".join(kinds) or "pictures"
+
+
+def segmentation(name: str, baseline: bool, rows: Sequence[Row]) -> dict:
+    """Figures of the outlines that the method `name` drew."""
+    used = [row for row in rows if name in row.counts]
+    counts = _counts(used, name)
+    found = {
+        measure: _interval(_weighted_mean(getattr(counts, measure)), used)
+        for measure in (
+            *("jaccard", "threshold_jaccard", "dice"),
+            *("sensitivity", "specificity", "accuracy"),
+        )
+    }
+    for measure in ("jaccard", "dice"):
+        found[f"pooled_{measure}"] = _interval(
+            lambda weights, measure=measure: float(getattr(counts.pooled(weights), measure)[0]),
+            used,
+        )
+    return {
+        "name": name,
+        "task": "segmentation",
+        "baseline": baseline,
+        "count": len(used),
+        "metrics": found,
+    }
+
+
+def classification(
+    name: str,
+    baseline: bool,
+    rows: Sequence[Row],
+    stated: np.ndarray,
+    labels: tuple[str, ...],
+    limits: Thresholds | None = None,
+) -> dict:
+    """Figures of classes and malignancy.
+
+    Parameters
+    ----------
+    stated : float64 (rows, labels), the method's probabilities.
+    limits : the bundle's thresholds, whose operating points and named classes are then judged;
+        None: the method has none, and names the most probable class.
+    """
+    known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
+    named = [place for place, row in enumerate(rows) if row.record.label in labels]
+    found = malignancy_figures([rows[place] for place in known], stated[known], labels, limits)
+    result = {
+        "name": name,
+        "task": "classification",
+        "baseline": baseline,
+        "count": len(known) or len(named),
+        "labelled": len(named),
+        "malignant": sum(bool(rows[place].record.malignant) for place in known),
+        "metrics": found,
+        "per_class": {},
+        "confusion": [],
+        "calibration": [],
+    }
+    # "other" may be a melanoma in words that fit no class, unless it is called benign.
+    told = [
+        place
+        for place, row in enumerate(rows)
+        if row.record.label not in (None, "other") or row.record.malignant is False
+    ]
+    if "mel" in labels and told:
+        used = [rows[place] for place in told]
+        truth = np.array([row.record.label == "mel" for row in used])
+        scores = stated[told, labels.index("mel")]
+        found["melanoma_auc"] = _interval(lambda w: metrics.roc_auc(scores, truth, w), used)
+    if not named:
+        return result
+    used, shares = [rows[place] for place in named], stated[named]
+    truth = np.array([labels.index(row.record.label) for row in used])
+    top, classes = shares.argmax(axis=1), len(labels)
+    likely = top if limits is None else np.array([labels.index(row.likely) for row in used])
+
+    def figure(statistic: Callable[..., float], *values: object) -> dict:
+        return _interval(lambda weights: statistic(*values, weights=weights), used)
+
+    found["macro_auc"] = figure(metrics.macro_auc, shares, truth)
+    found["balanced_accuracy"] = figure(metrics.balanced_accuracy, top, truth, classes)
+    if limits is not None:
+        found["likely_balanced_accuracy"] = figure(
+            metrics.balanced_accuracy, likely, truth, classes
+        )
+    found["class_accuracy"] = _interval(_weighted_mean((top == truth).astype(float)), used)
+    found["brier"] = figure(metrics.brier, shares, truth)
+    found["ece"] = figure(metrics.expected_calibration_error, shares, truth)
+    for number, label in enumerate(labels):
+        one = truth == number
+        if one.any():
+            right = (likely == number) == one
+            result["per_class"][label] = {
+                "count": int(one.sum()),
+                "auc": figure(metrics.roc_auc, shares[:, number], one),
+                "average_precision": figure(metrics.average_precision, shares[:, number], one),
+                "sensitivity": _share(right, one, used),
+                "specificity": _share(right, ~one, used),
+            }
+    result["confusion"] = metrics.confusion_matrix(likely, truth, classes).astype(int).tolist()
+    result["calibration"] = _calibration(shares.max(axis=1), top == truth)
+    return result
+
+
+def malignancy_figures(
+    rows: Sequence[Row], stated: np.ndarray, labels: tuple[str, ...], limits: Thresholds | None
+) -> dict:
+    """Figures of malignant against benign; {} without rows. All rows say which they are."""
+    if not rows:
+        return {}
+    truth = np.array([row.record.malignant for row in rows], bool)
+    scores = malignancy(stated, labels)
+    found = {
+        "malignant_auc": _interval(lambda w: metrics.roc_auc(scores, truth, w), rows),
+        "malignant_average_precision": _interval(
+            lambda w: metrics.average_precision(scores, truth, w), rows
+        ),
+        "malignant_brier": _interval(lambda w: metrics.brier(scores, truth, w), rows),
+        # With signs and classes turned about, the function gives the specificity.
+        "specificity_at_95": _interval(
+            lambda w: metrics.sensitivity_at_specificity(-scores, ~truth, SENSITIVITY, w), rows
+        ),
+    }
+    if limits is not None:
+        for point, limit in (("malignant", limits.see_doctor), ("urgent", limits.urgent)):
+            right = (scores >= limit) == truth
+            found[f"{point}_sensitivity"] = _share(right, truth, rows)
+            found[f"{point}_specificity"] = _share(right, ~truth, rows)
+    return found
+
+
+def malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
+    """float64 (rows,): the probabilities of the malignant classes together, 0 to 1."""
+    return stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
+
+
+def jaccard_difference(rows: Sequence[Row]) -> dict:
+    """Networks minus Otsu's threshold on the same pictures."""
+    used = [row for row in rows if OTSU in row.counts]
+    ours, simple = (_counts(used, name).jaccard for name in (NETWORKS, OTSU))
+    found = _difference(_weighted_mean(ours), _weighted_mean(simple), used)
+    return {"metric": "jaccard", "baseline": OTSU, **found}
+
+
+def auc_difference(
+    rows: Sequence[Row], ours: np.ndarray, simple: np.ndarray, labels: tuple[str, ...]
+) -> dict:
+    """Networks minus colour statistics; `ours` and `simple` are float64 (rows, labels)."""
+    known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
+    truth = np.array([rows[place].record.malignant for place in known])
+    first, second = (malignancy(stated[known], labels) for stated in (ours, simple))
+    found = _difference(
+        lambda weights: metrics.roc_auc(first, truth, weights),
+        lambda weights: metrics.roc_auc(second, truth, weights),
+        [rows[place] for place in known],
+    )
+    return {"metric": "malignant_auc", "baseline": COLOUR, **found}
+
+
+def by_skin_type(rows: Sequence[Row], labels: tuple[str, ...], limits: Thresholds) -> list[dict]:
+    """Figures of each group of skin types; none where no picture states its skin type."""
+    if all(row.record.skin_type is None for row in rows):
+        return []
+    groups = []
+    for name, types in SKIN_TYPES.items():
+        members = [row for row in rows if row.record.skin_type in types]
+        if not members:
+            continue
+        found = {}
+        if drawn := [row for row in members if NETWORKS in row.counts]:
+            found["jaccard"] = _interval(_weighted_mean(_counts(drawn, NETWORKS).jaccard), drawn)
+        known = [
+            row
+            for row in members
+            if row.record.malignant is not None and row.probabilities is not None
+        ]
+        stated = np.array([row.probabilities for row in known])
+        all_of_them = malignancy_figures(known, stated, labels, limits)
+        for measure in ("malignant_auc", "malignant_sensitivity", "malignant_specificity"):
+            if measure in all_of_them:
+                found[measure] = all_of_them[measure]
+        groups.append(
+            {
+                "skin_type": name,
+                "pictures": len(members),
+                "outlines": len(drawn),
+                "malignant": sum(bool(row.record.malignant) for row in known),
+                "metrics": found,
+            }
+        )
+    return groups
+
+
+def unfamiliar_share(rows: Sequence[Row]) -> dict | None:
+    """Share of pictures marked as unlike the learnt ones; None where no distance is told."""
+    told = [row for row in rows if row.distance is not None]
+    return _flagged(told) if told else None
+
+
+def unlike(rows: Sequence[Row], others: Sequence[Row]) -> dict:
+    """How well `distance` tells pictures that show no lesion (`others`) from the measured ones.
+
+    'auc' : of distance, higher for the others; 'flagged' : share of them beyond the threshold;
+    'retaken' : share of them that get no estimate, be it for their quality; None where the bundle
+    judges nothing. The same for each kind, the first part of an id.
+    """
+    kinds: dict[str, list[Row]] = {}
+    for row in others:
+        kinds.setdefault(row.record.id.partition("/")[0], []).append(row)
+
+    def figures(chosen: Sequence[Row]) -> dict:
+        both = [*(row for row in rows if row.distance is not None), *chosen]
+        distances = np.array([row.distance for row in both])
+        truth = np.arange(len(both)) >= len(both) - len(chosen)
+        judged = all(row.triage for row in chosen)
+        retaken = np.array([row.triage == "retake" for row in chosen], float)
+        return {
+            "pictures": len(chosen),
+            "auc": _interval(lambda w: metrics.roc_auc(distances, truth, w), both),
+            "flagged": _flagged(chosen),
+            "retaken": _interval(_weighted_mean(retaken), chosen) if judged else None,
+        }
+
+    return {
+        **figures(others),
+        "kinds": {kind: figures(members) for kind, members in sorted(kinds.items())},
+    }
+
+
+def _flagged(rows: Sequence[Row]) -> dict:
+    return _interval(_weighted_mean(np.array([row.unfamiliar for row in rows], float)), rows)
+
+
+def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
+    return metrics.Confusion(*np.array([row.counts[method] for row in rows], np.int64).T)
+
+
+def _share(right: np.ndarray, among: np.ndarray, rows: Sequence[Row]) -> dict:
+    """Figure of the share of `right` in the rows where `among` is true; bool (rows,) each."""
+    subset = [row for row, member in zip(rows, among, strict=True) if member]
+    return _interval(_weighted_mean(right[among].astype(float)), subset)
+
+
+def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        {
+            "count": int((index == number).sum()),
+            "confidence": round(float(confidence[index == number].mean()), 6),
+            "accuracy": round(float(right[index == number].mean()), 6),
+        }
+        for number in np.unique(index)
+    ]
+
+
+def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], float]:
+    def mean(weights: np.ndarray) -> float:
+        total = weights.sum()
+        return float(weights @ values / total) if total > 0 else float("nan")
+
+    return mean
+
+
+def _interval(statistic: Callable[[np.ndarray], float], rows: Sequence[Row]) -> dict:
+    groups = np.array([row.cluster for row in rows], int)
+    return _rounded(metrics.bootstrap(statistic, len(rows), groups, RESAMPLES, SEED, LEVEL))
+
+
+def _difference(
+    ours: Callable[[np.ndarray], float],
+    simple: Callable[[np.ndarray], float],
+    rows: Sequence[Row],
+) -> dict:
+    """As `_interval`, of ours - simple; both see the same resamples."""
+    groups = np.array([row.cluster for row in rows], int)
+    return _rounded(
+        metrics.bootstrap_difference(ours, simple, len(rows), groups, RESAMPLES, SEED, LEVEL)
+    )
+
+
+def _rounded(found: metrics.Interval) -> dict:
+    return {
+        name: None if np.isnan(value) else round(value, 6)
+        for name, value in (("value", found.value), ("low", found.low), ("high", found.high))
+    }

@@ -1,0 +1,93 @@
+"""What the networks of a bundle say of a picture, also where the bundle holds one role only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dermedge import UserError
+from dermedge.analyzer import Analyzer, Network, most_likely
+from dermedge.bundle import ROLES, Bundle
+from dermedge.image import Picture
+from dermedge.lesion import measure
+from dermedge.preprocess import prepare
+
+
+@dataclass(frozen=True)
+class Found:
+    """None: not among what the bundle's networks give."""
+
+    mask: np.ndarray | None = None  # bool (height, width) of the whole picture
+    probabilities: np.ndarray | None = None  # float64 (labels,)
+    likely: str | None = None
+    distance: float | None = None
+    unfamiliar: bool = False
+    triage: str | None = None
+
+
+class Networks:
+    """A bundle of both roles, run by the analyzer, or a single network, fed as the analyzer would.
+
+    Not thread-safe: give each thread its own.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int, views: int):
+        """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation.
+
+        Raises
+        ------
+        UserError
+            Where a classifier alone wants its pictures cropped to the lesion.
+        BundleError, SessionError
+            As `dermedge.analyzer.Analyzer` raises them.
+        """
+        self._manifest = bundle.manifest
+        models = bundle.manifest.models
+        self._analyzer = None
+        if set(models) == set(ROLES):
+            self._analyzer = Analyzer(bundle, threads=threads, views=views)
+            return
+        ((role, model),) = models.items()
+        if model.preprocessing.crop:
+            raise UserError(
+                f"the classifier of {bundle.path} sees the lesion cropped: export it together with "
+                "the segmenter that finds the lesion"
+            )
+        self._network = Network(bundle, (role,), threads, views)
+
+    def examine(self, picture: Picture, metadata: dict) -> Found:
+        """Run the networks on one picture. `metadata` holds age, sex and site as far as told.
+
+        Raises SessionError where a network gives no finite numbers.
+        """
+        if self._analyzer is None:
+            return self._alone(picture, metadata)
+        found = self._analyzer.analyze(picture, metadata=metadata or None)
+        return Found(
+            mask=found.full_mask(),
+            probabilities=np.array(list(found.probabilities.values())),
+            likely=found.likely,
+            distance=found.distance,
+            unfamiliar=found.unfamiliar,
+            triage=found.triage,
+        )
+
+    def _alone(self, picture: Picture, metadata: dict) -> Found:
+        limits = self._manifest.thresholds
+        square, placement = prepare(picture.pixels, self._network.model.preprocessing)
+        output = self._network.run(square, metadata)
+        if "mask" in output:
+            lesion = measure(placement.restore(output["mask"]), picture.pixels, limits.mask)
+            size = (picture.width, picture.height)
+            return Found(mask=cv2.resize(lesion.mask.astype(np.uint8) * 255, size) > 127)
+        probabilities = output["probabilities"].astype(np.float64).round(6)  # as an analysis does
+        distance = float(output["distance"][0]) if "distance" in output else None
+        far = distance is not None and limits.unfamiliar is not None
+        return Found(
+            probabilities=probabilities,
+            likely=most_likely(self._manifest, output["probabilities"]),
+            distance=distance,
+            unfamiliar=far and distance > limits.unfamiliar,
+        )

@@ -1,0 +1,99 @@
+"""Smaller weights: batch norm folded away, half-precision values, stored as such in the graph."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from export import ExportError
+
+SMALLEST = 32  # values; below, a Cast node takes more room than half precision saves
+
+
+def fold_norms(model: nn.Module, image: Tensor) -> nn.Module:
+    """A copy in which each batch norm that follows a convolution is part of that convolution.
+
+    The norm that is left changes nothing, and the exporter drops it. Which one follows which is
+    observed on `image`, uint8 (1, S, S, 3). ExportError where the result would be another network.
+    """
+    exact = copy.deepcopy(model).eval().double()
+    expected = _answers(exact, image)
+    made: list[tuple[Tensor, nn.Conv2d]] = []  # the tensors too: a freed one's id is used again
+    pairs: list[tuple[nn.BatchNorm2d, nn.Conv2d]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            made.append((output, module))
+        else:
+            pairs.extend((module, conv) for tensor, conv in made if tensor is inputs[0])
+
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    hooks = [m.register_forward_hook(note) for m in exact.modules() if isinstance(m, kinds)]
+    _answers(exact, image)
+    for hook in hooks:
+        hook.remove()
+    with torch.no_grad():
+        for norm, conv in pairs:
+            _fold(norm, conv)
+    # A convolution that also fed something else than its norm would show here.
+    for one, other in zip(_answers(exact, image), expected, strict=True):
+        if not torch.allclose(one, other, rtol=1e-6, atol=1e-9):
+            raise ExportError(
+                "its batch norm cannot be folded into the convolutions: export with --weights full"
+            )
+    return exact.float()
+
+
+def _answers(model: nn.Module, image: Tensor) -> list[Tensor]:
+    with torch.inference_mode():
+        found = model(image)
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+def _fold(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = 0 if conv.bias is None else conv.bias
+    conv.bias = nn.Parameter((bias - norm.running_mean) * gain + norm.bias)
+    conv.weight.mul_(gain.view(-1, 1, 1, 1))
+    norm.reset_running_stats()
+    norm.reset_parameters()
+    norm.eps = 0.0
+
+
+def round_to_half(model: nn.Module) -> None:
+    """Give every weight the nearest value that half precision has. ExportError on overflow."""
+    for name, values in model.named_parameters():
+        rounded = values.data.half().float()
+        if not torch.isfinite(rounded).all():
+            raise ExportError(f"{name} is too large for half precision: export with --weights full")
+        values.data = rounded
+
+
+def store_half(graph: onnx.ModelProto) -> None:
+    """Store in half precision what it holds exactly, each with a Cast to float32 before its use.
+
+    The graph computes the same numbers. Runtimes fold a Cast of a constant when they load it.
+    """
+    inside = graph.graph
+    casts = {}
+    for tensor in inside.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts[name] = helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)
+    nodes = list(inside.node)
+    del inside.node[:]
+    for node in nodes:
+        inside.node.extend(casts.pop(name) for name in node.input if name in casts)
+        inside.node.append(node)

@@ -1,0 +1,156 @@
+"""Losses: what is minimized is smallest where it should be, and every part has a slope."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from train.losses import (
+    class_weights,
+    classifier_loss,
+    distillation_loss,
+    endpoint_loss,
+    segmenter_losses,
+    soft_dice_loss,
+    soft_jaccard_loss,
+    teach,
+)
+from train.recipe import ClassifierLoss, SegmenterLoss
+
+NONE = SegmenterLoss(bce=0, jaccard=0)
+PLAIN = ClassifierLoss(label_smoothing=0, class_balance=0)
+
+
+def square(left: int, size: int = 64, top: int = 20, side: int = 16) -> torch.Tensor:
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., top : top + side, left : left + side] = 1
+    return mask
+
+
+def test_soft_jaccard_is_the_jaccard_index_for_sharp_masks():
+    drawn = torch.zeros(1, 1, 32, 32)
+    drawn[..., 8:24, 8:24] = 1
+    made = torch.zeros(1, 1, 32, 32)
+    made[..., 8:24, 16:32] = 1
+    assert soft_jaccard_loss(drawn, drawn).item() == pytest.approx(0, abs=1e-6)
+    assert soft_jaccard_loss(made, drawn).item() == pytest.approx(1 - 1 / 3, abs=2e-3)
+    assert soft_jaccard_loss(torch.zeros_like(drawn), torch.zeros_like(drawn)).item() == 0
+
+
+def test_class_weights_balance_by_the_asked_degree():
+    counts = torch.tensor([80, 20])
+    assert class_weights(counts, 0.0).tolist() == [1.0, 1.0]
+    full = class_weights(counts, 1.0)
+    assert (full * counts).tolist() == pytest.approx([50, 50])
+    half = class_weights(counts, 0.5)
+    assert (half[1] / half[0]).item() == pytest.approx(2)
+
+
+def test_soft_dice_is_the_dice_coefficient_for_sharp_masks():
+    drawn, made = square(8), square(16)
+    assert soft_dice_loss(drawn, drawn).item() == pytest.approx(0, abs=1e-6)
+    assert soft_dice_loss(made, drawn).item() == pytest.approx(0.5, abs=2e-3)
+    empty = torch.zeros_like(drawn)
+    assert soft_dice_loss(empty, empty).item() == 0
+
+
+def test_the_endpoint_loss_looks_at_the_outline():
+    drawn = square(20)
+    assert endpoint_loss(drawn, drawn).item() == pytest.approx(0, abs=1e-4)
+    near, far = (endpoint_loss(square(20 + shift), drawn).item() for shift in (1, 4))
+    blurred = endpoint_loss(F.avg_pool2d(drawn, 5, 1, 2), drawn).item()
+    assert 0.05 < near < far
+    assert blurred > 0.05
+    # An error that is the same all over has no outline.
+    assert endpoint_loss(drawn * 0.5 + 0.5, drawn * 0.5 + 0.2).item() == pytest.approx(0, abs=1e-3)
+    # The same shift, drawn twice as large: the term does not fade with the size.
+    large = endpoint_loss(square(41, 128, 40, 32), square(40, 128, 40, 32)).item()
+    assert large == pytest.approx(near, rel=0.15)
+    # Each picture counts by itself.
+    both = endpoint_loss(torch.cat([drawn, square(24)]), torch.cat([drawn, drawn])).item()
+    assert both == pytest.approx(far / 2, rel=1e-3)
+    learnt = drawn.clone().requires_grad_()
+    endpoint_loss(learnt, drawn).backward()
+    assert torch.isfinite(learnt.grad).all()
+
+
+@pytest.mark.parametrize("part", ["bce", "jaccard", "dice", "l1", "endpoint"])
+def test_parts_come_with_their_weight_and_prefer_the_drawn_mask(part):
+    drawn = square(20)
+    image = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+
+    def loss(weight: float, left: int) -> float:
+        spec = replace(NONE, **{part: weight})
+        found = segmenter_losses((square(left) - 0.5) * 12, drawn, image, None, spec)
+        assert set(found) == {part}
+        return found[part].item()
+
+    assert loss(1.0, 20) < 0.3 * loss(1.0, 30)
+    assert loss(3.0, 30) == pytest.approx(3 * loss(1.0, 30), rel=1e-5)
+    assert segmenter_losses(drawn, drawn, image, None, NONE) == {}
+
+
+def test_cross_entropy_is_that_of_torch_with_weights_and_smoothing():
+    torch.manual_seed(0)
+    logits, numbers = torch.randn(6, 3), torch.tensor([0, 1, 2, 1, 0, 1])
+    targets = F.one_hot(numbers, 3).float()
+    found = classifier_loss(logits, targets, torch.ones(3), replace(PLAIN, label_smoothing=0.1))
+    expected = F.cross_entropy(logits, numbers, label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+    weights = torch.tensor([2.0, 1.0, 0.5])
+    found = classifier_loss(logits, targets, weights, PLAIN)
+    expected = F.cross_entropy(logits, numbers, weights, reduction="sum") / 6
+    torch.testing.assert_close(found, expected)
+    # Mixed pictures: the loss of each of their classes by its share.
+    half = (F.one_hot(numbers, 3) + F.one_hot(numbers.flip(0), 3)).float() / 2
+    parts = [F.cross_entropy(logits, n) for n in (numbers, numbers.flip(0))]
+    torch.testing.assert_close(classifier_loss(logits, half, torch.ones(3), PLAIN), sum(parts) / 2)
+
+
+def test_focal_loss_forgets_what_is_easy():
+    targets = torch.tensor([[1.0, 0.0]])
+
+    def loss(logit: float, focal: float) -> float:
+        logits = torch.tensor([[logit, 0.0]])
+        return classifier_loss(logits, targets, torch.ones(2), replace(PLAIN, focal=focal)).item()
+
+    easy, hard = 4.0, -2.0
+    assert loss(easy, 2) / loss(easy, 0) < 0.001
+    assert loss(hard, 2) / loss(hard, 0) > 0.7
+    # (1 - p)^g, p from the logits.
+    p = torch.sigmoid(torch.tensor(hard)).item()
+    assert loss(hard, 2) == pytest.approx((1 - p) ** 2 * loss(hard, 0), rel=1e-5)
+
+
+@pytest.mark.parametrize("focal", [0.5, 1.0, 2.0])
+def test_focal_loss_has_a_slope_where_the_network_is_sure(focal):
+    logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
+    spec = replace(PLAIN, focal=focal)
+    loss = classifier_loss(logits, torch.eye(2), torch.ones(2), spec)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 1, 8, 8)], ids=["classes", "mask"])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_learner_that_answers_as_its_teacher_has_nothing_to_learn(shape, temperature):
+    torch.manual_seed(0)
+    answer, other = torch.randn(2, *shape) * 3
+    taught = teach([answer], temperature)
+    learner = answer.clone().requires_grad_()
+    loss = distillation_loss(learner, taught, temperature)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert learner.grad.abs().max() < 1e-6
+    assert distillation_loss(other, taught, temperature).item() > 0.1
+
+
+def test_several_teachers_are_averaged_by_probability():
+    sure, other = torch.tensor([[8.0, 0.0]]), torch.tensor([[0.0, 8.0]])
+    assert teach([sure, other], 1.0).tolist() == [pytest.approx([0.5, 0.5])]
+    # Softer answers tell more of the classes that were not chosen.
+    assert teach([sure], 4.0)[0, 1] > 100 * teach([sure], 1.0)[0, 1]

@@ -1,0 +1,311 @@
+"""The networks of a training run, and all that changes in them from step to step."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from dermedge import UserError, metrics
+from train.augment import mix
+from train.data import Pictures, Views, loader
+from train.losses import (
+    class_weights,
+    classifier_loss,
+    discriminator_loss,
+    distillation_loss,
+    segmenter_losses,
+    teach,
+)
+from train.mobilegan import PatchDiscriminator
+from train.models import Normalized, build_model, complexity, start_from
+from train.recipe import Recipe
+from train.run import intact, load_model, load_run, save_content
+
+# Gradients longer than this are shortened: one odd batch must not undo what was learnt.
+MAX_GRADIENT = 5.0
+
+# What chooses best.pt.
+SCORE = {"segmenter": "jaccard", "classifier": "auc", "multitask": "mean"}
+
+
+class Learner:
+    """The networks and all that changes from step to step; what a checkpoint holds."""
+
+    _PLAIN = ("step", "best_scores", "pretrained")  # beside the parts that have a state_dict
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        labels: tuple[str, ...],
+        pictures: Pictures,
+        total: int,
+        accelerator: Accelerator,
+    ):
+        self.recipe = recipe
+        self.accelerator = accelerator
+        self.total = total
+        self.step = 0
+        self.best_scores: dict[str, float] = {}
+        _reproducible(recipe.seed, 0, 0)
+        try:
+            model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if recipe.start:
+            _start(model, recipe.start)
+        self.teachers = [
+            _teacher(path, recipe, labels).to(accelerator.device) for path in recipe.teachers
+        ]
+        self.pretrained = model.pretrained
+        self.complexity = complexity(model, recipe.preprocessing.size)
+        if recipe.channels_last:
+            model.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
+        self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
+        self.critic = self.critic_optimizer = None
+        if recipe.kind != "classifier" and recipe.loss.adversarial > 0:
+            critic = PatchDiscriminator()
+            optimizer = torch.optim.AdamW(
+                critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
+            )
+            self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
+        if recipe.kind != "segmenter":
+            counts = [sum(r.label == label for r in pictures.records) for label in labels]
+            weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
+            self.class_weights = weights.to(accelerator.device)
+
+    def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One step of all optimizers on this process's share of a batch; returns the losses."""
+        # A seed for each step, not a stored generator: nothing to restore, and exact all the same.
+        _reproducible(self.recipe.seed, 1 + self.step, self.accelerator.process_index)
+        # Asked before the batch moves: a GPU would be waited for.
+        known = batch["mask"].amin(dim=(1, 2, 3)) >= 0 if "mask" in batch else None
+        batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
+            mix(batch, self.recipe.augmentation)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.model.train()
+        images = batch["image"]
+        given = (images, batch["metadata"]) if "metadata" in batch else (images,)
+        answer = self.model(*given)
+        mask_logits, class_logits = _both(answer, self.recipe.kind)
+        losses: dict[str, Tensor] = {}
+        if mask_logits is not None:
+            masks, share = batch["mask"], 1.0
+            if not known.all():
+                # Without any mask here, all count 0: other processes wait for the same parts.
+                rows, share = (known, 1.0) if known.any() else (slice(None), 0.0)
+                mask_logits, masks, images = mask_logits[rows], masks[rows].clamp(0), images[rows]
+            with self._frozen_critic() as critic:
+                parts = segmenter_losses(mask_logits, masks, images, critic, self.recipe.loss)
+            losses |= {name: share * value for name, value in parts.items()}
+        if class_logits is not None:
+            weight = getattr(self.recipe.loss, "classification", 1.0)
+            losses["cross_entropy"] = weight * classifier_loss(
+                class_logits, batch["classes"], self.class_weights, self.recipe.loss
+            )
+        if self.teachers:
+            spec = self.recipe.distillation
+            taught = teach([teacher(*given) for teacher in self.teachers], spec.temperature)
+            losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
+            losses["distillation"] = spec.weight * distillation_loss(
+                answer, taught, spec.temperature
+            )
+        self._descend(sum(losses.values()), self.model, self.optimizer)
+        if self.critic is not None:
+            made = torch.sigmoid(mask_logits.detach().float())
+            judged = discriminator_loss(self.critic, images, masks, made)
+            losses["discriminator"] = share * judged
+            self._descend(losses["discriminator"], self.critic, self.critic_optimizer)
+        self.step += 1
+        self._move_average()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        spec = self.recipe.optimizer
+        warmup = spec.warmup * self.total
+        if self.step < warmup:
+            return spec.lr * (self.step + 1) / (warmup + 1)
+        progress = (self.step - warmup) / max(1.0, self.total - warmup)
+        return spec.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+    def measured(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses as numbers, averaged over processes; UserError where training diverged."""
+        names = list(losses)
+        values = self.accelerator.reduce(torch.stack([losses[n] for n in names]), "mean").tolist()
+        if not all(map(math.isfinite, values)):
+            raise UserError(
+                f"the loss is no longer a number at step {self.step}: lower optimizer.lr, "
+                "or set amp = 'no'"
+            )
+        return {"lr": self.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
+
+    def eval_model(self) -> nn.Module:
+        if self.average is not None:
+            return self.average
+        return self.accelerator.unwrap_model(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self.eval_model().state_dict().items()}
+
+    @torch.no_grad()
+    def validate(self, views: Views) -> dict[str, float]:
+        """Scores on unchanged pictures, each process doing its share; empty without pictures."""
+        model = self.eval_model().eval()
+        own = range(self.accelerator.process_index, len(views), self.accelerator.num_processes)
+        size = max(1, self.recipe.batch_size // self.accelerator.num_processes)
+        batches = [[(None, i) for i in own[at : at + size]] for at in range(0, len(own), size)]
+        jaccards, judged = [], []
+        for batch in loader(views, batches, self.recipe.workers):
+            batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+            extra = (batch["metadata"],) if "metadata" in batch else ()
+            masks, classes = _both(model(batch["image"], *extra), self.recipe.kind)
+            if masks is not None:
+                drawn = batch["mask"].cpu().numpy()
+                known = drawn.min(axis=(1, 2, 3)) >= 0
+                found = metrics.confusion((masks > 0).cpu().numpy()[known], drawn[known] > 0.5)
+                jaccards += found.jaccard.tolist()
+            if classes is not None:
+                probabilities = torch.softmax(classes.float(), dim=1).cpu().numpy()
+                truth = batch["classes"].argmax(dim=1).tolist()
+                judged += list(zip(probabilities, truth, strict=True))
+        jaccards, judged = gather_object(jaccards), gather_object(judged)
+        scores = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
+        if judged:
+            probabilities, labels = map(np.array, zip(*judged, strict=True))
+            predicted, count = probabilities.argmax(axis=1), probabilities.shape[1]
+            scores["auc"] = metrics.macro_auc(probabilities, labels)
+            scores["balanced_accuracy"] = metrics.balanced_accuracy(predicted, labels, count)
+        if self.recipe.kind == "multitask" and {"jaccard", "auc"} <= set(scores):
+            scores["mean"] = (scores["jaccard"] + scores["auc"]) / 2
+        return {name: value for name, value in scores.items() if math.isfinite(value)}
+
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether these are the best scores so far, which they then become."""
+        name = SCORE[self.recipe.kind]
+        # Written so that a score that cannot be had (no val part, one class) keeps the newest.
+        if scores.get(name, math.nan) <= self.best_scores.get(name, -math.inf):
+            return False
+        self.best_scores = scores
+        return True
+
+    def save(self, path: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        content = {name: part.state_dict() for name, part in self._parts().items()}
+        content |= {name: getattr(self, name) for name in self._PLAIN}
+        save_content(content, path)
+
+    def load(self, path: Path) -> None:
+        with intact(path):
+            content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(content[name])
+            for name in self._PLAIN:
+                setattr(self, name, content[name])
+
+    def _parts(self) -> dict:
+        unwrap = self.accelerator.unwrap_model
+        parts = {"model": unwrap(self.model), "optimizer": self.optimizer}
+        if self.average is not None:
+            parts["average"] = self.average
+        if self.critic is not None:
+            parts["critic"] = unwrap(self.critic)
+            parts["critic_optimizer"] = self.critic_optimizer
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
+        return parts
+
+    def _descend(self, loss: Tensor, model: nn.Module, optimizer) -> None:
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @contextmanager
+    def _frozen_critic(self) -> Iterator[nn.Module | None]:
+        """The critic without its process group: it judges here, and learns nothing."""
+        if self.critic is None:
+            yield None
+            return
+        critic = self.accelerator.unwrap_model(self.critic).requires_grad_(False)
+        yield critic
+        critic.requires_grad_(True)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.average is None:
+            return
+        # Young averages forget faster, or the random start would stay in them.
+        decay = min(self.recipe.ema, self.step / (self.step + 9))
+        newest = self.accelerator.unwrap_model(self.model).state_dict()
+        averaged = self.average.state_dict()
+        floats = [name for name, value in averaged.items() if value.is_floating_point()]
+        # All at once: a GPU spends longer on starting hundreds of small sums than on the sums.
+        torch._foreach_lerp_(
+            [averaged[name] for name in floats], [newest[name] for name in floats], 1 - decay
+        )
+        for name in averaged.keys() - floats:
+            averaged[name].copy_(newest[name])
+
+
+def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:
+    """(mask logits, class logits) of what a network of this kind answers."""
+    if kind == "multitask":
+        return answer
+    return (answer, None) if kind == "segmenter" else (None, answer)
+
+
+def _start(model: Normalized, path: str) -> None:
+    """Take over the weights of a run folder or file. UserError where they do not fit."""
+    file = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        raise UserError(f"there is no {file} to start from: start names a run folder or a file")
+    with intact(file):
+        weights = dict(torch.load(file, map_location="cpu", weights_only=True))
+    try:
+        kept = start_from(model, weights)
+    except ValueError as error:
+        raise UserError(f"cannot start from {file}: {error}") from error
+    print(f"started from {file}; new: {', '.join(kept) or 'nothing'}", file=sys.stderr)
+
+
+def _teacher(path: str, recipe: Recipe, labels: tuple[str, ...]) -> Normalized:
+    """A trained network to learn from. UserError where its answers mean something else."""
+    run = load_run(path)
+    if (run.kind, run.labels, run.metadata) != (recipe.kind, labels, recipe.fields):
+        raise UserError(f"the teacher {path} is of another kind, or has other labels or metadata")
+    if run.preprocessing != recipe.preprocessing:
+        raise UserError(f"the teacher {path} was trained with another preprocessing")
+    return load_model(run).requires_grad_(False)
+
+
+def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": recipe.optimizer.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.optimizer.lr)
+
+
+def _reproducible(seed: int, step: int, rank: int) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Only a warning: some CUDA kernels have no deterministic form, and those train well too.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))

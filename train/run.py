@@ -1,0 +1,207 @@
+"""The folder that a training run leaves behind: what it holds, and how it is read again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.tensorboard import SummaryWriter
+
+from dermedge import UserError
+from dermedge.datasets.split import Split
+from dermedge.files import write_atomic
+from dermedge.preprocess import Preprocessing
+from train.models import MODELS, Normalized, build_model
+from train.recipe import Recipe, to_toml
+
+_MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "discriminator")
+_CLASS_SCORES = ("val_auc", "val_balanced_accuracy")
+COLUMNS = {
+    "segmenter": (*_MASK_LOSSES, "distillation", "val_jaccard"),
+    "classifier": ("cross_entropy", "distillation", *_CLASS_SCORES),
+    "multitask": (*_MASK_LOSSES, "cross_entropy", "val_jaccard", *_CLASS_SCORES, "val_mean"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says about its network; `run.json`."""
+
+    folder: Path
+    kind: str  # one of train.models.KINDS
+    model: str
+    labels: tuple[str, ...]  # of a classifier, in the order of its outputs
+    preprocessing: Preprocessing
+    size: int
+    data_set: str
+    data_root: str
+    licence: str
+    procedural: bool  # trained on generated pictures
+    split_sha256: str
+    seed: int
+    pretrained: bool  # started from ImageNet weights
+    start: str  # the run or file of weights that it started from; "": none
+    metadata: tuple[str, ...]  # what the classifier takes beside the picture
+    commit: str  # of the code; "-" where it is no checkout
+    subset: str | None  # what part of the data set was used; None: all of it
+    pictures: dict[str, int]  # how many were in the parts that training used
+    parameters: int
+    macs: int
+    processes: int
+    steps: int  # done so far
+    planned: int  # steps of the whole run
+    finished: bool
+    val: dict[str, float]  # of the weights in best.pt
+    versions: dict[str, str]
+
+    def save(self) -> None:
+        content = asdict(self)
+        del content["folder"]
+        write_atomic(self.folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder. UserError where there is none, or none that can be used."""
+    folder = Path(path)
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
+        for name in ("labels", "metadata"):
+            content[name] = tuple(content[name])
+        run = Run(folder=folder, **content)
+        if run.model not in MODELS or MODELS[run.model].kind != run.kind:
+            raise ValueError(f"there is no {run.kind} '{run.model}'")
+        return run
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no run folder: it has no run.json") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / 'run.json'} cannot be used: {error}") from error
+
+
+def load_model(run: Run) -> Normalized:
+    """The network with the weights in best.pt, in evaluation mode, on the CPU.
+
+    UserError where best.pt is missing, damaged or of another network.
+    """
+    path = run.folder / "best.pt"
+    if not path.exists():
+        raise UserError(f"{run.folder} has no best.pt yet: train on until the first validation")
+    with intact(path):
+        model = build_model(run.model, run.labels, metadata=run.metadata)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def open_folder(
+    out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
+) -> None:
+    """Make the run's folder, or check that the one which is there holds this very run."""
+    resolved, stored = to_toml(recipe), out / "recipe.toml"
+    if out.exists() and any(out.iterdir()) and not stored.exists():
+        raise UserError(f"{out} holds other files; choose another folder with --out")
+    if not fresh and stored.exists():
+        before, now = (set(text.splitlines()) for text in (stored.read_text("utf-8"), resolved))
+        if before != now:
+            changed = ", ".join(sorted(now - before) or sorted(before - now))
+            raise UserError(
+                f"{out} holds a run with another recipe (now {changed}): "
+                "choose another --out, or --fresh to throw that run away"
+            )
+        kept = out / "split.json"
+        if kept.exists() and Split.load(kept).sha256 != split.sha256:
+            raise UserError(
+                f"{out} holds a run on another split: choose another --out, or --fresh to throw "
+                "that run away"
+            )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if fresh and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(stored, resolved)
+        split.save(out / "split.json")
+    accelerator.wait_for_everyone()
+
+
+class Log:
+    """log.csv and tensorboard/, without the rows that a resumed run will write again."""
+
+    def __init__(self, out: Path, kind: str, step: int, active: bool):
+        self.active = active
+        if not active:
+            return
+        self.columns = ("step", "epoch", "lr", *COLUMNS[kind])
+        path = out / "log.csv"
+        kept = []
+        if path.exists():
+            with open(path, newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomic(path, text.getvalue())
+        self.file = open(path, "a", newline="")  # noqa: SIM115 (closed by __exit__)
+        self.board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
+
+    def write(self, step: int, epoch: int, row: dict[str, float]) -> None:
+        if not self.active:
+            return
+        values = {name: f"{value:.6g}" for name, value in row.items()}
+        csv.DictWriter(self.file, self.columns).writerow({"step": step, "epoch": epoch, **values})
+        self.file.flush()
+        for name, value in row.items():
+            self.board.add_scalar(name.replace("val_", "val/"), value, step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.active:
+            self.file.close()
+            self.board.close()
+
+
+@contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """Make one line that names the file of whatever torch raises when it meets damage."""
+    try:
+        yield
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: it is damaged, or of another network "
+            f"({type(error).__name__}); train again with --fresh, or take the original"
+        ) from error
+
+
+def save_content(content: dict, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def commit() -> str:
+    """The commit of this code, '+' behind it where files differ from it; '-' without git."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "-"
+    return found.stdout.strip() or "-"
