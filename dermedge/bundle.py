@@ -24,6 +24,8 @@ from dermedge.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
 
 SUFFIX = ".dermbundle"
+SHIPPED = Path(__file__).parent / "models"  # bundles that come with dermedge
+DEFAULT = "dermoscopy"  # one of them
 FORMAT = 1
 ROLES = ("segmenter", "classifier")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -203,6 +205,11 @@ def _is_number(value: object, above: float = -math.inf) -> bool:
         and math.isfinite(value)
         and value > above
     )
+
+
+def shipped() -> dict[str, Path]:
+    """The bundles that come with dermedge, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Cases:
     embeddings: np.ndarray  # float16 (n, E), as the classifier's output `embedding`
     labels: np.ndarray  # int (n,), positions in the manifest's labels
     ids: tuple[str, ...]
-    thumbnails: tuple[bytes, ...]  # JPEG, THUMBNAIL x THUMBNAIL px
+    thumbnails: tuple[bytes, ...]  # JPEG, THUMBNAIL x THUMBNAIL px; (): pictures stay at home
 
     @classmethod
     def make(
@@ -41,9 +41,9 @@ class Cases:
         embeddings: np.ndarray,
         labels: Sequence[int],
         ids: Sequence[str],
-        pictures: Sequence[np.ndarray],
+        pictures: Sequence[np.ndarray] = (),
     ) -> Cases:
-        """From float (n, E) embeddings and square uint8 (S, S, 3) RGB pictures."""
+        """From float (n, E) embeddings and square uint8 (S, S, 3) RGB pictures, or none of them."""
         return cls(
             np.asarray(embeddings, np.float16),
             np.asarray(labels, np.int16),
@@ -76,7 +76,7 @@ class Cases:
                 ids, thumbnails = arrays["ids"].tolist(), arrays["thumbnails"].tolist()
             if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
                 raise ValueError("embeddings")
-            if not {len(numbers), len(ids), len(thumbnails)} == {len(embeddings)}:
+            if not {len(numbers), len(ids), len(thumbnails) or len(ids)} == {len(embeddings)}:
                 raise ValueError("lengths")
             if numbers.ndim != 1 or not ((numbers >= 0) & (numbers < labels)).all():
                 raise ValueError("labels")
@@ -96,8 +96,13 @@ class Cases:
             for i in order
         )
 
-    def picture(self, name: str) -> np.ndarray:
-        """The thumbnail of the case `name`, uint8 (h, w, 3) RGB. ImageError where it is damaged."""
+    def picture(self, name: str) -> np.ndarray | None:
+        """The thumbnail of the case `name`, uint8 (h, w, 3) RGB; None where pictures do not travel.
+
+        ImageError where it is damaged.
+        """
+        if not self.thumbnails:
+            return None
         return read_image(self.thumbnails[self.ids.index(name)]).pixels
 
 

@@ -9,13 +9,20 @@ from collections import Counter
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
+from dermedge.bundle import DEFAULT, shipped
 from dermedge.cli import Command
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `open_bundle` reads; every command that takes a bundle has them."""
-    parser.add_argument("--bundle", required=True, metavar="FILE", help="the .dermbundle to use")
+    parser.add_argument(
+        "--bundle",
+        default=DEFAULT,
+        metavar="FILE",
+        help=f"a .dermbundle, or one that comes with dermedge: {', '.join(shipped()) or 'none'} "
+        f"(default: {DEFAULT})",
+    )
     parser.add_argument(
         "--trusted-key",
         metavar="FILE",
@@ -28,7 +35,7 @@ def open_bundle(args: argparse.Namespace):
     from dermedge.bundle import Bundle
 
     key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
-    return Bundle.open(args.bundle, trusted_key=key)
+    return Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
 
 
 def _analyze_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.files import write_atomic
 
 STATE = "steps.json"
-STEPS = 7
+STEPS = 8
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
 # Generated pictures are learnt at 64 px, which works from random weights too: no network needed.
@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     samples = _samples(out, source)
     print(f"\nReady after {time.monotonic() - started:.0f} s. Open next:")
     print(f"  {out / 'report.html'}   the report, in a browser")
+    print(f"  {out / 'dermoscopy'}   what the bundle that comes with dermedge sees in them")
     print(f"  dermedge app --bundle {bundle} --source {samples[0].parent}")
     print(f"  dermedge analyze YOUR_PICTURE.jpg --bundle {bundle}")
     print(DISCLAIMER)
@@ -140,11 +141,19 @@ def _steps(
 ) -> Iterator[Step]:
     python = (sys.executable, "-m", "dermedge.cli")
     split, bundle = out / "split.json", out / "demo.dermbundle"
+    looked_at = out / "dermoscopy"
     runs = {kind: out / kind for kind in ("segmenter", "classifier")}
     yield Step(
         "check the data and freeze the split",
         (*python, "data", "check", source, "--split", str(split)),
         makes=split,
+    )
+    samples = tuple(map(str, _samples(out, source)))
+    yield Step(
+        "analyse sample pictures with the bundle that comes with dermedge",
+        (*python, "analyze", *samples, "--explain", str(looked_at), "--json"),
+        makes=out / "dermoscopy.jsonl",
+        prints=True,
     )
     for kind, folder in runs.items():
         yield Step(
@@ -173,9 +182,8 @@ def _steps(
         makes=out / "evaluation.json",
         prints=True,
     )
-    samples = tuple(map(str, _samples(out, source)))
     yield Step(
-        "analyse sample pictures of the test part",
+        "analyse the same pictures with it",
         (*python, "analyze", *samples, "--bundle", str(bundle), "--json")
         + ("--masks", str(out / "masks"), "--outlines", str(out / "outlines")),
         makes=out / "analyses.jsonl",

@@ -151,11 +151,13 @@ def _similar(analysis: Analysis, cases: Cases) -> np.ndarray:
             small = cases.picture(case.id)
         except ImageError:
             small = np.full((1, 1, 3), 200, np.uint8)
-        small = cv2.resize(small, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_CUBIC)
-        canvas = _paper(_THUMBNAIL + 2 * _LINE, (_WIDTH - 2 * _MARGIN) // len(analysis.similar))
-        canvas[:_THUMBNAIL, :_THUMBNAIL] = small
-        for row, line in enumerate((TITLES[case.label], f"likeness {case.similarity:.2f}")):
-            _put(canvas, line, 0, _THUMBNAIL + (row + 1) * _LINE - 8, 0.62, _INK)
+        side = 0 if small is None else _THUMBNAIL
+        lines = (TITLES[case.label], case.id, f"likeness {case.similarity:.2f}")
+        canvas = _paper(side + len(lines) * _LINE, (_WIDTH - 2 * _MARGIN) // len(analysis.similar))
+        if small is not None:
+            canvas[:side, :side] = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+        for row, line in enumerate(lines):
+            _put(canvas, line, 0, side + (row + 1) * _LINE - 8, 0.62, _INK)
         shown.append(canvas)
     row = np.concatenate(shown, axis=1)
     return _widened(_padded(row, _MARGIN))

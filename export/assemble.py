@@ -46,7 +46,11 @@ class _Finished:
 
 
 def assemble(
-    folders: Sequence[str | Path], name: str, weights: str = "full", cases: int = 0
+    folders: Sequence[str | Path],
+    name: str,
+    weights: str = "full",
+    cases: int = 0,
+    case_pictures: bool = False,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Calibrate, export and measure a segmenter and a classifier, a multitask network, or one.
 
@@ -55,7 +59,8 @@ def assemble(
     folders : their run folders, in any order.
     name : what the bundle calls itself.
     weights : "full", or "half": rounded to half precision before all else, and stored so.
-    cases : labelled training pictures of each class that the bundle carries, 0 to 8.
+    cases : labelled training cases of each class that the bundle carries, 0 to 8.
+    case_pictures : whether small pictures of them travel too.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def assemble(
                 f"{run.folder} learnt on crops around the lesion: add the run of a segmenter, "
                 "whose masks will place them"
             )
-        item = _finish(run, split, crop, weights, cases)
+        item = _finish(run, split, crop, weights, cases, case_pictures)
         crop = cropper(open_session(item.graph), run.preprocessing, item.thresholds.mask)
         finished.append(item)
     first, last = finished[0], finished[-1]
@@ -180,7 +185,9 @@ def _isic_numbers(ids: Sequence[str]) -> set[str]:
     return {match.group(1) for match in found if match}
 
 
-def _finish(run: Run, split: Split, crop: Crop | None, weights: str, cases: int) -> _Finished:
+def _finish(
+    run: Run, split: Split, crop: Crop | None, weights: str, cases: int, case_pictures: bool
+) -> _Finished:
     """Calibrate, export and check one run."""
     model = load_model(run)
     if weights == "half":
@@ -200,7 +207,7 @@ def _finish(run: Run, split: Split, crop: Crop | None, weights: str, cases: int)
         thresholds = replace(limits, mask=thresholds.mask)
         temperature = measured["classifier"]["temperature"]
         if cases:
-            shown = training.cases(familiarity, cases)
+            shown = training.cases(familiarity, cases, case_pictures)
     print(f"exporting the {run.kind} ({run.model}, {run.size} px)", file=sys.stderr, flush=True)
     network = Network(model, temperature, familiarity)
     graph = to_onnx(network, run.size, weights)

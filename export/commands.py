@@ -33,8 +33,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help=f"carry N training pictures of each class, 0 to {MOST_CASES}, to show similar cases "
-        "(default: none); mind their licence",
+        help=f"carry N training cases of each class, 0 to {MOST_CASES}, so that similar ones can "
+        "be named (default: none)",
+    )
+    parser.add_argument(
+        "--case-pictures",
+        action="store_true",
+        help="with --cases: small pictures of them too; mind their licence and their patients",
     )
     parser.add_argument(
         "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
@@ -55,7 +60,11 @@ def _run(args: argparse.Namespace) -> int:
     if not 0 <= args.cases <= MOST_CASES:
         raise ExportError(f"--cases must be 0 to {MOST_CASES}, got {args.cases}")
     key = Path(args.sign).read_bytes() if args.sign else None
-    manifest, parts = assemble(args.runs, args.name or out.stem, args.weights, args.cases)
+    if args.case_pictures and not args.cases:
+        raise ExportError("--case-pictures needs --cases N: how many of each class")
+    manifest, parts = assemble(
+        args.runs, args.name or out.stem, args.weights, args.cases, args.case_pictures
+    )
     write_bundle(out, manifest, parts, signing_key=key)
     for line in _summary(Bundle.open(out)):
         print(line, file=sys.stderr)

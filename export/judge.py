@@ -220,11 +220,12 @@ class Training:
     right: np.ndarray  # bool (n,): named by its label
     thumbnails: np.ndarray  # uint8 (n, THUMBNAIL, THUMBNAIL, 3)
 
-    def cases(self, familiarity: Familiarity, most: int) -> bytes | None:
+    def cases(self, familiarity: Familiarity, most: int, pictures: bool) -> bytes | None:
         """The part `cases.npz`: cases to show beside a picture that resembles them; None: no case.
 
         They were named rightly and show different lesions, `most` of a class: fewer where there
-        are no more, or where they would take more room than `CASES_BYTES`.
+        are no more, or where they would take more room than `CASES_BYTES`. Without `pictures`
+        their ids and labels travel alone.
         """
         if not self.right.any():
             return None
@@ -241,7 +242,7 @@ class Training:
                 embeddings[rows],
                 self.labels[rows],
                 [self.ids[row] for row in rows],
-                self.thumbnails[rows],
+                self.thumbnails[rows] if pictures else (),
             ).to_bytes()
             if len(content) <= CASES_BYTES:
                 return content

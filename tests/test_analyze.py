@@ -285,7 +285,7 @@ def test_a_network_without_numbers_is_never_low_risk(tiny_bundle, tmp_path, monk
     def overflown(_):
         return {"probabilities": np.full((1, labels), np.nan, np.float32)}
 
-    monkeypatch.setattr(analyzer._sessions["classifier"], "run", overflown)
+    monkeypatch.setattr(analyzer._classifier._session, "run", overflown)
     path = tmp_path / "x.png"
     write_png(path, draw(1, label="nv").image)
     with pytest.raises(SessionError, match="no finite numbers"):

@@ -111,7 +111,7 @@ def test_thresholds_edited_by_hand(tiny_bundle, tmp_path):
         (lambda c: c.pop("labels"), "labels"),
         (lambda c: c["labels"].__setitem__(0, "wart"), "labels"),
         (lambda c: c["labels"].__setitem__(0, c["labels"][1]), "labels"),
-        (lambda c: c["models"].pop("segmenter"), "segmenter"),
+        (lambda c: c["models"].clear(), "models"),
         (lambda c: c["models"]["segmenter"].update(part="../x.onnx"), "not listed"),
         (lambda c: c["parts"].update({"../x.onnx": {"sha256": "0" * 64}}), "not allowed"),
         (lambda c: c["parts"].update({"/etc.onnx": {"sha256": "0" * 64}}), "not allowed"),

@@ -58,6 +58,7 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     open_folder(out, recipe, split, fresh, accelerator)
+    _refuse_leaks(recipe, data_set, split)
     labels, chosen = _choose(recipe, data_set, split)
     with accelerator.main_process_first():
         pictures = {
@@ -153,6 +154,19 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     if accelerator.device.type == "cpu":
         _keep_memory()
     return accelerator
+
+
+def _refuse_leaks(recipe: Recipe, data_set: DataSet, split: Split) -> None:
+    """UserError where a network to start or learn from may know this split's test pictures."""
+    for path in filter(None, (recipe.start, *recipe.teachers)):
+        if not Path(path).is_dir():
+            continue
+        run = load_run(path)
+        if run.data_set == data_set.name and run.split_sha256 != split.sha256:
+            raise UserError(
+                f"{path} was trained on another split of {data_set.name}, which may hold pictures "
+                "to be tested on here: give its split.json with --split"
+            )
 
 
 def _choose(

@@ -1,0 +1,73 @@
+"""What is known of a person, as numbers: absent adds nothing, unknown words do no harm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermedge.metadata import FIELDS, REGIONS, encode, region, width
+
+
+@given(
+    age=st.none() | st.floats(allow_nan=True, allow_infinity=True),
+    sex=st.none() | st.text(max_size=8),
+    site=st.none() | st.text(max_size=30),
+    fields=st.lists(st.sampled_from(FIELDS), unique=True),
+)
+def test_whatever_is_told_gives_numbers_of_the_right_width(age, sex, site, fields):
+    numbers = encode(fields, age, sex, site)
+    assert numbers.shape == (width(fields),)
+    assert numbers.dtype == np.float32
+    assert ((numbers >= 0) & (numbers <= 1)).all()
+
+
+def test_absent_values_are_zeros():
+    assert not encode(FIELDS).any()
+    assert not encode(("sex",), age=60, site="back").any()
+    assert not encode(FIELDS, age=float("nan"), sex="", site="unknown").any()
+
+
+@given(st.floats(0, 120))
+def test_an_age_is_shared_by_its_two_neighbours(age):
+    numbers = encode(("age",), age=age)
+    assert numbers.sum() == pytest.approx(1, abs=1e-6)
+    assert (numbers > 0).sum() <= 2
+
+
+def test_near_ages_are_near():
+    for age in range(0, 100):
+        step = np.abs(encode(("age",), age=age) - encode(("age",), age=age + 1)).sum()
+        assert step <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("FACE", "head/neck"),
+        ("NOSE", "head/neck"),
+        ("scalp", "head/neck"),
+        ("anterior torso", "trunk"),
+        ("lower back", "trunk"),
+        ("chest", "trunk"),
+        ("FOREARM", "upper extremity"),
+        ("HAND", "upper extremity"),
+        ("lower extremity", "lower extremity"),
+        ("THIGH", "lower extremity"),
+        ("foot", "lower extremity"),
+        ("palms/soles", "palms/soles"),
+        ("acral", "palms/soles"),
+        ("oral/genital", "oral/genital"),
+        ("lateral_torso", "trunk"),
+        ("unknown", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_words_of_the_data_sets_for_a_site(words, expected):
+    assert region(words) == expected
+
+
+def test_regions_name_themselves():
+    assert [region(name) for name in REGIONS] == list(REGIONS)
