@@ -16,8 +16,9 @@ from dermedge.taxonomy import MALIGNANT, TITLES
 
 _PANEL, _MARGIN, _LINE = 620, 28, 30  # px
 _WIDTH = 2 * _PANEL + 3 * _MARGIN
+_SCALE = 0.68  # of the font
 _COLUMNS = 54  # characters of a line in half the width
-_INK, _QUIET, _PAPER = (16, 34, 43), (70, 90, 100), (255, 255, 255)
+_INK, _QUIET, _HEADING, _PAPER = (16, 34, 43), (70, 90, 100), (11, 93, 115), (255, 255, 255)
 _RAMP = (16, 300)  # px, height and width of the legend's colours
 _THUMBNAIL = 150  # px
 # Pale yellow to dark red: darker is more, also without colour vision. Drawn over gray.
@@ -94,7 +95,7 @@ def explain(pixels: np.ndarray, analysis: Analysis, cases: Cases | None = None) 
     judged = analysis.triage != "retake"
     title = Path(analysis.image).name or "picture"
     page = [
-        _text([title], 1.0, bold=True),
+        _text([title], 1.0),
         _text([f"{analysis.triage}: {analysis.rule}"], columns=108),
     ]
     if analysis.versions["procedural"]:
@@ -102,13 +103,19 @@ def explain(pixels: np.ndarray, analysis: Analysis, cases: Cases | None = None) 
     heat = overlay(pixels, analysis) if judged else None
     left, right = [_fitted(outlined(pixels, analysis))], []
     if heat is not None:
-        left.insert(0, _text(["The picture and the outline of the lesion"], half=True))
-        right = [_text(["What speaks for a malignant class"], half=True), _fitted(heat), _legend()]
+        left.insert(
+            0, _text(["The picture and the outline of the lesion"], half=True, heading=True)
+        )
+        right = [
+            _text(["What speaks for a malignant class"], half=True, heading=True),
+            _fitted(heat),
+            _legend(),
+        ]
     page.append(_beside(left, right))
     if judged:
         page.append(_beside([_measures(analysis)], [_classes(analysis)]))
         if analysis.similar and cases is not None:
-            page += [_text(["Similar cases that the model learnt from"], bold=True)]
+            page += [_text(["Similar cases that the model learnt from"], heading=True)]
             page.append(_similar(analysis, cases))
     page.append(_text([DISCLAIMER], color=_QUIET, columns=108))
     return np.concatenate([_paper(_MARGIN // 2, _WIDTH), *page, _paper(_MARGIN // 2, _WIDTH)])
@@ -164,7 +171,7 @@ def _similar(analysis: Analysis, cases: Cases) -> np.ndarray:
 
 
 def _legend() -> np.ndarray:
-    canvas = _paper(_RAMP[0] + _LINE + 6, _PANEL)
+    canvas = _paper(_RAMP[0] + _LINE + 14, _PANEL)
     ramp = np.linspace(0, 1, _RAMP[1], dtype=np.float32)[None]
     strength = _strength(ramp)[..., None]
     drawn = (1 - strength) * 128 + strength * _colored(ramp)
@@ -229,29 +236,26 @@ def _beside(left: list[np.ndarray], right: list[np.ndarray]) -> np.ndarray:
 
 def _text(
     lines: list[str],
-    scale: float = 0.68,
+    scale: float = _SCALE,
     color: tuple[int, int, int] = _INK,
-    bold: bool = False,
     half: bool = False,
     heading: bool = False,
     columns: int = _COLUMNS,
 ) -> np.ndarray:
     """Lines of text, wrapped; over half of the page's width, or all of it."""
     wrapped = [
-        (part, bold or (heading and number == 0))
+        (part, _HEADING if heading and number == 0 else color)
         for number, line in enumerate(lines)
-        for part in textwrap.wrap(line, columns) or [""]
+        for part in textwrap.wrap(line, columns)
     ]
-    step = round(_LINE * max(scale / 0.68, 1))
+    step = round(_LINE * max(scale / _SCALE, 1))
     canvas = _paper(step * len(wrapped) + 10, _PANEL if half else _WIDTH)
-    for row, (line, strong) in enumerate(wrapped):
-        left = 0 if half else _MARGIN
-        _put(canvas, line, left, (row + 1) * step - 6, scale, color, 2 if strong else 1)
+    for row, (line, ink) in enumerate(wrapped):
+        _put(canvas, line, 0 if half else _MARGIN, (row + 1) * step - 6, scale, ink)
     return canvas
 
 
-def _put(canvas, line: str, x: int, y: int, scale: float, color, thickness: int = 1) -> None:
-    # OpenCV's fonts know ASCII only.
+def _put(canvas, line: str, x: int, y: int, scale: float, color) -> None:
+    # Not every OpenCV's fonts know more than ASCII.
     plain = line.encode("ascii", "replace").decode()
-    font = cv2.FONT_HERSHEY_DUPLEX if thickness == 1 else cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(canvas, plain, (x, y), font, scale, color, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, plain, (x, y), cv2.FONT_HERSHEY_DUPLEX, scale, color, 1, cv2.LINE_AA)
