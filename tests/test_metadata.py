@@ -37,7 +37,7 @@ def test_an_age_is_shared_by_its_two_neighbours(age):
 
 
 def test_near_ages_are_near():
-    for age in range(0, 100):
+    for age in range(100):
         step = np.abs(encode(("age",), age=age) - encode(("age",), age=age + 1)).sum()
         assert step <= 0.1 + 1e-6
 

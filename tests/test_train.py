@@ -785,3 +785,12 @@ def test_folders_without_a_run_are_named(tmp_path, finished):
             load_run(tmp_path)
     with pytest.raises(UserError, match=r"no best\.pt yet"):
         load_model(replace(load_run(finished), folder=tmp_path))
+
+
+def test_no_start_from_a_network_that_may_know_the_test_pictures(data_set, split, tmp_path):
+    first = loop.train(segmenter("max_steps=1"), data_set, split, tmp_path / "first")
+    other = make_split(data_set, seed=5, fractions=(0.6, 0.2, 0.2))
+    recipe = segmenter("max_steps=1", f"start={first.folder}")
+    with pytest.raises(UserError, match="another split"):
+        loop.train(recipe, data_set, other, tmp_path / "second")
+    assert not (tmp_path / "second").exists()

@@ -57,8 +57,8 @@ def train(
     """
     out = Path(out)
     accelerator = make_accelerator(recipe)
-    open_folder(out, recipe, split, fresh, accelerator)
     _refuse_leaks(recipe, data_set, split)
+    open_folder(out, recipe, split, fresh, accelerator)
     labels, chosen = _choose(recipe, data_set, split)
     with accelerator.main_process_first():
         pictures = {
