@@ -156,6 +156,12 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+def _licence(recipe: Recipe, data_set: DataSet) -> str:
+    """What binds the weights: the data set's licence, and those of the runs that they build on."""
+    runs = [path for path in (recipe.start, *recipe.teachers) if path and Path(path).is_dir()]
+    return "; ".join(dict.fromkeys([data_set.licence, *(load_run(p).licence for p in runs)]))
+
+
 def _refuse_leaks(recipe: Recipe, data_set: DataSet, split: Split) -> None:
     """UserError where a network to start or learn from may know this split's test pictures."""
     for path in filter(None, (recipe.start, *recipe.teachers)):
@@ -212,7 +218,7 @@ def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> 
         size=recipe.preprocessing.size,
         data_set=data_set.name,
         data_root=str(data_set.root),
-        licence=data_set.licence,
+        licence=_licence(recipe, data_set),
         procedural=data_set.procedural,
         split_sha256=split.sha256,
         seed=recipe.seed,
