@@ -39,14 +39,14 @@ def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     fail.append("export")
     assert main(["demo", "--out", str(out)]) == 2
     assert capsys.readouterr().err.count("\n") >= 1
-    assert len(titles) == 3
+    assert len(titles) == 4
 
     fail.clear()
     assert main(["demo", "--out", str(out)]) == 0
     assert len(titles) == demo.STEPS
     assert len(set(titles)) == demo.STEPS
     said = capsys.readouterr().out
-    assert said.count("done before") == 3
+    assert said.count("done before") == 4
     assert str(out / "report.html") in said
     assert "not a diagnosis" in said
 
@@ -66,7 +66,7 @@ def test_a_changed_step_runs_all_that_follow_again(ran, tmp_path, monkeypatch):
     titles.clear()
     assert main(["demo", "--out", str(out)]) == 0
     assert titles[0] == "train the classifier"
-    assert len(titles) == demo.STEPS - 2
+    assert len(titles) == demo.STEPS - 3
 
 
 def test_what_was_deleted_is_made_again(ran, tmp_path):
@@ -77,7 +77,7 @@ def test_what_was_deleted_is_made_again(ran, tmp_path):
     titles.clear()
     assert main(["demo", "--out", str(out)]) == 0
     assert titles[0].startswith("export")
-    assert len(titles) == demo.STEPS - 3
+    assert len(titles) == demo.STEPS - 4
 
 
 def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):
