@@ -314,3 +314,14 @@ def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
         assert done.returncode == 2
         assert "another folder" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_cases_whose_pictures_stay_at_home_are_still_named():
+    from dermedge.cases import Cases
+
+    made = Cases.make(np.eye(3, 4), [0, 1, 1], ["a", "b", "c"])
+    read = Cases.from_bytes(made.to_bytes(), labels=2)
+    assert read.thumbnails == ()
+    assert read.picture("b") is None
+    (nearest,) = read.nearest(np.array([0, 2, 0, 0.1]), ("nv", "mel"), 1)
+    assert (nearest.id, nearest.label) == ("b", "mel")

@@ -540,7 +540,7 @@ def test_a_device_can_check_itself(bundle):
 
 def test_one_multitask_run_plays_both_roles(runs, tmp_path, capsys):
     out = tmp_path / "both.dermbundle"
-    options = ["--weights", "half", "--cases", "2", "--out", str(out)]
+    options = ["--weights", "half", "--cases", "2", "--case-pictures", "--out", str(out)]
     assert cli.main(["export", str(runs / "multitask"), *options]) == 0
     printed = capsys.readouterr().err
     assert "with the picture alone: AUC malignant" in printed
