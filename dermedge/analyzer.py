@@ -19,7 +19,7 @@ from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
 from dermedge.preprocess import Placement, prepare
 from dermedge.quality import Quality, assess
-from dermedge.session import SessionError, open_session
+from dermedge.runtime import Road, SessionError, open_session, target
 from dermedge.taxonomy import MALIGNANT
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
@@ -114,14 +114,21 @@ def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
 class Network:
     """One graph of a bundle, loaded and checked. Not thread-safe."""
 
-    def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 0, views: int = 1):
+    def __init__(
+        self,
+        bundle: Bundle,
+        roles: tuple[str, ...],
+        threads: int = 0,
+        views: int = 1,
+        provider: str = "cpu",
+    ):
         """Load the graph that plays `roles`.
 
         Parameters
         ----------
         bundle : an opened bundle.
         roles : one of `dermedge.bundle.ROLES`, or both where one part plays both.
-        threads : for the inference runtime; 0 leaves the choice to it.
+        threads, provider : as `dermedge.runtime.open_session` takes them.
         views : 1, or 4 for test-time augmentation: the picture and its three mirrors.
 
         Raises
@@ -136,7 +143,7 @@ class Network:
         self.model = bundle.manifest.models[roles[0]]
         self._name = f"{' and '.join(roles)} of {bundle.path}"
         self._views = _VIEWS[:views]
-        self._session = open_session(bundle.model(roles[0]), threads)
+        self._session = open_session(bundle.model(roles[0]), threads, provider, bundle.sha256)
         self.runtime = self._session.runtime
         self._check_inputs()
         self._check_outputs(roles, bundle.manifest)
@@ -216,7 +223,13 @@ class Network:
 class Analyzer:
     """A bundle, loaded and ready. Not thread-safe: give each thread its own."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0, views: int = 1):
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        views: int = 1,
+        roads: Mapping[str, Road] | None = None,
+    ):
         """Load the networks; one that plays both roles is loaded, and run on a picture, once.
 
         Parameters
@@ -224,6 +237,8 @@ class Analyzer:
         bundle : an opened bundle.
         threads : for the inference runtime; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
+        roads : role to how its network is run, such as `dermedge.tune` finds them; a role that is
+            not named runs as the bundle has it, on the processor. `threads` above 0 holds for all.
 
         Raises
         ------
@@ -232,7 +247,12 @@ class Analyzer:
         SessionError
             Where the runtime does not load a graph.
         """
-        self.bundle = bundle
+        roads = roads or {}
+        chosen = {
+            role: bundle.variant(role, road.precision, target(road.provider))
+            for role, road in roads.items()
+        }
+        self.bundle = bundle = bundle.sliced(chosen)
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -240,12 +260,15 @@ class Analyzer:
                 f"bundle {bundle.path} has no {missing[0]}: it is for evaluation alone; export "
                 "both runs into one bundle"
             )
-        if bundle.model("segmenter") is bundle.model("classifier"):
-            self._segmenter = self._classifier = Network(bundle, ROLES, threads, views)
+
+        def network(*roles: str) -> Network:
+            road = roads.get(roles[0], Road())
+            return Network(bundle, roles, threads or road.threads, views, road.provider)
+
+        if manifest.models["segmenter"].part == manifest.models["classifier"].part:
+            self._segmenter = self._classifier = network(*ROLES)
         else:
-            self._segmenter, self._classifier = (
-                Network(bundle, (role,), threads, views) for role in ROLES
-            )
+            self._segmenter, self._classifier = network("segmenter"), network("classifier")
         self.cases = None
         if CASES in manifest.parts:
             self.cases = Cases.from_bytes(bundle.part(CASES), len(manifest.labels))

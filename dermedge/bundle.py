@@ -13,8 +13,8 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from dermedge import UserError
@@ -26,9 +26,12 @@ from dermedge.taxonomy import CLASSES
 SUFFIX = ".dermbundle"
 SHIPPED = Path(__file__).parent / "models"  # bundles that come with dermedge
 DEFAULT = "dermoscopy"  # one of them
-FORMAT = 1
+FORMAT = 2  # 2: the same network in several precisions
 ROLES = ("segmenter", "classifier")
 PRECISIONS = ("fp32", "fp16", "int8")
+# Whose arithmetic an INT8 graph is made for. TensorRT and ARM take signed activations, x86
+# computes unsigned ones two to four times faster.
+TARGETS = ("x86", "arm", "tensorrt", "android")
 WEIGHTS = ("full", "half")
 CASES = "cases.npz"  # optional part: labelled training cases, see `dermedge.cases`
 MANIFEST = "manifest.json"
@@ -43,6 +46,15 @@ class BundleError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The same network in another precision; it has passed the gate of `export.gate`."""
+
+    part: str  # name of the part that holds the ONNX graph
+    precision: str  # "fp16" or "int8"
+    targets: tuple[str, ...]  # those of `TARGETS` that it is made for
+
+
+@dataclass(frozen=True)
 class Model:
     """One network of the bundle. A network that plays both roles is listed in each, alike."""
 
@@ -54,6 +66,14 @@ class Model:
     macs: int | None = None  # multiply-accumulates of one picture
     weights: str = "full"  # "half": stored in half precision, cast and computed in `precision`
     metadata: tuple[str, ...] = ()  # those of `dermedge.metadata.FIELDS` that it can take
+    targets: tuple[str, ...] = TARGETS  # that `part` is made for; fewer in a sliced bundle
+    variants: tuple[Variant, ...] = ()  # `part` in other precisions
+
+    def variant(self, precision: str, target: str) -> Variant | None:
+        """`part` itself or the variant that has this precision and is made for this target."""
+        every = (Variant(self.part, self.precision, self.targets), *self.variants)
+        fitting = (v for v in every if v.precision == precision and target in v.targets)
+        return next(fitting, None)
 
 
 @dataclass(frozen=True)
@@ -83,6 +103,7 @@ class Manifest:
     training_data: tuple[dict, ...] = ()
     measured: dict = field(default_factory=dict)  # accuracy on the validation part
     parity: dict = field(default_factory=dict)  # exported graph against the trained network
+    gate: tuple[dict, ...] = ()  # each precision that was tried: figures, passed or why not
     software: dict = field(default_factory=dict)  # versions that made it
     parts: dict[str, dict] = field(default_factory=dict)  # name: {"sha256": ..., "bytes": ...}
 
@@ -127,6 +148,7 @@ def _manifest(content: dict) -> Manifest:
     values = dict(content)
     values["labels"] = tuple(values["labels"])
     values["training_data"] = tuple(values.get("training_data", ()))
+    values["gate"] = tuple(values.get("gate", ()))
     limits = values["thresholds"]
     offsets = tuple(limits.get("class_offsets", ()))
     values["thresholds"] = Thresholds(**{**limits, "class_offsets": offsets})
@@ -136,6 +158,11 @@ def _manifest(content: dict) -> Manifest:
                 **model,
                 "preprocessing": Preprocessing.from_dict(model["preprocessing"]),
                 "metadata": tuple(model.get("metadata", ())),
+                "targets": tuple(model.get("targets", TARGETS)),
+                "variants": tuple(
+                    Variant(**{**variant, "targets": tuple(variant["targets"])})
+                    for variant in model.get("variants", ())
+                ),
             }
         )
         for role, model in values["models"].items()
@@ -169,8 +196,10 @@ def _validate(manifest: Manifest) -> None:
             raise ValueError(f"weights of the {role} must be one of {', '.join(WEIGHTS)}")
         if len(set(model.metadata)) != len(model.metadata) or set(model.metadata) - set(FIELDS):
             raise ValueError(f"metadata of the {role} must be some of {', '.join(FIELDS)}")
-        if model.part not in manifest.parts:
-            raise ValueError(f"the {role}'s part {model.part!r} is not listed")
+        for part in (model.part, *(variant.part for variant in model.variants)):
+            if part not in manifest.parts:
+                raise ValueError(f"the {role}'s part {part!r} is not listed")
+        _validate_targets(role, model)
         if role == "segmenter" and model.preprocessing.crop:
             raise ValueError("a segmenter sees the whole picture: its crop must be 0")
     models = list(manifest.models.values())
@@ -182,6 +211,20 @@ def _validate(manifest: Manifest) -> None:
             raise ValueError(f"part name {name!r} is not allowed")
         if not re.fullmatch(r"[0-9a-f]{64}", str(entry.get("sha256"))):
             raise ValueError(f"part {name!r} has no SHA-256")
+
+
+def _validate_targets(role: str, model: Model) -> None:
+    """Raise ValueError where it is not clear which graph of a role a device is to take."""
+    if not model.targets or not set(model.targets) <= set(TARGETS):
+        raise ValueError(f"targets of the {role} must be some of {', '.join(TARGETS)}")
+    taken = {(model.precision, target) for target in model.targets}
+    for variant in model.variants:
+        if variant.precision not in PRECISIONS or not set(variant.targets) <= set(TARGETS):
+            raise ValueError(f"a variant of the {role} has a strange precision or target")
+        for target in variant.targets:
+            if (variant.precision, target) in taken:
+                raise ValueError(f"the {role} has two {variant.precision} graphs for {target}")
+            taken.add((variant.precision, target))
 
 
 def _validate_thresholds(limits: Thresholds, labels: int) -> None:
@@ -229,6 +272,46 @@ class Bundle:
     def model(self, role: str) -> bytes:
         """The ONNX graph of a role ('segmenter' or 'classifier')."""
         return self._parts[self.manifest.models[role].part]
+
+    def variant(self, role: str, precision: str, target: str) -> Variant:
+        """The graph of a role in one of `PRECISIONS` for one of `TARGETS`.
+
+        Raises BundleError where there is none; the message says what the export's gate said.
+        """
+        found = self.manifest.models[role].variant(precision, target)
+        if found is not None:
+            return found
+        reasons = [
+            f": the export refused it, {'; '.join(report['reasons'])}"
+            for report in self.manifest.gate
+            if role in report["roles"]
+            and report["precision"] == precision
+            and target in report["targets"]
+            and not report["passed"]
+        ]
+        raise BundleError(
+            f"bundle {self.path} has no {precision} {role} for {target}{(reasons or [''])[0]}"
+        )
+
+    def sliced(self, chosen: Mapping[str, Variant]) -> Bundle:
+        """The same bundle with a single graph a role, its `path` and `sha256` as they are.
+
+        `chosen` maps roles to what `variant` gives; roles that are not named keep their first.
+        """
+        models = {}
+        for role, model in self.manifest.models.items():
+            taken = chosen.get(role, Variant(model.part, model.precision, model.targets))
+            models[role] = replace(model, **asdict(taken), variants=())
+        dropped = self.graphs() - {model.part for model in models.values()}
+        parts = {name: value for name, value in self._parts.items() if name not in dropped}
+        listing = {name: self.manifest.parts[name] for name in parts}
+        manifest = replace(self.manifest, models=models, parts=listing)
+        return replace(self, manifest=manifest, _parts=parts)
+
+    def graphs(self) -> set[str]:
+        """The names of all parts that are graphs of the networks."""
+        models = self.manifest.models.values()
+        return {v.part for model in models for v in (model, *model.variants)}
 
     @classmethod
     def open(cls, path: str | Path, trusted_key: bytes | None = None) -> Bundle:
@@ -294,8 +377,7 @@ def write_bundle(
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in parts.items()
     }
-    values = {item.name: getattr(manifest, item.name) for item in fields(Manifest)}
-    manifest = Manifest(**{**values, "parts": listing})
+    manifest = replace(manifest, parts=listing)
     try:
         _validate(manifest)
     except ValueError as error:

@@ -70,7 +70,7 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
 def _analyze(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
     from dermedge.image import ImageError, find_images
-    from dermedge.session import SessionError
+    from dermedge.runtime import SessionError
 
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
         raise UserError("--px-per-mm must be a number above 0")

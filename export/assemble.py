@@ -19,7 +19,7 @@ from dermedge import __version__, datasets, procedural
 from dermedge.bundle import CASES, ROLES, Manifest, Model, Thresholds
 from dermedge.datasets.split import Split
 from dermedge.preprocess import prepare
-from dermedge.session import open_session
+from dermedge.runtime import open_session
 from export import ExportError
 from export.familiarity import fit
 from export.graph import Network, Parity, compare, to_onnx

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dermedge.metadata import width
-from dermedge.session import open_session
+from dermedge.runtime import open_session
 from export import ExportError
 from export.familiarity import Familiarity
 from export.weights import store_half

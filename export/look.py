@@ -19,7 +19,7 @@ from dermedge.image import ImageError, read_image
 from dermedge.lesion import clean
 from dermedge.metadata import encode
 from dermedge.preprocess import Placement, Preprocessing, prepare
-from dermedge.session import Session
+from dermedge.runtime import Session
 from train.models import Normalized
 
 BATCH = 16

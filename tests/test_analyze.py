@@ -277,7 +277,7 @@ def test_same_analysis_from_file_bytes_and_picture(analyzer, tmp_path):
 
 def test_a_network_without_numbers_is_never_low_risk(tiny_bundle, tmp_path, monkeypatch):
     """Half precision overflows to NaN without an error."""
-    from dermedge.session import SessionError
+    from dermedge.runtime import SessionError
 
     analyzer = Analyzer(Bundle.open(tiny_bundle), threads=1)
     labels = len(analyzer.bundle.manifest.labels)

@@ -26,7 +26,7 @@ from dermedge.image import Picture, read_image
 from dermedge.metadata import encode
 from dermedge.metrics import balanced_accuracy, expected_calibration_error
 from dermedge.preprocess import Preprocessing, prepare
-from dermedge.session import open_session
+from dermedge.runtime import open_session
 from export import ExportError, familiarity
 from export import assemble as room
 from export import graph as graphs

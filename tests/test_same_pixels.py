@@ -66,8 +66,8 @@ def fed(monkeypatch):
     seen: list[str] = []
     open_session = analyzer_module.open_session
 
-    def spying(model, threads=0):
-        session = open_session(model, threads)
+    def spying(model, *options):
+        session = open_session(model, *options)
         run = session.run
 
         def spy(feeds):

@@ -1,0 +1,111 @@
+"""Inference sessions: one interface, whatever runtime stands behind it.
+
+Shapes are static and a call maps names to arrays, which is what ONNX Runtime, its Java binding on
+Android and a TensorRT execution context have in common.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from dermedge import UserError
+
+# Short name: ONNX Runtime's execution provider.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+}
+# Engines of NVIDIA's own, built by `dermedge engine build`: TensorRT, and TensorRT-RTX.
+ENGINES = ("tensorrt", "tensorrt-rtx")
+
+
+class SessionError(UserError, RuntimeError):
+    """The runtime does not take the model; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a graph."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Session(Protocol):
+    """A model, ready to run. `run` takes and gives C-contiguous arrays of the stated shapes."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    runtime: str  # e.g. "onnxruntime 1.32.0 CPUExecutionProvider"
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Road:
+    """How a network is run: what `dermedge tune` chooses among."""
+
+    precision: str = "fp32"  # one of `dermedge.bundle.PRECISIONS`
+    provider: str = "cpu"  # one of PROVIDERS or ENGINES
+    threads: int = 0  # of one operator on the processor; 0 leaves the choice to the runtime
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.precision} {self.provider} {threads if self.threads else 'own threads'}"
+
+
+def host() -> str:
+    """Which of `dermedge.bundle.TARGETS` this machine's processor is."""
+    if hasattr(sys, "getandroidapilevel"):
+        return "android"
+    return "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
+
+
+def target(provider: str) -> str:
+    """Which of `dermedge.bundle.TARGETS` a graph must be made for, to run there."""
+    if provider in (*ENGINES, "ort-tensorrt", "cuda"):
+        return "tensorrt"
+    return "android" if provider in ("nnapi", "coreml", "qnn") else host()
+
+
+def open_session(
+    model: bytes, threads: int = 0, provider: str = "cpu", bundle_sha256: str = ""
+) -> Session:
+    """Load an ONNX graph.
+
+    Parameters
+    ----------
+    model : the ONNX file's bytes, weights inside.
+    threads : for one operator; 0 leaves the choice to the runtime.
+    provider : one of `PROVIDERS` or `ENGINES`.
+    bundle_sha256 : of the bundle that the graph comes from; only engines need it.
+
+    Raises
+    ------
+    SessionError
+        Where the runtime or the provider cannot run it, or there is no engine of it yet.
+    """
+    if provider in ENGINES:
+        from dermedge.runtime.engines import load_engine
+
+        return load_engine(model, provider, bundle_sha256)
+    if provider not in PROVIDERS:
+        raise SessionError(
+            f"there is no execution provider {provider}; "
+            f"there are: {', '.join([*PROVIDERS, *ENGINES])}"
+        )
+    from dermedge.runtime.onnx import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(model, threads, provider)
