@@ -513,7 +513,7 @@ def _has_external_data(model: bytes) -> bool:
 def _external(message: memoryview, kind: str, depth: int) -> bool:
     if depth > 64:
         raise ValueError("nested too deep")
-    for number, value in _protobuf_fields(message):
+    for number, value in protobuf_fields(message):
         if kind == "tensor":
             if number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == 1):
                 return True
@@ -524,7 +524,8 @@ def _external(message: memoryview, kind: str, depth: int) -> bool:
     return False
 
 
-def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def protobuf_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The field numbers and values of a protobuf message. IndexError, ValueError: damaged."""
     position = 0
 
     def varint() -> int:

@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle import DEFAULT, shipped
+from dermedge.bundle import DEFAULT, PRECISIONS, TARGETS, shipped
 from dermedge.cli import Command
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
+from dermedge.runtime import RUNTIMES, Road
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,25 @@ def open_bundle(args: argparse.Namespace):
     return Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
 
 
+def road_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_roads` reads."""
+    road = parser.add_argument_group("how the networks run (default: what `dermedge tune` chose)")
+    road.add_argument("--precision", choices=PRECISIONS, help="of both networks")
+    road.add_argument("--provider", choices=RUNTIMES, metavar="NAME", help=", ".join(RUNTIMES))
+
+
+def chosen_roads(args: argparse.Namespace, bundle) -> dict[str, Road]:
+    """Role to how its network is run: as the options say, else as `dermedge tune` chose."""
+    from dermedge.tune import load_choice
+
+    if args.precision is None and args.provider is None:
+        return load_choice(bundle)
+    return {
+        role: Road(args.precision or model.precision, args.provider or "cpu", args.threads)
+        for role, model in bundle.manifest.models.items()
+    }
+
+
 def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders of them")
     bundle_arguments(parser)
@@ -56,6 +77,7 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
         "--px-per-mm", type=float, metavar="N", help="scale of the pictures, for the diameter"
     )
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
+    road_arguments(parser)
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -82,7 +104,8 @@ def _analyze(args: argparse.Namespace) -> int:
     if not images:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, images)
-    analyzer = Analyzer(bundle, threads=args.threads, views=4 if args.tta else 1)
+    roads = chosen_roads(args, bundle)
+    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, roads)
     failed = 0
     for path in images:
         try:
@@ -208,6 +231,80 @@ def _demo(args: argparse.Namespace) -> int:
     return demo.run(args)
 
 
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--target", choices=TARGETS, help="that the graphs must run on (default: this machine)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from dermedge.verify import verify
+
+    checks = []
+    for check in verify(open_bundle(args), args.target):
+        checks.append(check)
+        if not args.json:
+            print(f"{check.verdict.upper()}  {check.name}: {check.detail}", flush=True)
+    failed = any(check.verdict == "fail" for check in checks)
+    if args.json:
+        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
+    return 1 if failed else 0
+
+
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="for timing each network (default: 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument(
+        "--forget", action="store_true", help="drop the choice; the bundle's own graphs run again"
+    )
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from dermedge import tune
+
+    if not 0 < args.seconds < float("inf"):
+        raise UserError("--seconds must be a number above 0")
+    bundle = open_bundle(args)
+    if args.forget:
+        tune.forget(bundle)
+        return 0
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
+
+    results = tune.tune(bundle, args.seconds, progress=progress)
+    progress("")
+    path = tune.store(bundle, results)
+    if args.json:
+        told = {"machine": tune.machine(), "results": [asdict(result) for result in results]}
+        print(json.dumps(told))
+        return 0
+    for result in results:
+        print(_tuned(result))
+    print(f"kept in {path}: `dermedge analyze` runs so from now on")
+    return 0
+
+
+def _tuned(result) -> str:
+    start = f"{'*' if result.chosen else ' '} {result.role:<11}{result.road!s:<32}"
+    if result.reason:
+        return f"{start} left out: {result.reason}"
+    return (
+        f"{start}{result.ms:8.2f} ms, {result.ratio:.2f} times as fast "
+        f"({result.low:.2f} to {result.high:.2f})"
+    )
+
+
 ANALYZE = Command("analyse pictures with a bundle", _analyze_arguments, _analyze)
 DATA = Command("check a data set and freeze its split", _data_arguments, _data)
 DEMO = Command(
@@ -216,3 +313,5 @@ DEMO = Command(
     _demo,
     "export,bench",
 )
+VERIFY = Command("check a bundle, and what it computes here", _verify_arguments, _verify)
+TUNE = Command("find what runs a bundle fastest on this device", _tune_arguments, _tune)

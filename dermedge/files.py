@@ -36,3 +36,9 @@ def write_atomic(path: str | Path, data: bytes | str, private: bool = False) -> 
             raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def cache_folder() -> Path:
+    """Where dermedge keeps what it can make again: `dermedge` in the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "dermedge"

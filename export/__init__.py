@@ -5,3 +5,6 @@ from dermedge import UserError
 
 class ExportError(UserError):
     """A network that cannot be exported, or a graph that differs from it; one line."""
+
+
+METHODS = ("minmax", "percentile", "entropy")  # of choosing INT8's ranges

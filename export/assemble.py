@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -16,19 +16,23 @@ import numpy as np
 import torch
 
 from dermedge import __version__, datasets, procedural
-from dermedge.bundle import CASES, ROLES, Manifest, Model, Thresholds
+from dermedge.bundle import CASES, ROLES, Manifest, Model, Thresholds, Variant
 from dermedge.datasets.split import Split
 from dermedge.preprocess import prepare
 from dermedge.runtime import open_session
-from export import ExportError
+from export import METHODS, ExportError
 from export.familiarity import fit
 from export.graph import Network, Parity, compare, to_onnx
+from export.int8 import LEAST_PICTURES
 from export.judge import PART, Judge
 from export.look import Crop, cropper
+from export.precisions import Attempt, Precisions, lowest
 from export.weights import fold_norms, round_to_half
-from train.recipe import RecipeError, load_recipe
+from train.models import Normalized
+from train.recipe import Recipe, RecipeError, load_recipe
 from train.run import Run, load_model, load_run
 
+RETRAINED = 2000  # training pictures of quantization-aware training
 REFERENCE_SEEDS = (1, 2)
 REFERENCE_STRIDE = 8  # px; the reference holds every eighth row and column
 
@@ -43,14 +47,37 @@ class _Finished:
     thresholds: Thresholds
     measured: dict[str, dict]  # by role
     cases: bytes | None
+    attempts: list[Attempt]  # at other precisions
+    gate: tuple[dict, ...]  # what came of them
+
+    @property
+    def parts(self) -> dict[str, bytes]:
+        """The graphs, by name."""
+        passed = [attempt for attempt in self.attempts if attempt.passed]
+        others = {attempt.part(self.run.kind): attempt.graph for attempt in passed}
+        return {_part(self.run): self.graph, **others}
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        return tuple(item.variant(self.run.kind) for item in self.attempts if item.passed)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What an export is asked for beside the runs."""
+
+    weights: str = "full"  # "half": rounded to half precision before all else, and stored so
+    cases: int = 0  # labelled training cases of each class that the bundle carries, 0 to 8
+    case_pictures: bool = False  # whether small pictures of them travel too
+    precisions: tuple[str, ...] = ("fp32",)  # of `dermedge.bundle.PRECISIONS`
+    methods: tuple[str, ...] = METHODS  # of calibration, to be compared
+    calibration: int = LEAST_PICTURES  # training pictures
+    limits: dict[str, float] = field(default_factory=dict)  # of the recipe's gate, to be changed
+    retraining: int = 0  # steps of quantization-aware training where INT8 fails
 
 
 def assemble(
-    folders: Sequence[str | Path],
-    name: str,
-    weights: str = "full",
-    cases: int = 0,
-    case_pictures: bool = False,
+    folders: Sequence[str | Path], name: str, wish: Wish = Wish()
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Calibrate, export and measure a segmenter and a classifier, a multitask network, or one.
 
@@ -58,9 +85,7 @@ def assemble(
     ----------
     folders : their run folders, in any order.
     name : what the bundle calls itself.
-    weights : "full", or "half": rounded to half precision before all else, and stored so.
-    cases : labelled training cases of each class that the bundle carries, 0 to 8.
-    case_pictures : whether small pictures of them travel too.
+    wish : what else is asked for.
 
     Returns
     -------
@@ -84,11 +109,11 @@ def assemble(
                 f"{run.folder} learnt on crops around the lesion: add the run of a segmenter, "
                 "whose masks will place them"
             )
-        item = _finish(run, split, crop, weights, cases, case_pictures)
+        item = _finish(run, split, crop, wish)
         crop = cropper(open_session(item.graph), run.preprocessing, item.thresholds.mask)
         finished.append(item)
     first, last = finished[0], finished[-1]
-    parts = {_part(run): item.graph for run, item in zip(runs, finished, strict=True)}
+    parts = {name: graph for item in finished for name, graph in item.parts.items()}
     parts["split.json"] = (last.run.folder / "split.json").read_bytes()
     if splits[0] != splits[-1]:
         parts["split-segmenter.json"] = (first.run.folder / "split.json").read_bytes()
@@ -107,8 +132,9 @@ def assemble(
                 preprocessing=item.run.preprocessing,
                 parameters=item.run.parameters,
                 macs=item.run.macs,
-                weights=weights,
+                weights=wish.weights,
                 metadata=item.run.metadata,
+                variants=item.variants,
             )
             for role, item in by_role.items()
         },
@@ -118,12 +144,31 @@ def assemble(
         training_data=tuple(_training_data(run) for run in runs),
         measured={role: item.measured[role] for role, item in by_role.items()},
         parity={role: asdict(item.parity) for role, item in by_role.items()},
+        gate=tuple(report for item in finished for report in item.gate),
         software={
             "dermedge": __version__,
             **{package: version(package) for package in ("torch", "onnx", "onnxruntime")},
         },
     )
     return manifest, parts
+
+
+def slice_for(
+    manifest: Manifest, parts: dict[str, bytes], target: str
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The contents of a bundle with one graph a network: the best that passed for `target`.
+
+    INT8 before FP16 before FP32; the gate let in what is as good, so the smaller one is better.
+    """
+    models = {}
+    for role, model in manifest.models.items():
+        found = (model.variant(precision, target) for precision in ("int8", "fp16", "fp32"))
+        best = next(variant for variant in found if variant)
+        models[role] = replace(model, **asdict(best), variants=())
+    graphs = {v.part for model in manifest.models.values() for v in (model, *model.variants)}
+    kept = {model.part for model in models.values()}
+    parts = {name: value for name, value in parts.items() if name not in graphs - kept}
+    return replace(manifest, models=models), parts
 
 
 def _part(run: Run) -> str:
@@ -185,12 +230,10 @@ def _isic_numbers(ids: Sequence[str]) -> set[str]:
     return {match.group(1) for match in found if match}
 
 
-def _finish(
-    run: Run, split: Split, crop: Crop | None, weights: str, cases: int, case_pictures: bool
-) -> _Finished:
-    """Calibrate, export and check one run."""
+def _finish(run: Run, split: Split, crop: Crop | None, wish: Wish) -> _Finished:
+    """Calibrate, export and check one run, in every precision that was asked for."""
     model = load_model(run)
-    if weights == "half":
+    if wish.weights == "half":
         model = fold_norms(model, torch.zeros(1, run.size, run.size, 3, dtype=torch.uint8))
         round_to_half(model)
     judge = Judge(run, split, datasets.load(run.data_set, run.data_root), model, crop)
@@ -201,26 +244,71 @@ def _finish(
     if "classifier" in _roles(run):
         training = judge.training()
         familiarity = fit(training.features)
-        if weights == "half":
+        if wish.weights == "half":
             round_to_half(familiarity)
         limits, measured["classifier"] = judge.classes(familiarity)
         thresholds = replace(limits, mask=thresholds.mask)
         temperature = measured["classifier"]["temperature"]
-        if cases:
-            shown = training.cases(familiarity, cases, case_pictures)
+        if wish.cases:
+            shown = training.cases(familiarity, wish.cases, wish.case_pictures)
     print(f"exporting the {run.kind} ({run.model}, {run.size} px)", file=sys.stderr, flush=True)
     network = Network(model, temperature, familiarity)
-    graph = to_onnx(network, run.size, weights)
+    graph = to_onnx(network, run.size, wish.weights)
     parity = compare(network, graph, judge.feeds)
-    return _Finished(run, graph, parity, thresholds, measured, shown)
+    attempts, reports = [], ()
+    if set(wish.precisions) != {"fp32"}:
+        full = to_onnx(network, run.size)
+        attempts = _attempts(run, judge, model, network, full, thresholds, wish)
+        thresholds = lowest([thresholds, *(item.thresholds for item in attempts if item.passed)])
+        if "classifier" in measured:
+            measured["classifier"].update(judge.classes_again(thresholds))
+        reports = tuple(item.report(len(full)) for item in attempts)
+    return _Finished(run, graph, parity, thresholds, measured, shown, attempts, reports)
+
+
+def _attempts(
+    run: Run,
+    judge: Judge,
+    model: Normalized,
+    network: Network,
+    graph: bytes,
+    thresholds: Thresholds,
+    wish: Wish,
+) -> list[Attempt]:
+    """All precisions but FP32; those that passed are judged with the thresholds that they share."""
+    limits = replace(_recipe(run).gate, **wish.limits)
+    maker = Precisions(_roles(run), graph, judge.exam(), thresholds, limits)
+    attempts = [maker.fp16()] if "fp16" in wish.precisions else []
+    if "int8" in wish.precisions:
+        feeds = judge.calibration(wish.calibration)
+        retrain = None
+        if wish.retraining:
+
+            def retrain() -> bytes:
+                from export.qat import train_quantized  # torchao, which takes long to start
+
+                more = judge.calibration(RETRAINED)
+                trained = train_quantized(model, more, wish.retraining)
+                return to_onnx(Network(trained, network.temperature, network.familiarity), run.size)
+
+        attempts += maker.int8(feeds, wish.methods, retrain)
+    shared = lowest([thresholds, *(item.thresholds for item in attempts if item.passed)])
+    for item in attempts:
+        if item.passed:
+            maker.again(item, shared)
+    return attempts
+
+
+def _recipe(run: Run) -> Recipe:
+    stored = run.folder / "recipe.toml"
+    try:
+        return load_recipe(stored)
+    except RecipeError as error:
+        raise ExportError(f"{stored} cannot be used: {error}") from None
 
 
 def _training_data(run: Run) -> dict:
-    stored = run.folder / "recipe.toml"
-    try:
-        recipe = load_recipe(stored)
-    except RecipeError as error:
-        raise ExportError(f"{stored} cannot be used: {error}") from None
+    recipe = _recipe(run)
     return {
         "role": run.kind,
         "data_set": run.data_set,
@@ -230,7 +318,7 @@ def _training_data(run: Run) -> dict:
         "subset": run.subset,
         "pictures": run.pictures,
         "recipe": recipe.name,
-        "recipe_sha256": hashlib.sha256(stored.read_bytes()).hexdigest(),
+        "recipe_sha256": hashlib.sha256((run.folder / "recipe.toml").read_bytes()).hexdigest(),
         "commit": run.commit,
         "seed": run.seed,
         "imagenet_weights": run.pretrained,

@@ -7,9 +7,17 @@ import sys
 from pathlib import Path
 
 from dermedge import DISCLAIMER
+from dermedge.bundle import PRECISIONS, TARGETS
 from dermedge.cli import Command
+from export import METHODS, ExportError
 
 MOST_CASES = 8  # of a class
+_GATE = {
+    "retained": "least share of FP32's AUC, balanced accuracy and Jaccard (0.99)",
+    "sensitivity": "least sensitivity to malignancy at the threshold (0.95)",
+    "triage": "least share of pictures with the same triage as FP32 (0.985)",
+    "speedup": "how many times as fast as FP32 INT8 must be at least, where timed (1)",
+}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +50,46 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="with --cases: small pictures of them too; mind their licence and their patients",
     )
     parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["fp32"],
+        metavar="P",
+        help="fp32, fp16, int8; each enters the bundle only where it passes the gate "
+        "(default: fp32)",
+    )
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=TARGETS,
+        help="carry one graph a network alone: the smallest that passed for this target",
+    )
+    parser.add_argument(
+        "--calibration",
+        nargs="+",
+        choices=METHODS,
+        default=list(METHODS),
+        metavar="METHOD",
+        help=f"of INT8's ranges, compared with one another: {', '.join(METHODS)} (default: all)",
+    )
+    parser.add_argument(
+        "--retrain",
+        type=int,
+        default=300,
+        metavar="STEPS",
+        help="of quantization-aware training where INT8 fails the gate (default: 300; 0: none)",
+    )
+    gate = parser.add_argument_group("the gate (default: the recipe's; measured on validation)")
+    for name, told in _GATE.items():
+        gate.add_argument(f"--gate-{name}", type=float, metavar="X", help=told)
+    parser.add_argument(
         "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
     )
 
 
 def _run(args: argparse.Namespace) -> int:
     from dermedge.bundle import SUFFIX, Bundle, write_bundle
-    from export import ExportError
-    from export.assemble import assemble
+    from export.assemble import Wish, assemble, slice_for
+    from export.precisions import refuse_unknown
 
     out = Path(args.out)
     # Told before minutes of work, not after.
@@ -62,9 +102,26 @@ def _run(args: argparse.Namespace) -> int:
     key = Path(args.sign).read_bytes() if args.sign else None
     if args.case_pictures and not args.cases:
         raise ExportError("--case-pictures needs --cases N: how many of each class")
-    manifest, parts = assemble(
-        args.runs, args.name or out.stem, args.weights, args.cases, args.case_pictures
+    refuse_unknown(args.precisions, PRECISIONS)
+    if args.retrain < 0:
+        raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
+    limits = {name: getattr(args, f"gate_{name}") for name in _GATE}
+    for name, value in limits.items():
+        highest = 100 if name == "speedup" else 1
+        if value is not None and not 0 <= value <= highest:
+            raise ExportError(f"--gate-{name} must lie in 0 to {highest}, got {value:g}")
+    wish = Wish(
+        weights=args.weights,
+        cases=args.cases,
+        case_pictures=args.case_pictures,
+        precisions=tuple(args.precisions),
+        methods=tuple(args.calibration),
+        limits={name: value for name, value in limits.items() if value is not None},
+        retraining=args.retrain,
     )
+    manifest, parts = assemble(args.runs, args.name or out.stem, wish)
+    if args.target:
+        manifest, parts = slice_for(manifest, parts, args.target)
     write_bundle(out, manifest, parts, signing_key=key)
     for line in _summary(Bundle.open(out)):
         print(line, file=sys.stderr)
@@ -97,6 +154,7 @@ def _summary(bundle) -> list[str]:
             f"thresholds: see a doctor {limits.see_doctor:g}, urgent {limits.urgent:g}, "
             f"unfamiliar {limits.unfamiliar:g}"
         )
+    lines += [_judged(report) for report in manifest.gate]
     missing = [role for role in ROLES if role not in manifest.models]
     lines += [f"for evaluation only: the app needs a {role} too" for role in missing]
     lines += [
@@ -108,6 +166,29 @@ def _summary(bundle) -> list[str]:
     if manifest.procedural:
         lines.append("trained on generated pictures: it knows nothing of real skin")
     return [*lines, DISCLAIMER]
+
+
+def _judged(report: dict) -> str:
+    """What the gate said of one precision of one network, in a line."""
+    speed = report["speed"]
+    fast = "speed not measured here"
+    if speed:
+        fast = f"{speed['ratio']:.2f} times as fast as FP32 ({speed['low']:.2f} to "
+        fast += f"{speed['high']:.2f})"
+    figures = [
+        f"{name} {figure['value']:.4f} ({figure['kept']['value']:.2%} of FP32)"
+        for name, figure in report["figures"].items()
+        if isinstance(figure, dict) and "kept" in figure
+    ]
+    if "triage_agreement" in report["figures"]:
+        agreement = report["figures"]["triage_agreement"]
+        figures.append(f"triage agrees on {agreement['value']:.2%}")
+    verdict = "in" if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
+    return (
+        f"{report['precision']} {' and '.join(report['roles'])} for "
+        f"{', '.join(report['targets'])}: {verdict}; {', '.join(figures)}; {fast}; "
+        f"{report['share_of_fp32']:.2f} of FP32's size"
+    )
 
 
 def _classified(where: str, measured: dict, ece_before: float | None = None) -> str:

@@ -30,7 +30,8 @@ from export.calibrate import (
     unfamiliar_limit,
 )
 from export.familiarity import Familiarity
-from export.look import Crop, Sight, look, sample
+from export.gate import Exam
+from export.look import Crop, Sight, feed, look, sample
 from train.models import Normalized
 from train.run import Run
 
@@ -38,6 +39,7 @@ PART = "val"  # thresholds and calibration are chosen here; the test part stays 
 PARITY_PICTURES = 100
 TRAINING_PICTURES = 2000  # that say what is familiar
 CASES_BYTES = 100 * 1024
+EXAM_PICTURES = 3000  # of the validation part that a precision is judged on
 
 
 class Judge:
@@ -144,20 +146,60 @@ class Judge:
             unfamiliar=unfamiliar_limit(distance.numpy()),
             class_offsets=class_offsets(calibrated, targets, [counts[name] for name in labels]),
         )
-        measured = {
-            **self._origin(len(found)),
+        without = stacked("without") if self.run.metadata else None
+
+        def figures(limits: Thresholds) -> dict:
+            found = class_figures(calibrated, targets, groups, labels, limits)
+            if without is not None:
+                alone = log_softmax(without / temperature)
+                found["without_metadata"] = class_figures(alone, targets, groups, labels, limits)
+            return found
+
+        self._figures = figures
+        return limits, {
+            **self._origin(len(targets)),
             "malignant": int(truth.sum()),
             "temperature": temperature,
             "ece_before": metrics.expected_calibration_error(np.exp(log_softmax(logits)), targets),
-            **class_figures(calibrated, targets, groups, labels, limits),
+            **figures(limits),
             "balanced_accuracy_without_offsets": metrics.balanced_accuracy(
                 calibrated.argmax(axis=1), targets, len(labels)
             ),
         }
-        if self.run.metadata:
-            without = log_softmax(stacked("without") / temperature)
-            measured["without_metadata"] = class_figures(without, targets, groups, labels, limits)
-        return limits, measured
+
+    def exam(self) -> Exam:
+        """The validation pictures for the gate that each precision has to pass."""
+        run = self.run
+
+        def counts(record: Record) -> bool:
+            masked = record.mask is not None and run.kind != "classifier"
+            return masked or (record.label in run.labels)
+
+        records = sample(self._records(PART, run.kind, counts), EXAM_PICTURES)
+        note = f"reading the {run.kind}'s validation pictures"
+        sights = feed(records, run.preprocessing, run.metadata, self.crop, note)
+        labels = {name: number for number, name in enumerate(run.labels)}
+        return Exam(
+            feeds=[sight.feeds for sight in sights],
+            groups=self._groups([sight.record for sight in sights]),
+            labels=run.labels,
+            targets=np.array([labels.get(sight.record.label, -1) for sight in sights]),
+            masks=[sight.record.mask for sight in sights],
+            placements=[sight.placement for sight in sights],
+        )
+
+    def calibration(self, count: int) -> list[dict[str, np.ndarray]]:
+        """About `count` training pictures as the graph takes them, of all classes."""
+        run = self.run
+        records = list(self.split.select(self.data_set.records, "train"))
+        note = f"reading the {run.kind}'s training pictures"
+        # A few more than asked for: some classes may round down, some files may be broken.
+        chosen = sample(records, count + 16)
+        return [s.feeds for s in feed(chosen, run.preprocessing, run.metadata, self.crop, note)]
+
+    def classes_again(self, limits: Thresholds) -> dict:
+        """`classes`' figures that depend on thresholds, with other ones. After `classes` alone."""
+        return self._figures(limits)
 
     def _labelled(self, part: str) -> list[Record]:
         return self._records(part, "classifier", lambda record: record.label in self.run.labels)
@@ -192,13 +234,18 @@ class Judge:
         if not found:
             raise self._nothing(part, role)
         self.feeds += [feeds for _, _, feeds in found if feeds is not None]
+        by_id = {record.id: record for record in records}
+        groups = self._groups([by_id[name] for name, _, _ in found])
+        return [value for _, value, _ in found], groups
+
+    def _groups(self, records: Sequence[Record]) -> np.ndarray:
+        """Which lesion or patient each record shows, int (n,)."""
         group_of = {
             record.id: number
             for number, group in enumerate(group_records(records, self.data_set.same))
             for record in group
         }
-        groups = np.array([group_of[name] for name, _, _ in found])
-        return [value for _, value, _ in found], groups
+        return np.array([group_of[record.id] for record in records])
 
     def _origin(self, pictures: int) -> dict:
         return {

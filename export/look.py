@@ -45,6 +45,37 @@ class Sight:
         return {**feeds, "metadata": self.metadata[None]} if len(self.metadata) else feeds
 
 
+def feed(
+    records: Sequence[Record],
+    spec: Preprocessing,
+    metadata: Sequence[str],
+    crop: Crop | None = None,
+    note: str = "reading",
+) -> list[Sight]:
+    """Pictures as a network is fed with them, nothing answered; unreadable ones are left out."""
+
+    def read(record: Record) -> Sight | str:
+        try:
+            square, placement = _read(record, spec, crop)
+        except ImageError as error:
+            return f"left out {record.id}: {error}"
+        told = encode(metadata, record.age, record.sex, record.site)
+        return Sight(record, square, placement, told, {})
+
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(read, records), note, len(records), unit="picture", file=sys.stderr)
+        found = list(bar)
+    for line in found:
+        if isinstance(line, str):
+            print(line, file=sys.stderr)
+    return [sight for sight in found if isinstance(sight, Sight)]
+
+
+def _read(record: Record, spec: Preprocessing, crop: Crop | None) -> tuple[np.ndarray, Placement]:
+    pixels = read_image(record.image).pixels
+    return prepare(pixels, spec, crop(pixels) if crop and spec.crop else None)
+
+
 def look(
     model: Normalized,
     spec: Preprocessing,
@@ -61,9 +92,7 @@ def look(
     """
 
     def read(record: Record) -> tuple[Record, np.ndarray, Placement]:
-        pixels = read_image(record.image).pixels
-        box = crop(pixels) if crop and spec.crop else None
-        return record, *prepare(pixels, spec, box)
+        return record, *_read(record, spec, crop)
 
     with (
         ThreadPoolExecutor() as pool,

@@ -102,6 +102,16 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What a smaller precision must reach at export, or it does not enter the bundle."""
+
+    retained: float = _number(0.99, 0.0, 1.0)  # share of FP32's AUC, balanced accuracy, Jaccard
+    sensitivity: float = _number(0.95, 0.0, 1.0)  # to malignancy, at the "see a doctor" threshold
+    triage: float = _number(0.985, 0.0, 1.0)  # share of pictures with FP32's own triage
+    speedup: float = _number(1.0, 0.0, 100.0)  # times as fast as FP32; the interval lies above
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that a training run is made of, but the pictures."""
 
@@ -112,6 +122,7 @@ class Recipe:
     loss: SegmenterLoss | ClassifierLoss | MultitaskLoss
     augmentation: Augmentation
     distillation: Distillation
+    gate: Gate
     epochs: int = _number(30, 1, 10_000)
     max_steps: int = _number(0, 0, 100_000_000)  # stop there even within an epoch; 0: no limit
     batch_size: int = _number(16, 1, 4096)  # over all processes together
@@ -203,6 +214,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         "loss": LOSSES[kind],
         "augmentation": Augmentation,
         "distillation": Distillation,
+        "gate": Gate,
     }
     built: dict[str, Any] = {}
     for section, content in sections.items():

@@ -20,7 +20,7 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "ort-tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
+    "ort-openvino": "OpenVINOExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
     "nnapi": "NnapiExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
@@ -28,6 +28,10 @@ PROVIDERS = {
 }
 # Engines of NVIDIA's own, built by `dermedge engine build`: TensorRT, and TensorRT-RTX.
 ENGINES = ("tensorrt", "tensorrt-rtx")
+
+
+OPENVINO = "openvino"  # its own package; reads the same graphs
+RUNTIMES = (*PROVIDERS, OPENVINO, *ENGINES)
 
 
 class SessionError(UserError, RuntimeError):
@@ -58,7 +62,7 @@ class Road:
     """How a network is run: what `dermedge tune` chooses among."""
 
     precision: str = "fp32"  # one of `dermedge.bundle.PRECISIONS`
-    provider: str = "cpu"  # one of PROVIDERS or ENGINES
+    provider: str = "cpu"  # one of RUNTIMES
     threads: int = 0  # of one operator on the processor; 0 leaves the choice to the runtime
 
     def __str__(self) -> str:
@@ -89,7 +93,7 @@ def open_session(
     ----------
     model : the ONNX file's bytes, weights inside.
     threads : for one operator; 0 leaves the choice to the runtime.
-    provider : one of `PROVIDERS` or `ENGINES`.
+    provider : one of `RUNTIMES`.
     bundle_sha256 : of the bundle that the graph comes from; only engines need it.
 
     Raises
@@ -101,10 +105,13 @@ def open_session(
         from dermedge.runtime.engines import load_engine
 
         return load_engine(model, provider, bundle_sha256)
+    if provider == OPENVINO:
+        from dermedge.runtime.openvino import OpenVinoSession
+
+        return OpenVinoSession(model, threads)
     if provider not in PROVIDERS:
         raise SessionError(
-            f"there is no execution provider {provider}; "
-            f"there are: {', '.join([*PROVIDERS, *ENGINES])}"
+            f"there is no execution provider {provider}; there are: {', '.join(RUNTIMES)}"
         )
     from dermedge.runtime.onnx import OnnxRuntimeSession
 

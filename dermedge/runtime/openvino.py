@@ -1,0 +1,45 @@
+"""OpenVINO behind the `Session` interface: often the fastest on Intel's and AMD's processors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dermedge.runtime import SessionError, Tensor
+
+
+class OpenVinoSession:
+    """A graph in OpenVINO, on the processor."""
+
+    def __init__(self, model: bytes, threads: int):
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise SessionError(
+                "OpenVINO is not installed: pip install 'dermedge[openvino]'"
+            ) from None
+        told = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # By itself it would compute in half precision where the processor can.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        if threads:
+            told["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(model, b""), "CPU", told)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(f"OpenVINO does not load the model: {reason}") from None
+        self._request = self._model.create_infer_request()
+        self.inputs = tuple(map(_tensor, self._model.inputs))
+        self.outputs = tuple(map(_tensor, self._model.outputs))
+        self.runtime = f"openvino {openvino.__version__.split('-')[0]} CPU"
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._request.infer(feeds, share_inputs=True)
+        # Copies: the next call writes over its own memory.
+        return {item.name: found[index].copy() for index, item in enumerate(self.outputs)}
+
+
+def _tensor(port) -> Tensor:
+    return Tensor(port.any_name, tuple(port.shape), np.dtype(port.element_type.to_dtype()))

@@ -1,0 +1,389 @@
+"""FP16 and INT8: the graphs, and the gate that lets them into a bundle or says no."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from test_export import LABELS, SIZE, calibrated, feeds_of, lively
+
+from dermedge import cli, procedural
+from dermedge.bundle import Bundle, BundleError, Thresholds, Variant
+from dermedge.datasets import load, make_split
+from dermedge.preprocess import Preprocessing, prepare
+from dermedge.runtime import Road, host, open_session
+from export import ExportError, int8, precisions
+from export.gate import Answers, Exam, Speed, judge, sit, speed_reasons
+from export.graph import to_onnx
+from export.int8 import SCHEMES, blame, calibrate, count_from, quantize
+from export.weights import compute_half
+from train.loop import train
+from train.models import MODELS
+from train.recipe import Gate, load_recipe
+
+NO_LIMITS = Gate(retained=0.0, sensitivity=0.0, triage=0.0, speedup=0.0)
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    monkeypatch.setattr(int8, "LEAST_PICTURES", 8)
+
+
+@pytest.fixture(scope="module")
+def squares() -> list[np.ndarray]:
+    drawn = [procedural.draw(seed, size=(96, 128)).image for seed in range(8)]
+    return [prepare(image, Preprocessing(size=SIZE))[0] for image in drawn]
+
+
+def exported(name: str, squares) -> tuple[bytes, list[dict[str, np.ndarray]]]:
+    network = calibrated(lively(name, squares), squares)
+    return to_onnx(network, SIZE), feeds_of(network, squares)
+
+
+def answers_of(graph: bytes, feeds) -> dict[str, np.ndarray]:
+    session = open_session(graph, threads=1)
+    found = [session.run(inputs) for inputs in feeds]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def probability(answers: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate(
+        [
+            answers[n].reshape(len(answers[n]), -1)
+            for n in ("mask", "probabilities")
+            if n in answers
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_in_every_precision(name, squares):
+    graph, feeds = exported(name, squares)
+    expected = probability(answers_of(graph, feeds))
+    half = compute_half(graph)
+    assert len(half) < 0.62 * len(graph) or len(graph) < 500_000
+    assert np.abs(probability(answers_of(half, feeds)) - expected).max() <= 0.02
+    seen = calibrate(graph, feeds, ["minmax"])
+    for title, scheme in SCHEMES.items():
+        made = quantize(seen, "minmax", scheme)
+        found = answers_of(made, feeds)
+        apart = np.abs(probability(found) - expected).mean()
+        assert apart < 0.06, (title, apart)
+        model = onnx.load_model_from_string(made)
+        _check_types(model, title)
+        assert [node.op_type for node in model.graph.node if "image" in node.input] == ["Cast"]
+
+
+def _check_types(model: onnx.ModelProto, title: str) -> None:
+    """The types and zero points that the scheme's runtime asks for."""
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    steps = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(steps) > 5
+    zeros = [constants[node.input[2]] for node in steps]
+    assert {zero.dtype for zero in zeros} == {np.dtype("u1" if title == "unsigned" else "i1")}
+    if title == "symmetric":
+        assert not any(zero.any() for zero in zeros)
+    # TensorRT takes no bias in INT32.
+    assert not any(value.dtype == np.int32 for value in constants.values())
+
+
+def test_fp16_computes_in_half_and_speaks_float(squares):
+    graph, _ = exported("mobilenet_v2", squares)
+    model = onnx.load_model_from_string(compute_half(graph))
+    kinds = {item.name: item.type.tensor_type.elem_type for item in model.graph.output}
+    assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
+    constants = {t.name: t.data_type for t in model.graph.initializer}
+    weights = {constants[n.input[1]] for n in model.graph.node if n.op_type == "Conv"}
+    assert weights == {onnx.TensorProto.FLOAT16}
+
+
+def test_normalization_moves_into_the_first_convolution(squares):
+    graph, feeds = exported("mobilenet_v2", squares)
+    before = onnx.load_model_from_string(graph)
+    after = count_from(before, 116)
+    assert [n.op_type for n in before.graph.node[:5]] == ["Cast", "Transpose", "Sub", "Div", "Conv"]
+    assert [n.op_type for n in after.graph.node[:4]] == ["Cast", "Transpose", "Sub", "Conv"]
+    # The border, where the gray of the padding differs, is all that may change.
+    apart = probability(answers_of(after.SerializeToString(), feeds))
+    assert np.abs(apart - probability(answers_of(graph, feeds))).max() < 0.02
+
+
+def test_the_picture_enters_int8_without_a_loss(squares):
+    graph, feeds = exported("mobilegan-nano", squares)
+    made = onnx.load_model_from_string(
+        quantize(calibrate(graph, feeds, ["minmax"]), "minmax", SCHEMES["unsigned"])
+    )
+    first = next(node for node in made.graph.node if node.op_type == "QuantizeLinear")
+    constants = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+    assert constants[first.input[1]] == 1.0
+    assert constants[first.input[2]] == 116
+
+
+def test_corrected_biases_bring_int8_closer(squares, monkeypatch):
+    graph, feeds = exported("mobilenet_v2", squares)
+    expected = probability(answers_of(graph, feeds))
+    seen = calibrate(graph, feeds, ["minmax"])
+
+    def apart() -> float:
+        made = quantize(seen, "minmax", SCHEMES["unsigned"])
+        return float(np.abs(probability(answers_of(made, feeds)) - expected).mean())
+
+    # A weight that is rounded far away, on a channel that is never 0.
+    corrected = apart()
+    monkeypatch.setattr(int8, "_correct_biases", lambda *_: None)
+    assert corrected <= apart() * 1.05
+
+
+def test_the_layer_that_loses_most_is_blamed_first(squares):
+    graph, feeds = exported("mobilegan-nano", squares)
+    seen = calibrate(graph, feeds, ["minmax"])
+    model = seen.model(SCHEMES["unsigned"])
+    layer = int8._layers(model)[6]
+    narrow = seen.ranges["minmax"][layer[-1].output[0]]
+    narrow.lowest, narrow.highest = narrow.lowest * 0.02, narrow.highest * 0.02
+    worst = blame(seen, "minmax", SCHEMES["unsigned"], feeds[:4])
+    assert worst[0] == [node.name for node in layer]
+    # And kept in float it does no harm any more.
+    expected = probability(answers_of(graph, feeds))
+
+    def apart(kept) -> float:
+        made = quantize(seen, "minmax", SCHEMES["unsigned"], kept)
+        return float(np.abs(probability(answers_of(made, feeds)) - expected).mean())
+
+    assert apart(worst[0]) < apart(())
+
+
+def test_too_few_pictures_to_calibrate_on(squares, monkeypatch):
+    monkeypatch.setattr(int8, "LEAST_PICTURES", 500)
+    graph, feeds = exported("mobilegan-nano", squares)
+    with pytest.raises(ExportError, match="8 training pictures are too few"):
+        calibrate(graph, feeds)
+
+
+# --- the gate ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exam() -> tuple[Exam, Answers, Thresholds]:
+    """200 lesions, of which FP32 knows most."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(len(LABELS), size=200)
+    scores = rng.normal(size=(200, len(LABELS)))
+    scores[np.arange(200), targets] += 4
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    sat = Exam(feeds=[{}] * 200, groups=np.arange(200), labels=LABELS, targets=targets)
+    return (
+        sat,
+        Answers(probabilities, np.ones(200), None, None),
+        Thresholds(see_doctor=0.2, urgent=0.8, unfamiliar=2.0),
+    )
+
+
+def test_the_same_answers_pass(exam):
+    sat, answers, thresholds = exam
+    figures, reasons = judge(sat, answers, answers, thresholds, replace(Gate(), sensitivity=0.5))
+    assert not reasons
+    assert figures["auc_malignant"]["kept"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert figures["triage_changes"] == 0
+
+
+def test_every_limit_can_refuse(exam):
+    sat, answers, thresholds = exam
+    rng = np.random.default_rng(1)
+    noisy = answers.probabilities + rng.uniform(0, 0.8, answers.probabilities.shape)
+    worse = replace(answers, probabilities=noisy / noisy.sum(axis=1, keepdims=True))
+    _, reasons = judge(sat, answers, worse, thresholds, Gate())
+    told = "; ".join(reasons)
+    for name in ("auc_malignant", "macro_auc", "balanced_accuracy", "triage agrees"):
+        assert name in told
+    missing = replace(answers, probabilities=np.full_like(answers.probabilities, 1 / len(LABELS)))
+    strict = replace(thresholds, see_doctor=0.99, urgent=0.99)
+    assert "sensitivity 0.0000" in "; ".join(judge(sat, answers, missing, strict, Gate())[1])
+
+
+def test_answers_that_are_no_numbers_are_refused(exam):
+    sat, answers, thresholds = exam
+    nothing = replace(answers, probabilities=np.full_like(answers.probabilities, np.nan))
+    assert judge(sat, answers, nothing, thresholds, Gate())[1]
+
+
+def test_what_is_farther_than_before_counts_as_another_triage(exam):
+    sat, answers, thresholds = exam
+    far = replace(answers, distance=np.full(200, 3.0))
+    figures, reasons = judge(sat, answers, far, thresholds, replace(Gate(), sensitivity=0.0))
+    assert figures["triage_changes"] == 200
+    assert "triage agrees" in reasons[0]
+
+
+def test_slower_or_doubtful_speed_is_refused():
+    assert speed_reasons(None, Gate()) == []
+    assert speed_reasons(Speed(2.0, 1.0, 2.0, 1.8, 2.2, "here"), Gate()) == []
+    (reason,) = speed_reasons(Speed(2.0, 1.9, 1.05, 0.97, 1.2, "here"), Gate())
+    assert "1.05 times as fast as FP32 (0.97 to 1.20)" in reason
+
+
+def test_a_bad_calibration_is_refused(squares, tmp_path):
+    graph, feeds = exported("mobilenet_v2", squares)
+    targets = np.array([i % len(LABELS) for i in range(len(feeds))])
+    sat = Exam(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+    maker = precisions.Precisions(
+        ("classifier",), graph, sat, Thresholds(see_doctor=0.3, urgent=0.6), Gate(retained=0.0)
+    )
+    black = [{**inputs, "image": np.zeros_like(inputs["image"])} for inputs in feeds]
+    attempts = maker.int8(black, ["minmax"])
+    assert not any(attempt.passed for attempt in attempts)
+    report = attempts[0].report(len(graph))
+    assert report["passed"] is False
+    assert any("triage agrees" in reason for reason in report["reasons"])
+    assert any("kept in float" in step for step in report["path"])
+
+
+def test_the_exam_is_sat_through_the_runtime(squares):
+    graph, feeds = exported("mobilenet_v2", squares)
+    sat = Exam(feeds, np.arange(8), LABELS, np.zeros(8, int), [None] * 8, [None] * 8)
+    found = sit(sat, graph, 0.5, "here")
+    np.testing.assert_array_equal(
+        found.probabilities, answers_of(graph, feeds)["probabilities"].astype(np.float64)
+    )
+    assert found.jaccard is None
+
+
+def test_training_for_quantization_leaves_the_network_as_it_was(squares):
+    from export.qat import train_quantized
+
+    model = lively("mobilenet_v2", squares)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    feeds = [{"image": square[None]} for square in squares]
+    learnt = train_quantized(model, feeds, steps=2)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    moved = [
+        not torch.equal(one, other)
+        for one, other in zip(model.parameters(), learnt.parameters(), strict=True)
+    ]
+    assert np.mean(moved) > 0.9
+
+
+# --- runs to bundles ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    procedural.write_data_set(folder / "data", 60, size=(96, 128))
+    data_set = load("procedural", folder / "data")
+    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
+    small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
+    for name, model in (("segmenter", "mobilegan-nano"), ("classifier", "mobilenet_v2")):
+        train(load_recipe(name, [*small, f"model={model}"]), data_set, split, folder / name)
+    return folder
+
+
+def export(runs, out, *options: str) -> int:
+    folders = [str(runs / "segmenter"), str(runs / "classifier")]
+    return cli.main(
+        ["export", *folders, "--out", str(out), "--retrain", "0", "--calibration", "minmax"]
+        + ["--precisions", "fp32", "fp16", "int8", *options]
+    )
+
+
+OPEN = [f"--gate-{name}=0" for name in ("retained", "sensitivity", "triage", "speedup")]
+
+
+@pytest.fixture(scope="module")
+def full(runs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8, "LEAST_PICTURES", 8)
+        patch.setattr(precisions, "FP16_TOLERANCE", 1.0)
+        assert export(runs, runs / "full.dermbundle", *OPEN) == 0
+    return Bundle.open(runs / "full.dermbundle")
+
+
+def test_what_passes_is_in_the_bundle_and_runs(full, runs):
+    from dermedge.analyzer import Analyzer
+
+    for role in ("segmenter", "classifier"):
+        model = full.manifest.models[role]
+        assert {(v.precision, v.targets) for v in model.variants} == {
+            ("fp16", ("arm", "tensorrt", "android")),
+            ("int8", ("x86",)),
+            ("int8", ("arm", "android")),
+            ("int8", ("tensorrt",)),
+        }
+    roads = dict.fromkeys(("segmenter", "classifier"), Road(precision="int8"))
+    picture = next((runs / "data").rglob("*.jpg"), None) or next((runs / "data").rglob("*.png"))
+    found = Analyzer(full, threads=1, roads=roads).analyze(picture)
+    assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-4)
+    assert "int8" in found.versions["models"]["classifier"]
+
+
+def test_the_report_names_the_calibration_and_the_way(full):
+    report = next(
+        r
+        for r in full.manifest.gate
+        if r["precision"] == "int8" and r["targets"] == [host()] and r["roles"] == ["classifier"]
+    )
+    assert report["passed"]
+    assert report["calibration"] == {"pictures": 30, "part": "train", "method": "minmax"}
+    assert "calibrated by minmax" in report["path"][0]
+    assert report["speed"]["low"] <= report["speed"]["ratio"] <= report["speed"]["high"]
+    # Another machine's speed was not measured here.
+    others = [r for r in full.manifest.gate if host() not in r["targets"]]
+    assert others
+    assert all(r["speed"] is None for r in others)
+
+
+def test_what_fails_stays_out_and_is_named(runs, tmp_path, capsys):
+    out = tmp_path / "strict.dermbundle"
+    assert export(runs, out, *OPEN[:3], "--gate-speedup=100") == 0
+    told = capsys.readouterr().err
+    assert "REFUSED" in told
+    assert "more than 100 is asked" in told
+    strict = Bundle.open(out)
+    with pytest.raises(BundleError, match=r"the export refused it, .* times as fast as FP32"):
+        strict.variant("classifier", "int8", host())
+
+
+@pytest.mark.parametrize("target", ["x86", "arm", "tensorrt", "android"])
+def test_a_slice_has_one_graph_a_network(full, runs, tmp_path, target, monkeypatch):
+    from export.assemble import slice_for
+
+    parts = {name: full.part(name) for name in full.manifest.parts}
+    manifest, kept = slice_for(full.manifest, parts, target)
+    graphs = [name for name in kept if name.endswith(".onnx")]
+    assert len(graphs) == 2
+    assert all(target in model.targets for model in manifest.models.values())
+    assert {model.precision for model in manifest.models.values()} == {"int8"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--precisions", "int8"], "--precisions takes fp32"),
+        (["--precisions", "fp32", "fp8"], "--precisions takes fp32"),
+        (["--retrain", "-1"], "--retrain must be 0 or more"),
+        (["--gate-retained", "1.5"], "--gate-retained must lie in 0 to 1"),
+    ],
+)
+def test_wishes_that_make_no_sense(runs, tmp_path, capsys, options, reason):
+    folders = [str(runs / "segmenter"), str(runs / "classifier")]
+    out = tmp_path / "none.dermbundle"
+    assert cli.main(["export", *folders, "--out", str(out), *options]) == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_variant_that_is_not_clear_is_refused(full, tmp_path):
+    from dermedge.bundle import write_bundle
+
+    model = full.manifest.models["classifier"]
+    twice = replace(model, variants=(*model.variants, Variant(model.part, "int8", ("x86",))))
+    models = {**full.manifest.models, "classifier": twice}
+    parts = {name: full.part(name) for name in full.manifest.parts}
+    with pytest.raises(BundleError, match="two int8 graphs for x86"):
+        write_bundle(tmp_path / "x.dermbundle", replace(full.manifest, models=models), parts)
