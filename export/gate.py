@@ -49,10 +49,7 @@ class Answers:
 
 
 def sit(exam: Exam, graph: bytes, threshold: float, note: str) -> Answers:
-    """Run a graph over an exam; `threshold` makes its probabilities a mask.
-
-    A picture for which it gives no finite numbers counts as nan, which no comparison survives.
-    """
+    """Run a graph over an exam; `threshold` makes its probabilities a mask."""
     session = open_session(graph)
     probabilities, distances, jaccards, masks = [], [], [], []
     for index, feeds in enumerate(tqdm(exam.feeds, desc=note, unit="picture")):
@@ -121,11 +118,18 @@ def judge(
     """
     figures: dict[str, object] = {}
     reasons: list[str] = []
+    if not finite(candidate):
+        return figures, ["it gives no finite numbers"]
+
+    def ratio(score: Callable, weights: np.ndarray) -> float:
+        before = score(reference, weights)
+        # All of nothing is kept.
+        return score(candidate, weights) / before if before != 0 else 1.0
 
     def retained(name: str, score: Callable[[Answers, np.ndarray], float]) -> None:
         value, before = score(candidate, _ones(exam)), score(reference, _ones(exam))
         kept = metrics.bootstrap(
-            lambda w: score(candidate, w) / score(reference, w),
+            lambda w: ratio(score, w),
             len(exam.groups),
             exam.groups,
             RESAMPLES,
@@ -196,8 +200,16 @@ def _triage(answers: Answers, malignancy: Callable, limits: Thresholds) -> np.nd
     return found
 
 
+def finite(answers: Answers) -> bool:
+    """Whether a graph gave numbers for every picture. FP16 overflows without an error."""
+    given = (answers.probabilities, answers.distance, answers.masks)
+    return all(np.isfinite(values).all() for values in given if values is not None)
+
+
 def needed_threshold(exam: Exam, answers: Answers, sensitivity: float) -> float:
     """The highest "see a doctor" threshold at which a graph still finds so many, four decimals."""
+    if not sensitivity:
+        return 1.0
     named = exam.targets >= 0
     malignant = np.array([label in MALIGNANT for label in exam.labels])
     level = answers.probabilities[named][:, malignant].sum(axis=1)

@@ -37,7 +37,7 @@ from export.weights import flat_nodes, shorten, store_half
 LEAST_PICTURES = 500  # to calibrate on
 AVERAGED = 100  # of them, for the means that biases are corrected by
 PERCENTILE = 99.99
-# All else stays in float: what follows the pooling is small, and what rests upon it is exact.
+# All else stays in float, as does what follows a global pooling: it is small.
 OPERATORS = ("Conv", "Add", "Mul", "Concat", "Resize", "Relu", "Clip", "AveragePool", "MaxPool")
 _ACTIVATIONS = ("Relu", "Clip")
 _CHUNK = 8  # pictures whose inner tensors are held in memory at once
@@ -170,7 +170,7 @@ def _quantized(
         activation_qType=scheme.activations,
         tensors_range=calibration.ranges[method],
         nodes_to_quantize=[],
-        nodes_to_exclude=sorted({*kept, *flat_nodes(model)}),
+        nodes_to_exclude=sorted({*kept, *flat_nodes(model, pooled=True)}),
         op_types_to_quantize=list(OPERATORS),
         extra_options=extra,
     )
@@ -274,7 +274,7 @@ def _layers(model: onnx.ModelProto) -> list[list[onnx.NodeProto]]:
     for node in model.graph.node:
         for name in node.input:
             users[name].append(node)
-    flat, layers = set(flat_nodes(model)), []
+    flat, layers = set(flat_nodes(model, pooled=True)), []
     for node in model.graph.node:
         if node.op_type not in OPERATORS or node.op_type in _ACTIVATIONS or node.name in flat:
             continue

@@ -14,6 +14,7 @@ from export import METHODS, ExportError
 from export.gate import (
     Answers,
     Exam,
+    finite,
     judge,
     needed_threshold,
     race,
@@ -188,7 +189,7 @@ class Precisions:
         The threshold was the highest at which FP32 finds enough: another precision, however good,
         finds one malignant lesion less or more there.
         """
-        if self.reference.probabilities is None:
+        if self.reference.probabilities is None or not finite(answers):
             return self.thresholds
         needed = needed_threshold(self.exam, answers, self.limits.sensitivity)
         lowered = replace(self.thresholds, see_doctor=min(needed, self.thresholds.see_doctor))

@@ -116,14 +116,17 @@ def compute_half(graph: bytes) -> bytes:
     return made.SerializeToString(deterministic=True)
 
 
-def flat_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that work on no map: all that follows a global pooling."""
+def flat_nodes(model: onnx.ModelProto, pooled: bool = False) -> list[str]:
+    """Names of the nodes whose answer is no map (N, C, h, w); with `pooled`, of 1 x 1 ones, too."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    flat = {
-        item.name
+    shapes = {
+        item.name: [side.dim_value for side in item.type.tensor_type.shape.dim]
         for item in [*inferred.value_info, *inferred.output]
-        if len(item.type.tensor_type.shape.dim) != 4
-        or all(side.dim_value == 1 for side in item.type.tensor_type.shape.dim[2:])
+    }
+    flat = {
+        name
+        for name, shape in shapes.items()
+        if len(shape) != 4 or (pooled and shape[2:] == [1, 1])
     }
     return [node.name for node in model.graph.node if set(node.output) & flat]
 
