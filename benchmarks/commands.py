@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
+from dermedge.bundle import PRECISIONS
 from dermedge.cli import Command
-from dermedge.commands import bundle_arguments, open_bundle
+from dermedge.commands import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
 
 
@@ -59,8 +60,15 @@ def _data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def _precision_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="of all networks (default: the bundle's first)"
+    )
+
+
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
+    _precision_argument(parser)
     _data_arguments(parser, required=True)
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: all cores")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
@@ -79,7 +87,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks import accuracy, tables
 
-    bundle = open_bundle(args)
+    bundle = in_precision(open_bundle(args), args.precision)
     if args.table:
         tables.read(args.table)  # what is wrong with it is told before all the work
         _folder(Path(args.table).parent)
@@ -115,6 +123,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
+    _precision_argument(parser)
     parser.add_argument(
         "--image",
         nargs="+",
@@ -179,7 +188,7 @@ def _bench(args: argparse.Namespace) -> int:
     for option in ("split", "split_file", "limit", "baselines", "tta", "no_metadata", "unlike"):
         if getattr(args, option) and not args.data:
             raise UserError(f"--{option.replace('_', '-')} needs --data")
-    bundle = open_bundle(args)
+    bundle = in_precision(open_bundle(args), args.precision)
     # All that is given is looked at before the timing, so that no mistake throws it away.
     evaluation = _stored_evaluation(args.evaluation, bundle) if args.evaluation else None
     logs = [(Path(run).name, report.read_log(Path(run))) for run in args.training_runs]

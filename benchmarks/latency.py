@@ -165,15 +165,18 @@ def cold_start(bundle: Bundle, sources: dict[str, bytes | Picture], times: int) 
             path.write_bytes(source)
             seconds, peaks = [], []
             for _ in range(times):
-                taken, peak = _start(bundle.path, path)
+                taken, peak = _start(bundle, path)
                 seconds.append(round(taken, 4))
                 peaks.append(peak)
             rows.append({"picture": name, "seconds": seconds, "peak_bytes": max(peaks)})
     return rows
 
 
-def _start(bundle: Path, image: Path) -> tuple[float, int]:
-    command = [sys.executable, "-c", _CHILD, "analyze", str(image), "--bundle", str(bundle)]
+def _start(bundle: Bundle, image: Path) -> tuple[float, int]:
+    command = [sys.executable, "-c", _CHILD, "analyze", str(image), "--bundle", str(bundle.path)]
+    precisions = {model.precision for model in bundle.manifest.models.values()}
+    if len(precisions) == 1:  # not what `dermedge tune` may have chosen
+        command += ["--precision", *precisions]
     start = time.perf_counter()
     with subprocess.Popen(
         [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

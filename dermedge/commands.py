@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle import DEFAULT, PRECISIONS, TARGETS, shipped
+from dermedge.bundle import DEFAULT, PRECISIONS, TARGETS, Bundle, shipped
 from dermedge.cli import Command
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
-from dermedge.runtime import RUNTIMES, Road
+from dermedge.runtime import RUNTIMES, Road, host
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,6 @@ def bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_bundle(args: argparse.Namespace):
     """The checked bundle that the options of `bundle_arguments` name."""
-    from dermedge.bundle import Bundle
-
     key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
     return Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
 
@@ -57,6 +55,17 @@ def chosen_roads(args: argparse.Namespace, bundle) -> dict[str, Road]:
         role: Road(args.precision or model.precision, args.provider or "cpu", args.threads)
         for role, model in bundle.manifest.models.items()
     }
+
+
+def in_precision(bundle: Bundle, precision: str | None) -> Bundle:
+    """The bundle with its graphs of that precision for this machine; None: as it is.
+
+    Raises BundleError where a network has none.
+    """
+    if precision is None:
+        return bundle
+    roles = bundle.manifest.models
+    return bundle.sliced({role: bundle.variant(role, precision, host()) for role in roles})
 
 
 def _analyze_arguments(parser: argparse.ArgumentParser) -> None:

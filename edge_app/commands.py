@@ -49,10 +49,12 @@ def _run(args: argparse.Namespace) -> int:
     _check_display()
 
     from dermedge.analyzer import Analyzer
+    from dermedge.tune import load_choice
     from edge_app.sources import SourceError, is_camera, open_source
     from edge_app.worker import Worker, make_private
 
-    analyzer = Analyzer(open_bundle(args))
+    bundle = open_bundle(args)
+    analyzer = Analyzer(bundle, roads=load_choice(bundle))
     try:
         # A camera may come later; a file that is not there will not.
         if not is_camera(args.source):

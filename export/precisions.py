@@ -127,7 +127,11 @@ class Precisions:
         for old in failed:
             scheme = next(s for s in SCHEMES.values() if s.targets == old.targets)
             path = [*old.path, "quantization-aware training"]
-            attempts[attempts.index(old)] = self._scheme(scheme, seen, feeds, path)
+            new = self._scheme(scheme, seen, feeds, path)
+            if new.passed:
+                attempts[attempts.index(old)] = new
+            else:
+                old.path.append(f"quantization-aware training refused: {'; '.join(new.reasons)}")
         return attempts
 
     def _scheme(self, scheme: Scheme, seen: Calibration, feeds, path=()) -> Attempt:
