@@ -36,7 +36,7 @@ from train.models import Normalized
 from train.run import Run
 
 PART = "val"  # thresholds and calibration are chosen here; the test part stays unseen
-PARITY_PICTURES = 100
+PARITY_PICTURES = 500
 TRAINING_PICTURES = 2000  # that say what is familiar
 CASES_BYTES = 100 * 1024
 EXAM_PICTURES = 3000  # of the validation part that a precision is judged on
