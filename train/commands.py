@@ -86,7 +86,9 @@ def _train(args: argparse.Namespace) -> int:
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from here", file=sys.stderr)
         return 130
-    if not PartialState().is_main_process:
+    state = PartialState()
+    state.destroy_process_group()  # left to the exit, gloo's threads can abort the process
+    if not state.is_main_process:
         return 0
     scores = ", ".join(f"{name} {value:.3f}" for name, value in run.val.items())
     print(f"{run.folder}: {run.steps} steps of {run.model}; val {scores or 'not measured'}")

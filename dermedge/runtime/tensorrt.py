@@ -104,7 +104,7 @@ def device(provider: str) -> str:
 def gpu(provider: str) -> Gpu:
     """The GPU of this machine that runs the provider's engines.
 
-    SessionError where there is none, it is too old, or cuda-python is missing.
+    SessionError where there is none, it is too old, or cuda-bindings is missing.
     """
     cudart = _cudart(provider)
     try:
@@ -288,7 +288,7 @@ class TensorRTSession:
 
 
 def checked(cudart, answer: tuple) -> Any:
-    """The value that a call of cuda-python gave; its error becomes a SessionError."""
+    """The value that a call of cuda-bindings gave; its error becomes a SessionError."""
     error, *values = answer
     if error != cudart.cudaError_t.cudaSuccess:
         text = cudart.cudaGetErrorString(error)[1]
@@ -405,7 +405,7 @@ def _cudart(provider: str):
         from cuda.bindings import runtime
     except ImportError:
         raise SessionError(
-            f"{provider} needs cuda-python to run: pip install 'dermedge[{provider}]'"
+            f"{provider} needs cuda-bindings to run: pip install 'dermedge[{provider}]'"
         ) from None
     return runtime
 
