@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from tqdm import tqdm
 
 from dermedge import UserError, __version__
 from dermedge.datasets.records import DataSet, Record
@@ -108,7 +109,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         rates = {(what, side): [] for what in ("training", "loading") for side in _SIDES}
         with _process("ours", arguments) as ours, _process("reference", arguments) as reference:
             turns = [("ours", ours), ("reference", reference)]
-            for number in range(ROUNDS):
+            for number in tqdm(range(ROUNDS), "measuring", unit="round"):
                 for what in ("training", "loading"):
                     # Neither side is always the first.
                     for side, connection in turns[:: -1 if number % 2 else 1]:
