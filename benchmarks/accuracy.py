@@ -278,7 +278,7 @@ def evaluate(
             finally:
                 idle.put(networks)
 
-        return list(_in_threads(examine, records, threads, title))
+        return list(in_threads(examine, records, threads, title))
 
     rows = rows_of(chosen.records, 0, "evaluating", baselines)
     read = [row for row in rows if row.error is None]
@@ -424,7 +424,7 @@ def _unlike(read: Sequence[Row], others: Sequence[Record], folder: Path, rows_of
     }
 
 
-def _in_threads(
+def in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], threads: int, title: str
 ) -> Iterator[Result]:
     """`map` over threads, in order, with few results waiting: memory does not grow."""
@@ -461,9 +461,9 @@ def _examine(
     found = networks.examine(picture, {name: getattr(record, name) for name in fields})
     counts = {}
     if truth is not None and found.mask is not None:
-        counts[NETWORKS] = _count(found.mask, truth)
+        counts[NETWORKS] = count_pixels(found.mask, truth)
         if baselines:
-            counts[OTSU] = _count(otsu_mask(picture.pixels), truth)
+            counts[OTSU] = count_pixels(otsu_mask(picture.pixels), truth)
     return Row(
         record,
         cluster,
@@ -477,7 +477,7 @@ def _examine(
     )
 
 
-def _count(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int, int, int]:
+def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int, int, int]:
     """tp, fp, fn, tn at the size of the true mask."""
     if predicted.shape != truth.shape:
         size = truth.shape[::-1]
@@ -506,7 +506,7 @@ def _fit_colours(
         except ImageError:
             return None
 
-    found = list(_in_threads(features, known, threads, "colour baseline"))
+    found = list(in_threads(features, known, threads, "colour baseline"))
     pairs = [
         (feature, record.label)
         for feature, record in zip(found, known, strict=True)

@@ -1,4 +1,4 @@
-"""The subcommands of this room: evaluate, bench."""
+"""The subcommands of this room: evaluate, robustness, bench."""
 
 from __future__ import annotations
 
@@ -118,6 +118,55 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.out:
             print(f"written: {out / 'evaluation.html'}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
+    return 1 if result["data"]["unreadable"] else 0
+
+
+def _robustness_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    _precision_argument(parser)
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="part of the data set (default: test)",
+    )
+    parser.add_argument("--split-file", metavar="FILE", help="as of `dermedge evaluate`")
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="N pictures, chosen by a hash of their ids"
+    )
+    parser.add_argument(
+        "--changes",
+        nargs="+",
+        metavar="NAME",
+        help="jpeg, blur, light, cast, noise, rotation, crop (default: all)",
+    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: all cores")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="for robustness.json, .csv and .png"
+    )
+
+
+def _robustness(args: argparse.Namespace) -> int:
+    from benchmarks import latency, robustness
+
+    args.baselines = False
+    bundle = in_precision(open_bundle(args), args.precision)
+    data_set, chosen = _choose(bundle, args)
+    result = robustness.robustness(
+        bundle,
+        data_set,
+        chosen,
+        args.changes or tuple(robustness.CHANGES),
+        args.threads or latency.usable_cores(),
+        _command(),
+    )
+    out = _folder(args.out)
+    write_atomic(out / "robustness.json", json.dumps(result, indent=1) + "\n")
+    write_atomic(out / "robustness.csv", robustness.to_csv(result))
+    write_atomic(out / "robustness.png", robustness.plot(result))
+    print(robustness.table(result))
+    print(f"written: {out / 'robustness.json'}, robustness.csv, robustness.png")
+    print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
 
 
@@ -330,6 +379,12 @@ EVALUATE = Command(
     summary="measure a bundle's accuracy on a part of a data set",
     arguments=_evaluate_arguments,
     run=_evaluate,
+    extra="bench",
+)
+ROBUSTNESS = Command(
+    summary="measure how accuracy falls as pictures get worse",
+    arguments=_robustness_arguments,
+    run=_robustness,
     extra="bench",
 )
 BENCH = Command(

@@ -295,10 +295,10 @@ def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
 def test_pixels_are_counted_at_the_size_of_the_true_mask():
     _, mask = blob(60)
     larger = cv2.resize(mask.astype(np.uint8), (320, 240), interpolation=cv2.INTER_NEAREST) > 0
-    tp, fp, fn, tn = accuracy._count(mask, larger)
+    tp, fp, fn, tn = accuracy.count_pixels(mask, larger)
     assert tp + fp + fn + tn == 320 * 240
     assert tp / (tp + fp + fn) > 0.95
-    assert accuracy._count(mask, mask) == (mask.sum(), 0, 0, (~mask).sum())
+    assert accuracy.count_pixels(mask, mask) == (mask.sum(), 0, 0, (~mask).sum())
 
 
 @pytest.fixture(scope="module")
@@ -444,7 +444,7 @@ def test_otsu_on_real_dermoscopy(shared_data):
     scores = []
     for record in records:
         truth = read_mask(record.mask)
-        tp, fp, fn, _ = accuracy._count(baselines.otsu_mask(read_image(record.image).pixels), truth)
+        tp, fp, fn, _ = accuracy.count_pixels(baselines.otsu_mask(read_image(record.image).pixels), truth)
         scores.append(tp / (tp + fp + fn))
     assert np.mean(scores) > 0.55
 
