@@ -85,10 +85,12 @@ def assess(pixels: np.ndarray, mask: np.ndarray | None = None) -> Quality:
         "not_skin": not dark and not blinded and scores["skin"] < MIN_SKIN,
     }
     if mask is not None:
-        scores["lesion"] = float(mask.mean())
-        found["no_lesion"] = not mask.any()
-        if mask.any():
-            scores["cut"] = _cut(mask)
+        edge = mask.astype(np.uint8)
+        area = cv2.countNonZero(edge)
+        scores["lesion"] = area / edge.size
+        found["no_lesion"] = not area
+        if area:
+            scores["cut"] = _cut(edge, area)
             found["cut_off"] = scores["cut"] > MAX_CUT
             found["too_small"] = scores["lesion"] < MIN_LESION
     reasons = tuple(code for code, holds in found.items() if holds)
@@ -109,9 +111,8 @@ def _sharpness(small: np.ndarray) -> float:
     return float(np.std(fine - middle) / (np.std(middle - coarse) + 0.01))
 
 
-def _cut(mask: np.ndarray) -> float:
-    edge = mask.astype(np.uint8)
+def _cut(edge: np.ndarray, area: int) -> float:
     frame = sum(int(line.sum()) for line in (edge[0], edge[-1], edge[:, 0], edge[:, -1]))
     inner = cv2.erode(edge, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT)
-    outline = int(edge.sum()) - int(inner.sum())
+    outline = area - cv2.countNonZero(inner)
     return min(1.0, frame / max(1, outline))
