@@ -1,4 +1,4 @@
-"""The subcommands of this room: evaluate, robustness, bench."""
+"""The subcommands of this room: evaluate, robustness, gate, bench."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 1 if result["data"]["unreadable"] else 0
 
 
-def _robustness_arguments(parser: argparse.ArgumentParser) -> None:
+def _spoilt_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """What the commands that change pictures take."""
     bundle_arguments(parser)
     _precision_argument(parser)
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
@@ -134,15 +135,19 @@ def _robustness_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=_positive, metavar="N", help="N pictures, chosen by a hash of their ids"
     )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: all cores")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help=f"for {name}.json, .csv and .png"
+    )
+
+
+def _robustness_arguments(parser: argparse.ArgumentParser) -> None:
+    _spoilt_arguments(parser, "robustness")
     parser.add_argument(
         "--changes",
         nargs="+",
         metavar="NAME",
         help="jpeg, blur, light, cast, noise, rotation, crop (default: all)",
-    )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: all cores")
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="for robustness.json, .csv and .png"
     )
 
 
@@ -160,14 +165,35 @@ def _robustness(args: argparse.Namespace) -> int:
         args.threads or latency.usable_cores(),
         _command(),
     )
-    out = _folder(args.out)
-    write_atomic(out / "robustness.json", json.dumps(result, indent=1) + "\n")
-    write_atomic(out / "robustness.csv", robustness.to_csv(result))
-    write_atomic(out / "robustness.png", robustness.plot(result))
-    print(robustness.table(result))
-    print(f"written: {out / 'robustness.json'}, robustness.csv, robustness.png")
+    return _deliver(args.out, "robustness", robustness, result)
+
+
+def _deliver(folder: str, name: str, kind, result: dict) -> int:
+    """Write NAME.json, .csv and .png by the functions of the module `kind`; the exit status."""
+    out = _folder(folder)
+    write_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_atomic(out / f"{name}.csv", kind.to_csv(result))
+    write_atomic(out / f"{name}.png", kind.plot(result))
+    print(kind.table(result))
+    print(f"written: {out / name}.json, {name}.csv, {name}.png")
     print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
+
+
+def _gate_arguments(parser: argparse.ArgumentParser) -> None:
+    _spoilt_arguments(parser, "gate")
+
+
+def _gate(args: argparse.Namespace) -> int:
+    from benchmarks import gate, latency
+
+    args.baselines = False
+    bundle = in_precision(open_bundle(args), args.precision)
+    data_set, chosen = _choose(bundle, args)
+    threads = args.threads or latency.usable_cores()
+    return _deliver(
+        args.out, "gate", gate, gate.gate(bundle, data_set, chosen, threads, _command())
+    )
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -385,6 +411,12 @@ ROBUSTNESS = Command(
     summary="measure how accuracy falls as pictures get worse",
     arguments=_robustness_arguments,
     run=_robustness,
+    extra="bench",
+)
+GATE = Command(
+    summary="measure how well spoilt pictures are told from good ones",
+    arguments=_gate_arguments,
+    run=_gate,
     extra="bench",
 )
 BENCH = Command(

@@ -13,6 +13,7 @@ from dermedge.bundle import ROLES, Bundle
 from dermedge.image import Picture
 from dermedge.lesion import measure
 from dermedge.preprocess import prepare
+from dermedge.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Found:
     distance: float | None = None
     unfamiliar: bool = False
     triage: str | None = None
+    quality: Quality | None = None
 
 
 class Networks:
@@ -72,6 +74,7 @@ class Networks:
             distance=found.distance,
             unfamiliar=found.unfamiliar,
             triage=found.triage,
+            quality=found.quality,
         )
 
     def _alone(self, picture: Picture, metadata: dict) -> Found:

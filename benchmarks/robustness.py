@@ -9,109 +9,28 @@ from __future__ import annotations
 
 import csv
 import io
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from queue import SimpleQueue
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy import Chosen, count_pixels, in_threads
+from benchmarks.changes import CHANGES, applied
 from benchmarks.figures import LEVEL, SEED, clusters, malignancy
 from benchmarks.latency import hardware
 from benchmarks.networks import Networks
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataSet, Record
-from dermedge.image import ImageError, Picture, read_image, read_mask
+from dermedge.image import ImageError, read_image, read_mask
 
 SCHEMA = "dermedge robustness 1"
 RESAMPLES = 1000
 NONE = "none"
-
-Changed = tuple[np.ndarray, "np.ndarray | None"]  # pixels, true mask
-
-
-@dataclass(frozen=True)
-class Change:
-    """One way in which a picture gets worse.
-
-    apply : takes uint8 (h, w, 3) RGB, the true mask bool (H, W) or None, a level and a generator;
-        gives both anew. The mask may have another size than the pixels, but shows the same view.
-    before : how many levels come before the unchanged picture in a plot.
-    """
-
-    title: str
-    levels: tuple[float, ...]
-    apply: Callable[[np.ndarray, np.ndarray | None, float, np.random.Generator], Changed]
-    before: int = 0
-
-
-def _jpeg(pixels, mask, quality, _):
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
-    _, data = cv2.imencode(".jpg", pixels[..., ::-1], options)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]), mask
-
-
-def _blur(pixels, mask, share, _):
-    sigma = share / 1000 * max(pixels.shape[:2])
-    return cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), mask
-
-
-def _gains(pixels: np.ndarray, gains: Sequence[float]) -> np.ndarray:
-    """Multiply the light of each channel; 2.2 is near enough to sRGB's curve."""
-    linear = (np.arange(256) / 255) ** 2.2
-    curves = [np.clip(linear * gain, 0, 1) ** (1 / 2.2) * 255 for gain in gains]
-    table = np.stack(curves, axis=-1).round().astype(np.uint8)[None]
-    return cv2.LUT(pixels, table)
-
-
-def _light(pixels, mask, stops, _):
-    return _gains(pixels, [2.0**stops] * 3), mask
-
-
-def _cast(pixels, mask, warmth, _):
-    return _gains(pixels, [warmth, 1.0, 1 / warmth]), mask
-
-
-def _noise(pixels, mask, deviation, rng):
-    noise = rng.normal(0, deviation, pixels.shape)
-    return np.clip(pixels + noise, 0, 255).round().astype(np.uint8), mask
-
-
-def _rotation(pixels, mask, degrees, _):
-    def turn(image, border):
-        height, width = image.shape[:2]
-        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-        return cv2.warpAffine(image, matrix, (width, height), borderMode=border)
-
-    if mask is not None:
-        mask = turn(mask.astype(np.uint8), cv2.BORDER_CONSTANT) > 0
-    return turn(pixels, cv2.BORDER_REPLICATE), mask
-
-
-def _crop(pixels, mask, share, _):
-    def middle(image):
-        edges = [round(side * (1 - share) / 2) for side in image.shape[:2]]
-        height, width = image.shape[:2]
-        return image[edges[0] : height - edges[0], edges[1] : width - edges[1]]
-
-    return np.ascontiguousarray(middle(pixels)), None if mask is None else middle(mask)
-
-
-CHANGES = {
-    "jpeg": Change("JPEG quality", (90, 70, 50, 30, 15, 8), _jpeg),
-    "blur": Change("blur, sigma in 1/1000 of the long side", (1, 2, 4, 8, 16), _blur),
-    "light": Change("light, stops", (-2, -1, -0.5, 0.5, 1), _light, before=3),
-    "cast": Change("colour cast, red times and blue over", (0.7, 0.85, 1.15, 1.4), _cast, before=2),
-    "noise": Change("noise, standard deviation of 255", (5, 10, 20, 40), _noise),
-    "rotation": Change("rotation, degrees", (15, 45, 90, 180), _rotation),
-    "crop": Change("side that is left of the picture", (0.9, 0.8, 0.7, 0.6, 0.5), _crop),
-}
 
 
 @dataclass(frozen=True)
@@ -216,12 +135,7 @@ def robustness(
 
 def _say(networks, picture, truth, record, labels, name, level) -> _Said:
     if name != NONE:
-        # Of the id, so that neither the order nor the threads decide about the noise.
-        rng = np.random.default_rng(zlib.crc32(f"{record.id} {name} {level}".encode()))
-        pixels, truth = CHANGES[name].apply(picture.pixels, truth, level, rng)
-        scale = picture.height / picture.pixels.shape[0]
-        height, width = (round(side * scale) for side in pixels.shape[:2])
-        picture = Picture(pixels, height, width)
+        picture, truth = applied(name, CHANGES[name], level, picture, truth, record.id)
     found = networks.examine(picture, {})
     jaccard = risk = float("nan")
     if truth is not None and truth.any() and found.mask is not None:

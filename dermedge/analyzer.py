@@ -18,7 +18,7 @@ from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
 from dermedge.preprocess import Placement, prepare
-from dermedge.quality import Quality, assess
+from dermedge.quality import Quality, assess, reduced
 from dermedge.runtime import Road, SessionError, open_session, target
 from dermedge.taxonomy import MALIGNANT
 
@@ -61,6 +61,7 @@ class Analysis:
             "size": [self.width, self.height],
             "quality": {
                 "ok": self.quality.ok,
+                "usable": self.quality.usable,
                 "reasons": list(self.quality.reasons),
                 "scores": {name: round(v, 4) for name, v in self.quality.scores.items()},
             },
@@ -338,6 +339,7 @@ class Analyzer:
                 scale=scale,
                 px_per_mm=px_per_mm,
             )
+            certainty = placement.restore(found["mask"], reduced(pixels.shape))
         if self._classifier is not self._segmenter:
             with stage("prepare"):
                 # Not `lesion.box`, which is of the whole picture and rounded there.
@@ -352,7 +354,7 @@ class Analyzer:
             if self.cases is not None and embedding is not None:
                 similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
         with stage("quality"):
-            quality = assess(pixels, lesion.mask)
+            quality = assess(pixels, lesion.mask, certainty)
         malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None
@@ -387,8 +389,9 @@ class Analyzer:
     def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, str]:
         # An estimate from a picture that cannot be judged would only look like knowledge.
         limits = self.bundle.manifest.thresholds
-        if not quality.ok:
-            return "retake", f"picture quality: {', '.join(quality.reasons)}"
+        if not quality.usable:
+            refused = quality.reasons[: quality.refused]
+            return "retake", f"picture quality: {', '.join(refused)}"
         if far is not None:
             return (
                 "retake",
