@@ -14,6 +14,7 @@ its own, out of reach of any file system.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -26,6 +27,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
@@ -45,6 +47,7 @@ MIN_PASSPHRASE = 4  # characters; a kiosk's PIN has no more
 ARGON2 = {"iterations": 4, "lanes": 4, "memory_cost": 128 * 1024}  # KiB
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 MAX_MEMORY = 2**30  # bytes; a damaged file must not ask for more
+RESERVE = 8 * 2**20  # bytes of the disk left free by adding: deleting needs some, too
 BUSY_SECONDS = 10.0  # that a write waits for another process
 
 SEXES = ("female", "male")
@@ -94,6 +97,10 @@ class StoreError(UserError):
 
 class WrongKey(StoreError):
     """The passphrase does not open the store."""
+
+
+class _DiskFull(StoreError):
+    pass
 
 
 @dataclass(frozen=True)
@@ -297,7 +304,7 @@ class Store:
         with self._writing() as connection:
             secret = _unwrap(_header(connection), old)
             _write_header(connection, _wrap(secret, new))
-            self._log(connection, "change key", "")
+            _log(connection, self._keys, "change key", "")
         self._wipe()
 
     # ------------------------------------------------------------------------ the whole
@@ -313,7 +320,7 @@ class Store:
             with contextlib.closing(other), self._whole() as connection, other._writing() as target:
                 self._copy(connection, other, target, person_id)
         with self._writing() as connection:
-            self._log(connection, "export", person_id or "")
+            _log(connection, self._keys, "export", person_id or "")
 
     def merge(self, path: Path, passphrase: str) -> int:
         """Take in what `export` wrote, all of it or nothing; returns how many captures came new.
@@ -321,6 +328,8 @@ class Store:
         What is here already (by its id) stays as it is here. The file is only read.
         """
         path = Path(path)
+        with _plain(path):
+            self._make_sure_of_space(3 * path.stat().st_size)
         with tempfile.TemporaryDirectory(prefix=".importing-", dir=self.path.parent) as folder:
             copy = Path(folder) / "store"
             with _plain(path):
@@ -330,7 +339,7 @@ class Store:
             other = _open_copy(copy, path, passphrase)
             with contextlib.closing(other), other._whole() as source, self._writing() as target:
                 added = other._copy(source, self, target, None)
-                self._log(target, "import", "")
+                _log(target, self._keys, "import", "")
         self._wipe()
         return added
 
@@ -369,7 +378,7 @@ class Store:
                 there.pop((table, entry.which), None)
             elif table in _KINDS:
                 there[table, entry.which] = digest
-        if (last, mac) != self._head(connection):
+        if (last, mac) != _head(connection, self._keys):
             raise StoreError(f"the audit trail was cut off after entry {last}")
         return there
 
@@ -416,6 +425,7 @@ class Store:
         _validate(item)
         item = replace(item, id=os.urandom(16).hex())
         sealed = self._keys.seal(picture, "picture", item.id) if picture else None
+        self._make_sure_of_space(2 * len(picture))  # in the log, and then in its place
         with self._writing() as connection:
             self._insert(connection, table, item, sealed)
         return item
@@ -430,7 +440,7 @@ class Store:
             connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (item.id, record))
         if sealed_picture is not None:
             connection.execute("INSERT INTO picture VALUES (?, ?)", (item.id, sealed_picture))
-        self._log(connection, f"add {table}", item.id, _digest(record))
+        _log(connection, self._keys, f"add {table}", item.id, _digest(record))
 
     def _update(self, table: str, item) -> None:
         _validate(item)
@@ -444,22 +454,47 @@ class Store:
             else:
                 sets, values = "record = ?", (record, item.id)
             connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", values)
-            self._log(connection, f"update {table}", item.id, _digest(record))
+            _log(connection, self._keys, f"update {table}", item.id, _digest(record))
         self._wipe()
 
+    def _make_sure_of_space(self, needed: int) -> None:
+        log = Path(f"{self.path}-wal")
+        with _plain(self.path):
+            if needed and log.exists():  # its pages are still to find a place in the file
+                needed += log.stat().st_size
+            if needed and shutil.disk_usage(self.path.parent).free < needed + RESERVE:
+                raise OSError(errno.ENOSPC, "disk full")
+
     def _delete(self, table: str, id: str) -> None:
+        # Overwriting, too, goes through the log. With an empty one the file need not grow for it.
+        self._wipe("nothing was changed")
+        try:
+            self._delete_at_once(table, id)
+        except _DiskFull:
+            # One picture at a time asks for the least of the disk.
+            for row in self._below(self._reader, table, id).get("capture", []):
+                self._delete_at_once("capture", row)
+            if table != "capture":
+                self._delete_at_once(table, id)
+
+    def _delete_at_once(self, table: str, id: str) -> None:
         with self._writing() as connection:
             _must_exist(connection, table, id)
             # The trail names each row, also those that go with the one above them.
-            level, doomed = {id}, [(table, id)]
-            for below in list(_KINDS)[list(_KINDS).index(table) + 1 :]:
-                rows = connection.execute(f"SELECT id, {_KINDS[below][1]} FROM {below}")
-                level = {row for row, parent in rows if parent in level}
-                doomed += [(below, row) for row in level]
-            for kind, row in reversed(doomed):
-                self._log(connection, f"delete {kind}", row)
+            for kind, rows in reversed(self._below(connection, table, id).items()):
+                for row in rows:
+                    _log(connection, self._keys, f"delete {kind}", row)
             connection.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
         self._wipe()
+
+    def _below(self, connection, table: str, id: str) -> dict[str, list[str]]:
+        """Ids of a row and of all that belong to it, by table from the top."""
+        found, tables = {table: [id]}, list(_KINDS)
+        for above, kind in pairwise(tables[tables.index(table) :]):
+            level = set(found[above])
+            rows = connection.execute(f"SELECT id, {above} FROM {kind}").fetchall()
+            found[kind] = [row for row, parent in rows if parent in level]
+        return found
 
     def _copy(self, source, other: Store, target, person_id: str | None) -> int:
         """Copy rows that `other` lacks; returns how many captures."""
@@ -500,30 +535,15 @@ class Store:
             connection.execute("BEGIN")
             yield connection
 
-    def _wipe(self) -> None:
+    def _wipe(self, state: str = "done, but traces may stay for now") -> None:
         """Empty the write-ahead log: what was overwritten must not stay there."""
-        with self._lock, self._read_lock, _plain(self.path, "done, but traces may stay for now"):
+        with self._lock, self._read_lock, _plain(self.path, state):
             busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
                 "done, but another program reads the store: traces stay in its log until the "
                 "store is closed"
             )
-
-    def _log(self, connection, what: str, which: str, digest: str = "") -> None:
-        # From the stored head, not from the last row: a trail that was cut stays broken.
-        number, mac = self._head(connection)
-        number += 1
-        entry = json.dumps([_now(), what, which, digest]).encode()
-        sealed = self._keys.seal(entry, "audit", str(number))
-        mac = self._keys.chain(mac, number, sealed)
-        connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (number, sealed, mac))
-        _write_head(connection, self._keys, number, mac)
-
-    def _head(self, connection) -> tuple[int, bytes]:
-        row = connection.execute("SELECT value FROM store WHERE name = 'head'").fetchone()
-        number, mac = json.loads(self._keys.open((row or [b""])[0], "head"))
-        return number, bytes.fromhex(mac)
 
 
 class _Keys:
@@ -629,6 +649,25 @@ def _write_header(connection, header: dict) -> None:
     connection.execute("INSERT OR REPLACE INTO store VALUES ('header', ?)", (value,))
 
 
+def _log(connection, keys: _Keys, what: str, which: str, digest: str = "") -> None:
+    """Append to the audit trail."""
+    # From the stored head, not from the last row: a trail that was cut stays broken.
+    number, mac = _head(connection, keys)
+    number += 1
+    entry = json.dumps([_now(), what, which, digest]).encode()
+    sealed = keys.seal(entry, "audit", str(number))
+    mac = keys.chain(mac, number, sealed)
+    connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (number, sealed, mac))
+    _write_head(connection, keys, number, mac)
+
+
+def _head(connection, keys: _Keys) -> tuple[int, bytes]:
+    """Number and chain value of the newest entry."""
+    row = connection.execute("SELECT value FROM store WHERE name = 'head'").fetchone()
+    number, mac = json.loads(keys.open((row or [b""])[0], "head"))
+    return number, bytes.fromhex(mac)
+
+
 def _write_head(connection, keys: _Keys, number: int, mac: bytes) -> None:
     head = keys.seal(json.dumps([number, mac.hex()]).encode(), "head")
     connection.execute("INSERT OR REPLACE INTO store VALUES ('head', ?)", (head,))
@@ -694,6 +733,7 @@ def _build(path: Path, passphrase: str) -> _Keys:
             connection.execute(f"PRAGMA user_version={VERSION}")
             _write_header(connection, header)
             _write_head(connection, keys, 0, b"")
+            _log(connection, keys, "create", "")
     return keys
 
 
@@ -715,6 +755,14 @@ def _check_kind(connection, path: Path) -> int:
             f"{path} was written by a newer dermedge (schema {version}, here {VERSION}): update "
             "dermedge to open it"
         )
+    # SQLite itself does not mind a last page that is cut. A log that was not yet written back may
+    # hold what the file lacks.
+    wal = Path(f"{path}-wal")
+    if not (wal.exists() and wal.stat().st_size):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if path.stat().st_size < pages * size:
+            raise StoreError(f"{path} is damaged or cut short: restore it from an export")
     return version
 
 
@@ -795,16 +843,17 @@ def _plain(path: Path, state: str = "nothing was changed") -> Iterator[None]:
     """Turn what SQLite and the system say into words for the screen."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(_words(error, path, state)) from error
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+        # By its words, for Python 3.10 does not give SQLite's code.
+        said = (getattr(error, "strerror", None) or str(error)).lower()
+        if "full" in said or "no space" in said or ("i/o" in said and _is_full(path.parent)):
+            words = f"the disk is full, {state}: free some space in {path.parent}"
+            raise _DiskFull(words) from error
+        raise StoreError(_words(said, path, state)) from error
 
 
-def _words(error: Exception, path: Path, state: str) -> str:
-    # By its words, for Python 3.10 does not give SQLite's code.
-    said = (getattr(error, "strerror", None) or str(error)).lower()
+def _words(said: str, path: Path, state: str) -> str:
     folder = path.parent
-    if "full" in said or "no space" in said or ("i/o" in said and _is_full(folder)):
-        return f"the disk is full, {state}: free some space in {folder}"
     if "readonly" in said or "read-only" in said or "permission" in said:
         return f"{path} cannot be written, {state}: the disk or the folder is read-only"
     if "unable to open" in said and not os.access(folder, os.W_OK):
@@ -815,7 +864,7 @@ def _words(error: Exception, path: Path, state: str) -> str:
         return "the store is closed"
     if "not a database" in said:
         return f"{path} is not a store of dermedge, or its start is damaged"
-    if "malformed" in said or "no such" in said:
+    if "malformed" in said or "no such" in said or "decode" in said:
         return f"{path} is damaged or cut short: restore it from an export"
     return f"{path}: {' '.join(said.split())}, {state}"
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
+import select
+import sqlite3
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dermedge.procedural import draw
 
 store = pytest.importorskip("edge_app.store", reason="needs the package cryptography")
 from edge_app.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
@@ -91,3 +103,566 @@ def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
         there.merge(tmp_path / "all", PASSPHRASE)
     there.check()
     there.close()
+
+
+TEXT = st.text(max_size=40)
+PEOPLE = st.builds(
+    Person,
+    id=st.just(""),
+    name=TEXT.filter(str.strip),
+    year_of_birth=st.none() | st.integers(1930, 2020),
+    sex=st.sampled_from([None, *store.SEXES]),
+    skin_type=st.none() | st.integers(1, 6),
+    risk_factors=st.lists(st.sampled_from(store.RISK_FACTORS), unique=True).map(tuple),
+    notes=TEXT,
+)
+PLACES = st.tuples(TEXT.filter(str.strip), st.floats(0, 1), st.floats(0, 1), TEXT)
+ANALYSES = st.dictionaries(TEXT, st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(PEOPLE, PLACES, ANALYSES, st.binary(min_size=1), st.integers(1, 9999))
+def test_every_value_comes_back_as_it_was(cases, person, place, analysis, picture, side):
+    title, x, y, notes = place
+    person = cases.add_person(person)
+    lesion = cases.add_lesion(Lesion("", person.id, title, "front", x, y, notes))
+    capture = Capture("", lesion.id, "2026-01-01T00:00:00Z", analysis, (side, 1), notes=notes)
+    capture = cases.add_capture(capture, picture)
+    assert cases.person(person.id) == person
+    assert cases.lesions(person.id) == [lesion]
+    assert cases.captures(lesion.id) == [capture]
+    assert cases.picture(capture.id) == picture
+    cases.check()
+    cases.delete_person(person.id)
+    assert cases.people() == []
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (Person("", " "), "name"),
+        (Person("", "A", 1650), "year"),
+        (Person("", "A", skin_type=7), "skin"),
+        (Person("", "A", risk_factors=("tea",)), "risk factor"),
+        (Lesion("", "p", ""), "title"),
+        (Lesion("", "p", "arm", x=1.2), "map"),
+        (Lesion("", "p", "arm", remind="soon"), "date"),
+        (Lesion("", "p", "arm"), "not in the store"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(cases, item, words):
+    with pytest.raises(StoreError, match=words):
+        (cases.add_person if isinstance(item, Person) else cases.add_lesion)(item)
+    assert cases.people() == []
+
+
+# ---------------------------------------------------------------------------- nothing in clear
+
+
+def raw(path: Path) -> bytes:
+    """All that lies on disk of a store."""
+    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """Short pieces from all over, at most some 200."""
+    step = max(16, len(data) // 200)
+    return [data[at : at + 16] for at in range(0, len(data) - 15, step)]
+
+
+def test_nothing_of_a_picture_or_a_name_is_in_the_raw_files(cases):
+    pixels = draw(7, size=(192, 256)).image
+    picture = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    _, _, capture = fill(cases, picture=picture)
+    on_disk = raw(cases.path)
+    assert len(on_disk) > len(picture)
+    for text in ("Zoë", "Brandst", "north ward", "forearm", "sunbeds", "triage", "1961"):
+        for encoding in ("utf-8", "utf-16-le", "unicode_escape"):
+            assert text.encode(encoding) not in on_disk, text
+    assert b"IHDR" not in on_disk
+    assert not any(piece in on_disk for piece in pieces(picture))
+    assert cases.picture(capture.id) == picture
+
+
+def test_nothing_stays_of_what_was_deleted_not_even_sealed(cases):
+    chance = random.Random(3)
+    gone: list[bytes] = []
+
+    def sealed(table: str, column: str, key: str, id: str) -> bytes:
+        query = f"SELECT {column} FROM {table} WHERE {key} = ?"
+        return cases._select(query, (id,))[0][0]
+
+    alive = []
+    for number in range(60):
+        picture = chance.randbytes(chance.choice([200, 5000, 90_000]))
+        alive.append(fill(cases, f"person {number}" * chance.randint(1, 9), picture))
+        if chance.random() < 0.5:
+            person, lesion, capture = alive.pop(chance.randrange(len(alive)))
+            gone.append(sealed("picture", "data", "capture", capture.id))
+            gone.append(sealed("capture", "record", "id", capture.id))
+            gone.append(sealed("lesion", "record", "id", lesion.id))
+            gone.append(sealed("person", "record", "id", person.id))
+            cases.delete_person(person.id)
+        elif chance.random() < 0.3:
+            person = alive[-1][0]
+            gone.append(sealed("person", "record", "id", person.id))
+            cases.update_person(replace(person, notes="changed " * chance.randint(1, 30)))
+    cases.change_key(PASSPHRASE, "a new one")
+    on_disk = raw(cases.path)
+    assert len(gone) > 100
+    left = [len(blob) for blob in gone if any(piece in on_disk for piece in pieces(blob))]
+    assert left == []
+    cases.check()
+
+
+# ---------------------------------------------------------------------------- tampering
+
+
+def tamper(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        for name in ("audit_update", "audit_delete"):
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def swapped(table: str, column: str) -> str:
+    """Exchange a column between the first two rows."""
+    other = f"(SELECT {column} FROM {table} AS o WHERE o.rowid = 3 - {table}.rowid)"
+    return (
+        f"CREATE TEMP TABLE both AS SELECT rowid AS r, {other} AS v FROM {table};"
+        f"UPDATE {table} SET {column} = (SELECT v FROM both WHERE r = {table}.rowid)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (swapped("person", "record"), "tampered"),
+        (swapped("capture", "record"), "tampered"),
+        (swapped("picture", "data"), "tampered"),
+        ("UPDATE lesion SET person = (SELECT max(id) FROM person)", "tampered"),
+        ("PRAGMA foreign_keys=ON;DELETE FROM capture WHERE rowid = 1", "missing"),
+        ("DELETE FROM audit WHERE number = (SELECT max(number) FROM audit)", "cut off"),
+        ("DELETE FROM audit WHERE number = 2", "broken"),
+        (
+            "UPDATE audit SET entry = (SELECT entry FROM audit WHERE number = 3) WHERE number = 4",
+            "broken",
+        ),
+    ],
+    ids=["people", "captures", "pictures", "owner", "row", "tail", "entry", "entries"],
+)
+def test_rows_that_were_swapped_cut_or_changed_are_noticed(cases, statements, words):
+    fill(cases, "first", b"1" * 50)
+    fill(cases, "second", b"2" * 50)
+    tamper(cases.path, *statements.split(";"))
+    with pytest.raises(StoreError, match=words):
+        cases.check()
+    # A later entry does not hide it.
+    cases.add_person(Person("", "third"))
+    with pytest.raises(StoreError, match=words if words != "cut off" else "broken"):
+        cases.check()
+
+
+def test_an_older_version_of_a_record_put_back_is_noticed(cases):
+    person, *_ = fill(cases)
+    (old,) = cases._select("SELECT hex(record) FROM person")[0]
+    cases.update_person(replace(person, notes="allergic"))
+    tamper(cases.path, f"UPDATE person SET record = x'{old}'")
+    with pytest.raises(StoreError, match="past the audit trail"):
+        cases.check()
+
+
+def test_the_audit_trail_names_every_change_and_no_person(cases):
+    person, lesion, capture = fill(cases)
+    cases.update_capture(replace(capture, notes="changed"))
+    cases.delete_lesion(lesion.id)
+    entries = cases.audit()
+    assert [(entry.what, entry.which) for entry in entries] == [
+        ("create", ""),
+        ("add person", person.id),
+        ("add lesion", lesion.id),
+        ("add capture", capture.id),
+        ("update capture", capture.id),
+        ("delete capture", capture.id),
+        ("delete lesion", lesion.id),
+    ]
+    assert [entry.number for entry in entries] == list(range(1, 8))
+    with pytest.raises(StoreError, match="append-only"), cases._writing():
+        cases._writer.execute("DELETE FROM audit")
+    cases.check()
+
+
+# ---------------------------------------------------------------------------- versions, damage
+
+VERSION_1 = store._SCHEMA.replace(
+    """CREATE TABLE picture (
+    capture TEXT PRIMARY KEY REFERENCES capture (id) ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+""",
+    "",
+).replace("ON DELETE CASCADE,\n    record BLOB NOT NULL\n);\nCREATE INDEX capture",
+          "ON DELETE CASCADE,\n    record BLOB NOT NULL,\n    picture BLOB NOT NULL\n);\n"
+          "CREATE INDEX capture")  # fmt: skip
+
+
+@pytest.fixture
+def version_1(tmp_path, monkeypatch):
+    """A store as version 1 wrote it: pictures in the captures' rows. Path and capture's id."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_SCHEMA", VERSION_1)
+        patch.setattr(store, "VERSION", 1)
+        (tmp_path / "old").mkdir()
+        old = Store.create(tmp_path / "old" / "cases", PASSPHRASE)
+        lesion = old.add_lesion(Lesion("", old.add_person(Person("", "Ada")).id, "arm"))
+        capture = Capture("c" * 32, lesion.id, "2026-01-01T00:00:00Z", {"a": 1}, (4, 3))
+        record = old._sealed("capture", capture)
+        sealed = old._keys.seal(b"an old picture", "capture", capture.id, "picture")
+        with old._writing() as connection:
+            row = (capture.id, lesion.id, record, sealed)
+            connection.execute("INSERT INTO capture VALUES (?, ?, ?, ?)", row)
+            store._log(connection, old._keys, "add capture", capture.id, store._digest(record))
+        old.close()
+    return old.path, capture
+
+
+def test_an_older_schema_is_migrated(version_1):
+    path, capture = version_1
+    cases = Store.open(path, PASSPHRASE)
+    assert cases.capture(capture.id) == capture
+    assert cases.picture(capture.id) == b"an old picture"
+    cases.check()
+    cases.delete_capture(capture.id)
+    assert cases._select("SELECT count(*) FROM picture") == [(0,)]
+    cases.close()
+    assert [file.name for file in path.parent.iterdir()] == ["cases"]
+    new = Store.create(path.with_name("new"), PASSPHRASE)
+    schema = "SELECT type, name FROM sqlite_master ORDER BY name"
+    cases = Store.open(path, PASSPHRASE)
+    assert cases._select(schema) == new._select(schema)
+    new.close()
+    cases.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_and_its_copy(version_1, monkeypatch):
+    path, capture = version_1
+    whole = path.read_bytes()
+
+    def fail(connection, keys):
+        store._pictures_apart(connection, keys)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_STEPS", (fail,))
+        with pytest.raises(StoreError, match="full"):
+            Store.open(path, PASSPHRASE)
+    copy = path.with_name("cases.before-migration")
+    for file in (path, copy):
+        with sqlite3.connect(file) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+            assert connection.execute("SELECT id FROM capture").fetchone() == (capture.id,)
+        connection.close()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert len(path.read_bytes()) >= len(whole)
+    # What failed once is done on the next opening, and the copy goes.
+    cases = Store.open(path, PASSPHRASE)
+    assert cases.picture(capture.id) == b"an old picture"
+    cases.close()
+    assert not copy.exists()
+
+
+def test_a_newer_schema_and_other_files_are_refused_and_stay_as_they_are(tmp_path, cases):
+    cases.close()
+    with sqlite3.connect(cases.path) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    other = tmp_path / "other"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    (tmp_path / "text").write_bytes(b"no database at all" * 99)
+    (tmp_path / "empty").touch()
+    for path, words in (
+        (cases.path, "newer dermedge"),
+        (other, "not a store"),
+        (tmp_path / "text", "not a store"),
+        (tmp_path / "empty", "not a store"),
+    ):
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=words):
+            Store.open(path, PASSPHRASE)
+        assert path.read_bytes() == before
+
+
+def test_a_wrong_key_changes_nothing_and_a_new_one_replaces_the_old(cases):
+    person, *_ = fill(cases)
+    with pytest.raises(WrongKey):
+        cases.change_key("not it", "another")
+    with pytest.raises(StoreError, match="at least 4"):
+        cases.change_key(PASSPHRASE, "abc")
+    cases.change_key(PASSPHRASE, "another")
+    cases.close()
+    before = cases.path.read_bytes()
+    with pytest.raises(WrongKey):
+        Store.open(cases.path, PASSPHRASE)
+    assert cases.path.read_bytes() == before
+    cases = Store.open(cases.path, "another")
+    assert cases.people() == [person]
+    cases.close()
+
+
+def test_a_truncated_file_is_refused_and_not_overwritten(cases):
+    fill(cases, picture=bytes(100_000))
+    cases.close()
+    whole = cases.path.read_bytes()
+    for length in (0, 50, 100, 4096, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
+        cases.path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=r"damaged|not a store"):
+            Store.open(cases.path, PASSPHRASE)
+        assert cases.path.read_bytes() == whole[:length]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A closed store's bytes, and what was in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
+        cases = Store.create(tmp_path_factory.mktemp("small") / "cases", PASSPHRASE)
+    found = fill(cases, picture=bytes(6000))
+    cases.close()
+    return cases.path.read_bytes(), found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_byte_is_noticed_or_harmless(small, data):
+    whole, (person, lesion, capture) = small
+    at = data.draw(st.integers(0, len(whole) - 1))
+    change = data.draw(st.integers(1, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cases"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ change]) + whole[at + 1 :])
+        try:
+            cases = Store.open(path, PASSPHRASE)
+        except StoreError:
+            return
+        try:
+            cases.check()
+        except StoreError:
+            return
+        else:  # a byte that nothing uses
+            assert cases.people() == [person]
+            assert cases.lesions(person.id) == [lesion]
+            assert cases.captures(lesion.id) == [capture]
+            assert cases.picture(capture.id) == bytes(6000)
+        finally:
+            cases.close()
+
+
+# ---------------------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """A disk of 2 MiB of its own."""
+    monkeypatch.setattr(store, "RESERVE", 400_000)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
+    if (
+        os.name != "posix"
+        or os.geteuid()
+        or subprocess.run(command, capture_output=True).returncode
+    ):
+        pytest.skip("only root may mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill_disk(cases: Store, first: Capture) -> list[Capture]:
+    """Save until it is refused; returns what was acknowledged."""
+    saved = [first]
+
+    def save_for_ever() -> None:
+        while True:
+            saved.append(cases.add_capture(replace(first, taken=""), os.urandom(150_000)))
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        save_for_ever()
+    assert len(saved) > 2
+    return saved
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(small_disk, monkeypatch):
+    monkeypatch.setattr(store, "RESERVE", -(2**30))  # as if others filled the disk meanwhile
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(2**19))
+    cases = Store.create(small_disk / "cases", PASSPHRASE)
+    _, lesion, first = fill(cases)
+    saved = fill_disk(cases, first)
+    with pytest.raises(StoreError, match="the disk is full"):
+        cases.export(small_disk / "export", PASSPHRASE)
+    assert not (small_disk / "export").exists()
+    assert cases.captures(lesion.id) == saved
+    cases.check()
+    cases.close()
+    cases = Store.open(small_disk / "cases", PASSPHRASE)
+    assert cases.captures(lesion.id) == saved
+    cases.check()
+    ballast.unlink()
+    saved.append(cases.add_capture(replace(first, taken=""), os.urandom(150_000)))
+    assert cases.captures(lesion.id) == saved
+    cases.check()
+    cases.close()
+
+
+def test_saving_leaves_room_for_deleting_on_a_full_disk(small_disk):
+    cases = Store.create(small_disk / "cases", PASSPHRASE)
+    person, _, first = fill(cases)
+    assert len(fill_disk(cases, first)) > 4
+    cases.delete_person(person.id)
+    assert cases.people() == []
+    cases.check()
+    fill(cases, picture=os.urandom(100_000))
+    cases.check()
+    cases.close()
+
+
+def test_a_read_only_disk_is_told_and_nothing_is_lost(small_disk):
+    cases = Store.create(small_disk / "cases", PASSPHRASE)
+    _, lesion, capture = fill(cases)
+
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
+
+    cases.close()
+    before = cases.path.read_bytes()
+    remount("ro")
+    with pytest.raises(StoreError, match="read-only"):
+        Store.open(cases.path, PASSPHRASE)
+    with pytest.raises(StoreError, match="read-only"):
+        Store.create(small_disk / "new", PASSPHRASE)
+    assert cases.path.read_bytes() == before
+    remount("rw")
+    cases = Store.open(cases.path, PASSPHRASE)
+    assert cases.captures(lesion.id) == [capture]
+    cases.check()
+    cases.close()
+
+
+def test_a_full_file_is_told_without_a_disk_of_its_own(cases):
+    """As above, where nobody may mount: SQLite itself is told that there are no more pages."""
+    _, lesion, first = fill(cases)
+    cases._writer.execute("PRAGMA max_page_count=60")
+    with pytest.raises(StoreError, match="the disk is full, nothing was changed"):
+        cases.add_capture(replace(first, taken=""), os.urandom(300_000))
+    assert cases.captures(lesion.id) == [first]
+    cases.check()
+
+
+def test_two_may_use_one_store_at_once(cases):
+    other = Store.open(cases.path, PASSPHRASE)
+    ours, *_ = fill(cases, "ours")
+    theirs, *_ = fill(other, "theirs")
+    assert cases.people() == other.people() == [ours, theirs]
+    other.check()
+    with other._writing(), pytest.MonkeyPatch.context():
+        cases._writer.execute("PRAGMA busy_timeout=1")
+        with pytest.raises(StoreError, match="another program is writing"):
+            cases.add_person(Person("", "late"))
+    other.close()
+    cases.check()
+
+
+# ---------------------------------------------------------------------------- kill -9
+
+KILLS = int(os.environ.get("DERMEDGE_KILLS", "12"))
+
+
+def test_no_acknowledged_capture_is_lost_or_corrupted_by_kill(tmp_path):
+    """`kill -9` at random moments during saving; DERMEDGE_KILLS says how many (300 by hand)."""
+    chance = random.Random(KILLS)
+    path, there, total = tmp_path / "cases", {}, 0
+    for kill in range(KILLS):
+        if kill % 20 == 0:  # so that the file does not grow without end
+            for file in tmp_path.glob("cases*"):
+                file.unlink()
+            cases = Store.create(path, PASSPHRASE)
+            lesion = cases.add_lesion(Lesion("", cases.add_person(Person("", "Ada")).id, "arm"))
+            cases.close()
+            there = {}
+        told = _saved_until_killed(path, lesion.id, chance)
+        doubtful = None
+        for line in told:
+            word, *values = line.split()
+            if word == "saved":
+                there[values[0]] = values[1]
+                total += 1
+            elif word == "deleting":
+                doubtful = values[0]
+            elif word == "deleted":
+                del there[values[0]]
+                doubtful = None
+        cases = Store.open(path, PASSPHRASE)
+        cases.check()
+        found = {capture.id for capture in cases.captures(lesion.id)}
+        if doubtful not in found:
+            there.pop(doubtful, None)
+        assert set(there) <= found
+        assert len(found - set(there)) <= 1  # the one that was being saved may be whole
+        for id in found:
+            digest = hashlib.sha256(cases.picture(id)).hexdigest()
+            assert digest == there.setdefault(id, digest)
+        cases.close()
+    print(f"{KILLS} kills, {total} captures acknowledged, none lost, none corrupted")
+    assert total >= KILLS // 2
+
+
+def _saved_until_killed(path: Path, lesion: str, chance: random.Random) -> list[str]:
+    """Let another process save; kill it at a random moment of a save. Returns what it told."""
+    command = [sys.executable, __file__, str(path), lesion, str(chance.randrange(2**32))]
+    root = str(Path(__file__).resolve().parents[1])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
+    ) as process:
+        told, wanted = b"", chance.randint(1, 6)
+        while told.count(b"saving") < wanted:
+            piece = os.read(process.stdout.fileno(), 65536)
+            assert piece, "the saving process ended by itself"
+            told += piece
+        # A save takes about this long, so all of its moments are hit.
+        select.select([], [], [], chance.uniform(0, 0.03))
+        process.kill()
+        told += process.stdout.read()
+    return told.decode().split("\n")[:-1]  # an acknowledgement cut in two is none
+
+
+def _save_for_ever(path: str, lesion: str, seed: str) -> None:
+    chance = random.Random(int(seed))
+
+    def tell(*words: str) -> None:
+        os.write(1, (" ".join(words) + "\n").encode())
+
+    cases = Store.open(Path(path), PASSPHRASE)
+    saved = []
+    while True:
+        picture = chance.randbytes(chance.randint(1000, 600_000))
+        tell("saving")
+        capture = cases.add_capture(Capture("", lesion, "", {"a": [0.5] * 200}, (9, 9)), picture)
+        tell("saved", capture.id, hashlib.sha256(picture).hexdigest())
+        saved.append(capture)
+        if chance.random() < 0.3:
+            cases.update_capture(replace(saved[-1], notes="n" * chance.randint(0, 3000)))
+        if chance.random() < 0.4:
+            doomed = saved.pop(chance.randrange(len(saved))).id
+            tell("deleting", doomed)
+            cases.delete_capture(doomed)
+            tell("deleted", doomed)
+
+
+if __name__ == "__main__":
+    _save_for_ever(*sys.argv[1:])
