@@ -53,11 +53,11 @@ LIMITS = {
     "too_bright": Limit(0.0, 0.015, 0.06),
     # Bend of the grey values over 2 px by that over 6 px, in the direction where it is least: of
     # a blur by motion all others tell little. Contrast divides out.
-    "too_blurred": Limit(0.33, 0.245, 0.23),
+    "too_blurred": Limit(0.33, 0.245, 0.222),
     # Share of pixels that are not as warm as skin of any tone or a lesion is.
     "not_skin": Limit(0.0, 0.8, 0.8),
     # How unsure the segmenter is within its own outline; 1 where it drew none.
-    "no_lesion": Limit(0.02, 0.09, 0.13),
+    "no_lesion": Limit(0.02, 0.09, 0.14),
     "cut_off": Limit(0.0, 0.1, 0.25),  # share of the lesion's outline that lies on the frame
     "too_near": Limit(0.15, 0.6),  # share of the picture that is lesion
     "too_far": Limit(0.5, 0.15, 0.05),  # extent of the lesion, of the picture's short side
