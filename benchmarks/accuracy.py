@@ -30,8 +30,8 @@ from benchmarks.baselines import (
     otsu_mask,
 )
 from benchmarks.figures import NETWORKS, Row
-from benchmarks.latency import hardware
 from benchmarks.networks import Networks
+from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataError, DataSet, Record, Split, make_split

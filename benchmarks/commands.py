@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
@@ -152,7 +153,8 @@ def _robustness_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _robustness(args: argparse.Namespace) -> int:
-    from benchmarks import latency, robustness
+    from benchmarks import robustness
+    from benchmarks.speed import latency
 
     args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
@@ -185,7 +187,8 @@ def _gate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(args: argparse.Namespace) -> int:
-    from benchmarks import gate, latency
+    from benchmarks import gate
+    from benchmarks.speed import latency
 
     args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
@@ -197,6 +200,13 @@ def _gate(args: argparse.Namespace) -> int:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="compare|validate FILE",
+        help="`compare A.json B.json ...` puts results of several devices into one table and page "
+        "under --out; `validate FILE ...` tells whether results may be submitted",
+    )
     bundle_arguments(parser)
     _precision_argument(parser)
     parser.add_argument(
@@ -221,6 +231,24 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--runs", type=_positive, metavar="N", help="runs of each, whatever it takes"
     )
+    length.add_argument(
+        "--mlperf",
+        action="store_true",
+        help="also MLPerf's scenarios SingleStream and Offline, at least 60 s each, asked by "
+        "mlcommons-loadgen where it is installed",
+    )
+    parser.add_argument(
+        "--rest", type=float, default=0, metavar="S", help="seconds to let the device cool first"
+    )
+    parser.add_argument(
+        "--tuned", action="store_true", help="run the networks as `dermedge tune` has chosen here"
+    )
+    parser.add_argument(
+        "--vs",
+        metavar="OTHER",
+        help="also time another bundle file, or another precision of this one (fp32, fp16, int8), "
+        "in turns with it: how many times as fast, with the interval",
+    )
     _data_arguments(parser, required=False)
     parser.add_argument(
         "--out",
@@ -242,6 +270,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluation", metavar="FILE", help="what `dermedge evaluate --json` printed before"
     )
     page.add_argument(
+        "--robustness", metavar="FILE", help="robustness.json of `dermedge robustness`"
+    )
+    page.add_argument(
         "--training-runs",
         nargs="+",
         default=[],
@@ -251,11 +282,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from benchmarks import latency, report
+    from benchmarks import report
+    from benchmarks.speed import latency
     from dermedge.image import find_images
+    from dermedge.tune import load_choice
 
+    if args.words:
+        return _side_by_side(args)
     if args.seconds is not None and not args.seconds > 0:
         raise UserError("--seconds must be above 0")
     if args.data and args.evaluation:
@@ -265,7 +298,12 @@ def _bench(args: argparse.Namespace) -> int:
             raise UserError(f"--{option.replace('_', '-')} needs --data")
     bundle = in_precision(open_bundle(args), args.precision)
     # All that is given is looked at before the timing, so that no mistake throws it away.
+    other = _other(args.vs, bundle) if args.vs else None
+    roads = load_choice(bundle) if args.tuned else None
+    if args.tuned and not roads:
+        raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
     evaluation = _stored_evaluation(args.evaluation, bundle) if args.evaluation else None
+    curves = _stored_robustness(args.robustness, bundle) if args.robustness else None
     logs = [(Path(run).name, report.read_log(Path(run))) for run in args.training_runs]
     for path in args.pictures:
         if not find_images([path]) or not Path(path).exists():
@@ -279,21 +317,40 @@ def _bench(args: argparse.Namespace) -> int:
         raise UserError(f"--report: {page} is a folder; give the page a file name")
     cores = latency.usable_cores()
     threads = list(dict.fromkeys(args.threads or (1, cores)))
-    with tqdm(desc="timing", unit=" rounds", file=sys.stderr, disable=None) as bar:
+    images = [Path(image) for image in args.image]
+    with _bar() as show:
         result = latency.benchmark(
             bundle,
-            [Path(image) for image in args.image],
+            images,
             threads,
             args.seconds,
             args.runs,
             _command(),
-            progress=lambda done: bar.update(done - bar.n),
+            progress=show,
+            mlperf=args.mlperf,
+            rest=args.rest,
+            roads=roads,
         )
-    write_atomic(out / "bench.csv", latency.to_csv(result))
-    result["evaluation"] = evaluation
-    write_atomic(out / "bench.json", latency.to_json(result))
-    if chosen:
-        evaluation, _ = _measure_accuracy(bundle, chosen, args, cores)
+        write_atomic(out / "bench.csv", latency.to_csv(result))
+        result |= {"evaluation": evaluation, "robustness": curves}
+        write_atomic(out / "bench.json", latency.to_json(result))
+        if other and not result["interrupted"]:
+            source = next(iter(latency.pictures(images).values()))
+            seconds = args.seconds or latency.QUICK_SECONDS
+            result["comparison"] = latency.against(
+                bundle,
+                other,
+                source,
+                threads[0],
+                seconds,
+                (roads, None),
+                progress=lambda turn: show("in turns with the other", turn),
+            )
+            write_atomic(out / "bench.json", latency.to_json(result))
+    worst = []
+    if chosen and not result["interrupted"]:
+        evaluation, rows = _measure_accuracy(bundle, chosen, args, cores)
+        worst = report.worst(rows, bundle.manifest.labels)
         result["evaluation"] = evaluation
         write_atomic(out / "bench.json", latency.to_json(result))
     text = report.render(
@@ -303,19 +360,98 @@ def _bench(args: argparse.Namespace) -> int:
         evaluation=evaluation,
         images=find_images(args.pictures),
         logs=logs,
+        worst=worst,
     )
     write_atomic(page, text)
     if args.json:
         print(json.dumps(result))
     else:
         print(latency.table(result))
-        if args.data:
+        if result["evaluation"] and args.data:
             from benchmarks import accuracy
 
             print(f"\n{accuracy.table(evaluation)}")
         print(f"written: {page}, {out / 'bench.json'}, {out / 'bench.csv'}")
         print(DISCLAIMER)
+    return 130 if result["interrupted"] else 0
+
+
+@contextmanager
+def _bar():
+    """Progress on standard error: called with what is done and how often it was."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" rounds", file=sys.stderr, disable=None) as bar:
+
+        def show(what: str, done: int) -> None:
+            bar.set_description(what, refresh=False)
+            bar.n = done
+            bar.refresh()
+
+        yield show
+
+
+def _side_by_side(args: argparse.Namespace) -> int:
+    """`dermedge bench compare` and `dermedge bench validate`."""
+    from benchmarks.speed import compare
+
+    what, *paths = args.words
+    if what not in ("compare", "validate"):
+        raise UserError(f"'{what}' is not known: `bench compare FILE ...` or `bench validate FILE`")
+    if not paths:
+        raise UserError(f"`bench {what}` needs results: bench.json files of `dermedge bench`")
+    results = {path: compare.load(path) for path in dict.fromkeys(paths)}
+    if what == "validate":
+        faults = [(path, fault) for path, r in results.items() for fault in compare.problems(r)]
+        for path, fault in faults:
+            print(f"{path}: {fault}")
+        if not faults:
+            print(f"valid: {', '.join(results)}")
+        return 1 if faults else 0
+    from benchmarks import report
+
+    # Files of one name in folders of the devices' names, or files that are called after them.
+    stems = [Path(path).stem for path in results]
+    same = len(set(stems)) < len(stems)
+    names = [Path(path).parent.name if same else Path(path).stem for path in results]
+    if len(set(names)) < len(names):
+        names = list(results)
+    named = dict(zip(names, results.values(), strict=True))
+    found = compare.rows(named)
+    out = _folder(args.out or "bench-compared")
+    write_atomic(out / "compare.csv", compare.to_csv(found))
+    write_atomic(out / "compare.html", report.render_compared(args.title, named))
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print(compare.table(found))
+        print(f"written: {out / 'compare.html'}, compare.csv")
+        print(DISCLAIMER)
     return 0
+
+
+def _other(told: str, bundle):
+    from dermedge.bundle import Bundle
+
+    if told in PRECISIONS:
+        return in_precision(bundle, told)
+    if not Path(told).exists():
+        raise UserError(f"--vs: there is no bundle at {told}; give a file, or fp32, fp16 or int8")
+    return Bundle.open(told)
+
+
+def _stored_robustness(path: str, bundle) -> dict:
+    from benchmarks import robustness
+
+    try:
+        curves = json.loads(Path(path).read_bytes())
+        fits = curves["bundle"]["sha256"] == bundle.sha256
+        robustness.plot(curves)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is no robustness.json of `dermedge robustness`") from None
+    if not fits:
+        raise UserError(f"{path} was made with another bundle; make it anew")
+    return curves
 
 
 def _choose(bundle, args: argparse.Namespace):
@@ -331,7 +467,8 @@ def _choose(bundle, args: argparse.Namespace):
 
 
 def _measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int | None):
-    from benchmarks import accuracy, latency
+    from benchmarks import accuracy
+    from benchmarks.speed import latency
 
     data_set, chosen = measured
     return accuracy.evaluate(

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from benchmarks.accuracy import Chosen, commit, in_threads
 from benchmarks.changes import SPOILINGS, CannotSpoil, applied
 from benchmarks.figures import LEVEL, SEED, clusters
-from benchmarks.latency import hardware
 from benchmarks.networks import Networks
+from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import ROLES, Bundle
 from dermedge.datasets import DataSet, Record

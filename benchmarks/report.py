@@ -16,7 +16,9 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks.figures import TITLES
+from benchmarks import robustness
+from benchmarks.figures import NETWORKS, TITLES, Row, malignancy
+from benchmarks.speed import compare
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -26,6 +28,7 @@ from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
 THUMBNAIL = 480  # px, long side
+WORST = 4  # pictures of each kind of error
 
 Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
 
@@ -41,6 +44,8 @@ _STAGES = {
     "lesion": ("#b9d3c0", "\\\\\\\\"),
     "quality": ("#6b5b7b", ""),
 }
+_LINES = (("#2a7f86", "-"), ("#c2603a", "--"), ("#8f7fa6", "-."), ("#a08a3c", ":"))
+_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _EDGE = "#2b3338"  # dark on every fill, also where the page is dark
 _STYLE = {
     "svg.fonttype": "none",
@@ -69,16 +74,73 @@ def render(
     evaluation: dict | None = None,
     images: Sequence[Path] = (),
     logs: Sequence[tuple[str, Log]] = (),
+    worst: Sequence[tuple[Path, str]] = (),
 ) -> str:
     """Make the page; a section whose data is not given is left out.
 
     Parameters
     ----------
-    bench : as `bench.schema.json` describes it.
+    bench : as `speed/bench.schema.json` describes it.
     evaluation : what `dermedge evaluate --json` prints.
     images : pictures to analyse and show with their outlines.
     logs : name of each training run, and what `read_log` found.
+    worst : pictures that the networks were most wrong about, as `worst` finds them.
     """
+    manifest = bundle.manifest
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            disclaimer=DISCLAIMER,
+            bundle=bundle,
+            manifest=manifest,
+            titles=TITLES,
+            class_titles=CLASS_TITLES,
+            malignant=MALIGNANT,
+            bench=bench,
+            highlights=_highlights(bench, evaluation),
+            latency_plot=_latency_plot(bench) if bench else None,
+            distribution_plot=_distribution_plot(bench) if bench else None,
+            course_plot=_course_plot(bench) if bench else None,
+            robustness=_png(bench["robustness"]) if bench and bench["robustness"] else None,
+            evaluation=evaluation,
+            comparisons=_comparisons(evaluation) if evaluation else [],
+            classifiers=_classifiers(evaluation) if evaluation else [],
+            group_metrics=_group_metrics(evaluation) if evaluation else [],
+            cards=_cards(bundle, [(path, "") for path in images]),
+            worst=_cards(bundle, worst),
+            differences=_differences(evaluation) if evaluation else [],
+            curves=[(name, _curves(name, log)) for name, log in logs],
+        )
+    )
+
+
+def render_compared(title: str | None, results: dict[str, dict]) -> str:
+    """The page of `dermedge bench compare`: name to result, as `compare.load` gives it."""
+    rows = compare.rows(results)
+    return (
+        _environment()
+        .get_template("compare.html")
+        .render(
+            title=title or "Devices, runtimes and precisions",
+            disclaimer=DISCLAIMER,
+            rows=rows,
+            results=results,
+            pictures=list(dict.fromkeys(row["picture"] for row in rows)),
+            bars=_compared_plot(rows),
+            fronts=[
+                (TITLES[measure], _pareto_plot(rows, measure))
+                for measures in compare.MEASURES.values()
+                for measure in measures
+                if any(row[measure] is not None for row in rows)
+            ],
+            courses=[(name, _course_plot(result)) for name, result in results.items()],
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -91,26 +153,7 @@ def render(
         "interval": lambda metric: f"{_number(metric['value'])} ({_interval(metric)})",
         "size": _size,
     }
-    manifest = bundle.manifest
-    return environment.get_template("report.html").render(
-        title=title,
-        disclaimer=DISCLAIMER,
-        bundle=bundle,
-        manifest=manifest,
-        titles=TITLES,
-        class_titles=CLASS_TITLES,
-        malignant=MALIGNANT,
-        bench=bench,
-        highlights=_highlights(bench, evaluation),
-        latency_plot=_latency_plot(bench) if bench else None,
-        evaluation=evaluation,
-        comparisons=_comparisons(evaluation) if evaluation else [],
-        classifiers=_classifiers(evaluation) if evaluation else [],
-        group_metrics=_group_metrics(evaluation) if evaluation else [],
-        cards=_cards(bundle, images),
-        differences=_differences(evaluation) if evaluation else [],
-        curves=[(name, _curves(name, log)) for name, log in logs],
-    )
+    return environment
 
 
 def _number(value: float | None) -> str:
@@ -155,6 +198,7 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
                 "note": f"{note}; p99 {_number(best['p99_ms'])} ms",
             }
         )
+    if bench and bench["cold_start"]:
         peak = max(row["peak_bytes"] for row in bench["cold_start"])
         start = np.median(bench["cold_start"][0]["seconds"])
         found.append(
@@ -164,6 +208,7 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
                 "note": f"whole process; {start:.2f} s from start to first result",
             }
         )
+    if bench:
         found.append(
             {
                 "label": "Bundle",
@@ -243,15 +288,38 @@ def _classifiers(evaluation: dict) -> list[dict]:
 # ---------------------------------------------------------------------------- pictures
 
 
-def _cards(bundle: Bundle, images: Sequence[Path]) -> list[dict]:
+def worst(rows: Sequence[Row], labels: Sequence[str], count: int = WORST) -> list[tuple[Path, str]]:
+    """Up to `count` pictures each: least overlap of outlines, malignant ones that were given the
+    lowest risk, benign ones that were given the highest; and in words what is wrong."""
+    found: list[tuple[Path, str]] = []
+    outlined = [row for row in rows if NETWORKS in row.counts]
+    scores = {id(row): _jaccard(row.counts[NETWORKS]) for row in outlined}
+    for row in sorted(outlined, key=lambda row: scores[id(row)])[:count]:
+        found.append((Path(row.record.image), f"Outline: Jaccard {scores[id(row)]:.2f}"))
+    told = [r for r in rows if r.probabilities is not None and r.record.malignant is not None]
+    risk = {id(row): malignancy(row.probabilities[None], labels)[0] for row in told}
+    for malignant, sign in ((True, 1), (False, -1)):
+        chosen = [row for row in told if row.record.malignant is malignant]
+        for row in sorted(chosen, key=lambda row: sign * risk[id(row)])[:count]:
+            what = f"{row.record.label or ('malignant' if malignant else 'benign')}"
+            found.append((Path(row.record.image), f"Truly {what}, malignancy {risk[id(row)]:.2f}"))
+    return found
+
+
+def _jaccard(counts: Sequence[int]) -> float:
+    hit, more, missed, _ = counts
+    return hit / (hit + more + missed) if hit + more + missed else 1.0
+
+
+def _cards(bundle: Bundle, images: Sequence[tuple[Path, str]]) -> list[dict]:
     analyzer = Analyzer(bundle) if images else None
     limits = bundle.manifest.thresholds
     cards = []
-    for path in images:
+    for path, note in images:
         try:
             picture = read_image(path)
         except ImageError as error:
-            cards.append({"name": path.name, "error": str(error)})
+            cards.append({"name": path.name, "note": note, "error": str(error)})
             continue
         analysis = analyzer.analyze(picture, name=path.name).to_json()
         width, height = analysis["size"]
@@ -259,6 +327,7 @@ def _cards(bundle: Bundle, images: Sequence[Path]) -> list[dict]:
         cards.append(
             {
                 "name": path.name,
+                "note": note,
                 "error": None,
                 "thumbnail": _thumbnail(picture.pixels),
                 "width": width,
@@ -353,6 +422,142 @@ def _latency_plot(bench: dict) -> Markup:
             for name, threads in cases
         )
         return _svg(figure, f"Median time of each stage. Total: {spoken}")
+
+
+def _distribution_plot(bench: dict) -> Markup:
+    """Share of analyses that took at most so long, a line a picture and thread count."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 3.2))
+        axes = figure.subplots()
+        for k, entry in enumerate(bench["distribution"]):
+            quantiles = entry["quantiles_ms"]
+            axes.plot(
+                quantiles,
+                np.linspace(0, 1, len(quantiles)),
+                color=_LINES[k % len(_LINES)][0],
+                linestyle=_LINES[k % len(_LINES)][1],
+                linewidth=1.6,
+                label=f"{_shorten(entry['picture'])}, threads: {entry['threads']}",
+            )
+        axes.axhline(0.9, color=_INK, linewidth=0.7, linestyle=":")
+        slow = max(entry["quantiles_ms"][-2] for entry in bench["distribution"])
+        axes.set_xlim(0, 1.1 * slow)  # the slowest 2 % are in the table
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("time, ms")
+        axes.set_ylabel("share of analyses")
+        axes.grid(linewidth=0.6)
+        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        spoken = "; ".join(
+            f"{e['picture']}, {e['threads']} threads: 90 % within {e['quantiles_ms'][45]:.1f} ms"
+            for e in bench["distribution"]
+        )
+        return _svg(figure, f"Distribution of the time. {spoken}")
+
+
+def _course_plot(bench: dict) -> Markup:
+    """Time, clock and heat over the run, each against its own axis."""
+    told = bench["course"]
+    at = [part["seconds"] for part in told]
+    panels = [
+        ("time over median", [part["ratio"] for part in told]),
+        ("clock, MHz", [part["frequency_mhz"] for part in told]),
+        ("temperature, °C", [part["temperature_c"] for part in told]),
+    ]
+    panels = [(name, values) for name, values in panels if None not in values]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 1.0 + 1.1 * len(panels)), layout="constrained")
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, values) in zip(grid, panels, strict=True):
+            axes.plot(at, values, color="#2a7f86", linewidth=1.5, marker="o", markersize=2.5)
+            axes.set_title(name, fontsize=9, loc="left")
+            axes.grid(linewidth=0.6)
+        spread = max(1.3, *(part["ratio"] for part in told))
+        grid[0].set_ylim(min(0.7, *(part["ratio"] for part in told)), spread)
+        grid[-1].set_xlabel("seconds since the start")
+        last = told[-1]["ratio"]
+        return _svg(figure, f"Course of the run; at its end {last:.2f} of the median time")
+
+
+def _compared_plot(rows: Sequence[dict]) -> Markup:
+    """p50 as a bar and p90 as its whisker, of each device, picture and thread count."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 0.9 + 0.42 * len(rows)))
+        axes = figure.subplots()
+        pictures = list(dict.fromkeys(row["picture"] for row in rows))
+        ordered = sorted(rows, key=lambda row: (pictures.index(row["picture"]), row["p90_ms"]))
+        fills = list(_STAGES.values())
+        for place, row in enumerate(ordered):
+            colour, hatch = fills[pictures.index(row["picture"]) % len(fills)]
+            rest = row["p90_ms"] - row["p50_ms"]
+            axes.barh(
+                place,
+                row["p50_ms"],
+                xerr=[[0], [rest]],
+                height=0.6,
+                color=colour,
+                hatch=hatch,
+                edgecolor=_EDGE,
+                ecolor=_INK,
+                capsize=3,
+                linewidth=0.7,
+            )
+            axes.annotate(
+                f"{row['p90_ms']:.1f}",
+                (row["p90_ms"], place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        labels = [
+            f"{_shorten(row['file'])}, {row['threads']} thread{'s' * (row['threads'] > 1)}\n"
+            f"{_shorten(row['picture'])}"
+            for row in ordered
+        ]
+        axes.set_yticks(range(len(ordered)), labels, fontsize=8)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15 * max(row["p90_ms"] for row in rows))
+        axes.set_xlabel("median time, whisker and figure: p90, ms")
+        axes.grid(axis="x", linewidth=0.6)
+        axes.set_axisbelow(True)
+        spoken = "; ".join(f"{r['file']}, {r['picture']}: {r['p90_ms']:.1f}" for r in ordered)
+        return _svg(figure, f"p90 in ms of each device. {spoken}")
+
+
+def _pareto_plot(rows: Sequence[dict], measure: str) -> Markup:
+    """Accuracy against p90 of the first picture; the line joins what nothing beats in both."""
+    first = rows[0]["picture"]
+    chosen = [row for row in rows if row["picture"] == first and row[measure] is not None]
+    points = [(row["p90_ms"], row[measure]) for row in chosen]
+    line = [points[k] for k in compare.front(points)]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.6, 3.4))
+        axes = figure.subplots()
+        axes.step(*zip(*line, strict=True), where="post", color=_INK, linewidth=1, linestyle="--")
+        names = list(dict.fromkeys((row["file"], row["threads"]) for row in chosen))
+        for k, (name, row) in enumerate(zip(names, chosen, strict=True)):
+            axes.plot(
+                row["p90_ms"],
+                row[measure],
+                linestyle="",
+                color=_LINES[k % len(_LINES)][0],
+                marker=_MARKS[k % len(_MARKS)],
+                markersize=8,
+                label=f"{_shorten(name[0])}, threads: {name[1]}",
+            )
+        axes.set_xlim(0, 1.15 * max(x for x, _ in points))
+        axes.set_xlabel(f"p90, ms ({_shorten(first)})")
+        axes.set_ylabel(TITLES[measure])
+        axes.grid(linewidth=0.6)
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        spoken = "; ".join(
+            f"{row['file']}: {row[measure]:.3f} at {row['p90_ms']:.1f} ms" for row in chosen
+        )
+        return _svg(figure, f"{TITLES[measure]} against time. {spoken}")
+
+
+def _png(curves: dict) -> str:
+    return "data:image/png;base64," + base64.b64encode(robustness.plot(curves)).decode()
 
 
 def _shorten(name: str) -> str:

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from benchmarks.accuracy import Chosen, count_pixels, in_threads
 from benchmarks.changes import CHANGES, applied
 from benchmarks.figures import LEVEL, SEED, clusters, malignancy
-from benchmarks.latency import hardware
 from benchmarks.networks import Networks
+from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataSet, Record

@@ -289,6 +289,10 @@ class Analyzer:
             },
         }
 
+    def networks(self) -> dict[str, Network]:
+        """Role to network; one that plays both roles is there twice."""
+        return {"segmenter": self._segmenter, "classifier": self._classifier}
+
     def analyze(
         self,
         source: str | Path | bytes | Picture,

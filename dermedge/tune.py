@@ -22,6 +22,7 @@ from dermedge import procedural
 from dermedge.bundle import PRECISIONS, Bundle
 from dermedge.files import cache_folder, write_atomic
 from dermedge.preprocess import prepare
+from dermedge.race import race, ratio
 from dermedge.runtime import ENGINES, OPENVINO, Road, Session, SessionError, open_session, target
 from dermedge.runtime.onnx import available
 
@@ -29,7 +30,6 @@ PICTURES = 16  # drawn ones, that a road is checked on
 # Mean difference of a probability: from FP32, and from the same graph in ONNX Runtime.
 FROM_FP32, FROM_SAME = 0.1, 0.02
 ROUNDS = (10, 400)  # least and most turns of all roads
-RESAMPLES = 1000
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's cores
 
 Open = Callable[[bytes, int, str, str], Session]
@@ -124,11 +124,12 @@ def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
             reasons[road] = reason
         else:
             sessions[road] = session
-    taken = _race(sessions, squares, seconds, clock, lambda n: progress(f"{role}: turn {n}"))
+    ways_in = {road: _turn(session, squares) for road, session in sessions.items()}
+    taken = race(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
     results = [
         Result(role, road, reason=reasons[road])
         if road in reasons
-        else Result(role, road, **_figures(taken[road], taken[ways[0]]))
+        else Result(role, road, **ratio(taken[ways[0]], taken[road]))
         for road in ways
     ]
     faster = [r for r in results if r.low is not None and r.low > 1]
@@ -136,9 +137,20 @@ def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
     return [replace(result, chosen=result is best) for result in results]
 
 
+def _turn(session: Session, squares: Sequence[np.ndarray]) -> Callable[[int], object]:
+    inputs = _absent(session)
+    images = [np.ascontiguousarray(square[None]) for square in squares]
+    return lambda turn: session.run({"image": images[turn % len(images)], **inputs})
+
+
+def _absent(session: Session) -> dict[str, np.ndarray]:
+    """What else a network takes, as not known."""
+    return {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
+
+
 def _answers(session: Session, squares: Sequence[np.ndarray]) -> np.ndarray:
     """All probabilities of all pictures, (n, anything)."""
-    absent = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
+    absent = _absent(session)
     found = [session.run({"image": np.ascontiguousarray(s[None]), **absent}) for s in squares]
     named = [name for name in ("mask", "probabilities") if name in found[0]]
     return np.stack([np.concatenate([one[name].ravel() for name in named]) for one in found])
@@ -154,34 +166,6 @@ def _differs(road: Road, first: Road, answers: dict[Road, np.ndarray]) -> str:
         if apart > limit:
             return f"its answers differ from those of {other} by {apart:.2g}, {limit:g} is allowed"
     return ""
-
-
-def _race(sessions, squares, seconds, clock, progress) -> dict[Road, np.ndarray]:
-    """Milliseconds of each turn; the roads take turns, each time in another order."""
-    order, taken = list(sessions), {road: [] for road in sessions}
-    start = clock()
-    for turn in range(ROUNDS[1]):
-        if turn >= ROUNDS[0] and clock() - start > seconds:
-            break
-        progress(turn + 1)
-        for step in range(len(order)):
-            road = order[(step + turn) % len(order)]
-            session = sessions[road]
-            inputs = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
-            inputs["image"] = np.ascontiguousarray(squares[turn % len(squares)][None])
-            before = clock()
-            session.run(inputs)
-            taken[road].append((clock() - before) * 1000)
-    return {road: np.array(values) for road, values in taken.items()}
-
-
-def _figures(own: np.ndarray, first: np.ndarray) -> dict[str, float]:
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(own), size=(RESAMPLES, len(own)))
-    found = np.median(first[rows], axis=1) / np.median(own[rows], axis=1)
-    low, high = np.quantile(found, (0.025, 0.975))
-    values = {"ms": np.median(own), "ratio": np.median(first) / np.median(own)}
-    return {k: round(float(v), 4) for k, v in {**values, "low": low, "high": high}.items()}
 
 
 def machine() -> dict[str, object]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import call
 from jsonschema import Draft202012Validator
 
 from benchmarks import (
@@ -19,17 +19,17 @@ from benchmarks import (
     commands,
     curves,
     figures,
-    latency,
     report,
     tables,
     unlike,
 )
 from benchmarks.commands import BENCH, EVALUATE
+from benchmarks.speed import latency
 from dermedge import DISCLAIMER, UserError, quality
 from dermedge.bundle import Bundle, Thresholds, write_bundle
 from dermedge.datasets import Record, Split, load, make_split
 
-SCHEMA = Path(report.__file__).parent / "bench.schema.json"
+SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
 
 
@@ -81,12 +81,6 @@ def with_split(bundle: Path, split: Split, folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     monkeypatch.setattr(figures, "RESAMPLES", 60)
-
-
-def call(command, *words) -> int:
-    parser = argparse.ArgumentParser()
-    command.arguments(parser)
-    return command.run(parser.parse_args([str(word) for word in words]))
 
 
 def test_otsu_finds_a_dark_lesion_and_nothing_in_the_dark():
@@ -428,7 +422,8 @@ def test_bench_says_in_one_line_that_a_file_is_no_picture(tiny_bundle, tmp_path)
 def test_thread_counts_take_turns_and_opencv_gets_its_threads_back(tiny_bundle):
     before = cv2.getNumThreads()
     frame = latency.pictures([])[latency.FRAME]
-    rows = latency.measure(Bundle.open(tiny_bundle), {"frame": frame}, [1, 2], None, 3)
+    timed = latency.measure(Bundle.open(tiny_bundle), {"frame": frame}, [1, 2], None, 3)
+    rows = latency.summarize(timed)
     assert {(row["threads"], row["runs"]) for row in rows} == {(1, 3), (2, 3)}
     assert {row["stage"] for row in rows} == set(latency.STAGES)
     assert cv2.getNumThreads() == before

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,17 +21,27 @@ import numpy as np
 import psutil
 
 from benchmarks import PROCEDURAL
+from benchmarks.speed import power, scenarios
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import ImageError, Picture, read_image
+from dermedge.preprocess import prepare
+from dermedge.procedural import draw
+from dermedge.race import race, ratio
+from dermedge.runtime import Road
 
-SCHEMA = "dermedge bench 1"
+SCHEMA = "dermedge bench 2"
 STAGES = ("decode", "prepare", "segmenter", "classifier", "lesion", "quality", "total")
 QUICK_SECONDS = 10.0
 WARMUP = 3  # analyses a picture and thread count that are run first and not counted
 COLD_STARTS = 3
 BUSY_PERCENT = 20.0
+REPEATABLE = 0.05  # p90 of both halves of the rounds may differ so much and still be quoted
+FEW = 100  # rounds; with fewer p99 is the slowest run, and both halves are too short to compare
+QUANTILES = 50
+PERIODS = 60  # of the course over time
+ENERGY_SECONDS = 10.0
 FRAME = "camera frame 1280x720"
 PHOTO = "JPEG photograph 4032x3024"
 
@@ -43,8 +54,6 @@ def pictures(images: Sequence[Path]) -> dict[str, bytes | Picture]:
 
     Raises UserError where a file is no picture.
     """
-    from dermedge.procedural import draw
-
     frame = draw(3, "phone", size=(720, 1280)).image
     chosen: dict[str, bytes | Picture] = {FRAME: Picture(frame, 720, 1280)}
     for path in images:
@@ -67,6 +76,20 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass
+class Timed:
+    """What `measure` took: `samples` by (threads, picture), a dict of stage to ms each round.
+
+    `at` is when each round ended, s from the first one's start; `state` the (MHz, degrees Celsius)
+    then. `interrupted`: a key ended it early.
+    """
+
+    samples: dict[tuple[int, str], list[dict[str, float]]]
+    at: list[float] = field(default_factory=list)
+    state: list[tuple[float | None, float | None]] = field(default_factory=list)
+    interrupted: bool = False
+
+
 def measure(
     bundle: Bundle,
     sources: dict[str, bytes | Picture],
@@ -74,7 +97,8 @@ def measure(
     seconds: float | None,
     runs: int | None,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[dict]:
+    roads: Mapping[str, Road] | None = None,
+) -> Timed:
     """Time whole analyses.
 
     All thread counts and pictures take turns, so that heat, frequency and other programs weigh
@@ -85,14 +109,12 @@ def measure(
     seconds : for all measuring together; at least two rounds are made.
     runs : rounds; given, `seconds` is not looked at.
     progress : called with the number of rounds done.
+    roads : as `Analyzer` takes them.
 
-    Returns
-    -------
-    One dict a picture, thread count and stage: runs, and mean, p50, p90, p99, min, max in ms.
+    Ctrl-C ends it; what was measured until then is returned, where that is two rounds or more.
     """
-    analyzers = {count: Analyzer(bundle, threads=count) for count in threads}
-    cases = [(count, name) for count in threads for name in sources]
-    samples: dict[tuple[int, str], list[dict]] = {case: [] for case in cases}
+    analyzers = {count: Analyzer(bundle, threads=count, roads=roads) for count in threads}
+    taken = Timed({(count, name): [] for count in threads for name in sources})
     before = cv2.getNumThreads()
     first = next(iter(sources))
     try:
@@ -101,25 +123,97 @@ def measure(
             for _ in range(WARMUP):
                 for source in sources.values():
                     analyzer.analyze(source)
-        stop = time.perf_counter() + (seconds or 0)
+        start = time.perf_counter()
+        stop = start + (seconds or 0)
         done = 0
         while done < runs if runs else done < 2 or time.perf_counter() < stop:
+            turn = {}
             for step in range(len(threads)):
                 count = threads[(step + done) % len(threads)]
                 cv2.setNumThreads(count)
                 # OpenCV builds its threads anew after a change; that is not what users wait for.
                 analyzers[count].analyze(sources[first])
                 for name, source in sources.items():
-                    samples[count, name].append(analyzers[count].analyze(source).timing_ms)
+                    turn[count, name] = analyzers[count].analyze(source).timing_ms
+            for case, timing in turn.items():  # whole rounds only: all are measured as often
+                taken.samples[case].append(timing)
+            taken.at.append(time.perf_counter() - start)
+            taken.state.append((_frequency(), power.temperature()))
             done += 1
             progress(done)
+    except KeyboardInterrupt:
+        if len(taken.at) < 2:
+            raise
+        taken.interrupted = True
     finally:
         cv2.setNumThreads(before)
+    return taken
+
+
+def summarize(taken: Timed) -> list[dict]:
+    """One dict a picture, thread count and stage: runs, and mean, p50, p90, p99, min, max in ms."""
     return [
-        _summary(name, count, stage, [timing[stage] for timing in samples[count, name]])
-        for count, name in cases
+        _summary(name, count, stage, [timing[stage] for timing in timings])
+        for (count, name), timings in taken.samples.items()
         for stage in STAGES
     ]
+
+
+def distributions(taken: Timed) -> list[dict]:
+    """Of each picture and thread count: the quantiles of its time from fastest to slowest, ms."""
+    shares = np.linspace(0, 1, QUANTILES + 1)
+    return [
+        {
+            "picture": name,
+            "threads": count,
+            "quantiles_ms": np.quantile([t["total"] for t in timings], shares).round(4).tolist(),
+        }
+        for (count, name), timings in taken.samples.items()
+    ]
+
+
+def course(taken: Timed) -> list[dict]:
+    """How time, clock frequency and temperature went: the rounds in at most `PERIODS` parts.
+
+    'ratio' is the median time of the part over that of all rounds, mean over the cases: a device
+    that throttles climbs above 1.
+    """
+    totals = np.array([[t["total"] for t in timings] for timings in taken.samples.values()])
+    usual = np.median(totals, axis=1, keepdims=True)
+    parts = np.array_split(np.arange(len(taken.at)), min(PERIODS, len(taken.at)))
+    rows = []
+    for part in parts:
+        frequency, heat = zip(*(taken.state[k] for k in part), strict=True)
+        rows.append(
+            {
+                "seconds": round(taken.at[part[-1]], 3),
+                "ratio": round(float((np.median(totals[:, part], axis=1) / usual[:, 0]).mean()), 4),
+                "frequency_mhz": _mean(frequency),
+                "temperature_c": _mean(heat),
+            }
+        )
+    return rows
+
+
+def unsteady(taken: Timed) -> float:
+    """How far the p90 of both halves of the rounds lie apart, as a share; the worst case."""
+    worst = 0.0
+    for timings in taken.samples.values():
+        totals = [timing["total"] for timing in timings]
+        middle = len(totals) // 2
+        early, late = (np.percentile(half, 90) for half in (totals[:middle], totals[middle:]))
+        worst = max(worst, abs(early - late) / min(early, late))
+    return float(worst)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return round(sum(told) / len(told), 1) if told else None
+
+
+def _frequency() -> int | None:
+    told = psutil.cpu_freq()
+    return round(told.current) if told and told.current else None
 
 
 def _summary(picture: str, threads: int, stage: str, values: list[float]) -> dict:
@@ -193,7 +287,6 @@ def _start(bundle: Bundle, image: Path) -> tuple[float, int]:
 
 def hardware() -> dict:
     """What the figures were taken on; None where the system does not tell."""
-    frequency = psutil.cpu_freq()
     return {
         "machine": _text("/proc/device-tree/model") or platform.machine(),
         "cpu": _cpu_model(),
@@ -203,7 +296,9 @@ def hardware() -> dict:
         "memory_bytes": psutil.virtual_memory().total,
         "os": f"{platform.system()} {platform.release()}",
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "frequency_mhz": round(frequency.current) if frequency and frequency.current else None,
+        "power_mode": power.power_mode(),
+        "frequency_mhz": _frequency(),
+        "temperature_c": power.temperature(),
         "load_average": [round(value, 2) for value in psutil.getloadavg()],
         "busy_percent": psutil.cpu_percent(interval=0.5),
     }
@@ -231,11 +326,26 @@ def benchmark(
     seconds: float | None,
     runs: int | None,
     command: str,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[str, int], None] = lambda what, done: None,
+    mlperf: bool = False,
+    rest: float = 0.0,
+    roads: Mapping[str, Road] | None = None,
 ) -> dict:
-    """Measure all that `bench.schema.json` describes, but for the accuracy."""
+    """Measure all that `bench.schema.json` describes, but for the accuracy.
+
+    Parameters
+    ----------
+    progress : called with what is measured, and how many rounds of it were.
+    mlperf : also MLPerf's scenarios, a minute and more each.
+    rest : s to wait first, so that a hot device cools down.
+
+    Ctrl-C leaves out what comes after it: 'interrupted' then names what is missing.
+    """
     import onnxruntime
 
+    if rest:
+        progress("resting", 0)
+        time.sleep(rest)
     machine = hardware()
     warnings = []
     if machine["busy_percent"] > BUSY_PERCENT:
@@ -247,11 +357,38 @@ def benchmark(
         warnings.append(
             f"the CPU governor is '{machine['governor']}': the clock frequency may vary"
         )
-    quick = seconds is None and runs is None
+    quick = seconds is None and runs is None and not mlperf
     sources = pictures(images)
-    rows = measure(bundle, sources, threads, QUICK_SECONDS if quick else seconds, runs, progress)
-    if rows[0]["runs"] < 100:
-        warnings.append(f"{rows[0]['runs']} runs each: p99 is close to the slowest run")
+    length = QUICK_SECONDS if seconds is None else seconds
+    timed = measure(bundle, sources, threads, length, runs, lambda n: progress("timing", n), roads)
+    rounds = len(timed.at)
+    if rounds < FEW:
+        warnings.append(f"{rounds} runs each: p99 is close to the slowest run")
+    elif (apart := unsteady(timed)) > REPEATABLE:
+        warnings.append(
+            f"not to be quoted: p90 of the first and the second half of the runs differ by "
+            f"{100 * apart:.0f} %, at most {100 * REPEATABLE:.0f} % is allowed; measure again on a "
+            "quiet machine"
+        )
+    parts: dict[str, object] = {"scenarios": None, "energy": None, "cold_start": []}
+    missing = "the rest of the rounds" if timed.interrupted else ""
+    for name, work in (
+        ("cold_start", lambda: cold_start(bundle, sources, COLD_STARTS)),
+        ("energy", lambda: _energy(bundle, sources, threads, roads)),
+        ("scenarios", lambda: _scenarios(bundle, sources, threads, roads, progress)),
+    ):
+        if name == "scenarios" and not mlperf:
+            continue
+        try:
+            if not missing:
+                progress(name.replace("_", " "), 0)
+                parts[name] = work()
+            else:
+                missing += f", {name.replace('_', ' ')}"
+        except KeyboardInterrupt:
+            missing = name.replace("_", " ")
+    if missing:
+        warnings.append(f"interrupted: not measured is {missing}")
     manifest = bundle.manifest
     return {
         "schema": SCHEMA,
@@ -259,6 +396,7 @@ def benchmark(
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "quick": quick,
+        "interrupted": missing or None,
         "warnings": warnings,
         "bundle": {
             "name": manifest.name,
@@ -290,13 +428,110 @@ def benchmark(
         "settings": {
             "threads": list(threads),
             "warmup": WARMUP,
-            "runs": rows[0]["runs"],
+            "runs": rounds,
+            "rest_seconds": rest,
+            "roads": {role: str(road) for role, road in (roads or {}).items()},
             "clock": "time.perf_counter",
             "order": "thread counts and pictures take turns in every round",
         },
-        "latency": rows,
-        "cold_start": cold_start(bundle, sources, COLD_STARTS),
+        "latency": summarize(timed),
+        "distribution": distributions(timed),
+        "course": course(timed),
+        **parts,
+        "comparison": None,
         "evaluation": None,
+        "robustness": None,
+    }
+
+
+def _scenarios(bundle, sources, threads, roads, progress) -> list[dict]:
+    """MLPerf's scenarios for each network alone and for whole analyses."""
+    rows, said = [], scenarios.generator()
+
+    def add(what: str, scenario: str, count: int, figures: dict) -> None:
+        head = {"what": what, "scenario": scenario, "threads": count, "generator": said}
+        rows.append(head | {"p90_ms": None, "early_stopping_p90_ms": None} | figures)
+
+    def ways(count: int) -> dict[str, tuple[scenarios.Run, int]]:
+        analyzer = Analyzer(bundle, threads=count, roads=roads)
+        found = {
+            name: (lambda _, source=source: analyzer.analyze(source), 1)
+            for name, source in sources.items()
+        }
+        squares = {}
+        for role, network in analyzer.networks().items():
+            spec = network.model.preprocessing
+            squares[role] = [prepare(draw(k, size=(360, 480)).image, spec)[0] for k in range(8)]
+            found[f"{role} alone"] = (
+                lambda k, network=network, role=role: network.run(squares[role][k]),
+                8,
+            )
+        return found
+
+    before = cv2.getNumThreads()
+    try:
+        for count in threads:
+            cv2.setNumThreads(count)
+            for what, (run, samples) in ways(count).items():
+                progress(f"SingleStream, {count} threads, {what}", 0)
+                figures = scenarios.single_stream(run, samples)
+                add(what, "SingleStream", count, figures | {"samples_per_second": None})
+        cv2.setNumThreads(1)
+        cores = usable_cores()
+        each = [ways(1) for _ in range(cores)]  # one analyzer a core: none is thread-safe
+        for what, (_, samples) in each[0].items():
+            progress(f"Offline, {what}", 0)
+            add(what, "Offline", cores, scenarios.offline([w[what][0] for w in each], samples))
+    finally:
+        cv2.setNumThreads(before)
+    return rows
+
+
+def _energy(bundle, sources, threads, roads) -> dict | None:
+    """Energy of one analysis of the first picture, all threads; None where nothing tells it."""
+    meter = power.find()
+    if meter is None:
+        return None
+    analyzer = Analyzer(bundle, threads=max(threads), roads=roads)
+    source = next(iter(sources.values()))
+    return power.energy(meter, lambda: analyzer.analyze(source), ENERGY_SECONDS)
+
+
+def against(
+    one: Bundle,
+    other: Bundle,
+    source: bytes | Picture,
+    threads: int,
+    seconds: float,
+    roads: Sequence[Mapping[str, Road] | None] = (None, None),
+    progress: Callable[[int], None] = lambda turn: None,
+) -> dict:
+    """Two bundles in turns on one picture: how many times as fast the first is, with its interval.
+
+    `roads` of each, as `Analyzer` takes them. At least 30 turns.
+    """
+    analyzers = [
+        Analyzer(bundle, threads=threads, roads=way)
+        for bundle, way in zip((one, other), roads, strict=True)
+    ]
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        ways = {k: lambda _, a=a: a.analyze(source) for k, a in enumerate(analyzers)}
+        race(ways, 0, (WARMUP, WARMUP))
+        taken = race(ways, seconds, (30, 100_000), progress=progress)
+    finally:
+        cv2.setNumThreads(before)
+    figures = ratio(taken[1], taken[0])
+    return {
+        "other": {"name": other.manifest.name, "sha256": other.sha256},
+        "threads": threads,
+        "turns": len(taken[0]),
+        "p50_ms": figures["ms"],
+        "other_p50_ms": round(float(np.median(taken[1])), 4),
+        "ratio": figures["ratio"],
+        "low": figures["low"],
+        "high": figures["high"],
     }
 
 
@@ -327,7 +562,30 @@ def table(result: dict) -> str:
                     f"  {row['threads']:>7}  {row['stage']:<12}{row['p50_ms']:>9.2f}"
                     f"{row['p90_ms']:>9.2f}{row['p99_ms']:>9.2f}"
                 )
+    for row in result["scenarios"] or []:
+        speed = (
+            f"{row['samples_per_second']:.1f} a second"
+            if row["scenario"] == "Offline"
+            else f"p90 {row['p90_ms']:.2f} ms (early stopping {row['early_stopping_p90_ms']})"
+        )
+        lines.append(
+            f"{row['scenario']} ({row['generator']}), {row['what']}, threads {row['threads']}: "
+            f"{speed}; {row['queries']} queries, {row['seconds']:.0f} s"
+            + ("" if row["valid"] else ", NOT VALID by MLPerf's rules")
+        )
     lines.append("")
+    if found := result["comparison"]:
+        lines.append(
+            f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f}) times as fast as "
+            f"{found['other']['name']} ({found['p50_ms']:.1f} against {found['other_p50_ms']:.1f} "
+            f"ms, {found['turns']} turns, threads {found['threads']})"
+        )
+    spent = result["energy"]
+    lines.append(
+        f"energy {1000 * spent['joules_per_analysis']:.1f} mJ per analysis ({spent['source']})"
+        if spent
+        else "energy: not measured (this device does not tell)"
+    )
     for row in result["cold_start"]:
         lines.append(
             f"cold start to the first result {sorted(row['seconds'])[len(row['seconds']) // 2]:.2f}"

@@ -1,0 +1,194 @@
+"""MLPerf Inference's SingleStream and Offline scenarios (Reddi et al., ISCA 2020; its rules 5.1).
+
+Where `mlcommons-loadgen` is installed it asks the questions and takes the times; elsewhere the
+same rules are kept here: queries in random order, a least number and a least time of them, and
+early stopping, which states a percentile so high that it holds with 99 % confidence.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binom
+
+from dermedge import UserError
+
+QUERIES, SECONDS = 1024, 60.0  # fewest, shortest: SingleStream's rules
+PERCENTILE, CONFIDENCE = 0.9, 0.99
+FEWEST = 64  # queries that early stopping needs for the 90th percentile
+
+Run = Callable[[int], object]  # answers the query about one of the samples
+
+
+def generator() -> str:
+    """Who asks: 'mlcommons-loadgen VERSION', or 'dermedge'."""
+    try:
+        import mlperf_loadgen  # noqa: F401
+    except ImportError:
+        return "dermedge"
+    return f"mlcommons-loadgen {version('mlcommons-loadgen')}"
+
+
+def single_stream(
+    run: Run, samples: int, seconds: float = SECONDS, queries: int = QUERIES, own: bool = False
+) -> dict:
+    """One query after the other.
+
+    Parameters
+    ----------
+    run : called with the number of a sample, 0 to `samples` - 1.
+    seconds, queries : at least so long and so many. Below the rules' the result is not valid.
+    own : do not use loadgen, also where it is installed.
+
+    Returns
+    -------
+    'queries', 'seconds' (of the whole), 'p90_ms', 'early_stopping_p90_ms' (None: too few queries)
+    and 'valid' by the rules.
+    """
+    if generator() != "dermedge" and not own:
+        found = _loadgen("SingleStream", [run], samples, seconds, queries, 1000.0)
+        stopped = found.get("Early stopping 90.0th percentile estimate")
+        figures = {
+            "p90_ms": found["90.0th percentile latency (ns)"] / 1e6,
+            "early_stopping_p90_ms": None if stopped is None else stopped / 1e6,
+        }
+    else:
+        taken, order, start = [], random.Random(0), time.perf_counter()
+        while len(taken) < queries or time.perf_counter() - start < seconds:
+            before = time.perf_counter()
+            run(order.randrange(samples))
+            taken.append((time.perf_counter() - before) * 1000)
+        found = {"queries": len(taken), "seconds": time.perf_counter() - start}
+        figures = {
+            "p90_ms": float(np.percentile(taken, 100 * PERCENTILE)),
+            "early_stopping_p90_ms": early_stopping(taken),
+        }
+    kept = found["queries"] >= QUERIES and found["seconds"] >= SECONDS
+    figures |= {"queries": found["queries"], "seconds": found["seconds"]}
+    return _rounded(figures) | {"valid": kept and figures["early_stopping_p90_ms"] is not None}
+
+
+def offline(
+    runs: Sequence[Run], samples: int, seconds: float = SECONDS, queries: int = QUERIES, own=False
+) -> dict:
+    """All samples in one query, answered by as many threads as there are `runs`.
+
+    Returns 'queries' (samples in the query), 'seconds', 'samples_per_second' and 'valid'.
+    """
+    rate = _answer(runs, [k % samples for k in range(16 * len(runs))])  # how many will be needed
+    rate = max(rate, _answer(runs, [k % samples for k in range(max(16, int(rate * 2)))]))
+    if generator() != "dermedge" and not own:
+        found = _loadgen("Offline", runs, samples, seconds, queries, rate * 1.15)
+        speed = found["Samples per second"]
+    else:
+        count = max(queries, int(rate * 1.15 * seconds))
+        order = random.Random(0)
+        speed = _answer(runs, [order.randrange(samples) for _ in range(count)])
+        found = {"queries": count, "seconds": count / speed}
+    kept = found["queries"] >= QUERIES and found["seconds"] >= SECONDS
+    figures = {"queries": found["queries"], "seconds": found["seconds"]}
+    return _rounded(figures | {"samples_per_second": speed}) | {"valid": kept}
+
+
+def early_stopping(taken: Sequence[float]) -> float | None:
+    """The latency that the 90th percentile does not exceed, with 99 % confidence.
+
+    It is the smallest order statistic that enough queries lie below: were the true percentile
+    above it, so many would lie below in less than 1 % of runs. None: fewer than 64 queries.
+    """
+    if len(taken) < FEWEST:
+        return None
+    below = int(binom.ppf(CONFIDENCE, len(taken), PERCENTILE)) + 1
+    return float(np.sort(taken)[min(below, len(taken) - 1)])
+
+
+def _answer(runs: Sequence[Run], samples: Sequence[int]) -> float:
+    """Samples a second, all threads together."""
+    todo, lock, faults = iter(samples), threading.Lock(), []
+
+    def work(run: Run) -> None:
+        try:
+            while True:
+                with lock:
+                    sample = next(todo, None)
+                if sample is None or faults:
+                    return
+                run(sample)
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
+    return len(samples) / (time.perf_counter() - start)
+
+
+def _loadgen(
+    scenario: str, runs: Sequence[Run], samples: int, seconds: float, queries: int, rate: float
+) -> dict[str, float]:
+    """The figures of loadgen's summary by name, and how many queries there were in how long."""
+    import mlperf_loadgen as lg
+
+    told = {"queries": 0, "seconds": 0.0}
+    first = None
+    faults: list[Exception] = []
+
+    def answer(asked) -> None:
+        nonlocal first
+        first = first or time.perf_counter()
+        told["queries"] += len(asked)
+        done = [lg.QuerySampleResponse(sample.id, 0, 0) for sample in asked]
+        try:
+            if faults:
+                pass  # the first one counts; loadgen cannot be stopped from within
+            elif len(asked) == 1:
+                runs[0](asked[0].index)
+            else:
+                _answer(runs, [sample.index for sample in asked])
+        except Exception as error:
+            faults.append(error)
+        lg.QuerySamplesComplete(done)
+        told["seconds"] = time.perf_counter() - first
+
+    settings = lg.TestSettings()
+    settings.scenario = getattr(lg.TestScenario, scenario)
+    settings.mode = lg.TestMode.PerformanceOnly
+    settings.min_query_count = queries
+    settings.min_duration_ms = int(seconds * 1000)
+    settings.offline_expected_qps = max(rate, queries / max(seconds, 1e-3))
+    with tempfile.TemporaryDirectory() as folder:
+        output = lg.LogOutputSettings()
+        output.outdir, output.copy_summary_to_stdout = folder, False
+        logs = lg.LogSettings()
+        logs.log_output, logs.enable_trace = output, False
+        system = lg.ConstructSUT(answer, lambda: None)
+        library = lg.ConstructQSL(samples, samples, lambda _: None, lambda _: None)
+        try:
+            lg.StartTestWithLogSettings(system, library, settings, logs, "")
+        finally:
+            lg.DestroyQSL(library)
+            lg.DestroySUT(system)
+        summary = Path(folder, "mlperf_log_summary.txt").read_text()
+    if faults:
+        raise faults[0]
+    lines = re.findall(r"^[ *]*(.+?)\s*: ([0-9.]+)$", summary, re.MULTILINE)
+    if not lines:
+        raise UserError("mlcommons-loadgen wrote no summary; uninstall it to measure without it")
+    return {name: float(value) for name, value in lines} | told
+
+
+def _rounded(figures: dict) -> dict:
+    return {k: v if v is None or k == "queries" else round(v, 4) for k, v in figures.items()}
