@@ -201,28 +201,57 @@ def _figures(
 
 
 def _repeats(records: Sequence[Record], said: Sequence[_Said]) -> dict | None:
-    """Agreement of the pictures of one lesion; None where no lesion has two with an estimate."""
+    """Agreement of the pictures of one lesion, and what their mean is worth.
+
+    Returns
+    -------
+    None where no lesion has two pictures with an estimate. 'single_auc' is over the pictures, each
+    of n of a lesion with the weight 1 / n, 'together_auc' of the means over the lesions; where
+    those are not all malignant or all benign.
+    """
     lesions = defaultdict(list)
     for record, one in zip(records, said, strict=True):
         if record.lesion_id and one.triage not in (None, "retake"):
-            lesions[record.lesion_id].append(one)
+            lesions[record.lesion_id].append((one, record.malignant))
     several = [group for group in lesions.values() if len(group) > 1]
     if not several:
         return None
-    same = np.array([len({one.triage for one in group}) == 1 for group in several], float)
-    spread = np.array([np.ptp([one.risk for one in group]) for group in several])
-    result = {"lesions": len(several), "pictures": sum(map(len, several))}
-    for name, values in (("same_advice", same), ("risk_range", spread)):
-        interval = metrics.bootstrap(
-            lambda w, values=values: float(np.average(values, weights=w)),
-            len(values),
-            None,
-            RESAMPLES,
-            SEED,
-            LEVEL,
-        )
-        low, high = (None if np.isnan(x) else round(x, 6) for x in (interval.low, interval.high))
-        result[name] = {"value": round(interval.value, 6), "low": low, "high": high}
+    result: dict = {"lesions": len(several), "pictures": sum(map(len, several))}
+
+    def add(name: str, statistic: Callable[[np.ndarray], float], count: int) -> None:
+        interval = metrics.bootstrap(statistic, count, None, RESAMPLES, SEED, LEVEL)
+        values = (interval.value, interval.low, interval.high)
+        result[name] = {
+            key: None if np.isnan(value) else round(float(value), 6)
+            for key, value in zip(("value", "low", "high"), values, strict=True)
+        }
+
+    def mean(values: Sequence[float]) -> Callable[[np.ndarray], float]:
+        return lambda weights: float(np.average(np.array(values, float), weights=weights))
+
+    same = [len({one.triage for one, _ in group}) == 1 for group in several]
+    spread = [np.ptp([one.risk for one, _ in group]) for group in several]
+    add("same_advice", mean(same), len(several))
+    add("risk_range", mean(spread), len(several))
+    known = [group for group in several if group[0][1] is not None]
+    truth = np.array([bool(group[0][1]) for group in known])
+    if truth.any() and not truth.all():
+        risks = [np.array([one.risk for one, _ in group]) for group in known]
+        counts = np.array([len(group) for group in risks])
+        means, pictures = np.array([group.mean() for group in risks]), np.concatenate(risks)
+
+        def single(weights: np.ndarray) -> float:
+            return metrics.roc_auc(
+                pictures, np.repeat(truth, counts), np.repeat(weights / counts, counts)
+            )
+
+        def together(weights: np.ndarray) -> float:
+            return metrics.roc_auc(means, truth, weights)
+
+        result["known"], result["malignant"] = len(known), int(truth.sum())
+        add("single_auc", single, len(known))
+        add("together_auc", together, len(known))
+        add("auc_difference", lambda w: together(w) - single(w), len(known))
     return result
 
 
@@ -325,6 +354,13 @@ def table(result: dict) -> str:
             f"advice for all of a lesion's {_shown(repeats['same_advice'])}, range of its risk "
             f"{_shown(repeats['risk_range'])}",
         ]
+        if "single_auc" in repeats:
+            lines.append(
+                f"of {repeats['known']} of them it is known whether they are malignant: AUC of "
+                f"single pictures {_shown(repeats['single_auc'])}, of the mean of a lesion's "
+                f"{_shown(repeats['together_auc'])}, difference "
+                f"{_shown(repeats['auc_difference'])}"
+            )
     lines += [f"not read: {entry['id']}: {entry['error']}" for entry in data["unreadable"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return "\n".join(lines)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, __version__
-from dermedge.bundle import CASES, ROLES, Bundle, BundleError, Manifest
+from dermedge.bundle import CASES, ROLES, Bundle, BundleError, Manifest, Thresholds
 from dermedge.cases import Case, Cases
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
@@ -20,6 +20,7 @@ from dermedge.metadata import encode, width
 from dermedge.preprocess import Placement, prepare
 from dermedge.quality import Quality, assess, reduced
 from dermedge.runtime import Road, SessionError, open_session, target
+from dermedge.scale import ScaleError, find
 from dermedge.taxonomy import MALIGNANT
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
@@ -38,6 +39,7 @@ class Analysis:
     width: int
     quality: Quality
     lesion: Lesion
+    scale: dict[str, object] | None  # 'reference', 'px_per_mm' or None, 'reason'; None: none asked
     probabilities: dict[str, float]  # class: calibrated probability, sum 1
     likely: str  # the most likely class, after the bundle's class offsets
     malignancy: float  # sum over the malignant classes
@@ -79,6 +81,7 @@ class Analysis:
                 "asymmetry_index": lesion.asymmetry_index,
                 "border_irregularity": lesion.border_irregularity,
             },
+            "scale": self.scale,
             "probabilities": self.probabilities,
             "likely": self.likely,
             "malignancy": self.malignancy,
@@ -110,6 +113,14 @@ def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
     """The label that float (K,) probabilities speak for, after the manifest's class offsets."""
     scores = np.log(np.maximum(probabilities, 1e-12, dtype=np.float64))
     return manifest.labels[int((scores + (manifest.thresholds.class_offsets or 0.0)).argmax())]
+
+
+def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, str]:
+    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule in words."""
+    for triage, limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
+        if malignancy >= limit:
+            return triage, f"malignancy {malignancy:.3f} >= {triage} threshold {limit:.3f}"
+    return "low", f"malignancy {malignancy:.3f} < see a doctor threshold {limits.see_doctor:.3f}"
 
 
 class Network:
@@ -299,6 +310,7 @@ class Analyzer:
         name: str | None = None,
         px_per_mm: float | None = None,
         metadata: Mapping[str, object] | None = None,
+        reference: str | None = None,
     ) -> Analysis:
         """Analyse one picture.
 
@@ -309,6 +321,8 @@ class Analyzer:
         px_per_mm : scale of the whole picture, where it is known; gives the diameter.
         metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
             `dermedge.metadata.encode`. What the classifier does not take is ignored.
+        reference : one of `dermedge.scale.REFERENCES` that lies beside the lesion; gives the
+            diameter where it is found. The networks see skin in its place.
 
         Raises
         ------
@@ -316,7 +330,11 @@ class Analyzer:
             Where the picture cannot be read.
         SessionError
             Where a network gives no finite numbers.
+        ValueError
+            Where both `px_per_mm` and `reference` are given.
         """
+        if px_per_mm is not None and reference is not None:
+            raise ValueError("px_per_mm and reference both tell the scale: give one")
         timing: dict[str, float] = {}
 
         @contextmanager
@@ -331,6 +349,18 @@ class Analyzer:
             picture = source if isinstance(source, Picture) else read_image(source)
         pixels = picture.pixels
         scale = picture.width / pixels.shape[1]
+        told, found_scale = None, None
+        if px_per_mm is not None:
+            told = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
+        elif reference is not None:
+            with stage("scale"):
+                told = {"reference": reference, "px_per_mm": None, "reason": ""}
+                try:
+                    found_scale = find(pixels, reference)
+                except ScaleError as error:
+                    told["reason"] = str(error)
+                else:
+                    pixels = found_scale.uncovered(pixels)
         with stage("prepare"):
             square, placement = prepare(pixels, self._segmenter.model.preprocessing)
         with stage("segmenter"):
@@ -343,6 +373,12 @@ class Analyzer:
                 scale=scale,
                 px_per_mm=px_per_mm,
             )
+            if found_scale is not None and lesion.found:
+                # In px of `pixels`, whose first covers `scale` px of the whole picture.
+                outline = (np.concatenate(lesion.polygons) - (scale - 1) / 2) / scale
+                middle = tuple(outline.mean(axis=0))
+                told["px_per_mm"] = round(found_scale.px_per_mm(middle) * scale, 4)
+                lesion = replace(lesion, diameter_mm=found_scale.extent(outline))
             certainty = placement.restore(found["mask"], reduced(pixels.shape))
         if self._classifier is not self._segmenter:
             with stage("prepare"):
@@ -371,6 +407,7 @@ class Analyzer:
             width=picture.width,
             quality=quality,
             lesion=lesion,
+            scale=told,
             probabilities={
                 label: round(float(value), 6)
                 for label, value in zip(self.bundle.manifest.labels, probabilities, strict=True)
@@ -402,10 +439,4 @@ class Analyzer:
                 f"unlike the pictures the model learnt from (distance {far:.2f} > threshold "
                 f"{limits.unfamiliar:.2f})",
             )
-        for triage, limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
-            if malignancy >= limit:
-                return triage, f"malignancy {malignancy:.3f} >= {triage} threshold {limit:.3f}"
-        return (
-            "low",
-            f"malignancy {malignancy:.3f} < see a doctor threshold {limits.see_doctor:.3f}",
-        )
+        return triage_of(malignancy, limits)

@@ -1,4 +1,4 @@
-"""The core's subcommands: analyze, data, demo."""
+"""The core's subcommands: analyze, card, data, demo, verify, tune."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dermedge.bundle import DEFAULT, PRECISIONS, TARGETS, Bundle, shipped
 from dermedge.cli import Command
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.runtime import RUNTIMES, Road, host
+from dermedge.scale import PAPERS, REFERENCES
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +86,17 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--px-per-mm", type=float, metavar="N", help="scale of the pictures, for the diameter"
     )
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="what lies beside the lesion, for the diameter: card (`dermedge card` prints it), "
+        f"ruler, {', '.join(name for name in REFERENCES if name.startswith('coin-'))}",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="all pictures show one lesion: tell their common result, too",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
     road_arguments(parser)
     parser.add_argument(
@@ -105,6 +117,12 @@ def _analyze(args: argparse.Namespace) -> int:
 
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
         raise UserError("--px-per-mm must be a number above 0")
+    if args.reference is not None and args.reference not in REFERENCES:
+        raise UserError(
+            f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
+        )
+    if args.reference is not None and args.px_per_mm is not None:
+        raise UserError("--reference and --px-per-mm both tell the scale: give one")
     if args.threads < 0:
         raise UserError("--threads must be 0 (the runtime's choice) or more")
     bundle = open_bundle(args)
@@ -116,9 +134,12 @@ def _analyze(args: argparse.Namespace) -> int:
     roads = chosen_roads(args, bundle)
     analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, roads)
     failed = 0
+    analyses = []
     for path in images:
         try:
-            analysis = analyzer.analyze(path, px_per_mm=args.px_per_mm, metadata=metadata)
+            analysis = analyzer.analyze(
+                path, px_per_mm=args.px_per_mm, metadata=metadata, reference=args.reference
+            )
         except (ImageError, SessionError, MemoryError) as error:
             failed += 1
             reason = str(error) or "not enough memory for this picture"
@@ -127,13 +148,19 @@ def _analyze(args: argparse.Namespace) -> int:
             print(f"dermedge: {reason}", file=sys.stderr)
             continue
         # The result first: a full disk must not cost it.
-        found = json.dumps(analysis.to_json(), allow_nan=False) if args.json else None
+        analyses.append(analysis.to_json())
+        found = json.dumps(analyses[-1], allow_nan=False) if args.json else None
         print(found or _sentence(analysis), flush=True)
         try:
             _write_pictures(args, path, analysis, analyzer)
         except OSError as error:
             failed += 1
             print(f"dermedge: {error.filename}: {error.strerror}", file=sys.stderr)
+    if args.together and analyses:
+        from dermedge.together import together
+
+        common = together(analyses, bundle.manifest)
+        print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
     if not args.json:
         if bundle.manifest.procedural:
             print("The bundle was trained on generated pictures: not for real skin.")
@@ -213,7 +240,40 @@ def _sentence(analysis) -> str:
         parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
         if lesion.diameter_mm is not None:
             parts.append(f"D {lesion.diameter_mm:.1f} mm")
+    if analysis.scale is not None and analysis.scale["reason"]:
+        parts.append(f"size unknown: {analysis.scale['reason']}")
     return "; ".join(parts)
+
+
+def _common(common) -> str:
+    parts = [f"together: {common.triage}", common.rule]
+    if common.used:
+        classes = sorted(
+            common.probabilities.items(), key=lambda item: (item[0] != common.likely, -item[1])
+        )
+        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in classes[:3]))
+        parts.append(
+            f"malignancy {common.lowest:.3f} to {common.highest:.3f} in single pictures, which "
+            + ("lead to the same advice" if common.agreed else "do not lead to the same advice")
+        )
+    if common.used < common.pictures:
+        parts.append(f"{common.pictures - common.used} of {common.pictures} refused")
+    return "; ".join(parts)
+
+
+def _card_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="FILE.pdf", help="a page to print")
+    parser.add_argument("--paper", choices=tuple(PAPERS), default="a4", help="(default: a4)")
+
+
+def _card(args: argparse.Namespace) -> int:
+    from dermedge.scale import write_card
+
+    if Path(args.out).suffix.lower() != ".pdf":
+        raise UserError(f"--out {args.out}: the card is a PDF, end its name with .pdf")
+    write_card(args.out, args.paper)
+    print(f"written: {args.out}; print it at 100 % (actual size) and check its 50 mm line")
+    return 0
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -315,6 +375,7 @@ def _tuned(result) -> str:
 
 
 ANALYZE = Command("analyse pictures with a bundle", _analyze_arguments, _analyze)
+CARD = Command("make the printed card that gives a lesion's size", _card_arguments, _card, "app")
 DATA = Command("check a data set and freeze its split", _data_arguments, _data)
 DEMO = Command(
     "the whole way: data, training, export, analysis, report",
