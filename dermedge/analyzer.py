@@ -322,7 +322,8 @@ class Analyzer:
         metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
             `dermedge.metadata.encode`. What the classifier does not take is ignored.
         reference : one of `dermedge.scale.REFERENCES` that lies beside the lesion; gives the
-            diameter where it is found. The networks see skin in its place.
+            diameter where it is found. The networks see drawn skin in its place, which shifts
+            what they say: take the size from an extra picture.
 
         Raises
         ------
@@ -394,7 +395,8 @@ class Analyzer:
             if self.cases is not None and embedding is not None:
                 similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
         with stage("quality"):
-            quality = assess(pixels, lesion.mask, certainty)
+            hidden = None if found_scale is None else found_scale.cover
+            quality = assess(pixels, lesion.mask, certainty, hidden)
         malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None

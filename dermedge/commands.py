@@ -89,7 +89,8 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="NAME",
-        help="what lies beside the lesion, for the diameter: card (`dermedge card` prints it), "
+        help="what lies beside the lesion, for the diameter (take it in an extra picture: it "
+        "shifts the risk): card (`dermedge card` prints it), "
         f"ruler, {', '.join(name for name in REFERENCES if name.startswith('coin-'))}",
     )
     parser.add_argument(

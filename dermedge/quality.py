@@ -86,7 +86,10 @@ class Quality:
 
 
 def assess(
-    pixels: np.ndarray, mask: np.ndarray | None = None, probability: np.ndarray | None = None
+    pixels: np.ndarray,
+    mask: np.ndarray | None = None,
+    probability: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
 ) -> Quality:
     """Judge a picture.
 
@@ -96,6 +99,7 @@ def assess(
     mask : bool (h, w), the lesion; None: nothing is said about a lesion.
     probability : float32 (any size) 0 to 1, the segmenter's map of the same view; None: the mask
         is taken for certain, and `several_lesions` is counted in it.
+    hidden : bool (h, w), where something lies upon the skin, which may cut the lesion off.
 
     Raises
     ------
@@ -118,7 +122,9 @@ def assess(
         "too_blurred": _sharpness(gray),
     }
     if lesion is not None:
-        found |= _framing(lesion, mask, probability)
+        if hidden is not None:
+            hidden = cv2.resize(hidden.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        found |= _framing(lesion, mask, probability, hidden)
         around = _around(lesion)
         if around is not None:
             area = cv2.countNonZero(around)
@@ -182,16 +188,19 @@ def _bend(image: np.ndarray, x: int, y: int, margin: int = 6) -> float:
 
 
 def _framing(
-    lesion: np.ndarray, mask: np.ndarray, probability: np.ndarray | None
+    lesion: np.ndarray,
+    mask: np.ndarray,
+    probability: np.ndarray | None,
+    hidden: np.ndarray | None,
 ) -> dict[str, float]:
-    """Measures of where the lesion lies, of its uint8 (h, w) mask at the reduced size."""
+    """Measures of where the lesion lies; `lesion` and `hidden` uint8 (h, w) at the reduced size."""
     area = cv2.countNonZero(lesion)
     if not area:
         # A speck may vanish in the reduced copy.
         return {"too_far": 0.0} if mask.any() else {"no_lesion": 1.0}
     *_, width, height = cv2.boundingRect(lesion)
     found = {
-        "cut_off": _cut(lesion, area),
+        "cut_off": _cut(lesion, area, hidden),
         "too_near": area / lesion.size,
         "too_far": max(width, height) / min(lesion.shape),
     }
@@ -211,10 +220,13 @@ def _framing(
     return found
 
 
-def _cut(lesion: np.ndarray, area: int) -> float:
+def _cut(lesion: np.ndarray, area: int, hidden: np.ndarray | None) -> float:
     frame = sum(int(line.sum()) for line in (lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]))
     inner = cv2.erode(lesion, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT)
     outline = area - cv2.countNonZero(inner)
+    if hidden is not None:
+        wide = cv2.dilate(hidden, np.ones((5, 5), np.uint8))
+        frame += cv2.countNonZero(cv2.bitwise_and(lesion - inner, wide))
     return min(1.0, frame / max(1, outline))
 
 

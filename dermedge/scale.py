@@ -78,20 +78,20 @@ class Scale:
         return float(longest + 1 / self.px_per_mm(hull.mean(axis=0)))
 
     def uncovered(self, pixels: np.ndarray) -> np.ndarray:
-        """A copy of uint8 (h, w, 3) with the colour of the skin about the reference laid over it.
+        """A copy of uint8 (h, w, 3) with the colours of the skin around drawn over the reference.
 
         The networks have never seen one, and would take its black for a lesion.
         """
         if not self.cover.any():
             return pixels
-        reach = max(3, round(0.02 * max(pixels.shape[:2])))
-        kernel = np.ones((2 * reach + 1,) * 2, np.uint8)
-        wide = cv2.dilate(self.cover.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        ring = (cv2.dilate(wide.astype(np.uint8), kernel) > 0) & ~wide
-        result = pixels.copy()
-        if ring.any():
-            result[wide] = np.median(pixels[ring], axis=0).astype(np.uint8)
-        return result
+        hidden = cv2.dilate(self.cover.astype(np.uint8), np.ones((5, 5), np.uint8))
+        factor = 128 / max(pixels.shape[:2])
+        small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        size = small.shape[1::-1]
+        lost = cv2.resize(hidden.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+        skin = cv2.inpaint(small, lost.astype(np.uint8), 5, cv2.INPAINT_TELEA)
+        skin = cv2.resize(skin, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return np.where(hidden[..., None] > 0, skin, pixels)
 
 
 def find(pixels: np.ndarray, reference: str) -> Scale:

@@ -130,6 +130,22 @@ def test_analyze_with_a_card(tiny_bundle, tmp_path, capsys):
     assert lost["abcd"]["diameter_mm"] is None
 
 
+def test_a_lesion_that_reaches_under_the_card_is_cut_off(tiny_bundle, tmp_path, capsys):
+    drawn = scene("card", 11, 8)
+    middle = drawn.ends.reshape(-1, 2).mean(axis=0)
+    pixels = np.clip(drawn.pixels.astype(float) * 1.4, 0, 255).astype(np.uint8)
+    hole = ~find(drawn.pixels, "card").cover
+    spot = np.zeros(hole.shape, np.uint8)
+    cv2.circle(spot, tuple(int(v) for v in middle), 300, 1, cv2.FILLED)
+    outer = np.hypot(*(np.indices(hole.shape)[::-1] - middle[:, None, None])) > 180
+    pixels[(spot > 0) & hole & ~outer] = (70, 40, 35)
+    path = tmp_path / "card.png"
+    write_png(path, pixels)
+    words = ["analyze", str(path), "--bundle", str(tiny_bundle), "--json", "--reference", "card"]
+    assert cli.main(words) == 0
+    assert "cut_off" in json.loads(capsys.readouterr().out)["quality"]["reasons"]
+
+
 def test_without_a_reference_the_size_is_unknown(tiny_bundle, pictures, capsys):
     assert cli.main(["analyze", pictures[0], "--bundle", str(tiny_bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
