@@ -255,6 +255,10 @@ def _find_coin(pixels: np.ndarray, reference: str, diameter: float) -> Scale:
     coin = max((rim for rim in about if rim in sure), key=lambda rim: rim.major)
     if any(rim.major > 1.04 * coin.major and rim.support >= _DOUBT for rim in about):
         raise ScaleError("the coin's rim is not clear: use more light, or another ground")
+    # A shadow's edge is round, too, but beside the coin; the circles upon it share its middle.
+    beside = [rim for rim in about if np.hypot(*(rim.centre - coin.centre)) > 0.02 * coin.major]
+    if any(rim in sure and rim.major > 0.85 * coin.major for rim in beside):
+        raise ScaleError("the coin's shadow hides its rim: use softer light")
     if any(rim not in about for rim in sure):
         raise ScaleError("several round things are in the picture: show one coin")
     if coin.major > MAX_TILT * coin.minor:
