@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dermedge.preprocess import halved
+
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
     "too_dark": "The picture is too dark: use more light, or the flash.",
@@ -107,7 +109,8 @@ def assess(
     """
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
-    small = cv2.resize(pixels, reduced(pixels.shape)[::-1], interpolation=cv2.INTER_AREA)
+    size = reduced(pixels.shape)
+    small = cv2.resize(halved(pixels, *size), size[::-1], interpolation=cv2.INTER_AREA)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     red, green, blue = cv2.split(small)
     brightest, white = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)

@@ -20,6 +20,23 @@ from dermedge.preprocess import (
 sides = st.integers(16, 1500)
 
 
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(16, 96), st.integers(0, 2**16))
+@settings(max_examples=60)
+def test_halving_first_gives_the_mean_over_the_same_area(height, width, size, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    image = cv2.resize(coarse, (4 * width, 4 * height), interpolation=cv2.INTER_LINEAR)
+    placement = Placement(4 * height, 4 * width, size)
+    (rows, columns), (top, left) = placement.scaled, placement.offset
+    if rows > 4 * height or columns > 4 * width:
+        return
+    small = placement.place(image)[top : top + rows, left : left + columns]
+    at_once = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    apart = np.abs(small.astype(int) - at_once)
+    assert apart.mean() <= 1  # rounded once more a halving
+    if 4 * height % rows == 0 and 4 * width % columns == 0:
+        assert apart.max() <= 2
+
+
 @given(height=sides, width=sides, size=st.integers(16, 512), data=st.data())
 def test_points_come_back_exactly(height, width, size, data):
     placement = Placement(height, width, size)

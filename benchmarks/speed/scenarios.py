@@ -54,7 +54,8 @@ def single_stream(
     and 'valid' by the rules.
     """
     if generator() != "dermedge" and not own:
-        found = _loadgen("SingleStream", [run], samples, seconds, queries, 1000.0)
+        rate = 2 * _answer([run], [k % samples for k in range(16)])  # loadgen needs to know
+        found = _loadgen("SingleStream", [run], samples, seconds, queries, rate)
         stopped = found.get("Early stopping 90.0th percentile estimate")
         figures = {
             "p90_ms": found["90.0th percentile latency (ns)"] / 1e6,
@@ -168,6 +169,7 @@ def _loadgen(
     settings.mode = lg.TestMode.PerformanceOnly
     settings.min_query_count = queries
     settings.min_duration_ms = int(seconds * 1000)
+    settings.single_stream_expected_latency_ns = int(1e9 / rate)
     settings.offline_expected_qps = max(rate, queries / max(seconds, 1e-3))
     with tempfile.TemporaryDirectory() as folder:
         output = lg.LogOutputSettings()

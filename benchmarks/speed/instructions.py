@@ -1,0 +1,153 @@
+"""How many instructions preprocessing and postprocessing take.
+
+`python -m benchmarks.speed.instructions` counts and compares.
+
+Times on shared machines are noise; valgrind counts the same instructions every time. One process
+runs each stage between two calls of getppid, before which callgrind writes what it counted. A
+stage that takes more than `TOLERANCE` above what `results/speed/instructions.json` holds fails;
+`--update` writes that file anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dermedge import UserError
+from dermedge.files import write_atomic
+
+KEPT = Path(__file__).parents[1] / "results" / "speed" / "instructions.json"
+TOLERANCE = 0.05
+
+
+def stages() -> dict[str, Callable[[], object]]:
+    """What is counted: on a drawn camera frame of 1280x720 with the map of its true lesion."""
+    from dermedge.lesion import measure
+    from dermedge.preprocess import Preprocessing, prepare
+    from dermedge.procedural import draw
+    from dermedge.quality import assess
+
+    drawn = draw(3, "phone", size=(720, 1280))
+    spec = Preprocessing(size=192)
+    treated = Preprocessing(size=192, color_constancy=True, hair_removal=True)
+    _, placement = prepare(drawn.image, spec)
+    inside = placement.place(drawn.mask.astype(np.float32))
+    lesion = measure(placement.restore(inside), drawn.image)
+    return {
+        "prepare": lambda: prepare(drawn.image, spec),
+        "prepare, colour constancy and hair removal": lambda: prepare(drawn.image, treated),
+        "restore": lambda: placement.restore(inside),
+        "lesion": lambda: measure(placement.restore(inside), drawn.image),
+        "quality": lambda: assess(drawn.image, lesion.mask),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Counts hold for these only."""
+    return {
+        "machine": platform.machine(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+
+
+def count() -> dict[str, int]:
+    """Instructions of each stage.
+
+    Raises UserError where valgrind is missing or fails.
+    """
+    if not shutil.which("valgrind"):
+        raise UserError("valgrind is not installed: `apt-get install valgrind`")
+    # What would differ from run to run or from machine to machine.
+    own = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                *("valgrind", "--tool=callgrind", "--dump-before=getppid"),
+                f"--callgrind-out-file={folder}/out",
+                *(sys.executable, "-m", __spec__.name, "--child"),
+            ],
+            env=os.environ | own,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise UserError(f"valgrind failed: {' '.join(done.stderr.split())[-200:]}")
+        dumps = sorted(Path(folder).glob("out.*"), key=lambda path: int(path.suffix[1:]))
+        totals = [
+            int(re.search(r"^(?:summary|totals): (\d+)", path.read_text(), re.MULTILINE)[1])
+            for path in dumps
+        ]
+    names = json.loads(done.stdout)
+    # The first dump is of the start, and before each stage it ran once without being counted.
+    return dict(zip(names, totals[2::2], strict=False))
+
+
+def _child() -> None:
+    cv2.setNumThreads(1)
+    work = stages()
+    os.getppid()
+    for stage in work.values():
+        stage()  # tables are built, memory is taken
+        os.getppid()
+        stage()
+        os.getppid()
+    print(json.dumps(list(work)))
+
+
+def compare(found: Mapping[str, int], kept: Mapping[str, int]) -> list[str]:
+    """In words, what takes more than it may."""
+    slower = []
+    for name, limit in kept.items():
+        if name not in found:
+            slower.append(f"{name}: is not counted any more; --update")
+        elif found[name] > limit * (1 + TOLERANCE):
+            slower.append(
+                f"{name}: {found[name]:,} instructions, {100 * (found[name] / limit - 1):.0f} % "
+                f"more than {limit:,}; make it cheaper, or --update where it is worth that"
+            )
+    return slower
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Count instructions, compare with those kept.")
+    parser.add_argument("--update", action="store_true", help="keep these counts from now on")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        _child()
+        return 0
+    found = count()
+    for name, value in found.items():
+        print(f"{name:<44}{value:>14,}")
+    if args.update:
+        write_atomic(KEPT, json.dumps({"versions": versions(), "counts": found}, indent=1) + "\n")
+        print(f"written: {KEPT.name}")
+        return 0
+    kept = json.loads(KEPT.read_text())
+    if kept["versions"] != versions():
+        print(f"not compared: the kept counts are of {kept['versions']}, here is {versions()}")
+        return 0
+    slower = compare(found, kept["counts"])
+    print("\n".join(slower) or f"none takes more than {100 * TOLERANCE:.0f} % above what was kept")
+    return 1 if slower else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"dermedge: {error}")
