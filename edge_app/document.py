@@ -1,0 +1,449 @@
+"""A case on one page of A4, as PDF: pictures, risk, measures, versions and the disclaimer.
+
+Of the person only those fields are printed that the operator chose. The pictures are drawn anew,
+so nothing of their metadata gets in.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from fpdf import FPDF
+from fpdf.enums import MethodReturnValue
+
+from dermedge import DISCLAIMER
+from dermedge.files import write_atomic
+from edge_app import present, theme
+from edge_app.history import REMARKS, Comparison, compare
+from edge_app.store import Capture, Lesion, Person
+
+WIDTH, HEIGHT, MARGIN, GUTTER = 210.0, 297.0, 15.0, 6.0  # mm
+PICTURE_HEIGHTS = (84.0, 66.0, 54.0, 44.0, 34.0)  # mm; the first at which all else has room
+PICTURE_SIDE = 1400  # px; about 400 dpi at the size at which it is printed
+MM_PER_POINT = 25.4 / 72
+FOOT = HEIGHT - 37.0  # mm, where it begins
+LEADING = 1.35  # line height by size of type
+
+PERSON_FIELDS = {
+    "name": "Name",
+    "year_of_birth": "Born",
+    "sex": "Sex",
+    "skin_type": "Skin type",
+    "risk_factors": "Risk factors",
+    "notes": "Notes",
+}
+LESION_FIELDS = {"title": "Lesion", "view": "Side", "notes": "On the lesion"}
+
+INK, QUIET, RULE, NOTE = "#10222B", "#465A64", "#C9D5D9", "#FFE4A3"
+SOFT_GRAY = 240  # where the earlier picture does not reach
+MISSING = "\N{WHITE SQUARE}"  # for a character that no font here has
+
+# Neither tells the reader of a log anything; fontTools names the glyphs of each document.
+for name in ("fpdf", "fontTools"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A capture and its picture, uint8 (h, w, 3) RGB."""
+
+    capture: Capture
+    pixels: np.ndarray
+
+
+def write_case(
+    path: Path,
+    shot: Shot,
+    earlier: Shot | None = None,
+    person: Person | None = None,
+    lesion: Lesion | None = None,
+    fields: Sequence[str] = (),
+) -> None:
+    """Write a case to `path`, readable by its owner alone.
+
+    Parameters
+    ----------
+    shot : the capture that the page is about.
+    earlier : another capture of the same lesion, which it is compared with.
+    person, lesion : whose and which.
+    fields : what of them is printed: of PERSON_FIELDS, and of LESION_FIELDS as 'lesion.title'.
+
+    Raises
+    ------
+    OSError : `path` cannot be written.
+    """
+    facts = _facts(person, lesion, fields)
+    both = [each.capture.analysis["lesion"]["found"] for each in (shot, earlier) if each]
+    change = None
+    if earlier is not None and all(both):
+        # The earlier one is laid onto this one, as the screen shows them.
+        change = compare(shot.capture, shot.pixels, earlier.capture, earlier.pixels)
+    for height in PICTURE_HEIGHTS:
+        page = _Page()
+        page.head(shot.capture)
+        page.known(facts)
+        page.pictures(shot, earlier, change, height)
+        whole = page.words(present.result(shot.capture.analysis), shot, earlier, change)
+        if whole:
+            break
+    write_atomic(path, bytes(page.pdf.output()), private=True)
+
+
+def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[str, str]]:
+    found = []
+    for item, titles, before in ((person, PERSON_FIELDS, ""), (lesion, LESION_FIELDS, "lesion.")):
+        for name, title in titles.items():
+            value = getattr(item, name, None) if before + name in fields else None
+            if value not in (None, "", ()):
+                text = ", ".join(value) if isinstance(value, tuple) else str(value)
+                found.append((title, " ".join(text.split())))
+    return found
+
+
+def _changes(change: Comparison) -> list[tuple[str, str]]:
+    """What became different, in words. `change` has the earlier capture second."""
+    if None not in change.area_mm2:
+        after, before = change.area_mm2
+        area = f"{before:.1f} to {after:.1f} mm² ({after / before - 1:+.0%})"
+    elif change.area_change is not None:
+        area = f"{1 / (1 + change.area_change) - 1:+.0%}, by marks on the skin around"
+    elif "cut_off" in change.remarks:
+        area = "unknown: the lesion is cut off"
+    else:
+        area = "unknown: no scale in both pictures"
+    lighter = -change.color_shift[0]
+    tone = "lighter" if lighter > 2 else "darker" if lighter < -2 else "as light as before"
+    rows = [
+        ("Area", area),
+        ("Shape", f"outlines overlap by {change.overlap:.0%} when brought to one size"),
+        (
+            "Colour",
+            f"CIELAB distance {change.color_change:.1f}, {tone} "
+            f"(skin around: {change.skin_change:.1f})",
+        ),
+    ]
+    for title, (after, before) in (("Asymmetry", change.asymmetry), ("Border", change.border)):
+        if after is not None and before is not None:
+            rows.append((f"{title} index", f"{before:.2f} to {after:.2f} (0 to 1)"))
+    rows += [("", REMARKS[code]) for code in change.remarks]
+    return rows
+
+
+class _Page:
+    """Draws from the top; `y` is where the next block begins."""
+
+    def __init__(self):
+        self.pdf = FPDF(format="A4")
+        self.pdf.set_auto_page_break(False)
+        self.pdf.set_margin(0)
+        self.pdf.add_page()
+        for family, style, file in _fonts():
+            self.pdf.add_font(family, style, file)
+        self.pdf.set_text_shaping(True)
+        self.pdf.set_title("Case")
+        self.pdf.set_creator("dermedge")
+        self.y = MARGIN
+        self.lacks = False  # a character was replaced
+
+    # ------------------------------------------------------------------------ blocks
+
+    def head(self, capture: Capture) -> None:
+        half = (WIDTH - 2 * MARGIN) / 2
+        self.text(MARGIN, self.y, half, "Skin lesion, case report", 17, bold=True)
+        taken = f"Picture taken {_day(capture.taken)}"
+        self.text(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
+        self.y += 11
+        self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
+        self.text(
+            MARGIN + 3, self.y + 1.7, WIDTH - 2 * MARGIN - 6, DISCLAIMER, 9.5, bold=True, lines=1
+        )
+        self.y += 8 + 4
+
+    def known(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Person and lesion, in two columns."""
+        if not facts:
+            return
+        column = (WIDTH - 2 * MARGIN - GUTTER) / 2
+        for first in range(0, len(facts), 2):
+            heights = [
+                self.pair(MARGIN + n * (column + GUTTER), self.y, column, *fact, lines=2)
+                for n, fact in enumerate(facts[first : first + 2])
+            ]
+            self.y += max(heights) + 0.8
+        self.y += 2.5
+
+    def pictures(
+        self, shot: Shot, earlier: Shot | None, change: Comparison | None, height: float
+    ) -> None:
+        """Side by side: now and before; or the whole picture and the lesion in it."""
+        across = (WIDTH - 2 * MARGIN - GUTTER) / 2
+        now, day = shot.capture, _day(shot.capture.taken)
+        views = [(*_drawn(now, shot.pixels), f"Now: {day}" if earlier else day)]
+        if earlier is not None:
+            title = f"Before: {_day(earlier.capture.taken)}"
+            if change is None:
+                views.append((*_drawn(earlier.capture, earlier.pixels), title))
+            else:
+                scale = now.px_per_mm if change.by == "scale" else None
+                pixels = np.where(change.covered[..., None], change.warped, np.uint8(SOFT_GRAY))
+                drawn = _outlined(pixels, now.size, change.polygons, scale)
+                views.append((*drawn, f"{title}, turned alike"))
+        elif now.analysis["lesion"]["found"]:
+            views.append((*_close(now, shot.pixels), "The lesion in it"))
+        ratios = [image.shape[1] / image.shape[0] for image, *_ in views]
+        tall = min(height, *(across / ratio for ratio in ratios))
+        for number, ((image, bar, title), ratio) in enumerate(zip(views, ratios, strict=True)):
+            x = MARGIN + number * (across + GUTTER)
+            self.pdf.image(_jpeg(image), x, self.y, h=tall, w=tall * ratio)
+            self.text(x, self.y + tall + 1, across, title + bar, 8.5, color=QUIET, lines=1)
+        self.y += tall + 7.5
+
+    def words(
+        self,
+        view: present.ResultView,
+        shot: Shot,
+        earlier: Shot | None,
+        change: Comparison | None,
+    ) -> bool:
+        """All below the pictures. Returns whether there was room for everything."""
+        self.band(view)
+        self.columns(view)
+        if earlier is not None:
+            self.changes(_changes(change) if change else [])
+        whole = self.remarks(view)
+        self.foot(view, shot.capture)
+        return whole
+
+    def band(self, view: present.ResultView) -> None:
+        band, wide = view.band, WIDTH - 2 * MARGIN
+        ink, x = _hex(band.style.text), MARGIN + 24
+        lines = [(band.title, 15, True), (view.estimate, 10.5, True), (band.advice, 9.5, False)]
+        lines = [(text, size, bold) for text, size, bold in lines if text]
+        heights = [self.height(text, size, wide - 28, bold) for text, size, bold in lines]
+        tall = sum(heights) + 7 + (len(lines) - 1)
+        self.box(MARGIN, self.y, wide, tall, _hex(band.style.ground))
+        self.shape(band, MARGIN + 12, self.y + tall / 2, 7.0)
+        y = self.y + 3.5
+        for (text, size, bold), step in zip(lines, heights, strict=True):
+            self.text(x, y, wide - 28, text, size, bold=bold, color=ink)
+            y += step + 1
+        self.y += tall + 4
+        if view.demonstration:
+            self.box(MARGIN, self.y, wide, 7, NOTE)
+            self.text(MARGIN + 3, self.y + 1.5, wide - 6, view.demonstration, 9, lines=1)
+            self.y += 10
+
+    def shape(self, band: present.Band, x: float, y: float, radius: float) -> None:
+        self.pdf.set_fill_color(_hex(band.style.text))
+        if band.shape == "circle":
+            self.pdf.circle(x, y, radius, style="F")
+        else:
+            corners = {"triangle": 3, "square": 4, "octagon": 8}[band.shape]
+            turn = {3: -math.pi / 2, 4: math.pi / 4, 8: math.pi / 8}[corners]
+            angles = [turn + 2 * math.pi * k / corners for k in range(corners)]
+            points = [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
+            self.pdf.polygon(points, style="F")
+        size = 19.0 if band.shape != "triangle" else 15.0
+        self.text(
+            x - radius, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
+            bold=True, color=_hex(band.style.ground), align="C",
+        )  # fmt: skip
+
+    def columns(self, view: present.ResultView) -> None:
+        """ABCD measures beside the likely classes."""
+        if not (view.measures or view.classes):
+            return
+        column = (WIDTH - 2 * MARGIN - GUTTER) / 2
+        right, top = MARGIN + column + GUTTER, self.y
+        self.title(MARGIN, column, "ABCD measures")
+        below = self.y
+        for title, value in view.measures:
+            self.text(MARGIN, below, column * 0.6, title, 9.5, lines=1)
+            self.text(MARGIN, below, column, value, 9.5, bold=True, align="R", lines=1)
+            below += 5.2
+        self.y = top
+        self.title(right, column, "Likely classes, as the model sees them")
+        for title, value in view.classes[:4]:
+            self.text(right, self.y, column - 22, title, 9.5, lines=1)
+            self.text(right, self.y, column, value, 9.5, bold=True, align="R", lines=1)
+            self.y += 5.2
+        self.y = max(self.y, below) + 3
+
+    def changes(self, rows: Sequence[tuple[str, str]]) -> None:
+        wide = WIDTH - 2 * MARGIN
+        self.title(MARGIN, wide, "Since the earlier picture")
+        rows = rows or [("", "No lesion was found in one of the pictures: not compared.")]
+        for title, value in rows:
+            self.y += self.pair(MARGIN, self.y, wide, title, value, lines=1) + 0.5
+        self.y += 2.5
+
+    def remarks(self, view: present.ResultView) -> bool:
+        """Quality, and what limits the estimate; False where not all of it had room."""
+        wide, whole = WIDTH - 2 * MARGIN, True
+        rows = [("Picture quality", " ".join(view.remarks) or "Good enough to be judged.")]
+        rows += [("Limits" if not n else "", text) for n, text in enumerate(view.limits)]
+        for title, value in rows:
+            left = int((FOOT - 1 - self.y) / (9 * LEADING * MM_PER_POINT))
+            whole &= left > 0 and len(self._lines(value, 9, wide - 30, False)) <= left
+            if left > 0:
+                self.y += self.pair(MARGIN, self.y, wide, title, value, lines=left) + 0.5
+        return whole
+
+    def foot(self, view: present.ResultView, capture: Capture) -> None:
+        wide, y = WIDTH - 2 * MARGIN, FOOT
+        self.pdf.set_draw_color(RULE)
+        self.pdf.line(MARGIN, y, WIDTH - MARGIN, y)
+        y += 2
+        rows = [view.versions, f"Bundle SHA-256 {capture.analysis['versions']['bundle_sha256']}"]
+        rows.append(f"Written {_day(datetime.now(timezone.utc).isoformat())}.")
+        if self.lacks:
+            rows.append(f"{MISSING} stands for a character that this device has no font for.")
+        for row in rows:
+            self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2)
+            y += self.height(row, 7.5, wide) + 0.5
+        self.text(MARGIN, HEIGHT - 14, wide, DISCLAIMER, 8.5, bold=True, align="C", lines=1)
+
+    # ------------------------------------------------------------------------ pieces
+
+    def title(self, x: float, wide: float, text: str) -> None:
+        self.text(x, self.y, wide, text, 10.5, bold=True)
+        self.y += 5.6
+        self.pdf.set_draw_color(RULE)
+        self.pdf.line(x, self.y, x + wide, self.y)
+        self.y += 1.5
+
+    def pair(self, x, y, wide, title: str, value: str, lines: int) -> float:
+        """A title and its value beside it; returns the height."""
+        self.text(x, y, 30, title, 9, color=QUIET, lines=1)
+        return self.text(x + 30, y, wide - 30, value, 9, lines=lines)
+
+    def box(self, x, y, wide, tall, color: str) -> None:
+        self.pdf.set_fill_color(color)
+        self.pdf.rect(x, y, wide, tall, style="F", round_corners=True, corner_radius=1.5)
+
+    def height(self, text: str, size: float, wide: float, bold: bool = False) -> float:
+        return len(self._lines(text, size, wide, bold)) * size * LEADING * MM_PER_POINT
+
+    def text(
+        self, x, y, wide, text: str, size: float, *, bold=False, color=INK, align="L", lines=99
+    ) -> float:
+        """Write within `wide` mm and at most so many `lines`; returns the height."""
+        found = self._lines(text, size, wide, bold)
+        if len(found) > lines:
+            found = found[:lines]
+            found[-1] = found[-1].rstrip() + "…"
+            while self.pdf.get_string_width(found[-1]) > wide - 0.5 and len(found[-1]) > 1:
+                found[-1] = found[-1][:-2].rstrip() + "…"
+        self.pdf.set_text_color(color)
+        step = size * LEADING * MM_PER_POINT
+        for number, line in enumerate(found):
+            self.pdf.set_xy(x, y + number * step)
+            self.pdf.cell(wide, step, line, align=align)
+        return len(found) * step
+
+    def _lines(self, text: str, size: float, wide: float, bold: bool) -> list[str]:
+        text = self._printable(text)
+        covered = _glyphs("Roboto")
+        plain = all(ord(character) in covered for character in text)
+        self.pdf.set_font("Roboto" if plain else "DejaVu", "B" if bold and plain else "", size)
+        self.pdf.c_margin = 0
+        return self.pdf.multi_cell(wide, text=text, dry_run=True, output=MethodReturnValue.LINES)
+
+    def _printable(self, text: str) -> str:
+        text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+        known = _glyphs("DejaVu")
+        shown = "".join(c if ord(c) in known else MISSING for c in text)
+        self.lacks |= shown != text
+        return shown
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def _drawn(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    polygons = [np.asarray(p, float) for p in capture.analysis["lesion"]["polygons"]]
+    return _outlined(pixels, capture.size, polygons, capture.px_per_mm)
+
+
+def _close(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, str]:
+    """The lesion and some of the skin around it, without the outline; as high as wide."""
+    scale = pixels.shape[1] / capture.size[0]
+    x, y, across, down = (value * scale for value in capture.analysis["lesion"]["box"])
+    side = min(1.5 * max(across, down), *pixels.shape[:2])
+    left = round(min(max(x + across / 2 - side / 2, 0), pixels.shape[1] - side))
+    top = round(min(max(y + down / 2 - side / 2, 0), pixels.shape[0] - side))
+    part = pixels[top : top + max(1, round(side)), left : left + max(1, round(side))]
+    return _outlined(part, part.shape[1::-1], [], (capture.px_per_mm or 0) * scale)
+
+
+def _outlined(pixels, size: tuple[int, int], polygons, px_per_mm: float | None):
+    """The picture with outlines (px of the whole picture, of `size`) and, where the scale is known,
+    a bar of 5 mm; and words that say so.
+    """
+    shrink = min(1.0, PICTURE_SIDE / max(pixels.shape[:2]))
+    if shrink < 1:
+        pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    elif max(pixels.shape[:2]) < PICTURE_SIDE / 2:  # else the outline would be steps
+        pixels = cv2.resize(pixels, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    image = np.ascontiguousarray(pixels).copy()
+    scale = image.shape[1] / size[0]
+    fine = max(1, round(max(image.shape[:2]) / 450))
+    for color, thick in (((13, 26, 32), 3 * fine), ((255, 255, 255), fine)):
+        for polygon in polygons:
+            points = np.round((polygon * scale + (scale - 1) / 2) * 16).astype(np.int32)
+            cv2.polylines(image, [points], True, color, thick, cv2.LINE_AA, 4)
+    length = 5 * (px_per_mm or 0) * scale
+    if not 0 < length < 0.6 * image.shape[1]:
+        return image, ""
+    y, x = image.shape[0] - 8 * fine, 8 * fine
+    for color, thick in (((13, 26, 32), 4 * fine), ((255, 255, 255), 2 * fine)):
+        cv2.line(image, (x, y), (x + round(length), y), color, thick, cv2.LINE_AA)
+    return image, " (bar: 5 mm)"
+
+
+def _jpeg(image: np.ndarray) -> io.BytesIO:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return io.BytesIO(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+
+
+# ---------------------------------------------------------------------------- fonts
+
+
+def _fonts() -> list[tuple[str, str, Path]]:
+    """Those that Kivy brings: Roboto (Apache-2.0), and DejaVu Sans (free) for other scripts."""
+    folder = Path(importlib.util.find_spec("kivy").origin).parent / "data" / "fonts"
+    return [
+        ("Roboto", "", folder / "Roboto-Regular.ttf"),
+        ("Roboto", "B", folder / "Roboto-Bold.ttf"),
+        ("DejaVu", "", folder / "DejaVuSans.ttf"),
+    ]
+
+
+@cache
+def _glyphs(family: str) -> frozenset[int]:
+    """Code points that the font has."""
+    from fontTools.ttLib import TTFont
+
+    file = next(file for name, _, file in _fonts() if name == family)
+    with TTFont(file, lazy=True) as font:
+        return frozenset(font.getBestCmap())
+
+
+def _hex(color: theme.Color) -> str:
+    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
+
+
+def _day(stamp: str) -> str:
+    """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC'."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC"
