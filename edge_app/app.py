@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from kivy.app import App
 from kivy.clock import Clock
 from kivy.core.window import Window
@@ -12,7 +15,7 @@ from kivy.uix.screenmanager import NoTransition, ScreenManager
 from edge_app import present, theme
 from edge_app.screens.live import LiveScreen
 from edge_app.screens.result import ResultScreen
-from edge_app.worker import Worker
+from edge_app.worker import PREVIEW_SIDE, Worker
 
 ESCAPE, SPACE, DETAILS, UP, DOWN = 27, 32, ord("d"), 273, 274
 
@@ -34,7 +37,7 @@ class DermedgeApp(App):
     def build(self) -> ScreenManager:
         self._arrange()
         Window.clearcolor = theme.STAGE.ground
-        Window.bind(on_resize=self._arrange, on_keyboard=self._key)
+        Window.bind(on_resize=self._arrange, on_keyboard=self._key, on_drop_file=self._drop)
         self.live = LiveScreen(name="live")
         self.result = ResultScreen(name="result")
         screens = ScreenManager(transition=NoTransition())
@@ -48,6 +51,15 @@ class DermedgeApp(App):
         if self.root.current == "live" and self._snapshot and self._snapshot.frame:
             self._notice = ""
             self.worker.capture(self._snapshot.frame)
+
+    def import_file(self, path: str | Path) -> None:
+        """Take a picture file as a capture."""
+        if self.root.current == "live":
+            self._notice = ""
+            self.worker.import_file(path)
+
+    def _drop(self, _window, path: bytes, *_) -> None:
+        self.import_file(os.fsdecode(path))
 
     def new_picture(self) -> None:
         """Back to the live picture."""
@@ -67,8 +79,15 @@ class DermedgeApp(App):
                 self.result.show(present.result(capture.analysis), capture.pixels)
                 self.root.current = "result"
         if self.root.current == "live":
+            picture = self.live.ids.picture
+            self.worker.preview_side = min(PREVIEW_SIDE, max(64, round(max(picture.size))))
             if before is None or snapshot.preview is not before.preview:
-                self.live.ids.picture.show(snapshot.preview)
+                picture.show(snapshot.preview)
+            self.live.steady = snapshot.steady if self.live.auto else 0
+            # Not again by itself where it failed: a full disk would make it try for ever.
+            if self.live.auto and snapshot.steady >= 1 and not snapshot.busy and not self._notice:
+                self._notice = ""
+                self.worker.capture(snapshot.judged)
             self.live.view = present.live(snapshot, self._notice)
 
     def _arrange(self, *_) -> None:

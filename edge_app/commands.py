@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -26,6 +27,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 0, the first camera)",
     )
     parser.add_argument(
+        "--rotate",
+        type=int,
+        choices=(0, 90, 180, 270),
+        default=0,
+        help="degrees by which the live picture is turned clockwise: where it lies on its side or "
+        "stands on its head (default: 0)",
+    )
+    parser.add_argument(
         "--captures",
         metavar="DIR",
         help=f"where captures and their analyses are kept (default: {_data_folder()}); nothing is "
@@ -40,6 +49,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="self check: capture one picture, write live.png and result.png, end; captures go "
         "to DIR/captures unless --captures is given",
     )
+    parser.add_argument(
+        "--measure",
+        type=float,
+        metavar="SECONDS",
+        help="measure the live picture for so long, then ten captures; prints the figures as JSON. "
+        "--source may be a photograph: a video at 30 fps is made of it",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -49,15 +65,21 @@ def _run(args: argparse.Namespace) -> int:
     _check_display()
 
     from dermedge.analyzer import Analyzer
+    from dermedge.image import EXTENSIONS
     from dermedge.tune import load_choice
     from edge_app.sources import SourceError, is_camera, open_source
     from edge_app.worker import Worker, make_private
 
+    if args.screenshot and args.measure:
+        raise UserError("--screenshot and --measure are two runs")
     bundle = open_bundle(args)
-    analyzer = Analyzer(bundle, roads=load_choice(bundle))
+    # One core stays free for the screen; the live picture must not wait for the networks.
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    analyzer = Analyzer(bundle, threads=threads, roads=load_choice(bundle))
+    sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     try:
         # A camera may come later; a file that is not there will not.
-        if not is_camera(args.source):
+        if not is_camera(args.source) and not args.measure:
             open_source(args.source).close()
     except SourceError as error:
         raise UserError(str(error)) from None
@@ -70,13 +92,24 @@ def _run(args: argparse.Namespace) -> int:
         _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen)
         from edge_app.app import DermedgeApp
 
-        worker = Worker(partial(open_source, args.source), analyzer, captures)
+        source = args.source
+        if args.measure and Path(source).suffix.lower() in EXTENSIONS:
+            from edge_app.measure import film
+
+            source = os.path.join(home, "film.avi")
+            film(Path(args.source), Path(source))
+            captures = Path(home, "captures")
+        worker = Worker(partial(open_source, source, args.rotate), analyzer, captures)
         app = DermedgeApp(worker, procedural=analyzer.bundle.manifest.procedural)
         tour = None
         if shots:
             from edge_app.tour import Tour
 
             tour = Tour(app, shots)
+        elif args.measure:
+            from edge_app.measure import Meter
+
+            tour = Meter(app, args.measure, captures=10)
         worker.start()
         try:
             app.run()
@@ -87,6 +120,9 @@ def _run(args: argparse.Namespace) -> int:
     if tour.fault:
         print(f"dermedge: self check failed: {tour.fault}", file=sys.stderr)
         return 1
+    if args.measure:
+        print(json.dumps(tour.report(), indent=1))
+        return 0
     print(f"self check passed: {tour.saved}")
     return 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +17,27 @@ from dermedge.image import EXTENSIONS, ImageError, read_image
 SECONDS_PER_PICTURE = 3.0  # of a folder
 CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has
 LOST_AFTER = 10  # reads in a row without a picture: the camera is gone
+LOST_SECONDS = 5.0  # or so long, where a read waits for the device
 FROZEN_AFTER = 45  # equal frames in a row, 1.5 s at 30 fps; a live sensor is never without noise
 
 
+# What can be wrong with a live picture and mends itself when its cause goes; `name` of the source.
+FAULTS = {
+    "opening": "Opening the source.",
+    "waiting": "Waiting for the first picture.",
+    "no_camera": "{name} cannot be opened: is it plugged in, and not used by another program?",
+    "lost": "{name} stopped delivering pictures: check its cable.",
+    "black": "The picture is black: take off the lens cap or switch on the light.",
+    "frozen": "The camera repeats one picture: unplug it and plug it in again.",
+}
+
+
 class SourceError(Exception):
-    """No pictures from here; one line in plain words."""
+    """No pictures from here; one line in plain words. `code`: its key in FAULTS, if it has one."""
+
+    def __init__(self, words: str, code: str = ""):
+        super().__init__(words)
+        self.code = code
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +63,41 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(spec: str) -> Source:
+# Prefix of a specification: opens what follows it. `register` adds to it.
+_OPENERS: dict[str, Callable[[str], Source]] = {}
+
+
+def register(prefix: str, opener: Callable[[str], Source]) -> None:
+    """Let `open_source` open "prefix:rest" by `opener("rest")`, as a camera.
+
+    The seat for cameras that OpenCV does not know. On Android, register("camerax", ...) with a
+    Source that starts CameraX's ImageAnalysis (KEEP_ONLY_LATEST) and whose `read` returns the
+    newest image as RGB, or None while there is none: `interval` 1/60, `live` True. Raise
+    SourceError where the permission is missing or the camera is taken away; the app says so, and
+    calls the opener again every second.
+    """
+    _OPENERS[prefix] = opener
+
+
+def open_source(spec: str, turn: int = 0) -> Source:
     """Open what `spec` names.
 
     Parameters
     ----------
     spec : a camera number ("0"), a camera device ("/dev/video0"), a GStreamer pipeline (holds
-        " ! "; ends in appsink), a video file or a folder of pictures.
+        " ! "; ends in appsink), a video file, a folder of pictures, or "prefix:rest" of what was
+        registered.
+    turn : 0, 90, 180 or 270; degrees by which its pictures are turned clockwise.
 
     Raises
     ------
     SourceError : one line that says what is wrong and what to do.
     """
+    if turn:
+        return Turned(open_source(spec), turn)
+    prefix, _, rest = spec.partition(":")
+    if prefix in _OPENERS:
+        return _OPENERS[prefix](rest)
     if is_camera(spec):
         return CameraSource(spec)
     path = Path(spec)
@@ -70,7 +111,32 @@ def open_source(spec: str) -> Source:
 
 
 def is_camera(spec: str) -> bool:
+    """Whether `spec` names a device, which may come later."""
+    if spec.partition(":")[0] in _OPENERS:
+        return True
     return spec.isascii() and (spec.isdigit() or spec.startswith("/dev/") or " ! " in spec)
+
+
+_ROTATIONS = {
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+
+
+class Turned:
+    """Another source, its pictures turned clockwise."""
+
+    def __init__(self, source: Source, turn: int):
+        self.name, self.interval, self.live = source.name, source.interval, source.live
+        self._source, self._code = source, _ROTATIONS[turn]
+
+    def read(self) -> Frame | None:
+        frame = self._source.read()
+        return frame and replace(frame, pixels=cv2.rotate(frame.pixels, self._code))
+
+    def close(self) -> None:
+        self._source.close()
 
 
 class CameraSource:
@@ -82,6 +148,9 @@ class CameraSource:
     def __init__(self, spec: str):
         self.name = "camera" if " ! " in spec else f"camera {spec}"
         self._number = self._missed = 0
+        self._seen = time.monotonic()
+        # OpenCV waits 10 s for a frame of a V4L2 camera before it gives up; read at each opening.
+        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")
         if " ! " in spec:
             if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
                 raise SourceError(
@@ -93,9 +162,7 @@ class CameraSource:
             self._capture = cv2.VideoCapture(int(spec) if spec.isdigit() else spec)
         if not self._capture.isOpened():
             self._capture.release()
-            raise SourceError(
-                f"{self.name} cannot be opened: is it plugged in, and not used by another program?"
-            )
+            raise SourceError(FAULTS["no_camera"].format(name=self.name), "no_camera")
         if " ! " not in spec:
             # Most USB cameras reach this size at 30 fps only as Motion JPEG.
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -108,10 +175,10 @@ class CameraSource:
         ok, bgr = self._capture.read()
         if not ok or bgr is None:
             self._missed += 1
-            if self._missed >= LOST_AFTER:
-                raise SourceError(f"{self.name} stopped delivering pictures: check its cable")
+            if self._missed >= LOST_AFTER or time.monotonic() - self._seen > LOST_SECONDS:
+                raise SourceError(FAULTS["lost"].format(name=self.name), "lost")
             return None
-        self._missed = 0
+        self._missed, self._seen = 0, time.monotonic()
         self._number += 1
         return Frame(_rgb(bgr), self._number)
 
@@ -193,17 +260,20 @@ class Watch:
         self._equal = 0
 
     def look(self, frame: Frame) -> str:
-        """What is wrong with the stream after this frame, in plain words; empty if nothing is."""
+        """What is wrong with the stream after this frame, a key of FAULTS; empty if nothing is."""
         sample = frame.pixels[::8, ::8]
         same = self._last is not None and np.array_equal(sample, self._last)
         self._equal = self._equal + 1 if same else 0
         self._last = sample.copy()
         # The 99th percentile: a few hot pixels do not make a picture.
         if np.percentile(sample, 99) < 16:
-            return "The picture is black: take off the lens cap or switch on the light."
-        if self._live and self._equal >= FROZEN_AFTER:
-            return "The camera repeats one picture: unplug it and plug it in again."
-        return ""
+            return "black"
+        return "frozen" if self._live and self._equal >= FROZEN_AFTER else ""
+
+    @property
+    def stuck(self) -> bool:
+        """The camera has been frozen for so long that only opening it anew may help."""
+        return self._live and self._equal >= 10 * FROZEN_AFTER
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

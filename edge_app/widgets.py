@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from kivy.app import App
-from kivy.graphics import Color, Ellipse, InstructionGroup, Line, Rectangle
-from kivy.graphics.texture import Texture
+from kivy.graphics import Color, Ellipse, Line
 from kivy.lang import Builder
-from kivy.metrics import dp
-from kivy.properties import ListProperty, NumericProperty, ObjectProperty, StringProperty
+from kivy.properties import NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.boxlayout import BoxLayout
 from kivy.uix.label import Label
@@ -96,66 +92,6 @@ class Sign(Widget):
         self._label.size = (side, side)
         # The weight of a triangle lies below its middle.
         self._label.pos = (x, y - (side * 0.06 if self.shape == "triangle" else 0))
-
-
-class PictureView(Widget):
-    """A picture, as large as fits, with the outline of the lesion on it."""
-
-    outline = ListProperty()  # polygons of [x, y], px of the whole picture
-    extent = ListProperty([1, 1])  # (width, height) of the whole picture, px
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self._texture: Texture | None = None
-        self._tint = Color(1, 1, 1, 0)
-        self._rectangle = Rectangle()
-        self._lines = InstructionGroup()
-        for instruction in (self._tint, self._rectangle, self._lines):
-            self.canvas.add(instruction)
-        self.bind(pos=self._place, size=self._place, outline=self._place, extent=self._place)
-
-    def show(self, pixels: np.ndarray | None) -> None:
-        """Show uint8 (h, w, 3) RGB, or nothing."""
-        self._tint.a = 0 if pixels is None else 1
-        if pixels is None:
-            return
-        size = (pixels.shape[1], pixels.shape[0])
-        if self._texture is None or self._texture.size != size:
-            self._texture = Texture.create(size=size, colorfmt="rgb")
-            self._texture.flip_vertical()
-            self._rectangle.texture = self._texture
-            self._place()
-        self._texture.blit_buffer(pixels.tobytes(), colorfmt="rgb", bufferfmt="ubyte")
-        self.canvas.ask_update()
-
-    def _place(self, *_) -> None:
-        if self._texture is None:
-            return
-        x, y, width, height = fit(self._texture.size, (*self.pos, *self.size))
-        self._rectangle.pos, self._rectangle.size = (x, y), (width, height)
-        self._lines.clear()
-        scale = width / self.extent[0]
-        unit = dp(App.get_running_app().unit)
-        for color, line in ((theme.OUTLINE_EDGE, 2.4), (theme.OUTLINE, 1.2)):
-            self._lines.add(Color(*color))
-            for polygon in self.outline:
-                points = [(x + px * scale, y + height - py * scale) for px, py in polygon]
-                self._lines.add(
-                    Line(
-                        points=points,
-                        close=True,
-                        width=line * unit,
-                        joint="round",
-                    )
-                )
-
-
-def fit(size: tuple[float, float], box: tuple[float, float, float, float]) -> tuple[float, ...]:
-    """(x, y, width, height) of `size`, its aspect kept, in the middle of `box` (likewise)."""
-    x, y, width, height = box
-    scale = min(width / size[0], height / size[1])
-    inner = (size[0] * scale, size[1] * scale)
-    return x + (width - inner[0]) / 2, y + (height - inner[1]) / 2, *inner
 
 
 Builder.load_file(str(Path(__file__).with_suffix(".kv")))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 import traceback
@@ -19,9 +21,13 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, Picture, read_image, write_png
-from edge_app.sources import Frame, Source, SourceError, Watch
+from edge_app.sources import FAULTS, Frame, Source, SourceError, Watch
+from edge_app.steady import Steady
+from edge_app.store import Capture as Record
+from edge_app.store import Store
 
-PREVIEW_SIDE = 1280  # px; more is not seen on a screen and costs the UI thread an upload
+PREVIEW_SIDE = 1280  # px, at most; the live screen asks for what it shows
+LOOK_SIDE = 640  # px, of what is analysed live; the networks and the gate see less
 FORESEEN = (OSError, ImageError, SourceError, UserError)  # their words are for the screen
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 
@@ -30,10 +36,11 @@ RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 class Capture:
     """A picture that lies on disk, or the reason why there is none."""
 
-    path: Path | None
+    path: Path | None  # None where it lies in the store
     analysis: dict | None  # as `analysis.schema.json` describes it
     pixels: np.ndarray | None  # uint8 (h, w, 3) RGB to show, read back from `path`
     error: str = ""  # one line in plain words
+    id: str = ""  # in the store
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +48,15 @@ class Snapshot:
     """All that the screens show, taken at one moment."""
 
     frame: Frame | None = None  # the newest
-    preview: np.ndarray | None = None  # it, uint8 (h, w, 3) RGB, at most PREVIEW_SIDE
+    preview: np.ndarray | None = None  # it, uint8 (h, w, 3) RGB, at most Worker.preview_side
     source: str = ""  # name of the open source
-    fault: str = "Opening the source."  # what is wrong with it, in plain words; empty if nothing
+    fault: str = FAULTS["opening"]  # what is wrong with it, in plain words; empty if nothing
+    fault_code: str = "opening"  # key of FAULTS, empty where the fault has none
     failure: str = ""  # why the newest frame could not be analysed, likewise
     analysis: dict | None = None  # of the newest frame that was analysed
+    judged: Frame | None = None  # the frame that `analysis` is of
     analysed: int = 0  # how many frames were
+    steady: float = 0.0  # 0..1; at 1 the picture was good and still for long enough to take it
     busy: bool = False  # a capture is being saved and analysed
     capture: Capture | None = None  # the last one that was finished
 
@@ -58,22 +68,35 @@ class Worker:
     its threads: an unforeseen one goes to standard error and, in plain words, into the snapshot.
     """
 
-    def __init__(self, opener: Callable[[], Source], analyzer: Analyzer, captures: Path):
+    store: Store | None = None  # set when it is unlocked, None again when it is closed
+    preview_side = PREVIEW_SIDE  # px; what the screen shows is enough
+
+    def __init__(
+        self,
+        opener: Callable[[], Source],
+        analyzer: Analyzer,
+        captures: Path,
+        log: Callable[..., None] = lambda event, **values: None,
+    ):
         """Prepare; nothing runs before `start`.
 
         Parameters
         ----------
         opener : opens the source; called again after the source was lost.
         analyzer : used by one thread only, the worker's own.
-        captures : folder for the pictures, made where it is missing.
+        captures : folder for pictures that belong to no lesion of the store; made where missing.
+        log : takes an event and its values, as `edge_app.kiosk.Journal.write` does.
         """
         self._opener = opener
         self._analyzer = analyzer
         self._captures = captures
+        self._log = log
+        self._told = ""
+        self._steady = Steady()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._snapshot = Snapshot()
-        self._shutter: Frame | None = None
+        self._shutter: tuple[Frame | Path, str] | None = None
         self._live = True
         self._threads = [
             threading.Thread(target=self._take, name="dermedge-frames", daemon=True),
@@ -95,19 +118,30 @@ class Worker:
     def snapshot(self) -> Snapshot:
         return self._snapshot
 
-    def capture(self, frame: Frame) -> None:
-        """Save and analyse this frame; `snapshot().capture` tells when it is done."""
+    def capture(self, frame: Frame, lesion_id: str = "") -> None:
+        """Save and analyse this frame; `snapshot().capture` tells when it is done.
+
+        With a lesion's id it goes to the store, else to the folder of captures.
+        """
+        self._press(frame, lesion_id)
+
+    def import_file(self, path: str | Path, lesion_id: str = "") -> None:
+        """The same with a picture file: its pixels alone are kept, without its metadata."""
+        self._press(Path(path), lesion_id)
+
+    def _press(self, what: Frame | Path, lesion_id: str) -> None:
         with self._changed:
             if self._snapshot.busy:
                 return
-            self._shutter = frame
-            self._snapshot = replace(self._snapshot, busy=True, capture=None)
+            self._shutter = (what, lesion_id)
+            self._snapshot = replace(self._snapshot, busy=True, capture=None, steady=0.0)
             self._changed.notify_all()
 
     def live(self, on: bool) -> None:
         """Analyse frames as they come, or rest while no live picture is shown."""
         with self._changed:
             self._live = on
+            self._snapshot = replace(self._snapshot, analysis=None, judged=None, steady=0.0)
             self._changed.notify_all()
 
     def _publish(self, **changes) -> None:
@@ -121,26 +155,54 @@ class Worker:
                 with closing(self._opener()) as source:
                     self._run(source)
             except Exception as error:
-                fault = _words(error)
-                if not isinstance(error, SourceError):
-                    traceback.print_exc()
-                    fault = f"the source failed: {fault}"
-                fault = f"{fault[:1].upper()}{fault[1:]}."
-                self._publish(frame=None, preview=None, analysis=None, source="", fault=fault)
+                self._lose(error)
                 self._stopping.wait(RETRY_SECONDS)
+
+    def _lose(self, error: Exception) -> None:
+        fault, code = _words(error), getattr(error, "code", "")
+        unforeseen = not isinstance(error, SourceError)
+        if unforeseen:
+            fault = f"the source failed: {fault}"
+        fault = f"{fault[:1].upper()}{fault[1:]}".rstrip(".") + ("" if fault[-1:] == "?" else ".")
+        # A fault that lasts is told once, not with every attempt.
+        if fault != self._told:
+            self._told = fault
+            self._log("source fault", code=code or "other")
+            if unforeseen:
+                traceback.print_exception(error)
+        self._publish(
+            frame=None,
+            preview=None,
+            analysis=None,
+            judged=None,
+            steady=0.0,
+            source="",
+            fault=fault,
+            fault_code=code,
+        )
 
     def _run(self, source: Source) -> None:
         watch = Watch(source.live)
-        self._publish(source=source.name, fault="Waiting for the first picture.")
+        self._publish(source=source.name, fault=FAULTS["waiting"], fault_code="waiting")
         due = time.monotonic()
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not watch.stuck:
             frame = source.read()
             if frame is not None:
-                self._publish(frame=frame, preview=_preview(frame.pixels), fault=watch.look(frame))
+                code = watch.look(frame)
+                if code and code != self._snapshot.fault_code:
+                    self._log("source fault", code=code)
+                self._told = ""
+                self._publish(
+                    frame=frame,
+                    preview=_reduced(frame.pixels, self.preview_side),
+                    fault=FAULTS[code] if code else "",
+                    fault_code=code,
+                )
             due = max(due + source.interval, time.monotonic())
             self._stopping.wait(due - time.monotonic())
 
     def _analyze(self) -> None:
+        _give_way()
         done: Frame | None = None
 
         def due() -> bool:
@@ -151,36 +213,60 @@ class Worker:
             with self._changed:
                 self._changed.wait_for(due)
                 shutter, self._shutter = self._shutter, None
-                newest, preview = self._snapshot.frame, self._snapshot.preview
+                newest = self._snapshot.frame
             if shutter is not None:
-                self._publish(busy=False, capture=self._save(shutter))
+                self._steady.reset()
+                start = time.monotonic()
+                capture = self._save(*shutter)
+                spent = round((time.monotonic() - start) * 1000)
+                self._log("capture failed" if capture.error else "capture", ms=spent)
+                self._publish(busy=False, capture=capture)
             elif self._stopping.is_set():
                 return
             else:
                 done = newest
-                self._look(newest, preview)
+                self._look(newest)
 
-    def _look(self, frame: Frame, preview: np.ndarray) -> None:
+    def _look(self, frame: Frame) -> None:
         try:
-            picture = Picture(preview, *frame.pixels.shape[:2])
+            small = _reduced(frame.pixels, LOOK_SIDE)
+            picture = Picture(small, *frame.pixels.shape[:2])
             analysis = self._analyzer.analyze(picture, name="live").to_json()
         except Exception as error:
             failure = f"The analysis failed: {_words(error)}."
             if failure != self._snapshot.failure:  # told once, not with every frame
                 traceback.print_exc()
-            self._publish(analysis=None, failure=failure)
-        else:
-            analysed = self._snapshot.analysed + 1
-            self._publish(analysis=analysis, analysed=analysed, failure="")
+            self._publish(analysis=None, judged=None, steady=0.0, failure=failure)
+            return
+        steady = self._steady.look(analysis, small, time.monotonic())
+        with self._changed:
+            if self._live and self._shutter is None and self._snapshot.frame is not None:
+                self._snapshot = replace(
+                    self._snapshot,
+                    analysis=analysis,
+                    judged=frame,
+                    steady=steady,
+                    analysed=self._snapshot.analysed + 1,
+                    failure="",
+                )
+            self._changed.notify_all()
 
-    def _save(self, frame: Frame) -> Capture:
-        failed = "The picture could not be saved"
+    def _save(self, what: Frame | Path, lesion_id: str) -> Capture:
+        failed = "The picture could not be read"
         try:
+            pixels = (
+                what.pixels
+                if isinstance(what, Frame)
+                else read_image(what, working_side=None).pixels
+            )
+            failed = "The picture could not be saved"
+            if lesion_id:
+                return self._save_in_store(pixels, lesion_id)
             # For the owner of the device alone: these are pictures of people.
             make_private(self._captures)
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
             path = self._captures / f"{stamp}.png"
-            write_png(path, frame.pixels, private=True)
+            write_png(path, pixels, private=True)
             failed = "The picture was saved, but not analysed"
             # The file is what counts from here on, so the file is what is analysed and shown.
             picture = read_image(path)
@@ -188,11 +274,26 @@ class Worker:
             failed = "The picture was saved, but not its analysis"
             text = json.dumps(analysis, indent=1) + "\n"
             write_atomic(path.with_suffix(".json"), text, private=True)
-            return Capture(path, analysis, _preview(picture.pixels))
+            return Capture(path, analysis, _reduced(picture.pixels, PREVIEW_SIDE))
         except Exception as error:
             if not isinstance(error, FORESEEN):
                 traceback.print_exc()
-            return Capture(None, None, None, f"{failed}: {_words(error)}.")
+            words = _words(error).rstrip(".")
+            return Capture(None, None, None, f"{failed}: {words}.")
+
+    def _save_in_store(self, pixels: np.ndarray, lesion_id: str) -> Capture:
+        store = self.store
+        if store is None:
+            raise UserError("the store is locked: unlock it and take the picture again")
+        done, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        if not done:
+            raise UserError("the picture could not be encoded")
+        data = png.tobytes()
+        analysis = self._analyzer.analyze(data, name="capture").to_json()
+        size = (pixels.shape[1], pixels.shape[0])
+        # Only what is on disk is shown as a result.
+        saved = store.add_capture(Record("", lesion_id, "", analysis, size), data)
+        return Capture(None, analysis, _reduced(pixels, PREVIEW_SIDE), id=saved.id)
 
 
 def make_private(folder: Path) -> None:
@@ -201,9 +302,16 @@ def make_private(folder: Path) -> None:
         level.mkdir(mode=0o700, exist_ok=True)
 
 
-def _preview(pixels: np.ndarray) -> np.ndarray:
+def _give_way() -> None:
+    """Let the screen and the camera go before this thread; on Linux a priority is a thread's."""
+    if sys.platform.startswith("linux"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+
+
+def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Contiguous pixels whose long side is at most `side`."""
     height, width = pixels.shape[:2]
-    scale = PREVIEW_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale >= 1:
         return np.ascontiguousarray(pixels)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

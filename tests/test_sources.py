@@ -177,11 +177,44 @@ def test_watch_tells_black_and_frozen_frames_and_their_end():
     assert {look(pixels) for pixels in live} == {""}
     states = [look(live[0]) for _ in range(sources.FROZEN_AFTER + 1)]
     assert states[:-1] == [""] * sources.FROZEN_AFTER
-    assert "repeats one picture" in states[-1]
+    assert states[-1] == "frozen"
+    assert not watch.stuck
     assert look(live[1]) == ""
-    assert "black" in look(np.zeros((48, 64, 3), np.uint8))
+    assert look(np.zeros((48, 64, 3), np.uint8)) == "black"
 
 
 def test_a_still_picture_of_a_folder_is_not_called_frozen():
     watch, still = Watch(live=False), np.full((48, 64, 3), 120, np.uint8)
     assert {watch.look(Frame(still, i)) for i in range(sources.FROZEN_AFTER * 2)} == {""}
+
+
+def test_turned_source_turns_clockwise(folder):
+    marked = np.zeros((2, 3, 3), np.uint8)
+    marked[0, 0] = 255
+    for path in folder.glob("*.png"):
+        write_png(path, marked)
+    corners = {90: (0, -1), 180: (-1, -1), 270: (-1, 0)}
+    for turn, corner in corners.items():
+        source = open_source(str(folder), turn)
+        assert source.read().pixels[corner].tolist() == [255, 255, 255]
+        assert source.name == "folder pictures"
+        source.close()
+
+
+def test_a_registered_camera_is_opened_by_its_prefix(monkeypatch):
+    monkeypatch.setattr(sources, "_OPENERS", {})
+    assert not sources.is_camera("camerax:back")
+    sources.register("camerax", lambda rest: rest)
+    assert sources.is_camera("camerax:back")
+    assert open_source("camerax:back") == "back"
+
+
+def test_a_camera_that_waits_without_a_picture_is_lost(camera, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(sources.time, "monotonic", lambda: clock[0])
+    source = open_source("0")
+    assert source.read() is None
+    clock[0] = sources.LOST_SECONDS + 1
+    with pytest.raises(SourceError, match="stopped delivering") as error:
+        source.read()
+    assert error.value.code == "lost"
