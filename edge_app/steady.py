@@ -7,7 +7,7 @@ import numpy as np
 
 HOLD_SECONDS = 1.0  # good and still for so long
 OVERLAP = 0.75  # intersection over union of the lesion's box with the one before
-MOTION = 6.0  # grey levels, mean change from one analysed frame to the next
+MOTION = 4.0  # grey levels, mean change from one analysed frame to the next
 SIDE = (64, 48)  # px; noise averages out, a moving hand does not
 
 

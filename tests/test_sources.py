@@ -189,7 +189,7 @@ def test_a_still_picture_of_a_folder_is_not_called_frozen():
 
 
 def test_turned_source_turns_clockwise(folder):
-    marked = np.zeros((2, 3, 3), np.uint8)
+    marked = np.zeros((48, 64, 3), np.uint8)
     marked[0, 0] = 255
     for path in folder.glob("*.png"):
         write_png(path, marked)
