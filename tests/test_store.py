@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -575,6 +576,23 @@ def test_two_may_use_one_store_at_once(cases):
         with pytest.raises(StoreError, match="another program is writing"):
             cases.add_person(Person("", "late"))
     other.close()
+    cases.check()
+
+
+def test_threads_may_save_read_and_delete_at_once(cases):
+    _, lesion, first = fill(cases)
+
+    def work(number: int) -> str:
+        kept = cases.add_capture(replace(first, taken=""), bytes([number]) * 50_000)
+        gone = cases.add_capture(replace(first, taken=""), bytes([number]) * 50_000)
+        cases.people("north")
+        assert cases.picture(kept.id) == bytes([number]) * 50_000
+        cases.delete_capture(gone.id)
+        return kept.id
+
+    with ThreadPoolExecutor(8) as pool:
+        kept = set(pool.map(work, range(24)))
+    assert {capture.id for capture in cases.captures(lesion.id)} == {first.id, *kept}
     cases.check()
 
 
