@@ -270,15 +270,15 @@ def evaluate(
         idle.put(Networks(bundle, threads=1, views=views))
 
     def rows_of(records: Sequence[Record], first: int, title: str, simple: bool) -> list[Row]:
-        def examine(record: Record) -> Row:
+        def one(record: Record) -> Row:
             networks = idle.get()
             try:
                 cluster = numbers.get(record.id, first)
-                return _examine(record, cluster, networks, told, simple)
+                return examine(record, cluster, networks, told, simple)
             finally:
                 idle.put(networks)
 
-        return list(in_threads(examine, records, threads, title))
+        return list(in_threads(one, records, threads, title))
 
     rows = rows_of(chosen.records, 0, "evaluating", baselines)
     read = [row for row in rows if row.error is None]
@@ -450,9 +450,10 @@ def in_threads(
         cv2.setNumThreads(before)
 
 
-def _examine(
+def examine(
     record: Record, cluster: int, networks: Networks, fields: Sequence[str], baselines: bool
 ) -> Row:
+    """Run the networks on one picture and count; `fields` of metadata are told to them."""
     try:
         picture = read_image(record.image)
         truth = read_mask(record.mask) if record.mask else None

@@ -75,6 +75,12 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument("--csv", metavar="FILE", help="write one line a picture")
     parser.add_argument(
+        "--roads",
+        metavar="FILE.csv",
+        help="measure every precision of the bundle in every runtime that is installed, and how "
+        "far each is from the first; nothing else is measured",
+    )
+    parser.add_argument(
         "--table",
         metavar="FILE.csv",
         help="add the figures to this table of results (and those of each class and skin type to "
@@ -97,6 +103,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     except accuracy.NothingToMeasure as error:
         print(f"dermedge: {error}", file=sys.stderr)
         return 1
+    if args.roads:
+        from benchmarks import roads
+        from benchmarks.speed.latency import usable_cores
+
+        _folder(Path(args.roads).parent)
+        found = roads.measure(bundle, measured[1], args.threads or usable_cores())
+        write_atomic(args.roads, roads.to_csv(found))
+        print(roads.table(found))
+        print(f"written: {args.roads}")
+        print(DISCLAIMER)
+        return 0
     out = _folder(args.out) if args.out else None
     if args.csv:
         _folder(Path(args.csv).parent)

@@ -89,14 +89,14 @@ def segmentation(name: str, baseline: bool, rows: Sequence[Row]) -> dict:
     used = [row for row in rows if name in row.counts]
     counts = _counts(used, name)
     found = {
-        measure: _interval(_weighted_mean(getattr(counts, measure)), used)
+        measure: interval(weighted_mean(getattr(counts, measure)), used)
         for measure in (
             *("jaccard", "threshold_jaccard", "dice"),
             *("sensitivity", "specificity", "accuracy"),
         )
     }
     for measure in ("jaccard", "dice"):
-        found[f"pooled_{measure}"] = _interval(
+        found[f"pooled_{measure}"] = interval(
             lambda weights, measure=measure: float(getattr(counts.pooled(weights), measure)[0]),
             used,
         )
@@ -150,7 +150,7 @@ def classification(
         used = [rows[place] for place in told]
         truth = np.array([row.record.label == "mel" for row in used])
         scores = stated[told, labels.index("mel")]
-        found["melanoma_auc"] = _interval(lambda w: metrics.roc_auc(scores, truth, w), used)
+        found["melanoma_auc"] = interval(lambda w: metrics.roc_auc(scores, truth, w), used)
     if not named:
         return result
     used, shares = [rows[place] for place in named], stated[named]
@@ -159,7 +159,7 @@ def classification(
     likely = top if limits is None else np.array([labels.index(row.likely) for row in used])
 
     def figure(statistic: Callable[..., float], *values: object) -> dict:
-        return _interval(lambda weights: statistic(*values, weights=weights), used)
+        return interval(lambda weights: statistic(*values, weights=weights), used)
 
     found["macro_auc"] = figure(metrics.macro_auc, shares, truth)
     found["balanced_accuracy"] = figure(metrics.balanced_accuracy, top, truth, classes)
@@ -167,7 +167,7 @@ def classification(
         found["likely_balanced_accuracy"] = figure(
             metrics.balanced_accuracy, likely, truth, classes
         )
-    found["class_accuracy"] = _interval(_weighted_mean((top == truth).astype(float)), used)
+    found["class_accuracy"] = interval(weighted_mean((top == truth).astype(float)), used)
     found["brier"] = figure(metrics.brier, shares, truth)
     found["ece"] = figure(metrics.expected_calibration_error, shares, truth)
     for number, label in enumerate(labels):
@@ -195,13 +195,13 @@ def malignancy_figures(
     truth = np.array([row.record.malignant for row in rows], bool)
     scores = malignancy(stated, labels)
     found = {
-        "malignant_auc": _interval(lambda w: metrics.roc_auc(scores, truth, w), rows),
-        "malignant_average_precision": _interval(
+        "malignant_auc": interval(lambda w: metrics.roc_auc(scores, truth, w), rows),
+        "malignant_average_precision": interval(
             lambda w: metrics.average_precision(scores, truth, w), rows
         ),
-        "malignant_brier": _interval(lambda w: metrics.brier(scores, truth, w), rows),
+        "malignant_brier": interval(lambda w: metrics.brier(scores, truth, w), rows),
         # With signs and classes turned about, the function gives the specificity.
-        "specificity_at_95": _interval(
+        "specificity_at_95": interval(
             lambda w: metrics.sensitivity_at_specificity(-scores, ~truth, SENSITIVITY, w), rows
         ),
     }
@@ -222,7 +222,7 @@ def jaccard_difference(rows: Sequence[Row]) -> dict:
     """Networks minus Otsu's threshold on the same pictures."""
     used = [row for row in rows if OTSU in row.counts]
     ours, simple = (_counts(used, name).jaccard for name in (NETWORKS, OTSU))
-    found = _difference(_weighted_mean(ours), _weighted_mean(simple), used)
+    found = difference(weighted_mean(ours), weighted_mean(simple), used)
     return {"metric": "jaccard", "baseline": OTSU, **found}
 
 
@@ -233,7 +233,7 @@ def auc_difference(
     known = [place for place, row in enumerate(rows) if row.record.malignant is not None]
     truth = np.array([rows[place].record.malignant for place in known])
     first, second = (malignancy(stated[known], labels) for stated in (ours, simple))
-    found = _difference(
+    found = difference(
         lambda weights: metrics.roc_auc(first, truth, weights),
         lambda weights: metrics.roc_auc(second, truth, weights),
         [rows[place] for place in known],
@@ -252,7 +252,7 @@ def by_skin_type(rows: Sequence[Row], labels: tuple[str, ...], limits: Threshold
             continue
         found = {}
         if drawn := [row for row in members if NETWORKS in row.counts]:
-            found["jaccard"] = _interval(_weighted_mean(_counts(drawn, NETWORKS).jaccard), drawn)
+            found["jaccard"] = interval(weighted_mean(_counts(drawn, NETWORKS).jaccard), drawn)
         known = [
             row
             for row in members
@@ -300,9 +300,9 @@ def unlike(rows: Sequence[Row], others: Sequence[Row]) -> dict:
         retaken = np.array([row.triage == "retake" for row in chosen], float)
         return {
             "pictures": len(chosen),
-            "auc": _interval(lambda w: metrics.roc_auc(distances, truth, w), both),
+            "auc": interval(lambda w: metrics.roc_auc(distances, truth, w), both),
             "flagged": _flagged(chosen),
-            "retaken": _interval(_weighted_mean(retaken), chosen) if judged else None,
+            "retaken": interval(weighted_mean(retaken), chosen) if judged else None,
         }
 
     return {
@@ -312,7 +312,7 @@ def unlike(rows: Sequence[Row], others: Sequence[Row]) -> dict:
 
 
 def _flagged(rows: Sequence[Row]) -> dict:
-    return _interval(_weighted_mean(np.array([row.unfamiliar for row in rows], float)), rows)
+    return interval(weighted_mean(np.array([row.unfamiliar for row in rows], float)), rows)
 
 
 def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
@@ -322,7 +322,7 @@ def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
 def _share(right: np.ndarray, among: np.ndarray, rows: Sequence[Row]) -> dict:
     """Figure of the share of `right` in the rows where `among` is true; bool (rows,) each."""
     subset = [row for row, member in zip(rows, among, strict=True) if member]
-    return _interval(_weighted_mean(right[among].astype(float)), subset)
+    return interval(weighted_mean(right[among].astype(float)), subset)
 
 
 def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
@@ -337,7 +337,9 @@ def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> l
     ]
 
 
-def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], float]:
+def weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], float]:
+    """For `interval`: mean of float (rows,) under the weights of a resample."""
+
     def mean(weights: np.ndarray) -> float:
         total = weights.sum()
         return float(weights @ values / total) if total > 0 else float("nan")
@@ -345,17 +347,18 @@ def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], float]:
     return mean
 
 
-def _interval(statistic: Callable[[np.ndarray], float], rows: Sequence[Row]) -> dict:
+def interval(statistic: Callable[[np.ndarray], float], rows: Sequence[Row]) -> dict:
+    """'value', 'low' and 'high' by bootstrap over the rows' clusters; None where there is none."""
     groups = np.array([row.cluster for row in rows], int)
     return _rounded(metrics.bootstrap(statistic, len(rows), groups, RESAMPLES, SEED, LEVEL))
 
 
-def _difference(
+def difference(
     ours: Callable[[np.ndarray], float],
     simple: Callable[[np.ndarray], float],
     rows: Sequence[Row],
 ) -> dict:
-    """As `_interval`, of ours - simple; both see the same resamples."""
+    """As `interval`, of ours - simple; both see the same resamples."""
     groups = np.array([row.cluster for row in rows], int)
     return _rounded(
         metrics.bootstrap_difference(ours, simple, len(rows), groups, RESAMPLES, SEED, LEVEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ from dermedge.image import Picture
 from dermedge.lesion import measure
 from dermedge.preprocess import prepare
 from dermedge.quality import Quality
+from dermedge.runtime import Road
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,15 @@ class Networks:
     Not thread-safe: give each thread its own.
     """
 
-    def __init__(self, bundle: Bundle, threads: int, views: int):
-        """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation.
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        views: int,
+        roads: Mapping[str, Road] | None = None,
+    ):
+        """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation, `roads` (of
+        a bundle of both roles) as `dermedge.analyzer.Analyzer` takes them.
 
         Raises
         ------
@@ -49,7 +58,7 @@ class Networks:
         models = bundle.manifest.models
         self._analyzer = None
         if set(models) == set(ROLES):
-            self._analyzer = Analyzer(bundle, threads=threads, views=views)
+            self._analyzer = Analyzer(bundle, threads=threads, views=views, roads=roads)
             return
         ((role, model),) = models.items()
         if model.preprocessing.crop:

@@ -837,3 +837,22 @@ def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
         curves.curves(tmp_path)
     with pytest.raises(UserError, match="missing"):
         curves.curves(tmp_path / "gone")
+
+
+def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_path, capsys):
+    from benchmarks import roads
+
+    path = tmp_path / "roads.csv"
+    words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all")
+    assert call(EVALUATE, *words, "--roads", path, "--threads", 1) == 0
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert list(rows[0]) == list(roads.COLUMNS)
+    first = [row for row in rows if row["road"] == "fp32 cpu"]
+    assert {row["measure"] for row in first} >= {"malignant_auc", "same_advice"}
+    assert all(float(row["difference"]) == 0 for row in first if row["difference"])
+    others = {row["road"] for row in rows} - {"fp32 cpu"}
+    assert others  # OpenVINO is among what the tests install
+    for row in rows:
+        if row["measure"] == "same_advice":
+            assert float(row["value"]) == 1  # the same graph
+    assert "fp32 cpu" in capsys.readouterr().out

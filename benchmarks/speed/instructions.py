@@ -30,6 +30,7 @@ from dermedge.files import write_atomic
 
 KEPT = Path(__file__).parents[1] / "results" / "speed" / "instructions.json"
 TOLERANCE = 0.05
+AVX2 = 11  # CPU_AVX2 of OpenCV, which has no name in Python
 
 
 def stages() -> dict[str, Callable[[], object]]:
@@ -57,7 +58,8 @@ def stages() -> dict[str, Callable[[], object]]:
 def versions() -> dict[str, str]:
     """Counts hold for these only."""
     return {
-        "machine": platform.machine(),
+        "machine": platform.machine() + ", AVX2" * cv2.checkHardwareSupport(AVX2),
+        "libc": " ".join(platform.libc_ver()),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
