@@ -23,6 +23,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -48,6 +49,7 @@ ARGON2 = {"iterations": 4, "lanes": 4, "memory_cost": 128 * 1024}  # KiB
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 MAX_MEMORY = 2**30  # bytes; a damaged file must not ask for more
 RESERVE = 8 * 2**20  # bytes of the disk left free by adding: deleting needs some, too
+STALE_SECONDS = 24 * 3600.0  # after which no import or export is still at work
 BUSY_SECONDS = 10.0  # that a write waits for another process
 
 SEXES = ("female", "male")
@@ -196,6 +198,7 @@ class Store:
             with contextlib.suppress(OSError):
                 path.chmod(0o600)
             _migrate(connection, path, version, keys)
+        _sweep(path.parent)
         with _plain(path):
             return cls(path, keys)
 
@@ -719,6 +722,18 @@ def _new_file(path: Path) -> Iterator[Path]:
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name + end)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what imports and exports that were killed left behind."""
+    with contextlib.suppress(OSError):
+        for left in (*folder.glob(".importing-*"), *folder.glob(".writing-*")):
+            if time.time() - left.stat().st_mtime < STALE_SECONDS:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def _build(path: Path, passphrase: str) -> _Keys:

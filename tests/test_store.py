@@ -106,6 +106,19 @@ def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
     there.close()
 
 
+def test_what_a_killed_import_left_behind_goes_after_a_day(cases):
+    folder = cases.path.parent
+    for name, age in (("old", 2 * store.STALE_SECONDS), ("new", 0)):
+        left = folder / f".importing-{name}"
+        left.mkdir()
+        (left / "store").write_bytes(b"sealed")
+        then = left.stat().st_mtime - age
+        os.utime(left, (then, then))
+    cases.close()
+    Store.open(cases.path, PASSPHRASE).close()
+    assert [left.name for left in folder.glob(".importing-*")] == [".importing-new"]
+
+
 TEXT = st.text(max_size=40)
 PEOPLE = st.builds(
     Person,
