@@ -38,6 +38,7 @@ class DermedgeApp(App):
         self._arrange()
         Window.clearcolor = theme.STAGE.ground
         Window.bind(on_resize=self._arrange, on_keyboard=self._key, on_drop_file=self._drop)
+        Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
         self.live = LiveScreen(name="live")
         self.result = ResultScreen(name="result")
         screens = ScreenManager(transition=NoTransition())

@@ -49,6 +49,30 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="self check: capture one picture, write live.png and result.png, end; captures go "
         "to DIR/captures unless --captures is given",
     )
+    kiosk = parser.add_mutually_exclusive_group()
+    kiosk.add_argument(
+        "--kiosk",
+        action="store_true",
+        help="full screen, no key that ends it, self-check at start, a log without personal data "
+        "beside the captures",
+    )
+    kiosk.add_argument(
+        "--self-check",
+        action="store_true",
+        help="try bundle, speed, camera and disk, print what was found, end; status 1 for a fault",
+    )
+    kiosk.add_argument(
+        "--systemd",
+        action="store_true",
+        help="print a systemd unit that starts the kiosk with this --bundle and --source, end",
+    )
+    parser.add_argument(
+        "--soak",
+        type=int,
+        metavar="N",
+        help="take N pictures into an encrypted store for the test, through all screens; prints "
+        "memory, threads, handles and times as JSON (Linux)",
+    )
     parser.add_argument(
         "--measure",
         type=float,
@@ -62,6 +86,14 @@ def _run(args: argparse.Namespace) -> int:
     size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
+    if args.systemd:
+        from edge_app.kiosk import unit
+
+        given = ["--bundle", args.bundle, "--source", args.source, "--rotate", str(args.rotate)]
+        print(unit(given), end="")
+        return 0
+    if args.self_check:
+        return 0 if _self_check(args) else 1
     _check_display()
 
     from dermedge.analyzer import Analyzer
@@ -70,8 +102,11 @@ def _run(args: argparse.Namespace) -> int:
     from edge_app.sources import SourceError, is_camera, open_source
     from edge_app.worker import Worker, make_private
 
-    if args.screenshot and args.measure:
-        raise UserError("--screenshot and --measure are two runs")
+    measured = args.measure or args.soak
+    if args.screenshot and measured:
+        raise UserError("--screenshot and --measure or --soak are two runs")
+    if args.kiosk:
+        _self_check(args)  # its words stand in the system's journal; a camera may come later
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
@@ -79,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     try:
         # A camera may come later; a file that is not there will not.
-        if not is_camera(args.source) and not args.measure:
+        if not is_camera(args.source) and not measured:
             open_source(args.source).close()
     except SourceError as error:
         raise UserError(str(error)) from None
@@ -89,27 +124,34 @@ def _run(args: argparse.Namespace) -> int:
     captures = Path(args.captures or (shots / "captures" if shots else _data_folder()))
 
     with tempfile.TemporaryDirectory(prefix="dermedge-") as home:
-        _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen)
+        _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen or args.kiosk)
         from edge_app.app import DermedgeApp
 
         source = args.source
-        if args.measure and Path(source).suffix.lower() in EXTENSIONS:
+        if measured and Path(source).suffix.lower() in EXTENSIONS:
             from edge_app.measure import film
 
             source = os.path.join(home, "film.avi")
             film(Path(args.source), Path(source))
             captures = Path(home, "captures")
-        worker = Worker(partial(open_source, source, args.rotate), analyzer, captures)
+        log = {}
+        if args.kiosk:
+            from edge_app.kiosk import Journal
+
+            journal = Journal(captures.parent / "kiosk.log")
+            journal.write("start")
+            log = {"log": journal.write}
+        worker = Worker(partial(open_source, source, args.rotate), analyzer, captures, **log)
         app = DermedgeApp(worker, procedural=analyzer.bundle.manifest.procedural)
         tour = None
         if shots:
             from edge_app.tour import Tour
 
             tour = Tour(app, shots)
-        elif args.measure:
+        elif measured:
             from edge_app.measure import Meter
 
-            tour = Meter(app, args.measure, captures=10)
+            tour = Meter(app, args.measure or 5, args.soak or 10, Path(home) if args.soak else None)
         worker.start()
         try:
             app.run()
@@ -120,11 +162,31 @@ def _run(args: argparse.Namespace) -> int:
     if tour.fault:
         print(f"dermedge: self check failed: {tour.fault}", file=sys.stderr)
         return 1
-    if args.measure:
+    if measured:
         print(json.dumps(tour.report(), indent=1))
         return 0
     print(f"self check passed: {tour.saved}")
     return 0
+
+
+def _self_check(args: argparse.Namespace) -> bool:
+    """Print what the self-check finds; whether all is well."""
+    from dermedge.analyzer import Analyzer
+    from dermedge.tune import load_choice
+    from edge_app.kiosk import self_check
+    from edge_app.sources import open_source
+
+    def load() -> Analyzer:
+        bundle = open_bundle(args)
+        return Analyzer(bundle, roads=load_choice(bundle))
+
+    well = True
+    folder = Path(args.captures or _data_folder())
+    for check in self_check(partial(open_source, args.source, args.rotate), load, folder):
+        well = well and check.ok
+        state = "ok" if check.ok else "FAULT"
+        print(f"{check.name:8} {state:6} {check.words}", flush=True)
+    return well
 
 
 def _data_folder() -> Path:

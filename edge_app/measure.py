@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import cv2
 import numpy as np
 from kivy.clock import Clock
 from kivy.core.window import Window
+from tqdm import tqdm
 
 from dermedge import UserError
 from dermedge.image import read_image
 from edge_app.app import DermedgeApp
+from edge_app.store import Lesion, Person, Store
 
 WARM_UP = 3.0  # s after the first analysis that are not measured
+PER_PERSON = 50  # captures
+SAMPLE_EVERY = 25  # captures
 STALL_MS = 50.0  # the UI thread may not be away for longer
 
 
@@ -24,13 +29,20 @@ class Meter:
     The UI thread's round is cut in four: `work` (our callbacks, touches, layout), `draw` (Kivy's
     OpenGL calls), `flip` (the swap of buffers: where Mesa draws in software without a GPU, its
     drawing) and rest. A stall is a round without its rest: so long nothing answers a touch.
+
+    With `folder` the captures go to a new store there, and after each PER_PERSON of them the
+    person is deleted, as on a device that is used for long.
     """
 
-    def __init__(self, app: DermedgeApp, seconds: float, captures: int = 0):
+    def __init__(
+        self, app: DermedgeApp, seconds: float, captures: int = 0, folder: Path | None = None
+    ):
         self.fault = "the app ended too early"
         self._app, self._seconds, self._captures = app, seconds, captures
         self._marks: list[tuple[float, ...]] = []
         self._numbers: list[tuple[float, int]] = []  # when which frame was shown
+        self._folder = folder
+        self._state: list[tuple[int, float, int, int]] = []
         self._waits: list[float] = []
         self._live: tuple[float, float, int] | None = None
         self._script = None
@@ -63,6 +75,7 @@ class Meter:
         def drawing(_window):
             round_["draw"] = time.perf_counter()
 
+        self._untimed = (idle, flip)
         Clock.idle, Window.flip = timed_idle, timed_flip
         Window.bind(on_draw=drawing)
         self._script = self._walk()
@@ -86,17 +99,35 @@ class Meter:
         start, analysed = time.perf_counter(), worker.snapshot().analysed
         yield lambda: time.perf_counter() >= start + self._seconds
         self._live = (start, time.perf_counter(), worker.snapshot().analysed - analysed)
-        for _ in range(self._captures):
+        if self._folder:
+            worker.store = Store.create(self._folder / "soak.db", "for the test alone")
+        lesion = person = None
+        # The live part alone is cut into rounds: hours of them would look like a leak.
+        Clock.idle, Window.flip = self._untimed
+        for number in tqdm(range(self._captures), disable=self._folder is None):
+            if worker.store and number % PER_PERSON == 0:
+                if person:
+                    worker.store.delete_person(person.id)
+                person = worker.store.add_person(Person("", "code"))
+                lesion = worker.store.add_lesion(Lesion("", person.id, "a place"))
+            if number % SAMPLE_EVERY == 0 and self._folder:
+                self._state.append((number, *_resources()))
             self.fault = "a picture was not captured"
             self._app.new_picture()
             yield lambda: worker.snapshot().analysis is not None
             pressed = time.perf_counter()
-            self._app.take_picture()
+            if lesion:
+                worker.capture(worker.snapshot().frame, lesion.id)
+            else:
+                self._app.take_picture()
             yield lambda: self._app.root.current == "result"
             if worker.snapshot().capture.error:
                 self.fault = worker.snapshot().capture.error
                 return
             self._waits.append((time.perf_counter() - pressed) * 1000)
+        if worker.store:
+            worker.store.check()
+            worker.store.close()
         self.fault = ""
 
     def report(self) -> dict:
@@ -121,6 +152,17 @@ class Meter:
         }
         if self._waits:
             report["shutter_to_result_ms"] = _spread(np.array(self._waits))
+        if len(self._state) > 2:
+            number, memory, threads, handles = np.array(self._state).T
+            later = number >= number[-1] / 4  # pools and caches fill at first
+            slope = np.polyfit(number[later], memory[later], 1)[0] * 1000
+            report |= {
+                "captures": len(self._waits),
+                "memory_mib": memory.round(1).tolist(),
+                "memory_mib_per_1000_captures": round(float(slope), 2),
+                "threads": threads.astype(int).tolist(),
+                "handles": handles.astype(int).tolist(),
+            }
         return report
 
 
@@ -143,6 +185,16 @@ def film(photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = 
         corner = tuple(float(v) for v in middle + sway + np.array(size) / 2 - 0.5)
         writer.write(cv2.getRectSubPix(large, size, corner))
     writer.release()
+
+
+def _resources() -> tuple[float, int, int]:
+    """Resident memory in MiB, threads, open handles of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return (
+        pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        len(os.listdir("/proc/self/task")),
+        len(os.listdir("/proc/self/fd")),
+    )
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,255 @@
+"""What a device that stands unattended needs: self-check, idle timer, operator PIN, log, unit."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from dermedge import UserError
+from dermedge.analyzer import Analyzer
+from dermedge.files import write_atomic
+from dermedge.image import Picture
+from dermedge.procedural import draw
+from edge_app.sources import FAULTS, Source, SourceError, Watch
+
+FREE_BYTES = 2**30  # some hundred captures
+SLOW_MS = 2000.0  # for one picture; a person waits no longer
+CAMERA_SECONDS = 5.0  # for its first picture
+IDLE_SECONDS = 90.0
+FREE_TRIES = 3  # wrong PINs in a row before one has to wait
+WAIT_SECONDS = 30.0  # then; twice as long with each further one
+MOST_WAIT = 3600.0
+LOG_BYTES, LOG_FILES = 1_000_000, 5
+
+# All that a log line may hold: an event, and for a value a number or one of these words.
+EVENTS = (
+    "start",
+    "stop",
+    "self-check",
+    "source fault",
+    "capture",
+    "capture failed",
+    "idle reset",
+    "wrong PIN",
+    "unlocked",
+)
+CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One item of the self-check. `words` says what was found, and what to do where it is bad."""
+
+    name: str  # 'bundle', 'camera', 'disk' or 'speed'
+    ok: bool
+    words: str
+
+
+def self_check(
+    opener: Callable[[], Source], loader: Callable[[], Analyzer], folder: Path
+) -> Iterator[Check]:
+    """Try the bundle, its speed, the camera and the disk, one after the other.
+
+    Parameters
+    ----------
+    opener : opens the source. loader : opens and verifies the bundle, loads its networks.
+    folder : where cases are kept.
+    """
+    yield from _check_bundle(loader)
+    yield _check_camera(opener)
+    yield _check_disk(folder)
+
+
+def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
+    try:
+        analyzer = loader()
+    except (UserError, OSError) as error:
+        yield Check("bundle", False, f"the model cannot be used: {error}")
+        return
+    manifest = analyzer.bundle.manifest
+    yield Check("bundle", True, f"{manifest.name}, {analyzer.bundle.sha256[:12]}: every part whole")
+    pixels = draw(1, "phone", (480, 640)).image
+    times = []
+    for _ in range(4):  # the first is slower: memory is laid out
+        start = time.perf_counter()
+        analyzer.analyze(Picture(pixels, 480, 640), name="self-check")
+        times.append((time.perf_counter() - start) * 1000)
+    best = min(times[1:])
+    words = f"{best:.0f} ms for one picture"
+    if best > SLOW_MS:
+        words += ": too slow; end other programs, check the cooling, run `dermedge tune`"
+    yield Check("speed", best <= SLOW_MS, words)
+
+
+def _check_camera(opener: Callable[[], Source]) -> Check:
+    try:
+        with closing(opener()) as source:
+            watch, end = Watch(source.live), time.monotonic() + CAMERA_SECONDS
+            code = "waiting"
+            while code and time.monotonic() < end:
+                frame = source.read()
+                if frame is not None:
+                    code = watch.look(frame)
+                    height, width = frame.pixels.shape[:2]
+            if code == "waiting":
+                return Check("camera", False, f"{source.name} delivers no picture")
+            if code:
+                return Check("camera", False, FAULTS[code])
+            return Check("camera", True, f"{source.name}, {width} x {height} px")
+    except SourceError as error:
+        return Check("camera", False, str(error))
+
+
+def _check_disk(folder: Path) -> Check:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check("disk", False, f"{folder} cannot be written: {error.strerror}")
+    words = f"{free / 2**30:.1f} GiB free"
+    if free < FREE_BYTES:
+        return Check("disk", False, f"{words}: delete or export cases, or make room otherwise")
+    return Check("disk", True, words)
+
+
+class Idle:
+    """Tells when nobody has touched the screen for `seconds`; `now` never goes back."""
+
+    def __init__(self, now: float, seconds: float = IDLE_SECONDS):
+        self._seconds, self._last = seconds, now
+
+    def touch(self, now: float) -> None:
+        self._last = now
+
+    def left(self, now: float) -> float:
+        """Seconds until the screen must be cleared; 0: now."""
+        return max(0.0, self._last + self._seconds - now)
+
+
+class WrongPin(UserError):
+    """The PIN was wrong, or one has to wait; one line."""
+
+
+class Pin:
+    """The operator's PIN, in a file, by scrypt (RFC 7914). Wrong tries are counted there, too:
+    starting anew gives no further ones. `clock` gives seconds since 1970."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time):
+        self._path, self._clock = Path(path), clock
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def set(self, pin: str) -> None:
+        """Choose a PIN; an existing one is replaced, so ask for it before."""
+        if len(pin) < 4 or not (pin.isascii() and pin.isdigit()):
+            raise UserError("a PIN has at least four digits")
+        salt = os.urandom(16)
+        cost = {"n": 2**16, "r": 8, "p": 1}  # 64 MiB
+        key = Scrypt(salt=salt, length=32, **cost).derive(pin.encode())
+        self._write({"salt": salt.hex(), "key": key.hex(), "cost": cost, "wrong": 0, "last": 0})
+
+    def check(self, pin: str) -> None:
+        """Return where it is right; raise WrongPin where not, or while one has to wait."""
+        kept = self._read()
+        wait = self._wait(kept)
+        if wait > 0:
+            raise WrongPin(f"too many wrong tries: wait {wait:.0f} s")
+        # Counted before it is tried: pulling the plug gives no free try.
+        self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
+        key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])
+        if not hmac.compare_digest(key.derive(pin.encode()), bytes.fromhex(kept["key"])):
+            raise WrongPin("the PIN is wrong")
+        self._write({**kept, "wrong": 0, "last": 0})
+
+    def _wait(self, kept: dict) -> float:
+        over = kept["wrong"] - FREE_TRIES
+        if over < 0:
+            return 0.0
+        whole = min(MOST_WAIT, WAIT_SECONDS * 2 ** min(over, 20))
+        # A clock that was set back must not lock the operator out for longer.
+        return min(whole, kept["last"] + whole - self._clock())
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            raise UserError(f"there is no PIN that can be read at {self._path}") from None
+
+    def _write(self, content: dict) -> None:
+        write_atomic(self._path, json.dumps(content), private=True)
+
+
+class Journal:
+    """A rotating log without personal data: events of EVENTS, numbers, words of CODES."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1)
+        path.chmod(0o600)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handler.formatter.converter = time.gmtime
+
+    def write(self, event: str, **values: float | str) -> None:
+        """Raises ValueError for what is not on the lists: nothing else can enter."""
+        foreign = [v for v in values.values() if not isinstance(v, (int, float)) and v not in CODES]
+        if event not in EVENTS or foreign:
+            raise ValueError("the log takes known events, numbers and codes only")
+        text = " ".join([event, *(f"{name}={value}" for name, value in values.items())])
+        self._handler.handle(logging.makeLogRecord({"msg": text}))
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+def unit(arguments: list[str], display: str = "kmsdrm") -> str:
+    """A systemd unit that starts the kiosk at boot; `arguments` follow `dermedge app --kiosk`."""
+    start = [sys.executable, "-m", "dermedge.cli", "app", "--kiosk", *arguments]
+    quoted = " ".join(
+        '"{}"'.format(a.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")) for a in start
+    )
+    return f"""\
+# dermedge app --systemd > /etc/systemd/system/dermedge.service
+# useradd --system --groups video,render,input dermedge; systemctl enable --now dermedge
+[Unit]
+Description=dermedge kiosk
+After=systemd-udev-settle.service
+StartLimitIntervalSec=0
+
+[Service]
+User=dermedge
+SupplementaryGroups=video render input
+Environment=SDL_VIDEODRIVER={display}
+Environment=XDG_DATA_HOME=%S
+StateDirectory=dermedge
+StateDirectoryMode=0700
+UMask=0077
+ExecStart={quoted}
+Restart=always
+RestartSec=3
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ProtectHome=read-only
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+
+[Install]
+WantedBy=multi-user.target
+"""
