@@ -85,11 +85,11 @@ def measure(
             sides: dict[str, tuple[str, Callable[[], Answer]]] = {
                 "ONNX Runtime": ("onnxruntime", partial(_session, bundle, role, threads, "cpu")),
                 "OpenVINO": ("openvino", partial(_session, bundle, role, threads, OPENVINO)),
-                "torch eager": ("torch", partial(_torch, net)),
-                "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
                 "ExecuTorch XNNPACK": ("executorch", partial(_executorch, net, squares[0])),
                 "LiteRT": ("ai-edge-litert", partial(_litert, net, squares[0], threads)),
                 "ncnn": ("ncnn", partial(_ncnn, net, squares[0], Path(folder), threads)),
+                "torch eager": ("torch", partial(_torch, net)),
+                "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
             }
             rows += _compared(role, sides, squares, threads, seconds, progress)
         rows += _pipelines(bundle, nets, threads, seconds, progress)
@@ -129,7 +129,11 @@ def _temperature(bundle: Bundle, net: Network) -> float:
 
 def _squares(bundle: Bundle, role: str) -> list[np.ndarray]:
     spec = bundle.manifest.models[role].preprocessing
-    return [prepare(draw(k, size=(360, 480)).image, spec)[0][None] for k in range(PICTURES)]
+    # Stacked, not given an axis by [None]: ExecuTorch refuses numpy's stride of 0.
+    return np.split(
+        np.stack([prepare(draw(k, size=(360, 480)).image, spec)[0] for k in range(PICTURES)]),
+        PICTURES,
+    )
 
 
 def _compared(

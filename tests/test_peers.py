@@ -1,0 +1,64 @@
+"""Other runtimes beside ours: nothing is timed that does not answer the same."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from dermedge import UserError
+from dermedge.runtime import SessionError
+from export import peers
+
+
+def compared(**sides):
+    told = {name: (name, lambda side=side: side) for name, side in sides.items()}
+    rows = peers._compared("what", told, [np.ones(3), np.zeros(3)], 1, 0.0, lambda _: None)
+    return {row["side"]: row for row in rows}
+
+
+def test_only_what_answers_the_same_is_timed():
+    def broken(_):
+        raise ValueError("no such\nlayer")
+
+    rows = compared(
+        ours=lambda x: x, same=lambda x: x + 1e-5, other=lambda x: x + 0.1, broken=broken
+    )
+    assert rows["ours"]["times_of_ours"] == 1
+    assert rows["same"]["turns"] == peers.ROUNDS[0]
+    assert rows["same"]["ms"] > 0
+    assert "differ by 0.1" in rows["other"]["reason"]
+    assert "ms" not in rows["other"]
+    assert rows["broken"]["reason"] == "not measured: ValueError: no such layer"
+
+
+def test_what_is_not_installed_is_told():
+    def missing():
+        import no_such_runtime  # noqa: F401
+
+    told = {"ours": ("numpy", lambda: lambda x: x), "theirs": ("no-such-runtime", missing)}
+    rows = peers._compared("what", told, [np.ones(3)], 1, 0.0, lambda _: None)
+    assert rows[1]["reason"] == "not measured: no_such_runtime is not installed"
+    assert rows[0]["version"].startswith("numpy ")
+
+
+def test_without_ours_there_is_nothing_to_compare_with():
+    def broken(_):
+        raise ValueError("no")
+
+    with pytest.raises(SessionError, match="no"):
+        compared(ours=broken)
+
+
+def test_table_holds_the_columns_that_it_says():
+    rows = compared(ours=lambda x: x)
+    table = [{name: rows["ours"].get(name) for name in peers.COLUMNS}]
+    assert next(csv.reader([peers.to_csv(table).splitlines()[0]])) == list(peers.COLUMNS)
+
+
+def test_a_run_of_another_network_is_refused(tiny_bundle):
+    from dermedge.bundle import Bundle
+
+    with pytest.raises(UserError, match="--runs"):
+        peers._networks(Bundle.open(tiny_bundle), [])
