@@ -305,7 +305,10 @@ def make_private(folder: Path) -> None:
 def _give_way() -> None:
     """Let the screen and the camera go before this thread; on Linux a priority is a thread's."""
     if sys.platform.startswith("linux"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        thread = threading.get_native_id()
+        # A little only: a capture is analysed here, too, and somebody waits for it.
+        nice = min(19, os.getpriority(os.PRIO_PROCESS, thread) + 2)
+        os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
 def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
