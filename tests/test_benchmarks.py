@@ -24,6 +24,7 @@ from benchmarks import (
     unlike,
 )
 from benchmarks.commands import BENCH, EVALUATE
+from benchmarks.figures import Row
 from benchmarks.speed import latency
 from dermedge import DISCLAIMER, UserError, quality
 from dermedge.bundle import Bundle, Thresholds, write_bundle
@@ -856,3 +857,29 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_pat
         if row["measure"] == "same_advice":
             assert float(row["value"]) == 1  # the same graph
     assert "fp32 cpu" in capsys.readouterr().out
+
+
+def test_worst_errors_are_the_worst(data, tmp_path):
+    record = load("csv", data).records[0]
+    labels = ("mel", "nv")
+
+    def row(name, malignant, risk, overlap):
+        told = replace(record, id=name, image=tmp_path / name, malignant=malignant, label=None)
+        stated = np.array([risk, 1 - risk])
+        return Row(told, 0, probabilities=stated, counts={figures.NETWORKS: (overlap, 10, 10, 9)})
+
+    rows = [row(f"m{k}", True, k / 10, 10 + k) for k in range(6)]
+    rows += [row(f"b{k}", False, k / 10, 100) for k in range(6)]
+    found = report.worst(rows, labels, count=2)
+    assert [path.name for path, _ in found] == ["m0", "m1", "m0", "m1", "b5", "b4"]
+    assert found[0][1] == "Outline: Jaccard 0.33"
+    assert found[-1][1] == "Truly benign, malignancy 0.40"
+
+
+def test_throughput_of_an_evaluation(tiny_bundle, data):
+    from benchmarks.speed import flow
+
+    found = flow.measure(Bundle.open(tiny_bundle), f"csv={data}", "all", None, "command")
+    assert found["pictures"] == 38
+    assert found["share_of_possible"] > 0
+    assert found["evaluate_per_second"] < found["read_per_second"]

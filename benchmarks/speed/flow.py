@@ -25,7 +25,7 @@ from dermedge.bundle import Bundle
 from dermedge.commands import bundle_arguments, open_bundle
 from dermedge.datasets import load, parse_source
 from dermedge.files import write_atomic
-from dermedge.image import read_image, read_mask
+from dermedge.image import ImageError, read_image, read_mask
 
 SAMPLE, ROUNDS = 120, 4
 PERIOD = 0.5  # s between two looks at the memory
@@ -41,14 +41,17 @@ def measure(bundle: Bundle, source: str, part: str, limit: int | None, command: 
     local = threading.local()
 
     def read(record):
-        return read_image(record.image), read_mask(record.mask) if record.mask else None
+        try:
+            return read_image(record.image), read_mask(record.mask) if record.mask else None
+        except ImageError:
+            return None, None  # `evaluate` tells which
 
     def analyse(picture):
         if not hasattr(local, "networks"):
             local.networks = Networks(bundle, threads=1, views=1)
         return local.networks.examine(picture, {})
 
-    pictures = [read(record)[0] for record in sample]
+    pictures = [p for p in (read(record)[0] for record in sample) if p is not None]
     for _ in range(ROUNDS):
         for name, work, items in (("read", read, sample), ("analyse", analyse, pictures)):
             start = time.perf_counter()
