@@ -7,6 +7,7 @@ import hashlib
 import io
 import subprocess
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -280,7 +281,9 @@ def evaluate(
 
         return list(in_threads(one, records, threads, title))
 
+    start = time.perf_counter()
     rows = rows_of(chosen.records, 0, "evaluating", baselines)
+    passed = time.perf_counter()
     read = [row for row in rows if row.error is None]
     warnings = list(chosen.warnings)
     methods, differences = [], []
@@ -329,6 +332,10 @@ def evaluate(
         "unlike": None,
         "hardware": hardware(),
         "groups": figures.by_skin_type(read, labels, limits),
+    }
+    result["seconds"] = {
+        "pictures": round(passed - start, 3),
+        "figures": round(time.perf_counter() - passed, 3),
     }
     if unlike:
         result["unlike"] = _unlike(read, others, Path(unlike), rows_of)

@@ -223,8 +223,14 @@ def _executorch(net: nn.Module, square: np.ndarray) -> Answer:
     _without_broadcasts(program.graph_module)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     buffer = lowered.to_executorch().buffer
-    method = Runtime.get().load_program(buffer).load_method("forward")
-    return lambda one: _first(method.execute([torch.from_numpy(one.copy())]))
+    loaded = Runtime.get().load_program(buffer)
+    method = loaded.load_method("forward")
+
+    def answer(one: np.ndarray, _kept=(buffer, loaded)) -> np.ndarray:
+        # Both are kept: the method reads from the buffer's memory.
+        return _first(method.execute([torch.from_numpy(one.copy())]))
+
+    return answer
 
 
 def _without_broadcasts(module: torch.fx.GraphModule) -> None:
