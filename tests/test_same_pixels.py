@@ -133,7 +133,7 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
         folder.mkdir(parents=True)
         (folder / by_id[name].image.name).symlink_to(by_id[name].image)
         fed.clear()
-        capture = worker._save(open_source(str(folder)).read())
+        capture = worker._save(open_source(str(folder)).read(), "")
         assert not capture.error
         assert fed == [trained[name]]
 
