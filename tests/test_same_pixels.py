@@ -148,7 +148,7 @@ def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
     shown = {}
     source = open_source(str(Path(data_set.records[0].image).parent))
     for _ in range(5):
-        capture = worker._save(source.read())
+        capture = worker._save(source.read(), "")
         shown[str(capture.path)] = capture.analysis
     done = subprocess.run(
         [sys.executable, "-m", "dermedge.cli", "analyze", *shown, "--json"]
