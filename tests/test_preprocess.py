@@ -32,7 +32,10 @@ def test_halving_first_gives_the_mean_over_the_same_area(height, width, size, se
     small = placement.place(image)[top : top + rows, left : left + columns]
     at_once = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
     apart = np.abs(small.astype(int) - at_once)
-    assert apart.mean() <= 1  # rounded once more a halving
+    # Rounded once more a halving; and where the halves' edges are not those of the areas, a share
+    # of what neighbours differ by goes to the wrong one.
+    steps = [np.abs(np.diff(at_once.astype(int), axis=axis)) for axis in (0, 1)]
+    assert apart.mean() <= 1 + 0.1 * sum(step.mean() for step in steps if step.size)
     if 4 * height % rows == 0 and 4 * width % columns == 0:
         assert apart.max() <= 2
 
