@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -88,6 +89,7 @@ def measure(
                 "ExecuTorch XNNPACK": ("executorch", partial(_executorch, net, squares[0])),
                 "LiteRT": ("ai-edge-litert", partial(_litert, net, squares[0], threads)),
                 "ncnn": ("ncnn", partial(_ncnn, net, squares[0], Path(folder), threads)),
+                "MNN": ("MNN", partial(_mnn, bundle, role, squares[0], Path(folder), threads)),
                 "torch eager": ("torch", partial(_torch, net)),
                 "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
             }
@@ -297,6 +299,30 @@ def _ncnn(net: nn.Module, square: np.ndarray, folder: Path, threads: int) -> Ans
             if failed:
                 raise SessionError("ncnn did not run this network")
             return np.array(found).ravel().copy()
+
+    return answer
+
+
+def _mnn(bundle: Bundle, role: str, square: np.ndarray, folder: Path, threads: int) -> Answer:
+    import MNN
+
+    # Its command `mnnconvert` installs a package and reports to its maker; what it wraps does not.
+    convert = "import sys, _tools; sys.exit(not _tools.mnnconvert(sys.argv))"
+    (folder / "net.onnx").write_bytes(bundle.model(role))
+    told = ["-f", "ONNX", "--modelFile", "net.onnx", "--MNNModel", "net.mnn", "--bizCode", "none"]
+    done = subprocess.run([sys.executable, "-c", convert, *told], cwd=folder, capture_output=True)
+    if done.returncode:
+        raise SessionError(f"its converter failed: {done.stderr.decode().strip()[-100:]}")
+    plan = {"backend": "CPU", "numThread": threads, "precision": "high"}
+    runtime = MNN.nn.create_runtime_manager((plan,))
+    graph = MNN.nn.load_module_from_file(
+        str(folder / "net.mnn"), ["image"], [OUTPUT[role]], runtime_manager=runtime
+    )
+
+    def answer(one: np.ndarray) -> np.ndarray:
+        given = MNN.expr.placeholder(list(square.shape), MNN.expr.NCHW, MNN.expr.uint8)
+        given.write(one)
+        return np.array(graph.forward([given])[0].read()).ravel()
 
     return answer
 
