@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -226,6 +227,7 @@ def loader(
         views,
         batch_sampler=batches,
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker if workers else None,
     )
 

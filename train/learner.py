@@ -57,7 +57,7 @@ class Learner:
         self.total = total
         self.step = 0
         self.best_scores: dict[str, float] = {}
-        _reproducible(recipe.seed, 0, 0)
+        _reproducible(recipe, 0, 0)
         try:
             model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
         except ValueError as error:
@@ -88,10 +88,10 @@ class Learner:
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of all optimizers on this process's share of a batch; returns the losses."""
         # A seed for each step, not a stored generator: nothing to restore, and exact all the same.
-        _reproducible(self.recipe.seed, 1 + self.step, self.accelerator.process_index)
+        _reproducible(self.recipe, 1 + self.step, self.accelerator.process_index)
         # Asked before the batch moves: a GPU would be waited for.
         known = batch["mask"].amin(dim=(1, 2, 3)) >= 0 if "mask" in batch else None
-        batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        batch = self._moved(batch)
         if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
             mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:
@@ -118,7 +118,9 @@ class Learner:
             )
         if self.teachers:
             spec = self.recipe.distillation
-            taught = teach([teacher(*given) for teacher in self.teachers], spec.temperature)
+            with self.accelerator.autocast():
+                answers = [teacher(*given) for teacher in self.teachers]
+            taught = teach(answers, spec.temperature)
             losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
             losses["distillation"] = spec.weight * distillation_loss(
                 answer, taught, spec.temperature
@@ -170,7 +172,7 @@ class Learner:
         batches = [[(None, i) for i in own[at : at + size]] for at in range(0, len(own), size)]
         jaccards, judged = [], []
         for batch in loader(views, batches, self.recipe.workers):
-            batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+            batch = self._moved(batch)
             extra = (batch["metadata"],) if "metadata" in batch else ()
             masks, classes = _both(model(batch["image"], *extra), self.recipe.kind)
             if masks is not None:
@@ -228,6 +230,11 @@ class Learner:
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler
         return parts
+
+    def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch on this process's device; from pinned memory without waiting for it."""
+        device = self.accelerator.device
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
     def _descend(self, loss: Tensor, model: nn.Module, optimizer) -> None:
         self.accelerator.backward(loss)
@@ -303,9 +310,10 @@ def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.optimizer.lr)
 
 
-def _reproducible(seed: int, step: int, rank: int) -> None:
+def _reproducible(recipe: Recipe, step: int, rank: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Only a warning: some CUDA kernels have no deterministic form, and those train well too.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(recipe.exact, warn_only=True)
+    torch.backends.cudnn.benchmark = not recipe.exact
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+    torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step, rank)).generate_state(1)[0]))

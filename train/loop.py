@@ -107,7 +107,7 @@ def train(
             row = {}
             if epoch_ends or step % LOG_EVERY == 0:
                 row = learner.measured(losses)
-            if epoch_ends:
+            if step == total or step % (batches.per_epoch * recipe.validate_every) == 0:
                 scores = learner.validate(val_views)
                 row.update({f"val_{name}": value for name, value in scores.items()})
                 bar.set_postfix({name: f"{value:.3f}" for name, value in scores.items()})

@@ -137,6 +137,10 @@ class Recipe:
     channels_last: bool = False  # memory layout; faster on most GPUs and processors
     workers: int = _number(0, 0, 128)  # loader processes in each training process
     checkpoint_every: int = _number(200, 1, 1_000_000)  # steps
+    validate_every: int = _number(1, 1, 10_000)  # epochs; the last one is always validated
+    # The same numbers from the same steps. False: a GPU tries which kernels are fastest, and takes
+    # those that add up in any order.
+    exact: bool = True
 
     @property
     def kind(self) -> str:
