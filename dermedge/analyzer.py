@@ -72,6 +72,7 @@ class Analysis:
                 "box": list(lesion.box) if lesion.box else None,
                 "polygons": [polygon.tolist() for polygon in lesion.polygons],
                 "area_px": lesion.area_px,
+                "centroid": lesion.centroid and [round(value, 1) for value in lesion.centroid],
             },
             "abcd": {
                 "asymmetry": lesion.asymmetry,
@@ -80,6 +81,8 @@ class Analysis:
                 "diameter_mm": lesion.diameter_mm,
                 "asymmetry_index": lesion.asymmetry_index,
                 "border_irregularity": lesion.border_irregularity,
+                "colors": list(lesion.colors),
+                "axis": None if lesion.axis is None else round(lesion.axis, 4),
             },
             "scale": self.scale,
             "probabilities": self.probabilities,

@@ -50,6 +50,7 @@ class Lesion:
     asymmetry_index: float | None = None  # 0 (folds onto itself) .. 1
     border_irregularity: float | None = None  # 1 - 4 pi area / perimeter^2; 0 is a circle
     colors: tuple[str, ...] = ()  # those counted in `color`
+    axis: float | None = None  # rad, x towards y: of the two axes at a right angle, modulo pi / 2
 
 
 def measure(
@@ -108,6 +109,7 @@ def measure(
         asymmetry_index=polar.index,
         border_irregularity=_irregularity(near[0]),
         colors=colors,
+        axis=float(polar.axis),
     )
 
 
