@@ -1,23 +1,51 @@
-"""The app: its two screens, the keyboard, and the clock that carries the worker's news to them."""
+"""The app: which screen is shown, the keyboard, the clock that carries the worker's news."""
 
 from __future__ import annotations
 
 import os
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from importlib import import_module
 from pathlib import Path
 
 from kivy.app import App
 from kivy.clock import Clock
 from kivy.core.window import Window
 from kivy.metrics import Metrics
-from kivy.properties import BooleanProperty, NumericProperty, StringProperty
+from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.screenmanager import NoTransition, ScreenManager
 
-from edge_app import present, theme
-from edge_app.screens.live import LiveScreen
-from edge_app.screens.result import ResultScreen
-from edge_app.worker import PREVIEW_SIDE, Worker
+from dermedge import UserError
+from edge_app import present
+from edge_app.capture.sources import Frame
+from edge_app.capture.worker import Snapshot, Worker
+from edge_app.kiosk import Idle
+from edge_app.look import language, theme, widgets
+from edge_app.screens.view import View
+from edge_app.session import Session
 
-ESCAPE, SPACE, DETAILS, UP, DOWN = 27, 32, ord("d"), 273, 274
+# Name: the class in the module of that name in edge_app.screens.
+SCREENS = {
+    "welcome": "WelcomeScreen",
+    "home": "HomeScreen",
+    "live": "LiveScreen",
+    "result": "ResultScreen",
+    "unlock": "UnlockScreen",
+    "operator": "OperatorScreen",
+    "people": "PeopleScreen",
+    "person": "PersonScreen",
+    "person_form": "PersonFormScreen",
+    "lesion": "LesionScreen",
+    "compare": "CompareScreen",
+    "files": "FilesScreen",
+    "settings": "SettingsScreen",
+}
+ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
+NOTICE_SECONDS = 6.0
+LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
 
 
 class DermedgeApp(App):
@@ -25,87 +53,283 @@ class DermedgeApp(App):
 
     title = "dermedge"
     unit = NumericProperty(1.0)
+    type = NumericProperty(1.0)  # as `unit`, for text
     portrait = BooleanProperty(True)
     demonstration = StringProperty()
+    notice = StringProperty()  # one line that is shown for some seconds
+    look = ObjectProperty(theme.LOOKS["light"], rebind=True)
 
-    def __init__(self, worker: Worker, procedural: bool):
-        super().__init__(demonstration=present.DEMO if procedural else "")
-        self.worker = worker
-        self._snapshot = None
-        self._notice = ""
+    def __init__(
+        self,
+        worker: Worker,
+        session: Session,
+        log: Callable[..., None] = lambda event, **values: None,
+    ):
+        language.use(session.settings.spoken())
+        super().__init__(look=theme.LOOKS[session.settings.theme])
+        self.demonstration = present.demonstration(session.manifest)
+        self.worker, self.session, self.log = worker, session, log
+        self.snapshot = Snapshot()
+        self._trail: list[tuple[str, dict]] = []  # the last one is on the screen
+        self._shown: View | None = None
+        self._pool = ThreadPoolExecutor(1, "dermedge-work")
+        self._wait: widgets.Wait | None = None
+        self._idle = Idle(time.monotonic(), **({} if session.kiosk else {"seconds": LOCK_SECONDS}))
 
-    def build(self) -> ScreenManager:
+    def build(self) -> widgets.Frame:
         self._arrange()
-        Window.clearcolor = theme.STAGE.ground
-        Window.bind(on_resize=self._arrange, on_keyboard=self._key, on_drop_file=self._drop)
+        Window.bind(on_resize=self._arrange, on_drop_file=self._drop)
+        Window.bind(on_keyboard=self._key, on_touch_down=self._touched)
         Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
-        self.live = LiveScreen(name="live")
-        self.result = ResultScreen(name="result")
-        screens = ScreenManager(transition=NoTransition())
-        screens.add_widget(self.live)
-        screens.add_widget(self.result)
+        self.frame = widgets.Frame()
+        self.screens = ScreenManager(transition=NoTransition())
+        self.frame.add_widget(self.screens, 1)
+        self.start()
         Clock.schedule_interval(self._update, 0)
-        return screens
+        Clock.schedule_interval(self._watch_idle, 1)
+        return self.frame
+
+    def on_stop(self) -> None:
+        self._pool.shutdown()
+        self.session.lock()
+
+    # ------------------------------------------------------------------------ where one is
+
+    def start(self) -> None:
+        """The first screen of a new use."""
+        self.worker.live(False)
+        self._trail.clear()
+        self.go("home" if self.session.agreed else "welcome")
+
+    def go(self, name: str, **values) -> None:
+        """Show a screen of SCREENS; `back` leads to the one before."""
+        self._trail.append((name, values))
+        self._present()
+
+    def replace(self, name: str, **values) -> None:
+        """The same, but `back` does not lead to the screen that is shown now."""
+        if self._trail:
+            self._trail.pop()
+        self.go(name, **values)
+
+    def back(self, to: str = "") -> None:
+        """To the screen before, or to the newest of that name."""
+        if len(self._trail) > 1:
+            self._trail.pop()
+            while to and self._trail[-1][0] != to and len(self._trail) > 1:
+                self._trail.pop()
+            self._present()
+
+    @property
+    def here(self) -> str:
+        """Name of the screen that is shown."""
+        return self._trail[-1][0]
+
+    @property
+    def screen(self) -> View:
+        """The one that is shown."""
+        return self._shown
+
+    def _present(self) -> None:
+        name, values = self._trail[-1]
+        kind = self._kind(name)
+        if kind.operator and not self.session.operator:
+            name, values = "operator", {}
+        elif kind.unlocked and self.session.store is None:
+            name, values = "unlock", {}
+        if self._shown is not None:
+            self._shown.hide()
+            self._shown = None
+        if not self.screens.has_screen(name):
+            self.screens.add_widget(self._kind(name)(name=name))
+        self._shown = self.screens.get_screen(name)
+        self._shown.show(**values)
+        self.screens.current = name
+
+    def _kind(self, name: str) -> type[View]:
+        return getattr(import_module(f"edge_app.screens.{name}"), SCREENS[name])
+
+    def passed(self) -> None:
+        """The screen that was asked for may be shown now: the PIN or the passphrase was right."""
+        self._present()
+
+    def restyle(self, **values) -> None:
+        """Change settings; language, theme and size of type show at once."""
+        self.attempt(lambda: self.session.change(**values))
+        settings = self.session.settings
+        language.use(settings.spoken())
+        self.look = theme.LOOKS[settings.theme]
+        self._arrange()
+        self._shown.hide()
+        self._shown = None
+        self.screens.clear_widgets()
+        self._present()
+
+    # ------------------------------------------------------------------------ work, and words
+
+    def attempt(self, action: Callable[[], object]) -> bool:
+        """Do something short that may fail; the reason is told. Whether it went well."""
+        try:
+            action()
+        except (UserError, OSError) as error:
+            self.tell(present.words(error))
+            return False
+        return True
+
+    def work(
+        self,
+        action: Callable[[], object],
+        done: Callable[[object], None] = lambda result: None,
+        words: str = "",
+        failed: Callable[[str], None] | None = None,
+    ) -> None:
+        """Run `action` beside the screen, then `done` with its result, or tell why it failed.
+
+        With `words` the screen is covered until then. What is finished after its screen was left
+        is not shown any more.
+        """
+        screen = self._shown
+        if words:
+            self._wait = widgets.Wait(words=words)
+            self._wait.open(animation=False)
+
+        def report(future) -> None:
+            if words and self._wait is not None:
+                self._wait.dismiss(animation=False)
+                self._wait = None
+            error = future.exception()
+            if screen is not self._shown:
+                return
+            if error is None:
+                done(future.result())
+                return
+            if not isinstance(error, (UserError, OSError)):
+                traceback.print_exception(error)
+            (failed or self.tell)(present.words(error))
+
+        future = self._pool.submit(action)
+        future.add_done_callback(lambda it: Clock.schedule_once(lambda _dt: report(it)))
+
+    def tell(self, words: str) -> None:
+        """Show one line for some seconds."""
+        self.notice = words
+        Clock.unschedule(self._untell)
+        Clock.schedule_once(self._untell, NOTICE_SECONDS)
+
+    def _untell(self, _dt) -> None:
+        self.notice = ""
+
+    def ask(
+        self, title: str, words: str, action: str, confirm: Callable[[], None], style="button"
+    ) -> None:
+        """A question that covers the screen; `confirm` is called if it is agreed to."""
+        sheet = widgets.Sheet(title=title, words=words, action=action, confirm=confirm, style=style)
+        sheet.open(animation=False)
+
+    # ------------------------------------------------------------------------ pictures
 
     def take_picture(self) -> None:
         """Capture the frame that is on the screen."""
-        if self.root.current == "live" and self._snapshot and self._snapshot.frame:
-            self._notice = ""
-            self.worker.capture(self._snapshot.frame)
+        if self.here == "live" and self.snapshot.frame:
+            self.take(self.snapshot.frame)
 
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture."""
-        if self.root.current == "live":
-            self._notice = ""
-            self.worker.import_file(path)
+        if self.here == "live":
+            self.session.refused = ""
+            self.worker.metadata = self.session.metadata(date.today())
+            self.worker.import_file(path, self._lesion())
 
-    def _drop(self, _window, path: bytes, *_) -> None:
+    def take(self, frame: Frame) -> None:
+        """Capture a frame: it is saved before its result is shown, where it belongs to a lesion."""
+        self.session.refused = ""
+        self.worker.metadata = self.session.metadata(date.today())
+        self.worker.capture(frame, self._lesion())
+
+    def _lesion(self) -> str:
+        return self.session.lesion.id if self.session.lesion else ""
+
+    def _drop(self, _window, path: bytes, *_args) -> None:
         self.import_file(os.fsdecode(path))
 
-    def new_picture(self) -> None:
-        """Back to the live picture."""
-        self.worker.live(True)
-        self.root.current = "live"
-
-    def _update(self, _) -> None:
-        snapshot, before = self.worker.snapshot(), self._snapshot
+    def _update(self, _dt) -> None:
+        snapshot, before = self.worker.snapshot(), self.snapshot
         if snapshot is before:
             return
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         capture = snapshot.capture
-        if capture and (before is None or capture is not before.capture):
-            self._notice = capture.error
+        if capture and capture is not before.capture and self.here == "live":
+            self.session.refused = capture.error
             if not capture.error:
-                self.worker.live(False)
-                self.result.show(present.result(capture.analysis), capture.pixels)
-                self.root.current = "result"
-        if self.root.current == "live":
-            picture = self.live.ids.picture
-            self.worker.preview_side = min(PREVIEW_SIDE, max(64, round(max(picture.size))))
-            if before is None or snapshot.preview is not before.preview:
-                picture.show(snapshot.preview)
-            self.live.steady = snapshot.steady if self.live.auto else 0
-            # Not again by itself where it failed: a full disk would make it try for ever.
-            if self.live.auto and snapshot.steady >= 1 and not snapshot.busy and not self._notice:
-                self._notice = ""
-                self.worker.capture(snapshot.judged)
-            self.live.view = present.live(snapshot, self._notice)
+                self.session.take(capture)
+                self.replace("result")
+                return
+        if self.here == "live":
+            self._shown.update(snapshot, before)
 
-    def _arrange(self, *_) -> None:
+    # ------------------------------------------------------------------------ keys, time, size
+
+    def _arrange(self, *_args) -> None:
         width, height = (side / Metrics.density for side in Window.size)
         self.unit = theme.unit(width, height)
+        self.type = self.unit * theme.TEXT_SIZES[self.session.settings.text]
         self.portrait = height > width
 
-    def _key(self, _window, key: int, *_) -> bool:
-        shown = self.root.current
-        if key == SPACE and shown == "live":
-            self.take_picture()
-        elif key == ESCAPE and shown == "result":
-            self.new_picture()
-        elif key in (UP, DOWN) and shown == "result":
-            self.result.scroll(1 if key == DOWN else -1)
-        elif key == DETAILS and shown == "result":
-            self.result.details = not self.result.details
-        elif key == ESCAPE and not Window.fullscreen:
-            return False  # Kivy then ends the app; a kiosk must not end by one key
-        return key in (ESCAPE, SPACE, DETAILS, UP, DOWN)
+    def _touched(self, *_args) -> None:
+        self._idle.touch(time.monotonic())
+
+    def _watch_idle(self, _dt) -> None:
+        if self._idle.left(time.monotonic()) > 0:
+            return
+        self._touched()
+        private = self.session.store is not None if not self.session.kiosk else True
+        if private and self.here != "welcome":
+            self.log("idle reset")
+            self.reset()
+
+    def reset(self) -> None:
+        """Clear everything that the next person must not see, and begin anew."""
+        for window in list(Window.children):
+            if isinstance(window, widgets.ModalView):
+                window.dismiss(animation=False)
+        self.session.leave()
+        self.notice = ""
+        self._shown.hide()
+        self._shown = None
+        self.screens.clear_widgets()  # with the pictures and words that they held
+        self.worker.forget()
+        self.start()
+
+    def focus_next(self, step: int = 1) -> None:
+        """Move the keyboard to the next thing that can be pressed."""
+        widgets.focus_next(self.layer(), step)
+
+    def layer(self):
+        """What takes keys: a question, if there is one, else the screen."""
+        top = Window.children[0]
+        return top if isinstance(top, widgets.ModalView) else self._shown
+
+    def _key(self, _window, key: int, _code=None, text: str = "", modifiers=()) -> bool:
+        self._touched()
+        layer = self.layer()
+        typing = any(entry.focus for entry in layer.walk() if isinstance(entry, widgets.Entry))
+        if key == ESCAPE:
+            if isinstance(layer, widgets.Sheet):
+                layer.dismiss(animation=False)
+            elif len(self._trail) > 1:
+                self.back()
+            else:
+                # Kivy ends the app at this key; a kiosk must not end by one.
+                return bool(Window.fullscreen)
+            return True
+        if typing:
+            return False
+        if key == TAB:
+            self.focus_next(-1 if "shift" in modifiers else 1)
+            return True
+        if key in (ENTER, SPACE):
+            for target in widgets.targets(layer):
+                if target.lit and not isinstance(target, widgets.Entry):
+                    target.dispatch("on_release")
+                    return True
+        return layer.key(key) if isinstance(layer, View) else False

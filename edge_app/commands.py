@@ -35,10 +35,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "stands on its head (default: 0)",
     )
     parser.add_argument(
+        "--home",
+        metavar="DIR",
+        help=f"where encrypted cases and settings are kept (default: {_data_folder()}); nothing is "
+        "sent anywhere",
+    )
+    parser.add_argument(
         "--captures",
         metavar="DIR",
-        help=f"where captures and their analyses are kept (default: {_data_folder()}); nothing is "
-        "sent anywhere",
+        help="for collecting pictures: write each capture that belongs to no case, and its "
+        "analysis, into this folder, unencrypted",
     )
     window = parser.add_mutually_exclusive_group()
     window.add_argument("--size", default="1280x800", metavar="WxH", help="of the window, px")
@@ -99,8 +105,8 @@ def _run(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
     from dermedge.image import EXTENSIONS
     from dermedge.tune import load_choice
-    from edge_app.sources import SourceError, is_camera, open_source
-    from edge_app.worker import Worker, make_private
+    from edge_app.capture.sources import SourceError, is_camera, open_source
+    from edge_app.capture.worker import Worker, make_private
 
     measured = args.measure or args.soak
     if args.screenshot and measured:
@@ -121,11 +127,12 @@ def _run(args: argparse.Namespace) -> int:
     shots = Path(args.screenshot) if args.screenshot else None
     if shots:
         make_private(shots)
-    captures = Path(args.captures or (shots / "captures" if shots else _data_folder()))
+    captures = Path(args.captures) if args.captures else None
 
     with tempfile.TemporaryDirectory(prefix="dermedge-") as home:
         _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen or args.kiosk)
         from edge_app.app import DermedgeApp
+        from edge_app.session import Session
 
         source = args.source
         if measured and Path(source).suffix.lower() in EXTENSIONS:
@@ -133,16 +140,17 @@ def _run(args: argparse.Namespace) -> int:
 
             source = os.path.join(home, "film.avi")
             film(Path(args.source), Path(source))
-            captures = Path(home, "captures")
+        folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
+        session = Session(folder, analyzer.bundle.manifest, args.kiosk)
         log = {}
         if args.kiosk:
             from edge_app.kiosk import Journal
 
-            journal = Journal(captures.parent / "kiosk.log")
+            journal = Journal(folder / "kiosk.log")
             journal.write("start")
             log = {"log": journal.write}
         worker = Worker(partial(open_source, source, args.rotate), analyzer, captures, **log)
-        app = DermedgeApp(worker, procedural=analyzer.bundle.manifest.procedural)
+        app = DermedgeApp(worker, session, **log)
         tour = None
         if shots:
             from edge_app.tour import Tour
@@ -165,23 +173,25 @@ def _run(args: argparse.Namespace) -> int:
     if measured:
         print(json.dumps(tour.report(), indent=1))
         return 0
-    print(f"self check passed: {tour.saved}")
-    return 0
+    for fault in tour.faults:
+        print(fault, file=sys.stderr)
+    print(f"{len(list(shots.glob('*.png')))} screens in {shots}, {len(tour.faults)} faults")
+    return 1 if tour.faults else 0
 
 
 def _self_check(args: argparse.Namespace) -> bool:
     """Print what the self-check finds; whether all is well."""
     from dermedge.analyzer import Analyzer
     from dermedge.tune import load_choice
+    from edge_app.capture.sources import open_source
     from edge_app.kiosk import self_check
-    from edge_app.sources import open_source
 
     def load() -> Analyzer:
         bundle = open_bundle(args)
         return Analyzer(bundle, roads=load_choice(bundle))
 
     well = True
-    folder = Path(args.captures or _data_folder())
+    folder = Path(args.home or _data_folder())
     for check in self_check(partial(open_source, args.source, args.rotate), load, folder):
         well = well and check.ok
         state = "ok" if check.ok else "FAULT"
@@ -196,7 +206,7 @@ def _data_folder() -> Path:
         base = Path.home() / "Library" / "Application Support"
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "dermedge" / "captures"
+    return base / "dermedge"
 
 
 def _check_display() -> None:

@@ -23,7 +23,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.files import write_atomic
 from dermedge.image import Picture
 from dermedge.procedural import draw
-from edge_app.sources import FAULTS, Source, SourceError, Watch
+from edge_app.capture.sources import FAULTS, Source, SourceError, Watch
 
 FREE_BYTES = 2**30  # some hundred captures
 SLOW_MS = 2000.0  # for one picture; a person waits no longer

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dermedge import UserError
 from dermedge.image import read_image
 from edge_app.app import DermedgeApp
-from edge_app.store import Lesion, Person, Store
+from edge_app.cases.store import Lesion, Person, Store
 
 WARM_UP = 3.0  # s after the first analysis that are not measured
 PER_PERSON = 50  # captures

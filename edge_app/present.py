@@ -1,18 +1,24 @@
-"""What the screens say, as plain values: an analysis in, words, colours and shapes out."""
+"""What the screens say, as plain values: an analysis in, words, styles and shapes out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dermedge.bundle import Manifest
 from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
-from edge_app import theme
-from edge_app.theme import Style
-from edge_app.worker import Snapshot
+from dermedge.together import Together
+from edge_app.capture.worker import Snapshot
+from edge_app.cases.store import Lesion, Person
+from edge_app.look import language
+from edge_app.look.language import N_, _
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
-DEMO = "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
+DEMO = N_(
+    "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -21,44 +27,69 @@ class Band:
 
     title: str
     advice: str
-    style: Style
+    style: str  # of edge_app.look.theme
     shape: str  # 'circle', 'triangle', 'octagon' or 'square'
     mark: str  # drawn inside of the shape
 
 
 BANDS = {
     "low": Band(
-        "Low risk",
-        "Keep an eye on it: take a picture again in a few weeks. If it changes, itches or bleeds, "
-        "show it to a doctor whatever this screen says.",
-        theme.LOW,
+        N_("Low risk"),
+        N_(
+            "Keep an eye on it: take a picture again in a few weeks. If it changes, itches or "
+            "bleeds, show it to a doctor whatever this screen says."
+        ),
+        "low",
         "circle",
         "✓",
     ),
     "see a doctor": Band(
-        "Raised risk: see a doctor",
-        "Have a doctor look at this spot within the next weeks. Many such spots prove harmless; "
-        "only an examination can tell.",
-        theme.DOCTOR,
+        N_("Raised risk: see a doctor"),
+        N_(
+            "Have a doctor look at this spot within the next weeks. Many such spots prove "
+            "harmless; only an examination can tell."
+        ),
+        "doctor",
         "triangle",
         "!",
     ),
     "urgent": Band(
-        "High risk: see a doctor soon",
-        "Arrange an appointment with a skin doctor in the next days and take this picture along. "
-        "Only an examination can tell what it is.",
-        theme.URGENT,
+        N_("High risk: see a doctor soon"),
+        N_(
+            "Arrange an appointment with a skin doctor in the next days and take this picture "
+            "along. Only an examination can tell what it is."
+        ),
+        "urgent",
         "octagon",
         "!",
     ),
     "retake": Band(
-        "No estimate: take the picture again",
-        "This picture cannot be judged. Mend what is named below and take a new one.",
-        theme.RETAKE,
+        N_("No estimate: take the picture again"),
+        N_("This picture cannot be judged. Mend what is named below and take a new one."),
+        "retake",
         "square",
         "?",
     ),
 }
+
+TERMS = (
+    N_(
+        "dermedge estimates the risk of a spot from its picture, for research. It is not a "
+        "diagnosis and not a medical device. It can be wrong in both directions."
+    ),
+    N_(
+        "If a spot changes, itches, bleeds or worries you, show it to a doctor, whatever this app "
+        "says."
+    ),
+    N_(
+        "Pictures and results stay on this device, without place and other hidden data. Nothing "
+        "is sent anywhere unless you export it yourself."
+    ),
+)
+TERMS_KIOSK = N_(
+    "A picture is kept only if the operator of this device keeps it for you. When nobody touches "
+    "the screen for a while, everything on it is cleared."
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +97,7 @@ class LiveView:
     """The live screen's words."""
 
     guidance: str = ""
-    style: Style = theme.GUIDE_WAIT
+    style: str = "guide_wait"
     outline: Outline = field(default_factory=list)
     extent: tuple[int, int] = (1, 1)  # (width, height), px, that the outline refers to
     can_capture: bool = False
@@ -87,6 +118,31 @@ class ResultView:
     limits: tuple[str, ...]  # of this estimate, empty where there is none
     versions: str
     demonstration: str  # empty for a bundle trained on skin
+    several: str = ""  # what several pictures of the lesion say beside their mean
+
+
+def terms(kiosk: bool) -> list[str]:
+    """What a person agrees to before the first picture."""
+    return [_(text) for text in (*TERMS, *([TERMS_KIOSK] if kiosk else []))]
+
+
+def demonstration(manifest: Manifest) -> str:
+    """What to say of a bundle that was trained on drawn pictures; empty for others."""
+    return _(DEMO) if manifest.procedural else ""
+
+
+def words(error: BaseException) -> str:
+    """An error as one line for the screen."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    text = _(text)
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+
+
+def reminder(lesion: Lesion, person: Person) -> str:
+    return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
 
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
@@ -95,79 +151,135 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     seen = analysis is not None and snapshot.frame is not None
     outline = analysis["lesion"]["polygons"] if seen else []
     if snapshot.busy:
-        text, style = "Saving and analysing. You may move the camera away.", theme.GUIDE_GOOD
+        text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
-        text, style = bad, theme.GUIDE_BAD
+        text, style = _(bad), "guide_bad"
     elif not seen:
-        text, style = "Looking at the picture.", theme.GUIDE_WAIT
+        text, style = _("Looking at the picture."), "guide_wait"
     elif not analysis["quality"]["ok"]:
         # One thing at a time: the reasons come gravest first.
-        text, style = _remarks(analysis)[0], theme.GUIDE_WAIT
+        text, style = _remarks(analysis)[0], "guide_wait"
     else:
-        text, style = "Good picture. Hold still and press the button.", theme.GUIDE_GOOD
+        text, style = _("Good picture. Hold still and press the button."), "guide_good"
     return LiveView(
         guidance=text,
         style=style,
         outline=outline,
         extent=tuple(analysis["size"]) if seen else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
-        source=snapshot.source or "no source",
+        source=snapshot.source or _("no source"),
     )
 
 
-def result(analysis: dict) -> ResultView:
-    """What the result screen shows for an analysis (as `analysis.schema.json` describes it)."""
-    judged = analysis["triage"] != "retake"
-    risk = analysis["malignancy"]
-    likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])
+def result(analysis: Mapping, together: Together | None = None) -> ResultView:
+    """What the result screen shows.
+
+    Parameters
+    ----------
+    analysis : of the picture that is shown, as `analysis.schema.json` describes it.
+    together : what all pictures of the lesion say, where there are several; the risk is theirs.
+    """
+    triage = together.triage if together else analysis["triage"]
+    risk = together.malignancy if together else analysis["malignancy"]
+    chances = together.probabilities if together else analysis["probabilities"]
+    judged = triage != "retake"
+    likely = sorted(chances.items(), key=lambda item: -item[1])
     versions = analysis["versions"]
     return ResultView(
-        band=BANDS[analysis["triage"]],
-        estimate=f"Estimated risk of a malignant lesion: {_percent(risk)}" if judged else "",
+        band=_spoken(BANDS[triage]),
+        estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
+        if judged
+        else "",
         outline=analysis["lesion"]["polygons"],
         extent=tuple(analysis["size"]),
         remarks=_remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
-        classes=tuple((CLASSES[n], _percent(v)) for n, v in likely) if judged else (),
+        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if judged else (),
         measures=_measures(analysis) if judged else (),
-        limits=_limits(analysis) if judged else (),
+        limits=_limits(analysis, together) if judged else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
-            f"dermedge {versions['dermedge']}, {versions['runtime']}. Rule: {analysis['rule']}."
+            f"dermedge {versions['dermedge']}, {versions['runtime']}. "
+            + _("Rule: {rule}.", rule=together.rule if together else analysis["rule"])
         ),
-        demonstration=DEMO if versions["procedural"] else "",
+        demonstration=_(DEMO) if versions["procedural"] else "",
+        several=_several(together) if together else "",
     )
 
 
-def _remarks(analysis: dict) -> tuple[str, ...]:
-    return tuple(QUALITY[code] for code in analysis["quality"]["reasons"])
+def _spoken(band: Band) -> Band:
+    return Band(_(band.title), _(band.advice), band.style, band.shape, band.mark)
 
 
-def _measures(analysis: dict) -> tuple[tuple[str, str], ...]:
+def _several(together: Together) -> str:
+    if not together.used:
+        return _("None of the {count} pictures can be judged.", count=together.pictures)
+    said = _(
+        "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
+        used=together.used,
+        count=together.pictures,
+        lowest=percent(together.lowest),
+        highest=percent(together.highest),
+    )
+    if not together.agreed:
+        said += " " + _("They do not agree: take one more, or show the spot to a doctor.")
+    return said
+
+
+def _remarks(analysis: Mapping) -> tuple[str, ...]:
+    return tuple(_(QUALITY[code]) for code in analysis["quality"]["reasons"])
+
+
+def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:
     abcd = analysis["abcd"]
-    scales = {
-        "asymmetry": ("A  Asymmetry", "{:g} of 2"),
-        "border": ("B  Border", "{:g} of 8"),
-        "color": ("C  Colours", "{:g} of 6"),
-        "diameter_mm": ("D  Diameter", "{:.1f} mm"),
-    }
-    return tuple(
-        (title, form.format(abcd[key]) if abcd[key] is not None else "size unknown")
-        for key, (title, form) in scales.items()
-    )
+    of = N_("{value} of {most}")
+    rows = [
+        (title, None if abcd[key] is None else _(of, value=language.number(abcd[key]), most=most))
+        for key, title, most in (
+            ("asymmetry", _("A  Asymmetry"), 2),
+            ("border", _("B  Border"), 8),
+            ("color", _("C  Colours"), 6),
+        )
+    ]
+    size = abcd["diameter_mm"]
+    rows.append((_("D  Diameter"), None if size is None else millimetres(size)))
+    return tuple((title, value or _("size unknown")) for title, value in rows)
 
 
-def _limits(analysis: dict) -> tuple[str, ...]:
-    limits = ["One picture shows less than an examination: no touch, no history, no second view."]
+def millimetres(value: float) -> str:
+    return _("{value} mm", value=language.number(value, 1))
+
+
+def _limits(analysis: Mapping, together: Together | None) -> tuple[str, ...]:
+    limits = []
+    if together is None:
+        limits.append(
+            _("One picture shows less than an examination: no touch, no history, no second view.")
+        )
+    if (analysis.get("familiarity") or {}).get("unfamiliar"):
+        limits.append(_("This picture is unlike those that the model learnt from."))
     if analysis["abcd"]["diameter_mm"] is None:
-        limits.append("The size in millimetres is unknown: nothing in the picture gives a scale.")
-    limits.append(
-        "Only what the model was trained on can come out: "
-        + ", ".join(CLASSES[name] for name in analysis["probabilities"])
-        + "."
-    )
+        limits.append(
+            _("The size in millimetres is unknown: nothing in the picture gives a scale.")
+        )
+    names = ", ".join(_(CLASSES[name]) for name in analysis["probabilities"])
+    limits.append(_("Only what the model was trained on can come out: {names}.", names=names))
     return tuple(limits)
 
 
-def _percent(value: float) -> str:
-    return "below 1%" if value < 0.01 else "above 99%" if value > 0.99 else f"{value:.0%}"
+def percent(value: float) -> str:
+    """0..1 in words that do not claim certainty."""
+    if value < 0.01:
+        return _("below {value}", value=language.percent(0.01))
+    if value > 0.99:
+        return _("above {value}", value=language.percent(0.99))
+    return language.percent(value)
+
+
+def reference(name: str | None) -> str:
+    """One of dermedge.scale.REFERENCES, or None, in words."""
+    if name is None:
+        return _("nothing")
+    if name in ("card", "ruler"):
+        return _("card") if name == "card" else _("ruler")
+    return _("coin {name}", name=name.removeprefix("coin-").replace("-", " "))

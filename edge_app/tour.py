@@ -1,4 +1,8 @@
-"""One pass through the app without hands: live picture, capture, result, a screenshot of each."""
+"""One pass through the app without hands: every screen, a screenshot of each, and an audit.
+
+The audit holds each screen to what can be told without eyes: the contrast of every text, the size
+of every target (WCAG 2.2, 1.4.3 and 2.5.5), text that is cut off or reaches out of the window.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,20 @@ import numpy as np
 from kivy.clock import Clock
 from kivy.core.window import Window
 from kivy.graphics.opengl import GL_RGBA, GL_UNSIGNED_BYTE, glReadPixels
+from kivy.metrics import dp
+from kivy.uix.widget import Widget
 
 from dermedge.image import write_png
 from edge_app.app import DermedgeApp
+from edge_app.look import theme, widgets
+from edge_app.look.language import _
 
-DEADLINE = 120.0  # s, for the whole way; a slow device analyses a picture in seconds
+DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
+LEAST_TARGET = 48  # dp
+LEAST_CONTRAST = 4.5
+
+Step = Callable[[], bool]  # whether it may go on
 
 
 class Tour:
@@ -22,20 +34,20 @@ class Tour:
 
     def __init__(self, app: DermedgeApp, folder: Path):
         self.fault = "the app ended too early"
-        self.saved: Path | None = None
+        self.faults: list[str] = []  # that the audit found
         self._app = app
         self._folder = folder
         self._steps = self._walk()
-        self._until: Callable[[], bool] = lambda: True
+        self._until: Step = lambda: True
         self._grab: str | None = None
         app.bind(on_start=self._begin)
 
-    def _begin(self, _) -> None:
+    def _begin(self, _app) -> None:
         Window.bind(on_flip=self._flip)
         Clock.schedule_interval(self._step, 0)
         Clock.schedule_once(self._give_up, DEADLINE)
 
-    def _step(self, _) -> None:
+    def _step(self, _dt) -> None:
         if not self._until():
             return
         try:
@@ -43,28 +55,64 @@ class Tour:
         except StopIteration:
             self._app.stop()
 
-    def _walk(self) -> Iterator[Callable[[], bool]]:
+    # ------------------------------------------------------------------------ the way
+
+    def _walk(self) -> Iterator[Step]:
         worker = self._app.worker
-        self.fault = "no live picture was analysed"
-        yield lambda: worker.snapshot().analysis is not None
-        yield from self._picture("live.png")
-        self.fault = "the picture was not captured"
-        self._app.take_picture()
-        yield lambda: worker.snapshot().capture is not None
-        capture = worker.snapshot().capture
-        if capture.error:
-            self.fault = capture.error
-            return
-        self.saved = capture.path
-        self.fault = "the result was not shown"
-        yield lambda: self._app.root.current == "result"
-        yield from self._picture("result.png")
+        yield from self._picture("welcome")
+        yield from self._press(_("I have read this and I agree."))
+        yield from self._press(_("Start"))
+        yield from self._picture("home")
+        yield from self._press(_("Check a spot"))
+        yield from self._wait("no live picture was analysed", lambda: worker.snapshot().analysis)
+        yield from self._picture("live")
+        yield from self._press(_("Take picture"))
+        yield from self._wait("the picture was not captured", lambda: self._app.here == "result")
+        yield from self._picture("result")
+        yield from self._press(_("Details"))
+        yield from self._picture("result-details")
         self.fault = ""
 
-    def _picture(self, name: str) -> Iterator[Callable[[], bool]]:
-        for _ in range(SETTLE):
+    # ------------------------------------------------------------------------ hands and eyes
+
+    def _wait(self, fault: str, until: Step) -> Iterator[Step]:
+        self.fault = fault
+        yield until
+        self.fault = "the app ended too early"
+
+    def _press(self, words: str) -> Iterator[Step]:
+        """Press what says `words`, or hints at them, as soon as it is there."""
+        yield from self._wait(f"nothing to press says '{words}'", lambda: self._find(words))
+        target = self._find(words)
+        target.dispatch("on_press")
+        target.dispatch("on_release")
+        yield lambda: True
+
+    def _type(self, caption: str, text: str) -> Iterator[Step]:
+        """Type into the field of that caption."""
+        yield from self._wait(f"no field is called '{caption}'", lambda: self._field(caption))
+        self._field(caption).ids.entry.text = text
+        yield lambda: True
+
+    def _find(self, words: str) -> Widget | None:
+        for target in widgets.targets(self._app.layer()):
+            said = [getattr(target, name, "") for name in ("text", "hint", "title")]
+            if words in said:
+                return target
+        return None
+
+    def _field(self, caption: str) -> Widget | None:
+        for widget in self._app.layer().walk():
+            if isinstance(widget, widgets.Field) and widget.caption == caption:
+                return widget
+        return None
+
+    def _picture(self, name: str) -> Iterator[Step]:
+        """Let the screen come to rest, audit it, write NAME.png."""
+        for _frame in range(SETTLE):
             yield lambda: True
-        self._grab = name
+        self.faults += [f"{name}: {fault}" for fault in audit(self._app.layer(), self._app.look)]
+        self._grab = f"{name}.png"
         yield lambda: self._grab is None
 
     def _flip(self, _window) -> None:
@@ -75,10 +123,56 @@ class Tour:
         data = glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE)
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         shot = np.ascontiguousarray(pixels[::-1, :, :3])
-        write_png(self._folder / self._grab, shot, private=True)  # as the captures
+        write_png(self._folder / self._grab, shot, private=True)
         self._grab = None
 
-    def _give_up(self, _) -> None:
+    def _give_up(self, _dt) -> None:
         source = self._app.worker.snapshot().fault
         self.fault = f"{self.fault} within {DEADLINE:.0f} s. {source}".strip()
         self._app.stop()
+
+
+def audit(root: Widget, look) -> list[str]:
+    """What is wrong with a screen, one line each."""
+    faults = []
+    for widget in root.walk():
+        if not _visible(widget):
+            continue
+        if isinstance(widget, (widgets.Words, widgets.Entry)):
+            faults += _audit_text(widget, look)
+        if isinstance(widget, (widgets.Target, widgets.Entry)):
+            faults += _audit_target(widget)
+    return faults
+
+
+def _audit_text(widget: Widget, look) -> Iterator[str]:
+    said = widget.text[:40]
+    style = look["button_off" if widget.disabled else widget.style]
+    found = theme.contrast(style.text, style.ground)
+    if found < LEAST_CONTRAST:
+        yield f"'{said}' has a contrast of {found:.1f}"
+    if not isinstance(widget, widgets.Words) or not said:
+        return
+    if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
+        yield f"'{said}' is cut off"
+    left, right = widget.to_window(widget.x, 0)[0], widget.to_window(widget.right, 0)[0]
+    if left < -1 or right > Window.width + 1:
+        yield f"'{said}' reaches out of the window"
+
+
+def _audit_target(widget: Widget) -> Iterator[str]:
+    said = getattr(widget, "text", "") or getattr(widget, "hint", "") or type(widget).__name__
+    least = dp(LEAST_TARGET) - 0.5
+    if widget.width < least or widget.height < least:
+        size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
+        yield f"'{said[:40]}' is too small to be hit, {size}"
+    if not said or (isinstance(widget, widgets.IconPress) and not widget.hint):
+        yield f"a {type(widget).__name__} has no words for those who cannot see it"
+
+
+def _visible(widget: Widget) -> bool:
+    while isinstance(widget, Widget):
+        if not widget.opacity or widget.width < 2 or widget.height < 2:
+            return False
+        widget = widget.parent if widget.parent is not widget else None
+    return True

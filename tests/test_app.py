@@ -19,8 +19,8 @@ from dermedge.bundle import Bundle
 from dermedge.image import read_image
 from dermedge.quality import TITLES
 from edge_app import present, theme, worker
-from edge_app.sources import Frame, SourceError
-from edge_app.worker import Capture, Snapshot, Worker
+from edge_app.capture.sources import Frame, SourceError
+from edge_app.capture.worker import Capture, Snapshot, Worker
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 

@@ -19,8 +19,8 @@ from dermedge.procedural import draw
 pypdf = pytest.importorskip("pypdf")
 pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pytest.importorskip("kivy", reason="the fonts come with Kivy")
-from edge_app.document import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
-from edge_app.store import Capture, Lesion, Person  # noqa: E402
+from edge_app.cases.document import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
+from edge_app.cases.store import Capture, Lesion, Person  # noqa: E402
 
 EVERYTHING = (*PERSON_FIELDS, *(f"lesion.{name}" for name in LESION_FIELDS))
 PERSON = Person(

@@ -15,8 +15,8 @@ from dermedge.lesion import measure
 from dermedge.procedural import draw
 
 pytest.importorskip("cryptography", reason="the store's capture needs it")
-from edge_app.history import compare, history
-from edge_app.store import Capture
+from edge_app.cases.history import compare, history
+from edge_app.cases.store import Capture
 
 
 def capture(pixels, mask, px_per_mm=None, taken="2026-01-01T00:00:00Z") -> Capture:

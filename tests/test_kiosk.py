@@ -14,7 +14,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app import kiosk
 from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
-from edge_app.sources import Frame, SourceError
+from edge_app.capture.sources import Frame, SourceError
 
 
 class Camera:

@@ -8,7 +8,7 @@ import pytest
 
 from dermedge.image import write_png
 from edge_app import sources
-from edge_app.sources import Frame, SourceError, Watch, open_source
+from edge_app.capture.sources import Frame, SourceError, Watch, open_source
 
 
 def _pictures(count: int) -> list[np.ndarray]:

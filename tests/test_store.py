@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from dermedge.procedural import draw
 
-store = pytest.importorskip("edge_app.store", reason="needs the package cryptography")
-from edge_app.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
+store = pytest.importorskip("edge_app.cases.store", reason="needs the package cryptography")
+from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
 
 PASSPHRASE = "correct horse"
 

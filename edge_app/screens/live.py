@@ -2,29 +2,82 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from kivy.lang import Builder
-from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty
+from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.behaviors import ButtonBehavior
-from kivy.uix.screenmanager import Screen
 from kivy.uix.widget import Widget
 
-import edge_app.picture_view
-import edge_app.widgets  # noqa: F401  the .kv names its classes
+import edge_app.look.picture_view  # noqa: F401  the .kv names its class
+from edge_app import present
+from edge_app.capture.worker import PREVIEW_SIDE, Snapshot
+from edge_app.look.language import _
+from edge_app.look.widgets import Target
 from edge_app.present import LiveView
+from edge_app.screens.view import View, load_kv
+
+SPACE = 32
 
 
-class Shutter(ButtonBehavior, Widget):
+class Shutter(Target, ButtonBehavior, Widget):
     """A round button; its ring fills while the picture is good and still."""
 
     progress = NumericProperty(0)  # 0..1
 
 
-class LiveScreen(Screen):
+class LiveScreen(View):
     view = ObjectProperty(LiveView(), rebind=True)
     auto = BooleanProperty(False)  # take the picture when it is good and still
     steady = NumericProperty(0)
+    whose = StringProperty()
+    reference = StringProperty()
+
+    def show(self) -> None:
+        app, session = self.app, self.app.session
+        self.auto = session.settings.auto
+        self.whose = ""
+        if session.lesion is not None:
+            self.whose = session.lesion.title
+            if session.person is not None:
+                self.whose = f"{session.person.name}: {session.lesion.title}"
+        self._name_reference()
+        app.worker.live(True)
+        self.update(app.worker.snapshot(), Snapshot())
+
+    def hide(self) -> None:
+        self.app.worker.live(False)
+
+    def update(self, snapshot: Snapshot, before: Snapshot) -> None:
+        """Show the worker's news."""
+        app, picture = self.app, self.ids.picture
+        app.worker.preview_side = min(PREVIEW_SIDE, max(64, round(max(picture.size))))
+        if snapshot.preview is not before.preview:
+            picture.show(snapshot.preview)
+        refused = app.session.refused
+        self.steady = snapshot.steady if self.auto else 0
+        # Not again by itself where it failed: a full disk would make it try for ever.
+        if self.auto and snapshot.steady >= 1 and not snapshot.busy and not refused:
+            app.take(snapshot.judged)
+        self.view = present.live(snapshot, refused)
+
+    def switch_auto(self) -> None:
+        self.auto = not self.auto
+        self.app.attempt(lambda: self.app.session.change(auto=self.auto))
+
+    def switch_reference(self) -> None:
+        """The next of: none, and what the settings name."""
+        worker, chosen = self.app.worker, self.app.session.settings.reference
+        if chosen is None:
+            self.app.tell(_("Choose in the settings what you lay beside the spot."))
+        worker.reference = None if worker.reference else chosen
+        self._name_reference()
+
+    def _name_reference(self) -> None:
+        name = present.reference(self.app.worker.reference)
+        self.reference = _("Size by: {name}", name=name)
+
+    def key(self, code: int) -> bool:
+        if code == SPACE:
+            self.app.take_picture()
+        return code == SPACE
 
 
-Builder.load_file(str(Path(__file__).with_suffix(".kv")))
+load_kv(__file__)

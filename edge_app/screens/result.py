@@ -1,20 +1,26 @@
-"""The result screen: what was found in a captured picture, and what to do next."""
+"""The result screen: what was found in the pictures of one lesion, and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import numpy as np
-from kivy.lang import Builder
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
-from kivy.uix.screenmanager import Screen
+from kivy.uix.boxlayout import BoxLayout
 
-from edge_app import theme
+import edge_app.look.picture_view as drawn
+from dermedge.taxonomy import TITLES as CLASSES
+from edge_app import present
+from edge_app.capture.worker import Capture as Shot
+from edge_app.cases.store import Capture
+from edge_app.look import language
+from edge_app.look.language import _
+from edge_app.look.widgets import Card, Option, Panel, Press, Row, Words
 from edge_app.present import BANDS, ResultView
-from edge_app.widgets import Card, Panel, Row, Words
+from edge_app.screens.view import View, load_kv
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
+DETAILS, UP, DOWN = ord("d"), 273, 274
 
 
 class BandCard(Card):
@@ -22,6 +28,7 @@ class BandCard(Card):
 
     band = ObjectProperty(BANDS["retake"], rebind=True)
     estimate = StringProperty()
+    several = StringProperty()
 
 
 class TextCard(Card):
@@ -46,53 +53,174 @@ class TableCard(Card):
             self.add_widget(Row(name=name, value=value))
 
 
-class ResultScreen(Screen):
+class CaseCard(Card):
+    """Labelled cases that are similar, with their pictures."""
+
+    def __init__(self, cases: Iterable[tuple[str, np.ndarray]]):
+        super().__init__()
+        for label, pixels in cases:
+            case = CasePicture(label=_(CLASSES[label]))
+            case.ids.picture.extent = [pixels.shape[1], pixels.shape[0]]
+            case.ids.picture.show(pixels)
+            self.ids.cases.add_widget(case)
+
+
+class CasePicture(BoxLayout):
+    label = StringProperty()
+
+
+class ResultScreen(View):
+    """Of the sitting; or, with `stored`, of a capture that was taken before."""
+
     details = BooleanProperty(False)
+    title = StringProperty()
     view: ResultView | None = ObjectProperty(None, allownone=True)
 
-    def show(self, view: ResultView, pixels: np.ndarray) -> None:
-        """Show a result and the picture, uint8 (h, w, 3) RGB, that it is of."""
-        self.details = False
-        self.view = view
-        self.ids.picture.show(pixels)
+    def show(self, stored: Capture | None = None) -> None:
+        self.details, self._layer = False, "outline"
+        if stored is None:
+            session = self.app.session
+            self.title = _("Result")
+            self._fill(session.shots[-1], session.together())
+        else:
+            self.title = language.moment(stored.taken)
+            self._fill(Shot(analysis=stored.analysis, record=stored), None)
+            self.app.work(lambda: self.app.session.picture(stored), self._developed)
+        self._foot(stored)
 
-    def scroll(self, steps: int) -> None:
-        """Scroll by a key: down for positive steps."""
-        area = self.ids.scroll
-        area.scroll_y = min(max(area.scroll_y - steps * SCROLL_STEP, 0), 1)
+    def hide(self) -> None:
+        self.ids.picture.show(None)
+        self._shot = self.view = None
+
+    def _developed(self, pixels: np.ndarray) -> None:
+        self._shot = Shot(analysis=self._shot.analysis, pixels=pixels, record=self._shot.record)
+        self._choose("outline")
+
+    def _fill(self, shot: Shot, together) -> None:
+        self._shot = shot
+        self.view = present.result(shot.analysis, together)
+        self.ids.picture.extent = self.view.extent
+        self._layers()
+        self._choose("outline")
+        self._cards()
+
+    # ------------------------------------------------------------------------ the picture
+
+    def _layers(self) -> None:
+        row = self.ids.layers
+        row.clear_widgets()
+        there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
+        for key, words in there:
+            option = Option(text=words, key=key, size_hint_x=1)
+            option.disabled = not self._has(key)
+            option.bind(on_release=lambda pressed: self._choose(pressed.key))
+            row.add_widget(option)
+
+    def _has(self, layer: str) -> bool:
+        if layer == "heat":
+            return self._shot.heat is not None
+        judged = self._shot.analysis["triage"] != "retake"
+        return layer == "outline" or (judged and bool(drawn.measures(self._shot.analysis)))
+
+    def _choose(self, layer: str) -> None:
+        shot, picture = self._shot, self.ids.picture
+        for option in self.ids.layers.children:
+            option.chosen = option.key == layer
+        picture.show(shot.heat if layer == "heat" else shot.pixels)
+        picture.outline = [] if layer == "heat" else self.view.outline
+        size = shot.analysis["abcd"]["diameter_mm"]
+        words = present.millimetres(size) if size else ""
+        picture.marks = drawn.measures(shot.analysis, words) if layer == "measures" else {}
+
+    # ------------------------------------------------------------------------ the words
+
+    def _cards(self) -> None:
+        view, cards = self.view, self.ids.cards
+        self.ids.scroll.scroll_y = 1
+        cards.clear_widgets()
+        if view.demonstration:
+            cards.add_widget(Panel(text=view.demonstration, style="demo", points=13))
+        band = {"band": view.band, "estimate": view.estimate, "several": view.several}
+        cards.add_widget(BandCard(style=view.band.style, **band))
+        cards.add_widget(TextCard(_("What to do next"), [view.band.advice]))
+        if view.remarks:
+            cards.add_widget(TextCard(_("About this picture"), view.remarks))
+        if view.measures:
+            cards.add_widget(TableCard(_("What was measured"), view.measures))
+        if view.limits:
+            cards.add_widget(TextCard(_("What limits this estimate"), view.limits))
+
+    def on_details(self, *_args) -> None:
+        below = self.ids.below
+        below.clear_widgets()
+        if self.details and self.view is not None:
+            if self.view.classes:
+                below.add_widget(TableCard(_("How the model sees it"), self.view.classes))
+            if self._shot.similar:
+                below.add_widget(CaseCard(self._shot.similar))
+            below.add_widget(TextCard(_("Versions"), [self.view.versions]))
 
     def reveal(self) -> None:
         """Scroll to the details that were just opened: they would open out of sight."""
-        area, cards, below = self.ids.scroll, self.ids.cards, self.ids.details
+        area, cards, below = self.ids.scroll, self.ids.cards, self.ids.below
         above = cards.height + cards.spacing
         hidden = above + self.ids.toggle.height + cards.spacing + below.height - area.height
         if self.details and hidden > 0:
             area.scroll_y = 1 - min(above / hidden, 1)
 
-    def on_view(self, *_):
-        view, cards = self.view, self.ids.cards
-        self.ids.picture.extent = view.extent
-        self.ids.picture.outline = view.outline
-        self.ids.scroll.scroll_y = 1
-        cards.clear_widgets()
-        if view.demonstration:
-            cards.add_widget(Panel(text=view.demonstration, style=theme.DEMO, points=13))
-        cards.add_widget(BandCard(style=view.band.style, band=view.band, estimate=view.estimate))
-        cards.add_widget(TextCard(title="What to do next", lines=[view.band.advice]))
-        if view.remarks:
-            cards.add_widget(TextCard(title="About this picture", lines=view.remarks))
-        if view.measures:
-            cards.add_widget(TableCard(title="What was measured", rows=view.measures))
-        if view.limits:
-            cards.add_widget(TextCard(title="What limits this estimate", lines=view.limits))
+    # ------------------------------------------------------------------------ what next
 
-    def on_details(self, *_):
-        below = self.ids.details
-        below.clear_widgets()
-        if self.details:
-            if self.view.classes:
-                below.add_widget(TableCard(title="How the model sees it", rows=self.view.classes))
-            below.add_widget(TextCard(title="Versions", lines=[self.view.versions]))
+    def _foot(self, stored: Capture | None) -> None:
+        foot, session = self.ids.foot, self.app.session
+        foot.clear_widgets()
+        if stored is not None:
+            self._button(_("Delete"), "plain", lambda: self._delete(stored))
+            self._button(_("Report (PDF)"), "button", lambda: self._report(stored))
+            return
+        self._button(_("Another picture"), "plain", self._another)
+        if session.saved:
+            self._button(_("Done"), "button", lambda: self.app.back())
+        elif session.kiosk and not session.operator:
+            self._button(_("Done"), "button", self._finish)
+        else:
+            self._button(_("Keep it"), "button", lambda: self.app.go("people", task="keep"))
+
+    def _button(self, words: str, style: str, action: Callable[[], None]) -> None:
+        press = Press(text=words, style=style)
+        press.bind(on_release=lambda _press: action())
+        self.ids.foot.add_widget(press)
+
+    def _another(self) -> None:
+        """One more picture of the same lesion: they give one result."""
+        self.app.replace("live")
+
+    def _finish(self) -> None:
+        """Somebody at a kiosk is done: clear the screen for the next."""
+        self.app.reset()
+
+    def _report(self, stored: Capture) -> None:
+        self.app.go("files", task="report", capture=stored)
+
+    def _delete(self, stored: Capture) -> None:
+        def confirmed() -> None:
+            store = self.app.session.opened()
+            self.app.work(lambda: store.delete_capture(stored.id), lambda _none: self.app.back())
+
+        self.app.ask(
+            _("Delete this picture?"),
+            _("The picture and its result are removed from this device for good."),
+            _("Delete"),
+            confirmed,
+            style="danger",
+        )
+
+    def key(self, code: int) -> bool:
+        if code in (UP, DOWN):
+            area, step = self.ids.scroll, SCROLL_STEP if code == UP else -SCROLL_STEP
+            area.scroll_y = min(max(area.scroll_y + step, 0), 1)
+        elif code == DETAILS:
+            self.details = not self.details
+        return code in (UP, DOWN, DETAILS)
 
 
-Builder.load_file(str(Path(__file__).with_suffix(".kv")))
+load_kv(__file__)

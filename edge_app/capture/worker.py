@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,28 +19,41 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
+from dermedge.bundle import Manifest
+from dermedge.explain import overlay
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, Picture, read_image, write_png
-from edge_app.sources import FAULTS, Frame, Source, SourceError, Watch
-from edge_app.steady import Steady
-from edge_app.store import Capture as Record
-from edge_app.store import Store
+from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
+from edge_app.capture.steady import Steady
+from edge_app.cases.store import Capture as Record
+from edge_app.cases.store import Store
 
 PREVIEW_SIDE = 1280  # px, at most; the live screen asks for what it shows
 LOOK_SIDE = 640  # px, of what is analysed live; the networks and the gate see less
+LOOK_SECONDS = (
+    0.08  # from one live analysis to the next, at least: drawing needs the processor, too
+)
 FORESEEN = (OSError, ImageError, SourceError, UserError)  # their words are for the screen
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """A picture that lies on disk, or the reason why there is none."""
+    """A picture that was taken and what was found in it, or the reason why there is none."""
 
-    path: Path | None  # None where it lies in the store
-    analysis: dict | None  # as `analysis.schema.json` describes it
-    pixels: np.ndarray | None  # uint8 (h, w, 3) RGB to show, read back from `path`
+    path: Path | None = None  # where it lies as a file
+    analysis: dict | None = None  # as `analysis.schema.json` describes it
+    pixels: np.ndarray | None = None  # uint8 (h, w, 3) RGB to show, of what is kept
     error: str = ""  # one line in plain words
-    id: str = ""  # in the store
+    record: Record | None = None  # in the store
+    png: bytes = b""  # the whole picture, where it lies nowhere else
+    heat: np.ndarray | None = None  # like `pixels`: what speaks for a malignant class
+    similar: tuple[tuple[str, np.ndarray], ...] = ()  # class and picture of cases of the bundle
+
+    @property
+    def saved(self) -> bool:
+        """Whether it is on disk."""
+        return self.path is not None or self.record is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +83,14 @@ class Worker:
 
     store: Store | None = None  # set when it is unlocked, None again when it is closed
     preview_side = PREVIEW_SIDE  # px; what the screen shows is enough
+    reference: str | None = None  # what lies beside the lesion, of dermedge.scale.REFERENCES
+    metadata: Mapping[str, object] | None = None  # of the person, as `Analyzer.analyze` takes it
 
     def __init__(
         self,
         opener: Callable[[], Source],
         analyzer: Analyzer,
-        captures: Path,
+        captures: Path | None,
         log: Callable[..., None] = lambda event, **values: None,
     ):
         """Prepare; nothing runs before `start`.
@@ -84,7 +99,8 @@ class Worker:
         ----------
         opener : opens the source; called again after the source was lost.
         analyzer : used by one thread only, the worker's own.
-        captures : folder for pictures that belong to no lesion of the store; made where missing.
+        captures : folder for pictures that belong to no lesion of the store, made where missing;
+            None: those are kept in memory alone, as `Capture.png`.
         log : takes an event and its values, as `edge_app.kiosk.Journal.write` does.
         """
         self._opener = opener
@@ -137,12 +153,21 @@ class Worker:
             self._snapshot = replace(self._snapshot, busy=True, capture=None, steady=0.0)
             self._changed.notify_all()
 
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle that analyses."""
+        return self._analyzer.bundle.manifest
+
     def live(self, on: bool) -> None:
         """Analyse frames as they come, or rest while no live picture is shown."""
         with self._changed:
             self._live = on
             self._snapshot = replace(self._snapshot, analysis=None, judged=None, steady=0.0)
             self._changed.notify_all()
+
+    def forget(self) -> None:
+        """Let go of the last capture: it belongs to a person who has left."""
+        self._publish(capture=None)
 
     def _publish(self, **changes) -> None:
         with self._changed:
@@ -224,8 +249,13 @@ class Worker:
             elif self._stopping.is_set():
                 return
             else:
-                done = newest
+                done, start = newest, time.monotonic()
                 self._look(newest)
+                with self._changed:  # the shutter does not wait
+                    self._changed.wait_for(
+                        lambda: self._shutter is not None or self._stopping.is_set(),
+                        max(0.0, start + LOOK_SECONDS - time.monotonic()),
+                    )
 
     def _look(self, frame: Frame) -> None:
         try:
@@ -260,8 +290,8 @@ class Worker:
                 else read_image(what, working_side=None).pixels
             )
             failed = "The picture could not be saved"
-            if lesion_id:
-                return self._save_in_store(pixels, lesion_id)
+            if lesion_id or self._captures is None:
+                return self._save_sealed(pixels, lesion_id)
             # For the owner of the device alone: these are pictures of people.
             make_private(self._captures)
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -269,31 +299,50 @@ class Worker:
             write_png(path, pixels, private=True)
             failed = "The picture was saved, but not analysed"
             # The file is what counts from here on, so the file is what is analysed and shown.
-            picture = read_image(path)
-            analysis = self._analyzer.analyze(path).to_json()
+            analysis, shown = self._judge(path, None)
             failed = "The picture was saved, but not its analysis"
             text = json.dumps(analysis, indent=1) + "\n"
             write_atomic(path.with_suffix(".json"), text, private=True)
-            return Capture(path, analysis, _reduced(picture.pixels, PREVIEW_SIDE))
+            return Capture(path, analysis, **shown)
         except Exception as error:
             if not isinstance(error, FORESEEN):
                 traceback.print_exc()
             words = _words(error).rstrip(".")
-            return Capture(None, None, None, f"{failed}: {words}.")
+            return Capture(error=f"{failed}: {words}.")
 
-    def _save_in_store(self, pixels: np.ndarray, lesion_id: str) -> Capture:
+    def _save_sealed(self, pixels: np.ndarray, lesion_id: str) -> Capture:
+        """Into the store, or, without a lesion, nowhere but into memory."""
         store = self.store
-        if store is None:
+        if lesion_id and store is None:
             raise UserError("the store is locked: unlock it and take the picture again")
-        done, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         if not done:
             raise UserError("the picture could not be encoded")
-        data = png.tobytes()
-        analysis = self._analyzer.analyze(data, name="capture").to_json()
+        png = encoded.tobytes()
+        analysis, shown = self._judge(png, "capture")
+        if not lesion_id:
+            return Capture(None, analysis, png=png, **shown)
+        scale = (analysis["scale"] or {}).get("px_per_mm")
         size = (pixels.shape[1], pixels.shape[0])
         # Only what is on disk is shown as a result.
-        saved = store.add_capture(Record("", lesion_id, "", analysis, size), data)
-        return Capture(None, analysis, _reduced(pixels, PREVIEW_SIDE), id=saved.id)
+        saved = store.add_capture(Record("", lesion_id, "", analysis, size, scale), png)
+        return Capture(None, analysis, record=saved, **shown)
+
+    def _judge(self, source: Path | bytes, name: str | None) -> tuple[dict, dict]:
+        """The analysis of a capture, and what the screen shows beside it."""
+        picture = read_image(source)
+        found = self._analyzer.analyze(
+            picture, name or str(source), metadata=self.metadata, reference=self.reference
+        )
+        shown = {"pixels": _reduced(picture.pixels, PREVIEW_SIDE)}
+        if found.triage != "retake":
+            heat, cases = overlay(picture.pixels, found), self._analyzer.cases
+            if heat is not None:
+                shown["heat"] = _reduced(heat, PREVIEW_SIDE)
+            if cases is not None and cases.thumbnails:
+                near = [(case.label, cases.picture(case.id)) for case in found.similar]
+                shown["similar"] = tuple(near)
+        return found.to_json(), shown
 
 
 def make_private(folder: Path) -> None:

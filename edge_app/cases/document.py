@@ -6,7 +6,6 @@ so nothing of their metadata gets in.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import logging
 import math
@@ -14,7 +13,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,9 +22,10 @@ from fpdf.enums import MethodReturnValue
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
-from edge_app import present, theme
-from edge_app.history import REMARKS, Comparison, compare
-from edge_app.store import Capture, Lesion, Person
+from edge_app import present
+from edge_app.cases.history import REMARKS, Comparison, compare
+from edge_app.cases.store import Capture, Lesion, Person
+from edge_app.look import fonts, theme
 
 WIDTH, HEIGHT, MARGIN, GUTTER = 210.0, 297.0, 15.0, 6.0  # mm
 PICTURE_HEIGHTS = (84.0, 66.0, 54.0, 44.0, 34.0)  # mm; the first at which all else has room
@@ -148,8 +147,8 @@ class _Page:
         self.pdf.set_auto_page_break(False)
         self.pdf.set_margin(0)
         self.pdf.add_page()
-        for family, style, file in _fonts():
-            self.pdf.add_font(family, style, file)
+        for family, style in fonts.FONTS:
+            self.pdf.add_font(family, style, fonts.path(family, style))
         self.pdf.set_text_shaping(True)
         self.pdf.set_title("Case")
         self.pdf.set_creator("dermedge")
@@ -354,15 +353,14 @@ class _Page:
 
     def _lines(self, text: str, size: float, wide: float, bold: bool) -> list[str]:
         text = self._printable(text)
-        covered = _glyphs("Roboto")
-        plain = all(ord(character) in covered for character in text)
-        self.pdf.set_font("Roboto" if plain else "DejaVu", "B" if bold and plain else "", size)
+        family = fonts.family(text)
+        self.pdf.set_font(family, "B" if bold and family == "Roboto" else "", size)
         self.pdf.c_margin = 0
         return self.pdf.multi_cell(wide, text=text, dry_run=True, output=MethodReturnValue.LINES)
 
     def _printable(self, text: str) -> str:
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
-        known = _glyphs("DejaVu")
+        known = fonts.glyphs("DejaVu")
         shown = "".join(c if ord(c) in known else MISSING for c in text)
         self.lacks |= shown != text
         return shown
@@ -415,29 +413,6 @@ def _outlined(pixels, size: tuple[int, int], polygons, px_per_mm: float | None):
 def _jpeg(image: np.ndarray) -> io.BytesIO:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return io.BytesIO(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
-
-
-# ---------------------------------------------------------------------------- fonts
-
-
-def _fonts() -> list[tuple[str, str, Path]]:
-    """Those that Kivy brings: Roboto (Apache-2.0), and DejaVu Sans (free) for other scripts."""
-    folder = Path(importlib.util.find_spec("kivy").origin).parent / "data" / "fonts"
-    return [
-        ("Roboto", "", folder / "Roboto-Regular.ttf"),
-        ("Roboto", "B", folder / "Roboto-Bold.ttf"),
-        ("DejaVu", "", folder / "DejaVuSans.ttf"),
-    ]
-
-
-@cache
-def _glyphs(family: str) -> frozenset[int]:
-    """Code points that the font has."""
-    from fontTools.ttLib import TTFont
-
-    file = next(file for name, _, file in _fonts() if name == family)
-    with TTFont(file, lazy=True) as font:
-        return frozenset(font.getBestCmap())
 
 
 def _hex(color: theme.Color) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.preprocess import shades_of_gray
-from edge_app.store import Capture
+from edge_app.cases.store import Capture
 
 WORK = 640  # px, long side of the copies that are compared
 PATCH, RADIUS = 192, 48  # px: a patch in which a circle of the lesion's area has this radius

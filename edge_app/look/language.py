@@ -1,0 +1,138 @@
+"""The app's languages: gettext catalogues, dates and numbers by Babel, text from right to left.
+
+A message is its English text. `_` translates one where it is shown, `N_` only marks one for the
+catalogues. What other rooms say (reasons, classes, faults) is translated by its English text, too:
+`python -m edge_app.look.catalogues` collects all of it.
+"""
+
+from __future__ import annotations
+
+import gettext
+import io
+import os
+from datetime import date, datetime, timezone
+from functools import cache
+from pathlib import Path
+
+from babel import Locale
+from babel.dates import format_date, format_datetime
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal, format_percent
+
+FOLDER = Path(__file__).with_name("locale")
+# Each in its own words: whoever looks for a language reads no other.
+LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
+RIGHT_TO_LEFT = frozenset({"ar"})
+
+_now = "en"
+
+
+def use(language: str) -> None:
+    """Speak `language`, one of LANGUAGES, from now on; raises KeyError for another."""
+    global _now
+    _now = {name: name for name in LANGUAGES}[language]
+
+
+def current() -> str:
+    return _now
+
+
+def rtl() -> bool:
+    """Whether the language is written from right to left."""
+    return _now in RIGHT_TO_LEFT
+
+
+def preferred() -> str:
+    """That of the system where it is one of LANGUAGES, else English."""
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        code = os.environ.get(variable, "")[:2].lower()
+        if code:
+            return code if code in LANGUAGES else "en"
+    return "en"
+
+
+def _(message: str, **values: object) -> str:
+    """The message in the current language, `{name}`s filled in; as it is where none is known."""
+    said = _catalogue(_now).gettext(message) if message else ""
+    return said.format(**values) if values else said
+
+
+def N_(message: str) -> str:
+    """Mark a message that `_` translates later."""
+    return message
+
+
+def n_(one: str, many: str, count: int) -> str:
+    """The plural form for `count`; `{count}` is filled in."""
+    said = _catalogue(_now).ngettext(one, many, count)
+    return said.format(count=number(count))
+
+
+@cache
+def _catalogue(language: str) -> gettext.NullTranslations:
+    if language == "en":
+        return gettext.NullTranslations()
+    with (FOLDER / f"{language}.po").open("rb") as file:
+        catalogue = read_po(file, language)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+# ---------------------------------------------------------------------------- dates, numbers
+
+
+def day(stamp: str) -> str:
+    """An ISO 8601 date, or time in UTC, as a local date."""
+    return format_date(_moment(stamp), "medium", locale=_now)
+
+
+def moment(stamp: str) -> str:
+    """An ISO 8601 time in UTC as a local date and time."""
+    return format_datetime(_moment(stamp), "medium", locale=_now)
+
+
+def number(value: float, digits: int = 0) -> str:
+    return format_decimal(value, "#,##0" + ("." + "0" * digits if digits else ""), locale=_now)
+
+
+def percent(value: float) -> str:
+    """0..1 as whole percent."""
+    return format_percent(value, locale=_now)
+
+
+def first_weekday() -> int:
+    """0: Monday."""
+    return Locale(_now).first_week_day
+
+
+def _moment(stamp: str) -> date:
+    if len(stamp) == 10:
+        return date.fromisoformat(stamp)
+    parsed = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).astimezone()
+
+
+# ---------------------------------------------------------------------------- right to left
+
+_BRACKETS = str.maketrans("()[]{}«»", ")(][}{»«")
+
+
+def visual(line: str) -> str:
+    """One line of text in the order in which it is drawn from left to right.
+
+    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
+    """
+    if line.isascii() and not rtl():
+        return line
+    if not any("\u0590" <= c <= "\u08ff" for c in line):
+        return line
+    from arabic_reshaper import reshape
+    from bidi import get_display
+
+    drawn = get_display(reshape(line), base_dir="R" if rtl() else "L")
+    first = next((c for c in drawn if c.isalpha()), "")
+    # HarfBuzz takes a line that begins with Arabic for one from right to left, and mirrors again.
+    return drawn.translate(_BRACKETS) if first > "\u0590" else drawn

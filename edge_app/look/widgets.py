@@ -1,0 +1,430 @@
+"""The few widgets that the screens are made of.
+
+All colours come from `app.look` by the name of a style, all lengths grow with `app.unit`, all type
+with `app.type`. Rows run from right to left where the language does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kivy.app import App
+from kivy.core.text import LabelBase
+from kivy.core.window import Window
+from kivy.graphics import Color, Ellipse, Line
+from kivy.lang import Builder
+from kivy.metrics import dp
+from kivy.properties import (
+    BooleanProperty,
+    ListProperty,
+    NumericProperty,
+    ObjectProperty,
+    OptionProperty,
+    StringProperty,
+)
+from kivy.uix.behaviors import ButtonBehavior
+from kivy.uix.boxlayout import BoxLayout
+from kivy.uix.floatlayout import FloatLayout
+from kivy.uix.label import Label
+from kivy.uix.modalview import ModalView
+from kivy.uix.scrollview import ScrollView
+from kivy.uix.stacklayout import StackLayout
+from kivy.uix.textinput import TextInput
+from kivy.uix.widget import Widget
+
+from edge_app.look import fonts, language
+
+SEGMENTS = {"circle": (64, 0), "triangle": (3, 0), "octagon": (8, 22.5), "square": (4, 45)}
+# Lines in a unit square, y up.
+ICONS = {
+    "back": [[(0.62, 0.8), (0.32, 0.5), (0.62, 0.2)]],
+    "next": [[(0.38, 0.8), (0.68, 0.5), (0.38, 0.2)]],
+    "close": [[(0.25, 0.25), (0.75, 0.75)], [(0.25, 0.75), (0.75, 0.25)]],
+    "plus": [[(0.5, 0.2), (0.5, 0.8)], [(0.2, 0.5), (0.8, 0.5)]],
+    "check": [[(0.22, 0.5), (0.42, 0.3), (0.78, 0.7)]],
+    "edit": [
+        [(0.22, 0.22), (0.27, 0.4), (0.66, 0.79), (0.79, 0.66), (0.4, 0.27), (0.22, 0.22)],
+        [(0.57, 0.7), (0.7, 0.57)],
+    ],
+    "settings": [
+        *[[(0.18, y), (0.82, y)] for y in (0.27, 0.5, 0.73)],
+        *[[(x, y - 0.08), (x, y + 0.08)] for x, y in ((0.36, 0.73), (0.64, 0.5), (0.42, 0.27))],
+    ],
+    "camera": [
+        [(0.15, 0.25), (0.15, 0.68), (0.33, 0.68), (0.4, 0.78), (0.6, 0.78), (0.67, 0.68),
+         (0.85, 0.68), (0.85, 0.25), (0.15, 0.25)],
+        [(0.5, 0.6), (0.6, 0.56), (0.64, 0.46), (0.6, 0.36), (0.5, 0.32), (0.4, 0.36),
+         (0.36, 0.46), (0.4, 0.56), (0.5, 0.6)],
+    ],
+    "people": [
+        [(0.5, 0.82), (0.6, 0.78), (0.64, 0.68), (0.6, 0.58), (0.5, 0.54), (0.4, 0.58),
+         (0.36, 0.68), (0.4, 0.78), (0.5, 0.82)],
+        [(0.2, 0.18), (0.24, 0.36), (0.38, 0.44), (0.62, 0.44), (0.76, 0.36), (0.8, 0.18)],
+    ],
+    "file": [
+        [(0.28, 0.15), (0.28, 0.85), (0.58, 0.85), (0.74, 0.69), (0.74, 0.15), (0.28, 0.15)],
+        [(0.58, 0.85), (0.58, 0.69), (0.74, 0.69)],
+    ],
+    "folder": [
+        [(0.15, 0.25), (0.15, 0.75), (0.4, 0.75), (0.48, 0.66), (0.85, 0.66), (0.85, 0.25),
+         (0.15, 0.25)],
+    ],
+    "lock": [
+        [(0.25, 0.2), (0.25, 0.55), (0.75, 0.55), (0.75, 0.2), (0.25, 0.2)],
+        [(0.34, 0.55), (0.34, 0.7), (0.42, 0.8), (0.58, 0.8), (0.66, 0.7), (0.66, 0.55)],
+    ],
+    "trash": [
+        [(0.2, 0.72), (0.8, 0.72)],
+        [(0.4, 0.72), (0.4, 0.82), (0.6, 0.82), (0.6, 0.72)],
+        [(0.28, 0.72), (0.33, 0.17), (0.67, 0.17), (0.72, 0.72)],
+    ],
+}  # fmt: skip
+POINTING = {"back": "next", "next": "back"}  # what is mirrored from right to left
+
+for _family in ("Roboto", "DejaVu"):
+    _bold = (_family, "B") if (_family, "B") in fonts.FONTS else (_family, "")
+    LabelBase.register(
+        _family, str(fonts.path(_family)), fn_bold=str(fonts.path(*_bold))
+    )  # Kivy's own 'Roboto', and the font for what that one lacks
+
+
+class Words(Label):
+    """Wrapped text, as high as it needs to be. `align` is 'start', 'center' or 'end' of a line."""
+
+    style = StringProperty("card")
+    points = NumericProperty(16)
+    align = OptionProperty("start", options=("start", "center", "end"))
+
+    def on_text(self, *_) -> None:
+        self.font_name = fonts.family(self.text)
+
+    def texture_update(self, *args) -> None:
+        if language.rtl() or not self.text.isascii():
+            self._label.text = self._laid_out()
+        super().texture_update(*args)
+
+    def _laid_out(self) -> str:
+        """The lines as they are drawn: they have to be broken before they are put into order."""
+        width = self.text_size[0]
+        if width is not None:
+            width -= self.padding[0] + self.padding[2]
+        lines = []
+        for paragraph in self.text.split("\n"):
+            line = ""
+            for word in paragraph.split(" "):
+                longer = f"{line} {word}" if line else word
+                if line and width and self._extent(longer) > width:
+                    lines.append(line)
+                    longer = word
+                line = longer
+            lines.append(line)
+        return "\n".join(language.visual(line) for line in lines)
+
+    def _extent(self, line: str) -> float:
+        return self._label.get_extents(language.visual(line))[0]
+
+
+class Panel(Words):
+    """Words on a ground of their own."""
+
+
+class Target:
+    """What can be pressed, and reached by the Tab key. `hint` is what it does, in words."""
+
+    lit = BooleanProperty(False)  # the keyboard is on it
+    hint = StringProperty()
+
+
+class Press(Target, ButtonBehavior, Words):
+    """Something to press: never lower than theme.TOUCH."""
+
+    icon = StringProperty()
+
+
+class Card(BoxLayout):
+    """A rounded ground for what belongs together."""
+
+    style = StringProperty("card")
+
+
+class PressCard(Target, ButtonBehavior, Card):
+    """A card to press."""
+
+
+class Across(BoxLayout):
+    """What stands side by side, in the direction in which the language is read."""
+
+    def do_layout(self, *args):
+        super().do_layout(*args)
+        if self.orientation == "horizontal" and language.rtl():
+            for child in self.children:
+                child.x = self.x + self.right - child.right
+
+
+class Wrap(StackLayout):
+    """Side by side, and on to the next line where there is no room."""
+
+
+class Row(Across):
+    """A name, and its value at the other end."""
+
+    name = StringProperty()
+    value = StringProperty()
+    style = StringProperty("card")
+
+
+class Footer(Words):
+    """The disclaimer, at the foot of every screen."""
+
+
+class Icon(Widget):
+    """One of ICONS, drawn by lines."""
+
+    name = StringProperty("plus")
+    color = ListProperty([1, 1, 1, 1])
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.bind(pos=self._draw, size=self._draw, name=self._draw, color=self._draw)
+
+    def _draw(self, *_) -> None:
+        side = min(self.size)
+        x, y = self.center_x - side / 2, self.center_y - side / 2
+        name = POINTING.get(self.name, self.name) if language.rtl() else self.name
+        self.canvas.clear()
+        with self.canvas:
+            Color(*self.color)
+            for line in ICONS.get(name, ()):
+                points = [v for px, py in line for v in (x + px * side, y + py * side)]
+                Line(points=points, width=max(1.0, side / 22), cap="round", joint="round")
+
+
+class IconPress(Target, ButtonBehavior, Icon):
+    """An icon to press; `hint` says in words what it does."""
+
+    style = StringProperty("head")
+
+
+class Head(Across):
+    """The title of a screen, the way back, and what else is put into it."""
+
+    title = StringProperty()
+    back = BooleanProperty(True)
+
+
+class Column(BoxLayout):
+    """What stands one below the other on a page, no wider than theme.COLUMN."""
+
+
+class Page(BoxLayout):
+    """A screen's frame: head, a column that scrolls, buttons at the foot, the disclaimer."""
+
+    title = StringProperty()
+    back = BooleanProperty(True)
+
+    column = ObjectProperty(None)  # set when the frame is whole
+
+    def add_widget(self, widget, *args, **kwargs):
+        """What is written inside of a page goes into its column; `Feet` go to its foot."""
+        if self.column is None:
+            return super().add_widget(widget, *args, **kwargs)
+        return (self.ids.foot if isinstance(widget, Feet) else self.column).add_widget(widget)
+
+    def to_top(self) -> None:
+        self.ids.scroll.scroll_y = 1
+
+
+class Feet(Across):
+    """Buttons that stay at the foot of a page."""
+
+
+class Entry(TextInput):
+    """One line to type, or several."""
+
+    style = StringProperty("field")
+    lit = BooleanProperty(False)
+    hint = StringProperty()
+
+    def on_text(self, *_) -> None:
+        self.font_name = fonts.family(self.text or self.hint_text)
+        self.halign = "right" if language.rtl() else "left"
+
+    on_hint_text = on_text
+
+    def keyboard_on_key_down(self, window, keycode, text, modifiers):
+        if keycode[1] == "tab" or (keycode[1] == "enter" and not self.multiline):
+            App.get_running_app().focus_next(-1 if "shift" in modifiers else 1)
+            return True
+        return super().keyboard_on_key_down(window, keycode, text, modifiers)
+
+
+class Field(BoxLayout):
+    """A caption, something to type, and below it what is wrong with it."""
+
+    caption = StringProperty()
+    text = StringProperty()
+    hint = StringProperty()
+    fault = StringProperty()
+    secret = BooleanProperty(False)
+    lines = NumericProperty(1)
+    digits = BooleanProperty(False)
+
+
+class Options(BoxLayout):
+    """A caption and choices side by side: `chosen` holds the keys of those that are.
+
+    `choices` is a list of (key, words). With `several` any number may be chosen, else one or,
+    where `optional`, none.
+    """
+
+    caption = StringProperty()
+    choices = ListProperty()
+    chosen = ListProperty()
+    several = BooleanProperty(False)
+    optional = BooleanProperty(False)
+
+    def on_choices(self, *_) -> None:
+        wrap = self.ids.wrap
+        wrap.clear_widgets()
+        for key, words in self.choices:
+            option = Option(text=words, key=key)
+            option.bind(on_release=lambda pressed: self._press(pressed.key))
+            wrap.add_widget(option)
+        self.on_chosen()
+
+    def on_chosen(self, *_) -> None:
+        for option in self.ids.wrap.children:
+            option.chosen = option.key in self.chosen
+
+    def _press(self, key) -> None:
+        if self.several:
+            self.chosen = [k for k in self.chosen if k != key] + [key] * (key not in self.chosen)
+        elif key not in self.chosen:
+            self.chosen = [key]
+        elif self.optional:
+            self.chosen = []
+
+    @property
+    def one(self):
+        """The chosen key, or None."""
+        return self.chosen[0] if self.chosen else None
+
+
+class Option(Press):
+    """One of several choices."""
+
+    key = ObjectProperty(None, allownone=True)
+    chosen = BooleanProperty(False)
+
+
+class Tick(Target, ButtonBehavior, Across):
+    """A box to tick and the words beside it."""
+
+    text = StringProperty()
+    on = BooleanProperty(False)
+    style = StringProperty("card")
+
+    def on_release(self) -> None:
+        self.on = not self.on
+
+
+class Sheet(ModalView):
+    """Asks before something is done: `confirm` is called if the person says so."""
+
+    title = StringProperty()
+    words = StringProperty()
+    action = StringProperty()
+    cancel = StringProperty()
+    style = StringProperty("button")
+    confirm: Callable[[], None] = ObjectProperty(lambda: None)
+
+
+class Wait(ModalView):
+    """Covers the screen while something is done that takes a moment."""
+
+    words = StringProperty()
+
+
+class Frame(FloatLayout):
+    """The whole window: the screens, and a notice above them."""
+
+
+class Sign(Widget):
+    """A shape with a mark in it, so that a risk band is told without its colour."""
+
+    style = StringProperty("low")
+    shape = StringProperty("circle")
+    mark = StringProperty("✓")
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._label = Label(bold=True)
+        self.add_widget(self._label)
+        self.bind(pos=self._draw, size=self._draw, style=self._draw, shape=self._draw)
+        self.bind(mark=self._draw)
+
+    def _draw(self, *_):
+        side = min(self.size)
+        segments, turn = SEGMENTS[self.shape]
+        style = App.get_running_app().look[self.style]
+        x, y = self.center_x - side / 2, self.center_y - side / 2
+        self.canvas.before.clear()
+        with self.canvas.before:
+            Color(*style.text)
+            Ellipse(
+                pos=(x, y),
+                size=(side, side),
+                segments=segments,
+                angle_start=turn,
+                angle_end=turn + 360,
+            )
+            if self.mark == "✓":  # not in every font, so it is drawn
+                Color(*style.ground)
+                points = ((0.28, 0.5), (0.44, 0.34), (0.72, 0.64))
+                Line(
+                    points=[(x + px * side, y + py * side) for px, py in points],
+                    width=side / 20,
+                    cap="round",
+                    joint="round",
+                )
+        self._label.text = "" if self.mark == "✓" else self.mark
+        self._label.color = style.ground
+        self._label.font_size = side * (0.5 if self.shape == "triangle" else 0.62)
+        self._label.size = (side, side)
+        # The weight of a triangle lies below its middle.
+        self._label.pos = (x, y - (side * 0.06 if self.shape == "triangle" else 0))
+
+
+def targets(root: Widget) -> Iterator[Widget]:
+    """What can be pressed or typed into below `root`, in the order in which it is read."""
+    if isinstance(root, (Target, Entry)):
+        if not root.disabled and root.width > 1 and root.height > 1 and root.opacity:
+            yield root
+        return
+    for child in reversed(root.children):
+        yield from targets(child)
+
+
+def focus_next(root: Widget, step: int) -> Widget | None:
+    """Move the keyboard to the next of `targets`, into sight; returns it."""
+    row = list(targets(root))
+    if not row:
+        return None
+    at = next((n for n, widget in enumerate(row) if widget.lit), None)
+    for widget in row:
+        widget.lit = False
+    chosen = row[(at + step) % len(row) if at is not None else (0 if step > 0 else -1)]
+    chosen.lit = True
+    for widget in row:
+        if isinstance(widget, Entry):
+            widget.focus = widget is chosen
+    above = chosen.parent
+    while above is not None and above is not Window:
+        if isinstance(above, ScrollView):
+            above.scroll_to(chosen, padding=dp(20), animate=False)
+        above = above.parent
+    return chosen
+
+
+Builder.load_file(str(Path(__file__).with_suffix(".kv")))

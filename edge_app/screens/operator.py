@@ -1,0 +1,45 @@
+"""The operator's PIN of a kiosk; the first time it is chosen."""
+
+from __future__ import annotations
+
+from kivy.properties import BooleanProperty, StringProperty
+
+from edge_app.look.language import _
+from edge_app.screens.view import View, load_kv
+
+
+class OperatorScreen(View):
+    there = BooleanProperty(True)  # a PIN was chosen before
+    fault = StringProperty()
+
+    def show(self) -> None:
+        self.there = self.app.session.pin.exists()
+        self._clear()
+
+    def hide(self) -> None:
+        self._clear()
+
+    def enter(self) -> None:
+        session, typed, there = self.app.session, self.ids.pin.text, self.there
+
+        def check() -> None:
+            if not there:
+                session.pin.set(typed)
+            session.enter(typed)
+
+        self.app.work(check, self._entered, _("One moment."), self._refused)
+
+    def _entered(self, _result) -> None:
+        self.app.log("unlocked")
+        self.app.passed()
+
+    def _refused(self, words: str) -> None:
+        self.app.log("wrong PIN")
+        self._clear()
+        self.fault = words
+
+    def _clear(self) -> None:
+        self.fault = self.ids.pin.text = ""
+
+
+load_kv(__file__)

@@ -1,0 +1,44 @@
+"""The passphrase that opens the store, or makes it the first time."""
+
+from __future__ import annotations
+
+from kivy.properties import BooleanProperty, StringProperty
+
+from edge_app.look.language import _
+from edge_app.screens.view import View, load_kv
+
+
+class UnlockScreen(View):
+    there = BooleanProperty(True)  # the store was made before
+    fault = StringProperty()
+
+    def show(self) -> None:
+        self.there = self.app.session.store_path.exists()
+        self._clear()
+
+    def hide(self) -> None:
+        self._clear()
+
+    def enter(self) -> None:
+        session, typed = self.app.session, self.ids.first.text
+        if not self.there and typed != self.ids.second.text:
+            self.fault = _("The two are not the same.")
+            return
+        action = session.unlock if self.there else session.create
+        words = _("Opening the cases.") if self.there else _("Making the store.")
+        self.app.work(lambda: action(typed), self._opened, words, self._refused)
+
+    def _opened(self, _result) -> None:
+        self.app.worker.store = self.app.session.store
+        self.app.passed()
+
+    def _refused(self, words: str) -> None:
+        self._clear()
+        self.fault = words
+
+    def _clear(self) -> None:
+        self.fault = ""
+        self.ids.first.text = self.ids.second.text = ""
+
+
+load_kv(__file__)

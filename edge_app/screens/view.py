@@ -1,0 +1,39 @@
+"""What every screen has in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kivy.app import App
+from kivy.lang import Builder
+from kivy.uix.screenmanager import Screen
+
+
+class View(Screen):
+    """A screen. `App.go(name, **values)` calls `show(**values)`; what is left gets `hide()`.
+
+    A view is built anew where language, theme or size of type change: what must last is in the
+    app's session, or in the values that it was shown with.
+    """
+
+    operator = False  # only for who may see people and settings
+    unlocked = False  # only with an open store
+
+    def show(self) -> None:
+        """Fill it; it is on the screen from now on."""
+
+    def hide(self) -> None:
+        """It is not on the screen any more."""
+
+    def key(self, code: int) -> bool:
+        """A key that nobody else took; whether it meant something."""
+        return False
+
+    @property
+    def app(self):
+        return App.get_running_app()
+
+
+def load_kv(module: str) -> None:
+    """Load the `.kv` beside a screen's `.py`."""
+    Builder.load_file(str(Path(module).with_suffix(".kv")))

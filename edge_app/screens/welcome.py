@@ -1,0 +1,27 @@
+"""The first screen: what the app is and is not, the language, consent."""
+
+from __future__ import annotations
+
+from edge_app import present
+from edge_app.look import language
+from edge_app.look.widgets import Words
+from edge_app.screens.view import View, load_kv
+
+
+class WelcomeScreen(View):
+    def show(self) -> None:
+        terms = self.ids.terms
+        terms.clear_widgets()
+        for text in present.terms(self.app.session.kiosk):
+            terms.add_widget(Words(text=text))
+
+    def speak(self, code: str) -> None:
+        if code and code != language.current():
+            self.app.restyle(language=code)
+
+    def start(self) -> None:
+        if self.app.attempt(self.app.session.agree):
+            self.app.start()
+
+
+load_kv(__file__)

@@ -1,0 +1,53 @@
+"""What the app remembers from one start to the next, in one JSON file. Nothing of a person."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from dermedge.files import write_atomic
+from dermedge.scale import REFERENCES
+from edge_app.look.language import LANGUAGES, preferred
+from edge_app.look.theme import TEXT_SIZES, THEMES
+
+
+@dataclass
+class Settings:
+    """Each value is one of those that the settings screen offers."""
+
+    language: str = ""  # of LANGUAGES; empty: that of the system
+    theme: str = "light"  # of THEMES
+    text: str = "normal"  # of TEXT_SIZES
+    auto: bool = True  # take the picture when it is good and still
+    reference: str | None = None  # of dermedge.scale.REFERENCES: lies beside the lesion
+    consent: int = 0  # version of the terms that were agreed to
+
+    def spoken(self) -> str:
+        return self.language or preferred()
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Those of the file; what is missing, damaged or unknown there is as at first."""
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            kept = {}
+        allowed = {
+            "language": ("", *LANGUAGES),
+            "theme": THEMES,
+            "text": tuple(TEXT_SIZES),
+            "auto": (True, False),
+            "reference": (None, *REFERENCES),
+        }
+        settings = cls()
+        for name in (field.name for field in fields(cls)):
+            value = kept.get(name) if isinstance(kept, dict) else None
+            known = isinstance(value, int) if name == "consent" else value in allowed[name]
+            if name in (kept if isinstance(kept, dict) else {}) and known:
+                setattr(settings, name, value)
+        return settings
+
+    def save(self, path: Path) -> None:
+        """Raises OSError."""
+        write_atomic(path, json.dumps(asdict(self), indent=1) + "\n", private=True)
