@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dermedge.image import write_png
-from edge_app import sources
+from edge_app.capture import sources
 from edge_app.capture.sources import Frame, SourceError, Watch, open_source
 
 

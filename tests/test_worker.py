@@ -11,12 +11,12 @@ from dermedge import procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import read_image, write_png
-from edge_app import store as stores
-from edge_app import worker
+from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.capture.steady import HOLD_SECONDS, Steady, overlap
-from edge_app.cases.store import Lesion, Person, Store
 from edge_app.capture.worker import Worker
+from edge_app.cases import store as stores
+from edge_app.cases.store import Lesion, Person, Store
 
 
 class Pictures:
@@ -78,7 +78,11 @@ def test_a_capture_of_a_lesion_is_told_when_it_is_in_the_store(running, cases, p
     capture = _captured(running)
     assert capture.error == ""
     (saved,) = running.store.captures(lesion)
-    assert (saved.id, saved.analysis, saved.size) == (capture.record.id, capture.analysis, (640, 480))
+    assert (saved.id, saved.analysis, saved.size) == (
+        capture.record.id,
+        capture.analysis,
+        (640, 480),
+    )
     assert np.array_equal(read_image(running.store.picture(saved.id)).pixels, picture)
     assert not (tmp_path / "captures").exists()
     assert running.events[-1][0] == "capture"

@@ -44,6 +44,7 @@ PERSON_FIELDS = {
 }
 LESION_FIELDS = {"title": "Lesion", "view": "Side", "notes": "On the lesion"}
 
+PAPER = theme.LOOKS["light"]
 INK, QUIET, RULE, NOTE = "#10222B", "#465A64", "#C9D5D9", "#FFE4A3"
 SOFT_GRAY = 240  # where the earlier picture does not reach
 MISSING = "\N{WHITE SQUARE}"  # for a character that no font here has
@@ -226,12 +227,12 @@ class _Page:
 
     def band(self, view: present.ResultView) -> None:
         band, wide = view.band, WIDTH - 2 * MARGIN
-        ink, x = _hex(band.style.text), MARGIN + 24
+        ink, x = _hex(PAPER[band.style].text), MARGIN + 24
         lines = [(band.title, 15, True), (view.estimate, 10.5, True), (band.advice, 9.5, False)]
         lines = [(text, size, bold) for text, size, bold in lines if text]
         heights = [self.height(text, size, wide - 28, bold) for text, size, bold in lines]
         tall = sum(heights) + 7 + (len(lines) - 1)
-        self.box(MARGIN, self.y, wide, tall, _hex(band.style.ground))
+        self.box(MARGIN, self.y, wide, tall, _hex(PAPER[band.style].ground))
         self.shape(band, MARGIN + 12, self.y + tall / 2, 7.0)
         y = self.y + 3.5
         for (text, size, bold), step in zip(lines, heights, strict=True):
@@ -244,7 +245,7 @@ class _Page:
             self.y += 10
 
     def shape(self, band: present.Band, x: float, y: float, radius: float) -> None:
-        self.pdf.set_fill_color(_hex(band.style.text))
+        self.pdf.set_fill_color(_hex(PAPER[band.style].text))
         if band.shape == "circle":
             self.pdf.circle(x, y, radius, style="F")
         else:
@@ -256,7 +257,7 @@ class _Page:
         size = 19.0 if band.shape != "triangle" else 15.0
         self.text(
             x - radius, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
-            bold=True, color=_hex(band.style.ground), align="C",
+            bold=True, color=_hex(PAPER[band.style].ground), align="C",
         )  # fmt: skip
 
     def columns(self, view: present.ResultView) -> None:
