@@ -24,6 +24,7 @@ from dermedge.files import write_atomic
 from dermedge.image import Picture
 from dermedge.procedural import draw
 from edge_app.capture.sources import FAULTS, Source, SourceError, Watch
+from edge_app.look.language import Said
 
 FREE_BYTES = 2**30  # some hundred captures
 SLOW_MS = 2000.0  # for one picture; a person waits no longer
@@ -171,7 +172,7 @@ class Pin:
         kept = self._read()
         wait = self._wait(kept)
         if wait > 0:
-            raise WrongPin(f"too many wrong tries: wait {wait:.0f} s")
+            raise WrongPin(Said("too many wrong tries: wait {seconds} s", seconds=round(wait)))
         # Counted before it is tried: pulling the plug gives no free try.
         self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
         key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])
@@ -191,7 +192,8 @@ class Pin:
         try:
             return json.loads(self._path.read_text())
         except (OSError, ValueError):
-            raise UserError(f"there is no PIN that can be read at {self._path}") from None
+            words = Said("there is no PIN that can be read at {path}", path=self._path)
+            raise UserError(words) from None
 
     def _write(self, content: dict) -> None:
         write_atomic(self._path, json.dumps(content), private=True)

@@ -9,6 +9,7 @@ from dermedge.bundle import Manifest
 from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.together import Together
+from edge_app.capture import worker
 from edge_app.capture.worker import Snapshot
 from edge_app.cases.store import Lesion, Person
 from edge_app.look import language
@@ -133,12 +134,7 @@ def demonstration(manifest: Manifest) -> str:
 
 def words(error: BaseException) -> str:
     """An error as one line for the screen."""
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    else:
-        text = " ".join(str(error).split()) or type(error).__name__
-    text = _(text)
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+    return language.sentence(_(worker.words(error)))
 
 
 def reminder(lesion: Lesion, person: Person) -> str:
@@ -153,7 +149,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     if snapshot.busy:
         text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
-        text, style = _(bad), "guide_bad"
+        text, style = language.sentence(_(bad)), "guide_bad"
     elif not seen:
         text, style = _("Looking at the picture."), "guide_wait"
     elif not analysis["quality"]["ok"]:
@@ -167,7 +163,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         outline=outline,
         extent=tuple(analysis["size"]) if seen else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
-        source=snapshot.source or _("no source"),
+        source=_(snapshot.source) or _("no source"),
     )
 
 
@@ -186,7 +182,7 @@ def result(analysis: Mapping, together: Together | None = None) -> ResultView:
     likely = sorted(chances.items(), key=lambda item: -item[1])
     versions = analysis["versions"]
     return ResultView(
-        band=_spoken(BANDS[triage]),
+        band=spoken(BANDS[triage]),
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
         if judged
         else "",
@@ -207,7 +203,8 @@ def result(analysis: Mapping, together: Together | None = None) -> ResultView:
     )
 
 
-def _spoken(band: Band) -> Band:
+def spoken(band: Band) -> Band:
+    """A band of BANDS in the current language."""
     return Band(_(band.title), _(band.advice), band.style, band.shape, band.mark)
 
 

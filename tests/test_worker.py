@@ -11,6 +11,7 @@ from dermedge import procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import read_image, write_png
+from edge_app import present
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.capture.steady import HOLD_SECONDS, Steady, overlap
@@ -92,7 +93,7 @@ def test_without_a_store_a_lesion_takes_no_capture(running):
     running.capture(_until(running, lambda s: s.frame is not None).frame, "a lesion")
     capture = _captured(running)
     assert capture.error == (
-        "The picture could not be saved: the store is locked: unlock it and take the picture again."
+        "The picture could not be saved: the store is locked: unlock it and take the picture again"
     )
     assert capture.analysis is None
 
@@ -106,7 +107,7 @@ def test_a_full_store_is_told_and_no_result_is_shown(running, cases, monkeypatch
     monkeypatch.setattr(running.store, "add_capture", full)
     running.capture(_until(running, lambda s: s.frame is not None).frame, lesion)
     capture = _captured(running)
-    assert capture.error == "The picture could not be saved: the disk is full."
+    assert capture.error == "The picture could not be saved: the disk is full"
     assert capture.analysis is None
     assert running.events[-1][0] == "capture failed"
 
@@ -146,7 +147,7 @@ def test_a_fault_keeps_its_question_mark_and_its_code(tiny_bundle, tmp_path):
     failing.start()
     told = _until(failing, lambda s: s.fault_code == "no_camera")
     failing.stop()
-    assert told.fault == "Camera 0 cannot be opened: is it plugged in?"
+    assert present.live(told).guidance == "Camera 0 cannot be opened: is it plugged in?"
 
 
 def _analysis(ok=True, box=(10, 10, 20, 20)):

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from dermedge.image import EXTENSIONS, ImageError, read_image
+from edge_app.look.language import N_, Said
 
 SECONDS_PER_PICTURE = 3.0  # of a folder
 CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has
@@ -23,13 +24,14 @@ FROZEN_AFTER = 45  # equal frames in a row, 1.5 s at 30 fps; a live sensor is ne
 
 # What can be wrong with a live picture and mends itself when its cause goes; `name` of the source.
 FAULTS = {
-    "opening": "Opening the source.",
-    "waiting": "Waiting for the first picture.",
-    "no_camera": "{name} cannot be opened: is it plugged in, and not used by another program?",
-    "lost": "{name} stopped delivering pictures: check its cable.",
-    "black": "The picture is black: take off the lens cap or switch on the light.",
-    "frozen": "The camera repeats one picture: unplug it and plug it in again.",
+    "opening": N_("Opening the source."),
+    "waiting": N_("Waiting for the first picture."),
+    "no_camera": N_("{name} cannot be opened: is it plugged in, and not used by another program?"),
+    "lost": N_("{name} stopped delivering pictures: check its cable."),
+    "black": N_("The picture is black: take off the lens cap or switch on the light."),
+    "frozen": N_("The camera repeats one picture: unplug it and plug it in again."),
 }
+NO_PICTURE = N_("{path} holds no picture that can be read")
 
 
 class SourceError(Exception):
@@ -146,7 +148,7 @@ class CameraSource:
     live = True
 
     def __init__(self, spec: str):
-        self.name = "camera" if " ! " in spec else f"camera {spec}"
+        self.name = Said("camera") if " ! " in spec else Said("camera {name}", name=spec)
         self._number = self._missed = 0
         self._seen = time.monotonic()
         # OpenCV waits 10 s for a frame of a V4L2 camera before it gives up; read at each opening.
@@ -162,7 +164,7 @@ class CameraSource:
             self._capture = cv2.VideoCapture(int(spec) if spec.isdigit() else spec)
         if not self._capture.isOpened():
             self._capture.release()
-            raise SourceError(FAULTS["no_camera"].format(name=self.name), "no_camera")
+            raise SourceError(Said(FAULTS["no_camera"], name=self.name), "no_camera")
         if " ! " not in spec:
             # Most USB cameras reach this size at 30 fps only as Motion JPEG.
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -176,7 +178,7 @@ class CameraSource:
         if not ok or bgr is None:
             self._missed += 1
             if self._missed >= LOST_AFTER or time.monotonic() - self._seen > LOST_SECONDS:
-                raise SourceError(FAULTS["lost"].format(name=self.name), "lost")
+                raise SourceError(Said(FAULTS["lost"], name=self.name), "lost")
             return None
         self._missed, self._seen = 0, time.monotonic()
         self._number += 1
@@ -192,12 +194,12 @@ class VideoSource:
     live = False
 
     def __init__(self, path: Path):
-        self.name = f"video {path.name}"
+        self.name = Said("video {name}", name=path.name)
         self._path = path
         self._number = 0
         self._capture = cv2.VideoCapture(os.fspath(path))
         if not self._capture.isOpened():
-            raise SourceError(f"{path} is not a video that can be played")
+            raise SourceError(Said("{path} is not a video that can be played", path=path))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.interval = 1 / rate if 1 <= rate <= 240 else 1 / 30
 
@@ -209,7 +211,7 @@ class VideoSource:
             self._capture = cv2.VideoCapture(os.fspath(self._path))
             ok, bgr = self._capture.read()
             if not ok:
-                raise SourceError(f"{self._path} holds no picture that can be read")
+                raise SourceError(Said(NO_PICTURE, path=self._path))
         self._number += 1
         return Frame(_rgb(bgr), self._number)
 
@@ -225,15 +227,19 @@ class FolderSource:
     live = False
 
     def __init__(self, folder: Path):
-        self.name = f"folder {folder.name}"
+        self.name = Said("folder {name}", name=folder.name)
         self._folder = folder
         try:
             self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
         except OSError as error:
-            raise SourceError(f"{folder} cannot be read: {error.strerror}") from None
+            reason = Said(error.strerror)
+            words = Said("{path} cannot be read: {reason}", path=folder, reason=reason)
+            raise SourceError(words) from None
         self._next = self._number = 0
         if not self._paths:
-            raise SourceError(f"{folder} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)")
+            raise SourceError(
+                Said("{path} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)", path=folder)
+            )
 
     def read(self) -> Frame | None:
         for _ in self._paths:
@@ -245,7 +251,7 @@ class FolderSource:
                 continue
             self._number += 1
             return Frame(pixels, self._number)
-        raise SourceError(f"{self._folder} holds no picture that can be read")
+        raise SourceError(Said(NO_PICTURE, path=self._folder))
 
     def close(self) -> None:
         pass

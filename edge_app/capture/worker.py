@@ -27,6 +27,7 @@ from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
 from edge_app.capture.steady import Steady
 from edge_app.cases.store import Capture as Record
 from edge_app.cases.store import Store
+from edge_app.look.language import N_, Said
 
 PREVIEW_SIDE = 1280  # px, at most; the live screen asks for what it shows
 LOOK_SIDE = 640  # px, of what is analysed live; the networks and the gate see less
@@ -35,6 +36,15 @@ LOOK_SECONDS = (
 )
 FORESEEN = (OSError, ImageError, SourceError, UserError)  # their words are for the screen
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
+# What systems say most often, marked for the catalogues.
+SYSTEM = (
+    N_("No space left on device"),
+    N_("Read-only file system"),
+    N_("Permission denied"),
+    N_("No such file or directory"),
+    N_("Is a directory"),
+    N_("Input/output error"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +194,10 @@ class Worker:
                 self._stopping.wait(RETRY_SECONDS)
 
     def _lose(self, error: Exception) -> None:
-        fault, code = _words(error), getattr(error, "code", "")
+        fault, code = words(error), getattr(error, "code", "")
         unforeseen = not isinstance(error, SourceError)
         if unforeseen:
-            fault = f"the source failed: {fault}"
-        fault = f"{fault[:1].upper()}{fault[1:]}".rstrip(".") + ("" if fault[-1:] == "?" else ".")
+            fault = Said("the source failed: {reason}", reason=fault)
         # A fault that lasts is told once, not with every attempt.
         if fault != self._told:
             self._told = fault
@@ -263,7 +272,7 @@ class Worker:
             picture = Picture(small, *frame.pixels.shape[:2])
             analysis = self._analyzer.analyze(picture, name="live").to_json()
         except Exception as error:
-            failure = f"The analysis failed: {_words(error)}."
+            failure = Said("The analysis failed: {reason}", reason=words(error))
             if failure != self._snapshot.failure:  # told once, not with every frame
                 traceback.print_exc()
             self._publish(analysis=None, judged=None, steady=0.0, failure=failure)
@@ -282,14 +291,14 @@ class Worker:
             self._changed.notify_all()
 
     def _save(self, what: Frame | Path, lesion_id: str) -> Capture:
-        failed = "The picture could not be read"
+        failed = N_("The picture could not be read: {reason}")
         try:
             pixels = (
                 what.pixels
                 if isinstance(what, Frame)
                 else read_image(what, working_side=None).pixels
             )
-            failed = "The picture could not be saved"
+            failed = N_("The picture could not be saved: {reason}")
             if lesion_id or self._captures is None:
                 return self._save_sealed(pixels, lesion_id)
             # For the owner of the device alone: these are pictures of people.
@@ -297,18 +306,17 @@ class Worker:
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
             path = self._captures / f"{stamp}.png"
             write_png(path, pixels, private=True)
-            failed = "The picture was saved, but not analysed"
+            failed = N_("The picture was saved, but not analysed: {reason}")
             # The file is what counts from here on, so the file is what is analysed and shown.
             analysis, shown = self._judge(path, None)
-            failed = "The picture was saved, but not its analysis"
+            failed = N_("The picture was saved, but not its analysis: {reason}")
             text = json.dumps(analysis, indent=1) + "\n"
             write_atomic(path.with_suffix(".json"), text, private=True)
             return Capture(path, analysis, **shown)
         except Exception as error:
             if not isinstance(error, FORESEEN):
                 traceback.print_exc()
-            words = _words(error).rstrip(".")
-            return Capture(error=f"{failed}: {words}.")
+            return Capture(error=Said(failed, reason=words(error)))
 
     def _save_sealed(self, pixels: np.ndarray, lesion_id: str) -> Capture:
         """Into the store, or, without a lesion, nowhere but into memory."""
@@ -370,11 +378,15 @@ def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _words(error: Exception) -> str:
+def words(error: BaseException) -> Said:
+    """An error as one line for the screen, to be translated there."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+        reason = Said(error.strerror)
+        name = error.filename
+        return Said("{reason} ({path})", reason=reason, path=name) if name else reason
     # What a library says when it breaks down is for the log: it would not help at the screen.
     if not isinstance(error, FORESEEN):
         kind = type(error)
-        return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    return " ".join(str(error).split())
+        return Said(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+    line = error.args[0] if error.args else ""
+    return line if isinstance(line, Said) else Said(" ".join(str(error).split()))

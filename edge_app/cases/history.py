@@ -21,6 +21,7 @@ import numpy as np
 from dermedge import UserError
 from dermedge.preprocess import shades_of_gray
 from edge_app.cases.store import Capture
+from edge_app.look.language import N_, Said
 
 WORK = 640  # px, long side of the copies that are compared
 PATCH, RADIUS = 192, 48  # px: a patch in which a circle of the lesion's area has this radius
@@ -33,10 +34,14 @@ BEYOND = (128, 128, 128)  # RGB, where the second picture does not reach
 MAX_SCALE = 4.0  # between two pictures of one lesion
 
 REMARKS = {
-    "size_unknown": "Nothing gives a scale in both pictures: whether it grew is unknown.",
-    "cut_off": "The lesion is cut off in one of the pictures: its size and shape are not whole.",
-    "light": "The skin around differs in colour, too: the light may have changed, not the lesion.",
-    "little_in_common": "The two outlines have little in common: is this the same lesion?",
+    "size_unknown": N_("Nothing gives a scale in both pictures: whether it grew is unknown."),
+    "cut_off": N_(
+        "The lesion is cut off in one of the pictures: its size and shape are not whole."
+    ),
+    "light": N_(
+        "The skin around differs in colour, too: the light may have changed, not the lesion."
+    ),
+    "little_in_common": N_("The two outlines have little in common: is this the same lesion?"),
 }
 LIGHT = 6.0  # CIELAB distance of the skin around above which the light is doubted
 LITTLE = 0.6  # overlap below which the lesion is doubted
@@ -171,7 +176,8 @@ class _View:
     def __init__(self, capture: Capture, pixels: np.ndarray):
         lesion = capture.analysis["lesion"]
         if not lesion["found"]:
-            raise UserError(f"no lesion was found in the picture of {capture.taken[:10]}")
+            day = capture.taken[:10]
+            raise UserError(Said("no lesion was found in the picture of {day}", day=day))
         width, height = capture.size
         self.scale = min(1.0, WORK / max(width, height))  # px here by px of the whole picture
         size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
@@ -183,7 +189,8 @@ class _View:
         self.area = lesion["area_px"] * self.scale**2
         moments = cv2.moments(self.mask, binaryImage=True)
         if not moments["m00"]:
-            raise UserError(f"the lesion in the picture of {capture.taken[:10]} is too small")
+            day = capture.taken[:10]
+            raise UserError(Said("the lesion in the picture of {day} is too small", day=day))
         self.centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         self.radius = float(np.sqrt(moments["m00"] / np.pi))
         x, y, across, down = lesion["box"]

@@ -39,6 +39,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dermedge import UserError
+from edge_app.look.language import N_, Said
 
 APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
 VERSION = 2  # of the schema, SQLite's user_version
@@ -52,18 +53,18 @@ RESERVE = 8 * 2**20  # bytes of the disk left free by adding: deleting needs som
 STALE_SECONDS = 24 * 3600.0  # after which no import or export is still at work
 BUSY_SECONDS = 10.0  # that a write waits for another process
 
-SEXES = ("female", "male")
-VIEWS = ("front", "back")
+SEXES = (N_("female"), N_("male"))
+VIEWS = (N_("front"), N_("back"))
 RISK_FACTORS = (
-    "own melanoma",
-    "own skin cancer",
-    "melanoma in the family",
-    "more than 50 moles",
-    "atypical moles",
-    "sunburns in childhood",
-    "sunbeds",
-    "work outdoors",
-    "weak immune system",
+    N_("own melanoma"),
+    N_("own skin cancer"),
+    N_("melanoma in the family"),
+    N_("more than 50 moles"),
+    N_("atypical moles"),
+    N_("sunburns in childhood"),
+    N_("sunbeds"),
+    N_("work outdoors"),
+    N_("weak immune system"),
 )
 
 _SCHEMA = """
@@ -157,6 +158,17 @@ class Entry:
     which: str  # id of what it was done to
 
 
+UNCHANGED = N_("nothing was changed")
+NOT_WIPED = N_("done, but traces may stay for now")
+DAMAGED_HEADER = N_("the store's header is damaged: restore it from an export")
+DAMAGED = N_("{path} is damaged or cut short: restore it from an export")
+LOOSE = N_("{path} is damaged: a row belongs to none")
+READ_ONLY = N_("{path} cannot be written, {state}: the disk or the folder is read-only")
+GONE = {
+    "person": N_("this person is not in the store any more"),
+    "lesion": N_("this lesion is not in the store any more"),
+    "capture": N_("this capture is not in the store any more"),
+}
 # Table: what its rows hold, and the table that they belong to.
 _KINDS = {"person": (Person, None), "lesion": (Lesion, "person"), "capture": (Capture, "lesion")}
 
@@ -191,7 +203,7 @@ class Store:
         """
         path = Path(path)
         if not path.exists():
-            raise StoreError(f"there is no store at {path}")
+            raise StoreError(Said("there is no store at {path}", path=path))
         with _plain(path), contextlib.closing(_connect(path)) as connection:
             version = _check_kind(connection, path)
             keys = _Keys(_unwrap(_header(connection), passphrase))
@@ -250,7 +262,7 @@ class Store:
         """The encoded picture of a capture, as it was given."""
         rows = self._select("SELECT data FROM picture WHERE capture = ?", (capture_id,))
         if not rows:
-            raise StoreError("this capture is not in the store any more")
+            raise StoreError(GONE["capture"])
         return self._keys.open(rows[0][0], "picture", capture_id)
 
     def audit(self) -> list[Entry]:
@@ -355,9 +367,15 @@ class Store:
         with self._whole() as connection:
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if faults != ["ok"]:
-                raise StoreError(f"{self.path} is damaged: restore it from an export ({faults[0]})")
+                raise StoreError(
+                    Said(
+                        "{path} is damaged: restore it from an export ({fault})",
+                        path=self.path,
+                        fault=faults[0],
+                    )
+                )
             if connection.execute("PRAGMA foreign_key_check").fetchone():
-                raise StoreError(f"{self.path} is damaged: a row belongs to none")
+                raise StoreError(Said(LOOSE, path=self.path))
             expected = self._check_chain(connection)
             for table in _KINDS:
                 for id, digest in self._check_rows(connection, table):
@@ -418,7 +436,7 @@ class Store:
     def _row(self, table: str, id: str):
         found = self._rows(table, "WHERE id = ?", (id,))
         if not found:
-            raise StoreError(f"this {table} is not in the store any more")
+            raise StoreError(GONE[table])
         return found[0]
 
     def _select(self, query: str, values: tuple = ()) -> list[tuple]:
@@ -471,7 +489,7 @@ class Store:
 
     def _delete(self, table: str, id: str) -> None:
         # Overwriting, too, goes through the log. With an empty one the file need not grow for it.
-        self._wipe("nothing was changed")
+        self._wipe(UNCHANGED)
         try:
             self._delete_at_once(table, id)
         except _DiskFull:
@@ -539,7 +557,7 @@ class Store:
             connection.execute("BEGIN")
             yield connection
 
-    def _wipe(self, state: str = "done, but traces may stay for now") -> None:
+    def _wipe(self, state: str = NOT_WIPED) -> None:
         """Empty the write-ahead log: what was overwritten must not stay there."""
         with self._lock, self._read_lock, _plain(self.path, state):
             busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -566,8 +584,11 @@ class _Keys:
             return self._aead.decrypt(sealed[:12], sealed[12:], _bound(where))
         except (InvalidTag, ValueError, TypeError):  # a damaged row may hold anything
             raise StoreError(
-                f"a {where[0]} in the store is damaged or was tampered with: restore it from an "
-                "export"
+                Said(
+                    "a {part} in the store is damaged or was tampered with: restore it from an "
+                    "export",
+                    part=where[0],
+                )
             ) from None
 
     def chain(self, mac: bytes, number: int, sealed: bytes) -> bytes:
@@ -599,7 +620,9 @@ def _digest(sealed: bytes) -> str:
 def _wrap(secret: bytes, passphrase: str) -> dict:
     """The header: how the passphrase gives the data key."""
     if len(passphrase) < MIN_PASSPHRASE:
-        raise StoreError(f"the passphrase needs at least {MIN_PASSPHRASE} characters")
+        raise StoreError(
+            Said("the passphrase needs at least {count} characters", count=MIN_PASSPHRASE)
+        )
     header = {"kdf": "argon2id", "cost": ARGON2, "salt": os.urandom(16).hex()}
     try:
         key = _stretched(header, passphrase)
@@ -632,7 +655,7 @@ def _stretched(header: dict, passphrase: str) -> bytes:
     else:
         memory, function = 128 * cost["n"] * cost["r"], Scrypt
     if memory > MAX_MEMORY:
-        raise StoreError("the store's header is damaged: restore it from an export")
+        raise StoreError(DAMAGED_HEADER)
     # Two keyboards may write one letter in two ways.
     typed = unicodedata.normalize("NFC", passphrase).encode(errors="surrogatepass")
     return function(salt=salt, length=32, **cost).derive(typed)
@@ -643,7 +666,7 @@ def _header(connection) -> dict:
     text = row[0] if row and isinstance(row[0], bytes) else b""
     # The checksum tells a damaged header from a wrong passphrase.
     if hashlib.sha256(text[32:]).digest() != text[:32]:
-        raise StoreError("the store's header is damaged: restore it from an export")
+        raise StoreError(DAMAGED_HEADER)
     return json.loads(text[32:])
 
 
@@ -710,7 +733,7 @@ def _new_file(path: Path) -> Iterator[Path]:
     """A file to fill, which then becomes `path`; on an error neither is there."""
     path = Path(path)
     if path.exists():
-        raise StoreError(f"{path} is there already: choose another name")
+        raise StoreError(Said("{path} is there already: choose another name", path=path))
     with _plain(path):
         handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
         os.close(handle)
@@ -757,7 +780,11 @@ def _open_copy(copy: Path, path: Path, passphrase: str) -> Store:
     try:
         return Store.open(copy, passphrase)
     except StoreError as error:
-        raise type(error)(str(error).replace(str(copy), str(path))) from None
+        line = error.args[0]
+        if isinstance(line, Said):  # the copy means nothing to a reader
+            values = {name: path if v == copy else v for name, v in line.values.items()}
+            line = Said(line.message, **values)
+        raise type(error)(line) from None
 
 
 def _check_kind(connection, path: Path) -> int:
@@ -765,11 +792,10 @@ def _check_kind(connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION or version < 1:
-        raise StoreError(f"{path} is not a store of dermedge")
+        raise StoreError(Said("{path} is not a store of dermedge", path=path))
     if version > VERSION:
         raise StoreError(
-            f"{path} was written by a newer dermedge (schema {version}, here {VERSION}): update "
-            "dermedge to open it"
+            Said("{path} was written by a newer dermedge: update dermedge to open it", path=path)
         )
     # SQLite itself does not mind a last page that is cut. A log that was not yet written back may
     # hold what the file lacks.
@@ -778,7 +804,7 @@ def _check_kind(connection, path: Path) -> int:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         if path.stat().st_size < pages * size:
-            raise StoreError(f"{path} is damaged or cut short: restore it from an export")
+            raise StoreError(Said(DAMAGED, path=path))
     return version
 
 
@@ -797,7 +823,7 @@ def _migrate(connection, path: Path, version: int, keys: _Keys) -> None:
             for step in _STEPS[version - 1 :]:
                 step(connection, keys)
             if connection.execute("PRAGMA foreign_key_check").fetchone():
-                raise StoreError(f"{path} is damaged: a row belongs to none")
+                raise StoreError(Said(LOOSE, path=path))
             connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with contextlib.suppress(FileNotFoundError):
@@ -842,7 +868,7 @@ def _query(table: str) -> str:
 
 def _must_exist(connection, table: str, id: str) -> None:
     if not connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
-        raise StoreError(f"this {table} is not in the store any more")
+        raise StoreError(GONE[table])
 
 
 def _sync(folder: Path) -> None:
@@ -855,7 +881,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _plain(path: Path, state: str = "nothing was changed") -> Iterator[None]:
+def _plain(path: Path, state: str = UNCHANGED) -> Iterator[None]:
     """Turn what SQLite and the system say into words for the screen."""
     try:
         yield
@@ -863,26 +889,28 @@ def _plain(path: Path, state: str = "nothing was changed") -> Iterator[None]:
         # By its words, for Python 3.10 does not give SQLite's code.
         said = (getattr(error, "strerror", None) or str(error)).lower()
         if "full" in said or "no space" in said or ("i/o" in said and _is_full(path.parent)):
-            words = f"the disk is full, {state}: free some space in {path.parent}"
-            raise _DiskFull(words) from error
+            words = N_("the disk is full, {state}: free some space in {folder}")
+            raise _DiskFull(Said(words, state=Said(state), folder=path.parent)) from error
         raise StoreError(_words(said, path, state)) from error
 
 
-def _words(said: str, path: Path, state: str) -> str:
-    folder = path.parent
+def _words(said: str, path: Path, state: str) -> Said:
+    state, folder = Said(state), path.parent
     if "readonly" in said or "read-only" in said or "permission" in said:
-        return f"{path} cannot be written, {state}: the disk or the folder is read-only"
+        return Said(READ_ONLY, path=path, state=state)
     if "unable to open" in said and not os.access(folder, os.W_OK):
-        return f"{path} cannot be written, {state}: the disk or the folder is read-only"
+        return Said(READ_ONLY, path=path, state=state)
     if "locked" in said:
-        return f"another program is writing to {path}, {state}: try again in a moment"
+        words = N_("another program is writing to {path}, {state}: try again in a moment")
+        return Said(words, path=path, state=state)
     if "closed database" in said:
-        return "the store is closed"
+        return Said("the store is closed")
     if "not a database" in said:
-        return f"{path} is not a store of dermedge, or its start is damaged"
+        return Said("{path} is not a store of dermedge, or its start is damaged", path=path)
     if "malformed" in said or "no such" in said or "decode" in said:
-        return f"{path} is damaged or cut short: restore it from an export"
-    return f"{path}: {' '.join(said.split())}, {state}"
+        return Said(DAMAGED, path=path)
+    fault = " ".join(said.split())
+    return Said("{path}: {fault}, {state}", path=path, fault=fault, state=state)
 
 
 def _is_full(folder: Path) -> bool:
@@ -901,18 +929,21 @@ def _validate(item: Person | Lesion | Capture) -> None:
         this_year = datetime.now(timezone.utc).year
         year = item.year_of_birth
         faults = [
-            (not item.name.strip(), "a person needs a name or a code"),
-            (year is not None and not this_year - 130 <= year <= this_year, "no such birth year"),
+            (not item.name.strip(), N_("a person needs a name or a code")),
+            (
+                year is not None and not this_year - 130 <= year <= this_year,
+                N_("no such birth year"),
+            ),
             (item.sex not in (None, *SEXES), f"sex is one of {', '.join(SEXES)}"),
             (item.skin_type not in (None, *range(1, 7)), "skin types are 1 to 6"),
             (not set(item.risk_factors) <= set(RISK_FACTORS), "an unknown risk factor"),
         ]
     elif isinstance(item, Lesion):
         faults = [
-            (not item.title.strip(), "a lesion needs a title"),
+            (not item.title.strip(), N_("a lesion needs a title")),
             (item.view not in VIEWS, f"a view is one of {', '.join(VIEWS)}"),
             (not (0 <= item.x <= 1 and 0 <= item.y <= 1), "the place lies off the body map"),
-            (item.remind is not None and not _is_date(item.remind), "a reminder needs a date"),
+            (item.remind is not None and not _is_date(item.remind), N_("a reminder needs a date")),
         ]
     else:
         faults = [

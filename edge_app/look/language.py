@@ -52,10 +52,30 @@ def preferred() -> str:
     return "en"
 
 
+class Said(str):
+    """A line whose values are filled in already, in English, and that `_` still can translate.
+
+    Faults are told by it: they are raised far from the screen, before anybody knows its language.
+    """
+
+    def __new__(cls, message: str, **values: object) -> Said:
+        said = super().__new__(cls, message.format(**values) if values else message)
+        said.message, said.values = message, values
+        return said
+
+
 def _(message: str, **values: object) -> str:
     """The message in the current language, `{name}`s filled in; as it is where none is known."""
+    if isinstance(message, Said):
+        values = {name: _(v) if isinstance(v, Said) else v for name, v in message.values.items()}
+        message = message.message
     said = _catalogue(_now).gettext(message) if message else ""
     return said.format(**values) if values else said
+
+
+def sentence(line: str) -> str:
+    """A line with a capital at its start and a stop at its end."""
+    return f"{line[:1].upper()}{line[1:]}" + ("" if line[-1:] in (*".?!", "؟") else ".")
 
 
 def N_(message: str) -> str:
