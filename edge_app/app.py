@@ -132,10 +132,10 @@ class DermedgeApp(App):
 
     def _present(self) -> None:
         name, values = self._trail[-1]
-        kind = self._kind(name)
-        if kind.operator and not self.session.operator:
+        operator, unlocked = self._kind(name).needs(**values)
+        if operator and not self.session.operator:
             name, values = "operator", {}
-        elif kind.unlocked and self.session.store is None:
+        elif unlocked and self.session.store is None:
             name, values = "unlock", {}
         if self._shown is not None:
             self._shown.hide()

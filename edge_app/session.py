@@ -17,15 +17,18 @@ import numpy as np
 from dermedge import UserError
 from dermedge.bundle import Manifest
 from dermedge.image import read_image
+from dermedge.scale import write_card
 from dermedge.together import Together, together
+from edge_app.browser import check_writable
 from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import make_private
 from edge_app.cases.history import Comparison, compare
 from edge_app.cases.store import Capture, Lesion, Person, Store
-from edge_app.kiosk import Pin
+from edge_app.kiosk import Check, Pin
 from edge_app.settings import Settings
 
 CONSENT = 1  # version of the terms; a new one is asked for again
+CASES = ".dermcases"  # the ending of what `Session.export` writes
 SHOWN = 1280  # px, long side of a stored picture as the screens show it
 
 
@@ -49,6 +52,8 @@ class Session:
         self.lesion: Lesion | None = None
         self.shots: list[Shot] = []
         self.refused = ""  # why the last capture failed
+        self.faults: list[Check] = []  # that the self-check found at start
+        self.folder: Path | None = None  # that was looked through last
 
     # ------------------------------------------------------------------------ who is at work
 
@@ -132,6 +137,15 @@ class Session:
         store = self.opened()
         return [(one, store.person(one.person)) for one in store.reminders(today.isoformat())]
 
+    def change_passphrase(self, old: str, new: str) -> None:
+        """Raises WrongKey."""
+        self.opened().change_key(old, new)
+
+    def change_pin(self, old: str, new: str) -> None:
+        """Raises WrongPin."""
+        self.pin.check(old)
+        self.pin.set(new)
+
     # ------------------------------------------------------------------------ pictures
 
     def picture(self, capture: Capture, side: int = SHOWN) -> np.ndarray:
@@ -193,10 +207,23 @@ class Session:
 
     # ------------------------------------------------------------------------ in and out
 
-    def export(self, folder: Path, passphrase: str, name: str, only: Person | None = None) -> Path:
+    def export(self, folder: Path, passphrase: str, only: Person | None = None) -> Path:
         """All cases, or those of one person, as one encrypted file in `folder`."""
-        path = _free(folder, name, ".dermcases")
+        check_writable(folder)
+        # No name of a person: whoever finds the file must not learn it.
+        path = _free(folder, f"cases-{date.today()}", CASES)
         self.opened().export(path, passphrase, only.id if only else None)
+        return path
+
+    def take_in(self, path: Path, passphrase: str) -> int:
+        """What `export` wrote; returns how many pictures came new. Raises WrongKey."""
+        return self.opened().merge(path, passphrase)
+
+    def write_card(self, folder: Path, paper: str) -> Path:
+        """The printable size card, on one of dermedge.scale.PAPERS."""
+        check_writable(folder)
+        path = _free(folder, f"size-card-{paper}", ".pdf")
+        write_card(path, paper)
         return path
 
     def write_document(
@@ -206,6 +233,7 @@ class Session:
         from edge_app.cases.document import Shot as Printed
         from edge_app.cases.document import write_case
 
+        check_writable(folder)
         path = _free(folder, f"case-{capture.taken[:10]}", ".pdf")
         shot, before = (
             each and Printed(each, self.picture(each, side=4096)) for each in (capture, earlier)

@@ -152,6 +152,14 @@ class PressCard(Target, ButtonBehavior, Card):
     """A card to press."""
 
 
+class Item(PressCard):
+    """One line of a list to press: an icon, a title, quiet words below it, an arrow."""
+
+    icon = StringProperty()
+    title = StringProperty()
+    words = StringProperty()
+
+
 class Across(BoxLayout):
     """What stands side by side, in the direction in which the language is read."""
 
@@ -222,6 +230,7 @@ class Page(BoxLayout):
 
     title = StringProperty()
     back = BooleanProperty(True)
+    wide = BooleanProperty(False)  # room for two columns
 
     column = ObjectProperty(None)  # set when the frame is whole
 

@@ -19,6 +19,11 @@ class View(Screen):
     operator = False  # only for who may see people and settings
     unlocked = False  # only with an open store
 
+    @classmethod
+    def needs(cls, **_values) -> tuple[bool, bool]:
+        """Whether it is for operators, and needs an open store, with these values for `show`."""
+        return cls.operator, cls.unlocked
+
     def show(self) -> None:
         """Fill it; it is on the screen from now on."""
 

@@ -1,0 +1,135 @@
+"""Looking through folders for a file to open or a place to write to, without a window."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermedge import UserError
+from edge_app.look.language import N_, Said
+
+# Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
+MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
+IN_WORDS = {
+    errno.EACCES: N_("you may not look into {name}"),
+    errno.EPERM: N_("you may not look into {name}"),
+    errno.ENOENT: N_("{name} is not there any more"),
+    errno.ENOTDIR: N_("{name} is not there any more"),
+    errno.EIO: N_("{name} cannot be read: take it out and put it in again"),
+}
+NO_WRITING = N_("nothing can be written into {name}: choose another folder")
+IN_WORDS_WRITING = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), NO_WRITING),
+    errno.ENOSPC: N_("{name} is full: make room, or choose another folder"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to start from."""
+
+    path: Path
+    removable: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """A folder, or a file that fits."""
+
+    path: Path
+    folder: bool
+    bytes: int = 0
+    changed: float = 0.0  # s since 1970
+
+
+def places(home: Path | None = None, mounts: tuple[Path, ...] = MOUNTS) -> list[Place]:
+    """Media that are put in, by name, then the home folder."""
+    found = []
+    for root in mounts:
+        for folder in _folders(root):
+            if folder.name == _user() and not os.path.ismount(folder):
+                found += _folders(folder)
+            else:
+                found.append(folder)
+    home = home or Path.home()
+    return [*(Place(path, True) for path in sorted(found, key=_natural)), Place(home, False)]
+
+
+def listing(folder: Path, endings: frozenset[str]) -> list[Item]:
+    """What `folder` holds: folders, then files whose name ends with one of `endings`.
+
+    Hidden ones are left out, and what vanishes meanwhile. Raises UserError, in words, where the
+    folder cannot be read.
+    """
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = Path(entry.path)
+                try:
+                    if entry.is_dir():
+                        found.append(Item(path, True))
+                    elif path.suffix.lower() in endings and entry.is_file():
+                        state = entry.stat()
+                        found.append(Item(path, False, state.st_size, state.st_mtime))
+                except OSError:
+                    continue
+    except OSError as error:
+        raise _in_words(error, folder) from None
+    return sorted(found, key=lambda item: (not item.folder, _natural(item.path)))
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError, in words, where nothing can be written into `folder`; leaves nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+            file.flush()
+    except OSError as error:
+        raise _in_words(error, folder, IN_WORDS | IN_WORDS_WRITING) from None
+
+
+def above(folder: Path) -> Path | None:
+    """The folder that holds this one; None at the top."""
+    return folder.parent if folder.parent != folder else None
+
+
+def nearest(folder: Path | None) -> Path | None:
+    """The folder, or the one above it that is still there: a stick may have been taken out."""
+    while folder is not None and not os.path.isdir(folder):
+        folder = above(folder)
+    return folder
+
+
+def _in_words(error: OSError, folder: Path, table: dict[int, str] = IN_WORDS) -> UserError:
+    words, name = table.get(error.errno), folder.name or str(folder)
+    if words is None:
+        return UserError(Said("{name}: {reason}", name=name, reason=Said(error.strerror)))
+    return UserError(Said(words, name=name))
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return [item.path for item in listing(root, frozenset()) if item.folder]
+    except UserError:
+        return []
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return ""
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """By name, whatever its case; numbers in it by their size."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(int(p), "") if n % 2 and p.isascii() else (0, p) for n, p in enumerate(parts)]

@@ -1,0 +1,195 @@
+"""What became of a spot over time, in words and in numbers to draw; no Kivy in it."""
+
+from __future__ import annotations
+
+import calendar
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from edge_app import present
+from edge_app.cases.history import REMARKS, Comparison, Point, area_mm2
+from edge_app.cases.store import Capture, Entry
+from edge_app.look import language
+from edge_app.look.language import N_, _
+
+TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
+REMINDERS = (1, 3, 6)  # months
+SIDES = {"front": N_("front of the body"), "back": N_("back of the body")}
+# What the audit trail's entries say.
+DEEDS = {
+    "create": N_("Store made"),
+    "change key": N_("Passphrase changed"),
+    "export": N_("Cases exported"),
+    "import": N_("Cases imported"),
+    "add person": N_("Person added"),
+    "update person": N_("Person changed"),
+    "delete person": N_("Person deleted"),
+    "add lesion": N_("Spot added"),
+    "update lesion": N_("Spot changed"),
+    "delete lesion": N_("Spot deleted"),
+    "add capture": N_("Picture added"),
+    "update capture": N_("Picture changed"),
+    "delete capture": N_("Picture deleted"),
+}
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One measure over time, to be drawn as a line."""
+
+    title: str
+    days: tuple[float, ...]  # since the first picture, of those in which the value is known
+    values: tuple[float, ...]  # then
+    span: float  # days from the first picture to the last
+    ticks: tuple[tuple[float, str], ...]  # values along the axis and their words, from 0 up
+    ends: tuple[str, str]  # dates of the first and of the last picture
+    now: str  # the last value in words, or that it is not known
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A capture in the list of a spot's pictures."""
+
+    when: str
+    band: present.Band
+    size: str
+
+
+def shown(capture: Capture) -> Shown:
+    band = present.spoken(present.BANDS[capture.analysis["triage"]])
+    return Shown(language.moment(capture.taken), band, area(area_mm2(capture)))
+
+
+def area(value: float | None) -> str:
+    if value is None:
+        return _("size unknown")
+    return _("{value} mm²", value=language.number(value, 1))
+
+
+def trends(points: Sequence[Point]) -> list[Trend]:
+    """Area, colours, asymmetry and border of one capture or more, the oldest first."""
+    return [
+        _trend(points, _("Area, mm²"), lambda p: p.area_mm2, area),
+        _trend(points, _("Colours"), lambda p: p.colors, language.number),
+        _trend(points, _("Asymmetry, from 0 to 1"), lambda p: p.asymmetry, _hundredths),
+        _trend(points, _("Border, from 0 to 1"), lambda p: p.border, _hundredths),
+    ]
+
+
+def _trend(
+    points: Sequence[Point],
+    title: str,
+    value: Callable[[Point], float | None],
+    words: Callable[[float], str],
+) -> Trend:
+    known = [(_day(p.taken), float(value(p))) for p in points if value(p) is not None]
+    first, last = _day(points[0].taken), _day(points[-1].taken)
+    high, digits = _axis(max((v for _when, v in known), default=0.0))
+    now = value(points[-1])
+    return Trend(
+        title=title,
+        days=tuple(when - first for when, _value in known),
+        values=tuple(v for _when, v in known),
+        span=last - first,
+        ticks=tuple((v, language.number(v, digits)) for v in (0.0, high / 2, high)),
+        ends=(language.day(points[0].taken), language.day(points[-1].taken)),
+        now=_("not known") if now is None else words(now),
+    )
+
+
+def _axis(most: float) -> tuple[float, int]:
+    """Where an axis from 0 ends that holds `most`, and the digits of its half."""
+    if most <= 0:
+        return 1.0, 1
+    power = 10.0 ** math.floor(math.log10(most))
+    high = power * next(step for step in (1, 2, 3, 4, 6, 8, 10) if most <= step * power * (1 + 1e-9))
+    half = high / 2
+    digits = next(n for n in range(9) if abs(round(half, n) - half) < 1e-9 * half)
+    return high, digits
+
+
+def _signed(share: float) -> str:
+    """A change in percent; it says so where something grew."""
+    said = language.percent(share)
+    return f"+{said}" if round(share, 2) > 0 else said
+
+
+def _hundredths(value: float) -> str:
+    return language.number(value, 2)
+
+
+def _day(stamp: str) -> float:
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() / 86400
+
+
+def changes(change: Comparison) -> list[tuple[str, str]]:
+    """What became different, as names and values. `change` has the earlier capture second."""
+    rows = [
+        (_("Area"), _area_change(change)),
+        (
+            _("Shape"),
+            _("outlines overlap by {share} when brought to one size",
+              share=language.percent(change.overlap)),
+        ),
+        (_("Colour"), _color_change(change)),
+    ]  # fmt: skip
+    for title, (after, before) in (
+        (_("Asymmetry index"), change.asymmetry),
+        (_("Border index"), change.border),
+    ):
+        if after is not None and before is not None:
+            said = _("{before} to {after} (from 0 to 1)",
+                     before=_hundredths(before), after=_hundredths(after))  # fmt: skip
+            rows.append((title, said))
+    return rows
+
+
+def remarks(change: Comparison) -> list[str]:
+    """What limits the comparison."""
+    return [_(REMARKS[code]) for code in change.remarks]
+
+
+def _area_change(change: Comparison) -> str:
+    if None not in change.area_mm2:
+        after, before = change.area_mm2
+        return _(
+            "{before} to {after} mm² ({change})",
+            before=language.number(before, 1),
+            after=language.number(after, 1),
+            change=_signed(after / before - 1),
+        )
+    if change.area_change is not None:
+        grown = _signed(1 / (1 + change.area_change) - 1)
+        return _("{change}, by marks on the skin around", change=grown)
+    if "cut_off" in change.remarks:
+        return _("unknown: the lesion is cut off")
+    return _("unknown: no scale in both pictures")
+
+
+def _color_change(change: Comparison) -> str:
+    lighter = -change.color_shift[0]
+    if abs(lighter) <= TONE:
+        said = _("as light as before; difference {spot}, of the skin around {skin} (CIELAB)")
+    elif lighter > 0:
+        said = _("lighter; difference {spot}, of the skin around {skin} (CIELAB)")
+    else:
+        said = _("darker; difference {spot}, of the skin around {skin} (CIELAB)")
+    return said.format(
+        spot=language.number(change.color_change, 1), skin=language.number(change.skin_change, 1)
+    )
+
+
+def months_on(today: date, months: int) -> date:
+    """The same day so many months later, or the last day of that month."""
+    year, month = divmod(today.month - 1 + months, 12)
+    last = calendar.monthrange(today.year + year, month + 1)[1]
+    return date(today.year + year, month + 1, min(today.day, last))
+
+
+def deed(entry: Entry) -> tuple[str, str]:
+    """An entry of the audit trail: what was done, to what and when."""
+    what = _(DEEDS[entry.what]) if entry.what in DEEDS else entry.what
+    when = language.moment(entry.when)
+    return what, f"{when} · {entry.which[:8]}" if entry.which else when

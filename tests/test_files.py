@@ -1,0 +1,109 @@
+"""The file browser behind the screens: what it lists, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermedge import UserError
+from edge_app import browser
+from edge_app.browser import above, check_writable, listing, nearest, places
+
+PICTURES = frozenset({".png", ".jpg"})
+
+
+def names(items) -> list[str]:
+    return [item.path.name for item in items]
+
+
+def test_folders_come_first_and_only_what_fits(tmp_path):
+    for name in ("b.png", "A.JPG", "notes.txt", ".hidden.png", "صورة الذراع.png", "my arm 10.png"):
+        (tmp_path / name).write_bytes(b"12345")
+    (tmp_path / "my arm 9.png").write_bytes(b"")
+    for name in ("Zoo", "2026 left arm", ".cache", "مجلد"):
+        (tmp_path / name).mkdir()
+    found = listing(tmp_path, PICTURES)
+    folders = ["2026 left arm", "Zoo", "مجلد"]
+    files = ["A.JPG", "b.png", "my arm 9.png", "my arm 10.png", "صورة الذراع.png"]
+    assert names(found) == folders + files
+    assert [item.folder for item in found] == [True] * 3 + [False] * 5
+    assert found[3].bytes == 5
+    assert names(listing(tmp_path, frozenset())) == folders
+
+
+def test_what_is_broken_inside_does_not_hide_the_rest(tmp_path):
+    (tmp_path / "lost.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
+    (tmp_path / "good.png").write_bytes(b"1")
+    assert names(listing(tmp_path, PICTURES)) == ["good.png"]
+
+
+def test_a_folder_that_is_gone_or_no_folder_is_told_by_its_name(tmp_path):
+    with pytest.raises(UserError, match=r"^صور 2026 is not there any more"):
+        listing(tmp_path / "صور 2026", PICTURES)
+    (tmp_path / "file.png").write_bytes(b"1")
+    with pytest.raises(UserError, match="not there any more"):
+        listing(tmp_path / "file.png", PICTURES)
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(_folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(browser.os, "scandir", refuse)
+    with pytest.raises(UserError, match="you may not look into closed"):
+        listing(tmp_path / "closed", PICTURES)
+    assert places(tmp_path, (tmp_path,)) == [browser.Place(tmp_path, False)]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(30, "nothing can be written into"), (13, "choose another folder"), (28, "is full")],
+)
+def test_where_nothing_can_be_written_is_told_before(tmp_path, monkeypatch, number, words):
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_args, **_values):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=words):
+        check_writable(tmp_path)
+
+
+def test_a_vanished_folder_is_not_writable(tmp_path):
+    with pytest.raises(UserError, match="not there any more"):
+        check_writable(tmp_path / "stick")
+
+
+def test_sticks_come_before_the_home_folder(tmp_path):
+    media, home = tmp_path / "media", tmp_path / "home"
+    for folder in (
+        home,
+        media / "STICK 2",
+        media / "STICK 10",
+        media / browser._user() / "SD card",
+    ):
+        folder.mkdir(parents=True)
+    found = places(home, (media, tmp_path / "none"))
+    assert names(found) == ["SD card", "STICK 2", "STICK 10", "home"]
+    assert [place.removable for place in found] == [True, True, True, False]
+
+
+def test_up_ends_at_the_top_and_a_lost_folder_leads_to_what_is_left(tmp_path):
+    assert above(tmp_path / "a") == tmp_path
+    assert above(Path("/")) is None
+    assert nearest(tmp_path / "stick" / "pictures") == tmp_path
+    assert nearest(None) is None
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)))
+def test_any_names_have_an_order(found):
+    paths = [Path(name.replace("/", "_").replace("\0", "_")) for name in found]
+    ordered = sorted(paths, key=browser._natural)
+    assert sorted(ordered, key=browser._natural) == ordered
