@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from babel import Locale
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date, format_datetime, format_skeleton, get_day_names
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
@@ -126,6 +126,17 @@ def percent(value: float) -> str:
 def first_weekday() -> int:
     """0: Monday."""
     return Locale(_now).first_week_day
+
+
+def weekdays() -> list[str]:
+    """Their short names, as a week runs."""
+    names = get_day_names("short", "stand-alone", _now)
+    return [names[(first_weekday() + n) % 7] for n in range(7)]
+
+
+def month(day: date) -> str:
+    """The month of a day, and its year."""
+    return format_skeleton("yMMMM", day, locale=_now)
 
 
 def _moment(stamp: str) -> date:
