@@ -38,6 +38,8 @@ SCREENS = {
     "people": "PeopleScreen",
     "person": "PersonScreen",
     "person_form": "PersonFormScreen",
+    "skin_type": "SkinTypeScreen",
+    "place": "PlaceScreen",
     "lesion": "LesionScreen",
     "compare": "CompareScreen",
     "files": "FilesScreen",
@@ -112,9 +114,12 @@ class DermedgeApp(App):
             self._trail.pop()
         self.go(name, **values)
 
-    def back(self, to: str = "") -> None:
-        """To the screen before, or to the newest of that name."""
-        if len(self._trail) > 1:
+    def back(self, to: str = "", sure: bool = False) -> None:
+        """To the screen before, or to the newest of that name.
+
+        Where the screen has something to ask first, it stays, unless one is `sure`.
+        """
+        if len(self._trail) > 1 and (sure or self._shown.may_leave()):
             self._trail.pop()
             while to and self._trail[-1][0] != to and len(self._trail) > 1:
                 self._trail.pop()
@@ -143,6 +148,7 @@ class DermedgeApp(App):
         if not self.screens.has_screen(name):
             self.screens.add_widget(self._kind(name)(name=name))
         self._shown = self.screens.get_screen(name)
+        Window.clearcolor = self.look[self._shown.ground].ground
         self._shown.show(**values)
         self.screens.current = name
 

@@ -16,6 +16,7 @@ class View(Screen):
     app's session, or in the values that it was shown with.
     """
 
+    ground = "page"  # style; the window is cleared to it, which costs less than a rectangle
     operator = False  # only for who may see people and settings
     unlocked = False  # only with an open store
 
@@ -29,6 +30,10 @@ class View(Screen):
 
     def hide(self) -> None:
         """It is not on the screen any more."""
+
+    def may_leave(self) -> bool:
+        """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""
+        return True
 
     def key(self, code: int) -> bool:
         """A key that nobody else took; whether it meant something."""
