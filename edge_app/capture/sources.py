@@ -107,9 +107,8 @@ def open_source(spec: str, turn: int = 0) -> Source:
         return FolderSource(path)
     if path.is_file():
         return VideoSource(path)
-    raise SourceError(
-        f"there is no source '{spec}': give a camera number, a video file or a folder of pictures"
-    )
+    words = N_("there is no source '{name}': give a camera number, a video or a folder of pictures")
+    raise SourceError(Said(words, name=spec))
 
 
 def is_camera(spec: str) -> bool:

@@ -387,6 +387,9 @@ def words(error: BaseException) -> Said:
     # What a library says when it breaks down is for the log: it would not help at the screen.
     if not isinstance(error, FORESEEN):
         kind = type(error)
-        return Said(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
-    line = error.args[0] if error.args else ""
-    return line if isinstance(line, Said) else Said(" ".join(str(error).split()))
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        return Said(name)
+    if error.args and isinstance(error.args[0], Said):
+        return error.args[0]
+    line = " ".join(str(error).split())
+    return Said(line)

@@ -380,10 +380,13 @@ class Store:
             for table in _KINDS:
                 for id, digest in self._check_rows(connection, table):
                     if expected.pop((table, id), None) != digest:
-                        raise StoreError(f"a {table} was changed past the audit trail")
+                        raise StoreError(
+                            Said("a {part} was changed past the audit trail", part=table)
+                        )
             if expected:
                 table, _ = next(iter(expected))
-                raise StoreError(f"a {table} is missing that the audit trail names")
+                words = N_("a {part} is missing that the audit trail names")
+                raise StoreError(Said(words, part=table))
 
     def _check_chain(self, connection) -> dict[tuple[str, str], str]:
         """Follow the audit trail; returns the digest of each record that it says is there."""
@@ -393,7 +396,7 @@ class Store:
             whole = number == last and isinstance(sealed, bytes) and isinstance(stored, bytes)
             mac = self._keys.chain(mac, number, sealed) if whole else b""
             if not whole or not hmac.compare_digest(mac, stored):
-                raise StoreError(f"the audit trail is broken at entry {last}")
+                raise StoreError(Said("the audit trail is broken at entry {number}", number=last))
             entry, digest = self._keys.entry(number, sealed)
             act, _, table = entry.what.partition(" ")
             if table in _KINDS and act == "delete":
@@ -401,7 +404,8 @@ class Store:
             elif table in _KINDS:
                 there[table, entry.which] = digest
         if (last, mac) != _head(connection, self._keys):
-            raise StoreError(f"the audit trail was cut off after entry {last}")
+            words = N_("the audit trail was cut off after entry {number}")
+            raise StoreError(Said(words, number=last))
         return there
 
     def _check_rows(self, connection, table: str) -> Iterator[tuple[str, str]]:
