@@ -18,6 +18,9 @@ from dermedge.commands import bundle_arguments, open_bundle
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    from edge_app.look.language import LANGUAGES
+    from edge_app.look.theme import TEXT_SIZES, THEMES
+
     bundle_arguments(parser)
     parser.add_argument(
         "--source",
@@ -55,6 +58,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="self check: capture one picture, write live.png and result.png, end; captures go "
         "to DIR/captures unless --captures is given",
     )
+    for name, values, words in (
+        ("language", LANGUAGES, "of what the screens say"),
+        ("theme", THEMES, "of the screens"),
+        ("text", TEXT_SIZES, "size of the text"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            choices=tuple(values),
+            help=f"{words}, for --screenshot alone (default: as set in the app)",
+        )
     kiosk = parser.add_mutually_exclusive_group()
     kiosk.add_argument(
         "--kiosk",
@@ -142,6 +155,9 @@ def _run(args: argparse.Namespace) -> int:
             film(Path(args.source), Path(source))
         folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
         session = Session(folder, analyzer.bundle.manifest, args.kiosk)
+        for name in ("language", "theme", "text"):
+            if shots and getattr(args, name):
+                setattr(session.settings, name, getattr(args, name))
         log = {}
         if args.kiosk:
             from edge_app.kiosk import Journal
