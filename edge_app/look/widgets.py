@@ -95,6 +95,7 @@ class Words(Label):
     style = StringProperty("card")
     points = NumericProperty(16)
     align = OptionProperty("start", options=("start", "center", "end"))
+    off = ""  # style while it is disabled, where that is another
 
     def on_text(self, *_) -> None:
         self.font_name = fonts.family(self.text)
@@ -140,6 +141,7 @@ class Press(Target, ButtonBehavior, Words):
     """Something to press: never lower than theme.TOUCH."""
 
     icon = StringProperty()
+    off = "button_off"
 
 
 class Card(BoxLayout):
@@ -191,21 +193,23 @@ class Icon(Widget):
 
     name = StringProperty("plus")
     color = ListProperty([1, 1, 1, 1])
+    share = NumericProperty(1)  # of its square that is drawn into
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.bind(pos=self._draw, size=self._draw, name=self._draw, color=self._draw)
 
     def _draw(self, *_) -> None:
-        side = min(self.size)
-        x, y = self.center_x - side / 2, self.center_y - side / 2
+        # Not by center_x: while `x` tells of its change, that is still the old one.
+        side = min(self.size) * self.share
+        x, y = self.x + (self.width - side) / 2, self.y + (self.height - side) / 2
         name = POINTING.get(self.name, self.name) if language.rtl() else self.name
         self.canvas.clear()
         with self.canvas:
             Color(*self.color)
             for line in ICONS.get(name, ()):
                 points = [v for px, py in line for v in (x + px * side, y + py * side)]
-                Line(points=points, width=max(1.0, side / 22), cap="round", joint="round")
+                Line(points=points, width=max(1.0, side / 26), cap="round", joint="round")
 
 
 class IconPress(Target, ButtonBehavior, Icon):
