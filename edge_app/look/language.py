@@ -148,7 +148,17 @@ def _moment(stamp: str) -> date:
 
 # ---------------------------------------------------------------------------- right to left
 
-_BRACKETS = str.maketrans("()[]{}«»", ")(][}{»«")
+_PAIRS = ("()", "[]", "{}", "<>", "«»")
+_MIRRORED = str.maketrans({a: b for pair in _PAIRS for a, b in (pair, pair[::-1])})
+
+
+def backwards(line: str) -> bool:
+    """Whether the first letter is one that is written from right to left."""
+    return _is_rtl(next((c for c in line if c.isalpha()), ""))
+
+
+def _is_rtl(character: str) -> bool:
+    return "\u0590" <= character <= "\u08ff" or "\ufb1d" <= character <= "\ufefc"
 
 
 def visual(line: str) -> str:
@@ -158,12 +168,27 @@ def visual(line: str) -> str:
     """
     if line.isascii() and not rtl():
         return line
-    if not any("\u0590" <= c <= "\u08ff" for c in line):
+    if not rtl() and not any(map(_is_rtl, line)):
         return line
     from arabic_reshaper import reshape
     from bidi import get_display
 
-    drawn = get_display(reshape(line), base_dir="R" if rtl() else "L")
-    first = next((c for c in drawn if c.isalpha()), "")
-    # HarfBuzz takes a line that begins with Arabic for one from right to left, and mirrors again.
-    return drawn.translate(_BRACKETS) if first > "\u0590" else drawn
+    drawn = _mirrored(get_display(reshape(line), base_dir="R" if rtl() else "L"))
+    # HarfBuzz takes a line that begins with Arabic for one from right to left, and mirrors it all.
+    return drawn.translate(_MIRRORED) if backwards(drawn) else drawn
+
+
+def _mirrored(drawn: str) -> str:
+    """Mirror the brackets of what runs from right to left: there the closing one comes first."""
+    letters, open_ = list(drawn), []
+    for at, character in enumerate(drawn):
+        partner = character.translate(_MIRRORED)
+        if partner == character:
+            continue
+        if open_ and drawn[open_[-1]] == partner:
+            first = open_.pop()
+            if any(partner + character == pair[::-1] for pair in _PAIRS):
+                letters[first], letters[at] = character, partner
+        else:
+            open_.append(at)
+    return "".join(letters)

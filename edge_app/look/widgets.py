@@ -265,6 +265,32 @@ class Entry(TextInput):
 
     on_hint_text = on_text
 
+    # Kivy draws a line as it was typed. Arabic must be joined and put into order for that, and the
+    # cursor goes the other way.
+
+    def _create_line_label(self, text, hint=False):
+        return super()._create_line_label(text if self.password else language.visual(text), hint)
+
+    def _get_text_width(self, text, *args):
+        return super()._get_text_width(text if self.password else language.visual(text), *args)
+
+    def cursor_offset(self):
+        offset, row = super().cursor_offset(), int(self.cursor_row)
+        return self._get_row_width(row) - offset if self._backwards(row) else offset
+
+    def get_cursor_from_xy(self, x, y):
+        column, row = super().get_cursor_from_xy(x, y)
+        if not self._backwards(row):
+            return column, row
+        wide, room = self._get_row_width(row), self.width - self.padding[0] - self.padding[2]
+        left = self.x + self.padding[0] - self.scroll_x
+        if self.halign == "right":
+            left += max(0, room - wide)
+        return super().get_cursor_from_xy(2 * left + wide - x, y)
+
+    def _backwards(self, row: int) -> bool:
+        return not self.password and row < len(self._lines) and language.backwards(self._lines[row])
+
     def keyboard_on_key_down(self, window, keycode, text, modifiers):
         if keycode[1] == "tab" or (keycode[1] == "enter" and not self.multiline):
             App.get_running_app().focus_next(-1 if "shift" in modifiers else 1)
