@@ -14,7 +14,7 @@ from kivy.metrics import dp, sp
 from kivy.properties import DictProperty, ListProperty
 from kivy.uix.widget import Widget
 
-from edge_app.look import theme
+from edge_app.look import fonts, language, theme
 
 MOST_POINTS = 120  # of an outline that is drawn; more cannot be told apart on a screen
 
@@ -91,7 +91,12 @@ class PictureView(Widget):
     def _word(self, words: str, at: list[float], box) -> None:
         """A letter or size on a dark ground, within the picture."""
         app = App.get_running_app()
-        label = CoreLabel(text=words, font_size=sp(15) * app.type, bold=True, font_name="Roboto")
+        label = CoreLabel(
+            text=language.visual(words),
+            font_size=sp(15) * app.type,
+            bold=True,
+            font_name=fonts.family(words),
+        )
         label.refresh()
         wide, tall = label.texture.size
         pad = dp(4) * app.unit
