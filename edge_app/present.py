@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 
 from dermedge.bundle import Manifest
 from dermedge.quality import TITLES as QUALITY
@@ -11,15 +12,20 @@ from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.together import Together
 from edge_app.capture import worker
 from edge_app.capture.worker import Snapshot
+from edge_app.cases import skin_type
+from edge_app.cases.people import Known, Spot
 from edge_app.cases.store import Lesion, Person
 from edge_app.look import language
-from edge_app.look.language import N_, _
+from edge_app.look.language import N_, _, n_
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )
+
+
+SEPARATOR = "  ·  "  # between facts on one line
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,43 @@ def words(error: BaseException) -> str:
 
 def reminder(lesion: Lesion, person: Person) -> str:
     return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
+
+
+def estimated(triage: str | None) -> Band:
+    """The band of a triage result, in the language; of None, too: there is no picture."""
+    if triage is None:
+        return Band(_("No picture yet"), "", "plain", "circle", "")
+    return spoken(BANDS[triage])
+
+
+def facts(person: Person, today: date) -> str:
+    """Age, sex and skin type, as far as they are known, on one line."""
+    known = []
+    if person.year_of_birth:
+        age = today.year - person.year_of_birth
+        known.append(n_("about {count} year old", "about {count} years old", age))
+    if person.sex:
+        known.append(_(person.sex))
+    if person.skin_type:
+        known.append(_("skin type {name}", name=skin_type.NAMES[person.skin_type - 1]))
+    return SEPARATOR.join(known)
+
+
+def row(known: Known, today: date) -> str:
+    """A person's line in the list: age and number of spots."""
+    parts = [n_("{count} spot", "{count} spots", known.spots)]
+    if known.person.year_of_birth:
+        age = today.year - known.person.year_of_birth
+        parts.insert(0, n_("about {count} year old", "about {count} years old", age))
+    return SEPARATOR.join(parts)
+
+
+def spot(spot: Spot) -> str:
+    """A spot's line in the list: how many pictures, the newest."""
+    if not spot.pictures:
+        return ""
+    pictures = n_("{count} picture", "{count} pictures", spot.pictures)
+    return SEPARATOR.join((pictures, language.day(spot.taken)))
 
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:

@@ -25,6 +25,7 @@ from edge_app.capture.worker import make_private
 from edge_app.cases.history import Comparison, compare
 from edge_app.cases.store import Capture, Lesion, Person, Store
 from edge_app.kiosk import Check, Pin
+from edge_app.look.body_map import region
 from edge_app.settings import Settings
 
 CONSENT = 1  # version of the terms; a new one is asked for again
@@ -202,7 +203,8 @@ class Session:
                 known["age"] = today.year - self.person.year_of_birth
             if self.person.sex:
                 known["sex"] = self.person.sex
-            known["site"] = self.lesion.title
+            lesion = self.lesion
+            known["site"] = region(lesion.view, lesion.x, lesion.y) or lesion.title
         return known
 
     # ------------------------------------------------------------------------ in and out

@@ -113,6 +113,7 @@ class Tour:
             yield lambda: True
         self.faults += [f"{name}: {fault}" for fault in audit(self._app.layer(), self._app.look)]
         self._grab = f"{name}.png"
+        Window.canvas.ask_update()  # what does not change is not drawn again
         yield lambda: self._grab is None
 
     def _flip(self, _window) -> None:

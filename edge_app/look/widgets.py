@@ -395,31 +395,30 @@ class Sign(Widget):
     style = StringProperty("low")
     shape = StringProperty("circle")
     mark = StringProperty("✓")
+    filled = BooleanProperty(False)  # on a ground of another style: in the band's own colours
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._label = Label(bold=True)
         self.add_widget(self._label)
         self.bind(pos=self._draw, size=self._draw, style=self._draw, shape=self._draw)
-        self.bind(mark=self._draw)
+        self.bind(mark=self._draw, filled=self._draw)
 
     def _draw(self, *_):
         side = min(self.size)
-        segments, turn = SEGMENTS[self.shape]
         style = App.get_running_app().look[self.style]
+        ink, under = (style.text, style.ground) if self.filled else (style.ground, style.text)
         x, y = self.center_x - side / 2, self.center_y - side / 2
+        triangle = self.shape == "triangle"
         self.canvas.before.clear()
         with self.canvas.before:
             Color(*style.text)
-            Ellipse(
-                pos=(x, y),
-                size=(side, side),
-                segments=segments,
-                angle_start=turn,
-                angle_end=turn + 360,
-            )
+            self._shape(side)
+            if self.filled:
+                Color(*under)
+                self._shape(side - max(3, side * (0.2 if triangle else 0.1)))
             if self.mark == "✓":  # not in every font, so it is drawn
-                Color(*style.ground)
+                Color(*ink)
                 points = ((0.28, 0.5), (0.44, 0.34), (0.72, 0.64))
                 Line(
                     points=[(x + px * side, y + py * side) for px, py in points],
@@ -428,11 +427,22 @@ class Sign(Widget):
                     joint="round",
                 )
         self._label.text = "" if self.mark == "✓" else self.mark
-        self._label.color = style.ground
-        self._label.font_size = side * (0.5 if self.shape == "triangle" else 0.62)
+        self._label.color = ink
+        share = (0.5 if triangle else 0.62) * (0.8 if len(self.mark) > 1 else 1)
+        self._label.font_size = side * share
         self._label.size = (side, side)
         # The weight of a triangle lies below its middle.
-        self._label.pos = (x, y - (side * 0.06 if self.shape == "triangle" else 0))
+        self._label.pos = (x, y - (side * 0.06 if triangle else 0))
+
+    def _shape(self, side: float) -> None:
+        segments, turn = SEGMENTS[self.shape]
+        Ellipse(
+            pos=(self.center_x - side / 2, self.center_y - side / 2),
+            size=(side, side),
+            segments=segments,
+            angle_start=turn,
+            angle_end=turn + 360,
+        )
 
 
 def targets(root: Widget) -> Iterator[Widget]:

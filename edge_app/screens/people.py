@@ -1,0 +1,124 @@
+"""The people whose spots are followed: search, choose, add.
+
+With `task="keep"` it chooses for whom the pictures of the sitting are kept.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from kivy.clock import Clock
+from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
+
+from edge_app import present
+from edge_app.cases import people
+from edge_app.cases.people import Draft, Known
+from edge_app.cases.store import Person
+from edge_app.look.language import _
+from edge_app.look.widgets import Press, PressCard
+from edge_app.present import Band
+from edge_app.screens.view import View, load_kv
+
+SHARE = 30  # people that are shown at once; so many more each time
+PAUSE = 0.15  # s without a letter, then it searches
+PER_FRAME = 6  # rows that are built between two frames
+
+
+class PersonRow(PressCard):
+    """A person in the list."""
+
+    name = StringProperty()
+    words = StringProperty()
+    band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
+    judged = BooleanProperty(False)
+
+
+class PeopleScreen(View):
+    operator = unlocked = True
+    task = StringProperty()
+    said = StringProperty()  # where nobody is listed
+
+    def show(self, task: str = "") -> None:
+        session = self.app.session
+        self.task = task
+        session.person = None
+        if task != "keep":
+            session.begin()
+        self._later = Clock.create_trigger(lambda _dt: self._search(), PAUSE)
+        self._building = Clock.create_trigger(lambda _dt: self._build())
+        self._waiting: list[Known] = []
+        self._rest: list[Person] = []
+        self._search()
+
+    def hide(self) -> None:
+        self._later.cancel()
+        self._building.cancel()
+        self.ids.rows.clear_widgets()
+        self.ids.more.clear_widgets()
+        self.ids.search.text = ""
+
+    def search(self) -> None:
+        """As one types."""
+        if hasattr(self, "_later"):
+            self._later()
+
+    def _search(self) -> None:
+        store, wanted = self.app.session.opened(), self.ids.search.text
+        self._later.cancel()
+
+        def find() -> tuple[str, list[Person], list[Known]]:
+            found = store.people(wanted)
+            return wanted, found[SHARE:], people.known(store, found[:SHARE])
+
+        self.app.work(find, lambda found: self._found(*found))
+
+    def _found(self, wanted: str, rest: list[Person], first: list[Known]) -> None:
+        if wanted != self.ids.search.text:
+            return  # more was typed since
+        self.ids.rows.clear_widgets()
+        self.said = ""
+        if not first:
+            self.said = _("Nobody was found.") if wanted else _("Nobody is kept here yet.")
+        self._add(rest, first)
+
+    def _add(self, rest: list[Person], some: list[Known]) -> None:
+        self._rest, self._waiting = rest, list(some)
+        self.ids.more.clear_widgets()
+        self._build()
+
+    def _build(self) -> None:
+        """Some rows between two frames: many at once would hold the screen up."""
+        now, self._waiting = self._waiting[:PER_FRAME], self._waiting[PER_FRAME:]
+        for known in now:
+            row = PersonRow(
+                name=known.person.name,
+                words=present.row(known, date.today()),
+                band=present.estimated(known.triage),
+                judged=known.triage is not None,
+            )
+            row.bind(on_release=lambda _row, person=known.person: self._choose(person))
+            self.ids.rows.add_widget(row)
+        if self._waiting:
+            self._building()
+        elif self._rest:
+            more = Press(text=_("Show more people"), style="plain")
+            more.bind(on_release=lambda _press: self._more())
+            self.ids.more.add_widget(more)
+
+    def _more(self) -> None:
+        store, rest = self.app.session.opened(), self._rest
+        self.app.work(
+            lambda: people.known(store, rest[:SHARE]), lambda some: self._add(rest[SHARE:], some)
+        )
+
+    def _choose(self, person: Person) -> None:
+        self.app.session.person = person
+        self.app.go("person", task=self.task)
+
+    def add(self) -> None:
+        """Somebody new, called as was searched for."""
+        draft = Draft(name=self.ids.search.text.strip())
+        self.app.go("person_form", draft=draft, task=self.task)
+
+
+load_kv(__file__)

@@ -1,0 +1,138 @@
+"""A person: who it is, the body map with their spots, the list of them.
+
+With `task="keep"` the spot that is pressed receives the pictures of the sitting.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from kivy.properties import ListProperty, ObjectProperty, StringProperty
+
+import edge_app.look.body_view as drawn
+from edge_app import present
+from edge_app.cases import people
+from edge_app.cases.people import Draft, Spot
+from edge_app.cases.store import Lesion
+from edge_app.look import body_map
+from edge_app.look.language import _
+from edge_app.look.widgets import PressCard
+from edge_app.present import Band
+from edge_app.screens.view import View, load_kv
+
+
+class SpotRow(PressCard):
+    """A spot in the list; its number is that of its mark on the map."""
+
+    number = StringProperty()
+    title = StringProperty()
+    words = StringProperty()
+    band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
+
+
+def keep(app, lesion: Lesion) -> None:
+    """Save the sitting's pictures under a spot, a new one too, and go back to their result."""
+    session = app.session
+
+    def save() -> None:
+        session.keep(lesion if lesion.id else session.save_lesion(lesion))
+
+    app.work(save, lambda _none: app.back(to="result"), _("Saving."))
+
+
+class PersonScreen(View):
+    operator = unlocked = True
+    task = StringProperty()
+    who = StringProperty()
+    facts = StringProperty()
+    risks = StringProperty()
+    notes = StringProperty()
+    said = StringProperty()
+    marks = ListProperty()
+
+    def show(self, task: str = "") -> None:
+        app, session = self.app, self.app.session
+        self.task = task
+        if task != "keep":
+            session.begin()
+        person, store = session.person, session.opened()
+        self.who = person.name
+        self.facts = present.facts(person, date.today())
+        self.risks = present.SEPARATOR.join(_(risk) for risk in person.risk_factors)
+        self.notes = person.notes
+        self.said = ""
+        self._seat()
+        app.bind(portrait=self._seat)
+
+        def find() -> list[Spot]:
+            body_map.prepare()
+            return people.spots(store, person.id)
+
+        app.work(find, self._fill)
+
+    def hide(self) -> None:
+        self.app.unbind(portrait=self._seat)
+        self.marks = []
+        self.ids.spots.clear_widgets()
+        self.who = self.facts = self.risks = self.notes = ""
+
+    def _seat(self, *_args) -> None:
+        """The map beside the list, or, where there is no room, above it."""
+        card = self.ids.map
+        card.parent.remove_widget(card)
+        (self.ids.above if self.app.portrait else self.ids.beside).add_widget(card)
+
+    def _fill(self, spots: list[Spot]) -> None:
+        marks = []
+        self.ids.spots.clear_widgets()
+        for number, spot in enumerate(spots, 1):
+            band, lesion = present.estimated(spot.triage), spot.lesion
+            place = (lesion.view, lesion.x, lesion.y)
+            marks.append(drawn.Mark(number, place, band.style, band.shape, lesion))
+            row = SpotRow(
+                number=str(number), title=lesion.title, words=present.spot(spot), band=band
+            )
+            row.bind(on_release=lambda _row, lesion=lesion: self.choose(lesion))
+            self.ids.spots.add_widget(row)
+        self.marks = marks
+        self.said = "" if spots else _("No spot yet: press its place on the body.")
+
+    # ------------------------------------------------------------------------ spots
+
+    def choose(self, lesion: Lesion) -> None:
+        """Open a spot, or keep the sitting's pictures under it."""
+        if self.task == "keep":
+            keep(self.app, lesion)
+            return
+        self.app.session.lesion = lesion
+        self.app.go("lesion")
+
+    def place(self, view: str = "", x: float = 0.5, y: float = 0.5) -> None:
+        """A new spot, there or at a place that is still to be chosen."""
+        place = (view, x, y) if view else None
+        self.app.go("place", place=place, task=self.task)
+
+    # ------------------------------------------------------------------------ the person
+
+    def edit(self) -> None:
+        self.app.go("person_form", draft=Draft.of(self.app.session.person))
+
+    def export(self) -> None:
+        self.app.go("files", task="export", person=self.app.session.person)
+
+    def delete(self) -> None:
+        app = self.app
+
+        def confirmed() -> None:
+            app.work(app.session.delete_person, lambda _none: app.back(to="people"), _("Deleting."))
+
+        app.ask(
+            _("Delete {name}?", name=self.who),
+            _("The person with all spots, pictures and results is removed from here for good."),
+            _("Delete"),
+            confirmed,
+            style="danger",
+        )
+
+
+load_kv(__file__)

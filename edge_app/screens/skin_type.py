@@ -1,0 +1,74 @@
+"""Ten questions that give the skin type, one at a time."""
+
+from __future__ import annotations
+
+from kivy.properties import NumericProperty, StringProperty
+
+from edge_app.cases import skin_type
+from edge_app.cases.people import Draft
+from edge_app.look import language
+from edge_app.look.language import _
+from edge_app.look.widgets import Press
+from edge_app.screens.view import View, load_kv
+
+COUNT = len(skin_type.QUESTIONS)
+
+
+class SkinTypeScreen(View):
+    operator = unlocked = True
+    step = NumericProperty(0)  # number of the question, COUNT: all are answered
+    title = StringProperty()
+    words = StringProperty()
+    more = StringProperty()
+
+    def show(self, draft: Draft) -> None:
+        self._draft, self._answers = draft, []
+        self._fill()
+
+    def hide(self) -> None:
+        self._answers = []
+
+    def may_leave(self) -> bool:
+        """Back leads to the question before."""
+        if not self._answers:
+            return True
+        self._answers.pop()
+        self._fill()
+        return False
+
+    def answer(self, points: int) -> None:
+        self._answers.append(points)
+        self._fill()
+
+    def take(self) -> None:
+        """Write the type into the form."""
+        self._draft.skin_type = skin_type.skin_type(self._answers)
+        self.app.back(sure=True)
+
+    def _fill(self) -> None:
+        self.step = len(self._answers)
+        self.ids.answers.clear_widgets()
+        self.ids.foot.clear_widgets()
+        if self.step == COUNT:
+            number = skin_type.skin_type(self._answers)
+            self.title = _("Skin type")
+            self.words = _("Skin type {name}", name=skin_type.NAMES[number - 1])
+            self.more = _(skin_type.TITLES[number - 1])
+            use = Press(text=_("Use this type"), points=18)
+            use.bind(on_release=lambda _press: self.take())
+            self.ids.foot.add_widget(use)
+            return
+        question = skin_type.QUESTIONS[self.step]
+        self.title = _(
+            "Question {number} of {count}",
+            number=language.number(self.step + 1),
+            count=language.number(COUNT),
+        )
+        self.words, self.more = _(question.words), ""
+        for points, words in enumerate(question.answers):
+            press = Press(text=_(words), style="plain")
+            press.bind(on_release=lambda _press, points=points: self.answer(points))
+            self.ids.answers.add_widget(press)
+
+
+load_kv(__file__)
