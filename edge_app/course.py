@@ -72,7 +72,7 @@ def trends(points: Sequence[Point]) -> list[Trend]:
     """Area, colours, asymmetry and border of one capture or more, the oldest first."""
     return [
         _trend(points, _("Area, mm²"), lambda p: p.area_mm2, area),
-        _trend(points, _("Colours"), lambda p: p.colors, language.number),
+        _trend(points, _("Colours"), lambda p: p.colors, language.number, 6.0),
         _trend(points, _("Asymmetry, from 0 to 1"), lambda p: p.asymmetry, _hundredths),
         _trend(points, _("Border, from 0 to 1"), lambda p: p.border, _hundredths),
     ]
@@ -83,10 +83,11 @@ def _trend(
     title: str,
     value: Callable[[Point], float | None],
     words: Callable[[float], str],
+    most: float | None = None,
 ) -> Trend:
     known = [(_day(p.taken), float(value(p))) for p in points if value(p) is not None]
     first, last = _day(points[0].taken), _day(points[-1].taken)
-    high, digits = _axis(max((v for _when, v in known), default=0.0))
+    high, digits = _axis(most or max((v for _when, v in known), default=0.0))
     now = value(points[-1])
     return Trend(
         title=title,
@@ -104,7 +105,9 @@ def _axis(most: float) -> tuple[float, int]:
     if most <= 0:
         return 1.0, 1
     power = 10.0 ** math.floor(math.log10(most))
-    high = power * next(step for step in (1, 2, 3, 4, 6, 8, 10) if most <= step * power * (1 + 1e-9))
+    high = power * next(
+        step for step in (1, 2, 3, 4, 6, 8, 10) if most <= step * power * (1 + 1e-9)
+    )
     half = high / 2
     digits = next(n for n in range(9) if abs(round(half, n) - half) < 1e-9 * half)
     return high, digits

@@ -15,7 +15,13 @@ from functools import cache
 from pathlib import Path
 
 from babel import Locale
-from babel.dates import format_date, format_datetime, format_skeleton, get_day_names
+from babel.dates import (
+    format_date,
+    format_skeleton,
+    format_time,
+    get_datetime_format,
+    get_day_names,
+)
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
@@ -110,8 +116,11 @@ def day(stamp: str) -> str:
 
 
 def moment(stamp: str) -> str:
-    """An ISO 8601 time in UTC as a local date and time."""
-    return format_datetime(_moment(stamp), "medium", locale=_now)
+    """An ISO 8601 time in UTC as a local date and time, to the minute."""
+    when = _moment(stamp)
+    parts = (format_time(when, "short", locale=_now), format_date(when, "medium", locale=_now))
+    whole = get_datetime_format("medium", _now).format(*parts)
+    return whole.replace("\u202f", "\u00a0")  # the narrow space is not in every font
 
 
 def number(value: float, digits: int = 0) -> str:

@@ -1,0 +1,186 @@
+"""The history of one spot: its pictures, how it changed, when to look again, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+
+import numpy as np
+from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
+from kivy.uix.boxlayout import BoxLayout
+
+import edge_app.look.picture_view
+import edge_app.look.trend  # noqa: F401  the .kv names its class
+from edge_app import course
+from edge_app.cases.history import history
+from edge_app.cases.store import Capture
+from edge_app.look import language
+from edge_app.look.calendar import DaySheet
+from edge_app.look.language import _
+from edge_app.look.widgets import Card, Option, PressCard
+from edge_app.present import BANDS
+from edge_app.screens.view import View, load_kv
+
+THUMBNAIL = 320  # px, long side
+LATER = "day"  # key of a reminder on a day of one's own
+NEVER = "none"
+
+
+class CaptureCard(PressCard):
+    """A picture of the spot: when, how risky, how large."""
+
+    band = ObjectProperty(BANDS["retake"], rebind=True)
+    when = StringProperty()
+    size_words = StringProperty()
+
+
+class TrendCard(Card):
+    trend = ObjectProperty(None, rebind=True)
+
+
+class TrendRow(BoxLayout):
+    trend: course.Trend = ObjectProperty(None, rebind=True)
+
+
+class LesionScreen(View):
+    """Of `session.lesion` and `session.person`."""
+
+    operator = unlocked = True
+    title = StringProperty()
+    where = StringProperty()
+    count = StringProperty()
+    remind = StringProperty()
+    several = BooleanProperty(False)  # there are two pictures to compare
+
+    def on_kv_post(self, _base) -> None:
+        for field in (self.ids.name, self.ids.notes):
+            field.ids.entry.bind(focus=lambda _entry, focus: focus or self.save())
+
+    def show(self) -> None:
+        lesion, person = self.app.session.lesion, self.app.session.person
+        self._captures: list[Capture] = []
+        self._pictures: Iterator[CaptureCard] = iter(())
+        self.title, self.several = lesion.title, False
+        self.where = _(course.SIDES[lesion.view])
+        if person is not None:
+            self.where = f"{person.name}, {self.where}"
+        self.ids.name.text, self.ids.notes.text = lesion.title, lesion.notes
+        self.ids.captures.clear_widgets()
+        self.ids.trends.clear_widgets()
+        self._remind()
+        store = self.app.session.opened()
+        self.app.work(lambda: store.captures(lesion.id), self._list)
+
+    def hide(self) -> None:
+        self.save()
+        self.ids.captures.clear_widgets()
+        self.ids.trends.clear_widgets()
+        self.ids.name.text = self.ids.notes.text = self.title = self.where = ""
+
+    # ------------------------------------------------------------------------ its pictures
+
+    def _list(self, captures: list[Capture]) -> None:
+        self._captures = captures
+        self.several = len(captures) > 1
+        self.count = language.n_("{count} picture", "{count} pictures", len(captures))
+        for capture in reversed(captures):
+            said = course.shown(capture)
+            card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
+            card.bind(on_release=lambda _card, one=capture: self.app.go("result", stored=one))
+            card.capture = capture
+            self.ids.captures.add_widget(card)
+        if captures:
+            trends = TrendCard()
+            for trend in course.trends(history(captures)):
+                trends.add_widget(TrendRow(trend=trend))
+            self.ids.trends.add_widget(trends)
+        self._pictures = iter(list(reversed(self.ids.captures.children)))
+        self._develop()
+
+    def _develop(self) -> None:
+        """Decode one thumbnail after the other: other work gets its turn between them."""
+        card = next(self._pictures, None)
+        if card is None:
+            return
+        session, capture = self.app.session, card.capture
+
+        def developed(pixels: np.ndarray) -> None:
+            card.ids.picture.extent = capture.size
+            card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
+            card.ids.picture.show(pixels)
+            self._develop()
+
+        self.app.work(lambda: session.picture(capture, THUMBNAIL), developed)
+
+    def new_picture(self) -> None:
+        self.app.session.begin(self.app.session.lesion)
+        self.app.go("live")
+
+    def compare(self) -> None:
+        """The first picture and the latest."""
+        self.app.go("compare", earlier=self._captures[0], later=self._captures[-1])
+
+    # ------------------------------------------------------------------------ what is kept of it
+
+    def save(self) -> None:
+        """Keep name and notes where they were changed."""
+        session = self.app.session
+        if session.lesion is None or session.store is None:
+            return
+        name = self.ids.name.text.strip() or session.lesion.title
+        changed = replace(session.lesion, title=name, notes=self.ids.notes.text.strip())
+        if changed != session.lesion and self.app.attempt(lambda: session.save_lesion(changed)):
+            self.title = name
+
+    def _remind(self) -> None:
+        kept, row = self.app.session.lesion.remind, self.ids.reminders
+        row.clear_widgets()
+        choices = {NEVER: _("No reminder")}
+        for months in course.REMINDERS:
+            choices[str(months)] = language.n_("In {count} month", "In {count} months", months)
+        choices[LATER] = _("On a day")
+        for key, words in choices.items():
+            option = Option(text=words, chosen=key == (LATER if kept else NEVER))
+            option.bind(on_release=lambda _press, key=key: self._choose_reminder(key))
+            row.add_widget(option)
+        self.remind = _("A new picture is due on {day}.", day=language.day(kept)) if kept else ""
+
+    def _choose_reminder(self, key: str) -> None:
+        if key == LATER:
+            tomorrow = date.today() + timedelta(1)
+            kept = self.app.session.lesion.remind
+            sheet = DaySheet(
+                title=_("When is a new picture due?"),
+                first=tomorrow,
+                chosen=date.fromisoformat(kept) if kept and kept >= str(tomorrow) else None,
+                confirm=self._keep_reminder,
+            )
+            sheet.open(animation=False)
+        elif key == NEVER:
+            self._keep_reminder(None)
+        else:
+            self._keep_reminder(course.months_on(date.today(), int(key)))
+
+    def _keep_reminder(self, day: date | None) -> None:
+        session = self.app.session
+        changed = replace(session.lesion, remind=day and day.isoformat())
+        self.app.attempt(lambda: session.save_lesion(changed))
+        self._remind()
+
+    def delete(self) -> None:
+        def confirmed() -> None:
+            self.app.work(
+                self.app.session.delete_lesion, lambda _none: self.app.back(), _("Deleting.")
+            )
+
+        self.app.ask(
+            _("Delete this spot?"),
+            _("The spot and all of its pictures are removed from this device for good."),
+            _("Delete"),
+            confirmed,
+            style="danger",
+        )
+
+
+load_kv(__file__)
