@@ -1,7 +1,6 @@
 """One pass through the app without hands: every screen, a screenshot of each, and an audit.
 
-The audit holds each screen to what can be told without eyes: the contrast of every text, the size
-of every target (WCAG 2.2, 1.4.3 and 2.5.5), text that is cut off or reaches out of the window.
+What `edge_app.audit` finds wrong with a screen is told.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ import numpy as np
 from kivy.clock import Clock
 from kivy.core.window import Window
 from kivy.graphics.opengl import GL_RGBA, GL_UNSIGNED_BYTE, glReadPixels
-from kivy.metrics import dp
 from kivy.uix.widget import Widget
 
 from dermedge.image import write_png
 from edge_app.app import DermedgeApp
-from edge_app.look import theme, widgets
+from edge_app.audit import audit
+from edge_app.look import widgets
 from edge_app.look.language import _
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
-LEAST_TARGET = 48  # dp
-LEAST_CONTRAST = 4.5
 
 Step = Callable[[], bool]  # whether it may go on
 
@@ -111,7 +108,6 @@ class Tour:
         """Let the screen come to rest, audit it, write NAME.png."""
         for _frame in range(SETTLE):
             yield lambda: True
-        self.faults += [f"{name}: {fault}" for fault in audit(self._app.layer(), self._app.look)]
         self._grab = f"{name}.png"
         Window.canvas.ask_update()  # what does not change is not drawn again
         yield lambda: self._grab is None
@@ -125,6 +121,8 @@ class Tour:
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         shot = np.ascontiguousarray(pixels[::-1, :, :3])
         write_png(self._folder / self._grab, shot, private=True)
+        found = audit(self._app.layer(), self._app.look, shot)
+        self.faults += [f"{self._grab}: {fault}" for fault in found]
         self._grab = None
 
     def _give_up(self, _dt) -> None:
@@ -132,48 +130,3 @@ class Tour:
         self.fault = f"{self.fault} within {DEADLINE:.0f} s. {source}".strip()
         self._app.stop()
 
-
-def audit(root: Widget, look) -> list[str]:
-    """What is wrong with a screen, one line each."""
-    faults = []
-    for widget in root.walk():
-        if not _visible(widget):
-            continue
-        if isinstance(widget, (widgets.Words, widgets.Entry)):
-            faults += _audit_text(widget, look)
-        if isinstance(widget, (widgets.Target, widgets.Entry)):
-            faults += _audit_target(widget)
-    return faults
-
-
-def _audit_text(widget: Widget, look) -> Iterator[str]:
-    said = widget.text[:40]
-    style = look["button_off" if widget.disabled else widget.style]
-    found = theme.contrast(style.text, style.ground)
-    if found < LEAST_CONTRAST:
-        yield f"'{said}' has a contrast of {found:.1f}"
-    if not isinstance(widget, widgets.Words) or not said:
-        return
-    if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
-        yield f"'{said}' is cut off"
-    left, right = widget.to_window(widget.x, 0)[0], widget.to_window(widget.right, 0)[0]
-    if left < -1 or right > Window.width + 1:
-        yield f"'{said}' reaches out of the window"
-
-
-def _audit_target(widget: Widget) -> Iterator[str]:
-    said = getattr(widget, "text", "") or getattr(widget, "hint", "") or type(widget).__name__
-    least = dp(LEAST_TARGET) - 0.5
-    if widget.width < least or widget.height < least:
-        size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
-        yield f"'{said[:40]}' is too small to be hit, {size}"
-    if not said or (isinstance(widget, widgets.IconPress) and not widget.hint):
-        yield f"a {type(widget).__name__} has no words for those who cannot see it"
-
-
-def _visible(widget: Widget) -> bool:
-    while isinstance(widget, Widget):
-        if not widget.opacity or widget.width < 2 or widget.height < 2:
-            return False
-        widget = widget.parent if widget.parent is not widget else None
-    return True
