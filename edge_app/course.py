@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+import numpy as np
+
 from edge_app import present
 from edge_app.cases.history import REMARKS, Comparison, Point, area_mm2
 from edge_app.cases.store import Capture, Entry
@@ -15,6 +17,7 @@ from edge_app.look import language
 from edge_app.look.language import N_, _
 
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
+CLOSE = 0.8  # what a close-up shows of the spot's extent to each side of its middle
 REMINDERS = (1, 3, 6)  # months
 SIDES = {"front": N_("front of the body"), "back": N_("back of the body")}
 # What the audit trail's entries say.
@@ -73,8 +76,8 @@ def trends(points: Sequence[Point]) -> list[Trend]:
     return [
         _trend(points, _("Area, mm²"), lambda p: p.area_mm2, area),
         _trend(points, _("Colours"), lambda p: p.colors, language.number, 6.0),
-        _trend(points, _("Asymmetry, from 0 to 1"), lambda p: p.asymmetry, _hundredths),
-        _trend(points, _("Border, from 0 to 1"), lambda p: p.border, _hundredths),
+        _trend(points, _("Asymmetry (0 to 1)"), lambda p: p.asymmetry, _hundredths),
+        _trend(points, _("Border (0 to 1)"), lambda p: p.border, _hundredths),
     ]
 
 
@@ -131,22 +134,72 @@ def changes(change: Comparison) -> list[tuple[str, str]]:
     """What became different, as names and values. `change` has the earlier capture second."""
     rows = [
         (_("Area"), _area_change(change)),
-        (
-            _("Shape"),
-            _("outlines overlap by {share} when brought to one size",
-              share=language.percent(change.overlap)),
-        ),
+        (_("Shape"), _("outlines agree by {share}", share=language.percent(change.overlap))),
         (_("Colour"), _color_change(change)),
-    ]  # fmt: skip
+        (
+            _("Colour difference"),
+            _(
+                "{spot}; of the skin around {skin} (CIELAB)",
+                spot=language.number(change.color_change, 1),
+                skin=language.number(change.skin_change, 1),
+            ),
+        ),
+    ]
     for title, (after, before) in (
-        (_("Asymmetry index"), change.asymmetry),
-        (_("Border index"), change.border),
+        (_("Asymmetry (0 to 1)"), change.asymmetry),
+        (_("Border (0 to 1)"), change.border),
     ):
         if after is not None and before is not None:
-            said = _("{before} to {after} (from 0 to 1)",
+            said = _("{before} to {after}",
                      before=_hundredths(before), after=_hundredths(after))  # fmt: skip
             rows.append((title, said))
     return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A picture to show beside another, or upon it."""
+
+    pixels: np.ndarray  # uint8 (h, w, 3) RGB
+    outline: present.Outline
+    extent: tuple[int, int]  # (width, height), px, that the outline refers to
+
+
+def sides(
+    later: Capture, pixels: np.ndarray, change: Comparison, close: bool, beyond: Sequence[int]
+) -> tuple[Side, Side, np.ndarray]:
+    """The earlier and the later picture on the same pixels, and the earlier one to fade in.
+
+    Parameters
+    ----------
+    later, pixels : a capture and its picture, uint8 (h, w, 3) RGB, maybe reduced.
+    change : the earlier capture against it.
+    close : only the spot and some of the skin around it.
+    beyond : RGB where the earlier picture does not reach. The one to fade in shows the later there.
+    """
+    scale = pixels.shape[1] / later.size[0]
+    outlines = [np.asarray(p, float) for p in later.analysis["lesion"]["polygons"]]
+    top, left, bottom, right = 0, 0, *pixels.shape[:2]
+    if close:
+        points = np.concatenate([*outlines, *change.polygons]) * scale
+        middle, reach = (points.max(0) + points.min(0)) / 2, CLOSE * np.ptp(points, axis=0).max()
+        left, top = np.clip(middle - reach, 0, (right - 1, bottom - 1)).astype(int)
+        right, bottom = np.clip(middle + reach, (left + 1, top + 1), (right, bottom)).astype(int)
+    part = np.s_[top:bottom, left:right]
+    extent = (right - left) / scale, (bottom - top) / scale
+    corner = np.array([left, top]) / scale
+
+    def side(picture: np.ndarray, polygons) -> Side:
+        return Side(
+            np.ascontiguousarray(picture[part]), [(p - corner).tolist() for p in polygons], extent
+        )
+
+    covered, edge = change.covered[..., None], np.array(beyond, np.uint8)
+    return (
+        side(np.where(covered, change.warped, edge), change.polygons),
+        side(pixels, outlines),
+        np.ascontiguousarray(np.where(covered, change.warped, pixels)[part]),
+    )
 
 
 def remarks(change: Comparison) -> list[str]:
@@ -174,14 +227,8 @@ def _area_change(change: Comparison) -> str:
 def _color_change(change: Comparison) -> str:
     lighter = -change.color_shift[0]
     if abs(lighter) <= TONE:
-        said = _("as light as before; difference {spot}, of the skin around {skin} (CIELAB)")
-    elif lighter > 0:
-        said = _("lighter; difference {spot}, of the skin around {skin} (CIELAB)")
-    else:
-        said = _("darker; difference {spot}, of the skin around {skin} (CIELAB)")
-    return said.format(
-        spot=language.number(change.color_change, 1), skin=language.number(change.skin_change, 1)
-    )
+        return _("as light as before")
+    return _("lighter") if lighter > 0 else _("darker")
 
 
 def months_on(today: date, months: int) -> date:

@@ -18,7 +18,7 @@ from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.calendar import DaySheet
 from edge_app.look.language import _
-from edge_app.look.widgets import Card, Option, PressCard
+from edge_app.look.widgets import Across, Card, Option, PressCard
 from edge_app.present import BANDS
 from edge_app.screens.view import View, load_kv
 
@@ -37,6 +37,10 @@ class CaptureCard(PressCard):
 
 class TrendCard(Card):
     trend = ObjectProperty(None, rebind=True)
+
+
+class TrendPair(Across):
+    """Two side by side, where there is room."""
 
 
 class TrendRow(BoxLayout):
@@ -92,8 +96,12 @@ class LesionScreen(View):
             self.ids.captures.add_widget(card)
         if captures:
             trends = TrendCard()
-            for trend in course.trends(history(captures)):
-                trends.add_widget(TrendRow(trend=trend))
+            rows = [TrendRow(trend=trend) for trend in course.trends(history(captures))]
+            for first in range(0, len(rows), 2):
+                pair = TrendPair()
+                for row in rows[first : first + 2]:
+                    pair.add_widget(row)
+                trends.add_widget(pair)
             self.ids.trends.add_widget(trends)
         self._pictures = iter(list(reversed(self.ids.captures.children)))
         self._develop()

@@ -1,0 +1,207 @@
+"""Two pictures of one spot, brought together: side by side or upon each other, and what changed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from kivy.app import App
+from kivy.graphics import Color, Ellipse, Line
+from kivy.metrics import dp
+from kivy.properties import BooleanProperty, NumericProperty, OptionProperty, StringProperty
+from kivy.uix.widget import Widget
+
+import edge_app.look.picture_view  # noqa: F401  the .kv names its class
+from dermedge import UserError
+from edge_app import course, present
+from edge_app.cases.history import Comparison
+from edge_app.cases.store import Capture
+from edge_app.look import language
+from edge_app.look.language import _
+from edge_app.look.widgets import Option, Target, Words, Wrap
+from edge_app.screens.result import TableCard, TextCard
+from edge_app.screens.view import View, load_kv
+
+STEP = 0.1  # of the fader, for one press of an arrow key
+LEFT, RIGHT = 276, 275
+
+
+class Fader(Target, Widget):
+    """From 0 at the start of its line to 1 at its end, by a finger or by the arrow keys."""
+
+    value = NumericProperty(0.5)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.bind(pos=self._draw, size=self._draw, value=self._draw, lit=self._draw)
+
+    def on_touch_down(self, touch) -> bool:
+        if not self.collide_point(*touch.pos):
+            return False
+        touch.grab(self)
+        self._follow(touch)
+        return True
+
+    def on_touch_move(self, touch) -> bool:
+        if touch.grab_current is self:
+            self._follow(touch)
+        return touch.grab_current is self
+
+    def on_touch_up(self, touch) -> bool:
+        if touch.grab_current is self:
+            touch.ungrab(self)
+            return True
+        return False
+
+    def _follow(self, touch) -> None:
+        start, length = self._track()
+        share = min(max((touch.x - start) / length, 0), 1)
+        self.value = 1 - share if language.rtl() else share
+
+    def _track(self) -> tuple[float, float]:
+        knob = 0.22 * self.height
+        return self.x + knob, max(self.width - 2 * knob, 1)
+
+    def _draw(self, *_) -> None:
+        look = App.get_running_app().look
+        start, length = self._track()
+        share = 1 - self.value if language.rtl() else self.value
+        x, y, knob = start + share * length, self.center_y, 0.22 * self.height
+        self.canvas.clear()
+        with self.canvas:
+            Color(*look["stage_quiet"].text)
+            Line(points=[start, y, start + length, y], width=dp(2), cap="round")
+            Color(*look["stage"].text)
+            Ellipse(pos=(x - knob, y - knob), size=(2 * knob, 2 * knob))
+            if self.lit:
+                Line(circle=(x, y, 1.4 * knob), width=dp(1.5))
+
+
+class CompareScreen(View):
+    """Of two captures of `session.lesion`, in either order."""
+
+    operator = unlocked = True
+    title = StringProperty()
+    layer = OptionProperty("beside", options=("beside", "upon"))
+    outlined = BooleanProperty(True)
+    close = BooleanProperty(True)
+    registered = BooleanProperty(False)
+    first, second = StringProperty(), StringProperty()  # days of the earlier and the later one
+
+    def show(self, earlier: Capture, later: Capture) -> None:
+        self._pair = sorted((earlier, later), key=lambda capture: capture.taken)
+        self._found: tuple[np.ndarray, np.ndarray, Comparison | None] | None = None
+        self.title, self.registered = self.app.session.lesion.title, False
+        self.first, self.second = (language.day(capture.taken) for capture in self._pair)
+        self.ids.scroll.scroll_y = 1
+        self.ids.cards.clear_widgets()
+        self.ids.others.clear_widgets()
+        self._clear()
+        self.app.work(self._compare, self._compared)
+        if self.app.session.lesion is not None:
+            store, lesion = self.app.session.opened(), self.app.session.lesion
+            self.app.work(lambda: store.captures(lesion.id), self._offer)
+
+    def hide(self) -> None:
+        self._found = self._pair = None
+        self._clear()
+        self.ids.cards.clear_widgets()
+        self.ids.others.clear_widgets()
+
+    def _clear(self) -> None:
+        for name in ("earlier", "later", "under", "over"):
+            self.ids[name].show(None)
+
+    # ------------------------------------------------------------------------ the pictures
+
+    def _compare(self):
+        """Both pictures, and the earlier one against the later one or why that cannot be."""
+        session, (earlier, later) = self.app.session, self._pair
+        try:
+            ours, theirs, change = session.compared(later, earlier)
+        except UserError as error:
+            return session.picture(later), session.picture(earlier), present.words(error)
+        return ours, theirs, change
+
+    def _compared(self, found) -> None:
+        *pictures, change = found
+        self.registered = isinstance(change, Comparison)
+        self._found = (*pictures, change if self.registered else None)
+        if not self.registered:
+            self.layer = "beside"
+        self._place()
+        cards = self.ids.cards
+        if not self.registered:
+            cards.add_widget(TextCard(_("Not compared"), [change]))
+            return
+        cards.add_widget(TableCard(_("What changed"), course.changes(change)))
+        if remarks := course.remarks(change):
+            cards.add_widget(TextCard(_("What limits this comparison"), remarks))
+
+    def _place(self) -> None:
+        if self._found is None:
+            return
+        ours, theirs, change = self._found
+        earlier, later = self._pair
+        if change is None:
+            for name, capture, pixels in (("earlier", earlier, theirs), ("later", later, ours)):
+                polygons = capture.analysis["lesion"]["polygons"]
+                self._put(name, course.Side(pixels, polygons, capture.size))
+            return
+        beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
+        before, after, faded = course.sides(later, ours, change, self.close, beyond)
+        self._put("earlier", before)
+        self._put("later", after)
+        self._put("under", after)
+        self._put("over", course.Side(faded, before.outline, before.extent))
+
+    def _put(self, name: str, side: course.Side) -> None:
+        picture = self.ids[name]
+        picture.extent = side.extent
+        picture.outline = side.outline if self.outlined else []
+        picture.show(side.pixels)
+
+    def on_outlined(self, *_args) -> None:
+        self._place()
+
+    on_close = on_outlined
+
+    # ------------------------------------------------------------------------ another pair
+
+    def _offer(self, captures: list[Capture]) -> None:
+        """The spot's other pictures."""
+        if len(captures) < 3 or self._pair is None:
+            return
+        card = TextCard(_("Compare other pictures"), [])
+        for place, said in enumerate((_("Earlier"), _("Later"))):
+            card.add_widget(Words(text=said, points=14))
+            row = Wrap()
+            for capture in captures:
+                chosen = self._pair[place].id == capture.id
+                option = Option(text=language.day(capture.taken), chosen=chosen)
+                option.bind(on_release=partial(self._choose, place, capture))
+                row.add_widget(option)
+            card.add_widget(row)
+        self.ids.others.add_widget(card)
+
+    def _choose(self, place: int, capture: Capture, _press) -> None:
+        other = self._pair[1 - place]
+        if other.id == capture.id:
+            self.app.tell(_("Choose two different pictures."))
+        elif self._pair[place].id != capture.id:
+            self.app.replace("compare", earlier=capture, later=other)
+
+    def report(self) -> None:
+        earlier, later = self._pair
+        self.app.go("files", task="report", capture=later, earlier=earlier)
+
+    def key(self, code: int) -> bool:
+        if code in (LEFT, RIGHT) and self.layer == "upon":
+            step = STEP if (code == RIGHT) != language.rtl() else -STEP
+            fader = self.ids.fader
+            fader.value = min(max(fader.value + step, 0), 1)
+            return True
+        return False
+
+
+load_kv(__file__)
