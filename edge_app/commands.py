@@ -175,7 +175,7 @@ def _run(args: argparse.Namespace) -> int:
         elif measured:
             from edge_app.measure import Meter
 
-            tour = Meter(app, args.measure or 5, args.soak or 10, Path(home) if args.soak else None)
+            tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
         worker.start()
         try:
             app.run()
@@ -256,6 +256,8 @@ def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> Non
     Config.set("graphics", "fullscreen", "auto" if fullscreen else "0")
     Config.set("graphics", "width", str(width))
     Config.set("graphics", "height", str(height))
+    # Twice to three times the work where Mesa draws in software, for edges that are smooth already.
+    Config.set("graphics", "multisamples", "0")
     Config.set("graphics", "minimum_width", "320")
     Config.set("graphics", "minimum_height", "480")
     # No red dots where a right mouse button is pressed.

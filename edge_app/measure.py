@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dermedge import UserError
 from dermedge.image import read_image
 from edge_app.app import DermedgeApp
-from edge_app.cases.store import Lesion, Person, Store
+from edge_app.cases.store import Lesion, Person
 
 WARM_UP = 3.0  # s after the first analysis that are not measured
 PER_PERSON = 50  # captures
@@ -30,18 +30,16 @@ class Meter:
     OpenGL calls), `flip` (the swap of buffers: where Mesa draws in software without a GPU, its
     drawing) and rest. A stall is a round without its rest: so long nothing answers a touch.
 
-    With `folder` the captures go to a new store there, and after each PER_PERSON of them the
-    person is deleted, as on a device that is used for long.
+    With `soak` the captures go to a new store, in between all screens are opened, and after each
+    PER_PERSON captures the person is deleted, as on a device that is used for long.
     """
 
-    def __init__(
-        self, app: DermedgeApp, seconds: float, captures: int = 0, folder: Path | None = None
-    ):
+    def __init__(self, app: DermedgeApp, seconds: float, captures: int = 0, soak: bool = False):
         self.fault = "the app ended too early"
         self._app, self._seconds, self._captures = app, seconds, captures
         self._marks: list[tuple[float, ...]] = []
         self._numbers: list[tuple[float, int]] = []  # when which frame was shown
-        self._folder = folder
+        self._soak = soak
         self._state: list[tuple[int, float, int, int]] = []
         self._waits: list[float] = []
         self._live: tuple[float, float, int] | None = None
@@ -90,45 +88,57 @@ class Meter:
                 self._app.stop()
 
     def _walk(self):
-        worker = self._app.worker
+        app, worker, session = self._app, self._app.worker, self._app.session
+        session.agree()
+        app.go("live")
         self.fault = "no live picture was analysed"
         yield lambda: worker.snapshot().analysis is not None
+        app.screen.auto = False  # the pictures are taken here
         ready = time.perf_counter() + WARM_UP
         yield lambda: time.perf_counter() >= ready
         self.fault = "the live picture was not measured to its end"
         start, analysed = time.perf_counter(), worker.snapshot().analysed
         yield lambda: time.perf_counter() >= start + self._seconds
         self._live = (start, time.perf_counter(), worker.snapshot().analysed - analysed)
-        if self._folder:
-            worker.store = Store.create(self._folder / "soak.db", "for the test alone")
-        lesion = person = None
+        if self._soak:
+            session.create("for the test alone")
+            worker.store = session.store
         # The live part alone is cut into rounds: hours of them would look like a leak.
         Clock.idle, Window.flip = self._untimed
-        for number in tqdm(range(self._captures), disable=self._folder is None):
-            if worker.store and number % PER_PERSON == 0:
-                if person:
-                    worker.store.delete_person(person.id)
-                person = worker.store.add_person(Person("", "code"))
-                lesion = worker.store.add_lesion(Lesion("", person.id, "a place"))
-            if number % SAMPLE_EVERY == 0 and self._folder:
+        for number in tqdm(range(self._captures), disable=not self._soak):
+            if self._soak and number % PER_PERSON == 0:
+                if session.person:
+                    session.delete_person()
+                session.save_person(Person("", "code"))
+                session.save_lesion(Lesion("", session.person.id, "a place"))
+            if self._soak and number % SAMPLE_EVERY == 0:
                 self._state.append((number, *_resources()))
+                yield from self._leaf()
             self.fault = "a picture was not captured"
-            self._app.new_picture()
+            session.begin(session.lesion)
+            app.replace("live")
+            app.screen.auto = False
             yield lambda: worker.snapshot().analysis is not None
             pressed = time.perf_counter()
-            if lesion:
-                worker.capture(worker.snapshot().frame, lesion.id)
-            else:
-                self._app.take_picture()
-            yield lambda: self._app.root.current == "result"
-            if worker.snapshot().capture.error:
-                self.fault = worker.snapshot().capture.error
+            app.take_picture()
+            yield lambda: app.here == "result" or session.refused
+            if session.refused:
+                self.fault = session.refused
                 return
             self._waits.append((time.perf_counter() - pressed) * 1000)
-        if worker.store:
-            worker.store.check()
-            worker.store.close()
+        if self._soak:
+            session.store.check()
         self.fault = ""
+
+    def _leaf(self):
+        """Through the screens of people and spots, as between two visits."""
+        app, person, lesion = self._app, self._app.session.person, self._app.session.lesion
+        for name in ("people", "person", "lesion", "settings", "home"):
+            app.session.person, app.session.lesion = person, lesion
+            app.replace(name)
+            until = time.perf_counter() + 0.2
+            yield lambda until=until: time.perf_counter() >= until
+        app.session.person, app.session.lesion = person, lesion
 
     def report(self) -> dict:
         """The figures; ms where a name says so."""

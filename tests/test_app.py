@@ -18,9 +18,11 @@ from dermedge.analyzer import TRIAGE, Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import read_image
 from dermedge.quality import TITLES
-from edge_app import present, theme, worker
+from edge_app import present
+from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.capture.worker import Capture, Snapshot, Worker
+from edge_app.look import theme
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 
@@ -171,7 +173,7 @@ def test_live_analysis_that_breaks_down_is_told_and_goes_on(start, picture, monk
         running = start(lambda: Pictures(picture))
         told = present.live(_until(running, lambda s: s.failure and not s.fault))
         assert told.guidance == "The analysis failed: MemoryError."
-        assert told.style is theme.GUIDE_BAD
+        assert told.style == "guide_bad"
     assert _until(running, lambda s: s.analysis is not None).failure == ""
     assert "Traceback" in capsys.readouterr().err
 
@@ -185,7 +187,7 @@ def test_capture_whose_analysis_breaks_down_is_told_and_the_next_works(
         broken.setattr(Analyzer, "analyze", _break_down)
         running.capture(frame)
         failed = _until(running, lambda s: s.capture is not None)
-        assert failed.capture.error == "The picture was saved, but not analysed: MemoryError."
+        assert failed.capture.error == "The picture was saved, but not analysed: MemoryError"
         assert not failed.busy
     assert "Traceback" in capsys.readouterr().err
     running.capture(frame)
@@ -197,10 +199,10 @@ def test_capture_whose_analysis_breaks_down_is_told_and_the_next_works(
     [
         (
             SourceError("camera 0 stopped delivering pictures: check its cable"),
-            "Camera 0 stopped delivering pictures: check its cable.",
+            "camera 0 stopped delivering pictures: check its cable",
         ),
-        (OSError(5, "Input/output error"), "The source failed: Input/output error."),
-        (cv2.error("assertion"), "The source failed: cv2.error."),
+        (OSError(5, "Input/output error"), "the source failed: Input/output error"),
+        (cv2.error("assertion"), "the source failed: cv2.error"),
     ],
 )
 def test_lost_source_is_told_in_words_and_opened_again(start, picture, monkeypatch, error, words):
@@ -260,18 +262,23 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
     assert guidance == TITLES["cut_off"]
     good = present.live(Snapshot(frame, fault="", analysis=_analysis()))
     assert good.can_capture
-    assert good.style is theme.GUIDE_GOOD
+    assert good.style == "guide_good"
     assert good.outline == _analysis()["lesion"]["polygons"]
-    failed = Snapshot(frame, fault="", capture=Capture(None, None, None, "Disk full."))
+    failed = Snapshot(frame, fault="", capture=Capture(error="Disk full."))
     assert present.live(failed, failed.capture.error).guidance == "Disk full."
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, value in vars(theme).items() if isinstance(value, theme.Style)]
+    ("look", "name"), [(look, name) for look, styles in theme.LOOKS.items() for name in styles]
 )
-def test_every_text_has_the_contrast_of_wcag_aa(name):
-    style = getattr(theme, name)
+def test_every_text_has_the_contrast_of_wcag_aa(look, name):
+    style = theme.LOOKS[look][name]
     assert theme.contrast(style.text, style.ground) >= 4.5
+
+
+def test_both_looks_have_the_same_styles():
+    assert set(theme.LOOKS) == set(theme.THEMES)
+    assert len({frozenset(styles) for styles in theme.LOOKS.values()}) == 1
 
 
 def test_contrast_is_that_of_wcag():
