@@ -56,6 +56,7 @@ class Tour:
 
     def _walk(self) -> Iterator[Step]:
         worker = self._app.worker
+        self._app.session.settings.auto = False  # the hand is this one
         yield from self._picture("welcome")
         yield from self._press(_("I have read this and I agree."))
         yield from self._press(_("Start"))
@@ -129,4 +130,3 @@ class Tour:
         source = self._app.worker.snapshot().fault
         self.fault = f"{self.fault} within {DEADLINE:.0f} s. {source}".strip()
         self._app.stop()
-
