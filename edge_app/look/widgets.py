@@ -408,7 +408,7 @@ class Sign(Widget):
         side = min(self.size)
         style = App.get_running_app().look[self.style]
         ink, under = (style.text, style.ground) if self.filled else (style.ground, style.text)
-        x, y = self.center_x - side / 2, self.center_y - side / 2
+        x, y = self.x + (self.width - side) / 2, self.y + (self.height - side) / 2
         triangle = self.shape == "triangle"
         self.canvas.before.clear()
         with self.canvas.before:
@@ -437,7 +437,7 @@ class Sign(Widget):
     def _shape(self, side: float) -> None:
         segments, turn = SEGMENTS[self.shape]
         Ellipse(
-            pos=(self.center_x - side / 2, self.center_y - side / 2),
+            pos=(self.x + (self.width - side) / 2, self.y + (self.height - side) / 2),
             size=(side, side),
             segments=segments,
             angle_start=turn,
