@@ -175,9 +175,7 @@ def visual(line: str) -> str:
 
     Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
     """
-    if line.isascii() and not rtl():
-        return line
-    if not rtl() and not any(map(_is_rtl, line)):
+    if line.isascii() or not any(map(_is_rtl, line)):
         return line
     from arabic_reshaper import reshape
     from bidi import get_display
