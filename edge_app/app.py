@@ -24,6 +24,7 @@ from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Snapshot, Worker
 from edge_app.kiosk import Idle
 from edge_app.look import language, theme, widgets
+from edge_app.look.language import _
 from edge_app.screens.view import View
 from edge_app.session import Session
 
@@ -47,6 +48,7 @@ SCREENS = {
 }
 ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
 NOTICE_SECONDS = 6.0
+WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
 
 
@@ -71,7 +73,9 @@ class DermedgeApp(App):
         super().__init__(look=theme.LOOKS[session.settings.theme])
         self.demonstration = present.demonstration(session.manifest)
         self.worker, self.session, self.log = worker, session, log
+        worker.turn = session.settings.turn
         self.snapshot = Snapshot()
+        self._press = 0  # of the shutter, whose capture is waited for
         self._trail: list[tuple[str, dict]] = []  # the last one is on the screen
         self._shown: View | None = None
         self._pool = ThreadPoolExecutor(1, "dermedge-work")
@@ -137,6 +141,7 @@ class DermedgeApp(App):
 
     def _present(self) -> None:
         name, values = self._trail[-1]
+        self._press = 0  # a capture is of the live screen that it was taken on, or nobody's
         operator, unlocked = self._kind(name).needs(**values)
         if operator and not self.session.operator:
             name, values = "operator", {}
@@ -242,15 +247,17 @@ class DermedgeApp(App):
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture."""
         if self.here == "live":
-            self.session.refused = ""
-            self.worker.metadata = self.session.metadata(date.today())
-            self.worker.import_file(path, self._lesion())
+            self._prepare()
+            self._press = self.worker.import_file(path, self._lesion()) or self._press
 
     def take(self, frame: Frame) -> None:
         """Capture a frame: it is saved before its result is shown, where it belongs to a lesion."""
+        self._prepare()
+        self._press = self.worker.capture(frame, self._lesion()) or self._press
+
+    def _prepare(self) -> None:
         self.session.refused = ""
         self.worker.metadata = self.session.metadata(date.today())
-        self.worker.capture(frame, self._lesion())
 
     def _lesion(self) -> str:
         return self.session.lesion.id if self.session.lesion else ""
@@ -264,7 +271,7 @@ class DermedgeApp(App):
             return
         self.snapshot = snapshot
         capture = snapshot.capture
-        if capture and capture is not before.capture and self.here == "live":
+        if capture and capture is not before.capture and capture.press == self._press:
             self.session.refused = capture.error
             if not capture.error:
                 self.session.take(capture)
@@ -285,7 +292,10 @@ class DermedgeApp(App):
         self._idle.touch(time.monotonic())
 
     def _watch_idle(self, _dt) -> None:
-        if self._idle.left(time.monotonic()) > 0:
+        left = self._idle.left(time.monotonic())
+        if 0 < left <= WARNING_SECONDS and self.session.kiosk and self.here != "welcome":
+            self.tell(_("Touch the screen to go on. Else it is cleared."))
+        if left > 0:
             return
         self._touched()
         private = self.session.store is not None if not self.session.kiosk else True

@@ -33,9 +33,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--rotate",
         type=int,
         choices=(0, 90, 180, 270),
-        default=0,
         help="degrees by which the live picture is turned clockwise: where it lies on its side or "
-        "stands on its head (default: 0)",
+        "stands on its head (default: as it was left in the app)",
     )
     parser.add_argument(
         "--home",
@@ -108,7 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.systemd:
         from edge_app.kiosk import unit
 
-        given = ["--bundle", args.bundle, "--source", args.source, "--rotate", str(args.rotate)]
+        given = ["--bundle", args.bundle, "--source", args.source]
+        given += ["--rotate", str(args.rotate)] if args.rotate is not None else []
         print(unit(given), end="")
         return 0
     if args.self_check:
@@ -158,6 +158,8 @@ def _run(args: argparse.Namespace) -> int:
         for name in ("language", "theme", "text"):
             if shots and getattr(args, name):
                 setattr(session.settings, name, getattr(args, name))
+        if args.rotate is not None:
+            session.settings.turn = args.rotate
         log = {}
         if args.kiosk:
             from edge_app.kiosk import Journal
@@ -165,7 +167,7 @@ def _run(args: argparse.Namespace) -> int:
             journal = Journal(folder / "kiosk.log")
             journal.write("start")
             log = {"log": journal.write}
-        worker = Worker(partial(open_source, source, args.rotate), analyzer, captures, **log)
+        worker = Worker(partial(open_source, source), analyzer, captures, **log)
         app = DermedgeApp(worker, session, **log)
         tour = None
         if shots:
@@ -208,7 +210,7 @@ def _self_check(args: argparse.Namespace) -> bool:
 
     well = True
     folder = Path(args.home or _data_folder())
-    for check in self_check(partial(open_source, args.source, args.rotate), load, folder):
+    for check in self_check(partial(open_source, args.source), load, folder):
         well = well and check.ok
         state = "ok" if check.ok else "FAULT"
         print(f"{check.name:8} {state:6} {check.words}", flush=True)

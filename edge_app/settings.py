@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dermedge.files import write_atomic
 from dermedge.scale import REFERENCES
+from edge_app.capture.sources import TURNS
 from edge_app.look.language import LANGUAGES, preferred
 from edge_app.look.theme import TEXT_SIZES, THEMES
 
@@ -20,6 +21,7 @@ class Settings:
     theme: str = "light"  # of THEMES
     text: str = "normal"  # of TEXT_SIZES
     auto: bool = True  # take the picture when it is good and still
+    turn: int = 0  # of edge_app.capture.sources.TURNS: how the live picture is turned
     reference: str | None = None  # of dermedge.scale.REFERENCES: lies beside the lesion
     consent: int = 0  # version of the terms that were agreed to
 
@@ -38,6 +40,7 @@ class Settings:
             "theme": THEMES,
             "text": tuple(TEXT_SIZES),
             "auto": (True, False),
+            "turn": TURNS,
             "reference": (None, *REFERENCES),
         }
         settings = cls()

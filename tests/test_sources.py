@@ -188,17 +188,15 @@ def test_a_still_picture_of_a_folder_is_not_called_frozen():
     assert {watch.look(Frame(still, i)) for i in range(sources.FROZEN_AFTER * 2)} == {""}
 
 
-def test_turned_source_turns_clockwise(folder):
+def test_frames_are_turned_clockwise():
     marked = np.zeros((48, 64, 3), np.uint8)
     marked[0, 0] = 255
-    for path in folder.glob("*.png"):
-        write_png(path, marked)
-    corners = {90: (0, -1), 180: (-1, -1), 270: (-1, 0)}
+    corners = {0: (0, 0), 90: (0, -1), 180: (-1, -1), 270: (-1, 0)}
+    assert set(corners) == set(sources.TURNS)
     for turn, corner in corners.items():
-        source = open_source(str(folder), turn)
-        assert source.read().pixels[corner].tolist() == [255, 255, 255]
-        assert source.name == "folder pictures"
-        source.close()
+        frame = sources.turned(Frame(marked, 7), turn)
+        assert frame.pixels[corner].tolist() == [255, 255, 255]
+        assert frame.number == 7
 
 
 def test_a_registered_camera_is_opened_by_its_prefix(monkeypatch):

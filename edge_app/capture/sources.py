@@ -81,7 +81,7 @@ def register(prefix: str, opener: Callable[[str], Source]) -> None:
     _OPENERS[prefix] = opener
 
 
-def open_source(spec: str, turn: int = 0) -> Source:
+def open_source(spec: str) -> Source:
     """Open what `spec` names.
 
     Parameters
@@ -89,14 +89,11 @@ def open_source(spec: str, turn: int = 0) -> Source:
     spec : a camera number ("0"), a camera device ("/dev/video0"), a GStreamer pipeline (holds
         " ! "; ends in appsink), a video file, a folder of pictures, or "prefix:rest" of what was
         registered.
-    turn : 0, 90, 180 or 270; degrees by which its pictures are turned clockwise.
 
     Raises
     ------
     SourceError : one line that says what is wrong and what to do.
     """
-    if turn:
-        return Turned(open_source(spec), turn)
     prefix, _, rest = spec.partition(":")
     if prefix in _OPENERS:
         return _OPENERS[prefix](rest)
@@ -123,21 +120,14 @@ _ROTATIONS = {
     180: cv2.ROTATE_180,
     270: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
+TURNS = (0, *_ROTATIONS)  # degrees clockwise
 
 
-class Turned:
-    """Another source, its pictures turned clockwise."""
-
-    def __init__(self, source: Source, turn: int):
-        self.name, self.interval, self.live = source.name, source.interval, source.live
-        self._source, self._code = source, _ROTATIONS[turn]
-
-    def read(self) -> Frame | None:
-        frame = self._source.read()
-        return frame and replace(frame, pixels=cv2.rotate(frame.pixels, self._code))
-
-    def close(self) -> None:
-        self._source.close()
+def turned(frame: Frame, turn: int) -> Frame:
+    """The frame, turned by one of TURNS: a camera may be mounted on its side or its head."""
+    if not turn:
+        return frame
+    return replace(frame, pixels=cv2.rotate(frame.pixels, _ROTATIONS[turn]))
 
 
 class CameraSource:

@@ -23,7 +23,7 @@ from dermedge.bundle import Manifest
 from dermedge.explain import overlay
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, Picture, read_image, write_png
-from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
+from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch, turned
 from edge_app.capture.steady import Steady
 from edge_app.cases.store import Capture as Record
 from edge_app.cases.store import Store
@@ -59,6 +59,7 @@ class Capture:
     png: bytes = b""  # the whole picture, where it lies nowhere else
     heat: np.ndarray | None = None  # like `pixels`: what speaks for a malignant class
     similar: tuple[tuple[str, np.ndarray], ...] = ()  # class and picture of cases of the bundle
+    press: int = 0  # which press of the shutter it is of
 
     @property
     def saved(self) -> bool:
@@ -93,6 +94,7 @@ class Worker:
 
     store: Store | None = None  # set when it is unlocked, None again when it is closed
     preview_side = PREVIEW_SIDE  # px; what the screen shows is enough
+    turn = 0  # of edge_app.capture.sources.TURNS: degrees by which frames are turned clockwise
     reference: str | None = None  # what lies beside the lesion, of dermedge.scale.REFERENCES
     metadata: Mapping[str, object] | None = None  # of the person, as `Analyzer.analyze` takes it
 
@@ -123,6 +125,7 @@ class Worker:
         self._stopping = threading.Event()
         self._snapshot = Snapshot()
         self._shutter: tuple[Frame | Path, str] | None = None
+        self._presses = 0
         self._live = True
         self._threads = [
             threading.Thread(target=self._take, name="dermedge-frames", daemon=True),
@@ -144,24 +147,27 @@ class Worker:
     def snapshot(self) -> Snapshot:
         return self._snapshot
 
-    def capture(self, frame: Frame, lesion_id: str = "") -> None:
+    def capture(self, frame: Frame, lesion_id: str = "") -> int:
         """Save and analyse this frame; `snapshot().capture` tells when it is done.
 
-        With a lesion's id it goes to the store, else to the folder of captures.
+        With a lesion's id it goes to the store, else to the folder of captures, where there is one.
+        Returns the number of this press, as `Capture.press` has it; 0 where another is not done.
         """
-        self._press(frame, lesion_id)
+        return self._press(frame, lesion_id)
 
-    def import_file(self, path: str | Path, lesion_id: str = "") -> None:
+    def import_file(self, path: str | Path, lesion_id: str = "") -> int:
         """The same with a picture file: its pixels alone are kept, without its metadata."""
-        self._press(Path(path), lesion_id)
+        return self._press(Path(path), lesion_id)
 
-    def _press(self, what: Frame | Path, lesion_id: str) -> None:
+    def _press(self, what: Frame | Path, lesion_id: str) -> int:
         with self._changed:
             if self._snapshot.busy:
-                return
+                return 0
+            self._presses += 1
             self._shutter = (what, lesion_id)
             self._snapshot = replace(self._snapshot, busy=True, capture=None, steady=0.0)
             self._changed.notify_all()
+            return self._presses
 
     @property
     def manifest(self) -> Manifest:
@@ -222,6 +228,7 @@ class Worker:
         while not self._stopping.is_set() and not watch.stuck:
             frame = source.read()
             if frame is not None:
+                frame = turned(frame, self.turn)
                 code = watch.look(frame)
                 if code and code != self._snapshot.fault_code:
                     self._log("source fault", code=code)
@@ -251,7 +258,7 @@ class Worker:
             if shutter is not None:
                 self._steady.reset()
                 start = time.monotonic()
-                capture = self._save(*shutter)
+                capture = replace(self._save(*shutter), press=self._presses)
                 spent = round((time.monotonic() - start) * 1000)
                 self._log("capture failed" if capture.error else "capture", ms=spent)
                 self._publish(busy=False, capture=capture)

@@ -63,6 +63,12 @@ class LiveScreen(View):
         self.auto = not self.auto
         self.app.attempt(lambda: self.app.session.change(auto=self.auto))
 
+    def turn(self) -> None:
+        """A quarter clockwise, for a camera that is mounted on its side or its head."""
+        worker = self.app.worker
+        worker.turn = (worker.turn + 90) % 360
+        self.app.attempt(lambda: self.app.session.change(turn=worker.turn))
+
     def switch_reference(self) -> None:
         """The next of: none, and what the settings name."""
         worker, chosen = self.app.worker, self.app.session.settings.reference
