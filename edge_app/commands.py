@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
     from dermedge.image import EXTENSIONS
     from dermedge.tune import load_choice
-    from edge_app.capture.sources import SourceError, is_camera, open_source
+    from edge_app.capture.sources import SourceError, film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
 
     measured = args.measure or args.soak
@@ -149,8 +149,6 @@ def _run(args: argparse.Namespace) -> int:
 
         source = args.source
         if measured and Path(source).suffix.lower() in EXTENSIONS:
-            from edge_app.measure import film
-
             source = os.path.join(home, "film.avi")
             film(Path(args.source), Path(source))
         folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))

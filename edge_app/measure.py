@@ -6,14 +6,11 @@ import os
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 from kivy.clock import Clock
 from kivy.core.window import Window
 from tqdm import tqdm
 
-from dermedge import UserError
-from dermedge.image import read_image
 from edge_app.app import DermedgeApp
 from edge_app.cases.store import Lesion, Person
 
@@ -174,27 +171,6 @@ class Meter:
                 "handles": handles.astype(int).tolist(),
             }
         return report
-
-
-def film(photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = (1280, 720)):
-    """Write a video, 30 fps, of what a camera held by hand sees of a photograph.
-
-    Raises ImageError, and UserError where no video can be written.
-    """
-    pixels = read_image(photo).pixels
-    width, height = size
-    scale = 1.06 * max(width / pixels.shape[1], height / pixels.shape[0])
-    large = cv2.resize(pixels[..., ::-1], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, size)
-    if not writer.isOpened():
-        raise UserError(f"no video can be written to {path}")
-    middle = np.array([large.shape[1] - width, large.shape[0] - height]) / 2
-    for number in range(round(seconds * 30)):
-        turn = 2 * np.pi * number / (seconds * 30)
-        sway = np.array([np.cos(turn), np.sin(2 * turn)]) * np.minimum(middle, 12)
-        corner = tuple(float(v) for v in middle + sway + np.array(size) / 2 - 0.5)
-        writer.write(cv2.getRectSubPix(large, size, corner))
-    writer.release()
 
 
 def _resources() -> tuple[float, int, int]:

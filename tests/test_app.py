@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from dermedge.image import read_image
 from dermedge.quality import TITLES
 from edge_app import present
 from edge_app.capture import worker
-from edge_app.capture.sources import Frame, SourceError
+from edge_app.capture.sources import Frame, SourceError, film
 from edge_app.capture.worker import Capture, Snapshot, Worker
 from edge_app.look import theme
 
@@ -291,32 +292,117 @@ def test_touch_targets_are_large_enough():
     assert theme.TOUCH * theme.unit(360, 640) >= 48
 
 
-@pytest.mark.parametrize("size", ["360x640", "1280x800"])
-def test_app_from_video_to_result(display, picture, tiny_bundle, tmp_path, size):
-    video = tmp_path / "lesion.avi"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (640, 480))
-    for _ in range(5):
-        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    writer.release()
+@pytest.fixture(scope="module")
+def video(real_images, picture, tmp_path_factory) -> Path:
+    """What a camera sees of a photograph: of a real one, where there are any."""
+    folder = tmp_path_factory.mktemp("video")
+    photo = folder / "photo.png"
+    cv2.imwrite(str(photo), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if real_images is not None:
+        photo = next(iter(sorted((real_images / "phone_photos").glob("*.jpg"))), photo)
+    film(photo, folder / "lesion.avi")
+    return folder / "lesion.avi"
+
+
+@pytest.mark.parametrize(
+    ("size", "looks"),
+    [
+        ("360x640", ["--language", "de", "--text", "very large"]),
+        ("1280x800", ["--language", "ar", "--theme", "dark"]),
+        ("1920x1080", []),
+    ],
+)
+def test_the_whole_way_through_the_app(display, video, tiny_bundle, tmp_path, size, looks):
+    """Consent, capture, result, person, spot, history, comparison, export, deletion, audited."""
     shots, home = tmp_path / "shots", tmp_path / "home"
     home.mkdir()
     command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle), "--source", str(video)]
-    command += ["--screenshot", str(shots), "--size", size]
+    command += ["--screenshot", str(shots), "--size", size, *looks]
     environment = _environment(DISPLAY=display, HOME=str(home))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    (saved,) = (shots / "captures").glob("*.png")
-    assert done.stdout == f"self check passed: {saved}\n"
+    assert done.stdout.endswith("0 faults\n")
     assert not {".kivy", ".local"} & {path.name for path in home.iterdir()}
     width, height = map(int, size.split("x"))
-    for name in ("live.png", "result.png"):
-        shot = read_image(shots / name).pixels
+    taken = sorted(shots.glob("*.png"))
+    assert {"live", "result", "people", "lesion", "compare", "settings"} <= {p.stem for p in taken}
+    for path in taken:
+        shot = read_image(path).pixels
         assert shot.shape == (height, width, 3)
-        assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 500  # a picture, not a plain ground
-    command = [*DERMEDGE, "analyze", str(saved), "--bundle", str(tiny_bundle), "--json"]
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    kept = json.loads(saved.with_suffix(".json").read_text())
-    assert _same(kept, json.loads(again.stdout))
+        assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 50, path  # more than a plain ground
+
+
+RESET = """
+import sys, time
+from pathlib import Path
+from functools import partial
+from edge_app.commands import _configure_kivy
+_configure_kivy(sys.argv[1], 640, 480, False)
+from kivy.clock import Clock
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
+from edge_app.app import DermedgeApp
+from edge_app.capture.sources import open_source
+from edge_app.capture.worker import Worker
+from edge_app.cases.store import Lesion, Person
+from edge_app.kiosk import Idle
+from edge_app.session import Session
+
+analyzer = Analyzer(Bundle.open(sys.argv[2]))
+session = Session(Path(sys.argv[1], "app"), analyzer.bundle.manifest, kiosk=True)
+worker = Worker(partial(open_source, sys.argv[3]), analyzer, None)
+app = DermedgeApp(worker, session)
+
+def steps():
+    session.agree()
+    session.pin.set("2468")
+    session.enter("2468")
+    session.create("a passphrase")
+    worker.store = session.store
+    session.save_person(Person("", "Rosalind Example"))
+    session.begin(session.save_lesion(Lesion("", session.person.id, "left arm")))
+    app.go("people")
+    app.go("live")
+    yield lambda: worker.snapshot().analysis
+    app.take_picture()
+    yield lambda: app.here == "result"
+    app._idle = Idle(time.monotonic() - 1000)
+    yield lambda: app.here == "welcome"
+    yield lambda: True
+    assert (session.person, session.lesion, session.shots) == (None, None, [])
+    assert not session.operator and not session.agreed
+    assert worker.snapshot().capture is None
+    words = [getattr(w, "text", "") for w in app.frame.walk()]
+    assert any(words) and not any("Rosalind" in text for text in words)
+    app.go("people")
+    assert app.screens.current == "operator"
+    print("cleared")
+
+def drive(_):
+    global until
+    if until():
+        try:
+            until = next(way)
+        except StopIteration:
+            app.stop()
+
+way, until = steps(), lambda: True
+app.bind(on_start=lambda _: Clock.schedule_interval(drive, 0))
+worker.start()
+try:
+    app.run()
+finally:
+    worker.stop()
+"""
+
+
+def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle, tmp_path):
+    arguments = [str(tmp_path), str(tiny_bundle), str(video)]
+    environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
+    command = [sys.executable, "-c", RESET, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "cleared\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from dermedge import UserError
 from dermedge.image import EXTENSIONS, ImageError, read_image
 from edge_app.look.language import N_, Said
 
@@ -273,3 +274,24 @@ class Watch:
 
 def _rgb(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+def film(photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = (1280, 720)):
+    """Write a video, 30 fps, of what a camera held by hand sees of a photograph.
+
+    Raises ImageError, and UserError where no video can be written.
+    """
+    pixels = read_image(photo).pixels
+    width, height = size
+    scale = 1.06 * max(width / pixels.shape[1], height / pixels.shape[0])
+    large = cv2.resize(pixels[..., ::-1], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, size)
+    if not writer.isOpened():
+        raise UserError(f"no video can be written to {path}")
+    middle = np.array([large.shape[1] - width, large.shape[0] - height]) / 2
+    for number in range(round(seconds * 30)):
+        turn = 2 * np.pi * number / (seconds * 30)
+        sway = np.array([np.cos(turn), np.sin(2 * turn)]) * np.minimum(middle, 12)
+        corner = tuple(float(v) for v in middle + sway + np.array(size) / 2 - 0.5)
+        writer.write(cv2.getRectSubPix(large, size, corner))
+    writer.release()

@@ -19,7 +19,7 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Manifest
+from dermedge.bundle import Bundle
 from dermedge.explain import overlay
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, Picture, read_image, write_png
@@ -170,9 +170,9 @@ class Worker:
             return self._presses
 
     @property
-    def manifest(self) -> Manifest:
-        """Of the bundle that analyses."""
-        return self._analyzer.bundle.manifest
+    def bundle(self) -> Bundle:
+        """The one that analyses."""
+        return self._analyzer.bundle
 
     def live(self, on: bool) -> None:
         """Analyse frames as they come, or rest while no live picture is shown."""
