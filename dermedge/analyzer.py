@@ -17,8 +17,8 @@ from dermedge.cases import Case, Cases
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
-from dermedge.preprocess import Placement, prepare
-from dermedge.quality import Quality, assess, reduced
+from dermedge.preprocess import Placement, halved, prepare
+from dermedge.quality import SIDE, Quality, assess, reduced
 from dermedge.runtime import Road, SessionError, open_session, target
 from dermedge.scale import ScaleError, find
 from dermedge.taxonomy import MALIGNANT
@@ -221,16 +221,19 @@ class Network:
             known["metadata"] = encode(self.model.metadata, **(metadata or {}))[None]
         answers: dict[str, list[np.ndarray]] = {}
         for axes in self._views:
-            image = np.ascontiguousarray(np.flip(square, axes))
+            image = np.ascontiguousarray(np.flip(square, axes)) if axes else square
             for name, value in self._session.run({"image": image[None], **known}).items():
                 # Half precision overflows without an error; every comparison with NaN says "low".
-                if not np.isfinite(value).all():
+                # One number that is none makes none of the sum.
+                if not np.isfinite(value.sum()):
                     raise SessionError(f"the {self._name} gave no finite numbers")
-                if value.ndim > 2:  # a map: its last two axes are those of the picture
+                if axes and value.ndim > 2:  # a map: its last two axes are those of the picture
                     value = np.flip(value, tuple(axis - 2 for axis in axes))
                 answers.setdefault(name, []).append(value[0])
         return {
-            name: values[0] if name in ("embedding", "distance") else np.mean(values, axis=0)
+            name: values[0]
+            if len(values) == 1 or name in ("embedding", "distance")
+            else np.mean(values, axis=0)
             for name, values in answers.items()
         }
 
@@ -287,6 +290,9 @@ class Analyzer:
         self.cases = None
         if CASES in manifest.parts:
             self.cases = Cases.from_bytes(bundle.part(CASES), len(manifest.labels))
+        # What is looked at is never larger; a network that crops is given the whole picture.
+        specs = [model.preprocessing for model in manifest.models.values()]
+        self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
         self._malignant = np.array([label in MALIGNANT for label in manifest.labels])
         self.versions = {
             "dermedge": __version__,
@@ -352,7 +358,6 @@ class Analyzer:
         with stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
         pixels = picture.pixels
-        scale = picture.width / pixels.shape[1]
         told, found_scale = None, None
         if px_per_mm is not None:
             told = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
@@ -366,29 +371,39 @@ class Analyzer:
                 else:
                     pixels = found_scale.uncovered(pixels)
         with stage("prepare"):
-            square, placement = prepare(pixels, self._segmenter.model.preprocessing)
+            # Halved once for all: the networks get the pixels that `prepare` makes of the whole.
+            size = pixels.shape[:2]
+            view = halved(pixels, *Placement(*size, self._side).scaled)
+            scale = picture.width / view.shape[1]
+            square, placement = prepare(view, self._segmenter.model.preprocessing)
         with stage("segmenter"):
             found = self._segmenter.run(square, metadata)
         with stage("lesion"):
             lesion = measure(
                 placement.restore(found["mask"]),
-                pixels,
+                view,
                 self.bundle.manifest.thresholds.mask,
                 scale=scale,
                 px_per_mm=px_per_mm,
             )
             if found_scale is not None and lesion.found:
-                # In px of `pixels`, whose first covers `scale` px of the whole picture.
-                outline = (np.concatenate(lesion.polygons) - (scale - 1) / 2) / scale
+                # In px of `pixels`, whose first covers `covered` px of the whole picture.
+                covered = picture.width / pixels.shape[1]
+                outline = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
                 middle = tuple(outline.mean(axis=0))
-                told["px_per_mm"] = round(found_scale.px_per_mm(middle) * scale, 4)
+                told["px_per_mm"] = round(found_scale.px_per_mm(middle) * covered, 4)
                 lesion = replace(lesion, diameter_mm=found_scale.extent(outline))
-            certainty = placement.restore(found["mask"], reduced(pixels.shape))
+            certainty = placement.restore(found["mask"], reduced(view.shape))
+        spec = self._classifier.model.preprocessing
+        placement = Placement(*size, spec.size)
         if self._classifier is not self._segmenter:
             with stage("prepare"):
-                # Not `lesion.box`, which is of the whole picture and rounded there.
-                box = cv2.boundingRect(lesion.mask.astype(np.uint8)) if lesion.found else None
-                square, placement = prepare(pixels, self._classifier.model.preprocessing, box)
+                if spec.crop and lesion.found:
+                    # Not `lesion.box`, which is of the whole picture and rounded there.
+                    box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
+                    square, placement = prepare(pixels, spec, box * (size[1] // view.shape[1]))
+                else:
+                    square, _ = prepare(view, spec)
         with stage("classifier"):
             if self._classifier is not self._segmenter:
                 found = self._classifier.run(square, metadata)
@@ -399,7 +414,7 @@ class Analyzer:
                 similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
         with stage("quality"):
             hidden = None if found_scale is None else found_scale.cover
-            quality = assess(pixels, lesion.mask, certainty, hidden)
+            quality = assess(view, lesion.mask, certainty, hidden)
         malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None

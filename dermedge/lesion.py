@@ -85,9 +85,7 @@ def measure(
     offset = (scale - 1) / 2
     points = np.concatenate(contours)[:, 0]
     x, y, width, height = cv2.boundingRect(points)
-    moments = cv2.moments(mask[y : y + height, x : x + width].view(np.uint8), binaryImage=True)
-    area = moments["m00"]
-    centroid = (moments["m10"] / area + x, moments["m01"] / area + y)
+    area = cv2.countNonZero(mask.view(np.uint8))
     near = _Near(mask, pixels, (x, y, width, height))
     unequal, index, axis = near.folded()
     colors = near.colors()
@@ -97,7 +95,7 @@ def measure(
         polygons=tuple(np.round(_outline(c) * scale + offset, 1) for c in contours),
         box=_scaled_box(x, y, width, height, scale),
         area_px=float(area) * scale * scale,
-        centroid=(centroid[0] * scale + offset, centroid[1] * scale + offset),
+        centroid=tuple(float(value * scale + offset) for value in near.centroid),
         asymmetry=unequal,
         border=near.abrupt_segments(axis),
         color=len(colors),
@@ -105,6 +103,7 @@ def measure(
         asymmetry_index=index,
         border_irregularity=near.irregularity(),
         colors=colors,
+        axis=axis,
     )
 
 
@@ -160,26 +159,17 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _fold_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which angles come to lie on each other on folding about each axis k / 2.
-
-    int (ANGLES, pairs) twice, and how often a pair counts among all ANGLES, float32: twice, once
-    where an angle meets itself, and never where it is one too many.
-    """
-    axis, step = np.arange(ANGLES)[:, None], np.arange(ANGLES // 2 + 1)[None]
-    first = (axis // 2 + step) % ANGLES
-    second = (axis - first) % ANGLES
-    count = np.where(first == second, 1, 2) * ((axis % 2 == 0) | (step > 0))
-    return first, second, count.astype(np.float32)
-
-
-FIRST, SECOND, COUNT = _fold_tables()
 # Weight of a cell of the polar grid, by its area.
 DISTANCE = ((np.arange(RADII) + 0.5) / RADII).astype(np.float32)
+# Row k: where each angle comes to lie on folding about the axis k / 2.
+MIRROR = (np.arange(ANGLES)[:, None] - np.arange(ANGLES)) % ANGLES
 
 
 class _Near:
-    """The lesion and its surroundings at a standard size."""
+    """The lesion and its surroundings at a standard size.
+
+    `centre` is that of the lesion in px of this size, `centroid` in px of what it was cut from.
+    """
 
     def __init__(self, mask: np.ndarray, pixels: np.ndarray, box: tuple[int, int, int, int]):
         x, y, width, height = box
@@ -197,6 +187,10 @@ class _Near:
         moments = cv2.moments(self.mask.view(np.uint8), binaryImage=True)
         self.area = moments["m00"]
         self.centre = moments["m10"] / self.area, moments["m01"] / self.area
+        shape, start = mask[part].shape, (part[1].start, part[0].start)
+        self.centroid = tuple(
+            (self.centre[k] + 0.5) * shape[1 - k] / size[k] - 0.5 + start[k] for k in (0, 1)
+        )
 
     def folded(self) -> tuple[int, float, float]:
         """Unequal axes (0 to 2), asymmetry of shape (0 to 1) and the first axis (rad).
@@ -204,11 +198,14 @@ class _Near:
         The lesion is folded about every axis through its centroid, on a polar grid. The rule lays
         two axes at a right angle so that they give the lowest asymmetry.
         """
-        rim = cv2.findNonZero(self.mask.view(np.uint8)).reshape(-1, 2) - self.centre
+        mask = self.mask.view(np.uint8)
+        rims, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        rim = np.concatenate(rims)[:, 0] - self.centre
         radius = np.sqrt((rim**2).sum(axis=1).max()) + 1
-        angle = np.arange(ANGLES)[:, None] * (2 * np.pi / ANGLES)
-        x = (self.centre[0] + np.cos(angle) * radius * DISTANCE).astype(np.float32)
-        y = (self.centre[1] + np.sin(angle) * radius * DISTANCE).astype(np.float32)
+        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+        distance = DISTANCE[:, None] * radius
+        x = (self.centre[0] + np.cos(angle) * distance).astype(np.float32)
+        y = (self.centre[1] + np.sin(angle) * distance).astype(np.float32)
         inside = cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR)
         # Blurred at half the size, where pixel centres are at (x - 0.5) / 2.
         half = tuple((side + 1) // 2 for side in self.mask.shape[::-1])
@@ -216,22 +213,24 @@ class _Near:
         smooth = cv2.GaussianBlur(smooth, (0, 0), SIDE / 80)
         x, y = (x - 0.5) / 2, (y - 0.5) / 2
         colour = cv2.remap(smooth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-        def summed(cells: np.ndarray) -> np.ndarray:
-            return ((cells @ DISTANCE) * COUNT).sum(axis=1)
-
-        one, other = inside[FIRST], inside[SECOND]
-        shape = summed(np.abs(one - other)) / (2 * (inside @ DISTANCE).sum())
-        both = np.minimum(one, other)
-        apart = np.zeros_like(both)
-        for plane in cv2.split(colour):
-            change = plane[FIRST]
-            change -= plane[SECOND]
-            change *= change
-            apart += change
-        np.sqrt(apart, out=apart)
+        # Every pair of angles lies on each other about one axis: all pairs at once, at each radius
+        # as |a - b|^2 = -2 ab + a^2 + b^2, small numbers about their mean.
+        colour -= np.array(cv2.mean(colour)[:3], np.float32)
+        square = (colour**2).sum(axis=2, keepdims=True)
+        one = np.ones_like(square)
+        apart = np.concatenate([-2 * colour, square, one], axis=2) @ np.concatenate(
+            [colour, one, square], axis=2
+        ).transpose(0, 2, 1)
+        np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
+        both = np.minimum(inside[:, :, None], inside[:, None])
         apart *= both
-        tint = summed(apart) / np.maximum(summed(both), 1e-6)
+        steps = np.arange(ANGLES)
+        shared, tint = (
+            (DISTANCE @ cells.reshape(RADII, -1)).reshape(ANGLES, ANGLES)[steps, MIRROR].sum(axis=1)
+            for cells in (both, apart)
+        )
+        shape = 1 - shared / (DISTANCE @ inside).sum()
+        tint /= np.maximum(shared, 1e-6)
         cost = shape / SHAPE_UNEQUAL + tint / COLOR_UNEQUAL
         right = ANGLES // 2
         best = int(np.argmin(cost[:right] + cost[right:]))
@@ -271,10 +270,10 @@ class _Near:
         The camera's colour cast is taken off by moving the skin around to `SKIN`; white is told
         against that skin, as the rule asks.
         """
-        # Of the skin every fourth px tells enough.
-        around = self.lab[::2, ::2][~self.mask[::2, ::2]]
-        skin = np.median(around.T, axis=1) if len(around) >= 12 else np.array([70.0, *SKIN])
-        lightness, a, b = self.lab[self.mask].T.copy()
+        # Of the skin some px tell enough.
+        around = self.lab[::3, ::3][~self.mask[::3, ::3]]
+        skin = np.median(around.T.copy(), axis=1) if len(around) >= 6 else (70.0, *SKIN)
+        lightness, a, b = (plane[self.mask] for plane in cv2.split(self.lab))
         a, b = a + np.float32(SKIN[0] - skin[1]), b + np.float32(SKIN[1] - skin[2])
         tests = {
             "black": lightness < 22,

@@ -118,7 +118,7 @@ def assess(
     lesion = None
     if mask is not None:
         size = gray.shape[::-1]
-        lesion = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     found = {
         "too_dark": _percentile(brightest, 0.99),
         "too_bright": cv2.countNonZero(white) / white.size,
@@ -126,7 +126,7 @@ def assess(
     }
     if lesion is not None:
         if hidden is not None:
-            hidden = cv2.resize(hidden.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            hidden = cv2.resize(hidden.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         found |= _framing(lesion, mask, probability, hidden)
         around = _around(lesion)
         if around is not None:
@@ -174,20 +174,21 @@ def _sharpness(gray: np.ndarray) -> float:
     smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 1)
     least = np.inf
     for x, y in ((1, 0), (0, 1), (1, 1), (1, -1)):
-        fine, coarse = (_bend(smooth, x * step, y * step) for step in (2, 6))
+        fine, coarse = (_bend(smooth[::2], x * step, y * step // 2) for step in (2, 6))
         least = min(least, fine / (coarse + 0.05))
     return float(least)
 
 
-def _bend(image: np.ndarray, x: int, y: int, margin: int = 6) -> float:
-    """Standard deviation of the second difference over (x, y) px, on every second row."""
+def _bend(image: np.ndarray, x: int, y: int) -> float:
+    """Standard deviation of the second difference over (x, y) px, no more than (6, 3)."""
     height, width = image.shape
 
     def moved(times: int) -> np.ndarray:
-        top, left = margin + times * y, margin + times * x
-        return image[top : top + height - 2 * margin : 2, left : left + width - 2 * margin]
+        top, left = 3 + times * y, 6 + times * x
+        return image[top : top + height - 6, left : left + width - 12]
 
-    return float(np.std(moved(1) + moved(-1) - 2 * moved(0)))
+    bend = cv2.scaleAdd(moved(0), -2, cv2.add(moved(1), moved(-1)))
+    return float(np.sqrt(max(cv2.norm(bend) ** 2 / bend.size - cv2.mean(bend)[0] ** 2, 0)))
 
 
 def _framing(
@@ -217,9 +218,12 @@ def _framing(
         parts = cv2.compare(sure, 0.5, cv2.CMP_GE)
     else:
         found["no_lesion"] = 0.0
-    *_, stats, _ = cv2.connectedComponentsWithStats(parts)
-    areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
-    found["several_lesions"] = areas[1] / areas[0] if len(areas) > 1 else 0.0
+    outlines, _ = cv2.findContours(parts, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    found["several_lesions"] = 0.0
+    if len(outlines) > 1:
+        *_, stats, _ = cv2.connectedComponentsWithStats(parts)
+        areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
+        found["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
     return found
 
 
