@@ -13,6 +13,7 @@ from edge_app.look import language
 from edge_app.look.language import N_, _
 
 LOG_LINES = 200
+COLLECTIONS = {"ham10000": "HAM10000", "pad_ufes_20": "PAD-UFES-20"}
 LICENCES = (
     ("dermedge", "Apache License 2.0"),
     ("Roboto", "Apache License 2.0, Google"),
@@ -65,7 +66,7 @@ def accuracy(manifest: Manifest) -> tuple[str, ...]:
           "In brackets: what chance alone leaves open (95 % interval).",
           pictures=language.number(measured["pictures"]),
           malignant=language.number(measured.get("malignant", 0)),
-          collection=measured.get("data_set", "?")),
+          collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
     ]  # fmt: skip
     return tuple(said)
 

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import errno
 import getpass
+import math
 import os
 import re
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from dermedge import UserError
-from edge_app.look.language import N_, Said
+from edge_app.look import language
+from edge_app.look.language import N_, Said, _
 
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
 IN_WORDS = {
-    errno.EACCES: N_("you may not look into {name}"),
-    errno.EPERM: N_("you may not look into {name}"),
-    errno.ENOENT: N_("{name} is not there any more"),
-    errno.ENOTDIR: N_("{name} is not there any more"),
-    errno.EIO: N_("{name} cannot be read: take it out and put it in again"),
+    errno.EACCES: N_("you may not look into the folder {name}"),
+    errno.EPERM: N_("you may not look into the folder {name}"),
+    errno.ENOENT: N_("the folder {name} is not there any more"),
+    errno.ENOTDIR: N_("the folder {name} is not there any more"),
+    errno.EIO: N_("the folder {name} cannot be read: take the stick out and put it in again"),
 }
-NO_WRITING = N_("nothing can be written into {name}: choose another folder")
+NO_WRITING = N_("nothing can be written into the folder {name}: choose another one")
 IN_WORDS_WRITING = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), NO_WRITING),
-    errno.ENOSPC: N_("{name} is full: make room, or choose another folder"),
+    errno.ENOSPC: N_("no room is left in the folder {name}: make some, or choose another one"),
 }
 
 
@@ -34,7 +37,7 @@ class Place:
     """A folder to start from."""
 
     path: Path
-    removable: bool
+    kind: str  # 'stick', 'home' or 'device': all that there is
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Item:
 
 
 def places(home: Path | None = None, mounts: tuple[Path, ...] = MOUNTS) -> list[Place]:
-    """Media that are put in, by name, then the home folder."""
+    """Media that are put in, by name, then the home folder, then the whole device."""
     found = []
     for root in mounts:
         for folder in _folders(root):
@@ -57,7 +60,10 @@ def places(home: Path | None = None, mounts: tuple[Path, ...] = MOUNTS) -> list[
             else:
                 found.append(folder)
     home = home or Path.home()
-    return [*(Place(path, True) for path in sorted(found, key=_natural)), Place(home, False)]
+    starts = [Place(path, "stick") for path in sorted(found, key=_natural)]
+    if home.is_dir():
+        starts.append(Place(home, "home"))
+    return [*starts, Place(Path(home.anchor), "device")]
 
 
 def listing(folder: Path, endings: frozenset[str]) -> list[Item]:
@@ -84,6 +90,19 @@ def listing(folder: Path, endings: frozenset[str]) -> list[Item]:
     except OSError as error:
         raise _in_words(error, folder) from None
     return sorted(found, key=lambda item: (not item.folder, _natural(item.path)))
+
+
+def words(item: Item) -> str:
+    """What is told of a file beside its name."""
+    if item.folder:
+        return ""
+    size = (
+        _("{size} MB", size=language.number(item.bytes / 1e6, 1))
+        if item.bytes >= 1e5
+        else _("{size} kB", size=language.number(math.ceil(item.bytes / 1e3)))
+    )
+    changed = datetime.fromtimestamp(item.changed, timezone.utc).isoformat()
+    return f"{size} · {language.day(changed)}"
 
 
 def check_writable(folder: Path) -> None:

@@ -20,11 +20,14 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
 from dermedge.files import write_atomic
 from dermedge.image import Picture
 from dermedge.procedural import draw
-from edge_app.capture.sources import FAULTS, Source, SourceError, Watch
-from edge_app.look.language import Said
+from dermedge.tune import load_choice
+from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
+from edge_app.capture.worker import Worker, words
+from edge_app.look.language import N_, Said
 
 FREE_BYTES = 2**30  # some hundred captures
 SLOW_MS = 2000.0  # for one picture; a person waits no longer
@@ -33,6 +36,7 @@ IDLE_SECONDS = 90.0
 FREE_TRIES = 3  # wrong PINs in a row before one has to wait
 WAIT_SECONDS = 30.0  # then; twice as long with each further one
 MOST_WAIT = 3600.0
+LOG = "kiosk.log"
 LOG_BYTES, LOG_FILES = 1_000_000, 5
 
 # All that a log line may hold: an event, and for a value a number or one of these words.
@@ -56,7 +60,7 @@ class Check:
 
     name: str  # 'bundle', 'camera', 'disk' or 'speed'
     ok: bool
-    words: str
+    words: Said
 
 
 def self_check(
@@ -74,14 +78,34 @@ def self_check(
     yield _check_disk(folder)
 
 
+def running_check(worker: Worker, folder: Path) -> Iterator[Check]:
+    """The same in a running app. Its camera is in use, so its newest frame is what is looked at."""
+
+    def load() -> Analyzer:
+        bundle = Bundle.open(worker.bundle.path)
+        return Analyzer(bundle, roads=load_choice(bundle))
+
+    yield from _check_bundle(load)
+    seen = worker.snapshot()
+    if seen.fault or seen.frame is None:
+        yield Check("camera", False, Said(seen.fault or FAULTS["waiting"]))
+    else:
+        yield _camera(seen.source, seen.frame)
+    yield _check_disk(folder)
+
+
 def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
     try:
         analyzer = loader()
     except (UserError, OSError) as error:
-        yield Check("bundle", False, f"the model cannot be used: {error}")
+        yield Check(
+            "bundle", False, Said("the model cannot be used: {reason}", reason=words(error))
+        )
         return
-    manifest = analyzer.bundle.manifest
-    yield Check("bundle", True, f"{manifest.name}, {analyzer.bundle.sha256[:12]}: every part whole")
+    name, sha256 = analyzer.bundle.manifest.name, analyzer.bundle.sha256[:12]
+    yield Check(
+        "bundle", True, Said("{name}, {sha256}: every part whole", name=name, sha256=sha256)
+    )
     pixels = draw(1, "phone", (480, 640)).image
     times = []
     for _ in range(4):  # the first is slower: memory is laid out
@@ -89,10 +113,13 @@ def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
         analyzer.analyze(Picture(pixels, 480, 640), name="self-check")
         times.append((time.perf_counter() - start) * 1000)
     best = min(times[1:])
-    words = f"{best:.0f} ms for one picture"
+    said = N_("{ms} ms for one picture")
     if best > SLOW_MS:
-        words += ": too slow; end other programs, check the cooling, run `dermedge tune`"
-    yield Check("speed", best <= SLOW_MS, words)
+        said = N_(
+            "{ms} ms for one picture: too slow; end other programs, check the cooling, "
+            "run `dermedge tune`"
+        )
+    yield Check("speed", best <= SLOW_MS, Said(said, ms=round(best)))
 
 
 def _check_camera(opener: Callable[[], Source]) -> Check:
@@ -104,14 +131,21 @@ def _check_camera(opener: Callable[[], Source]) -> Check:
                 frame = source.read()
                 if frame is not None:
                     code = watch.look(frame)
-                    height, width = frame.pixels.shape[:2]
             if code == "waiting":
-                return Check("camera", False, f"{source.name} delivers no picture")
+                said = Said("{source} delivers no picture", source=Said(source.name))
+                return Check("camera", False, said)
             if code:
-                return Check("camera", False, FAULTS[code])
-            return Check("camera", True, f"{source.name}, {width} x {height} px")
+                return Check("camera", False, Said(FAULTS[code]))
+            return _camera(source.name, frame)
     except SourceError as error:
-        return Check("camera", False, str(error))
+        return Check("camera", False, words(error))
+
+
+def _camera(name: str, frame: Frame) -> Check:
+    height, width = frame.pixels.shape[:2]
+    name = name if isinstance(name, Said) else Said(name)
+    size = {"width": width, "height": height}
+    return Check("camera", True, Said("{source}, {width} x {height} px", source=name, **size))
 
 
 def _check_disk(folder: Path) -> Check:
@@ -123,11 +157,13 @@ def _check_disk(folder: Path) -> Check:
             os.fsync(file.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Check("disk", False, f"{folder} cannot be written: {error.strerror}")
-    words = f"{free / 2**30:.1f} GiB free"
+        reason = Said(error.strerror)
+        said = Said("{path} cannot be written: {reason}", path=folder, reason=reason)
+        return Check("disk", False, said)
+    said = N_("{size} GiB free")
     if free < FREE_BYTES:
-        return Check("disk", False, f"{words}: delete or export cases, or make room otherwise")
-    return Check("disk", True, words)
+        said = N_("{size} GiB free: delete or export cases, or make room otherwise")
+    return Check("disk", free >= FREE_BYTES, Said(said, size=f"{free / 2**30:.1f}"))
 
 
 class Idle:

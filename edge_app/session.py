@@ -24,7 +24,7 @@ from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import make_private
 from edge_app.cases.history import Comparison, compare
 from edge_app.cases.store import Capture, Lesion, Person, Store
-from edge_app.kiosk import Check, Pin
+from edge_app.kiosk import LOG, Check, Pin
 from edge_app.look.body_map import region
 from edge_app.settings import Settings
 
@@ -89,6 +89,11 @@ class Session:
     @property
     def store_path(self) -> Path:
         return self.home / "cases.db"
+
+    @property
+    def log_path(self) -> Path:
+        """A kiosk's log."""
+        return self.home / LOG
 
     def create(self, passphrase: str) -> None:
         self.store = Store.create(self.store_path, passphrase)

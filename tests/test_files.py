@@ -35,6 +35,14 @@ def test_folders_come_first_and_only_what_fits(tmp_path):
     assert names(listing(tmp_path, frozenset())) == folders
 
 
+def test_a_file_is_told_by_its_size_and_day(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"0" * 1_250_000)
+    os.utime(path, (1_767_312_000, 1_767_312_000))
+    (item,) = listing(tmp_path, PICTURES)
+    assert browser.words(item) == "1.2 MB · Jan 2, 2026"
+
+
 def test_what_is_broken_inside_does_not_hide_the_rest(tmp_path):
     (tmp_path / "lost.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
@@ -43,7 +51,7 @@ def test_what_is_broken_inside_does_not_hide_the_rest(tmp_path):
 
 
 def test_a_folder_that_is_gone_or_no_folder_is_told_by_its_name(tmp_path):
-    with pytest.raises(UserError, match=r"^صور 2026 is not there any more"):
+    with pytest.raises(UserError, match=r"the folder صور 2026 is not there any more"):
         listing(tmp_path / "صور 2026", PICTURES)
     (tmp_path / "file.png").write_bytes(b"1")
     with pytest.raises(UserError, match="not there any more"):
@@ -55,14 +63,14 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(browser.os, "scandir", refuse)
-    with pytest.raises(UserError, match="you may not look into closed"):
+    with pytest.raises(UserError, match="may not look into the folder closed"):
         listing(tmp_path / "closed", PICTURES)
-    assert places(tmp_path, (tmp_path,)) == [browser.Place(tmp_path, False)]
+    assert [place.kind for place in places(tmp_path, (tmp_path,))] == ["home", "device"]
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(30, "nothing can be written into"), (13, "choose another folder"), (28, "is full")],
+    [(30, "nothing can be written into"), (13, "choose another"), (28, "no room is left")],
 )
 def test_where_nothing_can_be_written_is_told_before(tmp_path, monkeypatch, number, words):
     check_writable(tmp_path)
@@ -91,8 +99,10 @@ def test_sticks_come_before_the_home_folder(tmp_path):
     ):
         folder.mkdir(parents=True)
     found = places(home, (media, tmp_path / "none"))
-    assert names(found) == ["SD card", "STICK 2", "STICK 10", "home"]
-    assert [place.removable for place in found] == [True, True, True, False]
+    assert names(found) == ["SD card", "STICK 2", "STICK 10", "home", ""]
+    assert [place.kind for place in found] == [*["stick"] * 3, "home", "device"]
+    home.rmdir()
+    assert "home" not in [place.kind for place in places(home, ())]
 
 
 def test_up_ends_at_the_top_and_a_lost_folder_leads_to_what_is_left(tmp_path):

@@ -1,0 +1,253 @@
+"""Opening a file, or choosing where one is written, and what else that needs to be told first."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from kivy.properties import BooleanProperty, StringProperty
+
+from dermedge.image import EXTENSIONS
+from dermedge.scale import PAPERS
+from edge_app import browser
+from edge_app.cases.document import LESION_FIELDS, PERSON_FIELDS
+from edge_app.cases.store import Capture, Person
+from edge_app.look import language
+from edge_app.look.language import N_, _
+from edge_app.look.widgets import Item, Press, Words
+from edge_app.screens.view import View, load_kv
+from edge_app.session import CASES
+
+SHOWN = 60  # entries of a folder; more on demand, for each takes time to draw
+# What each task is called, which endings it opens, and how its form is called.
+TITLES = {
+    "picture": N_("Choose a picture"),
+    "import": N_("Choose a file of cases"),
+    "report": N_("Report (PDF): where to?"),
+    "export": N_("Export: where to?"),
+    "card": N_("Size card: where to?"),
+}
+OPENS = {"picture": EXTENSIONS, "import": frozenset({CASES})}
+FORMS = {
+    "import": (N_("Import cases"), N_("Import")),
+    "report": (N_("What to print"), N_("Write the report")),
+    "export": (N_("Export cases"), N_("Export")),
+    "card": (N_("Size card"), N_("Write the card")),
+}
+PLACES = {
+    "stick": ("stick", N_("Memory stick or card")),
+    "home": ("home", N_("Home folder")),
+    "device": ("device", N_("This device")),
+}
+NO_FILES = {
+    "picture": N_("No pictures and no folders here."),
+    "import": N_("No files of exported cases and no folders here."),
+}
+
+
+class FilesScreen(View):
+    """For one of TITLES: first a browser; with a file or folder `at`, what else is to be told."""
+
+    title = StringProperty()
+    task = StringProperty("picture")
+    folder = StringProperty()  # name of the one that is shown; empty: where to start
+    form = BooleanProperty(False)
+    action = StringProperty()
+    ready = BooleanProperty(False)  # whether the foot's button may be pressed
+    where = StringProperty()
+
+    @classmethod
+    def needs(cls, task: str, **_values) -> tuple[bool, bool]:
+        return True, task not in ("picture", "card")
+
+    def show(
+        self,
+        task: str,
+        capture: Capture | None = None,
+        earlier: Capture | None = None,
+        only: Person | None = None,
+        at: Path | None = None,
+    ) -> None:
+        self.task, self._at = task, at
+        self._values = {"capture": capture, "earlier": earlier, "only": only}
+        self.form = at is not None
+        self._starts: set[Path] = set()
+        self.ids.list.clear_widgets()
+        self._clear_form()
+        if at is None:
+            self.title = _(TITLES[task])
+            self.action = "" if task in OPENS else _("Choose this folder")
+            start = browser.nearest(self.app.session.folder)
+            self.places() if start is None else self._open(start)
+            return
+        title, action = FORMS[task]
+        self.title, self.action = _(title), _(action)
+        self.where = _("From: {path}", path=at.name) if task == "import" else (
+            _("Into: {path}", path=at)
+        )  # fmt: skip
+        self._fill_form()
+
+    def hide(self) -> None:
+        self.ids.list.clear_widgets()
+        self._clear_form()
+
+    # ------------------------------------------------------------------------ the browser
+
+    def places(self) -> None:
+        """Where to start from."""
+        self._path, self.folder, self.ready = None, "", False
+        self.app.work(browser.places, self._list_places)
+
+    def _list_places(self, places: list[browser.Place]) -> None:
+        if self.form or self._path is not None:
+            return
+        self.ids.list.clear_widgets()
+        self._starts = {place.path for place in places}
+        for place in places:
+            icon, words = PLACES[place.kind]
+            title, quiet = _(words), str(place.path)
+            if place.kind == "stick":
+                title, quiet = place.path.name, title
+            item = Item(icon=icon, title=title, words=quiet)
+            item.bind(on_release=lambda _item, path=place.path: self._open(path))
+            self.ids.list.add_widget(item)
+
+    def _open(self, folder: Path) -> None:
+        endings = OPENS.get(self.task, frozenset())
+        self._path, self.folder = folder, folder.name or str(folder)
+        self.ready = False
+        self.ids.list.clear_widgets()
+        self.ids.page.to_top()
+        self.app.work(
+            lambda: (folder, browser.listing(folder, endings)),
+            self._listed,
+            failed=self._unreadable,
+        )
+
+    def _listed(self, found: tuple[Path, list[browser.Item]]) -> None:
+        folder, items = found
+        if self.form or folder != self._path:
+            return  # another one was opened meanwhile
+        self.app.session.folder = folder
+        self.ready = self.task not in OPENS
+        self._items = items
+        if not items:
+            words = _(NO_FILES.get(self.task, N_("No folders in here.")))
+            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+        self._more()
+
+    def _unreadable(self, words: str) -> None:
+        if self._path is not None and not self.form:
+            self.ids.list.clear_widgets()
+            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+
+    def _more(self) -> None:
+        """The next entries of the folder."""
+        rows, items = self.ids.list, self._items
+        if rows.children and isinstance(rows.children[0], Press):
+            rows.remove_widget(rows.children[0])
+        shown = len(rows.children)
+        for entry in items[shown : shown + SHOWN]:
+            icon, words = "folder" if entry.folder else "file", browser.words(entry)
+            item = Item(icon=icon, title=entry.path.name, words=words)
+            item.bind(on_release=lambda _item, one=entry: self._choose(one))
+            rows.add_widget(item)
+        if len(items) > shown + SHOWN:
+            more = Press(text=_("Show more"), style="plain")
+            more.bind(on_release=lambda _press: self._more())
+            rows.add_widget(more)
+
+    def up(self) -> None:
+        """To the folder above, and from where one starts to all such places."""
+        above = browser.above(self._path)
+        if above is None or self._path in self._starts:
+            self.places()
+        else:
+            self._open(above)
+
+    def _choose(self, entry: browser.Item) -> None:
+        if entry.folder:
+            self._open(entry.path)
+        elif self.task == "picture":
+            self.app.back(to="live")
+            self.app.import_file(entry.path)
+        else:
+            self._go_on(entry.path)
+
+    def _go_on(self, path: Path) -> None:
+        self.app.go("files", task=self.task, at=path, **self._values)
+
+    # ------------------------------------------------------------------------ the form
+
+    def _clear_form(self) -> None:
+        """Nothing that was typed stays behind."""
+        ids = self.ids
+        ids.first.text = ids.second.text = ids.first.fault = ""
+        ids.person.chosen, ids.lesion.chosen = [], []
+        ids.paper.chosen = [next(iter(PAPERS))]
+
+    def _fill_form(self) -> None:
+        ids = self.ids
+        ids.person.choices = [(name, _(title)) for name, title in PERSON_FIELDS.items()]
+        ids.lesion.choices = [(f"lesion.{n}", _(title)) for n, title in LESION_FIELDS.items()]
+        ids.paper.choices = [
+            (name, name.upper() if name == "a4" else _("Letter")) for name in PAPERS
+        ]
+        self.check()
+
+    def check(self) -> None:
+        """Whether what was typed is enough."""
+        first, second, twice = self.ids.first.text, self.ids.second.text, self.task == "export"
+        self.ids.first.fault = ""
+        differ = twice and len(second) >= len(first) and second != first
+        self.ids.second.fault = _("The two are not the same.") if differ else ""
+        if self.form:
+            typed = bool(first) and (second == first or not twice)
+            self.ready = self.task in ("report", "card") or typed
+
+    def act(self) -> None:
+        """What the foot's button does."""
+        if not self.form:
+            folder = self._path
+            self.app.work(lambda: browser.check_writable(folder), lambda _none: self._go_on(folder))
+            return
+        session, at, typed = self.app.session, self._at, self.ids.first.text
+        fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
+        capture, earlier, only = (self._values[name] for name in ("capture", "earlier", "only"))
+        action, words = {
+            "import": (partial(session.take_in, at, typed), _("Importing. This may take a while.")),
+            "export": (
+                partial(session.export, at, typed, only),
+                _("Exporting. This may take a while."),
+            ),
+            "card": (partial(session.write_card, at, self.ids.paper.one), _("Writing.")),
+            "report": (
+                partial(session.write_document, at, capture, earlier, fields),
+                _("Writing the report."),
+            ),
+        }[self.task]
+        self.app.work(action, self._done, words, self._refused)
+
+    def _done(self, result: Path | int) -> None:
+        """A file was written, or so many pictures came new."""
+        self._leave()
+        if isinstance(result, Path):
+            self.app.tell(_("Written: {name}", name=result.name))
+        elif result:
+            self.app.tell(language.n_("{count} new picture", "{count} new pictures", result))
+        else:
+            self.app.tell(_("Nothing new: all of it was here already."))
+
+    def _leave(self) -> None:
+        """Back over form and browser to where one came from."""
+        while self.app.here == "files":
+            self.app.back()
+
+    def _refused(self, words: str) -> None:
+        if self.task in ("import", "export"):
+            self.ids.first.fault = words
+        else:
+            self.app.tell(words)
+
+
+load_kv(__file__)

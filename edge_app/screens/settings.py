@@ -1,0 +1,297 @@
+"""Settings: how the app looks and speaks, what gives the size, the cases, the device, about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kivy.properties import BooleanProperty, StringProperty
+
+from dermedge.scale import REFERENCES
+from edge_app import about, course, present
+from edge_app.cases.store import Entry
+from edge_app.kiosk import Check, running_check
+from edge_app.look import language
+from edge_app.look.language import N_, _
+from edge_app.look.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
+from edge_app.screens.view import View, load_kv
+
+SHOWN = 80  # entries of the audit trail; more on demand
+TITLES = {
+    "": N_("Settings"),
+    "size": N_("Size reference"),
+    "cases": N_("Cases on this device"),
+    "passphrase": N_("Change the passphrase"),
+    "audit": N_("Audit trail"),
+    "device": N_("This device"),
+    "pin": N_("Change the operator's PIN"),
+    "log": N_("Log"),
+    "about": N_("About"),
+}
+LOOKS = {"light": N_("Light"), "dark": N_("Dark")}
+TEXTS = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
+COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United Kingdom")}
+CHECKS = {
+    "bundle": N_("Model"),
+    "speed": N_("Speed"),
+    "camera": N_("Camera"),
+    "disk": N_("Disk"),
+}
+
+
+class CheckRow(Across):
+    """One item of the self-check."""
+
+    name, words = StringProperty(), StringProperty()
+    ok = BooleanProperty(True)
+
+    def __init__(self, check: Check):
+        words = _(check.words)
+        words = words if check.ok else language.sentence(words)
+        super().__init__(name=_(CHECKS[check.name]), ok=check.ok, words=words)
+
+
+class SettingsScreen(View):
+    """One `part` of TITLES at a time."""
+
+    operator = True
+    title = StringProperty()
+
+    @classmethod
+    def needs(cls, part: str = "") -> tuple[bool, bool]:
+        return True, part in ("cases", "passphrase", "audit")
+
+    def show(self, part: str = "") -> None:
+        self.title, self._part = _(TITLES[part]), part
+        self.hide()
+        self.ids.page.to_top()
+        getattr(self, f"_{part or 'all'}")()
+
+    def hide(self) -> None:
+        self.ids.list.clear_widgets()
+        self.ids.feet.clear_widgets()
+
+    # ------------------------------------------------------------------------ the first page
+
+    def _all(self) -> None:
+        session = self.app.session
+        settings = session.settings
+        look = self._card()
+        self._choice(look, _("Language"), language.LANGUAGES, settings.spoken(), "language")
+        self._choice(look, _("Look"), _spoken(LOOKS), settings.theme, "theme")
+        self._choice(look, _("Size of type"), _spoken(TEXTS), settings.text, "text")
+        auto = Tick(
+            text=_("Take the picture by itself when it is good and still"), on=settings.auto
+        )
+        auto.bind(on=lambda _tick, on: self.app.attempt(lambda: session.change(auto=on)))
+        self._card().add_widget(auto)
+        known = present.reference(settings.reference)
+        self._item("ruler", "size", _("Lies beside the spot: {name}", name=known))
+        self._item("lock", "cases", _("Lock, passphrase, export and import, audit trail"))
+        self._item("device", "device", _("Camera, disk, model and speed"))
+        self._item("info", "about", _("Version, model, accuracy, licences"))
+
+    def _choice(self, card: Card, caption: str, choices, now: str, name: str) -> None:
+        """A setting that shows at once."""
+        options = Options(caption=caption)
+        options.choices, options.chosen = list(choices.items()), [now]
+        options.bind(chosen=lambda _options, chosen: self.app.restyle(**{name: chosen[0]}))
+        card.add_widget(options)
+
+    # ------------------------------------------------------------------------ size
+
+    def _size(self) -> None:
+        words = _("Something of known size beside the spot gives its size in millimetres.")
+        self.ids.list.add_widget(Words(text=words, style="page"))
+        coins = [name for name in REFERENCES if name.startswith("coin-")]
+        euro = [n for n in coins if not n.startswith(tuple(f"coin-{start}" for start in COINS))]
+        groups = [("", [None, "card", "ruler"]), (_("Euro coins"), euro)]
+        for start, title in COINS.items():
+            groups.append((_(title), [n for n in coins if n.startswith(f"coin-{start}")]))
+        card = self._card()
+        for title, names in groups:
+            options = Options(caption=title)
+            options.choices = [(name, _named(name, title)) for name in names]
+            options.chosen = [self.app.session.settings.reference]
+            options.bind(chosen=lambda _options, chosen: self._refer(chosen[0]))
+            card.add_widget(options)
+        press = Press(text=_("Make the printable card"))
+        press.bind(on_release=lambda _press: self.app.go("files", task="card"))
+        self.ids.feet.add_widget(press)
+
+    def _refer(self, name: str | None) -> None:
+        if name != self.app.session.settings.reference:
+            self.app.attempt(lambda: self.app.session.change(reference=name))
+            self.app.worker.reference = name
+            self.app.replace("settings", part="size")
+
+    # ------------------------------------------------------------------------ cases
+
+    def _cases(self) -> None:
+        go = self.app.go
+        self._item(
+            "lock", self._lock, _("Nobody reads them without the passphrase."), _("Lock now")
+        )
+        self._item("edit", "passphrase", "")
+        words = _("One encrypted file, for safety or for another device")
+        self._item("file", lambda: go("files", task="export"), words, _("Export everything"))
+        words = _("What is here already stays as it is.")
+        self._item("folder", lambda: go("files", task="import"), words, _("Import"))
+        self._item(
+            "check", self._verify, _("Reads every record and picture."), _("Check the cases")
+        )
+        self._item("info", "audit", _("All that was ever changed"))
+
+    def _lock(self) -> None:
+        self.app.session.lock()
+        self.app.worker.store = None
+        self.app.reset()
+        self.app.tell(_("The cases are locked."))
+
+    def _verify(self) -> None:
+        store = self.app.session.opened()
+        words = _("Every record and picture is whole.")
+        waiting = _("Checking. This may take a while.")
+        self.app.work(store.check, lambda _none: self.app.tell(words), waiting)
+
+    def _passphrase(self) -> None:
+        session = self.app.session
+        action = session.change_passphrase
+        self._secret(_("Passphrase now"), _("New passphrase"), action, digits=False)
+
+    def _audit(self) -> None:
+        store = self.app.session.opened()
+        self.app.work(store.audit, self._list_audit)
+
+    def _list_audit(self, entries: list[Entry]) -> None:
+        if self._part != "audit":
+            return
+        self.ids.list.clear_widgets()
+        self._rows([course.deed(entry) for entry in reversed(entries)])
+
+    def _rows(self, rows: list[tuple[str, str]]) -> None:
+        card = self._card()
+        for name, value in rows[:SHOWN]:
+            card.add_widget(Row(name=name, value=value))
+        if len(rows) > SHOWN:
+            more = Press(text=_("Show more"), style="plain")
+            more.bind(on_release=lambda _press: self._further(more, rows[SHOWN:]))
+            self.ids.list.add_widget(more)
+
+    def _further(self, more: Press, rows: list[tuple[str, str]]) -> None:
+        self.ids.list.remove_widget(more)
+        self._rows(rows)
+
+    # ------------------------------------------------------------------------ the device
+
+    def _device(self) -> None:
+        kiosk = self.app.session.kiosk
+        self._item("check", self._self_check, _("Camera, disk, model and speed"), _("Self-check"))
+        if kiosk:
+            self._item("edit", "pin", "")
+            self._item("file", "log", _("What happened, without anything of a person"))
+        if self.app.session.faults:
+            self._list_checks(self.app.session.faults)
+
+    def _self_check(self) -> None:
+        worker, home = self.app.worker, self.app.session.home
+        self.app.work(
+            lambda: list(running_check(worker, home)),
+            self._list_checks,
+            _("Checking. This takes some seconds."),
+        )
+
+    def _list_checks(self, checks: list[Check]) -> None:
+        if self._part != "device":
+            return
+        for card in [w for w in self.ids.list.children if not isinstance(w, Item)]:
+            self.ids.list.remove_widget(card)
+        card = self._card()
+        for check in checks:
+            card.add_widget(CheckRow(check))
+
+    def _pin(self) -> None:
+        action = self.app.session.change_pin
+        self._secret(_("PIN now"), _("New PIN: at least four digits"), action, digits=True)
+
+    def _log(self) -> None:
+        path = self.app.session.log_path
+        self.app.work(lambda: about.log(path), self._list_log)
+
+    def _list_log(self, lines: list[str]) -> None:
+        card = self._card()
+        for line in lines:
+            card.add_widget(Words(text=line, points=13))
+        if not lines:
+            card.add_widget(Words(text=_("Nothing yet.")))
+
+    # ------------------------------------------------------------------------ about
+
+    def _about(self) -> None:
+        bundle = self.app.worker.bundle
+        for section in about.sections(bundle.manifest, bundle.sha256):
+            card = self._card()
+            card.add_widget(Words(text=section.title, style="quiet", points=14, bold=True))
+            for name, value in section.rows:
+                card.add_widget(Row(name=name, value=value))
+            for words in section.words:
+                card.add_widget(Words(text=words))
+
+    # ------------------------------------------------------------------------ pieces
+
+    def _card(self) -> Card:
+        card = Card()
+        self.ids.list.add_widget(card)
+        return card
+
+    def _item(self, icon: str, to: str | Callable[[], None], words: str, title: str = "") -> None:
+        """A line that leads to a part, or does something."""
+        action = to if callable(to) else lambda: self.app.go("settings", part=to)
+        item = Item(icon=icon, title=title or _(TITLES[to]), words=words)
+        item.bind(on_release=lambda _item: action())
+        self.ids.list.add_widget(item)
+
+    def _secret(self, now: str, new: str, action: Callable[[str, str], None], digits: bool) -> None:
+        """Fields to change a passphrase or PIN."""
+        card = self._card()
+        captions = (now, new, _("Once more"))
+        fields = [Field(caption=caption, secret=True, digits=digits) for caption in captions]
+        for field in fields:
+            card.add_widget(field)
+        old, first, second = fields
+        press = Press(text=_("Change"), disabled=True)
+        self.ids.feet.add_widget(press)
+
+        def typed(*_values) -> None:
+            old.fault = ""
+            differ = len(second.text) >= len(first.text) and second.text != first.text
+            second.fault = _("The two are not the same.") if differ else ""
+            press.disabled = not (old.text and first.text and first.text == second.text)
+
+        def changed(_none) -> None:
+            self.app.back()
+            self.app.tell(_("Changed."))
+
+        def refused(words: str) -> None:
+            old.fault = words
+
+        for field in fields:
+            field.bind(text=typed)
+        press.bind(
+            on_release=lambda _press: self.app.work(
+                lambda: action(old.text, first.text), changed, _("One moment."), refused
+            )
+        )
+
+
+def _named(reference: str | None, group: str) -> str:
+    """A reference below the title of its group."""
+    if not group:
+        return present.reference(reference)
+    return reference.removeprefix("coin-").removeprefix("us-").removeprefix("uk-").replace("-", " ")
+
+
+def _spoken(titles: dict[str, str]) -> dict[str, str]:
+    return {key: _(title) for key, title in titles.items()}
+
+
+load_kv(__file__)
