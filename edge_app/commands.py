@@ -11,10 +11,14 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.commands import bundle_arguments, open_bundle
+
+if TYPE_CHECKING:
+    from edge_app.kiosk import Check
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         print(unit(given), end="")
         return 0
     if args.self_check:
-        return 0 if _self_check(args) else 1
+        return 0 if all(check.ok for check in _self_check(args)) else 1
     _check_display()
 
     from dermedge.analyzer import Analyzer
@@ -124,8 +128,10 @@ def _run(args: argparse.Namespace) -> int:
     measured = args.measure or args.soak
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
+    faults = []
     if args.kiosk:
-        _self_check(args)  # its words stand in the system's journal; a camera may come later
+        # Its words stand in the system's journal, too; a camera may come later.
+        faults = [check for check in _self_check(args) if not check.ok]
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
@@ -153,6 +159,7 @@ def _run(args: argparse.Namespace) -> int:
             film(Path(args.source), Path(source))
         folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
         session = Session(folder, analyzer.bundle.manifest, args.kiosk)
+        session.faults = faults
         for name in ("language", "theme", "text"):
             if shots and getattr(args, name):
                 setattr(session.settings, name, getattr(args, name))
@@ -162,7 +169,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.kiosk:
             from edge_app.kiosk import Journal
 
-            journal = Journal(folder / "kiosk.log")
+            journal = Journal(session.log_path)
             journal.write("start")
             log = {"log": journal.write}
         worker = Worker(partial(open_source, source), analyzer, captures, **log)
@@ -195,8 +202,8 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if tour.faults else 0
 
 
-def _self_check(args: argparse.Namespace) -> bool:
-    """Print what the self-check finds; whether all is well."""
+def _self_check(args: argparse.Namespace) -> list[Check]:
+    """Print what the self-check finds, and return it."""
     from dermedge.analyzer import Analyzer
     from dermedge.tune import load_choice
     from edge_app.capture.sources import open_source
@@ -206,13 +213,12 @@ def _self_check(args: argparse.Namespace) -> bool:
         bundle = open_bundle(args)
         return Analyzer(bundle, roads=load_choice(bundle))
 
-    well = True
-    folder = Path(args.home or _data_folder())
+    checks, folder = [], Path(args.home or _data_folder())
     for check in self_check(partial(open_source, args.source), load, folder):
-        well = well and check.ok
+        checks.append(check)
         state = "ok" if check.ok else "FAULT"
         print(f"{check.name:8} {state:6} {check.words}", flush=True)
-    return well
+    return checks
 
 
 def _data_folder() -> Path:

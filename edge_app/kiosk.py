@@ -54,11 +54,19 @@ EVENTS = (
 CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed"}
 
 
+TITLES = {
+    "bundle": N_("Model"),
+    "speed": N_("Speed"),
+    "camera": N_("Camera"),
+    "disk": N_("Disk"),
+}
+
+
 @dataclass(frozen=True)
 class Check:
     """One item of the self-check. `words` says what was found, and what to do where it is bad."""
 
-    name: str  # 'bundle', 'camera', 'disk' or 'speed'
+    name: str  # of TITLES
     ok: bool
     words: Said
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -15,6 +15,8 @@ from edge_app.capture.worker import Snapshot
 from edge_app.cases import skin_type
 from edge_app.cases.people import Known, Spot
 from edge_app.cases.store import Lesion, Person
+from edge_app.kiosk import TITLES as CHECKS
+from edge_app.kiosk import Check
 from edge_app.look import language
 from edge_app.look.language import N_, _, n_
 
@@ -143,6 +145,20 @@ def words(error: BaseException) -> str:
     return language.sentence(_(worker.words(error)))
 
 
+def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
+    """What the self-check found wrong, for the operator; empty where all is well.
+
+    A camera that came later is no fault any more.
+    """
+    seen = snapshot.frame is not None and not snapshot.fault
+    said = [
+        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.words)))
+        for check in checks
+        if not check.ok and not (check.name == "camera" and seen)
+    ]
+    return "\n".join([_("For the operator of this device"), *said]) if said else ""
+
+
 def reminder(lesion: Lesion, person: Person) -> str:
     return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
 
@@ -164,7 +180,7 @@ def facts(person: Person, today: date) -> str:
         known.append(_(person.sex))
     if person.skin_type:
         known.append(_("skin type {name}", name=skin_type.NAMES[person.skin_type - 1]))
-    return SEPARATOR.join(known)
+    return language.capital(SEPARATOR.join(known))
 
 
 def row(known: Known, today: date) -> str:
@@ -173,7 +189,7 @@ def row(known: Known, today: date) -> str:
     if known.person.year_of_birth:
         age = today.year - known.person.year_of_birth
         parts.insert(0, n_("about {count} year old", "about {count} years old", age))
-    return SEPARATOR.join(parts)
+    return language.capital(SEPARATOR.join(parts))
 
 
 def spot(spot: Spot) -> str:

@@ -15,6 +15,7 @@ from edge_app.screens.view import View, load_kv
 
 class HomeScreen(View):
     people = StringProperty()
+    faults = StringProperty()
 
     def show(self) -> None:
         session = self.app.session
@@ -26,6 +27,7 @@ class HomeScreen(View):
             self.people = _("Locked") if session.store_path.exists() else _("Nothing kept yet")
         else:
             self.people = _("Pictures over time, comparisons, reports")
+        self.faults = present.faults(session.faults, self.app.worker.snapshot())
         self.ids.due.clear_widgets()
         if session.operator and session.store is not None:
             self.app.work(lambda: session.due(date.today()), self._remind)

@@ -9,6 +9,7 @@ from kivy.properties import BooleanProperty, StringProperty
 from dermedge.scale import REFERENCES
 from edge_app import about, course, present
 from edge_app.cases.store import Entry
+from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
 from edge_app.look import language
 from edge_app.look.language import N_, _
@@ -30,12 +31,6 @@ TITLES = {
 LOOKS = {"light": N_("Light"), "dark": N_("Dark")}
 TEXTS = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
 COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United Kingdom")}
-CHECKS = {
-    "bundle": N_("Model"),
-    "speed": N_("Speed"),
-    "camera": N_("Camera"),
-    "disk": N_("Disk"),
-}
 
 
 class CheckRow(Across):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kivy.properties import StringProperty
+
 from edge_app import present
 from edge_app.look import language
 from edge_app.look.widgets import Words
@@ -9,7 +11,10 @@ from edge_app.screens.view import View, load_kv
 
 
 class WelcomeScreen(View):
+    faults = StringProperty()
+
     def show(self) -> None:
+        self.faults = present.faults(self.app.session.faults, self.app.worker.snapshot())
         terms = self.ids.terms
         terms.clear_widgets()
         for text in present.terms(self.app.session.kiosk):
