@@ -302,6 +302,16 @@ class Entry(TextInput):
     def _get_text_width(self, text, *args):
         return super()._get_text_width(text if self.password else language.visual(text), *args)
 
+    def _refresh_hint_text(self):
+        super()._refresh_hint_text()
+        self.on_line_height()
+
+    def on_line_height(self, *_) -> None:
+        """Kivy cuts a hint to the height of a Latin line; Arabic letters are taller."""
+        tall = max((label.height for label in self._hint_text_labels), default=0)
+        if not self.text and self.line_height < tall:
+            self.line_height = tall
+
     def cursor_offset(self):
         offset, row = super().cursor_offset(), int(self.cursor_row)
         return self._get_row_width(row) - offset if self._backwards(row) else offset
