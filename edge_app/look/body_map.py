@@ -8,9 +8,12 @@ on the right of the picture. No Kivy in it.
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
+
+from edge_app.look.language import N_
 
 ASPECT = 0.5  # width by height of the map
 ROWS = 800  # px, height of the table in which regions are looked up
@@ -20,70 +23,104 @@ MASTER = 2400  # px, height of the picture that all others are made from
 # y from the map's top, 0..2. A limb is a line of joints, each with the half-width there: towards
 # the body, and away from it.
 _HEAD = [
-    (0.050, 0.000), (0.058, 0.034), (0.085, 0.064), (0.125, 0.078), (0.165, 0.079),
-    (0.205, 0.074), (0.240, 0.062), (0.268, 0.042), (0.284, 0.018), (0.286, 0.000),
+    (0.050, 0.000), (0.056, 0.030), (0.080, 0.062), (0.118, 0.077), (0.160, 0.079),
+    (0.200, 0.075), (0.236, 0.062), (0.266, 0.042), (0.281, 0.019), (0.284, 0.000),
 ]  # fmt: skip
 _TRUNK = [
-    (0.250, 0.000), (0.255, 0.048), (0.305, 0.050), (0.345, 0.060), (0.372, 0.100),
-    (0.392, 0.160), (0.418, 0.205), (0.462, 0.226), (0.515, 0.205), (0.565, 0.172),
-    (0.640, 0.154), (0.715, 0.138), (0.780, 0.132), (0.845, 0.140), (0.910, 0.160),
-    (0.970, 0.174), (1.030, 0.176), (1.060, 0.120), (1.072, 0.000),
+    (0.240, 0.000), (0.245, 0.049), (0.300, 0.049), (0.338, 0.056), (0.362, 0.086),
+    (0.382, 0.140), (0.404, 0.188), (0.440, 0.217), (0.500, 0.214), (0.560, 0.176),
+    (0.630, 0.158), (0.710, 0.141), (0.780, 0.134), (0.845, 0.141), (0.910, 0.157),
+    (0.970, 0.169), (1.030, 0.172), (1.060, 0.120), (1.072, 0.000),
 ]  # fmt: skip
 _ARM = [
-    (0.182, 0.425, 0.036, 0.036), (0.196, 0.470, 0.046, 0.042), (0.222, 0.560, 0.045, 0.043),
-    (0.250, 0.660, 0.039, 0.040), (0.271, 0.740, 0.036, 0.035), (0.286, 0.800, 0.037, 0.039),
-    (0.306, 0.880, 0.033, 0.037), (0.328, 0.965, 0.026, 0.028), (0.341, 1.015, 0.023, 0.024),
-    (0.350, 1.050, 0.026, 0.028), (0.362, 1.100, 0.035, 0.033), (0.371, 1.135, 0.034, 0.030),
+    (0.176, 0.452, 0.046, 0.046), (0.194, 0.500, 0.048, 0.048), (0.222, 0.580, 0.045, 0.044),
+    (0.250, 0.670, 0.039, 0.039), (0.271, 0.745, 0.035, 0.034), (0.286, 0.800, 0.036, 0.039),
+    (0.306, 0.875, 0.033, 0.038), (0.329, 0.960, 0.025, 0.028), (0.343, 1.015, 0.021, 0.022),
+    (0.352, 1.050, 0.025, 0.026), (0.363, 1.100, 0.035, 0.033), (0.371, 1.135, 0.034, 0.030),
 ]  # fmt: skip
 _FINGERS = [  # from the knuckle to the tip, and the half-width
-    ((0.343, 1.125), (0.348, 1.205), 0.0105),
-    ((0.362, 1.130), (0.371, 1.226), 0.0110),
-    ((0.381, 1.128), (0.394, 1.216), 0.0108),
-    ((0.394, 1.115), (0.414, 1.186), 0.0098),
+    ((0.342, 1.120), (0.338, 1.216), 0.0098),
+    ((0.361, 1.125), (0.366, 1.244), 0.0102),
+    ((0.380, 1.122), (0.395, 1.232), 0.0100),
+    ((0.393, 1.108), (0.421, 1.194), 0.0092),
 ]
-_THUMB = ((0.338, 1.065), (0.306, 1.135), 0.0125)
+_THUMB = ((0.336, 1.062), (0.300, 1.140), 0.0125)
 _LEG = [
-    (0.092, 0.960, 0.078, 0.078), (0.092, 1.040, 0.085, 0.084), (0.093, 1.130, 0.080, 0.078),
-    (0.096, 1.230, 0.066, 0.068), (0.099, 1.330, 0.054, 0.055), (0.101, 1.390, 0.048, 0.047),
-    (0.103, 1.440, 0.046, 0.046), (0.105, 1.500, 0.048, 0.052), (0.108, 1.560, 0.047, 0.052),
-    (0.111, 1.640, 0.038, 0.040), (0.114, 1.720, 0.029, 0.030), (0.116, 1.780, 0.026, 0.027),
-    (0.117, 1.815, 0.030, 0.029),
+    (0.096, 0.960, 0.074, 0.074), (0.096, 1.040, 0.082, 0.080), (0.098, 1.120, 0.078, 0.075),
+    (0.101, 1.220, 0.066, 0.064), (0.104, 1.320, 0.053, 0.051), (0.106, 1.390, 0.045, 0.043),
+    (0.107, 1.440, 0.044, 0.043), (0.109, 1.500, 0.047, 0.049), (0.111, 1.560, 0.046, 0.050),
+    (0.113, 1.640, 0.037, 0.038), (0.115, 1.720, 0.028, 0.028), (0.117, 1.780, 0.025, 0.025),
+    (0.118, 1.815, 0.029, 0.028),
 ]  # fmt: skip
 _FOOT = [
-    (0.116, 1.790, 0.026, 0.026), (0.120, 1.840, 0.032, 0.030), (0.127, 1.885, 0.040, 0.040),
-    (0.131, 1.915, 0.040, 0.042), (0.133, 1.932, 0.034, 0.038),
+    (0.117, 1.790, 0.025, 0.025), (0.122, 1.840, 0.030, 0.028), (0.131, 1.885, 0.038, 0.037),
+    (0.136, 1.914, 0.040, 0.040), (0.137, 1.924, 0.037, 0.038),
 ]  # fmt: skip
-_TOES = [((0.104 + 0.0145 * n, 1.920), (0.104 + 0.0155 * n, 1.946 - 0.005 * n), r)
-         for n, r in enumerate((0.0125, 0.0088, 0.0085, 0.0080, 0.0078))]  # fmt: skip
+_TOES = [
+    ((0.112, 1.912), (0.109, 1.942), 0.0130), ((0.129, 1.916), (0.129, 1.944), 0.0086),
+    ((0.144, 1.916), (0.145, 1.939), 0.0080), ((0.156, 1.914), (0.159, 1.932), 0.0076),
+    ((0.166, 1.908), (0.171, 1.922), 0.0074),
+]  # fmt: skip
 _EAR = (0.081, 0.180, 0.011, 0.026)  # its middle and its half axes
 
 _SHOULDER, _ELBOW, _WRIST, _KNUCKLES = (0.196, 0.470), (0.278, 0.770), (0.343, 1.025), (0.369, 1.13)
 
-# What is to the person's left and right bears 'left' for {}; all are words that
+# In the person's own left and right where there are two; all are words that
 # `dermedge.metadata.region` knows.
 _NAMES = {
-    "front": (
-        "top of the head", "forehead", "nose", "lips", "chin", "{} eye", "{} cheek", "{} ear",
-        "neck, front", "breastbone", "{} shoulder, front", "{} side of the chest",
-        "{} upper abdomen", "{} lower abdomen", "{} flank", "genital area",
-        "{} upper arm, front", "{} elbow, front", "{} forearm, front", "{} palm",
-        "{} fingers, front", "{} thigh, front", "{} knee", "{} lower leg, front", "{} foot",
-        "{} toes",
-    ),
-    "back": (
-        "back of the head", "back of the {} ear", "neck, back", "{} shoulder, back",
-        "{} upper back", "upper back, along the spine", "{} lower back",
-        "lower back, along the spine", "{} buttock", "{} upper arm, back", "{} elbow, back",
-        "{} forearm, back", "back of the {} hand", "{} fingers, back", "{} thigh, back",
-        "hollow of the {} knee", "{} calf", "{} heel", "{} sole",
-    ),
-}  # fmt: skip
-SIDES = ("left", "right")
+    "front": {
+        "top": (N_("top of the head"),),
+        "forehead": (N_("forehead"),),
+        "nose": (N_("nose"),),
+        "lips": (N_("lips"),),
+        "chin": (N_("chin"),),
+        "eye": (N_("left eye"), N_("right eye")),
+        "cheek": (N_("left cheek"), N_("right cheek")),
+        "ear": (N_("left ear"), N_("right ear")),
+        "neck": (N_("neck, front"),),
+        "breastbone": (N_("breastbone"),),
+        "shoulder": (N_("left shoulder, front"), N_("right shoulder, front")),
+        "chest": (N_("left side of the chest"), N_("right side of the chest")),
+        "upper abdomen": (N_("left upper abdomen"), N_("right upper abdomen")),
+        "lower abdomen": (N_("left lower abdomen"), N_("right lower abdomen")),
+        "flank": (N_("left flank"), N_("right flank")),
+        "genitals": (N_("genital area"),),
+        "upper arm": (N_("left upper arm, front"), N_("right upper arm, front")),
+        "elbow": (N_("left elbow, front"), N_("right elbow, front")),
+        "forearm": (N_("left forearm, front"), N_("right forearm, front")),
+        "hand": (N_("left palm"), N_("right palm")),
+        "fingers": (N_("left fingers, front"), N_("right fingers, front")),
+        "thigh": (N_("left thigh, front"), N_("right thigh, front")),
+        "knee": (N_("left knee"), N_("right knee")),
+        "lower leg": (N_("left lower leg, front"), N_("right lower leg, front")),
+        "foot": (N_("left foot"), N_("right foot")),
+        "toes": (N_("left toes"), N_("right toes")),
+    },
+    "back": {
+        "head": (N_("back of the head"),),
+        "ear": (N_("back of the left ear"), N_("back of the right ear")),
+        "neck": (N_("neck, back"),),
+        "shoulder": (N_("left shoulder, back"), N_("right shoulder, back")),
+        "upper back": (N_("left upper back"), N_("right upper back")),
+        "upper spine": (N_("upper back, along the spine"),),
+        "lower back": (N_("left lower back"), N_("right lower back")),
+        "lower spine": (N_("lower back, along the spine"),),
+        "buttock": (N_("left buttock"), N_("right buttock")),
+        "upper arm": (N_("left upper arm, back"), N_("right upper arm, back")),
+        "elbow": (N_("left elbow, back"), N_("right elbow, back")),
+        "forearm": (N_("left forearm, back"), N_("right forearm, back")),
+        "hand": (N_("back of the left hand"), N_("back of the right hand")),
+        "fingers": (N_("left fingers, back"), N_("right fingers, back")),
+        "thigh": (N_("left thigh, back"), N_("right thigh, back")),
+        "knee": (N_("hollow of the left knee"), N_("hollow of the right knee")),
+        "lower leg": (N_("left calf"), N_("right calf")),
+        "foot": (N_("left heel"), N_("right heel")),
+        "toes": (N_("left sole"), N_("right sole")),
+    },
+}
 # Every name that `region` gives.
 REGIONS = tuple(
-    dict.fromkeys(
-        name.format(side) for names in _NAMES.values() for name in names for side in SIDES
-    )
+    dict.fromkeys(n for view in _NAMES.values() for names in view.values() for n in names)
 )
 
 
@@ -98,15 +135,16 @@ def region(view: str, x: float, y: float) -> str | None:
     ------
     KeyError : another view.
     """
-    names, table = _NAMES[view], _table(view)
+    known, table = list(_NAMES[view].values()), _table(view)
     if not (0 <= x <= 1 and 0 <= y <= 1):
         return None
     rows, columns = table.shape
     number = int(table[min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)])
     if not number:
         return None
+    names = known[number - 1]
     of_the_right = (x < 0.5) == (view == "front")
-    return names[number - 1].format(SIDES[of_the_right])
+    return names[of_the_right and len(names) == 2]
 
 
 def nearest(view: str, x: float, y: float) -> tuple[float, float]:
@@ -147,7 +185,7 @@ def paint(
 
 
 def prepare() -> None:
-    """Draw what is kept between calls, in a fifth of a second: better not on the screen's thread."""
+    """Draw what is kept between calls: it takes too long for the screen's own thread."""
     for view in _NAMES:
         _table(view)
         _master(view)
@@ -190,14 +228,14 @@ def _windowed(layer: np.ndarray, size: tuple[int, int], window) -> np.ndarray:
 @cache
 def _outline() -> tuple[np.ndarray, ...]:
     """The silhouette: closed polygons, float (n, 2), x from the map's left, in map widths."""
-    scale = 600  # px by unit
-    shape = (round(2 * scale), round(scale))
+    scale = 900  # px by unit
+    shape = (2 * scale, scale)
     mask = np.zeros(shape, np.uint8)
     for polygon in (*_halves(), *(_limb(joints) for joints in (_ARM, _LEG))):
         _fill(mask, polygon, scale)
     mask |= mask[:, ::-1]
     # Rounds off where limbs meet the trunk, before there are fingers that it would web.
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(0.05 * scale) | 1,) * 2)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(0.034 * scale) | 1,) * 2)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, disc)
     _fill(mask, _limb(_FOOT), scale)
     for start, end, radius in (*_FINGERS, _THUMB, *_TOES):
@@ -206,7 +244,7 @@ def _outline() -> tuple[np.ndarray, ...]:
     angles = np.linspace(0, 2 * np.pi, 48)
     _fill(mask, np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), scale)
     mask |= mask[:, ::-1]
-    soft = cv2.GaussianBlur(mask, (0, 0), 0.004 * scale)
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.0022 * scale)
     contours, _ = cv2.findContours((soft > 127).astype(np.uint8), cv2.RETR_CCOMP,
                                    cv2.CHAIN_APPROX_NONE)  # fmt: skip
     return tuple(_smooth(contour[:, 0] + 0.5) / scale for contour in contours if len(contour) > 20)
@@ -214,10 +252,10 @@ def _outline() -> tuple[np.ndarray, ...]:
 
 def _smooth(points: np.ndarray) -> np.ndarray:
     """A closed line without the steps of the pixels that it was found on."""
-    kernel = cv2.getGaussianKernel(9, 2).ravel()
-    padded = np.concatenate([points[-4:], points, points[:4]])
+    kernel = cv2.getGaussianKernel(17, 3.5).ravel()
+    padded = np.concatenate([points[-8:], points, points[:8]])
     smooth = [np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)]
-    return np.stack(smooth, axis=1)[::2]
+    return np.stack(smooth, axis=1)[::3]
 
 
 def _halves() -> list[np.ndarray]:
@@ -271,21 +309,21 @@ def _lines(view: str) -> tuple[np.ndarray, ...]:
     """What tells front from back: lines within the figure, float (n, 2), x from the map's left."""
     one_side = {
         "front": [
-            [(0.018, 0.372), (0.070, 0.364), (0.150, 0.388)],  # collarbone
+            [(0.020, 0.392), (0.070, 0.384), (0.140, 0.404)],  # collarbone
             [(0.150, 0.560), (0.120, 0.598), (0.060, 0.606), (0.020, 0.590)],  # chest
-            [(0.128, 0.960), (0.075, 1.005), (0.034, 1.040)],  # groin
-            [(0.066, 1.392), (0.078, 1.424), (0.104, 1.434), (0.130, 1.420)],  # knee
+            [(0.132, 0.955), (0.080, 1.005), (0.036, 1.052)],  # groin
+            [(0.076, 1.400), (0.086, 1.424), (0.108, 1.432), (0.130, 1.420)],  # knee
         ],
         "back": [
             [(0.062, 0.470), (0.074, 0.540), (0.110, 0.590), (0.136, 0.560)],  # shoulder blade
             [(0.006, 1.060), (0.050, 1.082), (0.110, 1.070), (0.150, 1.036)],  # buttock
             [(0.068, 1.414), (0.100, 1.420), (0.134, 1.410)],  # hollow of the knee
-            [(0.104, 1.880), (0.130, 1.872), (0.152, 1.880)],  # heel
+            [(0.106, 1.876), (0.130, 1.868), (0.150, 1.876)],  # heel
         ],
     }[view]
     middle = {
-        "front": [[(0.0, 0.420), (0.0, 0.590)], [(-0.004, 0.842), (0.0, 0.852), (0.004, 0.842)]],
-        "back": [[(0.0, 0.330), (0.0, 0.620), (0.0, 0.870)], [(0.0, 0.960), (0.0, 1.062)]],
+        "front": [[(0.0, 0.440), (0.0, 0.580)], [(0.0, 0.838), (0.0, 0.850)]],
+        "back": [[(0.0, 0.350), (0.0, 0.620), (0.0, 0.860)], [(0.0, 0.960), (0.0, 1.062)]],
     }[view]
     curves = [_curve(np.array(line)) for line in (*one_side, *middle)]
     mirrored = [curve * (-1, 1) for curve in curves[: len(one_side)]]
@@ -310,62 +348,60 @@ def _table(view: str) -> np.ndarray:
 
 def _numbers(view: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The same for each place, x from the middle, as if all of the map were figure."""
-    number = {name: n for n, name in enumerate(_NAMES[view], 1)}
+    number = {part: n for n, part in enumerate(_NAMES[view], 1)}
     front = view == "front"
     found = np.zeros(x.shape, np.uint8)
 
-    def mark(name: str, where: np.ndarray) -> None:
-        found[where] = number[name]
+    def mark(part: str, where: np.ndarray) -> None:
+        found[where] = number[part]
 
     # The trunk is all that is neither head nor limb.
     arm = (x > 0.13) & (_right_of(x, y, (0.165, 0.36), (0.168, 0.52)) | (y > 0.52))
     arm &= _right_of(x, y, (0.168, 0.52), (0.20, 0.72)) | (y < 0.52)
     arm &= _right_of(x, y, (0.20, 0.72), (0.27, 1.25)) | (y < 0.72)
-    leg = ~arm & (y > np.interp(x, [0.0, 0.04, 0.18], [1.05, 1.035, 0.955]))
-    if not front:
-        leg = ~arm & (y > np.interp(x, [0.0, 0.05, 0.18], [1.075, 1.085, 1.03]))
+    groin, crease = [1.05, 1.045, 0.935], [1.085, 1.085, 1.02]
+    leg = ~arm & (y > np.interp(x, [0.0, 0.036, 0.18], groin if front else crease))
     head = ~arm & (y < 0.345)
 
     if front:
-        mark("{} lower abdomen", y > 0)
-        mark("{} upper abdomen", y < 0.84)
-        mark("{} flank", (y > 0.62) & (y < 0.90) & (x > np.interp(y, [0.62, 0.9], [0.105, 0.105])))
-        mark("genital area", (y > 0.985) & (x < 0.045))
-        mark("{} side of the chest", y < 0.62)
+        mark("lower abdomen", y > 0)
+        mark("upper abdomen", y < 0.84)
+        mark("flank", (y > 0.62) & (y < 0.90) & (x > 0.105))
+        mark("genitals", (y > 0.985) & (x < 0.045))
+        mark("chest", y < 0.62)
         mark("breastbone", (y < 0.60) & (x < 0.028))
-        mark("neck, front", head)
+        mark("neck", head)
         mark("chin", head & (y < 0.286))
-        mark("{} cheek", head & (y < 0.258))
+        mark("cheek", head & (y < 0.258))
         mark("lips", head & (y > 0.232) & (y < 0.256) & (x < 0.032))
-        mark("{} eye", head & (y > 0.155) & (y < 0.190) & (x < 0.066))
+        mark("eye", head & (y > 0.155) & (y < 0.190) & (x < 0.066))
         mark("nose", head & (y > 0.160) & (y < 0.232) & (x < 0.018))
         mark("forehead", head & (y < 0.155))
-        mark("top of the head", head & (y < 0.105))
-        mark("{} ear", head & (x > 0.073) & (y > 0.145) & (y < 0.215))
+        mark("top", head & (y < 0.105))
+        mark("ear", head & (x > 0.073) & (y > 0.145) & (y < 0.215))
     else:
-        mark("{} buttock", y > 0)
-        mark("{} lower back", y < 0.90)
-        mark("lower back, along the spine", (y < 0.90) & (x < 0.028))
-        mark("{} upper back", y < 0.66)
-        mark("upper back, along the spine", (y < 0.66) & (x < 0.028))
-        mark("neck, back", head)
-        mark("back of the head", head & (y < 0.255))
-        mark("back of the {} ear", head & (x > 0.073) & (y > 0.145) & (y < 0.215))
+        mark("buttock", y > 0)
+        mark("lower back", y < 0.90)
+        mark("lower spine", (y < 0.90) & (x < 0.028))
+        mark("upper back", y < 0.66)
+        mark("upper spine", (y < 0.66) & (x < 0.028))
+        mark("neck", head)
+        mark("head", head & (y < 0.255))
+        mark("ear", head & (x > 0.073) & (y > 0.145) & (y < 0.215))
 
     down = _along(x, y, _SHOULDER, _ELBOW, _WRIST, _KNUCKLES)  # 0 shoulder, 1 elbow, 2 wrist ...
-    way = "front" if front else "back"
-    mark(f"{{}} shoulder, {way}", arm)
-    mark(f"{{}} upper arm, {way}", arm & (down > 0.22))
-    mark(f"{{}} elbow, {way}", arm & (down > 0.88))
-    mark(f"{{}} forearm, {way}", arm & (down > 1.14))
-    mark("{} palm" if front else "back of the {} hand", arm & (down > 2))
-    mark(f"{{}} fingers, {way}", arm & ((down > 3) | ((down > 2.5) & (x < 0.322))))
+    mark("shoulder", arm)
+    mark("upper arm", arm & (down > 0.22))
+    mark("elbow", arm & (down > 0.88))
+    mark("forearm", arm & (down > 1.14))
+    mark("hand", arm & (down > 2))
+    mark("fingers", arm & ((down > 3) | ((down > 2.5) & (x < 0.322))))
 
-    mark(f"{{}} thigh, {way}", leg)
-    mark("{} knee" if front else "hollow of the {} knee", leg & (y > 1.355))
-    mark("{} lower leg, front" if front else "{} calf", leg & (y > 1.465))
-    mark("{} foot" if front else "{} heel", leg & (y > 1.800))
-    mark("{} toes" if front else "{} sole", leg & (y > (1.912 if front else 1.885)))
+    mark("thigh", leg)
+    mark("knee", leg & (y > 1.355))
+    mark("lower leg", leg & (y > 1.465))
+    mark("foot", leg & (y > 1.800))
+    mark("toes", leg & (y > (1.912 if front else 1.885)))
     return found
 
 
@@ -379,7 +415,7 @@ def _along(x: np.ndarray, y: np.ndarray, *joints) -> np.ndarray:
     """How far down a limb a place lies: n at the n-th joint, beyond the last one above that."""
     points = np.stack([x, y], axis=-1)
     best, found = np.full(x.shape, np.inf), np.zeros(x.shape)
-    for n, (start, end) in enumerate(zip(joints, joints[1:], strict=False)):
+    for n, (start, end) in enumerate(pairwise(joints)):
         start, end = np.array(start), np.array(end)
         share = (points - start) @ (end - start) / ((end - start) @ (end - start))
         last = n == len(joints) - 2

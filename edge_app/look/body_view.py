@@ -1,4 +1,4 @@
-"""The widget that shows one side of the body map, with marks on it, and tells where it is pressed."""
+"""The widget that shows one side of the body map with marks on it, to be pressed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from kivy.app import App
 from kivy.core.text import Label as CoreLabel
-from kivy.graphics import Color, Ellipse, InstructionGroup, Line, Rectangle
+from kivy.graphics import Color, Ellipse, InstructionGroup, Rectangle
 from kivy.graphics.texture import Texture
 from kivy.metrics import dp, sp
 from kivy.properties import ListProperty, ObjectProperty, OptionProperty
 from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
-from edge_app.look import body_map, theme
+from edge_app.look import body_map
 from edge_app.look.picture_view import fit
 from edge_app.look.widgets import SEGMENTS, Target
 
@@ -65,13 +65,17 @@ class Figure(Target, ButtonBehavior, Widget):
     def on_screen(self, x: float, y: float) -> tuple[float, float]:
         left, top, right, bottom = self.window
         at, low, width, height = self.box()
-        return at + (x - left) / (right - left) * width, low + (bottom - y) / (bottom - top) * height
+        return at + (x - left) / (right - left) * width, low + (bottom - y) / (
+            bottom - top
+        ) * height
 
     def on_map(self, x: float, y: float) -> tuple[float, float]:
         """The place on the map at a point of the window."""
         left, top, right, bottom = self.window
         at, low, width, height = self.box()
-        return left + (x - at) / width * (right - left), bottom - (y - low) / height * (bottom - top)
+        return left + (x - at) / width * (right - left), bottom - (y - low) / height * (
+            bottom - top
+        )
 
     # ------------------------------------------------------------------------ pressing
 
@@ -133,7 +137,7 @@ class Figure(Target, ButtonBehavior, Widget):
         style, radius = app.look[mark.style], dp(RADIUS) * app.unit
         segments, turn = SEGMENTS[mark.shape]
         if mark.shape == "triangle":  # it holds less than the others
-            radius *= 1.3
+            radius *= 1.45
         for color, grown in ((style.text, dp(1.6) * app.unit), (style.ground, 0)):
             side = 2 * (radius + (2 * grown if mark.shape == "triangle" else grown))
             self._drawn.add(Color(*color))
@@ -151,19 +155,16 @@ class Figure(Target, ButtonBehavior, Widget):
         )
         words.refresh()
         wide, tall = words.texture.size
-        low = y - tall / 2 - (radius * 0.12 if mark.shape == "triangle" else 0)
+        low = y - tall / 2 - (radius * 0.1 if mark.shape == "triangle" else 0)
         self._drawn.add(Color(*style.text))
-        self._drawn.add(Rectangle(texture=words.texture, pos=(x - wide / 2, low), size=(wide, tall)))
+        self._drawn.add(
+            Rectangle(texture=words.texture, pos=(x - wide / 2, low), size=(wide, tall))
+        )
 
     def _pin(self, x: float, y: float) -> None:
         app = App.get_running_app()
         unit, accent = dp(app.unit), app.look["accent"]
-        for color, radius, wide in (
-            (theme.OUTLINE_EDGE, 13, 4.0),
-            (theme.OUTLINE, 13, 2.6),
-            (accent.ground, 13, 1.6),
-        ):
+        for color, radius in ((accent.text, 11), (accent.ground, 9.5), (accent.text, 4)):
             self._drawn.add(Color(*color))
-            self._drawn.add(Line(circle=(x, y, radius * unit), width=wide * unit))
-        self._drawn.add(Color(*accent.ground))
-        self._drawn.add(Ellipse(pos=(x - 4 * unit, y - 4 * unit), size=(8 * unit, 8 * unit)))
+            side = 2 * radius * unit
+            self._drawn.add(Ellipse(pos=(x - side / 2, y - side / 2), size=(side, side)))

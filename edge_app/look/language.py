@@ -79,9 +79,14 @@ def _(message: str, **values: object) -> str:
     return said.format(**values) if values else said
 
 
+def capital(line: str) -> str:
+    """A line that begins with a capital."""
+    return f"{line[:1].upper()}{line[1:]}"
+
+
 def sentence(line: str) -> str:
     """A line with a capital at its start and a stop at its end."""
-    return f"{line[:1].upper()}{line[1:]}" + ("" if line[-1:] in (*".?!", "؟") else ".")
+    return capital(line) + ("" if line[-1:] in (*".?!", "؟") else ".")
 
 
 def N_(message: str) -> str:

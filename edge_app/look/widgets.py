@@ -123,7 +123,7 @@ class Words(Label):
     style = StringProperty("card")
     points = NumericProperty(16)
     align = OptionProperty("start", options=("start", "center", "end"))
-    off = ""  # style while it is disabled, where that is another
+    off = StringProperty()  # style while it is disabled, where that is another
 
     def on_text(self, *_) -> None:
         self.font_name = fonts.family(self.text)
@@ -169,7 +169,7 @@ class Press(Target, ButtonBehavior, Words):
     """Something to press: never lower than theme.TOUCH."""
 
     icon = StringProperty()
-    off = "button_off"
+    off = StringProperty("off")
 
 
 class Card(BoxLayout):
@@ -467,7 +467,7 @@ class Sign(Widget):
         self._label.text = "" if self.mark == "✓" else self.mark
         self._label.color = ink
         share = 0.62 if not self.mark.isdigit() else 0.52 if len(self.mark) < 2 else 0.44
-        self._label.font_size = side * share * (0.8 if triangle else 1)
+        self._label.font_size = side * share * (0.75 if triangle else 1)
         self._label.size = (side, side)
         # The weight of a triangle lies below its middle.
         self._label.pos = (x, y - (side * 0.06 if triangle else 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 
 from kivy.clock import Clock
-from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
+from kivy.properties import ObjectProperty, StringProperty
 
 from edge_app import present
 from edge_app.cases import people
@@ -30,7 +30,6 @@ class PersonRow(PressCard):
     name = StringProperty()
     words = StringProperty()
     band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
-    judged = BooleanProperty(False)
 
 
 class PeopleScreen(View):
@@ -94,7 +93,6 @@ class PeopleScreen(View):
                 name=known.person.name,
                 words=present.row(known, date.today()),
                 band=present.estimated(known.triage),
-                judged=known.triage is not None,
             )
             row.bind(on_release=lambda _row, person=known.person: self._choose(person))
             self.ids.rows.add_widget(row)

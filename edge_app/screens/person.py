@@ -14,7 +14,7 @@ from edge_app import present
 from edge_app.cases import people
 from edge_app.cases.people import Draft, Spot
 from edge_app.cases.store import Lesion
-from edge_app.look import body_map
+from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.look.widgets import PressCard
 from edge_app.present import Band
@@ -58,7 +58,9 @@ class PersonScreen(View):
         person, store = session.person, session.opened()
         self.who = person.name
         self.facts = present.facts(person, date.today())
-        self.risks = present.SEPARATOR.join(_(risk) for risk in person.risk_factors)
+        self.risks = language.capital(
+            present.SEPARATOR.join(_(risk) for risk in person.risk_factors)
+        )
         self.notes = person.notes
         self.said = ""
         self._seat()
@@ -78,9 +80,12 @@ class PersonScreen(View):
 
     def _seat(self, *_args) -> None:
         """The map beside the list, or, where there is no room, above it."""
-        card = self.ids.map
+        card, line = self.ids.map.__self__, self.ids.list
         card.parent.remove_widget(card)
-        (self.ids.above if self.app.portrait else self.ids.beside).add_widget(card)
+        if self.app.portrait:
+            line.add_widget(card, line.children.index(self.ids.known.__self__))
+        else:
+            self.ids.beside.add_widget(card)
 
     def _fill(self, spots: list[Spot]) -> None:
         marks = []

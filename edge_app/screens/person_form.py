@@ -9,6 +9,7 @@ from kivy.properties import DictProperty, StringProperty
 from edge_app.cases import skin_type
 from edge_app.cases.people import Draft
 from edge_app.cases.store import RISK_FACTORS, SEXES, Person
+from edge_app.look import language
 from edge_app.look.language import _
 from edge_app.screens.view import View, load_kv
 
@@ -24,9 +25,9 @@ class PersonFormScreen(View):
         self.title = _("Change a person") if draft.before.id else _("A new person")
         self.faults = {"name": "", "year": ""}
         ids = self.ids
-        ids.sex.choices = [(sex, _(sex)) for sex in SEXES]
+        ids.sex.choices = [(sex, language.capital(_(sex))) for sex in SEXES]
         ids.type.choices = list(enumerate(skin_type.NAMES, 1))
-        ids.risks.choices = [(risk, _(risk)) for risk in RISK_FACTORS]
+        ids.risks.choices = [(risk, language.capital(_(risk))) for risk in RISK_FACTORS]
         ids.name_.text, ids.year.text, ids.notes.text = draft.name, draft.year, draft.notes
         ids.sex.chosen = [draft.sex] if draft.sex else []
         ids.type.chosen = [draft.skin_type] if draft.skin_type else []

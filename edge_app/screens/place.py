@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kivy.properties import ListProperty, ObjectProperty, StringProperty
+from kivy.properties import BooleanProperty, ListProperty, ObjectProperty, StringProperty
 
 import edge_app.look.body_view  # noqa: F401  the .kv names its class
 from edge_app.cases.store import Lesion
-from edge_app.look import body_map
+from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.screens.person import keep
 from edge_app.screens.view import View, load_kv
@@ -22,13 +22,22 @@ ARROWS = {273: (0, -STEP), 274: (0, STEP), 275: (STEP, 0), 276: (-STEP, 0)}
 
 
 class PlaceScreen(View):
+    """`lesion`: one that is changed. `place`: (view, x, y) of a new one, where it is known."""
+
     operator = unlocked = True
     task = StringProperty()
     title = StringProperty()
     fault = StringProperty()
-    region = StringProperty()
     pin = ObjectProperty(None, allownone=True)
     window = ListProperty([0, 0, 1, 1])
+    near = BooleanProperty(False)  # the place is shown close up; on a narrow screen that alone
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        ids = self.ids  # which hold no widget that is taken out
+        self._body, self._lens, self._whole = (
+            part.__self__ for part in (ids.body, ids.lens, ids.whole)
+        )
 
     def show(self, lesion: Lesion | None = None, place=None, task: str = "") -> None:
         self.task, self.fault = task, ""
@@ -36,32 +45,53 @@ class PlaceScreen(View):
         self._named = lesion.title if lesion else ""  # what was typed stays, what was proposed not
         self.title = _("Name and place") if lesion else _("A new spot")
         self.ids.title.text = self._named
-        self.pin, self.region = None, ""
+        self.pin, self.near = None, False
         self.window = [0, 0, 1, 1]
+        self.on_near()
+        self.app.bind(portrait=self.on_near)
+        self.ids.close.bind(size=self._look_close)
         if lesion is not None:
             place = (lesion.view, lesion.x, lesion.y)
         if place is not None:
             self.put(*place)
 
     def hide(self) -> None:
+        self.ids.close.unbind(size=self._look_close)
+        self.app.unbind(portrait=self.on_near)
         self.pin = self._lesion = None
         self.ids.title.text = self._named = ""
 
     def put(self, view: str, x: float, y: float) -> None:
         """The spot is there."""
         x, y = body_map.nearest(view, x, y)
-        self.pin = (view, x, y)
-        self.region = _(body_map.region(view, x, y))
-        across = CLOSE / 2 / body_map.ASPECT * self.ids.close.width / max(self.ids.close.height, 1)
-        self.window = [x - across, y - CLOSE / 2, x + across, y + CLOSE / 2]
+        self.pin, self.near = (view, x, y), True
+        region = language.capital(_(body_map.region(view, x, y)))
+        self._look_close()
         if self.ids.title.text == self._named and not (self._lesion and self._named):
-            self.ids.title.text = self._named = self.region
+            self.ids.title.text = self._named = region
+
+    def on_near(self, *_args) -> None:
+        """Whole and close up side by side, or, where there is no room, one of them."""
+        ids, narrow = self.ids, self.app.portrait
+        for part in (self._body, self._lens, self._whole):
+            if part.parent is not None:
+                part.parent.remove_widget(part)
+        ids.first.add_widget(self._lens if narrow and self.near else self._body)
+        if narrow:
+            self._lens.add_widget(self._whole)
+        else:
+            ids.second.add_widget(self._lens)
+
+    def _look_close(self, *_args) -> None:
+        """Show the part of the body around the place, as much as there is room for."""
+        close, half = self.ids.close, CLOSE / 2
+        if self.pin is not None and min(close.size) > 1:
+            _view, x, y = self.pin
+            across = half / body_map.ASPECT * close.width / close.height
+            self.window = [x - across, y - half, x + across, y + half]
 
     def save(self) -> None:
         app, title = self.app, self.ids.title.text.strip()
-        if self.pin is None:
-            app.tell(_("Press the place of the spot on the body first."))
-            return
         if not title:
             self.fault = _("Give the spot a name.")
             return

@@ -8,7 +8,7 @@ from edge_app.cases import skin_type
 from edge_app.cases.people import Draft
 from edge_app.look import language
 from edge_app.look.language import _
-from edge_app.look.widgets import Press
+from edge_app.look.widgets import Across, Panel, Press, Words
 from edge_app.screens.view import View, load_kv
 
 COUNT = len(skin_type.QUESTIONS)
@@ -54,6 +54,18 @@ class SkinTypeScreen(View):
             self.title = _("Skin type")
             self.words = _("Skin type {name}", name=skin_type.NAMES[number - 1])
             self.more = _(skin_type.TITLES[number - 1])
+            scale = Across(size_hint_y=None)
+            for n, name in enumerate(skin_type.NAMES, 1):
+                style = "chosen" if n == number else "plain"
+                scale.add_widget(Panel(text=name, style=style, align="center", bold=n == number))
+            scale.bind(minimum_height=scale.setter("height"))
+            self.ids.answers.add_widget(scale)
+            points = _(
+                "{points} of {most} points, after Fitzpatrick (1988)",
+                points=language.number(skin_type.score(self._answers)),
+                most=language.number(COUNT * skin_type.MOST),
+            )
+            self.ids.answers.add_widget(Words(text=points, style="page_quiet", points=14))
             use = Press(text=_("Use this type"), points=18)
             use.bind(on_release=lambda _press: self.take())
             self.ids.foot.add_widget(use)
