@@ -111,7 +111,7 @@ class ResultScreen(View):
         row.clear_widgets()
         there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
         for key, words in there:
-            option = Option(text=words, key=key)
+            option = Option(text=words, key=key, off="button_off")
             option.size_hint_x = 1
             option.disabled = not self._has(key)
             option.bind(on_release=lambda pressed: self._choose(pressed.key))
