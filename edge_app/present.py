@@ -163,6 +163,13 @@ def reminder(lesion: Lesion, person: Person) -> str:
     return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
 
 
+def kept(person: Person | None, lesion: Lesion) -> str:
+    """That the sitting is on disk, and where."""
+    if person is None:
+        return _("Kept: {spot}", spot=lesion.title)
+    return _("Kept: {person}, {spot}", person=person.name, spot=lesion.title)
+
+
 def estimated(triage: str | None) -> Band:
     """The band of a triage result, in the language; of None, too: there is no picture."""
     if triage is None:

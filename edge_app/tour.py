@@ -17,11 +17,15 @@ from kivy.uix.widget import Widget
 from dermedge.image import write_png
 from edge_app.app import DermedgeApp
 from edge_app.audit import audit
+from edge_app.cases import skin_type
 from edge_app.look import widgets
+from edge_app.look.body_view import Figure
 from edge_app.look.language import _
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
+
+CODE, PASSPHRASE = "A-17", "1234"  # of the person of the tour, and of their store
 
 Step = Callable[[], bool]  # whether it may go on
 
@@ -69,7 +73,45 @@ class Tour:
         yield from self._picture("result")
         yield from self._press(_("Details"))
         yield from self._picture("result-details")
+        yield from self._keep()
         self.fault = ""
+
+    def _keep(self) -> Iterator[Step]:
+        """The picture's owner: a new person, with a new spot."""
+        yield from self._press(_("Keep it"))
+        for caption in (_("Passphrase or PIN"), _("Once more")):
+            yield from self._type(caption, PASSPHRASE)
+        yield from self._picture("unlock")
+        yield from self._press(_("Create"))
+        yield from self._arrive("people")
+        yield from self._press(_("Add a person"))
+        yield from self._type(_("Name or code"), CODE)
+        yield from self._type(_("Year of birth"), "1961")
+        yield from self._press(_("Find it by ten questions"))
+        for number, question in enumerate(skin_type.QUESTIONS):
+            if number == 1:
+                yield from self._picture("skin-type")
+            yield from self._press(_(question.answers[1]))
+        yield from self._picture("skin-type-found")
+        yield from self._press(_("Use this type"))
+        yield from self._picture("person-form")
+        yield from self._press(_("Save"))
+        yield from self._arrive("person")
+        yield from self._picture("person-keep")
+        yield from self._press(_("Add a spot"))
+        yield from self._picture("place")
+        yield from self._tap("front", 0.79, 0.42)
+        yield from self._picture("place-close")
+        yield from self._press(_("Keep it here"))
+        yield from self._arrive("result")
+        yield from self._picture("result-kept")
+        yield from self._press(_("Done"))
+        yield from self._press(_("People and their spots"))
+        yield from self._wait("the person is not listed", lambda: self._find(CODE))
+        yield from self._picture("people")
+        yield from self._press(CODE)
+        yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
+        yield from self._picture("person")
 
     # ------------------------------------------------------------------------ hands and eyes
 
@@ -91,6 +133,19 @@ class Tour:
         yield from self._wait(f"no field is called '{caption}'", lambda: self._field(caption))
         self._field(caption).ids.entry.text = text
         yield lambda: True
+
+    def _tap(self, view: str, x: float, y: float) -> Iterator[Step]:
+        """Press a place of the body map."""
+        figures = [it for it in widgets.targets(self._app.layer()) if isinstance(it, Figure)]
+        next(it for it in figures if it.view == view).tap(x, y)
+        yield lambda: True
+
+    def _arrive(self, name: str) -> Iterator[Step]:
+        """At that screen, as soon as what leads there is done."""
+        yield from self._wait(
+            f"the screen '{name}' did not come",
+            lambda: self._app.here == name == self._app.screen.name,
+        )
 
     def _find(self, words: str) -> Widget | None:
         for target in widgets.targets(self._app.layer()):

@@ -27,7 +27,7 @@ PER_FRAME = 6  # rows that are built between two frames
 class PersonRow(PressCard):
     """A person in the list."""
 
-    name = StringProperty()
+    title = StringProperty()
     words = StringProperty()
     band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
 
@@ -90,7 +90,7 @@ class PeopleScreen(View):
         now, self._waiting = self._waiting[:PER_FRAME], self._waiting[PER_FRAME:]
         for known in now:
             row = PersonRow(
-                name=known.person.name,
+                title=known.person.name,
                 words=present.row(known, date.today()),
                 band=present.estimated(known.triage),
             )

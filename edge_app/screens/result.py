@@ -82,6 +82,10 @@ class ResultScreen(View):
             session = self.app.session
             self.title = _("Result")
             self._fill(session.shots[-1], session.together())
+            if session.saved and session.lesion is not None:
+                words = present.kept(session.person, session.lesion)
+                note = Panel(text=words, style="plain", bold=True)
+                self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
             self.title = language.moment(stored.taken)
             self._fill(Shot(analysis=stored.analysis, record=stored), None)
