@@ -75,7 +75,7 @@ def trends(points: Sequence[Point]) -> list[Trend]:
     """Area, colours, asymmetry and border of one capture or more, the oldest first."""
     return [
         _trend(points, _("Area, mm²"), lambda p: p.area_mm2, area),
-        _trend(points, _("Colours"), lambda p: p.colors, language.number, 6.0),
+        _trend(points, _("Colours"), lambda p: p.colors, _count, 6.0),
         _trend(points, _("Asymmetry (0 to 1)"), lambda p: p.asymmetry, _hundredths),
         _trend(points, _("Border (0 to 1)"), lambda p: p.border, _hundredths),
     ]
@@ -85,13 +85,12 @@ def _trend(
     points: Sequence[Point],
     title: str,
     value: Callable[[Point], float | None],
-    words: Callable[[float], str],
+    words: Callable[[float | None], str],
     most: float | None = None,
 ) -> Trend:
     known = [(_day(p.taken), float(value(p))) for p in points if value(p) is not None]
     first, last = _day(points[0].taken), _day(points[-1].taken)
     high, digits = _axis(most or max((v for _when, v in known), default=0.0))
-    now = value(points[-1])
     return Trend(
         title=title,
         days=tuple(when - first for when, _value in known),
@@ -99,7 +98,7 @@ def _trend(
         span=last - first,
         ticks=tuple((v, language.number(v, digits)) for v in (0.0, high / 2, high)),
         ends=(language.day(points[0].taken), language.day(points[-1].taken)),
-        now=_("not known") if now is None else words(now),
+        now=words(value(points[-1])),
     )
 
 
@@ -122,8 +121,12 @@ def _signed(share: float) -> str:
     return f"+{said}" if round(share, 2) > 0 else said
 
 
-def _hundredths(value: float) -> str:
-    return language.number(value, 2)
+def _hundredths(value: float | None) -> str:
+    return _("not known") if value is None else language.number(value, 2)
+
+
+def _count(value: float | None) -> str:
+    return _("not known") if value is None else language.number(value)
 
 
 def _day(stamp: str) -> float:

@@ -1,0 +1,334 @@
+"""What goes on behind the screens: the store, files in and out, a spot's course, in words."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermedge import UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
+from dermedge.image import write_png
+from dermedge.procedural import draw
+
+pytest.importorskip("cryptography", reason="the store needs it")
+pytest.importorskip("babel", reason="the words need it")
+from edge_app import about, browser, course, present
+from edge_app.capture.sources import FAULTS, Frame
+from edge_app.capture.worker import Capture as Shot
+from edge_app.capture.worker import Snapshot
+from edge_app.cases import store
+from edge_app.cases.history import history
+from edge_app.cases.store import Capture, Entry, Lesion, Person, WrongKey
+from edge_app.kiosk import Check, WrongPin, running_check
+from edge_app.look import language
+from edge_app.look.language import Said
+from edge_app.session import Session
+
+
+@pytest.fixture(autouse=True)
+def _quick_keys(monkeypatch):
+    monkeypatch.setattr(store, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
+
+
+@pytest.fixture(scope="module")
+def analyzer(tiny_bundle) -> Analyzer:
+    return Analyzer(Bundle.open(tiny_bundle))
+
+
+@pytest.fixture
+def session(tmp_path, analyzer):
+    found = Session(tmp_path / "home", analyzer.bundle.manifest)
+    found.create("1234")
+    yield found
+    found.lock()
+
+
+def taken(session, analyzer, folder: Path, day: str, view: int, px_per_mm=None) -> Capture:
+    """A drawn lesion, captured on that day into the store."""
+    sample = draw(2, size=(300, 400), view=view, ita=60, diameter_mm=5, artefacts=())
+    path = folder / "picture.png"
+    write_png(path, sample.image)
+    analysis = analyzer.analyze(path).to_json()
+    size = tuple(analysis["size"])
+    record = Capture("", session.lesion.id, f"{day}T09:30:00Z", analysis, size, px_per_mm)
+    return session.opened().add_capture(record, path.read_bytes())
+
+
+@pytest.fixture
+def spot(session, analyzer, tmp_path) -> list[Capture]:
+    """Three captures of a spot of Zoë's, without a scale in the second."""
+    session.save_person(Person("", "Zoë Łukasz", 1961))
+    session.save_lesion(Lesion("", session.person.id, "left forearm"))
+    days = (("2026-01-31", 20.0), ("2026-03-01", None), ("2026-07-01", 21.0))
+    return [
+        taken(session, analyzer, tmp_path, day, view, scale)
+        for view, (day, scale) in enumerate(days)
+    ]
+
+
+# ------------------------------------------------------------------------------- in and out
+
+
+def test_an_export_is_taken_in_elsewhere_with_its_own_passphrase(session, spot, tmp_path, analyzer):
+    folder = tmp_path / "my stick"
+    folder.mkdir()
+    path = session.export(folder, "for the other")
+    assert path.suffix == ".dermcases"
+    assert session.export(folder, "for the other") != path  # nothing is written over
+    other = Session(tmp_path / "other", analyzer.bundle.manifest)
+    other.create("5678")
+    with pytest.raises(WrongKey):
+        other.take_in(path, "1234")
+    assert other.take_in(path, "for the other") == 3
+    assert other.take_in(path, "for the other") == 0
+    assert [person.name for person in other.opened().people()] == ["Zoë Łukasz"]
+    other.lock()
+
+
+def test_an_export_of_one_person_holds_no_other_and_its_name_tells_nobody(
+    session, spot, tmp_path, analyzer
+):
+    session.save_person(Person("", "Somebody else"))
+    path = session.export(tmp_path, "passphrase", session.person)
+    assert "Somebody" not in path.name
+    other = Session(tmp_path / "other", analyzer.bundle.manifest)
+    other.create("5678")
+    assert other.take_in(path, "passphrase") == 0
+    assert [person.name for person in other.opened().people()] == ["Somebody else"]
+    other.lock()
+
+
+def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot, tmp_path):
+    first = session.write_document(tmp_path, spot[2], spot[0], ())
+    second = session.write_document(tmp_path, spot[2], spot[0], ("name",))
+    assert first.name == "case-2026-07-01.pdf"
+    assert first != second
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600
+    assert first.read_bytes().startswith(b"%PDF")
+
+
+def test_the_size_card_is_written_for_both_papers(session, tmp_path):
+    assert session.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
+    assert session.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_where_nothing_can_be_written_nothing_is_left(session, spot, tmp_path, monkeypatch, gone):
+    folder = tmp_path / "مجلد 1"
+    if not gone:
+        folder.mkdir()
+
+        def refuse(*_args, **_values):
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
+    before = session.opened().audit()
+    for action in (
+        lambda: session.export(folder, "passphrase"),
+        lambda: session.write_document(folder, spot[0], None, ()),
+        lambda: session.write_card(folder, "a4"),
+    ):
+        with pytest.raises(UserError, match="مجلد 1"):
+            action()
+    assert gone or list(folder.iterdir()) == []
+    assert session.opened().audit() == before
+
+
+# ------------------------------------------------------------------------------- secrets
+
+
+def test_the_passphrase_changes_only_with_the_old_one(session, spot):
+    with pytest.raises(WrongKey):
+        session.change_passphrase("wrong", "new one")
+    session.change_passphrase("1234", "new one")
+    session.lock()
+    with pytest.raises(WrongKey):
+        session.unlock("1234")
+    session.unlock("new one")
+    assert len(session.opened().people()) == 1
+
+
+def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
+    kiosk = Session(tmp_path / "kiosk", analyzer.bundle.manifest, kiosk=True)
+    kiosk.pin.set("1111")
+    with pytest.raises(WrongPin):
+        kiosk.change_pin("2222", "3333")
+    with pytest.raises(UserError, match="at least four digits"):
+        kiosk.change_pin("1111", "12")
+    kiosk.change_pin("1111", "3333")
+    kiosk.enter("3333")
+    assert kiosk.operator
+
+
+def test_locked_cases_are_told(session):
+    session.lock()
+    for action in (lambda: session.take_in(Path("x"), "y"), lambda: session.export(Path("."), "y")):
+        with pytest.raises(UserError, match="locked"):
+            action()
+
+
+# ------------------------------------------------------------------------------- a spot's course
+
+
+def test_trends_keep_to_what_is_known(session, spot):
+    area, colors, asymmetry, border = course.trends(history(spot))
+    assert len(area.values) == 2  # one picture has no scale
+    assert area.days == (0.0, pytest.approx(151))
+    assert area.span == pytest.approx(151)
+    assert area.now.endswith("mm²")
+    assert len(asymmetry.values) == len(border.values) == len(spot)
+    assert colors.ticks[-1][0] == 6
+    assert asymmetry.ends == ("Jan 31, 2026", "Jul 1, 2026")
+    for trend in (area, colors, asymmetry, border):
+        assert trend.ticks[0][0] == 0
+        assert max(trend.values) <= trend.ticks[-1][0]
+    unknown = course.trends(history([spot[1]]))[0]
+    assert (unknown.values, unknown.span, unknown.now) == ((), 0, "size unknown")
+
+
+@given(st.floats(1e-6, 1e9))
+def test_an_axis_holds_its_values_without_much_to_spare(most):
+    high, digits = course._axis(most)
+    assert most <= high * (1 + 1e-6) <= 2.01 * most
+    assert round(high / 2, digits) == pytest.approx(high / 2)
+
+
+def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
+    _later, _earlier, change = session.compared(spot[2], spot[0])
+    rows = dict(course.changes(change))
+    after, before = change.area_mm2
+    assert rows["Area"].startswith(f"{before:.1f} to {after:.1f} mm²")
+    assert rows["Area"].endswith(f"({after / before - 1:+.0%})")
+    lighter = replace(change, color_shift=(-9.0, 0.0, 0.0))
+    assert dict(course.changes(lighter))["Colour"] == "lighter"
+    cut = replace(change, area_mm2=(None, None), area_change=None, remarks=("cut_off",))
+    assert dict(course.changes(cut))["Area"] == "unknown: the lesion is cut off"
+    grown = replace(change, area_mm2=(None, 1.0), area_change=-0.2)
+    assert dict(course.changes(grown))["Area"].startswith("+25%")
+    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 4
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_two_sides_show_the_same_skin(session, spot, close):
+    pixels, _earlier, change = session.compared(spot[2], spot[0])
+    small = cv2.resize(pixels, None, fx=0.5, fy=0.5)
+    half = replace(
+        change,
+        warped=cv2.resize(change.warped, small.shape[1::-1]),
+        covered=cv2.resize(change.covered.astype(np.uint8), small.shape[1::-1]) > 0,
+    )
+    whole = course.sides(spot[2], pixels, change, close, (0, 0, 0))
+    reduced = course.sides(spot[2], small, half, close, (0, 0, 0))
+    for earlier, later, faded in (whole, reduced):
+        assert earlier.pixels.shape == later.pixels.shape == faded.shape
+        assert earlier.extent == later.extent
+        scale = later.pixels.shape[1] / later.extent[0]
+        assert later.pixels.shape[0] == pytest.approx(scale * later.extent[1])
+        points = np.concatenate([*map(np.array, [*earlier.outline, *later.outline])])
+        assert (points >= 0).all()
+        assert (points <= later.extent).all()
+    assert whole[1].extent == pytest.approx(reduced[1].extent, abs=4)
+    assert close == (whole[1].extent[0] < spot[2].size[0])
+
+
+@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.sampled_from(course.REMINDERS))
+def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
+    day = course.months_on(today, months)
+    assert (day.year * 12 + day.month) - (today.year * 12 + today.month) == months
+    assert day.day <= today.day
+
+
+def test_every_deed_of_the_audit_trail_has_words(session, spot, tmp_path):
+    session.save_lesion(replace(session.lesion, remind="2026-09-01"))
+    session.change_passphrase("1234", "new one")
+    session.export(tmp_path, "passphrase")
+    session.opened().delete_capture(spot[0].id)
+    session.delete_lesion()
+    session.delete_person()
+    for entry in session.opened().audit():
+        assert entry.what in course.DEEDS
+    what, when = course.deed(Entry(1, "2026-01-31T09:30:00Z", "add capture", "0123456789abcdef"))
+    assert what == "Picture added"
+    assert "01234567" in when
+
+
+# ------------------------------------------------------------------------------- the device
+
+
+class Running:
+    """What `running_check` needs of a worker."""
+
+    def __init__(self, bundle, snapshot):
+        self.bundle, self._snapshot = bundle, snapshot
+
+    def snapshot(self):
+        return self._snapshot
+
+
+def test_a_running_app_is_checked_by_the_frames_that_it_has(analyzer, tmp_path):
+    frame = Frame(np.full((48, 64, 3), 99, np.uint8), 1)
+    seen = Snapshot(frame=frame, source="camera 0", fault="", fault_code="")
+    checks = {
+        check.name: check for check in running_check(Running(analyzer.bundle, seen), tmp_path)
+    }
+    assert checks["camera"] == Check("camera", True, "camera 0, 64 x 48 px")
+    assert checks["bundle"].ok
+    lost = Running(analyzer.bundle, Snapshot(fault=FAULTS["waiting"]))
+    checks = {check.name: check for check in running_check(lost, tmp_path)}
+    assert not checks["camera"].ok
+
+
+def test_faults_found_at_start_are_told_until_they_are_mended():
+    checks = [
+        Check("camera", False, Said("camera 0 is gone")),
+        Check("disk", True, Said("9 GiB free")),
+    ]
+    assert "Camera: Camera 0 is gone." in present.faults(checks, Snapshot())
+    assert "GiB" not in present.faults(checks, Snapshot())
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
+    assert present.faults(checks, Snapshot(frame=frame, fault="")) == ""
+    assert present.faults([], Snapshot()) == ""
+
+
+@pytest.mark.parametrize("name", ["smartphone", "dermoscopy", "multitask"])
+def test_a_bundle_tells_its_measured_accuracy_in_numbers_of_people(name):
+    bundle = Bundle.open(Path(about.__file__).parents[1] / f"dermedge/models/{name}.dermbundle")
+    manifest, measured = bundle.manifest, bundle.manifest.measured["classifier"]
+    said = " ".join(about.accuracy(manifest))
+    doctor = measured["see_doctor"]
+    assert f"sends {100 * doctor['sensitivity']['value']:.0f} to a doctor" in said
+    assert f"sends {100 - 100 * doctor['specificity']['value']:.0f} to a doctor without" in said
+    assert language.number(measured["pictures"]) in said
+    titles = [section.title for section in about.sections(manifest, bundle.sha256)]
+    assert "Licences" in titles
+
+
+def test_an_unmeasured_bundle_says_so(analyzer):
+    assert "Not measured." in about.accuracy(analyzer.bundle.manifest)
+
+
+def test_the_log_is_shown_from_its_end(tmp_path):
+    path = tmp_path / "kiosk.log"
+    path.write_text("".join(f"line {n}\n" for n in range(300)))
+    lines = about.log(path)
+    assert lines[:2] == ["line 299", "line 298"]
+    assert len(lines) == about.LOG_LINES
+
+
+def test_a_sitting_is_saved_under_a_spot(session, spot, analyzer, tmp_path):
+    write_png(tmp_path / "a.png", draw(3, size=(300, 400)).image)
+    analysis = analyzer.analyze(tmp_path / "a.png").to_json()
+    session.take(Shot(analysis=analysis, png=(tmp_path / "a.png").read_bytes()))
+    assert not session.saved
+    session.keep(session.lesion)
+    assert session.saved
+    assert len(session.opened().captures(session.lesion.id)) == len(spot) + 1
