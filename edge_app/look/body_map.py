@@ -144,7 +144,7 @@ def region(view: str, x: float, y: float) -> str | None:
         return None
     names = known[number - 1]
     of_the_right = (x < 0.5) == (view == "front")
-    return names[of_the_right and len(names) == 2]
+    return names[-1] if of_the_right else names[0]
 
 
 def nearest(view: str, x: float, y: float) -> tuple[float, float]:
