@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dermedge import __version__, datasets, procedural
-from dermedge.bundle import CASES, ROLES, Manifest, Model, Thresholds, Variant
+from dermedge.bundle import CASES, ROLES, TARGETS, Manifest, Model, Thresholds, Variant
 from dermedge.datasets.split import Split
 from dermedge.preprocess import prepare
 from dermedge.runtime import open_session
@@ -74,6 +74,7 @@ class Wish:
     calibration: int = LEAST_PICTURES  # training pictures
     limits: dict[str, float] = field(default_factory=dict)  # of the recipe's gate, to be changed
     retraining: int = 0  # steps of quantization-aware training where INT8 fails
+    targets: tuple[str, ...] = TARGETS  # that other precisions than FP32 are made for
 
 
 def assemble(
@@ -277,8 +278,8 @@ def _attempts(
 ) -> list[Attempt]:
     """All precisions but FP32; those that passed are judged with the thresholds that they share."""
     limits = replace(_recipe(run).gate, **wish.limits)
-    maker = Precisions(_roles(run), graph, judge.exam(), thresholds, limits)
-    attempts = [maker.fp16()] if "fp16" in wish.precisions else []
+    maker = Precisions(_roles(run), graph, judge.exam(), thresholds, limits, wish.targets)
+    attempts = maker.fp16() if "fp16" in wish.precisions else []
     if "int8" in wish.precisions:
         feeds = judge.calibration(wish.calibration)
         retrain = None

@@ -67,6 +67,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="carry one graph a network alone: the smallest that passed for this target",
     )
     parser.add_argument(
+        "--beside-fp32",
+        action="store_true",
+        help="with --for: carry FP32 too, which every machine runs",
+    )
+    parser.add_argument(
         "--calibration",
         nargs="+",
         choices=METHODS,
@@ -105,6 +110,8 @@ def _run(args: argparse.Namespace) -> int:
     key = Path(args.sign).read_bytes() if args.sign else None
     if args.case_pictures and not args.cases:
         raise ExportError("--case-pictures needs --cases N: how many of each class")
+    if args.beside_fp32 and not args.target:
+        raise ExportError("--beside-fp32 needs --for TARGET: without it all precisions are carried")
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
@@ -121,9 +128,10 @@ def _run(args: argparse.Namespace) -> int:
         methods=tuple(args.calibration),
         limits={name: value for name, value in limits.items() if value is not None},
         retraining=args.retrain,
+        targets=(args.target,) if args.target else TARGETS,
     )
     manifest, parts = assemble(args.runs, args.name or out.stem, wish)
-    if args.target:
+    if args.target and not args.beside_fp32:
         manifest, parts = slice_for(manifest, parts, args.target)
     write_bundle(out, manifest, parts, signing_key=key)
     for line in _summary(Bundle.open(out)):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from dermedge.bundle import Thresholds, Variant
+from dermedge.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
 from export import METHODS, ExportError
 from export.gate import (
@@ -88,20 +88,27 @@ class Precisions:
         exam: Exam,
         thresholds: Thresholds,
         limits: Gate,
+        targets: Sequence[str] = TARGETS,
     ):
-        """`graph` is the float graph with its weights in full, `exam` the validation pictures."""
+        """`graph` is the float graph with its weights in full, `exam` the validation pictures.
+
+        Only what serves one of `targets` is made.
+        """
         self.roles, self.graph, self.exam = roles, graph, exam
+        self.targets = frozenset(targets)
         self.thresholds, self.limits = thresholds, limits
         self.reference = self._sit(graph, "FP32")
 
-    def fp16(self) -> Attempt:
+    def fp16(self) -> list[Attempt]:
         """FP16, judged as this processor runs it: stored in half, some steps computed in float."""
+        if self.targets.isdisjoint(FP16_TARGETS):
+            return []
         attempt = self._judged("fp16", FP16_TARGETS, compute_half(self.graph), [])
         for name in ("mask_difference", "probability_difference"):
             apart = attempt.figures.get(name, {"max": 0.0})["max"]
             if not apart <= FP16_TOLERANCE:
                 attempt.reasons.append(f"{name} {apart:.2g} is more than {FP16_TOLERANCE:g}")
-        return attempt
+        return [attempt]
 
     def int8(
         self,
@@ -109,7 +116,7 @@ class Precisions:
         methods: Sequence[str] = METHODS,
         retrain: Callable[[], bytes] | None = None,
     ) -> list[Attempt]:
-        """INT8 by every scheme.
+        """INT8 by every scheme that serves a target.
 
         Parameters
         ----------
@@ -119,7 +126,8 @@ class Precisions:
             most, where all else fails.
         """
         seen = calibrate(self.graph, feeds, methods)
-        attempts = [self._scheme(scheme, seen, feeds) for scheme in SCHEMES.values()]
+        schemes = [s for s in SCHEMES.values() if not self.targets.isdisjoint(s.targets)]
+        attempts = [self._scheme(scheme, seen, feeds) for scheme in schemes]
         failed = [a for a in attempts if not a.passed and _could_train_help(a)]
         if retrain is None or not failed:
             return attempts
