@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
@@ -239,20 +243,29 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_positive,
         metavar="N",
-        help="thread counts to compare (default: 1 and all cores)",
+        help="thread counts to compare (default: 1, 2 and all cores)",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--seconds", type=float, metavar="S", help="time for measuring (default: 10, called quick)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="of each of two passes, whose p90 are compared (default with --mlperf: 60; else one "
+        "pass of 10, called quick)",
     )
     length.add_argument(
-        "--runs", type=_positive, metavar="N", help="runs of each, whatever it takes"
+        "--runs", type=_positive, metavar="N", help="rounds of each pass, whatever they take"
     )
-    length.add_argument(
+    parser.add_argument(
         "--mlperf",
         action="store_true",
         help="also MLPerf's scenarios SingleStream and Offline, at least 60 s each, asked by "
         "mlcommons-loadgen where it is installed",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run of the same command that was interrupted",
     )
     parser.add_argument(
         "--rest", type=float, default=0, metavar="S", help="seconds to let the device cool first"
@@ -265,6 +278,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OTHER",
         help="also time another bundle file, or another precision of this one (fp32, fp16, int8), "
         "in turns with it: how many times as fast, with the interval",
+    )
+    parser.add_argument(
+        "--roads",
+        action="store_true",
+        help="also time every precision of the bundle in every runtime that is installed, in "
+        "turns, and with --data measure how far each is from the first",
     )
     _data_arguments(parser, required=False)
     parser.add_argument(
@@ -289,6 +308,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument(
         "--robustness", metavar="FILE", help="robustness.json of `dermedge robustness`"
     )
+    page.add_argument("--peers", metavar="FILE", help="the table of `dermedge peers`")
     page.add_argument(
         "--training-runs",
         nargs="+",
@@ -299,8 +319,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from benchmarks import report
-    from benchmarks.speed import latency
+    from benchmarks import accuracy, report, roads
+    from benchmarks.speed import bench, compare, latency
     from dermedge.image import find_images
     from dermedge.tune import load_choice
 
@@ -308,6 +328,8 @@ def _bench(args: argparse.Namespace) -> int:
         return _side_by_side(args)
     if args.seconds is not None and not args.seconds > 0:
         raise UserError("--seconds must be above 0")
+    if not args.rest >= 0:
+        raise UserError("--rest must not be below 0")
     if args.data and args.evaluation:
         raise UserError("--data measures anew and --evaluation shows old figures: give one")
     for option in ("split", "split_file", "limit", "baselines", "tta", "no_metadata", "unlike"):
@@ -316,11 +338,12 @@ def _bench(args: argparse.Namespace) -> int:
     bundle = in_precision(open_bundle(args), args.precision)
     # All that is given is looked at before the timing, so that no mistake throws it away.
     other = _other(args.vs, bundle) if args.vs else None
-    roads = load_choice(bundle) if args.tuned else None
-    if args.tuned and not roads:
+    tuned = load_choice(bundle) if args.tuned else None
+    if args.tuned and not tuned:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
     evaluation = _stored_evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = _stored_robustness(args.robustness, bundle) if args.robustness else None
+    peers = _stored_peers(args.peers, bundle) if args.peers else None
     logs = [(Path(run).name, report.read_log(Path(run))) for run in args.training_runs]
     for path in args.pictures:
         if not find_images([path]) or not Path(path).exists():
@@ -333,71 +356,84 @@ def _bench(args: argparse.Namespace) -> int:
     if page.is_dir():
         raise UserError(f"--report: {page} is a folder; give the page a file name")
     cores = latency.usable_cores()
-    threads = list(dict.fromkeys(args.threads or (1, cores)))
-    images = [Path(image) for image in args.image]
+    threads = list(dict.fromkeys(args.threads or (1, min(2, cores), cores)))
+    later: dict[str, bench.Later] = {}
+    if other:
+        later[f"in turns with {other.manifest.name}"] = partial(bench.against, other)
+    if args.roads:
+        later["every precision and runtime"] = partial(roads.part, chosen and chosen[1], cores)
+    if chosen:
+        later["accuracy"] = partial(_accuracy, chosen, args, cores)
     with _bar() as show:
-        result = latency.benchmark(
+        plan = bench.Plan(
             bundle,
-            images,
+            latency.pictures([Path(image) for image in args.image]),
             threads,
+            _command(),
             args.seconds,
             args.runs,
-            _command(),
-            progress=show,
-            mlperf=args.mlperf,
-            rest=args.rest,
-            roads=roads,
+            args.mlperf,
+            args.rest,
+            tuned,
+            later,
+            show,
         )
-        write_atomic(out / "bench.csv", latency.to_csv(result))
-        result |= {"evaluation": evaluation, "robustness": curves}
-        write_atomic(out / "bench.json", latency.to_json(result))
-        if other and not result["interrupted"]:
-            source = next(iter(latency.pictures(images).values()))
-            seconds = args.seconds or latency.QUICK_SECONDS
-            result["comparison"] = latency.against(
-                bundle,
-                other,
-                source,
-                threads[0],
-                seconds,
-                (roads, None),
-                progress=lambda turn: show("in turns with the other", turn),
-            )
-            write_atomic(out / "bench.json", latency.to_json(result))
-    worst = []
-    if chosen and not result["interrupted"]:
-        evaluation, rows = _measure_accuracy(bundle, chosen, args, cores)
-        worst = report.worst(rows, bundle.manifest.labels)
-        result["evaluation"] = evaluation
-        write_atomic(out / "bench.json", latency.to_json(result))
+        if args.resume:
+            result = compare.load(out / "bench.json")
+            bench.fits(plan, result)
+        else:
+            result = bench.begin(plan, evaluation, curves, peers)
+
+        def save(found: dict) -> None:
+            write_atomic(out / "bench.csv", bench.to_csv(found))
+            write_atomic(out / "bench.json", bench.to_json(found))
+
+        bench.run(plan, result, save)
+    known = {record.id: record for record in chosen[1].records} if chosen else {}
     text = report.render(
         args.title or f"{name}: benchmark",
         bundle,
         bench=result,
-        evaluation=evaluation,
+        evaluation=result["evaluation"],
         images=find_images(args.pictures),
         logs=logs,
-        worst=worst,
+        worst=[(known[e["id"]], e["note"]) for e in result["worst"] if e["id"] in known],
     )
     write_atomic(page, text)
     if args.json:
         print(json.dumps(result))
     else:
-        print(latency.table(result))
+        print(bench.table(result))
+        if result["roads"]:
+            print(f"\n{roads.table(result['roads'])}")
         if result["evaluation"] and args.data:
-            from benchmarks import accuracy
-
-            print(f"\n{accuracy.table(evaluation)}")
+            print(f"\n{accuracy.table(result['evaluation'])}")
         print(f"written: {page}, {out / 'bench.json'}, {out / 'bench.csv'}")
+        if result["missing"]:
+            print("the same command with --resume measures what is missing")
         print(DISCLAIMER)
-    return 130 if result["interrupted"] else 0
+    return 130 if result["missing"] else 0
+
+
+def _accuracy(measured, args: argparse.Namespace, threads: int, plan, result: dict) -> None:
+    from benchmarks import report
+
+    evaluation, rows = _measure_accuracy(plan.bundle, measured, args, threads)
+    worst = report.worst(rows, plan.bundle.manifest.labels)
+    result |= {"evaluation": evaluation, "worst": worst}
 
 
 @contextmanager
 def _bar():
-    """Progress on standard error: called with what is done and how often it was."""
+    """Progress on standard error: called with what is done and how often it was. To be asked to
+    end (SIGTERM) is to be interrupted meanwhile."""
     from tqdm import tqdm
 
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if ours else None
     with tqdm(unit=" rounds", file=sys.stderr, disable=None) as bar:
 
         def show(what: str, done: int) -> None:
@@ -405,7 +441,11 @@ def _bar():
             bar.n = done
             bar.refresh()
 
-        yield show
+        try:
+            yield show
+        finally:
+            if ours:
+                signal.signal(signal.SIGTERM, before)
 
 
 def _side_by_side(args: argparse.Namespace) -> int:
@@ -441,7 +481,7 @@ def _side_by_side(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        print(compare.table(found))
+        print(compare.table(found, compare.again(named)))
         print(f"written: {out / 'compare.html'}, compare.csv")
         print(DISCLAIMER)
     return 0
@@ -469,6 +509,30 @@ def _stored_robustness(path: str, bundle) -> dict:
     if not fits:
         raise UserError(f"{path} was made with another bundle; make it anew")
     return curves
+
+
+_PEERS = {  # what the page shows of the table of `dermedge peers`, and of what kind it is
+    **dict.fromkeys(("what", "side", "version", "reason"), str),
+    "threads": int,
+    **dict.fromkeys(("ms", "p90_ms"), float),
+    **dict.fromkeys(("times_of_ours", "times_of_ours_low", "times_of_ours_high"), float),
+    "difference": float,
+}
+
+
+def _stored_peers(path: str, bundle) -> list[dict]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        rows = [
+            {k: kind(row[k]) if row[k] else None for k, kind in _PEERS.items()} for row in table
+        ]
+        fits = all(row["bundle_sha256"] == bundle.sha256[:16] for row in table)
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is no table of `dermedge peers`") from None
+    if not rows or not fits:
+        raise UserError(f"{path} was made with another bundle; make it anew")
+    return rows
 
 
 def _choose(bundle, args: argparse.Namespace):

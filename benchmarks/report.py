@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from benchmarks import robustness
+from benchmarks import plots, roads
 from benchmarks.figures import NETWORKS, TITLES, Row, malignancy
 from benchmarks.speed import compare
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
-from dermedge.image import ImageError, read_image
+from dermedge.datasets import Record
+from dermedge.image import ImageError, Picture, read_image, read_mask
 from dermedge.quality import TITLES as QUALITY_TITLES
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
@@ -30,41 +27,21 @@ from dermedge.taxonomy import TITLES as CLASS_TITLES
 THUMBNAIL = 480  # px, long side
 WORST = 4  # pictures of each kind of error
 
-Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
+_TRAINED = {  # what the page tells of the training of each network
+    "role": "Role",
+    "data_set": "Data set",
+    "licence": "Licence",
+    "pictures": "Pictures",
+    "recipe": "Recipe",
+    "seed": "Seed",
+    "epochs": "Epochs",
+    "steps": "Steps",
+    "imagenet_weights": "From ImageNet",
+    "split_sha256": "Split",
+    "commit": "Commit",
+}
 
-# Stand-ins that become the page's own colours, so that a plot follows light and dark.
-_INK, _PAPER, _FAINT = "#010203", "#040506", "#070809"
-_COLOURS = {_INK: "currentColor", _PAPER: "var(--card)", _FAINT: "var(--line)"}
-# Fill and hatch together: stages stay apart in black and white, and for colour-blind readers.
-_STAGES = {
-    "decode": ("#8fa3ad", ""),
-    "prepare": ("#d9c58b", "////"),
-    "segmenter": ("#2a7f86", ""),
-    "classifier": ("#e0895f", "...."),
-    "lesion": ("#b9d3c0", "\\\\\\\\"),
-    "quality": ("#6b5b7b", ""),
-}
-_LINES = (("#2a7f86", "-"), ("#c2603a", "--"), ("#8f7fa6", "-."), ("#a08a3c", ":"))
-_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_EDGE = "#2b3338"  # dark on every fill, also where the page is dark
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "dermedge",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _FAINT,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.labelcolor": _INK,
-}
+Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
 
 
 def render(
@@ -74,7 +51,7 @@ def render(
     evaluation: dict | None = None,
     images: Sequence[Path] = (),
     logs: Sequence[tuple[str, Log]] = (),
-    worst: Sequence[tuple[Path, str]] = (),
+    worst: Sequence[tuple[Record, str]] = (),
 ) -> str:
     """Make the page; a section whose data is not given is left out.
 
@@ -84,7 +61,7 @@ def render(
     evaluation : what `dermedge evaluate --json` prints.
     images : pictures to analyse and show with their outlines.
     logs : name of each training run, and what `read_log` found.
-    worst : pictures that the networks were most wrong about, as `worst` finds them.
+    worst : pictures that the networks were most wrong about, and what `worst` notes of each.
     """
     manifest = bundle.manifest
     return (
@@ -100,18 +77,24 @@ def render(
             malignant=MALIGNANT,
             bench=bench,
             highlights=_highlights(bench, evaluation),
-            latency_plot=_latency_plot(bench) if bench else None,
-            distribution_plot=_distribution_plot(bench) if bench else None,
-            course_plot=_course_plot(bench) if bench else None,
-            robustness=_png(bench["robustness"]) if bench and bench["robustness"] else None,
+            measures=roads.MEASURES,
+            plots=plots,
+            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]) if bench else [],
+            figures_by_road=_by_road(bench["roads"] or []) if bench else [],
+            totals=_totals(bench["latency"]) if bench else [],
+            peers=_peers(bench["peers"]) if bench and bench["peers"] else {},
             evaluation=evaluation,
             comparisons=_comparisons(evaluation) if evaluation else [],
             classifiers=_classifiers(evaluation) if evaluation else [],
             group_metrics=_group_metrics(evaluation) if evaluation else [],
-            cards=_cards(bundle, [(path, "") for path in images]),
-            worst=_cards(bundle, worst),
+            cards=_cards(bundle, [(path, "", None) for path in images]),
+            worst=_cards(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
             differences=_differences(evaluation) if evaluation else [],
-            curves=[(name, _curves(name, log)) for name, log in logs],
+            training=[
+                {title: source[key] for key, title in _TRAINED.items() if key in source}
+                for source in manifest.training_data
+            ],
+            curves=[(name, plots.training(name, log)) for name, log in logs],
         )
     )
 
@@ -128,16 +111,69 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
             rows=rows,
             results=results,
             pictures=list(dict.fromkeys(row["picture"] for row in rows)),
-            bars=_compared_plot(rows),
-            fronts=[
-                (TITLES[measure], _pareto_plot(rows, measure))
-                for measures in compare.MEASURES.values()
-                for measure in measures
-                if any(row[measure] is not None for row in rows)
-            ],
-            courses=[(name, _course_plot(result)) for name, result in results.items()],
+            again=compare.again(results),
+            plots=plots,
+            fronts=_device_fronts(rows, results),
         )
     )
+
+
+def _fronts(found: Sequence[dict] | None, picture: str) -> list[Markup]:
+    """Accuracy of every precision and runtime against its time."""
+    plotted = []
+    for measure in ("jaccard", "malignant_auc", "likely_balanced_accuracy"):
+        points = {
+            entry["road"]: (entry["p90_ms"], figure)
+            for entry in found or ()
+            for figure in entry["figures"]
+            if (figure["group"], figure["measure"]) == (roads.WHOLE, measure)
+            and None not in (entry["p90_ms"], figure["value"])
+        }
+        if points:
+            plotted.append(plots.pareto(points, measure, picture))
+    return plotted
+
+
+def _by_road(found: Sequence[dict]) -> list[list[dict | None]]:
+    """The figures of each group and measure, one of each road."""
+    names = [(f["group"], f["measure"]) for entry in found[:1] for f in entry["figures"]]
+    every = [{(f["group"], f["measure"]): f for f in entry["figures"]} for entry in found]
+    return [[figures.get(name) for figures in every] for name in names]
+
+
+def _totals(latency: Sequence[dict]) -> list[list[dict]]:
+    """The rows of each picture and thread count, stage by stage; the last is the whole."""
+    names = list(dict.fromkeys(row["picture"] for row in latency))
+    found: dict[tuple[int, int], list[dict]] = {}
+    for row in latency:
+        found.setdefault((names.index(row["picture"]), row["threads"]), []).append(row)
+    return [found[case] for case in sorted(found)]
+
+
+def _device_fronts(rows: Sequence[dict], results: dict[str, dict]) -> list[Markup]:
+    """Accuracy of every result and thread count against the time of the first picture."""
+    plotted, picture = [], rows[0]["picture"]
+    for measure in (name for names in compare.MEASURES.values() for name in names):
+        points = {
+            f"{row['file']}, threads: {row['threads']}": (row["p90_ms"], figure)
+            for row in rows
+            if row["picture"] == picture
+            and (figure := compare.accuracy(results[row["file"]]["evaluation"])[measure])
+        }
+        if points:
+            plotted.append(plots.pareto(points, measure, picture))
+    return plotted
+
+
+def _peers(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """The rows of each thing that was asked for, the fastest side first."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(f"{row['what']}, threads: {row['threads']}", []).append(row)
+    return {
+        what: sorted(sides, key=lambda row: row["ms"] or float("inf"))
+        for what, sides in found.items()
+    }
 
 
 def _environment() -> jinja2.Environment:
@@ -188,14 +224,14 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
         totals = [row for row in bench["latency"] if row["stage"] == "total"]
         best = min(
             (row for row in totals if row["picture"] == totals[0]["picture"]),
-            key=lambda row: row["p50_ms"],
+            key=lambda row: row["p90_ms"],
         )
-        note = f"p50, {best['picture']}, threads: {best['threads']}"
+        note = f"p90, {best['picture']}, threads: {best['threads']}"
         found.append(
             {
                 "label": "Picture to decision",
-                "value": f"{_number(best['p50_ms'])} ms",
-                "note": f"{note}; p99 {_number(best['p99_ms'])} ms",
+                "value": f"{_number(best['p90_ms'])} ms",
+                "note": note + ("; not to be quoted" if bench["not_to_be_quoted"] else ""),
             }
         )
     if bench and bench["cold_start"]:
@@ -279,7 +315,8 @@ def _classifiers(evaluation: dict) -> list[dict]:
             {
                 "name": method["name"],
                 "confusion": rows,
-                "calibration": _calibration_plot(method["calibration"]),
+                "per_class": method["per_class"] if not method["baseline"] else {},
+                "calibration": plots.calibration(method["calibration"]),
             }
         )
     return shown
@@ -288,21 +325,27 @@ def _classifiers(evaluation: dict) -> list[dict]:
 # ---------------------------------------------------------------------------- pictures
 
 
-def worst(rows: Sequence[Row], labels: Sequence[str], count: int = WORST) -> list[tuple[Path, str]]:
+def worst(rows: Sequence[Row], labels: Sequence[str], count: int = WORST) -> list[dict]:
     """Up to `count` pictures each: least overlap of outlines, malignant ones that were given the
-    lowest risk, benign ones that were given the highest; and in words what is wrong."""
-    found: list[tuple[Path, str]] = []
+    lowest risk, benign ones that were given the highest.
+
+    Returns 'id', 'kind' (outline, missed or alarm) and 'note', in words what is wrong.
+    """
+    found: list[dict] = []
     outlined = [row for row in rows if NETWORKS in row.counts]
     scores = {id(row): _jaccard(row.counts[NETWORKS]) for row in outlined}
     for row in sorted(outlined, key=lambda row: scores[id(row)])[:count]:
-        found.append((Path(row.record.image), f"Outline: Jaccard {scores[id(row)]:.2f}"))
+        note = f"Outline: Jaccard {scores[id(row)]:.2f}"
+        found.append({"id": row.record.id, "kind": "outline", "note": note})
     told = [r for r in rows if r.probabilities is not None and r.record.malignant is not None]
     risk = {id(row): malignancy(row.probabilities[None], labels)[0] for row in told}
     for malignant, sign in ((True, 1), (False, -1)):
         chosen = [row for row in told if row.record.malignant is malignant]
         for row in sorted(chosen, key=lambda row: sign * risk[id(row)])[:count]:
-            what = f"{row.record.label or ('malignant' if malignant else 'benign')}"
-            found.append((Path(row.record.image), f"Truly {what}, malignancy {risk[id(row)]:.2f}"))
+            truth = row.record.label or ("malignant" if malignant else "benign")
+            note = f"Truly {truth}, malignancy {risk[id(row)]:.2f}"
+            kind = "missed" if malignant else "alarm"
+            found.append({"id": row.record.id, "kind": kind, "note": note})
     return found
 
 
@@ -311,13 +354,15 @@ def _jaccard(counts: Sequence[int]) -> float:
     return hit / (hit + more + missed) if hit + more + missed else 1.0
 
 
-def _cards(bundle: Bundle, images: Sequence[tuple[Path, str]]) -> list[dict]:
+def _cards(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) -> list[dict]:
+    """Of pictures, notes and files with the true outline: what the page shows of each."""
     analyzer = Analyzer(bundle) if images else None
     limits = bundle.manifest.thresholds
     cards = []
-    for path, note in images:
+    for path, note, truth in images:
         try:
             picture = read_image(path)
+            true = _true_outline(truth, picture) if truth else ""
         except ImageError as error:
             cards.append({"name": path.name, "note": note, "error": str(error)})
             continue
@@ -333,6 +378,7 @@ def _cards(bundle: Bundle, images: Sequence[tuple[Path, str]]) -> list[dict]:
                 "width": width,
                 "height": height,
                 "outline": " ".join(_path(polygon) for polygon in analysis["lesion"]["polygons"]),
+                "truth": true,
                 "analysis": analysis,
                 "likely": likely,
                 "quality": [
@@ -344,6 +390,13 @@ def _cards(bundle: Bundle, images: Sequence[tuple[Path, str]]) -> list[dict]:
     return cards
 
 
+def _true_outline(path: Path, picture: Picture) -> str:
+    size = (picture.width, picture.height)
+    mask = cv2.resize(read_mask(path).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return " ".join(_path(contour[:, 0].astype(float)) for contour in found if len(contour) > 2)
+
+
 def _thumbnail(pixels: np.ndarray) -> str:
     scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
@@ -352,248 +405,8 @@ def _thumbnail(pixels: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def _path(polygon: list[list[float]]) -> str:
+def _path(polygon: Iterable[Sequence[float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in polygon) + "Z"
-
-
-# ---------------------------------------------------------------------------- plots
-
-
-def _svg(figure, description: str) -> Markup:
-    """The figure as inline SVG that takes its text and lines from the page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    head, body = text.split(">", 1)
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    # Matplotlib writes its own metadata, which names web addresses; the page stands alone.
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    for stand_in, colour in _COLOURS.items():
-        body = body.replace(stand_in, colour)
-    return Markup(head) + Markup(' role="img" aria-label="{}">').format(description) + Markup(body)
-
-
-def _latency_plot(bench: dict) -> Markup:
-    """Stacked bars: median of each stage, for each picture and thread count."""
-    rows = bench["latency"]
-    cases = list(dict.fromkeys((row["picture"], row["threads"]) for row in rows))
-    median = {(row["picture"], row["threads"], row["stage"]): row["p50_ms"] for row in rows}
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 1.1 + 0.52 * len(cases)))
-        axes = figure.subplots()
-        left = np.zeros(len(cases))
-        for stage, (colour, hatch) in _STAGES.items():
-            widths = np.array([median[(*case, stage)] for case in cases])
-            axes.barh(
-                range(len(cases)),
-                widths,
-                left=left,
-                height=0.62,
-                color=colour,
-                hatch=hatch,
-                edgecolor=_EDGE,
-                linewidth=0.7,
-                label=stage,
-            )
-            left += widths
-        for place, case in enumerate(cases):
-            axes.annotate(
-                f"{median[(*case, 'total')]:.1f} ms",
-                (left[place], place),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-            )
-        labels = [
-            f"{_shorten(picture)}\n{threads} thread{'s' * (threads > 1)}"
-            for picture, threads in cases
-        ]
-        axes.set_yticks(range(len(cases)), labels)
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.set_xlim(0, left.max() * 1.16)
-        axes.set_xlabel("median time, ms")
-        axes.grid(axis="x", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0), handlelength=2.2)
-        spoken = "; ".join(
-            f"{name}, {threads} threads: {median[name, threads, 'total']:.1f} ms"
-            for name, threads in cases
-        )
-        return _svg(figure, f"Median time of each stage. Total: {spoken}")
-
-
-def _distribution_plot(bench: dict) -> Markup:
-    """Share of analyses that took at most so long, a line a picture and thread count."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 3.2))
-        axes = figure.subplots()
-        for k, entry in enumerate(bench["distribution"]):
-            quantiles = entry["quantiles_ms"]
-            axes.plot(
-                quantiles,
-                np.linspace(0, 1, len(quantiles)),
-                color=_LINES[k % len(_LINES)][0],
-                linestyle=_LINES[k % len(_LINES)][1],
-                linewidth=1.6,
-                label=f"{_shorten(entry['picture'])}, threads: {entry['threads']}",
-            )
-        axes.axhline(0.9, color=_INK, linewidth=0.7, linestyle=":")
-        slow = max(entry["quantiles_ms"][-2] for entry in bench["distribution"])
-        axes.set_xlim(0, 1.1 * slow)  # the slowest 2 % are in the table
-        axes.set_ylim(0, 1)
-        axes.set_xlabel("time, ms")
-        axes.set_ylabel("share of analyses")
-        axes.grid(linewidth=0.6)
-        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-        spoken = "; ".join(
-            f"{e['picture']}, {e['threads']} threads: 90 % within {e['quantiles_ms'][45]:.1f} ms"
-            for e in bench["distribution"]
-        )
-        return _svg(figure, f"Distribution of the time. {spoken}")
-
-
-def _course_plot(bench: dict) -> Markup:
-    """Time, clock and heat over the run, each against its own axis."""
-    told = bench["course"]
-    at = [part["seconds"] for part in told]
-    panels = [
-        ("time over median", [part["ratio"] for part in told]),
-        ("clock, MHz", [part["frequency_mhz"] for part in told]),
-        ("temperature, °C", [part["temperature_c"] for part in told]),
-    ]
-    panels = [(name, values) for name, values in panels if None not in values]
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 1.0 + 1.1 * len(panels)), layout="constrained")
-        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (name, values) in zip(grid, panels, strict=True):
-            axes.plot(at, values, color="#2a7f86", linewidth=1.5, marker="o", markersize=2.5)
-            axes.set_title(name, fontsize=9, loc="left")
-            axes.grid(linewidth=0.6)
-        spread = max(1.3, *(part["ratio"] for part in told))
-        grid[0].set_ylim(min(0.7, *(part["ratio"] for part in told)), spread)
-        grid[-1].set_xlabel("seconds since the start")
-        last = told[-1]["ratio"]
-        return _svg(figure, f"Course of the run; at its end {last:.2f} of the median time")
-
-
-def _compared_plot(rows: Sequence[dict]) -> Markup:
-    """p50 as a bar and p90 as its whisker, of each device, picture and thread count."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 0.9 + 0.42 * len(rows)))
-        axes = figure.subplots()
-        pictures = list(dict.fromkeys(row["picture"] for row in rows))
-        ordered = sorted(rows, key=lambda row: (pictures.index(row["picture"]), row["p90_ms"]))
-        fills = list(_STAGES.values())
-        for place, row in enumerate(ordered):
-            colour, hatch = fills[pictures.index(row["picture"]) % len(fills)]
-            rest = row["p90_ms"] - row["p50_ms"]
-            axes.barh(
-                place,
-                row["p50_ms"],
-                xerr=[[0], [rest]],
-                height=0.6,
-                color=colour,
-                hatch=hatch,
-                edgecolor=_EDGE,
-                ecolor=_INK,
-                capsize=3,
-                linewidth=0.7,
-            )
-            axes.annotate(
-                f"{row['p90_ms']:.1f}",
-                (row["p90_ms"], place),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-            )
-        labels = [
-            f"{_shorten(row['file'])}, {row['threads']} thread{'s' * (row['threads'] > 1)}\n"
-            f"{_shorten(row['picture'])}"
-            for row in ordered
-        ]
-        axes.set_yticks(range(len(ordered)), labels, fontsize=8)
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.15 * max(row["p90_ms"] for row in rows))
-        axes.set_xlabel("median time, whisker and figure: p90, ms")
-        axes.grid(axis="x", linewidth=0.6)
-        axes.set_axisbelow(True)
-        spoken = "; ".join(f"{r['file']}, {r['picture']}: {r['p90_ms']:.1f}" for r in ordered)
-        return _svg(figure, f"p90 in ms of each device. {spoken}")
-
-
-def _pareto_plot(rows: Sequence[dict], measure: str) -> Markup:
-    """Accuracy against p90 of the first picture; the line joins what nothing beats in both."""
-    first = rows[0]["picture"]
-    chosen = [row for row in rows if row["picture"] == first and row[measure] is not None]
-    points = [(row["p90_ms"], row[measure]) for row in chosen]
-    line = [points[k] for k in compare.front(points)]
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 3.4))
-        axes = figure.subplots()
-        axes.step(*zip(*line, strict=True), where="post", color=_INK, linewidth=1, linestyle="--")
-        names = list(dict.fromkeys((row["file"], row["threads"]) for row in chosen))
-        for k, (name, row) in enumerate(zip(names, chosen, strict=True)):
-            axes.plot(
-                row["p90_ms"],
-                row[measure],
-                linestyle="",
-                color=_LINES[k % len(_LINES)][0],
-                marker=_MARKS[k % len(_MARKS)],
-                markersize=8,
-                label=f"{_shorten(name[0])}, threads: {name[1]}",
-            )
-        axes.set_xlim(0, 1.15 * max(x for x, _ in points))
-        axes.set_xlabel(f"p90, ms ({_shorten(first)})")
-        axes.set_ylabel(TITLES[measure])
-        axes.grid(linewidth=0.6)
-        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-        spoken = "; ".join(
-            f"{row['file']}: {row[measure]:.3f} at {row['p90_ms']:.1f} ms" for row in chosen
-        )
-        return _svg(figure, f"{TITLES[measure]} against time. {spoken}")
-
-
-def _png(curves: dict) -> str:
-    return "data:image/png;base64," + base64.b64encode(robustness.plot(curves)).decode()
-
-
-def _shorten(name: str) -> str:
-    name = name if "/" not in name else Path(name).name
-    return name if len(name) <= 30 else f"{name[:14]}…{name[-14:]}"
-
-
-def _calibration_plot(bins: Sequence[dict]) -> Markup:
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.5, 3.3))
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle="--")
-        axes.plot(
-            [entry["confidence"] for entry in bins],
-            [entry["accuracy"] for entry in bins],
-            color="#2a7f86",
-            linewidth=1.5,
-        )
-        total = sum(entry["count"] for entry in bins)
-        axes.scatter(
-            [entry["confidence"] for entry in bins],
-            [entry["accuracy"] for entry in bins],
-            [14 + 220 * entry["count"] / total for entry in bins],
-            color="#2a7f86",
-            edgecolor=_PAPER,
-            zorder=3,
-        )
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set_xlabel("stated probability")
-        axes.set_ylabel("share that was right")
-        axes.grid(linewidth=0.6)
-        return _svg(
-            figure,
-            "Calibration: stated probability of the top class against the share that was right; "
-            + ", ".join(f"{e['confidence']:.2f}: {e['accuracy']:.2f}" for e in bins),
-        )
 
 
 def read_log(run: Path) -> Log:
@@ -614,41 +427,3 @@ def read_log(run: Path) -> Log:
         raise UserError(f"{path} is missing: give a folder that `dermedge train` made") from None
     except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"{path} is no log of `dermedge train`") from None
-
-
-def _curves(run: str, columns: Log) -> Markup:
-    """Losses and validation figures of one run against its steps."""
-    panels = (
-        ("training loss", {k: v for k, v in columns.items() if not k.startswith("val_")}),
-        ("validation", {k: v for k, v in columns.items() if k.startswith("val_")}),
-    )
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(6.6, 3.1), layout="constrained")
-        grid = figure.subplots(1, 2)
-        for axes, (name, curves) in zip(grid, panels, strict=True):
-            marks = zip(
-                ("#2a7f86", "#c2603a", "#8f7fa6", "#a08a3c", "#5b8a5f"),
-                ("-", "--", "-.", ":", (0, (5, 1))),
-                strict=True,
-            )
-            for (label, points), (colour, dash) in zip(curves.items(), marks, strict=False):
-                steps, values = zip(*points, strict=True) if points else ((), ())
-                axes.plot(
-                    steps,
-                    values,
-                    color=colour,
-                    linestyle=dash,
-                    linewidth=1.6,
-                    marker="o" if len(points) < 12 else None,
-                    markersize=3.5,
-                    label=label.removeprefix("val_").replace("_", " "),
-                )
-            axes.set_title(name, fontsize=10, loc="left")
-            axes.set_xlabel("step")
-            axes.grid(linewidth=0.6)
-            if name == "validation":
-                axes.set_ylim(0, 1)
-            if curves:
-                axes.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-        last = ", ".join(f"{k} {v[-1][1]:.3f}" for k, v in columns.items() if v)
-        return _svg(figure, f"Training curves of {run}; last values: {last}")

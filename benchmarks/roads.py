@@ -1,4 +1,4 @@
-"""Accuracy of every precision and runtime that a bundle has here, against the first of them."""
+"""Every precision and runtime that a bundle has here: accuracy and time against the first."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from benchmarks import figures
 from benchmarks.accuracy import Chosen, examine, in_threads
 from benchmarks.figures import NETWORKS, TITLES, Row
 from benchmarks.networks import Networks
+from benchmarks.speed.bench import Plan, in_turns
 from dermedge import UserError, metrics
+from dermedge.analyzer import Analyzer
 from dermedge.bundle import PRECISIONS, ROLES, Bundle
 from dermedge.datasets import Record
+from dermedge.race import ratio
 from dermedge.runtime import ENGINES, Road, SessionError, target
 from dermedge.tune import providers
 
-MEASURES = ("jaccard", "malignant_auc", "likely_balanced_accuracy")
+WHOLE = "all"
+MEASURES = {
+    **{name: TITLES[name] for name in ("jaccard", "malignant_auc", "likely_balanced_accuracy")},
+    "auc": "AUC, this class against the rest",
+    "sensitivity": "Share of this class that is named so",
+    "same_advice": "Share that gets the same advice as by the first",
+}
 COLUMNS = (
-    *("road", "segmenter", "classifier", "measure", "value", "low", "high"),
+    *("road", "segmenter", "classifier", "group", "measure", "pictures", "value", "low", "high"),
     *("difference", "difference_low", "difference_high", "reason"),
 )
-_NOTHING = {"value": None, "low": None, "high": None}
 
 
 def ways(bundle: Bundle) -> dict[str, dict[str, Road]]:
@@ -59,21 +67,23 @@ def _name(roads: dict[str, Road]) -> str:
     return f"{'+'.join(sorted(told))} {next(iter(roads.values())).provider}"
 
 
-def measure(bundle: Bundle, chosen: Chosen, threads: int) -> list[dict]:
-    """Figures of every way on the same pictures.
+def measure(bundle: Bundle, chosen: Chosen | None, threads: int) -> list[dict]:
+    """Figures of every way on the same pictures; None: of none.
 
     Returns
     -------
     One dict a way: 'road', 'roles' (role to road, in words), 'reason' why it could not be measured
-    or None, 'figures' (name to figure and interval), 'differences' to the first way (paired
-    bootstrap) and 'same_advice', the share of pictures that get the first way's triage.
+    or None, and 'figures', a list of 'group' (all, class LABEL or skin TYPES), 'measure' of
+    `MEASURES`, 'pictures', 'value', 'low' and 'high', and the 'difference', 'difference_low' and
+    'difference_high' to the first way by paired bootstrap (None where it has none).
     """
-    numbers, _ = figures.clusters(chosen.records)
+    numbers, _ = figures.clusters(chosen.records if chosen else ())
     results, first = [], None
     for name, roads in ways(bundle).items():
         told = {role: str(road) for role, road in roads.items()}
-        entry = {"road": name, "roles": told, "reason": None, "figures": {}, "differences": {}}
-        results.append(entry | {"same_advice": _NOTHING})
+        results.append({"road": name, "roles": told, "reason": None, "figures": []})
+        if chosen is None:
+            continue
         try:
             rows = _rows(bundle, roads, chosen.records, numbers, threads, name)
         except SessionError as error:
@@ -82,8 +92,31 @@ def measure(bundle: Bundle, chosen: Chosen, threads: int) -> list[dict]:
             results[-1]["reason"] = str(error)
             continue
         first = first or rows
-        _compare(results[-1], first, rows, bundle.manifest.labels)
+        results[-1]["figures"] = _figures(first, rows, bundle.manifest.labels)
     return results
+
+
+def part(chosen: Chosen | None, threads: int, plan: Plan, result: dict) -> None:
+    """For a benchmark: what `measure` gives, and the time of each way, all in turns."""
+    entries, analyzers = measure(plan.bundle, chosen, threads), {}
+    for entry, roads in zip(entries, ways(plan.bundle).values(), strict=True):
+        if entry["reason"] is None:
+            try:
+                analyzers[entry["road"]] = Analyzer(plan.bundle, roads=roads)
+            except SessionError as error:
+                entry["reason"] = str(error)
+    taken = in_turns(analyzers, plan, "every precision and runtime in turns")
+    first = next(iter(taken.values()))
+    for entry in entries:
+        times = taken.get(entry["road"])
+        found = None if times is None else ratio(first, times)
+        entry |= {
+            "turns": 0 if found is None else len(times),
+            "p50_ms": found and found["ms"],
+            "p90_ms": found and round(float(np.percentile(times, 90)), 4),
+            "times_as_fast": found and {k: found[k] for k in ("ratio", "low", "high")},
+        }
+    result["roads"] = entries
 
 
 def _rows(bundle, roads, records: Sequence[Record], numbers, threads: int, title: str) -> list[Row]:
@@ -101,54 +134,78 @@ def _rows(bundle, roads, records: Sequence[Record], numbers, threads: int, title
     return list(in_threads(one, records, threads, title))
 
 
-def _compare(entry: dict, first: Sequence[Row], rows: Sequence[Row], labels) -> None:
+def _figures(first: Sequence[Row], rows: Sequence[Row], labels: Sequence[str]) -> list[dict]:
     # What cannot be read cannot be read by any way.
     pairs = [(a, b) for a, b in zip(first, rows, strict=True) if a.error is None]
-    for name in MEASURES:
-        used = [(a, b) for a, b in pairs if _known(name, a, labels)]
+    found = []
+
+    def add(group: str, name: str, used: Sequence[tuple[Row, Row]], label: str = "") -> None:
         if not used:
-            continue
+            return
         before, after = zip(*used, strict=True)
-        old, new = (_statistic(name, side, labels) for side in (before, after))
-        entry["figures"][name] = figures.interval(new, after)
-        entry["differences"][name] = figures.difference(new, old, after)
+        old, new = (_statistic(name, side, labels, label) for side in (before, after))
+        apart = figures.difference(new, old, after)
+        entry = {"group": group, "measure": name, "pictures": len(used)}
+        entry |= figures.interval(new, after) | {"difference": apart["value"]}
+        found.append(entry | {f"difference_{side}": apart[side] for side in ("low", "high")})
+
+    for name in ("jaccard", "malignant_auc", "likely_balanced_accuracy"):
+        add(WHOLE, name, [pair for pair in pairs if _known(name, pair[0], labels)])
     same = np.array([float(a.triage == b.triage) for a, b in pairs])
-    entry["same_advice"] = figures.interval(figures.weighted_mean(same), [b for _, b in pairs])
+    agreed = figures.interval(figures.weighted_mean(same), [b for _, b in pairs])
+    entry = {"group": WHOLE, "measure": "same_advice", "pictures": len(pairs)} | agreed
+    found.append(entry | dict.fromkeys(("difference", "difference_low", "difference_high")))
+    named = [pair for pair in pairs if pair[0].record.label in labels]
+    for label in labels:
+        own = [pair for pair in named if pair[0].record.label == label]
+        if own:
+            add(f"class {label}", "auc", named, label)
+            add(f"class {label}", "sensitivity", own, label)
+    told = any(a.record.skin_type is not None for a, _ in pairs)
+    for title, types in figures.SKIN_TYPES.items() if told else ():
+        own = [pair for pair in pairs if pair[0].record.skin_type in types]
+        for name in ("jaccard", "malignant_auc"):
+            add(f"skin {title}", name, [pair for pair in own if _known(name, pair[0], labels)])
+    return found
 
 
-def _known(name: str, row: Row, labels) -> bool:
+def _known(name: str, row: Row, labels: Sequence[str]) -> bool:
     if name == "jaccard":
         return NETWORKS in row.counts
     return row.record.malignant is not None if "auc" in name else row.record.label in labels
 
 
-def _statistic(name: str, rows: Sequence[Row], labels) -> Callable[[np.ndarray], float]:
+def _statistic(
+    name: str, rows: Sequence[Row], labels: Sequence[str], label: str
+) -> Callable[[np.ndarray], float]:
     if name == "jaccard":
         counts = metrics.Confusion(*np.array([row.counts[NETWORKS] for row in rows]).T)
         return figures.weighted_mean(counts.jaccard)
+    if name == "sensitivity":
+        return figures.weighted_mean(np.array([float(row.likely == label) for row in rows]))
+    stated = np.array([row.probabilities for row in rows])
+    if name == "auc":
+        scores = stated[:, labels.index(label)]
+        own = np.array([row.record.label == label for row in rows])
+        return lambda weights: metrics.roc_auc(scores, own, weights)
     if name == "malignant_auc":
-        risk = figures.malignancy(np.array([row.probabilities for row in rows]), labels)
-        truth = np.array([row.record.malignant for row in rows])
-        return lambda weights: metrics.roc_auc(risk, truth, weights)
+        risk = figures.malignancy(stated, labels)
+        malignant = np.array([row.record.malignant for row in rows])
+        return lambda weights: metrics.roc_auc(risk, malignant, weights)
     number = {label: k for k, label in enumerate(labels)}
-    named = np.array([number[row.likely] for row in rows])
+    likely = np.array([number[row.likely] for row in rows])
     truth = np.array([number[row.record.label] for row in rows])
-    return lambda weights: metrics.balanced_accuracy(named, truth, len(labels), weights)
+    return lambda weights: metrics.balanced_accuracy(likely, truth, len(labels), weights)
 
 
 def to_csv(results: Sequence[dict]) -> str:
-    """One line a way and measure."""
+    """One line a way, group and measure; one with its reason where it could not be measured."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for entry in results:
         head = {"road": entry["road"], "reason": entry["reason"], **entry["roles"]}
-        told = {**entry["figures"], "same_advice": entry["same_advice"]}
-        for name, figure in told.items():
-            apart = entry["differences"].get(name, _NOTHING)
-            line = {"measure": name, **figure, "difference": apart["value"]}
-            line |= {f"difference_{side}": apart[side] for side in ("low", "high")}
-            writer.writerow(head | line)
+        writer.writerows(head | figure for figure in entry["figures"] or [{}])
     return text.getvalue()
 
 
@@ -156,13 +213,24 @@ def table(results: Sequence[dict]) -> str:
     """The same for people."""
     lines = ["precisions and runtimes; differences to the first, 95 % intervals"]
     for entry in results:
-        lines.append(f"  {entry['road']}" + (f": {entry['reason']}" if entry["reason"] else ""))
-        for name, figure in entry["figures"].items():
-            apart = entry["differences"][name]
-            lines.append(
-                f"    {TITLES[name]:<40}{figure['value']:.4f}, {apart['value']:+.4f} "
-                f"({apart['low']:+.4f} to {apart['high']:+.4f})"
+        fast = entry.get("times_as_fast")
+        lines.append(
+            f"  {entry['road']}"
+            + (f": {entry['reason']}" if entry["reason"] else "")
+            + (
+                f": {entry['p50_ms']:.2f} ms, {fast['ratio']:.2f} times as fast as the first "
+                f"({fast['low']:.2f} to {fast['high']:.2f})"
+                if fast
+                else ""
             )
-        if entry["same_advice"]["value"] is not None:
-            lines.append(f"    {'same advice':<40}{entry['same_advice']['value']:.4f}")
+        )
+        for figure in entry["figures"]:
+            value, apart = figure["value"], figure["difference"]
+            sides = figure["difference_low"], figure["difference_high"]
+            lines.append(
+                f"    {figure['group']:<12}{MEASURES[figure['measure']]:<50}"
+                + ("-" if value is None else f"{value:.4f}")
+                + (f", {apart:+.4f}" if apart is not None else "")
+                + (" ({:+.4f} to {:+.4f})".format(*sides) if None not in sides else "")
+            )
     return "\n".join(lines)

@@ -16,12 +16,12 @@ from datetime import datetime, timezone
 from queue import SimpleQueue
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from benchmarks.accuracy import Chosen, count_pixels, in_threads
 from benchmarks.changes import CHANGES, applied
 from benchmarks.figures import LEVEL, SEED, clusters, malignancy
 from benchmarks.networks import Networks
+from benchmarks.plots import worse
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle
@@ -268,56 +268,9 @@ def to_csv(result: dict) -> str:
     return buffer.getvalue()
 
 
-_LINES = {  # colours of different brightness, so that black and white keeps them apart
-    "jaccard": ("Jaccard", "#10454f", "-", "o"),
-    "malignant_auc": ("AUC, malignant or not", "#c2603a", "--", "s"),
-    "retake": ("asked to take again", "#8a8a8a", ":", "^"),
-}
-
-
 def plot(result: dict) -> bytes:
     """The curves as a picture (PNG), a panel a change; bars are 95 % intervals."""
-    curves = result["curves"]
-    columns = min(4, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.1 * rows + 0.7), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes in grid.flat[len(curves) :]:
-        axes.set_visible(False)
-    for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
-        plain, *levels = curve["levels"]
-        before = CHANGES[name].before
-        levels = [*levels[:before], plain, *levels[before:]]
-        places = range(len(levels))
-        for measure, (title, colour, dash, mark) in _LINES.items():
-            points = [
-                (place, entry[measure])
-                for place, entry in zip(places, levels, strict=True)
-                if measure in entry and entry[measure]["low"] is not None
-            ]
-            if not points:
-                continue
-            x, found = zip(*points, strict=True)
-            value, low, high = (np.array([f[key] for f in found]) for key in found[0])
-            axes.errorbar(
-                x,
-                value,
-                yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-                color=colour,
-                linestyle=dash,
-                marker=mark,
-                markersize=4,
-                linewidth=1.5,
-                capsize=2,
-                label=title,
-            )
-        axes.set_title(curve["title"], fontsize=9, loc="left")
-        axes.set_xticks(places, [f"{entry['level']}" for entry in levels], fontsize=8)
-        axes.set_ylim(0, 1)
-        axes.grid(axis="y", linewidth=0.4)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, titles = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, titles, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    figure = worse(result)
     data = result["data"]
     figure.suptitle(
         f"{result['bundle']['name']} on {data['name']}, part {data['part']}, "

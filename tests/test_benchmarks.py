@@ -25,8 +25,9 @@ from benchmarks import (
 )
 from benchmarks.commands import BENCH, EVALUATE
 from benchmarks.figures import Row
-from benchmarks.speed import latency
-from dermedge import DISCLAIMER, UserError, quality
+from benchmarks.speed import bench as speed
+from benchmarks.speed import compare, latency
+from dermedge import DISCLAIMER, UserError, cli, quality
 from dermedge.bundle import Bundle, Thresholds, write_bundle
 from dermedge.datasets import Record, Split, load, make_split
 
@@ -239,7 +240,7 @@ def test_tables_say_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, data, 
     words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all", "--limit", 4)
     call(EVALUATE, *words)
     assert "trained on generated pictures: not for real skin" in capsys.readouterr().out
-    assert "trained on generated pictures: not for real skin" in latency.table(bench[1])
+    assert "trained on generated pictures: not for real skin" in speed.table(bench[1])
 
 
 def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
@@ -272,8 +273,9 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
     assert "difference to the baseline (95 % interval)" in accuracy.table(result)
     page = report.render("t", bundle, evaluation=result)
     assert "Difference to the baseline (95 % interval)" in page
-    schema = json.loads(SCHEMA.read_text())["properties"]["evaluation"]
-    Draft202012Validator(schema).validate(result)
+    schema = json.loads(SCHEMA.read_text())
+    own = schema["properties"]["evaluation"] | {"$defs": schema["$defs"]}
+    Draft202012Validator(own).validate(result)
 
 
 def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
@@ -375,13 +377,16 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
         ("--baselines", None),
         ("--tta", None),
         ("--unlike", "empty"),
+        ("--resume", None),
+        ("--peers", "a-file"),
+        ("--rest", "-1"),
     ],
 )
 def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("a-file").touch()
-    monkeypatch.setattr(latency, "benchmark", lambda *_, **__: pytest.fail("it was timed"))
+    monkeypatch.setattr(speed, "run", lambda *_: pytest.fail("it was timed"))
     given = [option] if value is None else [option, value]
     out = () if option == "--out" else ("--out", "out")
     with pytest.raises((UserError, OSError)) as caught:
@@ -395,7 +400,7 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
     def fail(*_, **__):
         raise UserError("no page")
 
-    monkeypatch.setattr(latency, "benchmark", lambda *_, **__: dict(bench[1]))
+    monkeypatch.setattr(speed, "run", lambda plan, result, save: save(bench[1]))
     monkeypatch.setattr(report, "render", fail)
     with pytest.raises(UserError, match="no page"):
         call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
@@ -871,9 +876,36 @@ def test_worst_errors_are_the_worst(data, tmp_path):
     rows = [row(f"m{k}", True, k / 10, 10 + k) for k in range(6)]
     rows += [row(f"b{k}", False, k / 10, 100) for k in range(6)]
     found = report.worst(rows, labels, count=2)
-    assert [path.name for path, _ in found] == ["m0", "m1", "m0", "m1", "b5", "b4"]
-    assert found[0][1] == "Outline: Jaccard 0.33"
-    assert found[-1][1] == "Truly benign, malignancy 0.40"
+    assert [entry["id"] for entry in found] == ["m0", "m1", "m0", "m1", "b5", "b4"]
+    assert found[0]["note"] == "Outline: Jaccard 0.33"
+    assert found[-1]["note"] == "Truly benign, malignancy 0.40"
+
+
+def test_one_page_with_accuracy_every_road_and_the_worst_errors(
+    tiny_bundle, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(latency, "cold_start", lambda *_: [])
+    monkeypatch.setattr(latency, "networks_bytes", lambda *_: 1)
+    monkeypatch.setattr(speed, "QUICK_SECONDS", 0.01)
+    robust = tmp_path / "robust"
+    words = ["--bundle", str(tiny_bundle), "--data", f"csv={data}", "--split", "all"]
+    assert cli.main(["robustness", *words, "--changes", "blur", "--out", str(robust)]) == 1
+    words += ["--roads", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
+    assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 0
+    result = compare.load(tmp_path / "bench.json")
+    groups = {(f["group"], f["measure"]) for f in result["roads"][0]["figures"]}
+    assert {("all", "jaccard"), ("class mel", "auc"), ("skin V-VI", "malignant_auc")} <= groups
+    first, *others = result["roads"]
+    assert first["times_as_fast"]["ratio"] == 1
+    for road in others:
+        assert road["reason"] is None
+        assert all(f["difference"] == 0 for f in road["figures"] if f["difference"] is not None)
+    assert {entry["kind"] for entry in result["worst"]} == {"outline", "missed", "alarm"}
+    page = (tmp_path / "bench.html").read_text()
+    for words in ("Pareto front", "By class", "By skin type", "Repeated captures", "Worst errors"):
+        assert words in page
+    assert page.count('class="outline truth" d="M') == len(result["worst"])
+    assert "precisions and runtimes" in capsys.readouterr().out
 
 
 def test_throughput_of_an_evaluation(tiny_bundle, data):

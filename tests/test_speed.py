@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import call
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import report
 from benchmarks.commands import BENCH
-from benchmarks.speed import compare, instructions, latency, power, scenarios
+from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
 from dermedge import DISCLAIMER, UserError, race
-from dermedge.bundle import Bundle
 from dermedge.image import write_png
 from dermedge.procedural import draw
 
-DEVICES = Path(report.__file__).parent / "results" / "devices"
+DEVICES = Path(latency.__file__).parent.parent / "results" / "devices"
 
 
 @pytest.fixture(scope="module")
@@ -163,20 +164,42 @@ def test_nothing_is_made_up_where_the_device_is_silent(tmp_path):
 # ------------------------------------------------------------------------------ the bench itself
 
 
-def test_rounds_that_drift_are_not_to_be_quoted():
-    steady = latency.Timed({(1, "a"): [{"total": 10.0 + k % 3} for k in range(200)]})
-    slower = latency.Timed({(1, "a"): [{"total": 10.0 + k % 3 + k / 50} for k in range(200)]})
-    assert latency.unsteady(steady) < 0.01
-    assert latency.unsteady(slower) > latency.REPEATABLE
+def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
+    good = quotable(json.loads(result.read_text()))
+    bench.judge(good)
+    assert good["not_to_be_quoted"] == []
+    case = good["repeatability"]["cases"][0]
+    doubts = {
+        "a quick run": {"quick": True},
+        "interrupted: not measured is energy": {"missing": ["energy"]},
+        "busy before": {"sittings": [*good["sittings"], {"date": "now", "busy_percent": 21}]},
+        "other programs took 60 %": {"others_percent": 60},
+        "at least 100": {"settings": good["settings"] | {"runs": 99}},
+        "p90 does not repeat": {
+            "repeatability": good["repeatability"] | {"cases": [case | {"apart": 0.06}]}
+        },
+    }
+    for words, change in doubts.items():
+        told = good | change
+        bench.judge(told)
+        assert [doubt for doubt in told["not_to_be_quoted"] if words in doubt], words
+        assert len(told["not_to_be_quoted"]) == 1
 
 
-def test_an_interrupted_bench_leaves_a_valid_result_that_says_so(
+def without_processes(monkeypatch) -> None:
+    """The parts that start new processes give something at once."""
+    start = {"picture": "p", "seconds": [0.5], "peak_bytes": 10_000_000}
+    monkeypatch.setattr(latency, "cold_start", lambda *_: [start])
+    monkeypatch.setattr(latency, "networks_bytes", lambda *_: 1_000_000)
+
+
+def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     tiny_bundle, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(latency, "cold_start", lambda *_: pytest.fail("it went on"))
+    without_processes(monkeypatch)
     real = latency.measure
 
-    def interrupted(*args):
+    def ended(*args):
         *rest, progress, roads = args
 
         def stop(done: int) -> None:
@@ -186,16 +209,93 @@ def test_an_interrupted_bench_leaves_a_valid_result_that_says_so(
 
         return real(*rest, stop, roads)
 
-    monkeypatch.setattr(latency, "measure", interrupted)
-    words = ("--bundle", tiny_bundle, "--seconds", 600, "--out", tmp_path, "--vs", tiny_bundle)
-    assert call(BENCH, *words, "--threads", 1) == 130
-    result = compare.load(tmp_path / "bench.json")
-    assert "the rest of the rounds" in result["interrupted"]
-    assert "cold start" in result["interrupted"]
-    assert {row["runs"] for row in result["latency"]} <= {3, 4}
-    assert any("interrupted" in fault for fault in compare.problems(result))
-    assert "interrupted: not measured is" in (tmp_path / "bench.html").read_text()
-    assert "interrupted" in capsys.readouterr().out
+    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
+    words = ("--bundle", tiny_bundle, "--image", tmp_path / "lesion.png", "--threads", 1)
+    words = (*words, "--runs", 6, "--out", tmp_path, "--vs", tiny_bundle)
+    monkeypatch.setattr(latency, "measure", ended)
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6"])
+    assert call(BENCH, *words) == 130
+    part = compare.load(tmp_path / "bench.json")
+    assert part["missing"][:2] == [bench.ROUNDS, bench.COLD]
+    assert {row["runs"] for row in part["latency"]} <= {3, 4}
+    assert any("interrupted" in fault for fault in compare.problems(part))
+    page = (tmp_path / "bench.html").read_text()
+    assert "interrupted: not measured is rounds, cold start" in page
+    assert "--resume" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--resume", "--runs", "6"])
+    monkeypatch.setattr(latency, "measure", real)
+    monkeypatch.setattr(bench, "against", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(BENCH, *words, "--resume") == 130
+    whole = compare.load(tmp_path / "bench.json")
+    assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
+    assert {row["runs"] for row in whole["latency"]} == {6}
+    monkeypatch.undo()
+    monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("it was measured again"))
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
+    assert call(BENCH, *words, "--resume") == 0
+    done = compare.load(tmp_path / "bench.json")
+    assert (done["missing"], len(done["sittings"])) == ([], 3)
+    assert done["latency"] == whole["latency"]
+    assert "interrupted" not in (tmp_path / "bench.html").read_text()
+    assert done["comparison"]["turns"] >= 30
+
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "7", "--resume"])
+    with pytest.raises(UserError, match="another command"):
+        call(BENCH, *words, "--resume")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_bench_that_is_killed_leaves_what_it_had_measured(sent, tiny_bundle, tmp_path):
+    code = f"""
+import signal, sys
+from benchmarks.speed import latency, scenarios
+from dermedge.cli import main
+latency.cold_start, latency.networks_bytes = lambda *_: [], lambda *_: 1
+scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
+sys.exit(main(sys.argv[1:]))
+"""
+    words = ["bench", "--mlperf", "--runs", "2", "--threads", "1", "--bundle", str(tiny_bundle)]
+    words += ["--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
+    assert done.returncode == (130 if sent == signal.SIGTERM else -sent)
+    told = compare.load(tmp_path / "bench.json")
+    assert told["missing"][0].startswith("SingleStream")
+    assert told["repeatability"]
+    assert (tmp_path / "bench.csv").exists()
+    assert (tmp_path / "bench.html").exists() == (sent == signal.SIGTERM)
+
+
+def test_nothing_to_go_on_with(tiny_bundle, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        call(BENCH, "--bundle", tiny_bundle, "--resume", "--out", tmp_path)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_key_ends_a_scenario_at_once(own, monkeypatch):
+    if not own:
+        pytest.importorskip("mlperf_loadgen")
+    asked, waited, begun = [], [], threading.Event()
+
+    def run(sample: int) -> None:
+        asked.append(sample)
+        if len(waited) > 2:
+            begun.set()
+        threading.Event().wait(0.001)
+
+    real = scenarios.wait
+
+    def pressed(running) -> None:
+        waited.append(running)
+        if len(waited) != 3:  # twice it asks how long one takes
+            return real(running)
+        begun.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenarios, "wait", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        scenarios.offline([run, run], 3, seconds=0.0, queries=100_000, own=own)
+    assert len(asked) < 50_000
 
 
 def test_a_bundle_against_itself_is_about_as_fast(result):
@@ -222,19 +322,27 @@ def test_tuned_asks_for_tune_first(tiny_bundle, tmp_path, monkeypatch):
         call(BENCH, "--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path, "--tuned")
 
 
-def test_scenarios_of_a_bundle_fit_the_schema(tiny_bundle, tmp_path, result, monkeypatch):
+def test_scenarios_of_a_bundle_fit_the_schema(tiny_bundle, tmp_path, monkeypatch, capsys):
     short = {"seconds": 0.02, "queries": 64}
     single, offline = scenarios.single_stream, scenarios.offline
     monkeypatch.setattr(scenarios, "single_stream", lambda run, n: single(run, n, **short))
     monkeypatch.setattr(scenarios, "offline", lambda runs, n: offline(runs, n, **short))
-    sources = {latency.FRAME: latency.pictures([])[latency.FRAME]}
-    rows = latency._scenarios(Bundle.open(tiny_bundle), sources, [1], None, lambda *_: None)
-    assert {row["what"] for row in rows} == {latency.FRAME, "segmenter alone", "classifier alone"}
-    assert {row["scenario"] for row in rows} == {"SingleStream", "Offline"}
-    told = compare.load(changed(result, tmp_path / "with.json", scenarios=rows))
-    assert "NOT VALID by MLPerf's rules" in latency.table(told)
-    page = report.render("t", Bundle.open(tiny_bundle), bench=told)
-    assert "(not valid)" in page
+    without_processes(monkeypatch)
+    words = ("--bundle", tiny_bundle, "--threads", 1, "--runs", 2, "--mlperf", "--out", tmp_path)
+    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
+    assert call(BENCH, *words, "--image", tmp_path / "lesion.png") == 0
+    told = compare.load(tmp_path / "bench.json")
+    rows = {(row["scenario"], row["what"]): row for row in told["scenarios"]}
+    things = {*told["settings"]["pictures"], "segmenter alone", "classifier alone"}
+    assert set(rows) == {(name, what) for name in ("SingleStream", "Offline") for what in things}
+    stages = rows["SingleStream", latency.FRAME]["stages"]
+    assert [entry["stage"] for entry in stages] == list(latency.STAGES[:-1])
+    slowest = max(stages, key=lambda entry: entry["p50_ms"])
+    assert 0 < slowest["p50_ms"] <= slowest["p90_ms"] <= slowest["early_stopping_p90_ms"]
+    assert rows["SingleStream", "segmenter alone"]["stages"] == []
+    assert "NOT VALID by MLPerf's rules" in capsys.readouterr().out
+    assert "(not valid)" in (tmp_path / "bench.html").read_text()
+    assert any("are too few" in fault for fault in compare.problems(told))
 
 
 # ------------------------------------------------------------------------------ several devices
@@ -272,29 +380,148 @@ def test_compare_refuses_what_is_no_result(result, tmp_path):
         call(BENCH, "compered", result)
 
 
-def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, capsys):
+def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsys):
     told = json.loads(result.read_text())
-    good = {"warnings": [], "bundle": told["bundle"] | {"procedural": False}}
-    assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **good)) == 0
-    first = told["latency"][0]
+    slow = [
+        row | {k: 1.2 * v for k, v in row.items() if k.endswith("_ms")} for row in told["latency"]
+    ]
+    again = changed(result, tmp_path / "b" / "bench.json", latency=slow)
+    hardware = told["hardware"] | {"cpu": "Slow processor"}
+    other = changed(result, tmp_path / "c" / "bench.json", latency=slow, hardware=hardware)
+    assert call(BENCH, "compare", result, again, other, "--out", tmp_path) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
+    assert len(lines) == 2  # a picture each; the other processor is no repetition
+    assert all("20.0 % apart, above 5 %: not to be quoted" in line for line in lines)
+    assert "Measured twice" in (tmp_path / "compare.html").read_text()
+
+
+def quotable(told: dict) -> dict:
+    """The result as a quiet machine and the whole of MLPerf's scenarios would have given it."""
+    rows = [row for row in told["latency"] if row["stage"] == "total"]
+    cases = [
+        {key: row[key] for key in ("picture", "threads", "p90_ms")}
+        | {"again_p90_ms": row["p90_ms"], "apart": 0.0}
+        for row in rows
+    ]
+    common = {"generator": "dermedge", "queries": 1024, "seconds": 60.5, "valid": True}
+    common |= {"stages": [], "others_percent": 0.0}
+    empty = dict.fromkeys(("p90_ms", "early_stopping_p90_ms", "samples_per_second"))
+    single = [
+        common
+        | empty
+        | {"what": row["picture"], "scenario": "SingleStream", "threads": row["threads"]}
+        | {"p90_ms": row["p90_ms"], "early_stopping_p90_ms": row["max_ms"]}
+        for row in rows
+    ]
+    offline = [
+        row | empty | {"scenario": "Offline", "samples_per_second": 40.0, "stages": []}
+        for row in single
+    ]
+    quiet = [sitting | {"busy_percent": 0.0} for sitting in told["sittings"]]
+    passes = told["repeatability"] | {"others_percent": 0.0, "cases": cases}
+    return told | {
+        "bundle": told["bundle"] | {"procedural": False},
+        "sittings": quiet,
+        "others_percent": 0.0,
+        "repeatability": passes,
+        "scenarios": [*single, *offline],
+        "not_to_be_quoted": [],
+        "warnings": [],
+    }
+
+
+def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, capsys):
+    told = quotable(json.loads(result.read_text()))
+    assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **told)) == 0
+    first, *rest = told["latency"]
+    total = next(row for row in told["latency"] if row["stage"] == "total")
+    single = told["scenarios"][0]
+    passes = told["repeatability"]
     faults = {
         "quick run": {"quick": True},
-        "interrupted": {"interrupted": "energy"},
-        "busy before": {"warnings": ["the machine was busy before the measurement began"]},
-        "generated pictures": {"bundle": told["bundle"]},
-        "percentiles": {"latency": [first | {"p50_ms": first["max_ms"] + 1}, *told["latency"][1:]]},
+        "interrupted": {"missing": ["energy"]},
+        "busy before": {"sittings": [told["sittings"][0] | {"busy_percent": 50}]},
+        "other programs": {"others_percent": 30},
+        "generated pictures": {"bundle": told["bundle"] | {"procedural": True}},
+        "percentiles": {"latency": [first | {"p50_ms": first["max_ms"] + 1}, *rest]},
+        "one row of each": {"latency": [first, *told["latency"]]},
         "longer than the whole": {
             "latency": [
-                r
-                | ({"mean_ms": r["min_ms"]} if r["stage"] == "total" else {"mean_ms": r["max_ms"]})
+                r | {"mean_ms": r["min_ms"] if r["stage"] == "total" else r["max_ms"]}
                 for r in told["latency"]
             ]
         },
+        "no time at all": {
+            "latency": [
+                r | ({k: 0.0 for k in r if k.endswith("_ms")} if r is total else {})
+                for r in told["latency"]
+            ]
+        },
+        "not those of the times": {
+            "distribution": [d | {"quantiles_ms": [1.0] * 51} for d in told["distribution"]]
+        },
+        "not that of the times": {
+            "repeatability": passes
+            | {"cases": [case | {"p90_ms": 1.0} for case in passes["cases"]]}
+        },
+        "miscounted": {
+            "repeatability": passes
+            | {"cases": [case | {"again_p90_ms": 9 * case["p90_ms"]} for case in passes["cases"]]}
+        },
+        "not a second pass of each": {"repeatability": passes | {"cases": passes["cases"][:1]}},
+        "are too few": {"scenarios": [single | {"queries": 64}, *told["scenarios"][1:]]},
+        "early stopping": {"scenarios": [single | {"p90_ms": 1e6}, *told["scenarios"][1:]]},
+        "is missing: give --mlperf": {"scenarios": None},
     }
     for words, change in faults.items():
-        path = changed(result, tmp_path / "bad.json", **(good | change))
-        assert call(BENCH, "validate", path) == 1
+        path = changed(result, tmp_path / "bad.json", **(told | change))
+        assert call(BENCH, "validate", path) == 1, words
         assert words in capsys.readouterr().out
+
+
+ODD = st.sampled_from([None, True, -1, 0, 10**400, 1e308, "", "x" * 99, [], {}, [[]], {"a": None}])
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_validate_survives_whatever_it_is_sent(result, data):
+    told = quotable(json.loads(result.read_text()))
+    at = told
+    while True:  # down to a random place, which gets another value
+        keys = sorted(at) if isinstance(at, dict) else range(len(at))
+        key = data.draw(st.sampled_from(list(keys)))
+        deeper = at[key]
+        if not (isinstance(deeper, dict | list) and deeper) or data.draw(st.integers(0, 3)) == 0:
+            break
+        at = deeper
+    if data.draw(st.booleans()) and isinstance(at, dict):
+        del at[key]
+    else:
+        at[key] = data.draw(ODD)
+    path = result.parent / "odd.json"
+    path.write_text(json.dumps(told))
+    try:
+        found = compare.problems(compare.load(path))
+    except UserError as error:
+        found = [str(error)]
+    assert all("\n" not in fault for fault in found)
+
+
+@given(st.one_of(st.binary(max_size=60), st.sampled_from([b"NaN", b"[1e999]", b"[" * 10_000])))
+def test_validate_refuses_what_is_no_json_of_ours(result, content):
+    path = result.parent / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"odd\.json"):
+        compare.load(path)
+
+
+def test_validate_refuses_numbers_that_are_none(result, tmp_path):
+    text = result.read_text()
+    (tmp_path / "bad.json").write_text(
+        text.replace('"others_percent": ', '"others_percent": NaN, "x": ', 1)
+    )
+    with pytest.raises(UserError, match="not JSON"):
+        compare.load(tmp_path / "bad.json")
 
 
 @pytest.mark.parametrize("path", sorted(DEVICES.glob("*.json")), ids=lambda path: path.stem)

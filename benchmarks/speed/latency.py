@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import platform
 import subprocess
@@ -13,35 +10,24 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 
-from benchmarks import PROCEDURAL
-from benchmarks.speed import power, scenarios
-from dermedge import DISCLAIMER, UserError, __version__
+from benchmarks.speed import power
+from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import ImageError, Picture, read_image
-from dermedge.preprocess import prepare
 from dermedge.procedural import draw
-from dermedge.race import race, ratio
 from dermedge.runtime import Road
 
-SCHEMA = "dermedge bench 2"
 STAGES = ("decode", "prepare", "segmenter", "classifier", "lesion", "quality", "total")
-QUICK_SECONDS = 10.0
 WARMUP = 3  # analyses a picture and thread count that are run first and not counted
-COLD_STARTS = 3
-BUSY_PERCENT = 20.0
-REPEATABLE = 0.05  # p90 of both halves of the rounds may differ so much and still be quoted
-FEW = 100  # rounds; with fewer p99 is the slowest run, and both halves are too short to compare
 QUANTILES = 50
 PERIODS = 60  # of the course over time
-ENERGY_SECONDS = 10.0
 FRAME = "camera frame 1280x720"
 PHOTO = "JPEG photograph 4032x3024"
 
@@ -76,17 +62,48 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+class Watch:
+    """Looks at how busy the cores are with other programs (and, under a hypervisor, guests)."""
+
+    def __init__(self) -> None:
+        self._moments: list[tuple[float, float] | None] = []
+        self.look()
+
+    def look(self) -> None:
+        try:
+            cores = psutil.cpu_times(percpu=True)
+            own = psutil.Process().cpu_times()
+        except (OSError, psutil.Error):  # Android hides both
+            self._moments.append(None)
+            return
+        if hasattr(os, "sched_getaffinity"):
+            cores = [cores[k] for k in os.sched_getaffinity(0) if k < len(cores)]
+        told = [core._asdict() for core in cores]
+        # A guest's time is counted in the user's, too.
+        whole = sum(v for t in told for k, v in t.items() if not k.startswith("guest"))
+        idle = sum(t["idle"] + t.get("iowait", 0) for t in told)
+        self._moments.append((whole, whole - idle - own.user - own.system))
+
+    def percent(self, first: int = 0, last: int = -1) -> float | None:
+        """Of all that the usable cores could do between two looks; None where it is not told."""
+        before, after = self._moments[first], self._moments[last]
+        if not before or not after or after[0] <= before[0]:
+            return None
+        return round(max(0.0, 100 * (after[1] - before[1]) / (after[0] - before[0])), 1)
+
+
 @dataclass
 class Timed:
     """What `measure` took: `samples` by (threads, picture), a dict of stage to ms each round.
 
     `at` is when each round ended, s from the first one's start; `state` the (MHz, degrees Celsius)
-    then. `interrupted`: a key ended it early.
+    then; `others` has looked before the first round and after each. `interrupted`: a key ended it.
     """
 
     samples: dict[tuple[int, str], list[dict[str, float]]]
     at: list[float] = field(default_factory=list)
     state: list[tuple[float | None, float | None]] = field(default_factory=list)
+    others: Watch = field(default_factory=Watch)
     interrupted: bool = False
 
 
@@ -123,6 +140,7 @@ def measure(
             for _ in range(WARMUP):
                 for source in sources.values():
                     analyzer.analyze(source)
+        taken.others = Watch()
         start = time.perf_counter()
         stop = start + (seconds or 0)
         done = 0
@@ -139,6 +157,7 @@ def measure(
                 taken.samples[case].append(timing)
             taken.at.append(time.perf_counter() - start)
             taken.state.append((_frequency(), power.temperature()))
+            taken.others.look()
             done += 1
             progress(done)
     except KeyboardInterrupt:
@@ -190,20 +209,10 @@ def course(taken: Timed) -> list[dict]:
                 "ratio": round(float((np.median(totals[:, part], axis=1) / usual[:, 0]).mean()), 4),
                 "frequency_mhz": _mean(frequency),
                 "temperature_c": _mean(heat),
+                "others_percent": taken.others.percent(int(part[0]), int(part[-1]) + 1),
             }
         )
     return rows
-
-
-def unsteady(taken: Timed) -> float:
-    """How far the p90 of both halves of the rounds lie apart, as a share; the worst case."""
-    worst = 0.0
-    for timings in taken.samples.values():
-        totals = [timing["total"] for timing in timings]
-        middle = len(totals) // 2
-        early, late = (np.percentile(half, 90) for half in (totals[:middle], totals[middle:]))
-        worst = max(worst, abs(early - late) / min(early, late))
-    return float(worst)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -268,9 +277,8 @@ def cold_start(bundle: Bundle, sources: dict[str, bytes | Picture], times: int) 
 
 def _start(bundle: Bundle, image: Path) -> tuple[float, int]:
     command = [sys.executable, "-c", _CHILD, "analyze", str(image), "--bundle", str(bundle.path)]
-    precisions = {model.precision for model in bundle.manifest.models.values()}
-    if len(precisions) == 1:  # not what `dermedge tune` may have chosen
-        command += ["--precision", *precisions]
+    if precision := _precision(bundle):  # not what `dermedge tune` may have chosen
+        command += ["--precision", precision]
     start = time.perf_counter()
     with subprocess.Popen(
         [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -283,6 +291,40 @@ def _start(bundle: Bundle, image: Path) -> tuple[float, int]:
         last = errors.strip().splitlines()[-1:] or ["it said nothing"]
         raise UserError(f"the cold start failed: 'dermedge analyze' ended with: {last[0]}")
     return taken, int(peak[0])
+
+
+def _precision(bundle: Bundle) -> str | None:
+    found = {model.precision for model in bundle.manifest.models.values()}
+    return found.pop() if len(found) == 1 else None
+
+
+_LOAD = """
+import sys
+import numpy, psutil, onnxruntime
+from dermedge.analyzer import Analyzer
+from dermedge.bundle import Bundle
+from dermedge.commands import in_precision
+from dermedge.image import Picture
+bundle = in_precision(Bundle.open(sys.argv[1]), sys.argv[2] or None)
+blank = Picture(numpy.full((224, 224, 3), 128, numpy.uint8), 224, 224)
+before = psutil.Process().memory_info().rss
+analyzer = Analyzer(bundle, threads=1)
+analyzer.analyze(blank)
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+def networks_bytes(bundle: Bundle) -> int:
+    """By how much a process grows that loads the networks and runs each once, on a small picture.
+
+    Raises UserError where that fails.
+    """
+    command = [sys.executable, "-c", _LOAD, str(bundle.path), _precision(bundle) or ""]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(f"the memory of the networks was not measured: {last[0]}")
+    return int(done.stdout)
 
 
 def hardware() -> dict:
@@ -299,9 +341,15 @@ def hardware() -> dict:
         "power_mode": power.power_mode(),
         "frequency_mhz": _frequency(),
         "temperature_c": power.temperature(),
-        "load_average": [round(value, 2) for value in psutil.getloadavg()],
-        "busy_percent": psutil.cpu_percent(interval=0.5),
     }
+
+
+def busy() -> float | None:
+    """Share of the usable cores that is in use now, in %; None where the system does not tell."""
+    watch = Watch()
+    time.sleep(0.5)
+    watch.look()
+    return watch.percent()
 
 
 def _text(path: str) -> str | None:
@@ -317,286 +365,3 @@ def _cpu_model() -> str | None:
         if key.strip() in ("model name", "Model", "Hardware"):
             return value.strip()
     return platform.processor() or None
-
-
-def benchmark(
-    bundle: Bundle,
-    images: Sequence[Path],
-    threads: Sequence[int],
-    seconds: float | None,
-    runs: int | None,
-    command: str,
-    progress: Callable[[str, int], None] = lambda what, done: None,
-    mlperf: bool = False,
-    rest: float = 0.0,
-    roads: Mapping[str, Road] | None = None,
-) -> dict:
-    """Measure all that `bench.schema.json` describes, but for the accuracy.
-
-    Parameters
-    ----------
-    progress : called with what is measured, and how many rounds of it were.
-    mlperf : also MLPerf's scenarios, a minute and more each.
-    rest : s to wait first, so that a hot device cools down.
-
-    Ctrl-C leaves out what comes after it: 'interrupted' then names what is missing.
-    """
-    import onnxruntime
-
-    if rest:
-        progress("resting", 0)
-        time.sleep(rest)
-    machine = hardware()
-    warnings = []
-    if machine["busy_percent"] > BUSY_PERCENT:
-        warnings.append(
-            f"the machine was busy before the measurement began ({machine['busy_percent']:.0f} % "
-            "of all cores): figures are too high and unsteady"
-        )
-    if machine["governor"] not in (None, "performance"):
-        warnings.append(
-            f"the CPU governor is '{machine['governor']}': the clock frequency may vary"
-        )
-    quick = seconds is None and runs is None and not mlperf
-    sources = pictures(images)
-    length = QUICK_SECONDS if seconds is None else seconds
-    timed = measure(bundle, sources, threads, length, runs, lambda n: progress("timing", n), roads)
-    rounds = len(timed.at)
-    if rounds < FEW:
-        warnings.append(f"{rounds} runs each: p99 is close to the slowest run")
-    elif (apart := unsteady(timed)) > REPEATABLE:
-        warnings.append(
-            f"not to be quoted: p90 of the first and the second half of the runs differ by "
-            f"{100 * apart:.0f} %, at most {100 * REPEATABLE:.0f} % is allowed; measure again on a "
-            "quiet machine"
-        )
-    parts: dict[str, object] = {"scenarios": None, "energy": None, "cold_start": []}
-    missing = "the rest of the rounds" if timed.interrupted else ""
-    for name, work in (
-        ("cold_start", lambda: cold_start(bundle, sources, COLD_STARTS)),
-        ("energy", lambda: _energy(bundle, sources, threads, roads)),
-        ("scenarios", lambda: _scenarios(bundle, sources, threads, roads, progress)),
-    ):
-        if name == "scenarios" and not mlperf:
-            continue
-        try:
-            if not missing:
-                progress(name.replace("_", " "), 0)
-                parts[name] = work()
-            else:
-                missing += f", {name.replace('_', ' ')}"
-        except KeyboardInterrupt:
-            missing = name.replace("_", " ")
-    if missing:
-        warnings.append(f"interrupted: not measured is {missing}")
-    manifest = bundle.manifest
-    return {
-        "schema": SCHEMA,
-        "disclaimer": DISCLAIMER,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
-        "quick": quick,
-        "interrupted": missing or None,
-        "warnings": warnings,
-        "bundle": {
-            "name": manifest.name,
-            "sha256": bundle.sha256,
-            "bytes": bundle.path.stat().st_size,
-            "licence": manifest.licence,
-            "procedural": manifest.procedural,
-            "models": [
-                {
-                    "role": role,
-                    "architecture": model.architecture,
-                    "precision": model.precision,
-                    "parameters": model.parameters,
-                    "input_px": model.preprocessing.size,
-                    "bytes": len(bundle.model(role)),
-                    "sha256": manifest.parts[model.part]["sha256"],
-                }
-                for role, model in manifest.models.items()
-            ],
-        },
-        "hardware": machine,
-        "versions": {
-            "dermedge": __version__,
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-        },
-        "settings": {
-            "threads": list(threads),
-            "warmup": WARMUP,
-            "runs": rounds,
-            "rest_seconds": rest,
-            "roads": {role: str(road) for role, road in (roads or {}).items()},
-            "clock": "time.perf_counter",
-            "order": "thread counts and pictures take turns in every round",
-        },
-        "latency": summarize(timed),
-        "distribution": distributions(timed),
-        "course": course(timed),
-        **parts,
-        "comparison": None,
-        "evaluation": None,
-        "robustness": None,
-    }
-
-
-def _scenarios(bundle, sources, threads, roads, progress) -> list[dict]:
-    """MLPerf's scenarios for each network alone and for whole analyses."""
-    rows, said = [], scenarios.generator()
-
-    def add(what: str, scenario: str, count: int, figures: dict) -> None:
-        head = {"what": what, "scenario": scenario, "threads": count, "generator": said}
-        rows.append(head | {"p90_ms": None, "early_stopping_p90_ms": None} | figures)
-
-    def ways(count: int) -> dict[str, tuple[scenarios.Run, int]]:
-        analyzer = Analyzer(bundle, threads=count, roads=roads)
-        found = {
-            name: (lambda _, source=source: analyzer.analyze(source), 1)
-            for name, source in sources.items()
-        }
-        squares = {}
-        for role, network in analyzer.networks().items():
-            spec = network.model.preprocessing
-            squares[role] = [prepare(draw(k, size=(360, 480)).image, spec)[0] for k in range(8)]
-            found[f"{role} alone"] = (
-                lambda k, network=network, role=role: network.run(squares[role][k]),
-                8,
-            )
-        return found
-
-    before = cv2.getNumThreads()
-    try:
-        for count in threads:
-            cv2.setNumThreads(count)
-            for what, (run, samples) in ways(count).items():
-                progress(f"SingleStream, {count} threads, {what}", 0)
-                figures = scenarios.single_stream(run, samples)
-                add(what, "SingleStream", count, figures | {"samples_per_second": None})
-        cv2.setNumThreads(1)
-        cores = usable_cores()
-        each = [ways(1) for _ in range(cores)]  # one analyzer a core: none is thread-safe
-        for what, (_, samples) in each[0].items():
-            progress(f"Offline, {what}", 0)
-            add(what, "Offline", cores, scenarios.offline([w[what][0] for w in each], samples))
-    finally:
-        cv2.setNumThreads(before)
-    return rows
-
-
-def _energy(bundle, sources, threads, roads) -> dict | None:
-    """Energy of one analysis of the first picture, all threads; None where nothing tells it."""
-    meter = power.find()
-    if meter is None:
-        return None
-    analyzer = Analyzer(bundle, threads=max(threads), roads=roads)
-    source = next(iter(sources.values()))
-    return power.energy(meter, lambda: analyzer.analyze(source), ENERGY_SECONDS)
-
-
-def against(
-    one: Bundle,
-    other: Bundle,
-    source: bytes | Picture,
-    threads: int,
-    seconds: float,
-    roads: Sequence[Mapping[str, Road] | None] = (None, None),
-    progress: Callable[[int], None] = lambda turn: None,
-) -> dict:
-    """Two bundles in turns on one picture: how many times as fast the first is, with its interval.
-
-    `roads` of each, as `Analyzer` takes them. At least 30 turns.
-    """
-    analyzers = [
-        Analyzer(bundle, threads=threads, roads=way)
-        for bundle, way in zip((one, other), roads, strict=True)
-    ]
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(threads)
-    try:
-        ways = {k: lambda _, a=a: a.analyze(source) for k, a in enumerate(analyzers)}
-        race(ways, 0, (WARMUP, WARMUP))
-        taken = race(ways, seconds, (30, 100_000), progress=progress)
-    finally:
-        cv2.setNumThreads(before)
-    figures = ratio(taken[1], taken[0])
-    return {
-        "other": {"name": other.manifest.name, "sha256": other.sha256},
-        "threads": threads,
-        "turns": len(taken[0]),
-        "p50_ms": figures["ms"],
-        "other_p50_ms": round(float(np.median(taken[1])), 4),
-        "ratio": figures["ratio"],
-        "low": figures["low"],
-        "high": figures["high"],
-    }
-
-
-def to_csv(result: dict) -> str:
-    """The latency table of a result of `benchmark`, one line a picture, thread count and stage."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(result["latency"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result["latency"])
-    return buffer.getvalue()
-
-
-def table(result: dict) -> str:
-    """The result for people, as plain text."""
-    names = list(dict.fromkeys(row["picture"] for row in result["latency"]))
-    lines = [f"{result['bundle']['name']} on {result['hardware']['cpu']}"]
-    if result["bundle"]["procedural"]:
-        lines.append(PROCEDURAL)
-    lines.append(
-        ("quick run, " if result["quick"] else "")
-        + f"{result['settings']['runs']} runs each after {WARMUP} uncounted ones"
-    )
-    for name in names:
-        lines += ["", name, f"  {'threads':>7}  {'stage':<12}{'p50':>9}{'p90':>9}{'p99':>9}  ms"]
-        for row in result["latency"]:
-            if row["picture"] == name:
-                lines.append(
-                    f"  {row['threads']:>7}  {row['stage']:<12}{row['p50_ms']:>9.2f}"
-                    f"{row['p90_ms']:>9.2f}{row['p99_ms']:>9.2f}"
-                )
-    for row in result["scenarios"] or []:
-        speed = (
-            f"{row['samples_per_second']:.1f} a second"
-            if row["scenario"] == "Offline"
-            else f"p90 {row['p90_ms']:.2f} ms (early stopping {row['early_stopping_p90_ms']})"
-        )
-        lines.append(
-            f"{row['scenario']} ({row['generator']}), {row['what']}, threads {row['threads']}: "
-            f"{speed}; {row['queries']} queries, {row['seconds']:.0f} s"
-            + ("" if row["valid"] else ", NOT VALID by MLPerf's rules")
-        )
-    lines.append("")
-    if found := result["comparison"]:
-        lines.append(
-            f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f}) times as fast as "
-            f"{found['other']['name']} ({found['p50_ms']:.1f} against {found['other_p50_ms']:.1f} "
-            f"ms, {found['turns']} turns, threads {found['threads']})"
-        )
-    spent = result["energy"]
-    lines.append(
-        f"energy {1000 * spent['joules_per_analysis']:.1f} mJ per analysis ({spent['source']})"
-        if spent
-        else "energy: not measured (this device does not tell)"
-    )
-    for row in result["cold_start"]:
-        lines.append(
-            f"cold start to the first result {sorted(row['seconds'])[len(row['seconds']) // 2]:.2f}"
-            f" s, peak memory {row['peak_bytes'] / 1e6:.0f} MB: {row['picture']}"
-        )
-    size = result["bundle"]
-    models = ", ".join(f"{model['role']} {model['bytes'] / 1e6:.2f} MB" for model in size["models"])
-    lines.append(f"bundle {size['bytes'] / 1e6:.2f} MB ({models})")
-    lines += [f"warning: {warning}" for warning in result["warnings"]]
-    return "\n".join(lines)
-
-
-def to_json(result: dict) -> str:
-    return json.dumps(result, indent=1, allow_nan=False) + "\n"

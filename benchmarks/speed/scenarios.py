@@ -13,6 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -85,7 +87,9 @@ def offline(
     Returns 'queries' (samples in the query), 'seconds', 'samples_per_second' and 'valid'.
     """
     rate = _answer(runs, [k % samples for k in range(16 * len(runs))])  # how many will be needed
-    rate = max(rate, _answer(runs, [k % samples for k in range(max(16, int(rate * 2)))]))
+    rate = max(
+        rate, _answer(runs, [k % samples for k in range(max(16, int(rate * min(2, seconds))))])
+    )
     if generator() != "dermedge" and not own:
         found = _loadgen("Offline", runs, samples, seconds, queries, rate * 1.15)
         speed = found["Samples per second"]
@@ -111,30 +115,50 @@ def early_stopping(taken: Sequence[float]) -> float | None:
     return float(np.sort(taken)[min(below, len(taken) - 1)])
 
 
-def _answer(runs: Sequence[Run], samples: Sequence[int]) -> float:
-    """Samples a second, all threads together."""
-    todo, lock, faults = iter(samples), threading.Lock(), []
+def percentiles(taken: Sequence[float]) -> dict[str, float | None]:
+    """Of milliseconds: 'p50_ms', 'p90_ms' and 'early_stopping_p90_ms'."""
+    p50, p90 = np.percentile(taken, (50, 100 * PERCENTILE))
+    figures = {"p50_ms": p50, "p90_ms": p90, "early_stopping_p90_ms": early_stopping(taken)}
+    return _rounded(figures)
+
+
+def _answer(
+    runs: Sequence[Run], samples: Sequence[int], faults: list[BaseException] | None = None
+) -> float:
+    """Samples a second, all threads together. They stop at the first of `faults`, also a foreign
+    one that is put into the list; one of their own is raised."""
+    todo, lock = iter(samples), threading.Lock()
+    faults = [] if faults is None else faults
 
     def work(run: Run) -> None:
-        try:
-            while True:
-                with lock:
-                    sample = next(todo, None)
-                if sample is None or faults:
-                    return
+        while not faults:
+            with lock:
+                sample = next(todo, None)
+            if sample is None:
+                return
+            try:
                 run(sample)
-        except Exception as error:
-            faults.append(error)
+            except Exception as error:
+                faults.append(error)
 
-    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _together([partial(work, run) for run in runs], faults)
     if faults:
         raise faults[0]
     return len(samples) / (time.perf_counter() - start)
+
+
+def _together(works: Sequence[Callable[[], object]], faults: list[BaseException]) -> None:
+    """Call each on a thread of its own and wait for all; a key that interrupts the waiting goes
+    into `faults`, by which the threads notice it."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        running = [pool.submit(work) for work in works]
+        try:
+            wait(running)
+        except KeyboardInterrupt as key:
+            faults.append(key)
+    for work in running:
+        work.result()
 
 
 def _loadgen(
@@ -145,7 +169,7 @@ def _loadgen(
 
     told = {"queries": 0, "seconds": 0.0}
     first = None
-    faults: list[Exception] = []
+    faults: list[BaseException] = []
 
     def answer(asked) -> None:
         nonlocal first
@@ -154,12 +178,12 @@ def _loadgen(
         done = [lg.QuerySampleResponse(sample.id, 0, 0) for sample in asked]
         try:
             if faults:
-                pass  # the first one counts; loadgen cannot be stopped from within
+                pass  # answered at once: loadgen soon has no more queries
             elif len(asked) == 1:
                 runs[0](asked[0].index)
             else:
-                _answer(runs, [sample.index for sample in asked])
-        except Exception as error:
+                _answer(runs, [sample.index for sample in asked], faults)
+        except BaseException as error:  # nothing may be thrown through loadgen
             faults.append(error)
         lg.QuerySamplesComplete(done)
         told["seconds"] = time.perf_counter() - first
@@ -179,7 +203,9 @@ def _loadgen(
         system = lg.ConstructSUT(answer, lambda: None)
         library = lg.ConstructQSL(samples, samples, lambda _: None, lambda _: None)
         try:
-            lg.StartTestWithLogSettings(system, library, settings, logs, "")
+            # Not on the main thread: a key that is pressed there would throw through loadgen.
+            ask = partial(lg.StartTestWithLogSettings, system, library, settings, logs, "")
+            _together([ask], faults)
         finally:
             lg.DestroyQSL(library)
             lg.DestroySUT(system)
@@ -193,4 +219,4 @@ def _loadgen(
 
 
 def _rounded(figures: dict) -> dict:
-    return {k: v if v is None or k == "queries" else round(v, 4) for k, v in figures.items()}
+    return {k: v if v is None or k == "queries" else round(float(v), 4) for k, v in figures.items()}
