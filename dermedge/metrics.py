@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 
 import numpy as np
@@ -67,7 +68,8 @@ class Confusion:
     def pooled(self, weights: np.ndarray | None = None) -> Confusion:
         """All images as one, (1,): every pixel counts the same, so large images count more."""
         weights = np.ones(len(self.tp), np.int64) if weights is None else weights
-        counts = (np.atleast_1d(weights @ part) for part in (self.tp, self.fp, self.fn, self.tn))
+        parts = (self.tp, self.fp, self.fn, self.tn)
+        counts = (np.atleast_1d((weights * part).sum()) for part in parts)
         return Confusion(*counts, undefined=self.undefined)
 
     def _ratio(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -113,28 +115,70 @@ def confusion(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -
 # --------------------------------------------------------------------------------- scores, binary
 
 
+class Ranking:
+    """Scores put in order once, for as many `weights` as one likes.
+
+    scores : float (n,), higher for positive; labels : bool or 0/1 (n,).
+    """
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray):
+        scores = np.asarray(scores, np.float64)
+        if scores.ndim != 1 or np.isnan(scores).any():
+            raise ValueError(f"scores must be numbers in one row, without nan; got {scores.shape}")
+        self._order = np.argsort(-scores, kind="stable")
+        self._positive = _binary(labels, len(scores))[self._order]
+        scores = scores[self._order]
+        # The last of each run of tied scores.
+        self._ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)[: len(scores)]
+        self.thresholds = np.append(np.inf, scores[self._ends])  # falling, distinct
+
+    def above(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of positives and of negatives at or above each threshold, float64 (m,)."""
+        weights = _weights(weights, len(self._order))[self._order]
+        tp = np.cumsum(weights * self._positive)[self._ends]
+        fp = np.cumsum(weights)[self._ends] - tp
+        return np.append(0.0, tp), np.append(0.0, fp)
+
+    def roc_auc(self, weights: np.ndarray | None = None) -> float:
+        """See `roc_auc`."""
+        tp, fp = self.above(weights)
+        if tp[-1] == 0 or fp[-1] == 0:
+            return float("nan")
+        return float((np.diff(fp) * (tp[1:] + tp[:-1])).sum() / (2 * tp[-1] * fp[-1]))
+
+    def average_precision(self, weights: np.ndarray | None = None) -> float:
+        """See `average_precision`."""
+        tp, fp = self.above(weights)
+        if tp[-1] == 0:
+            return float("nan")
+        # A sample of weight 0 leaves precision without a denominator, but is no step either.
+        called = tp[1:] + fp[1:]
+        precision = np.divide(tp[1:], called, out=np.zeros_like(called), where=called > 0)
+        return float((np.diff(tp) * precision).sum() / tp[-1])
+
+    def sensitivity_at_specificity(self, target: float, weights: np.ndarray | None = None) -> float:
+        """See `sensitivity_at_specificity`."""
+        if not 0 <= target <= 1:
+            raise ValueError(f"the target specificity must be 0 to 1, got {target!r}")
+        tp, fp = self.above(weights)
+        if tp[-1] == 0 or fp[-1] == 0:
+            return float("nan")
+        return float(tp[1 - fp / fp[-1] >= target - 1e-12].max() / tp[-1])
+
+
 def roc_auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Area under the ROC curve; tied scores count one half. nan where one class is missing.
 
     scores : float (n,), higher for positive; labels : bool or 0/1 (n,).
     """
-    _, tp, fp = _steps(scores, labels, weights)
-    if tp[-1] == 0 or fp[-1] == 0:
-        return float("nan")
-    return float(np.sum(np.diff(fp) * (tp[1:] + tp[:-1])) / (2 * tp[-1] * fp[-1]))
+    return Ranking(scores, labels).roc_auc(weights)
 
 
 def average_precision(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
     """Sum of precision times the step in recall, not interpolated. nan without positives."""
-    _, tp, fp = _steps(scores, labels, weights)
-    if tp[-1] == 0:
-        return float("nan")
-    # A sample of weight 0 leaves precision without a denominator, but is no step either.
-    called = tp[1:] + fp[1:]
-    precision = np.divide(tp[1:], called, out=np.zeros_like(called), where=called > 0)
-    return float(np.sum(np.diff(tp) * precision) / tp[-1])
+    return Ranking(scores, labels).average_precision(weights)
 
 
 def roc_curve(
@@ -145,9 +189,10 @@ def roc_curve(
     A sample is positive where its score is the threshold or more. A rate is nan where its class
     is missing.
     """
-    thresholds, tp, fp = _steps(scores, labels, weights)
-    rates = (part / part[-1] if part[-1] > 0 else np.full_like(part, np.nan) for part in (tp, fp))
-    return thresholds, *rates
+    ranking = Ranking(scores, labels)
+    sides = ranking.above(weights)
+    rates = (part / part[-1] if part[-1] > 0 else np.full_like(part, np.nan) for part in sides)
+    return ranking.thresholds, *rates
 
 
 def threshold_at_sensitivity(scores: np.ndarray, labels: np.ndarray, target: float) -> float:
@@ -171,12 +216,7 @@ def sensitivity_at_specificity(
 
     nan where one class is missing; ValueError unless 0 <= target <= 1.
     """
-    if not 0 <= target <= 1:
-        raise ValueError(f"the target specificity must be 0 to 1, got {target!r}")
-    _, sensitivity, false_alarms = roc_curve(scores, labels, weights)
-    if np.isnan(sensitivity[-1]) or np.isnan(false_alarms[-1]):
-        return float("nan")
-    return float(sensitivity[1 - false_alarms >= target - 1e-12].max())
+    return Ranking(scores, labels).sensitivity_at_specificity(target, weights)
 
 
 # -------------------------------------------------------------------------------- several classes
@@ -207,7 +247,7 @@ def balanced_accuracy(
     predicted: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None
 ) -> float:
     """Mean sensitivity over the classes that occur; the goal metric of ISIC 2018 task 3."""
-    return _mean(per_class(predicted, labels, classes, weights).sensitivity)
+    return mean(per_class(predicted, labels, classes, weights).sensitivity)
 
 
 def per_class_auc(
@@ -217,16 +257,20 @@ def per_class_auc(
 
     probabilities : float (n, classes); labels : class numbers int (n,).
     """
+    return np.array([ranking.roc_auc(weights) for ranking in rankings(probabilities, labels)])
+
+
+def rankings(probabilities: np.ndarray, labels: np.ndarray) -> list[Ranking]:
+    """That of each class against the rest; arguments as of `per_class_auc`."""
     probabilities, labels = _class_probabilities(probabilities, labels)
-    classes = probabilities.shape[1]
-    return np.array([roc_auc(probabilities[:, k], labels == k, weights) for k in range(classes)])
+    return [Ranking(column, labels == k) for k, column in enumerate(probabilities.T)]
 
 
 def macro_auc(
     probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
     """Mean of `per_class_auc` over the classes where it is defined."""
-    return _mean(per_class_auc(probabilities, labels, weights))
+    return mean(per_class_auc(probabilities, labels, weights))
 
 
 def expected_calibration_error(
@@ -240,11 +284,17 @@ def expected_calibration_error(
     probabilities : float (n, classes); labels : class numbers int (n,). Returns 0 to 1.
     """
     probabilities, labels = _class_probabilities(probabilities, labels)
-    weights = _weights(weights, len(labels))
+    right = probabilities.argmax(axis=1) == labels
+    return calibration_error(probabilities.max(axis=1), right, bins, weights)
+
+
+def calibration_error(
+    confidence: np.ndarray, right: np.ndarray, bins: int = 15, weights: np.ndarray | None = None
+) -> float:
+    """As `expected_calibration_error`, of float (n,) confidences in answers, bool (n,) right."""
+    weights = _weights(weights, len(confidence))
     if weights.sum() == 0:
         return float("nan")
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(index, weights * (confidence - right), minlength=bins)
     return float(np.abs(gaps).sum() / weights.sum())
@@ -258,15 +308,19 @@ def brier(
     probabilities float (n,) of the positive class with labels 0/1: returns 0 to 1. Float
     (n, classes) with class numbers: summed over the classes, returns 0 to 2.
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim == 1:
-        squares = (probabilities - _binary(labels, len(probabilities))) ** 2
-    else:
-        probabilities, labels = _class_probabilities(probabilities, labels)
-        hit = labels[:, None] == np.arange(probabilities.shape[1])
-        squares = ((probabilities - hit) ** 2).sum(axis=1)
+    squares = squared_errors(probabilities, labels)
     weights = _weights(weights, len(squares))
     return float(weights @ squares / weights.sum()) if weights.sum() > 0 else float("nan")
+
+
+def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each sample, float64 (n,): what `brier` is the mean of."""
+    probabilities = np.asarray(probabilities, np.float64)
+    if probabilities.ndim == 1:
+        return (probabilities - _binary(labels, len(probabilities))) ** 2
+    probabilities, labels = _class_probabilities(probabilities, labels)
+    hit = labels[:, None] == np.arange(probabilities.shape[1])
+    return ((probabilities - hit) ** 2).sum(axis=1)
 
 
 # -------------------------------------------------------------------------------------- intervals
@@ -301,18 +355,15 @@ def bootstrap(
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, got {resamples!r}")
     members = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    members = np.ravel(members)
+    members = np.ravel(members).astype(np.int64)
     if len(members) != count:
         raise ValueError(f"{len(members)} groups for {count} samples")
     value = float(statistic(np.ones(count)))
     number = int(members.max()) + 1 if count else 0
     if number < 2:
         return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    found = np.empty(resamples)
-    for k in range(resamples):
-        drawn = np.bincount(rng.integers(number, size=number), minlength=number)
-        found[k] = statistic(drawn[members].astype(np.float64))
+    drawn = _drawn(members.tobytes(), number, resamples, seed)
+    found = np.array([statistic(row.astype(np.float64)) for row in drawn])
     found = found[~np.isnan(found)]
     if 2 * len(found) < resamples:
         return Interval(value, float("nan"), float("nan"))
@@ -335,25 +386,23 @@ def bootstrap_difference(
     )
 
 
+# Many figures are of the same samples.
+@lru_cache(maxsize=2)
+def _drawn(members: bytes, number: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each sample is drawn, uint16 (resamples, count); `members` as int64 (count,)."""
+    rng, members = np.random.default_rng(seed), np.frombuffer(members, np.int64)
+    drawn = np.empty((resamples, len(members)), np.uint16)
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(number, size=number), minlength=number)[members]
+    return drawn
+
+
 # ------------------------------------------------------------------------------------------ input
-
-
-def _steps(scores, labels, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Falling distinct thresholds from inf, and weights of positives and negatives at or above."""
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 1 or np.isnan(scores).any():
-        raise ValueError(f"scores must be numbers in one row, without nan; got {scores.shape}")
-    labels, weights = _binary(labels, len(scores)), _weights(weights, len(scores))
-    order = np.argsort(-scores, kind="stable")
-    scores, labels, weights = scores[order], labels[order], weights[order]
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)[: len(scores)]
-    tp, fp = np.cumsum(weights * labels)[ends], np.cumsum(weights * ~labels)[ends]
-    return np.append(np.inf, scores[ends]), np.append(0.0, tp), np.append(0.0, fp)
 
 
 def _binary(labels, count: int) -> np.ndarray:
     labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.isin(labels, (0, 1)).all():
+    if labels.shape != (count,) or not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels must be {count} of 0 or 1, got {labels.dtype} {labels.shape}")
     return labels.astype(bool)
 
@@ -386,6 +435,7 @@ def _class_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]
     return probabilities, labels
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
+    """Of float (n,), without those that are nan; nan where none is left."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
