@@ -20,7 +20,7 @@ from edge_app.audit import audit
 from edge_app.cases import skin_type
 from edge_app.look import widgets
 from edge_app.look.body_view import Figure
-from edge_app.look.language import _
+from edge_app.look.language import _, n_
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
@@ -74,6 +74,9 @@ class Tour:
         yield from self._press(_("Details"))
         yield from self._picture("result-details")
         yield from self._keep()
+        yield from self._follow()
+        yield from self._look_after()
+        yield from self._delete()
         self.fault = ""
 
     def _keep(self) -> Iterator[Step]:
@@ -112,6 +115,92 @@ class Tour:
         yield from self._press(CODE)
         yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
         yield from self._picture("person")
+
+    def _follow(self) -> Iterator[Step]:
+        """A second picture of the spot, compared with the first; a report of both."""
+        worker = self._app.worker
+        yield from self._press(self._app.screen.marks[0].key.title)
+        yield from self._press(_("On a day"))
+        yield from self._picture("day")
+        yield from self._press(_("Cancel"))
+        yield from self._press(n_("In {count} month", "In {count} months", 3))
+        yield from self._press(_("New picture"))
+        yield from self._press(_("Take a picture file"))
+        yield from self._picture("files-picture")
+        yield from self._press(_("Back"))
+        yield from self._wait("no live picture was analysed", lambda: worker.snapshot().analysis)
+        yield from self._press(_("Take picture"))
+        yield from self._arrive("result")
+        yield from self._press(_("Done"))
+        yield from self._arrive("lesion")
+        yield from self._wait(
+            "the spot has no two pictures", lambda: self._app.screen.developed == 2
+        )
+        yield from self._picture("lesion")
+        yield from self._press(_("Compare"))
+        yield from self._wait("nothing was compared", lambda: self._app.screen.ids.cards.children)
+        yield from self._picture("compare")
+        yield from self._press(_("Laid over"))
+        yield from self._picture("compare-over")
+        self._app.session.folder = self._folder
+        yield from self._press(_("Report (PDF)"))
+        yield from self._press(_("Choose this folder"))
+        yield from self._press(_("Name"))
+        yield from self._picture("files-report")
+        yield from self._press(_("Write the report"))
+        yield from self._arrive("compare")
+        yield from self._wait("no report was written", lambda: [*self._folder.glob("case-*.pdf")])
+
+    def _look_after(self) -> Iterator[Step]:
+        """Settings, and all cases in one file."""
+        self._app.back(to="home")
+        self._app.notice = ""  # it covers what is below it for some seconds
+        yield from self._press(_("Settings"))
+        yield from self._picture("settings")
+        yield from self._press(_("Size reference"))
+        yield from self._picture("settings-size")
+        yield from self._press(_("Back"))
+        yield from self._press(_("This device"))
+        yield from self._press(_("Self-check"))
+        yield from self._wait("nothing was checked", lambda: self._app.screen.checked)
+        yield from self._picture("settings-device")
+        yield from self._press(_("Back"))
+        yield from self._press(_("About"))
+        yield from self._picture("settings-about")
+        yield from self._press(_("Back"))
+        yield from self._press(_("Cases on this device"))
+        yield from self._picture("settings-cases")
+        yield from self._press(_("Export everything"))
+        yield from self._wait("the folder was not read", lambda: self._app.screen.ready)
+        yield from self._picture("files-folder")
+        yield from self._press(_("Choose this folder"))
+        for caption in (_("Passphrase of the file"), _("Once more")):
+            yield from self._type(caption, PASSPHRASE)
+        yield from self._picture("files-export")
+        yield from self._press(_("Export"))
+        yield from self._arrive("settings")
+        self._app.notice = ""
+        yield from self._press(_("Audit trail"))
+        yield from self._picture("settings-audit")
+
+    def _delete(self) -> Iterator[Step]:
+        """The spot, then lock what is left."""
+        self._app.back(to="home")
+        yield from self._press(_("People and their spots"))
+        yield from self._press(CODE)
+        yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
+        yield from self._press(self._app.screen.marks[0].key.title)
+        yield from self._press(_("Delete this spot"))
+        yield from self._picture("delete")
+        yield from self._press(_("Delete"))
+        yield from self._arrive("person")
+        self._app.back(to="home")
+        yield from self._press(_("Settings"))
+        yield from self._press(_("Cases on this device"))
+        yield from self._press(_("Lock now"))
+        yield from self._arrive("home")
+        self._app.notice = ""
+        yield from self._picture("home-locked")
 
     # ------------------------------------------------------------------------ hands and eyes
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
-from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
+from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.look.picture_view
@@ -56,6 +56,7 @@ class LesionScreen(View):
     count = StringProperty()
     remind = StringProperty()
     several = BooleanProperty(False)  # there are two pictures to compare
+    developed = NumericProperty(0)  # pictures that are shown
 
     def on_kv_post(self, _base) -> None:
         for field in (self.ids.name, self.ids.notes):
@@ -65,7 +66,7 @@ class LesionScreen(View):
         lesion, person = self.app.session.lesion, self.app.session.person
         self._captures: list[Capture] = []
         self._pictures: Iterator[CaptureCard] = iter(())
-        self.title, self.several = lesion.title, False
+        self.title, self.several, self.developed = lesion.title, False, 0
         self.where = _(course.SIDES[lesion.view])
         if person is not None:
             self.where = f"{person.name}, {self.where}"
@@ -117,6 +118,7 @@ class LesionScreen(View):
             card.ids.picture.extent = capture.size
             card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
             card.ids.picture.show(pixels)
+            self.developed += 1
             self._develop()
 
         self.app.work(lambda: session.picture(capture, THUMBNAIL), developed)

@@ -50,13 +50,14 @@ class SettingsScreen(View):
 
     operator = True
     title = StringProperty()
+    checked = BooleanProperty(False)  # the self-check is done
 
     @classmethod
     def needs(cls, part: str = "") -> tuple[bool, bool]:
         return True, part in ("cases", "passphrase", "audit")
 
     def show(self, part: str = "") -> None:
-        self.title, self._part = _(TITLES[part]), part
+        self.title, self._part, self.checked = _(TITLES[part]), part, False
         self.hide()
         self.ids.page.to_top()
         getattr(self, f"_{part or 'all'}")()
@@ -166,7 +167,8 @@ class SettingsScreen(View):
     def _rows(self, rows: list[tuple[str, str]]) -> None:
         card = self._card()
         for name, value in rows[:SHOWN]:
-            card.add_widget(Row(name=name, value=value))
+            card.add_widget(Words(text=name, bold=True))
+            card.add_widget(Words(text=value, style="quiet", points=14))
         if len(rows) > SHOWN:
             more = Press(text=_("Show more"), style="plain")
             more.bind(on_release=lambda _press: self._further(more, rows[SHOWN:]))
@@ -203,6 +205,7 @@ class SettingsScreen(View):
         card = self._card()
         for check in checks:
             card.add_widget(CheckRow(check))
+        self.checked = True
 
     def _pin(self) -> None:
         action = self.app.session.change_pin
