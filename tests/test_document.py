@@ -21,6 +21,7 @@ pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pytest.importorskip("kivy", reason="the fonts come with Kivy")
 from edge_app.cases.document import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
 from edge_app.cases.store import Capture, Lesion, Person  # noqa: E402
+from edge_app.look import language  # noqa: E402
 
 EVERYTHING = (*PERSON_FIELDS, *(f"lesion.{name}" for name in LESION_FIELDS))
 PERSON = Person(
@@ -162,3 +163,30 @@ def test_pictures_of_any_form_fit(tmp_path, shots, size):
     write_case(path, Shot(Capture("c", "l", now.capture.taken, analysis, size), pixels))
     page = read(path)[1].pages[0]
     assert len(page.images) == 2
+
+
+def test_a_case_is_written_in_the_language_of_the_app(tmp_path, shots):
+    path = tmp_path / "case.pdf"
+    language.use("de")
+    try:
+        write_case(path, shots[1], shots[0], PERSON, LESION, EVERYTHING)
+    finally:
+        language.use("en")
+    text = read(path)[0]
+    for words in ("Bericht über eine Hautstelle", "weiblich", "Seit dem früheren Foto", "Balken"):
+        assert words in text, words
+    assert text.count("Risikoschätzung für die Forschung, keine Diagnose") == 2
+
+
+def test_a_page_is_mirrored_where_lines_run_from_right_to_left(tmp_path, shots):
+    path = tmp_path / "case.pdf"
+    language.use("ar")
+    try:
+        write_case(path, shots[1], None, Person("p", "Ann"), fields=["name"])
+    finally:
+        language.use("en")
+    places = []
+    read(path)[1].pages[0].extract_text(
+        visitor_text=lambda text, _cm, at, *_: places.append(at[4]) if "Ann" in text else None
+    )
+    assert min(places) > 595 / 2  # points: in the right half

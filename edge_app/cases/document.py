@@ -1,5 +1,7 @@
 """A case on one page of A4, as PDF: pictures, risk, measures, versions and the disclaimer.
 
+In the app's language; where that runs from right to left the page is mirrored.
+
 Of the person only those fields are printed that the operator chose. The pictures are drawn anew,
 so nothing of their metadata gets in.
 """
@@ -22,10 +24,11 @@ from fpdf.enums import MethodReturnValue
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
-from edge_app import present
-from edge_app.cases.history import REMARKS, Comparison, compare
+from edge_app import course, present
+from edge_app.cases.history import Comparison, compare
 from edge_app.cases.store import Capture, Lesion, Person
-from edge_app.look import fonts, theme
+from edge_app.look import fonts, language, theme
+from edge_app.look.language import N_, _
 
 WIDTH, HEIGHT, MARGIN, GUTTER = 210.0, 297.0, 15.0, 6.0  # mm
 PICTURE_HEIGHTS = (84.0, 66.0, 54.0, 44.0, 34.0)  # mm; the first at which all else has room
@@ -35,18 +38,20 @@ FOOT = HEIGHT - 37.0  # mm, where it begins
 LEADING = 1.35  # line height by size of type
 
 PERSON_FIELDS = {
-    "name": "Name",
-    "year_of_birth": "Born",
-    "sex": "Sex",
-    "skin_type": "Skin type",
-    "risk_factors": "Risk factors",
-    "notes": "Notes",
+    "name": N_("Name"),
+    "year_of_birth": N_("Year of birth"),
+    "sex": N_("Sex"),
+    "skin_type": N_("Skin type"),
+    "risk_factors": N_("Risk factors"),
+    "notes": N_("Notes"),
 }
-LESION_FIELDS = {"title": "Lesion", "view": "Side", "notes": "On the lesion"}
+LESION_FIELDS = {"title": N_("Spot"), "view": N_("Side"), "notes": N_("Notes on the spot")}
+WORDS = ("sex", "risk_factors", "view")  # fields that hold words of the app, not what was typed
 
 PAPER = theme.LOOKS["light"]
 INK, QUIET, RULE, NOTE = "#10222B", "#465A64", "#C9D5D9", "#FFE4A3"
 SOFT_GRAY = 240  # where the earlier picture does not reach
+LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
 MISSING = "\N{WHITE SQUARE}"  # for a character that no font here has
 
 # Neither tells the reader of a log anything; fontTools names the glyphs of each document.
@@ -106,38 +111,15 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
         for name, title in titles.items():
             value = getattr(item, name, None) if before + name in fields else None
             if value not in (None, "", ()):
-                text = ", ".join(value) if isinstance(value, tuple) else str(value)
-                found.append((title, " ".join(text.split())))
+                values = value if isinstance(value, tuple) else (str(value),)
+                text = ", ".join(_(one) if name in WORDS else one for one in values)
+                found.append((_(title), " ".join(text.split())))
     return found
 
 
 def _changes(change: Comparison) -> list[tuple[str, str]]:
     """What became different, in words. `change` has the earlier capture second."""
-    if None not in change.area_mm2:
-        after, before = change.area_mm2
-        area = f"{before:.1f} to {after:.1f} mm² ({after / before - 1:+.0%})"
-    elif change.area_change is not None:
-        area = f"{1 / (1 + change.area_change) - 1:+.0%}, by marks on the skin around"
-    elif "cut_off" in change.remarks:
-        area = "unknown: the lesion is cut off"
-    else:
-        area = "unknown: no scale in both pictures"
-    lighter = -change.color_shift[0]
-    tone = "lighter" if lighter > 2 else "darker" if lighter < -2 else "as light as before"
-    rows = [
-        ("Area", area),
-        ("Shape", f"outlines overlap by {change.overlap:.0%} when brought to one size"),
-        (
-            "Colour",
-            f"CIELAB distance {change.color_change:.1f}, {tone} "
-            f"(skin around: {change.skin_change:.1f})",
-        ),
-    ]
-    for title, (after, before) in (("Asymmetry", change.asymmetry), ("Border", change.border)):
-        if after is not None and before is not None:
-            rows.append((f"{title} index", f"{before:.2f} to {after:.2f} (0 to 1)"))
-    rows += [("", REMARKS[code]) for code in change.remarks]
-    return rows
+    return [*course.changes(change), *(("", words) for words in course.remarks(change))]
 
 
 class _Page:
@@ -150,8 +132,8 @@ class _Page:
         self.pdf.add_page()
         for family, style in fonts.FONTS:
             self.pdf.add_font(family, style, fonts.path(family, style))
-        self.pdf.set_text_shaping(True)
-        self.pdf.set_title("Case")
+        self.pdf.set_text_shaping(True, direction="rtl" if language.rtl() else "ltr")
+        self.pdf.set_title(_("Case"))
         self.pdf.set_creator("dermedge")
         self.y = MARGIN
         self.lacks = False  # a character was replaced
@@ -160,14 +142,12 @@ class _Page:
 
     def head(self, capture: Capture) -> None:
         half = (WIDTH - 2 * MARGIN) / 2
-        self.text(MARGIN, self.y, half, "Skin lesion, case report", 17, bold=True)
-        taken = f"Picture taken {_day(capture.taken)}"
+        self.text(MARGIN, self.y, half, _("Spot on the skin: report"), 17, bold=True)
+        taken = _("Picture taken {when}", when=_day(capture.taken))
         self.text(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
         self.y += 11
         self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
-        self.text(
-            MARGIN + 3, self.y + 1.7, WIDTH - 2 * MARGIN - 6, DISCLAIMER, 9.5, bold=True, lines=1
-        )
+        self.disclaimer(self.y + 1.7, 9.5)
         self.y += 8 + 4
 
     def known(self, facts: Sequence[tuple[str, str]]) -> None:
@@ -189,24 +169,28 @@ class _Page:
         """Side by side: now and before; or the whole picture and the lesion in it."""
         across = (WIDTH - 2 * MARGIN - GUTTER) / 2
         now, day = shot.capture, _day(shot.capture.taken)
-        views = [(*_drawn(now, shot.pixels), f"Now: {day}" if earlier else day)]
+        views = [(*_drawn(now, shot.pixels), _("Now: {when}", when=day) if earlier else day)]
         if earlier is not None:
-            title = f"Before: {_day(earlier.capture.taken)}"
+            title = _("Before: {when}", when=_day(earlier.capture.taken))
             if change is None:
                 views.append((*_drawn(earlier.capture, earlier.pixels), title))
             else:
                 scale = now.px_per_mm if change.by == "scale" else None
                 pixels = np.where(change.covered[..., None], change.warped, np.uint8(SOFT_GRAY))
                 drawn = _outlined(pixels, now.size, change.polygons, scale)
-                views.append((*drawn, f"{title}, turned alike"))
+                turned = _("Before: {when}, turned alike", when=_day(earlier.capture.taken))
+                views.append((*drawn, turned))
         elif now.analysis["lesion"]["found"]:
-            views.append((*_close(now, shot.pixels), "The lesion in it"))
+            views.append((*_close(now, shot.pixels), _("The spot in it")))
         ratios = [image.shape[1] / image.shape[0] for image, *_ in views]
         tall = min(height, *(across / ratio for ratio in ratios))
         for number, ((image, bar, title), ratio) in enumerate(zip(views, ratios, strict=True)):
             x = MARGIN + number * (across + GUTTER)
-            self.pdf.image(_jpeg(image), x, self.y, h=tall, w=tall * ratio)
-            self.text(x, self.y + tall + 1, across, title + bar, 8.5, color=QUIET, lines=1)
+            at = self.left(x, tall * ratio)
+            self.pdf.image(_jpeg(image), at, self.y, h=tall, w=tall * ratio)
+            if bar:
+                title = _("{title} (bar: 5 mm)", title=title)
+            self.text(x, self.y + tall + 1, across, title, 8.5, color=QUIET, lines=1)
         self.y += tall + 7.5
 
     def words(
@@ -245,6 +229,8 @@ class _Page:
             self.y += 10
 
     def shape(self, band: present.Band, x: float, y: float, radius: float) -> None:
+        start = x - radius
+        x = self.left(start, 2 * radius) + radius
         self.pdf.set_fill_color(_hex(PAPER[band.style].text))
         if band.shape == "circle":
             self.pdf.circle(x, y, radius, style="F")
@@ -256,7 +242,7 @@ class _Page:
             self.pdf.polygon(points, style="F")
         size = 19.0 if band.shape != "triangle" else 15.0
         self.text(
-            x - radius, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
+            start, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
             bold=True, color=_hex(PAPER[band.style].ground), align="C",
         )  # fmt: skip
 
@@ -266,14 +252,14 @@ class _Page:
             return
         column = (WIDTH - 2 * MARGIN - GUTTER) / 2
         right, top = MARGIN + column + GUTTER, self.y
-        self.title(MARGIN, column, "ABCD measures")
+        self.title(MARGIN, column, _("ABCD measures"))
         below = self.y
         for title, value in view.measures:
             self.text(MARGIN, below, column * 0.6, title, 9.5, lines=1)
             self.text(MARGIN, below, column, value, 9.5, bold=True, align="R", lines=1)
             below += 5.2
         self.y = top
-        self.title(right, column, "Likely classes, as the model sees them")
+        self.title(right, column, _("Likely classes, as the model sees them"))
         for title, value in view.classes[:4]:
             self.text(right, self.y, column - 22, title, 9.5, lines=1)
             self.text(right, self.y, column, value, 9.5, bold=True, align="R", lines=1)
@@ -282,8 +268,8 @@ class _Page:
 
     def changes(self, rows: Sequence[tuple[str, str]]) -> None:
         wide = WIDTH - 2 * MARGIN
-        self.title(MARGIN, wide, "Since the earlier picture")
-        rows = rows or [("", "No lesion was found in one of the pictures: not compared.")]
+        self.title(MARGIN, wide, _("Since the earlier picture"))
+        rows = rows or [("", _("No spot was found in one of the pictures: not compared."))]
         for title, value in rows:
             self.y += self.pair(MARGIN, self.y, wide, title, value, lines=1) + 0.5
         self.y += 2.5
@@ -291,11 +277,13 @@ class _Page:
     def remarks(self, view: present.ResultView) -> bool:
         """Quality, and what limits the estimate; False where not all of it had room."""
         wide, whole = WIDTH - 2 * MARGIN, True
-        rows = [("Picture quality", " ".join(view.remarks) or "Good enough to be judged.")]
-        rows += [("Limits" if not n else "", text) for n, text in enumerate(view.limits)]
+        good = _("Good enough to be judged.")
+        rows = [(_("Picture quality"), " ".join(view.remarks) or good)]
+        rows += [(_("Limits") if not n else "", text) for n, text in enumerate(view.limits)]
         for title, value in rows:
             left = int((FOOT - 1 - self.y) / (9 * LEADING * MM_PER_POINT))
-            whole &= left > 0 and len(self._lines(value, 9, wide - 30, False)) <= left
+            room = wide - self.first(wide)
+            whole &= left > 0 and len(self._lines(value, 9, room, False)) <= left
             if left > 0:
                 self.y += self.pair(MARGIN, self.y, wide, title, value, lines=left) + 0.5
         return whole
@@ -306,30 +294,50 @@ class _Page:
         self.pdf.line(MARGIN, y, WIDTH - MARGIN, y)
         y += 2
         rows = [view.versions, f"Bundle SHA-256 {capture.analysis['versions']['bundle_sha256']}"]
-        rows.append(f"Written {_day(datetime.now(timezone.utc).isoformat())}.")
+        rows.append(_("Written {when}.", when=_day(datetime.now(timezone.utc).isoformat())))
         if self.lacks:
-            rows.append(f"{MISSING} stands for a character that this device has no font for.")
+            words = _("{mark} stands for a character that this device has no font for.")
+            rows.append(words.format(mark=MISSING))
         for row in rows:
             self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2)
             y += self.height(row, 7.5, wide) + 0.5
-        self.text(MARGIN, HEIGHT - 14, wide, DISCLAIMER, 8.5, bold=True, align="C", lines=1)
+        self.disclaimer(HEIGHT - 14, 8.5, align="C")
 
     # ------------------------------------------------------------------------ pieces
+
+    def left(self, x: float, wide: float) -> float:
+        """Where something begins that is `wide` and lies `x` from the side where lines begin."""
+        return WIDTH - x - wide if language.rtl() else x
+
+    def disclaimer(self, y: float, size: float, align: str = "L") -> None:
+        """In one line, as large as that allows."""
+        wide, words = WIDTH - 2 * MARGIN - 6, _(DISCLAIMER)
+        while len(self._lines(words, size, wide, True)) > 1:
+            size -= 0.25
+        self.text(MARGIN + 3, y, wide, words, size, bold=True, align=align)
 
     def title(self, x: float, wide: float, text: str) -> None:
         self.text(x, self.y, wide, text, 10.5, bold=True)
         self.y += 5.6
         self.pdf.set_draw_color(RULE)
+        x = self.left(x, wide)
         self.pdf.line(x, self.y, x + wide, self.y)
         self.y += 1.5
 
     def pair(self, x, y, wide, title: str, value: str, lines: int) -> float:
         """A title and its value beside it; returns the height."""
-        self.text(x, y, 30, title, 9, color=QUIET, lines=1)
-        return self.text(x + 30, y, wide - 30, value, 9, lines=lines)
+        first = self.first(wide)
+        self.text(x, y, first, title, 9, color=QUIET, lines=1)
+        return self.text(x + first, y, wide - first, value, 9, lines=lines)
+
+    @staticmethod
+    def first(wide: float) -> float:
+        """Of a pair so wide, what its title gets."""
+        return 30 if wide < WIDTH / 2 else 36
 
     def box(self, x, y, wide, tall, color: str) -> None:
         self.pdf.set_fill_color(color)
+        x = self.left(x, wide)
         self.pdf.rect(x, y, wide, tall, style="F", round_corners=True, corner_radius=1.5)
 
     def height(self, text: str, size: float, wide: float, bold: bool = False) -> float:
@@ -347,8 +355,10 @@ class _Page:
                 found[-1] = found[-1][:-2].rstrip() + "…"
         self.pdf.set_text_color(color)
         step = size * LEADING * MM_PER_POINT
+        if language.rtl():
+            align = {"L": "R", "R": "L"}.get(align, align)
         for number, line in enumerate(found):
-            self.pdf.set_xy(x, y + number * step)
+            self.pdf.set_xy(self.left(x, wide), y + number * step)
             self.pdf.cell(wide, step, line, align=align)
         return len(found) * step
 
@@ -370,12 +380,12 @@ class _Page:
 # ---------------------------------------------------------------------------- pictures
 
 
-def _drawn(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, str]:
+def _drawn(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
     polygons = [np.asarray(p, float) for p in capture.analysis["lesion"]["polygons"]]
     return _outlined(pixels, capture.size, polygons, capture.px_per_mm)
 
 
-def _close(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, str]:
+def _close(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
     """The lesion and some of the skin around it, without the outline; as high as wide."""
     scale = pixels.shape[1] / capture.size[0]
     x, y, across, down = (value * scale for value in capture.analysis["lesion"]["box"])
@@ -388,7 +398,7 @@ def _close(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _outlined(pixels, size: tuple[int, int], polygons, px_per_mm: float | None):
     """The picture with outlines (px of the whole picture, of `size`) and, where the scale is known,
-    a bar of 5 mm; and words that say so.
+    a bar of 5 mm; and whether it is there.
     """
     shrink = min(1.0, PICTURE_SIDE / max(pixels.shape[:2]))
     if shrink < 1:
@@ -404,11 +414,11 @@ def _outlined(pixels, size: tuple[int, int], polygons, px_per_mm: float | None):
             cv2.polylines(image, [points], True, color, thick, cv2.LINE_AA, 4)
     length = 5 * (px_per_mm or 0) * scale
     if not 0 < length < 0.6 * image.shape[1]:
-        return image, ""
+        return image, False
     y, x = image.shape[0] - 8 * fine, 8 * fine
     for color, thick in (((13, 26, 32), 4 * fine), ((255, 255, 255), 2 * fine)):
         cv2.line(image, (x, y), (x + round(length), y), color, thick, cv2.LINE_AA)
-    return image, " (bar: 5 mm)"
+    return image, True
 
 
 def _jpeg(image: np.ndarray) -> io.BytesIO:
@@ -421,5 +431,6 @@ def _hex(color: theme.Color) -> str:
 
 
 def _day(stamp: str) -> str:
-    """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC'."""
-    return f"{stamp[:10]} {stamp[11:16]} UTC"
+    """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC', in this order in every language."""
+    text = f"{stamp[:10]} {stamp[11:16]} UTC"
+    return f"{LEFT_TO_RIGHT}{text}{LEFT_TO_RIGHT}" if language.rtl() else text
