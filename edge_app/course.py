@@ -19,7 +19,6 @@ from edge_app.look.language import N_, _
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
 CLOSE = 0.8  # what a close-up shows of the spot's extent to each side of its middle
 REMINDERS = (1, 3, 6)  # months
-SIDES = {"front": N_("front of the body"), "back": N_("back of the body")}
 # What the audit trail's entries say.
 DEEDS = {
     "create": N_("Store made"),

@@ -19,6 +19,10 @@ class Day(Press):
     chosen = BooleanProperty(False)
 
 
+class Week(Across):
+    """Seven days."""
+
+
 class DaySheet(ModalView):
     """Shows a month of days from `first` on; `confirm` is called with the one that was pressed."""
 
@@ -50,21 +54,16 @@ class DaySheet(ModalView):
             names.add_widget(Words(text=name, style="quiet", points=13, align="center"))
         grid.add_widget(names)
         for week in weeks.monthdatescalendar(self._shown.year, self._shown.month):
-            row = Across(spacing=0, size_hint_y=None)
-            row.bind(minimum_height=row.setter("height"))
+            row = Week()
             for day in week:
                 row.add_widget(self._day(day))
             grid.add_widget(row)
 
-    def _day(self, day: date) -> Day:
-        inside = day.month == self._shown.month
-        press = Day(
-            text=language.number(day.day),
-            hint=language.day(day.isoformat()),
-            chosen=day == self.chosen,
-            disabled=not inside or day < self.first,
-            opacity=1 if inside else 0,
-        )
+    def _day(self, day: date) -> Words:
+        words = language.number(day.day) if day.month == self._shown.month else ""
+        if not words or day < self.first:
+            return Words(text=words, style="quiet", align="center", pos_hint={"center_y": 0.5})
+        press = Day(text=words, hint=language.day(day.isoformat()), chosen=day == self.chosen)
         press.bind(on_release=lambda _press: self._choose(day))
         return press
 

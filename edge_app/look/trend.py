@@ -56,7 +56,10 @@ class TrendChart(Widget):
                 if edge == "start":
                     # A single picture has one date, below its dot.
                     x = left if trend.span else x - label.width / 2
-                elif not trend.span or self.right - label.width < left + ends[0].width + 8 * unit:
+                elif (
+                    trend.ends[0] == trend.ends[1]
+                    or self.right - label.width < left + ends[0].width + 8 * unit
+                ):
                     continue
                 else:
                     x = self.right - label.width

@@ -67,9 +67,7 @@ class LesionScreen(View):
         self._captures: list[Capture] = []
         self._pictures: Iterator[CaptureCard] = iter(())
         self.title, self.several, self.developed = lesion.title, False, 0
-        self.where = _(course.SIDES[lesion.view])
-        if person is not None:
-            self.where = f"{person.name}, {self.where}"
+        self.where = person.name if person is not None else ""
         self.ids.name.text, self.ids.notes.text = lesion.title, lesion.notes
         self.ids.captures.clear_widgets()
         self.ids.trends.clear_widgets()
