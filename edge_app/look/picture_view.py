@@ -43,7 +43,7 @@ class PictureView(Widget):
             self._tint.a = 0
             self._lines.clear()
             return
-        self._tint.a = 1
+        hidden, self._tint.a = not self._tint.a, 1
         size = (pixels.shape[1], pixels.shape[0])
         if self._texture is None or self._texture.size != size:
             self._texture = Texture.create(size=size, colorfmt="rgb")
@@ -52,6 +52,8 @@ class PictureView(Widget):
             self._place()
         # A writable array is taken as it is; bytes would be a copy more.
         self._texture.blit_buffer(pixels.reshape(-1), colorfmt="rgb", bufferfmt="ubyte")
+        if hidden:
+            self._draw()
         self.canvas.ask_update()
 
     def _place(self, *_) -> None:

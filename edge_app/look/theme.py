@@ -42,6 +42,7 @@ _SAME = {
     "guide_wait": ("#1B1400", "#F2C14E"),
     "guide_bad": ("#FFFFFF", "#A3262F"),
     "button_off": ("#A9BDC5", "#1D3038"),
+    "stage_plain": ("#E4F1F5", "#27424D"),
     "low": ("#FFFFFF", "#0E6B4F"),
     "doctor": ("#2B1A00", "#F5B83D"),
     "urgent": ("#FFFFFF", "#A3262F"),

@@ -393,6 +393,11 @@ class Option(Press):
 
     key = ObjectProperty(None, allownone=True)
     chosen = BooleanProperty(False)
+    plain = StringProperty("plain")  # style while it is not
+
+
+class StageOption(Option):
+    """A choice beside a picture, on the dark ground around it."""
 
 
 class Tick(Target, ButtonBehavior, Across):

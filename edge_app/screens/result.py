@@ -15,7 +15,7 @@ from edge_app.capture.worker import Capture as Shot
 from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.language import _
-from edge_app.look.widgets import Card, Option, Panel, Press, Row, Words
+from edge_app.look.widgets import Card, Panel, Press, Row, StageOption, Words
 from edge_app.present import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
 
@@ -115,8 +115,7 @@ class ResultScreen(View):
         row.clear_widgets()
         there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
         for key, words in there:
-            option = Option(text=words, key=key, off="button_off")
-            option.size_hint_x = 1
+            option = StageOption(text=words, key=key)
             option.disabled = not self._has(key)
             option.bind(on_release=lambda pressed: self._choose(pressed.key))
             row.add_widget(option)
