@@ -185,13 +185,15 @@ def visual(line: str) -> str:
     from arabic_reshaper import reshape
     from bidi import get_display
 
-    drawn = _mirrored(get_display(reshape(line), base_dir="R" if rtl() else "L"))
-    # HarfBuzz takes a line that begins with Arabic for one from right to left, and mirrors it all.
-    return drawn.translate(_MIRRORED) if backwards(drawn) else drawn
+    return _mirrored(get_display(reshape(line), base_dir="R" if rtl() else "L"))
 
 
 def _mirrored(drawn: str) -> str:
-    """Mirror the brackets of what runs from right to left: there the closing one comes first."""
+    """Mirror the brackets of what runs from right to left: there the closing one comes first.
+
+    `bidi` only puts them into order, and HarfBuzz, which is given a line from left to right,
+    draws them as they are.
+    """
     letters, open_ = list(drawn), []
     for at, character in enumerate(drawn):
         partner = character.translate(_MIRRORED)
