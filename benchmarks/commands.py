@@ -481,7 +481,7 @@ def _side_by_side(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        print(compare.table(found, compare.again(named)))
+        print(compare.table(found, compare.again(named), compare.unlike(named)))
         print(f"written: {out / 'compare.html'}, compare.csv")
         print(DISCLAIMER)
     return 0

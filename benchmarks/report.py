@@ -112,6 +112,8 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
             results=results,
             pictures=list(dict.fromkeys(row["picture"] for row in rows)),
             again=compare.again(results),
+            unlike=compare.unlike(results),
+            each=list({row["file"]: row for row in reversed(rows)}.values())[::-1],
             plots=plots,
             fronts=_device_fronts(rows, results),
         )

@@ -156,6 +156,23 @@ def again(results: dict[str, dict]) -> list[dict]:
     return found
 
 
+def unlike(results: dict[str, dict]) -> list[str]:
+    """Why figures of the results must not be compared, in words."""
+    found = []
+    told = [result["settings"]["pictures"] for result in results.values()]
+    for name in dict.fromkeys(name for pictures in told for name in pictures):
+        if len({pictures[name] for pictures in told if name in pictures}) > 1:
+            found.append(f"{name} is not the same picture in all results")
+    measured = {
+        json.dumps([data[key] for key in ("name", "part", "split_sha256", "limit", "evaluated")])
+        for result in results.values()
+        if result["evaluation"] and (data := result["evaluation"]["data"])
+    }
+    if len(measured) > 1:
+        found.append("the accuracy was not measured on the same pictures in all results")
+    return found
+
+
 def _totals(result: dict) -> list[dict]:
     return [row for row in result["latency"] if row["stage"] == "total"]
 
@@ -233,8 +250,8 @@ def to_csv(found: Sequence[dict]) -> str:
     return buffer.getvalue()
 
 
-def table(found: Sequence[dict], repeated: Sequence[dict] = ()) -> str:
-    """What `rows` and `again` gave, as plain text."""
+def table(found: Sequence[dict], repeated: Sequence[dict], apart: Sequence[str]) -> str:
+    """What `rows`, `again` and `unlike` gave, as plain text."""
     lines = []
     for picture in dict.fromkeys(row["picture"] for row in found):
         lines += [
@@ -265,6 +282,7 @@ def table(found: Sequence[dict], repeated: Sequence[dict] = ()) -> str:
         + ("" if row["repeats"] else f", above {100 * bench.REPEATABLE:.0f} %: not to be quoted")
         for row in repeated
     ]
+    lines += [f"warning: {words}" for words in apart]
     return "\n".join(lines).strip("\n")
 
 
