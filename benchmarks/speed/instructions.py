@@ -34,24 +34,33 @@ AVX2 = 11  # CPU_AVX2 of OpenCV, which has no name in Python
 
 
 def stages() -> dict[str, Callable[[], object]]:
-    """What is counted: on a drawn camera frame of 1280x720 with the map of its true lesion."""
+    """What is counted: of a drawn camera frame of 1280x720 with the map of its true lesion, what
+    an analysis does beside its networks of 192 and 224 px."""
     from dermedge.lesion import measure
-    from dermedge.preprocess import Preprocessing, prepare
+    from dermedge.preprocess import Preprocessing, halved, prepare
     from dermedge.procedural import draw
-    from dermedge.quality import assess
+    from dermedge.quality import assess, reduced
 
     drawn = draw(3, "phone", size=(720, 1280))
     spec = Preprocessing(size=192)
     treated = Preprocessing(size=192, color_constancy=True, hair_removal=True)
-    _, placement = prepare(drawn.image, spec)
-    inside = placement.place(drawn.mask.astype(np.float32))
-    lesion = measure(placement.restore(inside), drawn.image)
+
+    def halve() -> np.ndarray:
+        return halved(drawn.image, *reduced(drawn.image.shape))
+
+    view = halve()
+    _, placement = prepare(view, spec)
+    inside = placement.place(cv2.resize(drawn.mask.astype(np.float32), view.shape[1::-1]))
+    lesion = measure(placement.restore(inside), view)
+    certainty = placement.restore(inside, reduced(view.shape))
     return {
-        "prepare": lambda: prepare(drawn.image, spec),
-        "prepare, colour constancy and hair removal": lambda: prepare(drawn.image, treated),
+        "halve": halve,
+        "prepare, 192 px": lambda: prepare(view, spec),
+        "prepare, 224 px": lambda: prepare(view, Preprocessing(size=224)),
+        "prepare, 192 px, colour constancy and hair removal": lambda: prepare(view, treated),
         "restore": lambda: placement.restore(inside),
-        "lesion": lambda: measure(placement.restore(inside), drawn.image),
-        "quality": lambda: assess(drawn.image, lesion.mask),
+        "lesion": lambda: measure(placement.restore(inside), view),
+        "quality": lambda: assess(view, lesion.mask, certainty),
     }
 
 
@@ -134,7 +143,7 @@ def main() -> int:
         return 0
     found = count()
     for name, value in found.items():
-        print(f"{name:<44}{value:>14,}")
+        print(f"{name:<52}{value:>14,}")
     if args.update:
         write_atomic(KEPT, json.dumps({"versions": versions(), "counts": found}, indent=1) + "\n")
         print(f"written: {KEPT.name}")

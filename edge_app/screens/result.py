@@ -78,6 +78,8 @@ class ResultScreen(View):
 
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._layer = False, "outline"
+        self._seat()
+        self.app.bind(portrait=self._seat)
         if stored is None:
             session = self.app.session
             self.title = _("Result")
@@ -93,8 +95,18 @@ class ResultScreen(View):
         self._foot(stored)
 
     def hide(self) -> None:
+        self.app.unbind(portrait=self._seat)
         self.ids.picture.show(None)
         self._shot = self.view = None
+
+    def _seat(self, *_args) -> None:
+        """The picture beside the words, or, where there is no room, above them and scrolled."""
+        stage, line = self.ids.stage.__self__, self.ids.line
+        stage.parent.remove_widget(stage)
+        if self.app.portrait:
+            line.add_widget(stage, len(line.children))
+        else:
+            self.ids.beside.add_widget(stage)
 
     def _developed(self, pixels: np.ndarray) -> None:
         self._shot = Shot(analysis=self._shot.analysis, pixels=pixels, record=self._shot.record)
@@ -167,8 +179,10 @@ class ResultScreen(View):
     def reveal(self) -> None:
         """Scroll to the details that were just opened: they would open out of sight."""
         area, cards, below = self.ids.scroll, self.ids.cards, self.ids.below
-        above = cards.height + cards.spacing
-        hidden = above + self.ids.toggle.height + cards.spacing + below.height - area.height
+        above = cards.height + 2 * cards.spacing
+        if self.app.portrait:
+            above += self.ids.stage.height
+        hidden = above + self.ids.toggle.height + 2 * cards.spacing + below.height - area.height
         if self.details and hidden > 0:
             area.scroll_y = 1 - min(above / hidden, 1)
 
