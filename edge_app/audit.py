@@ -23,7 +23,6 @@ from edge_app.look import theme, widgets
 
 LEAST_TARGET = 48  # dp
 LEAST_CONTRAST, LEAST_OF_SIGNS = 4.5, 3.0
-LEAST_SEEN = 8  # px of a widget that are not scrolled away, from which on it is looked at
 SAME = 6  # grey levels by which a ground may differ from its style's
 
 Box = tuple[float, float, float, float]  # left, low, right, high, px of the window
@@ -66,10 +65,10 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
         yield f"'{_name(widget)}' has a contrast of {found:.1f}"
     left, low, right, high = box
     pad = widget.padding
-    ground, measured = _measured(
-        (left + pad[0], low + pad[3], right - pad[2], high - pad[1]), pixels
-    )
-    if ground is not None:
+    # Of a part of a line there may be nothing but ground.
+    if high - low > min(widget.height - 1, 2.5 * widget.font_size):
+        inner = (left + pad[0], low + pad[3], right - pad[2], high - pad[1])
+        ground, measured = _measured(inner, pixels)
         if np.abs(ground - np.multiply(style.ground[:3], 255)).max() > SAME:
             yield f"'{_name(widget)}' is drawn on another ground than that of its style"
         if measured < LEAST_CONTRAST:
@@ -78,6 +77,8 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
         return
     if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
         yield f"'{_name(widget)}' is cut off"
+    if widget.breaks_words():
+        yield f"'{_name(widget)}' is broken within a word"
     x, y, right, top = _whole(widget)
     scrolled = _scroll(widget)
     if x < -1 or right > Window.width + 1 or not (scrolled or (y > -1 and top < Window.height + 1)):
@@ -86,7 +87,8 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
 
 def _audit_sign(widget: Widget, box: Box, pixels: np.ndarray) -> Iterator[str]:
     _ground, measured = _measured(box, pixels)
-    if measured < LEAST_OF_SIGNS and not widget.disabled and getattr(widget, "name", "sign"):
+    whole = box[3] - box[1] > widget.height - 1 and getattr(widget, "name", "sign")
+    if measured < LEAST_OF_SIGNS and whole and not widget.disabled:
         yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
 
 
@@ -110,15 +112,10 @@ def _overlaps(shown: list[tuple[Widget, Box]]) -> Iterator[str]:
             yield f"'{_name(first)}' and '{_name(second)}' lie over each other"
 
 
-def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """The commonest colour within a box, 0..255, and the greatest contrast with it that is there.
-
-    None, and 21, where the box is too small to tell.
-    """
+def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """The commonest colour within a box, 0..255, and the greatest contrast with it that is there."""
     left, low, right, high = (round(v) for v in box)
     part = pixels[len(pixels) - high : len(pixels) - low, left:right].reshape(-1, 3)
-    if min(right - left, high - low) < LEAST_SEEN:
-        return None, 21.0
     colors, counts = np.unique(part, axis=0, return_counts=True)
     ground = colors[counts.argmax()]
     most = max(theme.contrast(tuple(color / 255), tuple(ground / 255)) for color in colors)

@@ -150,6 +150,14 @@ class Words(Label):
             lines.append(line)
         return "\n".join(language.visual(line) for line in lines)
 
+    def breaks_words(self) -> bool:
+        """Whether a word is wider than there is room for."""
+        width = self.text_size[0]
+        if width is None:
+            return False
+        room = width - self.padding[0] - self.padding[2]
+        return any(self._extent(word) > room for word in self.text.split())
+
     def _extent(self, line: str) -> float:
         return self._label.get_extents(language.visual(line))[0]
 
