@@ -66,7 +66,8 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
     left, low, right, high = box
     pad = widget.padding
     # Of a part of a line there may be nothing but ground.
-    if high - low > min(widget.height - 1, 2.5 * widget.font_size):
+    enough = min(widget.height - 1, 2.5 * widget.font_size)
+    if high - low > enough and right - left > pad[0] + pad[2] + 1:
         inner = (left + pad[0], low + pad[3], right - pad[2], high - pad[1])
         ground, measured = _measured(inner, pixels)
         if np.abs(ground - np.multiply(style.ground[:3], 255)).max() > SAME:
@@ -113,7 +114,7 @@ def _overlaps(shown: list[tuple[Widget, Box]]) -> Iterator[str]:
 
 
 def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """The commonest colour within a box, 0..255, and the greatest contrast with it that is there."""
+    """The commonest colour within a box, 0..255, and the greatest contrast with it in there."""
     left, low, right, high = (round(v) for v in box)
     part = pixels[len(pixels) - high : len(pixels) - low, left:right].reshape(-1, 3)
     colors, counts = np.unique(part, axis=0, return_counts=True)
