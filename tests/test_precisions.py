@@ -400,9 +400,20 @@ def test_a_slice_has_one_graph_a_network(full, runs, tmp_path, target, monkeypat
     assert {model.precision for model in manifest.models.values()} == {"int8"}
 
 
+def test_one_target_beside_fp32_makes_nothing_for_others(runs, tmp_path):
+    out = tmp_path / "kiosk.dermbundle"
+    assert export(runs, out, *OPEN, "--for", "x86", "--beside-fp32") == 0
+    manifest = Bundle.open(out).manifest
+    for model in manifest.models.values():
+        assert model.precision == "fp32"
+        assert [(v.precision, v.targets) for v in model.variants] == [("int8", ("x86",))]
+    assert {tuple(report["targets"]) for report in manifest.gate} == {("x86",)}
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        (["--beside-fp32"], "--beside-fp32 needs --for"),
         (["--precisions", "int8"], "--precisions takes fp32"),
         (["--precisions", "fp32", "fp8"], "--precisions takes fp32"),
         (["--retrain", "-1"], "--retrain must be 0 or more"),

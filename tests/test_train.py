@@ -661,6 +661,31 @@ def test_mixing_trains_on_mixed_classes(data_set, split, tmp_path):
         assert all(float(row["cross_entropy"]) > 0 for row in csv.DictReader(file))
 
 
+def test_validation_may_be_rare_but_the_end_is_validated(data_set, split, tmp_path):
+    recipe = load_recipe("classifier", [*CLASSIFIER, "epochs=5", "validate_every=2"])
+    run = loop.train(recipe, data_set, split, tmp_path / "run")
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        scored = [int(row["epoch"]) for row in csv.DictReader(file) if row["val_auc"]]
+    assert scored == [1, 3, 4]
+    assert (tmp_path / "run" / "best.pt").exists()
+    assert run.val
+
+
+def test_a_run_that_need_not_be_exact_lets_the_machine_choose(data_set, split, tmp_path):
+    before = torch.backends.cudnn.benchmark
+    try:
+        for exact in (True, False):
+            recipe = load_recipe(
+                "classifier", [*CLASSIFIER, "max_steps=1", f"exact={str(exact).lower()}"]
+            )
+            loop.train(recipe, data_set, split, tmp_path / str(exact))
+            assert torch.are_deterministic_algorithms_enabled() == exact
+            assert torch.backends.cudnn.benchmark != exact
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = before
+
+
 def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
     arguments = train_arguments(data_set, split, tmp_path / "run", tmp_path)
     arguments += ["--set", "amp=bf16", "--set", "channels_last=true", "--set", "max_steps=2"]
