@@ -6,7 +6,9 @@ translation, those that nobody says any more are dropped. Nothing changes where 
 
 from __future__ import annotations
 
+import ast
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -18,11 +20,11 @@ from dermedge.files import write_atomic
 from edge_app.look.language import FOLDER, LANGUAGES
 
 ROOM = Path(__file__).parents[1]
-# Calls whose first words are a message. Lines of errors are shown, too, if they hold no values.
+# Calls, and how many of their first words are a message. Errors are shown, too.
 CALLS = dict.fromkeys(
-    ("_", "N_", "Said", "UserError", "StoreError", "WrongKey", "SourceError", "WrongPin")
+    ("_", "N_", "Said", "UserError", "StoreError", "WrongKey", "SourceError", "WrongPin"), 1
 )
-CALLS["n_"] = (1, 2)
+CALLS["n_"] = 2
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to no screen
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
@@ -47,13 +49,32 @@ def collect() -> Catalogue:
     found = Catalogue(header_comment=COMMENT, fuzzy=False)
     for path in sorted(p for kind in ("*.kv", "*.py") for p in ROOM.rglob(kind)):
         if path.name not in CONSOLE:
-            with path.open("rb") as file:  # a .kv can be read as Python, as far as its words go
-                for _line, message, _comments, _context in extract("python", file, CALLS):
-                    found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
+            for message in _of_kv(path) if path.suffix == ".kv" else _of_python(path):
+                found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
     for place, messages in FOREIGN.items():
         for message in messages:
             found.add(message, locations=[(place, 1)])
     return found
+
+
+def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) in CALLS
+    ]
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        count = CALLS[getattr(call.func, "attr", getattr(call.func, "id", ""))]
+        words = [arg.value for arg in call.args[:count] if isinstance(arg, ast.Constant)]
+        if len(words) == count and all(isinstance(word, str) and word for word in words):
+            yield words[0] if count == 1 else tuple(words)
+
+
+def _of_kv(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:  # its words can be read as Python's
+        for _line, message, _comments, _context in extract("python", file, {"_": None}):
+            yield message
 
 
 def merged(template: Catalogue, language: str) -> Catalogue:
