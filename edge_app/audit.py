@@ -65,8 +65,9 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
         yield f"'{_name(widget)}' has a contrast of {found:.1f}"
     left, low, right, high = box
     pad = widget.padding
-    # Of a part of a line there may be nothing but ground.
-    enough = min(widget.height - 1, 2.5 * widget.font_size)
+    # In a part of few lines there may be nothing but ground.
+    few = widget.height < 6 * widget.font_size
+    enough = widget.height - 1 if few else 2.5 * widget.font_size
     if high - low > enough and right - left > pad[0] + pad[2] + 1:
         inner = (left + pad[0], low + pad[3], right - pad[2], high - pad[1])
         ground, measured = _measured(inner, pixels)

@@ -196,6 +196,12 @@ def test_brackets_are_drawn_as_brackets(line, drawn):
     assert language.visual(line) == drawn
 
 
+def test_a_path_keeps_its_order_within_arabic():
+    language.use("ar")
+    said = language.visual(_("Into: {path}", path="/home/x"))
+    assert said.replace(language.MARK, "").startswith("/home/x :")
+
+
 def test_an_arabic_name_within_another_language():
     assert language.visual("Anna: سلام") == f"Anna: {SALAM}"
     assert language.visual("no Arabic") == "no Arabic"

@@ -51,7 +51,6 @@ WORDS = ("sex", "risk_factors", "view")  # fields that hold words of the app, no
 PAPER = theme.LOOKS["light"]
 INK, QUIET, RULE, NOTE = "#10222B", "#465A64", "#C9D5D9", "#FFE4A3"
 SOFT_GRAY = 240  # where the earlier picture does not reach
-LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
 MISSING = "\N{WHITE SQUARE}"  # for a character that no font here has
 
 # Neither tells the reader of a log anything; fontTools names the glyphs of each document.
@@ -433,4 +432,4 @@ def _hex(color: theme.Color) -> str:
 def _day(stamp: str) -> str:
     """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC', in this order in every language."""
     text = f"{stamp[:10]} {stamp[11:16]} UTC"
-    return f"{LEFT_TO_RIGHT}{text}{LEFT_TO_RIGHT}" if language.rtl() else text
+    return f"{language.MARK}{text}{language.MARK}" if language.rtl() else text

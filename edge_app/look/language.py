@@ -31,6 +31,8 @@ FOLDER = Path(__file__).with_name("locale")
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
 RIGHT_TO_LEFT = frozenset({"ar"})
 
+MARK = "\N{LEFT-TO-RIGHT MARK}"
+
 _now = "en"
 
 
@@ -76,7 +78,15 @@ def _(message: str, **values: object) -> str:
         values = {name: _(v) if isinstance(v, Said) else v for name, v in message.values.items()}
         message = message.message
     said = _catalogue(_now).gettext(message) if message else ""
+    if rtl():
+        values = {name: _in_order(value) for name, value in values.items()}
     return said.format(**values) if values else said
+
+
+def _in_order(value: object) -> object:
+    """A path would lose its first stroke to the Arabic words around it."""
+    text = str(value)
+    return f"{MARK}{text}{MARK}" if "/" in text and not any(map(_is_rtl, text)) else value
 
 
 def capital(line: str) -> str:
