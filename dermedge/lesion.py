@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dermedge.preprocess import shrunk
+
 KEPT_SHARE = 0.25  # of the largest part: smaller parts are taken for errors of the mask
 MIN_SHARE = 2e-4  # of the picture, and never below 16 px: smaller is a speck
 SIDE = 128  # px that the long side of the lesion gets before it is measured
-ANGLES, RADII = 72, 40  # polar grid about the centroid
+ANGLES, RADII = 72, 20  # polar grid about the centroid
 
 # An axis divides unequal halves where folding leaves this much: in shape, share of the lesion's
 # area; in colour, mean CIELAB distance of the points that come to lie on each other.
@@ -151,14 +153,6 @@ def _extent(points: np.ndarray) -> float:
     return float(np.sqrt(((hull[:, None] - hull[None]) ** 2).sum(axis=2)).max() + 1)
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """To (width, height): halved first, since to average over other areas takes far longer."""
-    while image.shape[0] >= 2 * size[1] and image.shape[1] >= 2 * size[0]:
-        half = image.shape[1] // 2, image.shape[0] // 2
-        image = cv2.resize(image[: 2 * half[1], : 2 * half[0]], half, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-
-
 # Weight of a cell of the polar grid, by its area.
 DISTANCE = ((np.arange(RADII) + 0.5) / RADII).astype(np.float32)
 # Row k: where each angle comes to lie on folding about the axis k / 2.
@@ -179,17 +173,19 @@ class _Near:
             slice(max(0, x - margin), x + width + margin),
         )
         scale = SIDE / max(width, height)
-        size = tuple(max(1, round(side * scale)) for side in mask[part].shape[::-1])
-        inside = _resized(mask[part].view(np.uint8) * np.uint8(255), size) > 127
+        size = tuple(max(1, round(side * scale)) for side in mask[part].shape)
+        inside = shrunk(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
         self.mask = inside if inside.any() else np.ones_like(inside)
-        rgb = _resized(pixels[part], size).astype(np.float32)
+        rgb = shrunk(pixels[part], *size).astype(np.float32)
         self.lab = cv2.cvtColor(rgb * np.float32(1 / 255), cv2.COLOR_RGB2Lab)
         moments = cv2.moments(self.mask.view(np.uint8), binaryImage=True)
         self.area = moments["m00"]
         self.centre = moments["m10"] / self.area, moments["m01"] / self.area
-        shape, start = mask[part].shape, (part[1].start, part[0].start)
         self.centroid = tuple(
-            (self.centre[k] + 0.5) * shape[1 - k] / size[k] - 0.5 + start[k] for k in (0, 1)
+            (centre + 0.5) * whole / side - 0.5 + place.start
+            for centre, whole, side, place in zip(
+                self.centre, mask[part].shape[::-1], size[::-1], part[::-1], strict=True
+            )
         )
 
     def folded(self) -> tuple[int, float, float]:
@@ -198,20 +194,22 @@ class _Near:
         The lesion is folded about every axis through its centroid, on a polar grid. The rule lays
         two axes at a right angle so that they give the lowest asymmetry.
         """
-        mask = self.mask.view(np.uint8)
-        rims, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        rim = np.concatenate(rims)[:, 0] - self.centre
-        radius = np.sqrt((rim**2).sum(axis=1).max()) + 1
-        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-        distance = DISTANCE[:, None] * radius
-        x = (self.centre[0] + np.cos(angle) * distance).astype(np.float32)
-        y = (self.centre[1] + np.sin(angle) * distance).astype(np.float32)
-        inside = cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR)
-        # Blurred at half the size, where pixel centres are at (x - 0.5) / 2.
+        # At half the size, where pixel centres are at (x - 0.5) / 2.
         half = tuple((side + 1) // 2 for side in self.mask.shape[::-1])
-        smooth = cv2.resize(self.lab, half, interpolation=cv2.INTER_AREA)
-        smooth = cv2.GaussianBlur(smooth, (0, 0), SIDE / 80)
-        x, y = (x - 0.5) / 2, (y - 0.5) / 2
+        mask, lab = (
+            cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+            for image in (self.mask.astype(np.float32), self.lab)
+        )
+        outlines, _ = cv2.findContours(
+            self.mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        rim = np.concatenate(outlines)[:, 0] - self.centre
+        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+        distance = (np.sqrt((rim**2).sum(axis=1).max()) + 1) / 2 * DISTANCE[:, None]
+        x = ((self.centre[0] - 0.5) / 2 + np.cos(angle) * distance).astype(np.float32)
+        y = ((self.centre[1] - 0.5) / 2 + np.sin(angle) * distance).astype(np.float32)
+        inside = cv2.remap(mask, x, y, cv2.INTER_LINEAR)
+        smooth = cv2.GaussianBlur(lab, (0, 0), SIDE / 80)
         colour = cv2.remap(smooth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # Every pair of angles lies on each other about one axis: all pairs at once, at each radius
         # as |a - b|^2 = -2 ab + a^2 + b^2, small numbers about their mean.

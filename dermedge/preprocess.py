@@ -135,6 +135,18 @@ def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
         image = cv2.resize(image, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
 
 
+def shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image at (height, width) px for measures, which need not every pixel's exact share.
+
+    Halved first, so that little is lost to the interpolation; faster than a mean over the area.
+    """
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+        rows, columns = image.shape[0] // 2, image.shape[1] // 2
+        even = image[: 2 * rows, : 2 * columns]
+        image = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def prepare(
     image: np.ndarray,
     spec: Preprocessing,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.preprocess import halved
+from dermedge.preprocess import halved, shrunk
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
@@ -110,9 +110,10 @@ def assess(
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
     size = reduced(pixels.shape)
-    small = cv2.resize(halved(pixels, *size), size[::-1], interpolation=cv2.INTER_AREA)
-    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    red, green, blue = cv2.split(small)
+    # Detail is told from the mean over the area, which colours do not need.
+    gray = cv2.cvtColor(halved(pixels, *size), cv2.COLOR_RGB2GRAY)
+    gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(shrunk(pixels, *size))
     brightest, white = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     white = cv2.compare(white, 250, cv2.CMP_GE)
     lesion = None

@@ -12,9 +12,11 @@ from dermedge.preprocess import (
     Placement,
     Preprocessing,
     hair_mask,
+    halved,
     prepare,
     remove_hair,
     shades_of_gray,
+    shrunk,
 )
 
 sides = st.integers(16, 1500)
@@ -36,8 +38,22 @@ def test_halving_first_gives_the_mean_over_the_same_area(height, width, size, se
     # of what neighbours differ by goes to the wrong one.
     steps = [np.abs(np.diff(at_once.astype(int), axis=axis)) for axis in (0, 1)]
     assert apart.mean() <= 1 + 0.1 * sum(step.mean() for step in steps if step.size)
-    if 4 * height % rows == 0 and 4 * width % columns == 0:
+    left = halved(image, rows, columns).shape
+    if left[0] % rows == 0 and left[1] % columns == 0:  # no area is cut by a halving's edge
         assert apart.max() <= 2
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(1, 120))
+@settings(max_examples=60)
+def test_shrinking_keeps_place_and_brightness(height, width, rows, columns):
+    y, x = np.indices((height, width), np.float32)
+    ramp = (100 * (x + 0.5) / width + 50 * (y + 0.5) / height).astype(np.float32)
+    small = shrunk(ramp, rows, columns)
+    assert small.shape == (rows, columns)
+    y, x = (np.indices((rows, columns)) + 0.5) / np.array([rows, columns])[:, None, None]
+    # An odd row or column is left out of a halving; beyond the outermost centres nothing is known.
+    slack = 160 * sum(1 / min(new, old) for new, old in ((rows, height), (columns, width)))
+    assert np.abs(small - 100 * x - 50 * y).max() <= slack
 
 
 @given(height=sides, width=sides, size=st.integers(16, 512), data=st.data())
