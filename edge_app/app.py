@@ -330,7 +330,9 @@ class DermedgeApp(App):
         layer = self.layer()
         typing = any(entry.focus for entry in layer.walk() if isinstance(entry, widgets.Entry))
         if key == ESCAPE:
-            if isinstance(layer, widgets.Sheet):
+            if isinstance(layer, widgets.Wait):
+                pass  # what was begun comes to its end
+            elif isinstance(layer, widgets.ModalView):
                 layer.dismiss(animation=False)
             elif len(self._trail) > 1:
                 self.back()

@@ -21,6 +21,7 @@ from edge_app.look.language import _
 from edge_app.look.widgets import Option, Target, Words, Wrap
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
+from edge_app.session import Session
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275
@@ -97,7 +98,7 @@ class CompareScreen(View):
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
         self._clear()
-        self.app.work(self._compare, self._compared)
+        self.app.work(partial(_compare, self.app.session, *self._pair), self._compared)
         if self.app.session.lesion is not None:
             store, lesion = self.app.session.opened(), self.app.session.lesion
             self.app.work(lambda: store.captures(lesion.id), self._offer)
@@ -114,15 +115,6 @@ class CompareScreen(View):
 
     # ------------------------------------------------------------------------ the pictures
 
-    def _compare(self):
-        """Both pictures, and the earlier one against the later one or why that cannot be."""
-        session, (earlier, later) = self.app.session, self._pair
-        try:
-            ours, theirs, change = session.compared(later, earlier)
-        except UserError as error:
-            return session.picture(later), session.picture(earlier), present.words(error)
-        return ours, theirs, change
-
     def _compared(self, found) -> None:
         *pictures, change = found
         self.registered = isinstance(change, Comparison)
@@ -131,6 +123,7 @@ class CompareScreen(View):
             self.layer = "beside"
         self._place()
         cards = self.ids.cards
+        cards.clear_widgets()
         if not self.registered:
             cards.add_widget(TextCard(_("Not compared"), [change]))
             return
@@ -172,6 +165,7 @@ class CompareScreen(View):
         """The spot's other pictures."""
         if len(captures) < 3 or self._pair is None:
             return
+        self.ids.others.clear_widgets()
         card = TextCard(_("Compare other pictures"), [])
         for place, said in enumerate((_("Earlier"), _("Later"))):
             card.add_widget(Words(text=said, points=14))
@@ -202,6 +196,14 @@ class CompareScreen(View):
             fader.value = min(max(fader.value + step, 0), 1)
             return True
         return False
+
+
+def _compare(session: Session, earlier: Capture, later: Capture):
+    """Both pictures, and the earlier one against the later one or why that cannot be."""
+    try:
+        return session.compared(later, earlier)
+    except UserError as error:
+        return session.picture(later), session.picture(earlier), present.words(error)
 
 
 load_kv(__file__)

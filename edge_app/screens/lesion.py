@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -18,10 +17,11 @@ from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.calendar import DaySheet
 from edge_app.look.language import _
-from edge_app.look.widgets import Across, Card, Option, PressCard
+from edge_app.look.widgets import Across, Card, Option, Press, PressCard
 from edge_app.present import BANDS
 from edge_app.screens.view import View, load_kv
 
+SHOWN = 12  # pictures; more on demand, for each takes time to draw
 THUMBNAIL = 320  # px, long side
 LATER = "day"  # key of a reminder on a day of one's own
 NEVER = "none"
@@ -65,12 +65,10 @@ class LesionScreen(View):
     def show(self) -> None:
         lesion, person = self.app.session.lesion, self.app.session.person
         self._captures: list[Capture] = []
-        self._pictures: Iterator[CaptureCard] = iter(())
+        self._undeveloped: list[CaptureCard] = []
         self.title, self.several, self.developed = lesion.title, False, 0
         self.where = person.name if person is not None else ""
         self.ids.name.text, self.ids.notes.text = lesion.title, lesion.notes
-        self.ids.captures.clear_widgets()
-        self.ids.trends.clear_widgets()
         self._remind()
         store = self.app.session.opened()
         self.app.work(lambda: store.captures(lesion.id), self._list)
@@ -84,15 +82,12 @@ class LesionScreen(View):
     # ------------------------------------------------------------------------ its pictures
 
     def _list(self, captures: list[Capture]) -> None:
-        self._captures = captures
+        self.ids.captures.clear_widgets()
+        self.ids.trends.clear_widgets()
+        self._captures, self._undeveloped = captures, []
         self.several = len(captures) > 1
         self.count = language.n_("{count} picture", "{count} pictures", len(captures))
-        for capture in reversed(captures):
-            said = course.shown(capture)
-            card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
-            card.bind(on_release=lambda _card, one=capture: self.app.go("result", stored=one))
-            card.capture = capture
-            self.ids.captures.add_widget(card)
+        self._more(list(reversed(captures)))
         if captures:
             trends = TrendCard()
             rows = [TrendRow(trend=trend) for trend in course.trends(history(captures))]
@@ -102,14 +97,32 @@ class LesionScreen(View):
                     pair.add_widget(row)
                 trends.add_widget(pair)
             self.ids.trends.add_widget(trends)
-        self._pictures = iter(list(reversed(self.ids.captures.children)))
-        self._develop()
+
+    def _more(self, captures: list[Capture]) -> None:
+        """The next pictures, and a press for those after them."""
+        rows, idle = self.ids.captures, not self._undeveloped
+        for capture in captures[:SHOWN]:
+            said = course.shown(capture)
+            card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
+            card.bind(on_release=lambda _card, one=capture: self.app.go("result", stored=one))
+            card.capture = capture
+            rows.add_widget(card)
+            self._undeveloped.append(card)
+        if len(captures) > SHOWN:
+            more = Press(text=_("Show more"), style="plain")
+
+            def pressed(_press) -> None:
+                rows.remove_widget(more)
+                self._more(captures[SHOWN:])
+
+            more.bind(on_release=pressed)
+            rows.add_widget(more)
+        if idle and captures:
+            self._develop()
 
     def _develop(self) -> None:
         """Decode one thumbnail after the other: other work gets its turn between them."""
-        card = next(self._pictures, None)
-        if card is None:
-            return
+        card = self._undeveloped[0]
         session, capture = self.app.session, card.capture
 
         def developed(pixels: np.ndarray) -> None:
@@ -117,9 +130,19 @@ class LesionScreen(View):
             card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
             card.ids.picture.show(pixels)
             self.developed += 1
-            self._develop()
+            go_on()
 
-        self.app.work(lambda: session.picture(capture, THUMBNAIL), developed)
+        def go_on() -> None:
+            if self._undeveloped[:1] == [card]:  # else the screen was filled anew
+                self._undeveloped.pop(0)
+                if self._undeveloped:
+                    self._develop()
+
+        def failed(words: str) -> None:
+            self.app.tell(words)
+            go_on()
+
+        self.app.work(lambda: session.picture(capture, THUMBNAIL), developed, failed=failed)
 
     def new_picture(self) -> None:
         self.app.session.begin(self.app.session.lesion)

@@ -216,6 +216,8 @@ class SettingsScreen(View):
         self.app.work(lambda: about.log(path), self._list_log)
 
     def _list_log(self, lines: list[str]) -> None:
+        if self._part != "log":
+            return
         card = self._card()
         for line in lines:
             card.add_widget(Words(text=line, points=13))
