@@ -58,8 +58,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--screenshot",
         metavar="DIR",
-        help="self check: capture one picture, write live.png and result.png, end; captures go "
-        "to DIR/captures unless --captures is given",
+        help="go through every screen with a store for the test, write a picture of each, audit "
+        "its text and targets, end; status 1 where something is wrong",
     )
     for name, values, words in (
         ("language", LANGUAGES, "of what the screens say"),
@@ -75,8 +75,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     kiosk.add_argument(
         "--kiosk",
         action="store_true",
-        help="full screen, no key that ends it, self-check at start, a log without personal data "
-        "beside the captures",
+        help="full screen, no key that ends it, self-check at start, consent of each person, an "
+        "operator's PIN, a log without personal data",
     )
     kiosk.add_argument(
         "--self-check",
