@@ -229,7 +229,7 @@ def judge(result: dict) -> None:
     if result["quick"]:
         doubts.append("a quick run: give --seconds, --runs or --mlperf")
     if result["missing"]:
-        doubts.append(f"interrupted: not measured is {', '.join(result['missing'])}")
+        doubts.append(f"interrupted: not measured is {'; '.join(result['missing'])}")
     for sitting in result["sittings"]:
         if (sitting["busy_percent"] or 0) > BUSY_PERCENT:
             doubts.append(
@@ -243,9 +243,12 @@ def judge(result: dict) -> None:
         (f"{row['scenario']}, {row['what']}", row["others_percent"])
         for row in result["scenarios"] or []
     ]
-    for what, percent in timed:
-        if (percent or 0) > OTHERS_PERCENT:
-            doubts.append(f"other programs took {percent:.0f} % of the cores meanwhile ({what})")
+    loud = {what: percent for what, percent in timed if (percent or 0) > OTHERS_PERCENT}
+    if loud:
+        doubts.append(
+            f"other programs took up to {max(loud.values()):.0f} % of the cores meanwhile "
+            f"({'; '.join(loud)})"
+        )
     rounds = result["settings"]["runs"]
     if rounds < FEW:
         warnings.append(f"{rounds} rounds: p99 is close to the slowest run")

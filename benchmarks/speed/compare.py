@@ -24,6 +24,7 @@ COLUMNS = (
     *("networks_bytes", "bundle_bytes", "joules_per_analysis", "jaccard", "malignant_auc"),
     *("macro_auc", "measured_on", "not_to_be_quoted", "warnings"),
 )
+_PRIVATE = ("csv", "folders")  # readers of anybody's own pictures, whose ids are in the result
 _SLACK = 1.02  # stages are timed one by one, and rounded
 
 
@@ -62,6 +63,8 @@ def problems(result: dict) -> list[str]:
     found = [f"not to be quoted: {doubt}" for doubt in told["not_to_be_quoted"]]
     if result["bundle"]["procedural"]:
         found.append("its bundle was trained on generated pictures")
+    if result["evaluation"] and result["evaluation"]["data"]["name"] in _PRIVATE:
+        found.append("it names pictures that are not published: give a public data set, or none")
     settings = result["settings"]
     cases = {(name, count) for name in settings["pictures"] for count in settings["threads"]}
     stages = {(*case, stage) for case in cases for stage in STAGES}

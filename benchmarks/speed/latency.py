@@ -47,7 +47,11 @@ def pictures(images: Sequence[Path]) -> dict[str, bytes | Picture]:
             read_image(path)
         except ImageError as error:
             raise UserError(f"--image: {error}") from None
-        chosen[str(path)] = path.read_bytes()
+        name, number = path.name, 1  # where somebody keeps pictures is nobody else's business
+        while name in chosen:
+            number += 1
+            name = f"{path.name} ({number})"
+        chosen[name] = path.read_bytes()
     if images:
         return chosen
     photo = cv2.resize(draw(4, "phone", size=(1512, 2016)).image, (4032, 3024))
