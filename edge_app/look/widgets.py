@@ -108,6 +108,8 @@ ICONS = {
         [(0.28, 0.72), (0.33, 0.17), (0.67, 0.17), (0.72, 0.72)],
     ],
 }  # fmt: skip
+LONGEST_WORD = 24  # letters; longer ones are names of files and the like
+LEAST_TYPE = 0.6  # of the size of type that a word is shrunk to
 POINTING = {"back": "next", "next": "back"}  # what is mirrored from right to left
 
 for _family in ("Roboto", "DejaVu"):
@@ -124,21 +126,20 @@ class Words(Label):
     points = NumericProperty(16)
     align = OptionProperty("start", options=("start", "center", "end"))
     off = StringProperty()  # style while it is disabled, where that is another
+    shrink = NumericProperty(1)  # of the type's size, where a word would not fit into its line
 
     def on_text(self, *_) -> None:
         self.font_name = fonts.family(self.text)
 
     def texture_update(self, *args) -> None:
+        self._fit()
         if language.rtl() or not self.text.isascii():
             self._label.text = self._laid_out()
         super().texture_update(*args)
 
     def _laid_out(self) -> str:
         """The lines as they are drawn: they have to be broken before they are put into order."""
-        width = self.text_size[0]
-        if width is not None:
-            width -= self.padding[0] + self.padding[2]
-        lines = []
+        width, lines = self._room(), []
         for paragraph in self.text.split("\n"):
             line = ""
             for word in paragraph.split(" "):
@@ -150,13 +151,29 @@ class Words(Label):
             lines.append(line)
         return "\n".join(language.visual(line) for line in lines)
 
+    def _fit(self) -> None:
+        """Smaller type rather than a word in two parts."""
+        room = self._room()
+        wide = max((self._extent(word) for word in self._words()), default=0) / self.shrink
+        if wide and room:
+            shrink = min(1.0, max(LEAST_TYPE, 0.98 * room / wide))
+            if abs(shrink - self.shrink) > 0.01:
+                self.shrink = shrink
+
     def breaks_words(self) -> bool:
         """Whether a word is wider than there is room for."""
+        room = self._room()
+        return bool(room) and any(self._extent(word) > room for word in self._words())
+
+    def _room(self) -> float:
+        """px for a line, 0 where it may be as long as it is."""
         width = self.text_size[0]
-        if width is None:
-            return False
-        room = width - self.padding[0] - self.padding[2]
-        return any(self._extent(word) > room for word in self.text.split())
+        return 0 if width is None else max(width - self.padding[0] - self.padding[2], 0)
+
+    def _words(self) -> list[str]:
+        """The longest ones. Paths and the like may be broken."""
+        words = [w for w in self.text.split() if len(w) <= LONGEST_WORD and "/" not in w]
+        return sorted(words, key=len)[-2:]
 
     def _extent(self, line: str) -> float:
         return self._label.get_extents(language.visual(line))[0]

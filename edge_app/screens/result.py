@@ -78,8 +78,8 @@ class ResultScreen(View):
 
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._layer = False, "outline"
-        self._seat()
-        self.app.bind(portrait=self._seat)
+        self.seat()
+        self.app.bind(portrait=self.seat)
         if stored is None:
             session = self.app.session
             self.title = _("Result")
@@ -95,18 +95,9 @@ class ResultScreen(View):
         self._foot(stored)
 
     def hide(self) -> None:
-        self.app.unbind(portrait=self._seat)
+        self.app.unbind(portrait=self.seat)
         self.ids.picture.show(None)
         self._shot = self.view = None
-
-    def _seat(self, *_args) -> None:
-        """The picture beside the words, or, where there is no room, above them and scrolled."""
-        stage, line = self.ids.stage.__self__, self.ids.line
-        stage.parent.remove_widget(stage)
-        if self.app.portrait:
-            line.add_widget(stage, len(line.children))
-        else:
-            self.ids.beside.add_widget(stage)
 
     def _developed(self, pixels: np.ndarray) -> None:
         self._shot = Shot(analysis=self._shot.analysis, pixels=pixels, record=self._shot.record)

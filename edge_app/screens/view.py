@@ -35,6 +35,15 @@ class View(Screen):
         """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""
         return True
 
+    def seat(self, *_args) -> None:
+        """`stage` goes into `beside`, or, where there is no room for both, to the top of `line`."""
+        stage, line = self.ids.stage.__self__, self.ids.line
+        stage.parent.remove_widget(stage)
+        if self.app.portrait:
+            line.add_widget(stage, len(line.children))
+        else:
+            self.ids.beside.add_widget(stage)
+
     def key(self, code: int) -> bool:
         """A key that nobody else took; whether it meant something."""
         return False
