@@ -29,7 +29,7 @@ _STAGES = {
     "segmenter": ("#2a7f86", ""),
     "classifier": ("#e0895f", "...."),
     "lesion": ("#b9d3c0", "\\\\\\\\"),
-    "quality": ("#6b5b7b", ""),
+    "quality": ("#c9bfd6", "xxxx"),
 }
 _LINES = (("#2a7f86", "-"), ("#c2603a", "--"), ("#8f7fa6", "-."), ("#a08a3c", ":"))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")

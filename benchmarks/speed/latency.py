@@ -340,7 +340,7 @@ def hardware() -> dict:
         "logical_cores": psutil.cpu_count(),
         "usable_cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {platform.release().split('-')[0]}",  # no builder's name
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "power_mode": power.power_mode(),
         "frequency_mhz": _frequency(),
@@ -351,7 +351,7 @@ def hardware() -> dict:
 def busy() -> float | None:
     """Share of the usable cores that is in use now, in %; None where the system does not tell."""
     watch = Watch()
-    time.sleep(0.5)
+    time.sleep(1)
     watch.look()
     return watch.percent()
 
