@@ -7,6 +7,7 @@ on the right of the picture. No Kivy in it.
 
 from __future__ import annotations
 
+import threading
 from functools import cache, lru_cache
 from itertools import pairwise
 
@@ -16,8 +17,9 @@ import numpy as np
 from edge_app.look.language import N_
 
 ASPECT = 0.5  # width by height of the map
-ROWS = 800  # px, height of the table in which regions are looked up
-MASTER = 2400  # px, height of the picture that all others are made from
+ROWS = 600  # px, height of the table in which regions are looked up
+MASTER = 2000  # px, height of the picture that all others are made from
+_preparing = threading.Lock()
 
 # All lengths below are shares of the map's width: x from the figure's middle, to the person's left;
 # y from the map's top, 0..2. A limb is a line of joints, each with the half-width there: towards
@@ -175,7 +177,7 @@ def paint(
     window : the part of the map that is shown: left, top, right, bottom, 0..1; it may reach over
         the map's edges.
     """
-    body, ink = (_windowed(layer, size, window) for layer in _master(view))
+    body, ink = (_windowed(layers, size, window) for layers in _master(view))
     line, ground = (np.array(color[:3], np.float32) * 255 for color in colors)
     share = ink[..., None].astype(np.float32) / 255
     rgba = np.empty((size[1], size[0], 4), np.uint8)
@@ -186,14 +188,20 @@ def paint(
 
 def prepare() -> None:
     """Draw what is kept between calls: it takes too long for the screen's own thread."""
-    for view in _NAMES:
-        _table(view)
-        _master(view)
+    with _preparing:
+        for view in _NAMES:
+            _table(view)
+            _master(view)
+
+
+def prepared() -> bool:
+    return not _preparing.locked() and _master.cache_info().currsize == len(_NAMES)
 
 
 @cache
-def _master(view: str) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage by the figure and by its lines, uint8 (MASTER, MASTER / 2), for all sizes."""
+def _master(view: str) -> tuple[tuple[np.ndarray, ...], ...]:
+    """Coverage by the figure and by its lines, uint8 (MASTER, MASTER / 2), then halved and halved
+    again for small sizes."""
     shape, scale = (MASTER, MASTER // 2), MASTER / 2
 
     def placed(points: np.ndarray) -> np.ndarray:
@@ -208,15 +216,24 @@ def _master(view: str) -> tuple[np.ndarray, np.ndarray]:
     depth = cv2.distanceTransform((small > 127).astype(np.uint8), cv2.DIST_L2, 5)
     rim = np.clip(1 - depth / (0.030 * scale / 4), 0, 1) ** 2
     rim = cv2.resize(rim, shape[::-1], interpolation=cv2.INTER_LINEAR) * 0.20
-    return body, np.round(255 * np.maximum(rim, lines * (0.34 / 255))).astype(np.uint8)
+    ink = np.round(255 * np.maximum(rim, lines * (0.34 / 255))).astype(np.uint8)
+    return _halved(body), _halved(ink)
 
 
-def _windowed(layer: np.ndarray, size: tuple[int, int], window) -> np.ndarray:
-    rows, columns = layer.shape
+def _halved(layer: np.ndarray) -> tuple[np.ndarray, ...]:
+    layers = [layer]
+    while layers[-1].shape[0] > 100:
+        layers.append(cv2.pyrDown(layers[-1]))
+    return tuple(layers)
+
+
+def _windowed(layers: tuple[np.ndarray, ...], size: tuple[int, int], window) -> np.ndarray:
     left, top, right, bottom = window
-    across, down = size[0] / ((right - left) * columns), size[1] / ((bottom - top) * rows)
-    if across < 1:  # blurred first, or the small picture would flicker with each size
-        layer = cv2.GaussianBlur(layer, (0, 0), 0.45 / across)
+    widest = size[0] / (right - left)  # of the whole map at this size
+    # The smallest layer that is not smaller: a larger one would flicker with each size.
+    layer = next((it for it in reversed(layers) if it.shape[1] >= widest), layers[0])
+    rows, columns = layer.shape
+    across, down = widest / columns, size[1] / ((bottom - top) * rows)
     turn = np.array([[across, 0, -left * columns * across], [0, down, -top * rows * down]])
     turn[:, 2] += (np.array([across, down]) - 1) / 2
     return cv2.warpAffine(layer, turn, size, flags=cv2.INTER_LINEAR)
@@ -228,7 +245,7 @@ def _windowed(layer: np.ndarray, size: tuple[int, int], window) -> np.ndarray:
 @cache
 def _outline() -> tuple[np.ndarray, ...]:
     """The silhouette: closed polygons, float (n, 2), x from the map's left, in map widths."""
-    scale = 900  # px by unit
+    scale = 640  # px by unit
     shape = (2 * scale, scale)
     mask = np.zeros(shape, np.uint8)
     for polygon in (*_halves(), *(_limb(joints) for joints in (_ARM, _LEG))):
@@ -252,10 +269,10 @@ def _outline() -> tuple[np.ndarray, ...]:
 
 def _smooth(points: np.ndarray) -> np.ndarray:
     """A closed line without the steps of the pixels that it was found on."""
-    kernel = cv2.getGaussianKernel(17, 3.5).ravel()
-    padded = np.concatenate([points[-8:], points, points[:8]])
+    kernel = cv2.getGaussianKernel(13, 2.5).ravel()
+    padded = np.concatenate([points[-6:], points, points[:6]])
     smooth = [np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)]
-    return np.stack(smooth, axis=1)[::3]
+    return np.stack(smooth, axis=1)[::2]
 
 
 def _halves() -> list[np.ndarray]:
@@ -341,7 +358,7 @@ def _table(view: str) -> np.ndarray:
     placed = [np.round((p * shape[1] - 0.5) * 16).astype(np.int32) for p in _outline()]
     cv2.fillPoly(inside, placed, 1, shift=4)
     inside |= inside[:, ::-1]
-    y, x = np.mgrid[: shape[0], : shape[1]]
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x, y = np.abs((x + 0.5) / shape[1] - 0.5), (y + 0.5) / shape[1]
     return np.where(inside > 0, _numbers(view, x, y), 0).astype(np.uint8)
 
@@ -413,14 +430,13 @@ def _right_of(x: np.ndarray, y: np.ndarray, top, bottom) -> np.ndarray:
 
 def _along(x: np.ndarray, y: np.ndarray, *joints) -> np.ndarray:
     """How far down a limb a place lies: n at the n-th joint, beyond the last one above that."""
-    points = np.stack([x, y], axis=-1)
-    best, found = np.full(x.shape, np.inf), np.zeros(x.shape)
-    for n, (start, end) in enumerate(pairwise(joints)):
-        start, end = np.array(start), np.array(end)
-        share = (points - start) @ (end - start) / ((end - start) @ (end - start))
+    best, found = np.full_like(x, np.inf), np.zeros_like(x)
+    for n, ((left, top), (right, bottom)) in enumerate(pairwise(joints)):
+        across, down = right - left, bottom - top
+        share = ((x - left) * across + (y - top) * down) / (across**2 + down**2)
         last = n == len(joints) - 2
         held = np.clip(share, -np.inf if n == 0 else 0, np.inf if last else 1)
-        apart = np.linalg.norm(points - (start + held[..., None] * (end - start)), axis=-1)
+        apart = (x - left - held * across) ** 2 + (y - top - held * down) ** 2
         nearer = apart < best
-        best, found = np.where(nearer, apart, best), np.where(nearer, n + held, found)
+        best[nearer], found[nearer] = apart[nearer], n + held[nearer]
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kivy.app import App
+from kivy.clock import Clock
 from kivy.core.text import Label as CoreLabel
 from kivy.graphics import Color, Ellipse, InstructionGroup, Rectangle
 from kivy.graphics.texture import Texture
@@ -49,8 +50,9 @@ class Figure(Target, ButtonBehavior, Widget):
         self._figure, self._drawn = InstructionGroup(), InstructionGroup()
         self.canvas.add(self._figure)
         self.canvas.add(self._drawn)
+        paint = Clock.create_trigger(self._paint)  # once, when the layout has come to rest
         for name in ("pos", "size", "view", "window"):
-            self.fbind(name, self._paint)
+            self.fbind(name, paint)
         for name in ("marks", "pin"):
             self.fbind(name, self._draw)
 
@@ -112,7 +114,11 @@ class Figure(Target, ButtonBehavior, Widget):
         x, y, width, height = self.box()
         if width < 8 or height < 8:
             return
-        look = App.get_running_app().look
+        app = App.get_running_app()
+        if not body_map.prepared():
+            app.work(body_map.prepare, lambda _none: self._paint())
+            return
+        look = app.look
         colors = (look["page_quiet"].text, look["line"].ground)
         size = (round(width), round(height))
         pixels = body_map.paint(self.view, size, colors, tuple(self.window))

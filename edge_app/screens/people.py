@@ -14,6 +14,7 @@ from edge_app import present
 from edge_app.cases import people
 from edge_app.cases.people import Draft, Known
 from edge_app.cases.store import Person
+from edge_app.look import body_map
 from edge_app.look.language import _
 from edge_app.look.widgets import Press, PressCard
 from edge_app.present import Band
@@ -21,12 +22,13 @@ from edge_app.screens.view import View, load_kv
 
 SHARE = 30  # people that are shown at once; so many more each time
 PAUSE = 0.15  # s without a letter, then it searches
-PER_FRAME = 6  # rows that are built between two frames
+PER_FRAME = 3  # rows that are built between two frames
 
 
 class PersonRow(PressCard):
     """A person in the list."""
 
+    person: Person | None = None
     title = StringProperty()
     words = StringProperty()
     band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
@@ -48,6 +50,7 @@ class PeopleScreen(View):
         self._waiting: list[Known] = []
         self._rest: list[Person] = []
         self._search()
+        self.app.work(body_map.prepare)  # for the screen that comes next
 
     def hide(self) -> None:
         self._later.cancel()
@@ -74,10 +77,12 @@ class PeopleScreen(View):
     def _found(self, wanted: str, rest: list[Person], first: list[Known]) -> None:
         if wanted != self.ids.search.text:
             return  # more was typed since
-        self.ids.rows.clear_widgets()
+        rows = self.ids.rows
+        rows.clear_widgets(rows.children[: max(len(rows.children) - len(first), 0)])
         self.said = ""
         if not first:
             self.said = _("Nobody was found.") if wanted else _("Nobody is kept here yet.")
+        self._at = 0
         self._add(rest, first)
 
     def _add(self, rest: list[Person], some: list[Known]) -> None:
@@ -88,14 +93,18 @@ class PeopleScreen(View):
     def _build(self) -> None:
         """Some rows between two frames: many at once would hold the screen up."""
         now, self._waiting = self._waiting[:PER_FRAME], self._waiting[PER_FRAME:]
+        rows = self.ids.rows
         for known in now:
-            row = PersonRow(
-                title=known.person.name,
-                words=present.row(known, date.today()),
-                band=present.estimated(known.triage),
-            )
-            row.bind(on_release=lambda _row, person=known.person: self._choose(person))
-            self.ids.rows.add_widget(row)
+            if self._at == len(rows.children):
+                row = PersonRow()
+                row.bind(on_release=lambda row: self._choose(row.person))
+                rows.add_widget(row)
+            # Rows that are there show somebody else; making them anew takes ten times as long.
+            row = rows.children[-1 - self._at]
+            self._at += 1
+            row.person, row.title = known.person, known.person.name
+            row.words = present.row(known, date.today())
+            row.band = present.estimated(known.triage)
         if self._waiting:
             self._building()
         elif self._rest:
