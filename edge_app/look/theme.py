@@ -91,7 +91,7 @@ LOOKS: Mapping[str, Mapping[str, Style]] = {
 }
 
 OUTLINE = rgb("#FFFFFF")  # drawn over a dark line, so that it shows on any skin
-OUTLINE_EDGE = (0.03, 0.08, 0.1, 0.85)
+OUTLINE_EDGE = rgb("#08141A")  # opaque: Kivy's lines that are not show through a scroll's edge
 
 
 def contrast(first: Color, second: Color) -> float:

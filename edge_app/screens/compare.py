@@ -67,7 +67,7 @@ class Fader(Target, Widget):
         look = App.get_running_app().look
         start, length = self._track()
         share = 1 - self.value if language.rtl() else self.value
-        x, y, knob = start + share * length, self.center_y, 0.22 * self.height
+        x, y, knob = start + share * length, self.y + self.height / 2, 0.22 * self.height
         self.canvas.clear()
         with self.canvas:
             Color(*look["stage_quiet"].text)
@@ -92,6 +92,8 @@ class CompareScreen(View):
     def show(self, earlier: Capture, later: Capture) -> None:
         self._pair = sorted((earlier, later), key=lambda capture: capture.taken)
         self._found: tuple[np.ndarray, np.ndarray, Comparison | None] | None = None
+        self.seat()
+        self.app.bind(portrait=self.seat)
         self.title, self.registered = self.app.session.lesion.title, False
         self.first, self.second = (language.day(capture.taken) for capture in self._pair)
         self.ids.scroll.scroll_y = 1
@@ -104,6 +106,7 @@ class CompareScreen(View):
             self.app.work(lambda: store.captures(lesion.id), self._offer)
 
     def hide(self) -> None:
+        self.app.unbind(portrait=self.seat)
         self._found = self._pair = None
         self._clear()
         self.ids.cards.clear_widgets()
