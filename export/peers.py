@@ -31,9 +31,9 @@ from dermedge.image import Picture, read_image
 from dermedge.preprocess import prepare
 from dermedge.procedural import draw
 from dermedge.race import race, ratio
-from dermedge.runtime import OPENVINO, SessionError, open_session
+from dermedge.runtime import OPENVINO, Road, SessionError, open_session, target
 from dermedge.taxonomy import MALIGNANT
-from dermedge.tune import machine
+from dermedge.tune import FROM_FP32, machine, tune
 from export.graph import Network
 from train.run import commit, load_model, load_run
 
@@ -45,7 +45,8 @@ FRAME, PHOTO = "camera frame 1280x720", "JPEG photograph 4032x3024"
 OUTPUT = {"segmenter": "mask", "classifier": "probabilities"}
 COLUMNS = (
     *("what", "side", "version", "threads", "turns", "ms", "p90_ms"),
-    *("times_of_ours", "times_of_ours_low", "times_of_ours_high", "difference", "reason"),
+    *("times_of_ours", "times_of_ours_low", "times_of_ours_high", "outside_networks"),
+    *("difference", "reason"),
     *("bundle_sha256", "commit", "hardware", "date", "command"),
 )
 
@@ -71,6 +72,8 @@ def measure(
     -------
     One dict of `COLUMNS` a side. `times_of_ours`: its time over that of the bundle's graph in
     ONNX Runtime (or, of pipelines, of `Analyzer`), with a 95 % interval; above 1 ours is faster.
+    "dermedge, tuned" is what `dermedge tune` finds for so many threads, its road in brackets.
+    `outside_networks`: share of an analysis that is not spent in the networks.
 
     Raises
     ------
@@ -79,12 +82,16 @@ def measure(
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     nets = _networks(bundle, runs)
-    rows = []
+    rows, roads = [], _tuned(bundle, threads, seconds, progress)
     with tempfile.TemporaryDirectory() as folder:
         for role, net in nets.items():
             squares = _squares(bundle, role)
-            sides: dict[str, tuple[str, Callable[[], Answer]]] = {
+            sides: dict[str, tuple] = {
                 "ONNX Runtime": ("onnxruntime", partial(_session, bundle, role, threads, "cpu")),
+                f"dermedge, tuned ({roads[role]})": (
+                    *("dermedge", partial(_road, bundle, role, roads[role])),
+                    FROM_FP32,
+                ),
                 "OpenVINO": ("openvino", partial(_session, bundle, role, threads, OPENVINO)),
                 "ExecuTorch XNNPACK": ("executorch", partial(_executorch, net, squares[0])),
                 "LiteRT": ("ai-edge-litert", partial(_litert, net, squares[0], threads)),
@@ -94,7 +101,7 @@ def measure(
                 "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
             }
             rows += _compared(role, sides, squares, threads, seconds, progress)
-        rows += _pipelines(bundle, nets, threads, seconds, progress)
+        rows += _pipelines(bundle, nets, roads, threads, seconds, progress)
     common = {
         "bundle_sha256": bundle.sha256[:16],
         "commit": commit(),
@@ -119,6 +126,19 @@ def _networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, Network]:
     return found
 
 
+def _tuned(bundle: Bundle, threads: int, seconds: float, progress) -> dict[str, Road]:
+    """Role to the fastest road of at most so many threads."""
+    fitting = [
+        result
+        for result in tune(bundle, seconds, progress=progress)
+        if result.ms is not None and 0 < result.road.threads <= threads
+    ]
+    return {
+        role: min((r for r in fitting if r.role == role), key=lambda r: r.ms).road
+        for role in bundle.manifest.models
+    }
+
+
 def _temperature(bundle: Bundle, net: Network) -> float:
     """That of the bundle's classifier, read back: both answers tell the logits up to a factor."""
     ours, theirs = (
@@ -140,18 +160,21 @@ def _squares(bundle: Bundle, role: str) -> list[np.ndarray]:
 
 def _compared(
     what: str,
-    sides: Mapping[str, tuple[str, Callable[[], Answer]]],
+    sides: Mapping[str, tuple],
     inputs: Sequence,
     threads: int,
     seconds: float,
     progress: Callable[[str], None],
     limit: float = SAME,
 ) -> list[dict]:
-    """A row a side; the first one is ours, and the others' answers must be within `limit`."""
+    """A row a side; the first one is ours, and the others' answers must be within `limit`.
+
+    `sides`: name to its package, what builds it and, where it has one of its own, its limit.
+    """
     ready: dict[str, Answer] = {}
     rows: dict[str, dict] = {}
     wanted = None
-    for name, (package, build) in sides.items():
+    for name, (package, build, *own) in sides.items():
         progress(f"{what}: {name}")
         rows[name] = {"what": what, "side": name, "version": _version(package), "threads": threads}
         try:
@@ -167,7 +190,7 @@ def _compared(
         wanted = found if wanted is None else wanted
         apart = float(np.abs(found - wanted).mean()) if found.shape == wanted.shape else np.inf
         rows[name]["difference"] = f"{apart:.2g}"
-        if not apart <= limit:
+        if not apart <= (own or [limit])[0]:
             rows[name]["reason"] = f"not measured: its answers differ by {apart:.2g}"
             continue
         ready[name] = answer
@@ -201,6 +224,11 @@ def _compared(
 def _session(bundle: Bundle, role: str, threads: int, provider: str) -> Answer:
     session = open_session(bundle.model(role), threads, provider, bundle.sha256)
     return lambda square: session.run({"image": square})[OUTPUT[role]].ravel()
+
+
+def _road(bundle: Bundle, role: str, road: Road) -> Answer:
+    variant = bundle.variant(role, road.precision, target(road.provider))
+    return _session(bundle.sliced({role: variant}), role, road.threads, road.provider)
 
 
 def _first(outputs) -> np.ndarray:
@@ -330,29 +358,41 @@ def _mnn(bundle: Bundle, role: str, square: np.ndarray, folder: Path, threads: i
 # ------------------------------------------------------------------------------ whole pipelines
 
 
-def _pipelines(bundle, nets, threads, seconds, progress) -> list[dict]:
-    """Picture to decision: ours with all that it measures, ours with no more than the other side
-    does (both networks, the mask at the picture's size, the risk), and the other side."""
+def _pipelines(bundle, nets, roads, threads, seconds, progress) -> list[dict]:
+    """Picture to decision: ours with all that it measures, as it is and tuned, ours with no more
+    than the other side does (both networks, the mask at the picture's size, the risk), and the
+    other side."""
     frame = draw(3, "phone", size=(720, 1280)).image
     photo = cv2.resize(draw(4, "phone", size=(1512, 2016)).image, (4032, 3024))
     encoded = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     rows = []
+    told = ", ".join(f"{role} {road}" for role, road in roads.items())
+    whole, tuned = "dermedge, whole analysis", f"dermedge, whole analysis, tuned ({told})"
     for what, picture in ((FRAME, frame), (PHOTO, encoded)):
+        shares: dict[str, list[float]] = {whole: [], tuned: []}
         sides = {
-            "dermedge, whole analysis": ("onnxruntime", lambda: _ours(bundle, threads)),
+            whole: ("onnxruntime", lambda s=shares: _ours(bundle, threads, {}, s[whole])),
+            tuned: ("dermedge", lambda s=shares: _ours(bundle, threads, roads, s[tuned])),
             "dermedge, both networks": ("onnxruntime", lambda: _same_work(bundle, threads)),
             "torch, torchvision, PIL": ("torch", lambda: _theirs(bundle, nets)),
         }
-        rows += _compared(what, sides, [picture], threads, seconds, progress, ALIKE)
+        found = _compared(what, sides, [picture], threads, seconds, progress, ALIKE)
+        for row in found:
+            if shares.get(row["side"]):
+                row["outside_networks"] = round(float(np.median(shares[row["side"]])), 3)
+        rows += found
     return rows
 
 
-def _ours(bundle: Bundle, threads: int) -> Answer:
-    analyzer = Analyzer(bundle, threads=threads)
+def _ours(bundle: Bundle, threads: int, roads: Mapping[str, Road], shares: list[float]) -> Answer:
+    """To `shares` goes what of each analysis was not spent in the networks."""
+    analyzer = Analyzer(bundle, threads=threads, roads=roads)
 
     def answer(source) -> np.ndarray:
         picture = source if isinstance(source, bytes) else Picture(source, *source.shape[:2])
         found = analyzer.analyze(picture)
+        spent = found.timing_ms
+        shares.append(1 - (spent["segmenter"] + spent["classifier"]) / spent["total"])
         return np.array([found.malignancy, found.lesion.area_px / (found.height * found.width)])
 
     return answer
