@@ -189,16 +189,23 @@ class Session:
         return together([shot.analysis for shot in self.shots], self.manifest)
 
     def keep(self, lesion: Lesion) -> None:
-        """Save the sitting's pictures that belong to nobody under a lesion of the store."""
+        """Save the sitting's pictures that belong to nobody under a lesion, a new one, too."""
         store = self.opened()
-        for number, shot in enumerate(self.shots):
-            if shot.saved:
-                continue
-            scale = (shot.analysis["scale"] or {}).get("px_per_mm")
-            record = Capture("", lesion.id, "", shot.analysis, tuple(shot.analysis["size"]), scale)
-            saved = store.add_capture(record, shot.png)
-            self.shots[number] = replace(shot, record=saved, png=b"")
-        self.lesion = lesion
+        kept = lesion if lesion.id else store.add_lesion(lesion)
+        try:
+            for number, shot in enumerate(self.shots):
+                if not shot.saved:
+                    self.shots[number] = self._keep(shot, kept)
+        except UserError:
+            if not lesion.id and not any(shot.saved for shot in self.shots):
+                store.delete_lesion(kept.id)  # or the next try would add another
+            raise
+        self.lesion = kept
+
+    def _keep(self, shot: Shot, lesion: Lesion) -> Shot:
+        scale = (shot.analysis["scale"] or {}).get("px_per_mm")
+        record = Capture("", lesion.id, "", shot.analysis, tuple(shot.analysis["size"]), scale)
+        return replace(shot, record=self.opened().add_capture(record, shot.png), png=b"")
 
     def metadata(self, today: date) -> dict[str, object]:
         """Of the person and lesion at work, as `Analyzer.analyze` takes it."""

@@ -14,11 +14,12 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app import present
 from edge_app.capture.sources import Frame
+from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import Worker
 from edge_app.cases import people, skin_type
 from edge_app.cases import store as stores
 from edge_app.cases.people import Draft
-from edge_app.cases.store import VIEWS, Capture, Lesion, Person, Store
+from edge_app.cases.store import VIEWS, Capture, Lesion, Person, Store, StoreError
 from edge_app.look import body_map
 from edge_app.session import Session
 
@@ -294,3 +295,40 @@ def test_a_spot_that_lies_off_the_figure_is_told_by_its_name(tiny_bundle, tmp_pa
     session = Session(tmp_path, Bundle.open(tiny_bundle).manifest)
     session.person, session.lesion = Person("1", "Ada"), Lesion("2", "1", "heel", "front", 0, 0)
     assert session.metadata(TODAY) == {"site": "heel"}
+
+
+# ---------------------------------------------------------------------------- keeping
+
+
+def _shot(name: str) -> Shot:
+    return Shot(analysis={"scale": None, "size": [4, 3], "name": name}, png=name.encode())
+
+
+def test_a_sitting_that_cannot_be_saved_leaves_no_empty_spot(
+    store, tiny_bundle, tmp_path, monkeypatch
+):
+    session = Session(tmp_path / "home", Bundle.open(tiny_bundle).manifest)
+    session.store = store
+    session.person = store.add_person(Person("", "Ada"))
+    session.shots = [_shot("first"), _shot("second")]
+    spot = Lesion("", session.person.id, "left knee")
+    add = Store.add_capture
+
+    def full(*_args):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "add_capture", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        session.keep(spot)
+    assert store.lesions(session.person.id) == []
+    assert session.lesion is None
+    assert not session.saved
+    monkeypatch.setattr(Store, "add_capture", add)
+    session.keep(spot)
+    (kept,) = store.lesions(session.person.id)
+    assert session.lesion == kept
+    assert session.saved
+    assert [store.picture(it.id) for it in store.captures(kept.id)] == [b"first", b"second"]
+    session.keep(kept)  # pressed twice
+    assert len(store.captures(kept.id)) == 2
+    assert present.kept(session.person, kept) == "Kept: Ada, left knee"

@@ -32,12 +32,7 @@ class SpotRow(PressCard):
 
 def keep(app, lesion: Lesion) -> None:
     """Save the sitting's pictures under a spot, a new one too, and go back to their result."""
-    session = app.session
-
-    def save() -> None:
-        session.keep(lesion if lesion.id else session.save_lesion(lesion))
-
-    app.work(save, lambda _none: app.back(to="result"), _("Saving."))
+    app.work(lambda: app.session.keep(lesion), lambda _none: app.back(to="result"), _("Saving."))
 
 
 class PersonScreen(View):
@@ -107,7 +102,12 @@ class PersonScreen(View):
     def choose(self, lesion: Lesion) -> None:
         """Open a spot, or keep the sitting's pictures under it."""
         if self.task == "keep":
-            keep(self.app, lesion)
+            self.app.ask(
+                lesion.title,
+                _("The picture becomes part of the history of this spot."),
+                _("Keep it here"),
+                lambda: keep(self.app, lesion),
+            )
             return
         self.app.session.lesion = lesion
         self.app.go("lesion")

@@ -22,7 +22,7 @@ ARROWS = {273: (0, -STEP), 274: (0, STEP), 275: (STEP, 0), 276: (-STEP, 0)}
 
 
 class PlaceScreen(View):
-    """`lesion`: one that is changed. `place`: (view, x, y) of a new one, where it is known."""
+    """`change`: `session.lesion`. `place`: of a new one, where it is known."""
 
     operator = unlocked = True
     task = StringProperty()
@@ -39,27 +39,32 @@ class PlaceScreen(View):
             part.__self__ for part in (ids.body, ids.lens, ids.whole)
         )
 
-    def show(self, lesion: Lesion | None = None, place=None, task: str = "") -> None:
+    def show(
+        self,
+        place: tuple[str, float, float] | None = None,
+        change: bool = False,
+        task: str = "",
+    ) -> None:
         self.task, self.fault = task, ""
-        self._lesion = lesion
-        self._named = lesion.title if lesion else ""  # what was typed stays, what was proposed not
-        self.title = _("Name and place") if lesion else _("A new spot")
-        self.ids.title.text = self._named
+        self._lesion = lesion = self.app.session.lesion if change else None
+        self.title = _("Name and place") if change else _("A new spot")
         self.pin, self.near = None, False
         self.window = [0, 0, 1, 1]
         self.on_near()
         self.app.bind(portrait=self.on_near)
         self.ids.close.bind(size=self._look_close)
+        self._proposed = self.ids.title.text = ""
         if lesion is not None:
-            place = (lesion.view, lesion.x, lesion.y)
-        if place is not None:
+            self.put(lesion.view, lesion.x, lesion.y)
+            self.ids.title.text = lesion.title
+        elif place is not None:
             self.put(*place)
 
     def hide(self) -> None:
         self.ids.close.unbind(size=self._look_close)
         self.app.unbind(portrait=self.on_near)
         self.pin = self._lesion = None
-        self.ids.title.text = self._named = ""
+        self.ids.title.text = self._proposed = ""
 
     def put(self, view: str, x: float, y: float) -> None:
         """The spot is there."""
@@ -67,8 +72,10 @@ class PlaceScreen(View):
         self.pin, self.near = (view, x, y), True
         region = language.capital(_(body_map.region(view, x, y)))
         self._look_close()
-        if self.ids.title.text == self._named and not (self._lesion and self._named):
-            self.ids.title.text = self._named = region
+        typed = self.ids.title.text not in ("", self._proposed)
+        self._proposed = region
+        if not typed:
+            self.ids.title.text = region
 
     def on_near(self, *_args) -> None:
         """Whole and close up side by side, or, where there is no room, one of them."""
