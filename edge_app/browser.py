@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from dermedge import UserError
+from dermedge.image import ImageError, read_image
 from edge_app.look import language
 from edge_app.look.language import N_, Said, _
 
@@ -103,6 +107,18 @@ def words(item: Item) -> str:
     )
     changed = datetime.fromtimestamp(item.changed, timezone.utc).isoformat()
     return f"{size} · {language.day(changed)}"
+
+
+def thumbnail(path: Path, side: int) -> np.ndarray | None:
+    """A picture file, uint8 (h, w, 3) RGB, its long side about `side` px; None: not a picture."""
+    try:
+        pixels = read_image(path, working_side=side).pixels
+    except (OSError, ImageError):
+        return None
+    shrink = side / max(pixels.shape[:2])
+    if shrink >= 1:
+        return pixels
+    return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
 
 
 def check_writable(folder: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dermedge import UserError
+from dermedge.image import write_png
 from edge_app import browser
 from edge_app.browser import above, check_writable, listing, nearest, places
 
@@ -117,3 +119,11 @@ def test_any_names_have_an_order(found):
     paths = [Path(name.replace("/", "_").replace("\0", "_")) for name in found]
     ordered = sorted(paths, key=browser._natural)
     assert sorted(ordered, key=browser._natural) == ordered
+
+
+def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path):
+    write_png(tmp_path / "a.png", np.full((600, 900, 3), 99, np.uint8))
+    assert browser.thumbnail(tmp_path / "a.png", 160).shape == (107, 160, 3)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert browser.thumbnail(tmp_path / "b.png", 160) is None
+    assert browser.thumbnail(tmp_path / "gone.png", 160) is None

@@ -211,6 +211,7 @@ class Item(PressCard):
     """One line of a list to press: an icon, a title, quiet words below it, an arrow."""
 
     icon = StringProperty()
+    side = NumericProperty(30)  # dp, of the icon
     title = StringProperty()
     words = StringProperty()
 
@@ -313,6 +314,8 @@ class Entry(TextInput):
     hint = StringProperty()
 
     def on_text(self, *_) -> None:
+        if self.password and not self.text:
+            self.reset_undo()  # what was typed is gone for good
         self.font_name = fonts.family(self.text or self.hint_text)
         self.halign = "right" if language.rtl() else "left"
 

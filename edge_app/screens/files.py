@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from kivy.properties import BooleanProperty, StringProperty
 
 from dermedge.image import EXTENSIONS
@@ -14,10 +15,12 @@ from edge_app.cases.document import LESION_FIELDS, PERSON_FIELDS
 from edge_app.cases.store import Capture, Person
 from edge_app.look import language
 from edge_app.look.language import N_, _
+from edge_app.look.picture_view import PictureView
 from edge_app.look.widgets import Item, Press, Words
 from edge_app.screens.view import View, load_kv
 from edge_app.session import CASES
 
+THUMBNAIL = 160  # px, long side
 SHOWN = 60  # entries of a folder; more on demand, for each takes time to draw
 # What each task is called, which endings it opens, and how its form is called.
 TITLES = {
@@ -43,6 +46,18 @@ NO_FILES = {
     "picture": N_("No pictures and no folders here."),
     "import": N_("No files of exported cases and no folders here."),
 }
+
+
+class PictureItem(Item):
+    """A picture file; its icon gives way to the picture."""
+
+    def show(self, pixels: np.ndarray) -> None:
+        across, icon = self.ids.across, self.ids.icon.__self__
+        picture = PictureView(size_hint=(None, None), size=icon.size, pos_hint=icon.pos_hint)
+        at = across.children.index(icon)
+        across.remove_widget(icon)
+        across.add_widget(picture, at)
+        picture.show(pixels)
 
 
 class FilesScreen(View):
@@ -72,6 +87,7 @@ class FilesScreen(View):
         self._values = {"capture": capture, "earlier": earlier, "only": only}
         self.form = at is not None
         self._starts: set[Path] = set()
+        self._undeveloped: list[PictureItem] = []
         self.ids.list.clear_widgets()
         self._clear_form()
         if at is None:
@@ -88,6 +104,7 @@ class FilesScreen(View):
         self._fill_form()
 
     def hide(self) -> None:
+        self._undeveloped = []
         self.ids.list.clear_widgets()
         self._clear_form()
 
@@ -102,7 +119,6 @@ class FilesScreen(View):
         if self.form or self._path is not None:
             return
         self.ids.list.clear_widgets()
-        self._starts = {place.path for place in places}
         for place in places:
             icon, words = PLACES[place.kind]
             title, quiet = _(words), str(place.path)
@@ -117,18 +133,21 @@ class FilesScreen(View):
         self._path, self.folder = folder, folder.name or str(folder)
         self.ready = False
         self.ids.list.clear_widgets()
+        self._undeveloped = []
         self.ids.page.to_top()
-        self.app.work(
-            lambda: (folder, browser.listing(folder, endings)),
-            self._listed,
-            failed=self._unreadable,
-        )
+        task = self.task
 
-    def _listed(self, found: tuple[Path, list[browser.Item]]) -> None:
-        folder, items = found
-        if self.form or folder != self._path:
-            return  # another one was opened meanwhile
-        self.app.session.folder = folder
+        def look() -> tuple[set[Path], list[browser.Item]]:
+            return {place.path for place in browser.places()}, browser.listing(folder, endings)
+
+        def listed(found) -> None:
+            if (self.form, self.task, self._path) == (False, task, folder):
+                self._listed(*found)  # else another one was opened meanwhile
+
+        self.app.work(look, listed, failed=self._unreadable)
+
+    def _listed(self, starts: set[Path], items: list[browser.Item]) -> None:
+        self.app.session.folder, self._starts = self._path, starts
         self.ready = self.task not in OPENS
         self._items = items
         if not items:
@@ -146,16 +165,38 @@ class FilesScreen(View):
         rows, items = self.ids.list, self._items
         if rows.children and isinstance(rows.children[0], Press):
             rows.remove_widget(rows.children[0])
-        shown = len(rows.children)
+        shown, idle = len(rows.children), not self._undeveloped
         for entry in items[shown : shown + SHOWN]:
+            kind = PictureItem if self.task == "picture" and not entry.folder else Item
             icon, words = "folder" if entry.folder else "file", browser.words(entry)
-            item = Item(icon=icon, title=entry.path.name, words=words)
+            item = kind(icon=icon, title=entry.path.name, words=words)
+            if kind is PictureItem:
+                item.path, item.side = entry.path, 56
+                self._undeveloped.append(item)
             item.bind(on_release=lambda _item, one=entry: self._choose(one))
             rows.add_widget(item)
         if len(items) > shown + SHOWN:
             more = Press(text=_("Show more"), style="plain")
             more.bind(on_release=lambda _press: self._more())
             rows.add_widget(more)
+        if idle:
+            self._develop()
+
+    def _develop(self) -> None:
+        """Decode one picture after the other: other work gets its turn between them."""
+        if not self._undeveloped:
+            return
+        item = self._undeveloped[0]
+
+        def developed(pixels: np.ndarray | None) -> None:
+            if self._undeveloped[:1] != [item]:
+                return  # another folder was opened
+            self._undeveloped.pop(0)
+            if pixels is not None:
+                item.show(pixels)
+            self._develop()
+
+        self.app.work(partial(browser.thumbnail, item.path, THUMBNAIL), developed)
 
     def up(self) -> None:
         """To the folder above, and from where one starts to all such places."""

@@ -187,7 +187,7 @@ class SettingsScreen(View):
             self._item("edit", "pin", "")
             self._item("file", "log", _("What happened, without anything of a person"))
         if self.app.session.faults:
-            self._list_checks(self.app.session.faults)
+            self._list_checks(self.app.session.faults, _("Found at start"))
 
     def _self_check(self) -> None:
         worker, home = self.app.worker, self.app.session.home
@@ -197,12 +197,14 @@ class SettingsScreen(View):
             _("Checking. This takes some seconds."),
         )
 
-    def _list_checks(self, checks: list[Check]) -> None:
+    def _list_checks(self, checks: list[Check], title: str = "") -> None:
         if self._part != "device":
             return
         for card in [w for w in self.ids.list.children if not isinstance(w, Item)]:
             self.ids.list.remove_widget(card)
         card = self._card()
+        if title:
+            card.add_widget(Words(text=title, style="quiet", points=14, bold=True))
         for check in checks:
             card.add_widget(CheckRow(check))
         self.checked = True
