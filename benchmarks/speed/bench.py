@@ -9,10 +9,12 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 
 import cv2
 import numpy as np
@@ -130,6 +132,7 @@ def begin(
             "onnxruntime": onnxruntime.__version__,
             "opencv": cv2.__version__,
             "numpy": np.__version__,
+            **_installed("openvino", "tensorrt", "mlcommons-loadgen"),
         },
         "settings": {
             "threads": list(plan.threads),
@@ -212,6 +215,14 @@ def run(plan: Plan, result: dict, save: Callable[[dict], None]) -> dict:
         judge(result)
         save(result)
     return result
+
+
+def _installed(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _now() -> str:

@@ -38,7 +38,7 @@ def load(path: str | Path) -> dict:
 
     try:
         text = Path(path).read_bytes()
-        result = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        result = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; give a bench.json of `dermedge bench`") from None
     schema = json.loads(files("benchmarks.speed").joinpath("bench.schema.json").read_text())
@@ -47,6 +47,13 @@ def load(path: str | Path) -> dict:
         where = "/".join(map(str, fault.absolute_path)) or "the whole"
         raise UserError(f"{path} does not fit bench.schema.json at {where}: {fault.message[:120]}")
     return result
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(text)
+    return value
 
 
 def _finite(text: str) -> float:
