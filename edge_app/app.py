@@ -104,6 +104,7 @@ class DermedgeApp(App):
     def start(self) -> None:
         """The first screen of a new use."""
         self.worker.live(False)
+        self.worker.reference = self.session.settings.reference
         self._trail.clear()
         self.go("home" if self.session.agreed else "welcome")
 
