@@ -126,6 +126,7 @@ class Words(Label):
     points = NumericProperty(16)
     align = OptionProperty("start", options=("start", "center", "end"))
     off = StringProperty()  # style while it is disabled, where that is another
+    most = NumericProperty(10)  # times the usual size of type, however large that is set
     shrink = NumericProperty(1)  # of the type's size, where a word would not fit into its line
 
     def on_text(self, *_) -> None:
