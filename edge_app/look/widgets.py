@@ -542,7 +542,7 @@ def focus_next(root: Widget, step: int) -> Widget | None:
             widget.focus = widget is chosen
     above = chosen.parent
     while above is not None and above is not Window:
-        if isinstance(above, ScrollView):
+        if isinstance(above, ScrollView) and above.children[0].height > above.height:
             above.scroll_to(chosen, padding=dp(20), animate=False)
         above = above.parent
     return chosen
