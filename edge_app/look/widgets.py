@@ -426,7 +426,10 @@ class Option(Press):
 
 
 class StageOption(Option):
-    """A choice beside a picture, on the dark ground around it."""
+    """A choice beside a picture, on the dark ground around it; its words in one line."""
+
+    def _words(self) -> list[str]:
+        return [self.text]
 
 
 class Tick(Target, ButtonBehavior, Across):
