@@ -169,7 +169,7 @@ class Side:
 
 def sides(
     later: Capture, pixels: np.ndarray, change: Comparison, close: bool, beyond: Sequence[int]
-) -> tuple[Side, Side, np.ndarray]:
+) -> tuple[Side, Side, Side]:
     """The earlier and the later picture on the same pixels, and the earlier one to fade in.
 
     Parameters
@@ -200,7 +200,7 @@ def sides(
     return (
         side(np.where(covered, change.warped, edge), change.polygons),
         side(pixels, outlines),
-        np.ascontiguousarray(np.where(covered, change.warped, pixels)[part]),
+        side(np.where(covered, change.warped, pixels), change.polygons),
     )
 
 

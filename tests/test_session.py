@@ -229,7 +229,7 @@ def test_two_sides_show_the_same_skin(session, spot, close):
     whole = course.sides(spot[2], pixels, change, close, (0, 0, 0))
     reduced = course.sides(spot[2], small, half, close, (0, 0, 0))
     for earlier, later, faded in (whole, reduced):
-        assert earlier.pixels.shape == later.pixels.shape == faded.shape
+        assert earlier.pixels.shape == later.pixels.shape == faded.pixels.shape
         assert earlier.extent == later.extent
         scale = later.pixels.shape[1] / later.extent[0]
         assert later.pixels.shape[0] == pytest.approx(scale * later.extent[1])

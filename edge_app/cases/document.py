@@ -19,8 +19,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fpdf import FPDF
-from fpdf.enums import MethodReturnValue
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
@@ -125,6 +123,8 @@ class _Page:
     """Draws from the top; `y` is where the next block begins."""
 
     def __init__(self):
+        from fpdf import FPDF  # it takes half a second
+
         self.pdf = FPDF(format="A4")
         self.pdf.set_auto_page_break(False)
         self.pdf.set_margin(0)
@@ -366,7 +366,7 @@ class _Page:
         family = fonts.family(text)
         self.pdf.set_font(family, "B" if bold and family == "Roboto" else "", size)
         self.pdf.c_margin = 0
-        return self.pdf.multi_cell(wide, text=text, dry_run=True, output=MethodReturnValue.LINES)
+        return self.pdf.multi_cell(wide, text=text, dry_run=True, output="LINES")
 
     def _printable(self, text: str) -> str:
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)

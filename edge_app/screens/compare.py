@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 from kivy.app import App
 from kivy.graphics import Color, Ellipse, Line
 from kivy.metrics import dp
@@ -91,7 +90,7 @@ class CompareScreen(View):
 
     def show(self, earlier: Capture, later: Capture) -> None:
         self._pair = sorted((earlier, later), key=lambda capture: capture.taken)
-        self._found: tuple[np.ndarray, np.ndarray, Comparison | None] | None = None
+        self._views: dict[bool, tuple[course.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
         self.title, self.registered = self.app.session.lesion.title, False
@@ -100,14 +99,16 @@ class CompareScreen(View):
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
         self._clear()
-        self.app.work(partial(_compare, self.app.session, *self._pair), self._compared)
+        beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
+        action = partial(_compare, self.app.session, *self._pair, beyond)
+        self.app.work(action, lambda found: self._compared(*found))
         if self.app.session.lesion is not None:
             store, lesion = self.app.session.opened(), self.app.session.lesion
             self.app.work(lambda: store.captures(lesion.id), self._offer)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
-        self._found = self._pair = None
+        self._pair, self._views = None, {}
         self._clear()
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
@@ -118,38 +119,28 @@ class CompareScreen(View):
 
     # ------------------------------------------------------------------------ the pictures
 
-    def _compared(self, found) -> None:
-        *pictures, change = found
-        self.registered = isinstance(change, Comparison)
-        self._found = (*pictures, change if self.registered else None)
+    def _compared(self, views: dict, change: Comparison | None, why: str) -> None:
+        self._views, self.registered = views, change is not None
         if not self.registered:
             self.layer = "beside"
         self._place()
         cards = self.ids.cards
         cards.clear_widgets()
-        if not self.registered:
-            cards.add_widget(TextCard(_("Not compared"), [change]))
+        if change is None:
+            cards.add_widget(TextCard(_("Not compared"), [why]))
             return
         cards.add_widget(TableCard(_("What changed"), course.changes(change)))
         if remarks := course.remarks(change):
             cards.add_widget(TextCard(_("What limits this comparison"), remarks))
 
     def _place(self) -> None:
-        if self._found is None:
-            return
-        ours, theirs, change = self._found
-        earlier, later = self._pair
-        if change is None:
-            for name, capture, pixels in (("earlier", earlier, theirs), ("later", later, ours)):
-                polygons = capture.analysis["lesion"]["polygons"]
-                self._put(name, course.Side(pixels, polygons, capture.size))
-            return
-        beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
-        before, after, faded = course.sides(later, ours, change, self.close, beyond)
-        self._put("earlier", before)
-        self._put("later", after)
-        self._put("under", after)
-        self._put("over", course.Side(faded, before.outline, before.extent))
+        if self._views:
+            earlier, later, *faded = self._views[self.close and self.registered]
+            self._put("earlier", earlier)
+            self._put("later", later)
+            for over in faded:
+                self._put("under", later)
+                self._put("over", over)
 
     def _put(self, name: str, side: course.Side) -> None:
         picture = self.ids[name]
@@ -201,12 +192,20 @@ class CompareScreen(View):
         return False
 
 
-def _compare(session: Session, earlier: Capture, later: Capture):
-    """Both pictures, and the earlier one against the later one or why that cannot be."""
+def _compare(
+    session: Session, earlier: Capture, later: Capture, beyond: list[int]
+) -> tuple[dict[bool, tuple[course.Side, ...]], Comparison | None, str]:
+    """What is shown close up (True) or whole (False), what changed, or why that cannot be told."""
     try:
-        return session.compared(later, earlier)
+        ours, _theirs, change = session.compared(later, earlier)
     except UserError as error:
-        return session.picture(later), session.picture(earlier), present.words(error)
+        apart = tuple(
+            course.Side(session.picture(one), one.analysis["lesion"]["polygons"], one.size)
+            for one in (earlier, later)
+        )
+        return {False: apart}, None, present.words(error)
+    views = {close: course.sides(later, ours, change, close, beyond) for close in (True, False)}
+    return views, change, ""
 
 
 load_kv(__file__)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from kivy.clock import Clock
 from kivy.properties import BooleanProperty, StringProperty
 
 from dermedge.image import EXTENSIONS
@@ -21,7 +22,7 @@ from edge_app.screens.view import View, load_kv
 from edge_app.session import CASES
 
 THUMBNAIL = 160  # px, long side
-SHOWN = 60  # entries of a folder; more on demand, for each takes time to draw
+SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame
 # What each task is called, which endings it opens, and how its form is called.
 TITLES = {
     "picture": N_("Choose a picture"),
@@ -88,7 +89,7 @@ class FilesScreen(View):
         self.form = at is not None
         self._starts: set[Path] = set()
         self._undeveloped: list[PictureItem] = []
-        self.ids.list.clear_widgets()
+        self._empty()
         self._clear_form()
         if at is None:
             self.title = _(TITLES[task])
@@ -104,14 +105,19 @@ class FilesScreen(View):
         self._fill_form()
 
     def hide(self) -> None:
-        self._undeveloped = []
-        self.ids.list.clear_widgets()
+        self._empty()
         self._clear_form()
 
     # ------------------------------------------------------------------------ the browser
 
+    def _empty(self) -> None:
+        Clock.unschedule(self._add)
+        self._undeveloped = []
+        self.ids.list.clear_widgets()
+
     def places(self) -> None:
         """Where to start from."""
+        self._empty()
         self._path, self.folder, self.ready = None, "", False
         self.app.work(browser.places, self._list_places)
 
@@ -132,8 +138,7 @@ class FilesScreen(View):
         endings = OPENS.get(self.task, frozenset())
         self._path, self.folder = folder, folder.name or str(folder)
         self.ready = False
-        self.ids.list.clear_widgets()
-        self._undeveloped = []
+        self._empty()
         self.ids.page.to_top()
         task = self.task
 
@@ -149,7 +154,7 @@ class FilesScreen(View):
     def _listed(self, starts: set[Path], items: list[browser.Item]) -> None:
         self.app.session.folder, self._starts = self._path, starts
         self.ready = self.task not in OPENS
-        self._items = items
+        self._items, self._until = items, 0
         if not items:
             words = _(NO_FILES.get(self.task, N_("No folders in here.")))
             self.ids.list.add_widget(Words(text=words, style="page_quiet"))
@@ -161,12 +166,17 @@ class FilesScreen(View):
             self.ids.list.add_widget(Words(text=words, style="page_quiet"))
 
     def _more(self) -> None:
-        """The next entries of the folder."""
-        rows, items = self.ids.list, self._items
+        """The next entries of the folder, some with each frame, so that the screen goes on."""
+        rows = self.ids.list
         if rows.children and isinstance(rows.children[0], Press):
             rows.remove_widget(rows.children[0])
-        shown, idle = len(rows.children), not self._undeveloped
-        for entry in items[shown : shown + SHOWN]:
+        self._until += SHOWN
+        self._add()
+
+    def _add(self, *_args) -> None:
+        rows, items, idle = self.ids.list, self._items, not self._undeveloped
+        shown = len(rows.children)
+        for entry in items[shown : min(shown + AT_ONCE, self._until)]:
             kind = PictureItem if self.task == "picture" and not entry.folder else Item
             icon, words = "folder" if entry.folder else "file", browser.words(entry)
             item = kind(icon=icon, title=entry.path.name, words=words)
@@ -175,7 +185,10 @@ class FilesScreen(View):
                 self._undeveloped.append(item)
             item.bind(on_release=lambda _item, one=entry: self._choose(one))
             rows.add_widget(item)
-        if len(items) > shown + SHOWN:
+        shown = len(rows.children)
+        if shown < min(self._until, len(items)):
+            Clock.schedule_once(self._add)
+        elif shown < len(items):
             more = Press(text=_("Show more"), style="plain")
             more.bind(on_release=lambda _press: self._more())
             rows.add_widget(more)
