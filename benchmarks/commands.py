@@ -112,7 +112,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         from benchmarks.speed.latency import usable_cores
 
         _folder(Path(args.roads).parent)
-        found = roads.measure(bundle, measured[1], args.threads or usable_cores())
+        found = roads.measure(
+            bundle, measured[1], args.threads or usable_cores(), _told(bundle, args)
+        )
         write_atomic(args.roads, roads.to_csv(found))
         print(roads.table(found))
         print(f"written: {args.roads}")
@@ -361,7 +363,9 @@ def _bench(args: argparse.Namespace) -> int:
     if other:
         later[f"in turns with {other.manifest.name}"] = partial(bench.against, other)
     if args.roads:
-        later["every precision and runtime"] = partial(roads.part, chosen and chosen[1], cores)
+        later["every precision and runtime"] = partial(
+            roads.part, chosen and chosen[1], cores, _told(bundle, args)
+        )
     if chosen:
         later["accuracy"] = partial(_accuracy, chosen, args, cores)
     with _bar() as show:
@@ -413,6 +417,12 @@ def _bench(args: argparse.Namespace) -> int:
             print("the same command with --resume measures what is missing")
         print(DISCLAIMER)
     return 130 if result["missing"] else 0
+
+
+def _told(bundle, args: argparse.Namespace) -> tuple[str, ...]:
+    """What the classifier is told beside the picture."""
+    model = bundle.manifest.models.get("classifier")
+    return () if model is None or args.no_metadata else model.metadata
 
 
 def _accuracy(measured, args: argparse.Namespace, threads: int, plan, result: dict) -> None:

@@ -251,7 +251,9 @@ def pareto(points: Mapping[str, tuple[float, Mapping]], measure: str, about: str
                 linestyle="",
                 color=_LINES[k % len(_LINES)][0],
                 marker=_MARKS[k % len(_MARKS)],
-                markersize=7,
+                markersize=6 + 2.5 * (k % 3),  # hollow and of unlike size: one shows in another
+                markerfacecolor="none",
+                markeredgewidth=1.6,
                 elinewidth=1,
                 capsize=3,
                 label=name,

@@ -67,8 +67,10 @@ def _name(roads: dict[str, Road]) -> str:
     return f"{'+'.join(sorted(told))} {next(iter(roads.values())).provider}"
 
 
-def measure(bundle: Bundle, chosen: Chosen | None, threads: int) -> list[dict]:
-    """Figures of every way on the same pictures; None: of none.
+def measure(
+    bundle: Bundle, chosen: Chosen | None, threads: int, fields: Sequence[str] = ()
+) -> list[dict]:
+    """Figures of every way on the same pictures; None: of none. The classifier is told `fields`.
 
     Returns
     -------
@@ -85,7 +87,7 @@ def measure(bundle: Bundle, chosen: Chosen | None, threads: int) -> list[dict]:
         if chosen is None:
             continue
         try:
-            rows = _rows(bundle, roads, chosen.records, numbers, threads, name)
+            rows = _rows(bundle, roads, chosen.records, numbers, threads, fields, name)
         except SessionError as error:
             if first is None:
                 raise
@@ -96,9 +98,11 @@ def measure(bundle: Bundle, chosen: Chosen | None, threads: int) -> list[dict]:
     return results
 
 
-def part(chosen: Chosen | None, threads: int, plan: Plan, result: dict) -> None:
+def part(
+    chosen: Chosen | None, threads: int, fields: Sequence[str], plan: Plan, result: dict
+) -> None:
     """For a benchmark: what `measure` gives, and the time of each way, all in turns."""
-    entries, analyzers = measure(plan.bundle, chosen, threads), {}
+    entries, analyzers = measure(plan.bundle, chosen, threads, fields), {}
     for entry, roads in zip(entries, ways(plan.bundle).values(), strict=True):
         if entry["reason"] is None:
             try:
@@ -119,7 +123,9 @@ def part(chosen: Chosen | None, threads: int, plan: Plan, result: dict) -> None:
     result["roads"] = entries
 
 
-def _rows(bundle, roads, records: Sequence[Record], numbers, threads: int, title: str) -> list[Row]:
+def _rows(
+    bundle, roads, records: Sequence[Record], numbers, threads: int, fields, title: str
+) -> list[Row]:
     idle: SimpleQueue[Networks] = SimpleQueue()
     for _ in range(threads):
         idle.put(Networks(bundle, threads=1, views=1, roads=roads))
@@ -127,7 +133,7 @@ def _rows(bundle, roads, records: Sequence[Record], numbers, threads: int, title
     def one(record: Record) -> Row:
         networks = idle.get()
         try:
-            return examine(record, numbers.get(record.id, 0), networks, (), False)
+            return examine(record, numbers.get(record.id, 0), networks, fields, False)
         finally:
             idle.put(networks)
 
@@ -228,7 +234,7 @@ def table(results: Sequence[dict]) -> str:
             value, apart = figure["value"], figure["difference"]
             sides = figure["difference_low"], figure["difference_high"]
             lines.append(
-                f"    {figure['group']:<12}{MEASURES[figure['measure']]:<50}"
+                f"    {figure['group']:<17}{MEASURES[figure['measure']]:<50}"
                 + ("-" if value is None else f"{value:.4f}")
                 + (f", {apart:+.4f}" if apart is not None else "")
                 + (" ({:+.4f} to {:+.4f})".format(*sides) if None not in sides else "")
