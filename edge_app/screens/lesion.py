@@ -57,6 +57,7 @@ class LesionScreen(View):
     remind = StringProperty()
     several = BooleanProperty(False)  # there are two pictures to compare
     developed = NumericProperty(0)  # pictures that are shown
+    _filled = False
 
     def on_kv_post(self, _base) -> None:
         for field in (self.ids.name, self.ids.notes):
@@ -69,12 +70,14 @@ class LesionScreen(View):
         self.title, self.several, self.developed = lesion.title, False, 0
         self.where = person.name if person is not None else ""
         self.ids.name.text, self.ids.notes.text = lesion.title, lesion.notes
+        self._filled = True
         self._remind()
         store = self.app.session.opened()
         self.app.work(lambda: store.captures(lesion.id), self._list)
 
     def hide(self) -> None:
         self.save()
+        self._filled = False  # a field that loses the keyboard only now must not save its emptiness
         self.ids.captures.clear_widgets()
         self.ids.trends.clear_widgets()
         self.ids.name.text = self.ids.notes.text = self.title = self.where = ""
@@ -157,7 +160,7 @@ class LesionScreen(View):
     def save(self) -> None:
         """Keep name and notes where they were changed."""
         session = self.app.session
-        if session.lesion is None or session.store is None:
+        if not self._filled or session.lesion is None or session.store is None:
             return
         name = self.ids.name.text.strip() or session.lesion.title
         changed = replace(session.lesion, title=name, notes=self.ids.notes.text.strip())
