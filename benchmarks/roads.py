@@ -19,10 +19,10 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import PRECISIONS, ROLES, Bundle
 from dermedge.datasets import Record
 from dermedge.race import ratio
-from dermedge.runtime import ENGINES, Road, SessionError, target
+from dermedge.runtime import ENGINES, Road, SessionError, host, target
 from dermedge.tune import providers
 
-WHOLE = "all"
+WHOLE, FP32 = "all", "fp32"
 MEASURES = {
     **{name: TITLES[name] for name in ("jaccard", "malignant_auc", "likely_balanced_accuracy")},
     "auc": "AUC, this class against the rest",
@@ -38,27 +38,32 @@ COLUMNS = (
 def ways(bundle: Bundle) -> dict[str, dict[str, Road]]:
     """Name to the road of each role: every precision in every runtime that takes it here.
 
-    A role that has not the precision keeps its first one. The first way is the bundle's own.
+    A role that has not the precision keeps its first one. The first way is FP32 on the processor,
+    as far as the bundle carries it.
     """
     models = bundle.manifest.models
     if set(models) != set(ROLES):
         raise UserError(
             f"--roads needs a bundle of both roles, {bundle.path} has {', '.join(models)}"
         )
-    first = {role: Road(model.precision, "cpu", 1) for role, model in models.items()}
-    found = {_name(first): first}
+    own = {role: model.precision for role, model in models.items()}
+    exact = {role: FP32 if m.variant(FP32, host()) else own[role] for role, m in models.items()}
+    found: dict[str, dict[str, Road]] = {}
+    for precisions in (exact, own):
+        roads = {role: Road(precision, "cpu", 1) for role, precision in precisions.items()}
+        found.setdefault(_name(roads), roads)
     for provider in providers():
         if provider in ENGINES:  # built by `dermedge engine build` for a GPU
             continue
         for precision in PRECISIONS:
-            own = {
+            roads = {
                 role: Road(precision, provider, 1)
                 if model.variant(precision, target(provider))
                 else Road(model.precision, provider, 1)
                 for role, model in models.items()
             }
-            if any(road.precision == precision for road in own.values()):
-                found.setdefault(_name(own), own)
+            if any(road.precision == precision for road in roads.values()):
+                found.setdefault(_name(roads), roads)
     return found
 
 
