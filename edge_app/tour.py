@@ -115,6 +115,10 @@ class Tour:
         yield from self._press(CODE)
         yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
         yield from self._picture("person")
+        yield from self._press(_("Export"))
+        yield from self._arrive("files")
+        yield from self._press(_("Back"))
+        yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
 
     def _follow(self) -> Iterator[Step]:
         """A second picture of the spot, compared with the first; a report of both."""

@@ -13,7 +13,7 @@ import edge_app.look.body_view as drawn
 from edge_app import present
 from edge_app.cases import people
 from edge_app.cases.people import Draft, Spot
-from edge_app.cases.store import Lesion
+from edge_app.cases.store import Lesion, Person
 from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.look.widgets import PressCard
@@ -65,7 +65,7 @@ class PersonScreen(View):
             body_map.prepare()
             return people.spots(store, person.id)
 
-        app.work(find, self._fill)
+        app.work(find, lambda spots: self._fill(person, spots))
 
     def hide(self) -> None:
         self.app.unbind(portrait=self._seat)
@@ -82,7 +82,9 @@ class PersonScreen(View):
         else:
             self.ids.beside.add_widget(card)
 
-    def _fill(self, spots: list[Spot]) -> None:
+    def _fill(self, person: Person, spots: list[Spot]) -> None:
+        if person is not self.app.session.person:
+            return  # of somebody who was looked at before
         marks = []
         self.ids.spots.clear_widgets()
         for number, spot in enumerate(spots, 1):
@@ -123,7 +125,7 @@ class PersonScreen(View):
         self.app.go("person_form", draft=Draft.of(self.app.session.person))
 
     def export(self) -> None:
-        self.app.go("files", task="export", person=self.app.session.person)
+        self.app.go("files", task="export", only=self.app.session.person)
 
     def delete(self) -> None:
         app = self.app
