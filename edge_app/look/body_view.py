@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kivy.app import App
 from kivy.clock import Clock
 from kivy.core.text import Label as CoreLabel
-from kivy.graphics import Color, Ellipse, InstructionGroup, Rectangle
+from kivy.graphics import Color, Ellipse, InstructionGroup, Line, Rectangle
 from kivy.graphics.texture import Texture
 from kivy.metrics import dp, sp
 from kivy.properties import ListProperty, ObjectProperty, OptionProperty
@@ -19,6 +19,7 @@ from edge_app.look.picture_view import fit
 from edge_app.look.widgets import SEGMENTS, Target
 
 RADIUS = 11  # dp, of a mark
+MIDDLE = (0.5, 0.3)  # a place to begin at, on either side
 REACH = 26  # dp, from a mark's middle, within which a finger means it
 
 
@@ -53,7 +54,7 @@ class Figure(Target, ButtonBehavior, Widget):
         paint = Clock.create_trigger(self._paint)  # once, when the layout has come to rest
         for name in ("pos", "size", "view", "window"):
             self.fbind(name, paint)
-        for name in ("marks", "pin"):
+        for name in ("marks", "pin", "lit"):
             self.fbind(name, self._draw)
 
     # ------------------------------------------------------------------------ where
@@ -82,8 +83,11 @@ class Figure(Target, ButtonBehavior, Widget):
     # ------------------------------------------------------------------------ pressing
 
     def on_release(self) -> None:
-        if self.last_touch is not None and self.collide_point(*self.last_touch.pos):
-            self.tap(*self.on_map(*self.last_touch.pos))
+        touch, self.last_touch = self.last_touch, None
+        if touch is None:  # by the keyboard, from where arrow keys may lead on
+            self.dispatch("on_place", *MIDDLE)
+        elif self.collide_point(*touch.pos):
+            self.tap(*self.on_map(*touch.pos))
 
     def tap(self, x: float, y: float) -> None:
         """Press a place of the map: the mark that is there, else the place itself."""
@@ -136,6 +140,11 @@ class Figure(Target, ButtonBehavior, Widget):
                 self._mark(mark)
         if self.pin is not None and self.pin[0] == self.view:
             self._pin(*self.on_screen(*self.pin[1:]))
+        if self.lit:
+            app = App.get_running_app()
+            self._drawn.add(Color(*app.look["accent"].ground))
+            box = (self.x, self.y, self.width, self.height, dp(10) * app.unit)
+            self._drawn.add(Line(rounded_rectangle=box, width=dp(1.5) * app.unit))
 
     def _mark(self, mark: Mark) -> None:
         app = App.get_running_app()

@@ -504,7 +504,7 @@ class Sign(Widget):
         self._label.text = "" if self.mark == "✓" else self.mark
         self._label.color = ink
         share = 0.62 if not self.mark.isdigit() else 0.52 if len(self.mark) < 2 else 0.44
-        self._label.font_size = side * share * (0.75 if triangle else 1)
+        self._label.font_size = side * share * (0.7 if triangle else 1)
         self._label.size = (side, side)
         # The weight of a triangle lies below its middle.
         self._label.pos = (x, y - (side * 0.06 if triangle else 0))
