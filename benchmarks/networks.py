@@ -13,8 +13,8 @@ from dermedge.analyzer import Analyzer, Network, most_likely
 from dermedge.bundle import ROLES, Bundle
 from dermedge.image import Picture
 from dermedge.lesion import measure
-from dermedge.preprocess import prepare
-from dermedge.quality import Quality
+from dermedge.preprocess import prepare, working
+from dermedge.quality import SIDE, Quality
 from dermedge.runtime import Road
 
 
@@ -88,10 +88,12 @@ class Networks:
 
     def _alone(self, picture: Picture, metadata: dict) -> Found:
         limits = self._manifest.thresholds
-        square, placement = prepare(picture.pixels, self._network.model.preprocessing)
+        spec = self._network.model.preprocessing
+        view = working(picture.pixels, max(SIDE, spec.size))
+        square, placement = prepare(view, spec)
         output = self._network.run(square, metadata)
         if "mask" in output:
-            lesion = measure(placement.restore(output["mask"]), picture.pixels, limits.mask)
+            lesion = measure(placement.restore(output["mask"]), view, limits.mask)
             size = (picture.width, picture.height)
             return Found(mask=cv2.resize(lesion.mask.astype(np.uint8) * 255, size) > 127)
         probabilities = output["probabilities"].astype(np.float64).round(6)  # as an analysis does

@@ -17,7 +17,7 @@ from dermedge.cases import Case, Cases
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
-from dermedge.preprocess import Placement, halved, prepare
+from dermedge.preprocess import Placement, prepare, working
 from dermedge.quality import SIDE, Quality, assess, reduced
 from dermedge.runtime import Road, SessionError, open_session, target
 from dermedge.scale import ScaleError, find
@@ -371,9 +371,7 @@ class Analyzer:
                 else:
                     pixels = found_scale.uncovered(pixels)
         with stage("prepare"):
-            # Halved once for all: the networks get the pixels that `prepare` makes of the whole.
-            size = pixels.shape[:2]
-            view = halved(pixels, *Placement(*size, self._side).scaled)
+            view, size = working(pixels, self._side), pixels.shape[:2]
             scale = picture.width / view.shape[1]
             square, placement = prepare(view, self._segmenter.model.preprocessing)
         with stage("segmenter"):

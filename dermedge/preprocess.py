@@ -135,6 +135,11 @@ def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
         image = cv2.resize(image, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
 
 
+def working(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture halved as far as `prepare` makes the same of it, for sizes up to `side` px."""
+    return halved(image, *Placement(*image.shape[:2], side).scaled)
+
+
 def shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image at (height, width) px for measures, which need not every pixel's exact share.
 

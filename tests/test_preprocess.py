@@ -17,6 +17,7 @@ from dermedge.preprocess import (
     remove_hair,
     shades_of_gray,
     shrunk,
+    working,
 )
 
 sides = st.integers(16, 1500)
@@ -41,6 +42,16 @@ def test_halving_first_gives_the_mean_over_the_same_area(height, width, size, se
     left = halved(image, rows, columns).shape
     if left[0] % rows == 0 and left[1] % columns == 0:  # no area is cut by a halving's edge
         assert apart.max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(720, 1280), (1512, 2016), (1200, 1600), (450, 600)])
+def test_networks_get_the_same_pixels_from_a_working_copy(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    copy = working(image, 256)
+    assert max(copy.shape) < 1024
+    for size in (96, 192, 224, 256):
+        whole, reduced = (prepare(one, Preprocessing(size=size))[0] for one in (image, copy))
+        assert (whole == reduced).all()
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(1, 120))
