@@ -491,7 +491,7 @@ class Sign(Widget):
             self._shape(side)
             if self.filled:
                 Color(*under)
-                self._shape(side - max(3, side * (0.2 if triangle else 0.1)))
+                self._shape(side - max(3, side * (0.16 if triangle else 0.1)))
             if self.mark == "✓":  # not in every font, so it is drawn
                 Color(*ink)
                 points = ((0.28, 0.5), (0.44, 0.34), (0.72, 0.64))
@@ -504,15 +504,17 @@ class Sign(Widget):
         self._label.text = "" if self.mark == "✓" else self.mark
         self._label.color = ink
         share = 0.62 if not self.mark.isdigit() else 0.52 if len(self.mark) < 2 else 0.44
-        self._label.font_size = side * share * (0.7 if triangle else 1)
+        self._label.font_size = side * share * (0.8 if triangle else 1)
         self._label.size = (side, side)
-        # The weight of a triangle lies below its middle.
-        self._label.pos = (x, y - (side * 0.06 if triangle else 0))
+        self._label.pos = (x, y - (side * 0.08 if triangle else 0))
 
     def _shape(self, side: float) -> None:
         segments, turn = SEGMENTS[self.shape]
+        low = 0.0
+        if self.shape == "triangle":  # to look as large as the others; its weight lies low
+            low, side = 0.1 * min(self.size), 1.24 * side
         Ellipse(
-            pos=(self.x + (self.width - side) / 2, self.y + (self.height - side) / 2),
+            pos=(self.center_x - side / 2, self.center_y - side / 2 - low),
             size=(side, side),
             segments=segments,
             angle_start=turn,
