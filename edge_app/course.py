@@ -64,6 +64,15 @@ def shown(capture: Capture) -> Shown:
     return Shown(language.moment(capture.taken), band, area(area_mm2(capture)))
 
 
+def labels(captures: Sequence[Capture]) -> list[str]:
+    """The day of each capture; with the time where they share it."""
+    days = [language.day(capture.taken) for capture in captures]
+    return [
+        day if days.count(day) == 1 else language.moment(capture.taken)
+        for day, capture in zip(days, captures, strict=True)
+    ]
+
+
 def area(value: float | None) -> str:
     if value is None:
         return _("size unknown")

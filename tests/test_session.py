@@ -217,6 +217,13 @@ def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
     assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 4
 
 
+def test_pictures_of_one_day_are_told_apart_by_the_time(spot):
+    later = replace(spot[0], taken="2026-01-31T11:00:00Z")
+    first, second, third = course.labels([spot[0], later, spot[1]])
+    assert third == "Mar 1, 2026"
+    assert first != second
+
+
 @pytest.mark.parametrize("close", [False, True])
 def test_two_sides_show_the_same_skin(session, spot, close):
     pixels, _earlier, change = session.compared(spot[2], spot[0])

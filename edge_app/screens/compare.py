@@ -94,7 +94,7 @@ class CompareScreen(View):
         self.seat()
         self.app.bind(portrait=self.seat)
         self.title, self.registered = self.app.session.lesion.title, False
-        self.first, self.second = (language.day(capture.taken) for capture in self._pair)
+        self.first, self.second = course.labels(self._pair)
         self.ids.scroll.scroll_y = 1
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
@@ -164,9 +164,8 @@ class CompareScreen(View):
         for place, said in enumerate((_("Earlier"), _("Later"))):
             card.add_widget(Words(text=said, points=14))
             row = Wrap()
-            for capture in captures:
-                chosen = self._pair[place].id == capture.id
-                option = Option(text=language.day(capture.taken), chosen=chosen)
+            for capture, label in zip(captures, course.labels(captures), strict=True):
+                option = Option(text=label, chosen=self._pair[place].id == capture.id)
                 option.bind(on_release=partial(self._choose, place, capture))
                 row.add_widget(option)
             card.add_widget(row)
