@@ -513,8 +513,10 @@ class Sign(Widget):
         low = 0.0
         if self.shape == "triangle":  # to look as large as the others; its weight lies low
             low, side = 0.1 * min(self.size), 1.24 * side
+        # Not by center_x: while `x` tells of its change, that is still the old one.
+        at = self.x + (self.width - side) / 2, self.y + (self.height - side) / 2 - low
         Ellipse(
-            pos=(self.center_x - side / 2, self.center_y - side / 2 - low),
+            pos=at,
             size=(side, side),
             segments=segments,
             angle_start=turn,
