@@ -28,8 +28,9 @@ from benchmarks.figures import Row
 from benchmarks.speed import bench as speed
 from benchmarks.speed import compare, latency
 from dermedge import DISCLAIMER, UserError, cli, quality
-from dermedge.bundle import Bundle, Thresholds, write_bundle
+from dermedge.bundle import Bundle, Thresholds, Variant, write_bundle
 from dermedge.datasets import Record, Split, load, make_split
+from dermedge.runtime import host
 
 SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
@@ -862,6 +863,23 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_pat
         if row["measure"] == "same_advice":
             assert float(row["value"]) == 1  # the same graph
     assert "fp32 cpu" in capsys.readouterr().out
+
+
+def test_roads_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
+    from benchmarks import roads
+
+    tiny = Bundle.open(tiny_bundle)
+    variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
+    model = replace(tiny.manifest.models["classifier"], precision="int8", variants=(variant,))
+    models = {**tiny.manifest.models, "classifier": model}
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[variant.part] = parts["classifier.onnx"]
+    path = write_bundle(tmp_path / "both.dermbundle", replace(tiny.manifest, models=models), parts)
+    found = roads.ways(Bundle.open(path))
+    assert list(found)[:2] == ["fp32 cpu", "fp32+int8 cpu"]
+    assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
+    rows = roads.measure(Bundle.open(path), None, 1)
+    assert [row["road"] for row in rows] == list(found)
 
 
 def test_worst_errors_are_the_worst(data, tmp_path):
