@@ -188,12 +188,20 @@ def test_arabic_is_drawn_in_order(line, drawn):
         ("سلام (Anna)", f"(Anna) {SALAM}"),
         ("سلام (12) Anna", f"Anna (12) {SALAM}"),
         ("Anna (سلام)", f"({SALAM}) Anna"),
+        ("سلام (12", f"12) {SALAM}"),
+        ("95) سلام", f"{SALAM} (95"),
         ("Anna [2] (سلام)", f"({SALAM}) Anna [2]"),
     ],
 )
 def test_brackets_are_drawn_as_brackets(line, drawn):
     language.use("ar")
     assert language.visual(line) == drawn
+
+
+def test_a_line_without_letters_goes_with_its_paragraph():
+    language.use("ar")
+    assert language.visual("95%).") == "95%)."
+    assert language.visual("95%).", "سلام (95%).") == ".(95%"
 
 
 def test_a_path_keeps_its_order_within_arabic():

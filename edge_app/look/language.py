@@ -185,12 +185,12 @@ def _is_rtl(character: str) -> bool:
     return "\u0590" <= character <= "\u08ff" or "\ufb1d" <= character <= "\ufefc"
 
 
-def visual(line: str) -> str:
-    """One line of text in the order in which it is drawn from left to right.
+def visual(line: str, paragraph: str = "") -> str:
+    """One line of text, maybe of a paragraph, in the order in which it is drawn from the left.
 
     Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
     """
-    if line.isascii() or not any(map(_is_rtl, line)):
+    if not any(map(_is_rtl, paragraph or line)):
         return line
     from arabic_reshaper import reshape
     from bidi import get_display
@@ -215,4 +215,9 @@ def _mirrored(drawn: str) -> str:
                 letters[first], letters[at] = character, partner
         else:
             open_.append(at)
+    for at in open_:  # its partner is on another line
+        sides = [filter(str.isalpha, part) for part in (drawn[at:], drawn[at::-1])]
+        beside = [next(side, "\u0627" if rtl() else "a") for side in sides]
+        if any(map(_is_rtl, beside)) if rtl() else all(map(_is_rtl, beside)):
+            letters[at] = drawn[at].translate(_MIRRORED)
     return "".join(letters)

@@ -140,17 +140,17 @@ class Words(Label):
 
     def _laid_out(self) -> str:
         """The lines as they are drawn: they have to be broken before they are put into order."""
-        width, lines = self._room(), []
+        width, drawn = self._room(), []
         for paragraph in self.text.split("\n"):
-            line = ""
+            line, lines = "", []
             for word in paragraph.split(" "):
                 longer = f"{line} {word}" if line else word
                 if line and width and self._extent(longer) > width:
                     lines.append(line)
                     longer = word
                 line = longer
-            lines.append(line)
-        return "\n".join(language.visual(line) for line in lines)
+            drawn += [language.visual(line, paragraph) for line in (*lines, line)]
+        return "\n".join(drawn)
 
     def _fit(self) -> None:
         """Smaller type rather than a word in two parts."""
