@@ -526,7 +526,7 @@ _PEERS = {  # what the page shows of the table of `dermedge peers`, and of what 
     "threads": int,
     **dict.fromkeys(("ms", "p90_ms"), float),
     **dict.fromkeys(("times_of_ours", "times_of_ours_low", "times_of_ours_high"), float),
-    "difference": float,
+    **dict.fromkeys(("outside_networks", "difference"), float),
 }
 
 
