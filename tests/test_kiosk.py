@@ -13,8 +13,8 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app import kiosk
-from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
 from edge_app.capture.sources import Frame, SourceError
+from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
 
 
 class Camera:
