@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dermedge import UserError
+from dermedge.bundle import Bundle
 from dermedge.runtime import SessionError
 from export import peers
 
@@ -58,7 +59,25 @@ def test_table_holds_the_columns_that_it_says():
 
 
 def test_a_run_of_another_network_is_refused(tiny_bundle):
-    from dermedge.bundle import Bundle
-
     with pytest.raises(UserError, match="--runs"):
         peers._networks(Bundle.open(tiny_bundle), [])
+
+
+def test_the_tuned_road_keeps_to_the_threads_and_answers(tiny_bundle):
+    bundle = Bundle.open(tiny_bundle)
+    roads = peers._tuned(bundle, 1, 0.01, lambda _: None)
+    assert set(roads) == {"segmenter", "classifier"}
+    assert {road.threads for road in roads.values()} == {1}
+    square = peers._squares(bundle, "classifier")[0]
+    own = peers._session(bundle, "classifier", 1, "cpu")(square)
+    tuned = peers._road(bundle, "classifier", roads["classifier"])(square)
+    assert np.abs(tuned - own).max() < peers.FROM_FP32
+
+
+def test_what_is_outside_the_networks_is_told(tiny_bundle):
+    shares = []
+    answer = peers._ours(Bundle.open(tiny_bundle), 1, {}, shares)
+    risk, area = answer(np.full((72, 128, 3), 200, np.uint8))
+    assert 0 <= risk <= 1
+    assert 0 <= area <= 1
+    assert 0 < shares[0] < 1
