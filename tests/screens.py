@@ -34,6 +34,7 @@ SHOWN = [
     ((PHONE, "light", "en", "normal"), ("live", "result", "person", "lesion", "compare")),
     ((PHONE, "dark", "ar", "normal"), ("result",)),
 ]
+VIEWS = (0, 4, 12)  # of the drawn lesion: whole, sharp, about as large
 GAP, GROUND = 16, (196, 207, 212)  # px, RGB
 
 
@@ -65,7 +66,7 @@ def main() -> int:
 def _drawn(folder: Path) -> Path:
     """One lesion from several sides."""
     folder.mkdir(parents=True, exist_ok=True)
-    for view in range(12):
+    for view in VIEWS:
         drawn = procedural.draw(5, "phone", (900, 900), label="mel", view=view, artefacts=())
         write_png(folder / f"{view}.png", drawn.image)
     return folder
