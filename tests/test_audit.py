@@ -83,7 +83,7 @@ FloatLayout:
 
 WRONG = [
     ("style: 'page'\n        text", "style: 'stage'\n        text", "on another ground"),
-    ("width: 300", "width: 20", "broken within a word"),
+    ("width: 300", "width: 10", "broken within a word"),
     ("pos: 20, 400", "pos: 580, 400", "out of the window"),
     ("pos: 20, 400", "pos: 40, 220", "lie over each other"),
     ("pos: 300, 200", "pos: 190, 200", "lie over each other"),

@@ -154,11 +154,15 @@ class Words(Label):
 
     def _fit(self) -> None:
         """Smaller type rather than a word in two parts."""
-        room = self._room()
-        wide = max((self._extent(word) for word in self._words()), default=0) / self.shrink
+        room, options = self._room(), self._label.options
+        full, now = self.font_size / self.shrink, options["font_size"]
+        # Always measured at full size: else two sizes might each ask for the other.
+        options["font_size"] = full
+        wide = max((self._extent(word) for word in self._words()), default=0)
+        options["font_size"] = now
         if wide and room:
-            shrink = min(1.0, max(LEAST_TYPE, 0.98 * room / wide))
-            if abs(shrink - self.shrink) > 0.01:
+            shrink = max(LEAST_TYPE, int(full * room / wide) / full) if wide > room else 1
+            if abs(shrink - self.shrink) > 1e-3:
                 self.shrink = shrink
 
     def breaks_words(self) -> bool:
