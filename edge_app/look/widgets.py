@@ -155,7 +155,7 @@ class Words(Label):
     def _fit(self) -> None:
         """Smaller type rather than a word in two parts."""
         room, options = self._room(), self._label.options
-        full, now = self.font_size / self.shrink, options["font_size"]
+        full, now = round(self.font_size / self.shrink, 2), options["font_size"]
         # Always measured at full size: else two sizes might each ask for the other.
         options["font_size"] = full
         wide = max((self._extent(word) for word in self._words()), default=0)
