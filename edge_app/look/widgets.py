@@ -161,7 +161,8 @@ class Words(Label):
         wide = max((self._extent(word) for word in self._words()), default=0)
         options["font_size"] = now
         if wide and room:
-            shrink = max(LEAST_TYPE, int(full * room / wide) / full) if wide > room else 1
+            # Letters do not shrink by the same share: some room more.
+            shrink = max(LEAST_TYPE, int(0.96 * full * room / wide) / full) if wide > room else 1
             if abs(shrink - self.shrink) > 1e-3:
                 self.shrink = shrink
 
