@@ -83,6 +83,8 @@ def measure(
     cv2.setNumThreads(threads)
     nets = _networks(bundle, runs)
     rows, roads = [], _tuned(bundle, threads, seconds, progress)
+    # First: the other runtimes bring threads and memory of their own into the process.
+    pipelines = _pipelines(bundle, nets, roads, threads, seconds, progress)
     with tempfile.TemporaryDirectory() as folder:
         for role, net in nets.items():
             squares = _squares(bundle, role)
@@ -101,7 +103,6 @@ def measure(
                 "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
             }
             rows += _compared(role, sides, squares, threads, seconds, progress)
-        rows += _pipelines(bundle, nets, roads, threads, seconds, progress)
     common = {
         "bundle_sha256": bundle.sha256[:16],
         "commit": commit(),
@@ -109,7 +110,7 @@ def measure(
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
     }
-    return [{name: (row | common).get(name) for name in COLUMNS} for row in rows]
+    return [{name: (row | common).get(name) for name in COLUMNS} for row in rows + pipelines]
 
 
 def _networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, Network]:
