@@ -71,6 +71,14 @@ class Tour:
         yield from self._press(_("Take picture"))
         yield from self._wait("the picture was not captured", lambda: self._app.here == "result")
         yield from self._picture("result")
+        if self._find(_("Measures")):
+            yield from self._press(_("Measures"))
+            yield from self._picture("result-measures")
+        if self._find(_("Risk map")):
+            yield from self._press(_("Risk map"))
+            drawn = lambda: self._app.screen.caption or self._app.notice  # noqa: E731
+            yield from self._wait("the risk map was not drawn", drawn)
+            yield from self._picture("result-map")
         yield from self._press(_("Details"))
         yield from self._picture("result-details")
         yield from self._keep()

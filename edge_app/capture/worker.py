@@ -57,7 +57,6 @@ class Capture:
     error: str = ""  # one line in plain words
     record: Record | None = None  # in the store
     png: bytes = b""  # the whole picture, where it lies nowhere else
-    heat: np.ndarray | None = None  # like `pixels`: what speaks for a malignant class
     similar: tuple[tuple[str, np.ndarray], ...] = ()  # class and picture of cases of the bundle
     press: int = 0  # which press of the shutter it is of
 
@@ -72,7 +71,7 @@ class Snapshot:
     """All that the screens show, taken at one moment."""
 
     frame: Frame | None = None  # the newest
-    preview: np.ndarray | None = None  # it, uint8 (h, w, 3) RGB, at most Worker.preview_side
+    preview: np.ndarray | None = None  # it, while live: uint8 (h, w, 3) RGB, of `preview_side`
     source: str = ""  # name of the open source
     fault: str = FAULTS["opening"]  # what is wrong with it, in plain words; empty if nothing
     fault_code: str = "opening"  # key of FAULTS, empty where the fault has none
@@ -110,7 +109,7 @@ class Worker:
         Parameters
         ----------
         opener : opens the source; called again after the source was lost.
-        analyzer : used by one thread only, the worker's own.
+        analyzer : used by the worker alone.
         captures : folder for pictures that belong to no lesion of the store, made where missing;
             None: those are kept in memory alone, as `Capture.png`.
         log : takes an event and its values, as `edge_app.kiosk.Journal.write` does.
@@ -126,6 +125,7 @@ class Worker:
         self._snapshot = Snapshot()
         self._shutter: tuple[Frame | Path, str] | None = None
         self._presses = 0
+        self._analyzing = threading.Lock()
         self._live = True
         self._threads = [
             threading.Thread(target=self._take, name="dermedge-frames", daemon=True),
@@ -174,11 +174,24 @@ class Worker:
         """The one that analyses."""
         return self._analyzer.bundle
 
+    def risk_map(self, pixels: np.ndarray) -> np.ndarray | None:
+        """What in a picture, uint8 (h, w, 3) RGB, speaks for a malignant class, drawn on it.
+
+        None where the bundle's classifier does not tell. It waits for an analysis.
+        """
+        with self._analyzing:
+            picture = Picture(pixels, *pixels.shape[:2])
+            return overlay(pixels, self._analyzer.analyze(picture, metadata=self.metadata))
+
     def live(self, on: bool) -> None:
         """Analyse frames as they come, or rest while no live picture is shown."""
         with self._changed:
             self._live = on
-            self._snapshot = replace(self._snapshot, analysis=None, judged=None, steady=0.0)
+            frame, preview = self._snapshot.frame, None
+            if on and frame is not None:  # the next one of a folder is seconds away
+                preview = _reduced(frame.pixels, self.preview_side, cv2.INTER_LINEAR)
+            fresh = {"analysis": None, "judged": None, "steady": 0.0, "preview": preview}
+            self._snapshot = replace(self._snapshot, **fresh)
             self._changed.notify_all()
 
     def forget(self) -> None:
@@ -233,9 +246,12 @@ class Worker:
                 if code and code != self._snapshot.fault_code:
                     self._log("source fault", code=code)
                 self._told = ""
+                preview = None
+                if self._live:
+                    preview = _reduced(frame.pixels, self.preview_side, cv2.INTER_LINEAR)
                 self._publish(
                     frame=frame,
-                    preview=_reduced(frame.pixels, self.preview_side),
+                    preview=preview,
                     fault=FAULTS[code] if code else "",
                     fault_code=code,
                 )
@@ -277,7 +293,8 @@ class Worker:
         try:
             small = _reduced(frame.pixels, LOOK_SIDE)
             picture = Picture(small, *frame.pixels.shape[:2])
-            analysis = self._analyzer.analyze(picture, name="live").to_json()
+            with self._analyzing:
+                analysis = self._analyzer.analyze(picture, name="live").to_json()
         except Exception as error:
             failure = Said("The analysis failed: {reason}", reason=words(error))
             if failure != self._snapshot.failure:  # told once, not with every frame
@@ -346,17 +363,15 @@ class Worker:
     def _judge(self, source: Path | bytes, name: str | None) -> tuple[dict, dict]:
         """The analysis of a capture, and what the screen shows beside it."""
         picture = read_image(source)
-        found = self._analyzer.analyze(
-            picture, name or str(source), metadata=self.metadata, reference=self.reference
-        )
+        with self._analyzing:
+            found = self._analyzer.analyze(
+                picture, name or str(source), metadata=self.metadata, reference=self.reference
+            )
         shown = {"pixels": _reduced(picture.pixels, PREVIEW_SIDE)}
-        if found.triage != "retake":
-            heat, cases = overlay(picture.pixels, found), self._analyzer.cases
-            if heat is not None:
-                shown["heat"] = _reduced(heat, PREVIEW_SIDE)
-            if cases is not None and cases.thumbnails:
-                near = [(case.label, cases.picture(case.id)) for case in found.similar]
-                shown["similar"] = tuple(near)
+        cases = self._analyzer.cases
+        if found.triage != "retake" and cases is not None and cases.thumbnails:
+            near = [(case.label, cases.picture(case.id)) for case in found.similar]
+            shown["similar"] = tuple(near)
         return found.to_json(), shown
 
 
@@ -375,14 +390,16 @@ def _give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
-def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
+def _reduced(pixels: np.ndarray, side: int, how: int = cv2.INTER_AREA) -> np.ndarray:
     """Contiguous pixels whose long side is at most `side`."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
         return np.ascontiguousarray(pixels)
+    if scale < 0.5:
+        how = cv2.INTER_AREA  # else it flickers
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, size, interpolation=how)
 
 
 def words(error: BaseException) -> Said:

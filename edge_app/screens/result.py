@@ -74,10 +74,11 @@ class ResultScreen(View):
 
     details = BooleanProperty(False)
     title = StringProperty()
+    caption = StringProperty()  # of what is drawn on the picture
     view: ResultView | None = ObjectProperty(None, allownone=True)
 
     def show(self, stored: Capture | None = None) -> None:
-        self.details, self._layer = False, "outline"
+        self.details = False
         self.seat()
         self.app.bind(portrait=self.seat)
         if stored is None:
@@ -124,20 +125,33 @@ class ResultScreen(View):
             row.add_widget(option)
 
     def _has(self, layer: str) -> bool:
-        if layer == "heat":
-            return self._shot.heat is not None
-        judged = self._shot.analysis["triage"] != "retake"
-        return layer == "outline" or (judged and bool(drawn.measures(self._shot.analysis)))
+        analysis, bundle = self._shot.analysis, self.app.worker.bundle
+        judged = analysis["triage"] != "retake"
+        if layer == "heat":  # of another model it would explain nothing
+            return judged and analysis["versions"]["bundle_sha256"] == bundle.sha256
+        return layer == "outline" or (judged and bool(drawn.measures(analysis)))
 
     def _choose(self, layer: str) -> None:
-        shot, picture = self._shot, self.ids.picture
+        shot, picture, self._layer = self._shot, self.ids.picture, layer
+        self.caption = ""
         for option in self.ids.layers.children:
             option.chosen = option.key == layer
-        picture.show(shot.heat if layer == "heat" else shot.pixels)
+        if layer == "heat":
+            self.app.work(lambda: self.app.worker.risk_map(shot.pixels), self._mapped)
+        else:
+            picture.show(shot.pixels)
         picture.outline = [] if layer == "heat" else self.view.outline
         size = shot.analysis["abcd"]["diameter_mm"]
         words = present.millimetres(size) if size else ""
         picture.marks = drawn.measures(shot.analysis, words) if layer == "measures" else {}
+
+    def _mapped(self, pixels: np.ndarray | None) -> None:
+        if pixels is None:
+            self.app.tell(_("This model gives no risk map."))
+            self._choose("outline")
+        elif self._layer == "heat":
+            self.ids.picture.show(pixels)
+            self.caption = _("The darker a place is, the more it speaks for a malignant spot.")
 
     # ------------------------------------------------------------------------ the words
 
