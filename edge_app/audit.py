@@ -36,7 +36,7 @@ def audit(root: Widget, look, pixels: np.ndarray) -> list[str]:
     root : the screen, or the question that covers it. look : of theme.LOOKS, that it has.
     pixels : the window as it was drawn, uint8 (h, w, 3) RGB.
     """
-    shown = [(widget, box) for widget in root.walk() if (box := _seen(widget))]
+    shown = [(widget, box) for widget in root.walk(restrict=True) if (box := _seen(widget))]
     faults = []
     for widget, box in shown:
         if isinstance(widget, (widgets.Words, widgets.Entry)):
@@ -99,7 +99,7 @@ def _audit_target(widget: Widget) -> Iterator[str]:
     if widget.width < least or widget.height < least:
         size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
         yield f"'{_name(widget)}' is too small to be hit, {size}"
-    words = [w.text for w in widget.walk() if isinstance(w, widgets.Words)]
+    words = [w.text for w in widget.walk(restrict=True) if isinstance(w, widgets.Words)]
     if not (any(words) or widget.hint):
         yield f"a {type(widget).__name__} has no words for those who cannot see it"
 
