@@ -22,6 +22,7 @@ from edge_app.look.language import N_, _, n_
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
+UNSURE = N_("The outline of the spot is unsure: put the spot in the middle of the picture.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )
@@ -290,7 +291,9 @@ def _several(together: Together) -> str:
 
 
 def _remarks(analysis: Mapping) -> tuple[str, ...]:
-    return tuple(_(QUALITY[code]) for code in analysis["quality"]["reasons"])
+    # The gate asks how sure the outline is: where there is one, "no lesion" would contradict it.
+    told = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
+    return tuple(_(told[code]) for code in analysis["quality"]["reasons"])
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:
