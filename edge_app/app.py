@@ -19,7 +19,6 @@ from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, St
 from kivy.uix.screenmanager import NoTransition, ScreenManager
 
 from dermedge import UserError
-from edge_app import present
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Snapshot, Worker
 from edge_app.kiosk import Idle
@@ -27,6 +26,7 @@ from edge_app.look import language, theme, widgets
 from edge_app.look.language import _
 from edge_app.screens.view import View
 from edge_app.session import Session
+from edge_app.words import present
 
 # Name: the class in the module of that name in edge_app.screens.
 SCREENS = {

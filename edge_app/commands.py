@@ -176,11 +176,11 @@ def _run(args: argparse.Namespace) -> int:
         app = DermedgeApp(worker, session, **log)
         tour = None
         if shots:
-            from edge_app.tour import Tour
+            from edge_app.trial.tour import Tour
 
             tour = Tour(app, shots)
         elif measured:
-            from edge_app.measure import Meter
+            from edge_app.trial.measure import Meter
 
             tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
         worker.start()

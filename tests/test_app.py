@@ -19,11 +19,11 @@ from dermedge.analyzer import TRIAGE, Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import read_image
 from dermedge.quality import TITLES
-from edge_app import present
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError, film
 from edge_app.capture.worker import Capture, Snapshot, Worker
 from edge_app.look import theme
+from edge_app.words import present
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 

@@ -22,7 +22,7 @@ from kivy.graphics.opengl import GL_RGBA, GL_UNSIGNED_BYTE, glReadPixels
 from kivy.lang import Builder
 from kivy.uix.floatlayout import FloatLayout
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
-from edge_app.audit import audit
+from edge_app.trial.audit import audit
 from edge_app.look import theme, widgets
 
 class Shown(App):

@@ -12,12 +12,12 @@ pytest.importorskip("babel")
 from babel.messages.pofile import read_po
 
 from dermedge import DISCLAIMER
-from edge_app import present
 from edge_app.capture import worker
 from edge_app.capture.sources import FAULTS
 from edge_app.cases.store import Store, WrongKey
 from edge_app.look import catalogues, language
 from edge_app.look.language import LANGUAGES, Said, _, n_
+from edge_app.words import present
 
 OTHERS = [name for name in LANGUAGES if name != "en"]
 # Said of itself that it is none; nowhere else.

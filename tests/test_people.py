@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from dermedge import metadata, procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
-from edge_app import present
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import Worker
@@ -22,6 +21,7 @@ from edge_app.cases.people import Draft
 from edge_app.cases.store import VIEWS, Capture, Lesion, Person, Store, StoreError
 from edge_app.look import body_map
 from edge_app.session import Session
+from edge_app.words import present
 
 TODAY = date(2026, 3, 1)
 GRAY, WHITE = (0.5,) * 4, (1.0,) * 4

@@ -21,7 +21,7 @@ from dermedge.procedural import draw
 
 pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
-from edge_app import about, browser, course, present
+from edge_app import browser
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import Snapshot
@@ -32,6 +32,7 @@ from edge_app.kiosk import Check, WrongPin, running_check
 from edge_app.look import language
 from edge_app.look.language import Said
 from edge_app.session import Session
+from edge_app.words import about, course, present
 
 
 @pytest.fixture(autouse=True)

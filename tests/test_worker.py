@@ -11,13 +11,13 @@ from dermedge import procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import read_image, write_png
-from edge_app import present
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.capture.steady import HOLD_SECONDS, Steady, overlap
 from edge_app.capture.worker import Worker
 from edge_app.cases import store as stores
 from edge_app.cases.store import Lesion, Person, Store
+from edge_app.words import present
 
 
 class Pictures:

@@ -22,11 +22,11 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
-from edge_app import course, present
 from edge_app.cases.history import Comparison, compare
 from edge_app.cases.store import Capture, Lesion, Person
 from edge_app.look import fonts, language, theme
 from edge_app.look.language import N_, _
+from edge_app.words import course, present
 
 WIDTH, HEIGHT, MARGIN, GUTTER = 210.0, 297.0, 15.0, 6.0  # mm
 PICTURE_HEIGHTS = (84.0, 66.0, 54.0, 44.0, 34.0)  # mm; the first at which all else has room

@@ -9,12 +9,12 @@ from kivy.metrics import dp, sp
 from kivy.properties import ObjectProperty, StringProperty
 from kivy.uix.widget import Widget
 
-from edge_app.course import Trend
 from edge_app.look import fonts, language
+from edge_app.words.course import Trend
 
 
 class TrendChart(Widget):
-    """Draws an `edge_app.course.Trend`; time runs from left to right in every language."""
+    """Draws an `edge_app.words.course.Trend`; time runs from left to right in every language."""
 
     trend: Trend | None = ObjectProperty(None, allownone=True)
     style = StringProperty("card")

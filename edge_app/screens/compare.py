@@ -12,7 +12,6 @@ from kivy.uix.widget import Widget
 
 import edge_app.look.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
-from edge_app import course, present
 from edge_app.cases.history import Comparison
 from edge_app.cases.store import Capture
 from edge_app.look import language
@@ -21,6 +20,7 @@ from edge_app.look.widgets import Option, Target, Words, Wrap
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Session
+from edge_app.words import course, present
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275

@@ -6,11 +6,11 @@ from datetime import date
 
 from kivy.properties import StringProperty
 
-from edge_app import present
 from edge_app.cases.store import Lesion, Person
 from edge_app.look.language import _
 from edge_app.look.widgets import Press, Words
 from edge_app.screens.view import View, load_kv
+from edge_app.words import present
 
 
 class HomeScreen(View):

@@ -11,15 +11,15 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.look.picture_view
 import edge_app.look.trend  # noqa: F401  the .kv names its class
-from edge_app import course
 from edge_app.cases.history import history
 from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.calendar import DaySheet
 from edge_app.look.language import _
 from edge_app.look.widgets import Across, Card, Option, Press, PressCard
-from edge_app.present import BANDS
 from edge_app.screens.view import View, load_kv
+from edge_app.words import course
+from edge_app.words.present import BANDS
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
 THUMBNAIL = 320  # px, long side

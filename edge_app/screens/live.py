@@ -7,12 +7,12 @@ from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 import edge_app.look.picture_view  # noqa: F401  the .kv names its class
-from edge_app import present
 from edge_app.capture.worker import PREVIEW_SIDE, Snapshot
 from edge_app.look.language import _
 from edge_app.look.widgets import Target
-from edge_app.present import LiveView
 from edge_app.screens.view import View, load_kv
+from edge_app.words import present
+from edge_app.words.present import LiveView
 
 SPACE = 32
 

@@ -10,15 +10,15 @@ from datetime import date
 from kivy.properties import ListProperty, ObjectProperty, StringProperty
 
 import edge_app.look.body_view as drawn
-from edge_app import present
 from edge_app.cases import people
 from edge_app.cases.people import Draft, Spot
 from edge_app.cases.store import Lesion, Person
 from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.look.widgets import PressCard
-from edge_app.present import Band
 from edge_app.screens.view import View, load_kv
+from edge_app.words import present
+from edge_app.words.present import Band
 
 
 class SpotRow(PressCard):

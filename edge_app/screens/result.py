@@ -10,14 +10,14 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.look.picture_view as drawn
 from dermedge.taxonomy import TITLES as CLASSES
-from edge_app import present
 from edge_app.capture.worker import Capture as Shot
 from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.language import _
 from edge_app.look.widgets import Card, Panel, Press, Row, StageOption, Words
-from edge_app.present import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
+from edge_app.words import present
+from edge_app.words.present import BANDS, ResultView
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from kivy.properties import BooleanProperty, StringProperty
 
 from dermedge.scale import REFERENCES
-from edge_app import about, course, present
 from edge_app.cases.store import Entry
 from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
@@ -15,6 +14,7 @@ from edge_app.look import language
 from edge_app.look.language import N_, _
 from edge_app.look.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
 from edge_app.screens.view import View, load_kv
+from edge_app.words import about, course, present
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {

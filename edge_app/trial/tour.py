@@ -1,6 +1,6 @@
 """One pass through the app without hands: every screen, a screenshot of each, and an audit.
 
-What `edge_app.audit` finds wrong with a screen is told.
+What `edge_app.trial.audit` finds wrong with a screen is told.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kivy.uix.widget import Widget
 
 from dermedge.image import write_png
 from edge_app.app import DermedgeApp
-from edge_app.audit import audit
 from edge_app.cases import skin_type
 from edge_app.look import widgets
 from edge_app.look.body_view import Figure
 from edge_app.look.language import _, n_
+from edge_app.trial.audit import audit
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout

@@ -10,11 +10,11 @@ from datetime import date, datetime
 
 import numpy as np
 
-from edge_app import present
 from edge_app.cases.history import REMARKS, Comparison, Point, area_mm2
 from edge_app.cases.store import Capture, Entry
 from edge_app.look import language
 from edge_app.look.language import N_, _
+from edge_app.words import present
 
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
 CLOSE = 0.8  # what a close-up shows of the spot's extent to each side of its middle
