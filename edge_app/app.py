@@ -17,6 +17,7 @@ from kivy.core.window import Window
 from kivy.metrics import Metrics
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.screenmanager import NoTransition, ScreenManager
+from kivy.uix.vkeyboard import VKeyboard
 
 from dermedge import UserError
 from edge_app.capture.sources import Frame
@@ -86,9 +87,11 @@ class DermedgeApp(App):
         self._arrange()
         Window.bind(on_resize=self._arrange, on_drop_file=self._drop)
         Window.bind(on_keyboard=self._key, on_touch_down=self._touched)
+        # With the next frame: a keyboard gets its place and size after it was added.
+        Window.bind(children=lambda *_: Clock.schedule_once(self._make_room))
         Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
         self.frame = widgets.Frame()
-        self.screens = ScreenManager(transition=NoTransition())
+        self.screens = ScreenManager(transition=NoTransition(), pos_hint={"x": 0, "y": 0})
         self.frame.add_widget(self.screens, 1)
         self.start()
         Clock.schedule_interval(self._update, 0)
@@ -288,6 +291,16 @@ class DermedgeApp(App):
         self.unit = theme.unit(width, height)
         self.type = self.unit * theme.TEXT_SIZES[self.session.settings.text]
         self.portrait = height > width
+
+    def _make_room(self, _dt) -> None:
+        """Above the keyboard of a touch screen, while one is shown."""
+        boards = [child for child in Window.children if isinstance(child, VKeyboard)]
+        if not boards:
+            self.frame.size_hint_y = 1
+            return
+        self.frame.pos_hint, self.frame.size_hint_y = {"top": 1}, None
+        self.frame.height = Window.height - boards[0].height * boards[0].scale
+        Clock.schedule_once(lambda _dt: widgets.reveal(self.layer()))
 
     def _touched(self, *_args) -> None:
         self._idle.touch(time.monotonic())

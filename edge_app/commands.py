@@ -149,7 +149,8 @@ def _run(args: argparse.Namespace) -> int:
     captures = Path(args.captures) if args.captures else None
 
     with tempfile.TemporaryDirectory(prefix="dermedge-") as home:
-        _configure_kivy(home, int(size[1]), int(size[2]), args.fullscreen or args.kiosk)
+        full = args.fullscreen or args.kiosk
+        _configure_kivy(home, int(size[1]), int(size[2]), full, args.kiosk)
         from edge_app.app import DermedgeApp
         from edge_app.session import Session
 
@@ -245,7 +246,9 @@ def _check_display() -> None:
     )
 
 
-def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> None:
+def _configure_kivy(
+    home: str, width: int, height: int, fullscreen: bool, kiosk: bool = False
+) -> None:
     """Set Kivy up before its first import: ours are the arguments, the output and the folders."""
     os.environ.update(
         KIVY_HOME=home,
@@ -260,6 +263,8 @@ def _configure_kivy(home: str, width: int, height: int, fullscreen: bool) -> Non
     from kivy.config import Config
 
     Config.set("graphics", "fullscreen", "auto" if fullscreen else "0")
+    # A touch screen of its own brings no keys.
+    Config.set("kivy", "keyboard_mode", "systemanddock" if kiosk else "system")
     Config.set("graphics", "width", str(width))
     Config.set("graphics", "height", str(height))
     # Twice to three times the work where Mesa draws in software, for edges that are smooth already.

@@ -337,7 +337,7 @@ import sys, time
 from pathlib import Path
 from functools import partial
 from edge_app.commands import _configure_kivy
-_configure_kivy(sys.argv[1], 640, 480, False)
+_configure_kivy(sys.argv[1], 640, 480, False, kiosk=True)
 from kivy.clock import Clock
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -376,6 +376,11 @@ def steps():
     assert any(words) and not any("Rosalind" in text for text in words)
     app.go("people")
     assert app.screens.current == "operator"
+    whole = app.frame.height
+    app.screen.ids.pin.ids.entry.focus = True
+    yield lambda: app.frame.height < whole  # above a keyboard on the screen
+    app.screen.ids.pin.ids.entry.focus = False
+    yield lambda: app.frame.height == whole
     print("cleared")
 
 def drive(_):

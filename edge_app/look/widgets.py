@@ -552,12 +552,23 @@ def focus_next(root: Widget, step: int) -> Widget | None:
     for widget in row:
         if isinstance(widget, Entry):
             widget.focus = widget is chosen
-    above = chosen.parent
+    _into_sight(chosen)
+    return chosen
+
+
+def reveal(root: Widget) -> None:
+    """Bring what is being typed into into sight."""
+    for target in targets(root):
+        if isinstance(target, Entry) and target.focus:
+            _into_sight(target)
+
+
+def _into_sight(widget: Widget) -> None:
+    above = widget.parent
     while above is not None and above is not Window:
         if isinstance(above, ScrollView) and above.children[0].height > above.height:
-            above.scroll_to(chosen, padding=dp(20), animate=False)
+            above.scroll_to(widget, padding=dp(20), animate=False)
         above = above.parent
-    return chosen
 
 
 Builder.load_file(str(Path(__file__).with_suffix(".kv")))
