@@ -267,7 +267,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run of the same command that was interrupted",
+        help="go on with a run of the same command that was interrupted, and measure again what "
+        "other programs have disturbed",
     )
     parser.add_argument(
         "--rest", type=float, default=0, metavar="S", help="seconds to let the device cool first"
@@ -361,11 +362,9 @@ def _bench(args: argparse.Namespace) -> int:
     threads = list(dict.fromkeys(args.threads or (1, min(2, cores), cores)))
     later: dict[str, bench.Later] = {}
     if other:
-        later[f"in turns with {other.manifest.name}"] = partial(bench.against, other)
+        later[bench.turns_with(other)] = partial(bench.against, other)
     if args.roads:
-        later["every precision and runtime"] = partial(
-            roads.part, chosen and chosen[1], cores, _told(bundle, args)
-        )
+        later[bench.ROADS] = partial(roads.part, chosen and chosen[1], cores, _told(bundle, args))
     if chosen:
         later["accuracy"] = partial(_accuracy, chosen, args, cores)
     with _bar() as show:
@@ -385,6 +384,7 @@ def _bench(args: argparse.Namespace) -> int:
         if args.resume:
             result = compare.load(out / "bench.json")
             bench.fits(plan, result)
+            bench.redo(plan, result)
         else:
             result = bench.begin(plan, evaluation, curves, peers)
 

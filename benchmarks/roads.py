@@ -13,7 +13,7 @@ from benchmarks import figures
 from benchmarks.accuracy import Chosen, examine, in_threads
 from benchmarks.figures import NETWORKS, TITLES, Row
 from benchmarks.networks import Networks
-from benchmarks.speed.bench import Plan, in_turns
+from benchmarks.speed.bench import ROADS, Plan, in_turns
 from dermedge import UserError, metrics
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import PRECISIONS, ROLES, Bundle
@@ -114,7 +114,7 @@ def part(
                 analyzers[entry["road"]] = Analyzer(plan.bundle, roads=roads)
             except SessionError as error:
                 entry["reason"] = str(error)
-    taken = in_turns(analyzers, plan, "every precision and runtime in turns")
+    taken, others = in_turns(analyzers, plan, ROADS)
     first = next(iter(taken.values()))
     for entry in entries:
         times = taken.get(entry["road"])
@@ -123,6 +123,7 @@ def part(
             "turns": 0 if found is None else len(times),
             "p50_ms": found and found["ms"],
             "p90_ms": found and round(float(np.percentile(times, 90)), 4),
+            "others_percent": others,
             "times_as_fast": found and {k: found[k] for k in ("ratio", "low", "high")},
         }
     result["roads"] = entries

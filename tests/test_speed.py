@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from benchmarks.commands import BENCH
 from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
 from dermedge import DISCLAIMER, UserError, race
+from dermedge.bundle import Bundle
 from dermedge.image import write_png
 from dermedge.procedural import draw
 
@@ -172,8 +173,7 @@ def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
     doubts = {
         "a quick run": {"quick": True},
         "interrupted: not measured is energy": {"missing": ["energy"]},
-        "busy before": {"sittings": [*good["sittings"], {"date": "now", "busy_percent": 21}]},
-        "other programs took up to 60 %": {"others_percent": 60},
+        "other programs took up to 60 % of the cores meanwhile (rounds)": {"others_percent": 60},
         "at least 100": {"settings": good["settings"] | {"runs": 99}},
         "p90 does not repeat": {
             "repeatability": good["repeatability"] | {"cases": [case | {"apart": 0.06}]}
@@ -184,6 +184,23 @@ def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
         bench.judge(told)
         assert [doubt for doubt in told["not_to_be_quoted"] if words in doubt], words
         assert len(told["not_to_be_quoted"]) == 1
+    busy = good | {"sittings": [*good["sittings"], {"date": "now", "busy_percent": 21}]}
+    bench.judge(busy)
+    assert "busy before" in busy["warnings"][0]
+
+
+def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
+    told = quotable(json.loads(result.read_text()))
+    offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
+    told["scenarios"] = [row | {"others_percent": 50.0} for row in told["scenarios"]]
+    pictures = dict.fromkeys(told["settings"]["pictures"], b"")
+    plan = bench.Plan(Bundle.open(tiny_bundle), pictures, [1], "", runs=101, mlperf=True)
+    bench.redo(plan, told)
+    assert f"Offline, {offline[0]['what']}" in told["missing"]
+    assert all(name.startswith(("Offline", "SingleStream, threads 1")) for name in told["missing"])
+    told |= {"missing": [], "scenarios": [], "others_percent": 11.0}
+    bench.redo(plan, told)
+    assert told["missing"] == [bench.ROUNDS, bench.AGAIN]
 
 
 def without_processes(monkeypatch) -> None:
@@ -197,6 +214,7 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     tiny_bundle, tmp_path, monkeypatch, capsys
 ):
     without_processes(monkeypatch)
+    monkeypatch.setattr(latency.Watch, "percent", lambda *_: 0.0)
     real = latency.measure
 
     def ended(*args):
@@ -231,6 +249,7 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
     assert {row["runs"] for row in whole["latency"]} == {6}
     monkeypatch.undo()
+    monkeypatch.setattr(latency.Watch, "percent", lambda *_: 0.0)
     monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("it was measured again"))
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
     assert call(BENCH, *words, "--resume") == 0
@@ -419,11 +438,13 @@ def quotable(told: dict) -> dict:
     ]
     quiet = [sitting | {"busy_percent": 0.0} for sitting in told["sittings"]]
     passes = told["repeatability"] | {"others_percent": 0.0, "cases": cases}
+    comparison = told["comparison"] | {"others_percent": 0.0}
     return told | {
         "bundle": told["bundle"] | {"procedural": False},
         "sittings": quiet,
         "others_percent": 0.0,
         "repeatability": passes,
+        "comparison": comparison,
         "scenarios": [*single, *offline],
         "not_to_be_quoted": [],
         "warnings": [],
@@ -444,7 +465,6 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
     faults = {
         "quick run": {"quick": True},
         "interrupted": {"missing": ["energy"]},
-        "busy before": {"sittings": [told["sittings"][0] | {"busy_percent": 50}]},
         "other programs": {"others_percent": 30},
         "generated pictures": {"bundle": told["bundle"] | {"procedural": True}},
         "percentiles": {"latency": [first | {"p50_ms": first["max_ms"] + 1}, *rest]},

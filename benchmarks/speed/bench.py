@@ -40,12 +40,13 @@ OTHERS_PERCENT = 10.0  # of the cores while it measures
 REPEATABLE = 0.05  # p90 of two passes may differ by so much and still be quoted
 FEW = 100  # rounds; with fewer p99 is the slowest run, and two passes are too short to compare
 SAMPLES = 8  # squares that a network alone is asked about
-ROUNDS, AGAIN, COLD, LOADED, ENERGY = (
+ROUNDS, AGAIN, COLD, LOADED, ENERGY, ROADS = (
     "rounds",
     "second pass of rounds",
     "cold start",
     "memory of the networks",
     "energy",
+    "every precision and runtime",
 )
 
 Part = Callable[[dict], None]  # puts what it measured into the result
@@ -243,28 +244,21 @@ def judge(result: dict) -> None:
         doubts.append(f"interrupted: not measured is {'; '.join(result['missing'])}")
     for sitting in result["sittings"]:
         if (sitting["busy_percent"] or 0) > BUSY_PERCENT:
-            doubts.append(
+            warnings.append(
                 f"the machine was busy before the measurement began ({sitting['busy_percent']:.0f} "
                 f"% of its cores, {sitting['date']})"
             )
-    passes = result["repeatability"]
-    timed = [(ROUNDS, result["others_percent"])]
-    timed += [(AGAIN, passes["others_percent"])] if passes else []
-    timed += [
-        (f"{row['scenario']}, {row['what']}", row["others_percent"])
-        for row in result["scenarios"] or []
-    ]
-    loud = {what: percent for what, percent in timed if (percent or 0) > OTHERS_PERCENT}
-    if loud:
+    if loud := disturbed(result):
         doubts.append(
             f"other programs took up to {max(loud.values()):.0f} % of the cores meanwhile "
-            f"({'; '.join(loud)})"
+            f"({'; '.join(loud)}): --resume measures it again"
         )
     rounds = result["settings"]["runs"]
     if rounds < FEW:
         warnings.append(f"{rounds} rounds: p99 is close to the slowest run")
         if not result["quick"]:
             doubts.append(f"{rounds} rounds, at least {FEW} are needed")
+    passes = result["repeatability"]
     if passes and (far := [c for c in passes["cases"] if c["apart"] > REPEATABLE]):
         case = max(far, key=lambda c: c["apart"])
         doubts.append(
@@ -277,6 +271,34 @@ def judge(result: dict) -> None:
     if governor not in (None, "performance"):
         warnings.append(f"the CPU governor is '{governor}': the clock frequency may vary")
     result |= {"not_to_be_quoted": doubts, "warnings": warnings}
+
+
+def disturbed(result: dict) -> dict[str, float]:
+    """The parts during which other programs took too much, and how much, in % of the cores."""
+    told = {ROUNDS: result["others_percent"]}
+    if passes := result["repeatability"]:
+        told[AGAIN] = passes["others_percent"]
+    told |= {_part_of(row): row["others_percent"] for row in result["scenarios"] or []}
+    if comparison := result["comparison"]:
+        told[f"in turns with {comparison['other']['name']}"] = comparison["others_percent"]
+    if result["roads"]:
+        told[ROADS] = result["roads"][0]["others_percent"]
+    return {name: percent for name, percent in told.items() if (percent or 0) > OTHERS_PERCENT}
+
+
+def _part_of(row: dict) -> str:
+    """Name of the part that gave this row of the scenarios."""
+    threads = f", threads {row['threads']}" if row["scenario"] == "SingleStream" else ""
+    return f"{row['scenario']}{threads}, {row['what']}"
+
+
+def redo(plan: Plan, result: dict) -> None:
+    """What was disturbed is missing again."""
+    names = set(disturbed(result))
+    if ROUNDS in names:
+        names.add(AGAIN)  # which is held against them
+    missing = names.union(result["missing"])
+    result["missing"] = [name for name in _parts(plan) if name in missing]
 
 
 # ------------------------------------------------------------------------------ the parts
@@ -298,10 +320,10 @@ def _parts(plan: Plan) -> dict[str, Part]:
         things = [*plan.sources, *(f"{role} alone" for role in plan.bundle.manifest.models)]
         for count in plan.threads:
             for what in things:
-                name = f"SingleStream, threads {count}, {what}"
-                parts[name] = partial(_single_stream, plan, count, what)
+                row = {"scenario": "SingleStream", "threads": count, "what": what}
+                parts[_part_of(row)] = partial(_single_stream, plan, count, what)
         for what in things:
-            parts[f"Offline, {what}"] = partial(_offline, plan, what)
+            parts[_part_of({"scenario": "Offline", "what": what})] = partial(_offline, plan, what)
     return parts | {name: partial(work, plan) for name, work in plan.later.items()}
 
 
@@ -396,7 +418,7 @@ def _single_stream(plan: Plan, threads: int, what: str, result: dict) -> None:
     ]
     row = {"what": what, "scenario": "SingleStream", "threads": threads} | found
     row |= {"samples_per_second": None, "stages": stages, "others_percent": watch.percent()}
-    result["scenarios"].append(row | {"generator": scenarios.generator()})
+    _put(result, plan, row | {"generator": scenarios.generator()})
 
 
 def _offline(plan: Plan, what: str, result: dict) -> None:
@@ -413,7 +435,14 @@ def _offline(plan: Plan, what: str, result: dict) -> None:
         cv2.setNumThreads(before)
     row = {"what": what, "scenario": "Offline", "threads": cores, "p90_ms": None}
     row |= {"early_stopping_p90_ms": None, "stages": [], "others_percent": watch.percent()}
-    result["scenarios"].append(row | found | {"generator": scenarios.generator()})
+    _put(result, plan, row | found | {"generator": scenarios.generator()})
+
+
+def _put(result: dict, plan: Plan, row: dict) -> None:
+    """In the place of that of the same part, else in the order of the parts."""
+    order, rows = list(_parts(plan)), {_part_of(old): old for old in result["scenarios"]}
+    rows[_part_of(row)] = row
+    result["scenarios"] = sorted(rows.values(), key=lambda old: order.index(_part_of(old)))
 
 
 def _energy(plan: Plan, result: dict) -> None:
@@ -432,7 +461,7 @@ def against(other: Bundle, plan: Plan, result: dict) -> None:
         "own": Analyzer(plan.bundle, threads=threads, roads=plan.roads),
         "other": Analyzer(other, threads=threads),
     }
-    taken = in_turns(sides, plan, "in turns with the other")
+    taken, others = in_turns(sides, plan, turns_with(other))
     figures = ratio(taken["other"], taken["own"])
     result["comparison"] = {
         "other": {"name": other.manifest.name, "sha256": other.sha256},
@@ -441,11 +470,20 @@ def against(other: Bundle, plan: Plan, result: dict) -> None:
         "p50_ms": figures["ms"],
         "other_p50_ms": round(float(np.median(taken["other"])), 4),
         **{key: figures[key] for key in ("ratio", "low", "high")},
+        "others_percent": others,
     }
 
 
-def in_turns(analyzers: Mapping[str, Analyzer], plan: Plan, what: str) -> dict[str, np.ndarray]:
-    """Milliseconds of the first picture by each analyzer, float (turns,); at least 30 turns."""
+def turns_with(other: Bundle) -> str:
+    """Name of the part that `against` measures."""
+    return f"in turns with {other.manifest.name}"
+
+
+def in_turns(
+    analyzers: Mapping[str, Analyzer], plan: Plan, what: str
+) -> tuple[dict[str, np.ndarray], float | None]:
+    """Milliseconds of the first picture by each analyzer, float (turns,), of at least 30 turns; and
+    what other programs took of the cores meanwhile, in %."""
     source = next(iter(plan.sources.values()))
     ways = {name: lambda _, a=a: a.analyze(source) for name, a in analyzers.items()}
     before = cv2.getNumThreads()
@@ -453,8 +491,10 @@ def in_turns(analyzers: Mapping[str, Analyzer], plan: Plan, what: str) -> dict[s
     try:
         race(ways, 0, (WARMUP, WARMUP))
         told = partial(plan.progress, what)
-        fewest = max(30, plan.runs or 0)
-        return race(ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told)
+        fewest, watch = max(30, plan.runs or 0), Watch()
+        taken = race(ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told)
+        watch.look()
+        return taken, watch.percent()
     finally:
         cv2.setNumThreads(before)
 
