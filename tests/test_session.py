@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dermedge
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
@@ -309,7 +310,7 @@ def test_faults_found_at_start_are_told_until_they_are_mended():
 
 @pytest.mark.parametrize("name", ["smartphone", "dermoscopy", "multitask"])
 def test_a_bundle_tells_its_measured_accuracy_in_numbers_of_people(name):
-    bundle = Bundle.open(Path(about.__file__).parents[1] / f"dermedge/models/{name}.dermbundle")
+    bundle = Bundle.open(Path(dermedge.__file__).with_name("models") / f"{name}.dermbundle")
     manifest, measured = bundle.manifest, bundle.manifest.measured["classifier"]
     said = " ".join(about.accuracy(manifest))
     doctor = measured["see_doctor"]
