@@ -86,7 +86,7 @@ class DermedgeApp(App):
     def build(self) -> widgets.Frame:
         self._arrange()
         Window.bind(on_resize=self._arrange, on_drop_file=self._drop)
-        Window.bind(on_keyboard=self._key, on_touch_down=self._touched)
+        Window.bind(on_keyboard=self._key, on_touch_down=self.touch)
         # With the next frame: a keyboard gets its place and size after it was added.
         Window.bind(children=lambda *_: Clock.schedule_once(self._make_room))
         Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
@@ -302,7 +302,8 @@ class DermedgeApp(App):
         self.frame.height = Window.height - boards[0].height * boards[0].scale
         Clock.schedule_once(lambda _dt: widgets.reveal(self.layer()))
 
-    def _touched(self, *_args) -> None:
+    def touch(self, *_args) -> None:
+        """Somebody is there."""
         self._idle.touch(time.monotonic())
 
     def _watch_idle(self, _dt) -> None:
@@ -311,7 +312,7 @@ class DermedgeApp(App):
             self.tell(_("Touch the screen to go on. Else it is cleared."))
         if left > 0:
             return
-        self._touched()
+        self.touch()
         private = self.session.store is not None if not self.session.kiosk else True
         if private and self.here != "welcome":
             self.log("idle reset")
@@ -340,7 +341,7 @@ class DermedgeApp(App):
         return top if isinstance(top, widgets.ModalView) else self._shown
 
     def _key(self, _window, key: int, _code=None, text: str = "", modifiers=()) -> bool:
-        self._touched()
+        self.touch()
         layer = self.layer()
         typing = any(entry.focus for entry in layer.walk() if isinstance(entry, widgets.Entry))
         if key == ESCAPE:

@@ -113,6 +113,7 @@ class Meter:
                 yield from self._leaf()
             self.fault = "a picture was not captured"
             session.begin(session.lesion)
+            app.touch()  # else it locks itself after a while
             app.replace("live")
             app.screen.auto = False
             yield lambda: worker.snapshot().analysis is not None
