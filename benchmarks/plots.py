@@ -258,7 +258,9 @@ def pareto(points: Mapping[str, tuple[float, Mapping]], measure: str, about: str
                 capsize=3,
                 label=name,
             )
-        axes.set_xlim(0, 1.15 * max(ms for ms, _ in places))
+        fast, slow = min(places)[0], max(places)[0]
+        margin = max(0.2 * (slow - fast), 0.03 * slow)
+        axes.set_xlim(fast - margin, slow + margin)
         axes.set_xlabel(f"p90, ms ({_shorten(about)})")
         axes.set_ylabel(_wrapped(TITLES[measure], 26))
         axes.grid()

@@ -186,7 +186,7 @@ def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
         assert len(told["not_to_be_quoted"]) == 1
     busy = good | {"sittings": [*good["sittings"], {"date": "now", "busy_percent": 21}]}
     bench.judge(busy)
-    assert "busy before" in busy["warnings"][0]
+    assert "busy before 1 of 2 sittings (up to 21 %" in busy["warnings"][0]
 
 
 def test_what_was_disturbed_is_missing_again(result, tiny_bundle):

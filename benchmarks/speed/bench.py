@@ -197,6 +197,8 @@ def run(plan: Plan, result: dict, save: Callable[[dict], None]) -> dict:
     KeyboardInterrupt : where it came before anything was measured.
     """
     if not result["missing"]:
+        judge(result)
+        save(result)
         return result
     try:
         if plan.rest:
@@ -242,12 +244,12 @@ def judge(result: dict) -> None:
         doubts.append("a quick run: give --seconds, --runs or --mlperf")
     if result["missing"]:
         doubts.append(f"interrupted: not measured is {'; '.join(result['missing'])}")
-    for sitting in result["sittings"]:
-        if (sitting["busy_percent"] or 0) > BUSY_PERCENT:
-            warnings.append(
-                f"the machine was busy before the measurement began ({sitting['busy_percent']:.0f} "
-                f"% of its cores, {sitting['date']})"
-            )
+    before = [sitting["busy_percent"] or 0 for sitting in result["sittings"]]
+    if busy := sum(percent > BUSY_PERCENT for percent in before):
+        warnings.append(
+            f"the machine was busy before {busy} of {len(before)} sittings (up to "
+            f"{max(before):.0f} % of its cores)"
+        )
     if loud := disturbed(result):
         doubts.append(
             f"other programs took up to {max(loud.values()):.0f} % of the cores meanwhile "

@@ -22,7 +22,7 @@ COLUMNS = (
     *("precisions", "roads", "onnxruntime", "picture", "threads", "runs", "p50_ms", "p90_ms"),
     *("p99_ms", "single_stream_p90_ms", "offline_per_second", "cold_start_s", "peak_bytes"),
     *("networks_bytes", "bundle_bytes", "joules_per_analysis", "jaccard", "malignant_auc"),
-    *("macro_auc", "measured_on", "not_to_be_quoted", "warnings"),
+    *("macro_auc", "measured_on", "command", "not_to_be_quoted", "warnings"),
 )
 _PRIVATE = ("csv", "folders")  # readers of anybody's own pictures, whose ids are in the result
 _SLACK = 1.02  # stages are timed one by one, and rounded
@@ -216,6 +216,7 @@ def _of_device(name: str, result: dict) -> list[dict]:
         "measured_on": evaluation
         and f"{evaluation['data']['name']} {evaluation['data']['part']}, "
         f"{evaluation['data']['evaluated']} pictures",
+        "command": result["command"],
         "not_to_be_quoted": "; ".join(result["not_to_be_quoted"]) or None,
         "warnings": "; ".join(result["warnings"]) or None,
     }
