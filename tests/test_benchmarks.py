@@ -12,21 +12,16 @@ import pytest
 from conftest import call
 from jsonschema import Draft202012Validator
 
-from benchmarks import (
-    accuracy,
-    baselines,
-    cards,
-    commands,
-    curves,
-    figures,
-    report,
-    tables,
-    unlike,
-)
-from benchmarks.commands import BENCH, EVALUATE
-from benchmarks.figures import Row
+from benchmarks import arguments
+from benchmarks.accuracy import baselines, evaluate, figures, tables
+from benchmarks.accuracy.chosen import SEED, Chosen, NothingToMeasure, choose
+from benchmarks.accuracy.commands import EVALUATE
+from benchmarks.accuracy.figures import Row
+from benchmarks.pictures import unlike
+from benchmarks.report import cards, cases, curves, page
 from benchmarks.speed import bench as speed
 from benchmarks.speed import compare, latency
+from benchmarks.speed.commands import BENCH
 from dermedge import DISCLAIMER, UserError, cli, quality
 from dermedge.bundle import Bundle, Thresholds, Variant, write_bundle
 from dermedge.datasets import Record, Split, load, make_split
@@ -123,7 +118,7 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert {entry["id"] for entry in result["data"]["unreadable"]} == {"p07", "p08"}
     assert result["data"]["evaluated"] == 38
     methods = {(m["task"], m["name"]): m for m in result["methods"]}
-    found = methods["segmentation", accuracy.NETWORKS]["metrics"]
+    found = methods["segmentation", evaluate.NETWORKS]["metrics"]
     assert found["jaccard"]["value"] > 0.9
     assert found["jaccard"]["low"] <= found["jaccard"]["value"] <= found["jaccard"]["high"]
     assert methods["segmentation", baselines.OTSU]["count"] == 38
@@ -147,8 +142,8 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(t
         if record.id not in ("p07", "p08")
     )
     bundle = Bundle.open(tiny_bundle)
-    chosen = accuracy.Chosen("all", records, len(records), None, "none", None, ())
-    result, _ = accuracy.evaluate(bundle, data_set, chosen, False, 1, "")
+    chosen = Chosen("all", records, len(records), None, "none", None, ())
+    result, _ = evaluate.evaluate(bundle, data_set, chosen, False, 1, "")
     method = next(m for m in result["methods"] if m["task"] == "classification")
     assert result["data"]["outside_labels"] == 10
     assert method["count"] == 38
@@ -159,14 +154,14 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(t
 def test_warns_where_pictures_or_their_lesions_were_trained_on(tiny_bundle, data, tmp_path):
     data_set = load("csv", data)
     bundle = Bundle.open(with_split(tiny_bundle, make_split(data_set), tmp_path))
-    assert accuracy.choose(data_set, bundle, "test").warnings == ()
-    assert "were in the training part" in accuracy.choose(data_set, bundle, "train").warnings[0]
+    assert choose(data_set, bundle, "test").warnings == ()
+    assert "were in the training part" in choose(data_set, bundle, "train").warnings[0]
     ids = sorted(record.id for record in data_set.records)
     # One picture of each lesion trained on, the other one measured.
     leaky = Split("csv", 0, {"train": tuple(ids[::2]), "val": (), "test": tuple(ids[1::2])})
     bundle = Bundle.open(with_split(tiny_bundle, leaky, tmp_path))
-    assert accuracy.choose(data_set, bundle, "test").warnings[0].startswith("20 of 20 pictures")
-    unknown = accuracy.choose(data_set, Bundle.open(tiny_bundle), "test").warnings
+    assert choose(data_set, bundle, "test").warnings[0].startswith("20 of 20 pictures")
+    unknown = choose(data_set, Bundle.open(tiny_bundle), "test").warnings
     assert "unknown" in unknown[0]
 
 
@@ -179,7 +174,7 @@ def test_warns_of_each_network_where_they_had_different_splits(tiny_bundle, data
     replace(clean, data_set="isic2017").save(tmp_path / "other.json")
     parts["split-segmenter.json"] = (tmp_path / "other.json").read_bytes()
     both = write_bundle(tmp_path / "both.dermbundle", bundle.manifest, parts)
-    chosen = accuracy.choose(data_set, Bundle.open(both), "test")
+    chosen = choose(data_set, Bundle.open(both), "test")
     assert [record.id for record in chosen.records] == ids[20:]
     assert len(chosen.warnings) == 1
     assert chosen.warnings[0].startswith("the segmenter was trained on isic2017")
@@ -196,13 +191,13 @@ def test_a_stored_split_serves_only_a_data_set_with_all_of_its_pictures(
         for number, record in enumerate(data_set.records)
     )
     other = replace(data_set, records=records)
-    chosen = accuracy.choose(other, bundle, "test")
-    assert chosen.source == f"made here with seed {accuracy.SEED}"
+    chosen = choose(other, bundle, "test")
+    assert chosen.source == f"made here with seed {SEED}"
     assert "30 pictures of its split are not here" in chosen.warnings[0]
     assert "new split" in chosen.warnings[1]
     grown = replace(data_set, records=(*data_set.records, records[-1]))
-    assert "nothing of 1 pictures" in accuracy.choose(grown, bundle, "test").warnings[0]
-    whole = accuracy.choose(other, bundle, "all", baselines=True)
+    assert "nothing of 1 pictures" in choose(grown, bundle, "test").warnings[0]
+    whole = choose(other, bundle, "all", baselines=True)
     assert len(whole.records) == 40
     assert len(whole.warnings) == 1
     assert "of 40 pictures have the id" in whole.warnings[0]
@@ -215,16 +210,16 @@ def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle,
     Split("csv", 0, {"train": ("gone", *ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
         tmp_path / "split.json"
     )
-    chosen = accuracy.choose(data_set, bundle, "test", tmp_path / "split.json")
+    chosen = choose(data_set, bundle, "test", tmp_path / "split.json")
     assert (len(chosen.records), chosen.train) == (20, ())
-    assert accuracy.choose(data_set, bundle, "test", baselines=True).train
+    assert choose(data_set, bundle, "test", baselines=True).train
 
 
 def test_an_empty_part_is_refused_with_the_parts_that_have_pictures(tiny_bundle, data):
     data_set = load("csv", data)
     records = tuple(replace(record, official="train") for record in data_set.records)
     with pytest.raises(UserError, match=r"'test' of csv is empty; .*train \(\d+\).*all \(40\)"):
-        accuracy.choose(replace(data_set, records=records), Bundle.open(tiny_bundle), "test")
+        choose(replace(data_set, records=records), Bundle.open(tiny_bundle), "test")
 
 
 def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):
@@ -250,8 +245,8 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
     Split("csv", 0, {"train": tuple(ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
         tmp_path / "split.json"
     )
-    chosen = accuracy.choose(data_set, bundle, "test", tmp_path / "split.json", baselines=True)
-    result, rows = accuracy.evaluate(bundle, data_set, chosen, True, 1, "")
+    chosen = choose(data_set, bundle, "test", tmp_path / "split.json", baselines=True)
+    result, rows = evaluate.evaluate(bundle, data_set, chosen, True, 1, "")
     values = {
         (method["name"], name): metric["value"]
         for method in result["methods"]
@@ -260,20 +255,20 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
     assert [entry["metric"] for entry in result["differences"]] == ["jaccard", "malignant_auc"]
     for entry in result["differences"]:
         ours, simple = (
-            values[name, entry["metric"]] for name in (accuracy.NETWORKS, entry["baseline"])
+            values[name, entry["metric"]] for name in (evaluate.NETWORKS, entry["baseline"])
         )
         assert entry["value"] == pytest.approx(ours - simple, abs=2e-6)
         assert entry["low"] <= entry["value"] <= entry["high"]
     # The same masks from both methods differ by nothing in every resample.
     same = [
-        replace(row, counts={**row.counts, accuracy.OTSU: row.counts[accuracy.NETWORKS]})
+        replace(row, counts={**row.counts, evaluate.OTSU: row.counts[evaluate.NETWORKS]})
         for row in rows
     ]
     found = figures.jaccard_difference(same)
     assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
-    assert "difference to the baseline (95 % interval)" in accuracy.table(result)
-    page = report.render("t", bundle, evaluation=result)
-    assert "Difference to the baseline (95 % interval)" in page
+    assert "difference to the baseline (95 % interval)" in evaluate.table(result)
+    text = page.render("t", bundle, evaluation=result)
+    assert "Difference to the baseline (95 % interval)" in text
     schema = json.loads(SCHEMA.read_text())
     own = schema["properties"]["evaluation"] | {"$defs": schema["$defs"]}
     Draft202012Validator(own).validate(result)
@@ -282,9 +277,9 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
 def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
     data_set = load("csv", data)
     bundle = Bundle.open(tiny_bundle)
-    chosen = accuracy.choose(data_set, bundle, "all", limit=9)
+    chosen = choose(data_set, bundle, "all", limit=9)
     turned = replace(data_set, records=data_set.records[::-1])
-    assert [r.id for r in accuracy.choose(turned, bundle, "all", limit=9).records] == [
+    assert [r.id for r in choose(turned, bundle, "all", limit=9).records] == [
         r.id for r in chosen.records
     ]
     assert (len(chosen.records), chosen.pictures, chosen.limit) == (9, 40, 9)
@@ -293,10 +288,10 @@ def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
 def test_pixels_are_counted_at_the_size_of_the_true_mask():
     _, mask = blob(60)
     larger = cv2.resize(mask.astype(np.uint8), (320, 240), interpolation=cv2.INTER_NEAREST) > 0
-    tp, fp, fn, tn = accuracy.count_pixels(mask, larger)
+    tp, fp, fn, tn = evaluate.count_pixels(mask, larger)
     assert tp + fp + fn + tn == 320 * 240
     assert tp / (tp + fp + fn) > 0.95
-    assert accuracy.count_pixels(mask, mask) == (mask.sum(), 0, 0, (~mask).sum())
+    assert evaluate.count_pixels(mask, mask) == (mask.sum(), 0, 0, (~mask).sum())
 
 
 @pytest.fixture(scope="module")
@@ -336,26 +331,26 @@ def test_bench_csv_holds_the_same_figures(bench):
 
 def test_page_stands_alone_and_says_what_it_must(bench):
     out, _ = bench
-    page = (out / "bench.html").read_text()
-    assert DISCLAIMER in page
-    assert "Trained on procedural pictures" in page
-    assert "A &lt;title&gt;" in page
-    assert "Not analysed" in page
-    assert 'class="outline over" d="M' in page
-    assert not re.search(r'(src|href)="(?!data:|#)', page.replace("xlink:href", "href"))
-    assert "url(http" not in page
-    assert page.count('role="img"') == page.count("aria-label=")
-    assert "#010203" not in page
+    text = (out / "bench.html").read_text()
+    assert DISCLAIMER in text
+    assert "Trained on procedural pictures" in text
+    assert "A &lt;title&gt;" in text
+    assert "Not analysed" in text
+    assert 'class="outline over" d="M' in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text.replace("xlink:href", "href"))
+    assert "url(http" not in text
+    assert text.count('role="img"') == text.count("aria-label=")
+    assert "#010203" not in text
 
 
 def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
-    old = {"schema": accuracy.SCHEMA, "bundle": {"sha256": "0" * 64}}
+    old = {"schema": evaluate.SCHEMA, "bundle": {"sha256": "0" * 64}}
     (tmp_path / "old.json").write_text(json.dumps(old))
     words = ("--bundle", tiny_bundle, "--runs", 1, "--out", tmp_path)
     with pytest.raises(UserError, match="another bundle"):
         call(BENCH, *words, "--evaluation", tmp_path / "old.json")
     for part in ({}, {"bundle": {"sha256": Bundle.open(tiny_bundle).sha256}}, {"bundle": []}):
-        (tmp_path / "old.json").write_text(json.dumps({"schema": accuracy.SCHEMA, **part}))
+        (tmp_path / "old.json").write_text(json.dumps({"schema": evaluate.SCHEMA, **part}))
         with pytest.raises(UserError, match="incomplete evaluation"):
             call(BENCH, *words, "--evaluation", tmp_path / "old.json")
     (tmp_path / "old.json").write_text("{")
@@ -402,7 +397,7 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
         raise UserError("no page")
 
     monkeypatch.setattr(speed, "run", lambda plan, result, save: save(bench[1]))
-    monkeypatch.setattr(report, "render", fail)
+    monkeypatch.setattr(page, "render", fail)
     with pytest.raises(UserError, match="no page"):
         call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text()) == bench[1]
@@ -411,8 +406,8 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
 
 def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle, tmp_path):
     cv2.imwrite(str(tmp_path / "dark.png"), np.full((120, 160, 3), 12, np.uint8))
-    page = report.render("t", Bundle.open(tiny_bundle), images=[tmp_path / "dark.png"])
-    card = page[page.index('<figure class="card retake">') :].split("</figure>")[0]
+    text = page.render("t", Bundle.open(tiny_bundle), images=[tmp_path / "dark.png"])
+    card = text[text.index('<figure class="card retake">') :].split("</figure>")[0]
     assert "picture quality" in card
     assert quality.TITLES["too_dark"] in card
     assert 'class="risk"' not in card
@@ -447,7 +442,7 @@ def test_otsu_on_real_dermoscopy(shared_data):
     for record in records:
         truth = read_mask(record.mask)
         found = baselines.otsu_mask(read_image(record.image).pixels)
-        tp, fp, fn, _ = accuracy.count_pixels(found, truth)
+        tp, fp, fn, _ = evaluate.count_pixels(found, truth)
         scores.append(tp / (tp + fp + fn))
     assert np.mean(scores) > 0.55
 
@@ -545,8 +540,8 @@ def people(tmp_path_factory) -> Path:
 
 def evaluated(bundle: Bundle, data: Path, **options) -> dict:
     data_set = load("csv", data)
-    chosen = accuracy.choose(data_set, bundle, "all", baselines=False)
-    return accuracy.evaluate(bundle, data_set, chosen, False, 2, "", **options)[0]
+    chosen = choose(data_set, bundle, "all", baselines=False)
+    return evaluate.evaluate(bundle, data_set, chosen, False, 2, "", **options)[0]
 
 
 def network_metrics(result: dict) -> dict:
@@ -579,7 +574,7 @@ def test_a_network_alone_has_the_figures_that_it_has_in_a_pair(full_bundle, peop
     assert [method["task"] for method in kinds["methods"]] == ["classification"]
     assert kinds["unfamiliar"]["value"] == 0
     assert network_metrics(outline) | network_metrics(kinds) == pair
-    assert report.render("t", alone["segmenter"], evaluation=outline).count("Lesion outline") == 1
+    assert page.render("t", alone["segmenter"], evaluation=outline).count("Lesion outline") == 1
 
 
 def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp_path):
@@ -587,7 +582,7 @@ def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp
     (tmp_path / "data.csv").write_text("image,diagnosis\na.png,mel\n")
     models = {"segmenter": full_bundle.manifest.models["segmenter"]}
     alone = rewritten(full_bundle, tmp_path, "outline", models=models, labels=())
-    with pytest.raises(accuracy.NothingToMeasure, match="has a mask"):
+    with pytest.raises(NothingToMeasure, match="has a mask"):
         evaluated(alone, tmp_path)
 
 
@@ -607,7 +602,7 @@ def test_metadata_can_be_withheld(full_bundle, people):
     found = [network_metrics(result)["melanoma_auc"]["value"] for result in (told, blind)]
     assert found[0] == 1
     assert found[0] != found[1]
-    assert "told beside the picture: nothing" in accuracy.table(blind)
+    assert "told beside the picture: nothing" in evaluate.table(blind)
 
 
 def test_named_classes_and_operating_points_are_those_of_the_bundle():
@@ -666,8 +661,8 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
     assert found["kinds"]["white"]["auc"]["value"] == 1
     assert found["kinds"]["gray"]["auc"]["value"] == 0
     assert found["kinds"]["gray"]["pictures"] == 1
-    assert "which show no lesion" in accuracy.table(result)
-    assert "that show no lesion" in report.render("t", full_bundle, evaluation=result)
+    assert "which show no lesion" in evaluate.table(result)
+    assert "that show no lesion" in page.render("t", full_bundle, evaluation=result)
 
 
 def test_unlike_needs_a_distance_and_pictures(tiny_bundle, full_bundle, people, tmp_path):
@@ -738,7 +733,7 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     content, full_bundle, people, tmp_path, monkeypatch
 ):
     (tmp_path / "x.csv").write_bytes(content.encode("latin-1"))
-    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
     words = ["--bundle", full_bundle.path, "--data", f"csv={people}", "--split", "all"]
     with pytest.raises(UserError, match="no table of results"):
         call(EVALUATE, *words, "--table", tmp_path / "x.csv")
@@ -748,7 +743,7 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
 
 
 def test_every_column_is_described_and_tells_what_it_is():
-    text = (Path(tables.__file__).parent / "results" / "README.md").read_text()
+    text = (Path(tables.__file__).parents[1] / "results" / "README.md").read_text()
     for column in (*tables.KEY, *tables.MEASURES, *tables.GROUP_COLUMNS):
         assert f"`{column}`" in text
     assert len(set(tables.COLUMNS)) == len(list(tables.COLUMNS))
@@ -759,16 +754,18 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     words = ["evaluate", "--data", "csv=/home/me/secret/HAM", "--bundle", "models/a.dermbundle"]
     inside, outside = str(tmp_path / "x.json"), "../shared/split.json"
     monkeypatch.setattr("sys.argv", ["dermedge", *words, inside, outside, "--split", "test"])
-    assert commands._command() == (
+    assert arguments.command() == (
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
         "--split test"
     )
 
 
 def test_commit_is_of_our_own_checkout_only(monkeypatch, tmp_path):
-    assert re.fullmatch(r"-|[0-9a-f]{12,}", accuracy.commit())
-    monkeypatch.setattr(accuracy, "__file__", str(tmp_path / "benchmarks" / "accuracy.py"))
-    assert accuracy.commit() == "-"
+    assert re.fullmatch(r"-|[0-9a-f]{12,}", evaluate.commit())
+    monkeypatch.setattr(
+        evaluate, "__file__", str(tmp_path / "benchmarks" / "accuracy" / "evaluate.py")
+    )
+    assert evaluate.commit() == "-"
 
 
 def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, monkeypatch, capsys):
@@ -847,7 +844,7 @@ def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
 
 
 def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_path, capsys):
-    from benchmarks import roads
+    from benchmarks.accuracy import roads
 
     path = tmp_path / "roads.csv"
     words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all")
@@ -866,7 +863,7 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_pat
 
 
 def test_roads_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
-    from benchmarks import roads
+    from benchmarks.accuracy import roads
 
     tiny = Bundle.open(tiny_bundle)
     variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
@@ -893,7 +890,7 @@ def test_worst_errors_are_the_worst(data, tmp_path):
 
     rows = [row(f"m{k}", True, k / 10, 10 + k) for k in range(6)]
     rows += [row(f"b{k}", False, k / 10, 100) for k in range(6)]
-    found = report.worst(rows, labels, count=2)
+    found = cases.worst(rows, labels, count=2)
     assert [entry["id"] for entry in found] == ["m0", "m1", "m0", "m1", "b5", "b4"]
     assert found[0]["note"] == "Outline: Jaccard 0.33"
     assert found[-1]["note"] == "Truly benign, malignancy 0.40"
@@ -919,10 +916,10 @@ def test_one_page_with_accuracy_every_road_and_the_worst_errors(
         assert road["reason"] is None
         assert all(f["difference"] == 0 for f in road["figures"] if f["difference"] is not None)
     assert {entry["kind"] for entry in result["worst"]} == {"outline", "missed", "alarm"}
-    page = (tmp_path / "bench.html").read_text()
+    text = (tmp_path / "bench.html").read_text()
     for words in ("Pareto front", "By class", "By skin type", "Repeated captures", "Worst errors"):
-        assert words in page
-    assert page.count('class="outline truth" d="M') == len(result["worst"])
+        assert words in text
+    assert text.count('class="outline truth" d="M') == len(result["worst"])
     assert "precisions and runtimes" in capsys.readouterr().out
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import gate
-from benchmarks.changes import SPOILINGS, CannotSpoil
+from benchmarks.pictures import gate
+from benchmarks.pictures.changes import SPOILINGS, CannotSpoil
 from dermedge import cli
 from dermedge.procedural import draw
 

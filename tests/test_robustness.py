@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import robustness
-from benchmarks.robustness import CHANGES
+from benchmarks.pictures import robustness
+from benchmarks.pictures.robustness import CHANGES
 from dermedge import cli
 
 RNG = np.random.default_rng(0)

@@ -85,7 +85,8 @@ def fed(monkeypatch):
 def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, monkeypatch):
     import torch
 
-    from benchmarks import accuracy, figures
+    from benchmarks.accuracy import evaluate, figures
+    from benchmarks.accuracy.chosen import choose
     from edge_app.capture.sources import open_source
     from edge_app.capture.worker import Worker
     from export.look import look
@@ -120,8 +121,8 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
     # Benchmark: accuracy is measured through the analyzer.
     split = Split(data_set.name, 0, {"train": (), "val": tuple(sorted(trained)), "test": ()})
     split.save(tmp_path / "split.json")
-    chosen = accuracy.choose(data_set, bundle, "val", tmp_path / "split.json", None)
-    accuracy.evaluate(bundle, data_set, chosen, baselines=False, threads=1, command="")
+    chosen = choose(data_set, bundle, "val", tmp_path / "split.json", None)
+    evaluate.evaluate(bundle, data_set, chosen, baselines=False, threads=1, command="")
     order = [trained[record.id] for record in chosen.records]
     assert fed == order
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.scales import scene
+from benchmarks.pictures.scales import scene
 from dermedge import cli, scale
 from dermedge.image import read_image
 from dermedge.procedural import draw

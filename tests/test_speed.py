@@ -16,8 +16,8 @@ from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.commands import BENCH
 from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
+from benchmarks.speed.commands import BENCH
 from dermedge import DISCLAIMER, UserError, race
 from dermedge.bundle import Bundle
 from dermedge.image import write_png

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from benchmarks.scales import scene
+from benchmarks.pictures.scales import scene
 from dermedge import cli
 from dermedge.bundle import Bundle
 from dermedge.image import write_png

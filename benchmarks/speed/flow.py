@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks import accuracy
-from benchmarks.networks import Networks
+from benchmarks.accuracy import evaluate
+from benchmarks.accuracy.chosen import choose
+from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware, usable_cores
 from dermedge import UserError
 from dermedge.bundle import Bundle
@@ -36,7 +37,7 @@ PERIOD = 0.5  # s between two looks at the memory
 def measure(bundle: Bundle, source: str, part: str, limit: int | None, command: str) -> dict:
     """Pictures a second of reading, analysing and evaluating; share of the possible; memory."""
     data_set = load(*parse_source(source))
-    chosen = accuracy.choose(data_set, bundle, part, limit=limit)
+    chosen = choose(data_set, bundle, part, limit=limit)
     threads = usable_cores()
     rates: dict[str, list[float]] = {"read": [], "analyse": []}
     sample = chosen.records[:: max(1, len(chosen.records) // SAMPLE)][:SAMPLE]
@@ -57,14 +58,14 @@ def measure(bundle: Bundle, source: str, part: str, limit: int | None, command: 
     for _ in range(ROUNDS):
         for name, work, items in (("read", read, sample), ("analyse", analyse, pictures)):
             start = time.perf_counter()
-            for _ in accuracy.in_threads(work, items, threads, name):
+            for _ in evaluate.in_threads(work, items, threads, name):
                 pass
             rates[name].append(len(items) / (time.perf_counter() - start))
     del pictures
     with _Memory() as memory:
         start = time.perf_counter()
         busy = psutil.Process().cpu_times()
-        result, _ = accuracy.evaluate(bundle, data_set, chosen, False, threads, command)
+        result, _ = evaluate.evaluate(bundle, data_set, chosen, False, threads, command)
         taken = time.perf_counter() - start
         after = psutil.Process().cpu_times()
     reading, analysing = (float(np.median(rates[name])) for name in ("read", "analyse"))

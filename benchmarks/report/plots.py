@@ -14,8 +14,8 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks.changes import CHANGES
-from benchmarks.figures import TITLES
+from benchmarks.accuracy.figures import TITLES
+from benchmarks.pictures.changes import CHANGES
 from benchmarks.speed import compare
 
 WIDTH = 7.2  # inches, of all plots: their letters then have one size on the page

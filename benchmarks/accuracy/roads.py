@@ -9,10 +9,11 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from benchmarks import figures
-from benchmarks.accuracy import Chosen, examine, in_threads
-from benchmarks.figures import NETWORKS, TITLES, Row
-from benchmarks.networks import Networks
+from benchmarks.accuracy import figures
+from benchmarks.accuracy.chosen import Chosen
+from benchmarks.accuracy.evaluate import examine, in_threads
+from benchmarks.accuracy.figures import NETWORKS, TITLES, Row
+from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.bench import ROADS, Plan, in_turns
 from dermedge import UserError, metrics
 from dermedge.analyzer import Analyzer

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.figures import NETWORKS, TITLES
+from benchmarks.accuracy.figures import NETWORKS, TITLES
 from dermedge import UserError
 from dermedge.bundle import ROLES
 from dermedge.files import write_atomic

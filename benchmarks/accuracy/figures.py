@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.baselines import COLOUR, OTSU
+from benchmarks.accuracy.baselines import COLOUR, OTSU
 from dermedge import metrics
 from dermedge.bundle import Thresholds
 from dermedge.datasets import Record

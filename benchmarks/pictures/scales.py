@@ -1,8 +1,8 @@
 """How right `dermedge.scale` is, and how often it refuses, on drawn references of known scale.
 
-`python -m benchmarks.scales --out FILE.csv` draws cards, coins and rulers upon drawn skin, seen at
-a slant, blurred, in bad light, noisy and as JPEG, and measures a known length in each picture.
-With --data it also tells how often a reference is found in pictures that show none.
+`python -m benchmarks.pictures.scales --out FILE.csv` draws cards, coins and rulers upon drawn skin,
+seen at a slant, blurred, in bad light, noisy and as JPEG, and measures a known length in each
+picture. With --data it also tells how often a reference is found in pictures that show none.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _found_in(source: str, kind: str, count: int) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the table that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scales", description=__doc__, epilog=DISCLAIMER
+        prog="python -m benchmarks.pictures.scales", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("--count", type=int, default=200, metavar="N", help="pictures a kind")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)

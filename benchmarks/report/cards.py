@@ -1,6 +1,6 @@
 """MODELS.md and a card for each bundle, from the bundles and the tables of results.
 
-`python -m benchmarks.cards models/*.dermbundle --results benchmarks/results --out MODELS.md`.
+`python -m benchmarks.report.cards models/*.dermbundle --results benchmarks/results --out MODELS.md`
 A card lies beside its bundle: NAME.md. What no table knows is written by hand into NAME.notes.md:
 its first paragraph says what the model is for, the rest where it fails.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import jinja2
 
-from benchmarks import PROCEDURAL, call, tables
-from benchmarks.figures import NETWORKS, TITLES
+from benchmarks import PROCEDURAL, call
+from benchmarks.accuracy import tables
+from benchmarks.accuracy.figures import NETWORKS, TITLES
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle import ROLES, Bundle, Model
 from dermedge.files import write_atomic
@@ -306,7 +307,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the pages that the arguments ask for; UserError where they cannot be followed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cards", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report.cards", description=__doc__)
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
     parser.add_argument("--results", required=True, metavar="DIR", help="folder of the tables")
     parser.add_argument("--out", required=True, metavar="FILE.md", help="the list of models")

@@ -1,4 +1,6 @@
-"""Learning curves of training runs in one picture: `python -m benchmarks.curves RUN... --out PNG`.
+"""Learning curves of training runs in one picture.
+
+`python -m benchmarks.report.curves RUN... --out PNG`.
 
 A panel a loss or validation score, a line a run. Lines differ in dash and mark and carry their
 name at the end, so that the picture is read in black and white as well.
@@ -7,6 +9,7 @@ name at the end, so that the picture is read in black and white as well.
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import sys
 from collections.abc import Sequence
@@ -17,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import call
-from benchmarks.report import read_log
 from dermedge import UserError
 from dermedge.files import write_atomic
 
@@ -45,7 +47,28 @@ _NAMES = {
     "val_mean": "mean of Jaccard and AUC",
 }
 
+Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
 Curve = tuple[np.ndarray, np.ndarray]  # epochs, values
+
+
+def read_log(run: Path) -> Log:
+    """The losses and validation figures in the log.csv of a training run.
+
+    Raises UserError where it is missing or no such table.
+    """
+    path = run / "log.csv"
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+            for name in (rows[0] if rows else {})
+            if name not in ("step", "epoch", "lr")
+        }
+    except OSError:
+        raise UserError(f"{path} is missing: give a folder that `dermedge train` made") from None
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is no log of `dermedge train`") from None
 
 
 def curves(run: Path) -> dict[str, Curve]:
@@ -145,7 +168,7 @@ def _label(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture that the arguments ask for; UserError where they cannot be followed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report.curves", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder that `dermedge train` made")
     parser.add_argument("--out", required=True, metavar="FILE.png")
     args = parser.parse_args(argv)

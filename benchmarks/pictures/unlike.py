@@ -1,8 +1,8 @@
 """Pictures that show no lesion, for `dermedge evaluate --unlike`.
 
-`python -m benchmarks.unlike --data ham10000=HAM10000 --out DIR` writes DIR/KIND/*.png: plain skin
-cut from beside the lesions of data sets, drawn surfaces and documents, and cuttings of the sample
-photographs that matplotlib and scikit-learn bring. Skin keeps the licence of its data set.
+`python -m benchmarks.pictures.unlike --data ham10000=HAM10000 --out DIR` writes DIR/KIND/*.png:
+plain skin cut from beside the lesions of data sets, drawn surfaces and documents, and cuttings of
+the sample photographs that matplotlib and scikit-learn bring. Skin keeps its data set's licence.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _drawn(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the pictures that the arguments ask for; UserError where they cannot be followed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.unlike", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pictures.unlike", description=__doc__
+    )
     parser.add_argument(
         "--data",
         action="append",

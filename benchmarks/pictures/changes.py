@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from benchmarks import unlike
+from benchmarks.pictures import unlike
 from dermedge.image import Picture
 from dermedge.procedural.artefacts import hair
 

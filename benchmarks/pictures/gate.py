@@ -1,8 +1,8 @@
 """How well the quality gate tells spoilt pictures from good ones.
 
-Each picture is spoilt in the graded ways of `benchmarks.changes.SPOILINGS` and given to the bundle
-as `dermedge analyze` would give it. A positive is a spoilt picture, a negative the same pictures
-as they were published, good or not: what is wrong with those counts as a false alarm.
+Each picture is spoilt in the graded ways of `benchmarks.pictures.changes.SPOILINGS` and given to
+the bundle as `dermedge analyze` would give it. A positive is a spoilt picture, a negative the same
+pictures as they were published, good or not: what is wrong with those counts as a false alarm.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from queue import SimpleQueue
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy import Chosen, commit, in_threads
-from benchmarks.changes import SPOILINGS, CannotSpoil, applied
-from benchmarks.figures import LEVEL, SEED, clusters
-from benchmarks.networks import Networks
+from benchmarks.accuracy.chosen import Chosen
+from benchmarks.accuracy.evaluate import commit, in_threads
+from benchmarks.accuracy.figures import LEVEL, SEED, clusters
+from benchmarks.accuracy.networks import Networks
+from benchmarks.pictures.changes import SPOILINGS, CannotSpoil, applied
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import ROLES, Bundle

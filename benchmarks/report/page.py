@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks import plots, roads
-from benchmarks.figures import NETWORKS, TITLES, Row, malignancy
+from benchmarks.accuracy import roads
+from benchmarks.accuracy.figures import TITLES
+from benchmarks.report import cases, plots
+from benchmarks.report.curves import Log
 from benchmarks.speed import compare
-from dermedge import DISCLAIMER, UserError
-from dermedge.analyzer import Analyzer
+from dermedge import DISCLAIMER
 from dermedge.bundle import Bundle
 from dermedge.datasets import Record
-from dermedge.image import ImageError, Picture, read_image, read_mask
-from dermedge.quality import TITLES as QUALITY_TITLES
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
-
-THUMBNAIL = 480  # px, long side
-WORST = 4  # pictures of each kind of error
 
 _TRAINED = {  # what the page tells of the training of each network
     "role": "Role",
@@ -40,8 +33,6 @@ _TRAINED = {  # what the page tells of the training of each network
     "split_sha256": "Split",
     "commit": "Commit",
 }
-
-Log = dict[str, list[tuple[int, float]]]  # (step, value) by column of a log.csv
 
 
 def render(
@@ -60,8 +51,8 @@ def render(
     bench : as `speed/bench.schema.json` describes it.
     evaluation : what `dermedge evaluate --json` prints.
     images : pictures to analyse and show with their outlines.
-    logs : name of each training run, and what `read_log` found.
-    worst : pictures that the networks were most wrong about, and what `worst` notes of each.
+    logs : name of each training run, and what `curves.read_log` found.
+    worst : pictures that the networks were most wrong about, and what `cases.worst` notes of each.
     """
     manifest = bundle.manifest
     return (
@@ -87,8 +78,8 @@ def render(
             comparisons=_comparisons(evaluation) if evaluation else [],
             classifiers=_classifiers(evaluation) if evaluation else [],
             group_metrics=_group_metrics(evaluation) if evaluation else [],
-            cards=_cards(bundle, [(path, "", None) for path in images]),
-            worst=_cards(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
+            cards=cases.analysed(bundle, [(path, "", None) for path in images]),
+            worst=cases.analysed(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
             differences=_differences(evaluation) if evaluation else [],
             training=[
                 {title: source[key] for key, title in _TRAINED.items() if key in source}
@@ -322,110 +313,3 @@ def _classifiers(evaluation: dict) -> list[dict]:
             }
         )
     return shown
-
-
-# ---------------------------------------------------------------------------- pictures
-
-
-def worst(rows: Sequence[Row], labels: Sequence[str], count: int = WORST) -> list[dict]:
-    """Up to `count` pictures each: least overlap of outlines, malignant ones that were given the
-    lowest risk, benign ones that were given the highest.
-
-    Returns 'id', 'kind' (outline, missed or alarm) and 'note', in words what is wrong.
-    """
-    found: list[dict] = []
-    outlined = [row for row in rows if NETWORKS in row.counts]
-    scores = {id(row): _jaccard(row.counts[NETWORKS]) for row in outlined}
-    for row in sorted(outlined, key=lambda row: scores[id(row)])[:count]:
-        note = f"Outline: Jaccard {scores[id(row)]:.2f}"
-        found.append({"id": row.record.id, "kind": "outline", "note": note})
-    told = [r for r in rows if r.probabilities is not None and r.record.malignant is not None]
-    risk = {id(row): malignancy(row.probabilities[None], labels)[0] for row in told}
-    for malignant, sign in ((True, 1), (False, -1)):
-        chosen = [row for row in told if row.record.malignant is malignant]
-        for row in sorted(chosen, key=lambda row: sign * risk[id(row)])[:count]:
-            truth = row.record.label or ("malignant" if malignant else "benign")
-            note = f"Truly {truth}, malignancy {risk[id(row)]:.2f}"
-            kind = "missed" if malignant else "alarm"
-            found.append({"id": row.record.id, "kind": kind, "note": note})
-    return found
-
-
-def _jaccard(counts: Sequence[int]) -> float:
-    hit, more, missed, _ = counts
-    return hit / (hit + more + missed) if hit + more + missed else 1.0
-
-
-def _cards(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) -> list[dict]:
-    """Of pictures, notes and files with the true outline: what the page shows of each."""
-    analyzer = Analyzer(bundle) if images else None
-    limits = bundle.manifest.thresholds
-    cards = []
-    for path, note, truth in images:
-        try:
-            picture = read_image(path)
-            true = _true_outline(truth, picture) if truth else ""
-        except ImageError as error:
-            cards.append({"name": path.name, "note": note, "error": str(error)})
-            continue
-        analysis = analyzer.analyze(picture, name=path.name).to_json()
-        width, height = analysis["size"]
-        likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
-        cards.append(
-            {
-                "name": path.name,
-                "note": note,
-                "error": None,
-                "thumbnail": _thumbnail(picture.pixels),
-                "width": width,
-                "height": height,
-                "outline": " ".join(_path(polygon) for polygon in analysis["lesion"]["polygons"]),
-                "truth": true,
-                "analysis": analysis,
-                "likely": likely,
-                "quality": [
-                    QUALITY_TITLES.get(reason, reason) for reason in analysis["quality"]["reasons"]
-                ],
-                "thresholds": [limits.see_doctor, limits.urgent],
-            }
-        )
-    return cards
-
-
-def _true_outline(path: Path, picture: Picture) -> str:
-    size = (picture.width, picture.height)
-    mask = cv2.resize(read_mask(path).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return " ".join(_path(contour[:, 0].astype(float)) for contour in found if len(contour) > 2)
-
-
-def _thumbnail(pixels: np.ndarray) -> str:
-    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
-    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-def _path(polygon: Iterable[Sequence[float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in polygon) + "Z"
-
-
-def read_log(run: Path) -> Log:
-    """The losses and validation figures in the log.csv of a training run.
-
-    Raises UserError where it is missing or no such table.
-    """
-    path = run / "log.csv"
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {
-            name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-            for name in (rows[0] if rows else {})
-            if name not in ("step", "epoch", "lr")
-        }
-    except OSError:
-        raise UserError(f"{path} is missing: give a folder that `dermedge train` made") from None
-    except (ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(f"{path} is no log of `dermedge train`") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,8 +20,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import PROCEDURAL, figures
-from benchmarks.baselines import (
+from benchmarks import PROCEDURAL
+from benchmarks.accuracy import figures
+from benchmarks.accuracy.baselines import (
     COLOUR,
     OTSU,
     OTSU_METHOD,
@@ -30,196 +30,19 @@ from benchmarks.baselines import (
     colour_features,
     otsu_mask,
 )
-from benchmarks.figures import NETWORKS, Row
-from benchmarks.networks import Networks
+from benchmarks.accuracy.chosen import Chosen
+from benchmarks.accuracy.figures import NETWORKS, Row
+from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, metrics
 from dermedge.bundle import Bundle
-from dermedge.datasets import DataError, DataSet, Record, Split, make_split
-from dermedge.datasets.split import group_records
+from dermedge.datasets import DataSet, Record
 from dermedge.image import ImageError, find_images, read_image, read_mask
 
 SCHEMA = "dermedge evaluation 2"
-SEED = 0  # of a split that is made here
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class NothingToMeasure(DataError):
-    """No chosen picture has what the bundle's networks can be measured by."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The pictures to measure on, and what is known about their independence."""
-
-    part: str
-    records: tuple[Record, ...]
-    pictures: int  # in the part, before the limit
-    limit: int | None
-    source: str  # where the split comes from
-    split: Split | None
-    train: tuple[Record, ...]  # for baselines only; shares no lesion or patient with `records`
-    warnings: tuple[str, ...] = ()
-
-
-def choose(
-    data_set: DataSet,
-    bundle: Bundle,
-    part: str,
-    split_file: str | Path | None = None,
-    limit: int | None = None,
-    baselines: bool = False,
-) -> Chosen:
-    """Choose the pictures of `part` ('train', 'val', 'test' or 'all').
-
-    The split is `split_file`, else one that the bundle carries where the data set holds all of
-    its pictures, else made with seed 0. Warns where pictures were trained on, or where that
-    cannot be told. With `baselines`, pictures to fit them on are chosen too (none for 'all').
-
-    Raises
-    ------
-    DataError
-        Where the split does not fit the data set, or the part is empty.
-    NothingToMeasure
-        Where no picture of the part has what the bundle can be measured by: a mask for a segmenter,
-        a class that it knows, or malignant or not, for a classifier.
-    """
-    stored = _stored_splits(bundle)
-    fitting = [owner for owner, one in stored.items() if not _foreign(one, data_set)]
-    warnings = []
-    if split_file:
-        split, source = Split.load(split_file), f"the file {Path(split_file).name}"
-        if split.data_set != data_set.name:
-            raise DataError(f"{split_file} splits {split.data_set}, not {data_set.name}")
-    elif fitting:
-        split, source = stored[fitting[0]], f"the one that the {fitting[0]} was trained with"
-        # Plain numbers as ids fit any set that is large enough.
-        if extra := len(data_set.records) - sum(map(len, split.parts.values())):
-            warnings.append(
-                f"the bundle's split knows nothing of {extra} pictures of {data_set.name}: make "
-                "sure that this is the data set that it was trained on"
-            )
-    else:
-        split, source = make_split(data_set, seed=SEED), f"made here with seed {SEED}"
-        if stored and part != "all":
-            warnings.append(
-                f"the bundle's own split is not of these pictures: part '{part}' is of a new split"
-            )
-    if part == "all":
-        records, source = sorted(data_set.records, key=lambda record: record.id), "none"
-    else:
-        records = split.select(data_set.records, part)
-    if not records:
-        held = {**split.parts, "all": data_set.records}
-        filled = ", ".join(f"{name} ({len(ids)})" for name, ids in held.items() if ids)
-        raise DataError(
-            f"part '{part}' of {data_set.name} is empty; parts with pictures: {filled or 'none'}"
-        )
-    wanted = {
-        "segmenter": ("a mask", lambda r: r.mask),
-        "classifier": (
-            "a class that the bundle knows",
-            lambda r: r.label in bundle.manifest.labels or r.malignant is not None,
-        ),
-    }
-    wanted = [wanted[role] for role in bundle.manifest.models]
-    if not any(has(record) for record in records for _, has in wanted):
-        raise NothingToMeasure(
-            f"nothing to measure: no picture of part '{part}' of {data_set.name} has "
-            + ", or ".join(words for words, _ in wanted)
-        )
-    pictures = len(records)
-    if limit is not None and limit < pictures:
-        # By a hash, so that neither the order of the files nor the classes decide.
-        records = sorted(records, key=lambda r: hashlib.sha256(r.id.encode()).digest())[:limit]
-        records = sorted(records, key=lambda record: record.id)
-    else:
-        limit = None
-    train: list[Record] = []
-    if baselines and part != "all":
-        measured = _touched(data_set, {record.id for record in records})
-        train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
-    return Chosen(
-        part,
-        tuple(records),
-        pictures,
-        limit,
-        source,
-        None if part == "all" else split,
-        tuple(train),
-        (*_independence(data_set, records, stored), *warnings),
-    )
-
-
-def _stored_splits(bundle: Bundle) -> dict[str, Split]:
-    """By what was trained with them: 'bundle', or each network where they differ."""
-    owners = {"split.json": "bundle"}
-    if "split-segmenter.json" in bundle.manifest.parts:
-        owners = {"split.json": "classifier", "split-segmenter.json": "segmenter"}
-    return {
-        owner: Split.from_json(bundle.part(part), f"{part} of bundle {bundle.path}")
-        for part, owner in owners.items()
-        if part in bundle.manifest.parts
-    }
-
-
-def _foreign(split: Split, data_set: DataSet) -> int:
-    """How many pictures of `split` the data set lacks; all where it is read in another way."""
-    ids = {name for part in split.parts.values() for name in part}
-    if split.data_set == data_set.name:
-        # A reader's name alone says little: 'csv' reads anybody's pictures.
-        ids -= {record.id for record in data_set.records}
-    return len(ids)
-
-
-def _touched(data_set: DataSet, ids: set[str]) -> set[str]:
-    """Ids of all pictures that share a lesion or patient with one of `ids`, and these."""
-    return {
-        record.id
-        for group in group_records(data_set.records, data_set.same)
-        if any(record.id in ids for record in group)
-        for record in group
-    }
-
-
-def _independence(
-    data_set: DataSet, records: Sequence[Record], stored: dict[str, Split]
-) -> Iterator[str]:
-    if not stored:
-        yield "the bundle carries no split: whether it was trained on these pictures is unknown"
-    for owner, split in stored.items():
-        if split.data_set != data_set.name:
-            # The archive's ids are one series through all of its data sets; other ids are not.
-            known = {name for name in split.parts["train"] if name.startswith("ISIC_")}
-            shared = sum(record.id in known for record in records)
-            yield f"the {owner} was trained on {split.data_set}, not on {data_set.name}: " + (
-                f"{shared} of {len(records)} pictures were in its training part"
-                if shared
-                else "whether a lesion was seen in training cannot be checked"
-            )
-            continue
-        if missing := _foreign(split, data_set):
-            known = set(split.parts["train"])
-            shared = sum(record.id in known for record in records)
-            yield (
-                f"the {owner} was trained on another {split.data_set} data set, or on more of this "
-                f"one ({missing} pictures of its split are not here): {shared} of {len(records)} "
-                "pictures have the id of one in its training part"
-            )
-            continue
-        for part, name, harm in (
-            ("train", "training", "the figures are too good"),
-            ("val", "validation", "thresholds were chosen on them"),
-        ):
-            touched = _touched(data_set, set(split.parts[part]))
-            count = sum(record.id in touched for record in records)
-            if count:
-                yield (
-                    f"{count} of {len(records)} pictures, or their lesions or patients, were in "
-                    f"the {name} part of the {owner}: {harm}"
-                )
 
 
 def evaluate(
@@ -389,7 +212,7 @@ def _about_data(
 
 def commit() -> str:
     """The commit of the checkout that this package lies in; '-' where it lies in none."""
-    room = Path(__file__).resolve().parent
+    room = Path(__file__).resolve().parents[1]
     command = ["git", "-C", str(room), "rev-parse", "--show-toplevel", "--short=12", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -17,11 +17,12 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from benchmarks.accuracy import Chosen, count_pixels, in_threads
-from benchmarks.changes import CHANGES, applied
-from benchmarks.figures import LEVEL, SEED, clusters, malignancy
-from benchmarks.networks import Networks
-from benchmarks.plots import worse
+from benchmarks.accuracy.chosen import Chosen
+from benchmarks.accuracy.evaluate import count_pixels, in_threads
+from benchmarks.accuracy.figures import LEVEL, SEED, clusters, malignancy
+from benchmarks.accuracy.networks import Networks
+from benchmarks.pictures.changes import CHANGES, applied
+from benchmarks.report.plots import worse
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle

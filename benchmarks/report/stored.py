@@ -1,0 +1,74 @@
+"""What other commands wrote, read back for the page; refused where it is of another bundle."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import jinja2
+
+from benchmarks.accuracy.evaluate import SCHEMA
+from benchmarks.pictures.robustness import plot
+from benchmarks.report.page import render
+from dermedge import UserError
+from dermedge.bundle import Bundle
+
+
+def evaluation(path: str, bundle: Bundle) -> dict:
+    """What `dermedge evaluate --json` printed. UserError where the page cannot show it."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not JSON; make it with `dermedge evaluate --json`") from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise UserError(f"{path} is no evaluation of the kind '{SCHEMA}'; make it anew")
+    try:
+        fits = found["bundle"]["sha256"] == bundle.sha256
+        if fits:
+            render("trial", bundle, evaluation=found)
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
+        raise UserError(
+            f"{path} is an incomplete evaluation ({type(error).__name__}: {error}); make it anew"
+        ) from None
+    if not fits:
+        raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} anew")
+    return found
+
+
+def robustness(path: str, bundle: Bundle) -> dict:
+    """robustness.json of `dermedge robustness`. UserError where the page cannot show it."""
+    try:
+        curves = json.loads(Path(path).read_bytes())
+        fits = curves["bundle"]["sha256"] == bundle.sha256
+        plot(curves)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is no robustness.json of `dermedge robustness`") from None
+    if not fits:
+        raise UserError(f"{path} was made with another bundle; make it anew")
+    return curves
+
+
+_PEERS = {  # what the page shows of the table of `dermedge peers`, and of what kind it is
+    **dict.fromkeys(("what", "side", "version", "reason"), str),
+    "threads": int,
+    **dict.fromkeys(("ms", "p90_ms"), float),
+    **dict.fromkeys(("times_of_ours", "times_of_ours_low", "times_of_ours_high"), float),
+    **dict.fromkeys(("outside_networks", "difference"), float),
+}
+
+
+def peers(path: str, bundle: Bundle) -> list[dict]:
+    """The table of `dermedge peers`. UserError where the page cannot show it."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        rows = [
+            {k: kind(row[k]) if row[k] else None for k, kind in _PEERS.items()} for row in table
+        ]
+        fits = all(row["bundle_sha256"] == bundle.sha256[:16] for row in table)
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is no table of `dermedge peers`") from None
+    if not rows or not fits:
+        raise UserError(f"{path} was made with another bundle; make it anew")
+    return rows
