@@ -921,6 +921,18 @@ def test_one_page_with_accuracy_every_road_and_the_worst_errors(
         assert words in text
     assert text.count('class="outline truth" d="M') == len(result["worst"])
     assert "precisions and runtimes" in capsys.readouterr().out
+    for lesions, words in ((page.FEW - 1, "too few to judge by"), (page.FEW, "the same advice")):
+        result["robustness"]["repeats"]["lesions"] = lesions
+        assert words in page.render("t", Bundle.open(tiny_bundle), bench=result)
+
+
+def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, data, monkeypatch):
+    monkeypatch.setitem(quality.LIMITS, "no_lesion", quality.Limit(0, 1e-6, 1))
+    image = load("csv", data).records[0].image
+    text = page.render("t", Bundle.open(tiny_bundle), images=[Path(image)])
+    assert 'class="outline over" d="M' in text
+    assert "The outline is unsure" in text
+    assert "No lesion was found" not in text
 
 
 def test_throughput_of_an_evaluation(tiny_bundle, data):

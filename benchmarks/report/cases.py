@@ -17,6 +17,8 @@ from dermedge.quality import TITLES as QUALITY_TITLES
 
 THUMBNAIL = 480  # px, long side
 WORST = 4  # pictures of each kind of error
+# The gate asks how sure the outline is: where there is one, "no lesion" would contradict it.
+_UNSURE = {"no_lesion": "The outline is unsure: put the spot in the middle of the picture."}
 
 
 def worst(rows: Sequence[Row], labels: Sequence[str], count: int = WORST) -> list[dict]:
@@ -62,6 +64,7 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
             continue
         analysis = analyzer.analyze(picture, name=path.name).to_json()
         width, height = analysis["size"]
+        told = {**QUALITY_TITLES, **(_UNSURE if analysis["lesion"]["found"] else {})}
         likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
         cards.append(
             {
@@ -75,9 +78,7 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
                 "truth": true,
                 "analysis": analysis,
                 "likely": likely,
-                "quality": [
-                    QUALITY_TITLES.get(reason, reason) for reason in analysis["quality"]["reasons"]
-                ],
+                "quality": [told[reason] for reason in analysis["quality"]["reasons"]],
                 "thresholds": [limits.see_doctor, limits.urgent],
             }
         )

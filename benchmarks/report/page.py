@@ -20,6 +20,8 @@ from dermedge.datasets import Record
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
+FEW = 20  # lesions that were taken several times; fewer tell nothing
+
 _TRAINED = {  # what the page tells of the training of each network
     "role": "Role",
     "data_set": "Data set",
@@ -68,9 +70,10 @@ def render(
             malignant=MALIGNANT,
             bench=bench,
             highlights=_highlights(bench, evaluation),
+            few=FEW,
             measures=roads.MEASURES,
             plots=plots,
-            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]) if bench else [],
+            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]) if bench else "",
             figures_by_road=_by_road(bench["roads"] or []) if bench else [],
             totals=_totals(bench["latency"]) if bench else [],
             peers=_peers(bench["peers"]) if bench and bench["peers"] else {},
@@ -111,9 +114,9 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
     )
 
 
-def _fronts(found: Sequence[dict] | None, picture: str) -> list[Markup]:
-    """Accuracy of every precision and runtime against its time."""
-    plotted = []
+def _fronts(found: Sequence[dict] | None, picture: str) -> Markup | str:
+    """Accuracy of every precision and runtime against its time; '' where none was measured."""
+    panels = {}
     for measure in ("jaccard", "malignant_auc", "likely_balanced_accuracy"):
         points = {
             entry["road"]: (entry["p90_ms"], figure)
@@ -123,8 +126,8 @@ def _fronts(found: Sequence[dict] | None, picture: str) -> list[Markup]:
             and None not in (entry["p90_ms"], figure["value"])
         }
         if points:
-            plotted.append(plots.pareto(points, measure, picture))
-    return plotted
+            panels[measure] = points
+    return plots.pareto(panels, picture) if panels else ""
 
 
 def _by_road(found: Sequence[dict]) -> list[list[dict | None]]:
@@ -143,9 +146,9 @@ def _totals(latency: Sequence[dict]) -> list[list[dict]]:
     return [found[case] for case in sorted(found)]
 
 
-def _device_fronts(rows: Sequence[dict], results: dict[str, dict]) -> list[Markup]:
+def _device_fronts(rows: Sequence[dict], results: dict[str, dict]) -> Markup | str:
     """Accuracy of every result and thread count against the time of the first picture."""
-    plotted, picture = [], rows[0]["picture"]
+    panels, picture = {}, rows[0]["picture"]
     for measure in (name for names in compare.MEASURES.values() for name in names):
         points = {
             f"{row['file']}, threads: {row['threads']}": (row["p90_ms"], figure)
@@ -154,8 +157,8 @@ def _device_fronts(rows: Sequence[dict], results: dict[str, dict]) -> list[Marku
             and (figure := compare.accuracy(results[row["file"]]["evaluation"])[measure])
         }
         if points:
-            plotted.append(plots.pareto(points, measure, picture))
-    return plotted
+            panels[measure] = points
+    return plots.pareto(panels, picture) if panels else ""
 
 
 def _peers(rows: Sequence[dict]) -> dict[str, list[dict]]:

@@ -227,48 +227,54 @@ def compared(rows: Sequence[dict]) -> Markup:
         return _svg(figure, f"p90 in ms of each device. {spoken}")
 
 
-def pareto(points: Mapping[str, tuple[float, Mapping]], measure: str, about: str) -> Markup:
-    """Accuracy against p90; the dashed line joins what nothing beats in both.
+def pareto(panels: Mapping[str, Mapping[str, tuple[float, Mapping]]], about: str) -> Markup:
+    """Accuracy against p90, a panel a measure; the dashed line joins what nothing beats in both.
 
     Parameters
     ----------
-    points : name to p90 in ms and the figure of the measure, with its 'value', 'low' and 'high'.
+    panels : measure to name to p90 in ms and the figure, with its 'value', 'low' and 'high'.
     about : what was timed.
     """
-    places = [(ms, figure["value"]) for ms, figure in points.values()]
-    front = [places[k] for k in compare.front(places)]
+    names = list(dict.fromkeys(name for points in panels.values() for name in points))
     with rc_context(_STYLE):
-        figure = _figure(2.3 + 0.17 * (len(points) // 2))
-        axes = figure.subplots()
-        axes.step(*zip(*front, strict=True), where="post", color=_INK, linewidth=1, linestyle="--")
-        for k, (name, (ms, found)) in enumerate(points.items()):
-            sides = [found["low"], found["high"]]
-            around = None if None in sides else np.abs(np.array(sides) - found["value"])[:, None]
-            axes.errorbar(
-                [ms],
-                [found["value"]],
-                yerr=around,
-                linestyle="",
-                color=_LINES[k % len(_LINES)][0],
-                marker=_MARKS[k % len(_MARKS)],
-                markersize=6 + 2.5 * (k % 3),  # hollow and of unlike size: one shows in another
-                markerfacecolor="none",
-                markeredgewidth=1.6,
-                elinewidth=1,
-                capsize=3,
-                label=name,
+        figure = _figure(0.6 + 1.45 * len(panels) + 0.17 * -(-len(names) // 2))
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        handles, spoken = {}, []
+        for axes, (measure, points) in zip(grid, panels.items(), strict=True):
+            places = [(ms, found["value"]) for ms, found in points.values()]
+            front = [places[k] for k in compare.front(places)]
+            line = {"color": _INK, "linewidth": 1, "linestyle": "--"}
+            axes.step(*zip(*front, strict=True), where="post", **line)
+            for name, (ms, found) in points.items():
+                k = names.index(name)
+                sides = [found["low"], found["high"]]
+                value = found["value"]
+                around = None if None in sides else np.abs(np.array(sides) - value)[:, None]
+                handles[name] = axes.errorbar(
+                    [ms],
+                    [value],
+                    yerr=around,
+                    linestyle="",
+                    color=_LINES[k % len(_LINES)][0],
+                    marker=_MARKS[k % len(_MARKS)],
+                    markersize=6 + 2.5 * (k % 3),  # hollow, of unlike size: one shows in another
+                    markerfacecolor="none",
+                    markeredgewidth=1.6,
+                    elinewidth=1,
+                    capsize=3,
+                )
+            axes.set_title(TITLES[measure], fontsize=9, loc="left")
+            axes.grid()
+            told = "; ".join(
+                f"{n}: {f['value']:.3f} at {ms:.1f} ms" for n, (ms, f) in points.items()
             )
-        fast, slow = min(places)[0], max(places)[0]
-        margin = max(0.2 * (slow - fast), 0.03 * slow)
-        axes.set_xlim(fast - margin, slow + margin)
-        axes.set_xlabel(f"p90, ms ({_shorten(about)})")
-        axes.set_ylabel(_wrapped(TITLES[measure], 26))
-        axes.grid()
-        figure.legend(ncols=2, loc="outside lower center")
-        spoken = "; ".join(
-            f"{name}: {figure['value']:.3f} at {ms:.1f} ms" for name, (ms, figure) in points.items()
-        )
-        return _svg(figure, f"{TITLES[measure]} against time. {spoken}")
+            spoken.append(f"{TITLES[measure]} against time. {told}")
+        times = [ms for points in panels.values() for ms, _ in points.values()]
+        margin = max(0.2 * (max(times) - min(times)), 0.03 * max(times))
+        grid[-1].set_xlim(min(times) - margin, max(times) + margin)
+        grid[-1].set_xlabel(f"p90, ms ({_shorten(about)})")
+        figure.legend(handles.values(), handles, ncols=2, loc="outside lower center")
+        return _svg(figure, ". ".join(spoken))
 
 
 def calibration(bins: Sequence[dict]) -> Markup:

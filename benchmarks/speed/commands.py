@@ -39,6 +39,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
     precision_argument(parser)
     parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
         "--image",
         nargs="+",
         default=[],
@@ -46,14 +53,14 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="photographs to time; default: a generated JPEG of 12 megapixels. "
         "A generated camera frame of 1280x720 is always timed",
     )
-    parser.add_argument(
+    speed.add_argument(
         "--threads",
         nargs="+",
         type=positive,
         metavar="N",
         help="thread counts to compare (default: 1, 2 and all cores)",
     )
-    length = parser.add_mutually_exclusive_group()
+    length = speed.add_mutually_exclusive_group()
     length.add_argument(
         "--seconds",
         type=float,
@@ -64,43 +71,38 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--runs", type=positive, metavar="N", help="rounds of each pass, whatever they take"
     )
-    parser.add_argument(
+    speed.add_argument(
         "--mlperf",
         action="store_true",
         help="also MLPerf's scenarios SingleStream and Offline, at least 60 s each, asked by "
         "mlcommons-loadgen where it is installed",
     )
-    parser.add_argument(
+    speed.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run of the same command that was interrupted, and measure again what "
-        "other programs have disturbed",
+        help="with the same command: measure what an interrupted run lacks, and again what other "
+        "programs have disturbed",
     )
-    parser.add_argument(
+    speed.add_argument(
         "--rest", type=float, default=0, metavar="S", help="seconds to let the device cool first"
     )
-    parser.add_argument(
+    speed.add_argument(
         "--tuned", action="store_true", help="run the networks as `dermedge tune` has chosen here"
     )
-    parser.add_argument(
+    speed.add_argument(
         "--vs",
         metavar="OTHER",
         help="also time another bundle file, or another precision of this one (fp32, fp16, int8), "
         "in turns with it: how many times as fast, with the interval",
     )
-    parser.add_argument(
+    speed.add_argument(
         "--roads",
         action="store_true",
         help="also time every precision of the bundle in every runtime that is installed, in "
         "turns, and with --data measure how far each is from the first",
     )
-    data_arguments(parser, required=False)
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME)",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    accuracy = parser.add_argument_group("accuracy, on a data set")
+    data_arguments(accuracy, required=False)
     shown = parser.add_argument_group("what else the page shows")
     shown.add_argument("--report", metavar="FILE", help="write the page here instead of bench.html")
     shown.add_argument("--title", help="of the page")
@@ -310,7 +312,7 @@ def _side_by_side(args: argparse.Namespace) -> int:
 
 
 BENCH = Command(
-    summary="measure a bundle's speed and memory, and write a report",
+    summary="measure a bundle's speed, memory and accuracy here, and write a report",
     arguments=_bench_arguments,
     run=_bench,
     extra="bench",
