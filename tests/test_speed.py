@@ -16,6 +16,7 @@ from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.report import page, picture
 from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
 from benchmarks.speed.commands import BENCH
 from dermedge import DISCLAIMER, UserError, race
@@ -547,6 +548,22 @@ def test_validate_refuses_numbers_that_are_none(result, tmp_path):
     )
     with pytest.raises(UserError, match="not JSON"):
         compare.load(tmp_path / "bad.json")
+
+
+def test_a_picture_of_the_figures_shows_no_skin_and_says_what_is_not_to_be_quoted(result):
+    text = page.render_picture(compare.load(result), 1400)
+    assert "Times not to be quoted." in text
+    assert DISCLAIMER in text
+    assert "<image" not in text
+    assert "<img" not in text
+
+
+def test_a_picture_of_the_figures_needs_a_browser(result, tmp_path, monkeypatch):
+    for found, words in ((None, "install one of chromium"), (shutil.which("false"), "no picture")):
+        monkeypatch.setattr(shutil, "which", lambda _, found=found: found)
+        with pytest.raises(UserError, match=words):
+            picture.main([str(result), "--out", str(tmp_path / "bench.png")])
+    assert not (tmp_path / "bench.png").exists()
 
 
 @pytest.mark.parametrize("path", sorted(DEVICES.glob("*.json")), ids=lambda path: path.stem)

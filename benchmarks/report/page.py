@@ -114,6 +114,25 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
     )
 
 
+def render_picture(bench: dict, width: int) -> str:
+    """The page that `benchmarks.report.picture` draws, `width` px wide."""
+    return (
+        _environment()
+        .get_template("picture.html")
+        .render(
+            title=f"dermedge bench: {bench['bundle']['name']}",
+            disclaimer=DISCLAIMER,
+            width=width,
+            bench=bench,
+            highlights=_highlights(bench, bench["evaluation"]),
+            plots=plots,
+            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]),
+            totals=_totals(bench["latency"]),
+            beside=_beside(bench["peers"] or ()),
+        )
+    )
+
+
 def _fronts(found: Sequence[dict] | None, picture: str) -> Markup | str:
     """Accuracy of every precision and runtime against its time; '' where none was measured."""
     panels = {}
@@ -170,6 +189,19 @@ def _peers(rows: Sequence[dict]) -> dict[str, list[dict]]:
         what: sorted(sides, key=lambda row: row["ms"] or float("inf"))
         for what, sides in found.items()
     }
+
+
+def _beside(rows: Sequence[dict]) -> dict[tuple[str, ...], dict[str, dict[str, float]]]:
+    """How many times as long others take on one thread; a table for what the same were asked."""
+    sides: dict[str, dict[str, float]] = {}
+    for row in rows:
+        ours = row["side"].startswith("dermedge") or row["times_of_ours"] == 1
+        if row["threads"] == 1 and not row["reason"] and not ours:
+            sides.setdefault(row["side"], {})[row["what"]] = row["times_of_ours"]
+    tables: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    for side, times in sorted(sides.items(), key=lambda item: min(item[1].values())):
+        tables.setdefault(tuple(times), {})[side] = times
+    return tables
 
 
 def _environment() -> jinja2.Environment:
