@@ -11,7 +11,7 @@ from pathlib import Path
 from dermedge.bundle import PRECISIONS
 
 
-def data_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     """What to measure the accuracy on, and how."""
     parser.add_argument(
         "--data",
