@@ -189,6 +189,7 @@ def _run(args: argparse.Namespace) -> int:
             app.run()
         finally:
             worker.stop()
+            app.on_stop()  # Kivy leaves it out where an error ended the app
     if tour is None:
         return 0
     if tour.fault:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -143,8 +144,16 @@ def test_what_is_no_graph_is_refused_in_one_line(content):
     assert re.search("does not (parse|build) the graph: ", _refusal(tensorrt.build, content, RTX))
 
 
+@pytest.fixture
+def ctrl_c():
+    """A shell that starts the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @needs_rtx
-def test_ctrl_c_stops_the_build_and_leaves_no_file(tiny_bundle, tmp_path, monkeypatch):
+def test_ctrl_c_stops_the_build_and_leaves_no_file(tiny_bundle, tmp_path, monkeypatch, ctrl_c):
     make, sent = tensorrt._monitor, []
 
     def interrupting(provider):

@@ -204,6 +204,11 @@ def test_an_axis_holds_its_values_without_much_to_spare(most):
     assert round(high / 2, digits) == pytest.approx(high / 2)
 
 
+@given(st.floats(0, 1e-6, exclude_max=True))
+def test_an_axis_shows_no_rounding_error(most):
+    assert course._axis(most) == (1.0, 1)
+
+
 def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
     _later, _earlier, change = session.compared(spot[2], spot[0])
     rows = dict(course.changes(change))

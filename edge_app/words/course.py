@@ -112,7 +112,7 @@ def _trend(
 
 def _axis(most: float) -> tuple[float, int]:
     """Where an axis from 0 ends that holds `most`, and the digits of its half."""
-    if most <= 0:
+    if most < 1e-6:  # rounding, no measure
         return 1.0, 1
     power = 10.0 ** math.floor(math.log10(most))
     high = power * next(
