@@ -9,6 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("dermedge", deadline=None)  # speed belongs in benchmarks
+settings.load_profile("dermedge")
 
 # Real skin images lie beside a developer's checkout; they are never part of the project.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
