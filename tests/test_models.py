@@ -13,7 +13,7 @@ from dermedge.metadata import FIELDS, encode, width
 from train.data import Pictures, Views, loader
 from train.learner import Learner
 from train.loop import make_accelerator
-from train.mobilegan import PatchDiscriminator
+from train.mobilegan import Aggregate, PatchDiscriminator
 from train.models import MODELS, build_model, complexity, start_from
 from train.recipe import load_recipe
 
@@ -217,6 +217,26 @@ def test_macs_are_the_published_ones():
     assert complexity(build_model("mobilenet_v2", LABELS), 224).macs == pytest.approx(
         3.0e8, rel=0.02
     )
+
+
+def test_scales_are_aggregated_as_if_enlarged_and_concatenated():
+    torch.manual_seed(0)
+    aggregate = Aggregate((3, 4, 5), 6).eval()
+    aggregate.bias = torch.nn.Parameter(torch.randn(6))
+    fine, middle, coarse = scales = tuple(
+        torch.randn(2, channels, side, side) for channels, side in ((3, 32), (4, 16), (5, 8))
+    )
+    double = torch.nn.Upsample(scale_factor=2.0, mode="bilinear")
+    every = torch.cat([fine, double(middle), double(double(coarse))], dim=1)
+    expected = torch.nn.functional.conv2d(every, aggregate.weight, aggregate.bias)
+    torch.testing.assert_close(aggregate(scales), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_ends_in_its_head():
+    torch.manual_seed(0)
+    decoder = build_model("mobilegan-nano").net.decoder
+    maps = torch.randn(3, decoder.head.in_channels, 8, 8)
+    torch.testing.assert_close(decoder._mixed(maps), decoder.head(maps), rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_requests_are_refused_in_one_line():

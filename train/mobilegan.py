@@ -177,6 +177,29 @@ def mobilenet_scales(features: nn.Sequential, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(scales)
 
 
+class Aggregate(nn.Conv2d):
+    """A pointwise convolution of maps of several scales, as if enlarged and concatenated.
+
+    `forward` takes them from the finest to the coarsest, each of half the resolution of the one
+    before, and gives the finest's. What enlarges a map does not mix its channels and what mixes
+    its channels does not enlarge it: in this order nothing is computed, copied or enlarged that
+    the sum does not need.
+    """
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int):
+        super().__init__(sum(inputs), outputs, 1, bias=False)
+        self.inputs = inputs
+
+    def forward(self, scales: tuple[Tensor, ...]) -> Tensor:
+        weights = self.weight.split(self.inputs, dim=1)
+        found = None
+        for scale, weight in zip(reversed(scales), reversed(weights), strict=True):
+            # A bias, of a norm that was folded, once: where nothing more is added.
+            mixed = F.conv2d(scale, weight, self.bias if found is None else None)
+            found = mixed if found is None else mixed + _double(found)
+        return found
+
+
 class Decoder(nn.Module):
     """Attention at the coarsest scale, then up to the finest, all scales aggregated.
 
@@ -194,7 +217,8 @@ class Decoder(nn.Module):
         # Aggregation: every decoder scale speaks at the finest one.
         self.gather16 = _pointwise(c16, w4)
         self.gather8 = _pointwise(w8, w4)
-        self.fuse = nn.Sequential(_pointwise(3 * w4, w4), ChannelAttention(w4))
+        aggregate = nn.Sequential(Aggregate((w4, w4, w4), w4), nn.BatchNorm2d(w4))
+        self.fuse = nn.Sequential(aggregate, ChannelAttention(w4))
         self.up2 = Up(w4, c2, w2)
         self.head = nn.Conv2d(w2, 1, 1)
 
@@ -203,9 +227,18 @@ class Decoder(nn.Module):
         at16 = self.attend(at16)
         up8 = self.up8(at16, at8)
         up4 = self.up4(up8, at4)
-        every = [up4, _double(self.gather8(up8)), _double(_double(self.gather16(at16)))]
-        up2 = self.up2(self.fuse(torch.cat(every, dim=1)), at2)
-        return _double(self.head(up2))
+        every = (up4, self.gather8(up8), self.gather16(at16))
+        up2 = self.up2(self.fuse(every), at2)
+        return _double(self._mixed(up2))
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The head, as a product of matrices.
+
+        ONNX Runtime would pad a convolution's single channel to sixteen and enlarge them all.
+        """
+        n, c, h, w = x.shape
+        mixed = torch.matmul(self.head.weight.view(1, c), x.reshape(n, c, h * w))
+        return (mixed + self.head.bias).reshape(n, 1, h, w)
 
 
 class MobileGan(nn.Module):
