@@ -23,12 +23,6 @@ import onnxruntime
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
-from onnxruntime.quantization.qdq_loss_debug import (
-    collect_activations,
-    compute_activation_error,
-    create_activation_matching,
-    modify_model_output_intermediate_tensors,
-)
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export import METHODS, ExportError
@@ -53,6 +47,7 @@ class Scheme:
     activations: QuantType
     symmetric: bool  # whether 0 must stand for 0
     middle: int  # of 0..255; what the picture's bytes are counted from
+    first: int = 0  # layers, from the picture on, that INT8 makes no faster there
 
     @property
     def zero(self) -> np.ndarray:
@@ -64,7 +59,7 @@ class Scheme:
 
 # 116 is the mean of ImageNet's three channel means: convolutions pad with it.
 SCHEMES = {
-    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116),
+    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3),
     "signed": Scheme(("arm", "android"), QuantType.QInt8, False, 116),
     "symmetric": Scheme(("tensorrt",), QuantType.QInt8, True, 128),
 }
@@ -241,31 +236,9 @@ def _channel_means(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray
     return {name: value / len(feeds) for name, value in zip(names, total, strict=True)}
 
 
-def blame(calibration: Calibration, method: str, scheme: Scheme, feeds: Feeds) -> list[list[str]]:
-    """The quantized layers, the one that loses most first; each a node and its activation.
-
-    Each layer's signal-to-noise ratio is compared with that of what it is made from: to blame is
-    who adds noise, not who inherits it. `feeds`: a few pictures.
-    """
-    model = calibration.model(scheme)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        paths = [Path(folder, name) for name in ("float.onnx", "int8.onnx")]
-        onnx.save(model, paths[0])
-        onnx.save(_quantized(calibration, method, scheme), paths[1])
-        found = []
-        for path in paths:
-            told = path.with_suffix(".all.onnx")
-            modify_model_output_intermediate_tensors(str(path), str(told))
-            found.append(collect_activations(str(told), _Reader(feeds)))
-        ratios = compute_activation_error(create_activation_matching(found[1], found[0]))
-    noise = {name: entry["xmodel_err"] for name, entry in ratios.items() if "xmodel_err" in entry}
-    lost = []
-    for layer in _layers(model):
-        before = [noise[name] for name in layer[0].input if name in noise]
-        after = [noise[node.output[0]] for node in layer if node.output[0] in noise]
-        if before and after:
-            lost.append((after[-1] - min(before), [node.name for node in layer]))
-    return [names for _, names in sorted(lost, key=lambda entry: entry[0])]
+def layers(calibration: Calibration, scheme: Scheme) -> list[list[str]]:
+    """Names of what is quantized, from the picture on; each layer a node and its activation."""
+    return [[node.name for node in layer] for layer in _layers(calibration.model(scheme))]
 
 
 def _layers(model: onnx.ModelProto) -> list[list[onnx.NodeProto]]:

@@ -11,6 +11,7 @@ import numpy as np
 from dermedge.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
 from export import METHODS, ExportError
+from export.equalize import equalize
 from export.gate import (
     Answers,
     Exam,
@@ -23,15 +24,17 @@ from export.gate import (
     specificity,
     speed_reasons,
 )
-from export.int8 import SCHEMES, Calibration, Scheme, blame, calibrate, quantize
+from export.int8 import SCHEMES, Calibration, Scheme, calibrate, layers, quantize
 from export.weights import compute_half
 from train.recipe import Gate
 
 FP16_TARGETS = ("arm", "tensorrt", "android")
 FP16_TOLERANCE = 1e-2  # of probability; more is no rounding, but an overflow
-KEPT = (3, 5, 10, 20)  # layers that go back to float, the worst first, one try after the other
+# First layers that stay in float, one try after the other: all that follows inherits what they
+# lose. One in the middle would still be given rounded maps and have its own one rounded.
+KEPT = (0, 3, 6, 10, 20)
 SAMPLE = 150  # validation pictures that calibration methods are compared on
-BLAMED = 8  # pictures that the nodes to blame are found with
+TIMED = 8  # pictures that take turns in the race
 HINT = "hard-swish and squeeze-excite keep INT8 from being fused: use mobilenet_v2"
 
 
@@ -125,43 +128,45 @@ class Precisions:
         retrain : gives a float graph whose weights were trained to be quantized; called once at
             most, where all else fails.
         """
-        seen = calibrate(self.graph, feeds, methods)
+        seen = calibrate(equalize(self.graph, feeds), feeds, methods)
         schemes = [s for s in SCHEMES.values() if not self.targets.isdisjoint(s.targets)]
-        attempts = [self._scheme(scheme, seen, feeds) for scheme in schemes]
+        attempts = [self._scheme(scheme, seen, len(feeds)) for scheme in schemes]
         failed = [a for a in attempts if not a.passed and _could_train_help(a)]
         if retrain is None or not failed:
             return attempts
-        seen = calibrate(retrain(), feeds, methods)
+        seen = calibrate(equalize(retrain(), feeds), feeds, methods)
         for old in failed:
             scheme = next(s for s in SCHEMES.values() if s.targets == old.targets)
             path = [*old.path, "quantization-aware training"]
-            new = self._scheme(scheme, seen, feeds, path)
+            new = self._scheme(scheme, seen, len(feeds), path)
             if new.passed:
                 attempts[attempts.index(old)] = new
             else:
                 old.path.append(f"quantization-aware training refused: {'; '.join(new.reasons)}")
         return attempts
 
-    def _scheme(self, scheme: Scheme, seen: Calibration, feeds, path=()) -> Attempt:
-        made = {method: quantize(seen, method, scheme) for method in seen.ranges}
-        apart = {method: self._apart(content) for method, content in made.items()}
+    def _scheme(self, scheme: Scheme, seen: Calibration, pictures: int, path=()) -> Attempt:
+        every = layers(seen, scheme)
+
+        def made(method: str, count: int) -> bytes:
+            kept = [name for layer in every[:count] for name in layer]
+            return quantize(seen, method, scheme, kept)
+
+        apart = {method: self._apart(made(method, scheme.first)) for method in seen.ranges}
         best = min(apart, key=apart.__getitem__)
         compared = ", ".join(f"{method} {value:.4f}" for method, value in apart.items())
         path = [
             *path,
-            f"biases corrected, calibrated by {best} (mean difference from FP32: {compared})",
+            f"channels equalized, biases corrected, calibrated by {best} (mean difference from "
+            f"FP32: {compared})",
         ]
-        attempt = self._judged("int8", scheme.targets, made[best], path)
-        if not attempt.passed and _could_train_help(attempt):
-            worst = blame(seen, best, scheme, feeds[:BLAMED])
-            for count in KEPT:
-                floats = [name for layer in worst[:count] for name in layer]
-                mended = quantize(seen, best, scheme, floats)
-                kept = [*path, f"{count} of {len(worst)} layers kept in float"]
-                attempt = self._judged("int8", scheme.targets, mended, kept)
-                if attempt.passed or not _could_train_help(attempt):
-                    break
-        attempt.calibration = {"pictures": len(feeds), "part": "train", "method": best}
+        for count in (number for number in KEPT if number >= scheme.first):
+            kept = [f"the first {count} of {len(every)} layers kept in float"] if count else []
+            graph = made(best, count)
+            attempt = self._judged("int8", scheme.targets, graph, [*path, *kept])
+            if attempt.passed or not _could_train_help(attempt):
+                break
+        attempt.calibration = {"pictures": pictures, "part": "train", "method": best}
         return attempt
 
     def _judged(
@@ -173,7 +178,7 @@ class Precisions:
         speed = None
         # FP16 is for accelerators: a processor without half-precision units says nothing of them.
         if runs_here(targets) and precision == "int8":
-            speed = race(self.graph, graph, self.exam.feeds[:BLAMED])
+            speed = race(self.graph, graph, self.exam.feeds[:TIMED])
             slow = speed_reasons(speed, self.limits)
             reasons += [f"{line}; {HINT}" if _unfused(graph) else line for line in slow]
         timed = asdict(speed) if speed else None
