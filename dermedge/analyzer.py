@@ -18,7 +18,7 @@ from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
 from dermedge.preprocess import Placement, prepare, working
-from dermedge.quality import SIDE, Quality, assess, reduced
+from dermedge.quality import SIDE, Quality, assess
 from dermedge.runtime import Road, SessionError, open_session, target
 from dermedge.scale import ScaleError, find
 from dermedge.taxonomy import MALIGNANT
@@ -377,8 +377,9 @@ class Analyzer:
         with stage("segmenter"):
             found = self._segmenter.run(square, metadata)
         with stage("lesion"):
+            certainty = placement.inside(found["mask"])
             lesion = measure(
-                placement.restore(found["mask"]),
+                certainty,
                 view,
                 self.bundle.manifest.thresholds.mask,
                 scale=scale,
@@ -391,7 +392,9 @@ class Analyzer:
                 middle = tuple(outline.mean(axis=0))
                 told["px_per_mm"] = round(found_scale.px_per_mm(middle) * covered, 4)
                 lesion = replace(lesion, diameter_mm=found_scale.extent(outline))
-            certainty = placement.restore(found["mask"], reduced(view.shape))
+        with stage("quality"):
+            hidden = None if found_scale is None else found_scale.cover
+            quality = assess(view, lesion.mask, certainty, hidden)
         spec = self._classifier.model.preprocessing
         placement = Placement(*size, spec.size)
         if self._classifier is not self._segmenter:
@@ -410,9 +413,6 @@ class Analyzer:
             similar = ()
             if self.cases is not None and embedding is not None:
                 similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
-        with stage("quality"):
-            hidden = None if found_scale is None else found_scale.cover
-            quality = assess(view, lesion.mask, certainty, hidden)
         malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None

@@ -40,7 +40,7 @@ class Lesion:
     """
 
     found: bool
-    mask: np.ndarray  # bool (h, w), cleaned, at the size of the map that was given
+    mask: np.ndarray  # bool (h, w), cleaned, at the size of the pixels that were given
     polygons: tuple[np.ndarray, ...] = ()  # outer outlines, float (n >= 3, 2) of x, y
     box: tuple[int, int, int, int] | None = None  # x, y, width, height
     area_px: float = 0.0
@@ -66,8 +66,8 @@ def measure(
 
     Parameters
     ----------
-    probability : float (h, w) in 0..1, or a bool mask.
-    pixels : uint8 (h, w, 3) RGB, the picture at the same size.
+    probability : float32 (any size) in 0..1, a map of the same view, or a bool mask (h, w).
+    pixels : uint8 (h, w, 3) RGB, the picture.
     threshold : of the probability; at or above is lesion.
     scale : px of the whole picture per px of `pixels` (1 where it was not reduced).
     px_per_mm : px of the whole picture per millimetre, where known.
@@ -76,18 +76,22 @@ def measure(
     ------
     ValueError : shapes that do not fit, a scale that is not positive.
     """
-    if probability.ndim != 2 or pixels.shape != (*probability.shape, 3):
+    fits = probability.dtype != bool or pixels.shape == (*probability.shape, 3)
+    if probability.ndim != 2 or not fits:
         raise ValueError(f"a map of {probability.shape} does not fit a picture of {pixels.shape}")
     if not scale > 0 or (px_per_mm is not None and not px_per_mm > 0):
         raise ValueError(f"scale and px_per_mm must be positive, got {scale} and {px_per_mm}")
-    mask, contours = clean(probability if probability.dtype == bool else probability >= threshold)
+    mask = np.zeros(pixels.shape[:2], bool)
+    part, found = _found(probability, threshold, mask.shape)
+    mask[part], contours = clean(found, mask.size)
     if not contours:
         return Lesion(False, mask)
+    contours = [contour + np.int32((part[1].start, part[0].start)) for contour in contours]
     # Between pixel centres at integers: the first px of `pixels` covers `scale` px of the whole.
     offset = (scale - 1) / 2
     points = np.concatenate(contours)[:, 0]
     x, y, width, height = cv2.boundingRect(points)
-    area = cv2.countNonZero(mask.view(np.uint8))
+    area = np.count_nonzero(mask[part])
     near = _Near(mask, pixels, (x, y, width, height))
     unequal, index, axis = near.folded()
     colors = near.colors()
@@ -109,17 +113,49 @@ def measure(
     )
 
 
-def clean(mask: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _found(
+    probability: np.ndarray, threshold: float, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Which part of a picture of `shape` holds all that is found, and what is, bool of that part.
+
+    A map of another size is enlarged there alone, as `Placement.restore` would do it.
+    """
+    found = probability if probability.dtype == bool else probability >= threshold
+    x, y, width, height = cv2.boundingRect(found.view(np.uint8))
+    across, down = shape[1] / found.shape[1], shape[0] / found.shape[0]
+    # Between a px of the map and its neighbours the values change evenly.
+    part = tuple(
+        slice(int(max(0, first - 1) * scale), min(side, int(np.ceil((last + 1) * scale))))
+        for first, last, scale, side in (
+            (y, y + height, down, shape[0]),
+            (x, x + width, across, shape[1]),
+        )
+    )
+    if found.shape == shape:
+        return part, found[part]
+    left, top = part[1].start + 0.5, part[0].start + 0.5
+    enlarged = cv2.warpAffine(
+        probability,
+        np.array([[1 / across, 0, left / across - 0.5], [0, 1 / down, top / down - 0.5]]),
+        (part[1].stop - part[1].start, part[0].stop - part[0].start),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return part, enlarged >= threshold
+
+
+def clean(mask: np.ndarray, whole: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
     """Keep the largest part and others of a quarter of its size or more; fill holes.
 
     Returns the bool (h, w) mask and the outer contours of its parts, int (n, 1, 2) of x, y.
+    `whole`: px of the picture, where the mask is of a part of it.
     """
     found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
     if not found:
         return filled.astype(bool), []
     areas = np.array([_pixels(contour) for contour in found])
-    least = max(KEPT_SHARE * areas.max(), MIN_SHARE * mask.size, 16)
+    least = max(KEPT_SHARE * areas.max(), MIN_SHARE * (whole or mask.size), 16)
     contours = [contour for contour, area in zip(found, areas, strict=True) if area >= least]
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return filled.view(bool), contours
@@ -153,7 +189,9 @@ def _extent(points: np.ndarray) -> float:
     return float(np.sqrt(((hull[:, None] - hull[None]) ** 2).sum(axis=2)).max() + 1)
 
 
-# Weight of a cell of the polar grid, by its area.
+UNIT = np.arange(256, dtype=np.float32) * np.float32(1 / 255)  # of a byte, 0 to 1
+# Polar grid: directions of its rays, weight of a cell by its area.
+ANGLE = np.arange(ANGLES) * (2 * np.pi / ANGLES)
 DISTANCE = ((np.arange(RADII) + 0.5) / RADII).astype(np.float32)
 # Row k: where each angle comes to lie on folding about the axis k / 2.
 MIRROR = (np.arange(ANGLES)[:, None] - np.arange(ANGLES)) % ANGLES
@@ -162,7 +200,8 @@ MIRROR = (np.arange(ANGLES)[:, None] - np.arange(ANGLES)) % ANGLES
 class _Near:
     """The lesion and its surroundings at a standard size.
 
-    `centre` is that of the lesion in px of this size, `centroid` in px of what it was cut from.
+    `centre` is that of the lesion in px of this size, `centroid` in px of what it was cut from;
+    `mask` is uint8, 0 or 1, and `core` the part with all its 1; `half` is `rgb` at half the size.
     """
 
     def __init__(self, mask: np.ndarray, pixels: np.ndarray, box: tuple[int, int, int, int]):
@@ -175,12 +214,14 @@ class _Near:
         scale = SIDE / max(width, height)
         size = tuple(max(1, round(side * scale)) for side in mask[part].shape)
         inside = shrunk(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
-        self.mask = inside if inside.any() else np.ones_like(inside)
-        rgb = shrunk(pixels[part], *size).astype(np.float32)
-        self.lab = cv2.cvtColor(rgb * np.float32(1 / 255), cv2.COLOR_RGB2Lab)
-        moments = cv2.moments(self.mask.view(np.uint8), binaryImage=True)
+        self.mask = (inside if inside.any() else np.ones_like(inside)).view(np.uint8)
+        self.rgb = shrunk(pixels[part], *size)
+        self.half = shrunk(pixels[part], *((side + 1) // 2 for side in size))
+        x, y, width, height = cv2.boundingRect(self.mask)
+        self.core = slice(y, y + height), slice(x, x + width)
+        moments = cv2.moments(self.mask[self.core], binaryImage=True)
         self.area = moments["m00"]
-        self.centre = moments["m10"] / self.area, moments["m01"] / self.area
+        self.centre = x + moments["m10"] / self.area, y + moments["m01"] / self.area
         self.centroid = tuple(
             (centre + 0.5) * whole / side - 0.5 + place.start
             for centre, whole, side, place in zip(
@@ -194,23 +235,23 @@ class _Near:
         The lesion is folded about every axis through its centroid, on a polar grid. The rule lays
         two axes at a right angle so that they give the lowest asymmetry.
         """
-        # At half the size, where pixel centres are at (x - 0.5) / 2.
-        half = tuple((side + 1) // 2 for side in self.mask.shape[::-1])
-        mask, lab = (
-            cv2.resize(image, half, interpolation=cv2.INTER_AREA)
-            for image in (self.mask.astype(np.float32), self.lab)
-        )
         outlines, _ = cv2.findContours(
-            self.mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            self.mask[self.core], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
-        rim = np.concatenate(outlines)[:, 0] - self.centre
-        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-        distance = (np.sqrt((rim**2).sum(axis=1).max()) + 1) / 2 * DISTANCE[:, None]
-        x = ((self.centre[0] - 0.5) / 2 + np.cos(angle) * distance).astype(np.float32)
-        y = ((self.centre[1] - 0.5) / 2 + np.sin(angle) * distance).astype(np.float32)
+        corner = self.core[1].start - self.centre[0], self.core[0].start - self.centre[1]
+        rim = np.concatenate(outlines)[:, 0] + np.float32(corner)
+        reach = np.sqrt((rim**2).sum(axis=1).max()) + 1
+        # At half the size, where pixel centres are at (x - 0.5) / 2.
+        x, y = (
+            ((middle - 0.5) / 2 + way * (reach / 2 * DISTANCE[:, None])).astype(np.float32)
+            for middle, way in zip(self.centre, (np.cos(ANGLE), np.sin(ANGLE)), strict=True)
+        )
+        half = self.half.shape[1::-1]
+        mask = cv2.resize(self.mask.astype(np.float32), half, interpolation=cv2.INTER_AREA)
         inside = cv2.remap(mask, x, y, cv2.INTER_LINEAR)
-        smooth = cv2.GaussianBlur(lab, (0, 0), SIDE / 80)
+        smooth = cv2.GaussianBlur(_lab(self.half), (0, 0), SIDE / 80)
         colour = cv2.remap(smooth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
         # Every pair of angles lies on each other about one axis: all pairs at once, at each radius
         # as |a - b|^2 = -2 ab + a^2 + b^2, small numbers about their mean.
         colour -= np.array(cv2.mean(colour)[:3], np.float32)
@@ -241,24 +282,25 @@ class _Near:
 
         Told by the colours on both sides of the outline.
         """
-        radius, mask = np.sqrt(self.area / np.pi), self.mask.view(np.uint8)
+        width = max(2.0, 0.1 * np.sqrt(self.area / np.pi))
         # What lies outside of the picture is neither lesion nor skin.
+        reach = int(width) + 1
+        rows, columns = (slice(max(0, s.start - reach), s.stop + reach) for s in self.core)
+        mask = self.mask[rows, columns]
         padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
         inner = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
         outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
-        width = max(2.0, 0.1 * radius)
-        columns = self.mask.shape[1]
-        means = []
-        for distance in (inner, outer):
-            band = np.flatnonzero((distance > 0.5) & (distance <= width))
-            rows, across = np.divmod(band, columns)
-            angle = np.arctan2(rows - self.centre[1], across - self.centre[0]) - axis
-            segment = np.floor(angle / (np.pi / 4)).astype(int) % 8
-            counts = np.bincount(segment, minlength=8)
-            lab = self.lab.reshape(-1, 3)[band]
-            sums = [np.bincount(segment, lab[:, c], minlength=8) for c in range(3)]
-            means.append(np.stack(sums) / np.where(counts, counts, np.nan))
-        change = np.sqrt(((means[0] - means[1]) ** 2).sum(axis=0))
+        distance = inner + outer  # each is 0 where the other is not
+        band = np.flatnonzero((distance > 0.5) & (distance <= width))
+        y, x = np.divmod(band, mask.shape[1])
+        angle = np.arctan2(y + (rows.start - self.centre[1]), x + (columns.start - self.centre[0]))
+        segment = np.floor((angle - axis) / (np.pi / 4)).astype(int) % 8
+        segment += 8 * mask.take(band)
+        lab = _lab(self.rgb[rows, columns].reshape(-1, 3).take(band, axis=0)[None])[0]
+        counts = np.bincount(segment, minlength=16)
+        sums = np.stack([np.bincount(segment, values, minlength=16) for values in lab.T])
+        outside, inside = np.split(sums / np.where(counts, counts, np.nan), 2, axis=1)
+        change = np.sqrt(((inside - outside) ** 2).sum(axis=0))
         return int((change > ABRUPT).sum())  # a segment cut off by the frame is not a number
 
     def colors(self) -> tuple[str, ...]:
@@ -269,10 +311,11 @@ class _Near:
         against that skin, as the rule asks.
         """
         # Every second px each way tells enough.
-        inside, lab = self.mask[::2, ::2], self.lab[::2, ::2]
-        around, middle = lab[~inside], np.count_nonzero(~inside) // 2
+        inside, lab = self.mask[::2, ::2].ravel(), _lab(self.rgb[::2, ::2]).reshape(-1, 3)
+        around = lab.take(np.flatnonzero(inside == 0), axis=0)
+        middle = len(around) // 2
         skin = np.partition(around, middle, axis=0)[middle] if middle > 5 else (70.0, *SKIN)
-        lightness, a, b = lab[inside].T.copy()
+        lightness, a, b = lab.take(np.flatnonzero(inside), axis=0).T.copy()
         a, b = a + np.float32(SKIN[0] - skin[1]), b + np.float32(SKIN[1] - skin[2])
         tests = {
             "black": lightness < 22,
@@ -292,7 +335,7 @@ class _Near:
     def irregularity(self) -> float:
         """1 - 4 pi area / perimeter^2, 0 to 1; 0 is a circle."""
         # A slight blur takes the steps of the pixel grid off the outline, which would lengthen it.
-        mask = self.mask.astype(np.float32)
+        mask = self.mask[self.core].astype(np.float32)
         padded = cv2.copyMakeBorder(mask, 8, 8, 8, 8, cv2.BORDER_CONSTANT)
         smooth = cv2.compare(cv2.GaussianBlur(padded, (0, 0), 2), 0.5, cv2.CMP_GE)
         contours, _ = cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -303,3 +346,8 @@ class _Near:
             area += cv2.contourArea(contour)
             perimeter += cv2.arcLength(points, True)
         return float(np.clip(1 - 4 * np.pi * area / perimeter**2, 0, 1)) if perimeter else 0.0
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB, float32, of uint8 (h, w, 3) RGB. The fewer px, the better: it is dear."""
+    return cv2.cvtColor(cv2.LUT(rgb, UNIT), cv2.COLOR_RGB2Lab)

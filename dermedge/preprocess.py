@@ -111,15 +111,18 @@ class Placement:
         """Put a bool (height, width) mask into the square: bool, a pixel set where half is."""
         return self.place(mask.astype(np.float32)) >= 0.5
 
+    def inside(self, output: np.ndarray) -> np.ndarray:
+        """What of a (size, size) map is of the picture: `scaled` px, a view."""
+        (height, width), (top, left) = self.scaled, self.offset
+        return output[top : top + height, left : left + width]
+
     def restore(self, output: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Bring a float32 (size, size) map back to the picture, or to `shape` (height, width).
 
         Where a part was cut out, it is that part which is given back.
         """
-        (height, width), (top, left) = self.scaled, self.offset
-        inside = output[top : top + height, left : left + width]
         rows, columns = shape or (self.height, self.width)
-        return cv2.resize(inside, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(self.inside(output), (columns, rows), interpolation=cv2.INTER_LINEAR)
 
 
 def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -140,15 +143,24 @@ def working(image: np.ndarray, side: int) -> np.ndarray:
     return halved(image, *Placement(*image.shape[:2], side).scaled)
 
 
-def shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image at (height, width) px for measures, which need not every pixel's exact share.
+def coarse(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image, halved while it is at least twice as large as (height, width) px both ways.
 
-    Halved first, so that little is lost to the interpolation; faster than a mean over the area.
+    Unlike `halved` it leaves out the last row or column of an odd side: for measures.
     """
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         rows, columns = image.shape[0] // 2, image.shape[1] // 2
         even = image[: 2 * rows, : 2 * columns]
         image = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
+    return image
+
+
+def shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image at (height, width) px for measures, which need not every pixel's exact share.
+
+    Halved first, so that little is lost to the interpolation; faster than a mean over the area.
+    """
+    image = coarse(image, height, width)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

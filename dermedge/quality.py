@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.preprocess import halved, shrunk
+from dermedge.preprocess import coarse
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
@@ -110,10 +110,11 @@ def assess(
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
     size = reduced(pixels.shape)
+    pixels = coarse(pixels, *size)
     # Detail is told from the mean over the area, which colours do not need.
-    gray = cv2.cvtColor(halved(pixels, *size), cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
-    red, green, blue = cv2.split(shrunk(pixels, *size))
+    red, green, blue = cv2.split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
     brightest, white = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     white = cv2.compare(white, 250, cv2.CMP_GE)
     lesion = None

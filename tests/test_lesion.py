@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dermedge.lesion import COLORS, clean, measure
@@ -149,6 +149,21 @@ def test_measures_do_not_depend_on_the_pose(seed, angle, scale, mirrored):
     assert second.border_irregularity == pytest.approx(first.border_irregularity, abs=0.04)
     assert second.diameter_mm == pytest.approx(first.diameter_mm, rel=0.03)
     assert second.colors == first.colors
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), *[st.integers(1, 90)] * 4)
+def test_a_map_of_any_size_gives_what_it_gives_when_enlarged(seed, height, width, rows, columns):
+    rng = np.random.default_rng(seed)
+    found = cv2.GaussianBlur(rng.random((rows, columns), np.float32), (0, 0), rng.uniform(0.3, 4))
+    pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+    threshold = float(rng.choice(found.ravel()) + 1e-4)
+    enlarged = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)
+    assume(np.abs(enlarged - threshold).min() > 1e-5)  # else it is a matter of rounding
+    first, second = (measure(given, pixels, threshold) for given in (found, enlarged))
+    assert (first.mask == second.mask).all()
+    assert first.box == second.box
+    assert [p.tolist() for p in first.polygons] == [p.tolist() for p in second.polygons]
 
 
 @settings(max_examples=60, deadline=None)

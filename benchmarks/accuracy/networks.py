@@ -93,7 +93,7 @@ class Networks:
         square, placement = prepare(view, spec)
         output = self._network.run(square, metadata)
         if "mask" in output:
-            lesion = measure(placement.restore(output["mask"]), view, limits.mask)
+            lesion = measure(placement.inside(output["mask"]), view, limits.mask)
             size = (picture.width, picture.height)
             return Found(mask=cv2.resize(lesion.mask.astype(np.uint8) * 255, size) > 127)
         probabilities = output["probabilities"].astype(np.float64).round(6)  # as an analysis does

@@ -51,15 +51,14 @@ def stages() -> dict[str, Callable[[], object]]:
     view = halve()
     _, placement = prepare(view, spec)
     inside = placement.place(cv2.resize(drawn.mask.astype(np.float32), view.shape[1::-1]))
-    lesion = measure(placement.restore(inside), view)
-    certainty = placement.restore(inside, reduced(view.shape))
+    certainty = placement.inside(inside)
+    lesion = measure(certainty, view)
     return {
         "halve": halve,
         "prepare, 192 px": lambda: prepare(view, spec),
         "prepare, 224 px": lambda: prepare(view, Preprocessing(size=224)),
         "prepare, 192 px, colour constancy and hair removal": lambda: prepare(view, treated),
-        "restore": lambda: placement.restore(inside),
-        "lesion": lambda: measure(placement.restore(inside), view),
+        "lesion": lambda: measure(certainty, view),
         "quality": lambda: assess(view, lesion.mask, certainty),
     }
 
