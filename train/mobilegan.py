@@ -7,6 +7,8 @@ position attention, and aggregation of several scales.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -191,7 +193,9 @@ class Aggregate(nn.Conv2d):
         self.inputs = inputs
 
     def forward(self, scales: tuple[Tensor, ...]) -> Tensor:
-        weights = self.weight.split(self.inputs, dim=1)
+        ends = itertools.accumulate(self.inputs)
+        # Slices: the exporter folds no split of a constant.
+        weights = [self.weight[:, e - n : e] for n, e in zip(self.inputs, ends, strict=True)]
         found = None
         for scale, weight in zip(reversed(scales), reversed(weights), strict=True):
             # A bias, of a norm that was folded, once: where nothing more is added.
