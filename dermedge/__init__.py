@@ -1,5 +1,10 @@
 """The core, which runs on the device: numpy, OpenCV and, opened lazily, a runtime."""
 
+import os
+
+# ONNX Runtime 1.29 and later report models and runs to its maker unless told not to beforehand.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
 DISCLAIMER = (
     "Risk estimate for research, not a diagnosis. "

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import dermedge  # noqa: F401  # before ONNX Runtime, which some tests import by themselves
+
 settings.register_profile("dermedge", deadline=None)  # speed belongs in benchmarks
 settings.load_profile("dermedge")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -84,6 +85,21 @@ def test_device_never_loads_what_it_need_not(picture, tiny_bundle):
     assert {"cv2", "numpy", "onnxruntime"} <= loaded
     assert not loaded & {"torch", "torchvision", "matplotlib", "kivy", "sklearn", "scipy", "PIL"}
     assert json.loads(done.stdout)["triage"]
+
+
+def test_no_runtime_reports_to_its_maker(picture, tiny_bundle, tmp_path):
+    """What ONNX Runtime's telemetry would send lies in the user's cache first."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run(
+        [sys.executable, "-m", "dermedge.cli", "analyze", str(picture)]
+        + ["--bundle", str(tiny_bundle), "--json"],
+        env={**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
+        capture_output=True,
+        check=True,
+    )
+    assert list(home.rglob("*")) == []
 
 
 def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_bundle):
