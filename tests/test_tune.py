@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -169,3 +171,24 @@ def test_analyze_takes_a_precision_and_refuses_what_is_not_there(both, tmp_path,
     assert cli.main([*common, "--precision", "int8"]) == 2
     assert "has no int8 segmenter" in capsys.readouterr().err
     assert cli.main([*common, "--provider", "cpu"]) == 0
+
+
+DROPPED = """
+import gc, signal, sys, threading
+from dermedge.bundle import Bundle
+from dermedge.runtime import open_session
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+held = [open_session(Bundle.open(sys.argv[1]).model("classifier"), 1, "openvino")]
+thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_are_heard_after_another_thread_dropped_a_session(tiny_bundle):
+    """OpenVINO's own stack for signals, which it uses where the processor has AMX, must stay."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", DROPPED, str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

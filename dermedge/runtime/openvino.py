@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from dermedge.runtime import SessionError, Tensor
@@ -25,7 +27,7 @@ class OpenVinoSession:
         if threads:
             told["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            core = openvino.Core()
+            core = _core()
             self._model = core.compile_model(core.read_model(model, b""), "CPU", told)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
@@ -39,6 +41,19 @@ class OpenVinoSession:
         found = self._request.infer(feeds, share_inputs=True)
         # Copies: the next call writes over its own memory.
         return {item.name: found[index].copy() for index, item in enumerate(self.outputs)}
+
+
+@cache
+def _core():
+    """The only one of the process, never let go.
+
+    On processors with AMX it puts its own stack for signals in place of the thread's. Dropped by
+    another thread, as the garbage collector may, it would free that stack and leave it in place:
+    the next signal with a handler, such as Ctrl-C or a child's end, would kill without a word.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _tensor(port) -> Tensor:
