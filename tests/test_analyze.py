@@ -254,7 +254,7 @@ def test_bombs_stay_small(tmp_path, tiny_bundle):
         (tmp_path / f"bomb{index}.png").write_bytes(_bomb(side))
     command = [sys.executable, "-c", PEAK, "analyze", str(tmp_path), "--json"]
     done = subprocess.run(
-        [*command, "--bundle", str(tiny_bundle)], capture_output=True, text=True, check=False
+        [*command, "--bundle", str(tiny_bundle)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     *rows, peak = done.stdout.splitlines()

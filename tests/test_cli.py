@@ -67,7 +67,7 @@ def test_analyze_as_text_says_that_it_is_no_diagnosis(capsys, picture, tiny_bund
 def test_a_reader_that_leaves_early_is_no_traceback(picture, tiny_bundle):
     command = [sys.executable, "-m", "dermedge.cli", "analyze", "--bundle", str(tiny_bundle)]
     shell = " ".join(command + [str(picture)] * 40) + " --json | head -n 1"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=300)
     assert json.loads(done.stdout)["image"] == str(picture)
     assert "Traceback" not in done.stderr
 
@@ -80,6 +80,7 @@ def test_device_never_loads_what_it_need_not(picture, tiny_bundle):
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert {"cv2", "numpy", "onnxruntime"} <= loaded
@@ -98,6 +99,7 @@ def test_no_runtime_reports_to_its_maker(picture, tiny_bundle, tmp_path):
         env={**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
         capture_output=True,
         check=True,
+        timeout=300,
     )
     assert list(home.rglob("*")) == []
 

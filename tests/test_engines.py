@@ -697,7 +697,8 @@ def _write_types(folder: Path) -> None:
     names = ["tensorrt_rtx_bindings", "tensorrt_rtx_bindings.tensorrt_rtx"]
     wanted = [word for name in names for word in ("-m", name)]
     command = [sys.executable, "-c", "from mypy.stubgen import main; main()", "-q"]
-    subprocess.run([*command, "--inspect-mode", *wanted, "-o", folder], check=True)
+    words = [*command, "--inspect-mode", *wanted, "-o", folder]
+    subprocess.run(words, check=True, timeout=300)
     stub = folder / "tensorrt_rtx_bindings" / "tensorrt_rtx.pyi"
     lines = stub.read_text().splitlines()
     # A few signatures that the bindings tell are no Python.
@@ -727,6 +728,7 @@ def _type_errors(folder: Path, source: str) -> list[str]:
         env={**os.environ, "MYPYPATH": path},
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert done.returncode in (0, 1), done.stderr
     return [line for line in done.stdout.splitlines() if re.match(r"calls\.py:\d+: error", line)]

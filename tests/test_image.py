@@ -505,6 +505,7 @@ def test_the_largest_pictures_stay_below_one_gigabyte(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     *shapes, peak = done.stdout.split("\n")[:-1]
     assert shapes == ["(1113, 1113, 3)", "(1250, 1500, 3)", "(1000, 1250, 3)"]

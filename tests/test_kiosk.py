@@ -142,7 +142,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     path = tmp_path / "dermedge.service"
     path.write_text(text)
     command = ["systemd-analyze", "verify", "--man=no", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     about = [line for line in done.stderr.splitlines() if "dermedge.service" in line]
     assert about == []
 

@@ -53,7 +53,7 @@ def test_readme_commands(tmp_path, display):
             env=environment,
             capture_output=True,
             text=True,
-            check=False,
+            timeout=300,
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2000:]}"
         ran.append(kind)

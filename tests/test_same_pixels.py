@@ -157,6 +157,7 @@ def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     for line in done.stdout.splitlines():
         found = json.loads(line)

@@ -277,7 +277,7 @@ sys.exit(main(sys.argv[1:]))
 """
     words = ["bench", "--mlperf", "--runs", "2", "--threads", "1", "--bundle", str(tiny_bundle)]
     words += ["--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=300)
     assert done.returncode == (130 if sent == signal.SIGTERM else -sent)
     told = compare.load(tmp_path / "bench.json")
     assert told["missing"][0].startswith("SingleStream")

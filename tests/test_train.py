@@ -411,7 +411,10 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(data_set, split, finished
     out = tmp_path / "killed"
     arguments = train_arguments(data_set, split, out, tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], capture_output=True, env=one_core()
+        [sys.executable, "-c", KILLED, *arguments],
+        capture_output=True,
+        env=one_core(),
+        timeout=300,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert checkpoint(out)["step"] == 6
@@ -691,7 +694,7 @@ def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
     arguments += ["--set", "amp=bf16", "--set", "channels_last=true", "--set", "max_steps=2"]
     # In a process of its own: Accelerate keeps one precision for a process's life.
     command = [sys.executable, "-m", "dermedge.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, env=one_core())
+    done = subprocess.run(command, capture_output=True, env=one_core(), timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     assert checkpoint(tmp_path / "run")["step"] == 2
 
@@ -749,6 +752,7 @@ def test_two_processes_train_one_network(data_set, split, finished, tmp_path):
         [*launch, "--nproc-per-node", "2", str(script), str(tmp_path / "found.json"), *arguments],
         capture_output=True,
         env=one_core(),
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads((tmp_path / "found.json").read_text())

@@ -191,6 +191,7 @@ def test_it_needs_neither_torch_nor_onnx(whole):
         "from dermedge.cli import main\n"
         f"sys.exit(main(['verify', '--json', '--bundle', {str(whole)!r}]))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["ok"] is True
