@@ -10,6 +10,7 @@ DEBIAN := xvfb libgl1-mesa-dri libgl1
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
 
+# No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
 test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
