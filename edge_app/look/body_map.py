@@ -359,7 +359,8 @@ def _table(view: str) -> np.ndarray:
     cv2.fillPoly(inside, placed, 1, shift=4)
     inside |= inside[:, ::-1]
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    x, y = np.abs((x + 0.5) / shape[1] - 0.5), (y + 0.5) / shape[1]
+    # Whole numbers first: both halves are rounded alike.
+    x, y = np.abs(2 * x + 1 - shape[1]) / (2 * shape[1]), (y + 0.5) / shape[1]
     return np.where(inside > 0, _numbers(view, x, y), 0).astype(np.uint8)
 
 
