@@ -109,7 +109,7 @@ def told(bundle, args: argparse.Namespace) -> tuple[str, ...]:
     return () if model is None or args.no_metadata else model.metadata
 
 
-def measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int | None):
+def measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int | None, roads=None):
     """What `evaluate` returns of what `choose_pictures` chose; `threads` None: all cores."""
     from benchmarks.accuracy.evaluate import evaluate
     from benchmarks.speed.latency import usable_cores
@@ -125,4 +125,5 @@ def measure_accuracy(bundle, measured, args: argparse.Namespace, threads: int | 
         views=4 if args.tta else 1,
         metadata=not args.no_metadata,
         unlike=args.unlike,
+        roads=roads,
     )

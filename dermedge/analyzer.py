@@ -238,6 +238,19 @@ class Network:
         }
 
 
+def along(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
+    """The bundle with the graphs that these roads run, and no others.
+
+    Raises BundleError where it has none of a road's precision for its machine.
+    """
+    return bundle.sliced(
+        {
+            role: bundle.variant(role, road.precision, target(road.provider))
+            for role, road in roads.items()
+        }
+    )
+
+
 class Analyzer:
     """A bundle, loaded and ready. Not thread-safe: give each thread its own."""
 
@@ -266,11 +279,7 @@ class Analyzer:
             Where the runtime does not load a graph.
         """
         roads = roads or {}
-        chosen = {
-            role: bundle.variant(role, road.precision, target(road.provider))
-            for role, road in roads.items()
-        }
-        self.bundle = bundle = bundle.sliced(chosen)
+        self.bundle = bundle = along(bundle, roads)
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:

@@ -25,7 +25,7 @@ from benchmarks.speed.commands import BENCH
 from dermedge import DISCLAIMER, UserError, cli, quality
 from dermedge.bundle import Bundle, Thresholds, Variant, write_bundle
 from dermedge.datasets import Record, Split, load, make_split
-from dermedge.runtime import host
+from dermedge.runtime import Road, host
 
 SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
@@ -877,6 +877,44 @@ def test_roads_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tm
     assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
     rows = roads.measure(Bundle.open(path), None, 1)
     assert [row["road"] for row in rows] == list(found)
+
+
+def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
+    tiny_bundle, data, tmp_path, monkeypatch
+):
+    """An INT8 graph that says the contrary must not travel under FP32's accuracy."""
+    import onnx
+
+    tiny = Bundle.open(tiny_bundle)
+    variant = Variant("classifier-int8.onnx", "int8", (host(),))
+    graph = onnx.load_from_string(tiny.part("classifier.onnx"))
+    weights = next(c for c in graph.graph.initializer if c.name == "weights")
+    turned = -onnx.numpy_helper.to_array(weights)
+    weights.CopyFrom(onnx.numpy_helper.from_array(turned, "weights"))
+    model = replace(tiny.manifest.models["classifier"], variants=(variant,))
+    manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[variant.part] = graph.SerializeToString()
+    path = write_bundle(tmp_path / "both.dermbundle", manifest, parts)
+    road = Road("int8", "cpu", 1)
+    monkeypatch.setattr("dermedge.tune.load_choice", lambda _: {"classifier": road})
+    words = ["--bundle", path, "--data", f"csv={data}", "--split", "all", "--runs", 2]
+    found = {}
+    for name, more in {"plain": [], "tuned": ["--tuned"]}.items():
+        assert call(BENCH, *words, *more, "--threads", 1, "--out", tmp_path / name) == 0
+        found[name] = json.loads((tmp_path / name / "bench.json").read_text())
+    auc = {
+        name: next(m for m in result["evaluation"]["methods"] if m["task"] == "classification")
+        for name, result in found.items()
+    }
+    auc = {name: method["metrics"]["malignant_auc"]["value"] for name, method in auc.items()}
+    assert auc["tuned"] == pytest.approx(1 - auc["plain"])
+    assert auc["plain"] != 0.5
+    told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
+    assert told == {"segmenter": "fp32", "classifier": "int8"}
+    assert found["tuned"]["evaluation"]["roads"] == {"classifier": "int8 cpu 1 thread"}
+    with pytest.raises(UserError, match="give one"):
+        call(BENCH, *words, "--tuned", "--roads", "--out", tmp_path)
 
 
 def test_worst_errors_are_the_worst(data, tmp_path):

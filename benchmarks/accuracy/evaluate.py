@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -38,6 +38,7 @@ from dermedge import DISCLAIMER, UserError, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataSet, Record
 from dermedge.image import ImageError, find_images, read_image, read_mask
+from dermedge.runtime import Road
 
 SCHEMA = "dermedge evaluation 2"
 
@@ -55,6 +56,7 @@ def evaluate(
     views: int = 1,
     metadata: bool = True,
     unlike: str | Path | None = None,
+    roads: Mapping[str, Road] | None = None,
 ) -> tuple[dict, list[Row]]:
     """Run the bundle over the chosen pictures once, each exactly as `dermedge analyze` does.
 
@@ -66,6 +68,7 @@ def evaluate(
     metadata : whether a classifier that takes age, sex or site is told what the record says.
     unlike : folder of pictures that show no lesion, to be told apart by the distance; folders in
         it are kinds.
+    roads : of a bundle of both roles, as `dermedge.analyzer.Analyzer` takes them.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def evaluate(
     # An analyzer serves one thread at a time; the threads share the cores, so each needs but one.
     idle: SimpleQueue[Networks] = SimpleQueue()
     for _ in range(threads):
-        idle.put(Networks(bundle, threads=1, views=views))
+        idle.put(Networks(bundle, threads=1, views=views, roads=roads))
 
     def rows_of(records: Sequence[Record], first: int, title: str, simple: bool) -> list[Row]:
         def one(record: Record) -> Row:
@@ -138,6 +141,7 @@ def evaluate(
         "commit": commit(),
         "bundle": _about(bundle),
         "views": views,
+        "roads": {role: str(replace(road, threads=1)) for role, road in (roads or {}).items()},
         "metadata": {"taken": list(fields), "given": list(told)},
         "data": _about_data(data_set, chosen, rows, labels),
         "warnings": warnings,

@@ -134,6 +134,7 @@ def _bench(args: argparse.Namespace) -> int:
     from benchmarks.report import page, stored
     from benchmarks.report.curves import read_log
     from benchmarks.speed import bench, compare, latency
+    from dermedge.analyzer import along
     from dermedge.image import find_images
     from dermedge.tune import load_choice
 
@@ -143,6 +144,8 @@ def _bench(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be above 0")
     if not args.rest >= 0:
         raise UserError("--rest must not be below 0")
+    if args.tuned and args.roads:
+        raise UserError("--roads measures every way to run it and --tuned one of them: give one")
     if args.data and args.evaluation:
         raise UserError("--data measures anew and --evaluation shows old figures: give one")
     for option in ("split", "split_file", "limit", "baselines", "tta", "no_metadata", "unlike"):
@@ -154,6 +157,8 @@ def _bench(args: argparse.Namespace) -> int:
     tuned = load_choice(bundle) if args.tuned else None
     if args.tuned and not tuned:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
+    if tuned:
+        bundle = along(bundle, tuned)
     evaluation = stored.evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = stored.robustness(args.robustness, bundle) if args.robustness else None
     peers = stored.peers(args.peers, bundle) if args.peers else None
@@ -242,7 +247,7 @@ def _other(name: str, bundle):
 def _accuracy(measured, args: argparse.Namespace, threads: int, plan, result: dict) -> None:
     from benchmarks.report import cases
 
-    evaluation, rows = measure_accuracy(plan.bundle, measured, args, threads)
+    evaluation, rows = measure_accuracy(plan.bundle, measured, args, threads, plan.roads)
     worst = cases.worst(rows, plan.bundle.manifest.labels)
     result |= {"evaluation": evaluation, "worst": worst}
 
