@@ -202,7 +202,6 @@ def test_hostile_files_cost_no_good_one(tmp_path, tiny_bundle):
 
     @settings(
         max_examples=300,
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

@@ -57,7 +57,7 @@ def test_is_read_as_written(tiny_bundle, tmp_path):
     assert bundle.model("classifier") == bundle.part("classifier.onnx")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated(tiny_bundle, tmp_path_factory, share):
     content = tiny_bundle.read_bytes()
@@ -66,7 +66,7 @@ def test_truncated(tiny_bundle, tmp_path_factory, share):
     assert "refused" in _refusal(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_harmless(tiny_bundle, tmp_path_factory, where, bit):
     """Some bits of a ZIP mean nothing (its time stamps); no other may change what is read."""
@@ -83,7 +83,7 @@ def test_a_flipped_bit_is_refused_or_harmless(tiny_bundle, tmp_path_factory, whe
     assert all(bundle.part(name) == good.part(name) for name in good.manifest.parts)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(content=st.binary(max_size=400))
 def test_random_bytes(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("random") / "random.dermbundle"

@@ -516,7 +516,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path, encoding, end, comma):
     assert load("csv", tmp_path).records[0].site == "rücken"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300))
 def test_any_bytes_as_table_give_records_or_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("bytes")

@@ -135,9 +135,7 @@ def fonts(reader) -> list:
     return list(reader.pages[0]["/Resources"]["/Font"].values())
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), max_size=60), st.text(st.characters(), max_size=400))
 def test_any_words_fit_on_the_page(tmp_path, shots, name, notes):
     path = tmp_path / "case.pdf"

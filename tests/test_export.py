@@ -421,7 +421,7 @@ def test_rounding_leaves_the_trained_network_as_it_is(squares):
 # --- which pictures are looked at --------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.sampled_from(LABELS), min_size=1, max_size=120),
     st.integers(3, 60),

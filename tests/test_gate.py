@@ -29,7 +29,7 @@ def picture(height: int = 240, width: int = 320) -> tuple[np.ndarray, np.ndarray
 
 
 @given(st.sampled_from(sorted(SPOILINGS)), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mask_and_spoilt_picture_show_the_same_view(name, seed):
     pixels, mask = picture()
     for level in SPOILINGS[name].levels:

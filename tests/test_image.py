@@ -449,7 +449,7 @@ def test_bigtiff_that_points_beyond_everything(offset):
         read_image(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_any_change_gives_a_picture_or_one_line(data):
     broken = bytearray(GOOD[data.draw(st.sampled_from(sorted(GOOD)))])
@@ -468,7 +468,7 @@ def test_any_change_gives_a_picture_or_one_line(data):
             assert 256 <= shape[0] * shape[1] <= image.MAX_PIXELS
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from([data[:length] for data in GOOD.values() for length in (0, 4, 12, 40)]),
     st.binary(max_size=300),

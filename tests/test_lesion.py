@@ -117,7 +117,7 @@ def test_colours_are_counted():
     assert set(lesion.colors) <= set(COLORS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([1.0, 2.0, 3.7, 0.5]))
 def test_polygons_and_box_fit_the_mask_at_full_size(seed, scale):
     mask = blob(seed)
@@ -136,7 +136,7 @@ def test_polygons_and_box_fit_the_mask_at_full_size(seed, scale):
     assert lesion.area_px == pytest.approx(mask.sum() * scale**2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.floats(0, 360), st.floats(0.6, 1.0), st.booleans())
 def test_measures_do_not_depend_on_the_pose(seed, angle, scale, mirrored):
     mask = blob(seed)
@@ -151,7 +151,7 @@ def test_measures_do_not_depend_on_the_pose(seed, angle, scale, mirrored):
     assert second.colors == first.colors
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), *[st.integers(1, 90)] * 4)
 def test_a_map_of_any_size_gives_what_it_gives_when_enlarged(seed, height, width, rows, columns):
     rng = np.random.default_rng(seed)
@@ -166,7 +166,7 @@ def test_a_map_of_any_size_gives_what_it_gives_when_enlarged(seed, height, width
     assert [p.tolist() for p in first.polygons] == [p.tolist() for p in second.polygons]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1))
 def test_any_map_gives_values_in_range(seed, height, width, threshold):
     rng = np.random.default_rng(seed)

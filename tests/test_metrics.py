@@ -76,7 +76,7 @@ def mask_pairs(draw):
 
 
 @given(mask_pairs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_masks_equal_the_official_isic_scoring(pairs):
     predictions, truths = zip(*pairs, strict=True)
     official = official_scores(predictions, truths)
@@ -86,7 +86,7 @@ def test_masks_equal_the_official_isic_scoring(pairs):
 
 
 @given(mask_pairs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_masks_equal_scikit_learn(pairs):
     predictions, truths = zip(*pairs, strict=True)
     counted = metrics.confusion(predictions, truths)
@@ -157,7 +157,7 @@ def test_mask_faults_are_named():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 200), st.sampled_from([0, 1, 3]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_binary_scores_equal_scikit_learn(seed, n, levels):
     scores, labels, weights = scored(seed, n, levels)
     for w in (None, weights):
@@ -176,7 +176,7 @@ def test_binary_scores_equal_scikit_learn(seed, n, levels):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(20, 200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_classes_equal_scikit_learn(seed, classes, n):
     probabilities, labels = classified(seed, n, classes)
     predicted = probabilities.argmax(axis=1)
@@ -199,7 +199,7 @@ def test_classes_equal_scikit_learn(seed, classes, n):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(30, 150))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_classes_equal_the_official_isic_scoring(seed, n):
     pandas = pytest.importorskip("pandas")
     official = pytest.importorskip("isic_challenge_scoring.classification")
@@ -290,7 +290,7 @@ def test_calibration_error_by_hand():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 80), st.floats(0.01, 1), st.sampled_from([0, 2]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_threshold_reaches_its_target_and_none_higher_does(seed, n, target, levels):
     scores, labels, _ = scored(seed, n, levels)
     cut = metrics.threshold_at_sensitivity(scores, labels, target)

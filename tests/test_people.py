@@ -6,7 +6,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dermedge import metadata, procedural
@@ -44,7 +44,6 @@ def _drawn(view: str) -> np.ndarray:
     return body_map.paint(view, (900, 1800), (GRAY, WHITE))[..., 3]
 
 
-@settings(deadline=None)  # the first one draws
 @given(views, share, share)
 def test_where_the_figure_is_drawn_each_place_has_a_region_and_elsewhere_none(view, x, y):
     figure = _drawn(view)

@@ -79,7 +79,7 @@ def test_points_come_back_exactly(height, width, size, data):
     np.testing.assert_allclose(placement.to_image(inside), point, atol=1e-9 * max(height, width))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(60, 700), width=st.integers(60, 700), size=st.sampled_from([96, 256]))
 def test_a_mask_comes_back(height, width, size):
     """A disc goes to the network's input and back; only its rim may be lost to the resolution."""
@@ -140,7 +140,6 @@ def test_wrong_settings_are_refused(values):
         Preprocessing.from_dict(values)
 
 
-@settings(deadline=None)
 @given(cast=st.tuples(*[st.floats(0.55, 1.0)] * 3), seed=st.integers(0, 9))
 def test_color_constancy_takes_a_color_cast_away(cast, seed):
     rng = np.random.default_rng(seed)

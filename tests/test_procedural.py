@@ -46,7 +46,7 @@ def raggedness(mask: np.ndarray) -> float:
     st.sampled_from([None, *LOOKS]),
     st.tuples(st.integers(64, 200), st.integers(64, 200)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_same_seed_same_picture(seed, style, label, size):
     first, second = (draw(seed, style, size, label) for _ in range(2))
     assert first.image.dtype == np.uint8

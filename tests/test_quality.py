@@ -109,7 +109,7 @@ def test_what_refuses_goes_before_advice():
     st.integers(16, 90),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_picture_whatever_fails(height, width, seed):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, rng.integers(1, 257), (height, width, 3)).astype(np.uint8)

@@ -32,7 +32,7 @@ def picture(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray
     height=st.integers(64, 120),
     width=st.integers(64, 120),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mask_and_picture_keep_the_same_view(name, height, width):
     pixels, mask = picture(height, width)
     for level in CHANGES[name].levels:

@@ -28,21 +28,21 @@ def worst(kind: str, seed: int, tilt: float) -> float | None:
 
 
 @given(SEEDS, st.floats(0, 30))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 def test_a_card_gives_the_right_scale_or_none(seed, tilt):
     error = worst("card", seed, tilt)
     assert error is None or error < 0.01
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 def test_a_coin_gives_the_right_scale_or_none(seed):
     error = worst("coin", seed, 10)
     assert error is None or error < 0.03
 
 
 @given(SEEDS)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 def test_a_ruler_gives_the_right_scale_or_none(seed):
     error = worst("ruler", seed, 3)
     assert error is None or error < 0.03

@@ -47,7 +47,7 @@ def data_sets(draw, official=(None,)):
     return data_set(records, same=tuple(draw(st.lists(st.tuples(ids, ids), max_size=4))))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data_sets(), st.integers(0, 3))
 def test_every_picture_is_in_one_part_and_no_group_crosses(found, seed):
     split = make_split(found, seed)
@@ -65,7 +65,7 @@ def test_every_picture_is_in_one_part_and_no_group_crosses(found, seed):
     assert split.notes == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data_sets(official=(None, "train", "test")), st.randoms(use_true_random=False))
 def test_order_of_the_records_does_not_matter(found, random):
     shuffled = list(found.records)
@@ -76,7 +76,7 @@ def test_order_of_the_records_does_not_matter(found, random):
     assert make_split(other).sha256 == make_split(found).sha256
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data_sets(official=("train", "test")))
 def test_official_parts_are_kept_and_val_comes_out_of_train(found):
     split = make_split(found)
@@ -183,7 +183,7 @@ def test_a_changed_split_file_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_damage_to_a_split_file_is_refused(tmp_path_factory, data):
     file = stored(tmp_path_factory.mktemp("split"))

@@ -134,9 +134,7 @@ PLACES = st.tuples(TEXT.filter(str.strip), st.floats(0, 1), st.floats(0, 1), TEX
 ANALYSES = st.dictionaries(TEXT, st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PEOPLE, PLACES, ANALYSES, st.binary(min_size=1), st.integers(1, 9999))
 def test_every_value_comes_back_as_it_was(cases, person, place, analysis, picture, side):
     title, x, y, notes = place
@@ -451,7 +449,7 @@ def small(tmp_path_factory):
     return cases.path.read_bytes(), found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_byte_is_noticed_or_harmless(small, data):
     whole, (person, lesion, capture) = small

@@ -372,3 +372,10 @@ def _rounded(found: metrics.Interval) -> dict:
         name: None if np.isnan(value) else round(value, 6)
         for name, value in (("value", found.value), ("low", found.low), ("high", found.high))
     }
+
+
+def shown(figure: dict) -> str:
+    """A figure and its interval, where it has them, for people."""
+    if figure["low"] is None:
+        return "-" if figure["value"] is None else f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 
 from benchmarks.accuracy.chosen import Chosen
 from benchmarks.accuracy.evaluate import commit, in_threads
-from benchmarks.accuracy.figures import LEVEL, SEED, clusters
+from benchmarks.accuracy.figures import LEVEL, SEED, clusters, shown
 from benchmarks.accuracy.networks import Networks
 from benchmarks.pictures.changes import SPOILINGS, CannotSpoil, applied
+from benchmarks.report.plots import against_levels, png
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import ROLES, Bundle
@@ -260,27 +261,8 @@ def plot(result: dict) -> bytes:
         for place, entry in enumerate(levels):
             if entry["unusable"]:
                 axes.axvspan(place - 0.5, place + 0.5, color="#eeeae4", linewidth=0)
-        for measure, (title, colour, dash, mark) in _LINES.items():
-            points = [
-                (place, *entry[measure].values())
-                for place, entry in enumerate(levels)
-                if measure in entry and entry[measure]["low"] is not None
-            ]
-            if not points:
-                continue
-            x, value, low, high = np.array(points).T
-            axes.errorbar(
-                x,
-                value,
-                yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-                color=colour,
-                linestyle=dash,
-                marker=mark,
-                markersize=4,
-                linewidth=1.5,
-                capsize=2,
-                label=title,
-            )
+        for measure, style in _LINES.items():
+            against_levels(axes, levels, measure, *style)
         axes.set_title(spoiling["title"], fontsize=9, loc="left")
         axes.set_xticks(range(len(levels)), [f"{entry['level']}" for entry in levels], fontsize=8)
         axes.set_xlim(-0.5, len(levels) - 0.5)
@@ -290,16 +272,11 @@ def plot(result: dict) -> bytes:
     handles, titles = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     data = result["data"]
-    figure.suptitle(
+    title = (
         f"Quality gate, {result['bundle']['name']} on {data['name']}, part {data['part']}, "
-        f"{data['pictures']} pictures; grey: has to be taken again; 95 % intervals",
-        fontsize=10,
-        x=0.01,
-        ha="left",
+        f"{data['pictures']} pictures; grey: has to be taken again; 95 % intervals"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure, title, dpi=110)
 
 
 def table(result: dict) -> str:
@@ -314,30 +291,24 @@ def table(result: dict) -> str:
     ]
     for name, group in (*result["groups"].items(), ("overall", result["overall"])):
         lines.append(
-            f"  {name:<8} {group['spoilt']:>6} pictures; AUC {_shown(group['auc'])}; "
-            f"refused {_shown(group['refused'])}"
+            f"  {name:<8} {group['spoilt']:>6} pictures; AUC {shown(group['auc'])}; "
+            f"refused {shown(group['refused'])}"
         )
     lines += ["", "false alarms on unspoilt pictures"]
     for name, figure in result["false_alarms"].items():
         typical = f"; score {result['good'][name]}" if name in result["good"] else ""
-        lines.append(f"  {name:<16} {_shown(figure)}{typical}")
+        lines.append(f"  {name:<16} {shown(figure)}{typical}")
     for spoiling in result["spoilings"].values():
         lines += ["", f"{spoiling['title']} ({', '.join(spoiling['reasons'])})"]
         for entry in spoiling["levels"]:
-            shown = "".join(
-                f"; {measure} {_shown(entry[measure])}"
+            told = "".join(
+                f"; {measure} {shown(entry[measure])}"
                 for measure in ("auc", "told", "refused")
                 if measure in entry
             )
             mark = "*" if entry["unusable"] else " "
-            lines.append(f" {mark}{entry['level']!s:>6} {entry['pictures']:>5} pictures{shown}")
+            lines.append(f" {mark}{entry['level']!s:>6} {entry['pictures']:>5} pictures{told}")
     lines += ["", "* has to be taken again"]
     lines += [f"not read: {entry['id']}: {entry['error']}" for entry in data["unreadable"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return "\n".join(lines)
-
-
-def _shown(figure: dict) -> str:
-    if figure["low"] is None:
-        return "-" if figure["value"] is None else f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

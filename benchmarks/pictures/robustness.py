@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.accuracy.chosen import Chosen
 from benchmarks.accuracy.evaluate import count_pixels, in_threads
-from benchmarks.accuracy.figures import LEVEL, SEED, clusters, malignancy
+from benchmarks.accuracy.figures import LEVEL, SEED, clusters, malignancy, shown
 from benchmarks.accuracy.networks import Networks
 from benchmarks.pictures.changes import CHANGES, applied
-from benchmarks.report.plots import worse
+from benchmarks.report.plots import png, worse
 from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle
@@ -273,16 +273,11 @@ def plot(result: dict) -> bytes:
     """The curves as a picture (PNG), a panel a change; bars are 95 % intervals."""
     figure = worse(result)
     data = result["data"]
-    figure.suptitle(
+    title = (
         f"{result['bundle']['name']} on {data['name']}, part {data['part']}, "
-        f"{data['pictures']} pictures; 95 % intervals",
-        fontsize=10,
-        x=0.01,
-        ha="left",
+        f"{data['pictures']} pictures; 95 % intervals"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure, title, dpi=120)
 
 
 def table(result: dict) -> str:
@@ -295,32 +290,26 @@ def table(result: dict) -> str:
     for curve in result["curves"].values():
         lines += ["", curve["title"]]
         for entry in curve["levels"]:
-            shown = [
-                f"{measure.replace('_', ' ')} {_shown(entry[measure])}"
+            told = [
+                f"{measure.replace('_', ' ')} {shown(entry[measure])}"
                 for measure in ("jaccard", "malignant_auc", "retake", "same_advice")
                 if measure in entry
             ]
-            lines.append(f"  {entry['level']!s:>6}  " + "; ".join(shown))
+            lines.append(f"  {entry['level']!s:>6}  " + "; ".join(told))
     if repeats := result["repeats"]:
         lines += [
             "",
             f"{repeats['lesions']} lesions with several pictures ({repeats['pictures']}): the same "
-            f"advice for all of a lesion's {_shown(repeats['same_advice'])}, range of its risk "
-            f"{_shown(repeats['risk_range'])}",
+            f"advice for all of a lesion's {shown(repeats['same_advice'])}, range of its risk "
+            f"{shown(repeats['risk_range'])}",
         ]
         if "single_auc" in repeats:
             lines.append(
                 f"of {repeats['known']} of them it is known whether they are malignant: AUC of "
-                f"single pictures {_shown(repeats['single_auc'])}, of the mean of a lesion's "
-                f"{_shown(repeats['together_auc'])}, difference "
-                f"{_shown(repeats['auc_difference'])}"
+                f"single pictures {shown(repeats['single_auc'])}, of the mean of a lesion's "
+                f"{shown(repeats['together_auc'])}, difference "
+                f"{shown(repeats['auc_difference'])}"
             )
     lines += [f"not read: {entry['id']}: {entry['error']}" for entry in data["unreadable"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return "\n".join(lines)
-
-
-def _shown(figure: dict) -> str:
-    if figure["low"] is None:
-        return "-" if figure["value"] is None else f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

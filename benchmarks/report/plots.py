@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.figures import TITLES
@@ -330,26 +332,9 @@ def worse(result: dict, columns: int = 4, width: float = 13.6) -> Figure:
         plain, *levels = curve["levels"]
         before = CHANGES[name].before
         levels = [*levels[:before], plain, *levels[before:]]
-        for measure, (title, colour, dash, mark) in _WORSE.items():
-            points = [
-                (place, *(entry[measure][key] for key in ("value", "low", "high")))
-                for place, entry in enumerate(levels)
-                if measure in entry and entry[measure]["low"] is not None
-            ]
-            if not points:
-                continue
-            x, value, low, high = np.array(points, float).T
-            handles[title] = axes.errorbar(
-                x,
-                value,
-                yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-                color=colour,
-                linestyle=dash,
-                marker=mark,
-                markersize=4,
-                linewidth=1.5,
-                capsize=2,
-            )
+        for measure, style in _WORSE.items():
+            if drawn := against_levels(axes, levels, measure, *style):
+                handles[style[0]] = drawn
         axes.set_title(_wrapped(curve["title"], 28), fontsize=9, loc="left")
         axes.set_xticks(range(len(levels)), [f"{e['level']}" for e in levels], fontsize=8)
         axes.set_ylim(0, 1.03)
@@ -357,6 +342,46 @@ def worse(result: dict, columns: int = 4, width: float = 13.6) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower left", ncols=3, frameon=False)
     return figure
+
+
+def against_levels(
+    axes: Axes,
+    levels: Sequence[dict],
+    measure: str,
+    title: str,
+    colour: str,
+    dash: str,
+    mark: str,
+) -> ErrorbarContainer | None:
+    """A line of one measure over the levels, with intervals; None where there is none to draw."""
+    points = [
+        (place, *(entry[measure][key] for key in ("value", "low", "high")))
+        for place, entry in enumerate(levels)
+        if measure in entry and entry[measure]["low"] is not None
+    ]
+    if not points:
+        return None
+    x, value, low, high = np.array(points, float).T
+    return axes.errorbar(
+        x,
+        value,
+        yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
+        color=colour,
+        linestyle=dash,
+        marker=mark,
+        markersize=4,
+        linewidth=1.5,
+        capsize=2,
+        label=title,
+    )
+
+
+def png(figure: Figure, title: str, dpi: int) -> bytes:
+    """The figure as PNG, the same bytes each time."""
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def robustness(result: dict) -> Markup:
