@@ -13,4 +13,12 @@ DISCLAIMER = (
 
 
 class UserError(Exception):
-    """A fault that the user can mend; the message says how, in one line."""
+    """A fault that the user can mend; the message says how, in one line.
+
+    `message` is English with `{name}`s, `values` fill them in, and `code` names the kind of fault
+    for programs: whoever shows the line in another language translates `message`, not `str()`.
+    """
+
+    def __init__(self, message: str, *, code: str = "", **values: object):
+        super().__init__(message.format(**values) if values else message)
+        self.message, self.code, self.values = message, code, values
