@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dermedge.procedural import draw
+from analyses import analysis
 
 store = pytest.importorskip("edge_app.cases.store", reason="needs the package cryptography")
+from edge_app.cases import database  # noqa: E402
+from edge_app.cases import migrate as migrations  # noqa: E402
 from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
 
 PASSPHRASE = "correct horse"
@@ -45,8 +49,8 @@ def fill(cases: Store, name: str = "Zoë Brandstätter", picture: bytes = b"pict
         Person("", name, 1961, "female", 2, ("sunbeds",), notes="from the north ward")
     )
     lesion = cases.add_lesion(Lesion("", person.id, "left forearm", "back", 0.25, 0.75))
-    analysis = {"triage": "low", "malignancy": 0.125}
-    capture = cases.add_capture(Capture("", lesion.id, "", analysis, (640, 480), 12.5), picture)
+    capture = Capture("", lesion.id, "", analysis((640, 480)), (640, 480), 12.5)
+    capture = cases.add_capture(capture, picture)
     return person, lesion, capture
 
 
@@ -90,13 +94,13 @@ def test_a_wrong_passphrase_or_an_existing_file_is_refused(tmp_path, cases):
 def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
     person, lesion, capture = fill(cases)
     fill(cases, "another")
-    cases.export(tmp_path / "one", "other words", person.id)
-    cases.export(tmp_path / "all", "other words")
+    cases.export(tmp_path / "one", "some other words", person.id)
+    cases.export(tmp_path / "all", "some other words")
     there = Store.create(tmp_path / "there", "third words")
-    assert there.merge(tmp_path / "one", "other words") == 1
+    assert there.merge(tmp_path / "one", "some other words") == 1
     assert there.people() == [person]
-    assert there.merge(tmp_path / "all", "other words") == 1
-    assert there.merge(tmp_path / "all", "other words") == 0
+    assert there.merge(tmp_path / "all", "some other words") == 1
+    assert there.merge(tmp_path / "all", "some other words") == 0
     assert len(there.people()) == 2
     assert there.captures(lesion.id) == [capture]
     assert there.picture(capture.id) == b"picture" * 99
@@ -106,17 +110,24 @@ def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
     there.close()
 
 
-def test_what_a_killed_import_left_behind_goes_after_a_day(cases):
+def test_what_a_killed_import_left_behind_goes_with_the_next_opening(cases):
     folder = cases.path.parent
-    for name, age in (("old", 2 * store.STALE_SECONDS), ("new", 0)):
-        left = folder / f".importing-{name}"
-        left.mkdir()
-        (left / "store").write_bytes(b"sealed")
+
+    def grow_old(left: Path, age: float) -> None:
         then = left.stat().st_mtime - age
         os.utime(left, (then, then))
-    cases.close()
-    Store.open(cases.path, PASSPHRASE).close()
-    assert [left.name for left in folder.glob(".importing-*")] == [".importing-new"]
+
+    (folder / ".importing-killed").mkdir()
+    (folder / ".importing-killed" / "store").write_bytes(b"sealed")
+    grow_old(folder / ".importing-killed", 2 * database.GRACE_SECONDS)
+    (folder / ".writing-by-an-older-version").write_bytes(b"sealed")
+    grow_old(folder / ".writing-by-an-older-version", 2 * database.STALE_SECONDS)
+    (folder / ".importing-young").mkdir()
+    with database.workshop(folder, ".importing-") as busy:
+        grow_old(busy, 2 * database.GRACE_SECONDS)
+        cases.close()
+        Store.open(cases.path, PASSPHRASE).close()
+        assert {*folder.glob(".[iw]*")} == {busy, folder / ".importing-young"}
 
 
 TEXT = st.text(max_size=40)
@@ -131,16 +142,21 @@ PEOPLE = st.builds(
     notes=TEXT,
 )
 PLACES = st.tuples(TEXT.filter(str.strip), st.floats(0, 1), st.floats(0, 1), TEXT)
-ANALYSES = st.dictionaries(TEXT, st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT)
+# What a later version may have added is kept as it is.
+ANALYSES = st.dictionaries(
+    TEXT.filter(lambda name: name not in analysis()),
+    st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT,
+)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PEOPLE, PLACES, ANALYSES, st.binary(min_size=1), st.integers(1, 9999))
-def test_every_value_comes_back_as_it_was(cases, person, place, analysis, picture, side):
+def test_every_value_comes_back_as_it_was(cases, person, place, more, picture, side):
     title, x, y, notes = place
     person = cases.add_person(person)
     lesion = cases.add_lesion(Lesion("", person.id, title, "front", x, y, notes))
-    capture = Capture("", lesion.id, "2026-01-01T00:00:00Z", analysis, (side, 1), notes=notes)
+    found = analysis((side, 1)) | more
+    capture = Capture("", lesion.id, "2026-01-01T00:00:00Z", found, (side, 1), notes=notes)
     capture = cases.add_capture(capture, picture)
     assert cases.person(person.id) == person
     assert cases.lesions(person.id) == [lesion]
@@ -299,10 +315,13 @@ def test_the_audit_trail_names_every_change_and_no_person(cases):
         ("add lesion", lesion.id),
         ("add capture", capture.id),
         ("update capture", capture.id),
+        ("begin delete lesion", lesion.id),
         ("delete capture", capture.id),
         ("delete lesion", lesion.id),
+        ("done delete lesion", lesion.id),
     ]
-    assert [entry.number for entry in entries] == list(range(1, 8))
+    assert [entry.number for entry in entries] == list(range(1, 10))
+    assert entries[-1].ends == 6
     with pytest.raises(StoreError, match="append-only"), cases._writing():
         cases._writer.execute("DELETE FROM audit")
     cases.check()
@@ -310,81 +329,99 @@ def test_the_audit_trail_names_every_change_and_no_person(cases):
 
 # ---------------------------------------------------------------------------- versions, damage
 
-VERSION_1 = store._SCHEMA.replace(
-    """CREATE TABLE picture (
-    capture TEXT PRIMARY KEY REFERENCES capture (id) ON DELETE CASCADE,
-    data BLOB NOT NULL
-);
-""",
-    "",
-).replace("ON DELETE CASCADE,\n    record BLOB NOT NULL\n);\nCREATE INDEX capture",
-          "ON DELETE CASCADE,\n    record BLOB NOT NULL,\n    picture BLOB NOT NULL\n);\n"
-          "CREATE INDEX capture")  # fmt: skip
+# Made by the code of commit 9f1d955, with the passphrase 1234: version 2, and version 1, whose
+# captures' rows held the pictures. Nothing in them is of a person.
+OLD = Path(__file__).with_name("stores")
 
 
-@pytest.fixture
-def version_1(tmp_path, monkeypatch):
-    """A store as version 1 wrote it: pictures in the captures' rows. Path and capture's id."""
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "_SCHEMA", VERSION_1)
-        patch.setattr(store, "VERSION", 1)
-        (tmp_path / "old").mkdir()
-        old = Store.create(tmp_path / "old" / "cases", PASSPHRASE)
-        lesion = old.add_lesion(Lesion("", old.add_person(Person("", "Ada")).id, "arm"))
-        capture = Capture("c" * 32, lesion.id, "2026-01-01T00:00:00Z", {"a": 1}, (4, 3))
-        record = old._sealed("capture", capture)
-        sealed = old._keys.seal(b"an old picture", "capture", capture.id, "picture")
-        with old._writing() as connection:
-            row = (capture.id, lesion.id, record, sealed)
-            connection.execute("INSERT INTO capture VALUES (?, ?, ?, ?)", row)
-            store._log(connection, old._keys, "add capture", capture.id, store._digest(record))
-        old.close()
-    return old.path, capture
+def old_store(folder: Path, version: int) -> Path:
+    path = folder / "old" / "cases"
+    path.parent.mkdir()
+    path.write_bytes(zlib.decompress((OLD / f"version-{version}.zlib").read_bytes()))
+    return path
 
 
-def test_an_older_schema_is_migrated(version_1):
-    path, capture = version_1
-    cases = Store.open(path, PASSPHRASE)
-    assert cases.capture(capture.id) == capture
-    assert cases.picture(capture.id) == b"an old picture"
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_schema_is_migrated(tmp_path, version):
+    path = old_store(tmp_path, version)
+    cases = Store.open(path, "1234")
+    (ada,) = cases.people("Ada")
+    (arm,) = cases.lesions(ada.id)
+    first, *_ = cases.captures(arm.id)
+    assert cases.picture(first.id) == (b"an old picture" if version == 1 else b"picture 1")
+    assert (first.version, first.readable, first.triage) == (1, True, "low")
     cases.check()
-    cases.delete_capture(capture.id)
-    assert cases._select("SELECT count(*) FROM picture") == [(0,)]
+    cases.delete_capture(first.id)
+    assert first.id not in {row[0] for row in cases._select("SELECT capture FROM picture")}
+    cases.check()
     cases.close()
     assert [file.name for file in path.parent.iterdir()] == ["cases"]
     new = Store.create(path.with_name("new"), PASSPHRASE)
     schema = "SELECT type, name FROM sqlite_master ORDER BY name"
-    cases = Store.open(path, PASSPHRASE)
+    cases = Store.open(path, "1234")
     assert cases._select(schema) == new._select(schema)
     new.close()
     cases.close()
 
 
-def test_a_migration_that_fails_leaves_the_file_and_its_copy(version_1, monkeypatch):
-    path, capture = version_1
+def test_a_migration_tells_pictures_that_the_clock_misdated_from_imported_ones(tmp_path):
+    cases = Store.open(old_store(tmp_path, 2), "1234")
+    (ada,), (bea,) = cases.people("Ada"), cases.people("Bea")
+    (arm,) = cases.lesions(ada.id)
+    captures = cases.captures(arm.id)
+    assert [one.notes for one in captures] == ["first", "second", "third"]
+    assert [one.dating for one in captures] == ["", "clock wrong", ""]
+    (back,) = cases.lesions(bea.id)
+    (imported,) = cases.captures(back.id)
+    assert (imported.dating, imported.taken[:10]) == ("given", "2025-12-24")
+    said = cases.summaries([ada.id])[ada.id][arm.id]
+    assert (said.pictures, said.triage, said.taken) == (3, "see a doctor", captures[-1].taken)
+    # Its newest entry is of June 2026.
+    assert cases._seen() >= "2026-06-01"
+    cases.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_export_stays_importable_whatever_its_passphrase(tmp_path, cases, version):
+    assert cases.merge(old_store(tmp_path, version), "1234") == (1 if version == 1 else 4)
+    cases.check()
+
+
+def test_a_migration_that_fails_leaves_the_file_and_its_copy(tmp_path, monkeypatch):
+    path = old_store(tmp_path, 1)
     whole = path.read_bytes()
 
-    def fail(connection, keys):
-        store._pictures_apart(connection, keys)
+    def fail(connection, keys, now):
+        migrations.numbered(connection, keys, now)
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_STEPS", (fail,))
+        patch.setattr(migrations, "STEPS", (migrations.pictures_apart, fail))
         with pytest.raises(StoreError, match="full"):
-            Store.open(path, PASSPHRASE)
+            Store.open(path, "1234")
     copy = path.with_name("cases.before-migration")
     for file in (path, copy):
         with sqlite3.connect(file) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-            assert connection.execute("SELECT id FROM capture").fetchone() == (capture.id,)
+            assert connection.execute("SELECT id FROM capture").fetchone() == ("c" * 32,)
         connection.close()
     assert copy.stat().st_mode & 0o777 == 0o600
     assert len(path.read_bytes()) >= len(whole)
     # What failed once is done on the next opening, and the copy goes.
-    cases = Store.open(path, PASSPHRASE)
-    assert cases.picture(capture.id) == b"an old picture"
+    cases = Store.open(path, "1234")
+    assert cases.picture("c" * 32) == b"an old picture"
     cases.close()
     assert not copy.exists()
+
+
+def test_two_that_open_an_old_store_at_once_migrate_it_once(tmp_path):
+    path = old_store(tmp_path, 2)
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _n: Store.open(path, "1234"), range(4)))
+    assert [entry.what for entry in opened[0].audit()].count("migrate capture") == 4
+    opened[0].check()
+    for one in opened:
+        one.close()
 
 
 def test_a_newer_schema_and_other_files_are_refused_and_stay_as_they_are(tmp_path, cases):
@@ -414,7 +451,7 @@ def test_a_wrong_key_changes_nothing_and_a_new_one_replaces_the_old(cases):
     person, *_ = fill(cases)
     with pytest.raises(WrongKey):
         cases.change_key("not it", "another")
-    with pytest.raises(StoreError, match="at least 4"):
+    with pytest.raises(StoreError, match="at least four"):
         cases.change_key(PASSPHRASE, "abc")
     cases.change_key(PASSPHRASE, "another")
     cases.close()
@@ -582,8 +619,8 @@ def test_two_may_use_one_store_at_once(cases):
     theirs, *_ = fill(other, "theirs")
     assert cases.people() == other.people() == [ours, theirs]
     other.check()
-    with other._writing(), pytest.MonkeyPatch.context():
-        cases._writer.execute("PRAGMA busy_timeout=1")
+    with other._writing(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "BUSY_SECONDS", 0)
         with pytest.raises(StoreError, match="another program is writing"):
             cases.add_person(Person("", "late"))
     other.close()
@@ -681,7 +718,7 @@ def _save_for_ever(path: str, lesion: str, seed: str) -> None:
     while True:
         picture = chance.randbytes(chance.randint(1000, 600_000))
         tell("saving")
-        capture = cases.add_capture(Capture("", lesion, "", {"a": [0.5] * 200}, (9, 9)), picture)
+        capture = cases.add_capture(Capture("", lesion, "", analysis((9, 9)), (9, 9)), picture)
         tell("saved", capture.id, hashlib.sha256(picture).hexdigest())
         saved.append(capture)
         if chance.random() < 0.3:
