@@ -23,6 +23,7 @@ from edge_app.browser import check_writable
 from edge_app.capture.worker import Capture as Shot
 from edge_app.capture.worker import make_private
 from edge_app.cases.history import Comparison, compare
+from edge_app.cases.people import age
 from edge_app.cases.store import Capture, Lesion, Person, Store
 from edge_app.kiosk import LOG, Check, Pin
 from edge_app.look.body_map import region
@@ -211,8 +212,8 @@ class Session:
         """Of the person and lesion at work, as `Analyzer.analyze` takes it."""
         known: dict[str, object] = {}
         if self.person is not None and self.lesion is not None:
-            if self.person.year_of_birth:
-                known["age"] = today.year - self.person.year_of_birth
+            if (years := age(self.person, today)) is not None:
+                known["age"] = years
             if self.person.sex:
                 known["sex"] = self.person.sex
             lesion = self.lesion
@@ -252,7 +253,8 @@ class Session:
         shot, before = (
             each and Printed(each, self.picture(each, side=4096)) for each in (capture, earlier)
         )
-        write_case(path, shot, before, self.person, self.lesion, fields)
+        with self.opened().act("report", capture.id):
+            write_case(path, shot, before, self.person, self.lesion, fields)
         return path
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+from analyses import analysis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dermedge.procedural import draw
-from analyses import analysis
 
 store = pytest.importorskip("edge_app.cases.store", reason="needs the package cryptography")
 from edge_app.cases import database  # noqa: E402

@@ -41,11 +41,10 @@ CLOCK_WRONG = "clock wrong"  # by the device's clock, which was not right: the d
 CORRECTED = "corrected"  # by hand; `clock` keeps what the clock said
 DATINGS = (BY_CLOCK, GIVEN, CLOCK_WRONG, CORRECTED)
 RECORD = N_("a record holds what this dermedge does not know")
-TRIAGE = ("retake", "low", "see a doctor", "urgent")
 OTHER_VERSION = "other version"  # stands for the triage of an analysis that cannot be read here
 OLDEST = 130  # years
 
-NAME, NOTES = 200, 20_000  # characters
+NAME, NOTES = 1000, 100_000  # characters
 MAX_SIDE = 100_000  # px
 MAX_SCALE = 100_000.0  # px per mm
 

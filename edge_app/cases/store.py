@@ -235,6 +235,10 @@ class Store:
         """What is wrong with the clock of this device, in one line; None where nothing is."""
         return clock.words(_now(), self._seen())
 
+    def clock_behind(self) -> bool:
+        """Whether the clock could be right, but is behind the last entry: see `confirm_clock`."""
+        return clock.fault(_now(), self._seen()) == clock.BEHIND
+
     # ------------------------------------------------------------------------ writing
 
     def add_person(self, person: Person) -> Person:
