@@ -28,7 +28,7 @@ def wipe(buffer: bytearray) -> None:
 def overwrite_freed() -> None:
     """Overwrite free memory of Python's allocator and give the C library's free pages back.
 
-    It takes some milliseconds. Where Python or the C library is another, it does what it can.
+    It takes some ten milliseconds. Where Python or the C library is another, it does what it can.
     """
     kept: list[list[bytes]] = []
     fresh: set[int] = set()  # arenas that were made for what is kept here

@@ -78,7 +78,7 @@ def numbered(connection, keys: Keys, now: Callable[[], str]) -> None:
     row = connection.execute("SELECT value FROM store WHERE name = 'head'").fetchone()
     try:
         number, mac = keys.record((row or [b""])[0], "head")
-        head = trail.Head(number, bytes.fromhex(mac))
+        head = trail.Head(int(number), bytes.fromhex(mac))
     except (TypeError, ValueError):
         raise StoreError(trail.BROKEN_HEAD, code="damaged") from None
     # When each picture was entered, and what was wrong with the clock then.
@@ -95,6 +95,8 @@ def numbered(connection, keys: Keys, now: Callable[[], str]) -> None:
     query = "SELECT id, lesion, record FROM capture ORDER BY rowid"
     for place, (id, lesion, sealed) in enumerate(connection.execute(query).fetchall()):
         record = keys.record(sealed, "capture", id, lesion)
+        if not isinstance(record, dict) or not isinstance(record.get("taken"), str):
+            raise StoreError(records.RECORD, code="record")
         number, when, wrong = entered.get(id, (place, "", False))
         record |= {"origin": keys.origin, "sequence": number}
         record["dating"] = _dating(record["taken"], when, wrong)
@@ -111,12 +113,8 @@ def numbered(connection, keys: Keys, now: Callable[[], str]) -> None:
 
 def _dating(taken: str, when: str, wrong: bool) -> str:
     """How a picture of version 2 was dated: its entry tells whether it was taken or imported."""
-    try:
-        apart = abs((clock.moment(when) - clock.moment(taken)).total_seconds())
-    except ValueError:
-        return GIVEN
-    if apart > AT_ONCE:
-        return GIVEN
+    if not abs(records.seconds(when) - records.seconds(taken)) <= AT_ONCE:
+        return GIVEN  # and where a time is none
     return CLOCK_WRONG if wrong else BY_CLOCK
 
 

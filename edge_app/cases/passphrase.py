@@ -63,8 +63,8 @@ class Strength:
 def strength(passphrase: str, own: bool = False) -> Strength:
     """`own` : for the store of this device, not for a file that leaves it."""
     text = unicodedata.normalize("NFC", passphrase)
-    words = [word for word in re.split(r"[\W_]+", text) if len(word) > 1 and not word.isdigit()]
-    several = len({word.casefold() for word in words}) >= WORDS
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]+", text) if _is_word(word)}
+    several = len(words) >= WORDS
     if own and len(text) < OWN_LENGTH:
         return Strength(0, OWN_SHORT)
     if not own and len(text) < LENGTH and not several:
@@ -75,28 +75,43 @@ def strength(passphrase: str, own: bool = False) -> Strength:
     return Strength(2 if digits >= GOOD else 1, "")
 
 
+def _is_word(letters: str) -> bool:
+    return len(letters) > 1 or letters >= "\u2e80"  # where one character may be a word
+
+
 def _digits(text: str) -> float:
     """Decimal digits of the number of guesses, at least."""
     text = _once(text.casefold())
-    found = _by_characters(text)
-    parts = re.findall(r"[^\W\d_]+|\d+|[\W_]+", text)
-    return min(found, sum(map(_part, parts)), _part(text), _part(text.translate(_UNDISGUISED)))
+    kinds = ((10, str.isdigit), (26, str.isalpha), (20, lambda c: not c.isalnum()))
+    pool = sum(size for size, is_kind in kinds if any(map(is_kind, text)))
+    each = math.log10(pool or 1)
+    bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", text)
+    found = _sum(text, each)
+    if bare.translate(_UNDISGUISED) in COMMON:
+        found = min(found, KNOWN + _sum(text.replace(bare, "", 1), each))
+    return found
 
 
-def _part(part: str) -> float:
-    bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", part)
-    if part in COMMON or part.translate(_UNDISGUISED) in COMMON:
+def _sum(text: str, each: float) -> float:
+    if _is_pattern(text):
         return KNOWN
-    if bare and bare != part and (bare in COMMON or bare.translate(_UNDISGUISED) in COMMON):
-        rest = part.replace(bare, "", 1)
-        return KNOWN + _by_characters(rest)
-    if len(part) > 2 and any(part in 2 * row or part in 2 * row[::-1] for row in ROWS):
+    return sum(_part(part, each) for part in re.findall(r"[^\W\d_]+|\d+|[\W_]+", text))
+
+
+def _part(part: str, each: float) -> float:
+    if part in COMMON or _is_pattern(part) or re.fullmatch(r"(19|20)\d\d", part):
         return KNOWN
-    if re.fullmatch(r"(19|20)\d\d", part):
-        return KNOWN
-    if part.isalpha():
-        return min(WORD, _by_characters(part)) if len(part) < 10 else _by_characters(part) / 2
-    return _by_characters(part)
+    if len(set(part)) == 1:
+        return min(len(part), 2) * each
+    by_letter = len(part) * each
+    if not part.isalpha() or len(part) < 3:
+        return by_letter
+    # A long run of letters is words that were joined.
+    return min(by_letter, WORD * max(1.0, len(part) / 6))
+
+
+def _is_pattern(part: str) -> bool:
+    return len(part) > 2 and any(part in 2 * row or part in 2 * row[::-1] for row in ROWS)
 
 
 def _once(text: str) -> str:
@@ -105,13 +120,3 @@ def _once(text: str) -> str:
         if (text[:length] * (len(text) // length + 1))[: len(text)] == text:
             return text[:length] + "2"
     return text
-
-
-def _by_characters(text: str) -> float:
-    kinds = (
-        (10, any(c.isdigit() for c in text)),
-        (26, any(c.isalpha() for c in text)),
-        (20, any(not c.isalnum() for c in text)),
-    )
-    pool = min(sum(size for size, there in kinds if there), 4 * len(set(text)))
-    return len(text) * math.log10(max(pool, 1)) if pool > 1 else min(1.0, float(len(text)))

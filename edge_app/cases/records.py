@@ -126,7 +126,10 @@ class Capture:
     @property
     def triage(self) -> str:
         """That of its analysis, or OTHER_VERSION."""
-        return self.analysis["triage"] if self.readable else OTHER_VERSION
+        try:
+            return self.analysis["triage"] if self.readable else OTHER_VERSION
+        except (KeyError, TypeError):
+            raise StoreError(RECORD, code="record") from None
 
     @property
     def dated(self) -> bool:
@@ -300,7 +303,7 @@ def _of_lesion(lesion: Lesion, _now: str, _seen: str) -> Iterator[str]:
         yield Said(N_("a view is one of {choices}"), choices=", ".join(VIEWS))
     if not all(_is_number(side) and 0 <= side <= 1 for side in (lesion.x, lesion.y)):
         yield N_("the place lies off the body map")
-    if lesion.remind is not None and not _is_date(lesion.remind):
+    if lesion.remind is not None and not is_date(lesion.remind):
         yield N_("a reminder needs a date")
     yield from _stamp(lesion.created)
 
@@ -444,11 +447,11 @@ def _text(text: object, most: int, needed: str = "") -> Iterator[str]:
 
 
 def _stamp(stamp: object) -> Iterator[str]:
-    if stamp != "" and _seconds(stamp) == -math.inf:
+    if stamp != "" and seconds(stamp) == -math.inf:
         yield N_("a time is none")
 
 
-def _seconds(stamp: object) -> float:
+def seconds(stamp: object) -> float:
     """Since 1970, of ISO 8601 in UTC; minus infinity where it is none."""
     try:
         return clock.moment(stamp).timestamp() if stamp.endswith("Z") else -math.inf
@@ -462,7 +465,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _is_date(text: object) -> bool:
+def is_date(text: object) -> bool:
     try:
         return date.fromisoformat(text).isoformat() == text
     except (ValueError, TypeError):
@@ -482,7 +485,7 @@ def in_order(captures: Iterable[Capture]) -> list[Capture]:
     chains, placed = defaultdict(list), []
     for capture in captures:
         if capture.dating == GIVEN or not capture.origin:
-            placed.append((_seconds(capture.taken), capture))
+            placed.append((seconds(capture.taken), capture))
         else:
             chains[capture.origin].append(capture)
     for chain in chains.values():
@@ -490,7 +493,7 @@ def in_order(captures: Iterable[Capture]) -> list[Capture]:
         at, last = [], -math.inf
         for capture in chain:
             if capture.dated:
-                last = max(last, _seconds(capture.taken))
+                last = max(last, seconds(capture.taken))
             at.append(last)
         # What comes before the first date that holds stands right before it.
         first = next((moment for moment in at if moment > -math.inf), -math.inf)

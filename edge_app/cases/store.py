@@ -278,7 +278,7 @@ class Store:
         It is marked as corrected and keeps what the clock said. Raises StoreError for a day that
         does not fit in between those of the pictures before and after it.
         """
-        if not records._is_date(day):
+        if not records.is_date(day):
             raise StoreError("a picture needs a date", code="invalid")
         with self._writing() as connection:
             old = self._one(connection, "capture", capture_id)

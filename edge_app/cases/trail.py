@@ -7,16 +7,20 @@ which the device's clock was right, and what was begun and has no end yet.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 from edge_app.cases import clock
 from edge_app.cases.keys import Keys
-from edge_app.cases.records import Entry, StoreError
+from edge_app.cases.records import RECORD, Entry, StoreError, seconds
 from edge_app.look.language import N_
 
 BEGIN, DONE, FAILED = "begin ", "done ", "failed "
 # What is entered once, when the clock is found to be so.
 CLOCKS = {clock.WRONG: "clock wrong", clock.BEHIND: "clock set back"}
+# Of the parts of an entry; that of dermedge 0.1.0 does not say what it ends.
+OLD_KINDS = [str, str, str, str]
+KINDS = [*OLD_KINDS, int]
 BROKEN_HEAD = N_("the head of the audit trail is damaged: restore the store from an export")
 
 
@@ -91,5 +95,9 @@ def _append(
 
 def entry(keys: Keys, number: int, sealed: bytes) -> tuple[Entry, str]:
     """A line of the trail, and the digest of the record that it is about."""
-    when, what, which, digest, *ends = keys.record(sealed, "audit", str(number))
+    kept = keys.record(sealed, "audit", str(number))
+    sound = isinstance(kept, list) and [type(part) for part in kept] in (OLD_KINDS, KINDS)
+    if not sound or seconds(kept[0]) == -math.inf:
+        raise StoreError(RECORD, code="record")
+    when, what, which, digest, *ends = kept
     return Entry(number, when, what, which, *ends), digest
