@@ -162,16 +162,16 @@ class Summary:
     triage: str | None = None
     taken: str = ""  # ISO 8601, UTC, of the newest; empty without one
     dated: bool = True  # whether that holds
+    version: int = 1  # of the analysis that gave the triage
 
     @classmethod
     def of(cls, captures: list[Capture]) -> Summary:
         """`captures` : in their order."""
         if not captures:
             return cls()
-        said = [capture.triage for capture in captures]
-        judged = [triage for triage in said if triage != "retake"]
-        newest = captures[-1]
-        return cls(len(captures), (judged or said)[-1], newest.taken, newest.dated)
+        judged = [capture for capture in captures if capture.triage != "retake"]
+        said, newest = (judged or captures)[-1], captures[-1]
+        return cls(len(captures), said.triage, newest.taken, newest.dated, said.version)
 
 
 class OtherAnalysis(Mapping):
@@ -371,7 +371,7 @@ _TYPES = {
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "number": lambda value: _is_number(value),
-    "integer": lambda value: type(value) is int,
+    "integer": lambda value: type(value) is int and _is_number(value),
     "null": lambda value: value is None,
 }
 _LEFT_ALONE = frozenset({"description", "additionalProperties", "prefixItems", "items"})

@@ -870,9 +870,12 @@ def _digest(sealed: bytes) -> str:
 
 def _summary(keys: Keys, lesion: str, sealed: bytes | None) -> Summary:
     try:
-        return Summary(*keys.record(sealed or b"", "summary", lesion))
+        found = Summary(*keys.record(sealed or b"", "summary", lesion))
     except TypeError:
         raise StoreError(records.RECORD, code="record") from None
+    if found.triage is not None and found.version != records.analysis_version():
+        return replace(found, triage=records.OTHER_VERSION)
+    return found
 
 
 def _header(connection) -> dict:
