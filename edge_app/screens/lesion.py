@@ -203,9 +203,14 @@ class LesionScreen(View):
         self._remind()
 
     def delete(self) -> None:
+        session, lesion = self.app.session, self.app.session.lesion
+
         def confirmed() -> None:
             self.app.work(
-                self.app.session.delete_lesion, lambda _none: self.app.back(), _("Deleting.")
+                lambda: session.delete_lesion(lesion),
+                lambda _none: self.app.back(),
+                _("Deleting."),
+                writes=True,
             )
 
         self.app.ask(

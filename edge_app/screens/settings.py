@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from kivy.properties import BooleanProperty, StringProperty
 
@@ -117,7 +118,6 @@ class SettingsScreen(View):
     def _refer(self, name: str | None) -> None:
         if name != self.app.session.settings.reference:
             self.app.attempt(lambda: self.app.session.change(reference=name))
-            self.app.worker.reference = name
             self.app.replace("settings", part="size")
 
     # ------------------------------------------------------------------------ cases
@@ -139,7 +139,6 @@ class SettingsScreen(View):
 
     def _lock(self) -> None:
         self.app.session.lock()
-        self.app.worker.store = None
         self.app.reset()
         self.app.tell(_("The cases are locked."))
 
@@ -280,7 +279,7 @@ class SettingsScreen(View):
             field.bind(text=typed)
         press.bind(
             on_release=lambda _press: self.app.work(
-                lambda: action(old.text, first.text), changed, _("One moment."), refused
+                partial(action, old.text, first.text), changed, _("One moment."), refused, True
             )
         )
 

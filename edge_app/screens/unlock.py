@@ -29,7 +29,6 @@ class UnlockScreen(View):
         self.app.work(lambda: action(typed), self._opened, words, self._refused)
 
     def _opened(self, _result) -> None:
-        self.app.worker.store = self.app.session.store
         self.app.passed()
 
     def _refused(self, words: str) -> None:
