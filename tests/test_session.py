@@ -24,8 +24,7 @@ pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
 from edge_app import browser
 from edge_app.capture.sources import FAULTS, Frame
-from edge_app.capture.worker import Capture as Shot
-from edge_app.capture.worker import Snapshot
+from edge_app.capture.worker import Result, Snapshot
 from edge_app.cases import store
 from edge_app.cases.history import history
 from edge_app.cases.store import Capture, Entry, Lesion, Person, WrongKey
@@ -52,6 +51,7 @@ def session(tmp_path, analyzer):
     found.create("1234")
     yield found
     found.lock()
+    found.wait_until_locked()
 
 
 def taken(session, analyzer, folder: Path, day: str, view: int, px_per_mm=None) -> Capture:
@@ -266,8 +266,8 @@ def test_every_deed_of_the_audit_trail_has_words(session, spot, tmp_path):
     session.change_passphrase("1234", "new one")
     session.export(tmp_path, "passphrase")
     session.opened().delete_capture(spot[0].id)
-    session.delete_lesion()
-    session.delete_person()
+    session.delete_lesion(session.lesion)
+    session.delete_person(session.person)
     for entry in session.opened().audit():
         assert entry.what in course.DEEDS
     what, when = course.deed(Entry(1, "2026-01-31T09:30:00Z", "add capture", "0123456789abcdef"))
@@ -341,8 +341,8 @@ def test_the_log_is_shown_from_its_end(tmp_path):
 def test_a_sitting_is_saved_under_a_spot(session, spot, analyzer, tmp_path):
     write_png(tmp_path / "a.png", draw(3, size=(300, 400)).image)
     analysis = analyzer.analyze(tmp_path / "a.png").to_json()
-    session.take(Shot(analysis=analysis, png=(tmp_path / "a.png").read_bytes()))
+    session.take(Result(analysis=analysis, png=(tmp_path / "a.png").read_bytes()))
     assert not session.saved
-    session.keep(session.lesion)
+    session.accept(session.keep(session.lesion, session.results))
     assert session.saved
     assert len(session.opened().captures(session.lesion.id)) == len(spot) + 1
