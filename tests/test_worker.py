@@ -227,6 +227,23 @@ def test_with_its_end_a_visit_leaves_nothing_in_the_snapshot(start, picture):
     assert (left.failure, left.busy, left.steady) == ("", False, 0)
 
 
+def test_a_frame_of_before_is_not_shown_to_who_comes_next(start, picture):
+    reached, let_go = threading.Event(), threading.Event()
+
+    class Slow(Pictures):
+        def read(self):
+            reached.set()
+            assert let_go.wait(LONG)
+            return super().read() if self.number == 0 else None
+
+    running = start(lambda: Slow(picture))
+    assert reached.wait(LONG)  # it is read already, and comes after the visit has ended
+    running.begin_visit(1)
+    let_go.set()
+    assert _result(running, Shot(Frame(picture, 9), visit=1)).error == ""
+    assert running.snapshot().frame is None
+
+
 def test_a_live_analysis_that_a_visit_outlives_is_not_published(start, picture, tiny_bundle):
     begun, go_on = threading.Event(), threading.Event()
 

@@ -297,30 +297,32 @@ class Worker:
         )
 
     def _run(self, source: Source) -> None:
-        watch = Watch(source.live)
+        watch, visit = Watch(source.live), self._visit
         self._publish(source=source.name, fault=FAULTS["waiting"], fault_code="waiting")
         due = time.monotonic()
         while not self._stopping.is_set() and not watch.stuck:
+            if visit != self._visit:  # the watch, too, holds a part of the last picture
+                watch, visit = Watch(source.live), self._visit
             frame = source.read()
             if frame is not None:
-                frame = turned(frame, self.turn)
-                code = watch.look(frame)
-                if code and code != self._snapshot.fault_code:
-                    self._log("source fault", code=code)
-                self._reported = ""
-                preview = None
-                if self._live:
-                    preview = _reduced(frame.pixels, self.preview_side, cv2.INTER_LINEAR)
-                self._publish(
-                    frame=frame,
-                    preview=preview,
-                    fault=FAULTS[code] if code else "",
-                    fault_code=code,
-                )
-            # Else the last frame of somebody who has left would wait here for the next one.
-            frame = preview = None
+                self._pass_on(turned(frame, self.turn), watch, visit)
+                # Else the last frame of somebody who has left would wait here for the next one.
+                frame = None
             due = max(due + source.interval, time.monotonic())
             self._stopping.wait(due - time.monotonic())
+
+    def _pass_on(self, frame: Frame, watch: Watch, visit: int) -> None:
+        code = watch.look(frame)
+        if code and code != self._snapshot.fault_code:
+            self._log("source fault", code=code)
+        self._reported = ""
+        preview = None
+        if self._live:
+            preview = _reduced(frame.pixels, self.preview_side, cv2.INTER_LINEAR)
+        with self._changed:
+            if visit == self._visit:  # it is not of whoever stood there before
+                fault = FAULTS[code] if code else ""
+                self._publish(frame=frame, preview=preview, fault=fault, fault_code=code)
 
     def _analyze(self) -> None:
         _give_way()
