@@ -28,10 +28,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
     parser.add_argument(
         "--source",
-        default="0",
         metavar="SPEC",
         help="camera number, camera device, GStreamer pipeline, video file or folder of pictures "
-        "(default: 0, the first camera)",
+        "(default: 0, the first camera; a drawn picture for --screenshot, --measure and --soak)",
     )
     parser.add_argument(
         "--rotate",
@@ -114,6 +113,11 @@ def _run(args: argparse.Namespace) -> int:
     size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
+    measured = args.measure or args.soak
+    trial = measured or args.screenshot
+    drawn = trial and args.source is None
+    if args.source is None:
+        args.source = "0"
     if args.systemd:
         from edge_app.kiosk import unit
 
@@ -128,13 +132,14 @@ def _run(args: argparse.Namespace) -> int:
     _check_display()
 
     from dermedge.analyzer import Analyzer
-    from dermedge.image import EXTENSIONS
+    from dermedge.image import EXTENSIONS, write_png
+    from dermedge.procedural import draw
     from dermedge.tune import load_choice
-    from edge_app.capture.sources import SourceError, film, is_camera, open_source
+    from edge_app import unforeseen
+    from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
     from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
 
-    measured = args.measure or args.soak
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
     faults = []
@@ -153,12 +158,9 @@ def _run(args: argparse.Namespace) -> int:
     threads = max(1, (os.cpu_count() or 2) - 1)
     analyzer = Analyzer(bundle, threads=threads, roads=load_choice(bundle))
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
-    try:
-        # A camera may come later; a file that is not there will not.
-        if not is_camera(args.source) and not measured:
-            open_source(args.source).close()
-    except SourceError as error:
-        raise UserError(str(error)) from None
+    # A camera may come later; a file that is not there will not.
+    if not is_camera(args.source) and not measured:
+        open_source(args.source).close()
     shots = Path(args.screenshot) if args.screenshot else None
     if shots:
         make_private(shots)
@@ -171,9 +173,13 @@ def _run(args: argparse.Namespace) -> int:
         from edge_app.session import Session
 
         source = args.source
-        if measured and Path(source).suffix.lower() in EXTENSIONS:
-            source = os.path.join(home, "film.avi")
-            film(Path(args.source), Path(source))
+        if drawn:
+            print("no --source: a drawn picture stands for the camera", file=sys.stderr)
+            source = os.path.join(home, "drawn.png")
+            write_png(source, draw(3, "phone", (480, 640), label="mel", artefacts=()).image)
+        if (measured or drawn) and Path(source).suffix.lower() in EXTENSIONS:
+            photo, source = source, os.path.join(home, "film.avi")
+            film(Path(photo), Path(source))
         folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
         session = Session(folder, analyzer.bundle.manifest, args.kiosk)
         session.faults = faults
@@ -200,11 +206,17 @@ def _run(args: argparse.Namespace) -> int:
             from edge_app.trial.measure import Meter
 
             tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
+        if not trial:  # no picture of a person is in those
+            unforeseen.keep_quiet()
         worker.start()
         try:
             app.run()
+        except Exception as error:
+            if trial:
+                raise
+            unforeseen.report(error)
+            return 1
         finally:
-            worker.stop()
             app.on_stop()  # Kivy leaves it out where an error ended the app
     if tour is None:
         return 0

@@ -15,8 +15,7 @@ from dermedge import metadata, procedural
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Capture as Shot
-from edge_app.capture.worker import Worker
+from edge_app.capture.worker import Result, Worker
 from edge_app.cases import people, records, skin_type
 from edge_app.cases import store as stores
 from edge_app.cases.history import history
@@ -348,11 +347,10 @@ def test_age_sex_and_place_of_the_spot_reach_a_classifier_that_takes_them(make_b
     worker.start()
 
     def melanoma() -> float:
-        worker.metadata = session.metadata(TODAY)
-        worker.capture(Frame(pixels, 1))
-        with worker._changed:
-            assert worker._changed.wait_for(lambda: worker.snapshot().capture, timeout=60)
-        return worker.snapshot().capture.analysis["probabilities"]["mel"]
+        shot = session.shot(Frame(pixels, 1), TODAY)
+        assert worker.capture(shot)
+        assert worker.wait_for(lambda s: s.result and s.result.shot_id == shot.id, 60)
+        return worker.snapshot().result.analysis["probabilities"]["mel"]
 
     try:
         nobody = melanoma()
@@ -377,8 +375,8 @@ def test_a_spot_that_lies_off_the_figure_is_told_by_its_name(tiny_bundle, tmp_pa
 # ---------------------------------------------------------------------------- keeping
 
 
-def _shot(name: str) -> Shot:
-    return Shot(analysis=analysis((4, 3), image=name), png=name.encode())
+def _result(name: str) -> Result:
+    return Result(analysis=analysis((4, 3), image=name), png=name.encode())
 
 
 def test_a_sitting_that_cannot_be_saved_leaves_no_empty_spot(
@@ -387,7 +385,7 @@ def test_a_sitting_that_cannot_be_saved_leaves_no_empty_spot(
     session = Session(tmp_path / "home", Bundle.open(tiny_bundle).manifest)
     session.store = store
     session.person = store.add_person(Person("", "Ada"))
-    session.shots = [_shot("first"), _shot("second")]
+    given = session.results = (_result("first"), _result("second"))
     spot = Lesion("", session.person.id, "left knee")
     add = Store.add_capture
 
@@ -396,16 +394,16 @@ def test_a_sitting_that_cannot_be_saved_leaves_no_empty_spot(
 
     monkeypatch.setattr(Store, "add_capture", full)
     with pytest.raises(StoreError, match="disk is full"):
-        session.keep(spot)
+        session.keep(spot, given)
     assert store.lesions(session.person.id) == []
     assert session.lesion is None
     assert not session.saved
     monkeypatch.setattr(Store, "add_capture", add)
-    session.keep(spot)
+    session.accept(session.keep(spot, given))
     (kept,) = store.lesions(session.person.id)
     assert session.lesion == kept
     assert session.saved
     assert [store.picture(it.id) for it in store.captures(kept.id)] == [b"first", b"second"]
-    session.keep(kept)  # pressed twice
+    session.accept(session.keep(kept, session.results))  # pressed twice
     assert len(store.captures(kept.id)) == 2
     assert present.kept(session.person, kept) == "Kept: Ada, left knee"

@@ -281,7 +281,7 @@ class FilesScreen(View):
                 _("Writing the report."),
             ),
         }[self.task]
-        self.app.work(action, self._done, words, self._refused)
+        self.app.work(action, self._done, words, self._refused, writes=True)
 
     def _done(self, result: Path | int) -> None:
         """A file was written, or so many pictures came new."""

@@ -20,7 +20,8 @@ from edge_app.look.calendar import DaySheet
 from edge_app.look.language import _
 from edge_app.look.widgets import Across, Card, Option, Press, PressCard
 from edge_app.screens.view import View, load_kv
-from edge_app.words import course
+from edge_app.session import Erased
+from edge_app.words import course, present
 from edge_app.words.present import BANDS
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
@@ -170,6 +171,7 @@ class LesionScreen(View):
             self.app.work(
                 lambda: store.correct_date(capture.id, day.isoformat()),
                 lambda _capture: self.app.work(lambda: store.captures(lesion.id), self._list),
+                writes=True,
             )
 
         others = [one.taken[:10] for one in self._captures if one.dated]
@@ -233,9 +235,19 @@ class LesionScreen(View):
         self._remind()
 
     def delete(self) -> None:
+        session, lesion = self.app.session, self.app.session.lesion
+
+        def done(erased: Erased) -> None:
+            self.app.back()
+            if erased.error is not None:
+                self.app.tell(present.words(erased.error))
+
         def confirmed() -> None:
             self.app.work(
-                self.app.session.delete_lesion, lambda _none: self.app.back(), _("Deleting.")
+                lambda: session.delete_lesion(lesion),
+                done,
+                _("Deleting."),
+                writes=True,
             )
 
         self.app.ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from kivy.properties import BooleanProperty, StringProperty
 
@@ -15,6 +16,7 @@ from edge_app.look.language import N_, _
 from edge_app.look.strength import StrengthBar
 from edge_app.look.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
 from edge_app.screens.view import View, load_kv
+from edge_app.session import Erased
 from edge_app.words import about, course, present
 
 SHOWN = 80  # entries of the audit trail; more on demand
@@ -122,7 +124,6 @@ class SettingsScreen(View):
     def _refer(self, name: str | None) -> None:
         if name != self.app.session.settings.reference:
             self.app.attempt(lambda: self.app.session.change(reference=name))
-            self.app.worker.reference = name
             self.app.replace("settings", part="size")
 
     # ------------------------------------------------------------------------ cases
@@ -154,7 +155,11 @@ class SettingsScreen(View):
         if store.clock_behind():
             card.add_widget(Words(text=_(CONFIRM)))
             press = Press(text=_("The clock is right now"), style="plain")
-            press.bind(on_release=lambda _press: self.app.work(store.confirm_clock, self._right))
+            press.bind(
+                on_release=lambda _press: self.app.work(
+                    store.confirm_clock, self._right, writes=True
+                )
+            )
             card.add_widget(press)
 
     def _right(self, _none) -> None:
@@ -300,9 +305,10 @@ class SettingsScreen(View):
             good = strength.good or digits
             press.disabled = not (old.text and good and first.text == second.text)
 
-        def changed(_none) -> None:
+        def changed(result: Erased | None) -> None:
+            left = result.error if result is not None else None
             self.app.back()
-            self.app.tell(_("Changed."))
+            self.app.tell(_("Changed.") if left is None else present.words(left))
 
         def refused(words: str) -> None:
             old.fault = words
@@ -311,7 +317,7 @@ class SettingsScreen(View):
             field.bind(text=typed)
         press.bind(
             on_release=lambda _press: self.app.work(
-                lambda: action(old.text, first.text), changed, _("One moment."), refused
+                partial(action, old.text, first.text), changed, _("One moment."), refused, True
             )
         )
 

@@ -10,7 +10,6 @@ from dermedge.bundle import Manifest
 from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.together import Together
-from edge_app.capture import worker
 from edge_app.capture.worker import Snapshot
 from edge_app.cases import people, skin_type
 from edge_app.cases.people import Known, Spot
@@ -144,7 +143,7 @@ def demonstration(manifest: Manifest) -> str:
 
 def words(error: BaseException) -> str:
     """An error as one line for the screen."""
-    return language.sentence(_(worker.words(error)))
+    return language.sentence(_(language.words(error)))
 
 
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
@@ -152,7 +151,7 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
 
     A camera that came later is no fault any more.
     """
-    seen = snapshot.frame is not None and not snapshot.fault
+    seen = not snapshot.fault  # nor waited for, then
     said = [
         _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.words)))
         for check in checks
