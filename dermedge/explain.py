@@ -62,11 +62,20 @@ def malignant_share(analysis: Analysis, shape: tuple[int, int]) -> np.ndarray | 
     return 1 / (1 + np.exp(-whole.clip(-30, 30)))
 
 
-def overlay(pixels: np.ndarray, analysis: Analysis) -> np.ndarray | None:
-    """The picture in gray under the colours of `malignant_share`: uint8 (h, w, 3) RGB, or None."""
-    share = malignant_share(analysis, pixels.shape[:2])
+def overlay(
+    pixels: np.ndarray, analysis: Analysis, shape: tuple[int, int] | None = None
+) -> np.ndarray | None:
+    """The picture in gray under the colours of `malignant_share`: uint8 (h, w, 3) RGB, or None.
+
+    `pixels` may be those of a reduced copy; `shape`, (height, width), is then that of the pixels
+    that were analysed.
+    """
+    share = malignant_share(analysis, shape or pixels.shape[:2])
     if share is None:
         return None
+    if share.shape != pixels.shape[:2]:
+        # Nearest: it is smooth already, and what was not looked at must not spread.
+        share = cv2.resize(share, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     seen = ~np.isnan(share)
     share = np.nan_to_num(share)

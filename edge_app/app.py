@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 
 from kivy.app import App
+from kivy.cache import Cache
 from kivy.clock import Clock
+from kivy.core.clipboard import Clipboard
 from kivy.core.window import Window
 from kivy.metrics import Metrics
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
@@ -20,13 +23,15 @@ from kivy.uix.screenmanager import NoTransition, ScreenManager
 from kivy.uix.vkeyboard import VKeyboard
 
 from dermedge import UserError
+from edge_app import unforeseen
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Snapshot, Worker
+from edge_app.capture.worker import Result, Shot, Snapshot, Worker
 from edge_app.kiosk import Idle
 from edge_app.look import language, theme, widgets
-from edge_app.look.language import _
+from edge_app.look.language import N_, Said, _
+from edge_app.memory import wipe
 from edge_app.screens.view import View
-from edge_app.session import Session
+from edge_app.session import Session, VisitOver
 from edge_app.words import present
 
 # Name: the class in the module of that name in edge_app.screens.
@@ -51,6 +56,37 @@ ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
 NOTICE_SECONDS = 6.0
 WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
+WIPE_SECONDS = 0.5  # from the end of a visit until what it leaves in memory is given back
+NOT_SAVED = N_("The picture could not be saved: {reason}")
+UNFINISHED = N_("Something that was begun before the screen was cleared could not be finished.")
+
+
+class _Work:
+    """An action beside the screen, for one visit; `drop` lets go of all that belongs to it."""
+
+    def __init__(self, app: DermedgeApp, action, done, failed, writes: bool, cover):
+        self.session, self.visit, self.screen = app.session, app.session.visit, app.screen
+        self.action, self.done, self.failed = action, done, failed
+        self.writes, self.cover = writes, cover
+
+    def __call__(self) -> object:
+        action, self.action = self.action, None
+        if action is None:
+            raise VisitOver("the screen was cleared meanwhile", code="visit_over")
+        with self.session.on_behalf_of(self.visit):
+            return action()
+
+    def uncover(self) -> None:
+        if self.cover is not None:
+            self.cover.dismiss(animation=False)
+            self.cover = None
+
+    def drop(self) -> None:
+        """The visit is over. What was begun, and was to change what is kept, goes on."""
+        self.uncover()
+        self.screen = self.done = self.failed = None
+        if not self.writes:
+            self.action = None
 
 
 class DermedgeApp(App):
@@ -75,12 +111,17 @@ class DermedgeApp(App):
         self.demonstration = present.demonstration(session.manifest)
         self.worker, self.session, self.log = worker, session, log
         worker.turn = session.settings.turn
+        worker.begin_visit(session.visit)
         self.snapshot = Snapshot()
-        self._press = 0  # of the shutter, whose capture is waited for
+        self._seen = self.snapshot  # the worker's own, of which `snapshot` was made
+        self._awaited: Shot | None = None  # whose result this screen waits for
+        self._saving = False  # that result is on its way to the disk
         self._trail: list[tuple[str, dict]] = []  # the last one is on the screen
         self._shown: View | None = None
-        self._pool = ThreadPoolExecutor(1, "dermedge-work")
-        self._wait: widgets.Wait | None = None
+        # Apart, so that nobody's screen waits for a long import of somebody who has left.
+        self._readers = ThreadPoolExecutor(1, "dermedge-reading")
+        self._writers = ThreadPoolExecutor(1, "dermedge-writing")
+        self._works: set[_Work] = set()
         self._idle = Idle(time.monotonic(), **({} if session.kiosk else {"seconds": LOCK_SECONDS}))
 
     def build(self) -> widgets.Frame:
@@ -99,15 +140,25 @@ class DermedgeApp(App):
         return self.frame
 
     def on_stop(self) -> None:
-        self._pool.shutdown()
+        """A shot of a lesion that was begun is saved; then the store is closed. Twice is once."""
+        for hangs in self.worker.stop():
+            print(f"dermedge: not waited for any longer: {hangs}", file=sys.stderr)
+        seen, self._seen = self._seen, self.worker.snapshot()
+        result = self._seen.result
+        if result is not None and result is not seen.result and result.lesion_id:
+            unsaved = not result.error and result.visit == self.session.visit
+            if unsaved and self._save(result)[2] is not None:
+                print("dermedge: the last picture could not be saved", file=sys.stderr)
+        self._readers.shutdown(cancel_futures=True)
+        self._writers.shutdown()
         self.session.lock()
+        self.session.wait_until_locked()
 
     # ------------------------------------------------------------------------ where one is
 
     def start(self) -> None:
         """The first screen of a new use."""
         self.worker.live(False)
-        self.worker.reference = self.session.settings.reference
         self._trail.clear()
         self.go("home" if self.session.agreed else "welcome")
 
@@ -145,7 +196,7 @@ class DermedgeApp(App):
 
     def _present(self) -> None:
         name, values = self._trail[-1]
-        self._press = 0  # a capture is of the live screen that it was taken on, or nobody's
+        self._awaited = None  # a result is for the live screen that its shot was taken on
         operator, unlocked = self._kind(name).needs(**values)
         if operator and not self.session.operator:
             name, values = "operator", {}
@@ -197,33 +248,44 @@ class DermedgeApp(App):
         done: Callable[[object], None] = lambda result: None,
         words: str = "",
         failed: Callable[[str], None] | None = None,
+        writes: bool = False,
     ) -> None:
         """Run `action` beside the screen, then `done` with its result, or tell why it failed.
 
         With `words` the screen is covered until then. What is finished after its screen was left
-        is not shown any more.
+        is not shown any more; that something which `writes` (changes what is kept) went wrong is
+        told on whatever screen, and after the visit without a word of whose it was. An action
+        that only reads is not begun for a visit that has ended. The result may carry an `error`:
+        what of a writing action could not be done.
         """
-        screen = self._shown
-        if words:
-            self._wait = widgets.Wait(words=words)
-            self._wait.open(animation=False)
+        cover = widgets.Wait(words=words) if words else None
+        if cover is not None:
+            cover.open(animation=False)
+        work = _Work(self, action, done, failed, writes, cover)
+        self._works.add(work)
+        future = (self._writers if writes else self._readers).submit(work)
+        future.add_done_callback(lambda it: Clock.schedule_once(lambda _dt: self._worked(work, it)))
 
-        def report(future) -> None:
-            if words and self._wait is not None:
-                self._wait.dismiss(animation=False)
-                self._wait = None
-            error = future.exception()
-            if screen is not self._shown:
-                return
+    def _worked(self, work: _Work, future: Future) -> None:
+        work.uncover()
+        self._works.discard(work)
+        error = future.exception()
+        result = future.result() if error is None else None
+        partly = getattr(result, "error", None)
+        if isinstance(error, VisitOver):
+            return
+        if error is not None and not isinstance(error, (UserError, OSError)):
+            unforeseen.report(error)
+        if work.visit != self.session.visit:
+            if work.writes and (error or partly):
+                self.tell(_(UNFINISHED))
+        elif work.screen is self._shown:
             if error is None:
-                done(future.result())
-                return
-            if not isinstance(error, (UserError, OSError)):
-                traceback.print_exception(error)
-            (failed or self.tell)(present.words(error))
-
-        future = self._pool.submit(action)
-        future.add_done_callback(lambda it: Clock.schedule_once(lambda _dt: report(it)))
+                work.done(result)
+            else:
+                (work.failed or self.tell)(present.words(error))
+        elif work.writes and (error or partly):
+            self.tell(present.words(error or partly))
 
     def tell(self, words: str) -> None:
         """Show one line for some seconds."""
@@ -251,38 +313,93 @@ class DermedgeApp(App):
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture."""
         if self.here == "live":
-            self._prepare()
-            self._press = self.worker.import_file(path, self._lesion()) or self._press
+            self.take(Path(path))
 
-    def take(self, frame: Frame) -> None:
-        """Capture a frame: it is saved before its result is shown, where it belongs to a lesion."""
-        self._prepare()
-        self._press = self.worker.capture(frame, self._lesion()) or self._press
+    def take(self, source: Frame | Path) -> None:
+        """Capture a frame or file: it is saved before its result is shown, where it is a lesion's.
 
-    def _prepare(self) -> None:
-        self.session.refused = ""
-        self.worker.metadata = self.session.metadata(date.today())
-
-    def _lesion(self) -> str:
-        return self.session.lesion.id if self.session.lesion else ""
+        Nothing happens while another is not done.
+        """
+        shot = self.session.shot(source, date.today())
+        if not self._saving and self.worker.capture(shot):
+            self.session.refused = ""
+            self._awaited = replace(shot, source=Path())  # its frame is not held for this
 
     def _drop(self, _window, path: bytes, *_args) -> None:
         self.import_file(os.fsdecode(path))
 
     def _update(self, _dt) -> None:
-        snapshot, before = self.worker.snapshot(), self.snapshot
+        snapshot, before = self.worker.snapshot(), self._seen
         if snapshot is before:
             return
-        self.snapshot = snapshot
-        capture = snapshot.capture
-        if capture and capture is not before.capture and capture.press == self._press:
-            self.session.refused = capture.error
-            if not capture.error:
-                self.session.take(capture)
-                self.replace("result")
-                return
-        if self.here == "live":
-            self._shown.update(snapshot, before)
+        self._seen = snapshot
+        result = snapshot.result
+        if result is not None and result is not before.result:
+            self._receive(result)
+        self._show_live()
+
+    def _show_live(self) -> None:
+        """What the worker has of late; a picture that is being saved keeps the shutter busy."""
+        before, now = self.snapshot, self._seen
+        self.snapshot = replace(now, busy=True) if self._saving and not now.busy else now
+        if self.here == "live" and self.screen.name == "live":
+            self._shown.update(self.snapshot, before)
+
+    def _receive(self, result: Result) -> None:
+        """A shot was analysed. That of a lesion is shown when it is in the store."""
+        if result.visit != self.session.visit:
+            return
+        awaited = self._awaited is not None and self._awaited.id == result.shot_id
+        if result.error:
+            if awaited:
+                self._awaited = None
+                self.session.refused = result.error
+        elif not result.lesion_id:
+            if awaited:
+                self._show(result)
+        else:
+            self._saving = True
+            future = self._writers.submit(self._save, result)
+            future.add_done_callback(
+                lambda it: Clock.schedule_once(lambda _dt: self._saved(result.shot_id, it))
+            )
+
+    def _save(self, result: Result) -> tuple[int, Result | None, Exception | None]:
+        """The visit, the result as it is in the store, or why it is not there."""
+        try:
+            return result.visit, self.session.save(result), None
+        except Exception as error:
+            if not isinstance(error, (UserError, OSError)):
+                unforeseen.report(error)
+            return result.visit, None, error
+
+    def _saved(self, shot_id: int, future: Future) -> None:
+        visit, result, error = future.result()
+        if error is not None:
+            self.log("capture failed")
+        if visit != self.session.visit:
+            if error is not None:
+                self.tell(_(UNFINISHED))
+            return
+        self._saving = False
+        awaited = self._awaited is not None and self._awaited.id == shot_id
+        if awaited:
+            self._awaited = None
+        if error is None:
+            if awaited:
+                self._show(result)
+        else:
+            words = Said(NOT_SAVED, reason=language.words(error))
+            if awaited:
+                self.session.refused = words
+            else:
+                self.tell(language.sentence(_(words)))
+        self._show_live()
+
+    def _show(self, result: Result) -> None:
+        self.session.refused = ""
+        self.session.take(result)
+        self.replace("result")
 
     # ------------------------------------------------------------------------ keys, time, size
 
@@ -312,6 +429,8 @@ class DermedgeApp(App):
             self.tell(_("Touch the screen to go on. Else it is cleared."))
         if left > 0:
             return
+        if not self.session.kiosk and any(work.cover for work in self._works):
+            return  # what somebody waits for here comes to its end first
         self.touch()
         private = self.session.store is not None if not self.session.kiosk else True
         if private and self.here != "welcome":
@@ -319,16 +438,28 @@ class DermedgeApp(App):
             self.reset()
 
     def reset(self) -> None:
-        """Clear everything that the next person must not see, and begin anew."""
+        """End the visit: clear all that the next person must not see, and begin again.
+
+        It waits for nothing: a store that is to be locked is closed beside the screen.
+        """
         for window in list(Window.children):
             if isinstance(window, widgets.ModalView):
                 window.dismiss(animation=False)
-        self.session.leave()
-        self.notice = ""
-        self._shown.hide()
+        self._shown.hide()  # what was typed and is to be kept is kept now
         self._shown = None
+        self.session.leave()
+        self.worker.begin_visit(self.session.visit)
+        for work in self._works:
+            work.drop()
+        self._awaited, self._saving = None, False
+        self._seen = self.snapshot = self.worker.snapshot()
+        self.notice = ""
         self.screens.clear_widgets()  # with the pictures and words that they held
-        self.worker.forget()
+        for typed in ("textinput.label", "textinput.width"):
+            Cache.remove(typed)  # Kivy keeps what was typed, and its picture, for a minute
+        if self.session.kiosk:
+            Clipboard.copy("")
+        Clock.schedule_once(lambda _dt: wipe(), WIPE_SECONDS)
         self.start()
 
     def focus_next(self, step: int = 1) -> None:

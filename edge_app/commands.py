@@ -28,10 +28,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
     parser.add_argument(
         "--source",
-        default="0",
         metavar="SPEC",
         help="camera number, camera device, GStreamer pipeline, video file or folder of pictures "
-        "(default: 0, the first camera)",
+        "(default: 0, the first camera; a drawn picture for --screenshot, --measure and --soak)",
     )
     parser.add_argument(
         "--rotate",
@@ -84,6 +83,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="try bundle, speed, camera and disk, print what was found, end; status 1 for a fault",
     )
     kiosk.add_argument(
+        "--set-pin",
+        action="store_true",
+        help="choose the operator's PIN of the kiosk of this --home, typed at the terminal, end; "
+        "without one nobody enters the operator's area",
+    )
+    kiosk.add_argument(
         "--systemd",
         action="store_true",
         help="print a systemd unit that starts the kiosk with this --bundle and --source, end",
@@ -108,6 +113,11 @@ def _run(args: argparse.Namespace) -> int:
     size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
+    measured = args.measure or args.soak
+    trial = measured or args.screenshot
+    drawn = trial and args.source is None
+    if args.source is None:
+        args.source = "0"
     if args.systemd:
         from edge_app.kiosk import unit
 
@@ -115,34 +125,42 @@ def _run(args: argparse.Namespace) -> int:
         given += ["--rotate", str(args.rotate)] if args.rotate is not None else []
         print(unit(given), end="")
         return 0
+    if args.set_pin:
+        return _set_pin(Path(args.home or _data_folder()))
     if args.self_check:
         return 0 if all(check.ok for check in _self_check(args)) else 1
     _check_display()
 
     from dermedge.analyzer import Analyzer
-    from dermedge.image import EXTENSIONS
+    from dermedge.image import EXTENSIONS, write_png
+    from dermedge.procedural import draw
     from dermedge.tune import load_choice
-    from edge_app.capture.sources import SourceError, film, is_camera, open_source
+    from edge_app import unforeseen
+    from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
+    from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
 
-    measured = args.measure or args.soak
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
     faults = []
     if args.kiosk:
         # Its words stand in the system's journal, too; a camera may come later.
         faults = [check for check in _self_check(args) if not check.ok]
+        pin = check_pin(Pin(Path(args.home or _data_folder()) / PIN_FILE))
+        if not pin.ok:
+            print(_line(pin), flush=True)
+            faults.append(pin)
+    elif not (args.screenshot or args.measure or args.soak):
+        clock = check_clock(Path(args.home or _data_folder()))
+        faults = [clock] if not clock.ok else []
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
     analyzer = Analyzer(bundle, threads=threads, roads=load_choice(bundle))
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
-    try:
-        # A camera may come later; a file that is not there will not.
-        if not is_camera(args.source) and not measured:
-            open_source(args.source).close()
-    except SourceError as error:
-        raise UserError(str(error)) from None
+    # A camera may come later; a file that is not there will not.
+    if not is_camera(args.source) and not measured:
+        open_source(args.source).close()
     shots = Path(args.screenshot) if args.screenshot else None
     if shots:
         make_private(shots)
@@ -155,9 +173,13 @@ def _run(args: argparse.Namespace) -> int:
         from edge_app.session import Session
 
         source = args.source
-        if measured and Path(source).suffix.lower() in EXTENSIONS:
-            source = os.path.join(home, "film.avi")
-            film(Path(args.source), Path(source))
+        if drawn:
+            print("no --source: a drawn picture stands for the camera", file=sys.stderr)
+            source = os.path.join(home, "drawn.png")
+            write_png(source, draw(3, "phone", (480, 640), label="mel", artefacts=()).image)
+        if (measured or drawn) and Path(source).suffix.lower() in EXTENSIONS:
+            photo, source = source, os.path.join(home, "film.avi")
+            film(Path(photo), Path(source))
         folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
         session = Session(folder, analyzer.bundle.manifest, args.kiosk)
         session.faults = faults
@@ -184,11 +206,17 @@ def _run(args: argparse.Namespace) -> int:
             from edge_app.trial.measure import Meter
 
             tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
+        if not trial:  # no picture of a person is in those
+            unforeseen.keep_quiet()
         worker.start()
         try:
             app.run()
+        except Exception as error:
+            if trial:
+                raise
+            unforeseen.report(error)
+            return 1
         finally:
-            worker.stop()
             app.on_stop()  # Kivy leaves it out where an error ended the app
     if tour is None:
         return 0
@@ -218,9 +246,31 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
     checks, folder = [], Path(args.home or _data_folder())
     for check in self_check(partial(open_source, args.source), load, folder):
         checks.append(check)
-        state = "ok" if check.ok else "FAULT"
-        print(f"{check.name:8} {state:6} {check.words}", flush=True)
+        print(_line(check), flush=True)
     return checks
+
+
+def _line(check: Check) -> str:
+    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.words}"
+
+
+def _set_pin(folder: Path) -> int:
+    from getpass import getpass
+
+    from edge_app.capture.worker import make_private
+    from edge_app.kiosk import set_pin
+
+    make_private(folder)
+    if sys.stdin.isatty():
+        ask = getpass
+    else:  # what sets many devices up types it
+
+        def ask(words: str) -> str:
+            return sys.stdin.readline().rstrip("\n")
+
+    set_pin(folder, ask)
+    print(f"the operator's PIN is set in {folder}")
+    return 0
 
 
 def _data_folder() -> Path:

@@ -21,7 +21,7 @@ from dermedge.image import read_image
 from dermedge.quality import TITLES
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError, film
-from edge_app.capture.worker import Capture, Snapshot, Worker
+from edge_app.capture.worker import Shot, Snapshot, Worker
 from edge_app.look import theme
 from edge_app.words import present
 
@@ -89,9 +89,13 @@ class Pictures:
 
 
 def _until(running: Worker, condition) -> Snapshot:
-    with running._changed:
-        assert running._changed.wait_for(lambda: condition(running.snapshot()), timeout=60)
-        return running.snapshot()
+    assert running.wait_for(condition, 60)
+    return running.snapshot()
+
+
+def _taken(running: Worker, frame: Frame) -> worker.Result:
+    assert running.capture(Shot(frame))
+    return _until(running, lambda s: s.result is not None).result
 
 
 @pytest.fixture
@@ -124,8 +128,7 @@ def test_capture_lies_on_disk_and_its_analysis_is_that_of_analyze(
     source = Pictures(picture)
     running = start(lambda: source)
     frame = _until(running, lambda s: s.analysis is not None).frame
-    running.capture(frame)
-    capture = _until(running, lambda s: s.capture is not None).capture
+    capture = _taken(running, frame)
     assert capture.error == ""
     assert np.array_equal(read_image(capture.path).pixels, picture)
     assert _same(json.loads(capture.path.with_suffix(".json").read_text()), capture.analysis)
@@ -142,8 +145,7 @@ def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(worker, "write_atomic", refuse)
-    running.capture(frame)
-    capture = _until(running, lambda s: s.capture is not None).capture
+    capture = _taken(running, frame)
     assert "No space left on device" in capture.error
     assert len(list((tmp_path / "captures").glob("*.png"))) == 1
 
@@ -151,8 +153,7 @@ def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, 
 def test_captures_are_for_their_owner_alone(start, picture, tmp_path):
     (tmp_path / "captures").mkdir(mode=0o755)
     running = start(lambda: Pictures(picture))
-    running.capture(_until(running, lambda s: s.frame is not None).frame)
-    assert _until(running, lambda s: s.capture is not None).capture.path
+    assert _taken(running, _until(running, lambda s: s.frame is not None).frame).path
     files = list((tmp_path / "captures").iterdir())
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600]
 
@@ -176,7 +177,7 @@ def test_live_analysis_that_breaks_down_is_told_and_goes_on(start, picture, monk
         assert told.guidance == "The analysis failed: MemoryError."
         assert told.style == "guide_bad"
     assert _until(running, lambda s: s.analysis is not None).failure == ""
-    assert "Traceback" in capsys.readouterr().err
+    assert "MemoryError at " in capsys.readouterr().err
 
 
 def test_capture_whose_analysis_breaks_down_is_told_and_the_next_works(
@@ -186,13 +187,11 @@ def test_capture_whose_analysis_breaks_down_is_told_and_the_next_works(
     frame = _until(running, lambda s: s.frame is not None).frame
     with monkeypatch.context() as broken:
         broken.setattr(Analyzer, "analyze", _break_down)
-        running.capture(frame)
-        failed = _until(running, lambda s: s.capture is not None)
-        assert failed.capture.error == "The picture was saved, but not analysed: MemoryError"
-        assert not failed.busy
-    assert "Traceback" in capsys.readouterr().err
-    running.capture(frame)
-    assert _until(running, lambda s: s.capture is not None).capture.path
+        failed = _taken(running, frame)
+        assert failed.error == "The picture was saved, but not analysed: MemoryError"
+        assert not running.snapshot().busy
+    assert "MemoryError at " in capsys.readouterr().err
+    assert _taken(running, frame).path
 
 
 @pytest.mark.parametrize(
@@ -265,8 +264,7 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
     assert good.can_capture
     assert good.style == "guide_good"
     assert good.outline == _analysis()["lesion"]["polygons"]
-    failed = Snapshot(frame, fault="", capture=Capture(error="Disk full."))
-    assert present.live(failed, failed.capture.error).guidance == "Disk full."
+    assert present.live(Snapshot(frame, fault=""), "Disk full.").guidance == "Disk full."
 
 
 @pytest.mark.parametrize(
@@ -358,7 +356,6 @@ def steps():
     session.pin.set("2468")
     session.enter("2468")
     session.create("a passphrase")
-    worker.store = session.store
     session.save_person(Person("", "Rosalind Example"))
     session.begin(session.save_lesion(Lesion("", session.person.id, "left arm")))
     app.go("people")
@@ -369,9 +366,9 @@ def steps():
     app._idle = Idle(time.monotonic() - 1000)
     yield lambda: app.here == "welcome"
     yield lambda: True
-    assert (session.person, session.lesion, session.shots) == (None, None, [])
+    assert (session.person, session.lesion, session.results) == (None, None, ())
     assert not session.operator and not session.agreed
-    assert worker.snapshot().capture is None
+    assert worker.snapshot().result is None
     words = [getattr(w, "text", "") for w in app.frame.walk()]
     assert any(words) and not any("Rosalind" in text for text in words)
     app.go("people")

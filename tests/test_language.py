@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("babel")
 from babel.messages.pofile import read_po
 
-from dermedge import DISCLAIMER
+from dermedge import DISCLAIMER, UserError
 from edge_app.capture import worker
 from edge_app.capture.sources import FAULTS
 from edge_app.cases.store import Store, WrongKey
@@ -100,7 +100,7 @@ def test_a_fault_is_told_in_the_language_of_the_screen(tmp_path):
     assert fault == "camera 0 stopped delivering pictures: check its cable."
     seen = worker.Snapshot(fault=fault, fault_code="lost")
     assert present.live(seen).guidance == f"C{fault[1:]}"
-    failed = Said("The picture could not be saved: {reason}", reason=worker.words(_full()))
+    failed = Said("The picture could not be saved: {reason}", reason=language.words(_full()))
     language.use("de")
     assert present.live(seen).guidance.startswith("Kamera 0 liefert keine Bilder mehr:")
     assert present.live(seen, failed).guidance == (
@@ -120,7 +120,7 @@ def _full() -> OSError:
 
 
 def test_words_of_a_library_are_not_taken_for_places_of_values():
-    error = worker.words(worker.UserError("no {such} thing"))
+    error = language.words(UserError("no {such} thing"))
     assert _(error) == "no {such} thing"
 
 

@@ -88,7 +88,7 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
     from benchmarks.accuracy import evaluate, figures
     from benchmarks.accuracy.chosen import choose
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Worker
+    from edge_app.capture.worker import Shot, Worker
     from export.look import look
     from train.data import load_pictures
     from train.recipe import load_recipe
@@ -134,14 +134,14 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
         folder.mkdir(parents=True)
         (folder / by_id[name].image.name).symlink_to(by_id[name].image)
         fed.clear()
-        capture = worker._save(open_source(str(folder)).read(), "")
+        capture = worker.process(Shot(open_source(str(folder)).read()))
         assert not capture.error
         assert fed == [trained[name]]
 
 
 def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Worker
+    from edge_app.capture.worker import Shot, Worker
 
     worker = Worker(
         lambda: open_source("0"), Analyzer(Bundle.open(tiny_bundle)), tmp_path / "captures"
@@ -149,7 +149,7 @@ def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
     shown = {}
     source = open_source(str(Path(data_set.records[0].image).parent))
     for _ in range(5):
-        capture = worker._save(source.read(), "")
+        capture = worker.process(Shot(source.read()))
         shown[str(capture.path)] = capture.analysis
     done = subprocess.run(
         [sys.executable, "-m", "dermedge.cli", "analyze", *shown, "--json"]

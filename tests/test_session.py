@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,15 +25,14 @@ pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
 from edge_app import browser
 from edge_app.capture.sources import FAULTS, Frame
-from edge_app.capture.worker import Capture as Shot
-from edge_app.capture.worker import Snapshot
+from edge_app.capture.worker import Result, Snapshot, Worker
 from edge_app.cases import store
 from edge_app.cases.history import history
 from edge_app.cases.store import Capture, Entry, Lesion, Person, WrongKey
 from edge_app.kiosk import Check, WrongPin, running_check
 from edge_app.look import language
 from edge_app.look.language import Said
-from edge_app.session import Session
+from edge_app.session import Session, VisitOver
 from edge_app.words import about, course, present
 
 
@@ -52,6 +52,7 @@ def session(tmp_path, analyzer):
     found.create("1234")
     yield found
     found.lock()
+    found.wait_until_locked()
 
 
 def taken(session, analyzer, folder: Path, day: str, view: int, px_per_mm=None) -> Capture:
@@ -100,17 +101,20 @@ def test_an_export_of_one_person_holds_no_other_and_its_name_tells_nobody(
     session, spot, tmp_path, analyzer
 ):
     session.save_person(Person("", "Somebody else"))
-    path = session.export(tmp_path, "passphrase", session.person)
+    path = session.export(tmp_path, "for the other", session.person)
     assert "Somebody" not in path.name
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
-    assert other.take_in(path, "passphrase") == 0
+    assert other.take_in(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Somebody else"]
     other.lock()
 
 
 def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot, tmp_path):
     first = session.write_document(tmp_path, spot[2], spot[0], ())
+    entries = session.opened().audit()[-2:]
+    assert [entry.what for entry in entries] == ["begin report", "done report"]
+    assert [entry.which for entry in entries] == [spot[2].id] * 2
     second = session.write_document(tmp_path, spot[2], spot[0], ("name",))
     assert first.name == "case-2026-07-01.pdf"
     assert first != second
@@ -135,7 +139,7 @@ def test_where_nothing_can_be_written_nothing_is_left(session, spot, tmp_path, m
         monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
     before = session.opened().audit()
     for action in (
-        lambda: session.export(folder, "passphrase"),
+        lambda: session.export(folder, "for the other"),
         lambda: session.write_document(folder, spot[0], None, ()),
         lambda: session.write_card(folder, "a4"),
     ):
@@ -161,13 +165,13 @@ def test_the_passphrase_changes_only_with_the_old_one(session, spot):
 
 def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
     kiosk = Session(tmp_path / "kiosk", analyzer.bundle.manifest, kiosk=True)
-    kiosk.pin.set("1111")
+    kiosk.pin.set("2580")
     with pytest.raises(WrongPin):
-        kiosk.change_pin("2222", "3333")
+        kiosk.change_pin("2581", "3690")
     with pytest.raises(UserError, match="at least four digits"):
-        kiosk.change_pin("1111", "12")
-    kiosk.change_pin("1111", "3333")
-    kiosk.enter("3333")
+        kiosk.change_pin("2580", "12")
+    kiosk.change_pin("2580", "3690")
+    kiosk.enter("3690")
     assert kiosk.operator
 
 
@@ -221,7 +225,7 @@ def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
     assert dict(course.changes(cut))["Area"] == "unknown: the lesion is cut off"
     grown = replace(change, area_mm2=(None, 1.0), area_change=-0.2)
     assert dict(course.changes(grown))["Area"].startswith("+25%")
-    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 4
+    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 5
 
 
 def test_pictures_of_one_day_are_told_apart_by_the_time(spot):
@@ -264,10 +268,10 @@ def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
 def test_every_deed_of_the_audit_trail_has_words(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
-    session.export(tmp_path, "passphrase")
+    session.export(tmp_path, "for the other")
     session.opened().delete_capture(spot[0].id)
-    session.delete_lesion()
-    session.delete_person()
+    session.delete_lesion(session.lesion)
+    session.delete_person(session.person)
     for entry in session.opened().audit():
         assert entry.what in course.DEEDS
     what, when = course.deed(Entry(1, "2026-01-31T09:30:00Z", "add capture", "0123456789abcdef"))
@@ -341,8 +345,204 @@ def test_the_log_is_shown_from_its_end(tmp_path):
 def test_a_sitting_is_saved_under_a_spot(session, spot, analyzer, tmp_path):
     write_png(tmp_path / "a.png", draw(3, size=(300, 400)).image)
     analysis = analyzer.analyze(tmp_path / "a.png").to_json()
-    session.take(Shot(analysis=analysis, png=(tmp_path / "a.png").read_bytes()))
+    session.take(Result(analysis=analysis, png=(tmp_path / "a.png").read_bytes()))
     assert not session.saved
-    session.keep(session.lesion)
+    session.accept(session.keep(session.lesion, session.results))
     assert session.saved
     assert len(session.opened().captures(session.lesion.id)) == len(spot) + 1
+
+
+# ------------------------------------------------------------------------------- visits
+
+
+@pytest.fixture
+def shots(analyzer) -> tuple[Result, ...]:
+    """Two pictures of nobody's."""
+    made = []
+    for view in (0, 1):
+        pixels = draw(2, size=(300, 400), view=view, artefacts=()).image
+        png = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+        made.append(Result(analysis=analyzer.analyze(png).to_json(), png=png))
+    return tuple(made)
+
+
+def test_a_shot_holds_what_was_at_work_when_it_was_pressed(session, spot):
+    session.reference = "card"
+    shot = session.shot(Frame(np.zeros((9, 9, 3), np.uint8), 1), date(2026, 5, 1))
+    lesion = session.lesion.id
+    session.leave()
+    later = session.shot(Frame(np.zeros((9, 9, 3), np.uint8), 2), date(2026, 5, 1))
+    assert (shot.lesion_id, shot.metadata["age"], shot.reference) == (lesion, 65, "card")
+    assert (later.lesion_id, dict(later.metadata), later.reference) == ("", {}, None)
+    assert (later.visit, later.id) == (shot.visit + 1, shot.id + 1)
+
+
+def test_what_is_kept_while_its_person_leaves_is_whole_and_comes_back_to_nobody(
+    session, spot, shots, monkeypatch
+):
+    """`leave` comes between the two pictures, as when a kiosk is left alone."""
+    session.results, lesion, save = shots, session.lesion, session._save
+
+    def slow(result, lesion_id):
+        saved = save(result, lesion_id)
+        session.person = session.lesion = None
+        session.results = ()
+        session.visit += 1
+        return saved
+
+    monkeypatch.setattr(session, "_save", slow)
+    kept = session.keep(lesion, shots)
+    assert kept.error is None
+    assert [result.saved for result in kept.results] == [True, True]
+    assert len(session.opened().captures(lesion.id)) == len(spot) + 2
+    session.accept(kept)
+    assert (session.lesion, session.results) == (None, ())
+
+
+def test_what_could_not_all_be_kept_is_told_and_goes_on_where_it_ended(
+    session, spot, shots, monkeypatch
+):
+    session.results, lesion, save = shots, session.lesion, session._save
+
+    def second_fails(result, lesion_id):
+        if result is shots[1]:
+            raise store.StoreError("the disk is full")
+        return save(result, lesion_id)
+
+    with monkeypatch.context() as full:
+        full.setattr(session, "_save", second_fails)
+        kept = session.keep(lesion, shots)
+    assert str(kept.error) == "the disk is full"
+    session.accept(kept)
+    assert [result.saved for result in session.results] == [True, False]
+    session.accept(session.keep(lesion, session.results))
+    assert session.saved
+    assert len(session.opened().captures(lesion.id)) == len(spot) + 2
+
+
+@pytest.mark.parametrize("what", ["person", "lesion", "unlock", "enter", "delete"])
+def test_nothing_is_set_again_for_somebody_who_has_left(session, spot, monkeypatch, what):
+    person, lesion = session.person, session.lesion
+    session.kiosk = True  # whose store stays open
+    session.pin.set("2468")
+    opened = session.opened()
+    action = {
+        "person": lambda: session.save_person(Person("", "Late")),
+        "lesion": lambda: session.save_lesion(Lesion("", person.id, "late")),
+        "unlock": lambda: session.unlock("1234"),
+        "enter": lambda: session.enter("2468"),
+        "delete": lambda: session.delete_lesion(lesion),
+    }[what]
+    closed = []
+    monkeypatch.setattr(store.Store, "close", lambda self: closed.append(self))
+    before = session.visit
+    session.leave()
+    session.person = next_one = Person("9", "Next")
+    with session.on_behalf_of(before), pytest.raises(VisitOver):
+        action()
+    assert session.person is next_one
+    assert session.lesion is None
+    assert session.operator is False
+    assert session.store is opened
+    assert len(closed) == (what == "unlock")  # the one that came too late
+
+
+def test_leaving_waits_for_no_import(session, spot):
+    """Somebody holds the store's lock, as a long import does."""
+    held, let_go = threading.Event(), threading.Event()
+    opened = session.opened()
+
+    def long_import():
+        with opened._writing():
+            held.set()
+            assert let_go.wait(60)
+
+    at_work = threading.Thread(target=long_import)
+    at_work.start()
+    assert held.wait(60)
+    session.leave()  # would wait for ever
+    assert session.store is None
+    with pytest.raises(UserError, match="locked"):
+        session.opened()
+    let_go.set()
+    at_work.join()
+    session.wait_until_locked()
+    with pytest.raises(store.StoreError):
+        opened.people()
+
+
+def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
+    session, spot, tmp_path, monkeypatch
+):
+    from edge_app.cases import document
+
+    printed = []
+    monkeypatch.setattr(document, "write_case", lambda *given: printed.append(given))
+    ada = session.person
+    session.save_person(Person("", "Somebody else"))
+    session.lesion = None
+    session.write_document(tmp_path, spot[0], None, ("name",))
+    _path, _shot, _before, person, lesion, _fields = printed[0]
+    assert (person, lesion.id) == (ada, spot[0].lesion)
+
+
+# ------------------------------------------------------------------------------- risk maps
+
+
+@pytest.fixture
+def told(make_bundle, tmp_path):
+    """A session and a worker whose classifier takes age, sex and site, and tells why."""
+    bundle = Bundle.open(make_bundle(metadata=("age", "sex", "site")))
+    found = Session(tmp_path / "told", bundle.manifest)
+    found.create("1234")
+    found.save_person(Person("", "Ada", 1961, "female"))
+    found.save_lesion(Lesion("", found.person.id, "left forearm"))
+    yield found, Worker(lambda: None, Analyzer(bundle), None)
+    found.lock()
+    found.wait_until_locked()
+
+
+def _stored(session, worker, lesion=True) -> tuple[Capture, Result]:
+    pixels = draw(2, size=(300, 400), artefacts=()).image
+    shot = session.shot(Frame(pixels, 1), date.today())
+    if not lesion:
+        shot = replace(shot, lesion_id="", metadata={})
+    result = worker.process(shot)
+    session.keep(session.lesion, (result,))
+    return session.opened().captures(session.lesion.id)[-1], result
+
+
+@pytest.mark.parametrize("lesion", [True, False])
+def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
+    session, worker = told
+    capture, result = _stored(session, worker, lesion)
+    session.person = session.lesion = None  # whoever is at work now
+    explained = session.explained(capture, worker)
+    first, again = (dict(one.to_json()) for one in (result.explained.analysis, explained.analysis))
+    assert {**first, "timing_ms": 0} == {**again, "timing_ms": 0}
+    assert np.array_equal(explained.risk_map(), result.explained.risk_map())
+
+
+def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
+    session, worker = told
+    capture, _result = _stored(session, worker)
+    shifted = dict(capture.analysis["probabilities"])
+    shifted["mel"], shifted["nv"] = shifted["mel"] + 0.01, shifted["nv"] - 0.01
+    other = replace(capture, analysis={**capture.analysis, "probabilities": shifted})
+    with pytest.raises(UserError, match="there is no risk map of it"):
+        session.explained(other, worker)
+
+
+def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
+    """Without the marker other pixels would be analysed."""
+    session, worker = told
+    capture, _result = _stored(session, worker)
+    seen = []
+    analyze = worker._analyzer.analyze
+    worker._analyzer.analyze = lambda *args, **values: (
+        seen.append(values["reference"]),
+        analyze(*args, **{**values, "reference": None}),
+    )[1]
+    marked = {**capture.analysis, "scale": {"reference": "card", "px_per_mm": 20, "reason": ""}}
+    session.explained(replace(capture, analysis=marked), worker)
+    assert seen == ["card"]

@@ -35,12 +35,11 @@ FAULTS = {
 NO_PICTURE = N_("{path} holds no picture that can be read")
 
 
-class SourceError(Exception):
+class SourceError(UserError):
     """No pictures from here; one line in plain words. `code`: its key in FAULTS, if it has one."""
 
-    def __init__(self, words: str, code: str = ""):
-        super().__init__(words)
-        self.code = code
+    def __init__(self, message: str, code: str = "", **values: object):
+        super().__init__(message, code=code, **values)
 
 
 @dataclass(frozen=True, eq=False)

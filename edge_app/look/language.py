@@ -10,9 +10,10 @@ from __future__ import annotations
 import gettext
 import io
 import os
+import unicodedata
 from datetime import date, datetime, timezone
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from babel import Locale
 from babel.dates import (
@@ -26,12 +27,17 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
+from dermedge import UserError
+
 FOLDER = Path(__file__).with_name("locale")
 # Each in its own words: whoever looks for a language reads no other.
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
 RIGHT_TO_LEFT = frozenset({"ar"})
 
 MARK = "\N{LEFT-TO-RIGHT MARK}"
+# Around what runs from left to right wherever it stands; `visual` takes them out again.
+ISOLATE, END = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 
 _now = "en"
 
@@ -63,30 +69,93 @@ def preferred() -> str:
 class Said(str):
     """A line whose values are filled in already, in English, and that `_` still can translate.
 
-    Faults are told by it: they are raised far from the screen, before anybody knows its language.
+    Faults are raised far from the screen, before anybody knows its language. A value may be a
+    `Said` of its own, or an error.
     """
 
-    def __new__(cls, message: str, **values: object) -> Said:
-        said = super().__new__(cls, message.format(**values) if values else message)
-        said.message, said.values = message, values
+    message: str  # with `{name}`s; the form for one, where there are `many`
+    many: str  # the form for several; empty: there is none
+    values: dict[str, object]
+
+    def __new__(cls, message: str, /, **values: object) -> Said:
+        return cls._of(message, "", values, message)
+
+    @classmethod
+    def plural(cls, one: str, many: str, count: int, **values: object) -> Said:
+        """A line about so many things: the language chooses its form; `{count}` is filled in."""
+        return cls._of(one, many, {**values, "count": count}, one if count == 1 else many)
+
+    @classmethod
+    def _of(cls, message: str, many: str, values: dict, english: str) -> Said:
+        said = super().__new__(cls, english.format(**values) if values else english)
+        said.message, said.many, said.values = message, many, values
         return said
 
 
 def _(message: str, **values: object) -> str:
     """The message in the current language, `{name}`s filled in; as it is where none is known."""
+    many = ""
     if isinstance(message, Said):
-        values = {name: _(v) if isinstance(v, Said) else v for name, v in message.values.items()}
-        message = message.message
-    said = _catalogue(_now).gettext(message) if message else ""
-    if rtl():
-        values = {name: _in_order(value) for name, value in values.items()}
-    return said.format(**values) if values else said
+        message, many, values = message.message, message.many, message.values
+    return _filled(message, many, values)
 
 
-def _in_order(value: object) -> object:
-    """A path would lose its first stroke to the Arabic words around it."""
-    text = str(value)
-    return f"{MARK}{text}{MARK}" if "/" in text and not any(map(_is_rtl, text)) else value
+def n_(one: str, many: str, count: int, **values: object) -> str:
+    """The plural form for `count`; `{count}` and the other values are filled in."""
+    return _filled(one, many, {**values, "count": count})
+
+
+def _filled(message: str, many: str, values: dict[str, object]) -> str:
+    catalogue = _catalogue(_now)
+    if many:
+        said = catalogue.ngettext(message, many, values["count"])
+        values = {**values, "count": number(values["count"])}
+    else:
+        said = catalogue.gettext(message) if message else ""
+    return said.format(**{n: _shown(v) for n, v in values.items()}) if values else said
+
+
+def _shown(value: object) -> object:
+    """A value as it stands within a line: in the language, safe to draw, in its own direction."""
+    if isinstance(value, BaseException):
+        value = words(value)
+    if isinstance(value, Said):
+        return _(value)
+    if not isinstance(value, (str, PurePath)):
+        return value
+    text = printable(str(value))
+    # A path would lose its order to the Arabic words around it.
+    path = isinstance(value, PurePath) or "/" in text or "\\" in text
+    return f"{ISOLATE}{text}{END}" if path and rtl() else text
+
+
+def printable(text: str) -> str:
+    """The text without what no screen can draw or what turns it about: names of files hold it."""
+    return "".join(map(_drawable, text))
+
+
+def _drawable(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
+    return "\N{REPLACEMENT CHARACTER}" if hidden or character in _DIRECTIONS else character
+
+
+def words(error: BaseException) -> Said:
+    """An error as one line for the screen, to be translated there."""
+    if isinstance(error, UserError):
+        if isinstance(error.message, Said):
+            return error.message
+        if error.values:
+            return Said(error.message, **error.values)
+        return Said(" ".join(error.message.split()))
+    if isinstance(error, OSError) and error.strerror:
+        reason = Said(error.strerror)
+        name = error.filename
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        return Said("{reason} ({path})", reason=reason, path=name) if name else reason
+    # What a library says when it breaks down is for nobody at the screen, and may name a file.
+    kind = type(error)
+    return Said(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
 
 
 def capital(line: str) -> str:
@@ -104,10 +173,15 @@ def N_(message: str) -> str:
     return message
 
 
-def n_(one: str, many: str, count: int) -> str:
-    """The plural form for `count`; `{count}` is filled in."""
-    said = _catalogue(_now).ngettext(one, many, count)
-    return said.format(count=number(count))
+# What systems say most often.
+SYSTEM = (
+    N_("No space left on device"),
+    N_("Read-only file system"),
+    N_("Permission denied"),
+    N_("No such file or directory"),
+    N_("Is a directory"),
+    N_("Input/output error"),
+)
 
 
 @cache
@@ -173,6 +247,7 @@ def _moment(stamp: str) -> date:
 # ---------------------------------------------------------------------------- right to left
 
 _PAIRS = ("()", "[]", "{}", "<>", "«»")
+_TAKEN_OUT = {ord(ISOLATE): None, ord(END): None}
 _MIRRORED = str.maketrans({a: b for pair in _PAIRS for a, b in (pair, pair[::-1])})
 
 
@@ -191,11 +266,12 @@ def visual(line: str, paragraph: str = "") -> str:
     Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
     """
     if not any(map(_is_rtl, paragraph or line)):
-        return line
+        return line.translate(_TAKEN_OUT)
     from arabic_reshaper import reshape
     from bidi import get_display
 
-    return _mirrored(get_display(reshape(line), base_dir="R" if rtl() else "L"))
+    drawn = get_display(reshape(line), base_dir="R" if rtl() else "L")
+    return _mirrored(drawn.translate(_TAKEN_OUT))
 
 
 def _mirrored(drawn: str) -> str:

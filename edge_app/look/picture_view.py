@@ -42,6 +42,7 @@ class PictureView(Widget):
         if pixels is None:
             self._tint.a = 0
             self._lines.clear()
+            self._forget()
             return
         hidden, self._tint.a = not self._tint.a, 1
         size = (pixels.shape[1], pixels.shape[0])
@@ -55,6 +56,14 @@ class PictureView(Widget):
         if hidden:
             self._draw()
         self.canvas.ask_update()
+
+    def _forget(self) -> None:
+        """Black over what the last picture left in the texture, then let go of it."""
+        if self._texture is not None:
+            width, height = self._texture.size
+            black = np.zeros(3 * width * height, np.uint8)
+            self._texture.blit_buffer(black, colorfmt="rgb", bufferfmt="ubyte")
+            self._texture = self._rectangle.texture = None
 
     def _place(self, *_) -> None:
         if self._texture is not None:

@@ -45,6 +45,8 @@ class LiveScreen(View):
 
     def hide(self) -> None:
         self.app.worker.live(False)
+        self.ids.picture.show(None)
+        self.view, self.whose = LiveView(), ""
 
     def update(self, snapshot: Snapshot, before: Snapshot) -> None:
         """Show the worker's news."""
@@ -71,14 +73,14 @@ class LiveScreen(View):
 
     def switch_reference(self) -> None:
         """The next of: none, and what the settings name."""
-        worker, chosen = self.app.worker, self.app.session.settings.reference
+        session, chosen = self.app.session, self.app.session.settings.reference
         if chosen is None:
             self.app.tell(_("Choose in the settings what you lay beside the spot."))
-        worker.reference = None if worker.reference else chosen
+        session.reference = None if session.reference else chosen
         self._name_reference()
 
     def _name_reference(self) -> None:
-        name = present.reference(self.app.worker.reference)
+        name = present.reference(self.app.session.reference)
         self.reference = _("Size by: {name}", name=name)
 
     def key(self, code: int) -> bool:

@@ -17,6 +17,7 @@ from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.look.widgets import PressCard
 from edge_app.screens.view import View, load_kv
+from edge_app.session import Erased, Kept
 from edge_app.words import present
 from edge_app.words.present import Band
 
@@ -32,7 +33,15 @@ class SpotRow(PressCard):
 
 def keep(app, lesion: Lesion) -> None:
     """Save the sitting's pictures under a spot, a new one too, and go back to their result."""
-    app.work(lambda: app.session.keep(lesion), lambda _none: app.back(to="result"), _("Saving."))
+    session, results = app.session, app.session.results
+
+    def done(kept: Kept) -> None:
+        session.accept(kept)
+        app.back(to="result")
+        if kept.error is not None:
+            app.tell(present.words(kept.error))
+
+    app.work(lambda: session.keep(lesion, results), done, _("Saving."), writes=True)
 
 
 class PersonScreen(View):
@@ -128,10 +137,20 @@ class PersonScreen(View):
         self.app.go("files", task="export", only=self.app.session.person)
 
     def delete(self) -> None:
-        app = self.app
+        app, session, person = self.app, self.app.session, self.app.session.person
+
+        def done(erased: Erased) -> None:
+            app.back(to="people")
+            if erased.error is not None:
+                app.tell(present.words(erased.error))
 
         def confirmed() -> None:
-            app.work(app.session.delete_person, lambda _none: app.back(to="people"), _("Deleting."))
+            app.work(
+                lambda: session.delete_person(person),
+                done,
+                _("Deleting."),
+                writes=True,
+            )
 
         app.ask(
             _("Delete {name}?", name=self.who),

@@ -65,7 +65,7 @@ class PersonFormScreen(View):
             self.ids.page.to_top()
             return
         person = self._draft.person()
-        self.app.work(lambda: self.app.session.save_person(person), self._saved)
+        self.app.work(lambda: self.app.session.save_person(person), self._saved, writes=True)
 
     def _saved(self, person: Person) -> None:
         if self._draft.before.id:

@@ -108,7 +108,11 @@ class PlaceScreen(View):
         if self.task == "keep":
             keep(app, lesion)
         else:
-            app.work(lambda: app.session.save_lesion(lesion), lambda _saved: self._saved(lesion))
+            app.work(
+                lambda: app.session.save_lesion(lesion),
+                lambda _saved: self._saved(lesion),
+                writes=True,
+            )
 
     def _saved(self, lesion: Lesion) -> None:
         if lesion.id:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
@@ -10,7 +12,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.look.picture_view as drawn
 from dermedge.taxonomy import TITLES as CLASSES
-from edge_app.capture.worker import Capture as Shot
+from edge_app.capture.worker import Result
 from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.language import _
@@ -78,35 +80,35 @@ class ResultScreen(View):
     view: ResultView | None = ObjectProperty(None, allownone=True)
 
     def show(self, stored: Capture | None = None) -> None:
-        self.details = False
+        self.details, self._stored = False, stored
         self.seat()
         self.app.bind(portrait=self.seat)
         if stored is None:
             session = self.app.session
             self.title = _("Result")
-            self._fill(session.shots[-1], session.together())
+            self._fill(session.results[-1], session.together())
             if session.saved and session.lesion is not None:
                 words = present.kept(session.person, session.lesion)
                 note = Panel(text=words, style="plain", bold=True)
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
             self.title = language.moment(stored.taken)
-            self._fill(Shot(analysis=stored.analysis, record=stored), None)
+            self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
             self.app.work(lambda: self.app.session.picture(stored), self._developed)
         self._foot(stored)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
         self.ids.picture.show(None)
-        self._shot = self.view = None
+        self._result = self.view = self._stored = None
 
     def _developed(self, pixels: np.ndarray) -> None:
-        self._shot = Shot(analysis=self._shot.analysis, pixels=pixels, record=self._shot.record)
+        self._result = replace(self._result, pixels=pixels)
         self._choose("outline")
 
-    def _fill(self, shot: Shot, together) -> None:
-        self._shot = shot
-        self.view = present.result(shot.analysis, together)
+    def _fill(self, result: Result, together) -> None:
+        self._result = result
+        self.view = present.result(result.analysis, together)
         self.ids.picture.extent = self.view.extent
         self._layers()
         self._choose("outline")
@@ -125,33 +127,37 @@ class ResultScreen(View):
             row.add_widget(option)
 
     def _has(self, layer: str) -> bool:
-        analysis, bundle = self._shot.analysis, self.app.worker.bundle
+        analysis, bundle = self._result.analysis, self.app.worker.bundle
         judged = analysis["triage"] != "retake"
         if layer == "heat":  # of another model it would explain nothing
             return judged and analysis["versions"]["bundle_sha256"] == bundle.sha256
         return layer == "outline" or (judged and bool(drawn.measures(analysis)))
 
     def _choose(self, layer: str) -> None:
-        shot, picture, self._layer = self._shot, self.ids.picture, layer
+        result, picture, self._layer = self._result, self.ids.picture, layer
         self.caption = ""
         for option in self.ids.layers.children:
             option.chosen = option.key == layer
         if layer == "heat":
-            self.app.work(lambda: self.app.worker.risk_map(shot.pixels), self._mapped)
+            self.app.work(partial(_risk_map, self.app, result, self._stored), self._mapped,
+                          failed=self._unmapped)  # fmt: skip
         else:
-            picture.show(shot.pixels)
+            picture.show(result.pixels)
         picture.outline = [] if layer == "heat" else self.view.outline
-        size = shot.analysis["abcd"]["diameter_mm"]
+        size = result.analysis["abcd"]["diameter_mm"]
         words = present.millimetres(size) if size else ""
-        picture.marks = drawn.measures(shot.analysis, words) if layer == "measures" else {}
+        picture.marks = drawn.measures(result.analysis, words) if layer == "measures" else {}
 
     def _mapped(self, pixels: np.ndarray | None) -> None:
         if pixels is None:
-            self.app.tell(_("This model gives no risk map."))
-            self._choose("outline")
+            self._unmapped(_("This model gives no risk map."))
         elif self._layer == "heat":
             self.ids.picture.show(pixels)
             self.caption = _("The darker a place is, the more it speaks for a malignant spot.")
+
+    def _unmapped(self, words: str) -> None:
+        self.app.tell(words)
+        self._choose("outline")
 
     # ------------------------------------------------------------------------ the words
 
@@ -177,8 +183,8 @@ class ResultScreen(View):
         if self.details and self.view is not None:
             if self.view.classes:
                 below.add_widget(TableCard(_("How the model sees it"), self.view.classes))
-            if self._shot.similar:
-                below.add_widget(CaseCard(self._shot.similar))
+            if self._result.similar:
+                below.add_widget(CaseCard(self._result.similar))
             below.add_widget(TextCard(_("Versions"), [self.view.versions]))
 
     def reveal(self) -> None:
@@ -227,7 +233,11 @@ class ResultScreen(View):
     def _delete(self, stored: Capture) -> None:
         def confirmed() -> None:
             store = self.app.session.opened()
-            self.app.work(lambda: store.delete_capture(stored.id), lambda _none: self.app.back())
+            self.app.work(
+                lambda: store.delete_capture(stored.id),
+                lambda _none: self.app.back(),
+                writes=True,
+            )
 
         self.app.ask(
             _("Delete this picture?"),
@@ -244,6 +254,14 @@ class ResultScreen(View):
         elif code == DETAILS:
             self.details = not self.details
         return code in (UP, DOWN, DETAILS)
+
+
+def _risk_map(app, result: Result, stored: Capture | None) -> np.ndarray | None:
+    """Of the analysis that is shown; a stored one is made once more, and compared."""
+    explained = result.explained
+    if explained is None:
+        explained = app.session.explained(stored, app.worker)
+    return explained.risk_map()
 
 
 load_kv(__file__)

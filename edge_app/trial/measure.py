@@ -99,13 +99,12 @@ class Meter:
         self._live = (start, time.perf_counter(), worker.snapshot().analysed - analysed)
         if self._soak:
             session.create("for the test alone")
-            worker.store = session.store
         # The live part alone is cut into rounds: hours of them would look like a leak.
         Clock.idle, Window.flip = self._untimed
         for number in tqdm(range(self._captures), disable=not self._soak):
             if self._soak and number % PER_PERSON == 0:
                 if session.person:
-                    session.delete_person()
+                    session.delete_person(session.person)
                 session.save_person(Person("", "code"))
                 session.save_lesion(Lesion("", session.person.id, "a place"))
             if self._soak and number % SAMPLE_EVERY == 0:

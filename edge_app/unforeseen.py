@@ -1,0 +1,47 @@
+"""What may be written down of an error that nobody foresaw: its type, and where in our code.
+
+A traceback or a message may hold the name of a person's file, and under systemd standard error is
+the system's journal. So neither is ever printed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+
+ROOMS = ("dermedge", "edge_app")
+
+
+def described(error: BaseException) -> str:
+    """As 'KeyError at edge_app.session:120': the innermost line of ours, or of whoever raised."""
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    places = [
+        (frame.f_globals.get("__name__", "?"), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = [place for place in places if place[0].partition(".")[0] in ROOMS]
+    for module, line in (ours or places)[-1:]:
+        name = f"{name} at {module}:{line}"
+    cause = error.__cause__
+    return f"{name} from {described(cause)}" if cause is not None and cause is not error else name
+
+
+def report(error: BaseException) -> None:
+    """One line on standard error. Any thread."""
+    if sys.stderr is not None:
+        print(f"dermedge: unforeseen {described(error)}", file=sys.stderr, flush=True)
+
+
+def keep_quiet() -> None:
+    """From now on Python, its libraries and OpenCV print no message or traceback of their own."""
+    import cv2
+
+    sys.excepthook = lambda _kind, error, _trace: report(error)
+    threading.excepthook = lambda given: given.exc_value and report(given.exc_value)
+    sys.unraisablehook = lambda given: given.exc_value and report(given.exc_value)
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.NullHandler())  # else warnings go to standard error
+    cv2.setLogLevel(0)
