@@ -15,27 +15,25 @@ from onnx import numpy_helper
 from dermedge import cli, procedural
 from dermedge.bundle import TARGETS, Bundle, Variant, shipped, write_bundle
 from dermedge.preprocess import prepare
+from dermedge.reference import REFERENCE, Expected, Reference
 from dermedge.runtime import host, open_session
-from dermedge.verify import STRIDE, verify
+from dermedge.verify import verify
 
 
 def referenced(bundle: Bundle, out, change=lambda manifest, parts: (manifest, parts)):
     """The bundle with a reference, as the export makes it; then changed."""
-    import io
-
     pictures = np.stack([procedural.draw(seed, size=(96, 128)).image for seed in (1, 2)])
-    arrays = {"pictures": pictures}
+    networks = {}
     for role, model in bundle.manifest.models.items():
         session = open_session(bundle.model(role), threads=1)
         squares = [prepare(picture, model.preprocessing)[0] for picture in pictures]
-        arrays[f"{role}_image"] = np.stack(squares)[:, ::STRIDE, ::STRIDE]
-        for name in (item.name for item in session.outputs):
-            found = np.concatenate([session.run({"image": s[None]})[name] for s in squares])
-            arrays[f"{role}_{name}"] = found[:, ::STRIDE, ::STRIDE] if name == "mask" else found
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+        answers = [session.run({"image": square[None]}) for square in squares]
+        outputs = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+        networks[role] = Expected.of(np.stack(squares), outputs)
     parts = {name: bundle.part(name) for name in bundle.manifest.parts}
-    manifest, parts = change(bundle.manifest, {**parts, "reference.npz": buffer.getvalue()})
+    manifest, parts = change(
+        bundle.manifest, {**parts, REFERENCE: Reference(pictures, networks).to_bytes()}
+    )
     return write_bundle(out, manifest, parts)
 
 
