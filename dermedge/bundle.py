@@ -52,6 +52,8 @@ class BundleError(UserError, ValueError):
 class BundleRefused(BundleError):
     """The file is there, but is damaged, hostile, or made by somebody who is not trusted."""
 
+    exit_status = 1
+
 
 @dataclass(frozen=True)
 class Variant:

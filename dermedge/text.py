@@ -21,3 +21,8 @@ def printable(value: object) -> str:
         else character
         for character in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines of ours, such as a table."""
+    return "\n".join(map(printable, text.split("\n")))
