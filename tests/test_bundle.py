@@ -852,6 +852,9 @@ def test_a_signing_key_that_is_none_is_told_in_one_line(tiny_bundle, tmp_path, k
     assert list(tmp_path.iterdir()) == []
 
 
+KEY = b"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # of RFC 8032, 7.1
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -862,7 +865,7 @@ def test_a_signing_key_that_is_none_is_told_in_one_line(tiny_bundle, tmp_path, k
         b'{"public_key": 7, "signature": "00"}',
         b'{"public_key": "zz", "signature": "00"}',
         b'{"public_key": "", "signature": ""}',
-        b'{"public_key": "' + b"00" * 32 + b'", "signature": "' + b"00" * 64 + b'"}',
+        b'{"public_key": "' + KEY + b'", "signature": "' + b"00" * 64 + b'"}',
         b" " * 5000 + b"{}",
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fuzz import bundle as target
 
+PLAIN = json.loads(target.SEEDS[target.IN_MANIFEST][1:])
 STRANGE = [None, True, -1, 0, 1e308, 10**40, "", "x" * 5000, "\x1b[2J", [], {}, [[]], "fp32", 0.5]
 
 
@@ -51,9 +52,9 @@ def _paths(value, path=()):
 def test_every_entry_of_a_manifest_may_be_anything():
     """With its checksum put right, so that the entry itself is what is read."""
     draw = random.Random(7)
-    for path in list(_paths(target.PLAIN))[1:]:
+    for path in list(_paths(PLAIN))[1:]:
         for strange in draw.sample(STRANGE, 4):
-            content = copy.deepcopy(target.PLAIN)
+            content = copy.deepcopy(PLAIN)
             place = content
             for key in path[:-1]:
                 place = place[key]
@@ -62,8 +63,8 @@ def test_every_entry_of_a_manifest_may_be_anything():
 
 
 def test_entries_may_be_missing_or_unknown():
-    for path in list(_paths(target.PLAIN))[1:]:
-        content = copy.deepcopy(target.PLAIN)
+    for path in list(_paths(PLAIN))[1:]:
+        content = copy.deepcopy(PLAIN)
         place = content
         for key in path[:-1]:
             place = place[key]
