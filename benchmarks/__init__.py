@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
-from dermedge import UserError
+from dermedge.cli import guarded
 
 PROCEDURAL = "trained on generated pictures: not for real skin"
 
 
-def call(main: Callable[[Sequence[str] | None], None]) -> int:
-    """Run a script of this room (`python -m benchmarks.NAME`); mistakes get one line, and 2."""
-    try:
-        main(None)
-    except (UserError, OSError) as error:
-        name = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        print(f"{name}{getattr(error, 'strerror', None) or error}", file=sys.stderr)
-        return 2
-    return 0
+def call(main: Callable[[], int | None]) -> int:
+    """The exit status of a script of this room (`python -m benchmarks.NAME`): `dermedge.cli`'s."""
+    return guarded(lambda: main() or 0, Path(sys.argv[0]).stem)

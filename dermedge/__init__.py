@@ -19,6 +19,8 @@ class UserError(Exception):
     for programs: whoever shows the line in another language translates `message`, not `str()`.
     """
 
+    exit_status = 2  # of a command that it ends; see `dermedge.cli`
+
     def __init__(self, message: str, *, code: str = "", **values: object):
         super().__init__(message.format(**values) if values else message)
         self.message, self.code, self.values = message, code, values

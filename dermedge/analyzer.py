@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, __version__
-from dermedge.bundle import CASES, ROLES, Bundle, BundleError, Manifest, Thresholds
+from dermedge.bundle import (
+    CASES,
+    ROLES,
+    Bundle,
+    BundleError,
+    BundleRefused,
+    Manifest,
+    Thresholds,
+)
 from dermedge.cases import Case, Cases
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
@@ -160,6 +168,7 @@ class Network:
         self._views = _VIEWS[:views]
         self._session = open_session(bundle.model(roles[0]), threads, provider, bundle.sha256)
         self.runtime = self._session.runtime
+        self.embedding: int | None = None  # length of the output `embedding`, where there is one
         self._check_inputs()
         self._check_outputs(roles, bundle.manifest)
 
@@ -197,6 +206,8 @@ class Network:
             )
             if not fits or dtype != np.float32:
                 self._refuse(f"gives {name!r} of a shape that is not its own")
+        if "embedding" in given:
+            self.embedding = given["embedding"][0][1]
         if manifest.thresholds.unfamiliar is not None and "distance" not in given:
             self._refuse("gives no 'distance', though there is a threshold for it")
 
@@ -222,7 +233,7 @@ class Network:
         answers: dict[str, list[np.ndarray]] = {}
         for axes in self._views:
             image = np.ascontiguousarray(np.flip(square, axes)) if axes else square
-            for name, value in self._session.run({"image": image[None], **known}).items():
+            for name, value in self._answers({"image": image[None], **known}).items():
                 # Half precision overflows without an error; every comparison with NaN says "low".
                 # One number that is none makes none of the sum.
                 if not np.isfinite(value.sum()):
@@ -237,6 +248,21 @@ class Network:
             for name, values in answers.items()
         }
 
+    def _answers(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            return self._session.run(feeds)
+        except (SessionError, MemoryError):
+            raise
+        # The runtimes' exceptions share no base class.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(
+                "the {network} cannot be computed: {reason}",
+                code="session.run",
+                network=self._name,
+                reason=reason,
+            ) from None
+
 
 def along(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
     """The bundle with the graphs that these roads run, and no others.
@@ -249,6 +275,29 @@ def along(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
             for role, road in roads.items()
         }
     )
+
+
+def _cases(bundle: Bundle, length: int | None) -> Cases:
+    """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none."""
+    try:
+        cases = Cases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
+        found = cases.embeddings.shape[1]
+        if found != length:
+            raise BundleError(
+                "its labelled cases have embeddings of {found} numbers, its classifier gives "
+                "{length}: export the bundle again",
+                code="bundle.cases",
+                found=found,
+                length=length or 0,
+            )
+    except BundleError as error:
+        raise BundleRefused(
+            "bundle {path} is refused: {reason}",
+            code="bundle.refused",
+            path=bundle.path,
+            reason=error,
+        ) from None
+    return cases
 
 
 class Analyzer:
@@ -298,7 +347,7 @@ class Analyzer:
             self._segmenter, self._classifier = network("segmenter"), network("classifier")
         self.cases = None
         if CASES in manifest.parts:
-            self.cases = Cases.from_bytes(bundle.part(CASES), len(manifest.labels))
+            self.cases = _cases(bundle, self._classifier.embedding)
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]
         self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
@@ -310,6 +359,8 @@ class Analyzer:
             "bundle": manifest.name,
             "bundle_sha256": bundle.sha256,
             "signed_by": bundle.signed_by,
+            "signature": str(bundle.signature),
+            "release": manifest.release,
             "procedural": manifest.procedural,
             "models": {
                 role: f"{model.architecture} {model.precision} "

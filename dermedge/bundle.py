@@ -10,39 +10,49 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from dermedge import UserError
+from dermedge import UserError, signature
+from dermedge.archive import Archive, ArchiveError
 from dermedge.files import write_atomic
-from dermedge.metadata import FIELDS
+from dermedge.graph_check import GraphError, check_graph
+from dermedge.manifest_check import load_json, manifest_check
 from dermedge.preprocess import Preprocessing
+from dermedge.signature import KeyFileError, Signature, SignatureError
 from dermedge.taxonomy import CLASSES
 
 SUFFIX = ".dermbundle"
 SHIPPED = Path(__file__).parent / "models"  # bundles that come with dermedge
 DEFAULT = "dermoscopy"  # one of them
-FORMAT = 2  # 2: the same network in several precisions
+FORMAT = 3  # 2: the same network in several precisions; 3: a release number
 ROLES = ("segmenter", "classifier")
 PRECISIONS = ("fp32", "fp16", "int8")
 # Whose arithmetic an INT8 graph is made for. TensorRT and ARM take signed activations, x86
 # computes unsigned ones two to four times faster.
 TARGETS = ("x86", "arm", "tensorrt", "android")
 WEIGHTS = ("full", "half")
+GRAPH_SUFFIX = ".onnx"
 CASES = "cases.npz"  # optional part: labelled training cases, see `dermedge.cases`
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 MAX_BYTES = 1 << 30  # of the file, and of all its parts inflated
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+MAX_MANIFEST = 4 << 20  # bytes
+MAX_PARTS = 256
+_PART_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
 class BundleError(UserError, ValueError):
     """The bundle cannot be used; the message says why in one line."""
+
+
+class BundleRefused(BundleError):
+    """The file is there, but is damaged, hostile, or made by somebody who is not trusted."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -106,9 +116,16 @@ class Manifest:
     gate: tuple[dict, ...] = ()  # each precision that was tried: figures, passed or why not
     software: dict = field(default_factory=dict)  # versions that made it
     parts: dict[str, dict] = field(default_factory=dict)  # name: {"sha256": ..., "bytes": ...}
+    # Counts up with each release under this name; a device that trusts the signing key takes no
+    # earlier one again, see `dermedge.releases`. None: the maker does not count.
+    release: int | None = None
 
     def to_json(self) -> str:
         content = {"format": FORMAT, **asdict(self)}
+        if self.release is None:
+            # Older versions of dermedge read it, too.
+            del content["release"]
+            content["format"] = 2
         content["checksum"] = _checksum(content)
         return json.dumps(content, indent=1, sort_keys=True)
 
@@ -116,10 +133,11 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Raises BundleError where the manifest is newer, incomplete or contradicts itself."""
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            raise BundleError("its manifest is not JSON") from None
-        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+            content = load_json(text)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+            raise BundleError(f"its manifest is not JSON ({reason[:80]})") from None
+        if not isinstance(content, dict) or type(content.get("format")) is not int:
             raise BundleError("its manifest has no format number")
         if content["format"] > FORMAT:
             raise BundleError(
@@ -130,8 +148,10 @@ class Manifest:
             raise BundleError("its manifest was changed after export")
         content.pop("format")
         try:
+            _CHECK("", content)
             manifest = _manifest(content)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            _validate(manifest)
+        except ValueError as error:
             raise BundleError(f"its manifest is not valid ({error})") from None
         return manifest
 
@@ -141,10 +161,11 @@ def _checksum(content: dict) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+_CHECK = manifest_check(ROLES, PRECISIONS, TARGETS, WEIGHTS, CLASSES, _PART_NAME, MAX_BYTES)
+
+
 def _manifest(content: dict) -> Manifest:
-    unknown = sorted(set(content) - {item.name for item in fields(Manifest)})
-    if unknown:
-        raise ValueError(f"unknown key {unknown[0]}")
+    """From JSON that `_CHECK` let in."""
     values = dict(content)
     values["labels"] = tuple(values["labels"])
     values["training_data"] = tuple(values.get("training_data", ()))
@@ -167,60 +188,51 @@ def _manifest(content: dict) -> Manifest:
         )
         for role, model in values["models"].items()
     }
-    manifest = Manifest(**values)
-    _validate(manifest)
-    return manifest
+    return Manifest(**values)
 
 
 def _validate(manifest: Manifest) -> None:
-    """Raise ValueError where the manifest contradicts itself."""
-    for name in ("name", "created", "licence"):
-        if not isinstance(getattr(manifest, name), str) or not getattr(manifest, name).strip():
-            raise ValueError(f"{name} is missing")
+    """Raise ValueError where the manifest, whose entries are in order, contradicts itself."""
     # The name becomes part of file names.
     if not re.fullmatch(r"\w[\w .-]{0,63}", manifest.name):
         raise ValueError(f"name {manifest.name!r} may hold letters, digits, blank, '.', '_', '-'")
-    if not isinstance(manifest.procedural, bool):
-        raise ValueError("procedural must be true or false")
-    unknown = [label for label in manifest.labels if label not in CLASSES]
-    if unknown or len(set(manifest.labels)) != len(manifest.labels):
+    if len(set(manifest.labels)) != len(manifest.labels):
         raise ValueError(f"labels must be distinct names of {', '.join(CLASSES)}")
-    if not manifest.models or not set(manifest.models) <= set(ROLES):
+    if not manifest.models:
         raise ValueError(f"models must be {' and '.join(ROLES)}, or one of them")
     if "classifier" in manifest.models and len(manifest.labels) < 2:
-        raise ValueError("a classifier needs at least two labels")
+        raise ValueError("labels must be two at least, for a classifier")
     for role, model in manifest.models.items():
-        if model.precision not in PRECISIONS:
-            raise ValueError(f"precision of the {role} must be one of {', '.join(PRECISIONS)}")
-        if model.weights not in WEIGHTS:
-            raise ValueError(f"weights of the {role} must be one of {', '.join(WEIGHTS)}")
-        if len(set(model.metadata)) != len(model.metadata) or set(model.metadata) - set(FIELDS):
-            raise ValueError(f"metadata of the {role} must be some of {', '.join(FIELDS)}")
+        if len(set(model.metadata)) != len(model.metadata):
+            raise ValueError(f"models.{role}.metadata names a field twice")
         for part in (model.part, *(variant.part for variant in model.variants)):
             if part not in manifest.parts:
                 raise ValueError(f"the {role}'s part {part!r} is not listed")
+            # Every reader knows a graph, which is checked, by its name.
+            if not part.endswith(GRAPH_SUFFIX):
+                raise ValueError(f"the {role}'s part {part!r} must end in {GRAPH_SUFFIX}")
         _validate_targets(role, model)
         if role == "segmenter" and model.preprocessing.crop:
             raise ValueError("a segmenter sees the whole picture: its crop must be 0")
+        if model.preprocessing.crop and "segmenter" not in manifest.models:
+            raise ValueError("models has a classifier that crops, but no segmenter to say where")
     models = list(manifest.models.values())
     if len({model.part for model in models}) < len(models) and models[0] != models[1]:
         raise ValueError("a part that plays both roles must be described alike in both")
     _validate_thresholds(manifest.thresholds, len(manifest.labels))
-    for name, entry in manifest.parts.items():
-        if not _PART_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
+    for name in manifest.parts:
+        if name in (MANIFEST, SIGNATURE):
             raise ValueError(f"part name {name!r} is not allowed")
-        if not re.fullmatch(r"[0-9a-f]{64}", str(entry.get("sha256"))):
-            raise ValueError(f"part {name!r} has no SHA-256")
+    if sum(entry["bytes"] for entry in manifest.parts.values()) > MAX_BYTES:
+        raise ValueError(f"parts are larger than {MAX_BYTES >> 20} MiB")
 
 
 def _validate_targets(role: str, model: Model) -> None:
     """Raise ValueError where it is not clear which graph of a role a device is to take."""
-    if not model.targets or not set(model.targets) <= set(TARGETS):
+    if not model.targets:
         raise ValueError(f"targets of the {role} must be some of {', '.join(TARGETS)}")
     taken = {(model.precision, target) for target in model.targets}
     for variant in model.variants:
-        if variant.precision not in PRECISIONS or not set(variant.targets) <= set(TARGETS):
-            raise ValueError(f"a variant of the {role} has a strange precision or target")
         for target in variant.targets:
             if (variant.precision, target) in taken:
                 raise ValueError(f"the {role} has two {variant.precision} graphs for {target}")
@@ -228,26 +240,10 @@ def _validate_targets(role: str, model: Model) -> None:
 
 
 def _validate_thresholds(limits: Thresholds, labels: int) -> None:
-    for name in ("mask", "see_doctor", "urgent"):
-        value = getattr(limits, name)
-        if not _is_number(value) or not 0 < value <= 1:
-            raise ValueError(f"threshold {name} must lie in (0, 1], got {value!r}")
     if limits.urgent < limits.see_doctor:
         raise ValueError("threshold urgent lies below see_doctor")
-    if limits.unfamiliar is not None and not _is_number(limits.unfamiliar, above=0):
-        raise ValueError(f"threshold unfamiliar must be above 0, got {limits.unfamiliar!r}")
-    offsets = limits.class_offsets
-    if offsets and (len(offsets) != labels or not all(map(_is_number, offsets))):
+    if limits.class_offsets and len(limits.class_offsets) != labels:
         raise ValueError(f"class_offsets must be {labels} numbers, one a label")
-
-
-def _is_number(value: object, above: float = -math.inf) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > above
-    )
 
 
 def shipped() -> dict[str, Path]:
@@ -262,8 +258,21 @@ class Bundle:
     path: Path
     manifest: Manifest
     sha256: str  # of the whole file
-    signed_by: str | None  # fingerprint of the key whose signature was checked
+    signature: Signature
     _parts: dict[str, bytes] = field(repr=False)
+    _trusted_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def signed_by(self) -> str | None:
+        """Fingerprint of the trusted key that signed it. None: nobody who is trusted did."""
+        return self.signature.key if self.signature.state == "trusted" else None
+
+    def reopen(self) -> Bundle:
+        """Read and check its file again, with the keys that it was opened with.
+
+        Raises BundleError as `open`.
+        """
+        return Bundle.open(self.path, self._trusted_key)
 
     def part(self, name: str) -> bytes:
         """The bytes of one part. KeyError where the bundle has no such part."""
@@ -320,34 +329,50 @@ class Bundle:
         Parameters
         ----------
         path : the `.dermbundle` file.
-        trusted_key : Ed25519 public key (PEM). Given, the bundle must carry its signature.
+        trusted_key : Ed25519 public keys (PEM, one or more). Given, the bundle must carry a
+            signature of one of them. Not given, a signature is checked, but says nothing of who
+            made it: `signature.state` is "unknown key".
 
         Raises
         ------
         BundleError
             In one line, where the file is truncated, tampered with, newer, incomplete, signed by
-            another key, or names anything outside of itself.
+            another key, or names anything outside of itself; or where `trusted_key` is no key.
+            BundleRefused is the kind of all that lies in the file.
         """
         path = Path(path)
+        try:
+            trusted = None if trusted_key is None else signature.public_keys(trusted_key)
+        except KeyFileError as error:
+            raise BundleError(f"cannot open bundle {path}: {error}") from None
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise BundleError(f"it is larger than {MAX_BYTES >> 20} MiB")
             content = path.read_bytes()
-            members = _members(content)
-            if MANIFEST not in members:
-                raise BundleError("it has no manifest")
-            manifest = Manifest.from_json(members[MANIFEST])
-            signed_by = _check_signature(members, trusted_key)
-            parts = {
-                name: value for name, value in members.items() if name not in (MANIFEST, SIGNATURE)
-            }
-            _check_parts(parts, manifest)
+            archive = _archive(content)
+            text = _read(archive, MANIFEST, MAX_MANIFEST)
+            manifest = Manifest.from_json(text)
+            signed = None
+            if SIGNATURE in archive:
+                signed = _read(archive, SIGNATURE, signature.MAX_BYTES)
+            proof = signature.check(signed, text, trusted)
+            parts = _parts(archive, manifest)
         except OSError as error:
-            raise BundleError(f"cannot read bundle {path}: {error.strerror}") from None
-        except BundleError as error:
-            raise BundleError(f"bundle {path} is refused: {error}") from None
+            raise BundleError(
+                "cannot read bundle {path}: {reason}",
+                code="bundle.unreadable",
+                path=path,
+                reason=error.strerror,
+            ) from error
+        except (BundleError, SignatureError) as error:
+            raise BundleRefused(
+                "bundle {path} is refused: {reason}",
+                code="bundle.refused",
+                path=path,
+                reason=error,
+            ) from None
         digest = hashlib.sha256(content).hexdigest()
-        return cls(path, manifest, digest, signed_by, parts)
+        return cls(path, manifest, digest, proof, parts, trusted_key)
 
 
 def write_bundle(
@@ -377,16 +402,16 @@ def write_bundle(
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in parts.items()
     }
-    manifest = replace(manifest, parts=listing)
+    text = replace(manifest, parts=listing).to_json().encode()
     try:
-        _validate(manifest)
-    except ValueError as error:
+        Manifest.from_json(text)
+        for name, part in parts.items():
+            _check_part(name, part, listing[name])
+        members = {MANIFEST: text, **dict(sorted(parts.items()))}
+        if signing_key is not None:
+            members[SIGNATURE] = signature.sign(text, signing_key)
+    except (BundleError, SignatureError) as error:
         raise BundleError(f"cannot write {path.name}: {error}") from None
-    text = manifest.to_json().encode()
-    _check_parts(parts, manifest)
-    members = {MANIFEST: text, **dict(sorted(parts.items()))}
-    if signing_key is not None:
-        members[SIGNATURE] = _sign(text, signing_key)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
@@ -397,163 +422,46 @@ def write_bundle(
     return path
 
 
-def _members(content: bytes) -> dict[str, bytes]:
+def _archive(content: bytes) -> Archive:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            for entry in entries:
-                if not _PART_NAME.fullmatch(entry.filename):
-                    raise BundleError(f"it names {entry.filename!r}, outside of a bundle")
-                if entry.compress_type not in _COMPRESSIONS or entry.flag_bits & 1:
-                    raise BundleError(f"its part {entry.filename} is encrypted or packed strangely")
-            if len(set(names)) != len(names):
-                raise BundleError("it holds a part twice")
-            if sum(entry.compress_size for entry in entries) > len(content):
-                raise BundleError("its parts overlap")
-            if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise BundleError(f"its parts are larger than {MAX_BYTES >> 20} MiB")
-            return {entry.filename: _read(archive, entry) for entry in entries}
-    except BundleError:
-        raise
-    # zipfile raises many kinds on broken archives, struct.error and NotImplementedError included.
-    except Exception:
-        raise BundleError(
-            "it is truncated, damaged or no bundle; copy or export it again"
-        ) from None
+        archive = Archive(content, _PART_NAME, MAX_PARTS, MAX_BYTES)
+    except ArchiveError as error:
+        raise BundleError(f"it {error}") from None
+    if MANIFEST not in archive:
+        raise BundleError("it has no manifest")
+    return archive
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    # With a count, unlike without one, no more is inflated than the entry said it holds.
-    with archive.open(entry) as file:
-        return file.read(entry.file_size)
+def _read(archive: Archive, name: str, most: int) -> bytes:
+    if archive[name].file_size > most:
+        raise BundleError(f"its {name} is larger than {most} bytes")
+    try:
+        return archive.read(name)
+    except ArchiveError as error:
+        raise BundleError(f"its part {name} {error}") from None
 
 
-def _check_parts(parts: dict[str, bytes], manifest: Manifest) -> None:
-    missing = sorted(set(manifest.parts) - set(parts))
+def _parts(archive: Archive, manifest: Manifest) -> dict[str, bytes]:
+    """The content of all parts that the manifest lists; nothing else is inflated."""
+    names = set(archive) - {MANIFEST, SIGNATURE}
+    missing = sorted(set(manifest.parts) - names)
     if missing:
         raise BundleError(f"its part {missing[0]} is missing")
-    extra = sorted(set(parts) - set(manifest.parts))
+    extra = sorted(names - set(manifest.parts))
     if extra:
         raise BundleError(f"it holds {extra[0]}, which its manifest does not list")
-    for name, content in parts.items():
-        if hashlib.sha256(content).hexdigest() != manifest.parts[name]["sha256"]:
-            raise BundleError(f"its part {name} does not match its SHA-256")
-        if name.endswith(".onnx") and _has_external_data(content):
-            raise BundleError(f"its part {name} wants to read weights from another file")
+    parts = {}
+    for name in sorted(names):
+        parts[name] = _read(archive, name, manifest.parts[name]["bytes"])
+        _check_part(name, parts[name], manifest.parts[name])
+    return parts
 
 
-def _sign(text: bytes, signing_key: bytes) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    try:
-        key = serialization.load_pem_private_key(signing_key, password=None)
-    except (ValueError, TypeError):
-        raise BundleError("the signing key is no unencrypted PEM private key") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BundleError("the signing key is not an Ed25519 key")
-    public = key.public_key().public_bytes_raw().hex()
-    return json.dumps({"public_key": public, "signature": key.sign(text).hex()}).encode()
-
-
-def _check_signature(members: dict[str, bytes], trusted_key: bytes | None) -> str | None:
-    """Fingerprint (first 16 hex digits of the key's SHA-256) of the signer, None if unsigned."""
-    if SIGNATURE not in members:
-        if trusted_key is not None:
-            raise BundleError("it is not signed, but a trusted key was given")
-        return None
-    try:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    except ModuleNotFoundError:
-        if trusted_key is not None:
-            raise BundleError(
-                "its signature cannot be checked here: pip install 'dermedge[sign]'"
-            ) from None
-        return None
-    try:
-        entry = json.loads(members[SIGNATURE])
-        public = bytes.fromhex(entry["public_key"])
-        signature = bytes.fromhex(entry["signature"])
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, members[MANIFEST])
-    except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
-        raise BundleError("its signature does not fit its manifest") from None
-    if trusted_key is not None:
+def _check_part(name: str, content: bytes, entry: dict) -> None:
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise BundleError(f"its part {name} does not match its SHA-256")
+    if name.endswith(GRAPH_SUFFIX):
         try:
-            trusted = serialization.load_pem_public_key(trusted_key).public_bytes_raw()
-        except (ValueError, AttributeError):
-            raise BundleError("the trusted key is no Ed25519 public key in PEM") from None
-        if trusted != public:
-            raise BundleError("it is signed by another key than the trusted one")
-    return hashlib.sha256(public).hexdigest()[:16]
-
-
-# Field numbers of onnx.proto3: message kind -> {field: kind of the sub-message}.
-_ONNX = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-}
-_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
-
-
-def _has_external_data(model: bytes) -> bool:
-    """Whether an ONNX graph points to files beside it. The device has no `onnx` to ask."""
-    try:
-        return _external(memoryview(model), "model", depth=0)
-    except (IndexError, ValueError):
-        raise BundleError("its ONNX graph is damaged") from None
-
-
-def _external(message: memoryview, kind: str, depth: int) -> bool:
-    if depth > 64:
-        raise ValueError("nested too deep")
-    for number, value in protobuf_fields(message):
-        if kind == "tensor":
-            if number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == 1):
-                return True
-            continue
-        inner = _ONNX[kind].get(number)
-        if inner and isinstance(value, memoryview) and _external(value, inner, depth + 1):
-            return True
-    return False
-
-
-def protobuf_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The field numbers and values of a protobuf message. IndexError, ValueError: damaged."""
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("varint too long")
-
-    while position < len(message):
-        key = varint()
-        wire = key & 7
-        if wire == 0:
-            yield key >> 3, varint()
-            continue
-        length = {1: lambda: 8, 2: varint, 5: lambda: 4}.get(wire)
-        if length is None:
-            raise ValueError("wire type")
-        size = length()
-        if position + size > len(message):
-            raise ValueError("truncated")
-        value = message[position : position + size]
-        position += size
-        if wire == 2:
-            yield key >> 3, value
+            check_graph(content)
+        except GraphError as error:
+            raise BundleError(f"its part {name} {error}") from None

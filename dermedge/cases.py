@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dermedge.bundle import BundleError
-from dermedge.image import read_image
+from dermedge.archive import ArchiveError
+from dermedge.bundle import CASES, BundleError
+from dermedge.image import ImageError, read_header, read_image
+from dermedge.npz import Field, read_npz
+from dermedge.text import printable
 
 THUMBNAIL = 64  # px, side of a thumbnail
+MAX_THUMBNAIL = 256  # px
 MAX_BYTES = 4 << 20  # of all arrays, unpacked
+MAX_ITEMS = 4096  # cases, or numbers of an embedding
+MAX_ID = 256  # characters
+_FIELDS = {
+    "embeddings": Field("f", 2),
+    "labels": Field("iu", 1),
+    "ids": Field("U", 1),
+    "thumbnails": Field("S", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -68,22 +79,33 @@ class Cases:
     def from_bytes(cls, content: bytes, labels: int) -> Cases:
         """Raises BundleError where the part is damaged or names more than `labels` labels."""
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                    raise ValueError("too large")
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                embeddings, numbers = arrays["embeddings"], arrays["labels"]
-                ids, thumbnails = arrays["ids"].tolist(), arrays["thumbnails"].tolist()
-            if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-                raise ValueError("embeddings")
-            if not {len(numbers), len(ids), len(thumbnails) or len(ids)} == {len(embeddings)}:
-                raise ValueError("lengths")
-            if numbers.ndim != 1 or not ((numbers >= 0) & (numbers < labels)).all():
-                raise ValueError("labels")
-        # NumPy and zipfile raise many kinds on damaged files.
-        except Exception:
-            raise BundleError("its labelled cases are damaged: export the bundle again") from None
-        return cls(embeddings, numbers, tuple(map(str, ids)), tuple(thumbnails))
+            return cls._from_arrays(read_npz(content, _FIELDS, MAX_BYTES, MAX_ITEMS), labels)
+        except ArchiveError as error:
+            raise BundleError(
+                "its labelled cases are refused ({part} {reason}): export the bundle again",
+                code="bundle.cases",
+                part=CASES,
+                reason=error,
+            ) from None
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, np.ndarray], labels: int) -> Cases:
+        embeddings, numbers = arrays["embeddings"], arrays["labels"]
+        thumbnails = tuple(arrays["thumbnails"].tolist())
+        ids = tuple(arrays["ids"].tolist())
+        if not len(embeddings) == len(numbers) == len(ids) == len(thumbnails or ids):
+            raise ArchiveError("has arrays of different lengths")
+        if not ((numbers >= 0) & (numbers < labels)).all():
+            raise ArchiveError(f"names a label beyond the {labels} there are")
+        if not embeddings.shape[1]:
+            raise ArchiveError("has embeddings of no numbers")
+        if len(set(ids)) < len(ids):
+            raise ArchiveError("has one case twice")
+        if not all(0 < len(name) <= MAX_ID and printable(name) == name for name in ids):
+            raise ArchiveError("names a case by what cannot be shown")
+        for content in thumbnails:
+            _check_thumbnail(content)
+        return cls(embeddings, numbers, ids, thumbnails)
 
     def nearest(self, embedding: np.ndarray, labels: Sequence[str], count: int) -> tuple[Case, ...]:
         """The `count` cases most similar to a float (E,) embedding, the most similar first."""
@@ -97,13 +119,21 @@ class Cases:
         )
 
     def picture(self, name: str) -> np.ndarray | None:
-        """The thumbnail of the case `name`, uint8 (h, w, 3) RGB; None where pictures do not travel.
-
-        ImageError where it is damaged.
-        """
+        """The thumbnail of the case `name`, uint8 (h, w, 3) RGB; None: pictures do not travel."""
         if not self.thumbnails:
             return None
         return read_image(self.thumbnails[self.ids.index(name)]).pixels
+
+
+def _check_thumbnail(content: bytes) -> None:
+    """Now, not when a person waits for a result. Raises ArchiveError."""
+    try:
+        header = read_header(content)
+        if header.kind != "jpeg" or max(header.size) > MAX_THUMBNAIL:
+            raise ArchiveError(f"has a picture of a case, no JPEG of up to {MAX_THUMBNAIL} px")
+        read_image(content)
+    except ImageError:
+        raise ArchiveError("has a picture of a case that cannot be read") from None
 
 
 def _thumbnail(picture: np.ndarray) -> bytes:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle import DEFAULT, PRECISIONS, TARGETS, Bundle, shipped
-from dermedge.cli import Command
+from dermedge.cli import Command, one_line
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.runtime import RUNTIMES, Road, host
 from dermedge.scale import PAPERS, REFERENCES
+from dermedge.text import printable
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +30,36 @@ def bundle_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trusted-key",
         metavar="FILE",
-        help="Ed25519 public key (PEM); refuse a bundle that this key did not sign",
+        help="Ed25519 public key (PEM, one or more in a file); refuse a bundle that none of them "
+        "signed, and an earlier release than was opened before",
+    )
+    parser.add_argument(
+        "--min-release",
+        type=int,
+        metavar="N",
+        help="refuse a bundle of an earlier release than N (default: with --trusted-key, the "
+        "newest that this device has opened of its name and key)",
     )
 
 
 def open_bundle(args: argparse.Namespace):
     """The checked bundle that the options of `bundle_arguments` name."""
+    from dermedge.releases import check_release
+
+    if args.min_release is not None and args.min_release < 0:
+        raise UserError("--min-release must be 0 (any) or more")
     key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
-    return Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
+    bundle = Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
+    try:
+        check_release(bundle, args.min_release)
+    except OSError as error:
+        # A device whose folders are read-only is no reason to run without a bundle.
+        print(
+            f"dermedge: {one_line(error)}; the release is not "
+            "remembered, so an earlier one would be taken: give --min-release",
+            file=sys.stderr,
+        )
+    return bundle
 
 
 def road_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +169,7 @@ def _analyze(args: argparse.Namespace) -> int:
             reason = str(error) or "not enough memory for this picture"
             if args.json:
                 print(json.dumps({"image": str(path), "error": reason}), flush=True)
-            print(f"dermedge: {reason}", file=sys.stderr)
+            print(f"dermedge: {printable(reason)}", file=sys.stderr)
             continue
         # The result first: a full disk must not cost it.
         analyses.append(analysis.to_json())
@@ -154,9 +177,9 @@ def _analyze(args: argparse.Namespace) -> int:
         print(found or _sentence(analysis), flush=True)
         try:
             _write_pictures(args, path, analysis, analyzer)
-        except OSError as error:
+        except (OSError, ImageError) as error:
             failed += 1
-            print(f"dermedge: {error.filename}: {error.strerror}", file=sys.stderr)
+            print(f"dermedge: {one_line(error)}", file=sys.stderr)
     if args.together and analyses:
         from dermedge.together import together
 
@@ -229,7 +252,7 @@ def _write_pictures(args: argparse.Namespace, path: Path, analysis, analyzer) ->
 
 
 def _sentence(analysis) -> str:
-    parts = [f"{analysis.image}: {analysis.triage}", analysis.rule]
+    parts = [f"{printable(analysis.image)}: {analysis.triage}", analysis.rule]
     # A picture that cannot be judged gets no numbers.
     if analysis.triage != "retake":
         # The likely class first: with class offsets it need not have the highest probability.
@@ -273,7 +296,9 @@ def _card(args: argparse.Namespace) -> int:
     if Path(args.out).suffix.lower() != ".pdf":
         raise UserError(f"--out {args.out}: the card is a PDF, end its name with .pdf")
     write_card(args.out, args.paper)
-    print(f"written: {args.out}; print it at 100 % (actual size) and check its 50 mm line")
+    print(
+        f"written: {printable(args.out)}; print it at 100 % (actual size) and check its 50 mm line"
+    )
     return 0
 
 
@@ -316,7 +341,7 @@ def _verify(args: argparse.Namespace) -> int:
     for check in verify(open_bundle(args), args.target):
         checks.append(check)
         if not args.json:
-            print(f"{check.verdict.upper()}  {check.name}: {check.detail}", flush=True)
+            print(f"{check.verdict.upper()}  {check.name}: {printable(check.detail)}", flush=True)
     failed = any(check.verdict == "fail" for check in checks)
     if args.json:
         print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
@@ -361,7 +386,7 @@ def _tune(args: argparse.Namespace) -> int:
         return 0
     for result in results:
         print(_tuned(result))
-    print(f"kept in {path}: `dermedge analyze` runs so from now on")
+    print(f"kept in {printable(path)}: `dermedge analyze` runs so from now on")
     return 0
 
 

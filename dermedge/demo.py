@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.files import write_atomic
+from dermedge.text import printable
 
 STATE = "steps.json"
 STEPS = 8
@@ -100,10 +101,12 @@ def run(args: argparse.Namespace) -> int:
     bundle = out / "demo.dermbundle"
     samples = _samples(out, source)
     print(f"\nReady after {time.monotonic() - started:.0f} s. Open next:")
-    print(f"  {out / 'report.html'}   the report, in a browser")
-    print(f"  {out / 'dermoscopy'}   what the bundle that comes with dermedge sees in them")
-    print(f"  dermedge app --bundle {bundle} --source {samples[0].parent}")
-    print(f"  dermedge analyze YOUR_PICTURE.jpg --bundle {bundle}")
+    print(f"  {printable(out / 'report.html')}   the report, in a browser")
+    print(
+        f"  {printable(out / 'dermoscopy')}   what the bundle that comes with dermedge sees in them"
+    )
+    print(printable(f"  dermedge app --bundle {bundle} --source {samples[0].parent}"))
+    print(printable(f"  dermedge analyze YOUR_PICTURE.jpg --bundle {bundle}"))
     print(DISCLAIMER)
     return 0
 
@@ -203,7 +206,7 @@ def _steps(
 
 def _shown(step: Step) -> str:
     text = shlex.join(("dermedge", *step.command[3:]))
-    return text if len(text) <= 160 else f"{text[:160]} ..."
+    return printable(text if len(text) <= 160 else f"{text[:160]} ...")
 
 
 def _execute(step: Step) -> None:

@@ -3,42 +3,121 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
-# Read once: asking for it changes it for a moment, for every thread.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+_PREFIX = ".writing-"
+# What file systems answer that cannot sync a folder; a real fault of the disk is another.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 def write_atomic(path: str | Path, data: bytes | str, private: bool = False) -> None:
     """Write `data` (text as UTF-8) to `path` by a temporary file beside it and a rename.
 
+    A file that is there keeps its mode and, where this user may set them, its owner and group; a
+    new one gets what the umask of the process leaves. A link stays a link: what it points to is
+    written. A device or pipe is written to as it is. When it returns, file and folder are on the
+    disk. Any thread may call it.
+
     `private` leaves the file readable by its owner alone. An OSError names `path`.
     """
-    path = Path(path)
     if isinstance(data, str):
         data = data.encode()
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if not private:  # mkstemp gives 0600
-                os.chmod(temporary, 0o666 & ~_UMASK)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        target = Path(os.path.realpath(path))
+        before = _stat(path)
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            _write_through(path, data)
+            return
+        _replace(target, data, before, private)
+        sync_folder(target.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def sync_folder(folder: str | Path) -> None:
+    """Make a rename, a new name or a deletion in `folder` last through a loss of power.
+
+    Does nothing where the system has no way to (Windows, some network file systems). OSError
+    where the disk failed.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # always so on Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _stat(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _write_through(path: str | Path, data: bytes) -> None:
+    """To a device, pipe or terminal, which must not be replaced by a file. OSError: a folder."""
+    with open(path, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+
+
+def _replace(target: Path, data: bytes, before: os.stat_result | None, private: bool) -> None:
+    # The kernel applies the umask of now. What shall be narrower than that starts narrow.
+    mode = 0o600 if private or before is not None else 0o666
+    temporary = target.parent / f"{_PREFIX}{secrets.token_hex(8)}"
+    file = open(  # noqa: SIM115 (what failed to open must not be deleted)
+        temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)
+    )
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            if before is not None:
+                _take_over(temporary, before, private)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _take_over(temporary: Path, before: os.stat_result, private: bool) -> None:
+    """Owner, group and mode of the file that is replaced, as far as this user may set them."""
+    wanted = stat.S_IMODE(before.st_mode) & 0o777
+    now = os.stat(temporary)
+    if hasattr(os, "chown") and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        for owner in (before.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.chown(temporary, owner, before.st_gid)
+                break
+        else:
+            # Its group is another now, which gets no more than everybody had.
+            wanted = wanted & 0o707 | (wanted & 0o007) << 3
+    if not private and stat.S_IMODE(now.st_mode) != wanted:
+        os.chmod(temporary, wanted)
+
+
 def cache_folder() -> Path:
     """Where dermedge keeps what it can make again: `dermedge` in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dermedge"
+    return _folder("XDG_CACHE_HOME", ".cache")
+
+
+def state_folder() -> Path:
+    """Where dermedge keeps what it must not forget: `dermedge` in the user's state folder."""
+    return _folder("XDG_STATE_HOME", ".local/state")
+
+
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / default) / "dermedge"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dermedge.bundle import ROLES, Bundle, Model, Variant, protobuf_fields
+from dermedge.analyzer import Network
+from dermedge.archive import ArchiveError
+from dermedge.bundle import ROLES, Bundle, BundleError, Model, Variant
+from dermedge.graph_check import check_graph
 from dermedge.lesion import clean
 from dermedge.preprocess import prepare
-from dermedge.runtime import SessionError, host, open_session
+from dermedge.reference import REFERENCE, Expected, Reference, network_of, strided
+from dermedge.runtime import SessionError, host
 
-REFERENCE = "reference.npz"
-STRIDE = 8  # px; the reference holds every eighth row and column of pictures and masks
 # Greatest mean difference of a probability from the desktop's FP32. INT8 rounds differently on
 # every processor.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.03}
@@ -33,7 +33,6 @@ _TENSORRT = """
 """
 # Left to the processor by NNAPI or XNNPACK; it works, slower.
 _NOT_ON_ANDROID = {"ReduceSum", "Expand", "HardSwish", "Pow", "Exp"}
-_INT8 = 3  # of TensorProto.DataType
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,10 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
     """
     manifest = bundle.manifest
     yield Check("hashes and schema", "pass", f"{len(manifest.parts)} parts, {bundle.sha256[:12]}")
-    signed = f"signed by {bundle.signed_by}" if bundle.signed_by else "not signed"
-    yield Check("signature", "pass" if bundle.signed_by else "skip", signed)
+    yield Check("signature", "pass" if bundle.signed_by else "skip", str(bundle.signature))
+    if manifest.release is not None:
+        trusted = "pass" if bundle.signed_by else "skip"
+        yield Check("release", trusted, f"{manifest.release}, as its maker counts")
     target = target or host()
     seen: set[str] = set()
     for role in ROLES:
@@ -75,12 +76,12 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
         for variant in fitting:
             yield _operators(bundle, variant, target)
         for variant in graphs:
-            yield from _parity(bundle, role, model, variant)
+            yield from _parity(bundle, model, variant)
 
 
 def _operators(bundle: Bundle, variant: Variant, target: str) -> Check:
     name = f"{variant.part} on {target}"
-    graph = _Graph(bundle.part(variant.part))
+    graph = check_graph(bundle.part(variant.part))
     if graph.opset > MAX_OPSET or graph.ir_version > MAX_IR_VERSION:
         return Check(
             name,
@@ -89,8 +90,6 @@ def _operators(bundle: Bundle, variant: Variant, target: str) -> Check:
             f"{MAX_IR_VERSION} are understood everywhere",
         )
     counted = f"{sum(graph.operators.values())} operators, opset {graph.opset}"
-    if graph.domains - {"", "ai.onnx"}:
-        return Check(name, "fail", f"operators of {', '.join(sorted(graph.domains))}")
     if target == "tensorrt":
         foreign = sorted(set(graph.operators) - set(_TENSORRT.split()))
         if foreign:
@@ -104,41 +103,68 @@ def _operators(bundle: Bundle, variant: Variant, target: str) -> Check:
     return Check(name, "pass", counted)
 
 
-def _parity(bundle: Bundle, role: str, model: Model, variant: Variant) -> Iterator[Check]:
+def _parity(bundle: Bundle, model: Model, variant: Variant) -> Iterator[Check]:
     name = f"{variant.part} computes"
     if REFERENCE not in bundle.manifest.parts:
         yield Check(name, "skip", "the bundle carries no reference")
         return
-    stored = np.load(io.BytesIO(bundle.part(REFERENCE)), allow_pickle=False)
-    kind = model.part.split(".")[0].split("-")[0]
-    if f"{kind}_image" not in stored:
+    try:
+        reference = Reference.from_bytes(bundle.part(REFERENCE))
+    except ArchiveError as error:
+        yield Check(name, "fail", f"{REFERENCE} is refused: it {error}")
+        return
+    expected = reference.networks.get(network_of(model.part))
+    if expected is None:
         yield Check(name, "skip", "the reference says nothing of it")
         return
+    roles = tuple(name for name in ROLES if _plays(bundle, name, model.part))
     try:
-        session = open_session(bundle.part(variant.part), threads=1)
+        network = Network(bundle.sliced(dict.fromkeys(roles, variant)), roles, threads=1)
     except SessionError as error:
         yield Check(name, "fail" if host() in variant.targets else "skip", str(error))
         return
-    squares = _squares(bundle, stored["pictures"], model)
-    coarse = slice(None, None, STRIDE)
-    off = np.abs(squares[:, coarse, coarse].astype(int) - stored[f"{kind}_image"].astype(int)).max()
-    if off > LEVELS:
-        yield Check(name, "fail", f"pictures are prepared differently here, by {off} of 255")
+    except BundleError as error:
+        yield Check(name, "fail", str(error))
         return
-    absent = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
-    answers = [session.run({"image": square[None], **absent}) for square in squares]
+    try:
+        yield _compare(name, bundle, network, reference.pictures, expected, variant.precision)
+    except (BundleError, SessionError) as error:
+        yield Check(name, "fail", str(error))
+
+
+def _plays(bundle: Bundle, role: str, part: str) -> bool:
+    return role in bundle.manifest.models and bundle.manifest.models[role].part == part
+
+
+def _compare(
+    name: str,
+    bundle: Bundle,
+    network: Network,
+    pictures: np.ndarray,
+    expected: Expected,
+    precision: str,
+) -> Check:
+    """What a network gives, beside what the desktop's FP32 gave."""
+    squares = _squares(bundle, pictures, network.model)
+    prepared = strided("image", squares)
+    if prepared.shape != expected.image.shape:
+        return Check(name, "fail", "the reference is of pictures of another size")
+    off = np.abs(prepared.astype(int) - expected.image.astype(int)).max()
+    if off > LEVELS:
+        return Check(name, "fail", f"pictures are prepared differently here, by {off} of 255")
+    answers = [network.run(square) for square in squares]
     apart = 0.0
-    for output in {"mask", "probabilities"} & set(answers[0]):
-        values = np.concatenate([answer[output] for answer in answers])
-        if output == "mask":
-            values = values[:, coarse, coarse]
-        apart = max(apart, float(np.abs(values - stored[f"{kind}_{output}"]).mean()))
-    limit = TOLERANCE[variant.precision]
+    for output in sorted({"mask", "probabilities"} & set(answers[0])):
+        values = strided(output, np.stack([answer[output] for answer in answers]))
+        wanted = expected.outputs.get(output)
+        if wanted is None or wanted.shape != values.shape:
+            return Check(name, "fail", f"the reference has no {output} of this shape")
+        apart = max(apart, float(np.abs(values - wanted).mean()))
+    limit = TOLERANCE[precision]
     # Written so that nan fails.
     verdict = "pass" if apart <= limit else "fail"
-    yield Check(
-        name, verdict, f"{apart:.2g} from the desktop's FP32 on average, {limit:g} is allowed"
-    )
+    detail = f"{apart:.2g} from the desktop's FP32 on average, {limit:g} is allowed"
+    return Check(name, verdict, detail)
 
 
 def _squares(bundle: Bundle, pictures: np.ndarray, model: Model) -> np.ndarray:
@@ -147,64 +173,11 @@ def _squares(bundle: Bundle, pictures: np.ndarray, model: Model) -> np.ndarray:
     if not spec.crop:
         return np.stack([prepare(picture, spec)[0] for picture in pictures])
     # Where the segmenter, in the precision that the bundle has first, finds the lesion.
-    segmenter = bundle.manifest.models["segmenter"]
-    session, found = open_session(bundle.model("segmenter"), threads=1), []
+    segmenter, found = Network(bundle, ("segmenter",), threads=1), []
     for picture in pictures:
-        square, placement = prepare(picture, segmenter.preprocessing)
-        mask = placement.restore(session.run({"image": square[None]})["mask"][0])
+        square, placement = prepare(picture, segmenter.model.preprocessing)
+        mask = placement.restore(segmenter.run(square)["mask"])
         _, contours = clean(mask >= bundle.manifest.thresholds.mask)
         box = cv2.boundingRect(np.concatenate(contours)) if contours else None
         found.append(prepare(picture, spec, box)[0])
     return np.stack(found)
-
-
-class _Graph:
-    """What an ONNX file says of itself. The device has no `onnx` to ask."""
-
-    def __init__(self, content: bytes):
-        self.opset = self.ir_version = 0
-        self.operators: Counter[str] = Counter()
-        self.domains: set[str] = set()
-        zero_points: set[str] = set()
-        constants: dict[str, bool] = {}  # whether it is INT8, and 0 all over
-        for number, value in protobuf_fields(memoryview(content)):
-            if number == 1:
-                self.ir_version = value
-            elif number == 8:
-                told = dict(protobuf_fields(value))
-                if not bytes(told.get(1, b"")):
-                    self.opset = told.get(2, 0)
-            elif number == 7:
-                for kind, item in protobuf_fields(value):
-                    if kind == 1:
-                        self._node(item, zero_points)
-                    elif kind == 5:
-                        name, zero = _constant(item)
-                        constants[name] = zero
-        self.symmetric = all(constants.get(name, False) for name in zero_points)
-
-    def _node(self, item: memoryview, zero_points: set[str]) -> None:
-        inputs, operator, domain = [], "", ""
-        for number, value in protobuf_fields(item):
-            if number == 1:
-                inputs.append(bytes(value).decode())
-            elif number == 4:
-                operator = bytes(value).decode()
-            elif number == 7:
-                domain = bytes(value).decode()
-        self.operators[operator] += 1
-        self.domains.add(domain)
-        if operator in ("QuantizeLinear", "DequantizeLinear") and len(inputs) > 2:
-            zero_points.add(inputs[2])
-
-
-def _constant(item: memoryview) -> tuple[str, bool]:
-    name, kind, zero = "", 0, True
-    for number, value in protobuf_fields(item):
-        if number == 2:
-            kind = value
-        elif number == 8:
-            name = bytes(value).decode()
-        elif number in (5, 9):  # int32_data (packed) and raw_data
-            zero = zero and not any(bytes(value) if isinstance(value, memoryview) else (value,))
-    return name, kind == _INT8 and zero

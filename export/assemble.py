@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from dermedge import __version__, datasets, procedural
 from dermedge.bundle import CASES, ROLES, TARGETS, Manifest, Model, Thresholds, Variant
 from dermedge.datasets.split import Split
 from dermedge.preprocess import prepare
+from dermedge.reference import REFERENCE, Expected, Reference
 from dermedge.runtime import open_session
 from export import METHODS, ExportError
 from export.familiarity import fit
@@ -34,7 +34,6 @@ from train.run import Run, load_model, load_run
 
 RETRAINED = 2000  # training pictures of quantization-aware training
 REFERENCE_SEEDS = (1, 2)
-REFERENCE_STRIDE = 8  # px; the reference holds every eighth row and column
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def assemble(
     parts["split.json"] = (last.run.folder / "split.json").read_bytes()
     if splits[0] != splits[-1]:
         parts["split-segmenter.json"] = (first.run.folder / "split.json").read_bytes()
-    parts["reference.npz"] = _reference(finished)
+    parts[REFERENCE] = _reference(finished)
     if last.cases:
         parts[CASES] = last.cases
     by_role = {role: item for item in finished for role in item.measured}
@@ -333,13 +332,12 @@ def _training_data(run: Run) -> dict:
 
 
 def _reference(finished: Sequence[_Finished]) -> bytes:
-    """Drawn pictures, and what each network must be fed and must answer (an .npz).
+    """Drawn pictures, and what each network must be fed and must answer, as `Reference` says.
 
-    Of images and masks it holds every `REFERENCE_STRIDE`-th row and column: enough to see that a
-    device prepares and computes alike. What else is known of the person is absent.
+    What else is known of the person is absent.
     """
     pictures = np.stack([procedural.draw(seed, size=(96, 128)).image for seed in REFERENCE_SEEDS])
-    arrays, crop = {"pictures": pictures}, None
+    networks, crop = {}, None
     for item in finished:
         session, spec = open_session(item.graph), item.run.preprocessing
         absent = {
@@ -349,14 +347,9 @@ def _reference(finished: Sequence[_Finished]) -> bytes:
             prepare(picture, spec, crop(picture) if spec.crop else None)[0] for picture in pictures
         ]
         answers = [session.run({"image": square[None], **absent}) for square in squares]
-        stride = slice(None, None, REFERENCE_STRIDE)
-        arrays[f"{item.run.kind}_image"] = np.stack(squares)[:, stride, stride]
-        for name in answers[0]:
-            values = np.concatenate([answer[name] for answer in answers])
-            arrays[f"{item.run.kind}_{name}"] = (
-                values[:, stride, stride] if name == "mask" else values
-            )
+        outputs = {
+            name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]
+        }
+        networks[item.run.kind] = Expected.of(np.stack(squares), outputs)
         crop = cropper(session, spec, item.thresholds.mask)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    return Reference(pictures, networks).to_bytes()

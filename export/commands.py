@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
@@ -12,6 +13,8 @@ from dermedge.bundle import PRECISIONS, TARGETS
 from dermedge.cli import Command
 from dermedge.commands import bundle_arguments, open_bundle
 from dermedge.files import write_atomic
+from dermedge.manifest_check import MAX_RELEASE
+from dermedge.text import printable
 from export import METHODS, ExportError
 
 MOST_CASES = 8  # of a class
@@ -90,6 +93,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     for name, told in _GATE.items():
         gate.add_argument(f"--gate-{name}", type=float, metavar="X", help=told)
     parser.add_argument(
+        "--release",
+        type=int,
+        metavar="N",
+        help="of the bundle of this name, counting up; a device with its trusted key takes no "
+        "earlier one again (default: none)",
+    )
+    parser.add_argument(
         "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
     )
 
@@ -112,6 +122,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ExportError("--case-pictures needs --cases N: how many of each class")
     if args.beside_fp32 and not args.target:
         raise ExportError("--beside-fp32 needs --for TARGET: without it all precisions are carried")
+    if args.release is not None and not 1 <= args.release <= MAX_RELEASE:
+        raise ExportError(f"--release must be 1 to {MAX_RELEASE}, got {args.release}")
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
@@ -133,9 +145,9 @@ def _run(args: argparse.Namespace) -> int:
     manifest, parts = assemble(args.runs, args.name or out.stem, wish)
     if args.target and not args.beside_fp32:
         manifest, parts = slice_for(manifest, parts, args.target)
-    write_bundle(out, manifest, parts, signing_key=key)
+    write_bundle(out, replace(manifest, release=args.release), parts, signing_key=key)
     for line in _summary(Bundle.open(out)):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return 0
 
 
@@ -249,7 +261,7 @@ def _peers(args: argparse.Namespace) -> int:
         args.threads,
         args.seconds,
         command,
-        progress=lambda text: print(text, file=sys.stderr),
+        progress=lambda text: print(printable(text), file=sys.stderr),
     )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out, peers.to_csv(rows))
@@ -258,8 +270,8 @@ def _peers(args: argparse.Namespace) -> int:
             f"{row['ms']:>8.2f} ms, {row['times_of_ours']:.2f} times ours "
             f"({row['times_of_ours_low']:.2f} to {row['times_of_ours_high']:.2f})"
         )
-        print(f"{row['what']:<26}{row['side']:<26}{figure}")
-    print(f"written: {args.out}")
+        print(printable(f"{row['what']:<26}{row['side']:<26}{figure}"))
+    print(f"written: {printable(args.out)}")
     return 0
 
 

@@ -20,6 +20,7 @@ from dermedge.lesion import clean
 from dermedge.metadata import encode
 from dermedge.preprocess import Placement, Preprocessing, prepare
 from dermedge.runtime import Session
+from dermedge.text import printable
 from train.models import Normalized
 
 BATCH = 16
@@ -67,7 +68,7 @@ def feed(
         found = list(bar)
     for line in found:
         if isinstance(line, str):
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
     return [sight for sight in found if isinstance(sight, Sight)]
 
 

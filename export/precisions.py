@@ -10,6 +10,7 @@ import numpy as np
 
 from dermedge.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
+from dermedge.text import printable
 from export import METHODS, ExportError
 from export.equalize import equalize
 from export.gate import (
@@ -188,7 +189,9 @@ class Precisions:
         )
         verdict = "passed" if attempt.passed else f"refused: {'; '.join(reasons)}"
         told = ", ".join([*path[-1:], verdict])
-        print(f"{precision} for {', '.join(targets)}: {told}", file=sys.stderr, flush=True)
+        print(
+            f"{precision} for {', '.join(targets)}: {printable(told)}", file=sys.stderr, flush=True
+        )
         return attempt
 
     def again(self, attempt: Attempt, thresholds: Thresholds) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dermedge.cli import main
+from dermedge import UserError
+from dermedge.bundle import BundleError, BundleRefused
+from dermedge.cli import guarded, main
 from dermedge.image import write_png
 
 
@@ -116,3 +121,200 @@ def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_
     assert code == 2
     assert "called x" in capsys.readouterr().err
     assert not masks.exists()
+
+
+# Exit status.
+
+
+def test_the_statuses_are_told_in_help(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for words in ("0 done", "1 it ran, but", "2 wrong use", "130 interrupted"):
+        assert words in told
+    with pytest.raises(SystemExit):
+        main(["verify", "--help"])
+    assert "Exit status: 0 done" in capsys.readouterr().out
+
+
+def _behind(error: UserError, cause: OSError) -> UserError:
+    try:
+        raise error from cause
+    except UserError as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("give one"), 2, "give one"),
+        (FileNotFoundError(2, "No such file", "a.pem"), 2, "a.pem: No such file"),
+        (IsADirectoryError(21, "Is a directory", "a.pem"), 2, "a.pem: Is a directory"),
+        (PermissionError(13, "Permission denied", "a.pem"), 1, "a.pem: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left", "a.csv"), 1, "a.csv: No space left"),
+        (OSError(errno.EROFS, "Read-only file system", "a.csv"), 1, "a.csv: Read-only"),
+        (OSError(errno.EIO, "Input/output error", "a.csv"), 1, "a.csv: Input/output"),
+        (TimeoutError(110, "Connection timed out"), 1, "timed out"),
+        (BundleRefused("it is damaged"), 1, "it is damaged"),
+        (_behind(BundleError("cannot read"), PermissionError(13, "no")), 1, "cannot read"),
+        (_behind(BundleError("cannot read"), FileNotFoundError(2, "no")), 2, "cannot read"),
+        (MemoryError(), 1, "not enough memory"),
+    ],
+)
+def test_a_fault_of_the_machine_is_no_wrong_use(capsys, error, status, line):
+    def run():
+        raise error
+
+    assert guarded(run, "dermedge x") == status
+    told = capsys.readouterr().err
+    assert told.startswith("dermedge: ")
+    assert line in told
+    assert told.count("\n") == 1
+
+
+def test_a_key_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, tmp_path, monkeypatch):
+    key = tmp_path / "key.pem"
+    key.write_text("a key")
+    real = Path.read_bytes
+
+    def refuse(path):
+        if path == key:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert main(["verify", "--bundle", str(tiny_bundle), "--trusted-key", str(key)]) == 1
+    assert capsys.readouterr().err == f"dermedge: {key}: Permission denied\n"
+    monkeypatch.setattr(Path, "read_bytes", real)
+    assert main(["verify", "--bundle", str(tiny_bundle), "--trusted-key", str(key)]) == 2
+    assert main(["verify", "--bundle", str(tiny_bundle), "--trusted-key", f"{key}.none"]) == 2
+
+
+def test_a_bundle_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, monkeypatch):
+    def refuse(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert main(["verify", "--bundle", str(tiny_bundle)]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def _dermedge(*words, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "dermedge.cli", *map(str, words)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, **options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["verify", "--json"]])
+def test_a_full_disk_behind_the_output_is_a_failure(tiny_bundle, words, unbuffered):
+    if "verify" in words:
+        words = [*words, "--bundle", tiny_bundle]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = _dermedge(*words, stdout=full, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "dermedge: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_behind_a_file_is_a_failure_that_leaves_nothing(tmp_path):
+    """`data check` stores its split last: the kernel refuses more than 200 bytes of it."""
+    from dermedge.procedural import write_data_set
+
+    write_data_set(tmp_path / "data", 8)
+    code = (
+        "import resource, sys\n"
+        "from dermedge.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "out").mkdir()
+    split = tmp_path / "out" / "split.json"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data", "check", f"procedural={tmp_path / 'data'}"]
+        + ["--split", str(split)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == f"dermedge: {split}: File too large"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_tidies_up_first(tmp_path, number):
+    """In the middle of a write; a service manager sees that it ended by the signal it sent."""
+    code = (
+        "import os, signal, sys\n"
+        "from dermedge import cli, files\n"
+        "def stop(*_): os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "os.replace = stop\n"
+        "def run():\n"
+        "    files.write_atomic(sys.argv[1], 'new')\n"
+        "    signal.pause()\n"
+        "sys.exit(cli.guarded(run, 'dermedge x'))\n"
+    )
+    path = tmp_path / "a"
+    path.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(int(number))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ended = {signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]
+    assert done.returncode == ended, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "dermedge x: " in done.stderr
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_signals_are_as_they_were_afterwards(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["--version"]) == 0
+    assert main(["nothing"]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Names of others, on a terminal.
+
+EVIL = "a\n\x1b[2J\x1b]0;title\x07\u202e\udcff.png"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
+def test_a_name_cannot_act_on_the_terminal(tmp_path, tiny_bundle):
+    from dermedge.procedural import draw
+
+    write_png(tmp_path / "x.png", draw(1, label="nv").image)
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + os.fsencode("/" + EVIL))
+    (tmp_path / ("b" + EVIL)).write_bytes(b"no picture")
+    done = _dermedge("analyze", tmp_path, "--bundle", tiny_bundle, stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert not {"\x1b", "\x07", "\u202e"} & set(told)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(str(tmp_path)))
+    assert line.startswith(f"{tmp_path}/a\\n\\x1b[2J\\x1b]0;title\\x07\\u202e\\udcff.png: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "--bundle", EVIL],
+        ["analyze", EVIL],
+        ["analyze", "x.png", "--masks", EVIL],
+        [EVIL],
+        ["data", "check", f"csv={EVIL}"],
+        ["data", "check", EVIL],
+        ["verify", "--trusted-key", EVIL],
+        ["engine", "list", "--out", EVIL],
+        ["evaluate", "--data", f"csv={EVIL}"],
+    ],
+)
+def test_no_error_acts_on_the_terminal(capsys, words):
+    main(words)
+    printed = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed.out + printed.err)
+    assert printed.err.count("\n") <= 1

@@ -26,6 +26,7 @@ from dermedge.image import Picture, read_image
 from dermedge.metadata import encode
 from dermedge.metrics import balanced_accuracy, expected_calibration_error
 from dermedge.preprocess import Preprocessing, prepare
+from dermedge.reference import STRIDE
 from dermedge.runtime import open_session
 from export import ExportError, familiarity
 from export import assemble as room
@@ -512,7 +513,7 @@ def test_the_bundle_carries_its_split(bundle, runs, tmp_path):
 def check_reference(bundle):
     """Prepare and compute the reference anew, as a device does; return it."""
     reference = np.load(io.BytesIO(bundle.part("reference.npz")))
-    grid = slice(None, None, room.REFERENCE_STRIDE)
+    grid = slice(None, None, STRIDE)
     for role in ("segmenter", "classifier"):
         model = bundle.manifest.models[role]
         kind, spec = model.part.removesuffix(".onnx"), model.preprocessing
@@ -596,7 +597,7 @@ def test_a_classifier_of_crops_is_calibrated_on_crops(runs, tmp_path, capsys, mo
     assert cropped <= expected
     assert not whole & expected
     reference = np.load(io.BytesIO(opened.part("reference.npz")))
-    grid = slice(None, None, room.REFERENCE_STRIDE)
+    grid = slice(None, None, STRIDE)
     for picture, image in zip(reference["pictures"], reference["classifier_image"], strict=True):
         assert np.array_equal(prepare(picture, spec, box)[0][grid, grid], image)
 

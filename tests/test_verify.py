@@ -15,27 +15,25 @@ from onnx import numpy_helper
 from dermedge import cli, procedural
 from dermedge.bundle import TARGETS, Bundle, Variant, shipped, write_bundle
 from dermedge.preprocess import prepare
+from dermedge.reference import REFERENCE, Expected, Reference
 from dermedge.runtime import host, open_session
-from dermedge.verify import STRIDE, verify
+from dermedge.verify import verify
 
 
 def referenced(bundle: Bundle, out, change=lambda manifest, parts: (manifest, parts)):
     """The bundle with a reference, as the export makes it; then changed."""
-    import io
-
     pictures = np.stack([procedural.draw(seed, size=(96, 128)).image for seed in (1, 2)])
-    arrays = {"pictures": pictures}
+    networks = {}
     for role, model in bundle.manifest.models.items():
         session = open_session(bundle.model(role), threads=1)
         squares = [prepare(picture, model.preprocessing)[0] for picture in pictures]
-        arrays[f"{role}_image"] = np.stack(squares)[:, ::STRIDE, ::STRIDE]
-        for name in (item.name for item in session.outputs):
-            found = np.concatenate([session.run({"image": s[None]})[name] for s in squares])
-            arrays[f"{role}_{name}"] = found[:, ::STRIDE, ::STRIDE] if name == "mask" else found
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+        answers = [session.run({"image": square[None]}) for square in squares]
+        outputs = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+        networks[role] = Expected.of(np.stack(squares), outputs)
     parts = {name: bundle.part(name) for name in bundle.manifest.parts}
-    manifest, parts = change(bundle.manifest, {**parts, "reference.npz": buffer.getvalue()})
+    manifest, parts = change(
+        bundle.manifest, {**parts, REFERENCE: Reference(pictures, networks).to_bytes()}
+    )
     return write_bundle(out, manifest, parts)
 
 
@@ -97,7 +95,7 @@ def test_a_damaged_bundle_is_one_line(whole, tmp_path, capsys, damage):
     content[len(content) // 3] ^= 255
     kept = {"flipped": content, "truncated": whole.read_bytes()[:-100], "empty": b""}[damage]
     path.write_bytes(kept)
-    assert cli.main(["verify", "--bundle", str(path)]) == 2
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "is refused" in told
@@ -117,11 +115,13 @@ def test_a_bundle_that_another_key_signed_is_one_line(whole, tmp_path, capsys):
     key = tmp_path / "mine.pem"
     public = serialization.PublicFormat.SubjectPublicKeyInfo
     key.write_bytes(mine.public_key().public_bytes(serialization.Encoding.PEM, public))
-    assert cli.main(["verify", "--bundle", str(signed), "--trusted-key", str(key)]) == 2
+    assert cli.main(["verify", "--bundle", str(signed), "--trusted-key", str(key)]) == 1
     assert "signed by another key" in capsys.readouterr().err
     key.write_bytes(theirs.public_key().public_bytes(serialization.Encoding.PEM, public))
     assert cli.main(["verify", "--bundle", str(signed), "--trusted-key", str(key)]) == 0
-    assert "PASS  signature: signed by" in capsys.readouterr().out
+    assert "PASS  signature: signed by the trusted key" in capsys.readouterr().out
+    assert cli.main(["verify", "--bundle", str(signed)]) == 0
+    assert "SKIP  signature: signed by an unknown key" in capsys.readouterr().out
 
 
 def test_a_slice_for_another_machine_is_named(tiny_bundle, tmp_path, capsys):
@@ -195,3 +195,127 @@ def test_it_needs_neither_torch_nor_onnx(whole):
     found = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["ok"] is True
+
+
+def _npz(**arrays) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _changed_reference(content: bytes, **changes) -> bytes:
+    import io
+
+    arrays = {**np.load(io.BytesIO(content)), **changes}
+    return _npz(**{name: value for name, value in arrays.items() if value is not None})
+
+
+NAN = np.full((2, 7), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"pictures": None}, "lacks the array 'pictures'"),
+        ({"pictures": np.zeros((0, 96, 128, 3), np.uint8)}, "no pictures, or too many"),
+        ({"pictures": np.zeros((2, 96, 128, 4), np.uint8)}, "no pictures, or too many"),
+        ({"pictures": np.zeros((2, 0, 128, 3), np.uint8)}, "no pictures, or too many"),
+        ({"pictures": np.zeros((2, 8, 8, 3), np.uint16)}, "another type than uint8"),
+        ({"pictures": np.zeros((2, 1, 3000, 3), np.uint8)}, "'pictures' of a shape"),
+        ({"pictures": np.zeros((2, 96, 128, 3), np.float32)}, "'pictures' of a type"),
+        ({"pictures": np.zeros((1, 96, 128, 3), np.uint8)}, "something else than 1 pictures"),
+        ({"classifier_image": np.zeros((2, 9, 9, 3), np.uint8)}, "pictures of another size"),
+        ({"classifier_image": np.zeros((2, 4, 4), np.uint8)}, "'classifier_image' of a shape"),
+        ({"classifier_image": None}, "does not say what the classifier is fed with"),
+        ({"classifier_probabilities": NAN}, "'classifier_probabilities' that are not finite"),
+        ({"classifier_probabilities": np.zeros((2, 6), np.float32)}, "no probabilities of this"),
+        ({"classifier_probabilities": None}, "no probabilities of this shape"),
+        ({"wizard_image": np.zeros((2, 4, 4, 3), np.uint8)}, "'wizard_image', which does not"),
+        ({"pictures": np.array([object()])}, "'pictures' of a type"),
+    ],
+)
+def test_a_hostile_reference_fails_in_one_line(tiny_bundle, tmp_path, capsys, changes, reason):
+    def change(manifest, parts):
+        return manifest, {**parts, REFERENCE: _changed_reference(parts[REFERENCE], **changes)}
+
+    path = referenced(Bundle.open(tiny_bundle), tmp_path / "hostile.dermbundle", change)
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
+    told = capsys.readouterr().out
+    (line,) = (line for line in told.splitlines() if line.startswith("FAIL  classifier.onnx comp"))
+    assert reason in line
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\5\6" + bytes(18), b"no archive", b"PK\3\4"])
+def test_a_reference_that_is_none_fails_in_one_line(tiny_bundle, tmp_path, capsys, content):
+    def change(manifest, parts):
+        return manifest, {**parts, REFERENCE: content}
+
+    path = referenced(Bundle.open(tiny_bundle), tmp_path / "none.dermbundle", change)
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
+    assert "FAIL  classifier.onnx computes: reference.npz is refused" in capsys.readouterr().out
+
+
+def test_a_reference_that_inflates_without_measure_is_not_inflated(tiny_bundle, tmp_path, capsys):
+    import tracemalloc
+
+    def change(manifest, parts):
+        bomb = _changed_reference(
+            parts[REFERENCE], pictures=np.zeros((16, 2000, 2000, 3), np.uint8)
+        )
+        assert len(bomb) < 1_000_000
+        return manifest, {**parts, REFERENCE: bomb}
+
+    bundle = Bundle.open(referenced(Bundle.open(tiny_bundle), tmp_path / "b.dermbundle", change))
+    tracemalloc.start()
+    checks = list(verify(bundle))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    assert any("would inflate to 192" in check.detail for check in checks)
+
+
+def test_a_graph_that_takes_something_else_fails_in_one_line(tiny_bundle, tmp_path, capsys):
+    """Its own shapes contradict the manifest's."""
+
+    def change(manifest, parts):
+        return manifest, {**parts, "classifier.onnx": parts["segmenter.onnx"]}
+
+    path = referenced(Bundle.open(tiny_bundle), tmp_path / "swapped.dermbundle", change)
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert "FAIL  classifier.onnx computes: the classifier of" in told
+    assert "does not take uint8 'image'" in told
+
+
+def test_a_graph_that_breaks_while_it_runs_fails_in_one_line(tiny_bundle, tmp_path, capsys):
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=1),
+        helper.make_node("ReduceMax", ["float", "axis"], ["gray"], keepdims=0),
+        helper.make_node("Gather", ["gray", "far"], ["row"], axis=1),
+        helper.make_node("Add", ["gray", "row"], ["mask"]),
+    ]
+    constants = [
+        helper.make_tensor("axis", 7, [1], [3]),
+        helper.make_tensor("far", 7, [1], [5000]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "breaks",
+        [helper.make_tensor_value_info("image", 2, [1, 64, 64, 3])],
+        [helper.make_tensor_value_info("mask", 1, [1, 64, 64])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    def change(manifest, parts):
+        return manifest, {**parts, "segmenter.onnx": model.SerializeToString()}
+
+    path = referenced(Bundle.open(tiny_bundle), tmp_path / "breaks.dermbundle", change)
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert "FAIL  segmenter.onnx computes: " in told
+    assert "Traceback" not in told

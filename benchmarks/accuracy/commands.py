@@ -17,9 +17,10 @@ from benchmarks.arguments import (
     told,
 )
 from dermedge import DISCLAIMER
-from dermedge.cli import Command
+from dermedge.cli import Command, one_line
 from dermedge.commands import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
+from dermedge.text import printable, printable_lines
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     try:
         measured = choose_pictures(bundle, args)
     except NothingToMeasure as error:
-        print(f"dermedge: {error}", file=sys.stderr)
+        print(f"dermedge: {one_line(error)}", file=sys.stderr)
         return 1
     if args.roads:
         from benchmarks.accuracy import roads
@@ -68,8 +69,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             bundle, measured[1], args.threads or usable_cores(), told(bundle, args)
         )
         write_atomic(args.roads, roads.to_csv(found))
-        print(roads.table(found))
-        print(f"written: {args.roads}")
+        print(printable_lines(roads.table(found)))
+        print(f"written: {printable(args.roads)}")
         print(DISCLAIMER)
         return 0
     out = folder(args.out) if args.out else None
@@ -90,9 +91,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        print(evaluate.table(result))
+        print(printable_lines(evaluate.table(result)))
         if args.out:
-            print(f"written: {out / 'evaluation.html'}, evaluation.json, pictures.csv")
+            print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
 

@@ -10,6 +10,7 @@ from dermedge import DISCLAIMER
 from dermedge.cli import Command
 from dermedge.commands import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
+from dermedge.text import printable, printable_lines
 
 
 def _spoilt_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -81,8 +82,8 @@ def _deliver(where: str, name: str, kind, result: dict) -> int:
     write_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
     write_atomic(out / f"{name}.csv", kind.to_csv(result))
     write_atomic(out / f"{name}.png", kind.plot(result))
-    print(kind.table(result))
-    print(f"written: {out / name}.json, {name}.csv, {name}.png")
+    print(printable_lines(kind.table(result)))
+    print(f"written: {printable(out / name)}.json, {name}.csv, {name}.png")
     print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
 

@@ -26,6 +26,7 @@ from dermedge.datasets import load, parse_source
 from dermedge.files import write_atomic
 from dermedge.image import ImageError, read_image
 from dermedge.procedural import draw
+from dermedge.text import printable
 
 SIZE = (720, 960)  # px, height and width of a drawn picture
 KINDS = ("card", "coin", "ruler")
@@ -218,7 +219,7 @@ def _found_in(source: str, kind: str, count: int) -> dict:
         except scale.ScaleError:
             continue
         found += 1
-        print(f"{kind} found in {data_set.name} {record.id}")
+        print(printable(f"{kind} found in {data_set.name} {record.id}"))
     return {"what": f"{data_set.name}, {kind}", "pictures": read, "found": found}
 
 

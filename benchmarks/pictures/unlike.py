@@ -21,6 +21,7 @@ from benchmarks import call
 from dermedge import UserError
 from dermedge.datasets import DataSet, Record, load, parse_source
 from dermedge.image import ImageError, read_image, read_mask, write_png
+from dermedge.text import printable
 
 LEAST = 64  # px, side of the smallest cutting of skin
 MARGIN = 0.06  # of the long side: outlines are drawn tight, and lesions fade
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, picture in tqdm(pictures, desc=kind, total=args.count, disable=None):
             write_png(out / kind / f"{name}.png", picture)
             written += 1
-        print(f"{out / kind}: {written} pictures")
+        print(f"{printable(out / kind)}: {written} pictures")
 
 
 if __name__ == "__main__":

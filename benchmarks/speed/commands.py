@@ -26,6 +26,7 @@ from dermedge.bundle import PRECISIONS
 from dermedge.cli import Command
 from dermedge.commands import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
+from dermedge.text import printable, printable_lines
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -222,12 +223,12 @@ def _bench(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        print(bench.table(result))
+        print(printable_lines(bench.table(result)))
         if result["roads"]:
-            print(f"\n{roads.table(result['roads'])}")
+            print(f"\n{printable_lines(roads.table(result['roads']))}")
         if result["evaluation"] and args.data:
-            print(f"\n{evaluate.table(result['evaluation'])}")
-        print(f"written: {path}, {out / 'bench.json'}, {out / 'bench.csv'}")
+            print(f"\n{printable_lines(evaluate.table(result['evaluation']))}")
+        print(printable(f"written: {path}, {out / 'bench.json'}, {out / 'bench.csv'}"))
         if result["missing"]:
             print("the same command with --resume measures what is missing")
         print(DISCLAIMER)
@@ -290,9 +291,9 @@ def _side_by_side(args: argparse.Namespace) -> int:
     if what == "validate":
         faults = [(path, fault) for path, r in results.items() for fault in compare.problems(r)]
         for path, fault in faults:
-            print(f"{path}: {fault}")
+            print(printable(f"{path}: {fault}"))
         if not faults:
-            print(f"valid: {', '.join(results)}")
+            print(printable(f"valid: {', '.join(results)}"))
         return 1 if faults else 0
     from benchmarks.report import page
 
@@ -310,8 +311,8 @@ def _side_by_side(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        print(compare.table(found, compare.again(named), compare.unlike(named)))
-        print(f"written: {out / 'compare.html'}, compare.csv")
+        print(printable_lines(compare.table(found, compare.again(named), compare.unlike(named))))
+        print(f"written: {printable(out / 'compare.html')}, compare.csv")
         print(DISCLAIMER)
     return 0
 

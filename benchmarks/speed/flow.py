@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks import call
 from benchmarks.accuracy import evaluate
 from benchmarks.accuracy.chosen import choose
 from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware, usable_cores
-from dermedge import UserError
 from dermedge.bundle import Bundle
 from dermedge.commands import bundle_arguments, open_bundle
 from dermedge.datasets import load, parse_source
@@ -136,7 +136,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(call(main))

@@ -25,6 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks import call
 from dermedge import UserError
 from dermedge.files import write_atomic
 
@@ -157,7 +158,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(call(main))

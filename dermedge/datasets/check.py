@@ -23,6 +23,7 @@ from dermedge.datasets.records import DataError, DataSet, Record
 from dermedge.datasets.split import Split, group_records, make_split
 from dermedge.image import ImageError, read_image, read_mask
 from dermedge.taxonomy import CLASSES
+from dermedge.text import printable
 
 # Near-duplicates: difference hashes (dHash, 16x16) that differ in at most so many of 256 bits,
 # and gray 32x32 thumbnails that correlate this much. On HAM10000 84 of the 85 pairs found so
@@ -174,10 +175,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(report), "split": stored, "disclaimer": DISCLAIMER}))
     else:
-        print("\n".join(_lines(report, stored)))
+        print("\n".join(map(printable, _lines(report, stored))))
         print(DISCLAIMER)
     if refusal:
-        print(f"dermedge: {refusal}", file=sys.stderr)
+        print(f"dermedge: {printable(refusal)}", file=sys.stderr)
     return 1 if refusal else 0
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dermedge.bundle import PRECISIONS, ROLES, Bundle, Variant
-from dermedge.cli import Command
+from dermedge.cli import Command, one_line
 from dermedge.commands import bundle_arguments, open_bundle
 from dermedge.runtime import ENGINES, SessionError
+from dermedge.text import printable
 
 TARGET = "tensorrt"
 
@@ -53,11 +54,11 @@ def _build(args: argparse.Namespace) -> int:
             engine = build_engine(bundle, variant, roles, provider, out)
         except SessionError as error:
             failed += 1
-            print(f"{' and '.join(roles)} {variant.precision}: {error}", flush=True)
+            print(f"{' and '.join(roles)} {variant.precision}: {one_line(error)}", flush=True)
             continue
         took = "up to date" if engine.seconds is None else f"built in {engine.seconds:.1f} s"
         print(f"{_described(engine)}, {took}", flush=True)
-    print(f"in {out}")
+    print(f"in {printable(out)}")
     return 1 if failed else 0
 
 
@@ -69,12 +70,13 @@ def _list(args: argparse.Namespace) -> int:
     for path, found in engines(where):
         count += 1
         if not isinstance(found, Engine):
-            print(f"{path.name}: cannot be used, {found}")
+            print(f"{printable(path.name)}: cannot be used, {printable(found)}")
             continue
         reason = misfit(found.header.key)
         fits = f"does not run here: {reason}" if reason else "runs here"
-        print(f"{found.header.name}: {_described(found)}, {found.header.key.device}, {fits}")
-    print(f"{count} engine{'s' * (count != 1)} in {where}")
+        device = found.header.key.device
+        print(printable(f"{found.header.name}: {_described(found)}, {device}, {fits}"))
+    print(f"{count} engine{'s' * (count != 1)} in {printable(where)}")
     return 0
 
 
