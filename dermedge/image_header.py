@@ -275,9 +275,8 @@ def _check_raw(directory: _Directory) -> None:
 class Jpeg:
     """What the segments before the first scan say (ITU-T T.81, annex B).
 
-    channels : 1, 3 or 4. block : (height, width) in px of a unit of coding. restarts : whether
-    there are restart markers. profile : ICC; empty where a part of it is missing.
-    extra_bytes : memory for the coefficients of a progressive picture.
+    channels : 1, 3 or 4. block : (height, width) in px of a unit of coding. profile : ICC; empty
+    where a part of it is missing. extra_bytes : for the coefficients of a progressive picture.
     data : the file, mended where a sequential scan names a range of coefficients, which it must
         not and which decoders ignore.
     """
@@ -286,7 +285,6 @@ class Jpeg:
     height: int
     channels: int
     block: tuple[int, int]
-    restarts: bool
     orientation: int | None
     adobe_rgb: bool
     profile: bytes | None
@@ -309,7 +307,6 @@ def _read_jpeg(data: bytes) -> Jpeg:
     frame: tuple[int, ...] | None = None
     exif = xmp = b""
     profile: list[bytes] = []
-    restarts = False
     position = 2
     for _ in range(MAX_PARTS):
         fill = _FILL.match(data, position)
@@ -333,8 +330,6 @@ def _read_jpeg(data: bytes) -> Jpeg:
             xmp = data[body:end]
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
             profile.append(data[body + 12 : end])
-        elif marker == 0xDD:
-            restarts = data[body : body + 2] != b"\0\0"
         elif marker == 0xDA:
             break
         position = end
@@ -342,17 +337,6 @@ def _read_jpeg(data: bytes) -> Jpeg:
         raise damaged("jpeg")
     if frame is None:
         raise damaged("jpeg")
-    # In coded data 0xFF is followed by 0 or a restart marker, so the end marker cannot be missed.
-    # What follows it (motion photos, further pictures) is no concern.
-    last = data.find(b"\xff\xd9", end)
-    if last < 0:
-        raise cut_short("jpeg")
-    if data.count(b"\xff\xda", end, last) > MAX_JPEG_SCANS:
-        raise ImageError(
-            "the JPEG has more than {limit} scans: save it again",
-            code="image_too_large",
-            limit=MAX_JPEG_SCANS,
-        )
     marker, bits, height, width, channels = frame
     if bits != 8 or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         raise unusual("jpeg")
@@ -363,6 +347,12 @@ def _read_jpeg(data: bytes) -> Jpeg:
         raise unusual("jpeg")
     each = [a * b for a, b in zip(across[:channels], down[:channels], strict=True)]
     progressive = marker in (0xC2, 0xCA)  # all coefficients are kept, 16 bits each
+    if progressive and data.count(b"\xff\xda", end) > MAX_JPEG_SCANS:
+        raise ImageError(
+            "the JPEG has more than {limit} scans: save it again",
+            code="image_too_large",
+            limit=MAX_JPEG_SCANS,
+        )
     if not progressive and data[end - 3 : end] != b"\0\x3f\0":
         data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:]])
     parts = sorted(profile)
@@ -373,7 +363,6 @@ def _read_jpeg(data: bytes) -> Jpeg:
         height,
         channels,
         (8 * max(down[:channels]), 8 * max(across[:channels])) if channels > 1 else (8, 8),
-        restarts,
         orientation or xmp_orientation(xmp),
         adobe_rgb,
         b"".join(p[2:] for p in parts) if whole else b"" if parts else None,
