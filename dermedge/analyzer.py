@@ -22,6 +22,7 @@ from dermedge.bundle import (
     Thresholds,
 )
 from dermedge.cases import Case, Cases
+from dermedge.frame import inner
 from dermedge.image import Picture, read_image
 from dermedge.lesion import Lesion, measure
 from dermedge.metadata import encode, width
@@ -45,6 +46,8 @@ class Analysis:
     image: str
     height: int
     width: int
+    # (x, y, width, height) of what was judged; the rest is a plain frame. None: all of it.
+    inner: tuple[int, int, int, int] | None
     quality: Quality
     lesion: Lesion
     scale: dict[str, object] | None  # 'reference', 'px_per_mm' or None, 'reason'; None: none asked
@@ -69,6 +72,7 @@ class Analysis:
         return {
             "image": self.image,
             "size": [self.width, self.height],
+            "inner": None if self.inner is None else list(self.inner),
             "quality": {
                 "ok": self.quality.ok,
                 "usable": self.quality.usable,
@@ -116,8 +120,25 @@ class Analysis:
 
     def full_mask(self) -> np.ndarray:
         """The lesion as bool (height, width) at the picture's own size."""
+        x, y, width, height = self.inner or (0, 0, self.width, self.height)
         mask = self.lesion.mask.astype(np.uint8) * 255
-        return cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_LINEAR) > 127
+        whole = np.zeros((self.height, self.width), bool)
+        part = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        whole[y : y + height, x : x + width] = part > 127
+        return whole
+
+
+def _moved(lesion: Lesion, x: int, y: int) -> Lesion:
+    """With coordinates of the whole picture, where they were of the part from (x, y) on."""
+    if not lesion.found:
+        return lesion
+    left, top, width, height = lesion.box
+    return replace(
+        lesion,
+        polygons=tuple(polygon + (x, y) for polygon in lesion.polygons),
+        box=(left + x, top + y, width, height),
+        centroid=(lesion.centroid[0] + x, lesion.centroid[1] + y),
+    )
 
 
 def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
@@ -417,7 +438,15 @@ class Analyzer:
         start = time.perf_counter()
         with stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
-        pixels = picture.pixels
+        pixels, width, part, corner = picture.pixels, picture.width, None, (0, 0)
+        with stage("prepare"):
+            x, y, across, down = inner(pixels)
+            if (down, across) != pixels.shape[:2]:
+                # In px of the whole picture, which was maybe reduced in reading.
+                covered = picture.width / pixels.shape[1]
+                part = tuple(round(value * covered) for value in (x, y, across, down))
+                width, corner = across * covered, (x, y)
+                pixels = np.ascontiguousarray(pixels[y : y + down, x : x + across])
         told, found_scale = None, None
         if px_per_mm is not None:
             told = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
@@ -432,7 +461,7 @@ class Analyzer:
                     pixels = found_scale.uncovered(pixels)
         with stage("prepare"):
             view, size = working(pixels, self._side), pixels.shape[:2]
-            scale = picture.width / view.shape[1]
+            scale = width / view.shape[1]
             square, placement = prepare(view, self._segmenter.model.preprocessing)
         with stage("segmenter"):
             found = self._segmenter.run(square, metadata)
@@ -447,7 +476,7 @@ class Analyzer:
             )
             if found_scale is not None and lesion.found:
                 # In px of `pixels`, whose first covers `covered` px of the whole picture.
-                covered = picture.width / pixels.shape[1]
+                covered = width / pixels.shape[1]
                 outline = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
                 middle = tuple(outline.mean(axis=0))
                 told["px_per_mm"] = round(found_scale.px_per_mm(middle) * covered, 4)
@@ -465,6 +494,11 @@ class Analyzer:
                     square, placement = prepare(pixels, spec, box * (size[1] // view.shape[1]))
                 else:
                     square, _ = prepare(view, spec)
+        if part is not None:
+            lesion = _moved(lesion, part[0], part[1])
+            placement = replace(
+                placement, corner=tuple(np.add(placement.corner, corner).tolist()), whole=None
+            )
         with stage("classifier"):
             if self._classifier is not self._segmenter:
                 found = self._classifier.run(square, metadata)
@@ -483,6 +517,7 @@ class Analyzer:
             image=name or ("" if isinstance(source, (bytes, Picture)) else str(source)),
             height=picture.height,
             width=picture.width,
+            inner=part,
             quality=quality,
             lesion=lesion,
             scale=told,

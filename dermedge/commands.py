@@ -266,6 +266,8 @@ def _sentence(analysis) -> str:
             parts.append(f"D {lesion.diameter_mm:.1f} mm")
     if analysis.scale is not None and analysis.scale["reason"]:
         parts.append(f"size unknown: {analysis.scale['reason']}")
+    if analysis.inner is not None:
+        parts.append("without the plain frame around it")
     return "; ".join(parts)
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 import cv2
 import numpy as np
 
+from dermedge.frame import inner
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -54,13 +56,15 @@ class Placement:
     The picture is scaled to fit, its aspect kept, and centred; the rest is black. Pixel centres
     are at half-integers: (x, y) of the picture is (x * sx + left, y * sy + top) of the input.
     Where a part was cut out of a larger picture, `height` and `width` are those of the part, and
-    points are of the larger picture.
+    points are of the larger picture. Where the rest is a plain frame, `whole` is (height, width)
+    of the larger picture, of which masks and maps then are, too.
     """
 
     height: int
     width: int
     size: int
     corner: tuple[int, int] = (0, 0)  # (x, y) of the part's first px in the larger picture
+    whole: tuple[int, int] | None = None
 
     @property
     def scaled(self) -> tuple[int, int]:
@@ -91,6 +95,9 @@ class Placement:
 
     def place(self, image: np.ndarray, interpolation: int | None = None) -> np.ndarray:
         """Put an (height, width[, channels]) array into a black square of `size` px."""
+        if self.whole is not None and image.shape[:2] == self.whole:
+            x, y = self.corner
+            image = image[y : y + self.height, x : x + self.width]
         if image.shape[:2] != (self.height, self.width):
             raise ValueError(
                 f"expected a picture of {self.height}x{self.width}, got {image.shape[:2]}"
@@ -119,10 +126,20 @@ class Placement:
     def restore(self, output: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Bring a float32 (size, size) map back to the picture, or to `shape` (height, width).
 
-        Where a part was cut out, it is that part which is given back.
+        Where a part was cut out, it is that part which is given back; 0 where a frame lies.
         """
-        rows, columns = shape or (self.height, self.width)
-        return cv2.resize(self.inside(output), (columns, rows), interpolation=cv2.INTER_LINEAR)
+        part = self.inside(output)
+        if self.whole is None:
+            rows, columns = shape or (self.height, self.width)
+            return cv2.resize(part, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        out = np.zeros(self.whole, output.dtype)
+        (x, y), size = self.corner, (self.width, self.height)
+        out[y : y + self.height, x : x + self.width] = cv2.resize(
+            part, size, interpolation=cv2.INTER_LINEAR
+        )
+        if shape is None or shape == self.whole:
+            return out
+        return cv2.resize(out, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -169,7 +186,7 @@ def prepare(
     spec: Preprocessing,
     box: tuple[float, float, float, float] | None = None,
 ) -> tuple[np.ndarray, Placement]:
-    """Turn a picture into a network input.
+    """Turn a picture into a network input; a plain frame around it is left out.
 
     Parameters
     ----------
@@ -184,11 +201,15 @@ def prepare(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    height, width = image.shape[:2]
-    left, top = 0, 0
+    left, top, width, height = inner(image)
+    framed = (height, width) != image.shape[:2]
+    whole = image.shape[:2] if framed else None
     if spec.crop and box is not None:
-        left, top, width, height = _window(height, width, box, spec.crop)
-    placement = Placement(height, width, spec.size, (left, top))
+        x, y, width, height = _window(
+            height, width, (box[0] - left, box[1] - top, *box[2:]), spec.crop
+        )
+        left, top, whole = left + x, top + y, None
+    placement = Placement(height, width, spec.size, (left, top), whole)
     square = placement.place(image[top : top + height, left : left + width])
     (height, width), (top, left) = placement.scaled, placement.offset
     inside = square[top : top + height, left : left + width]

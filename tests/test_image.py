@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from dermedge import image
-from dermedge.image import ImageError, find_images, read_header, read_image, read_mask, write_png
+from dermedge.image import ImageError, find_images, read_image, read_mask, write_png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
@@ -83,7 +83,7 @@ def test_orientation_is_applied_once(kind, orientation):
     data = with_orientation(kind, orientation)
     got = read_image(data)
     assert difference(got.pixels, by_pillow(data)) <= (12 if kind in ("JPEG", "AVIF") else 0)
-    assert (got.height, got.width) == got.pixels.shape[:2] == read_header(data).size
+    assert (got.height, got.width) == got.pixels.shape[:2]
     assert got.pixels.flags.c_contiguous
 
 
@@ -122,13 +122,7 @@ def test_modes_equal_pillow(kind, mode):
     if "A" in mode:
         stored.putalpha(Image.fromarray(picture()[..., 0]))
     data = encode(stored, kind)
-    if kind == "TIFF" and mode == "LA":  # the alpha of a gray TIFF is ignored
-        expected = np.asarray(stored.getchannel(0).convert("RGB"))
-    else:
-        expected = by_pillow(data)
-    # libtiff stores colour times alpha in 8 bits, which costs precision where alpha is low.
-    limit = {"JPEG": 8}.get(kind, 2 if mode in ("RGBA", "CMYK") else 1)
-    assert difference(read_image(data).pixels, expected) <= limit
+    assert difference(read_image(data).pixels, by_pillow(data)) <= (2 if kind == "JPEG" else 1)
 
 
 @pytest.mark.parametrize("transparent", [b"\x05", 5])
@@ -473,11 +467,9 @@ def test_any_change_gives_a_picture_or_one_line(data):
     st.sampled_from([data[:length] for data in GOOD.values() for length in (0, 4, 12, 40)]),
     st.binary(max_size=300),
 )
-def test_header_of_random_bytes(start, rest):
+def test_the_beginning_of_a_picture_and_random_bytes(start, rest):
     with contextlib.suppress(ImageError):
-        header = read_header(start + rest)
-        assert min(header.width, header.height) >= 1
-        assert 1 <= header.orientation <= 8
+        read_image(start + rest)
 
 
 MEMORY = """

@@ -93,9 +93,12 @@ class Networks:
         square, placement = prepare(view, spec)
         output = self._network.run(square, metadata)
         if "mask" in output:
-            lesion = measure(placement.inside(output["mask"]), view, limits.mask)
-            size = (picture.width, picture.height)
-            return Found(mask=cv2.resize(lesion.mask.astype(np.uint8) * 255, size) > 127)
+            x, y = placement.corner  # within a plain frame, where there is one
+            part = np.s_[y : y + placement.height, x : x + placement.width]
+            lesion = measure(placement.inside(output["mask"]), view[part].copy(), limits.mask)
+            mask = np.zeros(view.shape[:2], np.uint8)
+            mask[part][lesion.mask] = 255
+            return Found(mask=cv2.resize(mask, (picture.width, picture.height)) > 127)
         probabilities = output["probabilities"].astype(np.float64).round(6)  # as an analysis does
         distance = float(output["distance"][0]) if "distance" in output else None
         far = distance is not None and limits.unfamiliar is not None

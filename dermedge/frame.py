@@ -1,0 +1,100 @@
+"""Finds a plain frame or bar around a picture, which is no part of what the camera saw.
+
+A white margin reads as blinding light and a gray one as skin; both move the estimate. Dark
+corners and the round edge of a dermoscope's view are no frame: a frame ends in a straight line.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_SAMPLES = 256  # px of a line that are looked at
+_NEAR = 12  # levels that JPEG may add to a plain colour
+_PLAIN = 0.97  # share of a line's px that are near its colour
+_FAR = 20  # levels by which the picture differs from the frame at its edge
+_EDGE = 0.85  # share of the edge's px that do
+_SOFT = 16  # px about the edge where JPEG's noise is larger: a unit of its coding
+_SHARP = 4  # px within which the frame's colour ends
+_LEAST = 0.01  # of a side: thinner lines move nothing
+_LEFT = 0.3  # of each side that must be left
+_ROUNDS = 3  # frames within frames
+
+
+def inner(image: np.ndarray) -> tuple[int, int, int, int]:
+    """(x, y, width, height) in px of what a plain frame leaves of a picture.
+
+    The frame may be of any colour, on one side or several, with the noise of JPEG. What is found
+    has no frame of its own. All of the picture where there is none.
+
+    Parameters
+    ----------
+    image : uint8 (h, w, 3) RGB.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = 0, 0, width, height
+    for _ in range(_ROUNDS):
+        part = image[top:bottom, left:right]
+        a, b, c, d = _margins(part)
+        least_height, least_width = _LEFT * height, _LEFT * width
+        if (a, b, c, d) == (0, 0, 0, 0):
+            break
+        if bottom - b - top - a < least_height or right - d - left - c < least_width:
+            return 0, 0, width, height
+        top, bottom, left, right = top + a, bottom - b, left + c, right - d
+    return left, top, right - left, bottom - top
+
+
+def _margins(image: np.ndarray) -> tuple[int, int, int, int]:
+    """Px of frame at top, bottom, left and right."""
+    height, width = image.shape[:2]
+    top, top_colour = _plain(image)
+    bottom, bottom_colour = _plain(image[::-1])
+    rows = slice(top, height - bottom)
+    if rows.start >= rows.stop:
+        return 0, 0, 0, 0
+    lying = image[rows].swapaxes(0, 1)
+    left, left_colour = _plain(lying)
+    right, right_colour = _plain(lying[::-1])
+    columns = slice(left, width - right)
+    if columns.start >= columns.stop:
+        return 0, 0, 0, 0
+    upright = image[:, columns]
+    return (
+        _edge(upright, top, top_colour),
+        _edge(upright[::-1], bottom, bottom_colour),
+        _edge(lying, left, left_colour),
+        _edge(lying[::-1], right, right_colour),
+    )
+
+
+def _sampled(lines: np.ndarray) -> np.ndarray:
+    return lines[:, :: max(1, lines.shape[1] // _SAMPLES)].astype(np.int16)
+
+
+def _plain(lines: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many lines from the first on are of one colour, and which."""
+    few = np.sort(lines[0, :: max(1, lines.shape[1] // 32), 1].astype(np.int16))
+    if few[-(len(few) // 8) - 1] - few[len(few) // 8] > 2 * _NEAR:  # nearly all pictures
+        return 0, few
+    colour = np.median(_sampled(lines[:1])[0], axis=0)
+    for start in range(0, len(lines), _SOFT):
+        off = np.abs(_sampled(lines[start : start + _SOFT]) - colour).max(axis=2) > _NEAR
+        other = np.flatnonzero(off.mean(axis=1) > 1 - _PLAIN)
+        if len(other):
+            return start + int(other[0]), colour
+    return len(lines), colour
+
+
+def _edge(lines: np.ndarray, count: int, colour: np.ndarray) -> int:
+    """Where, just behind `count` plain lines, the picture begins; 0 where it does not."""
+    if not _LEAST * len(lines) <= count < len(lines):
+        return 0
+    before = min(count, _SHARP)
+    start = count - before
+    off = np.abs(_sampled(lines[start : count + _SOFT]) - colour).max(axis=2) > _FAR
+    share = off.mean(axis=1)
+    begins = np.flatnonzero(share[before:] >= _EDGE)
+    # JPEG's noise reaches far from an edge, the edge itself does not: skin may darken slowly.
+    if len(begins) and share[begins[0]] <= 1 - _EDGE:
+        return count + int(begins[0])
+    return 0
