@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from dermedge import DISCLAIMER
 from dermedge.datasets import READERS, load, parse_source
-from dermedge.datasets.readers import read_table
 from dermedge.datasets.records import DataError, DataSet, Record
 from dermedge.datasets.split import Split, group_records, make_split
+from dermedge.datasets.tables import read_table
 from dermedge.image import ImageError, read_image, read_mask
 from dermedge.taxonomy import CLASSES
 
@@ -263,10 +263,9 @@ def _near(one: _Seen, other: _Seen) -> bool:
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    rows = read_table(path)
-    if rows and not {"id_a", "id_b"} <= rows[0].keys():
-        raise DataError(f"{path}: needs the columns id_a and id_b, it has: {', '.join(rows[0])}")
-    return [(row["id_a"], row["id_b"]) for row in rows]
+    table = read_table(path)
+    table.need("id_a", "id_b")
+    return [(row.cells["id_a"], row.cells["id_b"]) for row in table.rows]
 
 
 def _store(split: Split, file: Path, force: bool) -> str | None:
