@@ -21,6 +21,7 @@ import numpy as np
 
 from dermedge.files import write_atomic
 from dermedge.image_header import TITLES, Header, ImageError, bare_png, bare_tiff, parse_header
+from dermedge.mask_values import lesion_pixels
 
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
@@ -85,22 +86,20 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
 def read_mask(source: str | Path | bytes) -> np.ndarray:
     """Read a mask: bool (height, width) at full size, upright.
 
-    A pixel is set where its brightest colour channel is above half of the range, or above zero
-    in a file that holds only 0 and 1. Transparency is ignored.
+    Of two values, whatever they are, the higher one is the lesion; see
+    `dermedge.mask_values.lesion_pixels`.
 
     Raises
     ------
-    ImageError : as `read_image`.
+    ImageError : as `read_image`; also where the file is no mask of two values.
     """
     with _named(source):
         data = _load(source)
         header = _checked_header(data)
         _check_memory(header, 1)
         samples = _decode(data, header, 1)
-        if samples.ndim == 3:
-            samples = samples[..., :3].max(axis=2)
-        half = 0 if samples.max() <= 1 else np.iinfo(samples.dtype).max // 2
-        return _upright(samples > half, header)
+        lossy = header.kind in ("jpeg", "webp", "heic", "avif")
+        return _upright(lesion_pixels(samples, lossy), header)
 
 
 def read_header(source: str | Path | bytes) -> Header:

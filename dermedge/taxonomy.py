@@ -170,6 +170,7 @@ _VAGUE = re.compile(
     r"|sine|suspectum|dubi\w*"
     r")\b"
 )
+_DOUBT = frozenset("?¿¬~")
 _LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
 _KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
 _UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
@@ -202,7 +203,8 @@ _SPELLINGS = (
 )
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
-    r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+(?:e[0-9]+)?"
+    r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
+    r"(?:e[0-9]+)?"
 )
 
 
@@ -239,7 +241,7 @@ def interpret(diagnosis: str) -> Diagnosis:
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")
     text = " ".join(word for word in text.split() if not _NUMBER.fullmatch(word))
-    if not text:
+    if not text or not _DOUBT.isdisjoint(diagnosis):
         return Diagnosis("unclear")
     if text in _CODES:
         return _named(_CODES[text])
@@ -248,7 +250,7 @@ def interpret(diagnosis: str) -> Diagnosis:
         if pattern.fullmatch(bare):
             return Diagnosis("flag", None, malignant)
     text = _UNSPECIFIED.sub(" ", text)
-    if "?" in diagnosis or _VAGUE.search(text):
+    if _VAGUE.search(text):
         return Diagnosis("unclear")
     if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):
         return Diagnosis("unclear")

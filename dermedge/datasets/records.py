@@ -70,8 +70,9 @@ class DataSet:
     `problems` are single rows and files that are amiss; `notes` count what is not used, or not
     understood: diagnoses that name no class, columns, files, pictures without a row. `ungrouped`
     says which table of the publisher is missing, so that pictures of one lesion cannot be known;
-    '' where none is. `same` holds pairs of ids that the publisher states to show one lesion. `procedural` is True
-    where the pictures are drawn by `dermedge.procedural`; whatever is trained on them says so.
+    '' where none is. `same` holds pairs of ids that the publisher states to show one lesion.
+    `procedural` is True where the pictures are drawn by `dermedge.procedural`; whatever is trained
+    on them says so.
     """
 
     name: str

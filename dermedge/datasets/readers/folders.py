@@ -15,7 +15,7 @@ _MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
 _MASK_FOLDER = re.compile(
     r"(masks?|segmentations?|segmentation_masks?|ground_?truths?|gt|annotations?)", re.IGNORECASE
 )
-# Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus), PYO a pyogenic granuloma.
+# Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 
 

@@ -117,7 +117,9 @@ class Gathering:
             )
         self.root = path
         self.problems: list[str] = []
-        self.files = sorted(_walk(path, self.problems), key=lambda file: (len(file.parts), str(file)))
+        self.files = sorted(
+            _walk(path, self.problems), key=lambda file: (len(file.parts), str(file))
+        )
         self.images = [file for file in self.files if file.suffix.lower() in PICTURES]
         self.records: dict[str, Record] = {}
         self.notes: list[str] = []
@@ -169,8 +171,7 @@ class Gathering:
         unread = [name or "(without a name)" for name in table.columns if name not in uses]
         if unread:
             self.notes.append(
-                f"columns of {short(path.name)} that are not read: {len(unread)} "
-                f"({_list(unread)})"
+                f"columns of {short(path.name)} that are not read: {len(unread)} ({_list(unread)})"
             )
         return table
 

@@ -26,6 +26,7 @@ def _gather(g: Gathering) -> None:
             age=cells.get("age"),
             sex=cells.get("sex"),
             site=cells.get("localization"),
+            modality="dermoscopic",
         )
 
 

@@ -1,4 +1,4 @@
-"""The ISIC challenges of 2016 to 2020, as their publisher, the Dataverse and Kaggle hand them out."""
+"""The ISIC challenges of 2016 to 2020, as publisher, Dataverse and Kaggle hand them out."""
 
 from __future__ import annotations
 
@@ -100,6 +100,7 @@ def _gather(g: Gathering, challenge: _Challenge) -> None:
                 site=about.get("anatom_site_general")
                 or about.get("anatom_site_general_challenge")
                 or about.get("localization"),
+                modality="dermoscopic",
                 official=part.official,
                 **said,
             )

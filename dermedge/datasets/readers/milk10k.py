@@ -11,7 +11,7 @@ from dermedge.taxonomy import Diagnosis
 # Its own classes. SCCKA, squamous cell carcinoma and keratoacanthoma, is not AKIEC; three have no
 # class in the list of this project, but their malignancy is known.
 _CODES = {
-    **{code: None for code in ("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "SCCKA", "VASC")},
+    **dict.fromkeys(("AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "SCCKA", "VASC")),
     "BEN_OTH": Diagnosis("other", "other", False),
     "INF": Diagnosis("other", "other", False),  # inflammatory and infectious
     "MAL_OTH": Diagnosis("other", "other", True),
@@ -69,9 +69,7 @@ def _truth(g: Gathering, pattern: str) -> dict[str, str | None]:
     return truth
 
 
-def _add(
-    g: Gathering, table: Table, row: Row, truth: dict[str, str | None], official: str
-) -> None:
+def _add(g: Gathering, table: Table, row: Row, truth: dict[str, str | None], official: str) -> None:
     cells = row.cells
     name, lesion = cells["isic_id"], cells["lesion_id"]
     where = f"{name} ({table.where(row)})"

@@ -51,7 +51,9 @@ def _gather(g: Gathering) -> None:
     known = {name.replace("_", ""): name for name in CSV_COLUMNS}
     present = columns_of(path)
     # "LesionID" is lesion_id.
-    spelt = {name: known[name.replace("_", "")] for name in present if name.replace("_", "") in known}
+    spelt = {
+        name: known[name.replace("_", "")] for name in present if name.replace("_", "") in known
+    }
     table = g.read_table(path, (*CSV_COLUMNS, *spelt))
     _check_columns(g, table, spelt)
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
@@ -75,9 +77,7 @@ def _gather(g: Gathering) -> None:
         mask = g.written_path(path.parent, cells["mask"], where) if cells.get("mask") else None
         part = part_of(cells.get("split", ""))
         if part is None and stated(cells.get("split")):
-            g.problems.append(
-                f"{where}: split '{short(cells['split'])}' is not train, val or test"
-            )
+            g.problems.append(f"{where}: split '{short(cells['split'])}' is not train, val or test")
         g.add(
             cells.get("id") or PICTURE_ENDING.sub("", Path(cells["image"]).as_posix()),
             image,
@@ -101,9 +101,7 @@ def _table(g: Gathering) -> Path:
     if g.table_path is not None:
         return g.table_path
     found = [
-        path
-        for path in g.files
-        if path.suffix.lower() in TABLES and "image" in columns_of(path)
+        path for path in g.files if path.suffix.lower() in TABLES and "image" in columns_of(path)
     ]
     if not found:
         others = [path for path in g.files if path.suffix.lower() in TABLES]
