@@ -100,7 +100,7 @@ class Gathering:
         self.reader = reader
         self.table_path: Path | None = None
         path = Path(os.path.abspath(path))
-        if path.is_file():
+        if os.path.isfile(path):
             if path.suffix.lower() not in (*TABLES, ".txt"):
                 raise DataError(
                     "{path}: neither a folder nor a table (.csv, .tsv)",
@@ -108,7 +108,7 @@ class Gathering:
                     path=short(str(path), 300),
                 )
             path, self.table_path = path.parent, path
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise DataError(
                 "{path}: no such folder (reading it as {reader})",
                 code="data_no_folder",
@@ -202,7 +202,7 @@ class Gathering:
         if not path.is_relative_to(self.root) or path == base:
             self.problems.append(f"{where}: the path '{short(text)}' leaves the data set; ignored")
             return None
-        if path.is_file():
+        if os.path.isfile(path):  # False, not an error, for a name that is too long
             return path
         # Tables written on Windows or macOS may differ from the file in case.
         named = path.stem if path.suffix.lower() in PICTURES else path.name
