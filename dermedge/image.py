@@ -26,6 +26,7 @@ from dermedge import image_header as headers
 from dermedge.files import write_atomic
 from dermedge.image_header import ImageError
 from dermedge.jpeg import check_jpeg_part, decode_jpeg
+from dermedge.mask_values import lesion_pixels
 
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
@@ -96,12 +97,13 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
 def read_mask(source: str | Path | bytes) -> np.ndarray:
     """Read a mask: bool (height, width) at full size, upright.
 
-    A pixel is set where its brightest colour channel is above half of the range, or above zero
-    in a file that holds only 0 and 1. Transparency is ignored, and so are colour profiles.
+    Of two values, whatever they are, the higher one is the lesion; see
+    `dermedge.mask_values.lesion_pixels`. Transparency and colour profiles
+    are ignored.
 
     Raises
     ------
-    ImageError : as `read_image`.
+    ImageError : as `read_image`; also where the file is no mask of two values.
     """
     with _named(source):
         opened = _checked(_load(source))
@@ -109,10 +111,8 @@ def read_mask(source: str | Path | bytes) -> np.ndarray:
         samples = opened.decode(1)
         if opened.cmyk:
             samples = _coloured(samples, None)
-        if samples.ndim == 3:
-            samples = samples[..., :3].max(axis=2)
-        half = 0 if samples.max() <= 1 else np.iinfo(samples.dtype).max // 2
-        return _upright(samples > half, opened.orientation)
+        lossy = opened.kind in ("jpeg", "webp", "heic", "avif")
+        return _upright(lesion_pixels(samples, lossy), opened.orientation)
 
 
 def write_png(path: str | Path, image: np.ndarray, private: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The one list of classes that every data set is mapped to.
+"""The one list of classes that every data set is mapped to, and how words are mapped to it.
 
 The seven classes of HAM10000 (Tschandl et al., Sci. Data 5, 2018, doi:10.1038/sdata.2018.161),
 squamous cell carcinoma, and everything else.
@@ -6,7 +6,11 @@ squamous cell carcinoma, and everything else.
 
 from __future__ import annotations
 
+import difflib
 import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc", "scc", "other")
 
@@ -27,84 +31,304 @@ TITLES = {
 MALIGNANT = frozenset({"akiec", "bcc", "mel", "scc"})
 
 # Codes that data sets use instead of words: HAM10000 and the ISIC challenges, PAD-UFES-20 (ACK,
-# SEK, NEV), Dermofit (ML: mole, IEC: intraepithelial carcinoma, PYO: pyogenic granuloma).
+# SEK, NEV), MILK10k (SCCKA), and the usual abbreviations of pathology. Codes that mean one thing
+# in one data set and another elsewhere (Dermofit's ML, a mole) belong to that set's reader.
 _CODES = {
     **{name: name for name in CLASSES},
     "ack": "akiec",
     "ak": "akiec",
     "iec": "akiec",
+    "sccis": "akiec",
+    "cbc": "bcc",
     "lichenoid": "bkl",
     "lk": "bkl",
     "lplk": "bkl",
-    "ml": "nv",
-    "nev": "nv",
     "pbk": "bkl",
-    "pyo": "vasc",
-    "sccka": "scc",
     "sek": "bkl",
     "sk": "bkl",
+    "alm": "mel",
+    "lmm": "mel",
+    "ssm": "mel",
+    "nev": "nv",
+    "nzn": "nv",
+    "ka": "scc",
+    "sccka": "scc",
 }
 
+_NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
+_KERATOSIS = r"\b(?:keratos(?:e|es|en|is)|queratos[ei]s?|ceratoses?|cheratosi)\b"
+_LESION = r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?sion(?:en)?|tumou?r(?:s|en|es|e|i)?)"
+_CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
+_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
+
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
-# carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus.
+# carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
+# words only. English, German, French, Spanish, Italian, Portuguese, Latin; without accents.
+_SQUAMOUS = (
+    rf"squamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell)(?:en)?(?:karzinom"
+    rf"|carcinom|krebs|ca)\w*|\bspinaliom\w*|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
+    r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
+    rf"|epidermoid {_CARCINOMA}|\bscc\b"
+)
 _WORDS = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (
-            r"squamous cell carcinoma in ?situ|in ?situ squamous cell carcinoma|\bbowens?\b( s\b)?"
-            r"|intraepi(thelial|dermal) (squamous cell )?carcinoma|(solar or )?actinic keratos[ei]s"
-            r"|solar keratos[ei]s",
+            r"\bbowens?\b(?: s\b)?|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
+            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
             "akiec",
         ),
-        (r"squamous cell carcinoma|keratoacanthoma", "scc"),
-        (r"basal cell (carcinoma|epithelioma)", "bcc"),
-        (r"\w*lentigo maligna( melanoma)?|melanomas?\b", "mel"),
         (
-            r"seborr?h?o?eic keratos[ei]s|(solar|actinic|senile) lentig\w+"
-            r"|lichenoid (benign )?keratos[ei]s|lichen planus like keratos[ei]s"
-            r"|benign (lichenoid )?keratos[ei]s",
+            _SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b",
+            "scc",
+        ),
+        (
+            rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
+            r"|\bbasalzell(?:en)?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
+            rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
+            r"|\bulcus rodens\b|\bbcc\b",
+            "bcc",
+        ),
+        (
+            r"\blentigo malign[aeo](?: melanom(?:a|as|e|en|es|i)?)?\b"
+            r"|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
+            "mel",
+        ),
+        (
+            r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
+            r"|\blentig\w+ (?:solar|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
+            r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
+            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b",
             "bkl",
         ),
         (
-            r"na?ev(us|i) (flammeus|araneus)|(spider|strawberry) na?ev(us|i)|port wine stain"
-            r"|\b(h(a)?em)?angiomas?\b|\bangiokeratomas?\b|pyogenic granulomas?|venous lake"
-            r"|h(a)?emorrhage|vascular (lesions?|tumou?rs?)|proliferations vascular",
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*"
+            rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
+            r"|\b(?:ha?e?m|em)?angiom(?:a|as|ata|e|en|es|i|s)?\b|\bblutschwamm\b"
+            r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
+            r"|\bgranulom\w* (?:pyogen|piogen|telangiectat|teleangiectat)\w*"
+            r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
+            rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
+            r"|proliferations vascular",
             "vasc",
         ),
         (
-            r"na?ev(us|i) (sebac\w+|comedonicus|depigmentosus|an(a)?emicus|lipomatosus)"
-            r"|(sebaceous|epidermal|becker s?|connective tissue) na?ev(us|i)",
+            # Also the syndromes in whose name a class is only a part.
+            rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
+            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker s?|beckers"
+            rf"|connective tissue|eccrine|verrucous epidermal) {_NEVUS}\b"
+            rf"|\b{_NEVUS} (?:de|di|von) becker\b|basal cell {_NEVUS}",
             "other",
         ),
-        (r"\bna?ev(us|i)\b|\bmoles?\b", "nv"),
-        (r"\bdermatofibromas?\b|benign fibrous histiocytoma", "df"),
+        (
+            rf"\b(?:compound|junktions|grenz|spindelzell|pigment|spitz|halo|zell|papillen)?{_NEVUS}\b"
+            rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
+            r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
+            r"|\bne[oi] (?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu)\w*",
+            "nv",
+        ),
+        (
+            r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
+            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistiozytome?\b",
+            "df",
+        ),
+        # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
+        *(
+            (rf"\b{code}\b", name)
+            for code, name in _CODES.items()
+            if code not in ("other", "lichenoid", "lk", "cbc")
+        ),
     )
 )
 
-# "and other malignant lesions", "non-melanoma", "nevus vs melanoma": no statement of one class.
+_ACTINIC = re.compile(r"\b(?:a[ck]tini\w+|attinic\w+|solar\w*)\b")
+_SEBORRHEIC = re.compile(r"\b(?:sebb?or+h?\w*|seb)\b")
+_BENIGN_KERATOSIS = re.compile(r"\b(?:benign\w*|gutartig\w*|lichenoid\w*|pigmented benign)\b")
+
+# A statement about a class that is not a diagnosis of it: denied, doubted, compared, past.
 _VAGUE = re.compile(
-    r"\b(non|nonmelanoma|not|no|other|others|vs|versus|mimics?|suspected|possible)\b"
+    r"\b(?:"
+    # English
+    r"non|non\w*melanoma|not|no|without|negative|neg|exclud\w*|exclusion|rul(?:e|ed|ing) out|r o"
+    r"|suspect\w*|suspici\w*|susp|possibl[ey]|probabl[ey]|prob|likely|unlikely|presum\w+|query"
+    r"|maybe|perhaps|uncertain|unclear|unsure|unconfirmed|undetermined|indeterminate|borderline"
+    r"|other|others|oth|vs|versus|against|ddx?|differential\w*|mimic\w*|simulat\w*|resembl\w*"
+    r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
+    r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre"
+    # German
+    r"|kein\w*|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
+    r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
+    r"|zustand nach|z n|st p|narben?|gegen|frei"
+    # French
+    r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"
+    r"|antecedents?|suspicion"
+    # Spanish, Italian, Portuguese
+    r"|sin|ni|nao|sem|senza|descart\w+|esclu\w*|sospech\w*|sospett\w*|suspeit\w*|posibl[ey]"
+    r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
+    r"|cicatri[zx]|cicatrici|antecedente"
+    # Latin
+    r"|sine|suspectum|dubi\w*"
+    r")\b"
+)
+_DOUBT = frozenset("?¿¬~")
+_LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
+_KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
+_UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
+_OR = re.compile(r"\b(?:or|oder|ou|o)\b")
+# What may stand alone on one side of an "or": "reed or spitz nevus".
+_SUBTYPES = re.compile(
+    r"(?:\b(?:atypical|dysplastic|clark|reed|spitz|blue|halo|compound|junctional|dermal|common"
+    r"|congenital|combined|recurrent|benign|solar|actinic|acral|nodular|superficial)\b ?)+"
+)
+
+_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*)\b")
+_MALIGNANT_WORD = re.compile(r"\b(?:malignan\w*|malign[aoe]s?|malin|bosartig\w*|boesartig\w*)\b")
+_BARE = re.compile(
+    rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
+)
+_OTHER_MALIGNANT = re.compile(
+    r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
+    r"|\w*lymphom(?:a|as|e|en|es)?\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
+    r"|\bpagets?\b|\bmetasta\w*"
+)
+# Words of cancer that no rule took: not a class for sure, and certainly not "something else".
+_UNPLACED = re.compile(
+    r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen)\w*"
+)
+_SPELLINGS = (
+    *("melanoma", "melanom", "nevus", "naevus", "carcinoma", "karzinom", "basaliom", "spinaliom"),
+    *("basalzellkarzinom", "plattenepithelkarzinom", "keratosis", "keratose", "dermatofibroma"),
+    *("hemangioma", "haemangioma", "keratoacanthoma", "seborrheic", "basocelular", "squamous"),
+)
+_NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
+_CLASS_NUMBER = re.compile(
+    r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
+    r"(?:e[0-9]+)?"
 )
 
 
-def to_class(diagnosis: str) -> str:
-    """Map a data set's own code or words to one of `CLASSES`; 'other' where none fits surely.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a word or code of a data set says.
 
-    Words that name two classes ("Melanoma Skin Cancer Nevi and Moles") are 'other'. So are a
-    lentigo that is not called solar, melanosis, and atypical melanocytic proliferations: they
-    belong to none of the classes of HAM10000.
+    kind : 'class', 'flag' (only benign or malignant), 'other' (something that is none of our
+        classes), 'unclear' (denied, doubted, two classes, an unknown abbreviation, perhaps a
+        misspelling) or 'number'.
+    label : one of `CLASSES`, None where the kind is 'flag', 'unclear' or 'number'.
+    malignant : None where the words do not say.
     """
-    text = " ".join(re.sub(r"[^a-z0-9]+", " ", diagnosis.lower()).split())
+
+    kind: str
+    label: str | None = None
+    malignant: bool | None = None
+
+
+def to_class(diagnosis: str) -> str:
+    """Map a data set's own code or words to one of `CLASSES`; 'other' where none fits surely."""
+    return interpret(diagnosis).label or "other"
+
+
+@lru_cache(maxsize=4096)
+def interpret(diagnosis: str) -> Diagnosis:
+    """What a data set's own code or words say; see `Diagnosis`.
+
+    Case, accents, plurals, hyphens and underscores do not matter; numbers before or after the
+    words ("2. Melanoma 15.75k") are dropped. A lentigo that is not called solar, melanosis, and
+    atypical melanocytic proliferations belong to none of the classes of HAM10000: 'other'.
+    """
+    text = _plain(diagnosis)
+    if _CLASS_NUMBER.fullmatch(text):
+        return Diagnosis("number")
+    text = " ".join(word for word in text.split() if not _NUMBER.fullmatch(word))
+    if not text or not _DOUBT.isdisjoint(diagnosis):
+        return Diagnosis("unclear")
     if text in _CODES:
-        return _CODES[text]
+        return _named(_CODES[text])
+    bare = " ".join(_BARE.sub(" ", text).split())
+    for pattern, malignant in ((_BENIGN_WORD, False), (_MALIGNANT_WORD, True)):
+        if pattern.fullmatch(bare):
+            return Diagnosis("flag", None, malignant)
+    text = _UNSPECIFIED.sub(" ", text)
     if _VAGUE.search(text):
-        return "other"
+        return Diagnosis("unclear")
+    if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):
+        return Diagnosis("unclear")
+    found = _classes(text)
+    sides = _OR.split(text)
+    if found and not all(_classes(side) or _SUBTYPES.fullmatch(side.strip()) for side in sides):
+        return Diagnosis("unclear")
+    benign, malignant = _BENIGN_WORD.search(text), _MALIGNANT_WORD.search(text)
+    if not found:
+        return _unplaced(text, bare, bool(benign), bool(malignant))
+    if len(found) > 1:
+        return Diagnosis("unclear")
+    (label,) = found
+    if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
+        return Diagnosis("other", "other", True)
+    if label not in MALIGNANT and _OTHER_MALIGNANT.search(text):
+        return Diagnosis("unclear")
+    if (label in ("bcc", "mel", "scc") and benign) or (label not in MALIGNANT and malignant):
+        return Diagnosis("unclear")
+    return _named(label)
+
+
+def _plain(text: str) -> str:
+    """Lower case, no accents, single spaces, nothing but letters, digits and spaces."""
+    text = text.casefold()
+    for letter, plain in (("æ", "ae"), ("œ", "oe"), ("ø", "o"), ("ł", "l"), ("ı", "i")):
+        text = text.replace(letter, plain)
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    # A point or comma inside a number stays: "15.75k" is one number.
+    text = re.sub(r"(?<![0-9])[.,]|[.,](?![0-9])", " ", text)
+    return " ".join(re.sub(r"[^\w.,]+|_", " ", text).split())
+
+
+def _named(label: str) -> Diagnosis:
+    if label == "other":
+        return Diagnosis("other", "other")
+    return Diagnosis("class", label, label in MALIGNANT)
+
+
+def _classes(text: str) -> set[str]:
     found = set()
+    in_situ = re.search(_IN_SITU, text)
     for pattern, name in _WORDS:
         text, matches = pattern.subn(" ", text)
         if matches:
-            found.add(name)
-    # An angiosarcoma is filed under "malignant ... vascular": malignant, so no class of ours.
-    if len(found) != 1 or (found == {"vasc"} and "malignant" in text):
-        return "other"
-    return found.pop()
+            found.add("akiec" if name == "scc" and in_situ else name)
+    if re.search(_KERATOSIS, text):
+        actinic, seborrheic = _ACTINIC.search(text), _SEBORRHEIC.search(text)
+        if actinic:
+            found.add("akiec")
+        if seborrheic or (not actinic and _BENIGN_KERATOSIS.search(text)):
+            found.add("bkl")
+    return found
+
+
+def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
+    if benign and malignant:
+        return Diagnosis("unclear")
+    if _OTHER_MALIGNANT.search(text) and not benign:
+        return Diagnosis("other", "other", True)
+    if benign or malignant:
+        # "Benign melanocytic proliferations": classes of ours are among them.
+        return Diagnosis("unclear", None, malignant)
+    words = text.split()
+    doubtful = (
+        not text.isascii()  # another script: nothing is known of it
+        or _UNPLACED.search(text)
+        or not bare
+        or _SUBTYPES.fullmatch(text)
+        or len(text) <= 3  # an abbreviation that nobody here knows
+        or any(re.search("[0-9]{3}", word) for word in words)  # an identifier
+        or re.fullmatch(_KERATOSIS, text)
+        or any(
+            len(word) > 4
+            and word not in _SPELLINGS
+            and difflib.get_close_matches(word, _SPELLINGS, 1, 0.84)
+            for word in words
+        )
+    )
+    return Diagnosis("unclear") if doubtful else Diagnosis("other", "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import torch
 from dermedge import metrics
 from dermedge.bundle import Thresholds
 from dermedge.cases import THUMBNAIL, Cases
+from dermedge.datasets.masks import read_lesion_mask
 from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split, group_records
-from dermedge.image import read_mask
+from dermedge.image import ImageError
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 from export.calibrate import (
@@ -64,15 +66,23 @@ class Judge:
     def masks(self) -> tuple[Thresholds, dict]:
         """The mask threshold, and what a segmenter reaches with it on the validation part."""
 
+        drawn: list[bool] = []  # of each mask, whether it shows a lesion
+
         def jaccards(sight: Sight) -> np.ndarray:
             # At the size of the drawn mask, as the analysis will be judged.
-            truth = read_mask(sight.record.mask)
+            truth = _drawn_mask(sight)
+            drawn.append(bool(truth.any()))
             probability = sight.placement.restore(sight.answers["mask"], truth.shape)
             predicted = [probability >= threshold for threshold in MASK_THRESHOLDS]
             return metrics.confusion(predicted, [truth] * len(predicted)).jaccard
 
         records = self._records(PART, "segmenter", lambda record: record.mask is not None)
         found, groups = self._look(PART, "segmenter", records, jaccards)
+        if not any(drawn):
+            raise ExportError(
+                f"all {len(drawn)} masks of the validation part of {self.run.data_set} are empty: "
+                "no outline can be measured on them"
+            )
         threshold, best = mask_threshold(np.array(found))
         return Thresholds(mask=threshold), {
             **self._origin(len(found)),
@@ -178,6 +188,8 @@ class Judge:
         records = sample(self._records(PART, run.kind, counts), EXAM_PICTURES)
         note = f"reading the {run.kind}'s validation pictures"
         sights = feed(records, run.preprocessing, run.metadata, self.crop, note)
+        if run.kind != "classifier":
+            sights = [sight for sight in sights if _has_good_mask(sight)]
         labels = {name: number for number, name in enumerate(run.labels)}
         return Exam(
             feeds=[sight.feeds for sight in sights],
@@ -254,6 +266,21 @@ class Judge:
             "split_sha256": self.run.split_sha256,
             "pictures": pictures,
         }
+
+
+def _drawn_mask(sight: Sight) -> np.ndarray:
+    return read_lesion_mask(sight.record.mask, sight.placement.height, sight.placement.width)
+
+
+def _has_good_mask(sight: Sight) -> bool:
+    """False, with a line, where the mask cannot be used."""
+    try:
+        if sight.record.mask:
+            _drawn_mask(sight)
+    except ImageError as error:
+        print(f"left out {sight.record.id}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)

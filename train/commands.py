@@ -50,6 +50,11 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", metavar="FILE", help="a frozen split; default: made from the ids, seed 0"
     )
     parser.add_argument(
+        "--split-by-picture",
+        action="store_true",
+        help="without --split: split although the publisher's table of lesions is missing",
+    )
+    parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
@@ -63,7 +68,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from dermedge.datasets import load, make_split, parse_source
+    from dermedge.datasets import load, make_split, parse_source, report_lines
     from dermedge.datasets.split import Split
     from train.data import subset
     from train.loop import Interrupted, train
@@ -76,7 +81,13 @@ def _train(args: argparse.Namespace) -> int:
     data_set = load(*parse_source(args.data))
     # Seed 0 whatever the recipe's: segmenter and classifier must not test on each other's
     # training pictures.
-    split = Split.load(args.split) if args.split else make_split(data_set, seed=0)
+    for line in report_lines(data_set):
+        print(line, file=sys.stderr)
+    split = (
+        Split.load(args.split)
+        if args.split
+        else make_split(data_set, seed=0, by_picture=args.split_by_picture)
+    )
     if args.limit:
         split = subset(data_set, split, args.limit)
     try:

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
+from dermedge.datasets.masks import read_lesion_mask
 from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split, group_records
 from dermedge.files import write_atomic
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.image import ImageError, read_image
 from dermedge.metadata import encode
 from dermedge.preprocess import Preprocessing, prepare
 from train.augment import augment
@@ -265,14 +266,8 @@ def _read(
 
 def _mask(record: Record, shape: tuple[int, int]) -> np.ndarray:
     """The drawn mask, bool, at the picture's working size (height, width)."""
-    mask = read_mask(record.mask)
     height, width = shape
-    ratio = (mask.shape[1] / mask.shape[0]) / (width / height)
-    if not 0.97 < ratio < 1.03:
-        raise ImageError(
-            f"the mask ({mask.shape[1]}x{mask.shape[0]}) has another shape than the picture "
-            f"({width}x{height})"
-        )
+    mask = read_lesion_mask(record.mask, height, width)
     if mask.shape == shape:
         return mask
     smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

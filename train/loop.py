@@ -21,6 +21,7 @@ from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split
 from dermedge.taxonomy import CLASSES
 from train.data import (
+    UNKNOWN,
     Batches,
     Pictures,
     Views,
@@ -205,6 +206,20 @@ def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: A
                 print(f"left out {line}", file=sys.stderr)
     if not len(pictures["train"]):
         raise UserError("none of the training pictures could be read")
+    empty, drawn = _masks(pictures["train"])
+    if empty and accelerator.is_main_process:
+        print(f"{empty} of {drawn} masks of the training part are empty", file=sys.stderr)
+    if drawn and empty == drawn:
+        raise UserError("all masks of the training part are empty: there is no lesion to learn")
+
+
+def _masks(pictures: Pictures) -> tuple[int, int]:
+    """How many masks are empty, and how many there are."""
+    if pictures.masks is None:
+        return 0, 0
+    masks = [pictures.mask(index) for index in range(len(pictures))]
+    drawn = [mask for mask in masks if mask[0, 0] != UNKNOWN]
+    return sum(not mask.any() for mask in drawn), len(drawn)
 
 
 def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> Run:

@@ -70,7 +70,9 @@ def choose(
                 "sure that this is the data set that it was trained on"
             )
     else:
-        split, source = make_split(data_set, seed=SEED), f"made here with seed {SEED}"
+        # All pictures need no parts.
+        split = make_split(data_set, seed=SEED, by_picture=part == "all")
+        source = f"made here with seed {SEED}"
         if stored and part != "all":
             warnings.append(
                 f"the bundle's own split is not of these pictures: part '{part}' is of a new split"

@@ -37,7 +37,8 @@ from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataSet, Record
-from dermedge.image import ImageError, find_images, read_image, read_mask
+from dermedge.datasets.masks import read_lesion_mask
+from dermedge.image import ImageError, find_images, read_image
 from dermedge.runtime import Road
 
 SCHEMA = "dermedge evaluation 2"
@@ -111,7 +112,7 @@ def evaluate(
     rows = rows_of(chosen.records, 0, "evaluating", baselines)
     passed = time.perf_counter()
     read = [row for row in rows if row.error is None]
-    warnings = list(chosen.warnings)
+    warnings = [*chosen.warnings, *_empty_masks(read)]
     methods, differences = [], []
     for name, baseline in ((NETWORKS, False), (OTSU, True)):
         if any(name in row.counts for row in read):
@@ -167,6 +168,20 @@ def evaluate(
     if unlike:
         result["unlike"] = _unlike(read, others, Path(unlike), rows_of)
     return result, rows
+
+
+def _empty_masks(rows: Sequence[Row]) -> list[str]:
+    """A warning where masks are empty. UserError where all are: nothing to find is no success."""
+    truths = [row.counts[NETWORKS][0] + row.counts[NETWORKS][2] for row in rows if row.counts]
+    empty = sum(not lesion for lesion in truths)
+    if truths and empty == len(truths):
+        raise UserError(
+            "all {count} masks of these pictures are empty: there is no outline to measure; look "
+            "at them with `dermedge data check`",
+            code="masks_all_empty",
+            count=empty,
+        )
+    return [f"{empty} of {len(truths)} masks are empty"] if empty else []
 
 
 def _about(bundle: Bundle) -> dict:
@@ -290,7 +305,9 @@ def examine(
     """Run the networks on one picture and count; `fields` of metadata are told to them."""
     try:
         picture = read_image(record.image)
-        truth = read_mask(record.mask) if record.mask else None
+        truth = None
+        if record.mask:
+            truth = read_lesion_mask(record.mask, picture.height, picture.width)
     except ImageError as error:
         return Row(record, cluster, error=str(error))
     found = networks.examine(picture, {name: getattr(record, name) for name in fields})

@@ -27,7 +27,8 @@ from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import ROLES, Bundle
 from dermedge.datasets import DataSet, Record
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.datasets.masks import read_lesion_mask
+from dermedge.image import ImageError, read_image
 from dermedge.quality import LIMITS, TITLES, Quality
 
 SCHEMA = "dermedge gate 1"
@@ -77,7 +78,9 @@ def gate(bundle: Bundle, data_set: DataSet, chosen: Chosen, threads: int, comman
     def examine(record: Record) -> dict[tuple[str, float] | None, Quality] | str:
         try:
             picture = read_image(record.image)
-            truth = read_mask(record.mask) if record.mask else None
+            truth = None
+            if record.mask:
+                truth = read_lesion_mask(record.mask, picture.height, picture.width)
         except ImageError as error:
             return str(error)
         networks = idle.get()

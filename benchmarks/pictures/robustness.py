@@ -27,7 +27,8 @@ from benchmarks.speed.latency import hardware
 from dermedge import DISCLAIMER, UserError, __version__, metrics
 from dermedge.bundle import Bundle
 from dermedge.datasets import DataSet, Record
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.datasets.masks import read_lesion_mask
+from dermedge.image import ImageError, read_image
 
 SCHEMA = "dermedge robustness 1"
 RESAMPLES = 1000
@@ -74,7 +75,9 @@ def robustness(
     def examine(record: Record) -> list[_Said] | str:
         try:
             picture = read_image(record.image)
-            truth = read_mask(record.mask) if record.mask else None
+            truth = None
+            if record.mask:
+                truth = read_lesion_mask(record.mask, picture.height, picture.width)
         except ImageError as error:
             return str(error)
         networks = idle.get()

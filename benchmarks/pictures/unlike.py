@@ -20,7 +20,8 @@ from tqdm import tqdm
 from benchmarks import call
 from dermedge import UserError
 from dermedge.datasets import DataSet, Record, load, parse_source
-from dermedge.image import ImageError, read_image, read_mask, write_png
+from dermedge.datasets.masks import read_lesion_mask
+from dermedge.image import ImageError, read_image, write_png
 from dermedge.text import printable
 
 LEAST = 64  # px, side of the smallest cutting of skin
@@ -126,7 +127,8 @@ def _skins(data_set: DataSet, count: int) -> Iterator[tuple[str, np.ndarray]]:
 
     for record in sorted((r for r in data_set.records if r.mask), key=by_hash):
         try:
-            picture, mask = read_image(record.image).pixels, read_mask(record.mask)
+            picture = read_image(record.image).pixels
+            mask = read_lesion_mask(record.mask, *picture.shape[:2])
         except ImageError:
             continue
         size = picture.shape[1::-1]

@@ -21,6 +21,7 @@ __all__ = [
     "make_split",
     "parse_source",
     "reader_of",
+    "report_lines",
 ]
 
 
@@ -32,6 +33,15 @@ def load(name: str, path: str | Path) -> DataSet:
     layout; what merely is amiss in single rows or files goes into `DataSet.problems`.
     """
     return reader_of(name).read(Path(path))
+
+
+def report_lines(data_set: DataSet, most: int = 3) -> list[str]:
+    """What was missing, not used or not understood, for whoever is about to use the data set."""
+    lines = [f"{data_set.name}: {line}" for line in data_set.problems[:most]]
+    if len(data_set.problems) > most:
+        more = len(data_set.problems) - most
+        lines.append(f"{data_set.name}: ... and {more} more problems (`dermedge data check`)")
+    return [*lines, *(f"{data_set.name}: {line}" for line in data_set.notes)]
 
 
 def parse_source(text: str) -> tuple[str, Path]:

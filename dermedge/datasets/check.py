@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from dermedge import DISCLAIMER
 from dermedge.datasets import READERS, load, parse_source
-from dermedge.datasets.readers import read_table
-from dermedge.datasets.records import DataError, DataSet, Record
+from dermedge.datasets.records import DataError, DataSet, Record, RowErrors
 from dermedge.datasets.split import Split, group_records, make_split
+from dermedge.datasets.tables import read_table
 from dermedge.image import ImageError, read_image, read_mask
+from dermedge.mask_values import looks_inverted
 from dermedge.taxonomy import CLASSES
 from dermedge.text import printable
 
@@ -33,6 +34,8 @@ _LEAST_CORRELATION = 0.99
 # Share of the frame; beyond these a mask is rather a slip than a lesion.
 _LARGEST_MASK = 0.98
 _SMALLEST_MASK = 0.001
+_INVERTED = "mask looks inverted"
+_MOST_ROWS = 50  # printed of a table's rows at fault
 _THREADS = 2
 
 
@@ -42,9 +45,10 @@ class Report:
 
     `unreadable` and `mask_problems` map an id to what is wrong, in one line. `classes` counts
     labels ('unlabelled' where there is none), `sizes` full picture sizes as 'WIDTHxHEIGHT', the
-    commonest first. `repeated_lesions` and `repeated_patients` map the ids that occur more than
-    once to how often. `near_duplicates` are pairs, byte-identical ones included, that neither
-    lesion nor patient keeps together, so a split could tear them apart.
+    commonest first. `notes` count what is not used or not understood. `repeated_lesions` and
+    `repeated_patients` map the ids that occur more than once to how often. `near_duplicates` are
+    pairs, byte-identical ones included, that neither lesion nor patient keeps together, so a split
+    could tear them apart.
     """
 
     data_set: str
@@ -58,7 +62,9 @@ class Report:
     official: dict[str, int]
     stated: dict[str, int]
     sizes: dict[str, int]
+    modalities: dict[str, int]
     problems: list[str]
+    notes: list[str]
     unreadable: dict[str, str]
     mask_problems: dict[str, str]
     repeated_lesions: dict[str, int]
@@ -90,7 +96,10 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
     by_digest = defaultdict(list)
     for index in readable:
         by_digest[seen[index].digest].append(records[index].id)
-    facts = ("age", "sex", "site", "skin_type", "lesion_id", "patient_id", "malignant")
+    facts = (
+        *("age", "sex", "site", "skin_type", "skin_tone", "modality", "lesion_id", "patient_id"),
+        "malignant",
+    )
     return Report(
         data_set=data_set.name,
         root=str(data_set.root),
@@ -103,7 +112,9 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         official=dict(Counter(r.official for r in records if r.official)),
         stated={fact: sum(getattr(r, fact) is not None for r in records) for fact in facts},
         sizes=dict(sizes.most_common()),
+        modalities=dict(Counter(r.modality for r in records if r.modality)),
         problems=list(data_set.problems),
+        notes=[*data_set.notes, *([data_set.ungrouped] if data_set.ungrouped else [])],
         unreadable={r.id: one.error for r, one in zip(records, seen, strict=True) if one.error},
         mask_problems={
             r.id: one.mask_problem for r, one in zip(records, seen, strict=True) if one.mask_problem
@@ -138,6 +149,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "take a new validation part out of training",
     )
     parser.add_argument(
+        "--split-by-picture",
+        action="store_true",
+        help="split although the publisher's table of lesions is missing: pictures of one lesion "
+        "may then be in two parts",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="replace a stored split that differs from the new one"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
@@ -147,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, report, store the split. Returns 1 where a stored split was kept against this one."""
     name, path = parse_source(args.source)
     same = _read_pairs(Path(args.same)) if args.same else []
-    data_set = load(name, path)
+    data_set = _load(name, path)
     report = check(data_set, same)
     # A stored split never names a picture that training would stumble over.
     usable = tuple(r for r in data_set.records if r.id not in report.unreadable)
@@ -160,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         same=[*same, *twins],
         test_on=args.test_on,
+        by_picture=args.split_by_picture,
     )
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
@@ -180,6 +198,18 @@ def run(args: argparse.Namespace) -> int:
     if refusal:
         print(f"dermedge: {printable(refusal)}", file=sys.stderr)
     return 1 if refusal else 0
+
+
+def _load(name: str, path: Path) -> DataSet:
+    """`load`, which first prints all rows at fault where there are more than its error names."""
+    try:
+        return load(name, path)
+    except RowErrors as error:
+        for line in error.lines[:_MOST_ROWS]:
+            print(line, file=sys.stderr)
+        if len(error.lines) > _MOST_ROWS:
+            print(f"... and {len(error.lines) - _MOST_ROWS} more", file=sys.stderr)
+        raise
 
 
 def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
@@ -221,8 +251,12 @@ def _judge_mask(path: Path | None, height: int, width: int) -> str | None:
     if mask.shape != (height, width):
         return f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
     share = float(mask.mean())
+    if not share:
+        return "mask is empty: it covers 0.00% of the frame"
     if not _SMALLEST_MASK <= share <= _LARGEST_MASK:
         return f"mask covers {share:.2%} of the frame"
+    if looks_inverted(mask):
+        return f"{_INVERTED}: it covers the frame's border and {share:.2%} of it"
     return None
 
 
@@ -264,10 +298,9 @@ def _near(one: _Seen, other: _Seen) -> bool:
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    rows = read_table(path)
-    if rows and not {"id_a", "id_b"} <= rows[0].keys():
-        raise DataError(f"{path}: needs the columns id_a and id_b, it has: {', '.join(rows[0])}")
-    return [(row["id_a"], row["id_b"]) for row in rows]
+    table = read_table(path)
+    table.need("id_a", "id_b")
+    return [(row.cells["id_a"], row.cells["id_b"]) for row in table.rows]
 
 
 def _store(split: Split, file: Path, force: bool) -> str | None:
@@ -298,9 +331,12 @@ def _lines(report: Report, stored: dict) -> list[str]:
         f"sizes: {_counts(dict(list(report.sizes.items())[:5]))} ({unlike} different)",
         *_repeats("lesions", report.repeated_lesions),
         *_repeats("patients", report.repeated_patients),
+        *([f"kinds of picture: {_counts(report.modalities)}"] if report.modalities else []),
         *_some("missing or malformed", report.problems),
+        *_some("not used, or not understood", report.notes, most=20),
         *_some("unreadable", [f"{name}: {why}" for name, why in report.unreadable.items()]),
         *_some("masks", [f"{name}: {why}" for name, why in report.mask_problems.items()]),
+        *_mask_kinds(report),
         *_some("byte-identical files", [" = ".join(ids) for ids in report.identical_files]),
         *_some(
             "near-duplicates that a split could tear apart (--same CSV keeps pairs together)",
@@ -323,6 +359,15 @@ def _repeats(what: str, repeated: dict[str, int]) -> list[str]:
         return []
     examples = _counts(dict(list(repeated.items())[:3]))
     return [f"{what} that occur more than once: {len(repeated)} (for example {examples})"]
+
+
+def _mask_kinds(report: Report) -> list[str]:
+    inverted = sum(why.startswith(_INVERTED) for why in report.mask_problems.values())
+    empty = sum(why.startswith("mask is empty") for why in report.mask_problems.values())
+    return [
+        *([f"masks that look inverted (lesion and skin swapped): {inverted}"] if inverted else []),
+        *([f"empty masks: {empty}"] if empty else []),
+    ]
 
 
 def _some(title: str, lines: list[str], most: int = 10) -> list[str]:

@@ -14,13 +14,35 @@ class DataError(UserError):
     """A data set or split file that cannot be used; one line that says what was looked for."""
 
 
+class RowErrors(DataError):
+    """Rows that contradict themselves or each other; `lines` has one line for each of them."""
+
+    def __init__(self, lines: tuple[str, ...]):
+        self.lines = lines
+        more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+        super().__init__(
+            "{rows}",
+            code="data_rows",
+            count=len(lines),
+            rows="; ".join(lines[:3]) + more,
+        )
+
+
+def short(text: str, most: int = 80) -> str:
+    """Text from a table or file name, fit for one line of a message."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 @dataclass(frozen=True)
 class Record:
     """One picture and what its data set says about it. None: not stated.
 
     `id` is unique within the data set (it may contain '/'). `diagnosis` is the data set's own
     word or code, `label` one of `taxonomy.CLASSES`. `age` is in years, `sex` 'male' or 'female',
-    `skin_type` Fitzpatrick 1 to 6, `official` the publisher's part: 'train', 'val' or 'test'.
+    `skin_type` Fitzpatrick 1 to 6, `skin_tone` MILK10k's 0 (very dark) to 5 (very light),
+    `modality` 'dermoscopic' or 'clinical', `official` the publisher's part: 'train', 'val' or
+    'test'.
     """
 
     id: str
@@ -35,6 +57,8 @@ class Record:
     sex: str | None = None
     site: str | None = None
     skin_type: int | None = None
+    skin_tone: int | None = None
+    modality: str | None = None
     licence: str | None = None
     official: str | None = None
 
@@ -43,8 +67,12 @@ class Record:
 class DataSet:
     """Records whose image file exists, and one line for everything that did not fit.
 
-    `same` holds pairs of ids that the publisher states to show one lesion. `procedural` is True
-    where the pictures are drawn by `dermedge.procedural`; whatever is trained on them says so.
+    `problems` are single rows and files that are amiss; `notes` count what is not used, or not
+    understood: diagnoses that name no class, columns, files, pictures without a row. `ungrouped`
+    says which table of the publisher is missing, so that pictures of one lesion cannot be known;
+    '' where none is. `same` holds pairs of ids that the publisher states to show one lesion.
+    `procedural` is True where the pictures are drawn by `dermedge.procedural`; whatever is trained
+    on them says so.
     """
 
     name: str
@@ -54,3 +82,5 @@ class DataSet:
     licence: str
     procedural: bool = False
     same: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    ungrouped: str = ""

@@ -103,6 +103,7 @@ def make_split(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     same: Iterable[tuple[str, str]] = (),
     test_on: str = "test",
+    by_picture: bool = False,
 ) -> Split:
     """Split by groups: pictures that share a lesion, a patient or a pair in `same` stay together.
 
@@ -115,6 +116,9 @@ def make_split(
     `test_on` "val" tests on the publisher's validation part, as most papers on ISIC 2017 do: it
     becomes the test part, and a new val part, to choose on, is taken out of train. DataError where
     there is no such part, or a test part too.
+
+    `by_picture` deals out the pictures of a data set whose table of lesions is missing as if each
+    showed a lesion of its own; without it, DataError.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"fractions of train, val and test must sum to 1, got {tuple(fractions)}")
@@ -157,6 +161,16 @@ def make_split(
         shares = {"train": shares["train"], "val": shares["val"]}
         if "val" not in official and sum(shares.values()) > 0:
             free = [group for group in groups if all(_official(r) == "train" for r in group)]
+    if data_set.ungrouped and not by_picture and free and sum(shares.values()) > 0:
+        raise DataError(
+            "{data_set}: {missing}, so a split could tear lesions apart; get the table, or "
+            "let `data check` or `train` split by picture with --split-by-picture",
+            code="split_ungrouped",
+            data_set=data_set.name,
+            missing=data_set.ungrouped,
+        )
+    if data_set.ungrouped and free:
+        notes.append(f"split by picture: {data_set.ungrouped}")
     part_of.update(_assign(free, shares, seed))
 
     parts = {part: tuple(i for i in sorted(part_of) if part_of[i] == part) for part in PARTS}

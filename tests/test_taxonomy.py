@@ -1,0 +1,144 @@
+"""Diagnosis words of seven languages: placed in a class where they name one, and only there."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermedge.taxonomy import CLASSES, MALIGNANT, interpret, to_class
+
+WORDS = {
+    "mel": (
+        "Melanom; mélanome; MELANOMA; malignant melanoma; malignes Melanom; "
+        "Superfiziell spreitendes Melanom; melanoma in situ; Lentigo maligna; "
+        "Lentigo-maligna-Melanom; SSM; melanoma maligno; mélanomes; melanomas; "
+        "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
+        "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
+        "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom"
+    ),
+    "bcc": (
+        "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
+        "carcinome basocellulaire; carcinoma basocelular; carcinoma basocellulare; "
+        "carcinoma de células basales; basal-cell carcinoma; Basal cell carcinomas; BCC; "
+        "4. Basal Cell Carcinoma (BCC) 3323; épithélioma basocellulaire; rodent ulcer; "
+        "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
+        "basal cell ca; CBC"
+    ),
+    "scc": (
+        "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
+        "carcinoma escamocelular; carcinoma de células escamosas; carcinoma spinocellulare; "
+        "carcinoma squamocellulare; squamous cell carcinoma; SCC; keratoacanthoma; "
+        "Keratoakanthom; queratoacantoma; ceratoacantoma; cheratoacantoma; kératoacanthome; "
+        "KA; SCC invasive; Squamous cell carcinoma, Invasive; carcinome spinocellulaire; "
+        "carcinoma epidermoide"
+    ),
+    "akiec": (
+        "SCC in situ; squamous cell carcinoma in situ; Morbus Bowen; M. Bowen; "
+        "maladie de Bowen; enfermedad de Bowen; doença de Bowen; Bowen's disease; "
+        "actinic keratosis; actinic keratoses; aktinische Keratose; Aktinische Keratosen; "
+        "kératose actinique; queratosis actínica; cheratosi attinica; queratose actínica; "
+        "ceratose actínica; solar keratosis; keratosis actinica; solare Keratose; "
+        "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
+        "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
+        "keratosis solaris"
+    ),
+    "bkl": (
+        "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
+        "seborrhoische Keratose; Seborrhoische Keratosen; kératose séborrhéique; "
+        "queratosis seborreica; cheratosi seborroica; queratose seborreica; "
+        "ceratose seborreica; seborrhoeic keratosis; keratosis seborrhoica; solar lentigo; "
+        "lentigo solaris; lentigo senilis; lentigo solar; Benign keratosis-like lesions; "
+        "pigmented benign keratosis; lichen planus-like keratosis; Alterswarze; "
+        "verruca seborrhoica; seborrhoische Warze; BKL; SEK; lichenoid keratosis; "
+        "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
+        "seborrheic keratosis, irritated; verruca senilis"
+    ),
+    "df": (
+        "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
+        "histiocytofibrome; benign fibrous histiocytoma; DF"
+    ),
+    "nv": (
+        "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
+        "Nävuszellnävus; Muttermal; grain de beauté; nævus; nævi; lunar; nevo; nevos; mole; "
+        "moles; dysplastic nevus; Dysplastischer Nävus; Spitz nevus; Spitz-Nävus; "
+        "Spitznävus; blue nevus; blauer Nävus; nevo displásico; nevo azul; nevo atipico; "
+        "Nevus, Atypical, Dysplastic, or Clark; reed or spitz nevus; halo nevus; "
+        "5. Melanocytic Nevi (NV) - 7970; junctional nevus; Compoundnävus; NV; NEV; "
+        "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound"
+    ),
+    "vasc": (
+        "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
+        "angiokeratoma; pyogenic granuloma; granuloma piógeno; granulome pyogénique; "
+        "naevus flammeus; Feuermal; Nevus_Flammeus; vascular lesion; vascular lesions; "
+        "lesión vascular; lésion vasculaire; lesione vascolare; lesão vascular; "
+        "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas"
+    ),
+    "other": (
+        "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
+        "Merkel cell carcinoma; psoriasis; melanosis; porokeratosis; wart; nevo sebaceo; "
+        "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
+        "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
+        "Atypical melanocytic proliferation"
+    ),
+    None: (
+        "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
+        "Melanom ausgeschlossen; suspected melanoma; V.a. Melanom; Verdacht auf Melanom; "
+        "nevus vs melanoma; nevus vs. melanoma; rule out BCC; r/o BCC; ?melanoma; melanoma?; "
+        "non-melanoma; nonmelanoma; not a nevus; possible melanoma; mélanome suspect; "
+        "sospecha de melanoma; sin melanoma; pas de mélanome; no es melanoma; não melanoma; "
+        "senza melanoma; nevus or melanoma; nevus/melanoma; "
+        "Melanoma Skin Cancer Nevi and Moles; "
+        "Actinic Keratosis Basal Cell Carcinoma and other Malignant Lesions; melnoma; "
+        "melanoam; Melanomma; keratosis; benign; malignant; gutartig; bösartig; skin cancer; "
+        "carcinoma; 0; 1; 3.0; class 3; label_2; MM; IL_0000652; "
+        "Seborrheic Keratoses and other Benign Tumors; melanoma or scar; benign melanoma; "
+        "malignant nevus; melanoma-like; basal cell nevus syndrome; меланома; 黑色素瘤; "
+        "melanoma scar; melanoma mimic; likely nevus; unlikely melanoma; Ausschluss Melanom; "
+        "esclusione melanoma; nevus, DD melanoma; melanoma free; Verdacht auf BCC; "
+        "carcinoma in situ; antimelanoma; family history of melanoma; sospetto melanoma; "
+        "suspeita de melanoma"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [(label, words) for label, text in WORDS.items() for words in text.split("; ")],
+)
+def test_words(label, words):
+    found = interpret(words)
+    assert found.label == label
+    if label not in (None, "other"):
+        assert found.malignant == (label in MALIGNANT)
+        for spelt in (words.upper(), words.replace(" ", "_"), f"  {words} "):
+            assert interpret(spelt).label == label
+        for denied in (f"no {words}", f"kein {words}", f"suspected {words}", f"{words}?"):
+            assert interpret(denied).label is None
+
+
+@pytest.mark.parametrize("words", ["0", "3", "1.0", "class 3", "label_2", "7 ", "-1", "1e5"])
+def test_class_numbers_name_nothing(words):
+    assert interpret(words).kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("words", "malignant"),
+    [("benign", False), ("malignant lesions", True), ("gutartig", False), ("bösartig", True)],
+)
+def test_benign_and_malignant_are_no_classes(words, malignant):
+    assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)
+
+
+def test_other_malignancies_are_malignant():
+    for words in ("Merkel cell carcinoma", "angiosarcoma", "DFSP", "cutaneous lymphoma"):
+        assert (interpret(words).label, interpret(words).malignant) == ("other", True)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_taken(words):
+    found = interpret(words)
+    assert found.label in (None, *CLASSES)
+    assert to_class(words) in CLASSES
+    if found.label in MALIGNANT:
+        assert found.malignant
