@@ -26,6 +26,13 @@ class ArchiveError(ValueError):
     """The archive is not read; the message says why in one line, as what follows "it"."""
 
 
+class DamagedError(ArchiveError):
+    """It is cut short, was changed, or never was an archive."""
+
+    def __init__(self):
+        super().__init__("is truncated, damaged or no archive of its kind")
+
+
 class Archive(Mapping[str, zipfile.ZipInfo]):
     """The members of an archive by name, none inflated yet."""
 
@@ -51,14 +58,14 @@ class Archive(Mapping[str, zipfile.ZipInfo]):
             entries = self._archive.infolist()
         # zipfile raises many kinds on broken archives, struct.error and NotImplementedError too.
         except Exception:
-            raise ArchiveError(DAMAGED) from None
+            raise DamagedError from None
         for entry in entries:
             _check_entry(entry, names)
         self._entries = {entry.filename: entry for entry in entries}
         if len(self._entries) < len(entries):
             raise ArchiveError("holds a part twice")
         if len(entries) != count:
-            raise ArchiveError(DAMAGED)
+            raise DamagedError
         _check_tiling(content, entries, directory)
         total = sum(entry.file_size for entry in entries)
         if total > min(size, FREE_BYTES + MAX_RATIO * len(content)):
@@ -84,24 +91,21 @@ class Archive(Mapping[str, zipfile.ZipInfo]):
             with self._archive.open(entry) as file:
                 content = file.read(entry.file_size)
         except Exception:
-            raise ArchiveError(DAMAGED) from None
+            raise DamagedError from None
         if len(content) != entry.file_size:
-            raise ArchiveError(DAMAGED)
+            raise DamagedError
         return content
-
-
-DAMAGED = "is truncated, damaged or no archive of its kind; copy or export it again"
 
 
 def _directory(content: bytes) -> tuple[int, int]:
     """Offset and number of entries of the only central directory."""
     if len(content) < _END.size:
-        raise ArchiveError(DAMAGED)
+        raise DamagedError
     end = len(content) - _END.size
     mark, disk, first, here, count, size, offset, comment = _END.unpack_from(content, end)
     if mark != b"PK\5\6" or comment:
         if content.rfind(b"PK\5\6", max(0, end - 0xFFFF)) < 0:
-            raise ArchiveError(DAMAGED)
+            raise DamagedError
         raise ArchiveError("is cut short, or carries a comment or other data behind its end")
     if disk or first or here != count:
         raise ArchiveError("is one of several disks")
@@ -133,7 +137,7 @@ def _check_tiling(content: bytes, entries: list[zipfile.ZipInfo], directory: int
             raise ArchiveError("holds other data before or behind its parts")
         mark, *_, name, extra = _LOCAL.unpack_from(content, position)
         if mark != b"PK\3\4":
-            raise ArchiveError(DAMAGED)
+            raise DamagedError
         position += _LOCAL.size + name + extra + entry.compress_size
     if position > directory:
         raise ArchiveError("has parts that overlap")

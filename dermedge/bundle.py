@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from dermedge import UserError, signature
-from dermedge.archive import Archive, ArchiveError
+from dermedge.archive import Archive, ArchiveError, DamagedError
 from dermedge.files import write_atomic
 from dermedge.graph_check import GraphError, check_graph
 from dermedge.manifest_check import load_json, manifest_check
@@ -136,13 +137,17 @@ class Manifest:
             content = load_json(text)
         except (ValueError, RecursionError) as error:
             reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise BundleError(f"its manifest is not JSON ({reason[:80]})") from None
+            raise BundleError(
+                "its manifest is not JSON ({reason})", code="bundle.manifest", reason=reason[:80]
+            ) from None
         if not isinstance(content, dict) or type(content.get("format")) is not int:
             raise BundleError("its manifest has no format number")
         if content["format"] > FORMAT:
             raise BundleError(
-                f"it has format {content['format']}, newer than this dermedge reads ({FORMAT}): "
-                "update dermedge"
+                "it has format {format}, newer than this dermedge reads ({known}): update dermedge",
+                code="bundle.newer",
+                format=str(content["format"])[:20],
+                known=FORMAT,
             )
         if content.pop("checksum", None) != _checksum(content):
             raise BundleError("its manifest was changed after export")
@@ -152,7 +157,9 @@ class Manifest:
             manifest = _manifest(content)
             _validate(manifest)
         except ValueError as error:
-            raise BundleError(f"its manifest is not valid ({error})") from None
+            raise BundleError(
+                "its manifest is not valid ({reason})", code="bundle.manifest", reason=error
+            ) from None
         return manifest
 
 
@@ -344,11 +351,11 @@ class Bundle:
         try:
             trusted = None if trusted_key is None else signature.public_keys(trusted_key)
         except KeyFileError as error:
-            raise BundleError(f"cannot open bundle {path}: {error}") from None
+            raise BundleError(
+                "cannot open bundle {path}: {reason}", code="bundle.key", path=path, reason=error
+            ) from None
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise BundleError(f"it is larger than {MAX_BYTES >> 20} MiB")
-            content = path.read_bytes()
+            content = _content(path)
             archive = _archive(content)
             text = _read(archive, MANIFEST, MAX_MANIFEST)
             manifest = Manifest.from_json(text)
@@ -422,11 +429,27 @@ def write_bundle(
     return path
 
 
+def _content(path: Path) -> bytes:
+    # A pipe or device would be read without end.
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise BundleError("it is no file", code="bundle.no_file")
+    with open(path, "rb") as file:
+        # As much as is asked for is allocated, too.
+        content = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
+    if len(content) > MAX_BYTES:
+        raise BundleError("it is larger than {most} MiB", code="bundle.large", most=MAX_BYTES >> 20)
+    return content
+
+
 def _archive(content: bytes) -> Archive:
     try:
         archive = Archive(content, _PART_NAME, MAX_PARTS, MAX_BYTES)
+    except DamagedError:
+        raise BundleError(
+            "it is truncated, damaged or no bundle; copy or export it again", code="bundle.damaged"
+        ) from None
     except ArchiveError as error:
-        raise BundleError(f"it {error}") from None
+        raise BundleError("it {reason}", code="bundle.archive", reason=error) from None
     if MANIFEST not in archive:
         raise BundleError("it has no manifest")
     return archive
@@ -434,11 +457,15 @@ def _archive(content: bytes) -> Archive:
 
 def _read(archive: Archive, name: str, most: int) -> bytes:
     if archive[name].file_size > most:
-        raise BundleError(f"its {name} is larger than {most} bytes")
+        raise BundleError(
+            "its {part} is larger than {most} bytes", code="bundle.large", part=name, most=most
+        )
     try:
         return archive.read(name)
     except ArchiveError as error:
-        raise BundleError(f"its part {name} {error}") from None
+        raise BundleError(
+            "its part {part} {reason}", code="bundle.part", part=name, reason=error
+        ) from None
 
 
 def _parts(archive: Archive, manifest: Manifest) -> dict[str, bytes]:
@@ -446,10 +473,12 @@ def _parts(archive: Archive, manifest: Manifest) -> dict[str, bytes]:
     names = set(archive) - {MANIFEST, SIGNATURE}
     missing = sorted(set(manifest.parts) - names)
     if missing:
-        raise BundleError(f"its part {missing[0]} is missing")
+        raise BundleError("its part {part} is missing", code="bundle.part", part=missing[0])
     extra = sorted(names - set(manifest.parts))
     if extra:
-        raise BundleError(f"it holds {extra[0]}, which its manifest does not list")
+        raise BundleError(
+            "it holds {part}, which its manifest does not list", code="bundle.part", part=extra[0]
+        )
     parts = {}
     for name in sorted(names):
         parts[name] = _read(archive, name, manifest.parts[name]["bytes"])
@@ -459,9 +488,13 @@ def _parts(archive: Archive, manifest: Manifest) -> dict[str, bytes]:
 
 def _check_part(name: str, content: bytes, entry: dict) -> None:
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise BundleError(f"its part {name} does not match its SHA-256")
+        raise BundleError(
+            "its part {part} does not match its SHA-256", code="bundle.part", part=name
+        )
     if name.endswith(GRAPH_SUFFIX):
         try:
             check_graph(content)
         except GraphError as error:
-            raise BundleError(f"its part {name} {error}") from None
+            raise BundleError(
+                "its part {part} {reason}", code="bundle.graph", part=name, reason=error
+            ) from None

@@ -11,13 +11,15 @@ import json
 import re
 from dataclasses import dataclass
 
+from dermedge import UserError
+
 MAX_BYTES = 4096  # of the file `signature.json`
 STATES = ("none", "not checked", "unknown key", "trusted")
 INSTALL = "pip install 'dermedge[sign]'"
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
-class SignatureError(ValueError):
+class SignatureError(UserError, ValueError):
     """A key or a signature is not what it should be; the message says why in one line."""
 
 
@@ -96,16 +98,18 @@ def check(entry: bytes | None, text: bytes, trusted: frozenset[bytes] | None) ->
     """
     if entry is None:
         if trusted is not None:
-            raise SignatureError("it is not signed, but a trusted key was given")
+            raise SignatureError(
+                "it is not signed, but a trusted key was given", code="bundle.not_signed"
+            )
         return Signature()
     try:
         found = json.loads(entry)
         public = bytes.fromhex(found["public_key"])
         signature = bytes.fromhex(found["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise SignatureError("its signature is damaged") from None
+        raise SignatureError("its signature is damaged", code="bundle.signature") from None
     if len(public) != 32 or len(signature) != 64:
-        raise SignatureError("its signature is damaged")
+        raise SignatureError("its signature is damaged", code="bundle.signature")
     fingerprint = hashlib.sha256(public).hexdigest()[:16]
     try:
         _, ed25519 = _cryptography()
@@ -116,11 +120,17 @@ def check(entry: bytes | None, text: bytes, trusted: frozenset[bytes] | None) ->
     try:
         ed25519.Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
     except Exception:
-        raise SignatureError("its signature does not fit its manifest") from None
+        raise SignatureError(
+            "its signature does not fit its manifest", code="bundle.signature"
+        ) from None
     if trusted is None:
         return Signature("unknown key", fingerprint)
     if public not in trusted:
-        raise SignatureError(f"it is signed by another key than the trusted one: {fingerprint}")
+        raise SignatureError(
+            "it is signed by another key than the trusted one: {key}",
+            code="bundle.another_key",
+            key=fingerprint,
+        )
     return Signature("trusted", fingerprint)
 
 
@@ -129,5 +139,7 @@ def _cryptography():
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise KeyFileError(f"signatures cannot be checked here: {INSTALL}") from None
+        raise KeyFileError(
+            "signatures cannot be checked here: {command}", code="bundle.sign", command=INSTALL
+        ) from None
     return serialization, ed25519

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -515,6 +516,19 @@ def test_a_bundle_is_no_folder(tmp_path):
     (tmp_path / "x.dermbundle").mkdir()
     with pytest.raises(BundleError, match=r"cannot read bundle .*: Is a directory"):
         Bundle.open(tmp_path / "x.dermbundle")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and devices of POSIX")
+def test_a_pipe_or_device_is_not_read_without_end(tmp_path):
+    os.mkfifo(tmp_path / "x.dermbundle")
+    assert "it is no file" in _refusal(tmp_path / "x.dermbundle")
+    assert "it is no file" in _refusal("/dev/zero")
+
+
+def test_a_file_larger_than_any_bundle_is_refused(tiny_bundle, monkeypatch, peak_memory):
+    monkeypatch.setattr(room, "MAX_BYTES", 1000)
+    with peak_memory(200_000):
+        assert "it is larger than" in _refusal(tiny_bundle)
 
 
 def test_a_manifest_larger_than_any_is_refused_unread(tiny_bundle, tmp_path, peak_memory):

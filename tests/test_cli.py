@@ -190,10 +190,10 @@ def test_a_key_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, tmp_pat
 
 
 def test_a_bundle_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, monkeypatch):
-    def refuse(_path):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("dermedge.bundle.open", refuse, raising=False)
     assert main(["verify", "--bundle", str(tiny_bundle)]) == 1
     assert "Permission denied" in capsys.readouterr().err
 

@@ -631,6 +631,7 @@ def test_a_signed_bundle_and_its_summary(bundle, runs, capsys, tmp_path):
     folders = [str(runs / "classifier"), str(runs / "segmenter")]
     out = tmp_path / "signed.dermbundle"
     options = ["--out", str(out), "--name", "clinic", "--sign", str(tmp_path / "key.pem")]
+    options += ["--release", "4"]
     assert cli.main(["export", *folders, *options]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -639,6 +640,7 @@ def test_a_signed_bundle_and_its_summary(bundle, runs, capsys, tmp_path):
     signed = Bundle.open(out, trusted_key=public)
     assert signed.signed_by
     assert signed.manifest.name == "clinic"
+    assert signed.manifest.release == 4
     # The same runs give the same graphs and reference, byte for byte.
     for part in bundle.manifest.parts:
         assert signed.part(part) == bundle.part(part)
@@ -665,14 +667,15 @@ def test_a_full_disk_leaves_what_was_there(bundle, runs, tmp_path, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    assert "No space left" in refused(capsys, runs / "classifier", runs / "segmenter", "--out", out)
+    words = (runs / "classifier", runs / "segmenter", "--out", out)
+    assert "No space left" in refused(capsys, *words, status=1)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.dermbundle"]
     assert out.read_bytes() == b"the bundle of last month"
 
 
-def refused(capsys, *arguments) -> str:
+def refused(capsys, *arguments, status: int = 2) -> str:
     """What `dermedge export` says, in one line, when it refuses."""
-    assert cli.main(["export", *map(str, arguments)]) == 2
+    assert cli.main(["export", *map(str, arguments)]) == status
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
@@ -683,6 +686,7 @@ def test_runs_that_make_no_bundle_are_refused(runs, tmp_path, capsys):
     assert "both a segmenter" in refused(capsys, segmenter, segmenter, classifier, *out)
     assert "both a classifier" in refused(capsys, classifier, runs / "multitask", *out)
     assert "--cases must be 0 to 8" in refused(capsys, segmenter, classifier, "--cases", "9", *out)
+    assert "--release must be 1" in refused(capsys, segmenter, classifier, "--release", "0", *out)
     assert "no run folder" in refused(capsys, tmp_path, *out)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
     missing = tmp_path / "none" / "x.dermbundle"
