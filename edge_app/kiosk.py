@@ -132,7 +132,7 @@ def check_clock(folder: Path, clock: Callable[[], float] = time.time) -> Check:
 def check_pin(pin: Pin) -> Check:
     """Whether a kiosk has an operator's PIN: without one nobody enters the operator's area."""
     if pin.exists():
-        return Check("pin", True, Said("set"))
+        return Check("pin", True, Said("it is set"))
     return Check("pin", False, Said(NO_PIN))
 
 

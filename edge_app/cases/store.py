@@ -808,11 +808,11 @@ class Store:
         with plain(self.path, N_("it is done, but sealed traces stay in the store's log for now")):
             busy = self._checkpoint(BUSY_SECONDS)
         if busy:
-            raise NotWiped(
+            words = N_(
                 "it is done, but another program reads the store: sealed traces stay in its log "
-                "until that has ended",
-                code="not-wiped",
+                "until that has ended"
             )
+            raise NotWiped(words, code="not-wiped")
 
     def _checkpoint(self, seconds: float) -> bool:
         """Write the log back and empty it; whether somebody was in the way for so long."""
