@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 
 from kivy.app import App
-from kivy.cache import Cache
 from kivy.clock import Clock
 from kivy.core.clipboard import Clipboard
 from kivy.core.window import Window
@@ -455,8 +454,8 @@ class DermedgeApp(App):
         self._seen = self.snapshot = self.worker.snapshot()
         self.notice = ""
         self.screens.clear_widgets()  # with the pictures and words that they held
-        for typed in ("textinput.label", "textinput.width"):
-            Cache.remove(typed)  # Kivy keeps what was typed, and its picture, for a minute
+        self.screens.transition = NoTransition()  # the old one holds the last two
+        widgets.forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
         Clock.schedule_once(lambda _dt: wipe(), WIPE_SECONDS)
