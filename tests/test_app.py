@@ -510,8 +510,9 @@ def steps():
     # The store is full: no result is shown, and the live picture says why.
     app.back(to="home")
     session.enter("2468")
-    session.person = opened.people()[0]
-    session.begin(opened.lesions(session.person.id)[0])
+    ada = session.person = opened.people()[0]
+    arm = opened.lesions(ada.id)[0]
+    session.begin(arm)
     app.go("live")
     yield lambda: app.snapshot.judged
     kept = stores.Store.add_capture
@@ -525,9 +526,11 @@ def steps():
     stores.Store.add_capture = kept
     app.take_picture()
     app.back()
-    yield lambda: opened.captures(session.lesion.id)
-    assert app.here != "result"
+    yield lambda: opened.captures(arm.id)
+    assert app.here == "home"
     # The app ends while one is taken.
+    session.person = ada
+    session.begin(arm)
     app.go("live")
     yield lambda: app.snapshot.judged
     app.take_picture()
