@@ -550,7 +550,7 @@ def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle,
     assert done.returncode == 0, done.stderr
     assert done.stdout == "worked\n"
     # What nobody foresaw is named by its kind and place, never by what it holds.
-    assert done.stderr.startswith("dermedge: unforeseen KeyError at __main__:")
+    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.app:")
     assert "Rosalind" not in done.stderr
     cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
     (lesion,) = cases.lesions(cases.people()[0].id)
