@@ -83,6 +83,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="try bundle, speed, camera and disk, print what was found, end; status 1 for a fault",
     )
     kiosk.add_argument(
+        "--set-pin",
+        action="store_true",
+        help="choose the operator's PIN of the kiosk of this --home, typed at the terminal, end; "
+        "without one nobody enters the operator's area",
+    )
+    kiosk.add_argument(
         "--systemd",
         action="store_true",
         help="print a systemd unit that starts the kiosk with this --bundle and --source, end",
@@ -119,6 +125,8 @@ def _run(args: argparse.Namespace) -> int:
         given += ["--rotate", str(args.rotate)] if args.rotate is not None else []
         print(unit(given), end="")
         return 0
+    if args.set_pin:
+        return _set_pin(Path(args.home or _data_folder()))
     if args.self_check:
         return 0 if all(check.ok for check in _self_check(args)) else 1
     _check_display()
@@ -130,6 +138,7 @@ def _run(args: argparse.Namespace) -> int:
     from edge_app import unforeseen
     from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
+    from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
 
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
@@ -137,6 +146,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.kiosk:
         # Its words stand in the system's journal, too; a camera may come later.
         faults = [check for check in _self_check(args) if not check.ok]
+        pin = check_pin(Pin(Path(args.home or _data_folder()) / PIN_FILE))
+        if not pin.ok:
+            print(_line(pin), flush=True)
+            faults.append(pin)
+    elif not (args.screenshot or args.measure or args.soak):
+        clock = check_clock(Path(args.home or _data_folder()))
+        faults = [clock] if not clock.ok else []
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
@@ -230,9 +246,31 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
     checks, folder = [], Path(args.home or _data_folder())
     for check in self_check(partial(open_source, args.source), load, folder):
         checks.append(check)
-        state = "ok" if check.ok else "FAULT"
-        print(f"{check.name:8} {state:6} {check.words}", flush=True)
+        print(_line(check), flush=True)
     return checks
+
+
+def _line(check: Check) -> str:
+    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.words}"
+
+
+def _set_pin(folder: Path) -> int:
+    from getpass import getpass
+
+    from edge_app.capture.worker import make_private
+    from edge_app.kiosk import set_pin
+
+    make_private(folder)
+    if sys.stdin.isatty():
+        ask = getpass
+    else:  # what sets many devices up types it
+
+        def ask(words: str) -> str:
+            return sys.stdin.readline().rstrip("\n")
+
+    set_pin(folder, ask)
+    print(f"the operator's PIN is set in {folder}")
+    return 0
 
 
 def _data_folder() -> Path:

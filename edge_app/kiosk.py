@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from dermedge.procedural import draw
 from dermedge.tune import load_choice
 from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
 from edge_app.capture.worker import Worker, words
+from edge_app.cases import clock as clocks
+from edge_app.cases import pending
 from edge_app.look.language import N_, Said
 
 FREE_BYTES = 2**30  # some hundred captures
@@ -37,6 +42,7 @@ FREE_TRIES = 3  # wrong PINs in a row before one has to wait
 WAIT_SECONDS = 30.0  # then; twice as long with each further one
 MOST_WAIT = 3600.0
 LOG = "kiosk.log"
+PIN_FILE = "operator.pin"
 LOG_BYTES, LOG_FILES = 1_000_000, 5
 
 # All that a log line may hold: an event, and for a value a number or one of these words.
@@ -51,7 +57,7 @@ EVENTS = (
     "wrong PIN",
     "unlocked",
 )
-CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed"}
+CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed", "clock", "pin"}
 
 
 TITLES = {
@@ -59,6 +65,8 @@ TITLES = {
     "speed": N_("Speed"),
     "camera": N_("Camera"),
     "disk": N_("Disk"),
+    "clock": N_("Clock"),
+    "pin": N_("Operator's PIN"),
 }
 
 
@@ -74,7 +82,7 @@ class Check:
 def self_check(
     opener: Callable[[], Source], loader: Callable[[], Analyzer], folder: Path
 ) -> Iterator[Check]:
-    """Try the bundle, its speed, the camera and the disk, one after the other.
+    """Try the bundle, its speed, the camera, the disk and the clock, one after the other.
 
     Parameters
     ----------
@@ -83,11 +91,19 @@ def self_check(
     """
     yield from _check_bundle(loader)
     yield _check_camera(opener)
+    # Before anything is written there: when that was last done says how late it is at least.
+    clock = check_clock(folder)
     yield _check_disk(folder)
+    yield clock
 
 
-def running_check(worker: Worker, folder: Path) -> Iterator[Check]:
-    """The same in a running app. Its camera is in use, so its newest frame is what is looked at."""
+def running_check(
+    worker: Worker, folder: Path, clock_fault: Callable[[], Said | None] = lambda: None
+) -> Iterator[Check]:
+    """The same in a running app. Its camera is in use, so its newest frame is what is looked at.
+
+    `clock_fault` : what an open store says of the clock.
+    """
 
     def load() -> Analyzer:
         bundle = Bundle.open(worker.bundle.path)
@@ -99,7 +115,25 @@ def running_check(worker: Worker, folder: Path) -> Iterator[Check]:
         yield Check("camera", False, Said(seen.fault or FAULTS["waiting"]))
     else:
         yield _camera(seen.source, seen.frame)
+    clock, fault = check_clock(folder), clock_fault()
     yield _check_disk(folder)
+    yield Check("clock", False, fault) if fault else clock
+
+
+def check_clock(folder: Path, clock: Callable[[], float] = time.time) -> Check:
+    """Whether the clock can be right: not before dermedge was made, nor before what was last
+    written in `folder`. `clock` gives seconds since 1970.
+    """
+    now = datetime.fromtimestamp(clock(), timezone.utc).isoformat().replace("+00:00", "Z")
+    fault = clocks.words(now, clocks.last_written(folder))
+    return Check("clock", fault is None, fault or Said(clocks.shown(now)))
+
+
+def check_pin(pin: Pin) -> Check:
+    """Whether a kiosk has an operator's PIN: without one nobody enters the operator's area."""
+    if pin.exists():
+        return Check("pin", True, Said("it is set"))
+    return Check("pin", False, Said(NO_PIN))
 
 
 def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
@@ -192,6 +226,14 @@ class WrongPin(UserError):
     """The PIN was wrong, or one has to wait; one line."""
 
 
+# Whoever walks by must not be the first to choose one.
+NO_PIN = N_(
+    "this kiosk has no operator's PIN yet, so that nobody can enter here: run `dermedge app "
+    "--set-pin` on its console"
+)
+EASY_PINS = ("0123456789", "9876543210", "1234567890", "0987654321")
+
+
 class Pin:
     """The operator's PIN, in a file, by scrypt (RFC 7914). Wrong tries are counted there, too:
     starting anew gives no further ones. `clock` gives seconds since 1970."""
@@ -203,25 +245,38 @@ class Pin:
         return self._path.exists()
 
     def set(self, pin: str) -> None:
-        """Choose a PIN; an existing one is replaced, so ask for it before."""
+        """Choose a PIN; an existing one is replaced, so ask for it before.
+
+        It goes into the audit trail, when the store is opened the next time.
+        """
         if len(pin) < 4 or not (pin.isascii() and pin.isdigit()):
-            raise UserError("a PIN has at least four digits")
+            raise UserError("a PIN has at least four digits", code="pin")
+        if len(set(pin)) == 1 or any(pin in easy for easy in EASY_PINS):
+            raise UserError("this PIN is among the first that are tried: take another", code="pin")
+        self._note("begin change PIN")
         salt = os.urandom(16)
         cost = {"n": 2**16, "r": 8, "p": 1}  # 64 MiB
         key = Scrypt(salt=salt, length=32, **cost).derive(pin.encode())
-        self._write({"salt": salt.hex(), "key": key.hex(), "cost": cost, "wrong": 0, "last": 0})
+        try:
+            self._write({"salt": salt.hex(), "key": key.hex(), "cost": cost, "wrong": 0, "last": 0})
+        except OSError:
+            self._note("failed change PIN")
+            raise
+        self._note("done change PIN")
 
     def check(self, pin: str) -> None:
         """Return where it is right; raise WrongPin where not, or while one has to wait."""
         kept = self._read()
         wait = self._wait(kept)
         if wait > 0:
-            raise WrongPin(Said("too many wrong tries: wait {seconds} s", seconds=round(wait)))
+            raise WrongPin(
+                "too many wrong tries: wait {seconds} s", code="wait", seconds=math.ceil(wait)
+            )
         # Counted before it is tried: pulling the plug gives no free try.
         self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
         key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])
         if not hmac.compare_digest(key.derive(pin.encode()), bytes.fromhex(kept["key"])):
-            raise WrongPin("the PIN is wrong")
+            raise WrongPin("the PIN is wrong", code="wrong-pin")
         self._write({**kept, "wrong": 0, "last": 0})
 
     def _wait(self, kept: dict) -> float:
@@ -234,13 +289,50 @@ class Pin:
 
     def _read(self) -> dict:
         try:
-            return json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            words = Said("there is no PIN that can be read at {path}", path=self._path)
-            raise UserError(words) from None
+            kept = json.loads(self._path.read_text())
+            sound = (
+                set(kept["cost"]) == {"n", "r", "p"}
+                and all(type(value) is int for value in (*kept["cost"].values(), kept["wrong"]))
+                and 128 * kept["cost"]["n"] * kept["cost"]["r"] <= 2**29
+                and 1 <= kept["cost"]["p"] <= 16
+                and kept["wrong"] >= 0
+                and isinstance(kept["last"], (int, float))
+                and len(bytes.fromhex(kept["key"])) == 32
+                and len(bytes.fromhex(kept["salt"])) == 16
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            sound = False
+        if not sound:
+            raise UserError(
+                "there is no PIN that can be read at {path}", code="no-pin", path=self._path
+            )
+        return kept
 
     def _write(self, content: dict) -> None:
         write_atomic(self._path, json.dumps(content), private=True)
+
+    def _note(self, event: str) -> None:
+        now = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
+        pending.note(self._path.parent, now.replace("+00:00", "Z"), event)
+
+
+def set_pin(folder: Path, ask: Callable[[str], str]) -> None:
+    """Choose the operator's PIN on the console; it replaces one that is there.
+
+    `folder` : where the kiosk keeps its files. `ask` : shows words, returns what was typed.
+    Raises UserError where it is refused, or the two are not the same.
+    """
+    pin = ask("New PIN of the operator: ")
+    if ask("Once more: ") != pin:
+        raise UserError("the two are not the same: nothing was changed", code="pin")
+    path = folder / PIN_FILE
+    Pin(path).set(pin)
+    # Where an administrator does it, it is the kiosk that has to read and count.
+    owner = folder.stat()
+    if os.name == "posix" and os.geteuid() == 0 and owner.st_uid != 0:
+        for name in (PIN_FILE, pending.NAME):
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(folder / name, owner.st_uid, owner.st_gid)
 
 
 class Journal:

@@ -8,10 +8,11 @@ comes next; nothing of it is left in the session afterwards.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from edge_app.browser import check_writable
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Explained, Result, Shot, Worker, make_private
 from edge_app.cases.history import Comparison, compare
-from edge_app.cases.store import Capture, Lesion, Person, Store
+from edge_app.cases.people import age
+from edge_app.cases.store import Capture, Lesion, NotWiped, Person, Store
 from edge_app.kiosk import LOG, Check, Pin
 from edge_app.look.body_map import region
 from edge_app.settings import Settings
@@ -41,6 +43,13 @@ SAME = 1e-3  # of a probability, up to which two analyses of a picture are one
 
 class VisitOver(UserError):
     """Work beside the screen came to its end after the visit that it was begun in."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Something was deleted or replaced."""
+
+    error: NotWiped | None  # why sealed traces of it are there for a while
 
 
 @dataclass(frozen=True)
@@ -199,22 +208,24 @@ class Session:
         self._set(lesion=lesion)
         return lesion
 
-    def delete_person(self, person: Person) -> None:
-        self.opened().delete_person(person.id)
+    def delete_person(self, person: Person) -> Erased:
+        found = _erased(partial(self.opened().delete_person, person.id))
         self._set(person=None, lesion=None)
+        return found
 
-    def delete_lesion(self, lesion: Lesion) -> None:
-        self.opened().delete_lesion(lesion.id)
+    def delete_lesion(self, lesion: Lesion) -> Erased:
+        found = _erased(partial(self.opened().delete_lesion, lesion.id))
         self._set(lesion=None)
+        return found
 
     def due(self, today: date) -> list[tuple[Lesion, Person]]:
         """Lesions that are to be photographed again by today, the longest due first."""
         store = self.opened()
         return [(one, store.person(one.person)) for one in store.reminders(today.isoformat())]
 
-    def change_passphrase(self, old: str, new: str) -> None:
+    def change_passphrase(self, old: str, new: str) -> Erased:
         """Raises WrongKey."""
-        self.opened().change_key(old, new)
+        return _erased(partial(self.opened().change_key, old, new))
 
     def change_pin(self, old: str, new: str) -> None:
         """Raises WrongPin."""
@@ -372,18 +383,27 @@ class Session:
         shot, before = (
             each and Printed(each, self.picture(each, side=4096)) for each in (capture, earlier)
         )
-        write_case(path, shot, before, person, lesion, fields)
+        with store.act("report", capture.id):
+            write_case(path, shot, before, person, lesion, fields)
         return path
 
 
 def _metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
     known: dict[str, object] = {}
-    if person.year_of_birth:
-        known["age"] = today.year - person.year_of_birth
+    if (years := age(person, today)) is not None:
+        known["age"] = years
     if person.sex:
         known["sex"] = person.sex
     known["site"] = region(lesion.view, lesion.x, lesion.y) or lesion.title
     return known
+
+
+def _erased(action: Callable[[], None]) -> Erased:
+    try:
+        action()
+    except NotWiped as error:
+        return Erased(error)
+    return Erased(None)
 
 
 def _close(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,10 @@ from dermedge.procedural import draw
 
 pytest.importorskip("cryptography", reason="the store's capture needs it")
 from edge_app.cases.history import compare, history
+from edge_app.cases.records import OtherAnalysis, StoreError
 from edge_app.cases.store import Capture
+from edge_app.look import language
+from edge_app.words import course
 
 
 def capture(pixels, mask, px_per_mm=None, taken="2026-01-01T00:00:00Z") -> Capture:
@@ -96,6 +100,42 @@ def test_growth_is_told_in_square_millimetres_or_said_to_be_unknown():
     assert found.area_change is None
     assert found.area_mm2 == (None, None)
     assert "size_unknown" in found.remarks
+
+
+def test_a_picture_that_the_clock_misdated_is_told():
+    sample = draw(3, size=(256, 320), artefacts=())
+    first = capture(sample.image, sample.mask)
+    doubtful = replace(first, dating="clock wrong", taken="1970-01-01T00:05:00Z")
+    assert "clock" in compare(first, sample.image, doubtful, sample.image).remarks
+    corrected = replace(first, dating="corrected", clock="1970-01-01T00:05:00Z")
+    assert "clock" not in compare(first, sample.image, corrected, sample.image).remarks
+    assert [course.when(one) for one in (doubtful, corrected)] == [
+        f"{language.moment(doubtful.taken)} (the clock was wrong)",
+        f"{language.day(corrected.taken)} (date corrected)",
+    ]
+    assert course.clock_remark([first, corrected]) == ""
+    assert "in the order in which they were added" in course.clock_remark([first, doubtful])
+
+
+def test_a_course_counts_pictures_where_a_date_does_not_hold():
+    sample = draw(3, size=(256, 320), artefacts=())
+    first = capture(sample.image, sample.mask, 10.0, "2026-11-20T10:00:00Z")
+    doubtful = replace(first, dating="clock wrong", taken="2018-01-28T15:58:13Z")
+    last = replace(first, taken="2026-12-24T10:00:00Z")
+    area, *_ = course.trends(history([first, doubtful, last]))
+    assert (area.days, area.span) == ((0.0, 1.0, 2.0), 2.0)
+    assert area.ends == ("picture 1", "picture 3")
+    area, *_ = course.trends(history([first, last]))
+    assert area.span == 34
+    assert area.ends == ("Nov 20, 2026", "Dec 24, 2026")
+
+
+def test_an_unreadable_analysis_is_refused_and_not_compared():
+    sample = draw(3, size=(256, 320), artefacts=())
+    first = capture(sample.image, sample.mask)
+    other = replace(first, analysis=OtherAnalysis({}, 9), version=9)
+    with pytest.raises(StoreError, match="of version 9, which this dermedge cannot read"):
+        compare(first, sample.image, other, sample.image)
 
 
 def test_marks_on_the_skin_give_the_relative_size_where_no_scale_is_known():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app import kiosk
 from edge_app.capture.sources import Frame, SourceError
+from edge_app.cases import pending
 from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
 
 
@@ -37,7 +41,7 @@ def _checked(tiny_bundle, folder, opener=lambda: Camera(120), loader=None):
 
 def test_a_sound_device_passes(tiny_bundle, tmp_path):
     checks = _checked(tiny_bundle, tmp_path / "cases")
-    assert list(checks) == ["bundle", "speed", "camera", "disk"]
+    assert list(checks) == ["bundle", "speed", "camera", "disk", "clock"]
     assert checks["camera"].words == "camera 0, 64 x 48 px"
     assert all(check.ok for name, check in checks.items() if name != "speed")
 
@@ -98,6 +102,86 @@ def test_pin_is_checked_and_wrong_tries_make_wait_longer_even_after_a_restart(tm
         again.check("2468")
     now[0] = 5000
     again.check("2468")
+
+
+def test_a_clock_that_was_set_back_is_found_before_the_store_is_unlocked(tmp_path):
+    assert kiosk.check_clock(tmp_path, lambda: stamp("2026-11-20")).ok
+    assert not kiosk.check_clock(tmp_path, lambda: stamp("1970-01-01")).ok
+    assert not kiosk.check_clock(tmp_path / "none", lambda: stamp("2099-01-01")).ok
+    (tmp_path / "cases.db").touch()
+    os.utime(tmp_path / "cases.db", (stamp("2026-12-24"),) * 2)
+    check = kiosk.check_clock(tmp_path, lambda: stamp("2026-11-20"))
+    assert "says 2026-11-20 00:00 UTC, but the last entry was made on 2026-12-24" in check.words
+    assert kiosk.check_clock(tmp_path, lambda: stamp("2026-12-24") - 60).ok  # set by a network
+
+
+def stamp(day: str) -> float:
+    return datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
+
+
+@pytest.mark.parametrize("pin", ["1234", "0000", "7654", "456789", "99999999"])
+def test_a_pin_that_is_tried_first_is_refused(tmp_path, pin):
+    with pytest.raises(UserError, match="among the first that are tried"):
+        Pin(tmp_path / "pin").set(pin)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "5", '{"wrong": 0}', "[" * 99_999,
+     '{"salt": "00", "key": "00", "cost": {"n": 2, "r": 8, "p": 1}, "wrong": 0, "last": 0}',
+     json.dumps({"salt": "00" * 16, "key": "00" * 32, "cost": {"n": 2**40, "r": 8, "p": 1},
+                 "wrong": 0, "last": 0})],
+)  # fmt: skip
+def test_a_damaged_file_of_the_pin_opens_nothing(tmp_path, text):
+    (tmp_path / "pin").write_text(text)
+    with pytest.raises(UserError, match="no PIN that can be read"):
+        Pin(tmp_path / "pin").check("2468")
+
+
+def test_the_pin_is_set_on_the_console_and_its_change_is_noted(tmp_path):
+    typed = iter(["2580", "2581", "2580", "2580"])
+    with pytest.raises(UserError, match="not the same"):
+        kiosk.set_pin(tmp_path, lambda _words: next(typed))
+    assert not kiosk.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
+    kiosk.set_pin(tmp_path, lambda _words: next(typed))
+    assert kiosk.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
+    Pin(tmp_path / kiosk.PIN_FILE).check("2580")
+    events = [event for _when, event, _count in pending.read(tmp_path)]
+    assert events == ["begin change PIN", "done change PIN"]
+    left = "".join(file.read_text() for file in tmp_path.iterdir())
+    assert "2580" not in left
+
+
+def test_the_command_takes_a_pin_from_the_terminal_alone(tmp_path):
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "dermedge.cli", "app", "--set-pin", "--home", str(home)]
+
+    def run(typed: str, *more: str):
+        return subprocess.run(
+            [*command, *more], input=typed, capture_output=True, text=True, timeout=120
+        )
+
+    done = run("", "2580")
+    assert done.returncode == 2
+    assert not home.exists()
+    done = subprocess.run(
+        command, input="2580\n2580\n", capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    Pin(home / kiosk.PIN_FILE).check("2580")
+    done = subprocess.run(
+        command, input="1234\n1234\n", capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "among the first" in done.stderr
+
+
+def test_a_kiosk_without_a_pin_lets_nobody_in_and_says_what_to_do(tmp_path):
+    pin = Pin(tmp_path / kiosk.PIN_FILE)
+    with pytest.raises(UserError, match="no PIN that can be read"):
+        pin.check("2468")
+    assert "dermedge app --set-pin" in kiosk.check_pin(pin).words
 
 
 @pytest.mark.parametrize("pin", ["123", "abcd", "", "１２３４"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pytest
+from analyses import analysis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -14,8 +16,10 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Result, Worker
-from edge_app.cases import people, skin_type
+from edge_app.cases import people, records, skin_type
 from edge_app.cases import store as stores
+from edge_app.cases.history import history
+from edge_app.cases.keys import Keys
 from edge_app.cases.people import Draft
 from edge_app.cases.store import VIEWS, Capture, Lesion, Person, Store, StoreError
 from edge_app.look import body_map
@@ -207,7 +211,8 @@ def store(tmp_path, monkeypatch):
 
 
 def _capture(store: Store, lesion: Lesion, triage: str, taken: str) -> None:
-    store.add_capture(Capture("", lesion.id, taken, {"triage": triage}, (4, 3)), b"picture")
+    found = analysis((4, 3), triage=triage)
+    store.add_capture(Capture("", lesion.id, taken, found, (4, 3)), b"picture")
 
 
 def test_a_spot_shows_its_newest_picture_that_could_be_judged(store):
@@ -238,6 +243,78 @@ def test_the_list_shows_the_gravest_of_a_persons_spots(store):
     assert (second.spots, second.triage) == (0, None)
     assert present.row(first, TODAY) == "About 46 years old  ·  3 spots"
     assert present.row(second, TODAY) == "0 spots"
+
+
+def test_a_list_opens_no_analysis_and_each_spot_once(store, monkeypatch):
+    ada, bea = store.add_person(Person("", "Ada")), store.add_person(Person("", "Bea"))
+    for person in (ada, bea):
+        for title in ("arm", "leg"):
+            lesion = store.add_lesion(Lesion("", person.id, title))
+            for triage in ("retake", "low", "urgent", "low"):
+                _capture(store, lesion, triage, "")
+    opened = []
+    record, whole = Keys.record, Keys.open
+    monkeypatch.setattr(Keys, "record", lambda *a: opened.append(a[2]) or record(*a))
+    monkeypatch.setattr(Keys, "open", lambda *a: opened.append(a[2]) or whole(*a))
+    listed = people.known(store, [ada, bea])
+    assert opened == ["summary"] * 4
+    assert [(one.spots, one.triage) for one in listed] == [(2, "low")] * 2
+    opened.clear()
+    assert [spot.pictures for spot in people.spots(store, ada.id)] == [4, 4]
+    assert sorted(opened) == ["lesion"] * 2 + ["summary"] * 2
+
+
+def test_a_spot_follows_what_becomes_of_its_pictures(store):
+    ada = store.add_person(Person("", "Ada"))
+    arm, leg = (store.add_lesion(Lesion("", ada.id, title)) for title in ("arm", "leg"))
+    for triage in ("low", "urgent"):
+        _capture(store, arm, triage, "")
+
+    def triages() -> list[str | None]:
+        return [spot.triage for spot in people.spots(store, ada.id)]
+
+    first, second = store.captures(arm.id)
+    assert triages() == ["urgent", None]
+    store.update_capture(replace(second, lesion=leg.id))
+    assert triages() == ["low", "urgent"]
+    store.update_capture(replace(first, analysis=analysis((4, 3), triage="see a doctor")))
+    assert triages() == ["see a doctor", "urgent"]
+    store.delete_capture(second.id)
+    assert triages() == ["see a doctor", None]
+    store.check()
+
+
+def test_a_result_that_cannot_be_read_here_is_not_taken_for_a_low_risk(store, monkeypatch):
+    ada = store.add_person(Person("", "Ada"))
+    arm = store.add_lesion(Lesion("", ada.id, "arm"))
+    _capture(store, arm, "low", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "analysis_version", lambda: 2)
+        _capture(store, arm, "low", "")
+    (spot,) = people.spots(store, ada.id)
+    assert present.estimated(spot.triage).title == "Result of another version of dermedge"
+    (known,) = people.known(store, [ada])
+    assert known.triage == "other version"
+    (low, other) = history(store.captures(arm.id))
+    assert (low.triage, other.triage, other.malignancy) == ("low", "other version", None)
+
+
+@pytest.mark.parametrize("today", [date(1970, 1, 1), date(2099, 1, 1)])
+def test_with_a_wrong_clock_nobody_is_unborn_or_too_old(today):
+    assert Draft(name="Ada", year="1984").faults(today) == {}
+    assert "clock" in Draft(name="Ada", year="2030").faults(today)["year"]
+    assert "four digits" in Draft(name="Ada", year="1850").faults(today)["year"]
+    assert people.age(Person("1", "Ada", 1984), today) is None
+    assert present.facts(Person("1", "Ada", 1984), today) == ""
+
+
+def test_the_day_of_a_picture_that_the_clock_misdated_is_not_told(store, monkeypatch):
+    ada = store.add_person(Person("", "Ada"))
+    arm = store.add_lesion(Lesion("", ada.id, "arm"))
+    monkeypatch.setattr(stores, "_now", lambda: "1970-01-01T00:05:00.000Z")
+    _capture(store, arm, "low", "")
+    (spot,) = people.spots(store, ada.id)
+    assert present.spot(spot) == "1 picture  ·  date not known"
 
 
 def test_facts_name_only_what_is_known():
@@ -299,7 +376,7 @@ def test_a_spot_that_lies_off_the_figure_is_told_by_its_name(tiny_bundle, tmp_pa
 
 
 def _result(name: str) -> Result:
-    return Result(analysis={"scale": None, "size": [4, 3], "name": name}, png=name.encode())
+    return Result(analysis=analysis((4, 3), image=name), png=name.encode())
 
 
 def test_a_sitting_that_cannot_be_saved_leaves_no_empty_spot(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -101,17 +102,20 @@ def test_an_export_of_one_person_holds_no_other_and_its_name_tells_nobody(
     session, spot, tmp_path, analyzer
 ):
     session.save_person(Person("", "Somebody else"))
-    path = session.export(tmp_path, "passphrase", session.person)
+    path = session.export(tmp_path, "for the other", session.person)
     assert "Somebody" not in path.name
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
-    assert other.take_in(path, "passphrase") == 0
+    assert other.take_in(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Somebody else"]
     other.lock()
 
 
 def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot, tmp_path):
     first = session.write_document(tmp_path, spot[2], spot[0], ())
+    entries = session.opened().audit()[-2:]
+    assert [entry.what for entry in entries] == ["begin report", "done report"]
+    assert [entry.which for entry in entries] == [spot[2].id] * 2
     second = session.write_document(tmp_path, spot[2], spot[0], ("name",))
     assert first.name == "case-2026-07-01.pdf"
     assert first != second
@@ -136,7 +140,7 @@ def test_where_nothing_can_be_written_nothing_is_left(session, spot, tmp_path, m
         monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
     before = session.opened().audit()
     for action in (
-        lambda: session.export(folder, "passphrase"),
+        lambda: session.export(folder, "for the other"),
         lambda: session.write_document(folder, spot[0], None, ()),
         lambda: session.write_card(folder, "a4"),
     ):
@@ -162,13 +166,13 @@ def test_the_passphrase_changes_only_with_the_old_one(session, spot):
 
 def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
     kiosk = Session(tmp_path / "kiosk", analyzer.bundle.manifest, kiosk=True)
-    kiosk.pin.set("1111")
+    kiosk.pin.set("2580")
     with pytest.raises(WrongPin):
-        kiosk.change_pin("2222", "3333")
+        kiosk.change_pin("2581", "3690")
     with pytest.raises(UserError, match="at least four digits"):
-        kiosk.change_pin("1111", "12")
-    kiosk.change_pin("1111", "3333")
-    kiosk.enter("3333")
+        kiosk.change_pin("2580", "12")
+    kiosk.change_pin("2580", "3690")
+    kiosk.enter("3690")
     assert kiosk.operator
 
 
@@ -222,7 +226,7 @@ def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
     assert dict(course.changes(cut))["Area"] == "unknown: the lesion is cut off"
     grown = replace(change, area_mm2=(None, 1.0), area_change=-0.2)
     assert dict(course.changes(grown))["Area"].startswith("+25%")
-    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 4
+    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 5
 
 
 def test_pictures_of_one_day_are_told_apart_by_the_time(spot):
@@ -265,7 +269,7 @@ def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
 def test_every_deed_of_the_audit_trail_has_words(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
-    session.export(tmp_path, "passphrase")
+    session.export(tmp_path, "for the other")
     session.opened().delete_capture(spot[0].id)
     session.delete_lesion(session.lesion)
     session.delete_person(session.person)
@@ -450,7 +454,7 @@ def test_leaving_waits_for_no_import(session, spot):
     opened = session.opened()
 
     def long_import():
-        with opened._writing():
+        with suppress(store.StoreError), opened._writing():  # it is broken off
             held.set()
             assert let_go.wait(60)
 

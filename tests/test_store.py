@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import select
@@ -10,19 +11,26 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
+from analyses import analysis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dermedge.procedural import draw
 
 store = pytest.importorskip("edge_app.cases.store", reason="needs the package cryptography")
+from edge_app.cases import database, keys, records  # noqa: E402
+from edge_app.cases import migrate as migrations  # noqa: E402
+from edge_app.cases.passphrase import strength  # noqa: E402
 from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
+from edge_app.words import course  # noqa: E402
 
 PASSPHRASE = "correct horse"
 
@@ -45,8 +53,8 @@ def fill(cases: Store, name: str = "Zoë Brandstätter", picture: bytes = b"pict
         Person("", name, 1961, "female", 2, ("sunbeds",), notes="from the north ward")
     )
     lesion = cases.add_lesion(Lesion("", person.id, "left forearm", "back", 0.25, 0.75))
-    analysis = {"triage": "low", "malignancy": 0.125}
-    capture = cases.add_capture(Capture("", lesion.id, "", analysis, (640, 480), 12.5), picture)
+    capture = Capture("", lesion.id, "", analysis((640, 480)), (640, 480), 12.5)
+    capture = cases.add_capture(capture, picture)
     return person, lesion, capture
 
 
@@ -90,13 +98,13 @@ def test_a_wrong_passphrase_or_an_existing_file_is_refused(tmp_path, cases):
 def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
     person, lesion, capture = fill(cases)
     fill(cases, "another")
-    cases.export(tmp_path / "one", "other words", person.id)
-    cases.export(tmp_path / "all", "other words")
+    cases.export(tmp_path / "one", "some other words", person.id)
+    cases.export(tmp_path / "all", "some other words")
     there = Store.create(tmp_path / "there", "third words")
-    assert there.merge(tmp_path / "one", "other words") == 1
+    assert there.merge(tmp_path / "one", "some other words") == 1
     assert there.people() == [person]
-    assert there.merge(tmp_path / "all", "other words") == 1
-    assert there.merge(tmp_path / "all", "other words") == 0
+    assert there.merge(tmp_path / "all", "some other words") == 1
+    assert there.merge(tmp_path / "all", "some other words") == 0
     assert len(there.people()) == 2
     assert there.captures(lesion.id) == [capture]
     assert there.picture(capture.id) == b"picture" * 99
@@ -106,17 +114,24 @@ def test_export_and_import_bring_everything_or_one_person(tmp_path, cases):
     there.close()
 
 
-def test_what_a_killed_import_left_behind_goes_after_a_day(cases):
+def test_what_a_killed_import_left_behind_goes_with_the_next_opening(cases):
     folder = cases.path.parent
-    for name, age in (("old", 2 * store.STALE_SECONDS), ("new", 0)):
-        left = folder / f".importing-{name}"
-        left.mkdir()
-        (left / "store").write_bytes(b"sealed")
+
+    def grow_old(left: Path, age: float) -> None:
         then = left.stat().st_mtime - age
         os.utime(left, (then, then))
-    cases.close()
-    Store.open(cases.path, PASSPHRASE).close()
-    assert [left.name for left in folder.glob(".importing-*")] == [".importing-new"]
+
+    (folder / ".importing-killed").mkdir()
+    (folder / ".importing-killed" / "store").write_bytes(b"sealed")
+    grow_old(folder / ".importing-killed", 2 * database.GRACE_SECONDS)
+    (folder / ".writing-by-an-older-version").write_bytes(b"sealed")
+    grow_old(folder / ".writing-by-an-older-version", 2 * database.STALE_SECONDS)
+    (folder / ".importing-young").mkdir()
+    with database.workshop(folder, ".importing-") as busy:
+        grow_old(busy, 2 * database.GRACE_SECONDS)
+        cases.close()
+        Store.open(cases.path, PASSPHRASE).close()
+        assert {*folder.glob(".[iw]*")} == {busy, folder / ".importing-young"}
 
 
 TEXT = st.text(max_size=40)
@@ -131,16 +146,21 @@ PEOPLE = st.builds(
     notes=TEXT,
 )
 PLACES = st.tuples(TEXT.filter(str.strip), st.floats(0, 1), st.floats(0, 1), TEXT)
-ANALYSES = st.dictionaries(TEXT, st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT)
+# What a later version may have added is kept as it is.
+ANALYSES = st.dictionaries(
+    TEXT.filter(lambda name: name not in analysis()),
+    st.none() | st.floats(0, 1) | st.lists(st.floats(0, 1)) | TEXT,
+)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PEOPLE, PLACES, ANALYSES, st.binary(min_size=1), st.integers(1, 9999))
-def test_every_value_comes_back_as_it_was(cases, person, place, analysis, picture, side):
+def test_every_value_comes_back_as_it_was(cases, person, place, more, picture, side):
     title, x, y, notes = place
     person = cases.add_person(person)
     lesion = cases.add_lesion(Lesion("", person.id, title, "front", x, y, notes))
-    capture = Capture("", lesion.id, "2026-01-01T00:00:00Z", analysis, (side, 1), notes=notes)
+    found = analysis((side, 1)) | more
+    capture = Capture("", lesion.id, "2026-01-01T00:00:00Z", found, (side, 1), notes=notes)
     capture = cases.add_capture(capture, picture)
     assert cases.person(person.id) == person
     assert cases.lesions(person.id) == [lesion]
@@ -299,92 +319,1011 @@ def test_the_audit_trail_names_every_change_and_no_person(cases):
         ("add lesion", lesion.id),
         ("add capture", capture.id),
         ("update capture", capture.id),
+        ("begin delete lesion", lesion.id),
         ("delete capture", capture.id),
         ("delete lesion", lesion.id),
+        ("done delete lesion", lesion.id),
     ]
-    assert [entry.number for entry in entries] == list(range(1, 8))
+    assert [entry.number for entry in entries] == list(range(1, 10))
+    assert entries[-1].ends == 6
     with pytest.raises(StoreError, match="append-only"), cases._writing():
         cases._writer.execute("DELETE FROM audit")
     cases.check()
 
 
-# ---------------------------------------------------------------------------- versions, damage
+# ---------------------------------------------------------------------------- foreign files
 
-VERSION_1 = store._SCHEMA.replace(
-    """CREATE TABLE picture (
-    capture TEXT PRIMARY KEY REFERENCES capture (id) ON DELETE CASCADE,
-    data BLOB NOT NULL
-);
-""",
-    "",
-).replace("ON DELETE CASCADE,\n    record BLOB NOT NULL\n);\nCREATE INDEX capture",
-          "ON DELETE CASCADE,\n    record BLOB NOT NULL,\n    picture BLOB NOT NULL\n);\n"
-          "CREATE INDEX capture")  # fmt: skip
+FOREIGN = "twelve characters"
+WRONG_ROWS = {
+    "view": ("lesion", {"view": "side"}, "lesion 1: a view is one of front, back"),
+    "place": ("lesion", {"x": 1.5}, "lesion 1: the place lies off the body map"),
+    "place, none": ("lesion", {"y": float("nan")}, "off the body map"),
+    "place, huge": ("lesion", {"y": 10**400}, "off the body map"),
+    "reminder": ("lesion", {"remind": "31.12.2026"}, "a reminder needs a date"),
+    "title": ("lesion", {"title": 5}, "a text is missing"),
+    "sex": ("person", {"sex": "x"}, "person 1: sex is one of female, male"),
+    "born": ("person", {"year_of_birth": 1650}, "no such birth year"),
+    "born, bool": ("person", {"year_of_birth": True}, "no such birth year"),
+    "skin": ("person", {"skin_type": 7}, "skin types are 1 to 6"),
+    "risks": ("person", {"risk_factors": ["tea"]}, "an unknown risk factor"),
+    "risks, none": ("person", {"risk_factors": None}, "does not know"),
+    "name": ("person", {"name": "x" * 2000}, "longer than 1000 characters"),
+    "half": ("person", {"name": "\ud800"}, "half of a character"),
+    "created": ("person", {"created": "yesterday"}, "a time is none"),
+    "more": ("person", {"admin": True}, "what this dermedge does not know"),
+    "taken": ("capture", {"taken": "2026-02-31T00:00:00Z"}, "capture 1: a time is none"),
+    "taken, local": ("capture", {"taken": "2026-02-01T00:00:00+05:00"}, "a time is none"),
+    "undated": ("capture", {"taken": ""}, "needs the time"),
+    "size": ("capture", {"size": [0, 480]}, "at least one px"),
+    "size, three": ("capture", {"size": [1, 2, 3]}, "at least one px"),
+    "scale": ("capture", {"px_per_mm": float("inf")}, "a scale is above zero"),
+    "dating": ("capture", {"dating": "sure"}, "how a picture was dated"),
+    "origin": ("capture", {"origin": "../.."}, "unknown store"),
+    "sequence": ("capture", {"sequence": -1}, "without its number"),
+    "analysis": ("capture", {"analysis": []}, "its analysis is none: analysis: type"),
+    "no triage": ("capture", {"analysis": {}}, "its analysis is none: analysis: required"),
+    "triage": ("capture", {"analysis": analysis(triage="fine")}, "triage: enum"),
+    "risk": ("capture", {"analysis": analysis(malignancy=7)}, "malignancy: maximum"),
+    "risk, none": ("capture", {"analysis": analysis(malignancy=float("nan"))}, "malignancy: type"),
+    "class": ("capture", {"analysis": analysis(likely="flu")}, "an unknown class"),
+    "of another": ("capture", {"analysis": analysis((64, 48))}, "size: of another picture"),
+    "outline": (
+        "capture",
+        {"analysis": analysis(lesion={**analysis()["lesion"], "polygons": [[[1, 2]]]})},
+        r"lesion.polygons\[0\]: minItems",
+    ),
+    "no outline": (
+        "capture",
+        {"analysis": analysis(lesion={**analysis()["lesion"], "box": None})},
+        "found, but without an outline",
+    ),
+    "version": ("capture", {"version": 2}, "its analysis is of version 2"),
+    "version, none": ("capture", {"version": [1]}, "its analysis is of version"),
+}
+
+
+def foreign(cases: Store, path: Path, table: str = "", **changes) -> Path:
+    """An export of one person of which each record of a table was changed by who made it."""
+    packed = records.packed
+
+    def forged(item):
+        record = packed(item)
+        return record | changes if type(item).__name__.lower() == table else record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "packed", forged)
+        patch.setattr(store, "write_summary", lambda *_args: None)
+        cases.export(path, FOREIGN)
+    return path
+
+
+@pytest.mark.parametrize("what", WRONG_ROWS)
+def test_a_foreign_file_with_a_row_that_makes_no_sense_is_refused_whole(tmp_path, cases, what):
+    table, changes, words = WRONG_ROWS[what]
+    fill(cases)
+    path = foreign(cases, tmp_path / "export", table, **changes)
+    here = Store.create(tmp_path / "here", PASSPHRASE)
+    with pytest.raises(StoreError, match=rf"{path} cannot be imported, .*{words}") as caught:
+        here.merge(path, FOREIGN)
+    assert "\n" not in str(caught.value)
+    assert here.people() == []
+    assert here.audit()[-1].what == "failed import"
+    here.check()
+    here.close()
+
+
+@pytest.mark.parametrize("what", ["view", "place", "reminder", "title"])
+def test_what_an_import_refuses_is_not_entered_either(cases, what):
+    person, lesion, _ = fill(cases)
+    _table, changes, words = WRONG_ROWS[what]
+    with pytest.raises(StoreError, match=words.partition(": ")[2] or words):
+        cases.update_lesion(replace(lesion, **changes))
+    with pytest.raises(StoreError, match="sex is one of"):
+        cases.update_person(replace(person, sex="x"))
+    capture = Capture("", lesion.id, "", {"triage": "low"}, (640, 480))
+    with pytest.raises(StoreError, match="its analysis is none: analysis: required"):
+        cases.add_capture(capture, b"picture")
+    assert cases.lesion(lesion.id) == lesion
+    assert cases.person(person.id) == person
+
+
+HEADERS = {
+    "none": None,
+    "a list": [],
+    "empty": {},
+    "kdf": {"kdf": "md5"},
+    "kdf, a list": {"kdf": ["argon2id"]},
+    "more": {"ad": "x"},
+    "cost": {"cost": 5},
+    "passes": {"cost": {"iterations": 60_000, "lanes": 1, "memory_cost": 64}},
+    "work": {"cost": {"iterations": 64, "lanes": 1, "memory_cost": 2**19}},
+    "memory": {"cost": {"iterations": 1, "lanes": 1, "memory_cost": 2**22}},
+    "no memory": {"cost": {"iterations": 1, "lanes": 1, "memory_cost": 1}},
+    "lanes": {"cost": {"iterations": 1, "lanes": 64, "memory_cost": 2**10}},
+    "float": {"cost": {"iterations": 1.0, "lanes": 1, "memory_cost": 64}},
+    "bool": {"cost": {"iterations": True, "lanes": 1, "memory_cost": 64}},
+    "text": {"cost": {"iterations": "1", "lanes": 1, "memory_cost": 64}},
+    "negative": {"cost": {"iterations": -1, "lanes": 1, "memory_cost": 64}},
+    "foreign key": {"cost": {"iterations": 1, "lanes": 1, "memory_cost": 64, "secret": "x"}},
+    "salt": {"salt": "00"},
+    "long salt": {"salt": "00" * 1000},
+    "no salt": {"salt": None},
+    "no hex": {"salt": "zz" * 16},
+    "key": {"key": "00" * 10},
+    "no key": {"key": 7},
+    "scrypt": {"kdf": "scrypt", "cost": {"n": 2**20, "r": 32, "p": 1}},
+    "scrypt, odd": {"kdf": "scrypt", "cost": {"n": 2**14 + 1, "r": 8, "p": 1}},
+    "scrypt, many": {"kdf": "scrypt", "cost": {"n": 2**17, "r": 8, "p": 2**20}},
+    "scrypt of argon": {"kdf": "scrypt"},
+}
+
+
+def put_header(path: Path, value: bytes) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE store SET value = ? WHERE name = 'header'", (value,))
+    connection.close()
+
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_a_header_that_asks_for_what_it_should_not_is_refused(cases, what, monkeypatch):
+    def stretch(*_args):
+        raise AssertionError("it was tried")
+
+    header = store._header(cases._reader)
+    header = header | HEADERS[what] if HEADERS[what] else HEADERS[what]
+    cases.close()
+    put_header(cases.path, keys.packed(header))
+    monkeypatch.setattr(keys, "_stretched", stretch)
+    with pytest.raises(StoreError, match="header is damaged"):
+        Store.open(cases.path, PASSPHRASE)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[" * 3000, b"{", b"\xff\xfe", b"1" * 5000, b'{"a":' + b"[" * 2000, b"9" * 4000]
+)
+def test_a_header_that_is_no_json_is_refused(cases, text):
+    cases.close()
+    put_header(cases.path, hashlib.sha256(text).digest() + text)
+    with pytest.raises(StoreError, match="header is damaged"):
+        Store.open(cases.path, PASSPHRASE)
+
+
+def test_keys_of_the_usual_costs_are_taken(cases, monkeypatch):
+    for cost in (keys.ARGON2, store.ARGON2):
+        keys._check({"kdf": "argon2id", "cost": cost, "salt": "0" * 32, "key": "0" * 120})
+    keys._check({"kdf": "scrypt", "cost": keys.SCRYPT, "salt": "0" * 32, "key": "0" * 120})
+
+
+HOSTILE = {
+    "trigger": "CREATE TRIGGER more AFTER INSERT ON person BEGIN DELETE FROM person; END",
+    "view": "CREATE VIEW more AS SELECT * FROM person",
+    "view as table": (
+        "ALTER TABLE person RENAME TO people; CREATE VIEW person AS "
+        "SELECT id, randomblob(900000000) AS record FROM people"
+    ),
+    "virtual": "CREATE VIRTUAL TABLE more USING fts4(text)",
+    "table": "CREATE TABLE more (text)",
+    "column": "ALTER TABLE person ADD COLUMN more GENERATED ALWAYS AS (hex(zeroblob(9)))",
+    "index": "CREATE INDEX more ON person (hex(record))",
+    "no trigger": "DROP TRIGGER audit_delete",
+    "no table": "DROP TABLE picture",
+    "huge": "UPDATE person SET record = zeroblob(50000000)",
+    "text": "UPDATE person SET record = 'text'",
+    "number": "UPDATE picture SET data = 5",
+    "id": "PRAGMA foreign_keys=OFF; UPDATE capture SET id = '../../etc/passwd'",
+    "id, blob": "PRAGMA foreign_keys=OFF; UPDATE person SET id = x'00'",
+    "loose": "PRAGMA foreign_keys=OFF; UPDATE lesion SET person = '" + "f" * 32 + "'",
+    "header": "UPDATE store SET value = zeroblob(900000) WHERE name = 'header'",
+    "version 0": "PRAGMA user_version=0",
+    "version 1": "PRAGMA user_version=1",
+    "version 2": "PRAGMA user_version=2",
+    "version 9": "PRAGMA user_version=9",
+    "other": "PRAGMA application_id=1",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_file_whose_tables_are_not_ours_is_refused(tmp_path, cases, what):
+    fill(cases)
+    cases.export(tmp_path / "export", FOREIGN)
+    with sqlite3.connect(tmp_path / "export", isolation_level=None) as connection:
+        for statement in HOSTILE[what].split("; ", 0 if "TRIGGER more" in HOSTILE[what] else -1):
+            connection.execute(statement)
+    connection.close()
+    here = Store.create(tmp_path / "here", PASSPHRASE)
+    with pytest.raises(StoreError) as caught:
+        here.merge(tmp_path / "export", FOREIGN)
+    assert "\n" not in str(caught.value)
+    assert ".importing" not in str(caught.value)
+    assert here.people() == []
+    here.check()
+    here.close()
+
+
+def test_a_folder_or_a_pipe_is_no_file_of_cases(tmp_path, cases):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(StoreError, match="is not a store"):
+            cases.merge(path, FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "words"),
+    [
+        ("short", "too short"),
+        ("elevenchars", "too short"),
+        ("one two", "too short"),
+        ("aaaaaaaaaaaa", "among the first"),
+        ("123456789012", "among the first"),
+        ("abcabcabcabc", "among the first"),
+        ("qwertyuiopas", "among the first"),
+        ("Password1234", "among the first"),
+        ("P4ssw0rd!!!!", "among the first"),
+        ("passwordpassword", "among the first"),
+        ("ichliebedich1", "among the first"),
+    ],
+)
+def test_an_export_asks_for_a_passphrase_that_is_not_soon_guessed(
+    tmp_path, cases, passphrase, words
+):
+    with pytest.raises(StoreError, match=words):
+        cases.export(tmp_path / "export", passphrase)
+    assert not (tmp_path / "export").exists()
+    assert cases.audit()[-1].what == "create"
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "level"),
+    [
+        ("correct horse", 1),
+        ("correct horse battery staple", 2),
+        ("马 电池 订书钉 正确", 2),
+        ("Wm7#kq29!xTz", 2),
+        ("740295118364", 1),
+        ("الحصان بطارية دبوس صحيح", 2),
+    ],
+)
+def test_long_ones_and_four_words_are_taken(passphrase, level):
+    found = strength(passphrase)
+    assert (found.fault, found.level) == ("", level)
+
+
+def test_the_store_of_the_device_asks_for_less(cases):
+    assert strength("87412093", own=True).fault == ""
+    assert "eight" in strength("8741209", own=True).fault
+    assert "among the first" in strength("12345678", own=True).fault
+
+
+# ---------------------------------------------------------------------------- erasing
+
+
+def sealed_rows(cases: Store) -> list[bytes]:
+    """Every record and picture of a store, as it is sealed."""
+    query = "SELECT record FROM {} UNION ALL SELECT record FROM {}"
+    rows = cases._select(query.format("person", "lesion"))
+    rows += cases._select(query.format("capture", "capture"))
+    rows += cases._select("SELECT data FROM picture UNION ALL SELECT data FROM summary")
+    return [row[0] for row in rows]
+
+
+def traces(cases: Store, gone: list[bytes]) -> int:
+    """How many of these are left in part, in whatever file of the folder."""
+    on_disk = b"".join(file.read_bytes() for file in cases.path.parent.rglob("*") if file.is_file())
+    return sum(any(piece in on_disk for piece in pieces(blob)) for blob in gone)
+
+
+def reader(cases: Store) -> sqlite3.Connection:
+    """Another program that reads the store as it is now."""
+    connection = sqlite3.connect(cases.path, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM person").fetchone()
+    return connection
+
+
+ERASING = {
+    "person": lambda cases, person, lesion, capture: cases.delete_person(person.id),
+    "lesion": lambda cases, person, lesion, capture: cases.delete_lesion(lesion.id),
+    "capture": lambda cases, person, lesion, capture: cases.delete_capture(capture.id),
+    "key": lambda cases, *_: cases.change_key(PASSPHRASE, "another one"),
+}
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["empty log", "log"])
+@pytest.mark.parametrize("what", ERASING)
+def test_while_another_program_reads_nothing_is_erased_and_that_is_said(
+    cases, monkeypatch, what, fresh
+):
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0)
+    found = fill(cases)
+    if fresh:
+        cases.close()
+        cases = Store.open(cases.path, PASSPHRASE)
+    other = reader(cases)
+    with pytest.raises(StoreError, match="nothing was changed") as caught:
+        ERASING[what](cases, *found)
+    assert not isinstance(caught.value, store.NotWiped)
+    assert cases.people() == [found[0]]
+    assert cases.captures(found[1].id) == [found[2]]
+    assert cases.audit()[-1].what.startswith("failed ")
+    other.close()
+    gone = sealed_rows(cases)
+    ERASING[what](cases, *found)
+    assert cases.audit()[-1].what.startswith("done ")
+    if what == "person":
+        assert traces(cases, gone) == 0
+    cases.check()
+    cases.close()
+    Store.open(cases.path, "another one" if what == "key" else PASSPHRASE).close()
+
+
+@pytest.mark.parametrize("end", ["write", "close"])
+def test_what_a_reader_that_came_meanwhile_holds_is_erased_as_soon_as_it_ends(
+    cases, monkeypatch, end
+):
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0)
+    person, *_ = fill(cases)
+    gone = sealed_rows(cases)
+    at_once, others = Store._delete_at_once, []
+
+    def late(self, *args):
+        others.append(reader(self))
+        at_once(self, *args)
+
+    monkeypatch.setattr(Store, "_delete_at_once", late)
+    with pytest.raises(store.NotWiped, match="it is done, but another program reads"):
+        cases.delete_person(person.id)
+    assert cases.people() == []
+    assert traces(cases, gone) > 0
+    assert cases.audit()[-1].what == "delete person"
+    others[0].close()
+    if end == "write":
+        cases.update_person(cases.add_person(Person("", "somebody")))
+        assert traces(cases, gone) == 0
+    cases.close()
+    assert traces(cases, gone) == 0
+    cases = Store.open(cases.path, PASSPHRASE)
+    assert [entry.what for entry in cases.audit()].count("done delete person") == 1
+    cases.check()
+    cases.close()
+
+
+def test_a_reader_does_not_keep_a_change_from_being_saved(cases):
+    person, *_ = fill(cases)
+    other = reader(cases)
+    cases.update_person(replace(person, notes="changed"))
+    assert cases.person(person.id).notes == "changed"
+    other.close()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from edge_app.cases import database, store
+store.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+path, what, where = Path(sys.argv[1]), *sys.argv[2:]
+cases = store.Store.open(path, "correct horse")
+die = lambda *_args, **_values: os._exit(9)
+if where == "before":
+    store.Store._checkpoint = database.rename = store.database.transaction = die
+elif where == "wiping":
+    checkpoint, calls = store.Store._checkpoint, []
+    def second(self, seconds):
+        calls.append(seconds)
+        return die() if len(calls) > 1 else checkpoint(self, seconds)
+    store.Store._checkpoint = second
+elif where == "within":
+    database.rename = store.database.rename = die
+    store.Store._copy = die
+if what == "delete":
+    cases.delete_person(cases.people()[0].id)
+elif what == "export":
+    cases.export(path.with_name("export"), "twelve characters")
+elif what == "import":
+    cases.merge(Path(sys.argv[1] + ".other"), "twelve characters")
+"""
+
+
+def killed(cases: Store, what: str, where: str) -> Store:
+    """Let another process be killed while it does that; the store, opened again."""
+    cases.close()
+    root = str(Path(__file__).resolve().parents[1])
+    command = [sys.executable, "-c", KILLED, str(cases.path), what, where]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True)
+    assert done.returncode == 9, done.stderr.decode()
+    return Store.open(cases.path, PASSPHRASE)
+
+
+def test_what_was_deleted_is_erased_though_it_was_killed_before_that(cases):
+    fill(cases)
+    gone = sealed_rows(cases)
+    cases = killed(cases, "delete", "wiping")
+    assert cases.people() == []
+    assert traces(cases, gone) == 0
+    assert cases.audit()[-1].what == "done delete person"
+    cases.check()
+    cases.close()
+
+
+@pytest.mark.parametrize("what", ["export", "import"])
+def test_what_was_killed_half_way_shows_in_the_audit_trail_and_leaves_nothing(
+    tmp_path, cases, what
+):
+    fill(cases)
+    cases.export(tmp_path / "cases.other", "twelve characters")
+    before = len(cases.audit())
+    cases = killed(cases, what, "within")
+    entries = cases.audit()
+    assert [entry.what for entry in entries[before:]] == [f"begin {what}"]
+    assert "its end was not noted" in course.deeds(entries)[0][0]
+    assert course.deeds(entries[:before])[0][0] == "Cases exported"
+    assert not (tmp_path / "export").exists()
+    assert len(cases.people()) == 1
+    cases.check()
+    cases.close()
+
+
+def test_a_deletion_that_a_full_disk_cuts_off_says_that_a_part_is_gone(cases, monkeypatch):
+    person, lesion, first = fill(cases)
+    cases.add_capture(replace(first, taken=""), b"another")
+    at_once, calls = Store._delete_at_once, []
+
+    def full(self, table, id, state=store.UNCHANGED):
+        calls.append(table)
+        if len(calls) in (1, 3):
+            with database.plain(self.path, state):
+                raise OSError(28, "No space left on device")
+        at_once(self, table, id, state)
+
+    monkeypatch.setattr(Store, "_delete_at_once", full)
+    with pytest.raises(StoreError, match="the disk is full, a part is deleted and the rest is"):
+        cases.delete_person(person.id)
+    assert len(cases.captures(lesion.id)) == 1
+    assert cases.audit()[-1].what == "failed delete person"
+    cases.check()
+
+
+def test_on_a_full_disk_a_deletion_that_cannot_begin_changes_nothing(cases):
+    person, *_ = fill(cases)
+    (pages,) = cases._writer.execute("PRAGMA page_count").fetchone()
+    cases._writer.execute(f"PRAGMA max_page_count={pages}")
+
+    def fill_the_trail() -> None:
+        while True:
+            cases.update_person(person)
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        fill_the_trail()
+    with pytest.raises(StoreError, match="the disk is full, nothing was changed"):
+        cases.delete_person(person.id)
+    assert cases.people() == [person]
+    cases.check()
+
+
+# ---------------------------------------------------------------------------- the audit trail
+
+
+def test_what_leaves_a_trace_outside_is_entered_before_it_is_done(tmp_path, cases, monkeypatch):
+    person, *_ = fill(cases)
+    seen = []
+
+    def place(made, path):
+        seen.extend(entry.what for entry in cases.audit())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(database, "rename", place)
+    with pytest.raises(StoreError, match="the disk is full, nothing was changed"):
+        cases.export(tmp_path / "export", "twelve characters", person.id)
+    assert seen[-1] == "begin export"
+    assert not (tmp_path / "export").exists()
+    begun, failed = cases.audit()[-2:]
+    assert (begun.what, begun.which) == ("begin export", person.id)
+    assert (failed.what, failed.ends) == ("failed export", begun.number)
+    with cases.act("report", "c" * 32):
+        assert cases.audit()[-1].what == "begin report"
+    assert [entry.what for entry in cases.audit()[-2:]] == ["begin report", "done report"]
+    with pytest.raises(ValueError, match="no such"), cases.act("report"):
+        raise ValueError("no such picture")
+    assert cases.audit()[-1].what == "failed report"
+
+
+def test_where_the_trail_cannot_be_ended_the_line_says_that_it_was_done(
+    tmp_path, cases, monkeypatch
+):
+    log = Store._log
+
+    def full(self, connection, what, *args, **values):
+        if what.startswith("done "):
+            raise sqlite3.OperationalError("database or disk is full")
+        return log(self, connection, what, *args, **values)
+
+    monkeypatch.setattr(Store, "_log", full)
+    with pytest.raises(StoreError, match="it was done, but the audit trail does not say so"):
+        cases.export(tmp_path / "export", "twelve characters")
+    assert (tmp_path / "export").exists()
+
+
+def test_wrong_passphrases_are_entered_when_the_right_one_is_given(cases):
+    cases.close()
+    for _ in range(3):
+        with pytest.raises(WrongKey):
+            Store.open(cases.path, "not that one")
+    left = cases.path.with_name("audit.pending").read_text()
+    assert "not that one" not in left
+    cases = Store.open(cases.path, PASSPHRASE)
+    assert [(e.what, e.which) for e in cases.audit()[-1:]] == [("wrong passphrase", "3x")]
+    assert not cases.path.with_name("audit.pending").exists()
+    with pytest.raises(WrongKey):
+        cases.change_key("not that one", "another one")
+    assert cases.audit()[-1].what == "wrong passphrase"
+    cases.check()
+    cases.close()
+
+
+def test_damaged_notes_of_events_are_left_out(cases):
+    pending = cases.path.with_name("audit.pending")
+    good = ["2026-01-01T00:00:00.000Z", "wrong passphrase", 2]
+    for text in ("", "[", "{}", "[[1, 2, 3]]", '[["x", "wrong passphrase", 1]]', "[" * 99_999):
+        pending.write_text(text)
+        assert cases.audit()[-1].what == "create"
+    pending.write_text(json.dumps([good, ["2026-01-01T00:00:00.000Z", "Ada", 1], 5]))
+    assert [(e.what, e.when) for e in cases.audit()[1:]] == [("wrong passphrase", good[0])]
+    cases.check()
+
+
+# ---------------------------------------------------------------------------- closing
+
+
+def test_a_closed_store_holds_no_key_and_says_that_it_is_closed(tmp_path):
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    person, lesion, capture = fill(cases)
+    keys = cases._keys
+    cases.close()
+    cases.close()
+    assert keys._aead is None
+    assert not any(keys._records + keys._mac)
+    for action in (
+        cases.people,
+        cases.audit,
+        cases.check,
+        cases.clock_fault,
+        lambda: cases.picture(capture.id),
+        lambda: cases.add_person(Person("", "late")),
+        lambda: cases.update_lesion(lesion),
+        lambda: cases.delete_person(person.id),
+        lambda: cases.change_key(PASSPHRASE, "another one"),
+        lambda: cases.export(tmp_path / "export", "twelve characters"),
+        lambda: cases.merge(tmp_path / "cases", PASSPHRASE),
+    ):
+        with pytest.raises(StoreError, match=r"^the store is closed$"):
+            action()
+
+
+def test_closing_breaks_a_long_import_off_and_nothing_of_it_is_there(tmp_path, cases, monkeypatch):
+    *_, first = fill(cases)
+    for _ in range(20):
+        cases.add_capture(replace(first, taken=""), b"picture")
+    cases.export(tmp_path / "export", "twelve characters")
+    here = Store.create(tmp_path / "here", PASSPHRASE)
+    insert, begun, go_on = Store._insert, threading.Event(), threading.Event()
+
+    def slow(self, *args):
+        insert(self, *args)
+        if self is here:
+            begun.set()
+            assert go_on.wait(60)
+
+    monkeypatch.setattr(Store, "_insert", slow)
+    with ThreadPoolExecutor(2) as pool:
+        merging = pool.submit(here.merge, tmp_path / "export", "twelve characters")
+        assert begun.wait(60)
+        closing = pool.submit(here.close)
+        while not here._closing.is_set():
+            pass
+        go_on.set()
+        closing.result(60)
+        with pytest.raises(StoreError, match="the store is closed"):
+            merging.result(60)
+    monkeypatch.setattr(Store, "_insert", insert)
+    here = Store.open(here.path, PASSPHRASE)
+    assert here.people() == []
+    assert here.audit()[-1].what == "begin import"
+    assert [*tmp_path.glob(".importing-*")] == []
+    here.check()
+    here.close()
+
+
+SECRET = """
+import gc, os, sys
+from pathlib import Path
+from edge_app.cases import store
+store.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+path, passphrase = Path(sys.argv[1]), "correct horse"
+
+def work():
+    cases = store.Store.open(path, passphrase)
+    assert len(cases.people()) == 30
+    for person in cases.people("zo"):
+        for lesion in cases.lesions(person.id):
+            for capture in cases.captures(lesion.id):
+                cases.picture(capture.id)
+    cases.export(path.with_name("export"), "twelve characters")
+    os.write(1, b"open\\n")
+    os.read(0, 1)
+    return cases
+
+cases = work()
+gc.collect()
+cases.close()
+os.write(1, b"closed\\n")
+os.read(0, 1)
+"""
+
+
+def in_memory(process: int, wanted: list[bytes]) -> list[int]:
+    """How often each of these is in the memory of a child process."""
+    found = [0] * len(wanted)
+    with open(f"/proc/{process}/maps") as maps, open(f"/proc/{process}/mem", "rb", 0) as memory:
+        for line in maps:
+            area, rights = line.split()[:2]
+            if "r" not in rights or "[v" in line:
+                continue
+            start, end = (int(side, 16) for side in area.split("-"))
+            try:
+                memory.seek(start)
+                data = memory.read(end - start)
+            except OSError:
+                continue
+            for at, one in enumerate(wanted):
+                found[at] += data.count(one)
+    return found
+
+
+def test_keys_and_names_are_gone_from_memory_when_the_store_is_closed(tmp_path):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux shows a process's memory")
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    names = [f"Zoë Sentinel {number:02} Łukasz" for number in range(30)]
+    for name in names:
+        fill(cases, name, b"sentinel of a picture" * 5000)
+    # Of pictures, parts of a page may stay, as `edge_app.cases.memory` says.
+    picture = b"sentinel of a picture" * 400
+    secrets = [bytes(cases._keys._records), bytes(cases._keys._mac), picture]
+    written = [form for name in names for form in (name.encode(), name.encode("utf-16-le"))]
+    cases.close()
+    root = str(Path(__file__).resolve().parents[1])
+    command = [sys.executable, "-c", SECRET, str(tmp_path / "cases")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == b"open\n"
+            try:
+                before = in_memory(process.pid, secrets + written)
+            except PermissionError:
+                pytest.skip("another process's memory may not be read here")
+            process.stdin.write(b".")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"closed\n"
+            after = in_memory(process.pid, secrets + written)
+        finally:
+            process.kill()
+    assert min(before[:2]) > 0, "the search finds nothing"
+    assert sum(before[3:]) > 0, "the search finds nothing"
+    assert after == [0] * len(after)
+
+
+# ---------------------------------------------------------------------------- the clock
 
 
 @pytest.fixture
-def version_1(tmp_path, monkeypatch):
-    """A store as version 1 wrote it: pictures in the captures' rows. Path and capture's id."""
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "_SCHEMA", VERSION_1)
-        patch.setattr(store, "VERSION", 1)
-        (tmp_path / "old").mkdir()
-        old = Store.create(tmp_path / "old" / "cases", PASSPHRASE)
-        lesion = old.add_lesion(Lesion("", old.add_person(Person("", "Ada")).id, "arm"))
-        capture = Capture("c" * 32, lesion.id, "2026-01-01T00:00:00Z", {"a": 1}, (4, 3))
-        record = old._sealed("capture", capture)
-        sealed = old._keys.seal(b"an old picture", "capture", capture.id, "picture")
-        with old._writing() as connection:
-            row = (capture.id, lesion.id, record, sealed)
-            connection.execute("INSERT INTO capture VALUES (?, ?, ?, ?)", row)
-            store._log(connection, old._keys, "add capture", capture.id, store._digest(record))
-        old.close()
-    return old.path, capture
+def at(monkeypatch):
+    """Sets the clock of the device."""
+
+    def at(now: str) -> None:
+        monkeypatch.setattr(store, "_now", lambda: now)
+
+    return at
 
 
-def test_an_older_schema_is_migrated(version_1):
-    path, capture = version_1
-    cases = Store.open(path, PASSPHRASE)
-    assert cases.capture(capture.id) == capture
-    assert cases.picture(capture.id) == b"an old picture"
+def spot(cases: Store) -> Lesion:
+    return cases.add_lesion(Lesion("", cases.add_person(Person("", "Ada")).id, "left arm"))
+
+
+def take(cases: Store, lesion: Lesion, triage: str = "low", taken: str = "") -> Capture:
+    found = analysis((4, 3), triage=triage)
+    return cases.add_capture(Capture("", lesion.id, taken, found, (4, 3)), b"picture")
+
+
+NOV, JAN, DEC = "2026-11-20T10:00:00.000Z", "2018-01-28T15:58:13.000Z", "2026-12-24T09:00:00.000Z"
+
+
+def test_pictures_stay_in_the_order_in_which_they_were_added(tmp_path, at):
+    at(NOV)
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    added = []
+    for now in (NOV, JAN, "1970-01-01T00:05:00.000Z", "2099-01-01T00:00:00.000Z", DEC):
+        at(now)
+        added.append(take(cases, lesion))
+    assert cases.captures(lesion.id) == added
+    assert [one.dating for one in added] == ["", *["clock wrong"] * 3, ""]
+    assert [one.sequence for one in added] == sorted(one.sequence for one in added)
+    assert [e.what for e in cases.audit()].count("clock wrong") == 1
     cases.check()
-    cases.delete_capture(capture.id)
-    assert cases._select("SELECT count(*) FROM picture") == [(0,)]
+    cases.close()
+
+
+def test_a_clock_that_was_set_back_is_told_and_entered_once(tmp_path, at):
+    at(DEC)
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    assert cases.clock_fault() is None
+    at(NOV)
+    assert "2026-11-20 10:00 UTC, but the last entry was made on 2026-12-24" in cases.clock_fault()
+    assert cases.clock_behind()
+    assert [take(cases, lesion).dating for _ in range(2)] == ["clock wrong"] * 2
+    assert [e.what for e in cases.audit()].count("clock set back") == 1
+    at("1970-01-01T00:05:00.000Z")
+    assert "which cannot be" in cases.clock_fault()
+    assert not cases.clock_behind()
+    with pytest.raises(StoreError, match="which cannot be"):
+        cases.confirm_clock()
+    at("2026-12-24T08:58:00.000Z")  # set right by a network: some minutes
+    assert cases.clock_fault() is None
+    assert take(cases, lesion).dating == ""
+    cases.close()
+
+
+def test_a_clock_that_ran_ahead_is_confirmed_and_pictures_of_that_time_are_marked(tmp_path, at):
+    at(NOV)
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    take(cases, lesion)
+    at("2031-05-05T00:00:00.000Z")
+    take(cases, lesion, "urgent")
+    at(DEC)
+    assert cases.clock_behind()
+    cases.confirm_clock()
+    assert cases.clock_fault() is None
+    take(cases, lesion, "low")
+    assert [one.dating for one in cases.captures(lesion.id)] == ["", "clock wrong", ""]
+    said = cases.summaries([lesion.person])[lesion.person][lesion.id]
+    assert (said.triage, said.taken, said.dated) == ("low", DEC, True)
+    cases.check()
+    cases.close()
+
+
+def test_a_date_is_corrected_within_those_around_it_and_marked(tmp_path, at):
+    at(NOV)
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    first = take(cases, lesion)
+    at(JAN)
+    second = take(cases, lesion)
+    at(DEC)
+    third = take(cases, lesion)
+    for day in ("2026-11-19", "2026-12-25"):
+        with pytest.raises(StoreError, match="after 2026-11-20 and before 2026-12-24"):
+            cases.correct_date(second.id, day)
+    with pytest.raises(StoreError, match="needs a date"):
+        cases.correct_date(second.id, "soon")
+    corrected = cases.correct_date(second.id, "2026-12-01")
+    assert (corrected.dating, corrected.clock) == ("corrected", JAN)
+    assert corrected.taken[:10] == "2026-12-01"
+    assert cases.captures(lesion.id) == [first, corrected, third]
+    for day in ("2026-11-20", "2026-12-24"):  # on the same day as one beside it
+        again = cases.correct_date(second.id, day)
+        assert again.clock == JAN
+        assert cases.captures(lesion.id) == [first, again, third]
+    with pytest.raises(StoreError, match="by its date alone"):
+        cases.update_capture(replace(again, taken=NOV))
+    cases.update_capture(replace(again, notes="seen"))
+    cases.check()
+    cases.close()
+
+
+def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at):
+    at("2026-06-01T00:00:00.000Z")
+    theirs = Store.create(tmp_path / "theirs", PASSPHRASE)
+    lesion = spot(theirs)
+    take(theirs, lesion)
+    at(NOV)
+    take(theirs, lesion)
+    ours = Store.create(tmp_path / "ours", PASSPHRASE)
+    theirs.export(tmp_path / "export", FOREIGN)
+    ours.merge(tmp_path / "export", FOREIGN)
+    at(DEC)
+    take(ours, lesion)
+    at("1970-01-01T00:00:00.000Z")
+    take(ours, lesion)
+    take(ours, lesion, taken="2026-08-08T00:00:00Z")  # the date is known from elsewhere
+    found = ours.captures(lesion.id)
+    assert [one.taken[:7] for one in found] == [
+        "2026-06", "2026-08", "2026-11", "2026-12", "1970-01"
+    ]  # fmt: skip
+    assert [one.dating for one in found] == ["", "given", "", "", "clock wrong"]
+    ours.check()
+    ours.close()
+    theirs.close()
+
+
+def test_who_was_born_before_a_clock_was_set_back_can_be_entered(tmp_path, at):
+    at("1970-01-01T00:05:00.000Z")
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    assert cases.add_person(Person("", "Ada", 1984)).year_of_birth == 1984
+    with pytest.raises(StoreError, match="the clock of this device is wrong: set it"):
+        cases.add_person(Person("", "Ada", 2026))
+    for year in (1650, 2060):
+        with pytest.raises(StoreError, match="no such birth year"):
+            cases.add_person(Person("", "Ada", year))
+    at(NOV)
+    cases.add_person(Person("", "Bea", 2026))
+    at("2099-01-01T00:00:00.000Z")  # ahead: nobody is too old
+    cases.add_person(Person("", "Cyd", 1950))
+    with pytest.raises(StoreError, match="the clock of this device is wrong: set it"):
+        cases.add_person(Person("", "Dee", 2030))
+    at(NOV)
+    with pytest.raises(StoreError, match="no such birth year"):
+        cases.add_person(Person("", "Eve", 2027))
+    cases.close()
+
+
+# ---------------------------------------------------------------------------- analyses
+
+
+def test_an_analysis_of_another_version_is_a_state_of_its_own(tmp_path, cases, monkeypatch):
+    _, lesion, first = fill(cases)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "analysis_version", lambda: 2)
+        patch.setattr(records, "analysis_fault", lambda *_args: "")
+        later = analysis(verdict="fine")
+        other = cases.add_capture(replace(first, taken="", analysis=later), b"new")
+    found = cases.capture(other.id)
+    assert (found.version, found.readable, found.triage) == (2, False, "other version")
+    for read in (
+        lambda: found.analysis["triage"],
+        lambda: found.analysis.get("triage"),
+        lambda: dict(found.analysis),
+    ):
+        with pytest.raises(StoreError, match="of version 2, which this dermedge cannot read"):
+            read()
+    said = cases.summaries([lesion.person])[lesion.person][lesion.id]
+    assert (said.pictures, said.triage) == (2, "other version")
+    # It is kept, counted and exported as it is, and nothing is entered that cannot be judged.
+    with pytest.raises(StoreError, match="of version 2"):
+        cases.update_capture(replace(found, notes="seen"))
+    cases.export(tmp_path / "export", FOREIGN)
+    exported = Store.open(tmp_path / "export", FOREIGN)
+    assert exported.capture(other.id).analysis.stored == later
+    exported.check()
+    exported.close()
+    here = Store.create(tmp_path / "here", PASSPHRASE)
+    with pytest.raises(StoreError, match="capture 2: its analysis is of version 2"):
+        here.merge(tmp_path / "export", FOREIGN)
+    here.close()
+    cases.check()
+
+
+def test_the_validator_agrees_with_jsonschema():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = records._schema()
+    schema = {"$ref": "#/$defs/analysis", "$defs": schema["$defs"]}
+    reference = jsonschema.Draft202012Validator(schema)
+    chance, seen = random.Random(5), {True: 0, False: 0}
+    values = (None, True, 0, -1, 1.5, "", "low", [], {}, [[1, 2]])
+    for _ in range(600):
+        changed = json.loads(json.dumps(analysis()))
+        changed["scale"] = {"reference": "card", "px_per_mm": 3.0, "reason": ""}
+        part, key = changed, chance.choice(list(changed))
+        while isinstance(part[key], (dict, list)) and part[key] and chance.random() < 0.8:
+            part = part[key]
+            key = chance.choice([*(part if isinstance(part, dict) else range(len(part)))])
+        if chance.random() < 0.2:
+            del part[key]
+        else:
+            part[key] = chance.choice(values)
+        fits = reference.is_valid(changed)
+        seen[fits] += 1
+        assert bool(records._misfit(changed, schema, "")) == (not fits), changed
+    assert min(seen.values()) > 50
+
+
+# ---------------------------------------------------------------------------- versions, damage
+
+# Made by the code of commit 9f1d955, with the passphrase 1234: version 2, and version 1, whose
+# captures' rows held the pictures. Nothing in them is of a person.
+OLD = Path(__file__).with_name("stores")
+
+
+def old_store(folder: Path, version: int) -> Path:
+    path = folder / "old" / "cases"
+    path.parent.mkdir()
+    path.write_bytes(zlib.decompress((OLD / f"version-{version}.zlib").read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_schema_is_migrated(tmp_path, version):
+    path = old_store(tmp_path, version)
+    cases = Store.open(path, "1234")
+    (ada,) = cases.people("Ada")
+    (arm,) = cases.lesions(ada.id)
+    first, *_ = cases.captures(arm.id)
+    assert cases.picture(first.id) == (b"an old picture" if version == 1 else b"picture 1")
+    assert (first.version, first.readable, first.triage) == (1, True, "low")
+    cases.check()
+    cases.delete_capture(first.id)
+    assert first.id not in {row[0] for row in cases._select("SELECT capture FROM picture")}
+    cases.check()
     cases.close()
     assert [file.name for file in path.parent.iterdir()] == ["cases"]
     new = Store.create(path.with_name("new"), PASSPHRASE)
     schema = "SELECT type, name FROM sqlite_master ORDER BY name"
-    cases = Store.open(path, PASSPHRASE)
+    cases = Store.open(path, "1234")
     assert cases._select(schema) == new._select(schema)
     new.close()
     cases.close()
 
 
-def test_a_migration_that_fails_leaves_the_file_and_its_copy(version_1, monkeypatch):
-    path, capture = version_1
+def test_a_migration_tells_pictures_that_the_clock_misdated_from_imported_ones(tmp_path):
+    cases = Store.open(old_store(tmp_path, 2), "1234")
+    (ada,), (bea,) = cases.people("Ada"), cases.people("Bea")
+    (arm,) = cases.lesions(ada.id)
+    captures = cases.captures(arm.id)
+    assert [one.notes for one in captures] == ["first", "second", "third"]
+    assert [one.dating for one in captures] == ["", "clock wrong", ""]
+    (back,) = cases.lesions(bea.id)
+    (imported,) = cases.captures(back.id)
+    assert (imported.dating, imported.taken[:10]) == ("given", "2025-12-24")
+    said = cases.summaries([ada.id])[ada.id][arm.id]
+    assert (said.pictures, said.triage, said.taken) == (3, "see a doctor", captures[-1].taken)
+    # Its newest entry is of June 2026.
+    assert cases._seen() >= "2026-06-01"
+    cases.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_export_stays_importable_whatever_its_passphrase(tmp_path, cases, version):
+    assert cases.merge(old_store(tmp_path, version), "1234") == (1 if version == 1 else 4)
+    cases.check()
+
+
+def test_a_migration_that_fails_leaves_the_file_and_its_copy(tmp_path, monkeypatch):
+    path = old_store(tmp_path, 1)
     whole = path.read_bytes()
 
-    def fail(connection, keys):
-        store._pictures_apart(connection, keys)
+    def fail(connection, keys, now):
+        migrations.numbered(connection, keys, now)
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_STEPS", (fail,))
+        patch.setattr(migrations, "STEPS", (migrations.pictures_apart, fail))
         with pytest.raises(StoreError, match="full"):
-            Store.open(path, PASSPHRASE)
+            Store.open(path, "1234")
     copy = path.with_name("cases.before-migration")
     for file in (path, copy):
         with sqlite3.connect(file) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-            assert connection.execute("SELECT id FROM capture").fetchone() == (capture.id,)
+            assert connection.execute("SELECT id FROM capture").fetchone() == ("c" * 32,)
         connection.close()
     assert copy.stat().st_mode & 0o777 == 0o600
     assert len(path.read_bytes()) >= len(whole)
     # What failed once is done on the next opening, and the copy goes.
-    cases = Store.open(path, PASSPHRASE)
-    assert cases.picture(capture.id) == b"an old picture"
+    cases = Store.open(path, "1234")
+    assert cases.picture("c" * 32) == b"an old picture"
     cases.close()
     assert not copy.exists()
+
+
+def test_two_that_open_an_old_store_at_once_migrate_it_once(tmp_path):
+    path = old_store(tmp_path, 2)
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _n: Store.open(path, "1234"), range(4)))
+    assert [entry.what for entry in opened[0].audit()].count("migrate capture") == 4
+    opened[0].check()
+    for one in opened:
+        one.close()
 
 
 def test_a_newer_schema_and_other_files_are_refused_and_stay_as_they_are(tmp_path, cases):
@@ -414,7 +1353,7 @@ def test_a_wrong_key_changes_nothing_and_a_new_one_replaces_the_old(cases):
     person, *_ = fill(cases)
     with pytest.raises(WrongKey):
         cases.change_key("not it", "another")
-    with pytest.raises(StoreError, match="at least 4"):
+    with pytest.raises(StoreError, match="at least four"):
         cases.change_key(PASSPHRASE, "abc")
     cases.change_key(PASSPHRASE, "another")
     cases.close()
@@ -582,8 +1521,8 @@ def test_two_may_use_one_store_at_once(cases):
     theirs, *_ = fill(other, "theirs")
     assert cases.people() == other.people() == [ours, theirs]
     other.check()
-    with other._writing(), pytest.MonkeyPatch.context():
-        cases._writer.execute("PRAGMA busy_timeout=1")
+    with other._writing(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "BUSY_SECONDS", 0)
         with pytest.raises(StoreError, match="another program is writing"):
             cases.add_person(Person("", "late"))
     other.close()
@@ -681,7 +1620,7 @@ def _save_for_ever(path: str, lesion: str, seed: str) -> None:
     while True:
         picture = chance.randbytes(chance.randint(1000, 600_000))
         tell("saving")
-        capture = cases.add_capture(Capture("", lesion, "", {"a": [0.5] * 200}, (9, 9)), picture)
+        capture = cases.add_capture(Capture("", lesion, "", analysis((9, 9)), (9, 9)), picture)
         tell("saved", capture.id, hashlib.sha256(picture).hexdigest())
         saved.append(capture)
         if chance.random() < 0.3:

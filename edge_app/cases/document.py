@@ -22,7 +22,9 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
+from edge_app.cases import clock
 from edge_app.cases.history import Comparison, compare
+from edge_app.cases.records import CLOCK_WRONG, CORRECTED
 from edge_app.cases.store import Capture, Lesion, Person
 from edge_app.look import fonts, language, theme
 from edge_app.look.language import N_, _
@@ -84,9 +86,13 @@ def write_case(
     Raises
     ------
     OSError : `path` cannot be written.
+    StoreError : the analysis of `shot` cannot be read here.
     """
     facts = _facts(person, lesion, fields)
-    both = [each.capture.analysis["lesion"]["found"] for each in (shot, earlier) if each]
+    both = [
+        each.capture.readable and each.capture.analysis["lesion"]["found"]
+        for each in (shot, earlier) if each
+    ]  # fmt: skip
     change = None
     if earlier is not None and all(both):
         # The earlier one is laid onto this one, as the screen shows them.
@@ -142,7 +148,7 @@ class _Page:
     def head(self, capture: Capture) -> None:
         half = (WIDTH - 2 * MARGIN) / 2
         self.text(MARGIN, self.y, half, _("Spot on the skin: report"), 17, bold=True)
-        taken = _("Picture taken {when}", when=_day(capture.taken))
+        taken = _("Picture taken {when}", when=_when(capture))
         self.text(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
         self.y += 11
         self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
@@ -167,17 +173,17 @@ class _Page:
     ) -> None:
         """Side by side: now and before; or the whole picture and the lesion in it."""
         across = (WIDTH - 2 * MARGIN - GUTTER) / 2
-        now, day = shot.capture, _day(shot.capture.taken)
+        now, day = shot.capture, _when(shot.capture)
         views = [(*_drawn(now, shot.pixels), _("Now: {when}", when=day) if earlier else day)]
         if earlier is not None:
-            title = _("Before: {when}", when=_day(earlier.capture.taken))
+            title = _("Before: {when}", when=_when(earlier.capture))
             if change is None:
                 views.append((*_drawn(earlier.capture, earlier.pixels), title))
             else:
                 scale = now.px_per_mm if change.by == "scale" else None
                 pixels = np.where(change.covered[..., None], change.warped, np.uint8(SOFT_GRAY))
                 drawn = _outlined(pixels, now.size, change.polygons, scale)
-                turned = _("Before: {when}, turned alike", when=_day(earlier.capture.taken))
+                turned = _("Before: {when}, turned alike", when=_when(earlier.capture))
                 views.append((*drawn, turned))
         elif now.analysis["lesion"]["found"]:
             views.append((*_close(now, shot.pixels), _("The spot in it")))
@@ -293,7 +299,11 @@ class _Page:
         self.pdf.line(MARGIN, y, WIDTH - MARGIN, y)
         y += 2
         rows = [view.versions, f"Bundle SHA-256 {capture.analysis['versions']['bundle_sha256']}"]
-        rows.append(_("Written {when}.", when=_day(datetime.now(timezone.utc).isoformat())))
+        now = datetime.now(timezone.utc)
+        written = _day(now.isoformat())
+        if not clock.plausible(now.date()):
+            written = _("{when} (the clock was wrong)", when=written)
+        rows.append(_("Written {when}.", when=written))
         if self.lacks:
             words = _("{mark} stands for a character that this device has no font for.")
             rows.append(words.format(mark=MISSING))
@@ -380,7 +390,8 @@ class _Page:
 
 
 def _drawn(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
-    polygons = [np.asarray(p, float) for p in capture.analysis["lesion"]["polygons"]]
+    outlines = capture.analysis["lesion"]["polygons"] if capture.readable else []
+    polygons = [np.asarray(p, float) for p in outlines]
     return _outlined(pixels, capture.size, polygons, capture.px_per_mm)
 
 
@@ -429,7 +440,16 @@ def _hex(color: theme.Color) -> str:
     return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
 
 
-def _day(stamp: str) -> str:
+def _when(capture: Capture) -> str:
+    """When a picture was taken, and whether that holds."""
+    if capture.dating == CLOCK_WRONG:
+        return _("{when} (the clock was wrong)", when=_day(capture.taken))
+    if capture.dating == CORRECTED:
+        return _("{when} (date corrected)", when=_day(capture.taken, time=False))
+    return _day(capture.taken)
+
+
+def _day(stamp: str, time: bool = True) -> str:
     """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC', in this order in every language."""
-    text = f"{stamp[:10]} {stamp[11:16]} UTC"
+    text = f"{stamp[:10]} {stamp[11:16]} UTC" if time else stamp[:10]
     return f"{language.MARK}{text}{language.MARK}" if language.rtl() else text

@@ -42,6 +42,10 @@ REMARKS = {
         "The skin around differs in colour, too: the light may have changed, not the lesion."
     ),
     "little_in_common": N_("The two outlines have little in common: is this the same lesion?"),
+    "clock": N_(
+        "The clock of the device was wrong when one of the pictures was taken: their order is that "
+        "in which they were added, the time between them is unknown."
+    ),
 }
 LIGHT = 6.0  # CIELAB distance of the skin around above which the light is doubted
 LITTLE = 0.6  # overlap below which the lesion is doubted
@@ -73,34 +77,42 @@ class Point:
     """One capture in a lesion's history. None: not known."""
 
     taken: str
-    triage: str
-    malignancy: float
+    triage: str  # or records.OTHER_VERSION: then nothing below can be read here
+    malignancy: float | None
     area_mm2: float | None
     diameter_mm: float | None
     asymmetry: float | None  # index, 0..1
     border: float | None  # irregularity, 0..1
     colors: float | None  # 1..6
+    dating: str = ""  # how far `taken` holds, of records.DATINGS
 
 
 def history(captures: Sequence[Capture]) -> list[Point]:
     """The measures of a lesion's captures over time, in their order."""
-    return [
-        Point(
-            taken=capture.taken,
-            triage=capture.analysis["triage"],
-            malignancy=capture.analysis["malignancy"],
-            area_mm2=area_mm2(capture),
-            diameter_mm=capture.analysis["abcd"]["diameter_mm"],
-            asymmetry=capture.analysis["abcd"].get("asymmetry_index"),
-            border=capture.analysis["abcd"].get("border_irregularity"),
-            colors=capture.analysis["abcd"]["color"],
-        )
-        for capture in captures
-    ]
+    return [_point(capture) for capture in captures]
+
+
+def _point(capture: Capture) -> Point:
+    if not capture.readable:
+        return Point(capture.taken, capture.triage, *(None,) * 6, dating=capture.dating)
+    abcd = capture.analysis["abcd"]
+    return Point(
+        taken=capture.taken,
+        triage=capture.triage,
+        malignancy=capture.analysis["malignancy"],
+        area_mm2=area_mm2(capture),
+        diameter_mm=abcd["diameter_mm"],
+        asymmetry=abcd.get("asymmetry_index"),
+        border=abcd.get("border_irregularity"),
+        colors=abcd["color"],
+        dating=capture.dating,
+    )
 
 
 def area_mm2(capture: Capture) -> float | None:
-    """The lesion's area; None without a lesion or a scale."""
+    """The lesion's area; None without a lesion or a scale, or where that cannot be read here."""
+    if not capture.readable:
+        return None
     lesion = capture.analysis["lesion"]
     if not lesion["found"] or capture.px_per_mm is None:
         return None
@@ -117,7 +129,7 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
 
     Raises
     ------
-    UserError : no lesion was found in one of them.
+    UserError : no lesion was found in one of them, or its analysis cannot be read here.
     """
     a, b = _View(first, ours), _View(second, theirs)
     turn, overlap = _register(a, b)
@@ -145,6 +157,7 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
         "cut_off": cut,
         "light": around > LIGHT,
         "little_in_common": overlap < LITTLE,
+        "clock": not (first.dated and second.dated),
     }
     captures = (first, second)
     return Comparison(

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 
-from edge_app.cases.store import Lesion, Person, Store
+from edge_app.cases import clock
+from edge_app.cases.records import NAME, OTHER_VERSION
+from edge_app.cases.store import Lesion, Person, Store, Summary
 from edge_app.look.language import N_
 
-# The graver, the later.
-TRIAGE = ("retake", "low", "see a doctor", "urgent")
+# The graver, the later. What cannot be read here may be grave.
+TRIAGE = ("retake", "low", OTHER_VERSION, "see a doctor", "urgent")
 OLDEST = 120  # years
 
 
@@ -20,8 +22,11 @@ class Spot:
 
     lesion: Lesion
     pictures: int
-    triage: str | None  # of the newest that could be judged; 'retake': none could; None: no picture
+    # Of the newest that could be judged; 'retake': none could; OTHER_VERSION: it cannot be read by
+    # this dermedge; None: no picture.
+    triage: str | None
     taken: str  # ISO 8601, UTC, of the newest; empty without one
+    dated: bool = True  # whether that holds: the clock was right
 
 
 @dataclass(frozen=True)
@@ -35,26 +40,37 @@ class Known:
 
 def spots(store: Store, person_id: str) -> list[Spot]:
     """A person's spots, in the order in which they were added; raises StoreError."""
-    return [_spot(store, lesion) for lesion in store.lesions(person_id)]
+    lesions = store.lesions(person_id)
+    said = store.summaries([person_id])[person_id]
+    return [_spot(lesion, said.get(lesion.id, Summary())) for lesion in lesions]
 
 
 def known(store: Store, people: Iterable[Person]) -> list[Known]:
     """What the list shows of these people; raises StoreError."""
+    people = list(people)
+    summaries = store.summaries([person.id for person in people])
     found = []
     for person in people:
-        theirs = spots(store, person.id)
-        said = [spot.triage for spot in theirs if spot.triage]
+        theirs = summaries[person.id]
+        said = [summary.triage for summary in theirs.values() if summary.triage]
         found.append(Known(person, len(theirs), max(said, key=TRIAGE.index, default=None)))
     return found
 
 
-def _spot(store: Store, lesion: Lesion) -> Spot:
-    captures = store.captures(lesion.id)
-    if not captures:
-        return Spot(lesion, 0, None, "")
-    said = [capture.analysis["triage"] for capture in captures]
-    judged = [triage for triage in said if triage != "retake"]
-    return Spot(lesion, len(captures), (judged or said)[-1], captures[-1].taken)
+def _spot(lesion: Lesion, said: Summary) -> Spot:
+    return Spot(lesion, said.pictures, said.triage, said.taken, said.dated)
+
+
+def age(person: Person, today: date) -> int | None:
+    """In years, to about one; None where it is not known, or the clock of this device is wrong."""
+    if person.year_of_birth is None or not clock.plausible(today):
+        return None
+    years = today.year - person.year_of_birth
+    return years if 0 <= years <= OLDEST + 10 else None
+
+
+FOUR_DIGITS = N_("Type a year of birth with four digits, or leave it empty.")
+CLOCK_FIRST = N_("The clock of this device is wrong: set it, or leave the year empty.")
 
 
 @dataclass
@@ -87,13 +103,19 @@ class Draft:
         found = {}
         if not self.name.strip():
             found["name"] = N_("Type a name or a code.")
+        elif len(self.name.strip()) > NAME:
+            found["name"] = N_("This name is too long.")
         if self.year.strip():
+            # A clock that was set back must not make a person unborn.
+            sure = clock.plausible(today)
+            last = today.year if sure else int(clock.EARLIEST[:4])
             try:
-                right = today.year - OLDEST <= int(self.year) <= today.year
+                year = int(self.year)
             except ValueError:
-                right = False
-            if not right:
-                found["year"] = N_("Type a year of birth with four digits, or leave it empty.")
+                year = 0
+            if not last - OLDEST <= year <= last:
+                soon = not sure and last < year < int(clock.LATEST[:4])
+                found["year"] = CLOCK_FIRST if soon else FOUR_DIGITS
         return found
 
     def person(self) -> Person:

@@ -13,6 +13,7 @@ from kivy.uix.widget import Widget
 import edge_app.look.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
 from edge_app.cases.history import Comparison
+from edge_app.cases.records import in_order
 from edge_app.cases.store import Capture
 from edge_app.look import language
 from edge_app.look.language import _
@@ -89,7 +90,7 @@ class CompareScreen(View):
     first, second = StringProperty(), StringProperty()  # days of the earlier and the later one
 
     def show(self, earlier: Capture, later: Capture) -> None:
-        self._pair = sorted((earlier, later), key=lambda capture: capture.taken)
+        self._pair = in_order((earlier, later))
         self._views: dict[bool, tuple[course.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
@@ -199,7 +200,11 @@ def _compare(
         ours, _theirs, change = session.compared(later, earlier)
     except UserError as error:
         apart = tuple(
-            course.Side(session.picture(one), one.analysis["lesion"]["polygons"], one.size)
+            course.Side(
+                session.picture(one),
+                one.analysis["lesion"]["polygons"] if one.readable else [],
+                one.size,
+            )
             for one in (earlier, later)
         )
         return {False: apart}, None, present.words(error)

@@ -9,6 +9,7 @@ import numpy as np
 from kivy.clock import Clock
 from kivy.properties import BooleanProperty, StringProperty
 
+import edge_app.look.strength  # noqa: F401  the .kv names its class
 from dermedge.image import EXTENSIONS
 from dermedge.scale import PAPERS
 from edge_app import browser
@@ -256,7 +257,7 @@ class FilesScreen(View):
         differ = twice and len(second) >= len(first) and second != first
         self.ids.second.fault = _("The two are not the same.") if differ else ""
         if self.form:
-            typed = bool(first) and (second == first or not twice)
+            typed = bool(first) and (not twice or (second == first and self.ids.strength.good))
             self.ready = self.task in ("report", "card") or typed
 
     def act(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 
 import numpy as np
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
@@ -18,7 +20,8 @@ from edge_app.look.calendar import DaySheet
 from edge_app.look.language import _
 from edge_app.look.widgets import Across, Card, Option, Press, PressCard
 from edge_app.screens.view import View, load_kv
-from edge_app.words import course
+from edge_app.session import Erased
+from edge_app.words import course, present
 from edge_app.words.present import BANDS
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
@@ -28,11 +31,14 @@ NEVER = "none"
 
 
 class CaptureCard(PressCard):
-    """A picture of the spot: when, how risky, how large."""
+    """A picture of the spot: when, how risky, how large; `correct` asks for its date."""
+
+    correct: Callable[[], None]
 
     band = ObjectProperty(BANDS["retake"], rebind=True)
     when = StringProperty()
     size_words = StringProperty()
+    doubtful = BooleanProperty(False)  # its date does not hold, or was corrected
 
 
 class TrendCard(Card):
@@ -55,6 +61,7 @@ class LesionScreen(View):
     where = StringProperty()
     count = StringProperty()
     remind = StringProperty()
+    clock = StringProperty()  # what to say where a date does not hold
     several = BooleanProperty(False)  # there are two pictures to compare
     developed = NumericProperty(0)  # pictures that are shown
     _filled = False
@@ -89,6 +96,7 @@ class LesionScreen(View):
         self.ids.trends.clear_widgets()
         self._captures, self._undeveloped = captures, []
         self.several = len(captures) > 1
+        self.clock = course.clock_remark(captures)
         self.count = language.n_("{count} picture", "{count} pictures", len(captures))
         self._more(list(reversed(captures)))
         if captures:
@@ -107,8 +115,9 @@ class LesionScreen(View):
         for capture in captures[:SHOWN]:
             said = course.shown(capture)
             card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
-            card.bind(on_release=lambda _card, one=capture: self.app.go("result", stored=one))
-            card.capture = capture
+            card.doubtful = not capture.dated or bool(capture.clock)
+            card.bind(on_release=lambda _card, one=capture: self._open(one))
+            card.capture, card.correct = capture, partial(self._correct, capture)
             rows.add_widget(card)
             self._undeveloped.append(card)
         if len(captures) > SHOWN:
@@ -130,7 +139,8 @@ class LesionScreen(View):
 
         def developed(pixels: np.ndarray) -> None:
             card.ids.picture.extent = capture.size
-            card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
+            if capture.readable:
+                card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
             card.ids.picture.show(pixels)
             self.developed += 1
             go_on()
@@ -146,6 +156,28 @@ class LesionScreen(View):
             go_on()
 
         self.app.work(lambda: session.picture(capture, THUMBNAIL), developed, failed=failed)
+
+    def _open(self, capture: Capture) -> None:
+        if capture.readable:
+            self.app.go("result", stored=capture)
+        else:
+            self.app.tell(_("This result can only be read by a newer dermedge: update it."))
+
+    def _correct(self, capture: Capture) -> None:
+        """Ask for the day on which a picture was taken that the clock dated wrongly."""
+        store, lesion = self.app.session.opened(), self.app.session.lesion
+
+        def confirmed(day: date) -> None:
+            self.app.work(
+                lambda: store.correct_date(capture.id, day.isoformat()),
+                lambda _capture: self.app.work(lambda: store.captures(lesion.id), self._list),
+                writes=True,
+            )
+
+        others = [one.taken[:10] for one in self._captures if one.dated]
+        start = date.fromisoformat(max(others)) if others else date.today()
+        title = _("On which day was this picture taken?")
+        DaySheet(title=title, chosen=start, confirm=confirmed).open(animation=False)
 
     def new_picture(self) -> None:
         self.app.session.begin(self.app.session.lesion)
@@ -205,10 +237,15 @@ class LesionScreen(View):
     def delete(self) -> None:
         session, lesion = self.app.session, self.app.session.lesion
 
+        def done(erased: Erased) -> None:
+            self.app.back()
+            if erased.error is not None:
+                self.app.tell(present.words(erased.error))
+
         def confirmed() -> None:
             self.app.work(
                 lambda: session.delete_lesion(lesion),
-                lambda _none: self.app.back(),
+                done,
                 _("Deleting."),
                 writes=True,
             )

@@ -1,33 +1,31 @@
-"""The operator's PIN of a kiosk; the first time it is chosen."""
+"""The operator's PIN of a kiosk. It is chosen on the console, by nobody who walks by."""
 
 from __future__ import annotations
 
 from kivy.properties import BooleanProperty, StringProperty
 
+from edge_app.kiosk import NO_PIN
+from edge_app.look import language
 from edge_app.look.language import _
 from edge_app.screens.view import View, load_kv
 
 
 class OperatorScreen(View):
-    there = BooleanProperty(True)  # a PIN was chosen before
+    there = BooleanProperty(True)  # a PIN was chosen before; else nobody may enter
+    closed = StringProperty()  # what to do where there is none
     fault = StringProperty()
 
     def show(self) -> None:
         self.there = self.app.session.pin.exists()
+        self.closed = language.sentence(_(NO_PIN))
         self._clear()
 
     def hide(self) -> None:
         self._clear()
 
     def enter(self) -> None:
-        session, typed, there = self.app.session, self.ids.pin.text, self.there
-
-        def check() -> None:
-            if not there:
-                session.pin.set(typed)
-            session.enter(typed)
-
-        self.app.work(check, self._entered, _("One moment."), self._refused)
+        session, typed = self.app.session, self.ids.pin.text
+        self.app.work(lambda: session.enter(typed), self._entered, _("One moment."), self._refused)
 
     def _entered(self, _result) -> None:
         self.app.log("unlocked")

@@ -17,7 +17,7 @@ from edge_app.look import body_map, language
 from edge_app.look.language import _
 from edge_app.look.widgets import PressCard
 from edge_app.screens.view import View, load_kv
-from edge_app.session import Kept
+from edge_app.session import Erased, Kept
 from edge_app.words import present
 from edge_app.words.present import Band
 
@@ -139,10 +139,15 @@ class PersonScreen(View):
     def delete(self) -> None:
         app, session, person = self.app, self.app.session, self.app.session.person
 
+        def done(erased: Erased) -> None:
+            app.back(to="people")
+            if erased.error is not None:
+                app.tell(present.words(erased.error))
+
         def confirmed() -> None:
             app.work(
                 lambda: session.delete_person(person),
-                lambda _none: app.back(to="people"),
+                done,
                 _("Deleting."),
                 writes=True,
             )

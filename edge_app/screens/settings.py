@@ -13,8 +13,10 @@ from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
 from edge_app.look import language
 from edge_app.look.language import N_, _
+from edge_app.look.strength import StrengthBar
 from edge_app.look.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
 from edge_app.screens.view import View, load_kv
+from edge_app.session import Erased
 from edge_app.words import about, course, present
 
 SHOWN = 80  # entries of the audit trail; more on demand
@@ -29,6 +31,10 @@ TITLES = {
     "log": N_("Log"),
     "about": N_("About"),
 }
+CONFIRM = N_(
+    "Or were the last entries made while the clock was ahead? Then say that it is right now: "
+    "pictures of that time are marked, and their dates can be corrected."
+)
 LOOKS = {"light": N_("Light"), "dark": N_("Dark")}
 TEXTS = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
 COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United Kingdom")}
@@ -124,6 +130,7 @@ class SettingsScreen(View):
 
     def _cases(self) -> None:
         go = self.app.go
+        self._clock()
         self._item(
             "lock", self._lock, _("Nobody reads them without the passphrase."), _("Lock now")
         )
@@ -136,6 +143,29 @@ class SettingsScreen(View):
             "check", self._verify, _("Reads every record and picture."), _("Check the cases")
         )
         self._item("info", "audit", _("All that was ever changed"))
+
+    def _clock(self) -> None:
+        """What is wrong with the clock, and what to do where it is the entries that are wrong."""
+        store = self.app.session.opened()
+        fault = store.clock_fault()
+        if fault is None:
+            return
+        card = self._card()
+        card.add_widget(Words(text=language.sentence(_(fault)), style="warning", bold=True))
+        if store.clock_behind():
+            card.add_widget(Words(text=_(CONFIRM)))
+            press = Press(text=_("The clock is right now"), style="plain")
+            press.bind(
+                on_release=lambda _press: self.app.work(
+                    store.confirm_clock, self._right, writes=True
+                )
+            )
+            card.add_widget(press)
+
+    def _right(self, _none) -> None:
+        session = self.app.session
+        session.faults = [check for check in session.faults if check.name != "clock"]
+        self.app.replace("settings", part="cases")
 
     def _lock(self) -> None:
         self.app.session.lock()
@@ -161,7 +191,7 @@ class SettingsScreen(View):
         if self._part != "audit":
             return
         self.ids.list.clear_widgets()
-        self._rows([course.deed(entry) for entry in reversed(entries)])
+        self._rows(course.deeds(entries))
 
     def _rows(self, rows: list[tuple[str, str]]) -> None:
         card = self._card()
@@ -189,9 +219,11 @@ class SettingsScreen(View):
             self._list_checks(self.app.session.faults, _("Found at start"))
 
     def _self_check(self) -> None:
-        worker, home = self.app.worker, self.app.session.home
+        worker, session = self.app.worker, self.app.session
+        store = session.store
+        clock = store.clock_fault if store is not None else lambda: None
         self.app.work(
-            lambda: list(running_check(worker, home)),
+            lambda: list(running_check(worker, session.home, clock)),
             self._list_checks,
             _("Checking. This takes some seconds."),
         )
@@ -259,6 +291,10 @@ class SettingsScreen(View):
         for field in fields:
             card.add_widget(field)
         old, first, second = fields
+        strength = StrengthBar(own=True)
+        if not digits:
+            first.bind(text=strength.setter("text"))
+            card.add_widget(strength, card.children.index(first))
         press = Press(text=_("Change"), disabled=True)
         self.ids.feet.add_widget(press)
 
@@ -266,11 +302,13 @@ class SettingsScreen(View):
             old.fault = ""
             differ = len(second.text) >= len(first.text) and second.text != first.text
             second.fault = _("The two are not the same.") if differ else ""
-            press.disabled = not (old.text and first.text and first.text == second.text)
+            good = strength.good or digits
+            press.disabled = not (old.text and good and first.text == second.text)
 
-        def changed(_none) -> None:
+        def changed(result: Erased | None) -> None:
+            left = result.error if result is not None else None
             self.app.back()
-            self.app.tell(_("Changed."))
+            self.app.tell(_("Changed.") if left is None else present.words(left))
 
         def refused(words: str) -> None:
             old.fault = words

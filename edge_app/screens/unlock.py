@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from kivy.properties import BooleanProperty, StringProperty
 
+import edge_app.look.strength  # noqa: F401  the .kv names its class
+from edge_app.kiosk import Check
+from edge_app.look import language
 from edge_app.look.language import _
 from edge_app.screens.view import View, load_kv
 
@@ -29,7 +32,13 @@ class UnlockScreen(View):
         self.app.work(lambda: action(typed), self._opened, words, self._refused)
 
     def _opened(self, _result) -> None:
+        session = self.app.session
+        fault = session.opened().clock_fault()
+        others = [check for check in session.faults if check.name != "clock"]
+        session.faults = [*others, *([Check("clock", False, fault)] if fault else [])]
         self.app.passed()
+        if fault:
+            self.app.tell(language.sentence(_(fault)))
 
     def _refused(self, words: str) -> None:
         self._clear()

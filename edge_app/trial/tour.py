@@ -25,7 +25,8 @@ from edge_app.trial.audit import audit
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
 
-CODE, PASSPHRASE = "A-17", "1234"  # of the person of the tour, and of their store
+# Of the person of the tour, and of their store and its export.
+CODE, PASSPHRASE = "A-17", "once through every screen"
 
 Step = Callable[[], bool]  # whether it may go on
 

@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import accumulate
 
 import numpy as np
 
 from edge_app.cases.history import REMARKS, Comparison, Point, area_mm2
+from edge_app.cases.records import CLOCK_WRONG, CORRECTED
 from edge_app.cases.store import Capture, Entry
+from edge_app.cases.trail import BEGIN
 from edge_app.look import language
 from edge_app.look.language import N_, _
 from edge_app.words import present
@@ -22,18 +25,48 @@ REMINDERS = (1, 3, 6)  # months
 # What the audit trail's entries say.
 DEEDS = {
     "create": N_("Store made"),
-    "change key": N_("Passphrase changed"),
-    "export": N_("Cases exported"),
-    "import": N_("Cases imported"),
     "add person": N_("Person added"),
     "update person": N_("Person changed"),
-    "delete person": N_("Person deleted"),
     "add lesion": N_("Spot added"),
     "update lesion": N_("Spot changed"),
-    "delete lesion": N_("Spot deleted"),
     "add capture": N_("Picture added"),
     "update capture": N_("Picture changed"),
+    "date capture": N_("Date of a picture changed"),
+    "migrate capture": N_("Picture's record brought to a newer form"),
+    "delete person": N_("Person deleted"),
+    "begin delete person": N_("Deleting a person begun"),
+    "done delete person": N_("Deleted person overwritten"),
+    "failed delete person": N_("Deleting a person failed"),
+    "delete lesion": N_("Spot deleted"),
+    "begin delete lesion": N_("Deleting a spot begun"),
+    "done delete lesion": N_("Deleted spot overwritten"),
+    "failed delete lesion": N_("Deleting a spot failed"),
     "delete capture": N_("Picture deleted"),
+    "begin delete capture": N_("Deleting a picture begun"),
+    "done delete capture": N_("Deleted picture overwritten"),
+    "failed delete capture": N_("Deleting a picture failed"),
+    "export": N_("Cases exported"),  # of dermedge 0.1.0
+    "begin export": N_("Export of cases begun"),
+    "done export": N_("Cases exported"),
+    "failed export": N_("Export of cases failed"),
+    "import": N_("Cases imported"),  # of dermedge 0.1.0
+    "begin import": N_("Import of cases begun"),
+    "done import": N_("Cases imported"),
+    "failed import": N_("Import of cases failed"),
+    "begin report": N_("Writing a report begun"),
+    "done report": N_("Report written"),
+    "failed report": N_("Writing a report failed"),
+    "change key": N_("Passphrase changed"),
+    "begin change key": N_("Change of the passphrase begun"),
+    "done change key": N_("Old passphrase overwritten"),
+    "failed change key": N_("Change of the passphrase failed"),
+    "wrong passphrase": N_("Wrong passphrase typed"),
+    "begin change PIN": N_("Change of the operator's PIN begun"),
+    "done change PIN": N_("Operator's PIN changed"),
+    "failed change PIN": N_("Change of the operator's PIN failed"),
+    "clock wrong": N_("The clock of this device was found to be wrong"),
+    "clock set back": N_("The clock of this device was found to be behind"),
+    "confirm clock": N_("The clock of this device was confirmed"),
 }
 
 
@@ -42,11 +75,13 @@ class Trend:
     """One measure over time, to be drawn as a line."""
 
     title: str
-    days: tuple[float, ...]  # since the first picture, of those in which the value is known
+    # Since the first picture, of those in which the value is known; where a date does not hold,
+    # pictures are counted instead.
+    days: tuple[float, ...]
     values: tuple[float, ...]  # then
-    span: float  # days from the first picture to the last
+    span: float  # from the first picture to the last
     ticks: tuple[tuple[float, str], ...]  # values along the axis and their words, from 0 up
-    ends: tuple[str, str]  # dates of the first and of the last picture
+    ends: tuple[str, str]  # dates, or numbers, of the first and of the last picture
     now: str  # the last value in words, or that it is not known
 
 
@@ -60,17 +95,40 @@ class Shown:
 
 
 def shown(capture: Capture) -> Shown:
-    band = present.spoken(present.BANDS[capture.analysis["triage"]])
-    return Shown(language.moment(capture.taken), band, area(area_mm2(capture)))
+    band = present.estimated(capture.triage)
+    return Shown(when(capture), band, area(area_mm2(capture)) if capture.readable else "")
+
+
+def when(capture: Capture) -> str:
+    """The time of a capture, and whether it holds."""
+    if capture.dating == CORRECTED:
+        return _marked(capture, language.day(capture.taken))
+    return _marked(capture, language.moment(capture.taken))
+
+
+def _marked(capture: Capture, said: str) -> str:
+    if capture.dating == CLOCK_WRONG:
+        return _("{when} (the clock was wrong)", when=said)
+    return _("{when} (date corrected)", when=said) if capture.dating == CORRECTED else said
 
 
 def labels(captures: Sequence[Capture]) -> list[str]:
     """The day of each capture; with the time where they share it."""
     days = [language.day(capture.taken) for capture in captures]
     return [
-        day if days.count(day) == 1 else language.moment(capture.taken)
+        _marked(capture, day if days.count(day) == 1 else language.moment(capture.taken))
         for day, capture in zip(days, captures, strict=True)
     ]
+
+
+def clock_remark(captures: Sequence[Capture]) -> str:
+    """What to say of a history in which a date does not hold; empty where all do."""
+    if all(capture.dated for capture in captures):
+        return ""
+    return _(
+        "The clock of the device was wrong when some of these pictures were taken. They are in the "
+        "order in which they were added; how much time lies between them is unknown."
+    )
 
 
 def area(value: float | None) -> str:
@@ -96,16 +154,25 @@ def _trend(
     words: Callable[[float | None], str],
     most: float | None = None,
 ) -> Trend:
-    known = [(_day(p.taken), float(value(p))) for p in points if value(p) is not None]
-    first, last = _day(points[0].taken), _day(points[-1].taken)
+    dated = all(point.dating != CLOCK_WRONG for point in points)
+    days = [_day(p.taken) for p in points] if dated else range(len(points))
+    places = [float(day) for day in accumulate(days, max)]  # a clock may be minutes behind
+    known = [
+        (place, float(value(p))) for place, p in zip(places, points, strict=True)
+        if value(p) is not None
+    ]  # fmt: skip
     high, digits = _axis(most or max((v for _when, v in known), default=0.0))
+    if dated:
+        ends = language.day(points[0].taken), language.day(points[-1].taken)
+    else:
+        ends = tuple(_("picture {number}", number=language.number(n)) for n in (1, len(points)))
     return Trend(
         title=title,
-        days=tuple(when - first for when, _value in known),
+        days=tuple(place - places[0] for place, _value in known),
         values=tuple(v for _when, v in known),
-        span=last - first,
+        span=places[-1] - places[0],
         ticks=tuple((v, language.number(v, digits)) for v in (0.0, high / 2, high)),
-        ends=(language.day(points[0].taken), language.day(points[-1].taken)),
+        ends=ends,
         now=words(value(points[-1])),
     )
 
@@ -247,6 +314,18 @@ def months_on(today: date, months: int) -> date:
     year, month = divmod(today.month - 1 + months, 12)
     last = calendar.monthrange(today.year + year, month + 1)[1]
     return date(today.year + year, month + 1, min(today.day, last))
+
+
+def deeds(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """The audit trail in words, the newest first. What was begun and has no end is marked."""
+    ended = {entry.ends for entry in entries}
+    said = []
+    for entry in reversed(entries):
+        what, when = deed(entry)
+        if entry.what.startswith(BEGIN) and entry.number not in ended:
+            what = _("{deed}: its end was not noted", deed=what)
+        said.append((what, when))
+    return said
 
 
 def deed(entry: Entry) -> tuple[str, str]:

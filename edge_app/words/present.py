@@ -11,8 +11,9 @@ from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.together import Together
 from edge_app.capture.worker import Snapshot
-from edge_app.cases import skin_type
+from edge_app.cases import people, skin_type
 from edge_app.cases.people import Known, Spot
+from edge_app.cases.records import OTHER_VERSION
 from edge_app.cases.store import Lesion, Person
 from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check
@@ -171,17 +172,19 @@ def kept(person: Person | None, lesion: Lesion) -> str:
 
 
 def estimated(triage: str | None) -> Band:
-    """The band of a triage result, in the language; of None, too: there is no picture."""
+    """The band of a triage result, in the language; of None, too: there is no picture; and of
+    OTHER_VERSION: it cannot be read here."""
     if triage is None:
         return Band(_("No picture yet"), "", "plain", "circle", "")
+    if triage == OTHER_VERSION:
+        return Band(_("Result of another version of dermedge"), "", "retake", "square", "?")
     return spoken(BANDS[triage])
 
 
 def facts(person: Person, today: date) -> str:
     """Age, sex and skin type, as far as they are known, on one line."""
     known = []
-    if person.year_of_birth:
-        age = today.year - person.year_of_birth
+    if (age := people.age(person, today)) is not None:
         known.append(n_("about {count} year old", "about {count} years old", age))
     if person.sex:
         known.append(_(person.sex))
@@ -193,8 +196,7 @@ def facts(person: Person, today: date) -> str:
 def row(known: Known, today: date) -> str:
     """A person's line in the list: age and number of spots."""
     parts = [n_("{count} spot", "{count} spots", known.spots)]
-    if known.person.year_of_birth:
-        age = today.year - known.person.year_of_birth
+    if (age := people.age(known.person, today)) is not None:
         parts.insert(0, n_("about {count} year old", "about {count} years old", age))
     return language.capital(SEPARATOR.join(parts))
 
@@ -204,7 +206,8 @@ def spot(spot: Spot) -> str:
     if not spot.pictures:
         return ""
     pictures = n_("{count} picture", "{count} pictures", spot.pictures)
-    return SEPARATOR.join((pictures, language.day(spot.taken)))
+    day = language.day(spot.taken) if spot.dated else _("date not known")
+    return SEPARATOR.join((pictures, day))
 
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
