@@ -30,6 +30,42 @@ SIMILAR = 3  # cases shown
 _VIEWS = ((), (1,), (0,), (0, 1))
 
 
+# Code of a rule: what it says, in English. A screen translates it by its values.
+RULES = {
+    "urgent": "malignancy {malignancy} >= urgent threshold {limit}",
+    "see a doctor": "malignancy {malignancy} >= see a doctor threshold {limit}",
+    "low": "malignancy {malignancy} < see a doctor threshold {limit}",
+    "quality": "picture quality: {reasons}",
+    "unfamiliar": "unlike the pictures the model learnt from (distance {distance} > threshold "
+    "{limit})",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
+
+    code: str
+    values: dict[str, object]  # numbers, or codes of dermedge.quality.TITLES
+
+    def __str__(self) -> str:
+        digits = 2 if self.code == "unfamiliar" else 3
+        return RULES[self.code].format(
+            **{
+                name: f"{value:.{digits}f}" if isinstance(value, float) else ", ".join(value)
+                for name, value in self.values.items()
+            }
+        )
+
+    def to_json(self) -> dict:
+        """What `analysis.schema.json` describes as 'because'."""
+        values = {
+            name: round(value, 4) if isinstance(value, float) else list(value)
+            for name, value in self.values.items()
+        }
+        return {"code": self.code, "values": values}
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
@@ -51,9 +87,14 @@ class Analysis:
     embedding: np.ndarray | None  # float32 (E,)
     similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
     triage: str  # one of TRIAGE
-    rule: str  # what led to the triage, in words
+    because: Rule  # what led to the triage
     timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
     versions: dict[str, object]
+
+    @property
+    def rule(self) -> str:
+        """What led to the triage, in words."""
+        return str(self.because)
 
     def to_json(self) -> dict:
         """The object that `analysis.schema.json` describes."""
@@ -101,6 +142,7 @@ class Analysis:
             ],
             "triage": self.triage,
             "rule": self.rule,
+            "because": self.because.to_json(),
             "timing_ms": self.timing_ms,
             "versions": self.versions,
             "disclaimer": DISCLAIMER,
@@ -118,12 +160,14 @@ def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
     return manifest.labels[int((scores + (manifest.thresholds.class_offsets or 0.0)).argmax())]
 
 
-def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, str]:
-    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule in words."""
-    for triage, limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
-        if malignancy >= limit:
-            return triage, f"malignancy {malignancy:.3f} >= {triage} threshold {limit:.3f}"
-    return "low", f"malignancy {malignancy:.3f} < see a doctor threshold {limits.see_doctor:.3f}"
+def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, Rule]:
+    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule that says so."""
+    triage, limit = "low", limits.see_doctor
+    for higher, its_limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
+        if malignancy >= its_limit:
+            triage, limit = higher, its_limit
+            break
+    return triage, Rule(triage, {"malignancy": float(malignancy), "limit": float(limit)})
 
 
 class Network:
@@ -426,7 +470,7 @@ class Analyzer:
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None
         unfamiliar = limits.unfamiliar is not None and distance > limits.unfamiliar
-        triage, rule = self._triage(quality, distance if unfamiliar else None, malignancy)
+        triage, because = self._triage(quality, distance if unfamiliar else None, malignancy)
         timing["total"] = round((time.perf_counter() - start) * 1000, 3)
         return Analysis(
             image=name or ("" if isinstance(source, (bytes, Picture)) else str(source)),
@@ -449,21 +493,18 @@ class Analyzer:
             embedding=embedding,
             similar=similar,
             triage=triage,
-            rule=rule,
+            because=because,
             timing_ms=timing,
             versions=self.versions,
         )
 
-    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, str]:
+    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, Rule]:
         # An estimate from a picture that cannot be judged would only look like knowledge.
         limits = self.bundle.manifest.thresholds
         if not quality.usable:
-            refused = quality.reasons[: quality.refused]
-            return "retake", f"picture quality: {', '.join(refused)}"
+            return "retake", Rule("quality", {"reasons": quality.reasons[: quality.refused]})
         if far is not None:
-            return (
-                "retake",
-                f"unlike the pictures the model learnt from (distance {far:.2f} > threshold "
-                f"{limits.unfamiliar:.2f})",
+            return "retake", Rule(
+                "unfamiliar", {"distance": float(far), "limit": float(limits.unfamiliar)}
             )
         return triage_of(malignancy, limits)

@@ -28,7 +28,7 @@ from edge_app.capture.worker import Result, Shot, Snapshot, Worker
 from edge_app.kiosk import Idle
 from edge_app.look import language, theme, widgets
 from edge_app.look.language import N_, Said, _
-from edge_app.memory import wipe
+from edge_app.memory import forget
 from edge_app.screens.view import View
 from edge_app.session import Session, VisitOver
 from edge_app.words import present
@@ -458,7 +458,7 @@ class DermedgeApp(App):
         widgets.forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
-        Clock.schedule_once(lambda _dt: wipe(), WIPE_SECONDS)
+        Clock.schedule_once(lambda _dt: forget(), WIPE_SECONDS)
         self.start()
 
     def focus_next(self, step: int = 1) -> None:

@@ -60,7 +60,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
-from edge_app.memory import wipe
+from edge_app.memory import forget
 from edge_app.session import Session
 
 def pause(state):
@@ -115,7 +115,7 @@ worker.start()
 visit()
 pause("visited")
 leave()
-wipe()
+forget()
 pause("left")
 worker.stop()
 """
