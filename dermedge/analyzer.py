@@ -208,7 +208,12 @@ class Network:
         self._check_outputs(roles, bundle.manifest)
 
     def _refuse(self, reason: str) -> None:
-        raise BundleError(f"the {self._name} is refused: it {reason}")
+        raise BundleError(
+            "the {network} is refused: it {reason}",
+            code="bundle.graph",
+            network=self._name,
+            reason=reason,
+        )
 
     def _check_inputs(self) -> None:
         size, told = self.model.preprocessing.size, width(self.model.metadata)
@@ -270,7 +275,11 @@ class Network:
                 # Half precision overflows without an error; every comparison with NaN says "low".
                 # One number that is none makes none of the sum.
                 if not np.isfinite(value.sum()):
-                    raise SessionError(f"the {self._name} gave no finite numbers")
+                    raise SessionError(
+                        "the {network} gave no finite numbers",
+                        code="session.nan",
+                        network=self._name,
+                    )
                 if axes and value.ndim > 2:  # a map: its last two axes are those of the picture
                     value = np.flip(value, tuple(axis - 2 for axis in axes))
                 answers.setdefault(name, []).append(value[0])
@@ -328,8 +337,11 @@ class Analyzer:
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
             raise BundleError(
-                f"bundle {bundle.path} has no {missing[0]}: it is for evaluation alone; export "
-                "both runs into one bundle"
+                "bundle {path} has no {role}: it is for evaluation alone; export both runs into "
+                "one bundle",
+                code="bundle.role",
+                path=bundle.path,
+                role=missing[0],
             )
 
         def network(*roles: str) -> Network:

@@ -56,8 +56,7 @@ def collect() -> Catalogue:
         if path.name not in CONSOLE:
             for message in _of_kv(path) if path.suffix == ".kv" else _of_python(path):
                 found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
-    for path, call in core_errors():
-        message = _constant(call, 0)
+    for path, _line, message in core_errors():
         if message:
             found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
     for place, messages in FOREIGN.items():
@@ -66,12 +65,25 @@ def collect() -> Catalogue:
     return found
 
 
-def core_errors() -> Iterator[tuple[Path, ast.Call]]:
-    """Each place of the core that makes an error which the app can show."""
+def core_errors() -> Iterator[tuple[Path, int, str]]:
+    """Each place of the core that makes an error which the app can show: file, line, message.
+
+    The message is empty where it is none that can be translated, as with values filled in already.
+    """
     for path in sorted(DEVICE.rglob("*.py")):
-        if not NOT_ON_A_SCREEN & set(path.relative_to(DEVICE).parts):
-            for call in _calls(path, error_classes()):
-                yield path, call
+        if NOT_ON_A_SCREEN & set(path.relative_to(DEVICE).parts):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = {
+            target.id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+        }
+        for call in _calls(tree, error_classes()):
+            name = getattr(call.args[0], "id", "") if call.args else ""
+            yield path, call.lineno, _constant(call, 0) or named.get(name, "")
 
 
 @cache
@@ -94,12 +106,8 @@ def error_classes() -> frozenset[str]:
         names |= more
 
 
-def _calls(path: Path, names: Container[str]) -> list[ast.Call]:
-    calls = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and _name(node) in names
-    ]
+def _calls(tree: ast.Module, names: Container[str]) -> list[ast.Call]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node) in names]
     return sorted(calls, key=lambda call: (call.lineno, call.col_offset))
 
 
@@ -116,7 +124,7 @@ def _constant(call: ast.Call, at: int) -> str:
 
 def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
     counts = {**dict.fromkeys(error_classes(), 1), **CALLS}
-    for call in _calls(path, counts):
+    for call in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
         words = [_constant(call, at) for at in range(counts[_name(call)])]
         if all(words):
             yield words[0] if len(words) == 1 else tuple(words)
