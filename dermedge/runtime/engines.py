@@ -146,7 +146,8 @@ def load_engine(model: bytes, provider: str, bundle_sha256: str) -> Session:
         header, engine = from_file(path.read_bytes())
     except FileNotFoundError:
         raise SessionError(
-            "there is no {provider} engine of this graph: run `dermedge engine build --bundle FILE`",
+            "there is no {provider} engine of this graph: run `dermedge engine build --bundle "
+            "FILE`",
             code="engine.missing",
             provider=provider,
         ) from None
