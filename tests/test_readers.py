@@ -121,7 +121,7 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("label", "diagnosis"), ("dx", "diagnosis"), ("Class", "diagnosis")),
         *(("target", "diagnosis"), ("lesion", "lesion_id"), ("patient", "patient_id")),
         *(("Subject ID", "patient_id"), ("fold", "split"), ("benign_malignant", "malignant")),
-        ("mask_path", "mask"),
+        *(("mask_path", "mask"), ("pathology", "diagnosis"), ("MRN", "patient_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -130,6 +130,24 @@ def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
     # Where the right one is there, the other is only noted.
     data_set = own(tmp_path, f"image,{wanted},{column}", "a.png,,x")
     assert "columns of data.csv that are not read: 1" in noted(data_set)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells"), [("nv,mel", "1,0"), ("what,x", "nevus,7"), ("melanoma,x", "1,2")]
+)
+def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, cells):
+    told = refused(tmp_path, f"image,{columns}", f"a.png,{cells}")
+    assert "is not read, but holds diagnoses" in told
+
+
+def test_one_picture_under_two_spellings_is_one(tmp_path):
+    assert "line 3" in refused(tmp_path, "image,diagnosis", "a.png,nevus", "A.PNG,melanoma")
+
+
+def test_a_part_that_is_none_is_refused(tmp_path):
+    for word in ("holdout", "0", "fold1"):
+        told = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
+        assert f"line 3: split '{word}'" in told
 
 
 def test_column_names_in_other_spellings(tmp_path):
@@ -150,7 +168,7 @@ def test_column_names_in_other_spellings(tmp_path):
         (('image,diagnosis', 'a.png,"nevus'), "line 2: not a readable table"),
         (("image,diagnosis", "a.png,nevus\0"), "null byte in line 2"),
         (("image,site", f"a.png,{'x' * 200_000}"), "not a readable table"),
-        (("image,diagnosis", "a.png,nv", "a.png,nv"), "line 3: a is listed more than once"),
+        (("image,diagnosis", "a.png,nv", "a.png,nv"), "line 3: a.png is listed more than once"),
         (("id,image", "1,a.png", "1,b.png"), "line 3: 1 is listed more than once"),
         (("id,image", "1,a.png", "2,a.png"), "line 3: a.png is listed more than once"),
         (("name,diagnosis", "a.png,nv"), "no column 'image'; it has: name, diagnosis"),
@@ -309,6 +327,31 @@ def test_class_folders_with_numbers_and_counts(tmp_path):
     )
     assert [record.label for record in data_set.records] == ["other", "mel", "bcc", "nv", None]
     assert "left without a label: 1 ('8. Seborrheic" in noted(data_set)
+
+
+def test_a_collection_named_like_a_class_is_none(tmp_path):
+    first = tmp_path / "first"
+    data_set = tree(
+        first,
+        *(f"melanoma_cancer_dataset/{part}/{name}/{part}{name}.jpg"
+          for part in ("train", "test") for name in ("benign", "malignant")),
+    )  # fmt: skip
+    assert Counter((r.label, r.malignant) for r in data_set.records) == {
+        (None, False): 2,
+        (None, True): 2,
+    }
+    second = tree(tmp_path / "second", "melanoma/train/nevus/1.jpg", "melanoma/test/mel/2.jpg")
+    assert set(labels(second).values()) == {("nv", "train"), ("mel", "test")}
+    third = tree(tmp_path / "third", "melanoma/nevus/1.jpg", "melanoma/BCC/2.jpg")
+    assert {record.label for record in third.records} == {"nv", "bcc"}
+    picture(tmp_path / "fourth" / "melanoma" / "benign" / "1.jpg")
+    picture(tmp_path / "fourth" / "melanoma" / "2.jpg")
+    assert "names two classes" in refusal("folders", tmp_path / "fourth")
+
+
+def test_pictures_of_no_part_beside_others_are_counted(tmp_path):
+    data_set = tree(tmp_path, "train/mel/1.jpg", "test/mel/2.jpg", "extra/nv/3.jpg")
+    assert "they count as training: 1" in noted(data_set)
 
 
 def test_folders_of_class_numbers_are_refused(tmp_path):

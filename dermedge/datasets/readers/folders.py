@@ -13,10 +13,18 @@ from dermedge.taxonomy import Diagnosis, interpret
 
 _MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
 _MASK_FOLDER = re.compile(
-    r"(masks?|segmentations?|segmentation_masks?|ground_?truths?|gt|annotations?)", re.IGNORECASE
+    r"(masks?|segmentations?|segmentation_masks?|ground_?truths?|gt|annotations?|labels?)",
+    re.IGNORECASE,
 )
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
+
+
+# "melanoma_cancer_dataset" is the name of a collection, not of a class.
+_COLLECTION = re.compile(
+    r"data ?_?sets?|classif|detect|kaggle|archive|challenge|collection|database|download",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class _Tree:
         # A part beside others that are none: 'train', 'test' and 'extra'.
         for child in inner:
             named = part_of(child.name)
-            if named or (wraps and not self._says(child)) or self._only_wraps(child):
+            if named or (wraps and not self._says(child)) or self._wraps(child):
                 self._descend(child, self._one_part(child, part, named))
             else:
                 self._class(child, self.reading(child), part)
@@ -67,13 +75,24 @@ class _Tree:
     def _says(self, folder: Path) -> bool:
         return self.reading(folder).kind in ("class", "flag")
 
-    def _only_wraps(self, folder: Path) -> bool:
-        """Whether a folder that names nothing and holds no picture itself has classes in it."""
-        if folder in self.direct or self._says(folder):
+    def _wraps(self, folder: Path) -> bool:
+        """Whether a folder without pictures of its own holds class folders, and is none itself."""
+        if folder in self.direct:
             return False
         below = self.inner[folder]
-        return any(self._says(child) or part_of(child.name) for child in below) or (
-            len(below) == 1 and any(self._only_wraps(child) for child in below)
+        if _COLLECTION.search(folder.name):
+            return True
+        parts = [child for child in below if part_of(child.name)]
+        if self.reading(folder).kind == "class":
+            # Classes in it, or parts that hold folders: "melanoma/train/nevus".
+            deeper = any(part not in self.direct and self.inner[part] for part in parts)
+            return deeper or sum(map(self._says, below)) > 1
+        if self._says(folder):
+            return False
+        return (
+            bool(parts)
+            or any(map(self._says, below))
+            or (len(below) == 1 and any(map(self._wraps, below)))
         )
 
     def _one_part(self, folder: Path, part: str | None, named: str | None) -> str | None:
@@ -99,14 +118,15 @@ class _Tree:
             finer = self.reading(child)
             if named:
                 self._class(child, reading, self._one_part(child, part, named))
-            elif finer.kind == "class":
+            elif finer.kind in ("class", "flag"):
                 says = {reading.malignant, finer.malignant} - {None}
-                if len(says) > 1 or (reading.kind == "class" and reading.label != finer.label):
+                both = {reading.label, finer.label} - {None}
+                if len(says) > 1 or (reading.kind == finer.kind == "class" and len(both) > 1):
                     self.g.errors.append(
                         f"folder '{short(child.relative_to(self.g.root).as_posix())}' names two "
                         "classes; sort its pictures into one"
                     )
-                self._class(child, finer, part)
+                self._class(child, finer if finer.kind == "class" else reading, part)
 
 
 def _gather(g: Gathering) -> None:
@@ -130,6 +150,8 @@ def _gather(g: Gathering) -> None:
             loose += 1
             continue
         found = tree.classes[folder]
+        if found.reading.kind == "number":
+            continue  # an error already
         relative = file.relative_to(g.root)
         name = relative.with_suffix("").as_posix()
         top = folder

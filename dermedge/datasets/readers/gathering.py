@@ -340,7 +340,13 @@ class Gathering:
             licence=self.reader.licence,
             procedural=self.procedural,
             same=tuple(pair for pair in self.same if self.records.keys() >= set(pair)),
-            notes=(*self._word_notes(), *self._group_notes(), *self.notes, *self._file_notes()),
+            notes=(
+                *self._word_notes(),
+                *self._group_notes(),
+                *self._part_notes(),
+                *self.notes,
+                *self._file_notes(),
+            ),
             ungrouped=self.ungrouped,
         )
 
@@ -362,6 +368,11 @@ class Gathering:
             yield "no lesion or patient is stated: each picture counts as a lesion of its own"
         elif alone:
             yield f"pictures without a lesion or patient, each counted as a lesion: {alone}"
+
+    def _part_notes(self) -> Iterator[str]:
+        loose = sum(record.official is None for record in self.records.values())
+        if 0 < loose < len(self.records):
+            yield f"pictures of no part, beside others of one; they count as training: {loose}"
 
     def _file_notes(self) -> Iterator[str]:
         used = {record.image for record in self.records.values()}

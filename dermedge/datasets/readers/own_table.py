@@ -14,8 +14,11 @@ from dermedge.datasets.readers.gathering import (
     stated,
 )
 from dermedge.datasets.records import DataError, short
-from dermedge.datasets.tables import Row, Table, columns_of
+from dermedge.datasets.tables import Row, Table, columns_of, read_table
 from dermedge.procedural import MARKER
+from dermedge.taxonomy import interpret
+
+_SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
     "id",
@@ -36,10 +39,12 @@ CSV_COLUMNS = (
 # read, and passing over them would be wrong without a word.
 _MEANT = {
     "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
-    r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_type|type)",
+    r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
+    r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
     "lesion_id": r"(lesions?|lesion_?(nr|no|number|uid|name|identifier)|lasion\w*|läsion\w*)",
     "patient_id": r"(patients?|patient_?(nr|no|number|uid|name|identifier)|subjects?|subject_?id"
-    r"|person|person_?id|case_?id|pid)",
+    r"|person|person_?id|case_?id|pid|mrn"
+    r"|participants?|participant_?id|individual(_?id)?|user_?id)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
@@ -68,16 +73,18 @@ def _gather(g: Gathering) -> None:
         image = g.written_path(path.parent, cells["image"], where)
         if image is None:
             continue
-        if (first := seen.setdefault(image, row)) is not row and cells.get("id"):
+        if (first := seen.setdefault(image, row)) is not row:
             g.errors.append(
                 f"{where}: {short(cells['image'])} is listed more than once (first: line "
                 f"{first.line})"
             )
             continue
-        mask = g.written_path(path.parent, cells["mask"], where) if cells.get("mask") else None
+        drawn = stated(cells.get("mask"))
+        mask = g.written_path(path.parent, drawn, where) if drawn else None
         part = part_of(cells.get("split", ""))
         if part is None and stated(cells.get("split")):
-            g.problems.append(f"{where}: split '{short(cells['split'])}' is not train, val or test")
+            # It would count as training.
+            g.errors.append(f"{where}: split '{short(cells['split'])}' is not train, val or test")
         g.add(
             cells.get("id") or PICTURE_ENDING.sub("", Path(cells["image"]).as_posix()),
             image,
@@ -152,6 +159,26 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
                 name=short(meant[0]),
                 wanted=wanted,
             )
+    if "diagnosis" not in names:
+        _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+
+
+def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
+    """DataError where a column that is not read is a class, or holds names of classes."""
+    rows = read_table(path, keep=unread).rows if unread else ()
+    for name in unread:
+        cells = {row.cells[name] for row in rows[:_SAMPLED]}
+        if interpret(name).kind != "class" and not any(
+            interpret(cell).kind == "class" for cell in cells if stated(cell)
+        ):
+            continue
+        raise DataError(
+            "{path}: the column '{name}' is not read, but holds diagnoses; put them as words into "
+            "a column diagnosis, or remove it",
+            code="csv_column_meant",
+            path=path,
+            name=short(name),
+        )
 
 
 _LAYOUT = "data.csv with the columns " + ", ".join(CSV_COLUMNS) + " (only image is required)"
