@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from dermedge import telemetry
 from dermedge.runtime import SessionError, Tensor
 
 
@@ -19,6 +20,12 @@ class OpenVinoSession:
             raise SessionError(
                 "OpenVINO is not installed: pip install 'dermedge[openvino]'"
             ) from None
+        if telemetry.reporting("openvino"):
+            raise SessionError(
+                "openvino was imported before dermedge and may have reported to its maker: "
+                "import dermedge first",
+                code="telemetry",
+            )
         told = {
             "PERFORMANCE_HINT": "LATENCY",
             # By itself it would compute in half precision where the processor can.
