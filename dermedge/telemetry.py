@@ -12,7 +12,7 @@ import sys
 # Read once, when the library is loaded. Set whatever stood there: dermedge promises that nothing
 # is reported, and an inherited "0" would break that promise in silence.
 VARIABLES = {
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on, also the one inside of pnnx
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, which timm and accelerate bring
     "DO_NOT_TRACK": "1",  # the convention of donottrack.sh, for what comes later
 }
