@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dermedge.bundle import PRECISIONS, Bundle
@@ -99,6 +100,16 @@ def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch)
     monkeypatch.setattr(analyzer, "open_session", spying)
     analyzer.Analyzer(Bundle.open(make_bundle()))
     assert seen == ["fp32", "fp32"]
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    session = open_session(Bundle.open(tiny_bundle).model("classifier"), 1, provider)
+    with pytest.raises(SessionError, match="failed") as caught:
+        session.run({"image": np.zeros((1, 5, 5, 3), np.uint8)})
+    assert "\n" not in str(caught.value)
 
 
 # Stand-ins: the real ones would report from here.

@@ -103,7 +103,16 @@ class OnnxRuntimeSession:
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [item.name for item in self.outputs]
-        return dict(zip(names, self._session.run(names, feeds), strict=True))
+        try:
+            answers = self._session.run(names, feeds)
+        except MemoryError:
+            raise
+        except Exception as error:  # a device that was lost, or whose memory is full
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(
+                "ONNX Runtime failed: {reason}", code="session-failed", reason=reason
+            ) from None
+        return dict(zip(names, answers, strict=True))
 
 
 def _refuse_reports(onnxruntime) -> None:

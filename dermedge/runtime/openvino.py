@@ -45,7 +45,13 @@ class OpenVinoSession:
         self.runtime = f"openvino {openvino.__version__.split('-')[0]} CPU"
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._request.infer(feeds, share_inputs=True)
+        try:
+            found = self._request.infer(feeds, share_inputs=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(
+                "OpenVINO failed: {reason}", code="session-failed", reason=reason
+            ) from None
         # Copies: the next call writes over its own memory.
         return {item.name: found[index].copy() for index, item in enumerate(self.outputs)}
 
