@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
-# What Kivy needs to open a window on a virtual screen.
-DEBIAN := xvfb libgl1-mesa-dri libgl1
+# What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
+DEBIAN := xvfb libgl1-mesa-dri libgl1 strace
 
 .PHONY: demo test install debian clean
 
@@ -27,11 +27,11 @@ $(STAMP): pyproject.toml constraints.txt
 debian:
 	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -z "$$missing" ]; then :; \
-	elif ! command -v apt-get >/dev/null; then echo "The app's tests are skipped without: $$missing"; \
+	elif ! command -v apt-get >/dev/null; then echo "Some tests are skipped without: $$missing"; \
 	elif [ "$$(id -u)" = 0 ]; then \
 	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
-	        || echo "The app's tests may be skipped; could not be installed: $$missing"; \
-	else echo "The app's tests are skipped; to run them: sudo apt-get install $$missing"; fi
+	        || echo "Some tests may be skipped; could not be installed: $$missing"; \
+	else echo "Some tests are skipped; to run them: sudo apt-get install $$missing"; fi
 
 clean:
 	rm -rf .venv build *.egg-info

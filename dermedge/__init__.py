@@ -1,9 +1,8 @@
 """The core, which runs on the device: numpy, OpenCV and, opened lazily, a runtime."""
 
-import os
+from dermedge import telemetry
 
-# ONNX Runtime 1.29 and later report models and runs to its maker unless told not to beforehand.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+telemetry.disable()  # before anything else is imported
 
 __version__ = "0.1.0"
 DISCLAIMER = (

@@ -231,7 +231,8 @@ class Network:
         self.model = bundle.manifest.models[roles[0]]
         self._name = f"{' and '.join(roles)} of {bundle.path}"
         self._views = _VIEWS[:views]
-        self._session = open_session(bundle.model(roles[0]), threads, provider, bundle.sha256)
+        graph, precision = bundle.model(roles[0]), self.model.precision
+        self._session = open_session(graph, threads, provider, bundle.sha256, precision)
         self.runtime = self._session.runtime
         self.embedding: int | None = None  # length of the output `embedding`, where there is one
         self._check_inputs()

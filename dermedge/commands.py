@@ -379,16 +379,23 @@ def _tune(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
+    tune.prepare_store(bundle)  # minutes of measuring would be lost where this fails
     results = tune.tune(bundle, args.seconds, progress=progress)
     progress("")
-    path = tune.store(bundle, results)
+    # The result first: a full disk must not cost it.
     if args.json:
-        told = {"machine": tune.machine(), "results": [asdict(result) for result in results]}
-        print(json.dumps(told))
-        return 0
-    for result in results:
-        print(_tuned(result))
-    print(f"kept in {printable(path)}: `dermedge analyze` runs so from now on")
+        content = {"machine": tune.machine(), "results": [asdict(result) for result in results]}
+        print(json.dumps(content), flush=True)
+    else:
+        for result in results:
+            print(_tuned(result), flush=True)
+    try:
+        path = tune.store(bundle, results)
+    except tune.TuneError as error:
+        print(f"dermedge: {error}", file=sys.stderr)
+        return 1
+    if not args.json:
+        print(f"kept in {printable(path)}: `dermedge analyze` runs so from now on")
     return 0
 
 

@@ -1,7 +1,7 @@
 """What runs fastest on this device, and right: precision, runtime and threads of each network.
 
-Every graph of a bundle has passed the export's gate on real pictures. Here each way to run it has
-to show on this device that it computes the same, before it may be timed.
+Every graph of a bundle has passed the export's acceptance on real pictures. Here each way to run it
+has to show on this device that it computes the same, output by output, before it may be timed.
 """
 
 from __future__ import annotations
@@ -10,29 +10,49 @@ import hashlib
 import json
 import os
 import platform
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from dermedge import procedural
-from dermedge.bundle import PRECISIONS, Bundle
+from dermedge import UserError, __version__, parity, procedural
+from dermedge.bundle import PRECISIONS, Bundle, Model
 from dermedge.files import cache_folder, write_atomic
+from dermedge.metadata import encode
+from dermedge.parity import FROM_FP32, SAME_GRAPH
 from dermedge.preprocess import prepare
 from dermedge.race import race, ratio
-from dermedge.runtime import ENGINES, OPENVINO, Road, Session, SessionError, open_session, target
+from dermedge.runtime import (
+    ENGINES,
+    OPENVINO,
+    RUNTIMES,
+    Road,
+    Session,
+    SessionError,
+    host,
+    open_session,
+    target,
+)
 from dermedge.runtime.onnx import available
 
 PICTURES = 16  # drawn ones, that a road is checked on
-# Mean difference of a probability: from FP32, and from the same graph in ONNX Runtime.
-FROM_FP32, FROM_SAME = 0.1, 0.02
 ROUNDS = (10, 400)  # least and most turns of all roads
+_MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's cores
 
-Open = Callable[[bytes, int, str, str], Session]
+Open = Callable[[bytes, int, str, str, str], Session]
+Feed = dict[str, np.ndarray]
+Answers = dict[str, np.ndarray]  # output's name to its values for all pictures
+
+
+class TuneError(UserError):
+    """What was found cannot be kept; one line."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,10 @@ class Result:
     low: float | None = None  # 95 % interval, by bootstrap over turns
     high: float | None = None
     chosen: bool = False
+
+
+def _to_stderr(line: str) -> None:
+    print(f"dermedge: {line}", file=sys.stderr)
 
 
 def providers() -> list[str]:
@@ -103,28 +127,32 @@ def tune(
 
 
 def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
-    spec = bundle.manifest.models[role].preprocessing
+    model = bundle.manifest.models[role]
     pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
-    squares = [prepare(picture, spec)[0] for picture in pictures]
+    feeds = _feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
     ways = roads(bundle, role)
     sessions: dict[Road, Session] = {}
-    answers: dict[Road, np.ndarray] = {}
     reasons: dict[Road, str] = {}
+    references = _References(bundle, role, opener, feeds)
     for road in ways:
         progress(f"{role}: checking {road}")
-        graph = bundle.sliced({role: bundle.variant(role, road.precision, target(road.provider))})
         try:
-            session = opener(graph.model(role), road.threads, road.provider, bundle.sha256)
-            answers[road] = _answers(session, squares)
+            session = opener(*references.graph(road), road.precision)
+            reason = references.mismatch(road, _answers(session, feeds))
         except SessionError as error:
-            reasons[road] = str(error)
-            continue
-        reason = _differs(road, ways[0], answers)
+            reason = str(error)
         if reason:
             reasons[road] = reason
         else:
             sessions[road] = session
-    ways_in = {road: _turn(session, squares) for road, session in sessions.items()}
+    if ways[0] in reasons:
+        raise SessionError(
+            "the {role} does not run as the bundle has it ({reason}): run `dermedge verify`",
+            code="tune-own-graph",
+            role=role,
+            reason=reasons[ways[0]],
+        )
+    ways_in = {road: _turn(session, feeds) for road, session in sessions.items()}
     taken = race(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
     results = [
         Result(role, road, reason=reasons[road])
@@ -137,35 +165,60 @@ def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
     return [replace(result, chosen=result is best) for result in results]
 
 
-def _turn(session: Session, squares: Sequence[np.ndarray]) -> Callable[[int], object]:
-    inputs = _absent(session)
-    images = [np.ascontiguousarray(square[None]) for square in squares]
-    return lambda turn: session.run({"image": images[turn % len(images)], **inputs})
+class _References:
+    """What each graph of a role answers in ONNX Runtime on the processor, computed when asked."""
+
+    def __init__(self, bundle: Bundle, role: str, opener: Open, feeds: Sequence[Feed]):
+        self._bundle, self._role, self._opener, self._feeds = bundle, role, opener, feeds
+        self._own = bundle.manifest.models[role]
+        self._known: dict[str, Answers] = {}
+
+    def graph(self, road: Road) -> tuple[bytes, int, str, str]:
+        """What `open_session` takes for a road, but for its precision."""
+        variant = self._bundle.variant(self._role, road.precision, target(road.provider))
+        graph = self._bundle.sliced({self._role: variant}).model(self._role)
+        return graph, road.threads, road.provider, self._bundle.sha256
+
+    def mismatch(self, road: Road, answers: Answers) -> str:
+        """Why a road's answers are not to be trusted; "" where they are."""
+        if not parity.finite(answers):
+            return "it gives no finite numbers"
+        own = parity.mismatch(
+            self._of(self.graph(road)[0], road.precision), answers, SAME_GRAPH[road.precision]
+        )
+        if own:
+            return f"it differs from the same graph in ONNX Runtime: {own}"
+        exact = self._own.variant("fp32", host()) or self._own
+        first = self._of(self._bundle.part(exact.part), exact.precision)
+        other = parity.mismatch(first, answers, FROM_FP32[road.precision])
+        return f"it differs from {exact.precision}: {other}" if other else ""
+
+    def _of(self, graph: bytes, precision: str) -> Answers:
+        key = hashlib.sha256(graph).hexdigest()
+        if key not in self._known:
+            session = self._opener(graph, 0, "cpu", self._bundle.sha256, precision)
+            self._known[key] = _answers(session, self._feeds)
+        return self._known[key]
 
 
-def _absent(session: Session) -> dict[str, np.ndarray]:
-    """What else a network takes, as not known."""
-    return {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
+def _feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:
+    """What the network is run on: every other picture comes with what is known of a person."""
+    person = {"age": 50.0, "sex": "female", "site": "back"}
+    feeds = []
+    for number, square in enumerate(squares):
+        feed = {"image": np.ascontiguousarray(square[None])}
+        if model.metadata:
+            feed["metadata"] = encode(model.metadata, **(person if number % 2 else {}))[None]
+        feeds.append(feed)
+    return feeds
 
 
-def _answers(session: Session, squares: Sequence[np.ndarray]) -> np.ndarray:
-    """All probabilities of all pictures, (n, anything)."""
-    absent = _absent(session)
-    found = [session.run({"image": np.ascontiguousarray(s[None]), **absent}) for s in squares]
-    named = [name for name in ("mask", "probabilities") if name in found[0]]
-    return np.stack([np.concatenate([one[name].ravel() for name in named]) for one in found])
+def _turn(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
+    return lambda turn: session.run(feeds[turn % len(feeds)])
 
 
-def _differs(road: Road, first: Road, answers: dict[Road, np.ndarray]) -> str:
-    """Why a road's answers are not to be trusted; "": they are."""
-    if not np.isfinite(answers[road]).all():
-        return "it gives no finite numbers"
-    same = next((r for r in answers if r.precision == road.precision and r.provider == "cpu"), road)
-    for other, limit in ((first, FROM_FP32), (same, FROM_SAME)):
-        apart = float(np.abs(answers[road] - answers[other]).mean())
-        if apart > limit:
-            return f"its answers differ from those of {other} by {apart:.2g}, {limit:g} is allowed"
-    return ""
+def _answers(session: Session, feeds: Sequence[Feed]) -> Answers:
+    return parity.stacked([session.run(feed) for feed in feeds])
 
 
 def machine() -> dict[str, object]:
@@ -189,25 +242,104 @@ def machine() -> dict[str, object]:
     }
 
 
-def store(bundle: Bundle, results: Sequence[Result]) -> Path:
-    """Keep the choice for this bundle on this machine; returns the file."""
+def prepare_store(bundle: Bundle) -> Path:
+    """The file that `store` will write. Raises TuneError where it could not: before the work."""
     path = _file(bundle)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chosen = {result.role: asdict(result.road) for result in results if result.chosen}
-    told = {"bundle_sha256": bundle.sha256, "machine": machine(), "roads": chosen}
-    write_atomic(path, json.dumps(told, indent=1) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
     return path
 
 
-def load_choice(bundle: Bundle) -> dict[str, Road]:
-    """The stored choice, by role; {} where there is none for this bundle on this machine."""
+def store(bundle: Bundle, results: Sequence[Result]) -> Path:
+    """Keep the choice for this bundle on this machine; returns the file.
+
+    Raises TuneError where it cannot be written.
+    """
+    path = _file(bundle)
+    selected = {result.role: result.road for result in results if result.chosen}
+    content = {
+        "bundle_sha256": bundle.sha256,
+        "machine": machine(),
+        "versions": _versions(selected.values()),
+        "roads": {role: asdict(road) for role, road in selected.items()},
+    }
     try:
-        told = json.loads(_file(bundle).read_text())
-        if told["bundle_sha256"] != bundle.sha256 or told["machine"] != machine():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path
+
+
+def load_choice(bundle: Bundle, warn: Callable[[str], None] = _to_stderr) -> dict[str, Road]:
+    """The stored choice, by role; {} where there is none for this bundle on this machine.
+
+    `warn` gets one line where there is one that is of no use: the bundle's own graphs run then.
+    """
+    try:
+        path = _file(bundle)
+        if not path.exists():
             return {}
-        return {role: Road(**road) for role, road in told["roads"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # nothing, or nothing that can be read: the bundle's own graph does
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise ValueError("it is no file that dermedge wrote")
+        return _choice(bundle, json.loads(path.read_bytes()))
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except TuneError:
+        return {}  # no folder to keep a choice in, so there is none
+    except (ValueError, RecursionError) as error:
+        reason = "it cannot be read" if isinstance(error, json.JSONDecodeError) else str(error)
+    warn(f"{path}: this choice of `dermedge tune` is ignored, {reason}; run `dermedge tune` again")
+    return {}
+
+
+def _choice(bundle: Bundle, content: object) -> dict[str, Road]:
+    """The roads that a stored file names. Raises ValueError, in words, where it is of no use."""
+    entries = content.get("roads") if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise ValueError("it is no file that dermedge wrote")
+    if content.get("bundle_sha256") != bundle.sha256:
+        raise ValueError("it is for another bundle")
+    selected = {str(role): _road(bundle, role, entry) for role, entry in entries.items()}
+    models = bundle.manifest.models
+    by_part: dict[str, Road] = {}
+    for role, road in selected.items():
+        if by_part.setdefault(models[role].part, road) != road:
+            raise ValueError("it runs one network in two ways")
+    if content.get("machine") != machine():
+        raise ValueError("it is for another machine or ONNX Runtime")
+    if content.get("versions") != _versions(selected.values()):
+        raise ValueError("it was found with other versions")
+    return selected
+
+
+def _road(bundle: Bundle, role: str, entry: object) -> Road:
+    try:
+        road = Road(**entry)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError("it is no file that dermedge wrote") from None
+    known = role in bundle.manifest.models and road.precision in PRECISIONS
+    counted = type(road.threads) is int and 0 <= road.threads <= _MOST_THREADS
+    if not known or road.provider not in RUNTIMES or not counted:
+        raise ValueError("it names what this dermedge does not know")
+    if bundle.manifest.models[role].variant(road.precision, target(road.provider)) is None:
+        raise ValueError(f"the bundle has no {road.precision} {role} for {road.provider}")
+    return road
+
+
+def _versions(selected: Iterable[Road]) -> dict[str, str | None]:
+    """Of dermedge and of what the roads need beside ONNX Runtime; engines carry their own."""
+    found: dict[str, str | None] = {"dermedge": __version__}
+    if any(road.provider == OPENVINO for road in selected):
+        try:
+            found[OPENVINO] = version(OPENVINO)
+        except PackageNotFoundError:
+            found[OPENVINO] = None
+    return found
 
 
 def forget(bundle: Bundle) -> None:
@@ -216,5 +348,22 @@ def forget(bundle: Bundle) -> None:
 
 
 def _file(bundle: Bundle) -> Path:
-    here = hashlib.sha256(json.dumps(machine(), sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "tuned" / f"{bundle.sha256[:16]}-{here[:12]}.json"
+    here = {key: value for key, value in machine().items() if key != "onnxruntime"}
+    name = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
+    try:
+        return cache_folder() / "tuned" / f"{bundle.sha256[:16]}-{name[:12]}.json"
+    except RuntimeError:  # a user without a home
+        raise TuneError(
+            "there is no folder for what `dermedge tune` finds: set XDG_CACHE_HOME",
+            code="tune-no-folder",
+        ) from None
+
+
+def _unwritable(path: Path, error: OSError) -> TuneError:
+    return TuneError(
+        "what `dermedge tune` finds cannot be kept in {folder} ({reason}): "
+        "make it writable, or set XDG_CACHE_HOME to a folder that is",
+        code="tune-unwritable",
+        folder=path.parent,
+        reason=error.strerror or str(error),
+    )

@@ -91,7 +91,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     kiosk.add_argument(
         "--systemd",
         action="store_true",
-        help="print a systemd unit that starts the kiosk with this --bundle and --source, end",
+        help="print a systemd unit that starts the kiosk with the other options given, end",
     )
     parser.add_argument(
         "--soak",
@@ -121,9 +121,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.systemd:
         from edge_app.kiosk import unit
 
-        given = ["--bundle", args.bundle, "--source", args.source]
-        given += ["--rotate", str(args.rotate)] if args.rotate is not None else []
-        print(unit(given), end="")
+        print(unit(_service_options(args)), end="")
         return 0
     if args.set_pin:
         return _set_pin(Path(args.home or _data_folder()))
@@ -230,6 +228,48 @@ def _run(args: argparse.Namespace) -> int:
         print(fault, file=sys.stderr)
     print(f"{len(list(shots.glob('*.png')))} screens in {shots}, {len(tour.faults)} faults")
     return 1 if tour.faults else 0
+
+
+# What --systemd leaves out: it says itself what is done, and these are runs of another kind.
+_NO_SERVICE = ("screenshot", "soak", "measure")
+
+
+def _service_options(args: argparse.Namespace) -> dict[str, str]:
+    """The options of a kiosk that runs as a service: every one given, by the parser's own list.
+
+    Paths become absolute: a service starts elsewhere. A switch has the value "".
+
+    Raises
+    ------
+    UserError : an option that a service has no use for.
+    """
+    parser = argparse.ArgumentParser()
+    _arguments(parser)
+    options = {"--bundle": args.bundle, "--source": args.source}
+    for action in parser._actions:  # argparse has no public list of them
+        value = getattr(args, action.dest, None)
+        if action.dest == "systemd" or value is None or value == action.default:
+            continue
+        name = action.option_strings[-1]
+        if action.dest in _NO_SERVICE or "for --screenshot alone" in (action.help or ""):
+            raise UserError(
+                "{option} is of no use to a service: leave it out of --systemd",
+                code="systemd-option",
+                option=name,
+            )
+        options[name] = "" if action.nargs == 0 else str(value)
+    kinds = {action.option_strings[-1]: action.metavar for action in parser._actions}
+    return {name: _placed(value, kinds[name]) for name, value in options.items()}
+
+
+def _placed(value: str, kind: str | None) -> str:
+    """A path as an absolute one; names, numbers and pipelines as they are."""
+    from dermedge.bundle import shipped
+
+    named = kind in ("FILE", "DIR") and value not in shipped()
+    if named or (kind == "SPEC" and Path(value).exists()):
+        return os.path.abspath(value)
+    return value
 
 
 def _self_check(args: argparse.Namespace) -> list[Check]:

@@ -28,21 +28,24 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import Bundle
 from dermedge.image import Picture, read_image
+from dermedge.parity import FROM_FP32, MASK, PROBABILITIES, Limit
 from dermedge.preprocess import prepare
 from dermedge.procedural import draw
 from dermedge.race import race, ratio
 from dermedge.runtime import OPENVINO, Road, SessionError, open_session, target
 from dermedge.taxonomy import MALIGNANT
-from dermedge.tune import FROM_FP32, machine, tune
+from dermedge.tune import machine, tune
 from export.graph import Network
 from train.run import commit, load_model, load_run
 
-SAME = 1e-3  # mean difference of a probability that still counts as the same answer
-ALIKE = 0.1  # of the risk, between pipelines: PIL and OpenCV make a picture smaller differently
+# Differences that still count as the same answer: of an FP32 network in another runtime, and of
+# risk and area between pipelines, for PIL and OpenCV make a picture smaller differently.
+SAME = {MASK: Limit(0.05, 1e-3), PROBABILITIES: Limit(1e-3, 1e-3)}
+ALIKE = Limit(0.1, 0.1)
 PICTURES = 8
 ROUNDS = (30, 100_000)
 FRAME, PHOTO = "camera frame 1280x720", "JPEG photograph 4032x3024"
-OUTPUT = {"segmenter": "mask", "classifier": "probabilities"}
+OUTPUT = {"segmenter": MASK, "classifier": PROBABILITIES}
 COLUMNS = (
     *("what", "side", "version", "threads", "turns", "ms", "p90_ms"),
     *("times_of_ours", "times_of_ours_low", "times_of_ours_high", "outside_networks"),
@@ -92,7 +95,7 @@ def measure(
                 "ONNX Runtime": ("onnxruntime", partial(_session, bundle, role, threads, "cpu")),
                 f"dermedge, tuned ({roads[role]})": (
                     *("dermedge", partial(_road, bundle, role, roads[role])),
-                    FROM_FP32,
+                    FROM_FP32[roads[role].precision].of(OUTPUT[role]),
                 ),
                 "OpenVINO": ("openvino", partial(_session, bundle, role, threads, OPENVINO)),
                 "ExecuTorch XNNPACK": ("executorch", partial(_executorch, net, squares[0])),
@@ -102,7 +105,8 @@ def measure(
                 "torch eager": ("torch", partial(_torch, net)),
                 "torch compiled": ("torch", lambda n=net: _torch(torch.compile(n))),
             }
-            rows += _compared(role, sides, squares, threads, seconds, progress)
+            limit = SAME[OUTPUT[role]]
+            rows += _compared(role, sides, squares, threads, seconds, progress, limit)
     common = {
         "bundle_sha256": bundle.sha256[:16],
         "commit": commit(),
@@ -166,9 +170,10 @@ def _compared(
     threads: int,
     seconds: float,
     progress: Callable[[str], None],
-    limit: float = SAME,
+    limit: Limit,
 ) -> list[dict]:
-    """A row a side; the first one is ours, and the others' answers must be within `limit`.
+    """A row a side; the first one is ours, and the others' answers must be within `limit`, each
+    number as well as their mean.
 
     `sides`: name to its package, what builds it and, where it has one of its own, its limit.
     """
@@ -189,10 +194,15 @@ def _compared(
             rows[name]["reason"] = f"not measured: {type(error).__name__}: {first}"
             continue
         wanted = found if wanted is None else wanted
-        apart = float(np.abs(found - wanted).mean()) if found.shape == wanted.shape else np.inf
-        rows[name]["difference"] = f"{apart:.2g}"
-        if not apart <= (own or [limit])[0]:
-            rows[name]["reason"] = f"not measured: its answers differ by {apart:.2g}"
+        apart = np.abs(found - wanted) if found.shape == wanted.shape else np.array(np.inf)
+        mean, largest = float(apart.mean()), float(apart.max())
+        rows[name]["difference"] = f"{mean:.2g}"
+        allowed = (own or [limit])[0]
+        # Written so that NaN is refused.
+        if not (mean <= allowed.mean and largest <= allowed.largest):
+            rows[name]["reason"] = (
+                f"not measured: its answers differ by {mean:.2g} on average, {largest:.2g} at most"
+            )
             continue
         ready[name] = answer
     ours = next(iter(sides))
@@ -223,7 +233,8 @@ def _compared(
 
 
 def _session(bundle: Bundle, role: str, threads: int, provider: str) -> Answer:
-    session = open_session(bundle.model(role), threads, provider, bundle.sha256)
+    precision = bundle.manifest.models[role].precision
+    session = open_session(bundle.model(role), threads, provider, bundle.sha256, precision)
     return lambda square: session.run({"image": square})[OUTPUT[role]].ravel()
 
 

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -613,6 +614,35 @@ def test_session_gives_its_memory_back_when_it_is_dropped(pretend):
     assert cuda.live
     del session
     assert cuda.live == {}
+
+
+def test_closing_waits_for_the_run_of_another_thread(pretend):
+    """Freed before, the kernels would write into memory that is no longer theirs."""
+    cuda, make = pretend()
+    session = make()
+    begun, go_on, found = threading.Event(), threading.Event(), []
+    wait = cuda._cudaStreamSynchronize
+
+    def slowly(stream):
+        begun.set()
+        go_on.wait(60)
+        wait(stream)
+
+    cuda._cudaStreamSynchronize = slowly
+    runner = threading.Thread(target=lambda: found.append(session.run({"image": PIXELS[0]})))
+    closer = threading.Thread(target=session.close)
+    runner.start()
+    assert begun.wait(60)
+    closer.start()
+    closer.join(0.2)
+    memory_held = bool(cuda.live)
+    go_on.set()
+    runner.join(60)
+    closer.join(60)
+    assert memory_held
+    assert found[0]["mean"].tolist() == MEANS[0]
+    assert cuda.live == {}
+    assert "closed" in _refusal(session.run, {"image": PIXELS[0]})
 
 
 @pytest.mark.parametrize(

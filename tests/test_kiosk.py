@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from conftest import call
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
@@ -18,6 +23,7 @@ from dermedge.bundle import Bundle
 from edge_app import kiosk
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.cases import pending
+from edge_app.commands import APP
 from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
 
 
@@ -218,9 +224,30 @@ def test_the_log_does_not_grow_for_ever(tmp_path, monkeypatch):
     assert all(file.stat().st_size <= 200 for file in files)
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path):
-    text = kiosk.unit(["--source", 'nvarguscamerasrc ! appsink name="50%"'])
-    assert '"nvarguscamerasrc ! appsink name=\\"50%%\\""' in text
+def _unit(*words: str) -> str:
+    """What `dermedge app --systemd WORDS` prints."""
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        assert call(APP, "--systemd", *words) == 0
+    return stream.getvalue()
+
+
+def _setting(text: str, name: str) -> list[str]:
+    return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+
+
+def _started(text: str) -> list[str]:
+    """The words that systemd gives the program: unquoted, specifiers and variables as they are."""
+    (line,) = _setting(text, "ExecStart")
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
+    assert " ".join(f'"{word}"' for word in words) == line
+    assert not re.search(r"(?<!%)%(%%)*(?!%)", line)
+    assert not re.search(r"(?<!\$)\$(\$\$)*(?!\$)", line)
+    plain = [re.sub(r"\\(.)", r"\1", word) for word in words]
+    return [word.replace("%%", "%").replace("$$", "$") for word in plain]
+
+
+def _systemd_takes(text: str, tmp_path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not here")
     path = tmp_path / "dermedge.service"
@@ -229,6 +256,115 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     about = [line for line in done.stderr.splitlines() if "dermedge.service" in line]
     assert about == []
+
+
+# A value for each option that takes one, by what its help calls it.
+VALUES = {"FILE": "part/key file.pem", "DIR": "part/cases", "SPEC": "1", "WxH": "640x480"}
+
+
+def _every_option() -> list[tuple[str, str | None]]:
+    """Each option of the app but those that do something else than run it, with a value."""
+    parser = argparse.ArgumentParser()
+    APP.arguments(parser)
+    other = {"help", "systemd", "kiosk", "self_check", "screenshot", "soak", "measure"}
+    other |= {"language", "theme", "text"}  # for --screenshot alone
+    found = []
+    for action in parser._actions:
+        if action.dest not in other:
+            value = None
+            if action.nargs != 0:
+                value = VALUES.get(action.metavar) or str(list(action.choices or "7")[-1])
+            found.append((action.option_strings[-1], value))
+    return found
+
+
+def test_the_unit_keeps_every_option_of_the_parser(monkeypatch):
+    """Whatever option is added to the app later is kept as well."""
+    monkeypatch.chdir("/var")
+    options = _every_option()
+    assert {"--bundle", "--trusted-key", "--source", "--home", "--rotate"} <= dict(options).keys()
+    for name, value in options:
+        words = _started(_unit(name, *([value] if value else [])))
+        at = words.index(name)
+        if value:
+            wanted = f"/var/{value}" if "/" in value else value
+            assert words[at + 1] == wanted, name
+    together = [w for name, value in options if name != "--size" for w in (name, value) if w]
+    words = _started(_unit(*together))
+    assert all(name in words for name, _ in options if name != "--size")
+    assert words[:5] == [sys.executable, "-m", "dermedge.cli", "app", "--kiosk"]
+
+
+@pytest.mark.parametrize("option", ["--screenshot", "--soak", "--measure", "--language"])
+def test_what_is_no_use_to_a_service_is_refused(option):
+    value = {"--screenshot": "shots", "--language": "de"}.get(option, "3")
+    with pytest.raises(UserError, match=f"{option} is of no use to a service"):
+        _unit(option, value)
+
+
+def test_names_of_shipped_bundles_cameras_and_pipelines_are_no_paths(monkeypatch):
+    monkeypatch.chdir("/usr")
+    pipeline = "v4l2src device=/dev/video0 ! appsink"
+    words = _started(_unit("--bundle", "smartphone", "--source", pipeline))
+    assert words[words.index("--bundle") + 1] == "smartphone"
+    assert words[words.index("--source") + 1] == pipeline
+    words = _started(_unit("--source", "share"))  # a folder that is there
+    assert words[words.index("--source") + 1] == "/usr/share"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        'nvarguscamerasrc ! appsink name="50%"',
+        "%h/%i ! $HOME ${HOME} $$ ! appsink",
+        "a \\ b ! 'c' ; d \\n ! appsink",
+        "! @- +: ! -appsink",
+        "Hautärztin ! 皮膚 ! appsink",
+        "trailing \\",
+    ],
+)
+def test_the_unit_hands_on_every_character(value, tmp_path):
+    text = _unit("--source", value)
+    words = _started(text)
+    assert words[words.index("--source") + 1] == value
+    _systemd_takes(text, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["a\nExecStartPre=/bin/sh", "a\0b", "a\x1b[0m", "a\rb"])
+def test_what_no_line_can_hold_is_refused(value):
+    with pytest.raises(UserError, match="cannot hold") as caught:
+        _unit("--source", value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp"])
+def test_what_the_service_does_not_see_is_refused(folder):
+    with pytest.raises(UserError, match=f"outside of {folder}"):
+        _unit("--bundle", f"{folder}/mine.dermbundle")
+
+
+def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
+    text = _unit(
+        "--bundle",
+        "/opt/mine.dermbundle",
+        "--trusted-key",
+        "/opt/key.pem",
+        "--home",
+        "/srv/cases of people",
+        "--captures",
+        "/srv/100%",
+    )
+    environment = dict(item.split("=", 1) for item in _setting(text, "Environment"))
+    assert environment["HOME"] == "%S/dermedge"
+    assert environment["XDG_DATA_HOME"] == "%S"
+    assert environment["XDG_CACHE_HOME"] == "%C/dermedge"
+    assert _setting(text, "StateDirectory") == _setting(text, "CacheDirectory") == ["dermedge"]
+    assert _setting(text, "ReadWritePaths") == ['"/srv/cases of people"', '"/srv/100%%"']
+    # Said in the unit: whose choice the service finds, and with which bundle.
+    tune = next(line for line in text.splitlines() if " tune " in line)
+    assert "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge " in tune
+    assert tune.endswith("tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem")
+    _systemd_takes(text, tmp_path)
 
 
 def test_self_check_command_prints_items_and_fails_without_a_camera(tiny_bundle, tmp_path):

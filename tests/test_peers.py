@@ -15,7 +15,8 @@ from export import peers
 
 def compared(**sides):
     told = {name: (name, lambda side=side: side) for name, side in sides.items()}
-    rows = peers._compared("what", told, [np.ones(3), np.zeros(3)], 1, 0.0, lambda _: None)
+    inputs, limit = [np.ones(3), np.zeros(3)], peers.SAME["probabilities"]
+    rows = peers._compared("what", told, inputs, 1, 0.0, lambda _: None, limit)
     return {row["side"]: row for row in rows}
 
 
@@ -34,12 +35,21 @@ def test_only_what_answers_the_same_is_timed():
     assert rows["broken"]["reason"] == "not measured: ValueError: no such layer"
 
 
+def test_one_wrong_number_among_many_is_not_averaged_away():
+    right, wrong = np.zeros(1000), np.zeros(1000)
+    right[0] = wrong[1] = 0.3
+    rows = compared(ours=lambda x: right, theirs=lambda x: wrong)
+    assert "0.3 at most" in rows["theirs"]["reason"]
+    assert "ms" not in rows["theirs"]
+
+
 def test_what_is_not_installed_is_told():
     def missing():
         import no_such_runtime  # noqa: F401
 
     told = {"ours": ("numpy", lambda: lambda x: x), "theirs": ("no-such-runtime", missing)}
-    rows = peers._compared("what", told, [np.ones(3)], 1, 0.0, lambda _: None)
+    limit = peers.SAME["probabilities"]
+    rows = peers._compared("what", told, [np.ones(3)], 1, 0.0, lambda _: None, limit)
     assert rows[1]["reason"] == "not measured: no_such_runtime is not installed"
     assert rows[0]["version"].startswith("numpy ")
 
@@ -71,7 +81,7 @@ def test_the_tuned_road_keeps_to_the_threads_and_answers(tiny_bundle):
     square = peers._squares(bundle, "classifier")[0]
     own = peers._session(bundle, "classifier", 1, "cpu")(square)
     tuned = peers._road(bundle, "classifier", roads["classifier"])(square)
-    assert np.abs(tuned - own).max() < peers.FROM_FP32
+    assert np.abs(tuned - own).max() < 1e-5
 
 
 def test_what_is_outside_the_networks_is_told(tiny_bundle):

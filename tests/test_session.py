@@ -306,6 +306,18 @@ def test_a_running_app_is_checked_by_the_frames_that_it_has(analyzer, tmp_path):
     assert not checks["camera"].ok
 
 
+def test_a_bundle_that_was_replaced_since_the_start_is_a_fault(tiny_bundle, make_bundle, tmp_path):
+    """The key that the first one was checked with is not known to the check of the running app."""
+    path = tmp_path / "kept.dermbundle"
+    path.write_bytes(tiny_bundle.read_bytes())
+    worker = Running(Bundle.open(path), Snapshot(fault=FAULTS["waiting"]))
+    assert next(running_check(worker, tmp_path)).ok
+    path.write_bytes(make_bundle().read_bytes())
+    check = next(running_check(worker, tmp_path))
+    assert not check.ok
+    assert "another file than at the start" in check.words
+
+
 def test_faults_found_at_start_are_told_until_they_are_mended():
     checks = [
         Check("camera", False, Said("camera 0 is gone")),

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from dermedge import cli, tune
@@ -19,6 +21,7 @@ from dermedge.runtime import Road, SessionError, host, open_session
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tune, "providers", lambda: ["cpu"])
+    monkeypatch.setattr(tune, "PICTURES", 4)  # drawing them is most of the time
 
 
 @pytest.fixture
@@ -43,22 +46,27 @@ class Clock:
         return self.now
 
 
-def opener(clock: Clock, both: Bundle, spent: float, change=lambda values: values):
-    """Sessions of which all but the first graph on its own threads take `spent` of its time."""
+def opener(clock: Clock, both: Bundle, spent: float, change=lambda outputs: outputs):
+    """Sessions of which all but the first graph on its own threads take `spent` of its time, and
+    give outputs that `change` was applied to."""
 
-    def open_(model, threads, provider, sha256):
+    def open_(model, threads, provider, sha256, precision):
         session = open_session(model, 1)
         usual, run = threads == 0, session.run
 
         def timed(feeds):
             clock.now += 0.010 * (1 if usual else spent)
             found = run(feeds)
-            return found if usual else {name: change(v) for name, v in found.items()}
+            return found if usual else change(found)
 
         session.run = timed
         return session
 
     return open_
+
+
+def each(change):
+    return lambda outputs: {name: change(values) for name, values in outputs.items()}
 
 
 def of(results, role: str, **wanted) -> list[tune.Result]:
@@ -79,9 +87,9 @@ def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
 
     seen = []
 
-    def spying(model, threads=0, provider="cpu", sha256=""):
+    def spying(model, threads, provider, sha256, precision):
         seen.append((threads, provider))
-        return open_session(model, threads, provider, sha256)
+        return open_session(model, threads, provider, sha256, precision)
 
     monkeypatch.setattr(analyzer, "open_session", spying)
     analyzer.Analyzer(both, roads=tune.load_choice(both))
@@ -90,20 +98,115 @@ def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
 
 def test_what_is_faster_but_wrong_is_left_out(both):
     clock = Clock()
-    wrong = opener(clock, both, 0.1, lambda values: np.roll(values, 1, axis=-1))
+    wrong = opener(clock, both, 0.1, each(lambda values: np.roll(values, 1, axis=-1)))
     results = tune.tune(both, 1.0, wrong, clock)
-    assert all("its answers differ" in r.reason for r in of(results, "classifier", threads=1))
+    assert all("probabilities is off by" in r.reason for r in of(results, "classifier", threads=1))
     (chosen,) = [r for r in results if r.role == "classifier" and r.chosen]
     assert chosen.road == Road("fp32", "cpu", 0)
 
 
 def test_no_finite_numbers_are_left_out(both):
     clock = Clock()
-    broken = opener(clock, both, 0.1, lambda values: values * np.float32("nan"))
+    broken = opener(clock, both, 0.1, each(lambda values: values * np.float32("nan")))
     results = tune.tune(both, 1.0, broken, clock)
     assert all(
         r.reason == "it gives no finite numbers" for r in of(results, "segmenter", threads=1)
     )
+
+
+def _without_first(values):
+    return values[..., :-1]
+
+
+def _one_nan(values):
+    values = values.copy()
+    values.flat[0] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("output", "change", "reason"),
+    [
+        # Tens of thousands of right pixels must not hide seven probabilities.
+        ("probabilities", lambda v: np.roll(v, 1, axis=-1), "probabilities is off by"),
+        ("probabilities", lambda v: v[:, ::-1], "probabilities is off by"),
+        ("probabilities", lambda v: np.full_like(v, 1 / v.shape[1]), "probabilities is off by"),
+        ("probabilities", lambda v: v * 0, "probabilities is off by"),
+        ("probabilities", lambda v: v + np.float32(0.002), "probabilities is off by"),
+        ("probabilities", _one_nan, "no finite numbers"),
+        ("mask", _one_nan, "no finite numbers"),
+        ("mask", lambda v: v[:, :, ::-1], "mask is off by"),
+        ("mask", lambda v: v * 0, "mask is off by"),
+        ("activation", lambda v: v * 0, "activation is off by"),
+        ("distance", lambda v: v * 2, "distance is off by"),
+        ("embedding", _without_first, "embedding has shape"),
+        ("probabilities", None, "missing probabilities"),
+        ("mask", None, "missing mask"),
+    ],
+)
+def test_each_output_of_a_network_is_compared_on_its_own(make_bundle, output, change, reason):
+    bundle, clock = Bundle.open(make_bundle(multitask=True)), Clock()
+
+    def wrong(outputs):
+        if change is None:
+            return {name: values for name, values in outputs.items() if name != output}
+        return {**outputs, output: change(outputs[output])}
+
+    results = tune.tune(bundle, 1.0, opener(clock, bundle, 0.1, wrong), clock)
+    assert all(reason in r.reason for r in results if r.road.threads)
+    assert {r.road for r in results if r.chosen} == {Road("fp32", "cpu", 0)}
+
+
+def test_what_rounds_otherwise_is_not_refused(make_bundle):
+    bundle, clock = Bundle.open(make_bundle(multitask=True)), Clock()
+    rounded = each(lambda values: values * np.float32(1 + 1e-6))
+    results = tune.tune(bundle, 1.0, opener(clock, bundle, 0.1, rounded), clock)
+    assert not any(result.reason for result in results)
+
+
+def test_a_runtime_that_forgets_what_is_known_of_the_person_is_left_out(make_bundle):
+    bundle, clock = Bundle.open(make_bundle(metadata=("age", "sex"))), Clock()
+    start = opener(clock, bundle, 0.1)
+
+    def forgets(model, threads, *options):
+        session = start(model, threads, *options)
+        if threads and any(item.name == "metadata" for item in session.inputs):
+            run = session.run
+            session.run = lambda feeds: run({**feeds, "metadata": feeds["metadata"] * 0})
+        return session
+
+    results = tune.tune(bundle, 1.0, forgets, clock)
+    assert all("probabilities" in r.reason for r in of(results, "classifier") if r.road.threads)
+
+
+def test_a_graph_that_was_made_for_another_machine_is_compared_with_itself(both, monkeypatch):
+    """An INT8 graph for TensorRT alone: the processor's own INT8 graph is another one."""
+    clock, seen = Clock(), []
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "cuda"])
+    tiny = Bundle.open(both.path)
+    variant = Variant("classifier-trt.onnx", "int8", ("tensorrt",))
+    model = tiny.manifest.models["classifier"]
+    models = {**tiny.manifest.models, "classifier": replace(model, variants=(variant,))}
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts if "int8" not in name}
+    graph = onnx.load_model_from_string(parts["classifier.onnx"])
+    graph.doc_string = "another one"
+    parts[variant.part] = graph.SerializeToString()
+    manifest = replace(tiny.manifest, models=models, parts={})
+    path = write_bundle(both.path.with_name("trt.dermbundle"), manifest, parts)
+    start = opener(clock, both, 0.1)
+
+    def wrong_on_gpu(model, threads, provider, sha256, precision):
+        session = start(model, threads, "cpu", sha256, precision)
+        seen.append((provider, precision))
+        if provider == "cuda":
+            run = session.run
+            session.run = lambda feeds: {k: v + np.float32(0.12) for k, v in run(feeds).items()}
+        return session
+
+    results = tune.tune(Bundle.open(path), 1.0, wrong_on_gpu, clock)
+    (int8,) = of(results, "classifier", precision="int8")
+    assert "it differs from the same graph in ONNX Runtime" in int8.reason
+    assert ("cpu", "int8") in seen
 
 
 def test_what_is_right_but_slower_is_not_chosen(both):
@@ -119,10 +222,10 @@ def test_a_runtime_that_does_not_start_is_left_out(both, monkeypatch):
     clock = Clock()
     start = opener(clock, both, 0.5)
 
-    def fails(model, threads, provider, sha256):
+    def fails(model, threads, provider, sha256, precision):
         if provider == "xnnpack":
             raise SessionError("xnnpack cannot be started here")
-        return start(model, threads, provider, sha256)
+        return start(model, threads, provider, sha256, precision)
 
     results = tune.tune(both, 1.0, fails, clock)
     missing = of(results, "classifier", provider="xnnpack")
@@ -147,6 +250,97 @@ def test_a_choice_of_another_machine_or_bundle_is_not_used(both, tiny_bundle, mo
     assert tune.load_choice(both) == {}
     path.write_text("{")
     assert tune.load_choice(both) == {}
+
+
+def _stored(both) -> tuple[Path, dict]:
+    roads = {"segmenter": Road("fp32", "cpu", 0), "classifier": Road("int8", "cpu", 1)}
+    path = tune.store(both, [tune.Result(*item, chosen=True) for item in roads.items()])
+    return path, json.loads(path.read_text())
+
+
+def _with_road(content: dict, **road) -> dict:
+    roads = content["roads"]
+    return {**content, "roads": {**roads, "classifier": {**roads["classifier"], **road}}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: b"{",
+        lambda c: b"\xff\xfe",
+        lambda c: b"[" * 60_000,
+        lambda c: b" " * 100_000,
+        lambda c: [],
+        lambda c: {**c, "roads": []},
+        lambda c: {**c, "roads": {"classifier": "cpu"}},
+        lambda c: {**c, "roads": {"doctor": c["roads"]["classifier"]}},
+        lambda c: _with_road(c, precision="fp8"),
+        lambda c: _with_road(c, precision="fp16"),
+        lambda c: _with_road(c, precision=["fp32"]),
+        lambda c: _with_road(c, provider="../../evil.so"),
+        lambda c: _with_road(c, threads=10**9),
+        lambda c: _with_road(c, threads=-1),
+        lambda c: _with_road(c, threads="2"),
+        lambda c: _with_road(c, threads=True),
+        lambda c: _with_road(c, surprise=1),
+        lambda c: {**c, "bundle_sha256": "0" * 64},
+        lambda c: {**c, "machine": {**c["machine"], "onnxruntime": "1.0.0"}},
+        lambda c: {**c, "versions": {**c["versions"], "dermedge": "0.0.1"}},
+        lambda c: {key: value for key, value in c.items() if key != "versions"},
+    ],
+)
+def test_a_stored_choice_that_is_of_no_use_is_ignored_with_a_line(both, change, capsys):
+    path, content = _stored(both)
+    assert tune.load_choice(both)
+    changed = change(content)
+    path.write_bytes(changed if isinstance(changed, bytes) else json.dumps(changed).encode())
+    assert tune.load_choice(both) == {}
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "is ignored" in told
+    assert "run `dermedge tune` again" in told
+
+
+def test_a_choice_made_with_another_openvino_is_stale(both, monkeypatch, capsys):
+    path, content = _stored(both)
+    content = _with_road(content, provider="openvino", precision="fp32", threads=1)
+    version = tune._versions([Road("fp32", "openvino", 1)])
+    path.write_text(json.dumps({**content, "versions": version}))
+    assert tune.load_choice(both)["classifier"].provider == "openvino"
+    monkeypatch.setattr(tune, "version", lambda name: "2000.1")
+    assert tune.load_choice(both) == {}
+    assert "other versions" in capsys.readouterr().err
+
+
+def test_nothing_stored_is_no_line(both, capsys):
+    assert tune.load_choice(both) == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_says_before_it_measures_that_it_cannot_write(
+    both, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tune, "tune", lambda *_, **__: pytest.fail("it measured"))
+    assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0.01"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "XDG_CACHE_HOME" in told
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_what_was_found_is_printed_though_it_cannot_be_kept(both, form, monkeypatch, capsys):
+    def full(path, *_):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(tune, "ROUNDS", (2, 3))
+    monkeypatch.setattr(tune, "write_atomic", full)
+    assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0.01", *form]) == 1
+    told = capsys.readouterr()
+    assert "fp32" in told.out
+    assert "No space left on device" in told.err
+    assert "analyze" not in told.out  # which says that it runs so from now on
 
 
 def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):

@@ -85,7 +85,11 @@ def target(provider: str) -> str:
 
 
 def open_session(
-    model: bytes, threads: int = 0, provider: str = "cpu", bundle_sha256: str = ""
+    model: bytes,
+    threads: int = 0,
+    provider: str = "cpu",
+    bundle_sha256: str = "",
+    precision: str = "fp32",
 ) -> Session:
     """Load an ONNX graph.
 
@@ -95,11 +99,14 @@ def open_session(
     threads : for one operator; 0 leaves the choice to the runtime.
     provider : one of `RUNTIMES`.
     bundle_sha256 : of the bundle that the graph comes from; only engines need it.
+    precision : of the graph, one of `dermedge.bundle.PRECISIONS`. No provider computes in a lower
+        one: floats stay FP32, and what would round them is refused.
 
     Raises
     ------
     SessionError
-        Where the runtime or the provider cannot run it, or there is no engine of it yet.
+        Where the runtime or the provider cannot run it, there is no engine of it yet, or the
+        runtime was loaded before dermedge could keep it from reporting to its maker.
     """
     if provider in ENGINES:
         from dermedge.runtime.engines import load_engine
@@ -111,8 +118,11 @@ def open_session(
         return OpenVinoSession(model, threads)
     if provider not in PROVIDERS:
         raise SessionError(
-            f"there is no execution provider {provider}; there are: {', '.join(RUNTIMES)}"
+            "there is no execution provider {provider}; there are: {known}",
+            code="provider-unknown",
+            provider=provider,
+            known=", ".join(RUNTIMES),
         )
     from dermedge.runtime.onnx import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(model, threads, provider)
+    return OnnxRuntimeSession(model, threads, provider, precision)

@@ -4,13 +4,57 @@ from __future__ import annotations
 
 import numpy as np
 
+from dermedge import telemetry
 from dermedge.runtime import PROVIDERS, SessionError, Tensor
 
-# What a provider is told beside its defaults.
-_OPTIONS = {
-    "ort-tensorrt": {"trt_fp16_enable": "1"},
-    "coreml": {"ModelFormat": "MLProgram"},
+# What makes each provider compute FP32 as FP32, whatever its defaults are. By ONNX Runtime's pages
+# on execution providers, its key-value headers, and coremltools' page "Typed Execution".
+FP32_OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {},  # see also _FP32_SESSION
+    "cuda": {"use_tf32": "0"},  # on by default from Ampere on: 10 of the 23 bits of a float
+    "ort-openvino": {"device_type": "CPU", "precision": "FP32"},  # bfloat16 where there is AMX
+    "xnnpack": {},  # kernels follow the tensors' types
+    "nnapi": {},  # relaxes to FP16 by the flag NNAPI_FLAG_USE_FP16 alone, which nobody sets
+    # An ML program keeps to its tensors' types; the older format does not.
+    "coreml": {"ModelFormat": "MLProgram", "AllowLowPrecisionAccumulationOnGPU": "0"},
+    "qnn": {"enable_htp_fp16_precision": "0"},  # on by default: FP16 for every float
 }
+# TF32 cannot be turned off in TensorRT behind ONNX Runtime (microsoft/onnxruntime issue 26029);
+# it keeps as many bits as FP16 does. So it runs what the export has accepted as FP16.
+HALF_ONLY: dict[str, dict[str, str]] = {"ort-tensorrt": {"trt_fp16_enable": "1"}}
+_FP32_SESSION = {"mlas.enable_gemm_fastmath_arm64_bfloat16": "0"}
+_REPORTS_FROM = (1, 29)  # ONNX Runtime with a reporter that needs no help of the system
+
+
+def provider_options(provider: str, precision: str, threads: int = 0) -> dict[str, str]:
+    """What ONNX Runtime's provider is given for a graph of this precision.
+
+    Parameters
+    ----------
+    provider : one of `PROVIDERS`.
+    precision : one of `dermedge.bundle.PRECISIONS`. Floats of a graph are computed as they are
+        typed: those of an INT8 graph, and what an FP16 graph keeps in float, in FP32.
+    threads : of the processor; 0 leaves the choice to the runtime.
+
+    Raises
+    ------
+    SessionError
+        Where the provider would compute in another precision.
+    """
+    if provider in HALF_ONLY:
+        if precision != "fp16":
+            raise SessionError(
+                "{provider} rounds floats to half precision, which is not {precision}: "
+                "choose the precision fp16 where the bundle has it, or the provider tensorrt",
+                code="provider-precision",
+                provider=provider,
+                precision=precision,
+            )
+        return dict(HALF_ONLY[provider])
+    options = dict(FP32_OPTIONS[provider])
+    if provider == "xnnpack" and threads:
+        options["intra_op_num_threads"] = str(threads)  # it has a pool of its own
+    return options
 
 
 def available() -> list[str]:
@@ -24,9 +68,11 @@ def available() -> list[str]:
 class OnnxRuntimeSession:
     """A graph in ONNX Runtime."""
 
-    def __init__(self, model: bytes, threads: int, provider: str):
+    def __init__(self, model: bytes, threads: int, provider: str, precision: str):
+        given = provider_options(provider, precision, threads)
         import onnxruntime
 
+        _refuse_reports(onnxruntime)
         full = PROVIDERS[provider]
         if provider not in available():
             raise SessionError(
@@ -41,10 +87,9 @@ class OnnxRuntimeSession:
         options.log_severity_level = 3
         # Threads that spin while they wait steal the cores from decoding and the camera.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        told = dict(_OPTIONS.get(provider, {}))
-        if provider == "xnnpack" and threads:
-            told["intra_op_num_threads"] = str(threads)  # it has a pool of its own
-        providers = [(full, told)] if provider == "cpu" else [(full, told), PROVIDERS["cpu"]]
+        for key, value in _FP32_SESSION.items():
+            options.add_session_config_entry(key, value)
+        providers = [(full, given)] if provider == "cpu" else [(full, given), PROVIDERS["cpu"]]
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         # ONNX Runtime's exceptions share no base class of their own.
@@ -66,7 +111,29 @@ class OnnxRuntimeSession:
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [item.name for item in self.outputs]
-        return dict(zip(names, self._session.run(names, feeds), strict=True))
+        try:
+            answers = self._session.run(names, feeds)
+        except MemoryError:
+            raise
+        except Exception as error:  # a device that was lost, or whose memory is full
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(
+                "ONNX Runtime failed: {reason}", code="session-failed", reason=reason
+            ) from None
+        return dict(zip(names, answers, strict=True))
+
+
+def _refuse_reports(onnxruntime) -> None:
+    """Raise SessionError where this ONNX Runtime was loaded with its reporting switched on."""
+    # Windows' own tracing does not read the variable; it goes nowhere unless somebody records it.
+    onnxruntime.disable_telemetry_events()
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if telemetry.reporting("onnxruntime") and version >= _REPORTS_FROM:
+        raise SessionError(
+            "onnxruntime was imported before dermedge and may report to its maker: "
+            "import dermedge first, or set ORT_DISABLE_TELEMETRY=1",
+            code="telemetry",
+        )
 
 
 def _tensor(item) -> Tensor:

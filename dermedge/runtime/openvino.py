@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from dermedge import telemetry
 from dermedge.runtime import SessionError, Tensor
 
 
@@ -19,6 +20,12 @@ class OpenVinoSession:
             raise SessionError(
                 "OpenVINO is not installed: pip install 'dermedge[openvino]'"
             ) from None
+        if telemetry.reporting("openvino"):
+            raise SessionError(
+                "openvino was imported before dermedge and may have reported to its maker: "
+                "import dermedge first",
+                code="telemetry",
+            )
         told = {
             "PERFORMANCE_HINT": "LATENCY",
             # By itself it would compute in half precision where the processor can.
@@ -40,7 +47,13 @@ class OpenVinoSession:
         self.runtime = f"openvino {openvino.__version__.split('-')[0]} CPU"
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._request.infer(feeds, share_inputs=True)
+        try:
+            found = self._request.infer(feeds, share_inputs=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SessionError(
+                "OpenVINO failed: {reason}", code="session-failed", reason=reason
+            ) from None
         # Copies: the next call writes over its own memory.
         return {item.name: found[index].copy() for index, item in enumerate(self.outputs)}
 

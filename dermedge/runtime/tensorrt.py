@@ -255,11 +255,12 @@ class TensorRTSession:
             return {item.name: self._buffers[item.name][0].copy() for item in self.outputs}
 
     def close(self) -> None:
-        """Give all memory back; the session cannot run after it."""
-        if not self._closed:
-            self._closed = True
-            del self._context
-            self._held.close()
+        """Give all memory back, once a run in another thread has ended; none can follow."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                del self._context
+                self._held.close()
 
     def __del__(self) -> None:
         self.close()

@@ -1,0 +1,192 @@
+"""ONNX Runtime's providers: FP32 is FP32 on each, and nothing that reports is ever run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dermedge.bundle import PRECISIONS, Bundle
+from dermedge.runtime import PROVIDERS, SessionError, open_session
+from dermedge.runtime.onnx import FP32_OPTIONS, HALF_ONLY, provider_options
+
+
+def test_every_provider_says_how_it_is_held_to_a_precision():
+    assert set(FP32_OPTIONS) | set(HALF_ONLY) == set(PROVIDERS)
+    assert not set(FP32_OPTIONS) & set(HALF_ONLY)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("provider", "option", "value"),
+    [
+        ("cuda", "use_tf32", "0"),
+        ("ort-openvino", "precision", "FP32"),
+        ("ort-openvino", "device_type", "CPU"),
+        ("coreml", "ModelFormat", "MLProgram"),
+        ("coreml", "AllowLowPrecisionAccumulationOnGPU", "0"),
+        ("qnn", "enable_htp_fp16_precision", "0"),
+    ],
+)
+def test_floats_are_never_computed_in_less(provider, option, value, precision):
+    """Of an FP16 and an INT8 graph, too: what they keep in float is meant to be float."""
+    assert provider_options(provider, precision)[option] == value
+
+
+@pytest.mark.parametrize("provider", sorted(FP32_OPTIONS))
+def test_no_option_turns_half_precision_on(provider):
+    options = provider_options(provider, "fp32", 2)
+    on = [key for key, value in options.items() if value in ("1", "True", "FP16", "ACCURACY")]
+    assert not [key for key in on if any(word in key.lower() for word in ("16", "tf32", "low"))]
+    assert "FP16" not in options.values()
+
+
+def test_tensorrt_behind_onnx_runtime_runs_what_was_accepted_as_half():
+    assert provider_options("ort-tensorrt", "fp16") == {"trt_fp16_enable": "1"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tensorrt_behind_onnx_runtime_is_refused_for_the_rest(precision):
+    with pytest.raises(SessionError, match=f"half precision, which is not {precision}") as caught:
+        open_session(b"", provider="ort-tensorrt", precision=precision)
+    assert caught.value.code == "provider-precision"
+    assert "\n" not in str(caught.value)
+
+
+def test_tune_names_why_a_provider_that_rounds_is_left_out(tiny_bundle, monkeypatch):
+    from dermedge import tune
+
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "ort-tensorrt"])
+    monkeypatch.setattr(tune, "ROUNDS", (2, 2))
+    results = tune.tune(Bundle.open(tiny_bundle), 0.01)
+    left_out = [r for r in results if r.road.provider == "ort-tensorrt"]
+    assert left_out
+    assert all("rounds floats to half precision" in r.reason for r in left_out)
+
+
+def test_the_options_reach_onnx_runtime(tiny_bundle, monkeypatch):
+    import onnxruntime
+
+    seen = []
+
+    class Session:
+        def __init__(self, model, options, providers):
+            seen.append((providers, options))
+            raise RuntimeError("no GPU\nhere")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    with pytest.raises(SessionError, match="no GPU here"):
+        open_session(b"graph", provider="cuda")
+    ((first, rest), options) = seen[0]
+    assert first == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert rest == "CPUExecutionProvider"
+    entry = options.get_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16")
+    assert entry == "0"
+
+
+def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch):
+    from dermedge import analyzer
+
+    seen = []
+
+    def spying(model, threads, provider, sha256, precision):
+        seen.append(precision)
+        return open_session(model, threads, provider, sha256, precision)
+
+    monkeypatch.setattr(analyzer, "open_session", spying)
+    analyzer.Analyzer(Bundle.open(make_bundle()))
+    assert seen == ["fp32", "fp32"]
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    session = open_session(Bundle.open(tiny_bundle).model("classifier"), 1, provider)
+    with pytest.raises(SessionError, match="failed") as caught:
+        session.run({"image": np.zeros((1, 5, 5, 3), np.uint8)})
+    assert "\n" not in str(caught.value)
+
+
+# Stand-ins: the real ones would report from here.
+RUNTIMES = {
+    "onnxruntime.py": """
+__version__ = "{version}"
+disable_telemetry_events = lambda: print("told to be silent")
+get_available_providers = lambda: ["CPUExecutionProvider"]
+class SessionOptions:
+    add_session_config_entry = lambda *_: None
+def InferenceSession(*_, **__):
+    raise RuntimeError("it ran")
+""",
+    "openvino.py": "import openvino_telemetry",
+    "openvino_telemetry.py": "print('reported')",
+}
+CHILD = """
+import sys
+for name in sys.argv[2].split(): __import__(name)
+from dermedge.runtime import SessionError, open_session
+try:
+    open_session(b"graph", 1, sys.argv[1])
+except SessionError as error:
+    print(error.code, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "imports", "version", "switch", "answer"),
+    [
+        ("cpu", "dermedge onnxruntime", "1.32.0", None, "told to be silent ONNX Runtime does not"),
+        ("cpu", "onnxruntime dermedge", "1.32.0", None, "told to be silent telemetry onnxruntime"),
+        ("cpu", "onnxruntime dermedge", "1.32.0", "0", "told to be silent telemetry onnxruntime"),
+        ("cpu", "onnxruntime dermedge", "1.32.0", "1", "told to be silent ONNX Runtime does not"),
+        ("cpu", "onnxruntime dermedge", "1.23.2", None, "told to be silent ONNX Runtime does not"),
+        ("openvino", "openvino dermedge", "", None, "reported telemetry openvino was imported"),
+    ],
+)
+def test_a_runtime_that_was_loaded_while_it_reports_is_refused(
+    tmp_path, monkeypatch, provider, imports, version, switch, answer
+):
+    for name, text in RUNTIMES.items():
+        (tmp_path / name).write_text(text.replace("{version}", version))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if switch is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", switch)
+    paths = [str(tmp_path), *sys.path]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    command = [sys.executable, "-c", CHILD, provider, imports]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert " ".join(done.stdout.split()).startswith(answer), done.stdout + done.stderr
+
+
+def test_the_switches_are_set_whatever_the_environment_says(monkeypatch):
+    from dermedge import telemetry
+
+    for name in telemetry.VARIABLES:
+        monkeypatch.setenv(name, "0")
+    telemetry.disable()
+    assert {name: os.environ[name] for name in telemetry.VARIABLES} == telemetry.VARIABLES
+
+
+def test_openvinos_reporter_cannot_be_imported_and_its_own_stand_in_is_used():
+    import dermedge  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError):
+        import openvino_telemetry  # noqa: F401
+    pytest.importorskip("openvino")
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+@pytest.mark.parametrize("room", ["dermedge", "train", "export", "benchmarks", "edge_app"])
+def test_whatever_is_imported_first_sets_the_switches(room, monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    told = "print(os.environ['ORT_DISABLE_TELEMETRY'], 'torch' in sys.modules)"
+    check = f"import sys, os, {room}; {told}"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "False"], done.stderr
