@@ -15,12 +15,12 @@ from pathlib import Path
 def code_hash(*modules: str) -> str:
     """Hex digest of what the named modules compute with.
 
-    That is their source, the source of every module of the same top-level packages that they
-    import, however indirectly and wherever in the file, and the installed version of every other
-    package that any of these imports. A change of a comment changes it, too: rather too often than
-    too rarely.
+    That is their source, the source of every module of dermedge, or of the top-level packages that
+    they are in, that they import, however indirectly and wherever in the file, and the installed
+    version of every other package that any of these imports. A change of a comment changes it, too:
+    rather too often than too rarely.
     """
-    own = {name.partition(".")[0] for name in modules}
+    own = {"dermedge", *(name.partition(".")[0] for name in modules)}
     waiting, seen, foreign = list(modules), {}, set()
     while waiting:
         name = waiting.pop()

@@ -98,7 +98,6 @@ class Judge:
         read, features, named, thumbnails = zip(*found, strict=True)
         labels = np.array([self.run.labels.index(record.label) for record in read])
         return Training(
-            ids=[record.id for record in read],
             labels=labels,
             groups=groups,
             features=np.stack(features),
@@ -260,7 +259,6 @@ class Judge:
 class Training:
     """Training pictures as a classifier sees them; one entry a picture."""
 
-    ids: list[str]
     labels: np.ndarray  # int (n,)
     groups: np.ndarray  # int (n,): lesion or patient
     features: np.ndarray  # float32 (n, D)
@@ -272,7 +270,7 @@ class Training:
 
         They were named rightly and show different lesions, `most` of a class: fewer where there
         are no more, or where they would take more room than `CASES_BYTES`. Without `pictures`
-        their ids and labels travel alone.
+        their embeddings and labels travel alone.
         """
         if not self.right.any():
             return None
@@ -288,7 +286,8 @@ class Training:
             content = Cases.make(
                 embeddings[rows],
                 self.labels[rows],
-                [self.ids[row] for row in rows],
+                # Names of this bundle alone: the data set's may be a hospital's file names.
+                [f"case-{number}" for number in range(1, 1 + len(rows))],
                 self.thumbnails[rows] if pictures else (),
             ).to_bytes()
             if len(content) <= CASES_BYTES:

@@ -149,7 +149,12 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{path}: no picture can be read; {next(iter(report.unreadable.values()))}")
     # What is one picture stays in one part, whatever the tables say.
     split = split_apart(
-        data_set, map(tuple, report.near_duplicates), report.unreadable, same, args.seed, args.test_on
+        data_set,
+        map(tuple, report.near_duplicates),
+        report.unreadable,
+        same,
+        args.seed,
+        args.test_on,
     )
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)

@@ -26,7 +26,6 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -35,11 +34,9 @@ from dermedge.datasets.fingerprint import (
     NO_NUMBER,
     Fingerprints,
     alike,
-    of_names,
-    of_pictures,
 )
-from dermedge.datasets.records import PARTS, DataError, DataSet, Record
-from dermedge.datasets.split import Split, group_records, make_split
+from dermedge.datasets.records import DataError, DataSet, Record
+from dermedge.datasets.split import Split, make_split
 
 FILE = "training.npz"
 TRAIN, VAL, TEST, EARLIER = 1, 2, 4, 8
@@ -117,7 +114,10 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
-        if sum(e.file_size for e in entries) > MAX_PICTURES * (LOOK_BYTES + 32) or len(entries) > 16:
+        if (
+            sum(e.file_size for e in entries) > MAX_PICTURES * (LOOK_BYTES + 32)
+            or len(entries) > 16
+        ):
             raise ValueError("too large")
         for entry in entries:
             with archive.open(entry) as file:
@@ -245,13 +245,17 @@ def split_apart(
     """The split of `data check` and of `train` without one.
 
     Pictures of a lesion or patient, and those of `pairs` (see `duplicates`), stay together; those
-    that cannot be read are in no part.
+    that cannot be read are in no part. Where the split by ids alone tears no pair, it stays as it
+    is: a copy that does no harm does not move thousands of pictures to other parts.
     """
     left_out = set(unreadable)
     usable = tuple(record for record in data_set.records if record.id not in left_out)
-    kept = [pair for pair in pairs if left_out.isdisjoint(pair)]
-    usable_set = replace(data_set, records=usable)
-    return make_split(usable_set, seed=seed, same=[*same, *kept], test_on=test_on)
+    data_set = replace(data_set, records=usable)
+    pairs = [pair for pair in pairs if left_out.isdisjoint(pair)]
+    by_ids = make_split(data_set, seed=seed, same=same, test_on=test_on)
+    if not torn(by_ids, pairs):
+        return by_ids
+    return make_split(data_set, seed=seed, same=[*same, *pairs], test_on=test_on)
 
 
 def torn(split: Split, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
