@@ -26,7 +26,7 @@ from export import METHODS, ExportError
 from export.familiarity import fit
 from export.graph import Network, Parity, compare, to_onnx
 from export.int8 import LEAST_PICTURES
-from export.judge import PART, Judge
+from export.judge import Judge
 from export.look import Crop, cropper
 from export.precisions import Attempt, Precisions, lowest
 from export.weights import fold_norms, round_to_half

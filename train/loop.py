@@ -206,8 +206,8 @@ def _check_leaks(
     if apart := torn(split, duplicates(records, every)):
         one, other = apart[0]
         notes.append(
-            f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ {other}), "
-            "so that its figures are too good: make it again with `dermedge data check`"
+            f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ "
+            f"{other}), so that its figures are too good: make it again with `dermedge data check`"
         )
     for path, run in earlier.items():
         if run is None:
@@ -222,11 +222,16 @@ def _check_leaks(
         lesions = _lesions_of(run, data_set, split)
         leak = leaks(known[-1], prints, split.parts)
         if lesions or (leak and leak.certain):
-            same = run.data_set == data_set.name
+            if run.data_set == data_set.name:
+                owner, advice = (
+                    f"another split of {run.data_set}",
+                    "give its split.json with --split",
+                )
+            else:
+                owner, advice = run.data_set, "measure on pictures that it does not know"
             raise UserError(
-                f"{path} was trained on {'another split of ' if same else ''}{run.data_set}, and "
-                f"knows what is to be measured here: {leak.line if leak else lesions}; "
-                "give its split.json with --split, or do not build on it"
+                f"{path} was trained on {owner}, and knows what is to be measured here: "
+                f"{leak.line if leak else lesions}; {advice}, or do not build on it"
             )
         if leak:
             notes.append(
@@ -305,8 +310,8 @@ def _learnable(
     kept = present_labels(pictures["train"].records, labels)
     if len(kept) < 2:
         raise UserError(
-            "a classifier needs two classes at least; of the training pictures that can be read all "
-            f"are {kept[0]}"
+            "a classifier needs two classes at least; all training pictures that can be read are "
+            f"{kept[0]}"
         )
     if gone := [label for label in labels if label not in kept]:
         other = sum(record.label in gone for record in pictures["val"].records)

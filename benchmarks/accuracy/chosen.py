@@ -255,8 +255,8 @@ def _known(
         if not seen and trained.get(role) != data_set.name:
             yield (
                 f"the {owner} was trained on {trained.get(role)}, not on {data_set.name}: none of "
-                "these pictures was found in its training, but whether a lesion was seen in training "
-                "cannot be checked"
+                "these pictures was found in its training, but whether a lesion was seen in "
+                "training cannot be checked"
             )
     if training.unknown:
         yield (

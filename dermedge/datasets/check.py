@@ -148,14 +148,8 @@ def run(args: argparse.Namespace) -> int:
     if len(report.unreadable) == report.pictures:
         raise DataError(f"{path}: no picture can be read; {next(iter(report.unreadable.values()))}")
     # What is one picture stays in one part, whatever the tables say.
-    split = split_apart(
-        data_set,
-        map(tuple, report.near_duplicates),
-        report.unreadable,
-        same,
-        args.seed,
-        args.test_on,
-    )
+    pairs = [(one, other) for one, other in report.near_duplicates]
+    split = split_apart(data_set, pairs, report.unreadable, same, args.seed, args.test_on)
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
 

@@ -3,8 +3,8 @@
 The look is a perceptual hash that flips, quarter turns, another size or format and a slight change
 of brightness or colour leave as it is: the signs of the 255 lowest frequencies of a gray 32 x 32
 thumbnail (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010).
-A flip changes the sign of every second frequency and a quarter turn also swaps the axes, so that all
-eight views are compared by their signs alone. Frequencies too weak to tell their sign do not count.
+A flip changes the sign of every second frequency and a quarter turn also swaps the axes, so that
+all eight views are compared by their signs alone. Frequencies that are mere noise do not count.
 """
 
 from __future__ import annotations
@@ -171,6 +171,8 @@ def alike(one: np.ndarray, other: np.ndarray | None = None) -> Iterator[tuple[in
     Without `other` the pairs are within `one`, and i < j.
     """
     within = other is None
+    if not one.any() or (not within and not other.any()):
+        return
     left = _Looks(one)
     right = left if within else _Looks(other)
     # Flips leave alone the signs of frequencies that are even along both axes: two comparisons of

@@ -9,15 +9,16 @@ look (see `dermedge.datasets.fingerprint`); pictures of one public lesion belong
     numbers  uint32 (n,)     number in the ISIC archive, 2**32 - 1 for pictures from elsewhere
     lesions  uint64 (n,)     first eight bytes of the SHA-256 of a public lesion id; 0: none
     files    uint64 (n,)     the same of the file, big-endian; 0: not known
-    looks    uint8 (n, 128)  perceptual hash; 0: none
+    looks    uint8 (n, 64)   perceptual hash; 0: none
     use      uint8 (n,)      bits: 1 train, 2 val, 4 test, 8 train of a network that this one
                              started or learnt from; of a segmenter as they are, of a classifier
                              times 16
     split    uint8 (32,)     SHA-256 of the run's split; zeros in a bundle
-    unknown  str (k,)        networks that it started or learnt from, whose pictures are not recorded
+    unknown  str (k,)        networks that it started or learnt from, of whose pictures no list is
+                             left
 
-No file name, id or order of a data set is in it: rows are sorted by their content. Who does not hold
-a picture learns nothing about it but a pattern of light and dark in 16 x 16 frequencies.
+No file name, id or order of a data set is in it: rows are sorted by their content. Whoever does not
+hold a picture learns nothing of it but a pattern of light and dark in 16 x 16 frequencies.
 """
 
 from __future__ import annotations
@@ -114,10 +115,8 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
-        if (
-            sum(e.file_size for e in entries) > MAX_PICTURES * (LOOK_BYTES + 32)
-            or len(entries) > 16
-        ):
+        size = sum(entry.file_size for entry in entries)
+        if size > MAX_PICTURES * (LOOK_BYTES + 32) or len(entries) > 16:
             raise ValueError("too large")
         for entry in entries:
             with archive.open(entry) as file:
@@ -140,6 +139,9 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
 def together(uses: Sequence[TrainingPictures]) -> TrainingPictures:
     """All of them as one; a picture that several used is one row."""
     prints = Fingerprints.joined([one.prints for one in uses])
+    unknown = tuple(dict.fromkeys(name for one in uses for name in one.unknown))
+    if not len(prints):
+        return TrainingPictures(prints, np.zeros(0, np.uint8), unknown=unknown)
     use = np.concatenate([one.use for one in uses])
     keys = np.concatenate(
         [
@@ -151,8 +153,7 @@ def together(uses: Sequence[TrainingPictures]) -> TrainingPictures:
     _, first, row = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     merged = np.zeros(len(first), np.uint8)
     np.bitwise_or.at(merged, row.reshape(-1), use)
-    unknown = dict.fromkeys(name for one in uses for name in one.unknown)
-    return TrainingPictures(prints[first], merged, unknown=tuple(unknown))
+    return TrainingPictures(prints[first], merged, unknown=unknown)
 
 
 def published(uses: Sequence[TrainingPictures]) -> bytes:
