@@ -223,10 +223,8 @@ def _check_leaks(
         leak = leaks(known[-1], prints, split.parts)
         if lesions or (leak and leak.certain):
             if run.data_set == data_set.name:
-                owner, advice = (
-                    f"another split of {run.data_set}",
-                    "give its split.json with --split",
-                )
+                owner = f"another split of {run.data_set}"
+                advice = "give its split.json with --split"
             else:
                 owner, advice = run.data_set, "measure on pictures that it does not know"
             raise UserError(

@@ -44,7 +44,8 @@ _BLOCK = 512  # pictures compared at once
 # The archive's numbers have seven digits; other digits are somebody else's numbers.
 _NUMBER = re.compile(r"(?<![A-Za-z0-9])ISIC[_-]?(\d{7})(?!\d)", re.IGNORECASE)
 # Lesions of the archive and of the sets that went into it, as their publishers number them.
-_LESION = re.compile(r"(?<![A-Za-z0-9])((?:HAM|BCN|MSK\d?|IL)_\d{7})(?!\d)", re.IGNORECASE)
+_LESION = re.compile(r"(?<![A-Za-z0-9])(HAM|BCN|IL|MSK\d?)_(\d{7})(?!\d)", re.IGNORECASE)
+_PUBLISHERS = ("HAM", "BCN", "IL", "MSK", *(f"MSK{digit}" for digit in range(10)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Fingerprints:
     """Those of n pictures. Nothing of it names a picture, but for numbers that are public."""
 
     numbers: np.ndarray  # uint32 (n,), of the ISIC archive; NO_NUMBER
-    lesions: np.ndarray  # uint64 (n,), of a public lesion id; 0: none
+    lesions: np.ndarray  # uint32 (n,), as `lesion_number` gives it; 0: none
     files: np.ndarray  # uint64 (n,), the first eight bytes of the file's SHA-256; 0: not known
     looks: np.ndarray  # uint8 (n, LOOK_BYTES), as `look` gives it; 0: none
 
@@ -77,10 +78,10 @@ def isic_number(*names: str) -> int | None:
     return None
 
 
-def public_lesion(lesion_id: str | None) -> str | None:
-    """The id of a lesion as it is written in every set that shows it; None for private ids."""
+def lesion_number(lesion_id: str | None) -> int:
+    """A number for a lesion id that is public, the same in every set that shows it; 0: private."""
     found = _LESION.search(lesion_id or "")
-    return found[1].upper() if found else None
+    return (1 + _PUBLISHERS.index(found[1].upper())) * 10**7 + int(found[2]) if found else 0
 
 
 def of_names(ids: Sequence[str]) -> Fingerprints:
@@ -88,7 +89,7 @@ def of_names(ids: Sequence[str]) -> Fingerprints:
     count = len(ids)
     return Fingerprints(
         _numbers((name,) for name in ids),
-        np.zeros(count, np.uint64),
+        np.zeros(count, np.uint32),
         np.zeros(count, np.uint64),
         np.zeros((count, LOOK_BYTES), np.uint8),
     )
@@ -145,10 +146,9 @@ def described(
     records: Sequence[Record], digests: Sequence[bytes], looks: Sequence[np.ndarray]
 ) -> Fingerprints:
     """The fingerprints of records whose files' SHA-256 (b"": unread) and looks are known."""
-    lesions = (public_lesion(record.lesion_id) for record in records)
     return Fingerprints(
         _numbers((record.id, record.image.name) for record in records),
-        np.array([_short_hash(name) for name in lesions], np.uint64),
+        np.array([lesion_number(record.lesion_id) for record in records], np.uint32),
         np.array([_short(digest) for digest in digests], np.uint64),
         np.array(looks, np.uint8).reshape(-1, LOOK_BYTES),
     )
@@ -244,10 +244,6 @@ def _numbers(names: Iterable[Sequence[str]]) -> np.ndarray:
 
 def _short(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "big")
-
-
-def _short_hash(text: str | None) -> int:
-    return _short(hashlib.sha256(text.encode()).digest()) if text else 0
 
 
 def _bytes(record: Record) -> bytes:

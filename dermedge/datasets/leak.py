@@ -7,9 +7,9 @@ look (see `dermedge.datasets.fingerprint`); pictures of one public lesion belong
 `training.npz` (FILE) says what a network has learnt from, in a run's folder and in a bundle:
 
     numbers  uint32 (n,)     number in the ISIC archive, 2**32 - 1 for pictures from elsewhere
-    lesions  uint64 (n,)     first eight bytes of the SHA-256 of a public lesion id; 0: none
-    files    uint64 (n,)     the same of the file, big-endian; 0: not known
-    looks    uint8 (n, 64)   perceptual hash; 0: none
+    lesions  uint32 (n,)     number of a lesion whose id is public; 0: none
+    files    uint64 (n,)     first eight bytes of the file's SHA-256, big-endian; 0: not stored
+    looks    uint8 (n, 64)   perceptual hash; 0: not stored
     use      uint8 (n,)      bits: 1 train, 2 val, 4 test, 8 train of a network that this one
                              started or learnt from; of a segmenter as they are, of a classifier
                              times 16
@@ -18,7 +18,9 @@ look (see `dermedge.datasets.fingerprint`); pictures of one public lesion belong
                              left
 
 No file name, id or order of a data set is in it: rows are sorted by their content. Whoever does not
-hold a picture learns nothing of it but a pattern of light and dark in 16 x 16 frequencies.
+hold a picture learns nothing of it but a pattern of light and dark in 16 x 16 frequencies. In a
+bundle, which has to be small, pictures of the ISIC archive are known by their public numbers alone,
+and the pictures of the test part are left out.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ class TrainingPictures:
             looks, use = arrays["looks"], arrays["use"]
             count = len(numbers)
             shapes = [(count,)] * 3 + [(count, LOOK_BYTES), (count,), (32,)]
-            kinds = [np.uint32, np.uint64, np.uint64, np.uint8, np.uint8, np.uint8]
+            kinds = [np.uint32, np.uint32, np.uint64, np.uint8, np.uint8, np.uint8]
             found = [numbers, lesions, files, looks, use, arrays["split"]]
             if [item.shape for item in found] != shapes or [i.dtype for i in found] != kinds:
                 raise ValueError("shapes")
@@ -161,7 +163,16 @@ def published(uses: Sequence[TrainingPictures]) -> bytes:
     whole = together(uses)
     kept = whole.use & ~np.uint8(TEST | TEST << 4)
     rows = kept > 0
-    return TrainingPictures(whole.prints[rows], kept[rows], unknown=whole.unknown).to_bytes()
+    prints = whole.prints[rows]
+    archive = prints.numbers != NO_NUMBER
+    prints = replace(
+        prints,
+        files=np.where(archive, 0, prints.files).astype(np.uint64),
+        looks=np.where(archive[:, None], 0, prints.looks).astype(np.uint8),
+    )
+    # Once more: what differed by its bytes alone may be one number now.
+    bundled = together([TrainingPictures(prints, kept[rows], unknown=whole.unknown)])
+    return bundled.to_bytes()
 
 
 # --- the check -----------------------------------------------------------------------------
