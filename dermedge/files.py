@@ -9,6 +9,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from dermedge import UserError
+
 _PREFIX = ".writing-"
 # What file systems answer that cannot sync a folder; a real fault of the disk is another.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
@@ -107,6 +109,28 @@ def _take_over(temporary: Path, before: os.stat_result, private: bool) -> None:
             wanted = wanted & 0o707 | (wanted & 0o007) << 3
     if not private and stat.S_IMODE(now.st_mode) != wanted:
         os.chmod(temporary, wanted)
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder, or leave it, open to its owner alone, whatever the umask."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def read_text(path: str | Path) -> str:
+    """A text file that people may have edited: UTF-8, with or without a byte order mark.
+
+    UserError where it is of another encoding; OSError where it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    # UTF-16 without a mark may pass as UTF-8, full of zeros.
+    if "\0" in text:
+        raise UserError("{path} is not UTF-8 text: save it as UTF-8", code="encoding", path=path)
+    return text
 
 
 def cache_folder() -> Path:

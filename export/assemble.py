@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch
 
 from dermedge import __version__, datasets, procedural
 from dermedge.bundle import CASES, ROLES, TARGETS, Manifest, Model, Thresholds, Variant
+from dermedge.datasets.fingerprint import NO_NUMBER
+from dermedge.datasets.leak import FILE, TEST, leaks, published
 from dermedge.datasets.split import Split
 from dermedge.preprocess import prepare
 from dermedge.reference import REFERENCE, Expected, Reference
@@ -24,13 +26,13 @@ from export import METHODS, ExportError
 from export.familiarity import fit
 from export.graph import Network, Parity, compare, to_onnx
 from export.int8 import LEAST_PICTURES
-from export.judge import PART, Judge
+from export.judge import Judge
 from export.look import Crop, cropper
 from export.precisions import Attempt, Precisions, lowest
 from export.weights import fold_norms, round_to_half
 from train.models import Normalized
 from train.recipe import Recipe, RecipeError, load_recipe
-from train.run import Run, load_model, load_run
+from train.run import Run, load_model, load_run, training_pictures
 
 RETRAINED = 2000  # training pictures of quantization-aware training
 REFERENCE_SEEDS = (1, 2)
@@ -101,7 +103,7 @@ def assemble(
     runs = _runs(folders)
     splits = [_split(run) for run in runs]
     if len(runs) > 1:
-        _refuse_leaks(*splits)
+        _refuse_leaks(runs, splits)
     crop, finished = None, []
     for run, split in zip(runs, splits, strict=True):
         if run.preprocessing.crop and crop is None:
@@ -114,9 +116,8 @@ def assemble(
         finished.append(item)
     first, last = finished[0], finished[-1]
     parts = {name: graph for item in finished for name, graph in item.parts.items()}
-    parts["split.json"] = (last.run.folder / "split.json").read_bytes()
-    if splits[0] != splits[-1]:
-        parts["split-segmenter.json"] = (first.run.folder / "split.json").read_bytes()
+    # Not the splits: their ids may be a hospital's file names.
+    parts[FILE] = published([training_pictures(run) for run in runs])
     parts[REFERENCE] = _reference(finished)
     if last.cases:
         parts[CASES] = last.cases
@@ -141,7 +142,7 @@ def assemble(
         thresholds=replace(last.thresholds, mask=first.thresholds.mask),
         licence="; ".join(dict.fromkeys(run.licence for run in runs)),
         procedural=any(run.procedural for run in runs),
-        training_data=tuple(_training_data(run) for run in runs),
+        training_data=tuple(map(_training_data, runs, splits)),
         measured={role: item.measured[role] for role, item in by_role.items()},
         parity={role: asdict(item.parity) for role, item in by_role.items()},
         gate=tuple(report for item in finished for report in item.gate),
@@ -203,8 +204,12 @@ def _split(run: Run) -> Split:
     return split
 
 
-def _refuse_leaks(one: Split, other: Split) -> None:
-    """ExportError where one network may have been trained on what the other is tested on."""
+def _refuse_leaks(runs: Sequence[Run], splits: Sequence[Split]) -> None:
+    """ExportError where one network may have been trained on what the other is tested on.
+
+    Where only the look of pictures says so, which may deceive, a line on the terminal.
+    """
+    one, other = splits
     if one.data_set == other.data_set:
         if one.sha256 != other.sha256:
             raise ExportError(
@@ -213,21 +218,23 @@ def _refuse_leaks(one: Split, other: Split) -> None:
                 "train both with the same --split and --limit"
             )
         return
-    # ISIC numbers name one picture in all the data sets that were drawn from the archive.
-    for learnt, tested in ((one, other), (other, one)):
-        seen = _isic_numbers((*learnt.parts["train"], *learnt.parts[PART]))
-        shared = sorted(seen & _isic_numbers(tested.parts["test"]))
-        if shared:
-            raise ExportError(
-                f"{len(shared)} test pictures of {tested.data_set} were in the training of the "
-                f"other network, on {learnt.data_set} (first: ISIC_{shared[0]}): "
-                "train both on one data set"
+    lists = [training_pictures(run) for run in runs]
+    for (learnt, known), (tested, measured) in permutations(zip(runs, lists, strict=True)):
+        test = measured.of(measured.roles()[0], TEST) if measured.roles() else None
+        if test is None:
+            continue
+        names = [
+            "no ISIC number" if number == NO_NUMBER else f"ISIC_{number:07}"
+            for number in test.numbers
+        ]
+        if leak := leaks(known, {"test": test}, {"test": names}):
+            line = (
+                f"of {tested.data_set}, {leak.line} were in the training of the other network, on "
+                f"{learnt.data_set}"
             )
-
-
-def _isic_numbers(ids: Sequence[str]) -> set[str]:
-    found = (re.search(r"ISIC_(\d+)", name, re.IGNORECASE) for name in ids)
-    return {match.group(1) for match in found if match}
+            if leak.certain:
+                raise ExportError(f"{line}: train both on one data set")
+            print(f"warning: {line}", file=sys.stderr)
 
 
 def _finish(run: Run, split: Split, crop: Crop | None, wish: Wish) -> _Finished:
@@ -307,7 +314,7 @@ def _recipe(run: Run) -> Recipe:
         raise ExportError(f"{stored} cannot be used: {error}") from None
 
 
-def _training_data(run: Run) -> dict:
+def _training_data(run: Run, split: Split) -> dict:
     recipe = _recipe(run)
     return {
         "role": run.kind,
@@ -317,6 +324,7 @@ def _training_data(run: Run) -> dict:
         "split_sha256": run.split_sha256,
         "subset": run.subset,
         "pictures": run.pictures,
+        "split_parts": {part: len(ids) for part, ids in split.parts.items()},
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256((run.folder / "recipe.toml").read_bytes()).hexdigest(),
         "commit": run.commit,

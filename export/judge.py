@@ -108,7 +108,6 @@ class Judge:
         read, features, named, thumbnails = zip(*found, strict=True)
         labels = np.array([self.run.labels.index(record.label) for record in read])
         return Training(
-            ids=[record.id for record in read],
             labels=labels,
             groups=groups,
             features=np.stack(features),
@@ -287,7 +286,6 @@ def _has_good_mask(sight: Sight) -> bool:
 class Training:
     """Training pictures as a classifier sees them; one entry a picture."""
 
-    ids: list[str]
     labels: np.ndarray  # int (n,)
     groups: np.ndarray  # int (n,): lesion or patient
     features: np.ndarray  # float32 (n, D)
@@ -299,7 +297,7 @@ class Training:
 
         They were named rightly and show different lesions, `most` of a class: fewer where there
         are no more, or where they would take more room than `CASES_BYTES`. Without `pictures`
-        their ids and labels travel alone.
+        their embeddings and labels travel alone.
         """
         if not self.right.any():
             return None
@@ -315,7 +313,8 @@ class Training:
             content = Cases.make(
                 embeddings[rows],
                 self.labels[rows],
-                [self.ids[row] for row in rows],
+                # Names of this bundle alone: the data set's may be a hospital's file names.
+                [f"case-{number}" for number in range(1, 1 + len(rows))],
                 self.thumbnails[rows] if pictures else (),
             ).to_bytes()
             if len(content) <= CASES_BYTES:

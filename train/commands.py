@@ -47,7 +47,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="RUN", help="folder of the run; what is in it goes on (default: runs/NAME)"
     )
     parser.add_argument(
-        "--split", metavar="FILE", help="a frozen split; default: made from the ids, seed 0"
+        "--split",
+        metavar="FILE",
+        help="a frozen split; default: the one that `data check` makes, seed 0",
     )
     parser.add_argument(
         "--split-by-picture",
@@ -68,9 +70,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from dermedge.datasets import load, make_split, parse_source, report_lines
+    from dermedge.datasets import load, parse_source, report_lines
     from dermedge.datasets.split import Split
-    from train.data import subset
+    from train.data import default_split, subset
     from train.loop import Interrupted, train
 
     if args.limit is not None and args.limit < 1:
@@ -79,21 +81,18 @@ def _train(args: argparse.Namespace) -> int:
     if recipe.kind != args.kind:
         raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
     data_set = load(*parse_source(args.data))
-    # Seed 0 whatever the recipe's: segmenter and classifier must not test on each other's
-    # training pictures.
     for line in report_lines(data_set):
         print(line, file=sys.stderr)
+    out = Path(args.out or f"runs/{recipe.name}")
     split = (
         Split.load(args.split)
         if args.split
-        else make_split(data_set, seed=0, by_picture=args.split_by_picture)
+        else default_split(data_set, out, args.split_by_picture)
     )
     if args.limit:
         split = subset(data_set, split, args.limit)
     try:
-        run = train(
-            recipe, data_set, split, Path(args.out or f"runs/{recipe.name}"), fresh=args.fresh
-        )
+        run = train(recipe, data_set, split, out, fresh=args.fresh)
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from here", file=sys.stderr)
         return 130

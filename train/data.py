@@ -7,10 +7,11 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,18 +20,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dermedge import UserError, __version__
-from dermedge.datasets.masks import read_lesion_mask
+from dermedge import UserError
+from dermedge.code_hash import code_hash
+from dermedge.datasets.fingerprint import of_pictures
+from dermedge.datasets.leak import duplicates, split_apart
 from dermedge.datasets.records import DataSet, Record
 from dermedge.datasets.split import Split, group_records
-from dermedge.files import write_atomic
-from dermedge.image import ImageError, read_image
+from dermedge.files import make_private, write_atomic
+from dermedge.image import ImageError
 from dermedge.metadata import encode
-from dermedge.preprocess import Preprocessing, prepare
+from dermedge.preprocess import Preprocessing
 from train.augment import augment
+from train.prepare import UNKNOWN
+from train.prepare import read_prepared as _read
 from train.recipe import Recipe
 
-UNKNOWN = 128  # pixels of a mask that the data set does not have
 _WAITING, _READY, _FAILED = 0, 1, 2
 _CHUNK = 128  # pictures between two notes of what is done
 
@@ -54,6 +58,12 @@ class Pictures:
     def mask(self, index: int) -> np.ndarray:
         return self.masks[self.rows[index]]
 
+    def only(self, labels: Sequence[str]) -> Pictures:
+        """Those of these classes."""
+        kept = [i for i, record in enumerate(self.records) if record.label in labels]
+        records = tuple(self.records[i] for i in kept)
+        return replace(self, records=records, rows=self.rows[kept])
+
 
 def load_pictures(
     records: Sequence[Record], recipe: Recipe, folder: Path, retry: bool = True
@@ -62,20 +72,22 @@ def load_pictures(
 
     A call that was stopped half-way goes on where it was. Pictures that cannot be read are left
     out and named in `problems`; with `retry` those that failed before are tried again. The cache
-    of one set of files and one preprocessing is one folder; it may be deleted at any time.
-    OSError where the disk has no room for it.
+    of one set of files, one preprocessing and one state of the code that does it is one folder; it
+    may be deleted at any time. Nobody but its owner can read it. OSError where the disk has no room
+    for it.
     """
     records, preprocessing = tuple(records), recipe.preprocessing
     masks = recipe.kind != "classifier"
     cache = Path(folder) / _key(records, preprocessing, masks)
-    cache.mkdir(parents=True, exist_ok=True)
+    make_private(cache.parent)
+    make_private(cache)
     size = preprocessing.size
     images = _array(cache / "images.uint8", (len(records), size, size, 3))
     drawn = _array(cache / "masks.uint8", (len(records), size, size)) if masks else None
     state = _array(cache / "state.uint8", (len(records),))
     notes = cache / "problems.json"
     waiting = np.flatnonzero(state != _READY if retry else state == _WAITING)
-    problems = json.loads(notes.read_text()) if notes.exists() else {}
+    problems = _problems(notes)
     for index in waiting:
         problems.pop(str(index), None)
 
@@ -97,7 +109,7 @@ def load_pictures(
             chunk = waiting[start : start + _CHUNK]
             faults = dict(zip(chunk.tolist(), pool.map(fill, chunk), strict=True))
             problems.update({str(i): line for i, line in faults.items() if line})
-            write_atomic(notes, json.dumps(problems))
+            write_atomic(notes, json.dumps(problems), private=True)
             # Pixels before marks: a picture that is marked as ready is on the disk.
             images.flush()
             if drawn is not None:
@@ -109,6 +121,26 @@ def load_pictures(
     return Pictures(
         tuple(records[row] for row in rows), images, drawn, rows, tuple(problems.values())
     )
+
+
+def default_split(data_set: DataSet, out: Path, by_picture: bool = False) -> Split:
+    """The split that `dermedge data check` makes of the data set, for a run in `out`.
+
+    Seed 0 whatever the recipe's: segmenter and classifier must not test on each other's training
+    pictures. UserError where no picture can be read.
+    """
+    records = data_set.records
+    prints, errors = of_pictures(records, out.parent / "fingerprints")
+    if errors:
+        name, why = next(iter(errors.items()))
+        if len(errors) == len(records):
+            raise UserError(f"{data_set.root}: no picture can be read; {why}")
+        print(
+            f"{len(errors)} of {len(records)} pictures cannot be read, and are in no part of the "
+            f"split (first: {name}: {why})",
+            file=sys.stderr,
+        )
+    return split_apart(data_set, duplicates(records, prints), errors, by_picture=by_picture)
 
 
 def subset(data_set: DataSet, split: Split, limit: int) -> Split:
@@ -246,37 +278,9 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process to handle
 
 
-def _read(
-    record: Record, preprocessing: Preprocessing, masks: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    pixels = read_image(record.image).pixels
-    mask = None
-    if record.mask is not None and (masks or preprocessing.crop):
-        mask = _mask(record, pixels.shape[:2])
-    # The device crops by the mask that its segmenter finds; here the drawn one stands for it.
-    around = mask is not None and preprocessing.crop and mask.any()
-    box = cv2.boundingRect(mask.astype(np.uint8)) if around else None
-    image, placement = prepare(pixels, preprocessing, box)
-    if not masks:
-        return image, None
-    if mask is None:
-        return image, np.full(image.shape[:2], UNKNOWN, np.uint8)
-    return image, placement.place_mask(mask).astype(np.uint8) * 255
-
-
-def _mask(record: Record, shape: tuple[int, int]) -> np.ndarray:
-    """The drawn mask, bool, at the picture's working size (height, width)."""
-    height, width = shape
-    mask = read_lesion_mask(record.mask, height, width)
-    if mask.shape == shape:
-        return mask
-    smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return smooth >= 0.5
-
-
 def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -> str:
     digest = hashlib.sha256(
-        json.dumps([__version__, preprocessing.to_dict(), masks], sort_keys=True).encode()
+        json.dumps([code_hash("train.prepare"), preprocessing.to_dict(), masks]).encode()
     )
     uses_masks = masks or preprocessing.crop
     for record in records:
@@ -292,11 +296,20 @@ def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -
     return digest.hexdigest()[:20]
 
 
+def _problems(notes: Path) -> dict[str, str]:
+    try:
+        found = json.loads(notes.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """A writable memory-mapped uint8 array; new ones are zeros."""
     length = math.prod(shape)
     if not path.exists() or path.stat().st_size != length:
-        with open(path, "wb") as file:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as file:
             file.truncate(length)
             try:
                 # The disk is taken now: a memory map that runs out of it later is a crash.
@@ -311,4 +324,5 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
                         f"{error.strerror}; the prepared pictures need {length / 1e6:.0f} MB here",
                         str(path),
                     ) from error
+    path.chmod(0o600)
     return np.memmap(path, np.uint8, "r+", shape=shape)

@@ -30,7 +30,7 @@ from train.losses import (
 from train.mobilegan import PatchDiscriminator
 from train.models import Normalized, build_model, complexity, start_from
 from train.recipe import Recipe
-from train.run import intact, load_model, load_run, save_content
+from train.run import intact, load_model, load_run, run_of, save_content
 
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
 MAX_GRADIENT = 5.0
@@ -283,6 +283,11 @@ def _start(model: Normalized, path: str) -> None:
         raise UserError(f"there is no {file} to start from: start names a run folder or a file")
     with intact(file):
         weights = dict(torch.load(file, map_location="cpu", weights_only=True))
+    if {"mean", "std"} <= weights.keys() and run_of(path) is None:
+        raise UserError(
+            f"{file} is the network of a dermedge run without its run.json: which pictures it "
+            "learnt from, and their licence, is not known; start from the run's folder"
+        )
     try:
         kept = start_from(model, weights)
     except ValueError as error:

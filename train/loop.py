@@ -17,8 +17,11 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
+from dermedge.datasets.fingerprint import Fingerprints, of_pictures
+from dermedge.datasets.leak import FILE, TrainingPictures, duplicates, leaks, torn
 from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split
+from dermedge.datasets.split import Split, group_records
+from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import (
     UNKNOWN,
@@ -32,7 +35,17 @@ from train.data import (
 )
 from train.learner import Learner
 from train.recipe import Recipe
-from train.run import Log, Run, commit, load_run, open_folder, save_content
+from train.run import (
+    Log,
+    Run,
+    commit,
+    load_run,
+    of_split,
+    open_folder,
+    run_of,
+    save_content,
+    training_pictures,
+)
 
 LOG_EVERY = 10  # steps
 MOST_NOTES = 3  # lines on the split; split.json has them all
@@ -58,9 +71,13 @@ def train(
     """
     out = Path(out)
     accelerator = make_accelerator(recipe)
-    _refuse_leaks(recipe, data_set, split)
-    open_folder(out, recipe, split, fresh, accelerator)
     labels, chosen = _choose(recipe, data_set, split)
+    with accelerator.main_process_first():
+        known = _check_leaks(recipe, data_set, split, out, accelerator)
+    open_folder(out, recipe, split, fresh, accelerator)
+    # A resumed run may no longer have what it started from; its list says so still.
+    if accelerator.is_main_process and not (out / FILE).exists():
+        write_atomic(out / FILE, known.to_bytes(), private=True)
     with accelerator.main_process_first():
         pictures = {
             # Only one process may heal a failed picture: all must see the same ones.
@@ -70,6 +87,7 @@ def train(
             for part, records in chosen.items()
         }
     _report_problems(split, pictures, accelerator)
+    labels, pictures = _learnable(labels, pictures, accelerator)
 
     shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling)
     batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed, shares)
@@ -157,23 +175,95 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+def _earlier(recipe: Recipe) -> Iterator[tuple[str, Run | None]]:
+    """The networks to start or learn from, by the recipe's path; None: a file of no run."""
+    for path in filter(None, (recipe.start, *recipe.teachers)):
+        yield path, run_of(path)
+
+
 def _licence(recipe: Recipe, data_set: DataSet) -> str:
     """What binds the weights: the data set's licence, and those of the runs that they build on."""
-    runs = [path for path in (recipe.start, *recipe.teachers) if path and Path(path).is_dir()]
-    return "; ".join(dict.fromkeys([data_set.licence, *(load_run(p).licence for p in runs)]))
+    licences = [run.licence for _, run in _earlier(recipe) if run]
+    return "; ".join(dict.fromkeys([data_set.licence, *licences]))
 
 
-def _refuse_leaks(recipe: Recipe, data_set: DataSet, split: Split) -> None:
-    """UserError where a network to start or learn from may know this split's test pictures."""
-    for path in filter(None, (recipe.start, *recipe.teachers)):
-        if not Path(path).is_dir():
+def _check_leaks(
+    recipe: Recipe, data_set: DataSet, split: Split, out: Path, accelerator: Accelerator
+) -> TrainingPictures:
+    """What the new network will know of which pictures.
+
+    UserError where a network to start or learn from knows pictures that are to be measured here,
+    by more than their look; a line on the terminal where only the look says so, and where the split
+    itself parts copies of one picture.
+    """
+    earlier = dict(_earlier(recipe))
+    prints, records = {}, []
+    for part in split.parts:
+        chosen = split.select(data_set.records, part)
+        records += chosen
+        prints[part], _ = of_pictures(chosen, out.parent / "fingerprints", f"comparing {part}")
+    every = Fingerprints.joined(list(prints.values()))
+    notes, known, unknown = [], [], []
+    if apart := torn(split, duplicates(records, every)):
+        one, other = apart[0]
+        notes.append(
+            f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ "
+            f"{other}), so that its figures are too good: make it again with `dermedge data check`"
+        )
+    for path, run in earlier.items():
+        if run is None:
+            if path != recipe.start:
+                load_run(path)  # says what it lacks
             continue
-        run = load_run(path)
-        if run.data_set == data_set.name and run.split_sha256 != split.sha256:
+        if not (run.folder / "split.json").exists():
+            unknown.append(run.folder.name)
+            notes.append(f"{path} has no split.json: what it learnt from is not known")
+            continue
+        known.append(training_pictures(run))
+        lesions = _lesions_of(run, data_set, split)
+        leak = leaks(known[-1], prints, split.parts)
+        if lesions or (leak and leak.certain):
+            if run.data_set == data_set.name:
+                owner = f"another split of {run.data_set}"
+                advice = "give its split.json with --split"
+            else:
+                owner, advice = run.data_set, "measure on pictures that it does not know"
             raise UserError(
-                f"{path} was trained on another split of {data_set.name}, which may hold pictures "
-                "to be tested on here: give its split.json with --split"
+                f"{path} was trained on {owner}, and knows what is to be measured here: "
+                f"{leak.line if leak else lesions}; {advice}, or do not build on it"
             )
+        if leak:
+            notes.append(
+                f"{path} was trained on {run.data_set}, and may know what is to be measured here: "
+                f"{leak.line}"
+            )
+        unknown += known[-1].unknown
+    if accelerator.is_main_process:
+        for note in notes:
+            print(f"warning: {note}", file=sys.stderr)
+    return of_split(recipe.kind, split, prints, known, unknown)
+
+
+def _lesions_of(run: Run, data_set: DataSet, split: Split) -> str:
+    """Lesions and patients of this data set that a run learnt from and `split` measures, in words.
+
+    Their ids mean something in one data set alone; so only for runs on the same one.
+    """
+    before = Split.load(run.folder / "split.json")
+    ids = {record.id for record in data_set.records}
+    if run.data_set != data_set.name or not ids.issuperset(set().union(*before.parts.values())):
+        return ""
+    learnt = set(before.parts["train"])
+    tuned = learnt.union(before.parts["val"])
+    measured = dict.fromkeys(split.parts["val"], learnt)
+    measured |= dict.fromkeys(split.parts["test"], tuned)
+    seen = [
+        record.id
+        for group in group_records(data_set.records, data_set.same)
+        for record in group
+        if any(other.id in measured.get(record.id, ()) for other in group)
+    ]
+    return f"{len(seen)} pictures, or their lesions or patients (first: {seen[0]})" if seen else ""
 
 
 def _choose(
@@ -204,6 +294,8 @@ def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: A
         for part in pictures.values():
             for line in part.problems:
                 print(f"left out {line}", file=sys.stderr)
+            if part.problems:
+                print(f"{len(part.problems)} pictures were left out", file=sys.stderr)
     if not len(pictures["train"]):
         raise UserError("none of the training pictures could be read")
     empty, drawn = _masks(pictures["train"])
@@ -220,6 +312,30 @@ def _masks(pictures: Pictures) -> tuple[int, int]:
     masks = [pictures.mask(index) for index in range(len(pictures))]
     drawn = [mask for mask in masks if mask[0, 0] != UNKNOWN]
     return sum(not mask.any() for mask in drawn), len(drawn)
+
+
+def _learnable(
+    labels: tuple[str, ...], pictures: dict[str, Pictures], accelerator: Accelerator
+) -> tuple[tuple[str, ...], dict[str, Pictures]]:
+    """The classes that have a training picture which can be read, and the pictures of those."""
+    if not labels:
+        return labels, pictures
+    kept = present_labels(pictures["train"].records, labels)
+    if len(kept) < 2:
+        raise UserError(
+            "a classifier needs two classes at least; all training pictures that can be read are "
+            f"{kept[0]}"
+        )
+    if gone := [label for label in labels if label not in kept]:
+        other = sum(record.label in gone for record in pictures["val"].records)
+        if accelerator.is_main_process:
+            print(
+                f"no training picture of {', '.join(gone)} can be read: not a class of this "
+                f"network; {other} validation pictures of it are not used",
+                file=sys.stderr,
+            )
+        pictures = {part: found.only(kept) for part, found in pictures.items()}
+    return kept, pictures
 
 
 def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> Run:

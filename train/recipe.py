@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from dermedge import UserError
+from dermedge.files import read_text
 from dermedge.metadata import FIELDS
 from dermedge.preprocess import Preprocessing
 from train.models import MODELS
@@ -178,7 +180,10 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise RecipeError(f"no recipe file {path}")
-        text, title = path.read_text(encoding="utf-8"), path.stem
+        try:
+            text, title = read_text(path), path.stem
+        except UserError as error:
+            raise RecipeError(f"recipe {error}") from error
     elif str(name) in recipe_names():
         source = resources.files("train") / "recipes" / f"{name}.toml"
         text, title = source.read_text(encoding="utf-8"), str(name)
@@ -187,7 +192,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"no recipe '{name}'; there are: {known}, or give a .toml file")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name} is not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)

@@ -7,18 +7,30 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
-from dermedge import UserError
+from dermedge import UserError, __version__, datasets
+from dermedge.datasets.fingerprint import Fingerprints, of_names, of_pictures
+from dermedge.datasets.leak import (
+    BITS,
+    EARLIER,
+    FILE,
+    LEARNT,
+    ROLE_SHIFT,
+    TrainingPictures,
+    together,
+)
 from dermedge.datasets.split import Split
-from dermedge.files import write_atomic
+from dermedge.files import read_text, write_atomic
 from dermedge.preprocess import Preprocessing
 from train.models import MODELS, Normalized, build_model
 from train.recipe import Recipe, to_toml
@@ -72,8 +84,23 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """Read a run folder. UserError where there is none, or none that can be used."""
     folder = Path(path)
+    stored = folder / "run.json"
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        content = json.loads(read_text(stored))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is no run folder: it has no run.json") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{stored} cannot be used: it is not JSON ({error})") from error
+    known = {item.name for item in fields(Run)} - {"folder"}
+    if not isinstance(content, dict) or not known & content.keys():
+        raise UserError(f"{stored} cannot be used: it says nothing of a run")
+    if differs := known ^ content.keys():
+        raise UserError(
+            f"{folder}: this run was made by another version of dermedge"
+            f"{_version(content)}: train again, or use that version ({stored.name} "
+            f"{'lacks' if differs & known else 'has'} '{min(differs)}')"
+        )
+    try:
         content["preprocessing"] = Preprocessing.from_dict(content["preprocessing"])
         for name in ("labels", "metadata"):
             content[name] = tuple(content[name])
@@ -81,10 +108,77 @@ def load_run(path: str | Path) -> Run:
         if run.model not in MODELS or MODELS[run.model].kind != run.kind:
             raise ValueError(f"there is no {run.kind} '{run.model}'")
         return run
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no run folder: it has no run.json") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / 'run.json'} cannot be used: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{stored} cannot be used: {error}") from error
+
+
+def _version(content: dict) -> str:
+    """' (0.0.9)', where the run says so."""
+    versions = content.get("versions")
+    made_by = versions.get("dermedge") if isinstance(versions, dict) else None
+    return f" ({made_by})" if isinstance(made_by, str) and made_by != __version__ else ""
+
+
+def run_of(path: str) -> Run | None:
+    """The run behind a path to start or learn from: its folder, or a file in it; None: no run."""
+    place = Path(path)
+    if place.is_dir():
+        return load_run(place)
+    folder = place.resolve().parent
+    return load_run(folder) if place.exists() and (folder / "run.json").exists() else None
+
+
+def training_pictures(run: Run) -> TrainingPictures:
+    """What the run's network knows of which pictures, all parts of its split included.
+
+    Runs of older versions have no such list: it is made from their split, and where their pictures
+    are still there, from those.
+    """
+    split = Split.load(run.folder / "split.json")
+    stored = run.folder / FILE
+    if stored.exists():
+        found = TrainingPictures.from_bytes(stored.read_bytes(), str(stored))
+        if found.split.hex() == split.sha256:
+            return found
+    try:
+        data_set = datasets.load(run.data_set, run.data_root)
+        prints = {
+            part: of_pictures(split.select(data_set.records, part))[0] for part in split.parts
+        }
+    except UserError:
+        print(
+            f"{run.folder} has no {FILE}, and its pictures are not in {run.data_root}: they are "
+            "compared by ISIC number alone",
+            file=sys.stderr,
+        )
+        prints = {part: of_names(ids) for part, ids in split.parts.items()}
+    return of_split(run.kind, split, prints)
+
+
+def of_split(
+    kind: str,
+    split: Split,
+    prints: dict[str, Fingerprints],
+    earlier: Sequence[TrainingPictures] = (),
+    unknown: Sequence[str] = (),
+) -> TrainingPictures:
+    """The list of a run of a kind of network, which started or learnt from `earlier` ones."""
+    roles = ("segmenter", "classifier") if kind == "multitask" else (kind,)
+
+    def bits(use: int) -> int:
+        return sum(use << ROLE_SHIFT[role] for role in roles)
+
+    uses = [
+        TrainingPictures(found, np.full(len(found), bits(BITS[part]), np.uint8))
+        for part, found in prints.items()
+    ]
+    for one in earlier:
+        for role in one.roles():
+            learnt = one.of(role, LEARNT)
+            uses.append(TrainingPictures(learnt, np.full(len(learnt), bits(EARLIER), np.uint8)))
+        unknown = [*unknown, *one.unknown]
+    whole = together(uses)
+    return replace(whole, split=bytes.fromhex(split.sha256), unknown=tuple(dict.fromkeys(unknown)))
 
 
 def load_model(run: Run) -> Normalized:
@@ -109,7 +203,9 @@ def open_folder(
     if out.exists() and any(out.iterdir()) and not stored.exists():
         raise UserError(f"{out} holds other files; choose another folder with --out")
     if not fresh and stored.exists():
-        before, now = (set(text.splitlines()) for text in (stored.read_text("utf-8"), resolved))
+        if (out / "run.json").exists():
+            load_run(out)  # one of another version does not go on
+        before, now = (set(text.splitlines()) for text in (read_text(stored), resolved))
         if before != now:
             changed = ", ".join(sorted(now - before) or sorted(before - now))
             raise UserError(
@@ -143,8 +239,13 @@ class Log:
         path = out / "log.csv"
         kept = []
         if path.exists():
-            with open(path, newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+            try:
+                kept = [row for row in rows if int(row["step"]) <= step and None not in row]
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise UserError(
+                    f"{path} is damaged ({error}): move it away, or train again with --fresh"
+                ) from error
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()

@@ -7,8 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermedge.bundle import Bundle
-from dermedge.datasets import DataError, DataSet, Record, Split, make_split
+from dermedge.bundle import ROLES, Bundle
+from dermedge.datasets import PARTS, DataError, DataSet, Record, Split, make_split
+from dermedge.datasets.fingerprint import Fingerprints, of_bytes, of_names, of_pictures
+from dermedge.datasets.leak import (
+    BITS,
+    FILE,
+    LEARNT,
+    VAL,
+    TrainingPictures,
+    counted,
+    overlap,
+)
 from dermedge.datasets.split import group_records
 
 SEED = 0  # of a split that is made here
@@ -42,9 +52,12 @@ def choose(
 ) -> Chosen:
     """Choose the pictures of `part` ('train', 'val', 'test' or 'all').
 
-    The split is `split_file`, else one that the bundle carries where the data set holds all of
-    its pictures, else made with seed 0. Warns where pictures were trained on, or where that
-    cannot be told. With `baselines`, pictures to fit them on are chosen too (none for 'all').
+    The split is `split_file`; else, where the data set is the one that the bundle was trained on,
+    that bundle's: made again from the ids if its hash is then the same, or put together from the
+    bundle's list of training pictures (what is neither in training nor in validation is the test
+    part); bundles of version 0.1.0 carry it. Else it is made with seed 0. Warns where pictures were
+    trained on, or where that cannot be told. With `baselines`, pictures to fit them on are chosen
+    too (none for 'all').
 
     Raises
     ------
@@ -56,6 +69,8 @@ def choose(
     """
     stored = _stored_splits(bundle)
     fitting = [owner for owner, one in stored.items() if not _foreign(one, data_set)]
+    training = _training(bundle)
+    exact = _exact(data_set, training) if training else None
     warnings = []
     if split_file:
         split, source = Split.load(split_file), f"the file {Path(split_file).name}"
@@ -69,11 +84,18 @@ def choose(
                 f"the bundle's split knows nothing of {extra} pictures of {data_set.name}: make "
                 "sure that this is the data set that it was trained on"
             )
+    elif training and (again := _again(data_set, bundle)):
+        split, source = again, "the one that the bundle was trained with, made again here"
+    elif training and (again := _rebuilt(data_set, bundle, training, exact)):
+        split, source = (
+            again,
+            "what the bundle neither learnt from nor was tuned on is the test part",
+        )
     else:
         # All pictures need no parts.
         split = make_split(data_set, seed=SEED, by_picture=part == "all")
         source = f"made here with seed {SEED}"
-        if stored and part != "all":
+        if (stored or training) and part != "all":
             warnings.append(
                 f"the bundle's own split is not of these pictures: part '{part}' is of a new split"
             )
@@ -119,8 +141,130 @@ def choose(
         source,
         None if part == "all" else split,
         tuple(train),
-        (*_independence(data_set, records, stored), *warnings),
+        (
+            *(
+                _known(data_set, records, bundle, training, exact)
+                if training
+                else _independence(data_set, records, stored)
+            ),
+            *warnings,
+        ),
     )
+
+
+def _training(bundle: Bundle) -> TrainingPictures | None:
+    if FILE not in bundle.manifest.parts:
+        return None
+    return TrainingPictures.from_bytes(bundle.part(FILE), f"{FILE} of bundle {bundle.path}")
+
+
+def _owners(training: TrainingPictures) -> dict[str, str]:
+    """The roles to ask about, and what a warning calls them: 'bundle' where they learnt alike."""
+    roles = training.roles()
+    if len(roles) == 2 and (training.use >> 4 == training.use & 15).all():
+        return {roles[0]: "bundle"}
+    return {role: role if len(roles) > 1 else "bundle" for role in roles}
+
+
+def _exact(data_set: DataSet, training: TrainingPictures) -> Fingerprints:
+    """What tells for certain which picture is which: numbers, and bytes where they were noted."""
+    records = data_set.records
+    return of_bytes(records) if training.prints.files.any() else of_names([r.id for r in records])
+
+
+def _trained_here(bundle: Bundle, data_set: DataSet) -> list[dict]:
+    return [
+        entry for entry in bundle.manifest.training_data if entry.get("data_set") == data_set.name
+    ]
+
+
+def _again(data_set: DataSet, bundle: Bundle) -> Split | None:
+    """The bundle's split, where it depends on ids alone."""
+    hashes = {entry.get("split_sha256") for entry in _trained_here(bundle, data_set)}
+    if hashes:
+        official = {record.official for record in data_set.records}
+        val = ("val",) if "val" in official and "test" not in official else ()
+        for test_on in ("test", *val):
+            split = make_split(data_set, seed=SEED, test_on=test_on)
+            if split.sha256 in hashes:
+                return split
+    return None
+
+
+def _rebuilt(
+    data_set: DataSet, bundle: Bundle, training: TrainingPictures, exact: Fingerprints
+) -> Split | None:
+    """The parts as the bundle's list of pictures gives them; None: it is of other pictures."""
+    for entry in _trained_here(bundle, data_set):
+        role = "classifier" if entry.get("role") == "multitask" else entry.get("role")
+        if role not in training.roles():
+            continue
+        ids = [record.id for record in data_set.records]
+        part_of, whole = {}, True
+        for part in ("val", "train"):
+            used = training.of(role, BITS[part])
+            how = overlap(exact, used)
+            found = [name for name, one in zip(ids, how, strict=True) if 0 < one <= 2]
+            whole &= len(found) >= len(used) > 0
+            part_of |= dict.fromkeys(found, part)
+        if not whole:
+            continue
+        # Of what is left, nothing that shares a lesion or patient with what was used.
+        touched = _touched(data_set, set(part_of))
+        part_of |= {name: "test" for name in ids if name not in touched}
+        parts = {p: tuple(sorted(i for i in part_of if part_of[i] == p)) for p in PARTS}
+        return Split(data_set.name, SEED, parts, ("put together by dermedge evaluate",))
+    return None
+
+
+def _known(
+    data_set: DataSet,
+    records: Sequence[Record],
+    bundle: Bundle,
+    training: TrainingPictures,
+    exact: Fingerprints,
+) -> Iterator[str]:
+    """Warnings about what the bundle's networks know of the pictures that are measured."""
+    prints, _ = of_pictures(records)
+    ids = [record.id for record in data_set.records]
+    trained = {
+        role: entry.get("data_set")
+        for entry in bundle.manifest.training_data
+        for role in (ROLES if entry.get("role") == "multitask" else (entry.get("role"),))
+    }
+    for role, owner in _owners(training).items():
+        seen = False
+        for bits, name, harm in (
+            (LEARNT, "training", "the figures are too good"),
+            (VAL, "validation", "thresholds were chosen on them"),
+        ):
+            used = training.of(role, bits)
+            how = overlap(prints, used)
+            # Also what shares a lesion or patient with a picture of this data set that was used.
+            used_here = {name for name, one in zip(ids, overlap(exact, used), strict=True) if one}
+            touched = _touched(data_set, used_here)
+            count = sum(bool(one) or r.id in touched for r, one in zip(records, how, strict=True))
+            if not count:
+                continue
+            seen = True
+            rest = count - int((how > 0).sum())
+            ways = [counted(how)] if how.any() else []
+            ways += [f"{rest} by a lesion or patient of this data set"] if rest else []
+            yield (
+                f"{count} of {len(records)} pictures, or their lesions or patients, were in the "
+                f"{name} part of the {owner} ({', '.join(ways)}): {harm}"
+            )
+        if not seen and trained.get(role) != data_set.name:
+            yield (
+                f"the {owner} was trained on {trained.get(role)}, not on {data_set.name}: none of "
+                "these pictures was found in its training, but whether a lesion was seen in "
+                "training cannot be checked"
+            )
+    if training.unknown:
+        yield (
+            f"networks that the bundle started or learnt from ({', '.join(training.unknown)}) saw "
+            "pictures that are not recorded: whether these were among them is unknown"
+        )
 
 
 def _stored_splits(bundle: Bundle) -> dict[str, Split]:
@@ -158,12 +302,12 @@ def _independence(
     data_set: DataSet, records: Sequence[Record], stored: dict[str, Split]
 ) -> Iterator[str]:
     if not stored:
-        yield "the bundle carries no split: whether it was trained on these pictures is unknown"
+        yield "the bundle does not say which pictures it learnt from: whether from these is unknown"
     for owner, split in stored.items():
         if split.data_set != data_set.name:
             # The archive's ids are one series through all of its data sets; other ids are not.
-            known = {name for name in split.parts["train"] if name.startswith("ISIC_")}
-            shared = sum(record.id in known for record in records)
+            how = overlap(of_names([r.id for r in records]), of_names(split.parts["train"]))
+            shared = int((how > 0).sum())
             yield f"the {owner} was trained on {split.data_set}, not on {data_set.name}: " + (
                 f"{shared} of {len(records)} pictures were in its training part"
                 if shared

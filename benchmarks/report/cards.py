@@ -18,6 +18,7 @@ import jinja2
 from benchmarks import PROCEDURAL, call
 from benchmarks.accuracy import tables
 from benchmarks.accuracy.figures import NETWORKS, TITLES
+from benchmarks.report.repacked import hashes_of
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle import ROLES, Bundle, Model
 from dermedge.files import write_atomic
@@ -327,11 +328,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = []
     for path in args.bundles:
         bundle = Bundle.open(path)
-        own = bundle.sha256[:16]
+        own = {sha256[:16] for sha256 in hashes_of(bundle)}
         model = describe(
             bundle,
-            [row for row in rows if row["sha256"] == own],
-            [row for row in groups if row["sha256"] == own],
+            [row for row in rows if row["sha256"] in own],
+            [row for row in groups if row["sha256"] in own],
         )
         card = bundle.path.with_suffix(".md")
         text = environment.get_template("card.md.jinja").render(

@@ -11,6 +11,7 @@ import jinja2
 from benchmarks.accuracy.evaluate import SCHEMA
 from benchmarks.pictures.robustness import plot
 from benchmarks.report.page import render
+from benchmarks.report.repacked import hashes_of
 from dermedge import UserError
 from dermedge.bundle import Bundle
 
@@ -24,7 +25,7 @@ def evaluation(path: str, bundle: Bundle) -> dict:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise UserError(f"{path} is no evaluation of the kind '{SCHEMA}'; make it anew")
     try:
-        fits = found["bundle"]["sha256"] == bundle.sha256
+        fits = found["bundle"]["sha256"] in hashes_of(bundle)
         if fits:
             render("trial", bundle, evaluation=found)
     except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
@@ -40,7 +41,7 @@ def robustness(path: str, bundle: Bundle) -> dict:
     """robustness.json of `dermedge robustness`. UserError where the page cannot show it."""
     try:
         curves = json.loads(Path(path).read_bytes())
-        fits = curves["bundle"]["sha256"] == bundle.sha256
+        fits = curves["bundle"]["sha256"] in hashes_of(bundle)
         plot(curves)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is no robustness.json of `dermedge robustness`") from None
@@ -66,7 +67,8 @@ def peers(path: str, bundle: Bundle) -> list[dict]:
         rows = [
             {k: kind(row[k]) if row[k] else None for k, kind in _PEERS.items()} for row in table
         ]
-        fits = all(row["bundle_sha256"] == bundle.sha256[:16] for row in table)
+        own = {sha256[:16] for sha256 in hashes_of(bundle)}
+        fits = all(row["bundle_sha256"] in own for row in table)
     except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"{path} is no table of `dermedge peers`") from None
     if not rows or not fits:

@@ -9,28 +9,24 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from dermedge import DISCLAIMER
 from dermedge.datasets import READERS, load, parse_source
+from dermedge.datasets.fingerprint import LOOK_BYTES, described, look
+from dermedge.datasets.leak import duplicates, split_apart
 from dermedge.datasets.records import DataError, DataSet, Record, RowErrors
-from dermedge.datasets.split import Split, group_records, make_split
+from dermedge.datasets.split import Split, group_records
 from dermedge.datasets.tables import read_table
 from dermedge.image import ImageError, read_image, read_mask
 from dermedge.mask_values import looks_inverted
 from dermedge.taxonomy import CLASSES
 from dermedge.text import printable
 
-# Near-duplicates: difference hashes (dHash, 16x16) that differ in at most so many of 256 bits,
-# and gray 32x32 thumbnails that correlate this much. On HAM10000 84 of the 85 pairs found so
-# show one lesion; either test alone brings thousands of mere look-alikes.
-_MOST_BITS = 40
-_LEAST_CORRELATION = 0.99
 # Share of the frame; beyond these a mask is rather a slip than a lesion.
 _LARGEST_MASK = 0.98
 _SMALLEST_MASK = 0.001
@@ -47,8 +43,9 @@ class Report:
     labels ('unlabelled' where there is none), `sizes` full picture sizes as 'WIDTHxHEIGHT', the
     commonest first. `notes` count what is not used or not understood. `repeated_lesions` and
     `repeated_patients` map the ids that occur more than once to how often. `near_duplicates` are
-    pairs, byte-identical ones included, that neither lesion nor patient keeps together, so a split
-    could tear them apart.
+    pairs that are one picture by ISIC number, bytes or look (in any of eight views, see
+    `dermedge.datasets.fingerprint`) and that neither lesion nor patient keeps together; the split
+    keeps them together all the same.
     """
 
     data_set: str
@@ -75,14 +72,13 @@ class Report:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One picture after reading: error, or size (height, width), digest, hash and thumbnail."""
+    """One picture after reading: error, or size (height, width), SHA-256 and perceptual hash."""
 
     error: str | None = None
     mask_problem: str | None = None
     size: tuple[int, int] = (0, 0)
     digest: bytes = b""
-    bits: np.ndarray | None = None
-    thumbnail: np.ndarray | None = None
+    look: np.ndarray = field(default_factory=lambda: np.zeros(LOOK_BYTES, np.uint8))
 
 
 def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: bool = True) -> Report:
@@ -167,17 +163,18 @@ def run(args: argparse.Namespace) -> int:
     data_set = _load(name, path)
     report = check(data_set, same)
     # A stored split never names a picture that training would stumble over.
-    usable = tuple(r for r in data_set.records if r.id not in report.unreadable)
-    if not usable:
+    if len(report.unreadable) == report.pictures:
         raise DataError(f"{path}: no picture can be read; {next(iter(report.unreadable.values()))}")
-    # One file stored twice is one picture, whatever the tables say.
-    twins = [(ids[0], other) for ids in report.identical_files for other in ids[1:]]
-    split = make_split(
-        replace(data_set, records=usable),
-        seed=args.seed,
-        same=[*same, *twins],
-        test_on=args.test_on,
-        by_picture=args.split_by_picture,
+    # What is one picture stays in one part, whatever the tables say.
+    pairs = [(one, other) for one, other in report.near_duplicates]
+    split = split_apart(
+        data_set,
+        pairs,
+        report.unreadable,
+        same,
+        args.seed,
+        args.test_on,
+        args.split_by_picture,
     )
     file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
@@ -230,14 +227,11 @@ def _look_at(record: Record) -> _Seen:
         digest = hashlib.sha256(record.image.read_bytes()).digest()
     except (ImageError, OSError) as error:
         return _Seen(error=" ".join(str(error).split()))
-    gray = cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2GRAY)
-    steps = cv2.resize(gray, (17, 16), interpolation=cv2.INTER_AREA)
     return _Seen(
         mask_problem=_judge_mask(record.mask, picture.height, picture.width),
         size=(picture.height, picture.width),
         digest=digest,
-        bits=(steps[:, 1:] > steps[:, :-1]).ravel(),
-        thumbnail=cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA),
+        look=look(picture.pixels),
     )
 
 
@@ -268,33 +262,10 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
 def _near_duplicates(
     records: tuple[Record, ...], seen: list[_Seen], groups: list[list[Record]]
 ) -> list[list[str]]:
-    index = [i for i, one in enumerate(seen) if one.error is None]
-    if not index:
-        return []
     number_of = {record.id: number for number, group in enumerate(groups) for record in group}
-    group = np.array([number_of[records[i].id] for i in index])
-    # For signs +1/-1 the scalar product is 256 - 2 * differing bits: one matrix product per block.
-    signs = np.array([seen[i].bits for i in index], np.float32) * 2 - 1
-    least = signs.shape[1] - 2 * _MOST_BITS
-    pairs = []
-    for start in range(0, len(index), 512):
-        alike = signs[start : start + 512] @ signs[start:].T >= least
-        alike &= group[start : start + 512, None] != group[None, start:]
-        for row, column in np.argwhere(np.triu(alike, 1)):
-            one, other = index[start + row], index[start + column]
-            if _near(seen[one], seen[other]):
-                pairs.append(sorted((records[one].id, records[other].id)))
-    return sorted(pairs)
-
-
-def _near(one: _Seen, other: _Seen) -> bool:
-    if one.digest == other.digest:
-        return True
-    a, b = (np.float64(seen.thumbnail).ravel() for seen in (one, other))
-    a, b = a - a.mean(), b - b.mean()
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    # Without any contrast there is nothing to compare.
-    return length > 0 and float(a @ b) / length >= _LEAST_CORRELATION
+    prints = described(records, [one.digest for one in seen], [one.look for one in seen])
+    pairs = duplicates(records, prints)
+    return [list(pair) for pair in pairs if number_of[pair[0]] != number_of[pair[1]]]
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -319,7 +290,6 @@ def _store(split: Split, file: Path, force: bool) -> str | None:
 
 
 def _lines(report: Report, stored: dict) -> list[str]:
-    unlike = len(report.sizes)
     lines = [
         f"{READERS[report.data_set].title} in {report.root}",
         f"licence: {report.licence}",
@@ -328,7 +298,7 @@ def _lines(report: Report, stored: dict) -> list[str]:
         f"classes: {_counts(report.classes)}",
         *([f"official parts: {_counts(report.official)}"] if report.official else []),
         f"stated: {_counts(report.stated)}",
-        f"sizes: {_counts(dict(list(report.sizes.items())[:5]))} ({unlike} different)",
+        f"sizes: {_counts(dict(list(report.sizes.items())[:5]))} ({len(report.sizes)} different)",
         *_repeats("lesions", report.repeated_lesions),
         *_repeats("patients", report.repeated_patients),
         *([f"kinds of picture: {_counts(report.modalities)}"] if report.modalities else []),
@@ -339,7 +309,7 @@ def _lines(report: Report, stored: dict) -> list[str]:
         *_mask_kinds(report),
         *_some("byte-identical files", [" = ".join(ids) for ids in report.identical_files]),
         *_some(
-            "near-duplicates that a split could tear apart (--same CSV keeps pairs together)",
+            "near-duplicates (copied, flipped, turned, resized or recoloured), kept in one part",
             [" ~ ".join(pair) for pair in report.near_duplicates],
         ),
         f"split: {_counts(stored['parts'])}, seed {stored['seed']}, sha256 {stored['sha256'][:12]}",
