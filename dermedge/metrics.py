@@ -2,8 +2,9 @@
 
 What cannot be computed (one class only, no samples) is nan, without a warning; masks follow the
 conventions of the ISIC challenges instead, see `Confusion`. Predictions come before truths in
-every argument list. `weights` (n,) count each sample so many times; the bootstrap works through
-them, so every metric that takes weights can be bootstrapped without copying its data.
+every argument list. Scores, probabilities and confidences must be finite, else ScoreError.
+`weights` (n,) count each sample so many times; the bootstrap works through them, so every metric
+that takes weights can be bootstrapped without copying its data.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from itertools import zip_longest
 
 import numpy as np
 
+from dermedge import UserError
+
 THRESHOLD_JACCARD = 0.65  # ISIC 2018 task 1: a mask below it counts as a failure, 0
+
+
+class ScoreError(UserError, ValueError):
+    """Scores that are nan or infinite: whatever gave them is at fault, and no figure is made."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +129,9 @@ class Ranking:
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray):
-        scores = np.asarray(scores, np.float64)
-        if scores.ndim != 1 or np.isnan(scores).any():
-            raise ValueError(f"scores must be numbers in one row, without nan; got {scores.shape}")
+        scores = _finite(scores)
+        if scores.ndim != 1:
+            raise ValueError(f"scores must be numbers in one row; got {scores.shape}")
         self._order = np.argsort(-scores, kind="stable")
         self._positive = _binary(labels, len(scores))[self._order]
         scores = scores[self._order]
@@ -292,6 +299,7 @@ def calibration_error(
     confidence: np.ndarray, right: np.ndarray, bins: int = 15, weights: np.ndarray | None = None
 ) -> float:
     """As `expected_calibration_error`, of float (n,) confidences in answers, bool (n,) right."""
+    confidence = _finite(confidence)
     weights = _weights(weights, len(confidence))
     if weights.sum() == 0:
         return float("nan")
@@ -315,7 +323,7 @@ def brier(
 
 def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of each sample, float64 (n,): what `brier` is the mean of."""
-    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = _finite(probabilities)
     if probabilities.ndim == 1:
         return (probabilities - _binary(labels, len(probabilities))) ** 2
     probabilities, labels = _class_probabilities(probabilities, labels)
@@ -400,6 +408,21 @@ def _drawn(members: bytes, number: int, resamples: int, seed: int) -> np.ndarray
 # ------------------------------------------------------------------------------------------ input
 
 
+def _finite(scores) -> np.ndarray:
+    """float64, any shape. ScoreError where one is nan or infinite."""
+    scores = np.asarray(scores, np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(scores)))
+    if bad:
+        raise ScoreError(
+            "{bad} of {count} scores are nan or infinite: no figure can be made of them; "
+            "the model or the runtime that gave them is at fault",
+            code="scores_not_finite",
+            bad=bad,
+            count=scores.size,
+        )
+    return scores
+
+
 def _binary(labels, count: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (count,) or not ((labels == 0) | (labels == 1)).all():
@@ -426,9 +449,9 @@ def _class_numbers(values, classes: int) -> np.ndarray:
 
 
 def _class_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim != 2 or np.isnan(probabilities).any():
-        raise ValueError(f"probabilities must be (n, classes) without nan: {probabilities.shape}")
+    probabilities = _finite(probabilities)
+    if probabilities.ndim != 2:
+        raise ValueError(f"probabilities must be (n, classes), got {probabilities.shape}")
     labels = _class_numbers(labels, probabilities.shape[1])
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(probabilities)} predictions for {len(labels)} labels")

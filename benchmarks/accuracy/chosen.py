@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from dermedge.bundle import Bundle
@@ -30,6 +31,8 @@ class Chosen:
     split: Split | None
     train: tuple[Record, ...]  # for baselines only; shares no lesion or patient with `records`
     warnings: tuple[str, ...] = ()
+    # Pairs of one lesion: what the publisher states, and what pictures outside of `records` tie.
+    same: tuple[tuple[str, str], ...] = ()
 
 
 def choose(
@@ -118,7 +121,19 @@ def choose(
         None if part == "all" else split,
         tuple(train),
         (*_independence(data_set, records, stored), *warnings),
+        _ties(data_set, records),
     )
+
+
+def _ties(data_set: DataSet, records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    """Pairs of `records` that show one lesion or patient by the whole data set.
+
+    Two pictures may be tied by a third that is not measured, or by the publisher's word alone.
+    """
+    measured = {record.id for record in records}
+    groups = group_records(data_set.records, data_set.same)
+    groups = ([r.id for r in group if r.id in measured] for group in groups)
+    return tuple(pair for group in groups for pair in pairwise(group))
 
 
 def _stored_splits(bundle: Bundle) -> dict[str, Split]:
