@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
+from statistics import NormalDist
 
 import numpy as np
 
@@ -392,6 +393,60 @@ def bootstrap_difference(
     return bootstrap(
         lambda weights: first(weights) - second(weights), count, groups, resamples, seed, level
     )
+
+
+def wilson_interval(share: float, count: float, level: float = 0.95) -> Interval:
+    """Score interval of a share of `count` independent samples (Wilson, JASA 22, 1927).
+
+    Unlike a bootstrap it has a width where the share is 0 or 1: of 100 right ones it says that
+    1 may be 0.963. nan without samples.
+    """
+    if not count > 0:
+        return Interval(share, float("nan"), float("nan"))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, scale = share + z * z / (2 * count), 1 + z * z / count
+    reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return Interval(share, float((middle - reach) / scale), float((middle + reach) / scale))
+
+
+def paired_share_interval(
+    gained: float, lost: float, count: float, level: float = 0.95
+) -> Interval:
+    """Score interval of the difference of two shares of the same samples.
+
+    Tango, Stat. Med. 17, 1998. It has a width where no sample changed.
+
+    Parameters
+    ----------
+    gained, lost : independent samples (not of need whole numbers) that only the one, only the
+        other side of the pair counts.
+    count : independent samples; nan without.
+    """
+    if not count > 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+
+    def low(gained: float, lost: float) -> float:
+        below, above = -1.0, (gained - lost) / count
+        for _ in range(60):
+            middle = (below + above) / 2
+            if _tango(gained, lost, count, middle) > z:
+                below = middle
+            else:
+                above = middle
+        return below
+
+    return Interval((gained - lost) / count, low(gained, lost), -low(lost, gained))
+
+
+def _tango(gained: float, lost: float, count: float, difference: float) -> float:
+    """Standardized distance of what was seen from a true difference."""
+    first = 2 * count
+    second = -gained - lost + (2 * count - gained + lost) * difference
+    third = -lost * difference * (1 - difference)
+    share = (np.sqrt(max(second * second - 4 * first * third, 0.0)) - second) / (2 * first)
+    variance = count * (2 * share + difference * (1 - difference))
+    return (gained - lost - count * difference) / np.sqrt(max(variance, 1e-12))
 
 
 # Many figures are of the same samples.

@@ -18,7 +18,7 @@ from dermedge.preprocess import Preprocessing, prepare
 from dermedge.runtime import Road, host, open_session
 from export import ExportError, int8, precisions
 from export.equalize import equalize
-from export.gate import Answers, Exam, Speed, judge, sit, speed_reasons
+from export.gate import Answers, Exam, Speed, judge, sit, speed_refusals
 from export.graph import to_onnx
 from export.int8 import SCHEMES, calibrate, count_from, quantize
 from export.weights import compute_half
