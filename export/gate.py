@@ -402,9 +402,10 @@ def _needed(pictures: int, found: metrics.Interval, least: float, unchanged: boo
     """About how many pictures would bring the lower bound to `least`, in words."""
     if math.isnan(found.low) or found.value <= least:
         return "many more"
-    short = (found.value - found.low) / (found.value - least)
-    # An interval narrows with the root of the pictures; where nothing changed, with the pictures.
-    more = pictures * (short if unchanged else short**2)
+    if unchanged:  # a score interval, whose width falls with the number of lesions
+        more = pictures * (1 - found.low) / max(found.low, 1e-3) * least / (1 - least)
+    else:  # falls with its root
+        more = pictures * ((found.value - found.low) / (found.value - least)) ** 2
     digits = 10 ** max(0, math.floor(math.log10(more)) - 1)
     return f"{math.ceil(more / digits) * digits:,}"
 

@@ -92,15 +92,15 @@ def halve(data_set: DataSet, split: Split) -> Halves:
     for group in groups.values():
         strata[min((record.label for record in group), key=rarity)].append(group)
     halves: tuple[set[str], set[str]] = set(), set()
+    have: tuple[Counter, Counter] = Counter(), Counter()  # pictures of each class
     for label in sorted(strata, key=rarity):
-        taken = [0, 0]
         for group in sorted(strata[label], key=lambda group: _order(group, split.sha256)):
-            # The half that is behind in this class, then the smaller one.
             half = 0
-            if any(taken):
-                half = min((0, 1), key=lambda half: (taken[half], len(halves[half])))
-            taken[half] += len(group)
+            if have[0][label]:
+                # That which is behind in this class, then the smaller one.
+                half = min((0, 1), key=lambda half: (have[half][label], have[half].total()))
             halves[half].update(record.id for record in group)
+            have[half].update(record.label for record in group)
     malignant = frozenset(record.id for record in records if record.label in MALIGNANT)
     return Halves(frozenset(halves[0]), frozenset(halves[1]), numbers, malignant)
 

@@ -189,15 +189,17 @@ class Judge:
 
         Up to `EXAM_PICTURES` of each.
         """
+        return self._exam("tuning"), self._exam("accepting")
+
+    def _exam(self, half: str) -> Exam:
         run = self.run
-        exams = exams_of(
-            self.data_set, self.split, self.halves, run.kind, run.preprocessing, run.labels,
+        exam = exam_of(
+            self.data_set, self.split, self.halves, half, run.kind, run.preprocessing, run.labels,
             run.metadata, self.crop,
         )  # fmt: skip
-        for exam, name in zip(exams, ("tuning", "accepting"), strict=True):
-            if not exam.feeds:
-                raise self._nothing(PART, run.kind, f"{name} half of the ")
-        return exams
+        if not exam.feeds:
+            raise self._nothing(PART, run.kind, f"{half} half of the ")
+        return exam
 
     def calibration(self, count: int) -> list[dict[str, np.ndarray]]:
         """About `count` training pictures as the graph takes them, of all classes."""
@@ -266,45 +268,41 @@ class Judge:
         }
 
 
-def exams_of(
+def exam_of(
     data_set: DataSet,
     split: Split,
     halves: Halves,
+    half: str,
     kind: str,
     spec: Preprocessing,
     labels: Sequence[str],
     metadata: Sequence[str],
     crop: Crop | None,
-) -> tuple[Exam, Exam]:
-    """What a network of `kind` is fed with of the tuning and of the accepting half.
+) -> Exam:
+    """What a network of `kind` is fed with of the "tuning" or the "accepting" half.
 
     labels : of a classifier; () of a segmenter. metadata : fields that the network takes. crop :
     as of `Judge`. Pictures that cannot be read are left out, with a line on stderr.
     """
     numbers = {name: number for number, name in enumerate(labels)}
+    ids = getattr(halves, half)
 
     def counts(record: Record) -> bool:
         masked = record.mask is not None and kind != "classifier"
-        return masked or record.label in numbers
+        return record.id in ids and (masked or record.label in numbers)
 
-    records = list(filter(counts, split.select(data_set.records, PART)))
-    tuning = halves.is_tuning(records)
-
-    def exam(half: str, wanted: np.ndarray) -> Exam:
-        chosen = [record for record, taken in zip(records, wanted, strict=True) if taken]
-        note = f"reading the {kind}'s pictures of the {half} half"
-        sights = feed(sample(chosen, EXAM_PICTURES), spec, metadata, crop, note)
-        read = [sight.record for sight in sights]
-        return Exam(
-            feeds=[sight.feeds for sight in sights],
-            groups=halves.groups_of(read),
-            labels=tuple(labels),
-            targets=np.array([numbers.get(record.label, -1) for record in read], int),
-            masks=[record.mask for record in read],
-            placements=[sight.placement for sight in sights],
-        )
-
-    return exam("tuning", tuning), exam("accepting", ~tuning)
+    chosen = sample(list(filter(counts, split.select(data_set.records, PART))), EXAM_PICTURES)
+    note = f"reading the {kind}'s pictures of the {half} half"
+    sights = feed(chosen, spec, metadata, crop, note)
+    read = [sight.record for sight in sights]
+    return Exam(
+        feeds=[sight.feeds for sight in sights],
+        groups=halves.groups_of(read),
+        labels=tuple(labels),
+        targets=np.array([numbers.get(record.label, -1) for record in read], int),
+        masks=[record.mask for record in read],
+        placements=[sight.placement for sight in sights],
+    )
 
 
 @dataclass(frozen=True, eq=False)

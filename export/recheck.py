@@ -14,7 +14,7 @@ from dermedge.runtime import open_session
 from export import ExportError
 from export.gate import Exam, sit
 from export.halves import Halves, halve
-from export.judge import exams_of
+from export.judge import exam_of
 from export.look import Crop, cropper
 from export.precisions import Attempt, accept
 from train.recipe import Gate
@@ -72,9 +72,8 @@ def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: G
         kind = "multitask" if len(roles) > 1 else roles[0]
         print(f"the {kind}'s validation part: {halves}", file=sys.stderr, flush=True)
         labels = bundle.manifest.labels if "classifier" in roles else ()
-        _, accepting = exams_of(
-            data_set, split, halves, kind, model.preprocessing, labels, model.metadata, crop
-        )
+        spec, told = model.preprocessing, model.metadata
+        accepting = exam_of(data_set, split, halves, "accepting", kind, spec, labels, told, crop)
         if not accepting.feeds:
             raise ExportError(f"the accepting half has no picture for a {kind}")
         for report in _judged(bundle, roles, model, accepting, limits):
