@@ -406,6 +406,8 @@ def _needed(pictures: int, found: metrics.Interval, least: float, unchanged: boo
         more = pictures * (1 - found.low) / max(found.low, 1e-3) * least / (1 - least)
     else:  # falls with its root
         more = pictures * ((found.value - found.low) / (found.value - least)) ** 2
+    if more > 100 * pictures:
+        return "more than a hundred times as many"
     digits = 10 ** max(0, math.floor(math.log10(more)) - 1)
     return f"{math.ceil(more / digits) * digits:,}"
 
