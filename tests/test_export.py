@@ -561,7 +561,7 @@ def test_a_half_without_malignant_lesions_chooses_no_threshold(runs):
     one = next(name for name in split.parts["val"] if name in malignant)
     part = replace(split, parts={**split.parts, "val": tuple(sorted([*val, one]))})
     judge = judging.Judge(run, part, data_set, load_model(run))
-    with pytest.raises(ExportError, match="the accepting half .* has only benign lesions"):
+    with pytest.raises(ExportError, match=r"the accepting half .* has only benign lesions"):
         judge.classes(fit(judge.training().features))
 
 
