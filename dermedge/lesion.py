@@ -46,11 +46,12 @@ class Lesion:
     area_px: float = 0.0
     centroid: tuple[float, float] | None = None  # x, y
     asymmetry: int | None = None  # 0..2 axes
-    border: int | None = None  # 0..8 segments
+    border: int | None = None  # 0..8 segments; of several outlines their mean, weighted by area
     color: int | None = None  # 1..6 colours
-    diameter_mm: float | None = None  # longest extent; None where no scale is known
-    asymmetry_index: float | None = None  # 0 (folds onto itself) .. 1
-    border_irregularity: float | None = None  # 1 - 4 pi area / perimeter^2; 0 is a circle
+    diameter_mm: float | None = None  # longest extent of all outlines; None: no scale is known
+    asymmetry_index: float | None = None  # 0 (folds onto itself) .. 1, of all outlines together
+    border_irregularity: float | None = None  # 1 - 4 pi area / perimeter^2; 0 is a circle; of
+    # several outlines their mean, weighted by area
     colors: tuple[str, ...] = ()  # those counted in `color`
     axis: float | None = None  # rad, x towards y: of the two axes at a right angle, modulo pi / 2
 
@@ -95,6 +96,7 @@ def measure(
     near = _Near(mask, pixels, (x, y, width, height))
     unequal, index, axis = near.folded()
     colors = near.colors()
+    border, irregularity = _border(near, mask, pixels, contours, axis)
     return Lesion(
         found=True,
         mask=mask,
@@ -103,14 +105,39 @@ def measure(
         area_px=float(area) * scale * scale,
         centroid=tuple(float(value * scale + offset) for value in near.centroid),
         asymmetry=unequal,
-        border=near.abrupt_segments(axis),
+        border=border,
         color=len(colors),
         diameter_mm=None if px_per_mm is None else _extent(points) * scale / px_per_mm,
         asymmetry_index=index,
-        border_irregularity=near.irregularity(),
+        border_irregularity=irregularity,
         colors=colors,
         axis=axis,
     )
+
+
+def _border(
+    near: _Near,
+    mask: np.ndarray,
+    pixels: np.ndarray,
+    contours: list[np.ndarray],
+    axis: float,
+) -> tuple[int, float]:
+    """Segments that end abruptly (0 to 8) and irregularity (0 to 1), outline by outline.
+
+    Both are of one outline by their definition: eight segments about its own centre, its own
+    perimeter. Of several, each is measured alone and counts by its area.
+    """
+    if len(contours) == 1:
+        return near.abrupt_segments(axis), near.irregularity()
+    areas, measured = [], []
+    for contour in contours:
+        part = np.zeros(mask.shape, np.uint8)
+        cv2.drawContours(part, [contour], -1, 1, cv2.FILLED)
+        own = _Near(part.view(bool), pixels, cv2.boundingRect(contour), mask)
+        areas.append(np.count_nonzero(part))
+        measured.append((own.abrupt_segments(axis), own.irregularity()))
+    segments, irregularity = np.average(measured, axis=0, weights=areas)
+    return int(np.floor(segments + 0.5)), float(irregularity)
 
 
 def _found(
@@ -202,9 +229,16 @@ class _Near:
 
     `centre` is that of the lesion in px of this size, `centroid` in px of what it was cut from;
     `mask` is uint8, 0 or 1, and `core` the part with all its 1; `half` is `rgb` at half the size.
+    `others`, bool, are those beside it where `whole` is the mask of several outlines: no skin.
     """
 
-    def __init__(self, mask: np.ndarray, pixels: np.ndarray, box: tuple[int, int, int, int]):
+    def __init__(
+        self,
+        mask: np.ndarray,
+        pixels: np.ndarray,
+        box: tuple[int, int, int, int],
+        whole: np.ndarray | None = None,
+    ):
         x, y, width, height = box
         margin = round(0.25 * max(width, height)) + 1
         part = (
@@ -215,6 +249,10 @@ class _Near:
         size = tuple(max(1, round(side * scale)) for side in mask[part].shape)
         inside = shrunk(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
         self.mask = (inside if inside.any() else np.ones_like(inside)).view(np.uint8)
+        self.others = None
+        if whole is not None:
+            drawn = shrunk(whole[part].view(np.uint8) * np.uint8(255), *size) > 127
+            self.others = drawn & (self.mask == 0)
         self.rgb = shrunk(pixels[part], *size)
         self.half = shrunk(pixels[part], *((side + 1) // 2 for side in size))
         x, y, width, height = cv2.boundingRect(self.mask)
@@ -291,7 +329,10 @@ class _Near:
         inner = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
         outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
         distance = inner + outer  # each is 0 where the other is not
-        band = np.flatnonzero((distance > 0.5) & (distance <= width))
+        near = (distance > 0.5) & (distance <= width)
+        if self.others is not None:
+            near &= ~self.others[rows, columns]
+        band = np.flatnonzero(near)
         y, x = np.divmod(band, mask.shape[1])
         angle = np.arctan2(y + (rows.start - self.centre[1]), x + (columns.start - self.centre[0]))
         segment = np.floor((angle - axis) / (np.pi / 4)).astype(int) % 8

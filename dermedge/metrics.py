@@ -2,8 +2,9 @@
 
 What cannot be computed (one class only, no samples) is nan, without a warning; masks follow the
 conventions of the ISIC challenges instead, see `Confusion`. Predictions come before truths in
-every argument list. `weights` (n,) count each sample so many times; the bootstrap works through
-them, so every metric that takes weights can be bootstrapped without copying its data.
+every argument list. Scores, probabilities and confidences must be finite, else ScoreError.
+`weights` (n,) count each sample so many times; the bootstrap works through them, so every metric
+that takes weights can be bootstrapped without copying its data.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
+from statistics import NormalDist
 
 import numpy as np
 
+from dermedge import UserError
+
 THRESHOLD_JACCARD = 0.65  # ISIC 2018 task 1: a mask below it counts as a failure, 0
+
+
+class ScoreError(UserError, ValueError):
+    """Scores that are nan or infinite: whatever gave them is at fault, and no figure is made."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +130,9 @@ class Ranking:
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray):
-        scores = np.asarray(scores, np.float64)
-        if scores.ndim != 1 or np.isnan(scores).any():
-            raise ValueError(f"scores must be numbers in one row, without nan; got {scores.shape}")
+        scores = _finite(scores)
+        if scores.ndim != 1:
+            raise ValueError(f"scores must be numbers in one row; got {scores.shape}")
         self._order = np.argsort(-scores, kind="stable")
         self._positive = _binary(labels, len(scores))[self._order]
         scores = scores[self._order]
@@ -292,6 +300,7 @@ def calibration_error(
     confidence: np.ndarray, right: np.ndarray, bins: int = 15, weights: np.ndarray | None = None
 ) -> float:
     """As `expected_calibration_error`, of float (n,) confidences in answers, bool (n,) right."""
+    confidence = _finite(confidence)
     weights = _weights(weights, len(confidence))
     if weights.sum() == 0:
         return float("nan")
@@ -315,7 +324,7 @@ def brier(
 
 def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of each sample, float64 (n,): what `brier` is the mean of."""
-    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = _finite(probabilities)
     if probabilities.ndim == 1:
         return (probabilities - _binary(labels, len(probabilities))) ** 2
     probabilities, labels = _class_probabilities(probabilities, labels)
@@ -386,6 +395,60 @@ def bootstrap_difference(
     )
 
 
+def wilson_interval(share: float, count: float, level: float = 0.95) -> Interval:
+    """Score interval of a share of `count` independent samples (Wilson, JASA 22, 1927).
+
+    Unlike a bootstrap it has a width where the share is 0 or 1: of 100 right ones it says that
+    1 may be 0.963. nan without samples.
+    """
+    if not count > 0:
+        return Interval(share, float("nan"), float("nan"))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, scale = share + z * z / (2 * count), 1 + z * z / count
+    reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return Interval(share, float((middle - reach) / scale), float((middle + reach) / scale))
+
+
+def paired_share_interval(
+    gained: float, lost: float, count: float, level: float = 0.95
+) -> Interval:
+    """Score interval of the difference of two shares of the same samples.
+
+    Tango, Stat. Med. 17, 1998. It has a width where no sample changed.
+
+    Parameters
+    ----------
+    gained, lost : independent samples (not of need whole numbers) that only the one, only the
+        other side of the pair counts.
+    count : independent samples; nan without.
+    """
+    if not count > 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+
+    def low(gained: float, lost: float) -> float:
+        below, above = -1.0, (gained - lost) / count
+        for _ in range(60):
+            middle = (below + above) / 2
+            if _tango(gained, lost, count, middle) > z:
+                below = middle
+            else:
+                above = middle
+        return below
+
+    return Interval((gained - lost) / count, low(gained, lost), -low(lost, gained))
+
+
+def _tango(gained: float, lost: float, count: float, difference: float) -> float:
+    """Standardized distance of what was seen from a true difference."""
+    first = 2 * count
+    second = -gained - lost + (2 * count - gained + lost) * difference
+    third = -lost * difference * (1 - difference)
+    share = (np.sqrt(max(second * second - 4 * first * third, 0.0)) - second) / (2 * first)
+    variance = count * (2 * share + difference * (1 - difference))
+    return (gained - lost - count * difference) / np.sqrt(max(variance, 1e-12))
+
+
 # Many figures are of the same samples.
 @lru_cache(maxsize=2)
 def _drawn(members: bytes, number: int, resamples: int, seed: int) -> np.ndarray:
@@ -398,6 +461,21 @@ def _drawn(members: bytes, number: int, resamples: int, seed: int) -> np.ndarray
 
 
 # ------------------------------------------------------------------------------------------ input
+
+
+def _finite(scores) -> np.ndarray:
+    """float64, any shape. ScoreError where one is nan or infinite."""
+    scores = np.asarray(scores, np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(scores)))
+    if bad:
+        raise ScoreError(
+            "{bad} of {count} scores are nan or infinite: no figure can be made of them; "
+            "the model or the runtime that gave them is at fault",
+            code="scores_not_finite",
+            bad=bad,
+            count=scores.size,
+        )
+    return scores
 
 
 def _binary(labels, count: int) -> np.ndarray:
@@ -426,9 +504,9 @@ def _class_numbers(values, classes: int) -> np.ndarray:
 
 
 def _class_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim != 2 or np.isnan(probabilities).any():
-        raise ValueError(f"probabilities must be (n, classes) without nan: {probabilities.shape}")
+    probabilities = _finite(probabilities)
+    if probabilities.ndim != 2:
+        raise ValueError(f"probabilities must be (n, classes), got {probabilities.shape}")
     labels = _class_numbers(labels, probabilities.shape[1])
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(probabilities)} predictions for {len(labels)} labels")

@@ -28,7 +28,7 @@ from export.graph import Network, Parity, compare, to_onnx
 from export.int8 import LEAST_PICTURES
 from export.judge import Judge
 from export.look import Crop, cropper
-from export.precisions import Attempt, Precisions, lowest
+from export.precisions import Attempt, Precisions
 from export.weights import fold_norms, round_to_half
 from train.models import Normalized
 from train.recipe import Recipe, RecipeError, load_recipe
@@ -244,6 +244,7 @@ def _finish(run: Run, split: Split, crop: Crop | None, wish: Wish) -> _Finished:
         model = fold_norms(model, torch.zeros(1, run.size, run.size, 3, dtype=torch.uint8))
         round_to_half(model)
     judge = Judge(run, split, datasets.load(run.data_set, run.data_root), model, crop)
+    print(f"the {run.kind}'s validation part: {judge.halves}", file=sys.stderr, flush=True)
     thresholds, measured = Thresholds(), {}
     temperature, familiarity, shown = 1.0, None, None
     if "segmenter" in _roles(run):
@@ -265,8 +266,7 @@ def _finish(run: Run, split: Split, crop: Crop | None, wish: Wish) -> _Finished:
     attempts, reports = [], ()
     if set(wish.precisions) != {"fp32"}:
         full = to_onnx(network, run.size)
-        attempts = _attempts(run, judge, model, network, full, thresholds, wish)
-        thresholds = lowest([thresholds, *(item.thresholds for item in attempts if item.passed)])
+        attempts, thresholds = _attempts(run, judge, model, network, full, thresholds, wish)
         if "classifier" in measured:
             measured["classifier"].update(judge.classes_again(thresholds))
         reports = tuple(item.report(len(full)) for item in attempts)
@@ -281,10 +281,10 @@ def _attempts(
     graph: bytes,
     thresholds: Thresholds,
     wish: Wish,
-) -> list[Attempt]:
-    """All precisions but FP32; those that passed are judged with the thresholds that they share."""
+) -> tuple[list[Attempt], Thresholds]:
+    """All precisions but FP32, judged, and the thresholds that those accepted share with FP32."""
     limits = replace(_recipe(run).gate, **wish.limits)
-    maker = Precisions(_roles(run), graph, judge.exam(), thresholds, limits, wish.targets)
+    maker = Precisions(_roles(run), graph, judge.exams(), thresholds, limits, wish.targets)
     attempts = maker.fp16() if "fp16" in wish.precisions else []
     if "int8" in wish.precisions:
         feeds = judge.calibration(wish.calibration)
@@ -299,11 +299,7 @@ def _attempts(
                 return to_onnx(Network(trained, network.temperature, network.familiarity), run.size)
 
         attempts += maker.int8(feeds, wish.methods, retrain)
-    shared = lowest([thresholds, *(item.thresholds for item in attempts if item.passed)])
-    for item in attempts:
-        if item.passed:
-            maker.again(item, shared)
-    return attempts
+    return attempts, maker.accept(attempts)
 
 
 def _recipe(run: Run) -> Recipe:

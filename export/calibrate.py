@@ -1,4 +1,4 @@
-"""What is chosen and measured on the validation part: temperature, thresholds, figures."""
+"""What is chosen on the tuning half of the validation part, and measured on the accepting half."""
 
 from __future__ import annotations
 
@@ -107,15 +107,15 @@ def unfamiliar_limit(distance: np.ndarray) -> float:
     return float(max(np.ceil(np.quantile(distance, FAMILIAR) * 1e4) / 1e4, 1e-4))
 
 
-def mask_threshold(jaccards: np.ndarray) -> tuple[float, np.ndarray]:
-    """The best of `MASK_THRESHOLDS`, and the Jaccard index (n,) of each picture there.
+def mask_threshold(jaccards: np.ndarray) -> float:
+    """The best of `MASK_THRESHOLDS`.
 
     jaccards : float (n, len(MASK_THRESHOLDS)), of each picture at each of them.
     """
     # Of thresholds that are as good as each other, the one nearest to 0.5.
     means = jaccards.mean(axis=0).round(4)
     best = min(np.flatnonzero(means == means.max()), key=lambda i: abs(MASK_THRESHOLDS[i] - 0.5))
-    return MASK_THRESHOLDS[best], jaccards[:, best]
+    return MASK_THRESHOLDS[best]
 
 
 def mask_figures(jaccards: np.ndarray, groups: np.ndarray) -> dict:

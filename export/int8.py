@@ -48,6 +48,7 @@ class Scheme:
     symmetric: bool  # whether 0 must stand for 0
     middle: int  # of 0..255; what the picture's bytes are counted from
     first: int = 0  # layers, from the picture on, that INT8 makes no faster there
+    levels: int = 127  # of a weight, to either side of 0
 
     @property
     def zero(self) -> np.ndarray:
@@ -59,7 +60,9 @@ class Scheme:
 
 # 116 is the mean of ImageNet's three channel means: convolutions pad with it.
 SCHEMES = {
-    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3),
+    # Half of a weight's levels are left unused: without VNNI, x86 adds two products of bytes in 16
+    # bits, which overflow otherwise. What was accepted on one processor then holds on the others.
+    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3, levels=64),
     "signed": Scheme(("arm", "android"), QuantType.QInt8, False, 116),
     "symmetric": Scheme(("tensorrt",), QuantType.QInt8, True, 128),
 }
@@ -145,7 +148,7 @@ def _quantized(
     calibration: Calibration, method: str, scheme: Scheme, kept: Sequence[str] = ()
 ) -> onnx.ModelProto:
     model = calibration.model(scheme)
-    _correct_biases(model, calibration.means[scheme.middle], kept)
+    _correct_biases(model, calibration.means[scheme.middle], kept, scheme.levels)
     extra = {
         "ActivationSymmetric": scheme.symmetric,
         "WeightSymmetric": True,
@@ -160,7 +163,7 @@ def _quantized(
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
-        reduce_range=False,
+        reduce_range=scheme.levels < 127,
         weight_qType=QuantType.QInt8,
         activation_qType=scheme.activations,
         tensors_range=calibration.ranges[method],
@@ -179,7 +182,7 @@ def _quantized(
 
 
 def _correct_biases(
-    model: onnx.ModelProto, means: dict[str, np.ndarray], kept: Sequence[str]
+    model: onnx.ModelProto, means: dict[str, np.ndarray], kept: Sequence[str], levels: int
 ) -> None:
     """Let biases make up for what rounding the weights will shift, in place.
 
@@ -192,7 +195,7 @@ def _correct_biases(
         if node.name in kept:
             continue
         weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
-        step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+        step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / levels
         lost = (weight - np.round(weight / np.where(step, step, 1)) * step).sum(axis=(2, 3))
         mean = means[node.input[0]]
         if lost.shape[1] < len(mean):  # grouped: each filter sees its own part of the channels

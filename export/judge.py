@@ -1,4 +1,4 @@
-"""One network on the training and validation parts of its data set."""
+"""One network on the training part and on the two halves of the validation part."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from dermedge.bundle import Thresholds
 from dermedge.cases import THUMBNAIL, Cases
 from dermedge.datasets.masks import read_lesion_mask
 from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split, group_records
+from dermedge.datasets.split import Split
 from dermedge.image import ImageError
+from dermedge.preprocess import Preprocessing
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 from export.calibrate import (
@@ -33,21 +34,23 @@ from export.calibrate import (
 )
 from export.familiarity import Familiarity
 from export.gate import Exam
+from export.halves import PART, Halves, halve
 from export.look import Crop, Sight, feed, look, sample
 from train.models import Normalized
 from train.run import Run
 
-PART = "val"  # thresholds and calibration are chosen here; the test part stays unseen
 PARITY_PICTURES = 500
 TRAINING_PICTURES = 2000  # that say what is familiar
 CASES_BYTES = 100 * 1024
-EXAM_PICTURES = 3000  # of the validation part that a precision is judged on
+EXAM_PICTURES = 1500  # of each half of the validation part that a precision is judged on
 
 
 class Judge:
     """Looks at pictures with a network, chooses thresholds, and measures.
 
-    Its methods raise ExportError where a part has nothing that they can work on.
+    The tuning half of the validation part chooses; every figure is of the accepting half. (The
+    training kept the weights that did best on the whole part: as far as that goes, both chose.)
+    Its methods raise ExportError where a half or a part has nothing that they can work on.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Judge:
         self.run = run
         self.split = split
         self.data_set = data_set
+        self.halves = halve(data_set, split)
         # The faster layout on most processors; the graph is made from a copy in the usual one.
         self.model = model.to(memory_format=torch.channels_last)
         self.crop = crop
@@ -64,7 +68,7 @@ class Judge:
         self.feeds: list[dict[str, np.ndarray]] = []
 
     def masks(self) -> tuple[Thresholds, dict]:
-        """The mask threshold, and what a segmenter reaches with it on the validation part."""
+        """The mask threshold, and what a segmenter reaches with it."""
 
         drawn: list[bool] = []  # of each mask, whether it shows a lesion
 
@@ -77,16 +81,18 @@ class Judge:
             return metrics.confusion(predicted, [truth] * len(predicted)).jaccard
 
         records = self._records(PART, "segmenter", lambda record: record.mask is not None)
-        found, groups = self._look(PART, "segmenter", records, jaccards)
+        found, read = self._look(PART, "segmenter", records, jaccards)
         if not any(drawn):
             raise ExportError(
                 f"all {len(drawn)} masks of the validation part of {self.run.data_set} are empty: "
                 "no outline can be measured on them"
             )
-        threshold, best = mask_threshold(np.array(found))
+        found, tuning = np.array(found), self._tuning(read, "segmenter")
+        threshold = mask_threshold(found[tuning])
+        reached = found[~tuning, MASK_THRESHOLDS.index(threshold)]
         return Thresholds(mask=threshold), {
-            **self._origin(len(found)),
-            **mask_figures(best, groups),
+            **self._origin(len(reached)),
+            **mask_figures(reached, self.halves.groups_of(read)[~tuning]),
         }
 
     def training(self) -> Training:
@@ -99,7 +105,7 @@ class Judge:
             named = int(sight.answers["classes"].argmax())
             return sight.record, sight.answers["features"], named, small
 
-        found, groups = self._look("train", "classifier", records, seen)
+        found, _ = self._look("train", "classifier", records, seen)
         if len(found) < 2:
             raise ExportError(
                 f"only one training picture of {self.run.data_set} can be read: what is "
@@ -109,14 +115,14 @@ class Judge:
         labels = np.array([self.run.labels.index(record.label) for record in read])
         return Training(
             labels=labels,
-            groups=groups,
+            groups=self.halves.groups_of(read),
             features=np.stack(features),
             right=labels == named,
             thumbnails=np.stack(thumbnails),
         )
 
     def classes(self, familiarity: Familiarity) -> tuple[Thresholds, dict]:
-        """Thresholds of a classifier, and what it reaches with them on the validation part.
+        """Thresholds of a classifier, and what it reaches with them.
 
         The network is fed with what the data set knows of each person, where it takes that; what
         it reaches without is measured too.
@@ -128,34 +134,45 @@ class Judge:
             answers = {name: v for name, v in sight.answers.items() if name != "mask"}
             return sight.record.label, answers
 
-        found, groups = self._look(PART, "classifier", records, seen)
+        found, read = self._look(PART, "classifier", records, seen)
+        tuning = self._tuning(read, "classifier")
+        groups = self.halves.groups_of(read)[~tuning]
         targets = np.array([labels.index(label) for label, _ in found])
         malignant = np.array([label in MALIGNANT for label in labels])
         truth = malignant[targets]
-        if truth.all() or not truth.any():
-            raise ExportError(
-                f"the validation part of {self.run.data_set} has only "
-                f"{'malignant' if truth.any() else 'benign'} lesions: no threshold can be chosen "
-                "on it"
-            )
+        for name, half, use in (
+            ("tuning", truth[tuning], "no threshold can be chosen"),
+            ("accepting", truth[~tuning], "no threshold can be judged"),
+        ):
+            if half.all() or not half.any():
+                raise ExportError(
+                    f"the {name} half of the validation part of {self.run.data_set} has only "
+                    f"{'malignant' if half.any() else 'benign'} lesions: {use} on it; train with a "
+                    "split whose validation part has two lesions of either kind at least"
+                )
 
         def stacked(name: str) -> np.ndarray:
             return np.stack([answers[name] for _, answers in found])
 
         logits = stacked("classes")
-        temperature = fit_temperature(logits, targets)
+        temperature = fit_temperature(logits[tuning], targets[tuning])
         calibrated = log_softmax(logits / temperature)
-        see_doctor, urgent = operating_points(np.exp(calibrated)[:, malignant].sum(axis=1), truth)
+        see_doctor, urgent = operating_points(
+            np.exp(calibrated[tuning])[:, malignant].sum(axis=1), truth[tuning]
+        )
         with torch.inference_mode():
-            _, distance = familiarity(torch.from_numpy(stacked("features")))
+            _, distance = familiarity(torch.from_numpy(stacked("features")[tuning]))
         counts = Counter(record.label for record in self._labelled("train"))
+        shares = [counts[name] for name in labels]
         limits = Thresholds(
             see_doctor=see_doctor,
             urgent=urgent,
             unfamiliar=unfamiliar_limit(distance.numpy()),
-            class_offsets=class_offsets(calibrated, targets, [counts[name] for name in labels]),
+            class_offsets=class_offsets(calibrated[tuning], targets[tuning], shares),
         )
-        without = stacked("without") if self.run.metadata else None
+        without = stacked("without")[~tuning] if self.run.metadata else None
+        before, calibrated = log_softmax(logits[~tuning]), calibrated[~tuning]
+        targets = targets[~tuning]
 
         def figures(limits: Thresholds) -> dict:
             found = class_figures(calibrated, targets, groups, labels, limits)
@@ -167,37 +184,31 @@ class Judge:
         self._figures = figures
         return limits, {
             **self._origin(len(targets)),
-            "malignant": int(truth.sum()),
+            "malignant": int(malignant[targets].sum()),
             "temperature": temperature,
-            "ece_before": metrics.expected_calibration_error(np.exp(log_softmax(logits)), targets),
+            "ece_before": metrics.expected_calibration_error(np.exp(before), targets),
             **figures(limits),
             "balanced_accuracy_without_offsets": metrics.balanced_accuracy(
                 calibrated.argmax(axis=1), targets, len(labels)
             ),
         }
 
-    def exam(self) -> Exam:
-        """The validation pictures for the gate that each precision has to pass."""
+    def exams(self) -> tuple[Exam, Exam]:
+        """The pictures of the tuning and of the accepting half, for what each precision is asked.
+
+        Up to `EXAM_PICTURES` of each.
+        """
+        return self._exam("tuning"), self._exam("accepting")
+
+    def _exam(self, half: str) -> Exam:
         run = self.run
-
-        def counts(record: Record) -> bool:
-            masked = record.mask is not None and run.kind != "classifier"
-            return masked or (record.label in run.labels)
-
-        records = sample(self._records(PART, run.kind, counts), EXAM_PICTURES)
-        note = f"reading the {run.kind}'s validation pictures"
-        sights = feed(records, run.preprocessing, run.metadata, self.crop, note)
-        if run.kind != "classifier":
-            sights = [sight for sight in sights if _has_good_mask(sight)]
-        labels = {name: number for number, name in enumerate(run.labels)}
-        return Exam(
-            feeds=[sight.feeds for sight in sights],
-            groups=self._groups([sight.record for sight in sights]),
-            labels=run.labels,
-            targets=np.array([labels.get(sight.record.label, -1) for sight in sights]),
-            masks=[sight.record.mask for sight in sights],
-            placements=[sight.placement for sight in sights],
-        )
+        exam = exam_of(
+            self.data_set, self.split, self.halves, half, run.kind, run.preprocessing, run.labels,
+            run.metadata, self.crop,
+        )  # fmt: skip
+        if not exam.feeds:
+            raise self._nothing(PART, run.kind, f"{half} half of the ")
+        return exam
 
     def calibration(self, count: int) -> list[dict[str, np.ndarray]]:
         """About `count` training pictures as the graph takes them, of all classes."""
@@ -221,23 +232,23 @@ class Judge:
             raise self._nothing(part, role)
         return records
 
-    def _nothing(self, part: str, role: str) -> ExportError:
+    def _nothing(self, part: str, role: str, half: str = "") -> ExportError:
         name = "training" if part == "train" else "validation"
         return ExportError(
-            f"the {name} part of {self.run.data_set} has no picture that a {role} can be "
+            f"the {half}{name} part of {self.run.data_set} has no picture that a {role} can be "
             "measured on: train with a split that has one"
         )
 
     def _look(
         self, part: str, role: str, records: Sequence[Record], judge: Callable[[Sight], object]
-    ) -> tuple[list, np.ndarray]:
-        """What `judge` makes of each picture, and the lesion or patient it shows, int (n,)."""
+    ) -> tuple[list, list[Record]]:
+        """What `judge` makes of each picture, and the records that could be read."""
         every = -(-len(records) // PARITY_PICTURES)
         compared = {record.id for record in records[::every]} if part == PART else ()
 
-        def judged(sight: Sight) -> tuple[str, object, dict | None]:
-            name = sight.record.id
-            return name, judge(sight), sight.feeds if name in compared else None
+        def judged(sight: Sight) -> tuple[Record, object, dict | None]:
+            kept = sight.record.id in compared
+            return sight.record, judge(sight), sight.feeds if kept else None
 
         note = f"{'validating' if part == PART else 'studying'} the {role}"
         spec = self.run.preprocessing
@@ -245,23 +256,22 @@ class Judge:
         if not found:
             raise self._nothing(part, role)
         self.feeds += [feeds for _, _, feeds in found if feeds is not None]
-        by_id = {record.id: record for record in records}
-        groups = self._groups([by_id[name] for name, _, _ in found])
-        return [value for _, value, _ in found], groups
+        return [value for _, value, _ in found], [record for record, _, _ in found]
 
-    def _groups(self, records: Sequence[Record]) -> np.ndarray:
-        """Which lesion or patient each record shows, int (n,)."""
-        group_of = {
-            record.id: number
-            for number, group in enumerate(group_records(records, self.data_set.same))
-            for record in group
-        }
-        return np.array([group_of[record.id] for record in records])
+    def _tuning(self, records: Sequence[Record], role: str) -> np.ndarray:
+        """bool (n,): which are of the tuning half; either half has one at least."""
+        tuning = self.halves.is_tuning(records)
+        for name, half in (("tuning", tuning), ("accepting", ~tuning)):
+            if not half.any():
+                raise self._nothing(PART, role, f"{name} half of the ")
+        return tuning
 
     def _origin(self, pictures: int) -> dict:
         return {
             "data_set": self.run.data_set,
             "part": PART,
+            "half": "accepting",
+            "halves": self.halves.report(),
             "split_sha256": self.run.split_sha256,
             "pictures": pictures,
         }
@@ -280,6 +290,45 @@ def _has_good_mask(sight: Sight) -> bool:
         print(f"left out {sight.record.id}: {error}", file=sys.stderr)
         return False
     return True
+
+
+def exam_of(
+    data_set: DataSet,
+    split: Split,
+    halves: Halves,
+    half: str,
+    kind: str,
+    spec: Preprocessing,
+    labels: Sequence[str],
+    metadata: Sequence[str],
+    crop: Crop | None,
+) -> Exam:
+    """What a network of `kind` is fed with of the "tuning" or the "accepting" half.
+
+    labels : of a classifier; () of a segmenter. metadata : fields that the network takes. crop :
+    as of `Judge`. Pictures that cannot be read are left out, with a line on stderr.
+    """
+    numbers = {name: number for number, name in enumerate(labels)}
+    ids = getattr(halves, half)
+
+    def counts(record: Record) -> bool:
+        masked = record.mask is not None and kind != "classifier"
+        return record.id in ids and (masked or record.label in numbers)
+
+    chosen = sample(list(filter(counts, split.select(data_set.records, PART))), EXAM_PICTURES)
+    note = f"reading the {kind}'s pictures of the {half} half"
+    sights = feed(chosen, spec, metadata, crop, note)
+    if kind != "classifier":
+        sights = [sight for sight in sights if _has_good_mask(sight)]
+    read = [sight.record for sight in sights]
+    return Exam(
+        feeds=[sight.feeds for sight in sights],
+        groups=halves.groups_of(read),
+        labels=tuple(labels),
+        targets=np.array([numbers.get(record.label, -1) for record in read], int),
+        masks=[record.mask for record in read],
+        placements=[sight.placement for sight in sights],
+    )
 
 
 @dataclass(frozen=True, eq=False)

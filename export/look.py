@@ -157,14 +157,14 @@ def cropper(session: Session, spec: Preprocessing, threshold: float) -> Crop:
 def sample(records: Sequence[Record], most: int) -> list[Record]:
     """About `most` of the records, each class with its share of them, but one at least.
 
-    Which ones depends on their ids alone; they are ordered by class.
+    Which ones depends on their ids alone; they are ordered by class, those of none last.
     """
     strata = defaultdict(list)
     for record in records:
         strata[record.label].append(record)
     share = min(1.0, most / max(1, len(records)))
     chosen = []
-    for label in sorted(strata):
+    for label in sorted(strata, key=lambda label: (label is None, label or "")):
         stratum = sorted(strata[label], key=lambda r: hashlib.sha256(r.id.encode()).digest())
         chosen += stratum[: max(1, int(share * len(stratum)))]
     return chosen

@@ -1,21 +1,28 @@
-"""One network in every precision that passes the gate, and what was tried on the way there."""
+"""One network in every precision that is accepted, and what was tried on the way there.
+
+The tuning half of the validation part chooses one candidate of each precision and kind of
+processor; the accepting half is asked once about it.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from dermedge.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
-from dermedge.text import printable
 from export import METHODS, ExportError
+from export.calibrate import SENSITIVITY
 from export.equalize import equalize
 from export.gate import (
+    LEVEL,
     Answers,
     Exam,
+    Refusal,
     finite,
     judge,
     needed_threshold,
@@ -23,7 +30,7 @@ from export.gate import (
     runs_here,
     sit,
     specificity,
-    speed_reasons,
+    speed_refusals,
 )
 from export.int8 import SCHEMES, Calibration, Scheme, calibrate, layers, quantize
 from export.weights import compute_half
@@ -34,26 +41,46 @@ FP16_TOLERANCE = 1e-2  # of probability; more is no rounding, but an overflow
 # First layers that stay in float, one try after the other: all that follows inherits what they
 # lose. One in the middle would still be given rounded maps and have its own one rounded.
 KEPT = (0, 3, 6, 10, 20)
-SAMPLE = 150  # validation pictures that calibration methods are compared on
+SAMPLE = 150  # pictures of the tuning half that calibration methods are compared on
 TIMED = 8  # pictures that take turns in the race
 HINT = "hard-swish and squeeze-excite keep INT8 from being fused: use mobilenet_v2"
 
 
 @dataclass
 class Attempt:
-    """One precision of one network: its graph, and the report that goes into the manifest."""
+    """One precision of one network: the graph that was chosen, and the report for the manifest.
+
+    `tuning` is what the tuning half has against it; figures, reasons and speed are there once
+    `Precisions.accept` was called.
+    """
 
     roles: tuple[str, ...]
     precision: str
     targets: tuple[str, ...]
     graph: bytes
     path: list[str]  # what was tried, in order
-    answers: Answers
-    figures: dict
-    reasons: list[str]
     thresholds: Thresholds
+    tuning: list[Refusal]
+    figures: dict = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=lambda: ["it was not judged"])
     speed: dict | None = None
     calibration: dict | None = None
+    judged: dict = field(default_factory=dict)  # on how many pictures, by which margins
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether the tuning half has nothing against it that another graph might mend."""
+        return not any(refusal.of_candidate for refusal in self.tuning)
+
+    @property
+    def plausible(self) -> bool:
+        """Whether no figure of the tuning half misses its margin."""
+        return not any(refusal.kind in ("worse", "broken") for refusal in self.tuning)
+
+    @property
+    def missing(self) -> float:
+        """By how much the tuning half misses a margin, where it does so most."""
+        return max((one.missing for one in self.tuning if one.of_candidate), default=0.0)
 
     @property
     def passed(self) -> bool:
@@ -74,6 +101,8 @@ class Attempt:
             "passed": self.passed,
             "reasons": self.reasons,
             "figures": self.figures,
+            "judged": self.judged,
+            "tuning": [refusal.words for refusal in self.tuning],
             "speed": self.speed,
             "bytes": len(self.graph),
             "share_of_fp32": round(len(self.graph) / fp32_bytes, 4),
@@ -83,36 +112,50 @@ class Attempt:
 
 
 class Precisions:
-    """Makes and judges the precisions of one network."""
+    """Makes the precisions of one network, chooses and judges them."""
 
     def __init__(
         self,
         roles: tuple[str, ...],
         graph: bytes,
-        exam: Exam,
+        halves: tuple[Exam, Exam],
         thresholds: Thresholds,
         limits: Gate,
         targets: Sequence[str] = TARGETS,
     ):
-        """`graph` is the float graph with its weights in full, `exam` the validation pictures.
+        """`graph` is the float graph with its weights in full, `halves` the pictures that choose
+        and those that accept, `thresholds` those of FP32.
 
         Only what serves one of `targets` is made.
         """
-        self.roles, self.graph, self.exam = roles, graph, exam
+        self.roles, self.graph = roles, graph
+        self.exam, self.accepting = halves
         self.targets = frozenset(targets)
         self.thresholds, self.limits = thresholds, limits
-        self.reference = self._sit(graph, "FP32")
+        self.reference = self._sit(self.exam, graph, "FP32")
 
     def fp16(self) -> list[Attempt]:
-        """FP16, judged as this processor runs it: stored in half, some steps computed in float."""
+        """FP16, as this processor runs it: stored in half, some steps computed in float."""
         if self.targets.isdisjoint(FP16_TARGETS):
             return []
-        attempt = self._judged("fp16", FP16_TARGETS, compute_half(self.graph), [])
-        for name in ("mask_difference", "probability_difference"):
-            apart = attempt.figures.get(name, {"max": 0.0})["max"]
-            if not apart <= FP16_TOLERANCE:
-                attempt.reasons.append(f"{name} {apart:.2g} is more than {FP16_TOLERANCE:g}")
-        return [attempt]
+        return [self._tried("fp16", FP16_TARGETS, compute_half(self.graph), [])]
+
+    def accept(self, attempts: Sequence[Attempt]) -> Thresholds:
+        """Ask the accepting half, once, about each attempt; the thresholds that all then share.
+
+        "See a doctor" is lowered before, for those that may be accepted by the tuning half; FP32's
+        own comes back where nothing is.
+        """
+        if not attempts:
+            return self.thresholds
+        shared = lowest([self.thresholds, *(one.thresholds for one in attempts if one.plausible)])
+        reference = self._sit(self.accepting, self.graph, "FP32")
+        for attempt in attempts:
+            attempt.thresholds = shared
+            answers = self._sit(self.accepting, attempt.graph, _title(attempt))
+            accept(attempt, self.accepting, reference, answers, self.graph, self.limits)
+            attempt.judged["tuning"] = self.exam.sizes()
+        return shared if any(attempt.passed for attempt in attempts) else self.thresholds
 
     def int8(
         self,
@@ -120,7 +163,7 @@ class Precisions:
         methods: Sequence[str] = METHODS,
         retrain: Callable[[], bytes] | None = None,
     ) -> list[Attempt]:
-        """INT8 by every scheme that serves a target.
+        """INT8 by every scheme that serves a target; one candidate of each.
 
         Parameters
         ----------
@@ -132,7 +175,8 @@ class Precisions:
         seen = calibrate(equalize(self.graph, feeds), feeds, methods)
         schemes = [s for s in SCHEMES.values() if not self.targets.isdisjoint(s.targets)]
         attempts = [self._scheme(scheme, seen, len(feeds)) for scheme in schemes]
-        failed = [a for a in attempts if not a.passed and _could_train_help(a)]
+        # Training makes the figures better, not the pictures more.
+        failed = [attempt for attempt in attempts if not attempt.plausible]
         if retrain is None or not failed:
             return attempts
         seen = calibrate(equalize(retrain(), feeds), feeds, methods)
@@ -140,10 +184,10 @@ class Precisions:
             scheme = next(s for s in SCHEMES.values() if s.targets == old.targets)
             path = [*old.path, "quantization-aware training"]
             new = self._scheme(scheme, seen, len(feeds), path)
-            if new.passed:
+            if new.missing < old.missing:
                 attempts[attempts.index(old)] = new
             else:
-                old.path.append(f"quantization-aware training refused: {'; '.join(new.reasons)}")
+                old.path.append("quantization-aware training, which brought it no nearer")
         return attempts
 
     def _scheme(self, scheme: Scheme, seen: Calibration, pictures: int, path=()) -> Attempt:
@@ -154,54 +198,35 @@ class Precisions:
             return quantize(seen, method, scheme, kept)
 
         apart = {method: self._apart(made(method, scheme.first)) for method in seen.ranges}
-        best = min(apart, key=apart.__getitem__)
+        best = min(apart, key=lambda method: (math.isnan(apart[method]), apart[method]))
         compared = ", ".join(f"{method} {value:.4f}" for method, value in apart.items())
         path = [
             *path,
             f"channels equalized, biases corrected, calibrated by {best} (mean difference from "
             f"FP32: {compared})",
         ]
+        tried: list[Attempt] = []
         for count in (number for number in KEPT if number >= scheme.first):
             kept = [f"the first {count} of {len(every)} layers kept in float"] if count else []
-            graph = made(best, count)
-            attempt = self._judged("int8", scheme.targets, graph, [*path, *kept])
-            if attempt.passed or not _could_train_help(attempt):
+            tried.append(self._tried("int8", scheme.targets, made(best, count), [*path, *kept]))
+            if tried[-1].hopeful:
                 break
-        attempt.calibration = {"pictures": pictures, "part": "train", "method": best}
-        return attempt
+        chosen = min(tried, key=lambda attempt: attempt.missing)
+        chosen.calibration = {"pictures": pictures, "part": "train", "method": best}
+        return chosen
 
-    def _judged(
+    def _tried(
         self, precision: str, targets: tuple[str, ...], graph: bytes, path: list[str]
     ) -> Attempt:
-        answers = self._sit(graph, f"{precision.upper()} for {', '.join(targets)}")
-        thresholds = self._lowered(answers)
-        figures, reasons = judge(self.exam, self.reference, answers, thresholds, self.limits)
-        speed = None
-        # FP16 is for accelerators: a processor without half-precision units says nothing of them.
-        if runs_here(targets) and precision == "int8":
-            speed = race(self.graph, graph, self.exam.feeds[:TIMED])
-            slow = speed_reasons(speed, self.limits)
-            reasons += [f"{line}; {HINT}" if _unfused(graph) else line for line in slow]
-        timed = asdict(speed) if speed else None
-        attempt = Attempt(
-            *(self.roles, precision, targets, graph, path, answers, figures, reasons, thresholds),
-            speed=timed,
+        attempt = Attempt(self.roles, precision, targets, graph, path, self.thresholds, [])
+        answers = self._sit(self.exam, graph, _title(attempt))
+        attempt.thresholds = self._lowered(answers)
+        _, attempt.tuning = judge(
+            self.exam, self.reference, answers, attempt.thresholds, self.limits
         )
-        verdict = "passed" if attempt.passed else f"refused: {'; '.join(reasons)}"
-        told = ", ".join([*path[-1:], verdict])
-        print(
-            f"{precision} for {', '.join(targets)}: {printable(told)}", file=sys.stderr, flush=True
-        )
+        against = "; ".join(refusal.words for refusal in attempt.tuning) or "nothing against it"
+        _say(attempt, ", ".join([*path[-1:], f"tuning half: {against}"]))
         return attempt
-
-    def again(self, attempt: Attempt, thresholds: Thresholds) -> None:
-        """Judge once more, with the thresholds that the bundle is given."""
-        attempt.thresholds = thresholds
-        slow = [] if attempt.passed else attempt.reasons
-        attempt.figures, reasons = judge(
-            self.exam, self.reference, attempt.answers, thresholds, self.limits
-        )
-        attempt.reasons = [*slow, *reasons]
 
     def _lowered(self, answers: Answers) -> Thresholds:
         """The thresholds, "see a doctor" lowered for this precision where that costs FP32 little.
@@ -211,7 +236,9 @@ class Precisions:
         """
         if self.reference.probabilities is None or not finite(answers):
             return self.thresholds
-        needed = needed_threshold(self.exam, answers, self.limits.sensitivity)
+        if not self.limits.sensitivity:
+            return self.thresholds
+        needed = needed_threshold(self.exam, answers, SENSITIVITY)
         lowered = replace(self.thresholds, see_doctor=min(needed, self.thresholds.see_doctor))
         before, after = (
             specificity(self.exam, self.reference, limits.see_doctor)
@@ -219,11 +246,11 @@ class Precisions:
         )
         return lowered if after >= self.limits.retained * before else self.thresholds
 
-    def _sit(self, graph: bytes, note: str) -> Answers:
-        return sit(self.exam, graph, self.thresholds.mask, f"{' and '.join(self.roles)} in {note}")
+    def _sit(self, exam: Exam, graph: bytes, note: str) -> Answers:
+        return sit(exam, graph, self.thresholds.mask, f"{' and '.join(self.roles)} in {note}")
 
     def _apart(self, graph: bytes) -> float:
-        """Mean difference from FP32 over some validation pictures."""
+        """Mean difference from FP32 over some pictures of the tuning half."""
         session = open_session(graph)
         total = []
         for index in range(0, len(self.exam.feeds), max(1, len(self.exam.feeds) // SAMPLE)):
@@ -237,9 +264,48 @@ class Precisions:
         return float(np.mean(total))
 
 
-def _could_train_help(attempt: Attempt) -> bool:
-    """Whether it is the numbers that fail, and not the speed."""
-    return any("times as fast" not in reason for reason in attempt.reasons)
+def accept(
+    attempt: Attempt,
+    exam: Exam,
+    reference: Answers,
+    answers: Answers,
+    fp32: bytes,
+    limits: Gate,
+) -> None:
+    """Judge an attempt by what it makes of the accepting half, and put down figures and reasons.
+
+    Parameters
+    ----------
+    exam : the accepting half.
+    reference, answers : of FP32 and of the attempt there.
+    fp32 : the graph that INT8 is timed against, where it can run on this machine.
+    """
+    attempt.figures, refusals = judge(exam, reference, answers, attempt.thresholds, limits)
+    reasons = [refusal.words for refusal in refusals]
+    if attempt.precision == "fp16":
+        for name in ("mask_difference", "probability_difference"):
+            apart = attempt.figures.get(name, {"max": 0.0})["max"]
+            if not apart <= FP16_TOLERANCE:
+                reasons.append(f"{name} {apart:.2g} is more than {FP16_TOLERANCE:g}")
+    # FP16 is for accelerators: a processor without half-precision units says nothing of them.
+    elif runs_here(attempt.targets):
+        speed = race(fp32, attempt.graph, exam.feeds[:TIMED])
+        slow = [refusal.words for refusal in speed_refusals(speed, limits)]
+        reasons += [f"{words}; {HINT}" if _unfused(attempt.graph) else words for words in slow]
+        attempt.speed = asdict(speed)
+    attempt.reasons = reasons
+    attempt.judged = {"accepting": exam.sizes(), "level": LEVEL, "margins": asdict(limits)}
+    verdict = "accepted" if attempt.passed else f"refused: {'; '.join(reasons)}"
+    _say(attempt, f"accepting half: {verdict}")
+
+
+def _title(attempt: Attempt) -> str:
+    return f"{attempt.precision.upper()} for {', '.join(attempt.targets)}"
+
+
+def _say(attempt: Attempt, words: str) -> None:
+    where = f"{attempt.precision} {' and '.join(attempt.roles)} for {', '.join(attempt.targets)}"
+    print(f"{where}: {printable(words)}", file=sys.stderr, flush=True)
 
 
 def _unfused(graph: bytes) -> bool:

@@ -28,9 +28,11 @@ from dermedge.metrics import balanced_accuracy, expected_calibration_error
 from dermedge.preprocess import Preprocessing, prepare
 from dermedge.reference import STRIDE
 from dermedge.runtime import open_session
+from dermedge.taxonomy import MALIGNANT
 from export import ExportError, familiarity
 from export import assemble as room
 from export import graph as graphs
+from export import judge as judging
 from export.calibrate import (
     class_offsets,
     fit_temperature,
@@ -40,11 +42,13 @@ from export.calibrate import (
 )
 from export.familiarity import fit
 from export.graph import TOLERANCE, Network, compare, to_onnx
+from export.halves import halve
 from export.look import cropper, sample
 from export.weights import fold_norms, round_to_half
 from train.loop import load_run, train
 from train.models import MODELS, build_model
 from train.recipe import load_recipe
+from train.run import load_model
 
 SIZE = 64
 LABELS = ("bcc", "mel", "nv")
@@ -424,14 +428,14 @@ def test_rounding_leaves_the_trained_network_as_it_is(squares):
 
 @settings(max_examples=50)
 @given(
-    st.lists(st.sampled_from(LABELS), min_size=1, max_size=120),
+    st.lists(st.sampled_from([*LABELS, None]), min_size=1, max_size=120),
     st.integers(3, 60),
     st.randoms(use_true_random=False),
 )
 def test_the_sample_is_bounded_and_has_every_class(labels, most, random):
     records = [Record(str(i), None, label=label) for i, label in enumerate(labels)]
     chosen = sample(records, most)
-    assert len(chosen) == len({record.id for record in chosen}) <= most + len(LABELS)
+    assert len(chosen) == len({record.id for record in chosen}) <= most + len(LABELS) + 1
     assert {record.label for record in chosen} == set(labels)
     if len(records) <= most:
         assert len(chosen) == len(records)
@@ -496,12 +500,70 @@ def test_the_bundle_says_what_it_is_made_of(bundle, runs):
         assert manifest.parity[role]["max_abs_difference"] <= TOLERANCE
         assert manifest.parity[role]["count"] > 0
         assert manifest.measured[role]["part"] == "val"
-    scores = manifest.measured["classifier"]
-    assert scores["see_doctor"]["sensitivity"]["value"] >= 0.95
-    assert scores["urgent"]["specificity"]["value"] >= 0.95
+    halves = halve(
+        load("procedural", runs / "data"), Split.load(runs / "classifier" / "split.json")
+    )
+    for measured in manifest.measured.values():
+        assert measured["half"] == "accepting"
+        assert measured["pictures"] == len(halves.accepting)
+        assert measured["halves"] == halves.report()
     assert 0 < manifest.measured["segmenter"]["jaccard"]["value"] <= 1
     # Whoever gets the bundle learns nothing of the machine that made it.
     assert str(runs).encode() not in bundle.path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["segmenter", "classifier"])
+def test_the_tuning_half_chooses_and_the_accepting_half_measures(runs, name, monkeypatch):
+    run, sizes = load_run(runs / name), {}
+    for function in (
+        *("mask_threshold", "fit_temperature", "operating_points", "class_offsets"),
+        *("unfamiliar_limit", "mask_figures", "class_figures"),
+    ):
+        real = getattr(judging, function)
+
+        def noted(first, *others, function=function, real=real):
+            sizes[function] = len(first)
+            return real(first, *others)
+
+        monkeypatch.setattr(judging, function, noted)
+    data_set, split = load(run.data_set, runs / "data"), Split.load(runs / name / "split.json")
+    judge = judging.Judge(run, split, data_set, load_model(run))
+    if name == "segmenter":
+        judge.masks()
+    else:
+        judge.classes(fit(judge.training().features))
+    asked, chosen = len(judge.halves.accepting), len(judge.halves.tuning)
+    assert sizes
+    assert {n for f, n in sizes.items() if f.endswith("figures")} == {asked}
+    assert {n for f, n in sizes.items() if not f.endswith("figures")} == {chosen}
+    tuning, accepting = judge.exams()
+    assert (len(tuning.feeds), len(accepting.feeds)) == (chosen, asked)
+
+
+def test_partly_labelled_pictures_can_be_calibrated_and_judged_on(runs):
+    run = load_run(runs / "segmenter")
+    data_set, split = load(run.data_set, runs / "data"), Split.load(runs / "segmenter/split.json")
+    records = tuple(
+        replace(record, label=None, diagnosis=None) if number % 3 else record
+        for number, record in enumerate(data_set.records)
+    )
+    judge = judging.Judge(run, split, replace(data_set, records=records), load_model(run))
+    assert len(judge.calibration(500)) == len(split.parts["train"])
+    tuning, accepting = judge.exams()
+    assert len(tuning.feeds) + len(accepting.feeds) == len(split.parts["val"])
+    assert {-1} < {*tuning.targets, *accepting.targets} or not run.labels
+
+
+def test_a_half_without_malignant_lesions_chooses_no_threshold(runs):
+    run, data_set = load_run(runs / "classifier"), load("procedural", runs / "data")
+    split = Split.load(runs / "classifier" / "split.json")
+    malignant = {r.id for r in data_set.records if r.label in MALIGNANT}
+    val = [name for name in split.parts["val"] if name not in malignant]
+    one = next(name for name in split.parts["val"] if name in malignant)
+    part = replace(split, parts={**split.parts, "val": tuple(sorted([*val, one]))})
+    judge = judging.Judge(run, part, data_set, load_model(run))
+    with pytest.raises(ExportError, match=r"the accepting half .* has only benign lesions"):
+        judge.classes(fit(judge.training().features))
 
 
 def test_the_bundle_carries_its_split(bundle, runs, tmp_path):

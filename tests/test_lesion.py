@@ -85,6 +85,63 @@ def test_circle_is_symmetric_and_round():
     assert lesion.centroid == pytest.approx((160, 120), abs=0.5)
 
 
+def discs(*places, size=(400, 600)) -> np.ndarray:
+    """Filled circles of (x, y, radius)."""
+    mask = np.zeros(size, np.uint8)
+    for x, y, radius in places:
+        cv2.circle(mask, (x, y), radius, 1, cv2.FILLED)
+    return mask.astype(bool)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(150, 200, 60), (400, 200, 60)],
+        [(150, 120, 60), (400, 280, 60)],
+        [(150, 200, 80), (400, 200, 50)],
+        [(150, 200, 60), (275, 200, 60)],  # five px apart
+        [(120, 120, 50), (400, 120, 50), (260, 330, 50)],
+    ],
+)
+def test_several_discs_are_as_round_and_as_sharp_as_one(places):
+    mask = discs(*places)
+    lesion = measure(mask, paint(mask), px_per_mm=10)
+    assert len(lesion.polygons) == len(places)
+    assert lesion.border_irregularity < 0.02
+    assert lesion.border == 8
+    fading = cv2.GaussianBlur(paint(mask), (0, 0), 20)
+    assert measure(mask, fading).border == 0
+    # Together: from the far side of one to the far side of another.
+    reach = max(
+        np.hypot(x - a, y - b) + radius + other
+        for x, y, radius in places
+        for a, b, other in places
+        if (x, y) != (a, b)
+    )
+    assert lesion.diameter_mm == pytest.approx(reach / 10, abs=0.2)
+
+
+def test_each_outline_counts_by_its_area():
+    star = np.zeros((400, 600), np.uint8)
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    radius = np.where(np.arange(20) % 2, 40, 90)
+    points = np.stack([200 + radius * np.cos(angle), 200 + radius * np.sin(angle)], 1)
+    cv2.fillPoly(star, [np.rint(points).astype(np.int32)], 1)
+    star = star.astype(bool)
+    disc = discs((450, 200, 60))
+    alone, round_one, both = (
+        measure(mask, paint(mask)).border_irregularity for mask in (star, disc, star | disc)
+    )
+    shares = np.array([star.sum(), disc.sum()]) / (star | disc).sum()
+    assert alone > 0.5
+    assert both == pytest.approx(shares @ [alone, round_one], abs=0.03)
+    # One fades, one ends abruptly: neither speaks for the other.
+    picture = cv2.GaussianBlur(paint(disc), (0, 0), 20)
+    sharp = discs((130, 200, 60))
+    picture[sharp] = (140, 95, 70)
+    assert measure(disc | sharp, picture).border == 4
+
+
 def test_half_disc_and_two_tones_are_not_symmetric():
     half = ellipse(axes=(80, 80), end=180)
     assert measure(half, paint(half)).asymmetry >= 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge import metrics
+from dermedge import UserError, metrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 EXACT = 1e-9
@@ -278,6 +278,29 @@ def test_score_faults_are_named():
         metrics.balanced_accuracy([0, 3], [0, 1], 3)
     with pytest.raises(ValueError, match="target"):
         metrics.threshold_at_sensitivity([0.1], [1], 95)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_finite_numbers_are_refused_everywhere(bad):
+    scores, labels = np.array([0.2, bad, 0.4, bad, 0.9]), np.array([0, 1, 0, 1, 1])
+    stated = np.stack([scores, 1 - scores], axis=1)
+    for metric, *arguments in (
+        (metrics.Ranking, scores, labels),
+        (metrics.roc_auc, scores, labels),
+        (metrics.average_precision, scores, labels),
+        (metrics.roc_curve, scores, labels),
+        (metrics.threshold_at_sensitivity, scores, labels, 0.9),
+        (metrics.sensitivity_at_specificity, scores, labels, 0.9),
+        (metrics.brier, scores, labels),
+        (metrics.brier, stated, labels),
+        (metrics.macro_auc, stated, labels),
+        (metrics.expected_calibration_error, stated, labels),
+        (metrics.calibration_error, scores, labels),
+    ):
+        with pytest.raises(UserError, match="nan or infinite") as caught:
+            metric(*arguments)
+        assert caught.value.code == "scores_not_finite"
+        assert caught.value.values["bad"] > 0
 
 
 def test_calibration_error_by_hand():

@@ -18,7 +18,7 @@ from dermedge.preprocess import Preprocessing, prepare
 from dermedge.runtime import Road, host, open_session
 from export import ExportError, int8, precisions
 from export.equalize import equalize
-from export.gate import Answers, Exam, Speed, judge, sit, speed_reasons
+from export.gate import Answers, Exam, Speed, judge, sit, speed_refusals
 from export.graph import to_onnx
 from export.int8 import SCHEMES, calibrate, count_from, quantize
 from export.weights import compute_half
@@ -266,24 +266,29 @@ def test_too_few_pictures_to_calibrate_on(squares, monkeypatch):
 
 @pytest.fixture(scope="module")
 def exam() -> tuple[Exam, Answers, Thresholds]:
-    """200 lesions, of which FP32 knows most."""
+    """300 lesions, of which FP32 knows most."""
     rng = np.random.default_rng(0)
-    targets = rng.integers(len(LABELS), size=200)
-    scores = rng.normal(size=(200, len(LABELS)))
-    scores[np.arange(200), targets] += 4
+    targets = rng.integers(len(LABELS), size=300)
+    scores = rng.normal(size=(300, len(LABELS)))
+    scores[np.arange(300), targets] += 4
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    sat = Exam(feeds=[{}] * 200, groups=np.arange(200), labels=LABELS, targets=targets)
+    sat = Exam(feeds=[{}] * 300, groups=np.arange(300), labels=LABELS, targets=targets)
     return (
         sat,
-        Answers(probabilities, np.ones(200), None, None),
+        Answers(probabilities, np.ones(300), None, None),
         Thresholds(see_doctor=0.2, urgent=0.8, unfamiliar=2.0),
     )
 
 
+def against(*judged) -> str:
+    """All that `judge` has against a candidate."""
+    return "; ".join(refusal.words for refusal in judge(*judged, Gate())[1])
+
+
 def test_the_same_answers_pass(exam):
     sat, answers, thresholds = exam
-    figures, reasons = judge(sat, answers, answers, thresholds, replace(Gate(), sensitivity=0.5))
-    assert not reasons
+    figures, refusals = judge(sat, answers, answers, thresholds, Gate())
+    assert not refusals
     assert figures["auc_malignant"]["kept"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert figures["triage_changes"] == 0
 
@@ -294,45 +299,47 @@ def test_every_limit_can_refuse(exam):
     mixed = answers.probabilities.copy()
     mixed[::3] = rng.permutation(mixed[::3])
     worse = replace(answers, probabilities=mixed)
-    _, reasons = judge(sat, answers, worse, thresholds, Gate())
-    told = "; ".join(reasons)
+    told = against(sat, answers, worse, thresholds)
     for name in ("auc_malignant", "macro_auc", "balanced_accuracy", "triage agrees"):
         assert name in told
     missing = replace(answers, probabilities=np.full_like(answers.probabilities, 1 / len(LABELS)))
     strict = replace(thresholds, see_doctor=0.99, urgent=0.99)
-    assert "sensitivity 0.0000" in "; ".join(judge(sat, answers, missing, strict, Gate())[1])
+    assert "sensitivity 0.0000" in against(sat, answers, missing, strict)
 
 
 def test_answers_that_are_no_numbers_are_refused(exam):
     sat, answers, thresholds = exam
     nothing = replace(answers, probabilities=np.full_like(answers.probabilities, np.nan))
-    assert judge(sat, answers, nothing, thresholds, Gate())[1] == ["it gives no finite numbers"]
+    assert against(sat, answers, nothing, thresholds) == "it gives no finite numbers"
 
 
 def test_what_is_farther_than_before_counts_as_another_triage(exam):
     sat, answers, thresholds = exam
-    far = replace(answers, distance=np.full(200, 3.0))
-    figures, reasons = judge(sat, answers, far, thresholds, replace(Gate(), sensitivity=0.0))
-    assert figures["triage_changes"] == 200
-    assert "triage agrees" in reasons[0]
+    far = replace(answers, distance=np.full(300, 3.0))
+    figures, refusals = judge(sat, answers, far, thresholds, Gate())
+    assert figures["triage_changes"] == 300
+    assert "triage agrees" in refusals[0].words
 
 
 def test_slower_or_doubtful_speed_is_refused():
-    assert speed_reasons(None, Gate()) == []
-    assert speed_reasons(Speed(2.0, 1.0, 2.0, 1.8, 2.2, "here"), Gate()) == []
-    (reason,) = speed_reasons(Speed(2.0, 1.9, 1.05, 0.97, 1.2, "here"), Gate())
-    assert "1.05 times as fast as FP32 (0.97 to 1.20)" in reason
+    assert speed_refusals(None, Gate()) == []
+    assert speed_refusals(Speed(2.0, 1.0, 2.0, 1.8, 2.2, "here"), Gate()) == []
+    (refusal,) = speed_refusals(Speed(2.0, 1.9, 1.05, 0.97, 1.2, "here"), Gate())
+    assert refusal.kind == "slow"
+    assert "1.05 times as fast as FP32 (0.97 to 1.20)" in refusal.words
 
 
 def test_a_bad_calibration_is_refused(squares, tmp_path):
     graph, feeds = exported("mobilenet_v2", squares)
     targets = np.array([i % len(LABELS) for i in range(len(feeds))])
     sat = Exam(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+    thresholds = Thresholds(see_doctor=0.3, urgent=0.6)
     maker = precisions.Precisions(
-        ("classifier",), graph, sat, Thresholds(see_doctor=0.3, urgent=0.6), Gate(retained=0.0)
+        ("classifier",), graph, (sat, sat), thresholds, Gate(retained=0.0)
     )
     black = [{**inputs, "image": np.zeros_like(inputs["image"])} for inputs in feeds]
     attempts = maker.int8(black, ["minmax"])
+    assert maker.accept(attempts) == thresholds
     assert not any(attempt.passed for attempt in attempts)
     report = attempts[0].report(len(graph))
     assert report["passed"] is False

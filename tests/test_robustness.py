@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.accuracy.chosen import choose
+from benchmarks.accuracy.figures import clusters
 from benchmarks.pictures import robustness
 from benchmarks.pictures.robustness import CHANGES
 from dermedge import cli
+from dermedge.bundle import Bundle
+from dermedge.datasets import DataSet, Record, Split
 
 RNG = np.random.default_rng(0)
 
@@ -111,6 +116,41 @@ def test_the_command_writes_curves_a_table_and_a_picture(tiny_bundle, data, tmp_
     words[-3:] = ["1", "--out", str(again)]  # the noise and the order hang on no thread
     assert cli.main(words) == 1
     assert (again / "robustness.csv").read_text() == (out / "robustness.csv").read_text()
+
+
+def test_lesions_of_one_patient_are_drawn_together():
+    """Sixteen lesions of two pictures each: of four patients, or each of another patient."""
+    rng = np.random.default_rng(3)
+    records, said = [], []
+    for lesion in range(16):
+        patient, moved = lesion // 4, (lesion // 4) % 2
+        for number in range(2):
+            name = f"{lesion}-{number}"
+            records.append(Record(name, None, lesion_id=f"l{lesion}", patient_id=f"p{patient}"))
+            risk = rng.uniform(0.4, 0.5) + 0.4 * moved * number
+            said.append(robustness._Said(0.9, risk, "urgent" if risk > 0.7 else "low"))
+    widths = []
+    for known in (records, [replace(record, patient_id=None) for record in records]):
+        numbers, kind = clusters(known)
+        groups = np.array([numbers[record.id] for record in known])
+        figure = robustness._repeats(known, said, groups)["same_advice"]
+        assert figure["value"] == 0.5
+        widths.append(figure["high"] - figure["low"])
+    assert widths[0] > 1.5 * widths[1]
+    assert kind == "lesions"
+
+
+def test_pictures_that_a_third_one_ties_are_one_cluster(tiny_bundle, tmp_path):
+    """The publisher says that a is b and b is c; b is not measured."""
+    records = tuple(Record(name, tmp_path, label="nv") for name in "abcd")
+    pairs = (("a", "b"), ("b", "c"))
+    data_set = DataSet("csv", tmp_path, records, (), "none", same=pairs)
+    split = Split("csv", 0, {"train": (), "val": ("b",), "test": ("a", "c", "d")})
+    split.save(tmp_path / "split.json")
+    chosen = choose(data_set, Bundle.open(tiny_bundle), "test", tmp_path / "split.json")
+    numbers, kind = clusters(chosen.records, chosen.same)
+    assert numbers["a"] == numbers["c"] != numbers["d"]
+    assert kind == "lesions"
 
 
 def test_an_unknown_change_is_one_line(tiny_bundle, data, tmp_path, capsys):

@@ -343,6 +343,19 @@ def test_a_bundle_tells_its_measured_accuracy_in_numbers_of_people(name):
     assert "Licences" in titles
 
 
+def test_limits_chosen_on_other_pictures_are_not_called_chosen_on_the_same():
+    path = Path(dermedge.__file__).with_name("models") / "smartphone.dermbundle"
+    manifest = Bundle.open(path).manifest
+    classifier = dict(manifest.measured["classifier"], half="accepting")
+    classifier["see_doctor"] = {
+        name: {"value": 0.5, "low": None, "high": None} for name in ("sensitivity", "specificity")
+    }
+    said = " ".join(about.accuracy(replace(manifest, measured={"classifier": classifier})))
+    assert "on which none of its limits was chosen" in said
+    assert "chosen on the same pictures" not in said
+    assert "sends 50 to a doctor (0 to 100)" in said
+
+
 def test_an_unmeasured_bundle_says_so(analyzer):
     assert "Not measured." in about.accuracy(analyzer.bundle.manifest)
 

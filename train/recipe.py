@@ -105,10 +105,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a smaller precision must reach at export, or it does not enter the bundle."""
+    """What a smaller precision must be shown to reach at export, or it stays out of the bundle.
+
+    The lower bound of the 95 % interval must reach each of these; 0 asks for nothing.
+    `export.gate` says why they are what they are.
+    """
 
     retained: float = _number(0.99, 0.0, 1.0)  # share of FP32's AUC, balanced accuracy, Jaccard
-    sensitivity: float = _number(0.95, 0.0, 1.0)  # to malignancy, at the "see a doctor" threshold
+    sensitivity: float = _number(0.95, 0.0, 1.0)  # share of FP32's own at "see a doctor"
     triage: float = _number(0.985, 0.0, 1.0)  # share of pictures with FP32's own triage
     speedup: float = _number(1.0, 0.0, 100.0)  # times as fast as FP32; the interval lies above
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from dermedge.bundle import ROLES, Bundle
@@ -40,6 +41,8 @@ class Chosen:
     split: Split | None
     train: tuple[Record, ...]  # for baselines only; shares no lesion or patient with `records`
     warnings: tuple[str, ...] = ()
+    # Pairs of one lesion: what the publisher states, and what pictures outside of `records` tie.
+    same: tuple[tuple[str, str], ...] = ()
 
 
 def choose(
@@ -149,6 +152,7 @@ def choose(
             ),
             *warnings,
         ),
+        _ties(data_set, records),
     )
 
 
@@ -265,6 +269,17 @@ def _known(
             f"networks that the bundle started or learnt from ({', '.join(training.unknown)}) saw "
             "pictures that are not recorded: whether these were among them is unknown"
         )
+
+
+def _ties(data_set: DataSet, records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    """Pairs of `records` that show one lesion or patient by the whole data set.
+
+    Two pictures may be tied by a third that is not measured, or by the publisher's word alone.
+    """
+    measured = {record.id for record in records}
+    groups = group_records(data_set.records, data_set.same)
+    groups = ([r.id for r in group if r.id in measured] for group in groups)
+    return tuple(pair for group in groups for pair in pairwise(group))
 
 
 def _stored_splits(bundle: Bundle) -> dict[str, Split]:

@@ -90,7 +90,7 @@ def evaluate(
     if unlike and limits.unfamiliar is None:
         raise UserError(f"--unlike: {bundle.path} tells no distance from its training pictures")
     others = _others(Path(unlike)) if unlike else []
-    numbers, kind = figures.clusters(chosen.records)
+    numbers, kind = figures.clusters(chosen.records, chosen.same)
 
     # An analyzer serves one thread at a time; the threads share the cores, so each needs but one.
     idle: SimpleQueue[Networks] = SimpleQueue()

@@ -68,18 +68,18 @@ class Row:
     features: np.ndarray | None = None
 
 
-def clusters(records: Iterable[Record]) -> tuple[dict[str, int], str]:
-    """Number of the cluster of each id, and what the clusters are."""
-    records = list(records)
-    kinds = [
-        name
-        for name, known in (
-            ("lesions", any(record.lesion_id for record in records)),
-            ("patients", any(record.patient_id for record in records)),
-        )
-        if known
-    ]
-    groups = enumerate(group_records(records))
+def clusters(
+    records: Iterable[Record], same: Iterable[tuple[str, str]] = ()
+) -> tuple[dict[str, int], str]:
+    """Number of the cluster of each id, and what the clusters are.
+
+    same : pairs of ids that show one lesion or patient, beside what the records themselves say.
+    """
+    records, same = list(records), list(same)
+    patients = any(record.patient_id for record in records)
+    lesions = any(record.lesion_id for record in records) or (bool(same) and not patients)
+    kinds = [name for name, known in (("lesions", lesions), ("patients", patients)) if known]
+    groups = enumerate(group_records(records, same))
     numbers = {record.id: number for number, group in groups for record in group}
     return numbers, " and ".join(kinds) or "pictures"
 

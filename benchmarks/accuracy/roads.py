@@ -85,7 +85,7 @@ def measure(
     `MEASURES`, 'pictures', 'value', 'low' and 'high', and the 'difference', 'difference_low' and
     'difference_high' to the first way by paired bootstrap (None where it has none).
     """
-    numbers, _ = figures.clusters(chosen.records if chosen else ())
+    numbers, _ = figures.clusters(chosen.records, chosen.same) if chosen else ({}, "")
     results, first = [], None
     for name, roads in ways(bundle).items():
         told = {role: str(road) for role, road in roads.items()}

@@ -106,7 +106,7 @@ def gate(bundle: Bundle, data_set: DataSet, chosen: Chosen, threads: int, comman
     rows = [row for row in rows if not isinstance(row, str)]
     if not rows:
         raise UserError(f"none of the pictures could be read ({unreadable[0]['error']})")
-    numbers, kind = clusters(read)
+    numbers, kind = clusters(chosen.records, chosen.same)
     judge = _Judge(np.array([numbers[record.id] for record in read]))
 
     def judged(step) -> list[_Judged]:

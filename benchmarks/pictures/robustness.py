@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from queue import SimpleQueue
@@ -97,7 +97,7 @@ def robustness(
         raise UserError(f"none of the pictures could be read ({unreadable[0]['error']})")
     records = [record for record, _ in pairs]
     said = dict(zip(steps, zip(*(row for _, row in pairs), strict=True), strict=True))
-    numbers, kind = clusters(records)
+    numbers, kind = clusters(chosen.records, chosen.same)
     groups = np.array([numbers[record.id] for record in records])
     plain = said[steps[0]]
     curves = {}
@@ -128,7 +128,7 @@ def robustness(
         },
         "intervals": {"clusters": kind, "resamples": RESAMPLES, "level": LEVEL, "seed": SEED},
         "curves": curves,
-        "repeats": _repeats(records, plain),
+        "repeats": _repeats(records, plain, groups),
         "warnings": list(chosen.warnings),
         "dermedge": __version__,
         "hardware": hardware(),
@@ -204,8 +204,11 @@ def _figures(
     return figures
 
 
-def _repeats(records: Sequence[Record], said: Sequence[_Said]) -> dict | None:
+def _repeats(records: Sequence[Record], said: Sequence[_Said], groups: np.ndarray) -> dict | None:
     """Agreement of the pictures of one lesion, and what their mean is worth.
+
+    `groups`, int (pictures,), is the lesion or patient of each picture: lesions of one patient are
+    drawn together.
 
     Returns
     -------
@@ -213,17 +216,20 @@ def _repeats(records: Sequence[Record], said: Sequence[_Said]) -> dict | None:
     of n of a lesion with the weight 1 / n, 'together_auc' of the means over the lesions; where
     those are not all malignant or all benign.
     """
-    lesions = defaultdict(list)
-    for record, one in zip(records, said, strict=True):
+    lesions, cluster_of = defaultdict(list), {}
+    for record, one, cluster in zip(records, said, groups, strict=True):
         if record.lesion_id and one.triage not in (None, "retake"):
             lesions[record.lesion_id].append((one, record.malignant))
-    several = [group for group in lesions.values() if len(group) > 1]
+            cluster_of[record.lesion_id] = cluster
+    several = {name: pictures for name, pictures in lesions.items() if len(pictures) > 1}
     if not several:
         return None
-    result: dict = {"lesions": len(several), "pictures": sum(map(len, several))}
+    known = {name: group for name, group in several.items() if group[0][1] is not None}
+    result: dict = {"lesions": len(several), "pictures": sum(map(len, several.values()))}
 
-    def add(name: str, statistic: Callable[[np.ndarray], float], count: int) -> None:
-        interval = metrics.bootstrap(statistic, count, None, RESAMPLES, SEED, LEVEL)
+    def add(name: str, statistic: Callable[[np.ndarray], float], used: Iterable[str]) -> None:
+        drawn = np.array([cluster_of[lesion] for lesion in used])
+        interval = metrics.bootstrap(statistic, len(drawn), drawn, RESAMPLES, SEED, LEVEL)
         values = (interval.value, interval.low, interval.high)
         result[name] = {
             key: None if np.isnan(value) else round(float(value), 6)
@@ -233,14 +239,13 @@ def _repeats(records: Sequence[Record], said: Sequence[_Said]) -> dict | None:
     def mean(values: Sequence[float]) -> Callable[[np.ndarray], float]:
         return lambda weights: float(np.average(np.array(values, float), weights=weights))
 
-    same = [len({one.triage for one, _ in group}) == 1 for group in several]
-    spread = [np.ptp([one.risk for one, _ in group]) for group in several]
-    add("same_advice", mean(same), len(several))
-    add("risk_range", mean(spread), len(several))
-    known = [group for group in several if group[0][1] is not None]
-    truth = np.array([bool(group[0][1]) for group in known])
+    same = [len({one.triage for one, _ in group}) == 1 for group in several.values()]
+    spread = [np.ptp([one.risk for one, _ in group]) for group in several.values()]
+    add("same_advice", mean(same), several)
+    add("risk_range", mean(spread), several)
+    truth = np.array([bool(group[0][1]) for group in known.values()])
     if truth.any() and not truth.all():
-        risks = [np.array([one.risk for one, _ in group]) for group in known]
+        risks = [np.array([one.risk for one, _ in group]) for group in known.values()]
         counts = np.array([len(group) for group in risks])
         means, pictures = np.array([group.mean() for group in risks]), np.concatenate(risks)
 
@@ -253,9 +258,9 @@ def _repeats(records: Sequence[Record], said: Sequence[_Said]) -> dict | None:
             return metrics.roc_auc(means, truth, weights)
 
         result["known"], result["malignant"] = len(known), int(truth.sum())
-        add("single_auc", single, len(known))
-        add("together_auc", together, len(known))
-        add("auc_difference", lambda w: together(w) - single(w), len(known))
+        add("single_auc", single, known)
+        add("together_auc", together, known)
+        add("auc_difference", lambda w: together(w) - single(w), known)
     return result
 
 

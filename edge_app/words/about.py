@@ -68,14 +68,25 @@ def accuracy(manifest: Manifest) -> tuple[str, ...]:
            measured["pictures"],
            malignant=language.number(measured.get("malignant", 0)),
            collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
-        _("Its limits were chosen on the same pictures: on others it may do worse. In brackets: "
-          "what chance alone leaves open (95 % interval)."),
     ]  # fmt: skip
+    if measured.get("half") == "accepting":
+        said.append(
+            _("None of its limits was chosen on them. In brackets: what chance alone leaves open "
+              "(95 % interval).")
+        )  # fmt: skip
+    else:
+        said.append(
+            _("Its limits were chosen on the same pictures: on others it may do worse. In "
+              "brackets: what chance alone leaves open (95 % interval).")
+        )  # fmt: skip
     return tuple(said)
 
 
 def _of_100(share: Mapping[str, float], without: bool = False) -> dict[str, str]:
-    low, value, high = (share[name] * 100 for name in ("low", "value", "high"))
+    # Of too few pictures for an interval chance leaves everything open.
+    value = 100 * share["value"]
+    low = 0.0 if share["low"] is None else 100 * share["low"]
+    high = 100.0 if share["high"] is None else 100 * share["high"]
     if without:
         low, value, high = 100 - high, 100 - value, 100 - low
     found = {"low": low, "value": value, "high": high}

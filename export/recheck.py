@@ -1,0 +1,202 @@
+"""The acceptance once more, of a finished bundle: its precisions as they are, no run is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dermedge.bundle import ROLES, Bundle, Manifest, Model, Variant
+from dermedge.datasets import DataSet, make_split
+from dermedge.datasets.split import Split
+from dermedge.runtime import open_session
+from export import ExportError
+from export.gate import Exam, sit
+from export.halves import Halves, halve
+from export.judge import exam_of
+from export.look import Crop, cropper
+from export.precisions import Attempt, accept
+from train.recipe import Gate
+
+SPLIT = "split.json"  # part of bundles made before 2026-12
+NOT_INDEPENDENT = (
+    "the thresholds and the candidate were chosen on the whole validation part, the accepting half "
+    "among it"
+)
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """What came of it: the manifest, the parts for `write_bundle`, and the new reports."""
+
+    manifest: Manifest
+    parts: dict[str, bytes]
+    reports: tuple[dict, ...]
+
+
+def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: Gate) -> Rechecked:
+    """Judge every variant of a bundle on the accepting half of the validation part.
+
+    Parameters
+    ----------
+    data_set : what the networks were trained on.
+    split_file : the frozen split; None: the bundle's own where it carries one, else made with
+        seed 0. Its hash must be the one that the bundle names.
+    limits : the margins.
+
+    Returns
+    -------
+    The bundle without the variants that were refused, its reports replaced. Whether the accepting
+    half had a part in choosing the candidate is said in 'judged' of each.
+
+    Raises
+    ------
+    ExportError
+        Where there is no variant, FP32 is not there to compare with, or data set or split are not
+        those that the bundle was made from.
+    """
+    networks = [roles for roles in _networks(bundle.manifest) if _first(bundle, roles).variants]
+    if not networks:
+        raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
+    reports: list[dict] = []
+    refused: set[str] = set()
+    crop = _crop(bundle)
+    for roles in networks:
+        model = _first(bundle, roles)
+        if model.precision != "fp32":
+            raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
+        split = _split(bundle, roles, data_set, split_file)
+        halves = halve(data_set, split)
+        independent = _independent(bundle.manifest, roles, halves)
+        kind = "multitask" if len(roles) > 1 else roles[0]
+        print(f"the {kind}'s validation part: {halves}", file=sys.stderr, flush=True)
+        labels = bundle.manifest.labels if "classifier" in roles else ()
+        spec, told = model.preprocessing, model.metadata
+        accepting = exam_of(data_set, split, halves, "accepting", kind, spec, labels, told, crop)
+        if not accepting.feeds:
+            raise ExportError(f"the accepting half has no picture for a {kind}")
+        for report in _judged(bundle, roles, model, accepting, limits):
+            report["judged"]["independent"] = independent
+            if not independent:
+                report["judged"]["note"] = NOT_INDEPENDENT
+            reports.append(report)
+            if not report["passed"]:
+                refused.add(report["part"])
+    for report in reports:
+        del report["part"]
+    manifest = bundle.manifest
+    models = {
+        role: replace(model, variants=tuple(v for v in model.variants if v.part not in refused))
+        for role, model in manifest.models.items()
+    }
+    parts = {name: bundle.part(name) for name in manifest.parts if name not in refused}
+    again = {_key(report) for report in reports}
+    others = tuple(report for report in manifest.gate if _key(report) not in again)
+    manifest = replace(manifest, models=models, gate=(*others, *reports))
+    return Rechecked(manifest, parts, tuple(reports))
+
+
+def _judged(
+    bundle: Bundle, roles: tuple[str, ...], model: Model, exam: Exam, limits: Gate
+) -> list[dict]:
+    """The report of each variant of one network."""
+    fp32, thresholds = bundle.part(model.part), bundle.manifest.thresholds
+    who, reports = " and ".join(roles), []
+    reference = sit(exam, fp32, thresholds.mask, f"{who} in FP32")
+    for variant in model.variants:
+        old = _old_report(bundle.manifest, roles, variant)
+        attempt = Attempt(
+            *(roles, variant.precision, variant.targets, bundle.part(variant.part)),
+            path=list(old.get("path", ())),
+            thresholds=thresholds,
+            tuning=[],
+            calibration=old.get("calibration"),
+        )
+        note = f"{who} in {variant.precision.upper()} for {', '.join(variant.targets)}"
+        answers = sit(exam, attempt.graph, thresholds.mask, note)
+        accept(attempt, exam, reference, answers, fp32, limits)
+        report = attempt.report(len(fp32))
+        # The share was of the graph with full weights, which a bundle of half weights lacks.
+        report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
+        reports.append(report | {"part": variant.part})
+    return reports
+
+
+def _networks(manifest: Manifest) -> list[tuple[str, ...]]:
+    """The roles of each network."""
+    by_part: dict[str, list[str]] = {}
+    for role in ROLES:
+        if role in manifest.models:
+            by_part.setdefault(manifest.models[role].part, []).append(role)
+    return [tuple(roles) for roles in by_part.values()]
+
+
+def _first(bundle: Bundle, roles: Sequence[str]) -> Model:
+    return bundle.manifest.models[roles[0]]
+
+
+def _crop(bundle: Bundle) -> Crop | None:
+    """Where the bundle's FP32 segmenter finds the lesion; None: it has none."""
+    models = bundle.manifest.models
+    if "segmenter" not in models:
+        return None
+    session = open_session(bundle.model("segmenter"))
+    return cropper(session, models["segmenter"].preprocessing, bundle.manifest.thresholds.mask)
+
+
+def _split(
+    bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
+) -> Split:
+    wanted = "multitask" if len(roles) > 1 else roles[0]
+    entry = next((e for e in bundle.manifest.training_data if e.get("role") == wanted), None)
+    if entry is None:
+        raise ExportError(f"{bundle.path} does not say what its {wanted} was trained on")
+    if entry["data_set"] != data_set.name:
+        raise ExportError(
+            f"the {wanted} of {bundle.path} was trained on {entry['data_set']}, not on "
+            f"{data_set.name}: give --data {entry['data_set']}=PATH"
+        )
+    own = SPLIT
+    if wanted == "segmenter" and "split-segmenter.json" in bundle.manifest.parts:
+        own = "split-segmenter.json"
+    if split_file:
+        split = Split.load(split_file)
+    elif own in bundle.manifest.parts:
+        split = Split.from_json(bundle.part(own), f"{own} of {bundle.path}")
+    else:
+        split = make_split(data_set)
+    if split.sha256 != entry["split_sha256"]:
+        source = Path(split_file).name if split_file else f"one made of {data_set.root}"
+        raise ExportError(
+            f"the {wanted} of {bundle.path} was trained with the split "
+            f"{entry['split_sha256'][:12]}, {source} is {split.sha256[:12]}: give that one by "
+            "--split FILE"
+        )
+    return split
+
+
+def _independent(manifest: Manifest, roles: tuple[str, ...], halves: Halves) -> bool:
+    """Whether the bundle was made with these halves: then this one chose nothing."""
+    stored = manifest.measured.get(roles[-1], {}).get("halves")
+    if stored is None:
+        return False
+    if stored["accepting"]["sha256"] != halves.report()["accepting"]["sha256"]:
+        raise ExportError(
+            "the halves of the validation part are not those that the bundle was made with: "
+            "lesions, patients or labels of this copy of the data set differ"
+        )
+    return True
+
+
+def _old_report(manifest: Manifest, roles: tuple[str, ...], variant: Variant) -> dict:
+    wanted = list(roles), variant.precision, list(variant.targets)
+    return next((report for report in manifest.gate if _key(report) == _plain(wanted)), {})
+
+
+def _key(report: dict) -> str:
+    return _plain((report["roles"], report["precision"], report["targets"]))
+
+
+def _plain(key: tuple) -> str:
+    return repr((list(key[0]), key[1], list(key[2])))
