@@ -15,6 +15,7 @@ import numpy as np
 
 from dermedge.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
+from dermedge.text import printable
 from export import METHODS, ExportError
 from export.calibrate import SENSITIVITY
 from export.equalize import equalize

@@ -324,7 +324,7 @@ def test_any_damage_to_a_list_is_refused_or_harmless(data):
     try:
         found = TrainingPictures.from_bytes(bytes(content))
     except DataError as error:
-        assert "\n" not in str(error)
+        assert "\n" not in str(error)  # noqa: PT017
     else:
         overlap(some(6, 3), found.prints)
 
