@@ -11,7 +11,8 @@ import numpy as np
 
 from dermedge.archive import ArchiveError
 from dermedge.bundle import CASES, BundleError
-from dermedge.image import ImageError, read_header, read_image
+from dermedge.image import ImageError, read_image
+from dermedge.image_header import kind_of, read_jpeg
 from dermedge.npz import Field, read_npz
 from dermedge.text import printable
 
@@ -128,8 +129,8 @@ class Cases:
 def _check_thumbnail(content: bytes) -> None:
     """Now, not when a person waits for a result. Raises ArchiveError."""
     try:
-        header = read_header(content)
-        if header.kind != "jpeg" or max(header.size) > MAX_THUMBNAIL:
+        header = read_jpeg(content) if kind_of(content) == "jpeg" else None
+        if header is None or max(header.width, header.height) > MAX_THUMBNAIL:
             raise ArchiveError(f"has a picture of a case, no JPEG of up to {MAX_THUMBNAIL} px")
         read_image(content)
     except ImageError:

@@ -266,7 +266,7 @@ def _every_option() -> list[tuple[str, str | None]]:
     """Each option of the app but those that do something else than run it, with a value."""
     parser = argparse.ArgumentParser()
     APP.arguments(parser)
-    other = {"help", "systemd", "kiosk", "self_check", "screenshot", "soak", "measure"}
+    other = {"help", "systemd", "kiosk", "self_check", "set_pin", "screenshot", "soak", "measure"}
     other |= {"language", "theme", "text"}  # for --screenshot alone
     found = []
     for action in parser._actions:
