@@ -126,24 +126,24 @@ def _parity(bundle: Bundle, role: str, model: Model, variant: Variant) -> Iterat
         return
     absent = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs[1:]}
     answers = [session.run({"image": square[None], **absent}) for square in squares]
-    given = parity.stacked(answers)
+    outputs = parity.stacked(answers)
     expected = {
         output: stored[f"{kind}_{output}"]
         for output in (key.removeprefix(f"{kind}_") for key in stored if key.startswith(f"{kind}_"))
         if output != "image"
     }
-    actual = {output: values for output, values in given.items() if output in expected}
+    actual = {output: values for output, values in outputs.items() if output in expected}
     if parity.MASK in actual:
         actual[parity.MASK] = actual[parity.MASK][:, coarse, coarse]
     try:
-        found = parity.differences(expected, actual, parity.FROM_FP32[variant.precision])
+        compared = parity.differences(expected, actual, parity.FROM_FP32[variant.precision])
     except ValueError as error:
         yield Check(name, "fail", f"not as the desktop's FP32: {error}")
         return
     # Of those that pass the one that is nearest to its limit says enough.
-    wrong = [item for item in found if not item.within]
-    shown = wrong or sorted(found, key=lambda item: item.share)[-1:]
-    verdict = "pass" if found and not wrong else "fail"
+    wrong = [item for item in compared if not item.within]
+    shown = wrong or sorted(compared, key=lambda item: item.share)[-1:]
+    verdict = "pass" if compared and not wrong else "fail"
     yield Check(name, verdict, f"from the desktop's FP32, {'; '.join(map(str, shown))}")
 
 
