@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MASK, PROBABILITIES = "mask", "probabilities"
+_LEAST = 1e-2  # of a largest value that differences are shares of: an output may be all zeros
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,17 @@ def differences(
         missing = ", ".join(sorted(set(expected) - set(actual))) or "none"
         extra = ", ".join(sorted(set(actual) - set(expected))) or "none"
         raise ValueError(f"other outputs: missing {missing}, unexpected {extra}")
-    found = []
+    compared = []
     for output, values in expected.items():
         if actual[output].shape != values.shape:
             raise ValueError(f"{output} has shape {actual[output].shape}, not {values.shape}")
         limit = limits.of(output)
         apart = np.abs(actual[output].astype(np.float64) - values)
         if output not in (MASK, PROBABILITIES):
-            apart /= max(float(np.abs(values).max(initial=0)), np.finfo(np.float32).tiny)
+            apart /= max(float(np.abs(values).max(initial=0)), _LEAST)
         largest = float(apart.max(initial=0))  # NaN where any value is
-        found.append(Difference(output, largest, float(apart.mean()), limit))
-    return found
+        compared.append(Difference(output, largest, float(apart.mean()), limit))
+    return compared
 
 
 def mismatch(

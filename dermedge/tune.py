@@ -333,13 +333,13 @@ def _road(bundle: Bundle, role: str, entry: object) -> Road:
 
 def _versions(selected: Iterable[Road]) -> dict[str, str | None]:
     """Of dermedge and of what the roads need beside ONNX Runtime; engines carry their own."""
-    found: dict[str, str | None] = {"dermedge": __version__}
+    versions: dict[str, str | None] = {"dermedge": __version__}
     if any(road.provider == OPENVINO for road in selected):
         try:
-            found[OPENVINO] = version(OPENVINO)
+            versions[OPENVINO] = version(OPENVINO)
         except PackageNotFoundError:
-            found[OPENVINO] = None
-    return found
+            versions[OPENVINO] = None
+    return versions
 
 
 def forget(bundle: Bundle) -> None:

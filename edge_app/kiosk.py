@@ -409,13 +409,13 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
     folders = [options[name] for name in _WRITES if options.get(name)]
     writable = "".join(f"ReadWritePaths={_quoted(folder)}\n" for folder in folders)
     own = "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge"
-    chosen = [
+    bundle = [
         word
         for name in ("--bundle", "--trusted-key")
         if name in options
         for word in (name, options[name])
     ]
-    tune = shlex.join([*program, "tune", *chosen])
+    tune = shlex.join([*program, "tune", *bundle])
     made = "".join(
         f"# {shlex.join(['install', '-d', '-o', 'dermedge', '-m', '0700', folder])}\n"
         for folder in folders

@@ -307,7 +307,7 @@ def test_tune_and_what_it_chose(dermedge, tiny_bundle, picture):
         ["engine", "list"],
         ["card", "--out", "card.pdf"],
         ["app", "--self-check", "--bundle", "{bundle}", "--source", "{data}/images"],
-        ["app", "--systemd", "--bundle", "{bundle}"],
+        ["app", "--systemd", "--bundle", "dermoscopy"],
     ],
     ids=lambda words: "-".join(words[:2]),
 )

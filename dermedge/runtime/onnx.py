@@ -69,7 +69,7 @@ class OnnxRuntimeSession:
     """A graph in ONNX Runtime."""
 
     def __init__(self, model: bytes, threads: int, provider: str, precision: str):
-        given = provider_options(provider, precision, threads)
+        settings = provider_options(provider, precision, threads)
         import onnxruntime
 
         _refuse_reports(onnxruntime)
@@ -89,7 +89,9 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in _FP32_SESSION.items():
             options.add_session_config_entry(key, value)
-        providers = [(full, given)] if provider == "cpu" else [(full, given), PROVIDERS["cpu"]]
+        providers = [(full, settings)]
+        if provider != "cpu":
+            providers.append(PROVIDERS["cpu"])
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         # ONNX Runtime's exceptions share no base class of their own.
