@@ -12,7 +12,15 @@ from tests.fuzz import tables as target
 STRANGE = [
     *(b",", b";", b"\t", b'"', b"\n", b"\r", b"\0", b"\xff", b"\xc3", b",,", b'""', b"\n\n"),
     *(b"1e999", b"nan", b"-1", b"../../x", b"melanoma", b"nevus vs melanoma", b"image", b"{path}"),
-    *("\u2028".encode(), "Nävus".encode("latin-1"), b"=1+1", b"unknown", b"x" * 3000),
+    *(
+        "\u2028".encode(),
+        "Nävus".encode("latin-1"),
+        b"=1+1",
+        b"unknown",
+        b"\x13",
+        b"x" * 3000,
+        b"\x13",
+    ),
 ]
 
 

@@ -13,6 +13,11 @@ PARTS = ("train", "val", "test")
 class DataError(UserError):
     """A data set or split file that cannot be used; one line that says what was looked for."""
 
+    def __init__(self, message: str, *, code: str = "", **values: object):
+        # Cells and file names may hold anything.
+        values = {k: v if isinstance(v, int) else printable(str(v)) for k, v in values.items()}
+        super().__init__(printable(message), code=code, **values)
+
 
 class RowErrors(DataError):
     """Rows that contradict themselves or each other; `lines` has one line for each of them."""
@@ -28,9 +33,14 @@ class RowErrors(DataError):
         )
 
 
+def printable(text: str) -> str:
+    """Text from a table or file name on one line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def short(text: str, most: int = 80) -> str:
-    """Text from a table or file name, fit for one line of a message."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    """`printable`, and cut to `most` characters."""
+    text = printable(text)
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

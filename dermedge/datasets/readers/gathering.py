@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermedge.datasets.records import DataError, DataSet, Record, RowErrors, short
+from dermedge.datasets.records import DataError, DataSet, Record, RowErrors, printable, short
 from dermedge.datasets.tables import Table, read_table
 from dermedge.image import EXTENSIONS
 from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
@@ -328,25 +328,26 @@ class Gathering:
 
     def finish(self) -> DataSet:
         if self.errors:
-            raise RowErrors(tuple(self.errors))
+            raise RowErrors(tuple(map(printable, self.errors)))
         if not self.records:
             first = f" ({self.problems[0]})" if self.problems else ""
             raise self.unfit(f"no picture found{first}")
+        notes = (
+            *self._word_notes(),
+            *self._group_notes(),
+            *self._part_notes(),
+            *self.notes,
+            *self._file_notes(),
+        )
         return DataSet(
             name=self.reader.name,
             root=self.root,
             records=tuple(self.records.values()),
-            problems=tuple(self.problems),
+            problems=tuple(map(printable, self.problems)),
             licence=self.reader.licence,
             procedural=self.procedural,
             same=tuple(pair for pair in self.same if self.records.keys() >= set(pair)),
-            notes=(
-                *self._word_notes(),
-                *self._group_notes(),
-                *self._part_notes(),
-                *self.notes,
-                *self._file_notes(),
-            ),
+            notes=tuple(map(printable, notes)),
             ungrouped=self.ungrouped,
         )
 
