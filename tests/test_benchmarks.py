@@ -23,8 +23,10 @@ from benchmarks.speed import bench as speed
 from benchmarks.speed import compare, latency
 from benchmarks.speed.commands import BENCH
 from dermedge import DISCLAIMER, UserError, cli, quality
-from dermedge.bundle import Bundle, Thresholds, Variant, write_bundle
-from dermedge.datasets import Record, Split, load, make_split
+from dermedge.bundle import ROLES, Bundle, Thresholds, Variant, write_bundle
+from dermedge.datasets import DataSet, Record, Split, load, make_split
+from dermedge.datasets.fingerprint import of_bytes, of_names, of_pictures
+from dermedge.datasets.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published
 from dermedge.runtime import Road, host
 
 SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
@@ -202,6 +204,110 @@ def test_a_stored_split_serves_only_a_data_set_with_all_of_its_pictures(
     assert len(whole.warnings) == 1
     assert "of 40 pictures have the id" in whole.warnings[0]
     assert whole.train == ()
+
+
+def with_list(bundle: Bundle, split: Split, prints, folder: Path, **facts) -> Bundle:
+    """The bundle as if both networks were trained on `split`; `prints` are by part."""
+    use = {"train": TRAIN | TRAIN << 4, "val": VAL | VAL << 4, "test": TEST}
+    lists = [
+        TrainingPictures(found, np.full(len(found), use[part], np.uint8), **facts)
+        for part, found in prints.items()
+    ]
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts}
+    training = [
+        {"role": role, "data_set": split.data_set, "split_sha256": split.sha256} for role in ROLES
+    ]
+    manifest = replace(bundle.manifest, training_data=tuple(training))
+    path = write_bundle(folder / "list.dermbundle", manifest, {**parts, FILE: published(lists)})
+    return Bundle.open(path)
+
+
+@pytest.fixture(scope="module")
+def distinct(tmp_path_factory) -> DataSet:
+    """Forty pictures of twenty lesions, no two of which look alike."""
+    root = tmp_path_factory.mktemp("distinct")
+    rng = np.random.default_rng(1)
+    rows = ["image,diagnosis,lesion_id"]
+    for number in range(40):
+        coarse = rng.integers(60, 230, (8, 8, 3), np.uint8)
+        pixels = cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(root / f"p{number:02}.png"), pixels)
+        rows.append(f"p{number:02}.png,{LABELS[number // 2 % 4]},l{number // 2}")
+    (root / "data.csv").write_text("\n".join(rows))
+    return load("csv", root)
+
+
+@pytest.mark.parametrize("seed", [SEED, 5])
+def test_the_test_part_is_found_without_any_id_in_the_bundle(tiny_bundle, distinct, tmp_path, seed):
+    data_set, tiny = distinct, Bundle.open(tiny_bundle)
+    split = make_split(data_set, seed=seed)
+    prints = {p: of_bytes(split.select(data_set.records, p)) for p in split.parts}
+    bundle = with_list(tiny, split, prints, tmp_path)
+    for part in ("train", "val", "test"):
+        chosen = choose(data_set, bundle, part)
+        assert [record.id for record in chosen.records] == list(split.parts[part])
+        assert ("made again" in chosen.source) == (seed == SEED)
+    assert choose(data_set, bundle, "test").warnings == ()
+    (warning,) = choose(data_set, bundle, "train").warnings
+    assert "were in the training part of the bundle" in warning
+    assert warning.startswith(f"{len(split.parts['train'])} of {len(split.parts['train'])} pic")
+    # A part of the data set is another one: nothing is known of where its pictures belong.
+    fewer = replace(data_set, records=data_set.records[:20])
+    assert choose(fewer, bundle, "test").source == f"made here with seed {SEED}"
+
+
+def test_overlap_is_found_by_number_whatever_stands_around_it(tiny_bundle, distinct, tmp_path):
+    data_set, tiny = distinct, Bundle.open(tiny_bundle)
+    names = [f"ISIC_{number:07}" for number in range(40)]
+    split = Split("isic2017", 0, {"train": tuple(names[:33]), "val": tuple(names[33:]), "test": ()})
+    prints = {part: of_names(ids) for part, ids in split.parts.items()}
+    bundle = with_list(tiny, split, prints, tmp_path, unknown=("old-run",))
+    ids = [f"ISIC_{number:07}{'_downsampled' if number % 5 else ''}" for number in range(40)]
+    pairs = zip(data_set.records, ids, strict=True)
+    records = tuple(replace(record, id=name, lesion_id=None) for record, name in pairs)
+    warnings = choose(replace(data_set, name="isic2019", records=records), bundle, "all").warnings
+    assert warnings[0].startswith("33 of 40 pictures, or their lesions or patients, were in the tr")
+    assert "(33 by ISIC number)" in warnings[0]
+    assert warnings[1].startswith("7 of 40 pictures, or their lesions or patients, were in the val")
+    assert "old-run" in warnings[2]
+    assert len(warnings) == 3
+    # Bundles of the first version had the ids; the same numbers are found in them.
+    old = Bundle.open(with_split(tiny_bundle, split, tmp_path))
+    found = choose(replace(data_set, name="isic2019", records=records), old, "all").warnings
+    assert "33 of 40 pictures were in its training part" in found[0]
+    # Nothing in common: that is said, and what cannot be known.
+    (warning, _) = choose(data_set, bundle, "all").warnings
+    assert "none of these pictures was found in its training" in warning
+    assert "cannot be checked" in warning
+
+
+def test_turned_copies_under_other_names_are_found(tiny_bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["image,diagnosis"]
+    (tmp_path / "turned").mkdir()
+    learnt = []
+    for number in range(6):
+        coarse = rng.integers(60, 230, (8, 8, 3), np.uint8)
+        pixels = cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), pixels)
+        cv2.imwrite(str(tmp_path / "turned" / f"x{number}.jpg"), cv2.rotate(pixels, number % 3))
+        learnt.append(Record(f"{number}", tmp_path / f"{number}.png"))
+        rows.append(f"x{number}.jpg,nv")
+    (tmp_path / "turned" / "data.csv").write_text("\n".join(rows))
+    split = Split("med_node", 0, {"train": tuple("0123"), "val": (), "test": ()})
+    prints = {"train": of_pictures(learnt[:4])[0]}
+    bundle = with_list(Bundle.open(tiny_bundle), split, prints, tmp_path)
+    (warning,) = choose(load("csv", tmp_path / "turned"), bundle, "all").warnings
+    assert warning.startswith("4 of 6 pictures")
+    assert "(4 by their look)" in warning
+
+
+def test_a_damaged_list_of_training_pictures_is_one_line(tiny_bundle, data, tmp_path):
+    tiny = Bundle.open(tiny_bundle)
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    path = write_bundle(tmp_path / "x.dermbundle", tiny.manifest, {**parts, FILE: b"nothing"})
+    with pytest.raises(UserError, match=r"training\.npz .*is damaged"):
+        choose(load("csv", data), Bundle.open(path), "all")
 
 
 def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle, data, tmp_path):

@@ -16,11 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.report.repacked import LIST, hashes_of
 from dermedge import DISCLAIMER, cli, files, procedural
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle import Bundle, shipped, write_bundle
 from dermedge.cases import Cases
 from dermedge.datasets import Split, load, make_split
+from dermedge.datasets.fingerprint import of_pictures
+from dermedge.datasets.leak import FILE, TRAIN, VAL, TrainingPictures, overlap
 from dermedge.datasets.records import Record
 from dermedge.image import Picture, read_image
 from dermedge.metadata import encode
@@ -44,6 +47,7 @@ from export.familiarity import fit
 from export.graph import TOLERANCE, Network, compare, to_onnx
 from export.halves import halve
 from export.look import cropper, sample
+from export.repack import repack
 from export.weights import fold_norms, round_to_half
 from train.loop import load_run, train
 from train.models import MODELS, build_model
@@ -566,10 +570,21 @@ def test_a_half_without_malignant_lesions_chooses_no_threshold(runs):
         judge.classes(fit(judge.training().features))
 
 
-def test_the_bundle_carries_its_split(bundle, runs, tmp_path):
-    (tmp_path / "split.json").write_bytes(bundle.part("split.json"))
-    stored = Split.load(tmp_path / "split.json")
-    assert stored == Split.load(runs / "segmenter" / "split.json")
+def test_the_bundle_names_no_picture_but_knows_them(bundle, runs):
+    split = Split.load(runs / "segmenter" / "split.json")
+    assert not {name for name in bundle.manifest.parts if name.startswith("split")}
+    everything = b"".join(bundle.part(name) for name in bundle.manifest.parts)
+    everything += bundle.manifest.to_json().encode()
+    assert not [name for ids in split.parts.values() for name in ids if name.encode() in everything]
+    for entry in bundle.manifest.training_data:
+        assert entry["split_parts"] == {part: len(ids) for part, ids in split.parts.items()}
+    listed = TrainingPictures.from_bytes(bundle.part(FILE))
+    records = load("procedural", runs / "data").records
+    for part, bits in (("train", TRAIN), ("val", VAL), ("test", TRAIN | VAL)):
+        prints, _ = of_pictures(split.select(records, part))
+        for role in ("segmenter", "classifier"):
+            known = overlap(prints, listed.of(role, bits))
+            assert known.astype(bool).all() if part != "test" else not known.any()
 
 
 def check_reference(bundle):
@@ -626,8 +641,8 @@ def test_one_multitask_run_plays_both_roles(runs, tmp_path, capsys):
     cases = Cases.from_bytes(opened.part("cases.npz"), len(manifest.labels))
     assert 0 < len(cases.ids) <= 2 * len(manifest.labels)
     assert max(np.bincount(cases.labels)) <= 2
-    split = Split.load(runs / "multitask" / "split.json")
-    assert set(cases.ids) <= set(split.parts["train"])
+    # The data set's ids stay at home: they may be a hospital's file names.
+    assert list(cases.ids) == [f"case-{number}" for number in range(1, 1 + len(cases.ids))]
     assert np.abs(cases.picture(cases.ids[0]).astype(int) - 128).max() > 0
 
 
@@ -673,7 +688,7 @@ def test_one_network_alone_makes_a_bundle_for_evaluation(role, runs, tmp_path, c
     opened = Bundle.open(out)
     assert list(opened.manifest.models) == list(opened.manifest.measured) == [role]
     assert (opened.manifest.labels == ()) == (role == "segmenter")
-    assert opened.part("split.json")
+    assert TrainingPictures.from_bytes(opened.part(FILE)).roles() == (role,)
 
 
 def test_a_signed_bundle_and_its_summary(bundle, runs, capsys, tmp_path):
@@ -807,8 +822,41 @@ def test_isic_pictures_that_one_learnt_and_the_other_is_tested_on_are_refused(
         resplit(runs / "segmenter", tmp_path / "one", learnt),
         resplit(runs / "classifier", tmp_path / "two", tested),
     ]
-    line = refused(capsys, *folders, "--out", tmp_path / "x.dermbundle")
-    assert "ISIC_0000007" in line
+    assert cli.main(["export", *map(str, folders), "--out", str(tmp_path / "x.dermbundle")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    # Their pictures are gone, so only numbers can be compared; that is said, too.
+    assert all("compared by ISIC number alone" in line for line in lines[:-1])
+    assert "1 of 1 test pictures (1 by ISIC number; first: ISIC_0000007)" in lines[-1]
+
+
+def test_bundles_of_the_first_version_lose_their_ids_and_nothing_else(bundle, runs, tmp_path):
+    data_set = load("procedural", runs / "data")
+    split = (runs / "segmenter" / "split.json").read_bytes()
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts if name != FILE}
+    old = write_bundle(tmp_path / "old.dermbundle", bundle.manifest, {**parts, "split.json": split})
+    manifest, new = repack(Bundle.open(old), {data_set.name: data_set})
+    assert new.keys() == {*parts, FILE}
+    assert all(new[name] == content for name, content in parts.items())
+    assert new[FILE] == bundle.part(FILE)
+    assert replace(manifest, parts={}) == replace(bundle.manifest, parts={})
+
+
+def test_shipped_bundles_name_no_picture_and_their_figures_are_still_theirs():
+    listed = json.loads(LIST.read_text())
+    for path in shipped().values():
+        opened = Bundle.open(path)
+        assert not {name for name in opened.manifest.parts if name.startswith("split")}
+        (entry,) = (entry for entry in listed if entry["bundle"] == path.name)
+        assert hashes_of(opened) == (opened.sha256, entry["was"])
+        if "cases.npz" in opened.manifest.parts:
+            cases = Cases.from_bytes(opened.part("cases.npz"), len(opened.manifest.labels))
+            assert all(name.startswith("case-") for name in cases.ids)
+        training = TrainingPictures.from_bytes(opened.part(FILE))
+        for data in opened.manifest.training_data:
+            roles = training.roles() if data["role"] == "multitask" else (data["role"],)
+            for role in roles:
+                for part, bits in (("train", TRAIN), ("val", VAL)):
+                    assert len(training.of(role, bits)) == data["split_parts"][part]
 
 
 def test_a_changed_split_is_refused(runs, tmp_path, capsys):

@@ -323,10 +323,9 @@ def test_any_damage_to_a_list_is_refused_or_harmless(data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         found = TrainingPictures.from_bytes(bytes(content))
-    except DataError as error:
-        assert "\n" not in str(error)  # noqa: PT017
-    else:
-        overlap(some(6, 3), found.prints)
+    except DataError:
+        return
+    overlap(some(6, 3), found.prints)
 
 
 # --- real pictures -------------------------------------------------------------------------

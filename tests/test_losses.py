@@ -49,6 +49,16 @@ def test_class_weights_balance_by_the_asked_degree():
     assert (half[1] / half[0]).item() == pytest.approx(2)
 
 
+def test_a_class_without_a_picture_does_not_spoil_the_weights():
+    for counts in ([8, 0, 2], [0, 0, 0]):
+        for balance in (0.0, 0.5, 1.0):
+            weights = class_weights(torch.tensor(counts), balance)
+            assert torch.isfinite(weights).all()
+            assert not weights[torch.tensor(counts) == 0].any()
+    present = class_weights(torch.tensor([8, 2]), 0.5)
+    assert torch.equal(class_weights(torch.tensor([8, 0, 2]), 0.5)[[0, 2]], present)
+
+
 def test_soft_dice_is_the_dice_coefficient_for_sharp_masks():
     drawn, made = square(8), square(16)
     assert soft_dice_loss(drawn, drawn).item() == pytest.approx(0, abs=1e-6)

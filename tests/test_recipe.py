@@ -120,6 +120,28 @@ def test_what_does_not_go_together_is_one_line(name, overrides, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_may_be_saved_by_any_editor_as_utf8(tmp_path):
+    text = to_toml(load_recipe("classifier")).replace("name = ", "# Läsion\nname = ")
+    file = tmp_path / "mine.toml"
+    for encoding, newline in (("utf-8", "\n"), ("utf-8-sig", "\n"), ("utf-8-sig", "\r\n")):
+        file.write_bytes(text.replace("\n", newline).encode(encoding))
+        assert load_recipe(file) == load_recipe("classifier")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"):
+        file.write_bytes(text.encode(encoding))
+        with pytest.raises(RecipeError, match="save it as UTF-8") as told:
+            load_recipe(file)
+        assert "\n" not in str(told.value)
+    for damage in (
+        b"\0" * 40,
+        text.encode()[: len(text) // 2] + b"\xff\xfe",
+        b"a = " + b"[" * 9999,
+    ):
+        file.write_bytes(damage)
+        with pytest.raises(RecipeError) as told:
+            load_recipe(file)
+        assert "\n" not in str(told.value)
+
+
 def test_unknown_and_broken_recipes(tmp_path):
     with pytest.raises(RecipeError, match="no recipe 'segmentr'; there are: classifier"):
         load_recipe("segmentr")

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from dermedge import UserError, cli
-from dermedge.datasets import DataSet, load, make_split
+from dermedge.datasets import DataSet, Record, Split, load, make_split
+from dermedge.datasets.leak import EARLIER, FILE, TRAIN, TrainingPictures
 from dermedge.image import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from dermedge.preprocess import prepare
@@ -825,3 +826,241 @@ def test_no_start_from_a_network_that_may_know_the_test_pictures(data_set, split
     with pytest.raises(UserError, match="another split"):
         loop.train(recipe, data_set, other, tmp_path / "second")
     assert not (tmp_path / "second").exists()
+
+
+# --- what a network may know -------------------------------------------------------------------
+
+
+def renamed(data_set: DataSet, name: str, pattern: str, folder: Path | None = None) -> DataSet:
+    """The same pictures as another data set, with ids as `pattern`, without lesion ids."""
+    records = []
+    for number, record in enumerate(data_set.records):
+        image = record.image
+        if folder is not None:
+            # Mirrored, and of another size: neither bytes nor names are the same.
+            folder.mkdir(exist_ok=True)
+            pixels = cv2.resize(read_image(image).pixels[:, ::-1], (96, 72))
+            image = folder / f"{number}.png"
+            write_png(image, pixels)
+        fresh = pattern.format(number=number)
+        records.append(replace(record, id=fresh, image=image, lesion_id=None, mask=None))
+    return replace(data_set, name=name, records=tuple(records))
+
+
+def textured(folder: Path, count: int = 16) -> DataSet:
+    """Pictures that no two of which look alike, of two classes."""
+    rng = np.random.default_rng(3)
+    records = []
+    for number in range(count):
+        coarse = rng.integers(60, 230, (8, 8, 3), np.uint8)
+        path = folder / f"t{number:02}.png"
+        write_png(path, cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC))
+        records.append(data_record(f"t{number:02}", path, ("mel", "nv")[number % 2]))
+    return DataSet("csv", folder, tuple(records), (), "CC0")
+
+
+def data_record(name: str, image: Path, label: str) -> Record:
+    return Record(id=name, image=image, label=label, malignant=label == "mel")
+
+
+def split_of(data_set: DataSet, val: slice, test: slice) -> Split:
+    """A split with these of the sorted ids in val and test, all others in train."""
+    ids = sorted(record.id for record in data_set.records)
+    parts = {"val": tuple(ids[val]), "test": tuple(ids[test])}
+    used = {name for part in parts.values() for name in part}
+    parts["train"] = tuple(name for name in ids if name not in used)
+    return Split(data_set.name, 0, parts)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A classifier of archive pictures 12 to 15 of which are its val and test part."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("known")
+    pictures = textured(folder)
+    data_set = renamed(pictures, "ham10000", "ISIC_{number:07}")
+    split = split_of(data_set, slice(12, 14), slice(14, 16))
+    run = loop.train(classifier("max_steps=1", "ema=0"), data_set, split, folder / "run")
+    return pictures, run
+
+
+@pytest.mark.parametrize("way", ["start={run}", "start={run}/best.pt"])
+def test_no_start_from_a_run_that_knows_the_pictures_of_another_set(known, tmp_path, way):
+    pictures, run = known
+    other = renamed(pictures, "isic2019", "ISIC_{number:07}_downsampled")
+    recipe = classifier("max_steps=1", "ema=0", way.format(run=run.folder))
+    for val, test, words in (
+        (slice(3, 5), slice(12, 16), "2 of 2 validation pictures (2 by ISIC number"),
+        (slice(14, 16), slice(11, 14), "3 of 3 test pictures (3 by ISIC number"),
+    ):
+        with pytest.raises(UserError) as told:
+            loop.train(recipe, other, split_of(other, val, test), tmp_path / "run")
+        assert words in str(told.value)
+        assert "trained on ham10000" in str(told.value)
+        assert "\n" not in str(told.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_knows_the_test_pictures_is_refused_and_a_clean_one_is_not(known, tmp_path):
+    pictures, run = known
+    other = renamed(pictures, "isic2019", "ISIC_{number:07}")
+    recipe = classifier("max_steps=1", "ema=0", f"distillation.teachers={run.folder}")
+    with pytest.raises(UserError, match="2 of 2 test pictures"):
+        loop.train(recipe, other, split_of(other, slice(14, 16), slice(0, 2)), tmp_path / "a")
+    # Its own test part, and its own val part as val: it has learnt from neither.
+    clean = split_of(other, slice(12, 14), slice(14, 16))
+    assert loop.train(recipe, other, clean, tmp_path / "b").licence == "CC0"
+
+
+def test_copies_that_only_look_the_same_are_warned_of(known, tmp_path, capsys):
+    pictures, run = known
+    other = renamed(pictures, "csv", "mine-{number:02}", tmp_path / "mirrored")
+    recipe = classifier("max_steps=1", "ema=0", f"start={run.folder}")
+    loop.train(recipe, other, split_of(other, slice(12, 14), slice(0, 3)), tmp_path / "run")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert "3 of 3 test pictures (3 by their look; first: mine-00)" in lines[0]
+    # What it started from is known of the new network, too.
+    listed = TrainingPictures.from_bytes((tmp_path / "run" / FILE).read_bytes())
+    assert len(listed.of("classifier", EARLIER)) == 12
+    assert len(listed.of("classifier", TRAIN)) == 11
+
+
+def test_weights_taken_out_of_their_run_are_refused(known, tmp_path):
+    pictures, run = known
+    shutil.copy(run.folder / "best.pt", tmp_path / "weights.pth")
+    recipe = classifier("max_steps=1", f"start={tmp_path / 'weights.pth'}")
+    split = split_of(pictures, slice(12, 14), slice(14, 16))
+    with pytest.raises(UserError, match=r"start from the run's folder"):
+        loop.train(recipe, pictures, split, tmp_path / "run")
+
+
+def test_a_split_that_parts_copies_is_warned_of_in_one_line(known, tmp_path, capsys):
+    pictures, _ = known
+    twin = replace(pictures.records[0], id="twin")
+    grown = replace(pictures, records=(*pictures.records, twin))
+    loop.train(
+        classifier("max_steps=1"),
+        grown,
+        split_of(grown, slice(12, 14), slice(14, 17)),
+        tmp_path / "run",
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert "parts 1 pairs of copies of one picture (first: t00 ~ twin)" in lines[0]
+
+
+def test_without_a_split_it_is_that_of_data_check(tmp_path, capsys):
+    pictures = textured(tmp_path, 24)
+    rows = ["image,diagnosis"]
+    for number, record in enumerate(pictures.records):
+        shutil.copy(record.image, tmp_path / f"u{number:02}.png")
+        rows += [f"{name}{number:02}.png,{record.label}" for name in "tu"]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "data.csv").write_text("\n".join([*rows, "broken.png,nv"]))
+    source = f"csv={tmp_path / 'data.csv'}"
+    assert cli.main(["data", "check", source, "--split", str(tmp_path / "s.json")]) == 0
+    checked = Split.load(tmp_path / "s.json")
+    made = data.default_split(load("csv", tmp_path / "data.csv"), tmp_path / "runs" / "one")
+    assert made.sha256 == checked.sha256
+    assert all({f"t{n[1:]}", f"u{n[1:]}"} <= set(ids) for ids in made.parts.values() for n in ids)
+    assert "1 of 49 pictures cannot be read" in capsys.readouterr().err
+
+
+# --- classes, caches, other versions -----------------------------------------------------------
+
+
+def test_a_class_whose_pictures_cannot_be_read_is_no_class(known, tmp_path, capsys):
+    pictures, _ = known
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    lost = tuple(data_record(f"z{n}", tmp_path / "broken.png", "bkl") for n in range(3))
+    seen = data_record("v0", pictures.records[5].image, "bkl")
+    grown = replace(pictures, records=(*pictures.records, *lost, seen))
+    split = split_of(grown, slice(14, 17), slice(0, 0))  # v0 is in val
+    assert "v0" in split.parts["val"]
+    run = loop.train(classifier("max_steps=2"), grown, split, tmp_path / "run")
+    assert run.labels == ("mel", "nv")
+    assert run.pictures == {"train": 14, "val": 2}
+    printed = capsys.readouterr().err
+    assert "no training picture of bkl can be read" in printed
+    assert "1 validation pictures of it are not used" in printed
+    assert "3 pictures were left out" in printed
+
+
+def test_prepared_pictures_are_for_their_owner_alone(data_set, tmp_path):
+    before = os.umask(0)
+    try:
+        load_pictures(data_set.records[:3], segmenter(), tmp_path / "cache")
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "cache").rglob("*.*")}
+        folders = [tmp_path / "cache", *(p for p in (tmp_path / "cache").iterdir())]
+        assert modes == {0o600}
+        assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+        # A cache that an older version left open is closed.
+        (tmp_path / "cache").chmod(0o755)
+        load_pictures(data_set.records[:3], segmenter(), tmp_path / "cache")
+        assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_other_code_never_reads_the_pictures_that_this_code_prepared(
+    data_set, tmp_path, monkeypatch
+):
+    first = load_pictures(data_set.records[:3], segmenter(), tmp_path)
+    monkeypatch.setattr(data, "code_hash", lambda *_: "of tomorrow")
+    monkeypatch.setattr(data, "_read", lambda *_: (np.full((32, 32, 3), 7, np.uint8), 255))
+    again = load_pictures(data_set.records[:3], segmenter(), tmp_path)
+    assert (again.images == 7).all()
+    assert not np.array_equal(first.images, again.images)
+
+
+@pytest.mark.parametrize("change", ["lacks", "has"])
+def test_a_run_of_another_version_is_named_and_left_alone(known, tmp_path, change):
+    pictures, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    stored = folder / "run.json"
+    content = json.loads(stored.read_text())
+    content["versions"]["dermedge"] = "9.9"
+    if change == "lacks":
+        del content["start"]
+    else:
+        content["shoes"] = 2
+    stored.write_text(json.dumps(content))
+    split = Split.load(folder / "split.json")
+    archive = renamed(pictures, "ham10000", "ISIC_{number:07}")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    words = r"made by another version of dermedge \(9\.9\): train again, or use that version"
+    with pytest.raises(UserError, match=words) as told:
+        load_run(folder)
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=words):
+        loop.train(classifier(f"start={folder}"), archive, split, tmp_path / "other")
+    with pytest.raises(UserError, match=words):
+        loop.train(classifier("max_steps=1", "ema=0"), archive, split, folder)
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_text_files_of_a_run_may_have_a_byte_order_mark_and_no_other_encoding(known, tmp_path):
+    _, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_bytes(text.encode("utf-8-sig"))
+    assert load_run(folder).steps == run.steps
+    for content in (text.encode("utf-16"), text.replace("CC0", "©").encode("latin-1")):
+        (folder / "run.json").write_bytes(content)
+        with pytest.raises(UserError, match="save it as UTF-8"):
+            load_run(folder)
+    for content in ("[]", "{", "null", text[: len(text) // 2], "[" * 99999):
+        (folder / "run.json").write_text(content)
+        with pytest.raises(UserError, match=r"run\.json cannot be used"):
+            load_run(folder)
+
+
+def test_a_damaged_log_is_one_line(known, tmp_path):
+    pictures, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "log.csv").write_text("step,epoch,lr\nmany,0,1\n")
+    archive = renamed(pictures, "ham10000", "ISIC_{number:07}")
+    split = Split.load(folder / "split.json")
+    with pytest.raises(UserError, match=r"log\.csv is damaged"):
+        loop.train(classifier("max_steps=1", "ema=0"), archive, split, folder)
