@@ -207,12 +207,16 @@ class Precisions:
             f"FP32: {compared})",
         ]
         tried: list[Attempt] = []
-        for count in (number for number in KEPT if number >= scheme.first):
+        counts = [number for number in KEPT if number >= scheme.first]
+        for count in counts:
             kept = [f"the first {count} of {len(every)} layers kept in float"] if count else []
             tried.append(self._tried("int8", scheme.targets, made(best, count), [*path, *kept]))
             if tried[-1].hopeful:
                 break
         chosen = min(tried, key=lambda attempt: attempt.missing)
+        if len(tried) > 1:
+            others = ", ".join(map(str, counts[: len(tried)]))
+            chosen.path.append(f"nearest of those with {others} layers kept in float")
         chosen.calibration = {"pictures": pictures, "part": "train", "method": best}
         return chosen
 

@@ -329,22 +329,39 @@ def test_slower_or_doubtful_speed_is_refused():
     assert "1.05 times as fast as FP32 (0.97 to 1.20)" in refusal.words
 
 
-def test_a_bad_calibration_is_refused(squares, tmp_path):
+def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(squares, monkeypatch):
     graph, feeds = exported("mobilenet_v2", squares)
     targets = np.array([i % len(LABELS) for i in range(len(feeds))])
-    sat = Exam(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+    tuning, accepting = (
+        Exam(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+        for _ in range(2)
+    )
+    asked = []
+
+    def noted(exam, *others):
+        asked.append(exam)
+        return sit(exam, *others)
+
+    monkeypatch.setattr(precisions, "sit", noted)
     thresholds = Thresholds(see_doctor=0.3, urgent=0.6)
     maker = precisions.Precisions(
-        ("classifier",), graph, (sat, sat), thresholds, Gate(retained=0.0)
+        ("classifier",), graph, (tuning, accepting), thresholds, Gate(retained=0.0)
     )
     black = [{**inputs, "image": np.zeros_like(inputs["image"])} for inputs in feeds]
-    attempts = maker.int8(black, ["minmax"])
+    attempts = [*maker.fp16(), *maker.int8(black, ["minmax"])]
+    assert accepting not in asked
     assert maker.accept(attempts) == thresholds
+    assert asked.count(accepting) == 1 + len(attempts) == 5
     assert not any(attempt.passed for attempt in attempts)
-    report = attempts[0].report(len(graph))
-    assert report["passed"] is False
-    assert any("triage agrees" in reason for reason in report["reasons"])
-    assert any("kept in float" in step for step in report["path"])
+    half, *quantized = (attempt.report(len(graph)) for attempt in attempts)
+    # Half precision answers alike, but eight pictures show nothing of it.
+    assert {"too few pictures" in reason for reason in half["reasons"]} == {True}
+    assert half["speed"] is None
+    assert half["judged"]["accepting"]["pictures"] == 8
+    for report in quantized:
+        assert report["passed"] is False
+        assert any("triage agrees" in reason for reason in report["reasons"])
+        assert any("kept in float" in step for step in report["path"])
 
 
 def test_the_exam_is_sat_through_the_runtime(squares):
