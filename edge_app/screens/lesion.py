@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import partial
 
 import numpy as np
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
@@ -31,14 +29,11 @@ NEVER = "none"
 
 
 class CaptureCard(PressCard):
-    """A picture of the spot: when, how risky, how large; `correct` asks for its date."""
-
-    correct: Callable[[], None]
+    """A picture of the spot: when, how risky, how large."""
 
     band = ObjectProperty(BANDS["retake"], rebind=True)
     when = StringProperty()
     size_words = StringProperty()
-    doubtful = BooleanProperty(False)  # its date does not hold, or was corrected
 
 
 class TrendCard(Card):
@@ -115,10 +110,13 @@ class LesionScreen(View):
         for capture in captures[:SHOWN]:
             said = course.shown(capture)
             card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
-            card.doubtful = not capture.dated or bool(capture.clock)
             card.bind(on_release=lambda _card, one=capture: self._open(one))
-            card.capture, card.correct = capture, partial(self._correct, capture)
+            card.capture = capture
             rows.add_widget(card)
+            if not capture.dated or capture.clock:
+                correct = Press(text=_("Correct the date"), style="plain")
+                correct.bind(on_release=lambda _press, one=capture: self._correct(one))
+                rows.add_widget(correct)
             self._undeveloped.append(card)
         if len(captures) > SHOWN:
             more = Press(text=_("Show more"), style="plain")
