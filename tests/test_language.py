@@ -285,8 +285,8 @@ def test_a_rule_that_is_not_known_stays_as_it_was_stored(because):
 
 
 NUMBERS = re.compile(r"\{(count|used|total|pictures|seconds|days|months|years|points)\}")
-BEFORE_A_NOUN = re.compile(r"\{(\w+)\} ([a-z]+s)\b")
-UNITS = {"megapixels", "bytes", "s", "ms"}  # signs, or the same in each form
+BEFORE_A_NOUN = re.compile(r"\{(\w+)\} ([a-z]{2,}s)\b")
+UNITS = {"megapixels", "bytes"}  # signs, or the same in each form
 TEXTS = {"provider", "network", "path", "name", "mark"}  # what no number fills
 
 
