@@ -206,7 +206,7 @@ class Tiff:
     page: int
     width: int
     height: int
-    jpeg: bool  # its strips are JPEG
+    compression: int
 
 
 def read_tiff(data: bytes) -> Tiff:
@@ -226,7 +226,7 @@ def read_tiff(data: bytes) -> Tiff:
     ):
         raise unusual("tiff")
     width, height = directory.one(_WIDTH, 0), directory.one(_HEIGHT, 0)
-    return Tiff(page, width, height, compression == 7)
+    return Tiff(page, width, height, compression)
 
 
 def _full_page(data: bytes) -> tuple[int, _Directory]:
