@@ -11,6 +11,7 @@ import numpy as np
 _SAMPLES = 256  # px of a line that are looked at
 _NEAR = 12  # levels that JPEG may add to a plain colour
 _PLAIN = 0.97  # share of a line's px that are near its colour
+_SMOOTH = 3  # levels by which half of a frame's px may differ from its colour: skin is rougher
 _FAR = 20  # levels by which the picture differs from the frame at its edge
 _EDGE = 0.85  # share of the edge's px that do
 _SOFT = 16  # px about the edge where JPEG's noise is larger: a unit of its coding
@@ -88,6 +89,8 @@ def _plain(lines: np.ndarray) -> tuple[int, np.ndarray]:
 def _edge(lines: np.ndarray, count: int, colour: np.ndarray) -> int:
     """Where, just behind `count` plain lines, the picture begins; 0 where it does not."""
     if not _LEAST * len(lines) <= count < len(lines):
+        return 0
+    if np.median(np.abs(_sampled(lines[:count]) - colour).max(axis=2)) > _SMOOTH:
         return 0
     before = min(count, _SHARP)
     start = count - before
