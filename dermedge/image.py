@@ -417,6 +417,8 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         headers.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
         _check_tiff(data, picture, tiff)
+        if tiff.profile:  # Pillow leaves out one that is cut short
+            info.setdefault("icc_profile", None)
     if picture.mode not in _MODES:
         raise headers.unusual(kind)
     core, form = _MODES[picture.mode]

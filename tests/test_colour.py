@@ -172,6 +172,13 @@ def test_a_broken_profile_is_refused(kind, profile):
     assert caught.value.code == "image_colours"
 
 
+def test_a_profile_beyond_the_end_of_a_tiff_is_refused():
+    data = encode(plain(SKIN), "TIFF", icc_profile=SPACES["p3"][0])
+    at = data.index(struct.pack("<HH", 34675, 7)) + 4
+    with pytest.raises(ImageError, match="save it as sRGB"):
+        read_image(data[:at] + struct.pack("<I", len(data)) + data[at + 4 :])
+
+
 def test_a_profile_of_which_a_part_is_missing_is_refused():
     data = encode(plain(SKIN), "JPEG", icc_profile=SPACES["p3"][0] + bytes(70_000))
     second = data.rindex(b"ICC_PROFILE\0") - 4
