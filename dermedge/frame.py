@@ -11,6 +11,7 @@ import numpy as np
 _SAMPLES = 256  # px of a line that are looked at
 _NEAR = 12  # levels that JPEG may add to a plain colour
 _PLAIN = 0.97  # share of a line's px that are near its colour
+_SMOOTH = 3  # levels by which half of a frame's px may differ from its colour: skin is rougher
 _FAR = 20  # levels by which the picture differs from the frame at its edge
 _EDGE = 0.85  # share of the edge's px that do
 _SOFT = 16  # px about the edge where JPEG's noise is larger: a unit of its coding
@@ -89,12 +90,15 @@ def _edge(lines: np.ndarray, count: int, colour: np.ndarray) -> int:
     """Where, just behind `count` plain lines, the picture begins; 0 where it does not."""
     if not _LEAST * len(lines) <= count < len(lines):
         return 0
-    before = min(count, _SHARP)
-    start = count - before
-    off = np.abs(_sampled(lines[start : count + _SOFT]) - colour).max(axis=2) > _FAR
-    share = off.mean(axis=1)
-    begins = np.flatnonzero(share[before:] >= _EDGE)
-    # JPEG's noise reaches far from an edge, the edge itself does not: skin may darken slowly.
-    if len(begins) and share[begins[0]] <= 1 - _EDGE:
-        return count + int(begins[0])
-    return 0
+    band = np.abs(_sampled(lines[:count]) - colour).max(axis=2)
+    # Near its edge, a thin frame has the noise of JPEG all over.
+    if np.median(band) > (_SMOOTH if count > _SOFT else 2 * _SMOOTH):
+        return 0
+    start = max(0, count - _SHARP)
+    near = _sampled(lines[start : count + _SOFT])
+    begins = np.flatnonzero((np.abs(near - colour).max(axis=2) > _FAR).mean(axis=1) >= _EDGE)
+    if not len(begins):
+        return 0
+    # Skin may darken slowly towards a side; the edge of a frame is a step.
+    step = near[begins[0]] - near[max(0, begins[0] - _SHARP)]
+    return start + int(begins[0]) if np.median(np.abs(step).max(axis=1)) >= _FAR else 0

@@ -116,7 +116,7 @@ class _Directory:
 _ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE = 274, 34665, 40965, 40961
 _NEW_SUBFILE, _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
 _WIDTH, _HEIGHT, _PLANAR, _SAMPLE_FORMAT = 256, 257, 284, 339
-_SUBDIRECTORIES, _DNG_VERSION = 330, 50706
+_SUBDIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
 _WANTED = {
     *(_ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _NEW_SUBFILE, _SUBFILE, _BITS),
     *(_COMPRESSION, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION, _WIDTH, _HEIGHT, _PLANAR),
@@ -151,6 +151,8 @@ class _Directories:
         numbers = {}
         for entry in range(at, at + count * size, size):
             tag, kind = self._unpack("HH", entry)
+            if tag == _PROFILE:
+                numbers[tag] = (1,)
             if tag not in _WANTED or kind not in _TYPES:
                 continue
             (length,) = self._unpack(word, entry + 4)
@@ -206,7 +208,8 @@ class Tiff:
     page: int
     width: int
     height: int
-    jpeg: bool  # its strips are JPEG
+    compression: int
+    profile: bool  # whether it names one
 
 
 def read_tiff(data: bytes) -> Tiff:
@@ -226,7 +229,7 @@ def read_tiff(data: bytes) -> Tiff:
     ):
         raise unusual("tiff")
     width, height = directory.one(_WIDTH, 0), directory.one(_HEIGHT, 0)
-    return Tiff(page, width, height, compression == 7)
+    return Tiff(page, width, height, compression, _PROFILE in directory.numbers)
 
 
 def _full_page(data: bytes) -> tuple[int, _Directory]:

@@ -91,23 +91,38 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     # How much more than its neighbours' the step is at each block's upper edge.
     steps = (1.5 * (c - b) + 0.5 * (a - d)).reshape(len(edges) * across, -1)
     usual = np.maximum(0.5, 1.4826 * np.median(np.abs(steps), axis=0))
-    sums = np.zeros((len(steps) + 1, steps.shape[1]), np.float32)
-    np.cumsum(np.clip(steps / usual, -1, 1), 0, out=sums[1:])
-    short = max(3, across // 16)
-    start, end = sums[:-across], sums[across:]
-    whole = (end - start) / across
-    first = (sums[short : len(start) + short] - start) / short
-    last = (end - sums[across - short : len(sums) - short]) / short
+    short = max(6, across // 16)
+    many, large = _sums(steps / usual, 1), _sums(steps / usual, 4)
+    count = len(many) - across
+    whole = (many[across:] - many[:count]) / across
+    sign = np.sign(whole)
+    size = sign * (large[across:] - large[:count]) / across
+    ends = (large[short:] - large[:-short]) / short
+    none = np.zeros((2 * short, whole.shape[1]), np.float32)
+    ends = np.concatenate([none, ends, none])
+
+    def part(start: int) -> np.ndarray:
+        """Mean of as many steps as `short`, from so many blocks after each beginning on."""
+        return sign * ends[start + 2 * short :][:count]
+
+    # Chance makes means over few blocks larger.
+    found = sign * whole > 0.45 + 2.2 / across**0.5
+    least = np.maximum(0.5 * size, 2 / short**0.5)
+    found &= (part(0) >= least) & (part(across - short) >= least)
+    # Before the beginning and after the end there is none, but for a few blocks of noise.
+    found &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
+    found &= np.minimum(part(across), part(across + short)) <= 0.5 * size
+    # A step along one edge alone, from left to right, is a horizon, not a fault.
+    column = np.arange(count) % across
+    found &= ((column > short - 2) & (column < across - short + 2))[:, None]
     # Nothing of it in the rows before and after, where a smooth ramp would have it, too.
     calm = np.zeros((across, whole.shape[1]), np.float32)
-    before = np.concatenate([calm, whole[:-across]])
-    after = np.concatenate([whole[across:], calm])
-    # Chance makes means over few blocks larger.
-    least = 0.45 + 2.2 / across**0.5
-    sign = np.sign(whole)
-    found = sign * whole > least
-    for part in (first, last):
-        found &= sign * part >= 0.75 * least
-    for part in (before, after):
-        found &= sign * part <= 0.5 * least
+    for other in (np.concatenate([calm, whole[:-across]]), np.concatenate([whole[across:], calm])):
+        found &= sign * other <= 0.3
     return bool(found.any())
+
+
+def _sums(steps: np.ndarray, most: float) -> np.ndarray:
+    sums = np.zeros((len(steps) + 1, steps.shape[1]), np.float32)
+    np.cumsum(np.clip(steps, -most, most), 0, out=sums[1:])
+    return sums
