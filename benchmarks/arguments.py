@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dermedge.bundle import PRECISIONS
+from dermedge.bundle.bundle import PRECISIONS
 
 
 def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
@@ -96,7 +96,7 @@ def command() -> str:
 def choose_pictures(bundle, args: argparse.Namespace):
     """The data set, and what of it is to be measured."""
     from benchmarks.accuracy.chosen import choose
-    from dermedge.datasets import load, parse_source
+    from dermedge.data import load, parse_source
 
     data_set = load(*parse_source(args.data))
     part = args.split or "test"

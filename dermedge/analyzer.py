@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, __version__
-from dermedge.bundle import (
+from dermedge.bundle.bundle import (
     CASES,
     ROLES,
     Bundle,
@@ -21,15 +21,15 @@ from dermedge.bundle import (
     Manifest,
     Thresholds,
 )
-from dermedge.cases import Case, Cases
-from dermedge.frame import inner
-from dermedge.image import Picture, read_image
-from dermedge.lesion import Lesion, measure
+from dermedge.bundle.similar import Case, Cases
+from dermedge.image.frame import inner
+from dermedge.image.preprocess import Placement, prepare, working
+from dermedge.image.read import Picture, read_image
+from dermedge.lesion.features import Lesion, measure
+from dermedge.lesion.quality import SIDE, Quality, assess
+from dermedge.lesion.scale import ScaleError, find
 from dermedge.metadata import encode, width
-from dermedge.preprocess import Placement, prepare, working
-from dermedge.quality import SIDE, Quality, assess
 from dermedge.runtime import Road, SessionError, open_session, target
-from dermedge.scale import ScaleError, find
 from dermedge.taxonomy import MALIGNANT
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
@@ -55,7 +55,7 @@ class Rule:
     """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
 
     code: str
-    values: dict[str, object]  # numbers, or codes of dermedge.quality.TITLES
+    values: dict[str, object]  # numbers, or codes of dermedge.lesion.quality.TITLES
 
     def __str__(self) -> str:
         digits = 2 if self.code == "unfamiliar" else 3
@@ -215,7 +215,7 @@ class Network:
         Parameters
         ----------
         bundle : an opened bundle.
-        roles : one of `dermedge.bundle.ROLES`, or both where one part plays both.
+        roles : one of `dermedge.bundle.bundle.ROLES`, or both where one part plays both.
         threads, provider : as `dermedge.runtime.open_session` takes them.
         views : 1, or 4 for test-time augmentation: the picture and its three mirrors.
 
@@ -292,7 +292,7 @@ class Network:
 
         Parameters
         ----------
-        square : uint8 (S, S, 3) RGB, from `dermedge.preprocess.prepare`.
+        square : uint8 (S, S, 3) RGB, from `dermedge.image.preprocess.prepare`.
         metadata : age, sex and site, as far as known, for `dermedge.metadata.encode`. What the
             network does not take is ignored.
 
@@ -468,7 +468,7 @@ class Analyzer:
         px_per_mm : scale of the whole picture, where it is known; gives the diameter.
         metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
             `dermedge.metadata.encode`. What the classifier does not take is ignored.
-        reference : one of `dermedge.scale.REFERENCES` that lies beside the lesion; gives the
+        reference : one of `dermedge.lesion.scale.REFERENCES` that lies beside the lesion; gives the
             diameter where it is found. The networks see drawn skin in its place, which shifts
             what they say: take the size from an extra picture.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.analyzer import Analysis
-from dermedge.cases import Cases
-from dermedge.image import ImageError
+from dermedge.bundle.similar import Cases
+from dermedge.image.read import ImageError
 from dermedge.taxonomy import MALIGNANT, TITLES
 
 _PANEL, _MARGIN, _LINE = 620, 28, 30  # px
@@ -97,7 +97,7 @@ def explain(pixels: np.ndarray, analysis: Analysis, cases: Cases | None = None) 
 
     Parameters
     ----------
-    pixels : uint8 (h, w, 3) RGB, the picture as `dermedge.image.read_image` gives it.
+    pixels : uint8 (h, w, 3) RGB, the picture as `dermedge.image.read.read_image` gives it.
     analysis : of this picture.
     cases : those of the analyzer, for the thumbnails.
     """

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dermedge import UserError, __version__, parity, procedural
-from dermedge.bundle import PRECISIONS, Bundle, Model
+from dermedge import UserError, __version__
+from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
+from dermedge.data import synthetic as procedural
+from dermedge.evaluation.paired_timing import race, ratio
 from dermedge.files import cache_folder, write_atomic
+from dermedge.image.preprocess import prepare
 from dermedge.metadata import encode
-from dermedge.parity import FROM_FP32, SAME_GRAPH
-from dermedge.preprocess import prepare
-from dermedge.race import race, ratio
 from dermedge.runtime import (
     ENGINES,
     OPENVINO,
@@ -37,9 +37,11 @@ from dermedge.runtime import (
     SessionError,
     host,
     open_session,
+    parity,
     target,
 )
 from dermedge.runtime.onnx import available
+from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
 
 PICTURES = 16  # drawn ones, that a road is checked on
 ROUNDS = (10, 400)  # least and most turns of all roads

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge import parity
 from dermedge.analyzer import Network
-from dermedge.archive import ArchiveError
-from dermedge.bundle import ROLES, Bundle, BundleError, Model, Variant
-from dermedge.graph_check import check_graph
-from dermedge.lesion import clean
-from dermedge.preprocess import prepare
-from dermedge.reference import REFERENCE, Expected, Reference, network_of, strided
-from dermedge.runtime import SessionError, host
+from dermedge.bundle.archive import ArchiveError
+from dermedge.bundle.bundle import ROLES, Bundle, BundleError, Model, Variant
+from dermedge.bundle.graph_check import check_graph
+from dermedge.bundle.reference import REFERENCE, Expected, Reference, network_of, strided
+from dermedge.image.preprocess import prepare
+from dermedge.lesion.features import clean
+from dermedge.runtime import SessionError, host, parity
 
 LEVELS = 1  # of 255, that a prepared picture may be off: processors round a mean differently
 
@@ -48,7 +47,7 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
     Parameters
     ----------
     bundle : an opened bundle.
-    target : one of `dermedge.bundle.TARGETS`; default: this machine.
+    target : one of `dermedge.bundle.bundle.TARGETS`; default: this machine.
     """
     manifest = bundle.manifest
     yield Check("hashes and schema", "pass", f"{len(manifest.parts)} parts, {bundle.sha256[:12]}")

@@ -25,13 +25,14 @@ from dermedge import UserError
 from edge_app import unforeseen
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Result, Shot, Snapshot, Worker
+from edge_app.i18n import language
+from edge_app.i18n.language import N_, Said, _
 from edge_app.kiosk import Idle
-from edge_app.look import language, theme, widgets
-from edge_app.look.language import N_, Said, _
 from edge_app.memory import forget
+from edge_app.presentation import messages as present
 from edge_app.screens.view import View
 from edge_app.session import Session, VisitOver
-from edge_app.words import present
+from edge_app.ui import theme, widgets
 
 # Name: the class in the module of that name in edge_app.screens.
 SCREENS = {

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.image import ImageError, read_image
-from edge_app.look import language
-from edge_app.look.language import N_, Said, _
+from dermedge.image.read import ImageError, read_image
+from edge_app.i18n import language
+from edge_app.i18n.language import N_, Said, _
 
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))

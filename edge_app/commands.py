@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.commands import bundle_arguments, open_bundle
+from dermedge.cli.commands import bundle_arguments, open_bundle
 
 if TYPE_CHECKING:
     from edge_app.kiosk import Check
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    from edge_app.look.language import LANGUAGES
-    from edge_app.look.theme import TEXT_SIZES, THEMES
+    from edge_app.i18n.language import LANGUAGES
+    from edge_app.ui.theme import TEXT_SIZES, THEMES
 
     bundle_arguments(parser)
     parser.add_argument(
@@ -130,8 +130,8 @@ def _run(args: argparse.Namespace) -> int:
     _check_display()
 
     from dermedge.analyzer import Analyzer
-    from dermedge.image import EXTENSIONS, write_png
-    from dermedge.procedural import draw
+    from dermedge.data.synthetic import draw
+    from dermedge.image.read import EXTENSIONS, write_png
     from dermedge.tune import load_choice
     from edge_app import unforeseen
     from edge_app.capture.sources import film, is_camera, open_source
@@ -197,11 +197,11 @@ def _run(args: argparse.Namespace) -> int:
         app = DermedgeApp(worker, session, **log)
         tour = None
         if shots:
-            from edge_app.trial.tour import Tour
+            from edge_app.qa.tour import Tour
 
             tour = Tour(app, shots)
         elif measured:
-            from edge_app.trial.measure import Meter
+            from edge_app.qa.measure import Meter
 
             tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
         if not trial:  # no picture of a person is in those
@@ -264,7 +264,7 @@ def _service_options(args: argparse.Namespace) -> dict[str, str]:
 
 def _placed(value: str, kind: str | None) -> str:
     """A path as an absolute one; names, numbers and pipelines as they are."""
-    from dermedge.bundle import shipped
+    from dermedge.bundle.bundle import shipped
 
     named = kind in ("FILE", "DIR") and value not in shipped()
     if named or (kind == "SPEC" and Path(value).exists()):

@@ -24,16 +24,16 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
 from dermedge.files import write_atomic
-from dermedge.image import Picture
-from dermedge.procedural import draw
+from dermedge.image.read import Picture
 from dermedge.tune import load_choice
 from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
 from edge_app.capture.worker import Worker, words
-from edge_app.cases import clock as clocks
-from edge_app.cases import pending
-from edge_app.look.language import N_, Said
+from edge_app.i18n.language import N_, Said
+from edge_app.store import clock as clocks
+from edge_app.store import pending
 
 FREE_BYTES = 2**30  # some hundred captures
 SLOW_MS = 2000.0  # for one picture; a person waits no longer

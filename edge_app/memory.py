@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from edge_app.cases.memory import overwrite_freed
+from edge_app.store.memory import overwrite_freed
 
 
 def forget() -> None:

@@ -20,20 +20,20 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.bundle import Manifest
-from dermedge.image import read_image
-from dermedge.scale import write_card
-from dermedge.together import Together, together
+from dermedge.bundle.bundle import Manifest
+from dermedge.combine import Together, together
+from dermedge.image.read import read_image
+from dermedge.lesion.scale import write_card
 from edge_app import unforeseen
 from edge_app.browser import check_writable
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Explained, Result, Shot, Worker, make_private
-from edge_app.cases.history import Comparison, compare
-from edge_app.cases.people import age
-from edge_app.cases.store import Capture, Lesion, NotWiped, Person, Store
+from edge_app.follow_up.history import Comparison, compare
+from edge_app.follow_up.people import age
 from edge_app.kiosk import LOG, Check, Pin
-from edge_app.look.body_map import region
+from edge_app.presentation.body_map import region
 from edge_app.settings import Settings
+from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
 CONSENT = 1  # version of the terms; a new one is asked for again
 CASES = ".dermcases"  # the ending of what `Session.export` writes
@@ -361,7 +361,7 @@ class Session:
         return self.opened().merge(path, passphrase)
 
     def write_card(self, folder: Path, paper: str) -> Path:
-        """The printable size card, on one of dermedge.scale.PAPERS."""
+        """The printable size card, on one of dermedge.lesion.scale.PAPERS."""
         check_writable(folder)
         path = _free(folder, f"size-card-{paper}", ".pdf")
         write_card(path, paper)
@@ -371,8 +371,8 @@ class Session:
         self, folder: Path, capture: Capture, earlier: Capture | None, fields: Sequence[str]
     ) -> Path:
         """The one-page PDF of a stored capture; `fields` as `write_case` takes them."""
-        from edge_app.cases.document import Shot as Printed
-        from edge_app.cases.document import write_case
+        from edge_app.documents.pdf import Shot as Printed
+        from edge_app.documents.pdf import write_case
 
         check_writable(folder)
         store = self.opened()

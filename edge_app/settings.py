@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from dermedge.files import write_atomic
-from dermedge.scale import REFERENCES
+from dermedge.lesion.scale import REFERENCES
 from edge_app.capture.sources import TURNS
-from edge_app.look.language import LANGUAGES, preferred
-from edge_app.look.theme import TEXT_SIZES, THEMES
+from edge_app.i18n.language import LANGUAGES, preferred
+from edge_app.ui.theme import TEXT_SIZES, THEMES
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Settings:
     text: str = "normal"  # of TEXT_SIZES
     auto: bool = True  # take the picture when it is good and still
     turn: int = 0  # of edge_app.capture.sources.TURNS: how the live picture is turned
-    reference: str | None = None  # of dermedge.scale.REFERENCES: lies beside the lesion
+    reference: str | None = None  # of dermedge.lesion.scale.REFERENCES: lies beside the lesion
     consent: int = 0  # version of the terms that were agreed to
 
     def spoken(self) -> str:

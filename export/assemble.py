@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dermedge import __version__, datasets, procedural
-from dermedge.bundle import CASES, ROLES, TARGETS, Manifest, Model, Thresholds, Variant
-from dermedge.datasets.fingerprint import NO_NUMBER
-from dermedge.datasets.leak import FILE, TEST, leaks, published
-from dermedge.datasets.split import Split
-from dermedge.preprocess import prepare
-from dermedge.reference import REFERENCE, Expected, Reference
+from dermedge import __version__
+from dermedge import data as datasets
+from dermedge.bundle.bundle import CASES, ROLES, TARGETS, Manifest, Model, Thresholds, Variant
+from dermedge.bundle.reference import REFERENCE, Expected, Reference
+from dermedge.data import synthetic as procedural
+from dermedge.data.fingerprint import NO_NUMBER
+from dermedge.data.leak import FILE, TEST, leaks, published
+from dermedge.data.split import Split
+from dermedge.image.preprocess import prepare
 from dermedge.runtime import open_session
 from export import METHODS, ExportError
 from export.familiarity import fit
@@ -70,7 +72,7 @@ class Wish:
     weights: str = "full"  # "half": rounded to half precision before all else, and stored so
     cases: int = 0  # labelled training cases of each class that the bundle carries, 0 to 8
     case_pictures: bool = False  # whether small pictures of them travel too
-    precisions: tuple[str, ...] = ("fp32",)  # of `dermedge.bundle.PRECISIONS`
+    precisions: tuple[str, ...] = ("fp32",)  # of `dermedge.bundle.bundle.PRECISIONS`
     methods: tuple[str, ...] = METHODS  # of calibration, to be compared
     calibration: int = LEAST_PICTURES  # training pictures
     limits: dict[str, float] = field(default_factory=dict)  # of the recipe's gate, to be changed
@@ -91,7 +93,7 @@ def assemble(
 
     Returns
     -------
-    The manifest, and the parts for `dermedge.bundle.write_bundle`. Nothing is written.
+    The manifest, and the parts for `dermedge.bundle.bundle.write_bundle`. Nothing is written.
 
     Raises
     ------

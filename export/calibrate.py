@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from dermedge import metrics
-from dermedge.bundle import Thresholds
+from dermedge.bundle.bundle import Thresholds
+from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT
 
 SENSITIVITY = 0.95  # at "see a doctor"

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle import PRECISIONS, TARGETS
+from dermedge.bundle.bundle import PRECISIONS, TARGETS
+from dermedge.bundle.manifest_check import MAX_RELEASE
 from dermedge.cli import Command
-from dermedge.commands import bundle_arguments, open_bundle
+from dermedge.cli.commands import bundle_arguments, open_bundle
 from dermedge.files import write_atomic
-from dermedge.manifest_check import MAX_RELEASE
 from dermedge.text import printable
 from export import METHODS, ExportError
 
@@ -124,7 +124,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dermedge.bundle import SUFFIX, Bundle, write_bundle
+    from dermedge.bundle.bundle import SUFFIX, Bundle, write_bundle
     from export.assemble import Wish, assemble, slice_for
     from export.precisions import refuse_unknown
 
@@ -185,8 +185,8 @@ def _limits(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _recheck(args: argparse.Namespace, out: Path | None, limits: dict, key: bytes | None) -> int:
-    from dermedge import datasets
-    from dermedge.bundle import Bundle, shipped, write_bundle
+    from dermedge import data as datasets
+    from dermedge.bundle.bundle import Bundle, shipped, write_bundle
     from export.recheck import recheck
     from train.recipe import Gate
 
@@ -207,7 +207,7 @@ def _recheck(args: argparse.Namespace, out: Path | None, limits: dict, key: byte
 
 
 def _summary(bundle) -> list[str]:
-    from dermedge.bundle import ROLES
+    from dermedge.bundle.bundle import ROLES
 
     manifest = bundle.manifest
     lines = [f"{bundle.path}: {bundle.path.stat().st_size / 1e6:.1f} MB, {bundle.sha256[:12]}"]
@@ -322,7 +322,7 @@ def _peers_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _peers(args: argparse.Namespace) -> int:
-    from export import peers
+    from benchmarks import peers
 
     if args.threads < 1 or not args.seconds > 0:
         raise UserError("--threads must be 1 or more, --seconds above 0")

@@ -32,11 +32,11 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from dermedge import metrics
-from dermedge import race as paired_timing
-from dermedge.bundle import Thresholds
-from dermedge.image import read_mask
-from dermedge.preprocess import Placement
+from dermedge.bundle.bundle import Thresholds
+from dermedge.evaluation import metrics
+from dermedge.evaluation import paired_timing as paired_timing
+from dermedge.image.preprocess import Placement
+from dermedge.image.read import read_mask
 from dermedge.runtime import host, open_session
 from dermedge.taxonomy import MALIGNANT
 from export.calibrate import RESAMPLES

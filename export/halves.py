@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split, group_records
+from dermedge.data.records import DataSet, Record
+from dermedge.data.split import Split, group_records
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 

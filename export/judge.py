@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import torch
 
-from dermedge import metrics
-from dermedge.bundle import Thresholds
-from dermedge.cases import THUMBNAIL, Cases
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split
-from dermedge.image import ImageError
-from dermedge.preprocess import Preprocessing
+from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.similar import THUMBNAIL, Cases
+from dermedge.data.masks import read_lesion_mask
+from dermedge.data.records import DataSet, Record
+from dermedge.data.split import Split
+from dermedge.evaluation import metrics
+from dermedge.image.preprocess import Preprocessing
+from dermedge.image.read import ImageError
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 from export.calibrate import (

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dermedge.datasets.records import Record
-from dermedge.image import ImageError, read_image
-from dermedge.lesion import clean
+from dermedge.data.records import Record
+from dermedge.image.preprocess import Placement, Preprocessing, prepare
+from dermedge.image.read import ImageError, read_image
+from dermedge.lesion.features import clean
 from dermedge.metadata import encode
-from dermedge.preprocess import Placement, Preprocessing, prepare
 from dermedge.runtime import Session
 from dermedge.text import printable
 from train.models import Normalized

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from dermedge.bundle import TARGETS, Thresholds, Variant
+from dermedge.bundle.bundle import TARGETS, Thresholds, Variant
 from dermedge.runtime import open_session
 from dermedge.text import printable
 from export import METHODS, ExportError

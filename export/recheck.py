@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermedge.bundle import ROLES, Bundle, Manifest, Model, Variant
-from dermedge.datasets import DataSet, make_split
-from dermedge.datasets.split import Split
+from dermedge.bundle.bundle import ROLES, Bundle, Manifest, Model, Variant
+from dermedge.data import DataSet, make_split
+from dermedge.data.split import Split
 from dermedge.runtime import open_session
 from export import ExportError
 from export.gate import Exam, sit

@@ -2,7 +2,7 @@
 
 `python -m export.repack OLD.dermbundle NEW.dermbundle --data NAME=PATH --earlier OTHER.dermbundle`
 
-Splits and the ids of labelled cases leave, `training.npz` (see `dermedge.datasets.leak`) comes.
+Splits and the ids of labelled cases leave, `training.npz` (see `dermedge.data.leak`) comes.
 Pictures that have no ISIC number are looked at in `--data`. `--earlier` names a bundle of the
 networks that this one's started from. What was measured with OLD holds for NEW, whose graphs and
 thresholds are the same to the last bit: a line for `benchmarks/results/repacked.json` that says so
@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dermedge import UserError, datasets
-from dermedge.bundle import CASES, Bundle, Manifest, write_bundle
-from dermedge.cases import Cases
-from dermedge.datasets import DataSet, Split
-from dermedge.datasets.fingerprint import of_names, of_pictures
-from dermedge.datasets.leak import FILE, TrainingPictures, published
+from dermedge import UserError
+from dermedge import data as datasets
+from dermedge.bundle.bundle import CASES, Bundle, Manifest, write_bundle
+from dermedge.bundle.similar import Cases
+from dermedge.data import DataSet, Split
+from dermedge.data.fingerprint import of_names, of_pictures
+from dermedge.data.leak import FILE, TrainingPictures, published
 from train.run import of_split
 
 _SPLITS = ("split.json", "split-segmenter.json")

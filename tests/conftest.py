@@ -56,8 +56,8 @@ def display():
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory) -> Path:
     """A bundle of two hand-made graphs: dark pixels are lesion, dark pictures are melanoma."""
-    from dermedge.bundle import Manifest, Model, Thresholds, write_bundle
-    from dermedge.preprocess import Preprocessing
+    from dermedge.bundle.bundle import Manifest, Model, Thresholds, write_bundle
+    from dermedge.image.preprocess import Preprocessing
 
     labels = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
     sizes = {"segmenter": 64, "classifier": 32}
@@ -92,8 +92,8 @@ def make_bundle(tiny_bundle, tmp_path):
     """
     from dataclasses import replace
 
-    from dermedge.bundle import CASES, Bundle, Model, write_bundle
-    from dermedge.preprocess import Preprocessing
+    from dermedge.bundle.bundle import CASES, Bundle, Model, write_bundle
+    from dermedge.image.preprocess import Preprocessing
 
     def make(multitask=False, metadata=(), crop=0.0, cases=None, **thresholds) -> Path:
         tiny = Bundle.open(tiny_bundle)

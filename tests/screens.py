@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dermedge import procedural
-from dermedge.image import write_png
+from dermedge.data import synthetic as procedural
+from dermedge.image.read import write_png
 
 MODELS = Path(__file__).parents[1] / "dermedge" / "models"
 PHONE, DESK, WIDE = "360x640", "1280x800", "1920x1080"

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge import cli, metrics
-from dermedge.bundle import Bundle, Thresholds, Variant, write_bundle
-from dermedge.datasets import DataSet, Split, load, make_split
-from dermedge.datasets.records import Record
-from dermedge.datasets.split import group_records
+from dermedge import cli
+from dermedge.bundle.bundle import Bundle, Thresholds, Variant, write_bundle
+from dermedge.data import DataSet, Split, load, make_split
+from dermedge.data.records import Record
+from dermedge.data.split import group_records
+from dermedge.evaluation import metrics
 from export import ExportError
 from export.gate import Answers, Exam, judge
 from export.halves import halve

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import read_image, write_png
-from dermedge.procedural import draw
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import read_image, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -90,8 +90,8 @@ def test_reduced_and_turned_photograph_keeps_its_own_coordinates(analyzer, tmp_p
 
 @pytest.mark.parametrize(("gray", "triage"), [(40, "urgent"), (112, "see a doctor"), (180, "low")])
 def test_triage_follows_the_bundle_thresholds(analyzer, monkeypatch, gray, triage):
-    from dermedge.image import Picture
-    from dermedge.quality import Quality
+    from dermedge.image.read import Picture
+    from dermedge.lesion.quality import Quality
 
     good = Quality(ok=True, reasons=(), scores={})
     monkeypatch.setattr("dermedge.analyzer.assess", lambda *_: good)
@@ -316,7 +316,7 @@ def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
 
 
 def test_cases_whose_pictures_stay_at_home_are_still_named():
-    from dermedge.cases import Cases
+    from dermedge.bundle.similar import Cases
 
     made = Cases.make(np.eye(3, 4), [0, 1, 1], ["a", "b", "c"])
     read = Cases.from_bytes(made.to_bytes(), labels=2)

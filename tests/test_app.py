@@ -14,16 +14,17 @@ import cv2
 import numpy as np
 import pytest
 
-from dermedge import DISCLAIMER, procedural
+from dermedge import DISCLAIMER
 from dermedge.analyzer import TRIAGE, Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import read_image
-from dermedge.quality import TITLES
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import synthetic as procedural
+from dermedge.image.read import read_image
+from dermedge.lesion.quality import TITLES
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError, film
 from edge_app.capture.worker import Shot, Snapshot, Worker
-from edge_app.look import theme
-from edge_app.words import present
+from edge_app.presentation import messages as present
+from edge_app.ui import theme
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 
@@ -339,11 +340,11 @@ from edge_app.commands import _configure_kivy
 _configure_kivy(sys.argv[1], 640, 480, False, kiosk=True)
 from kivy.clock import Clock
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from edge_app.app import DermedgeApp
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
-from edge_app.cases.store import Lesion, Person
+from edge_app.store.store import Lesion, Person
 from edge_app.kiosk import Idle
 from edge_app.session import Session
 
@@ -420,8 +421,8 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
-from edge_app.cases import store as stores
-from edge_app.look import widgets
+from edge_app.store import store as stores
+from edge_app.ui import widgets
 stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
@@ -541,7 +542,7 @@ def steps():
 
 def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle, tmp_path):
     """And an app that ends while a lesion's picture is taken still saves it."""
-    from edge_app.cases.store import Store
+    from edge_app.store.store import Store
 
     arguments = [str(tmp_path), str(tiny_bundle), str(video)]
     environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")

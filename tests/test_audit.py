@@ -22,8 +22,9 @@ from kivy.graphics.opengl import GL_RGBA, GL_UNSIGNED_BYTE, glReadPixels
 from kivy.lang import Builder
 from kivy.uix.floatlayout import FloatLayout
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
-from edge_app.trial.audit import audit
-from edge_app.look import theme, widgets
+from edge_app.qa.audit import audit
+from edge_app.ui import theme
+from edge_app.ui import widgets
 
 class Shown(App):
     unit = NumericProperty(1.0)

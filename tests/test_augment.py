@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermedge.preprocess import shades_of_gray
+from dermedge.image.preprocess import shades_of_gray
 from train.augment import augment, mix
 from train.recipe import Augmentation
 

@@ -22,11 +22,12 @@ from benchmarks.report import cards, cases, curves, page
 from benchmarks.speed import bench as speed
 from benchmarks.speed import compare, latency
 from benchmarks.speed.commands import BENCH
-from dermedge import DISCLAIMER, UserError, cli, quality
-from dermedge.bundle import ROLES, Bundle, Thresholds, Variant, write_bundle
-from dermedge.datasets import DataSet, Record, Split, load, make_split
-from dermedge.datasets.fingerprint import of_bytes, of_names, of_pictures
-from dermedge.datasets.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published
+from dermedge import DISCLAIMER, UserError, cli
+from dermedge.bundle.bundle import ROLES, Bundle, Thresholds, Variant, write_bundle
+from dermedge.data import DataSet, Record, Split, load, make_split
+from dermedge.data.fingerprint import of_bytes, of_names, of_pictures
+from dermedge.data.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published
+from dermedge.lesion import quality
 from dermedge.runtime import Road, host
 
 SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
@@ -541,7 +542,7 @@ def test_otsu_on_real_dermoscopy(shared_data):
     root = shared_data / "HAM10000"
     if not root.is_dir():
         pytest.skip(f"HAM10000 is not in {shared_data}")
-    from dermedge.image import read_image, read_mask
+    from dermedge.image.read import read_image, read_mask
 
     records = [record for record in load("ham10000", root).records[:400:20] if record.mask]
     scores = []

@@ -18,10 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge import bundle as room
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import CASES, MANIFEST, SIGNATURE, Bundle, BundleError, Manifest, write_bundle
-from dermedge.cases import Cases
+from dermedge.bundle import bundle as room
+from dermedge.bundle.bundle import (
+    CASES,
+    MANIFEST,
+    SIGNATURE,
+    Bundle,
+    BundleError,
+    Manifest,
+    write_bundle,
+)
+from dermedge.bundle.similar import Cases
 
 
 def _members(path) -> dict[str, bytes]:
@@ -49,7 +57,7 @@ def _edited(tiny_bundle, tmp_path, change, fix_checksum=True):
     content = json.loads(members[MANIFEST])
     change(content)
     if fix_checksum:
-        from dermedge.bundle import _checksum
+        from dermedge.bundle.bundle import _checksum
 
         content["checksum"] = _checksum(content)
     members[MANIFEST] = json.dumps(content).encode()
@@ -612,7 +620,7 @@ def test_a_graph_under_another_name_is_checked_all_the_same(tiny_bundle, tmp_pat
 
 def test_a_graph_of_countless_fields_ends_early(monkeypatch):
     """Counted, not timed: the reader stops at a number of fields, whatever the file's size."""
-    from dermedge import graph_check
+    from dermedge.bundle import graph_check
 
     monkeypatch.setattr(graph_check, "MAX_FIELDS", 1000)
     seen = []
@@ -737,7 +745,7 @@ def test_a_hostile_bundle_is_refused_within_little_memory(tiny_bundle, tmp_path)
     code = textwrap.dedent(
         """
         import resource, sys
-        from dermedge.bundle import Bundle, BundleError
+        from dermedge.bundle.bundle import Bundle, BundleError
         import dermedge.analyzer
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)

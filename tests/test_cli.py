@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from dermedge import UserError
-from dermedge.bundle import BundleError, BundleRefused
+from dermedge.bundle.bundle import BundleError, BundleRefused
 from dermedge.cli import guarded, main
-from dermedge.image import write_png
+from dermedge.image.read import write_png
 
 
 @pytest.fixture
 def picture(tmp_path):
-    from dermedge.procedural import draw
+    from dermedge.data.synthetic import draw
 
     path = tmp_path / "lesion.png"
     write_png(path, draw(1, label="nv").image)
@@ -193,7 +193,7 @@ def test_a_bundle_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, monk
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("dermedge.bundle.open", refuse, raising=False)
+    monkeypatch.setattr("dermedge.bundle.bundle.open", refuse, raising=False)
     assert main(["verify", "--bundle", str(tiny_bundle)]) == 1
     assert "Permission denied" in capsys.readouterr().err
 
@@ -219,7 +219,7 @@ def test_a_full_disk_behind_the_output_is_a_failure(tiny_bundle, words, unbuffer
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 def test_a_full_disk_behind_a_file_is_a_failure_that_leaves_nothing(tmp_path):
     """`data check` stores its split last: the kernel refuses more than 200 bytes of it."""
-    from dermedge.procedural import write_data_set
+    from dermedge.data.synthetic import write_data_set
 
     write_data_set(tmp_path / "data", 8)
     code = (
@@ -285,7 +285,7 @@ EVIL = "a\n\x1b[2J\x1b]0;title\x07\u202e\udcff.png"
 
 @pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
 def test_a_name_cannot_act_on_the_terminal(tmp_path, tiny_bundle):
-    from dermedge.procedural import draw
+    from dermedge.data.synthetic import draw
 
     write_png(tmp_path / "x.png", draw(1, label="nv").image)
     os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + os.fsencode("/" + EVIL))

@@ -54,5 +54,5 @@ def test_the_cache_of_pictures_depends_on_how_they_are_read_and_prepared(monkeyp
     monkeypatch.setattr(module, "_source", lambda name: read.append(name) or original(name))
     code_hash.cache_clear()
     code_hash("train.prepare")
-    assert {"dermedge.image", "dermedge.preprocess", "train.prepare"} <= set(read)
+    assert {"dermedge.image.read", "dermedge.image.preprocess", "train.prepare"} <= set(read)
     assert "dermedge.analyzer" not in read

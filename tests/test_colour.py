@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from dermedge.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
+from dermedge.image.read import ImageError, read_image, read_mask
 
 SKIN = (200, 140, 120)  # sRGB
 # The same colour in other spaces, by the formulas of their standards, in 8 bits.

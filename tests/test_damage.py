@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.image.read import ImageError, read_image, read_mask
 
 
 def skin(width=640, height=480, seed=0) -> np.ndarray:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermedge.cli import main
-from dermedge.datasets import READERS, DataError, Split, load, parse_source
-from dermedge.datasets.check import arguments, check, run
-from dermedge.procedural import write_data_set
+from dermedge.data import READERS, DataError, Split, load, parse_source
+from dermedge.data.check import arguments, check, run
+from dermedge.data.synthetic import write_data_set
 from dermedge.taxonomy import CLASSES, MALIGNANT, to_class
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dermedge import UserError, demo
-from dermedge.cli import main
+from dermedge import UserError
+from dermedge.cli import demo, main
 
 
 @pytest.fixture

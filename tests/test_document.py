@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from dermedge import DISCLAIMER
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import read_image, write_png
-from dermedge.procedural import draw
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import read_image, write_png
 
 pypdf = pytest.importorskip("pypdf")
 pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pytest.importorskip("kivy", reason="the fonts come with Kivy")
-from edge_app.cases.document import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
-from edge_app.cases.store import Capture, Lesion, Person  # noqa: E402
-from edge_app.look import language  # noqa: E402
+from edge_app.documents.pdf import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
+from edge_app.i18n import language  # noqa: E402
+from edge_app.store.store import Capture, Lesion, Person  # noqa: E402
 
 EVERYTHING = (*PERSON_FIELDS, *(f"lesion.{name}" for name in LESION_FIELDS))
 PERSON = Person(

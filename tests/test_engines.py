@@ -26,9 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermedge import cli
-from dermedge.bundle import Bundle, Variant, shipped
-from dermedge.runtime import SessionError, engines, open_session, tensorrt
-from dermedge.runtime.commands import ENGINE
+from dermedge.bundle.bundle import Bundle, Variant, shipped
+from dermedge.cli.engine import ENGINE
+from dermedge.runtime import SessionError, open_session, tensorrt
+from dermedge.runtime import engine_cache as engines
 from dermedge.runtime.tensorrt import RTX, Layer, TensorRTSession
 
 HERE = engines.Key("b" * 64, "0" * 64, "tensorrt", "10.3.0", "Orin (compute capability 8.7)")

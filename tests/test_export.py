@@ -17,19 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.report.repacked import LIST, hashes_of
-from dermedge import DISCLAIMER, cli, files, procedural
+from dermedge import DISCLAIMER, cli, files
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle, shipped, write_bundle
-from dermedge.cases import Cases
-from dermedge.datasets import Split, load, make_split
-from dermedge.datasets.fingerprint import of_pictures
-from dermedge.datasets.leak import FILE, TRAIN, VAL, TrainingPictures, overlap
-from dermedge.datasets.records import Record
-from dermedge.image import Picture, read_image
+from dermedge.bundle.bundle import Bundle, shipped, write_bundle
+from dermedge.bundle.reference import STRIDE
+from dermedge.bundle.similar import Cases
+from dermedge.data import Split, load, make_split
+from dermedge.data import synthetic as procedural
+from dermedge.data.fingerprint import of_pictures
+from dermedge.data.leak import FILE, TRAIN, VAL, TrainingPictures, overlap
+from dermedge.data.records import Record
+from dermedge.evaluation.metrics import balanced_accuracy, expected_calibration_error
+from dermedge.image.preprocess import Preprocessing, prepare
+from dermedge.image.read import Picture, read_image
 from dermedge.metadata import encode
-from dermedge.metrics import balanced_accuracy, expected_calibration_error
-from dermedge.preprocess import Preprocessing, prepare
-from dermedge.reference import STRIDE
 from dermedge.runtime import open_session
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError, familiarity

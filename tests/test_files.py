@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermedge import UserError
-from dermedge.image import write_png
+from dermedge.image.read import write_png
 from edge_app import browser
 from edge_app.browser import above, check_writable, listing, nearest, places
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.frame import inner
-from dermedge.image import Picture, read_image, read_mask, write_png
-from dermedge.preprocess import Placement, Preprocessing, prepare
+from dermedge.bundle.bundle import Bundle
+from dermedge.image.frame import inner
+from dermedge.image.preprocess import Placement, Preprocessing, prepare
+from dermedge.image.read import Picture, read_image, read_mask, write_png
 
 
 def skin(width=300, height=220) -> np.ndarray:

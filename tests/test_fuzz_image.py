@@ -7,7 +7,7 @@ import random
 import pytest
 from fuzz.image import SEEDS, one
 
-from dermedge.image import read_image
+from dermedge.image.read import read_image
 
 # Lengths, counts and offsets that break readers.
 WORDS = [

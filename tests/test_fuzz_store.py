@@ -8,7 +8,7 @@ import random
 import pytest
 
 pytest.importorskip("cryptography", reason="the store needs it")
-from edge_app.cases import keys, store
+from edge_app.store import keys, store
 from tests.fuzz import store_import
 
 ROUNDS = 150

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dermedge.datasets import READERS, load
+from dermedge.data import READERS, load
 from tests.fuzz import tables as target
 
 STRANGE = [

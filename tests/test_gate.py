@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.pictures import gate
 from benchmarks.pictures.changes import SPOILINGS, CannotSpoil
 from dermedge import cli
-from dermedge.procedural import draw
+from dermedge.data.synthetic import draw
 
 
 def picture(height: int = 240, width: int = 320) -> tuple[np.ndarray, np.ndarray]:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from dermedge import UserError
-from dermedge.image import read_image, read_mask
-from dermedge.lesion import measure
-from dermedge.procedural import draw
+from dermedge.data.synthetic import draw
+from dermedge.image.read import read_image, read_mask
+from dermedge.lesion.features import measure
 
 pytest.importorskip("cryptography", reason="the store's capture needs it")
-from edge_app.cases.history import compare, history
-from edge_app.cases.records import OtherAnalysis, StoreError
-from edge_app.cases.store import Capture
-from edge_app.look import language
-from edge_app.words import course
+from edge_app.follow_up import comparison as course
+from edge_app.follow_up.history import compare, history
+from edge_app.i18n import language
+from edge_app.store.records import OtherAnalysis, StoreError
+from edge_app.store.store import Capture
 
 
 def capture(pixels, mask, px_per_mm=None, taken="2026-01-01T00:00:00Z") -> Capture:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dermedge import image
-from dermedge.image import ImageError, find_images, read_image, read_mask, write_png
+from dermedge.image import read as image
+from dermedge.image.read import ImageError, find_images, read_image, read_mask, write_png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
@@ -474,7 +474,7 @@ def test_the_beginning_of_a_picture_and_random_bytes(start, rest):
 
 MEMORY = """
 import re, sys
-from dermedge.image import ImageError, read_image
+from dermedge.image.read import ImageError, read_image
 for path in sys.argv[1:]:
     try:
         print(read_image(path).pixels.shape)

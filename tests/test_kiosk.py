@@ -19,12 +19,12 @@ from conftest import call
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from edge_app import kiosk
 from edge_app.capture.sources import Frame, SourceError
-from edge_app.cases import pending
 from edge_app.commands import APP
 from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
+from edge_app.store import pending
 
 
 class Camera:

@@ -16,13 +16,13 @@ from babel.messages.pofile import read_po
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import RULES
-from dermedge.image import ImageError, read_image
+from dermedge.image.read import ImageError, read_image
 from edge_app.capture import worker
 from edge_app.capture.sources import FAULTS
-from edge_app.cases.store import Store, WrongKey
-from edge_app.look import catalogues, language
-from edge_app.look.language import LANGUAGES, Said, _, n_
-from edge_app.words import present
+from edge_app.i18n import catalogues, language
+from edge_app.i18n.language import LANGUAGES, Said, _, n_
+from edge_app.presentation import messages as present
+from edge_app.store.store import Store, WrongKey
 
 OTHERS = [name for name in LANGUAGES if name != "en"]
 # Said of itself that it is none; nowhere else.
@@ -52,7 +52,7 @@ def _ids(catalogue) -> set:
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_message_is_translated_and_none_is_left_over(template, name):
     catalogue = _read(name)
-    assert _ids(catalogue) == _ids(template), "run `python -m edge_app.look.catalogues`"
+    assert _ids(catalogue) == _ids(template), "run `python -m edge_app.i18n.catalogues`"
     bare = [m.id for m in catalogue if m.id and not all(catalogues.translations(m))]
     assert not bare
     assert not [message.id for message in catalogue if message.id and message.fuzzy]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermedge import cli
-from dermedge.datasets import DataError, DataSet, Record, Split, load, make_split
-from dermedge.datasets import fingerprint as prints
-from dermedge.datasets.leak import (
+from dermedge.data import DataError, DataSet, Record, Split, load, make_split
+from dermedge.data import fingerprint as prints
+from dermedge.data.leak import (
     EARLIER,
     TEST,
     TRAIN,

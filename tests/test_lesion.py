@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dermedge.lesion import COLORS, clean, measure
+from dermedge.lesion.features import COLORS, clean, measure
 
 
 def paint(mask: np.ndarray, tone=(140, 95, 70)) -> np.ndarray:

@@ -17,11 +17,11 @@ from test_datasets import picture, table
 
 from benchmarks.accuracy.commands import EVALUATE
 from dermedge import UserError
-from dermedge.datasets import load
-from dermedge.datasets.check import check
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.image import ImageError, read_mask
-from dermedge.mask_values import lesion_pixels, looks_inverted
+from dermedge.data import load
+from dermedge.data.check import check
+from dermedge.data.masks import read_lesion_mask
+from dermedge.image.mask_values import lesion_pixels, looks_inverted
+from dermedge.image.read import ImageError, read_mask
 
 SIZE = (72, 96)
 
@@ -233,7 +233,7 @@ def test_training_leaves_masks_of_other_kinds_out_and_refuses_nothing_but_empty_
 
 
 def test_training_on_empty_masks_alone_is_refused(tmp_path):
-    from dermedge.datasets import make_split
+    from dermedge.data import make_split
     from train.loop import train
     from train.recipe import load_recipe
 

@@ -46,8 +46,8 @@ def secrets():
     '''Name and passphrase; nothing else here refers to them.'''
     return [bytes(255 - b for b in bytes.fromhex(h)).decode() for h in hidden.split(",")]
 
-from edge_app.cases import store as stores
-from edge_app.cases.store import Lesion, Person
+from edge_app.store import store as stores
+from edge_app.store.store import Lesion, Person
 stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 whole, keys = stores.AESGCM, set()
 
@@ -57,7 +57,7 @@ def noting(key):  # each key, turned about: it must not be found for this
 
 stores.AESGCM = noting
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
 from edge_app.memory import forget
@@ -131,7 +131,7 @@ _configure_kivy(sys.argv[2], 640, 480, False)
     + """
 from kivy.clock import Clock
 from edge_app.app import DermedgeApp
-from edge_app.look import widgets
+from edge_app.ui import widgets
 
 app = DermedgeApp(worker, session)
 
@@ -301,7 +301,7 @@ def plane(tmp_path_factory) -> Path:
     import cv2
     import numpy as np
 
-    from dermedge.image import write_png
+    from dermedge.image.read import write_png
 
     pixels = np.full((240, 320, 3), COLOUR, np.uint8)
     cv2.circle(pixels, (160, 120), 40, (60, 30, 20), -1)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge import UserError, metrics
+from dermedge import UserError
+from dermedge.evaluation import metrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 EXACT = 1e-9

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermedge.datasets import Record
+from dermedge.data import Record
 from dermedge.metadata import FIELDS, encode, width
 from train.data import Pictures, Views, loader
 from train.learner import Learner

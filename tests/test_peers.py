@@ -7,10 +7,10 @@ import csv
 import numpy as np
 import pytest
 
+from benchmarks import peers
 from dermedge import UserError
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from dermedge.runtime import SessionError
-from export import peers
 
 
 def compared(**sides):

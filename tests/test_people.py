@@ -11,20 +11,22 @@ from analyses import analysis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dermedge import metadata, procedural
+from dermedge import metadata
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import synthetic as procedural
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Result, Worker
-from edge_app.cases import people, records, skin_type
-from edge_app.cases import store as stores
-from edge_app.cases.history import history
-from edge_app.cases.keys import Keys
-from edge_app.cases.people import Draft
-from edge_app.cases.store import VIEWS, Capture, Lesion, Person, Store, StoreError
-from edge_app.look import body_map
+from edge_app.follow_up import people
+from edge_app.follow_up.history import history
+from edge_app.follow_up.people import Draft
+from edge_app.presentation import body_map, skin_type
+from edge_app.presentation import messages as present
 from edge_app.session import Session
-from edge_app.words import present
+from edge_app.store import records
+from edge_app.store import store as stores
+from edge_app.store.keys import Keys
+from edge_app.store.store import VIEWS, Capture, Lesion, Person, Store, StoreError
 
 TODAY = date(2026, 3, 1)
 GRAY, WHITE = (0.5,) * 4, (1.0,) * 4

@@ -11,10 +11,11 @@ import torch
 from onnx import numpy_helper
 from test_export import LABELS, SIZE, calibrated, feeds_of, lively
 
-from dermedge import cli, procedural
-from dermedge.bundle import Bundle, BundleError, Thresholds, Variant
-from dermedge.datasets import load, make_split
-from dermedge.preprocess import Preprocessing, prepare
+from dermedge import cli
+from dermedge.bundle.bundle import Bundle, BundleError, Thresholds, Variant
+from dermedge.data import load, make_split
+from dermedge.data import synthetic as procedural
+from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.runtime import Road, host, open_session
 from export import ExportError, int8, precisions
 from export.equalize import equalize
@@ -513,7 +514,7 @@ def test_wishes_that_make_no_sense(runs, tmp_path, capsys, options, reason):
 
 
 def test_a_variant_that_is_not_clear_is_refused(full, tmp_path):
-    from dermedge.bundle import write_bundle
+    from dermedge.bundle.bundle import write_bundle
 
     model = full.manifest.models["classifier"]
     twice = replace(model, variants=(*model.variants, Variant(model.part, "int8", ("x86",))))

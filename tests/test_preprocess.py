@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge.preprocess import (
+from dermedge.image.preprocess import (
     Placement,
     Preprocessing,
     hair_mask,

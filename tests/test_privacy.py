@@ -263,7 +263,7 @@ def dermedge(record):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    from dermedge.procedural import write_data_set
+    from dermedge.data.synthetic import write_data_set
 
     root = tmp_path_factory.mktemp("data")
     write_data_set(root, 24, size=(96, 128))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermedge import UserError
-from dermedge.procedural import ARTEFACTS, LOOKS, draw, skin_type, write_data_set
+from dermedge.data.synthetic import ARTEFACTS, LOOKS, draw, skin_type, write_data_set
 
 SMALL = (96, 128)
 
@@ -163,7 +163,7 @@ def test_skin_types_follow_the_tone():
 
 
 def test_data_set_is_whole_and_readable(tmp_path):
-    from dermedge.datasets import load
+    from dermedge.data import load
 
     root = tmp_path / "drawn"
     write_data_set(root, 60, seed=3, styles=("dermoscopy", "phone"), size=SMALL)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge.image import read_image
-from dermedge.quality import LIMITS, TITLES, assess
+from dermedge.image.read import read_image
+from dermedge.lesion.quality import LIMITS, TITLES, assess
 
 
 def skin(tone=(225, 180, 160), size=(300, 400)) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 from test_datasets import MILK_CODES, isic2018_task3, isic2019, mask, picture, table
 
 from dermedge.cli import main
-from dermedge.datasets import DataError, Split, load, make_split
-from dermedge.datasets.records import RowErrors
+from dermedge.data import DataError, Split, load, make_split
+from dermedge.data.records import RowErrors
 
 
 def own(root: Path, *lines: str, pictures=("a.png", "b.png", "c.png"), **facts):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dermedge.datasets import READERS
-from dermedge.procedural import write_data_set
+from dermedge.data import READERS
+from dermedge.data.synthetic import write_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

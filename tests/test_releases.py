@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dermedge import cli
-from dermedge.bundle import Bundle, Manifest, write_bundle
+from dermedge.bundle.bundle import Bundle, Manifest, write_bundle
 from dermedge.files import state_folder
 
 form = pytest.importorskip("cryptography.hazmat.primitives.serialization")
@@ -137,8 +137,8 @@ def test_a_bundle_without_a_release_reads_in_older_versions(tiny_bundle):
 
 
 def test_the_analysis_says_which_release_it_is_of(released, keys, home, tmp_path, capsys):
-    from dermedge.image import write_png
-    from dermedge.procedural import draw
+    from dermedge.data.synthetic import draw
+    from dermedge.image.read import write_png
 
     (secret, key), _ = keys
     write_png(tmp_path / "a.png", draw(1, label="nv").image)

@@ -16,8 +16,8 @@ from benchmarks.accuracy.figures import clusters
 from benchmarks.pictures import robustness
 from benchmarks.pictures.robustness import CHANGES
 from dermedge import cli
-from dermedge.bundle import Bundle
-from dermedge.datasets import DataSet, Record, Split
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, Record, Split
 
 RNG = np.random.default_rng(0)
 

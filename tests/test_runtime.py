@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from dermedge.bundle import PRECISIONS, Bundle
+from dermedge.bundle.bundle import PRECISIONS, Bundle
 from dermedge.runtime import PROVIDERS, SessionError, open_session
 from dermedge.runtime.onnx import FP32_OPTIONS, HALF_ONLY, provider_options
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from dermedge import analyzer as analyzer_module
-from dermedge import datasets
+from dermedge import data as datasets
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle, Manifest, Model, write_bundle
-from dermedge.datasets.split import Split
-from dermedge.preprocess import Preprocessing
-from dermedge.procedural import write_data_set
+from dermedge.bundle.bundle import Bundle, Manifest, Model, write_bundle
+from dermedge.data.split import Split
+from dermedge.data.synthetic import write_data_set
+from dermedge.image.preprocess import Preprocessing
 
 COUNT = 200
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.pictures.scales import scene
-from dermedge import cli, scale
-from dermedge.image import read_image
-from dermedge.procedural import draw
-from dermedge.scale import ScaleError, find
+from dermedge import cli
+from dermedge.data.synthetic import draw
+from dermedge.image.read import read_image
+from dermedge.lesion import scale
+from dermedge.lesion.scale import ScaleError, find
 
 SEEDS = st.integers(0, 100_000)
 

@@ -18,23 +18,25 @@ from hypothesis import strategies as st
 import dermedge
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import write_png
-from dermedge.procedural import draw
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import write_png
 
 pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
 from edge_app import browser
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Result, Snapshot, Worker
-from edge_app.cases import store
-from edge_app.cases.history import history
-from edge_app.cases.store import Capture, Entry, Lesion, Person, WrongKey
+from edge_app.follow_up import comparison as course
+from edge_app.follow_up.history import history
+from edge_app.i18n import language
+from edge_app.i18n.language import Said
 from edge_app.kiosk import Check, WrongPin, running_check
-from edge_app.look import language
-from edge_app.look.language import Said
+from edge_app.presentation import about
+from edge_app.presentation import messages as present
 from edge_app.session import Session, VisitOver
-from edge_app.words import about, course, present
+from edge_app.store import store
+from edge_app.store.store import Capture, Entry, Lesion, Person, WrongKey
 
 
 @pytest.fixture(autouse=True)
@@ -500,7 +502,7 @@ def test_leaving_waits_for_no_import(session, spot):
 def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
     session, spot, tmp_path, monkeypatch
 ):
-    from edge_app.cases import document
+    from edge_app.documents import pdf as document
 
     printed = []
     monkeypatch.setattr(document, "write_case", lambda *given: printed.append(given))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermedge.image import write_png
+from dermedge.image.read import write_png
 from edge_app.capture import sources
 from edge_app.capture.sources import Frame, SourceError, Watch, open_source
 

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from benchmarks.report import page, picture
 from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
 from benchmarks.speed.commands import BENCH
-from dermedge import DISCLAIMER, UserError, race
-from dermedge.bundle import Bundle
-from dermedge.image import write_png
-from dermedge.procedural import draw
+from dermedge import DISCLAIMER, UserError
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.evaluation import paired_timing as race
+from dermedge.image.read import write_png
 
 DEVICES = Path(latency.__file__).parent.parent / "results" / "devices"
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge.datasets import PARTS, DataError, DataSet, Record, Split, load, make_split
-from dermedge.datasets.split import group_records
+from dermedge.data import PARTS, DataError, DataSet, Record, Split, load, make_split
+from dermedge.data.split import group_records
 
 LABELS = ("nv", "mel", "bkl", "other", None)
 

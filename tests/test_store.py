@@ -23,15 +23,14 @@ from analyses import analysis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dermedge.procedural import draw
+from dermedge.data.synthetic import draw
 
-store = pytest.importorskip("edge_app.cases.store", reason="needs the package cryptography")
-from edge_app.cases import database, keys, records  # noqa: E402
-from edge_app.cases import migrate as migrations  # noqa: E402
-from edge_app.cases.passphrase import strength  # noqa: E402
-from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
+store = pytest.importorskip("edge_app.store.store", reason="needs the package cryptography")
+from edge_app.follow_up import comparison as course  # noqa: E402
 from edge_app.kiosk import Pin  # noqa: E402
-from edge_app.words import course  # noqa: E402
+from edge_app.store import database, keys, migrations, records  # noqa: E402
+from edge_app.store.passphrase import strength  # noqa: E402
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
 
 PASSPHRASE = "correct horse"
 
@@ -699,7 +698,8 @@ def test_a_reader_does_not_keep_a_change_from_being_saved(cases):
 KILLED = """
 import os, sys
 from pathlib import Path
-from edge_app.cases import database, store
+from edge_app.store import database
+from edge_app.store import store
 store.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 path, what, where = Path(sys.argv[1]), *sys.argv[2:]
 cases = store.Store.open(path, "correct horse")
@@ -945,7 +945,7 @@ def test_closing_breaks_a_long_import_off_and_nothing_of_it_is_there(tmp_path, c
 SECRET = """
 import gc, os, sys
 from pathlib import Path
-from edge_app.cases import store
+from edge_app.store import store
 store.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 path, passphrase = Path(sys.argv[1]), "correct horse"
 
@@ -995,7 +995,7 @@ def test_keys_and_names_are_gone_from_memory_when_the_store_is_closed(tmp_path):
     names = [f"Zoë Sentinel {number:02} Łukasz" for number in range(30)]
     for name in names:
         fill(cases, name, b"sentinel of a picture" * 5000)
-    # Of pictures, parts of a page may stay, as `edge_app.cases.memory` says.
+    # Of pictures, parts of a page may stay, as `edge_app.store.memory` says.
     picture = b"sentinel of a picture" * 400
     secrets = [bytes(cases._keys._records), bytes(cases._keys._mac), picture]
     written = [form for name in names for form in (name.encode(), name.encode("utf-16-le"))]

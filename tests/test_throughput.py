@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dermedge import UserError, cli
-from dermedge.datasets import load
-from dermedge.image import write_png
+from dermedge.data import load
+from dermedge.image.read import write_png
 from train import throughput
 from train.recipe import load_recipe
 

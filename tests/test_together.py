@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.pictures.scales import scene
 from dermedge import cli
-from dermedge.bundle import Bundle
-from dermedge.image import write_png
-from dermedge.scale import find
-from dermedge.together import together
+from dermedge.bundle.bundle import Bundle
+from dermedge.combine import together
+from dermedge.image.read import write_png
+from dermedge.lesion.scale import find
 
 VALIDATOR = Draft202012Validator(
     json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from dermedge import UserError, cli
-from dermedge.datasets import DataSet, Record, Split, load, make_split
-from dermedge.datasets.leak import EARLIER, FILE, TRAIN, TrainingPictures
-from dermedge.image import read_image, read_mask, write_png
+from dermedge.data import DataSet, Record, Split, load, make_split
+from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
+from dermedge.image.preprocess import prepare
+from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
-from dermedge.preprocess import prepare
 from train import data, loop
 from train.data import Batches, Views, load_pictures, loader, sampling_shares, subset
 from train.learner import Learner

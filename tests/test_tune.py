@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from dermedge import cli, tune
-from dermedge.bundle import Bundle, Variant, write_bundle
+from dermedge.bundle.bundle import Bundle, Variant, write_bundle
 from dermedge.runtime import Road, SessionError, host, open_session
 
 
@@ -356,8 +356,8 @@ def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
 
 
 def test_analyze_takes_a_precision_and_refuses_what_is_not_there(both, tmp_path, capsys):
-    from dermedge import procedural
-    from dermedge.image import write_png
+    from dermedge.data import synthetic as procedural
+    from dermedge.image.read import write_png
 
     picture = tmp_path / "lesion.png"
     write_png(picture, procedural.draw(1, size=(96, 128)).image)
@@ -369,7 +369,7 @@ def test_analyze_takes_a_precision_and_refuses_what_is_not_there(both, tmp_path,
 
 DROPPED = """
 import gc, signal, sys, threading
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from dermedge.runtime import open_session
 signal.signal(signal.SIGINT, lambda *_: print("heard"))
 held = [open_session(Bundle.open(sys.argv[1]).model("classifier"), 1, "openvino")]

@@ -12,10 +12,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dermedge import cli, procedural
-from dermedge.bundle import TARGETS, Bundle, Variant, shipped, write_bundle
-from dermedge.preprocess import prepare
-from dermedge.reference import REFERENCE, Expected, Reference
+from dermedge import cli
+from dermedge.bundle.bundle import TARGETS, Bundle, Variant, shipped, write_bundle
+from dermedge.bundle.reference import REFERENCE, Expected, Reference
+from dermedge.data import synthetic as procedural
+from dermedge.image.preprocess import prepare
 from dermedge.runtime import host, open_session
 from dermedge.verify import verify
 

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermedge import procedural
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import synthetic as procedural
 from dermedge.explain import overlay
-from dermedge.image import read_image, write_png
+from dermedge.image.read import read_image, write_png
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError
-from edge_app.capture.steady import HOLD_SECONDS, Steady, overlap
+from edge_app.capture.stability import HOLD_SECONDS, Steady, overlap
 from edge_app.capture.worker import HANGS, Result, Shot, Worker
-from edge_app.words import present
+from edge_app.presentation import messages as present
 
 LONG = 60  # s; no test waits for so long unless it fails
 

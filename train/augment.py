@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dermedge.preprocess import shades_of_gray
-from dermedge.procedural.artefacts import hair
+from dermedge.data.synthetic.artefacts import hair
+from dermedge.image.preprocess import shades_of_gray
 from train.recipe import Augmentation
 
 

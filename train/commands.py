@@ -70,8 +70,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from dermedge.datasets import load, parse_source, report_lines
-    from dermedge.datasets.split import Split
+    from dermedge.data import load, parse_source, report_lines
+    from dermedge.data.split import Split
     from train.data import default_split, subset
     from train.loop import Interrupted, train
 
@@ -117,7 +117,7 @@ def _throughput_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _throughput(args: argparse.Namespace) -> int:
-    from dermedge.datasets import load, parse_source
+    from dermedge.data import load, parse_source
     from train.throughput import append_rows, measure
 
     if not 0 < args.seconds < 3600:

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from dermedge import UserError
 from dermedge.code_hash import code_hash
-from dermedge.datasets.fingerprint import of_pictures
-from dermedge.datasets.leak import duplicates, split_apart
-from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split, group_records
+from dermedge.data.fingerprint import of_pictures
+from dermedge.data.leak import duplicates, split_apart
+from dermedge.data.records import DataSet, Record
+from dermedge.data.split import Split, group_records
 from dermedge.files import make_private, write_atomic
-from dermedge.image import ImageError
+from dermedge.image.preprocess import Preprocessing
+from dermedge.image.read import ImageError
 from dermedge.metadata import encode
-from dermedge.preprocess import Preprocessing
 from train.augment import augment
 from train.prepare import UNKNOWN
 from train.prepare import read_prepared as _read

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from dermedge import UserError, metrics
+from dermedge import UserError
+from dermedge.evaluation import metrics
 from train.augment import mix
 from train.data import Pictures, Views, loader
 from train.losses import (

@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
-from dermedge.datasets.fingerprint import Fingerprints, of_pictures
-from dermedge.datasets.leak import FILE, TrainingPictures, duplicates, leaks, torn
-from dermedge.datasets.records import DataSet, Record
-from dermedge.datasets.split import Split, group_records
+from dermedge.data.fingerprint import Fingerprints, of_pictures
+from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
+from dermedge.data.records import DataSet, Record
+from dermedge.data.split import Split, group_records
 from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import (

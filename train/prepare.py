@@ -9,10 +9,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.datasets.records import Record
-from dermedge.image import read_image
-from dermedge.preprocess import Preprocessing, prepare
+from dermedge.data.masks import read_lesion_mask
+from dermedge.data.records import Record
+from dermedge.image.preprocess import Preprocessing, prepare
+from dermedge.image.read import read_image
 
 UNKNOWN = 128  # pixels of a mask that the data set does not have
 

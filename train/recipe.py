@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 
 from dermedge import UserError
 from dermedge.files import read_text
+from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import FIELDS
-from dermedge.preprocess import Preprocessing
 from train.models import MODELS
 
 if sys.version_info >= (3, 11):

@@ -18,9 +18,10 @@ import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
-from dermedge import UserError, __version__, datasets
-from dermedge.datasets.fingerprint import Fingerprints, of_names, of_pictures
-from dermedge.datasets.leak import (
+from dermedge import UserError, __version__
+from dermedge import data as datasets
+from dermedge.data.fingerprint import Fingerprints, of_names, of_pictures
+from dermedge.data.leak import (
     BITS,
     EARLIER,
     FILE,
@@ -29,9 +30,9 @@ from dermedge.datasets.leak import (
     TrainingPictures,
     together,
 )
-from dermedge.datasets.split import Split
+from dermedge.data.split import Split
 from dermedge.files import read_text, write_atomic
-from dermedge.preprocess import Preprocessing
+from dermedge.image.preprocess import Preprocessing
 from train.models import MODELS, Normalized, build_model
 from train.recipe import Recipe, to_toml
 

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
-from dermedge.datasets.records import DataSet, Record
+from dermedge.data.records import DataSet, Record
 from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import Batches, Views, load_pictures, loader, present_labels, sampling_shares

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from dermedge.bundle import ROLES, Bundle
-from dermedge.datasets import PARTS, DataError, DataSet, Record, Split, make_split
-from dermedge.datasets.fingerprint import Fingerprints, of_bytes, of_names, of_pictures
-from dermedge.datasets.leak import (
+from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.data import PARTS, DataError, DataSet, Record, Split, make_split
+from dermedge.data.fingerprint import Fingerprints, of_bytes, of_names, of_pictures
+from dermedge.data.leak import (
     BITS,
     FILE,
     LEARNT,
@@ -20,7 +20,7 @@ from dermedge.datasets.leak import (
     counted,
     overlap,
 )
-from dermedge.datasets.split import group_records
+from dermedge.data.split import group_records
 
 SEED = 0  # of a split that is made here
 

@@ -34,11 +34,12 @@ from benchmarks.accuracy.chosen import Chosen
 from benchmarks.accuracy.figures import NETWORKS, Row
 from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware
-from dermedge import DISCLAIMER, UserError, metrics
-from dermedge.bundle import Bundle
-from dermedge.datasets import DataSet, Record
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.image import ImageError, find_images, read_image
+from dermedge import DISCLAIMER, UserError
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, Record
+from dermedge.data.masks import read_lesion_mask
+from dermedge.evaluation import metrics
+from dermedge.image.read import ImageError, find_images, read_image
 from dermedge.runtime import Road
 
 SCHEMA = "dermedge evaluation 2"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.accuracy.baselines import COLOUR, OTSU
-from dermedge import metrics
-from dermedge.bundle import Thresholds
-from dermedge.datasets import Record
-from dermedge.datasets.split import group_records
+from dermedge.bundle.bundle import Thresholds
+from dermedge.data import Record
+from dermedge.data.split import group_records
+from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT
 
 NETWORKS = "networks of the bundle"

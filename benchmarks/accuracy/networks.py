@@ -10,11 +10,11 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer, Network, most_likely
-from dermedge.bundle import ROLES, Bundle
-from dermedge.image import Picture
-from dermedge.lesion import measure
-from dermedge.preprocess import prepare, working
-from dermedge.quality import SIDE, Quality
+from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.image.preprocess import prepare, working
+from dermedge.image.read import Picture
+from dermedge.lesion.features import measure
+from dermedge.lesion.quality import SIDE, Quality
 from dermedge.runtime import Road
 
 

@@ -15,11 +15,12 @@ from benchmarks.accuracy.evaluate import examine, in_threads
 from benchmarks.accuracy.figures import NETWORKS, TITLES, Row
 from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.bench import ROADS, Plan, in_turns
-from dermedge import UserError, metrics
+from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import PRECISIONS, ROLES, Bundle
-from dermedge.datasets import Record
-from dermedge.race import ratio
+from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle
+from dermedge.data import Record
+from dermedge.evaluation import metrics
+from dermedge.evaluation.paired_timing import ratio
 from dermedge.runtime import ENGINES, Road, SessionError, host, target
 from dermedge.tune import providers
 

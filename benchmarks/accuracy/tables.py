@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.figures import NETWORKS, TITLES
 from dermedge import UserError
-from dermedge.bundle import ROLES
+from dermedge.bundle.bundle import ROLES
 from dermedge.files import write_atomic
 
 # A row with all of these alike is the same measurement, and is replaced.

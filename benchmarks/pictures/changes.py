@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from benchmarks.pictures import unlike
-from dermedge.image import Picture
-from dermedge.procedural.artefacts import hair
+from dermedge.data.synthetic.artefacts import hair
+from dermedge.image.read import Picture
 
 Changed = tuple[np.ndarray, "np.ndarray | None"]  # pixels, true mask
 # Takes uint8 (h, w, 3) RGB, the true mask bool (H, W) or None, a level and a generator; gives both
@@ -117,10 +117,10 @@ class CannotSpoil(ValueError):
 
 @dataclass(frozen=True)
 class Spoiling(Change):
-    """A change that `dermedge.quality` must notice.
+    """A change that `dermedge.lesion.quality` must notice.
 
     group : 'blur', 'light', 'framing' or 'other'.
-    reasons : codes of `dermedge.quality.TITLES` that name it.
+    reasons : codes of `dermedge.lesion.quality.TITLES` that name it.
     unusable : the first of `levels` at which a picture has to be taken again.
     """
 

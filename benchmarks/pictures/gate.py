@@ -24,12 +24,13 @@ from benchmarks.accuracy.networks import Networks
 from benchmarks.pictures.changes import SPOILINGS, CannotSpoil, applied
 from benchmarks.report.plots import against_levels, png
 from benchmarks.speed.latency import hardware
-from dermedge import DISCLAIMER, UserError, __version__, metrics
-from dermedge.bundle import ROLES, Bundle
-from dermedge.datasets import DataSet, Record
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.image import ImageError, read_image
-from dermedge.quality import LIMITS, TITLES, Quality
+from dermedge import DISCLAIMER, UserError, __version__
+from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.data import DataSet, Record
+from dermedge.data.masks import read_lesion_mask
+from dermedge.evaluation import metrics
+from dermedge.image.read import ImageError, read_image
+from dermedge.lesion.quality import LIMITS, TITLES, Quality
 
 SCHEMA = "dermedge gate 1"
 RESAMPLES = 1000

@@ -24,11 +24,12 @@ from benchmarks.accuracy.networks import Networks
 from benchmarks.pictures.changes import CHANGES, applied
 from benchmarks.report.plots import png, worse
 from benchmarks.speed.latency import hardware
-from dermedge import DISCLAIMER, UserError, __version__, metrics
-from dermedge.bundle import Bundle
-from dermedge.datasets import DataSet, Record
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.image import ImageError, read_image
+from dermedge import DISCLAIMER, UserError, __version__
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, Record
+from dermedge.data.masks import read_lesion_mask
+from dermedge.evaluation import metrics
+from dermedge.image.read import ImageError, read_image
 
 SCHEMA = "dermedge robustness 1"
 RESAMPLES = 1000

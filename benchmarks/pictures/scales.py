@@ -1,4 +1,4 @@
-"""How right `dermedge.scale` is, and how often it refuses, on drawn references of known scale.
+"""How right `dermedge.lesion.scale` is, and how often it refuses, on drawn references.
 
 `python -m benchmarks.pictures.scales --out FILE.csv` draws cards, coins and rulers upon drawn skin,
 seen at a slant, blurred, in bad light, noisy and as JPEG, and measures a known length in each
@@ -21,11 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import call
-from dermedge import DISCLAIMER, UserError, scale
-from dermedge.datasets import load, parse_source
+from dermedge import DISCLAIMER, UserError
+from dermedge.data import load, parse_source
+from dermedge.data.synthetic import draw
 from dermedge.files import write_atomic
-from dermedge.image import ImageError, read_image
-from dermedge.procedural import draw
+from dermedge.image.read import ImageError, read_image
+from dermedge.lesion import scale
 from dermedge.text import printable
 
 SIZE = (720, 960)  # px, height and width of a drawn picture
@@ -37,7 +38,7 @@ _FINE = 20  # px of a drawn reference per mm
 class Scene:
     """A drawn picture.
 
-    pixels : uint8 (h, w, 3) RGB. reference : one of `dermedge.scale.REFERENCES`.
+    pixels : uint8 (h, w, 3) RGB. reference : one of `dermedge.lesion.scale.REFERENCES`.
     ends : float (n, 2, 2), px of the ends of lengths that are `lengths` (n,) mm long.
     """
 

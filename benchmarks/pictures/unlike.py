@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from benchmarks import call
 from dermedge import UserError
-from dermedge.datasets import DataSet, Record, load, parse_source
-from dermedge.datasets.masks import read_lesion_mask
-from dermedge.image import ImageError, read_image, write_png
+from dermedge.data import DataSet, Record, load, parse_source
+from dermedge.data.masks import read_lesion_mask
+from dermedge.image.read import ImageError, read_image, write_png
 from dermedge.text import printable
 
 LEAST = 64  # px, side of the smallest cutting of skin

@@ -20,7 +20,7 @@ from benchmarks.accuracy import tables
 from benchmarks.accuracy.figures import NETWORKS, TITLES
 from benchmarks.report.repacked import hashes_of
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle import ROLES, Bundle, Model
+from dermedge.bundle.bundle import ROLES, Bundle, Model
 from dermedge.files import write_atomic
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 

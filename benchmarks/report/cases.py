@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks.accuracy.figures import NETWORKS, Row, malignancy
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import ImageError, Picture, read_image, read_mask
-from dermedge.quality import TITLES as QUALITY_TITLES
+from dermedge.bundle.bundle import Bundle
+from dermedge.image.read import ImageError, Picture, read_image, read_mask
+from dermedge.lesion.quality import TITLES as QUALITY_TITLES
 
 THUMBNAIL = 480  # px, long side
 WORST = 4  # pictures of each kind of error

@@ -15,8 +15,8 @@ from benchmarks.report import cases, plots
 from benchmarks.report.curves import Log
 from benchmarks.speed import compare
 from dermedge import DISCLAIMER
-from dermedge.bundle import Bundle
-from dermedge.datasets import Record
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import Record
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 

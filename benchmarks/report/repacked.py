@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 
 LIST = Path(__file__).parents[1] / "results" / "repacked.json"
 

@@ -13,7 +13,7 @@ from benchmarks.pictures.robustness import plot
 from benchmarks.report.page import render
 from benchmarks.report.repacked import hashes_of
 from dermedge import UserError
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 
 
 def evaluation(path: str, bundle: Bundle) -> dict:

@@ -24,11 +24,11 @@ from benchmarks.speed import latency, power, scenarios
 from benchmarks.speed.latency import STAGES, WARMUP, Timed, Watch, usable_cores
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import Picture
-from dermedge.preprocess import prepare
-from dermedge.procedural import draw
-from dermedge.race import race, ratio
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.image.preprocess import prepare
+from dermedge.image.read import Picture
 from dermedge.runtime import Road
 
 SCHEMA = "dermedge bench 3"

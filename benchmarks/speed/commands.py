@@ -22,9 +22,9 @@ from benchmarks.arguments import (
     told,
 )
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle import PRECISIONS
+from dermedge.bundle.bundle import PRECISIONS
 from dermedge.cli import Command
-from dermedge.commands import bundle_arguments, in_precision, open_bundle
+from dermedge.cli.commands import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable, printable_lines
 
@@ -136,7 +136,7 @@ def _bench(args: argparse.Namespace) -> int:
     from benchmarks.report.curves import read_log
     from benchmarks.speed import bench, compare, latency
     from dermedge.analyzer import along
-    from dermedge.image import find_images
+    from dermedge.image.read import find_images
     from dermedge.tune import load_choice
 
     if args.words:
@@ -236,7 +236,7 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _other(name: str, bundle):
-    from dermedge.bundle import Bundle
+    from dermedge.bundle.bundle import Bundle
 
     if name in PRECISIONS:
         return in_precision(bundle, name)

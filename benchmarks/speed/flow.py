@@ -24,11 +24,11 @@ from benchmarks.accuracy import evaluate
 from benchmarks.accuracy.chosen import choose
 from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware, usable_cores
-from dermedge.bundle import Bundle
-from dermedge.commands import bundle_arguments, open_bundle
-from dermedge.datasets import load, parse_source
+from dermedge.bundle.bundle import Bundle
+from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.data import load, parse_source
 from dermedge.files import write_atomic
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.image.read import ImageError, read_image, read_mask
 
 SAMPLE, ROUNDS = 120, 4
 PERIOD = 0.5  # s between two looks at the memory

@@ -37,10 +37,10 @@ AVX2 = 11  # CPU_AVX2 of OpenCV, which has no name in Python
 def stages() -> dict[str, Callable[[], object]]:
     """What is counted: of a drawn camera frame of 1280x720 with the map of its true lesion, what
     an analysis does beside its networks of 192 and 224 px."""
-    from dermedge.lesion import measure
-    from dermedge.preprocess import Preprocessing, halved, prepare
-    from dermedge.procedural import draw
-    from dermedge.quality import assess, reduced
+    from dermedge.data.synthetic import draw
+    from dermedge.image.preprocess import Preprocessing, halved, prepare
+    from dermedge.lesion.features import measure
+    from dermedge.lesion.quality import assess, reduced
 
     drawn = draw(3, "phone", size=(720, 1280))
     spec = Preprocessing(size=192)

@@ -19,9 +19,9 @@ import psutil
 from benchmarks.speed import power
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import ImageError, Picture, read_image
-from dermedge.procedural import draw
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import ImageError, Picture, read_image
 from dermedge.runtime import Road
 
 STAGES = ("decode", "prepare", "segmenter", "classifier", "lesion", "quality", "total")
@@ -306,9 +306,9 @@ _LOAD = """
 import sys
 import numpy, psutil, onnxruntime
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.commands import in_precision
-from dermedge.image import Picture
+from dermedge.bundle.bundle import Bundle
+from dermedge.cli.commands import in_precision
+from dermedge.image.read import Picture
 bundle = in_precision(Bundle.open(sys.argv[1]), sys.argv[2] or None)
 blank = Picture(numpy.full((224, 224, 3), 128, numpy.uint8), 224, 224)
 before = psutil.Process().memory_info().rss

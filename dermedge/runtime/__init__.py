@@ -61,7 +61,7 @@ class Session(Protocol):
 class Road:
     """How a network is run: what `dermedge tune` chooses among."""
 
-    precision: str = "fp32"  # one of `dermedge.bundle.PRECISIONS`
+    precision: str = "fp32"  # one of `PRECISIONS`
     provider: str = "cpu"  # one of RUNTIMES
     threads: int = 0  # of one operator on the processor; 0 leaves the choice to the runtime
 
@@ -71,14 +71,14 @@ class Road:
 
 
 def host() -> str:
-    """Which of `dermedge.bundle.TARGETS` this machine's processor is."""
+    """Which of `dermedge.bundle.bundle.TARGETS` this machine's processor is."""
     if hasattr(sys, "getandroidapilevel"):
         return "android"
     return "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
 
 
 def target(provider: str) -> str:
-    """Which of `dermedge.bundle.TARGETS` a graph must be made for, to run there."""
+    """Which of `dermedge.bundle.bundle.TARGETS` a graph must be made for, to run there."""
     if provider in (*ENGINES, "ort-tensorrt", "cuda"):
         return "tensorrt"
     return "android" if provider in ("nnapi", "coreml", "qnn") else host()
@@ -99,7 +99,7 @@ def open_session(
     threads : for one operator; 0 leaves the choice to the runtime.
     provider : one of `RUNTIMES`.
     bundle_sha256 : of the bundle that the graph comes from; only engines need it.
-    precision : of the graph, one of `dermedge.bundle.PRECISIONS`. No provider computes in a lower
+    precision : of the graph, one of `PRECISIONS`. No provider computes in a lower
         one: floats stay FP32, and what would round them is refused.
 
     Raises
@@ -109,7 +109,7 @@ def open_session(
         runtime was loaded before dermedge could keep it from reporting to its maker.
     """
     if provider in ENGINES:
-        from dermedge.runtime.engines import load_engine
+        from dermedge.runtime.engine_cache import load_engine
 
         return load_engine(model, provider, bundle_sha256)
     if provider == OPENVINO:

@@ -32,7 +32,7 @@ def provider_options(provider: str, precision: str, threads: int = 0) -> dict[st
     Parameters
     ----------
     provider : one of `PROVIDERS`.
-    precision : one of `dermedge.bundle.PRECISIONS`. Floats of a graph are computed as they are
+    precision : one of `PRECISIONS`. Floats of a graph are computed as they are
         typed: those of an INT8 graph, and what an FP16 graph keeps in float, in FP32.
     threads : of the processor; 0 leaves the choice to the runtime.
 

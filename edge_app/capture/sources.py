@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.image import EXTENSIONS, ImageError, read_image
-from edge_app.look.language import N_, Said
+from dermedge.image.read import EXTENSIONS, ImageError, read_image
+from edge_app.i18n.language import N_, Said
 
 SECONDS_PER_PICTURE = 3.0  # of a folder
 CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has

@@ -24,14 +24,14 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.analyzer import Analysis, Analyzer
-from dermedge.bundle import Bundle
+from dermedge.bundle.bundle import Bundle
 from dermedge.explain import overlay
 from dermedge.files import write_atomic
-from dermedge.image import Picture, read_image, write_png
+from dermedge.image.read import Picture, read_image, write_png
 from edge_app import unforeseen
 from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch, turned
-from edge_app.capture.steady import Steady
-from edge_app.look.language import N_, Said, words
+from edge_app.capture.stability import Steady
+from edge_app.i18n.language import N_, Said, words
 
 PREVIEW_SIDE = 1280  # px, at most; the live screen asks for what it shows
 LOOK_SIDE = 640  # px, of what is analysed live; the networks and the gate see less
@@ -57,7 +57,7 @@ class Shot:
     visit: int = 0  # that it belongs to, see `Worker.begin_visit`
     lesion_id: str = ""  # of the store; empty: it belongs to no lesion yet
     metadata: Mapping[str, object] = field(default_factory=dict)  # as `Analyzer.analyze` takes it
-    reference: str | None = None  # what lies beside the lesion, of dermedge.scale.REFERENCES
+    reference: str | None = None  # what lies beside the lesion, of dermedge.lesion.scale.REFERENCES
 
     def __post_init__(self):
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))

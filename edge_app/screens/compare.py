@@ -10,18 +10,19 @@ from kivy.metrics import dp
 from kivy.properties import BooleanProperty, NumericProperty, OptionProperty, StringProperty
 from kivy.uix.widget import Widget
 
-import edge_app.look.picture_view  # noqa: F401  the .kv names its class
+import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
-from edge_app.cases.history import Comparison
-from edge_app.cases.records import in_order
-from edge_app.cases.store import Capture
-from edge_app.look import language
-from edge_app.look.language import _
-from edge_app.look.widgets import Option, Target, Words, Wrap
+from edge_app.follow_up import comparison as course
+from edge_app.follow_up.history import Comparison
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Session
-from edge_app.words import course, present
+from edge_app.store.records import in_order
+from edge_app.store.store import Capture
+from edge_app.ui.widgets import Option, Target, Words, Wrap
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275

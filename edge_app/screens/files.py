@@ -9,18 +9,18 @@ import numpy as np
 from kivy.clock import Clock
 from kivy.properties import BooleanProperty, StringProperty
 
-import edge_app.look.strength  # noqa: F401  the .kv names its class
-from dermedge.image import EXTENSIONS
-from dermedge.scale import PAPERS
+import edge_app.ui.strength  # noqa: F401  the .kv names its class
+from dermedge.image.read import EXTENSIONS
+from dermedge.lesion.scale import PAPERS
 from edge_app import browser
-from edge_app.cases.document import LESION_FIELDS, PERSON_FIELDS
-from edge_app.cases.store import Capture, Person
-from edge_app.look import language
-from edge_app.look.language import N_, _
-from edge_app.look.picture_view import PictureView
-from edge_app.look.widgets import Item, Press, Words
+from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
+from edge_app.i18n import language
+from edge_app.i18n.language import N_, _
 from edge_app.screens.view import View, load_kv
 from edge_app.session import CASES
+from edge_app.store.store import Capture, Person
+from edge_app.ui.picture_view import PictureView
+from edge_app.ui.widgets import Item, Press, Words
 
 THUMBNAIL = 160  # px, long side
 SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame

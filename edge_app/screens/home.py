@@ -6,11 +6,11 @@ from datetime import date
 
 from kivy.properties import StringProperty
 
-from edge_app.cases.store import Lesion, Person
-from edge_app.look.language import _
-from edge_app.look.widgets import Press, Words
+from edge_app.i18n.language import _
+from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
-from edge_app.words import present
+from edge_app.store.store import Lesion, Person
+from edge_app.ui.widgets import Press, Words
 
 
 class HomeScreen(View):

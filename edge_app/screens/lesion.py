@@ -9,18 +9,19 @@ import numpy as np
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
 from kivy.uix.boxlayout import BoxLayout
 
-import edge_app.look.picture_view
-import edge_app.look.trend  # noqa: F401  the .kv names its class
-from edge_app.cases.history import history
-from edge_app.cases.store import Capture
-from edge_app.look import language
-from edge_app.look.calendar import DaySheet
-from edge_app.look.language import _
-from edge_app.look.widgets import Across, Card, Option, Press, PressCard
+import edge_app.ui.picture_view
+import edge_app.ui.trend  # noqa: F401  the .kv names its class
+from edge_app.follow_up import comparison as course
+from edge_app.follow_up.history import history
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import messages as present
+from edge_app.presentation.messages import BANDS
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
-from edge_app.words import course, present
-from edge_app.words.present import BANDS
+from edge_app.store.store import Capture
+from edge_app.ui.calendar import DaySheet
+from edge_app.ui.widgets import Across, Card, Option, Press, PressCard
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
 THUMBNAIL = 320  # px, long side

@@ -6,13 +6,13 @@ from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, St
 from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
-import edge_app.look.picture_view  # noqa: F401  the .kv names its class
+import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from edge_app.capture.worker import PREVIEW_SIDE, Snapshot
-from edge_app.look.language import _
-from edge_app.look.widgets import Target
+from edge_app.i18n.language import _
+from edge_app.presentation import messages as present
+from edge_app.presentation.messages import LiveView
 from edge_app.screens.view import View, load_kv
-from edge_app.words import present
-from edge_app.words.present import LiveView
+from edge_app.ui.widgets import Target
 
 SPACE = 32
 

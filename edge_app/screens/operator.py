@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kivy.properties import BooleanProperty, StringProperty
 
+from edge_app.i18n import language
+from edge_app.i18n.language import _
 from edge_app.kiosk import NO_PIN
-from edge_app.look import language
-from edge_app.look.language import _
 from edge_app.screens.view import View, load_kv
 
 

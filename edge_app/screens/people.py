@@ -10,15 +10,15 @@ from datetime import date
 from kivy.clock import Clock
 from kivy.properties import ObjectProperty, StringProperty
 
-from edge_app.cases import people
-from edge_app.cases.people import Draft, Known
-from edge_app.cases.store import Person
-from edge_app.look import body_map
-from edge_app.look.language import _
-from edge_app.look.widgets import Press, PressCard
+from edge_app.follow_up import people
+from edge_app.follow_up.people import Draft, Known
+from edge_app.i18n.language import _
+from edge_app.presentation import body_map
+from edge_app.presentation import messages as present
+from edge_app.presentation.messages import Band
 from edge_app.screens.view import View, load_kv
-from edge_app.words import present
-from edge_app.words.present import Band
+from edge_app.store.store import Person
+from edge_app.ui.widgets import Press, PressCard
 
 SHARE = 30  # people that are shown at once; so many more each time
 PAUSE = 0.15  # s without a letter, then it searches

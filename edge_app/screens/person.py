@@ -9,17 +9,18 @@ from datetime import date
 
 from kivy.properties import ListProperty, ObjectProperty, StringProperty
 
-import edge_app.look.body_view as drawn
-from edge_app.cases import people
-from edge_app.cases.people import Draft, Spot
-from edge_app.cases.store import Lesion, Person
-from edge_app.look import body_map, language
-from edge_app.look.language import _
-from edge_app.look.widgets import PressCard
+import edge_app.ui.body_view as drawn
+from edge_app.follow_up import people
+from edge_app.follow_up.people import Draft, Spot
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import body_map
+from edge_app.presentation import messages as present
+from edge_app.presentation.messages import Band
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased, Kept
-from edge_app.words import present
-from edge_app.words.present import Band
+from edge_app.store.store import Lesion, Person
+from edge_app.ui.widgets import PressCard
 
 
 class SpotRow(PressCard):

@@ -6,12 +6,12 @@ from datetime import date
 
 from kivy.properties import DictProperty, StringProperty
 
-from edge_app.cases import skin_type
-from edge_app.cases.people import Draft
-from edge_app.cases.store import RISK_FACTORS, SEXES, Person
-from edge_app.look import language
-from edge_app.look.language import _
+from edge_app.follow_up.people import Draft
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import skin_type
 from edge_app.screens.view import View, load_kv
+from edge_app.store.store import RISK_FACTORS, SEXES, Person
 
 
 class PersonFormScreen(View):

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from kivy.properties import BooleanProperty, ListProperty, ObjectProperty, StringProperty
 
-import edge_app.look.body_view  # noqa: F401  the .kv names its class
-from edge_app.cases.store import Lesion
-from edge_app.look import body_map, language
-from edge_app.look.language import _
+import edge_app.ui.body_view  # noqa: F401  the .kv names its class
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import body_map
 from edge_app.screens.person import keep
 from edge_app.screens.view import View, load_kv
+from edge_app.store.store import Lesion
 
 CLOSE = 0.30  # of the map's height that the close view shows
 STEP = 0.006  # of the map that an arrow key moves the place by

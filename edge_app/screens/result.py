@@ -10,16 +10,16 @@ import numpy as np
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.boxlayout import BoxLayout
 
-import edge_app.look.picture_view as drawn
+import edge_app.ui.picture_view as drawn
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.capture.worker import Result
-from edge_app.cases.store import Capture
-from edge_app.look import language
-from edge_app.look.language import _
-from edge_app.look.widgets import Card, Panel, Press, Row, StageOption, Words
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import messages as present
+from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
-from edge_app.words import present
-from edge_app.words.present import BANDS, ResultView
+from edge_app.store.store import Capture
+from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption, Words
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274

@@ -7,17 +7,19 @@ from functools import partial
 
 from kivy.properties import BooleanProperty, StringProperty
 
-from dermedge.scale import REFERENCES
-from edge_app.cases.store import Entry
+from dermedge.lesion.scale import REFERENCES
+from edge_app.follow_up import comparison as course
+from edge_app.i18n import language
+from edge_app.i18n.language import N_, _
 from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
-from edge_app.look import language
-from edge_app.look.language import N_, _
-from edge_app.look.strength import StrengthBar
-from edge_app.look.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
+from edge_app.presentation import about
+from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
-from edge_app.words import about, course, present
+from edge_app.store.store import Entry
+from edge_app.ui.strength import StrengthBar
+from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from kivy.properties import NumericProperty, StringProperty
 
-from edge_app.cases import skin_type
-from edge_app.cases.people import Draft
-from edge_app.look import language
-from edge_app.look.language import _
-from edge_app.look.widgets import Across, Panel, Press, Words
+from edge_app.follow_up.people import Draft
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import skin_type
 from edge_app.screens.view import View, load_kv
+from edge_app.ui.widgets import Across, Panel, Press, Words
 
 COUNT = len(skin_type.QUESTIONS)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kivy.properties import BooleanProperty, StringProperty
 
-import edge_app.look.strength  # noqa: F401  the .kv names its class
+import edge_app.ui.strength  # noqa: F401  the .kv names its class
+from edge_app.i18n import language
+from edge_app.i18n.language import _
 from edge_app.kiosk import Check
-from edge_app.look import language
-from edge_app.look.language import _
 from edge_app.screens.view import View, load_kv
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kivy.properties import StringProperty
 
-from edge_app.look import language
-from edge_app.look.widgets import Words
+from edge_app.i18n import language
+from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
-from edge_app.words import present
+from edge_app.ui.widgets import Words
 
 
 class WelcomeScreen(View):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dermedge.archive import ArchiveError
-from dermedge.bundle import (
+from dermedge.bundle.archive import ArchiveError
+from dermedge.bundle.bundle import (
     CASES,
     MANIFEST,
     SIGNATURE,
@@ -27,10 +27,10 @@ from dermedge.bundle import (
     Thresholds,
     write_bundle,
 )
-from dermedge.cases import Cases
-from dermedge.graph_check import check_graph
-from dermedge.preprocess import Preprocessing
-from dermedge.reference import REFERENCE, Expected, Reference
+from dermedge.bundle.graph_check import check_graph
+from dermedge.bundle.reference import REFERENCE, Expected, Reference
+from dermedge.bundle.similar import Cases
+from dermedge.image.preprocess import Preprocessing
 
 LABELS = ("mel", "nv")
 GRAPH = "classifier.onnx"
@@ -144,7 +144,7 @@ def _packed(kind: int, member: bytes) -> bytes:
 
 
 def _checked(content: dict) -> bytes:
-    """A manifest with its checksum put right, as `dermedge.bundle` computes it."""
+    """A manifest with its checksum put right, as `dermedge.bundle.bundle` computes it."""
     plain = {key: value for key, value in content.items() if key != "checksum"}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
     return json.dumps({**plain, "checksum": digest}).encode()

@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from dermedge.colour import DISPLAY_P3, matrix_profile
-from dermedge.image import ImageError, read_image, read_mask
+from dermedge.image.colour import DISPLAY_P3, matrix_profile
+from dermedge.image.read import ImageError, read_image, read_mask
 
 
 def _seeds() -> list[bytes]:

@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from edge_app.cases import keys, store
-from edge_app.cases.database import SCHEMA
-from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError
+from edge_app.store import keys, store
+from edge_app.store.database import SCHEMA
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 
 PASSPHRASE = "what everybody knows"
 TABLES = ("person", "lesion", "capture")

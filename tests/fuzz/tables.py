@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from dermedge.datasets import PARTS, DataError, load, make_split
+from dermedge.data import PARTS, DataError, load, make_split
 from dermedge.taxonomy import CLASSES, MALIGNANT
 
 _HOT = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0\n"

@@ -1,0 +1,5 @@
+import sys
+
+from dermedge.cli import main
+
+sys.exit(main())

@@ -1,0 +1,201 @@
+"""The `dermedge` command: finds the subcommands that the rooms register and runs one of them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from dermedge import DISCLAIMER, UserError, __version__
+from dermedge.text import printable
+
+GROUP = "dermedge.commands"
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+EXIT_STATUS = (
+    "0 done; 1 it ran, but something failed (a picture or bundle that is damaged, a check, a full "
+    "disk, a file that may not be read); 2 wrong use: an option, or a name that is not there; "
+    "130 interrupted"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand, registered by its room under the entry point group `dermedge.commands`.
+
+    `run` gets the parsed arguments and returns the exit status. It imports what is heavy itself,
+    so that `--help` and a device without the extra stay fast. `extra` names the optional
+    dependencies it needs (None: the base install is enough).
+    """
+
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    extra: str | None = None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: all that tidies up when a person interrupts does so for a service manager, too."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand. Returns its exit status, see `EXIT_STATUS`."""
+    argv = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _main(argv), f"dermedge {argv[0]}" if argv else "dermedge")
+
+
+def guarded(run: Callable[[], int], name: str) -> int:
+    """What `run` returns; what it raises is told in one line, and turned into an exit status.
+
+    Standard output is flushed before the status is known: a full disk behind it is a failure.
+    `name` is what an interrupted command is called. A process that is asked to end (SIGTERM)
+    tidies up, and then ends by that signal. SystemExit passes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that is no valid text must not end the whole call.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _ended_by_signal():
+            try:
+                status = run()
+            except SystemExit:
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()
+            return status
+    except MemoryError:
+        return _fail("not enough memory", FAILED)
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and _is_of_output(error):
+            # Of a reader that went away (`| head`) nothing need be said.
+            gone = isinstance(error, BrokenPipeError)
+            return FAILED if gone else _fail(f"standard output: {error.strerror}", FAILED)
+        return _fail(one_line(error), _status(error))
+    except _Terminated:
+        _say(f"{name}: ended by SIGTERM")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted")
+        return INTERRUPTED
+
+
+def _main(argv: list[str]) -> int:
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview(commands))
+        return DONE if argv else WRONG_USE
+    if argv[0] == "--version":
+        print(f"dermedge {__version__}")
+        return DONE
+    name = argv[0]
+    if name not in commands:
+        return _fail(
+            f"no subcommand '{printable(name)}'; there are: {', '.join(sorted(commands))}",
+            WRONG_USE,
+        )
+    command = None
+    try:
+        command = commands[name].load()
+        parser = argparse.ArgumentParser(
+            prog=f"dermedge {name}",
+            description=command.summary,
+            epilog=f"Exit status: {EXIT_STATUS}. {DISCLAIMER}",
+        )
+        command.arguments(parser)
+        return command.run(parser.parse_args(argv[1:]))
+    except ModuleNotFoundError as error:
+        if _is_ours(error.name):
+            raise
+        extra = f"[{command.extra}]" if command and command.extra else ""
+        return _fail(
+            f"'{name}' needs the package {error.name}: pip install 'dermedge{extra}'", WRONG_USE
+        )
+
+
+def _overview(commands) -> str:
+    lines = ["usage: dermedge COMMAND ...", "", "commands:"]
+    for name in sorted(commands):
+        lines.append(f"  {name:<12}{commands[name].load().summary}")
+    lines += ["", "`dermedge COMMAND --help` tells its options.", f"Exit status: {EXIT_STATUS}."]
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def _is_ours(module: str | None) -> bool:
+    rooms = ("dermedge", "train", "export", "benchmarks", "edge_app")
+    return (module or "").split(".")[0] in rooms
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Raise `_Terminated` in the main thread at the first SIGTERM; the second one kills."""
+    process = os.getpid()
+
+    def end(number, _frame):
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != process:  # a forked worker, which its parent ends
+            os.kill(os.getpid(), number)
+            return
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except _Terminated:
+        raise
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    else:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _status(error: BaseException) -> int:
+    """`FAILED` where a fault of the machine lies behind the error; a name that is wrong is none."""
+    wrong_name = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return WRONG_USE if isinstance(cause, wrong_name) else FAILED
+        cause = cause.__cause__ or cause.__context__
+    return getattr(error, "exit_status", WRONG_USE)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether standard output failed, which names no file; what was not written is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # It would fail again when the interpreter ends, and cost the exit status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    # Where it is not buffered, the write failed, and there is nothing left to flush.
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, safe for a terminal."""
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{printable(error.filename)}: " if error.filename else ""
+        return named + error.strerror
+    return printable(" ".join(str(error).split()))
+
+
+def _fail(message: str, status: int) -> int:
+    _say(f"dermedge: {message}")
+    return status
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,84 @@
+"""Several pictures of one lesion, one result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from dermedge import DISCLAIMER
+from dermedge.analyzer import Rule, most_likely, triage_of
+from dermedge.bundle.bundle import Manifest
+from dermedge.taxonomy import MALIGNANT
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several pictures of one lesion say; those that were refused say nothing.
+
+    Without a usable picture: triage 'retake', no probabilities, the rest None.
+    """
+
+    pictures: int  # that were given
+    used: int  # of them, not refused
+    probabilities: dict[str, float]  # class: mean of the calibrated probabilities
+    likely: str | None
+    malignancy: float | None
+    lowest: float | None  # malignancy of a single picture
+    highest: float | None
+    agreed: bool | None  # whether each used picture alone leads to the same triage
+    triage: str
+    rule: str
+    because: Rule | None  # of the mean; None without a usable picture
+
+    def to_json(self) -> dict:
+        """The object that `analysis.schema.json` describes under 'together'."""
+        because = self.because and self.because.to_json()
+        return {"together": {**asdict(self), "because": because}, "disclaimer": DISCLAIMER}
+
+
+def together(analyses: Sequence[Mapping], manifest: Manifest) -> Together:
+    """Mean over the analyses of one lesion's pictures, judged as one picture is.
+
+    Parameters
+    ----------
+    analyses : as `Analysis.to_json` gives them, one or more, all made with one bundle.
+    manifest : of that bundle; its thresholds and class offsets hold for the mean, too.
+
+    Raises
+    ------
+    ValueError : no analyses, or such of different bundles or of another than the manifest's.
+    """
+    if not analyses:
+        raise ValueError("there are no analyses to put together")
+    if len({one["versions"]["bundle_sha256"] for one in analyses}) > 1:
+        raise ValueError("analyses of different bundles cannot be put together: analyse again")
+    if any(tuple(one["probabilities"]) != tuple(manifest.labels) for one in analyses):
+        raise ValueError("these analyses were made with another bundle: analyse again")
+    used = [one for one in analyses if one["triage"] != "retake"]
+    if not used:
+        rule = f"none of {len(analyses)} pictures can be judged"
+        return Together(len(analyses), 0, {}, None, None, None, None, None, "retake", rule, None)
+    stated = np.array([list(one["probabilities"].values()) for one in used])
+    mean = stated.mean(axis=0)
+    malignant = [label in MALIGNANT for label in manifest.labels]
+    risks = [one["malignancy"] for one in used]
+    malignancy = round(float(mean[malignant].sum().clip(0, 1)), 6)
+    triage, because = triage_of(malignancy, manifest.thresholds)
+    return Together(
+        pictures=len(analyses),
+        used=len(used),
+        probabilities={
+            label: round(float(value), 6)
+            for label, value in zip(manifest.labels, mean, strict=True)
+        },
+        likely=most_likely(manifest, mean),
+        malignancy=malignancy,
+        lowest=min(risks),
+        highest=max(risks),
+        agreed=len({one["triage"] for one in used}) == 1,
+        triage=triage,
+        rule=f"mean of {len(used)} pictures: {because}",
+        because=because,
+    )

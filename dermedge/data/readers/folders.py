@@ -1,0 +1,235 @@
+"""One folder per class, as most copies on Kaggle, Dermnet, SD-198 and Dermofit are laid out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermedge.data.readers.gathering import Gathering, Reader, part_of
+from dermedge.data.records import DataError, short
+from dermedge.taxonomy import Diagnosis, interpret
+
+_MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
+_MASK_FOLDER = re.compile(
+    r"(masks?|segmentations?|segmentation_masks?|ground_?truths?|gt|annotations?|labels?)",
+    re.IGNORECASE,
+)
+# Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
+_DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
+
+
+# "melanoma_cancer_dataset" is the name of a collection, not of a class.
+_COLLECTION = re.compile(
+    r"data ?_?sets?|classif|detect|kaggle|archive|challenge|collection|database|download",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class _Class:
+    """A folder whose pictures are of one diagnosis."""
+
+    folder: Path
+    reading: Diagnosis
+    part: str | None
+
+
+class _Tree:
+    """The folders below the root that hold pictures."""
+
+    def __init__(self, g: Gathering, pictures: list[Path]):
+        self.g = g
+        self.inner: dict[Path, set[Path]] = defaultdict(set)
+        for file in pictures:
+            folder = file.parent
+            while folder != g.root:
+                self.inner[folder.parent].add(folder)
+                folder = folder.parent
+        self.direct = {file.parent for file in pictures}
+        names = {folder.name.lower() for below in self.inner.values() for folder in below}
+        self.dermofit = len(names & _DERMOFIT.keys()) > 1
+        self.classes: dict[Path, _Class] = {}
+        self._descend(g.root, None)
+
+    def reading(self, folder: Path) -> Diagnosis:
+        code = _DERMOFIT.get(folder.name.lower())
+        if code and self.dermofit:
+            return interpret(code)
+        return interpret(folder.name)
+
+    def _descend(self, folder: Path, part: str | None) -> None:
+        """Find the class folders: below parts, below folders that merely wrap them, and below
+        folders that say nothing where those in them name classes."""
+        inner = sorted(self.inner[folder])
+        wraps = len(inner) == 1 and folder not in self.direct and inner[0] not in self.direct
+        # A part beside others that are none: 'train', 'test' and 'extra'.
+        for child in inner:
+            named = part_of(child.name)
+            if named or (wraps and not self._says(child)) or self._wraps(child):
+                self._descend(child, self._one_part(child, part, named))
+            else:
+                self._class(child, self.reading(child), part)
+
+    def _says(self, folder: Path) -> bool:
+        return self.reading(folder).kind in ("class", "flag")
+
+    def _wraps(self, folder: Path) -> bool:
+        """Whether a folder without pictures of its own holds class folders, and is none itself."""
+        if folder in self.direct:
+            return False
+        below = self.inner[folder]
+        if _COLLECTION.search(folder.name):
+            return True
+        parts = [child for child in below if part_of(child.name)]
+        if self.reading(folder).kind == "class":
+            # Classes in it, or parts that hold folders: "melanoma/train/nevus".
+            deeper = any(part not in self.direct and self.inner[part] for part in parts)
+            return deeper or sum(map(self._says, below)) > 1
+        if self._says(folder):
+            return False
+        return (
+            bool(parts)
+            or any(map(self._says, below))
+            or (len(below) == 1 and any(map(self._wraps, below)))
+        )
+
+    def _one_part(self, folder: Path, part: str | None, named: str | None) -> str | None:
+        if part and named and part != named:
+            raise DataError(
+                "{folder}: a folder of the part '{inner}' lies in one of the part '{outer}'",
+                code="folders_parts",
+                folder=short(str(folder), 300),
+                inner=named,
+                outer=part,
+            )
+        return named or part
+
+    def _class(self, folder: Path, reading: Diagnosis, part: str | None) -> None:
+        if reading.kind == "number":
+            self.g.errors.append(
+                f"folder '{short(folder.relative_to(self.g.root).as_posix())}' is a number that "
+                "names no class; rename it (melanoma, nevus, ...)"
+            )
+        self.classes[folder] = _Class(folder, reading, part)
+        for child in sorted(self.inner[folder]):
+            named = part_of(child.name)
+            finer = self.reading(child)
+            if named:
+                self._class(child, reading, self._one_part(child, part, named))
+            elif finer.kind in ("class", "flag"):
+                says = {reading.malignant, finer.malignant} - {None}
+                both = {reading.label, finer.label} - {None}
+                if len(says) > 1 or (reading.kind == finer.kind == "class" and len(both) > 1):
+                    self.g.errors.append(
+                        f"folder '{short(child.relative_to(self.g.root).as_posix())}' names two "
+                        "classes; sort its pictures into one"
+                    )
+                self._class(child, finer if finer.kind == "class" else reading, part)
+
+
+def _gather(g: Gathering) -> None:
+    in_mask_folder = [
+        file
+        for file in g.images
+        if any(_MASK_FOLDER.fullmatch(name) for name in file.relative_to(g.root).parts[:-1])
+    ]
+    masks = set(in_mask_folder)
+    pictures = [file for file in g.images if file not in masks]
+    tree = _Tree(g, pictures)
+    stems = {(file.parent, file.stem.lower()) for file in pictures}
+    beside = _masks_by_stem(in_mask_folder)
+    loose = 0
+    ids = Counter(file.relative_to(g.root).with_suffix("").as_posix() for file in pictures)
+    for file in pictures:
+        folder = next((parent for parent in file.parents if parent in tree.classes), None)
+        if _is_mask(file, stems):
+            continue
+        if folder is None:
+            loose += 1
+            continue
+        found = tree.classes[folder]
+        if found.reading.kind == "number":
+            continue  # an error already
+        relative = file.relative_to(g.root)
+        name = relative.with_suffix("").as_posix()
+        top = folder
+        # The name of a part below the class is none of a diagnosis.
+        while part_of(top.name) and top.parent in tree.classes:
+            top = top.parent
+        # Dermofit keeps each lesion in a folder of its own, named like its picture.
+        lesion = name if file.parent.name == file.stem and file.parent != folder else None
+        g.add(
+            # Two files of one name differ in their ending.
+            name if ids[name] == 1 or name not in g.records else relative.as_posix(),
+            file,
+            mask=_mask_of(g, file, beside),
+            diagnosis=top.name,
+            reading=found.reading,
+            lesion=lesion,
+            official=found.part,
+        )
+    if loose:
+        g.notes.append(f"pictures that lie in no class folder, left out: {loose}")
+    if not g.records and not g.errors:
+        raise g.unfit("no folder with pictures")
+    _refuse_names_of_lesions(g)
+
+
+def _refuse_names_of_lesions(g: Gathering) -> None:
+    """DataError where no folder names anything: they are lesions or people, not classes."""
+    names = {record.diagnosis for record in g.records.values()}
+    unclear = [name for name in names if name and interpret(name).kind == "unclear"]
+    if len(names) > 20 and len(unclear) == len(names):
+        raise g.unfit(
+            f"its {len(names)} folders name no class (the first is {short(min(unclear))}), they "
+            "look like folders of lesions or people"
+        )
+
+
+def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for file in files:
+        stem = file.stem.lower()
+        for ending in _MASK_ENDINGS:
+            stem = stem.removesuffix(ending)
+        found[stem].append(file)
+    return found
+
+
+def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | None:
+    """The mask beside the picture, or in a mask folder that mirrors the picture's."""
+    for ending in _MASK_ENDINGS:
+        found = g.picture(f"{file.stem}{ending}", near=file.parent)
+        if found and found.parent == file.parent:
+            return found
+    own = _bare(file.relative_to(g.root).parts[:-1])
+    fits = [m for m in beside.get(file.stem.lower(), []) if _mirrors(g, m, own)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _mirrors(g: Gathering, mask: Path, own: list[str]) -> bool:
+    parts = mask.relative_to(g.root).parts[:-1]
+    return _bare([part for part in parts if not _MASK_FOLDER.fullmatch(part)]) == own
+
+
+def _bare(parts) -> list[str]:
+    return [part for part in parts if part.lower() not in ("images", "image", "imgs", "pictures")]
+
+
+def _is_mask(file: Path, stems: set[tuple[Path, str]]) -> bool:
+    stem = file.stem.lower()
+    return any(
+        stem.endswith(end) and (file.parent, stem.removesuffix(end)) in stems
+        for end in _MASK_ENDINGS
+    )
+
+
+FOLDERS = Reader(
+    "folders",
+    "one folder per class (Dermnet, SD-198, Dermofit, Kaggle copies)",
+    "unknown; ask its publisher",
+    "CLASS/picture.jpg, or train/CLASS/picture.jpg and test/CLASS/picture.jpg",
+    _gather,
+)

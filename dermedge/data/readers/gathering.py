@@ -1,0 +1,492 @@
+"""What all readers share: the files below a path, and how cells become records."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
+from dermedge.data.tables import Table, read_table
+from dermedge.image.read import EXTENSIONS
+from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
+
+PICTURES = EXTENSIONS
+PICTURE_ENDING = re.compile(
+    "(" + "|".join(re.escape(ending) for ending in sorted(EXTENSIONS)) + r"|\.dcm)$", re.IGNORECASE
+)
+TABLES = frozenset({".csv", ".tsv", ".tab"})
+# Neither pictures nor tables, and nobody expects them to be.
+_ASIDE = frozenset(
+    {
+        *(".txt", ".md", ".rst", ".json", ".toml", ".yaml", ".yml", ".xml", ".html", ".log"),
+        *(".db", ".ini", ".py", ".ipynb", ".sh", ".bat", ".pdf", ".docx", ".license", ".lnk"),
+    }
+)
+_UNSTATED = frozenset(
+    {
+        *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
+        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu"),
+        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!"),
+    }
+)
+_SEXES = {
+    **dict.fromkeys(
+        ("male", "m", "man", "männlich", "mann", "homme", "masculin", "hombre", "masculino")
+        + ("uomo", "maschio", "maschile", "homem"),
+        "male",
+    ),
+    **dict.fromkeys(
+        ("female", "f", "woman", "weiblich", "w", "frau", "femme", "féminin", "mujer", "femenino")
+        + ("donna", "femmina", "femminile", "mulher", "feminino"),
+        "female",
+    ),
+}
+_SKIN_TYPES = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
+_AGE = re.compile(
+    r"([0-9]{1,3}(?:[.,][0-9]+)?)\s*(?:y|yo|y/o|yrs?\.?|years?(?: old)?|j|jahre?|ans?|años?|anos?"
+    r"|anni|anno)?",
+    re.IGNORECASE,
+)
+_FLAGS = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "n", "f", "nein", "non", "não", "nao"), False),
+    "sim": True,
+}
+_PARTS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_PART_FILLERS = frozenset(
+    {
+        *("dir", "set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures"),
+        *("folder", "split", "part", "input", "jpeg", "jpg", "png", "photos", "files", "cls"),
+    }
+)
+MOST_NAMED = 8  # words, columns or folders in one line
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How to read one data set. `layout` says in words what is looked for under the path.
+
+    `strict`: a table that its user wrote, in which a row that contradicts itself is an error; a
+    publisher's is left out with a line.
+    """
+
+    name: str
+    title: str
+    licence: str
+    layout: str
+    gather: Callable[[Gathering], None]
+    procedural: bool = False
+    strict: bool = False
+
+    def read(self, path: Path) -> DataSet:
+        """Read the data set under `path`; see `dermedge.data.load`."""
+        gathering = Gathering(self, path)
+        self.gather(gathering)
+        return gathering.finish()
+
+
+class Gathering:
+    """The files under one path, and the records, problems and notes found so far."""
+
+    def __init__(self, reader: Reader, path: Path):
+        self.reader = reader
+        self.table_path: Path | None = None
+        path = Path(os.path.abspath(path))
+        if os.path.isfile(path):
+            if path.suffix.lower() not in (*TABLES, ".txt"):
+                raise DataError(
+                    "{path}: neither a folder nor a table (.csv, .tsv)",
+                    code="data_no_folder",
+                    path=short(str(path), 300),
+                )
+            path, self.table_path = path.parent, path
+        if not os.path.isdir(path):
+            raise DataError(
+                "{path}: no such folder (reading it as {reader})",
+                code="data_no_folder",
+                path=short(str(path), 300),
+                reader=reader.name,
+            )
+        self.root = path
+        self.problems: list[str] = []
+        self.files = sorted(
+            _walk(path, self.problems), key=lambda file: (len(file.parts), str(file))
+        )
+        self.images = [file for file in self.files if file.suffix.lower() in PICTURES]
+        self.records: dict[str, Record] = {}
+        self.notes: list[str] = []
+        self.errors: list[str] = []
+        self.same: list[tuple[str, str]] = []
+        self.ungrouped = ""
+        self.procedural = reader.procedural
+        self._where: dict[str, str] = {}
+        self._read: set[Path] = set()
+        self._words = {kind: Counter() for kind in ("other", "unclear", "flag")}
+        self._counts: Counter[str] = Counter()
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for file in self.images:
+            self._by_stem[file.stem.lower()].append(file)
+
+    # --- finding ---------------------------------------------------------------------------
+
+    def unfit(self, detail: str = "") -> DataError:
+        return DataError(
+            "{root}: not the layout of {reader}: {detail}; looked for {layout}",
+            code="data_layout",
+            root=short(str(self.root), 300),
+            reader=self.reader.name,
+            detail=detail or "not found",
+            layout=self.reader.layout,
+        )
+
+    def tables(self, pattern: str) -> list[Path]:
+        """Files whose name matches `pattern` (any case), the ones nearest to the root first."""
+        match = re.compile(pattern, re.IGNORECASE).fullmatch
+        return [file for file in self.files if match(file.name)]
+
+    def table(self, pattern: str, what: str) -> Path:
+        found = self.tables(pattern)
+        if not found:
+            raise self.unfit(f"no {what}")
+        return found[0]
+
+    def read_table(
+        self,
+        path: Path,
+        uses: Collection[str],
+        header: tuple[str, ...] = (),
+        first_cell: str = "",
+    ) -> Table:
+        """Read a table of which only the columns in `uses` are kept; the others are noted."""
+        table = read_table(path, header, first_cell, uses)
+        self._read.add(path)
+        unread = [name or "(without a name)" for name in table.columns if name not in uses]
+        if unread:
+            self.notes.append(
+                f"columns of {short(path.name)} that are not read: {len(unread)} ({_list(unread)})"
+            )
+        return table
+
+    def pictures(self, folder: str) -> dict[str, Path]:
+        """Stem to picture, for pictures anywhere below a folder whose name matches `folder`."""
+        match = re.compile(folder, re.IGNORECASE).fullmatch
+        found: dict[str, Path] = {}
+        for file in self.images:
+            inner = file.relative_to(self.root).parts[:-1]
+            if any(match(name) for name in (self.root.name, *inner)):
+                found.setdefault(file.stem, file)
+        return found
+
+    def picture(self, stem: str, near: Path | None = None) -> Path | None:
+        """The picture with this stem (any case), below the folder `near` if it lies there."""
+        found = self._by_stem.get(stem.lower(), [])
+        if near is not None:
+            found = sorted(found, key=lambda file: not file.is_relative_to(near))
+        return found[0] if found else None
+
+    def written_path(self, base: Path, text: str, where: str) -> Path | None:
+        """A path as a table states it, relative to `base`; never outside of the root.
+
+        The ending may be missing, and the case may differ. Several files that fit are an error.
+        """
+        text = text.replace("\\", "/")
+        path = Path(os.path.normpath(base / text)) if "\0" not in text else base
+        if not path.is_relative_to(self.root) or path == base:
+            self.problems.append(f"{where}: the path '{short(text)}' leaves the data set; ignored")
+            return None
+        if os.path.isfile(path):  # False, not an error, for a name that is too long
+            return path
+        # Tables written on Windows or macOS may differ from the file in case.
+        named = path.stem if path.suffix.lower() in PICTURES else path.name
+        beside = [
+            file
+            for file in self._by_stem.get(named.lower(), [])
+            if str(file.parent).lower() == str(path.parent).lower()
+        ]
+        fits = [file for file in beside if str(file).lower() == str(path).lower()]
+        if not fits and path.suffix.lower() not in PICTURES:
+            fits = beside
+        if len(fits) > 1:
+            names = ", ".join(short(file.name) for file in fits[:3])
+            self.errors.append(f"{where}: several files fit '{short(text)}': {names}")
+            return None
+        if fits:
+            return fits[0]
+        hint = f" (there is {short(beside[0].name)})" if beside else ""
+        self.problems.append(f"{where}: missing file {short(text)}{hint}")
+        return None
+
+    # --- filling ---------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        image: Path | None,
+        *,
+        where: str = "",
+        mask: Path | None = None,
+        diagnosis: str | None = None,
+        reading: Diagnosis | None = None,
+        malignant: str | bool | None = "",
+        lesion: str | None = "",
+        patient: str | None = "",
+        age: str | None = "",
+        sex: str | None = "",
+        site: str | None = "",
+        skin_type: str | None = "",
+        skin_tone: int | None = None,
+        modality: str | None = None,
+        licence: str | None = "",
+        official: str | None = None,
+    ) -> None:
+        """Turn the cells of one row into a record, or into a problem or an error.
+
+        `reading` is what the diagnosis means where it is not for `interpret` to say.
+        """
+        where = short(where or name)
+        if image is None:
+            self.problems.append(f"{short(name)}: its picture is missing")
+            return
+        diagnosis = stated(diagnosis)
+        if reading is None and diagnosis is not None:
+            reading = interpret(diagnosis)
+        flag, known = self._flag(malignant, where)
+        if not known:
+            return
+        reading = reading or Diagnosis("unclear")
+        if reading.kind == "number":
+            self.errors.append(
+                f"{where}: diagnosis '{short(diagnosis or '')}' is a number that names no class; "
+                "write names (melanoma, nevus, ...)"
+            )
+            return
+        says = reading.malignant
+        if None not in (flag, says) and flag != says:
+            if reading.label == "akiec":
+                # A precursor: not every publisher counts it as malignant, this project does.
+                self.count("actinic keratoses that are stated as benign; they count as malignant")
+            else:
+                words = {True: "malignant", False: "benign"}
+                line = (
+                    f"{where}: diagnosis '{short(diagnosis or '')}' is {words[says]}, but it is "
+                    f"stated as {words[flag]}"
+                )
+                if self.reader.strict:
+                    self.errors.append(line)
+                else:
+                    self.problems.append(f"{line}; left out")
+                return
+        label = reading.label
+        if label not in (None, "other"):
+            final = label in MALIGNANT
+        else:
+            final = says if says is not None else flag
+        record = Record(
+            id=name,
+            image=image,
+            mask=mask,
+            diagnosis=diagnosis,
+            label=label,
+            malignant=final,
+            lesion_id=stated(lesion),
+            patient_id=stated(patient),
+            age=self._age(age, where),
+            sex=self._one_of(_SEXES, sex, "sex", where),
+            site=stated(site),
+            skin_type=self._skin_type(skin_type, where),
+            skin_tone=skin_tone,
+            modality=modality,
+            licence=stated(licence) or self.reader.licence,
+            official=official,
+        )
+        if name in self.records:
+            line = f"{where}: {short(name)} is listed more than once"
+            if self._where[name] != where:
+                line += f" (first: {self._where[name]})"
+            kept = self.records[name]
+            if self.reader.strict or replace(record, image=kept.image, mask=kept.mask) != kept:
+                self.errors.append(f"{line}; each picture needs a line and an id of its own")
+            else:
+                self.problems.append(f"{line}; first kept")
+            return
+        if diagnosis is not None and reading.kind in self._words:
+            self._words[reading.kind][diagnosis] += 1
+        self.records[name] = record
+        self._where[name] = where
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Count something for a note."""
+        self._counts[what] += number
+
+    def finish(self) -> DataSet:
+        if self.errors:
+            raise RowErrors(tuple(map(printable, self.errors)))
+        if not self.records:
+            first = f" ({self.problems[0]})" if self.problems else ""
+            raise self.unfit(f"no picture found{first}")
+        notes = (
+            *self._word_notes(),
+            *self._group_notes(),
+            *self._part_notes(),
+            *self.notes,
+            *self._file_notes(),
+        )
+        return DataSet(
+            name=self.reader.name,
+            root=self.root,
+            records=tuple(self.records.values()),
+            problems=tuple(map(printable, self.problems)),
+            licence=self.reader.licence,
+            procedural=self.procedural,
+            same=tuple(pair for pair in self.same if self.records.keys() >= set(pair)),
+            notes=tuple(map(printable, notes)),
+            ungrouped=self.ungrouped,
+        )
+
+    def _word_notes(self) -> Iterator[str]:
+        for kind, what in (
+            ("other", "diagnoses that are none of the classes, taken as 'other'"),
+            ("unclear", "diagnoses that name no class for sure, left without a label"),
+            ("flag", "diagnoses that say no more than benign or malignant, left without a label"),
+        ):
+            words = self._words[kind]
+            if words:
+                named = [f"'{short(word, 40)}' {n}" for word, n in words.most_common()]
+                yield f"{what}: {words.total()} ({_list(named)})"
+        yield from (f"{what}: {number}" for what, number in self._counts.items())
+
+    def _group_notes(self) -> Iterator[str]:
+        alone = sum(r.lesion_id is None and r.patient_id is None for r in self.records.values())
+        if alone == len(self.records):
+            yield "no lesion or patient is stated: each picture counts as a lesion of its own"
+        elif alone:
+            yield f"pictures without a lesion or patient, each counted as a lesion: {alone}"
+
+    def _part_notes(self) -> Iterator[str]:
+        loose = sum(record.official is None for record in self.records.values())
+        if 0 < loose < len(self.records):
+            yield f"pictures of no part, beside others of one; they count as training: {loose}"
+
+    def _file_notes(self) -> Iterator[str]:
+        used = {record.image for record in self.records.values()}
+        used |= {record.mask for record in self.records.values() if record.mask}
+        unused = [file for file in self.images if file not in used]
+        if unused:
+            yield f"pictures here that are not used: {len(unused)} ({self._places(unused)})"
+        endings = Counter(
+            file.suffix.lower() or "(no ending)"
+            for file in self.files
+            if file.suffix.lower() not in (PICTURES | TABLES | _ASIDE) and file not in self._read
+        )
+        if endings:
+            named = [f"{ending} {number}" for ending, number in endings.most_common()]
+            yield f"files of a kind that is not read: {endings.total()} ({_list(named)})"
+        tables = [f for f in self.files if f.suffix.lower() in TABLES and f not in self._read]
+        if tables:
+            yield f"tables that are not read: {len(tables)} ({_list([f.name for f in tables])})"
+
+    def _places(self, files: Iterable[Path]) -> str:
+        """Folders of the files, with counts."""
+        parents = Counter(f.parent.relative_to(self.root).as_posix() for f in files)
+        return _list(
+            [f"{'its top' if p == '.' else short(p, 60)} {n}" for p, n in parents.most_common()]
+        )
+
+    # --- cells -----------------------------------------------------------------------------
+
+    def _flag(self, value: str | bool | None, where: str) -> tuple[bool | None, bool]:
+        """What a cell says of malignancy, and whether the row can be used."""
+        if value is None or isinstance(value, bool):
+            return value, True
+        text = stated(value)
+        if text is None:
+            return None, True
+        if text.lower() in _FLAGS:
+            return _FLAGS[text.lower()], True
+        reading = interpret(text)
+        if reading.kind == "flag":
+            return reading.malignant, True
+        if text.lower().startswith("indeterminate"):
+            self.count("pictures whose malignancy is stated as indeterminate")
+            return None, True
+        line = f"{where}: malignant '{short(text)}' is neither yes nor no"
+        if self.reader.strict:
+            self.errors.append(line)
+            return None, False
+        self.problems.append(line)
+        return None, True
+
+    def _age(self, text: str | None, where: str) -> float | None:
+        text = stated(text)
+        if text is None:
+            return None
+        match = _AGE.fullmatch(text)
+        age = float(match.group(1).replace(",", ".")) if match else -1.0
+        if not 0 <= age <= 120:
+            self.problems.append(f"{where}: age '{short(text)}' is not a number of years")
+            return None
+        return age
+
+    def _skin_type(self, text: str | None, where: str) -> int | None:
+        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|\.0$", "", (text or "").strip().lower())
+        known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
+        return self._one_of(known, bare, "skin type", where)
+
+    def _one_of(self, known: dict, text: str | None, what: str, where: str):
+        text = stated(text)
+        if text is None:
+            return None
+        value = known.get(text.lower())
+        if value is None:
+            self.problems.append(f"{where}: {what} '{short(text)}' is not known")
+        return value
+
+
+def part_of(name: str) -> str | None:
+    """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
+    words = [
+        re.sub(r"(?<=[a-z])(dir|set|data|images|folder)$", "", word)
+        for word in re.findall("[a-z]+", name.lower())
+        if word not in _PART_FILLERS
+    ]
+    return _PARTS.get(words[0]) if len(words) == 1 else None
+
+
+def stated(text: str | None) -> str | None:
+    """The text of a cell, None where it says that nothing is known."""
+    text = (text or "").strip()
+    return None if text.lower() in _UNSTATED else text
+
+
+def without_ending(text: str) -> str:
+    """A picture's name as a table states it, without folder and ending."""
+    return PICTURE_ENDING.sub("", text.replace("\\", "/").rpartition("/")[2])
+
+
+def _list(names: list[str]) -> str:
+    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(short(name, 100) for name in names[:MOST_NAMED]) + more
+
+
+def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
+    def failed(error: OSError) -> None:
+        problems.append(f"{short(str(error.filename), 200)}: {error.strerror}")
+
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        # Archives packed on macOS bring shadow files that look like pictures.
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        yield from (Path(folder, name) for name in names if not name.startswith("."))

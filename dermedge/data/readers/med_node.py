@@ -1,0 +1,23 @@
+"""MED-NODE, as its publisher hands it out."""
+
+from __future__ import annotations
+
+from dermedge.data.readers.gathering import Gathering, Reader
+
+
+def _gather(g: Gathering) -> None:
+    for folder in ("melanoma", "naevus"):
+        found = g.pictures(folder)
+        if not found:
+            raise g.unfit(f"no pictures in a folder '{folder}'")
+        for stem in sorted(found):
+            g.add(f"{folder}_{stem}", found[stem], diagnosis=folder, modality="clinical")
+
+
+MED_NODE = Reader(
+    "med_node",
+    "MED-NODE",
+    "none stated; ask its publisher",
+    "the folders melanoma and naevus",
+    _gather,
+)

@@ -1,0 +1,195 @@
+"""A table of one's own, and pictures drawn by dermedge.data.synthetic in the same layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dermedge.data.readers.gathering import (
+    PICTURE_ENDING,
+    TABLES,
+    Gathering,
+    Reader,
+    part_of,
+    stated,
+)
+from dermedge.data.records import DataError, short
+from dermedge.data.synthetic import MARKER
+from dermedge.data.tables import Row, Table, columns_of, read_table
+from dermedge.taxonomy import interpret
+
+_SAMPLED = 500  # rows in which a column that is not read is looked at
+
+CSV_COLUMNS = (
+    "id",
+    "image",
+    "mask",
+    "diagnosis",
+    "lesion_id",
+    "patient_id",
+    "age",
+    "sex",
+    "site",
+    "skin_type",
+    "licence",
+    "malignant",
+    "split",
+)
+# Other people's names of columns that decide what is learnt, or what is kept apart. They are not
+# read, and passing over them would be wrong without a word.
+_MEANT = {
+    "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
+    r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
+    r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
+    "lesion_id": r"(lesions?|lesion_?(nr|no|number|uid|name|identifier)|lasion\w*|läsion\w*)",
+    "patient_id": r"(patients?|patient_?(nr|no|number|uid|name|identifier)|subjects?|subject_?id"
+    r"|person|person_?id|case_?id|pid|mrn"
+    r"|participants?|participant_?id|individual(_?id)?|user_?id)",
+    "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
+    "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
+    "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
+}
+
+
+def _gather(g: Gathering) -> None:
+    path = _table(g)
+    known = {name.replace("_", ""): name for name in CSV_COLUMNS}
+    present = columns_of(path)
+    # "LesionID" is lesion_id.
+    spelt = {
+        name: known[name.replace("_", "")] for name in present if name.replace("_", "") in known
+    }
+    table = g.read_table(path, (*CSV_COLUMNS, *spelt))
+    _check_columns(g, table, spelt)
+    # Drawn pictures stay marked as such even when they are read as a table of one's own.
+    g.procedural |= (path.parent / MARKER).is_file()
+    seen: dict[Path, Row] = {}
+    for row in table.rows:
+        cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
+        where = table.where(row)
+        if not cells["image"]:
+            g.errors.append(f"{where}: the column image is empty")
+            continue
+        image = g.written_path(path.parent, cells["image"], where)
+        if image is None:
+            continue
+        if (first := seen.setdefault(image, row)) is not row:
+            g.errors.append(
+                f"{where}: {short(cells['image'])} is listed more than once (first: line "
+                f"{first.line})"
+            )
+            continue
+        drawn = stated(cells.get("mask"))
+        mask = g.written_path(path.parent, drawn, where) if drawn else None
+        part = part_of(cells.get("split", ""))
+        if part is None and stated(cells.get("split")):
+            # It would count as training.
+            g.errors.append(f"{where}: split '{short(cells['split'])}' is not train, val or test")
+        g.add(
+            cells.get("id") or PICTURE_ENDING.sub("", Path(cells["image"]).as_posix()),
+            image,
+            where=where,
+            mask=mask,
+            diagnosis=cells.get("diagnosis"),
+            malignant=cells.get("malignant"),
+            lesion=cells.get("lesion_id"),
+            patient=cells.get("patient_id"),
+            age=cells.get("age"),
+            sex=cells.get("sex"),
+            site=cells.get("site"),
+            skin_type=cells.get("skin_type"),
+            licence=cells.get("licence"),
+            official=part,
+        )
+
+
+def _table(g: Gathering) -> Path:
+    """The table that is named, or data.csv, or the only one with a column image."""
+    if g.table_path is not None:
+        return g.table_path
+    found = [
+        path for path in g.files if path.suffix.lower() in TABLES and "image" in columns_of(path)
+    ]
+    if not found:
+        others = [path for path in g.files if path.suffix.lower() in TABLES]
+        detail = "no csv with a column 'image'"
+        if others:
+            columns = short(", ".join(sorted(columns_of(others[0]))), 200)
+            detail += f" ({short(others[0].name)} has: {columns})"
+        raise g.unfit(detail)
+    named = [path for path in found if path.name.lower() == "data.csv"]
+    nearest = [path for path in named if len(path.parts) == len(named[0].parts)]
+    chosen = nearest or found
+    if len(chosen) > 1:
+        names = ", ".join(short(path.relative_to(g.root).as_posix()) for path in chosen[:4])
+        raise DataError(
+            "{root}: {count} tables have a column 'image' ({names}); name the one to read, as in "
+            "{example}",
+            code="csv_tables",
+            root=short(str(g.root), 200),
+            count=len(chosen),
+            names=names,
+            example=f"csv={short(str(chosen[0]), 200)}",
+        )
+    return chosen[0]
+
+
+def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+    names = [spelt.get(name, name) for name in table.columns]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice:
+        raise DataError(
+            "{path} line 1: two columns are called '{name}'; remove or rename one",
+            code="table_column_twice",
+            path=table.path,
+            name=twice,
+        )
+    if "image" not in names:
+        table.need("image")
+    for wanted, pattern in _MEANT.items():
+        if wanted in names:
+            continue
+        meant = [name for name in table.columns if re.fullmatch(pattern, name)]
+        if meant:
+            raise DataError(
+                "{path}: the column '{name}' is not read, {wanted} is; rename it to {wanted}, or "
+                "remove it",
+                code="csv_column_meant",
+                path=table.path,
+                name=short(meant[0]),
+                wanted=wanted,
+            )
+    if "diagnosis" not in names:
+        _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+
+
+def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
+    """DataError where a column that is not read is a class, or holds names of classes."""
+    rows = read_table(path, keep=unread).rows if unread else ()
+    for name in unread:
+        cells = {row.cells[name] for row in rows[:_SAMPLED]}
+        if interpret(name).kind != "class" and not any(
+            interpret(cell).kind == "class" for cell in cells if stated(cell)
+        ):
+            continue
+        raise DataError(
+            "{path}: the column '{name}' is not read, but holds diagnoses; put them as words into "
+            "a column diagnosis, or remove it",
+            code="csv_column_meant",
+            path=path,
+            name=short(name),
+        )
+
+
+_LAYOUT = "data.csv with the columns " + ", ".join(CSV_COLUMNS) + " (only image is required)"
+
+CSV = Reader("csv", "a table of your own", "not stated", _LAYOUT, _gather, strict=True)
+PROCEDURAL = Reader(
+    "procedural",
+    "pictures drawn by dermedge.data.synthetic",
+    "procedural, Apache-2.0",
+    _LAYOUT,
+    _gather,
+    procedural=True,
+    strict=True,
+)

@@ -1,0 +1,59 @@
+"""PAD-UFES-20, as its publisher hands it out; masks that students drew lie in student_masks."""
+
+from __future__ import annotations
+
+from dermedge.data.readers.gathering import Gathering, Reader, without_ending
+from dermedge.data.tables import columns_of
+
+_COLUMNS = (
+    *("patient_id", "lesion_id", "img_id", "diagnostic", "age", "gender", "region"),
+    *("fitspatrick", "fitzpatrick", "iou_best_other"),
+)
+
+
+def _gather(g: Gathering) -> None:
+    found = g.tables(r"metadata\.csv")
+    path = next((t for t in found if {"img_id", "diagnostic"} <= columns_of(t)), None)
+    if path is None:
+        raise g.unfit("no metadata.csv with the columns img_id and diagnostic")
+    table = g.read_table(path, _COLUMNS)
+    table.need("patient_id", "lesion_id")
+    for row in table.rows:
+        cells = row.cells
+        name = without_ending(cells["img_id"])
+        mask = g.picture(f"{name}_mask", near=path.parent)
+        # Students drew several masks for most pictures; where they agreed little, none is kept.
+        if mask and "iou_best_other" in cells and not _at_least(cells["iou_best_other"], 0.7):
+            g.count("masks on which two students agreed too little (IoU below 0.7), not used")
+            mask = None
+        g.add(
+            name,
+            g.picture(name, near=path.parent),
+            where=f"{name} ({table.where(row)})",
+            mask=mask,
+            diagnosis=cells["diagnostic"],
+            # Lesion numbers may repeat from patient to patient.
+            lesion=f"{cells['patient_id']}/{cells['lesion_id']}" if cells["lesion_id"] else None,
+            patient=cells["patient_id"],
+            age=cells.get("age"),
+            sex=cells.get("gender"),
+            site=cells.get("region"),
+            skin_type=cells.get("fitspatrick") or cells.get("fitzpatrick"),
+            modality="clinical",
+        )
+
+
+def _at_least(text: str, least: float) -> bool:
+    try:
+        return float(text) >= least
+    except ValueError:
+        return False
+
+
+PAD_UFES_20 = Reader(
+    "pad_ufes_20",
+    "PAD-UFES-20",
+    "CC BY 4.0",
+    "metadata.csv (columns img_id, diagnostic) and images/imgs_part_1",
+    _gather,
+)

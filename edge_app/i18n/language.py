@@ -1,0 +1,301 @@
+"""The app's languages: gettext catalogues, dates and numbers by Babel, text from right to left.
+
+A message is its English text. `_` translates one where it is shown, `N_` only marks one for the
+catalogues. What other rooms say (reasons, classes, faults) is translated by its English text, too:
+`python -m edge_app.i18n.catalogues` collects all of it.
+"""
+
+from __future__ import annotations
+
+import gettext
+import io
+import os
+import unicodedata
+from datetime import date, datetime, timezone
+from functools import cache
+from pathlib import Path, PurePath
+
+from babel import Locale
+from babel.dates import (
+    format_date,
+    format_skeleton,
+    format_time,
+    get_datetime_format,
+    get_day_names,
+)
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal, format_percent
+
+from dermedge import UserError
+
+FOLDER = Path(__file__).with_name("locale")
+# Each in its own words: whoever looks for a language reads no other.
+LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
+RIGHT_TO_LEFT = frozenset({"ar"})
+
+MARK = "\N{LEFT-TO-RIGHT MARK}"
+# Around what runs from left to right wherever it stands; `visual` takes them out again.
+ISOLATE, END = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+
+_now = "en"
+
+
+def use(language: str) -> None:
+    """Speak `language`, one of LANGUAGES, from now on; raises KeyError for another."""
+    global _now
+    _now = {name: name for name in LANGUAGES}[language]
+
+
+def current() -> str:
+    return _now
+
+
+def rtl() -> bool:
+    """Whether the language is written from right to left."""
+    return _now in RIGHT_TO_LEFT
+
+
+def preferred() -> str:
+    """That of the system where it is one of LANGUAGES, else English."""
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        code = os.environ.get(variable, "")[:2].lower()
+        if code:
+            return code if code in LANGUAGES else "en"
+    return "en"
+
+
+class Said(str):
+    """A line whose values are filled in already, in English, and that `_` still can translate.
+
+    Faults are raised far from the screen, before anybody knows its language. A value may be a
+    `Said` of its own, or an error.
+    """
+
+    message: str  # with `{name}`s; the form for one, where there are `many`
+    many: str  # the form for several; empty: there is none
+    values: dict[str, object]
+
+    def __new__(cls, message: str, /, **values: object) -> Said:
+        return cls._of(message, "", values, message)
+
+    @classmethod
+    def plural(cls, one: str, many: str, count: int, **values: object) -> Said:
+        """A line about so many things: the language chooses its form; `{count}` is filled in."""
+        return cls._of(one, many, {**values, "count": count}, one if count == 1 else many)
+
+    @classmethod
+    def _of(cls, message: str, many: str, values: dict, english: str) -> Said:
+        said = super().__new__(cls, english.format(**values) if values else english)
+        said.message, said.many, said.values = message, many, values
+        return said
+
+
+def _(message: str, **values: object) -> str:
+    """The message in the current language, `{name}`s filled in; as it is where none is known."""
+    many = ""
+    if isinstance(message, Said):
+        message, many, values = message.message, message.many, message.values
+    return _filled(message, many, values)
+
+
+def n_(one: str, many: str, count: int, **values: object) -> str:
+    """The plural form for `count`; `{count}` and the other values are filled in."""
+    return _filled(one, many, {**values, "count": count})
+
+
+def _filled(message: str, many: str, values: dict[str, object]) -> str:
+    catalogue = _catalogue(_now)
+    if many:
+        said = catalogue.ngettext(message, many, values["count"])
+        values = {**values, "count": number(values["count"])}
+    else:
+        said = catalogue.gettext(message) if message else ""
+    return said.format(**{n: _shown(v) for n, v in values.items()}) if values else said
+
+
+def _shown(value: object) -> object:
+    """A value as it stands within a line: in the language, safe to draw, in its own direction."""
+    if isinstance(value, BaseException):
+        value = words(value)
+    if isinstance(value, Said):
+        return _(value)
+    if not isinstance(value, (str, PurePath)):
+        return value
+    if value in SYSTEM:
+        return _(value)
+    text = printable(str(value))
+    # A path would lose its order to the Arabic words around it.
+    path = isinstance(value, PurePath) or "/" in text or "\\" in text
+    return f"{ISOLATE}{text}{END}" if path and rtl() else text
+
+
+def printable(text: str) -> str:
+    """The text without what no screen can draw or what turns it about: names of files hold it."""
+    return "".join(map(_drawable, text))
+
+
+def _drawable(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
+    return "\N{REPLACEMENT CHARACTER}" if hidden or character in _DIRECTIONS else character
+
+
+def words(error: BaseException) -> Said:
+    """An error as one line for the screen, to be translated there."""
+    if isinstance(error, UserError):
+        if isinstance(error.message, Said):
+            return error.message
+        if error.values:
+            return Said(error.message, **error.values)
+        return Said(" ".join(error.message.split()))
+    if isinstance(error, OSError) and error.strerror:
+        reason = Said(error.strerror)
+        name = error.filename
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        return Said("{reason} ({path})", reason=reason, path=name) if name else reason
+    # What a library says when it breaks down is for nobody at the screen, and may name a file.
+    kind = type(error)
+    return Said(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+
+
+def capital(line: str) -> str:
+    """A line that begins with a capital."""
+    return f"{line[:1].upper()}{line[1:]}"
+
+
+def sentence(line: str) -> str:
+    """A line with a capital at its start and a stop at its end."""
+    return capital(line) + ("" if line[-1:] in (*".?!", "؟") else ".")
+
+
+def N_(message: str) -> str:
+    """Mark a message that `_` translates later."""
+    return message
+
+
+# What systems say most often.
+SYSTEM = (
+    N_("No space left on device"),
+    N_("Read-only file system"),
+    N_("Permission denied"),
+    N_("No such file or directory"),
+    N_("Is a directory"),
+    N_("Input/output error"),
+)
+
+
+@cache
+def _catalogue(language: str) -> gettext.NullTranslations:
+    if language == "en":
+        return gettext.NullTranslations()
+    with (FOLDER / f"{language}.po").open("rb") as file:
+        catalogue = read_po(file, language)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+# ---------------------------------------------------------------------------- dates, numbers
+
+
+def day(stamp: str) -> str:
+    """An ISO 8601 date, or time in UTC, as a local date."""
+    return format_date(_moment(stamp), "medium", locale=_now)
+
+
+def moment(stamp: str) -> str:
+    """An ISO 8601 time in UTC as a local date and time, to the minute."""
+    when = _moment(stamp)
+    parts = (format_time(when, "short", locale=_now), format_date(when, "medium", locale=_now))
+    whole = get_datetime_format("medium", _now).format(*parts)
+    return whole.replace("\u202f", "\u00a0")  # the narrow space is not in every font
+
+
+def number(value: float, digits: int = 0) -> str:
+    return format_decimal(value, "#,##0" + ("." + "0" * digits if digits else ""), locale=_now)
+
+
+def percent(value: float) -> str:
+    """0..1 as whole percent."""
+    return format_percent(value, locale=_now)
+
+
+def first_weekday() -> int:
+    """0: Monday."""
+    return Locale(_now).first_week_day
+
+
+def weekdays() -> list[str]:
+    """Their short names, as a week runs."""
+    names = get_day_names("short", "stand-alone", _now)
+    return [names[(first_weekday() + n) % 7] for n in range(7)]
+
+
+def month(day: date) -> str:
+    """The month of a day, and its year."""
+    return format_skeleton("yMMMM", day, locale=_now)
+
+
+def _moment(stamp: str) -> date:
+    if len(stamp) == 10:
+        return date.fromisoformat(stamp)
+    parsed = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).astimezone()
+
+
+# ---------------------------------------------------------------------------- right to left
+
+_PAIRS = ("()", "[]", "{}", "<>", "«»")
+_TAKEN_OUT = {ord(ISOLATE): None, ord(END): None}
+_MIRRORED = str.maketrans({a: b for pair in _PAIRS for a, b in (pair, pair[::-1])})
+
+
+def backwards(line: str) -> bool:
+    """Whether the first letter is one that is written from right to left."""
+    return _is_rtl(next((c for c in line if c.isalpha()), ""))
+
+
+def _is_rtl(character: str) -> bool:
+    return "\u0590" <= character <= "\u08ff" or "\ufb1d" <= character <= "\ufefc"
+
+
+def visual(line: str, paragraph: str = "") -> str:
+    """One line of text, maybe of a paragraph, in the order in which it is drawn from the left.
+
+    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
+    """
+    if not any(map(_is_rtl, paragraph or line)):
+        return line.translate(_TAKEN_OUT)
+    from arabic_reshaper import reshape
+    from bidi import get_display
+
+    drawn = get_display(reshape(line), base_dir="R" if rtl() else "L")
+    return _mirrored(drawn.translate(_TAKEN_OUT))
+
+
+def _mirrored(drawn: str) -> str:
+    """Mirror the brackets of what runs from right to left: there the closing one comes first.
+
+    `bidi` only puts them into order, and HarfBuzz, which is given a line from left to right,
+    draws them as they are.
+    """
+    letters, open_ = list(drawn), []
+    for at, character in enumerate(drawn):
+        partner = character.translate(_MIRRORED)
+        if partner == character:
+            continue
+        if open_ and drawn[open_[-1]] == partner:
+            first = open_.pop()
+            if any(partner + character == pair[::-1] for pair in _PAIRS):
+                letters[first], letters[at] = character, partner
+        else:
+            open_.append(at)
+    for at in open_:  # its partner is on another line
+        sides = [filter(str.isalpha, part) for part in (drawn[at:], drawn[at::-1])]
+        beside = [next(side, "\u0627" if rtl() else "a") for side in sides]
+        if any(map(_is_rtl, beside)) if rtl() else all(map(_is_rtl, beside)):
+            letters[at] = drawn[at].translate(_MIRRORED)
+    return "".join(letters)

@@ -1,0 +1,166 @@
+"""What can be told of a screen without eyes: contrast, size, place, and what the keyboard reaches.
+
+WCAG 2.2: contrast of text (1.4.3) and of signs (1.4.11), measured in what was drawn; targets of at
+least 48 dp that do not lie over each other (2.5.5); words for every icon (1.1.1); the keyboard
+reaches all that can be pressed (2.1.1); no text cut off, laid over another or out of the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+from kivy.core.window import Window
+from kivy.metrics import dp
+from kivy.uix.behaviors import ButtonBehavior
+from kivy.uix.scrollview import ScrollView
+from kivy.uix.slider import Slider
+from kivy.uix.textinput import TextInput
+from kivy.uix.widget import Widget
+
+from edge_app.ui import theme, widgets
+
+LEAST_TARGET = 48  # dp
+LEAST_CONTRAST, LEAST_OF_SIGNS = 4.5, 3.0
+SAME = 6  # grey levels by which a ground may differ from its style's
+
+Box = tuple[float, float, float, float]  # left, low, right, high, px of the window
+
+
+def audit(root: Widget, look, pixels: np.ndarray) -> list[str]:
+    """What is wrong with a screen, one line each.
+
+    Parameters
+    ----------
+    root : the screen, or the question that covers it. look : of theme.LOOKS, that it has.
+    pixels : the window as it was drawn, uint8 (h, w, 3) RGB.
+    """
+    shown = [(widget, box) for widget in root.walk(restrict=True) if (box := _seen(widget))]
+    faults = []
+    for widget, box in shown:
+        if isinstance(widget, (widgets.Words, widgets.Entry)):
+            faults += _audit_text(widget, box, look, pixels)
+        if isinstance(widget, (widgets.Icon, widgets.Sign)):
+            faults += _audit_sign(widget, box, pixels)
+        if isinstance(widget, (widgets.Target, widgets.Entry)):
+            faults += _audit_target(widget)
+    faults += _overlaps([pair for pair in shown if _is_target(pair[0])])
+    faults += _overlaps([pair for pair in shown if _is_said(pair[0])])
+    reached = list(widgets.targets(root))
+    for widget, _box in shown:
+        pressed = isinstance(widget, (ButtonBehavior, Slider, TextInput, widgets.Target))
+        if pressed and not widget.disabled and widget not in reached:
+            faults.append(f"the Tab key does not reach '{_name(widget)}'")
+    return faults
+
+
+def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[str]:
+    said = widget.text or getattr(widget, "hint_text", "")
+    if not said:
+        return
+    style = look[(widget.disabled and getattr(widget, "off", "")) or widget.style]
+    found = theme.contrast(style.text, style.ground)
+    if found < LEAST_CONTRAST:
+        yield f"'{_name(widget)}' has a contrast of {found:.1f}"
+    left, low, right, high = box
+    pad = widget.padding
+    # In a part of few lines there may be nothing but ground.
+    few = widget.height < 6 * widget.font_size
+    enough = widget.height - 1 if few else 2.5 * widget.font_size
+    if high - low > enough and right - left > pad[0] + pad[2] + 1:
+        inner = (left + pad[0], low + pad[3], right - pad[2], high - pad[1])
+        ground, measured = _measured(inner, pixels)
+        if np.abs(ground - np.multiply(style.ground[:3], 255)).max() > SAME:
+            yield f"'{_name(widget)}' is drawn on another ground than that of its style"
+        if measured < LEAST_CONTRAST:
+            yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
+    if not isinstance(widget, widgets.Words):
+        return
+    if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
+        yield f"'{_name(widget)}' is cut off"
+    if widget.breaks_words():
+        yield f"'{_name(widget)}' is broken within a word"
+    x, y, right, top = _whole(widget)
+    scrolled = _scroll(widget)
+    if x < -1 or right > Window.width + 1 or not (scrolled or (y > -1 and top < Window.height + 1)):
+        yield f"'{_name(widget)}' reaches out of the window"
+
+
+def _audit_sign(widget: Widget, box: Box, pixels: np.ndarray) -> Iterator[str]:
+    _ground, measured = _measured(box, pixels)
+    whole = box[3] - box[1] > widget.height - 1 and getattr(widget, "name", "sign")
+    if measured < LEAST_OF_SIGNS and whole and not widget.disabled:
+        yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
+
+
+def _audit_target(widget: Widget) -> Iterator[str]:
+    least = dp(LEAST_TARGET) - 0.5
+    if widget.width < least or widget.height < least:
+        size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
+        yield f"'{_name(widget)}' is too small to be hit, {size}"
+    words = [w.text for w in widget.walk(restrict=True) if isinstance(w, widgets.Words)]
+    if not (any(words) or widget.hint):
+        yield f"a {type(widget).__name__} has no words for those who cannot see it"
+
+
+def _overlaps(shown: list[tuple[Widget, Box]]) -> Iterator[str]:
+    for (first, ours), (second, theirs) in combinations(shown, 2):
+        if first in _above(second) or second in _above(first):
+            continue
+        wide = min(ours[2], theirs[2]) - max(ours[0], theirs[0])
+        high = min(ours[3], theirs[3]) - max(ours[1], theirs[1])
+        if wide > 2 and high > 2:
+            yield f"'{_name(first)}' and '{_name(second)}' lie over each other"
+
+
+def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """The commonest colour within a box, 0..255, and the greatest contrast with it in there."""
+    left, low, right, high = (round(v) for v in box)
+    part = pixels[len(pixels) - high : len(pixels) - low, left:right].reshape(-1, 3)
+    colors, counts = np.unique(part, axis=0, return_counts=True)
+    ground = colors[counts.argmax()]
+    most = max(theme.contrast(tuple(color / 255), tuple(ground / 255)) for color in colors)
+    return ground.astype(float), most
+
+
+def _is_target(widget: Widget) -> bool:
+    return isinstance(widget, (widgets.Target, widgets.Entry))
+
+
+def _is_said(widget: Widget) -> bool:
+    if isinstance(widget, widgets.Words):
+        return bool(widget.text)
+    return isinstance(widget, (widgets.Icon, widgets.Sign, widgets.Entry))
+
+
+def _name(widget: Widget) -> str:
+    said = [getattr(widget, name, "") for name in ("text", "hint", "title", "name")]
+    return next((text for text in said if text), type(widget).__name__)[:40]
+
+
+def _above(widget: Widget) -> Iterator[Widget]:
+    above = widget.parent
+    while isinstance(above, Widget):
+        yield above
+        above = above.parent
+
+
+def _scroll(widget: Widget) -> bool:
+    return any(isinstance(above, ScrollView) for above in _above(widget))
+
+
+def _whole(widget: Widget) -> Box:
+    return (*widget.to_window(widget.x, widget.y), *widget.to_window(widget.right, widget.top))
+
+
+def _seen(widget: Widget) -> Box | None:
+    """The part of a widget that is not hidden, scrolled away or out of the window."""
+    box = (0.0, 0.0, float(Window.width), float(Window.height))
+    for each in (widget, *_above(widget)):
+        if not each.opacity or each.width < 2 or each.height < 2:
+            return None
+        if each is widget or isinstance(each, ScrollView):
+            part = _whole(each)
+            box = (*map(max, box[:2], part[:2]), *map(min, box[2:], part[2:]))
+    return box if min(box[2] - box[0], box[3] - box[1]) >= 2 else None

@@ -1,0 +1,71 @@
+"""What the wall clock of a device is worth: a board without a battery wakes up in 1970.
+
+Times are ISO 8601 in UTC, as '2026-01-31T09:30:00.000Z'.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+from edge_app.i18n.language import N_, Said
+
+EARLIEST = "2025-01-01T00:00:00Z"  # nobody could run dermedge before
+LATEST = "2050-01-01T00:00:00Z"
+TOLERANCE = timedelta(minutes=5)  # by which a clock that is kept right may be set back
+WRONG, BEHIND = "wrong", "behind"  # kinds of fault
+FAULTS = {
+    WRONG: N_("the clock of this device says {now}, which cannot be: set its date and time"),
+    BEHIND: N_(
+        "the clock of this device says {now}, but the last entry was made on {seen}: set its date "
+        "and time"
+    ),
+}
+
+
+def moment(stamp: str) -> datetime:
+    """ISO 8601 with a time zone as a time; raises ValueError."""
+    found = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    if found.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return found
+
+
+def fault(now: str, seen: str = "") -> str:
+    """What is wrong with a clock that says `now`: WRONG, BEHIND or nothing.
+
+    `seen` : the latest time at which it was right, empty where that is not known.
+    """
+    if not EARLIEST <= now < LATEST:
+        return WRONG
+    return BEHIND if seen and moment(now) < moment(seen) - TOLERANCE else ""
+
+
+def words(now: str, seen: str = "") -> Said | None:
+    """The fault in one line; None without one."""
+    kind = fault(now, seen)
+    return Said(FAULTS[kind], now=shown(now), seen=shown(seen)) if kind else None
+
+
+def shown(stamp: str) -> str:
+    """To the minute, in an order that every language reads alike."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC"
+
+
+def plausible(today: date) -> bool:
+    """Whether a device's date can be right."""
+    return EARLIEST[:10] <= today.isoformat() < LATEST[:10]
+
+
+def last_written(folder: Path) -> str:
+    """When a file in `folder` was last written, as its file system says; empty where none was."""
+    times = []
+    try:
+        with os.scandir(folder) as entries:
+            times = [entry.stat().st_mtime for entry in entries if entry.is_file()]
+    except OSError:
+        pass
+    if not times:
+        return ""
+    return datetime.fromtimestamp(max(times), timezone.utc).isoformat().replace("+00:00", "Z")
