@@ -16,9 +16,9 @@ from dermedge.image.read import read_image, read_mask
 from dermedge.lesion.features import measure
 
 pytest.importorskip("cryptography", reason="the store's capture needs it")
-from edge_app.follow_up import comparison as course
 from edge_app.follow_up.history import compare, history
 from edge_app.i18n import language
+from edge_app.presentation import comparison as course
 from edge_app.store.records import OtherAnalysis, StoreError
 from edge_app.store.store import Capture
 

@@ -27,12 +27,12 @@ pytest.importorskip("babel", reason="the words need it")
 from edge_app import browser
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Result, Snapshot, Worker
-from edge_app.follow_up import comparison as course
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import Said
 from edge_app.kiosk import Check, WrongPin, running_check
 from edge_app.presentation import about
+from edge_app.presentation import comparison as course
 from edge_app.presentation import messages as present
 from edge_app.session import Session, VisitOver
 from edge_app.store import store

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from dermedge.data.synthetic import draw
 
 store = pytest.importorskip("edge_app.store.store", reason="needs the package cryptography")
-from edge_app.follow_up import comparison as course  # noqa: E402
 from edge_app.kiosk import Pin  # noqa: E402
+from edge_app.presentation import comparison as course  # noqa: E402
 from edge_app.store import database, keys, migrations, records  # noqa: E402
 from edge_app.store.passphrase import strength  # noqa: E402
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402

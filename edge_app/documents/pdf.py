@@ -22,10 +22,10 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.files import write_atomic
-from edge_app.follow_up import comparison as course
 from edge_app.follow_up.history import Comparison, compare
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
+from edge_app.presentation import comparison as course
 from edge_app.presentation import messages as present
 from edge_app.store import clock
 from edge_app.store.records import CLOCK_WRONG, CORRECTED

@@ -12,10 +12,10 @@ from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
-from edge_app.follow_up import comparison as course
 from edge_app.follow_up.history import Comparison
 from edge_app.i18n import language
 from edge_app.i18n.language import _
+from edge_app.presentation import comparison as course
 from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv

@@ -11,10 +11,10 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
-from edge_app.follow_up import comparison as course
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import _
+from edge_app.presentation import comparison as course
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS
 from edge_app.screens.view import View, load_kv

@@ -8,12 +8,12 @@ from functools import partial
 from kivy.properties import BooleanProperty, StringProperty
 
 from dermedge.lesion.scale import REFERENCES
-from edge_app.follow_up import comparison as course
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
 from edge_app.presentation import about
+from edge_app.presentation import comparison as course
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased

@@ -9,8 +9,8 @@ from kivy.metrics import dp, sp
 from kivy.properties import ObjectProperty, StringProperty
 from kivy.uix.widget import Widget
 
-from edge_app.follow_up.comparison import Trend
 from edge_app.i18n import language
+from edge_app.presentation.comparison import Trend
 from edge_app.ui import fonts
 
 
