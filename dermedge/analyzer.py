@@ -1,176 +1,173 @@
-"""From a picture to a decision: quality, lesion, class probabilities, risk, triage."""
+"""From a picture to a decision: a list of stages over frozen values, run under a driver."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dermedge import DISCLAIMER, __version__
-from dermedge.bundle.bundle import (
-    CASES,
-    ROLES,
-    Bundle,
-    BundleError,
-    BundleRefused,
-    Manifest,
-    Thresholds,
-)
+from dermedge import __version__
+from dermedge.analysis import Analysis
+from dermedge.bundle.bundle import CASES, ROLES, Bundle, BundleError, BundleRefused, Thresholds
 from dermedge.bundle.similar import Case, Cases
 from dermedge.image.frame import inner
-from dermedge.image.preprocess import Placement, prepare, working
+from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
 from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
-from dermedge.lesion.scale import ScaleError, find
-from dermedge.metadata import encode, width
-from dermedge.runtime import Road, SessionError, open_session, target
-from dermedge.taxonomy import MALIGNANT
+from dermedge.lesion.scale import Scale, ScaleError, find
+from dermedge.network import Network, Outputs, Steps, drive
+from dermedge.runtime import Road, target
+from dermedge.triage import decide, malignancy_of, most_likely
 
-OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
-TRIAGE = ("retake", "low", "see a doctor", "urgent")
-SIMILAR = 3  # cases shown
-# Axes of the square input that test-time augmentation mirrors; the picture as it is comes first.
-_VIEWS = ((), (1,), (0,), (0, 1))
-
-
-# Code of a rule: what it says, in English. A screen translates it by its values.
-RULES = {
-    "urgent": "malignancy {malignancy} >= urgent threshold {limit}",
-    "see a doctor": "malignancy {malignancy} >= see a doctor threshold {limit}",
-    "low": "malignancy {malignancy} < see a doctor threshold {limit}",
-    "quality": "picture quality: {reasons}",
-    "unfamiliar": "unlike the pictures the model learnt from (distance {distance} > threshold "
-    "{limit})",
-}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
-
-    code: str
-    values: dict[str, object]  # numbers, or codes of dermedge.lesion.quality.TITLES
-
-    def __str__(self) -> str:
-        digits = 2 if self.code == "unfamiliar" else 3
-        return RULES[self.code].format(
-            **{
-                name: f"{value:.{digits}f}" if isinstance(value, float) else ", ".join(value)
-                for name, value in self.values.items()
-            }
-        )
-
-    def to_json(self) -> dict:
-        """What `analysis.schema.json` describes as 'because'."""
-        values = {
-            name: round(value, 4) if isinstance(value, float) else list(value)
-            for name, value in self.values.items()
-        }
-        return {"code": self.code, "values": values}
+SHOWN_CASES = 3  # similar ones
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
-    """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
+class Cropped:
+    """A picture without the plain frame around it.
 
-    image: str
-    height: int
-    width: int
-    # (x, y, width, height) of what was judged; the rest is a plain frame. None: all of it.
-    inner: tuple[int, int, int, int] | None
-    quality: Quality
+    pixels : uint8 (h, w, 3) RGB of what is judged. width : its width in px of the whole picture.
+    corner : (x, y) of its first px in the pixels as read. part : (x, y, width, height) of it in
+    the whole picture; None where there is no frame.
+    """
+
+    pixels: np.ndarray
+    width: float
+    corner: tuple[int, int] = (0, 0)
+    part: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A picture whose scale was asked for.
+
+    pixels : uint8 (h, w, 3) RGB, drawn skin in the place of a reference that was found.
+    statement : as `Analysis.scale`. marker : the reference, where one was found.
+    """
+
+    pixels: np.ndarray
+    statement: dict[str, object] | None = None
+    marker: Scale | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a network is given.
+
+    view : uint8 RGB, the picture reduced to what is measured. square : the network's input.
+    placement : leads from the input back to the picture, or to a part of it.
+    """
+
+    view: np.ndarray
+    square: np.ndarray
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """The lesion, the map it was drawn from (float32, 0 to 1, of the view), and the scale there."""
+
     lesion: Lesion
-    scale: dict[str, object] | None  # 'reference', 'px_per_mm' or None, 'reason'; None: none asked
-    probabilities: dict[str, float]  # class: calibrated probability, sum 1
-    likely: str  # the most likely class, after the bundle's class offsets
-    malignancy: float  # sum over the malignant classes
-    distance: float | None  # from the training pictures, about 1 for those; None: not known
-    unfamiliar: bool  # farther than `threshold`
-    threshold: float | None  # of the distance; None: none was chosen
-    activation: np.ndarray | None  # float32 (K, h, w), class scores over the classifier's input
-    placement: Placement  # of the picture, as it was read, in the classifier's input
-    embedding: np.ndarray | None  # float32 (E,)
-    similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
-    triage: str  # one of TRIAGE
-    because: Rule  # what led to the triage
-    timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
-    versions: dict[str, object]
-
-    @property
-    def rule(self) -> str:
-        """What led to the triage, in words."""
-        return str(self.because)
-
-    def to_json(self) -> dict:
-        """The object that `analysis.schema.json` describes."""
-        lesion = self.lesion
-        return {
-            "image": self.image,
-            "size": [self.width, self.height],
-            "inner": None if self.inner is None else list(self.inner),
-            "quality": {
-                "ok": self.quality.ok,
-                "usable": self.quality.usable,
-                "reasons": list(self.quality.reasons),
-                "scores": {name: round(v, 4) for name, v in self.quality.scores.items()},
-            },
-            "lesion": {
-                "found": lesion.found,
-                "box": list(lesion.box) if lesion.box else None,
-                "polygons": [polygon.tolist() for polygon in lesion.polygons],
-                "area_px": lesion.area_px,
-                "centroid": lesion.centroid and [round(value, 1) for value in lesion.centroid],
-            },
-            "abcd": {
-                "asymmetry": lesion.asymmetry,
-                "border": lesion.border,
-                "color": lesion.color,
-                "diameter_mm": lesion.diameter_mm,
-                "asymmetry_index": lesion.asymmetry_index,
-                "border_irregularity": lesion.border_irregularity,
-                "colors": list(lesion.colors),
-                "axis": None if lesion.axis is None else round(lesion.axis, 4),
-            },
-            "scale": self.scale,
-            "probabilities": self.probabilities,
-            "likely": self.likely,
-            "malignancy": self.malignancy,
-            "familiarity": None
-            if self.distance is None
-            else {
-                "distance": round(self.distance, 4),
-                "threshold": self.threshold,
-                "unfamiliar": self.unfamiliar,
-            },
-            "similar": [
-                {"id": case.id, "label": case.label, "similarity": round(case.similarity, 4)}
-                for case in self.similar
-            ],
-            "triage": self.triage,
-            "rule": self.rule,
-            "because": self.because.to_json(),
-            "timing_ms": self.timing_ms,
-            "versions": self.versions,
-            "disclaimer": DISCLAIMER,
-        }
-
-    def full_mask(self) -> np.ndarray:
-        """The lesion as bool (height, width) at the picture's own size."""
-        x, y, width, height = self.inner or (0, 0, self.width, self.height)
-        mask = self.lesion.mask.astype(np.uint8) * 255
-        whole = np.zeros((self.height, self.width), bool)
-        part = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-        whole[y : y + height, x : x + width] = part > 127
-        return whole
+    certainty: np.ndarray
+    statement: dict[str, object] | None
 
 
-def _moved(lesion: Lesion, x: int, y: int) -> Lesion:
+@dataclass
+class Stopwatch:
+    """Stage to ms; the times of a stage that comes twice are added up."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    begun: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        elapsed = (time.perf_counter() - start) * 1000
+        self.spent[name] = round(self.spent.get(name, 0.0) + elapsed, 3)
+
+    def total(self) -> dict[str, float]:
+        return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
+
+
+def crop_frame(picture: Picture) -> Cropped:
+    """Leave out a plain frame: it would be judged as too bright or too dark."""
+    pixels = picture.pixels
+    x, y, across, down = inner(pixels)
+    if (down, across) == pixels.shape[:2]:
+        return Cropped(pixels, picture.width)
+    # In px of the whole picture, which was maybe reduced in reading.
+    covered = picture.width / pixels.shape[1]
+    left, top, width, height = (round(value * covered) for value in (x, y, across, down))
+    pixels = np.ascontiguousarray(pixels[y : y + down, x : x + across])
+    return Cropped(pixels, across * covered, (x, y), (left, top, width, height))
+
+
+def find_scale(pixels: np.ndarray, reference: str) -> Scaled:
+    """Look for the reference in uint8 (h, w, 3) RGB, and cover it by drawn skin if it is there."""
+    statement: dict[str, object] = {"reference": reference, "px_per_mm": None, "reason": ""}
+    try:
+        marker = find(pixels, reference)
+    except ScaleError as error:
+        return Scaled(pixels, {**statement, "reason": str(error)})
+    return Scaled(marker.uncovered(pixels), statement, marker)
+
+
+def prepare_whole(pixels: np.ndarray, side: int, spec: Preprocessing) -> Prepared:
+    """The whole picture for a network; `side` px is the most that any stage needs of it."""
+    view = working(pixels, side)
+    return Prepared(view, *prepare(view, spec))
+
+
+def outline(
+    outputs: Outputs,
+    prepared: Prepared,
+    scaled: Scaled,
+    width: float,
+    limits: Thresholds,
+    px_per_mm: float | None,
+) -> Outlined:
+    """From the segmenter's map to a measured lesion; `width` is that of the picture, in px."""
+    certainty = prepared.placement.inside(outputs["mask"])
+    lesion = measure(
+        certainty,
+        prepared.view,
+        limits.mask,
+        scale=width / prepared.view.shape[1],
+        px_per_mm=px_per_mm,
+    )
+    statement = scaled.statement
+    if scaled.marker is not None and statement is not None and lesion.found:
+        # In px of the pixels, whose first covers `covered` px of the whole picture.
+        covered = width / scaled.pixels.shape[1]
+        points = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
+        x, y = points.mean(axis=0)
+        per_mm = round(scaled.marker.px_per_mm((x, y)) * covered, 4)
+        statement = {**statement, "px_per_mm": per_mm}
+        lesion = replace(lesion, diameter_mm=scaled.marker.extent(points))
+    return Outlined(lesion, certainty, statement)
+
+
+def prepare_lesion(
+    scaled: Scaled, prepared: Prepared, lesion: Lesion, spec: Preprocessing
+) -> Prepared:
+    """The classifier's input: the lesion and its surroundings where `spec` crops, else all."""
+    view, (height, width) = prepared.view, scaled.pixels.shape[:2]
+    if spec.crop and lesion.found:
+        # Not `lesion.box`, which is of the whole picture and rounded there.
+        box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
+        return Prepared(view, *prepare(scaled.pixels, spec, box * (width // view.shape[1])))
+    square, _ = prepare(view, spec)
+    return Prepared(view, square, Placement(height, width, spec.size))
+
+
+def moved(lesion: Lesion, x: int, y: int) -> Lesion:
     """With coordinates of the whole picture, where they were of the part from (x, y) on."""
     if not lesion.found:
         return lesion
@@ -183,166 +180,10 @@ def _moved(lesion: Lesion, x: int, y: int) -> Lesion:
     )
 
 
-def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
-    """The label that float (K,) probabilities speak for, after the manifest's class offsets."""
-    scores = np.log(np.maximum(probabilities, 1e-12, dtype=np.float64))
-    return manifest.labels[int((scores + (manifest.thresholds.class_offsets or 0.0)).argmax())]
+def with_executions(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
+    """The bundle with the graphs that these executions run, and no others.
 
-
-def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, Rule]:
-    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule that says so."""
-    triage, limit = "low", limits.see_doctor
-    for higher, its_limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
-        if malignancy >= its_limit:
-            triage, limit = higher, its_limit
-            break
-    return triage, Rule(triage, {"malignancy": float(malignancy), "limit": float(limit)})
-
-
-class Network:
-    """One graph of a bundle, loaded and checked. Not thread-safe."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        roles: tuple[str, ...],
-        threads: int = 0,
-        views: int = 1,
-        provider: str = "cpu",
-    ):
-        """Load the graph that plays `roles`.
-
-        Parameters
-        ----------
-        bundle : an opened bundle.
-        roles : one of `dermedge.bundle.bundle.ROLES`, or both where one part plays both.
-        threads, provider : as `dermedge.runtime.open_session` takes them.
-        views : 1, or 4 for test-time augmentation: the picture and its three mirrors.
-
-        Raises
-        ------
-        BundleError
-            Where the graph does not fit the manifest (size, labels, metadata, thresholds).
-        SessionError
-            Where the runtime does not load it.
-        """
-        if views not in (1, len(_VIEWS)):
-            raise ValueError(f"views must be 1 or {len(_VIEWS)}, got {views!r}")
-        self.model = bundle.manifest.models[roles[0]]
-        self._name = f"{' and '.join(roles)} of {bundle.path}"
-        self._views = _VIEWS[:views]
-        graph, precision = bundle.model(roles[0]), self.model.precision
-        self._session = open_session(graph, threads, provider, bundle.sha256, precision)
-        self.runtime = self._session.runtime
-        self.embedding: int | None = None  # length of the output `embedding`, where there is one
-        self._check_inputs()
-        self._check_outputs(roles, bundle.manifest)
-
-    def _refuse(self, reason: str) -> None:
-        raise BundleError(
-            "the {network} is refused: it {reason}",
-            code="bundle.graph",
-            network=self._name,
-            reason=reason,
-        )
-
-    def _check_inputs(self) -> None:
-        size, told = self.model.preprocessing.size, width(self.model.metadata)
-        wanted = {"image": ((1, size, size, 3), np.uint8)}
-        if told:
-            wanted["metadata"] = ((1, told), np.float32)
-        if {item.name: (item.shape, item.dtype) for item in self._session.inputs} != wanted:
-            also = f" and float32 'metadata' of 1x{told}" if told else ""
-            self._refuse(f"does not take uint8 'image' of 1x{size}x{size}x3{also}, and only that")
-
-    def _check_outputs(self, roles: tuple[str, ...], manifest: Manifest) -> None:
-        given = {item.name: (item.shape, item.dtype) for item in self._session.outputs}
-        size, labels = self.model.preprocessing.size, len(manifest.labels)
-        shapes = {"segmenter": (1, size, size), "classifier": (1, labels)}
-        for role in roles:
-            if given.get(OUTPUTS[role]) != (shapes[role], np.float32):
-                self._refuse(
-                    f"does not give float32 {OUTPUTS[role]!r} of "
-                    f"{'x'.join(map(str, shapes[role]))}, as its labels and size demand"
-                )
-        if "classifier" not in roles:
-            return
-        forms = {"activation": (1, labels, None, None), "embedding": (1, None), "distance": (1, 1)}
-        for name, form in forms.items():
-            if name not in given:
-                continue
-            shape, dtype = given[name]
-            fits = len(shape) == len(form) and all(
-                side == wanted or wanted is None for side, wanted in zip(shape, form, strict=True)
-            )
-            if not fits or dtype != np.float32:
-                self._refuse(f"gives {name!r} of a shape that is not its own")
-        if "embedding" in given:
-            self.embedding = given["embedding"][0][1]
-        if manifest.thresholds.unfamiliar is not None and "distance" not in given:
-            self._refuse("gives no 'distance', though there is a threshold for it")
-
-    def run(
-        self, square: np.ndarray, metadata: Mapping[str, object] | None = None
-    ) -> dict[str, np.ndarray]:
-        """The graph's outputs, without their first axis, by name.
-
-        Maps and probabilities are means over the views; `embedding` and `distance` are those of
-        the picture as it is, which the bundle's cases and threshold were made with.
-
-        Parameters
-        ----------
-        square : uint8 (S, S, 3) RGB, from `dermedge.image.preprocess.prepare`.
-        metadata : age, sex and site, as far as known, for `dermedge.metadata.encode`. What the
-            network does not take is ignored.
-
-        Raises SessionError where the network gives no finite numbers.
-        """
-        known = {}
-        if self.model.metadata:
-            known["metadata"] = encode(self.model.metadata, **(metadata or {}))[None]
-        answers: dict[str, list[np.ndarray]] = {}
-        for axes in self._views:
-            image = np.ascontiguousarray(np.flip(square, axes)) if axes else square
-            for name, value in self._answers({"image": image[None], **known}).items():
-                # Half precision overflows without an error; every comparison with NaN says "low".
-                # One number that is none makes none of the sum.
-                if not np.isfinite(value.sum()):
-                    raise SessionError(
-                        "the {network} gave no finite numbers",
-                        code="session.nan",
-                        network=self._name,
-                    )
-                if axes and value.ndim > 2:  # a map: its last two axes are those of the picture
-                    value = np.flip(value, tuple(axis - 2 for axis in axes))
-                answers.setdefault(name, []).append(value[0])
-        return {
-            name: values[0]
-            if len(values) == 1 or name in ("embedding", "distance")
-            else np.mean(values, axis=0)
-            for name, values in answers.items()
-        }
-
-    def _answers(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            return self._session.run(feeds)
-        except (SessionError, MemoryError):
-            raise
-        # The runtimes' exceptions share no base class.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise SessionError(
-                "the {network} cannot be computed: {reason}",
-                code="session.run",
-                network=self._name,
-                reason=reason,
-            ) from None
-
-
-def along(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
-    """The bundle with the graphs that these roads run, and no others.
-
-    Raises BundleError where it has none of a road's precision for its machine.
+    Raises BundleError where it has none of an execution's precision for its machine.
     """
     return bundle.sliced(
         {
@@ -403,7 +244,7 @@ class Analyzer:
             Where the runtime does not load a graph.
         """
         roads = roads or {}
-        self.bundle = bundle = along(bundle, roads)
+        self.bundle = bundle = with_executions(bundle, roads)
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -429,7 +270,6 @@ class Analyzer:
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]
         self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
-        self._malignant = np.array([label in MALIGNANT for label in manifest.labels])
         self.versions = {
             "dermedge": __version__,
             "opencv": cv2.__version__,
@@ -481,129 +321,109 @@ class Analyzer:
         ValueError
             Where both `px_per_mm` and `reference` are given.
         """
+        return drive(self.steps(source, name, px_per_mm, metadata, reference))
+
+    def steps(
+        self,
+        source: str | Path | bytes | Picture,
+        name: str | None = None,
+        px_per_mm: float | None = None,
+        metadata: Mapping[str, object] | None = None,
+        reference: str | None = None,
+    ) -> Steps[Analysis]:
+        """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
             raise ValueError("px_per_mm and reference both tell the scale: give one")
-        timing: dict[str, float] = {}
-
-        @contextmanager
-        def stage(label: str):
-            start = time.perf_counter()
-            yield
-            spent = (time.perf_counter() - start) * 1000
-            timing[label] = round(timing.get(label, 0.0) + spent, 3)
-
-        start = time.perf_counter()
-        with stage("decode"):
+        clock, limits = Stopwatch(), self.bundle.manifest.thresholds
+        with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
-        pixels, width, part, corner = picture.pixels, picture.width, None, (0, 0)
-        with stage("prepare"):
-            x, y, across, down = inner(pixels)
-            if (down, across) != pixels.shape[:2]:
-                # In px of the whole picture, which was maybe reduced in reading.
-                covered = picture.width / pixels.shape[1]
-                part = tuple(round(value * covered) for value in (x, y, across, down))
-                width, corner = across * covered, (x, y)
-                pixels = np.ascontiguousarray(pixels[y : y + down, x : x + across])
-        told, found_scale = None, None
+        with clock.stage("prepare"):
+            cropped = crop_frame(picture)
+        scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
-            told = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
+            given = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
+            scaled = Scaled(cropped.pixels, given)
         elif reference is not None:
-            with stage("scale"):
-                told = {"reference": reference, "px_per_mm": None, "reason": ""}
-                try:
-                    found_scale = find(pixels, reference)
-                except ScaleError as error:
-                    told["reason"] = str(error)
-                else:
-                    pixels = found_scale.uncovered(pixels)
-        with stage("prepare"):
-            view, size = working(pixels, self._side), pixels.shape[:2]
-            scale = width / view.shape[1]
-            square, placement = prepare(view, self._segmenter.model.preprocessing)
-        with stage("segmenter"):
-            found = self._segmenter.run(square, metadata)
-        with stage("lesion"):
-            certainty = placement.inside(found["mask"])
-            lesion = measure(
-                certainty,
-                view,
-                self.bundle.manifest.thresholds.mask,
-                scale=scale,
-                px_per_mm=px_per_mm,
-            )
-            if found_scale is not None and lesion.found:
-                # In px of `pixels`, whose first covers `covered` px of the whole picture.
-                covered = width / pixels.shape[1]
-                outline = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
-                middle = tuple(outline.mean(axis=0))
-                told["px_per_mm"] = round(found_scale.px_per_mm(middle) * covered, 4)
-                lesion = replace(lesion, diameter_mm=found_scale.extent(outline))
-        with stage("quality"):
-            hidden = None if found_scale is None else found_scale.cover
-            quality = assess(view, lesion.mask, certainty, hidden)
-        spec = self._classifier.model.preprocessing
-        placement = Placement(*size, spec.size)
-        if self._classifier is not self._segmenter:
-            with stage("prepare"):
-                if spec.crop and lesion.found:
-                    # Not `lesion.box`, which is of the whole picture and rounded there.
-                    box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
-                    square, placement = prepare(pixels, spec, box * (size[1] // view.shape[1]))
-                else:
-                    square, _ = prepare(view, spec)
-        if part is not None:
-            lesion = _moved(lesion, part[0], part[1])
-            placement = replace(
-                placement, corner=tuple(np.add(placement.corner, corner).tolist()), whole=None
-            )
-        with stage("classifier"):
-            if self._classifier is not self._segmenter:
-                found = self._classifier.run(square, metadata)
-            probabilities = found["probabilities"]
-            embedding = found.get("embedding")
-            similar = ()
-            if self.cases is not None and embedding is not None:
-                similar = self.cases.nearest(embedding, self.bundle.manifest.labels, SIMILAR)
-        malignancy = float(probabilities[self._malignant].sum(dtype=np.float64).clip(0, 1))
-        limits = self.bundle.manifest.thresholds
-        distance = float(found["distance"][0]) if "distance" in found else None
-        unfamiliar = limits.unfamiliar is not None and distance > limits.unfamiliar
-        triage, because = self._triage(quality, distance if unfamiliar else None, malignancy)
-        timing["total"] = round((time.perf_counter() - start) * 1000, 3)
+            with clock.stage("scale"):
+                scaled = find_scale(cropped.pixels, reference)
+        with clock.stage("prepare"):
+            spec = self._segmenter.model.preprocessing
+            whole = prepare_whole(scaled.pixels, self._side, spec)
+        with clock.stage("segmenter"):
+            outputs = yield from self._segmenter.steps(whole.square, metadata)
+        with clock.stage("lesion"):
+            outlined = outline(outputs, whole, scaled, cropped.width, limits, px_per_mm)
+        with clock.stage("quality"):
+            hidden = None if scaled.marker is None else scaled.marker.cover
+            quality = assess(whole.view, outlined.lesion.mask, outlined.certainty, hidden)
+        if self._classifier is self._segmenter:
+            placement = Placement(*scaled.pixels.shape[:2], spec.size)
+        else:
+            with clock.stage("prepare"):
+                spec = self._classifier.model.preprocessing
+                close = prepare_lesion(scaled, whole, outlined.lesion, spec)
+            placement = close.placement
+            with clock.stage("classifier"):
+                outputs = yield from self._classifier.steps(close.square, metadata)
+        with clock.stage("classifier"):
+            similar = self._similar(outputs.get("embedding"))
+        image = name or ("" if isinstance(source, (bytes, Picture)) else str(source))
+        return self._conclude(
+            image, picture, cropped, quality, outlined, placement, outputs, similar, clock
+        )
+
+    def _similar(self, embedding: np.ndarray | None) -> tuple[Case, ...]:
+        if self.cases is None or embedding is None:
+            return ()
+        return self.cases.nearest(embedding, self.bundle.manifest.labels, SHOWN_CASES)
+
+    def _conclude(
+        self,
+        image: str,
+        picture: Picture,
+        cropped: Cropped,
+        quality: Quality,
+        outlined: Outlined,
+        placement: Placement,
+        outputs: Outputs,
+        similar: tuple[Case, ...],
+        clock: Stopwatch,
+    ) -> Analysis:
+        manifest = self.bundle.manifest
+        labels, limits = manifest.labels, manifest.thresholds
+        lesion, probabilities = outlined.lesion, outputs["probabilities"]
+        if cropped.part is not None:
+            lesion = moved(lesion, *cropped.part[:2])
+            x, y = np.add(placement.corner, cropped.corner).tolist()
+            placement = replace(placement, corner=(x, y), whole=None)
+        malignancy = malignancy_of(probabilities, labels)
+        distance = float(outputs["distance"][0]) if "distance" in outputs else None
+        far = distance is not None and limits.unfamiliar is not None
+        unfamiliar = far and distance > limits.unfamiliar
+        triage, because = decide(quality, malignancy, distance if unfamiliar else None, limits)
         return Analysis(
-            image=name or ("" if isinstance(source, (bytes, Picture)) else str(source)),
+            image=image,
             height=picture.height,
             width=picture.width,
-            inner=part,
+            inner=cropped.part,
             quality=quality,
             lesion=lesion,
-            scale=told,
+            scale=outlined.statement,
             probabilities={
                 label: round(float(value), 6)
-                for label, value in zip(self.bundle.manifest.labels, probabilities, strict=True)
+                for label, value in zip(labels, probabilities, strict=True)
             },
-            likely=most_likely(self.bundle.manifest, probabilities),
+            likely=most_likely(manifest, probabilities),
             malignancy=round(malignancy, 6),
             distance=distance,
             unfamiliar=unfamiliar,
             threshold=limits.unfamiliar,
-            activation=found.get("activation"),
+            activation=outputs.get("activation"),
             placement=placement,
-            embedding=embedding,
+            embedding=outputs.get("embedding"),
             similar=similar,
             triage=triage,
             because=because,
-            timing_ms=timing,
+            timing_ms=clock.total(),
             versions=self.versions,
         )
-
-    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, Rule]:
-        # An estimate from a picture that cannot be judged would only look like knowledge.
-        limits = self.bundle.manifest.thresholds
-        if not quality.usable:
-            return "retake", Rule("quality", {"reasons": quality.reasons[: quality.refused]})
-        if far is not None:
-            return "retake", Rule(
-                "unfamiliar", {"distance": float(far), "limit": float(limits.unfamiliar)}
-            )
-        return triage_of(malignancy, limits)

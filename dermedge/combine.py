@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dermedge import DISCLAIMER
-from dermedge.analyzer import Rule, most_likely, triage_of
 from dermedge.bundle.bundle import Manifest
 from dermedge.taxonomy import MALIGNANT
+from dermedge.triage import Rule, most_likely, triage_of
 
 
 @dataclass(frozen=True)

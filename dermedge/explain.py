@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER
-from dermedge.analyzer import Analysis
+from dermedge.analysis import Analysis
 from dermedge.bundle.similar import Cases
 from dermedge.image.read import ImageError
 from dermedge.taxonomy import MALIGNANT, TITLES

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.analyzer import Network
 from dermedge.bundle.archive import ArchiveError
 from dermedge.bundle.bundle import ROLES, Bundle, BundleError, Model, Variant
 from dermedge.bundle.graph_check import check_graph
 from dermedge.bundle.reference import REFERENCE, Expected, Reference, network_of, strided
 from dermedge.image.preprocess import prepare
 from dermedge.lesion.features import clean
+from dermedge.network import Network
 from dermedge.runtime import SessionError, host, parity
 
 LEVELS = 1  # of 255, that a prepared picture may be off: processors round a mean differently

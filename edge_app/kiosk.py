@@ -439,6 +439,7 @@ Environment=HOME=%S/dermedge
 Environment=XDG_DATA_HOME=%S
 Environment=XDG_CACHE_HOME=%C/dermedge
 Environment=XDG_CONFIG_HOME=%S/dermedge/config
+Environment=XDG_STATE_HOME=%S/dermedge/state
 StateDirectory=dermedge
 StateDirectoryMode=0700
 CacheDirectory=dermedge

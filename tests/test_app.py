@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from dermedge import DISCLAIMER
-from dermedge.analyzer import TRIAGE, Analyzer
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import synthetic as procedural
 from dermedge.image.read import read_image
 from dermedge.lesion.quality import TITLES
+from dermedge.triage import TRIAGE
 from edge_app.capture import worker
 from edge_app.capture.sources import Frame, SourceError, film
 from edge_app.capture.worker import Shot, Snapshot, Worker

@@ -15,8 +15,8 @@ pytest.importorskip("babel")
 from babel.messages.pofile import read_po
 
 from dermedge import DISCLAIMER, UserError
-from dermedge.analyzer import RULES
 from dermedge.image.read import ImageError, read_image
+from dermedge.triage import RULES
 from edge_app.capture import worker
 from edge_app.capture.sources import FAULTS
 from edge_app.i18n import catalogues, language

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.analyzer import Analyzer, Network, most_likely
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import ROLES, Bundle
 from dermedge.image.preprocess import prepare, working
 from dermedge.image.read import Picture
 from dermedge.lesion.features import measure
 from dermedge.lesion.quality import SIDE, Quality
+from dermedge.network import Network
 from dermedge.runtime import Road
+from dermedge.triage import most_likely
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _bench(args: argparse.Namespace) -> int:
     from benchmarks.report import page, stored
     from benchmarks.report.curves import read_log
     from benchmarks.speed import bench, compare, latency
-    from dermedge.analyzer import along
+    from dermedge.analyzer import with_executions
     from dermedge.image.read import find_images
     from dermedge.tune import load_choice
 
@@ -159,7 +159,7 @@ def _bench(args: argparse.Namespace) -> int:
     if args.tuned and not tuned:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
     if tuned:
-        bundle = along(bundle, tuned)
+        bundle = with_executions(bundle, tuned)
     evaluation = stored.evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = stored.robustness(args.robustness, bundle) if args.robustness else None
     peers = stored.peers(args.peers, bundle) if args.peers else None

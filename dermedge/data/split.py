@@ -60,6 +60,9 @@ class Split:
                 parts={part: tuple(content["parts"][part]) for part in PARTS},
                 notes=tuple(content["notes"]),
             )
+            ids = (name for part in split.parts.values() for name in part)
+            if not all(isinstance(name, str) for name in (split.data_set, *ids, *split.notes)):
+                raise TypeError("an id is no text")
             intact = content == split._stored()
         except (KeyError, TypeError) as error:
             raise DataError(f"{name}: an incomplete split file; make it anew") from error

@@ -33,6 +33,8 @@ TITLES = {
 class ImageError(UserError, ValueError):
     """A picture that cannot be used; the message is one line that says why."""
 
+    exit_status = 1  # the command was right, a file of it is not
+
 
 def damaged(kind: str) -> ImageError:
     return ImageError(

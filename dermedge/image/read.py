@@ -28,6 +28,7 @@ from dermedge.image import header as headers
 from dermedge.image.header import ImageError
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
 from dermedge.image.mask_values import lesion_pixels
+from dermedge.text import printable
 
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
@@ -166,13 +167,8 @@ def _named(source: str | Path | bytes) -> Iterator[None]:
     except ImageError as error:
         if isinstance(source, bytes):
             raise
-        name = _printable(source)
+        name = printable(source)
         raise ImageError("{path}: {reason}", code=error.code, path=name, reason=error) from None
-
-
-def _printable(source: str | Path) -> str:
-    # A file name may hold line ends; the message is one line.
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(source))
 
 
 def _load(source: str | Path | bytes) -> bytes:

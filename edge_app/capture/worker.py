@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.analyzer import Analysis, Analyzer
+from dermedge.analysis import Analysis
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.explain import overlay
 from dermedge.files import write_atomic

@@ -17,7 +17,7 @@ from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
 import dermedge
-from dermedge import DISCLAIMER, analyzer, taxonomy
+from dermedge import DISCLAIMER, taxonomy, triage
 from dermedge.files import write_atomic
 from dermedge.lesion import quality
 from edge_app.i18n.language import FOLDER, LANGUAGES
@@ -30,14 +30,12 @@ CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to 
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],
-    "dermedge/analyzer.py": list(analyzer.RULES.values()),
+    "dermedge/triage.py": list(triage.RULES.values()),
     "dermedge/lesion/quality.py": list(quality.TITLES.values()),
     "dermedge/taxonomy.py": list(taxonomy.TITLES.values()),
 }
 # Of the core what the app never runs: its errors are for a console.
-NOT_ON_A_SCREEN = frozenset(
-    ("cli.py", "commands.py", "demo.py", "metrics.py", "race.py", "datasets", "procedural")
-)
+NOT_ON_A_SCREEN = frozenset(("cli", "evaluation", "data"))
 COMMENT = "# What the app says; brought up to date by `python -m edge_app.i18n.catalogues`."
 HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Plural-Forms")
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from dermedge.analyzer import RULES
 from dermedge.bundle.bundle import Manifest
 from dermedge.combine import Together
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
+from dermedge.triage import RULES
 from edge_app.capture.worker import Snapshot
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot

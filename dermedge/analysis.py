@@ -1,0 +1,110 @@
+"""What was found in one picture, as a value and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dermedge import DISCLAIMER
+from dermedge.bundle.similar import Case
+from dermedge.image.preprocess import Placement
+from dermedge.lesion.features import Lesion
+from dermedge.lesion.quality import Quality
+from dermedge.triage import Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
+
+    image: str
+    height: int
+    width: int
+    # (x, y, width, height) of what was judged; the rest is a plain frame. None: all of it.
+    inner: tuple[int, int, int, int] | None
+    quality: Quality
+    lesion: Lesion
+    scale: dict[str, object] | None  # 'reference', 'px_per_mm' or None, 'reason'; None: none asked
+    probabilities: dict[str, float]  # class: calibrated probability, sum 1
+    likely: str  # the most likely class, after the bundle's class offsets
+    malignancy: float  # sum over the malignant classes
+    distance: float | None  # from the training pictures, about 1 for those; None: not known
+    unfamiliar: bool  # farther than `threshold`
+    threshold: float | None  # of the distance; None: none was chosen
+    activation: np.ndarray | None  # float32 (K, h, w), class scores over the classifier's input
+    placement: Placement  # of the picture, as it was read, in the classifier's input
+    embedding: np.ndarray | None  # float32 (E,)
+    similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
+    triage: str  # one of TRIAGE
+    because: Rule  # what led to the triage
+    timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
+    versions: dict[str, object]
+
+    @property
+    def rule(self) -> str:
+        """What led to the triage, in words."""
+        return str(self.because)
+
+    def to_json(self) -> dict:
+        """The object that `analysis.schema.json` describes."""
+        lesion = self.lesion
+        return {
+            "image": self.image,
+            "size": [self.width, self.height],
+            "inner": None if self.inner is None else list(self.inner),
+            "quality": {
+                "ok": self.quality.ok,
+                "usable": self.quality.usable,
+                "reasons": list(self.quality.reasons),
+                "scores": {name: round(v, 4) for name, v in self.quality.scores.items()},
+            },
+            "lesion": {
+                "found": lesion.found,
+                "box": list(lesion.box) if lesion.box else None,
+                "polygons": [polygon.tolist() for polygon in lesion.polygons],
+                "area_px": lesion.area_px,
+                "centroid": lesion.centroid and [round(value, 1) for value in lesion.centroid],
+            },
+            "abcd": {
+                "asymmetry": lesion.asymmetry,
+                "border": lesion.border,
+                "color": lesion.color,
+                "diameter_mm": lesion.diameter_mm,
+                "asymmetry_index": lesion.asymmetry_index,
+                "border_irregularity": lesion.border_irregularity,
+                "colors": list(lesion.colors),
+                "axis": None if lesion.axis is None else round(lesion.axis, 4),
+            },
+            "scale": self.scale,
+            "probabilities": self.probabilities,
+            "likely": self.likely,
+            "malignancy": self.malignancy,
+            "familiarity": None
+            if self.distance is None
+            else {
+                "distance": round(self.distance, 4),
+                "threshold": self.threshold,
+                "unfamiliar": self.unfamiliar,
+            },
+            "similar": [
+                {"id": case.id, "label": case.label, "similarity": round(case.similarity, 4)}
+                for case in self.similar
+            ],
+            "triage": self.triage,
+            "rule": self.rule,
+            "because": self.because.to_json(),
+            "timing_ms": self.timing_ms,
+            "versions": self.versions,
+            "disclaimer": DISCLAIMER,
+        }
+
+    def full_mask(self) -> np.ndarray:
+        """The lesion as bool (height, width) at the picture's own size."""
+        x, y, width, height = self.inner or (0, 0, self.width, self.height)
+        mask = self.lesion.mask.astype(np.uint8) * 255
+        whole = np.zeros((self.height, self.width), bool)
+        part = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        whole[y : y + height, x : x + width] = part > 127
+        return whole

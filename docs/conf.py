@@ -1,0 +1,64 @@
+"""Sphinx: `make docs` builds the site into build/docs, without any request to the outside."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from dermedge import DISCLAIMER, __version__
+
+HERE = Path(__file__).parent
+
+project = "dermedge"
+author = "the dermedge developers"
+copyright = f"{author}, Apache-2.0"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_generated/README.md"]
+html_theme = "furo"
+html_title = f"dermedge {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {"announcement": DISCLAIMER}
+html_show_sphinx = False
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+nitpicky = False
+suppress_warnings = ["config.cache"]
+
+
+def write_commands(_app) -> None:
+    """A page with each command's own help, so that the two cannot differ."""
+    os.environ["COLUMNS"] = "100"
+    lines = ["# Commands", "", "What `dermedge COMMAND --help` prints, for every command.", ""]
+    for entry in sorted(entry_points(group="dermedge.commands"), key=lambda it: it.name):
+        command = entry.load()
+        parser = argparse.ArgumentParser(
+            prog=f"dermedge {entry.name}", description=command.summary
+        )
+        command.arguments(parser)
+        lines += [f"## {entry.name}", "", "```text", parser.format_help().rstrip(), "```", ""]
+        for name, child in _children(parser):
+            lines += [f"### {name}", "", "```text", child.format_help().rstrip(), "```", ""]
+    page = HERE / "_generated" / "commands.md"
+    page.parent.mkdir(exist_ok=True)
+    text = "\n".join(lines)
+    if not page.exists() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
+
+
+def _children(parser: argparse.ArgumentParser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield child.prog.removeprefix("dermedge "), child
+                yield from _children(child)
+
+
+def setup(app) -> None:
+    app.connect("builder-inited", write_commands)
