@@ -73,9 +73,7 @@ def ray_map(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    rows = [
-        {"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)
-    ]
+    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     data = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // BATCH)))
     data = data.map_batches(
         _Actor,
