@@ -1,4 +1,12 @@
-"""The core, which runs on the device: numpy, OpenCV and, opened lazily, a runtime."""
+"""What runs on a device: numpy, OpenCV, Pillow and, opened lazily, an inference runtime.
+
+The public API, which follows semantic versioning, is what `__all__` names: open a bundle, analyse a
+picture, read the analysis. Everything else is private and may change with any version.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from dermedge import telemetry
 
@@ -23,3 +31,26 @@ class UserError(Exception):
     def __init__(self, message: str, *, code: str = "", **values: object):
         super().__init__(message.format(**values) if values else message)
         self.message, self.code, self.values = message, code, values
+
+
+if TYPE_CHECKING:
+    from dermedge.analysis import Analysis
+    from dermedge.analyzer import Analyzer
+    from dermedge.bundle.bundle import Bundle, open_bundle
+
+__all__ = ["Analysis", "Analyzer", "Bundle", "UserError", "open_bundle"]
+_HOMES = {
+    "Analysis": "dermedge.analysis",
+    "Analyzer": "dermedge.analyzer",
+    "Bundle": "dermedge.bundle.bundle",
+    "open_bundle": "dermedge.bundle.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: `import dermedge` alone must stay quick.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dermedge' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -259,6 +259,21 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
 
 
+def open_bundle(bundle: str | Path = DEFAULT, trusted_key: bytes | None = None) -> Bundle:
+    """Open and check a bundle: a file, or one that comes with dermedge by its name.
+
+    Parameters
+    ----------
+    bundle : path of a `.dermbundle` file, or a name such as "dermoscopy" or "smartphone".
+    trusted_key : Ed25519 public keys (PEM); a bundle that none of them signed is refused.
+
+    Raises
+    ------
+    BundleError : as `Bundle.open`.
+    """
+    return Bundle.open(shipped().get(str(bundle), Path(bundle)), trusted_key)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle, every part of it checked."""

@@ -1,0 +1,64 @@
+"""The public API: what the README shows in six lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readme import ROOT
+
+import dermedge
+from dermedge import Analysis, Analyzer, open_bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import write_png
+
+
+def test_a_picture_is_analysed_by_name_of_a_shipped_bundle(tmp_path):
+    write_png(tmp_path / "spot.png", draw(1, label="mel", size=(240, 320)).image)
+    analysis = Analyzer(open_bundle()).analyze(tmp_path / "spot.png")
+    assert isinstance(analysis, Analysis)
+    assert 0 <= analysis.malignancy <= 1
+    assert analysis.triage in ("retake", "low", "see a doctor", "urgent")
+    assert analysis.full_mask().shape == (240, 320)
+    assert "not a diagnosis" in analysis.to_json()["disclaimer"]
+
+
+def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):
+    """What a browser does: it is told what to run, and sends the outputs when they are there."""
+    picture = draw(2, size=(120, 160)).image
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    source = dermedge.image.read.Picture(picture, *picture.shape[:2])
+    steps, asked, result = analyzer.steps(source), 0, None
+    inference = next(steps)
+    while result is None:
+        asked += 1
+        try:
+            inference = steps.send(inference.session.run(inference.feeds))
+        except StopIteration as end:
+            result = end.value
+    expected = analyzer.analyze(source)
+    assert asked == 2
+    assert {**result.to_json(), "timing_ms": 0} == {**expected.to_json(), "timing_ms": 0}
+    assert np.array_equal(result.lesion.mask, expected.lesion.mask)
+
+
+def test_what_is_not_public_is_no_attribute():
+    assert set(dermedge.__all__) == {"Analysis", "Analyzer", "Bundle", "UserError", "open_bundle"}
+    with pytest.raises(AttributeError, match="no attribute 'analyse'"):
+        _ = dermedge.analyse
+
+
+def test_importing_dermedge_alone_loads_no_library():
+    libraries = "{'numpy', 'cv2', 'PIL', 'onnxruntime'}"
+    code = f"import dermedge, sys; print(sorted({libraries} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_says_that_it_is_typed():
+    assert Path(ROOT, "dermedge", "py.typed").is_file()
