@@ -503,3 +503,16 @@ def test_the_largest_pictures_stay_below_one_gigabyte(tmp_path):
     assert shapes == ["(1113, 1113, 3)", "(1250, 1500, 3)", "(1000, 1250, 3)"]
     assert int(peak) < 1000
     assert done.stderr == ""
+
+
+def test_a_tiff_whose_tags_have_other_types_is_refused():
+    """Found by the fuzzer: text where the rows of a strip are counted."""
+    content = bytearray(encode(Image.new("RGB", (40, 40), (99, 9, 9)), "TIFF"))
+    order = "<" if content[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", content, 4)
+    (count,) = struct.unpack_from(order + "H", content, first)
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        if struct.unpack_from(order + "H", content, entry)[0] == 278:
+            struct.pack_into(order + "HI4s", content, entry + 2, 2, 4, b"abc\0")
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(bytes(content))

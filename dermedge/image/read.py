@@ -490,6 +490,15 @@ def _decoding(kind: str) -> Iterator[None]:
 
 def _check_tiff(data: bytes, picture, tiff: headers.Tiff) -> None:
     """That no part of the pixels is missing, which Pillow would leave black, and JPEG is whole."""
+    try:
+        _check_tags(data, picture, tiff)
+    except ImageError:
+        raise
+    except (TypeError, ValueError):  # a tag of another type than its number has
+        raise headers.damaged("tiff") from None
+
+
+def _check_tags(data: bytes, picture, tiff: headers.Tiff) -> None:
     tags = picture.tag_v2
     tiled = 324 in tags
     offsets, counts = (tags.get(tag, ()) for tag in ((324, 325) if tiled else (273, 279)))
