@@ -38,7 +38,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--recheck",
         metavar="BUNDLE",
-        help="print what passes; with --out write the bundle anew without what does not. Exit "
+        help="print what passes; with --out write the bundle again without what does not. Exit "
         "status 1: something did not pass",
     )
     again.add_argument("--data", metavar="NAME=PATH", help="data set that it was trained on")

@@ -52,12 +52,12 @@ class Halves:
         }
 
     def __str__(self) -> str:
-        told = [
+        sizes = [
             f"{half['pictures']} pictures of {half['lesions']} lesions ({half['malignant']} "
             "malignant pictures)"
             for half in self.report().values()
         ]
-        return f"{told[0]} choose, {told[1]} accept"
+        return f"{sizes[0]} choose, {sizes[1]} accept"
 
 
 def halve(data_set: DataSet, split: Split) -> Halves:

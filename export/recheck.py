@@ -72,8 +72,8 @@ def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: G
         kind = "multitask" if len(roles) > 1 else roles[0]
         print(f"the {kind}'s validation part: {halves}", file=sys.stderr, flush=True)
         labels = bundle.manifest.labels if "classifier" in roles else ()
-        spec, told = model.preprocessing, model.metadata
-        accepting = exam_of(data_set, split, halves, "accepting", kind, spec, labels, told, crop)
+        network = kind, model.preprocessing, labels, model.metadata, crop
+        accepting = exam_of(data_set, split, halves, "accepting", *network)
         if not accepting.feeds:
             raise ExportError(f"the accepting half has no picture for a {kind}")
         for report in _judged(bundle, roles, model, accepting, limits):

@@ -74,9 +74,9 @@ def test_shares_have_a_width_where_nothing_was_seen():
 def test_the_same_answers_of_a_few_pictures_show_nothing(lesions):
     """The bootstrap alone calls this certain: no resample has a change."""
     exam, answers = exam_of(lesions)
-    told = words(exam, answers, answers, triage=0.985)
-    assert f"too few pictures to show at least 98.5%: {lesions} pictures; needs about" in told
-    needed = int(re.search(r"needs about ([\d,]+)", told)[1].replace(",", ""))
+    reasons = words(exam, answers, answers, triage=0.985)
+    assert f"too few pictures to show at least 98.5%: {lesions} pictures; needs about" in reasons
+    needed = int(re.search(r"needs about ([\d,]+)", reasons)[1].replace(",", ""))
     assert 240 <= needed <= 300
     assert words(exam, answers, answers, sensitivity=0.99).startswith("sensitivity 1.0000 is 100")
     more, same = exam_of(300)
@@ -124,14 +124,14 @@ def test_sensitivity_is_compared_with_fp32_and_by_its_bound():
 
 def test_a_mean_over_few_lesions_is_not_shown():
     exam, answers = exam_of(48)
-    told = words(exam, answers, answers, retained=0.99)
-    assert "auc_malignant: too few pictures to show it: 16 lesions benign; needs at" in told
-    assert "macro_auc" not in told
+    reasons = words(exam, answers, answers, retained=0.99)
+    assert "auc_malignant: too few pictures to show it: 16 lesions benign; needs at" in reasons
+    assert "macro_auc" not in reasons
     few = judge(exam, answers, answers, LIMITS, Gate())[0]["few_lesions"]
     assert few == {"bcc": 16, "mel": 16, "nv": 16}
     alone = replace(exam, targets=np.where(exam.targets == 0, 1, exam.targets))
-    told = words(alone, answers, answers, retained=0.5)
-    assert "macro_auc: too few pictures to show it: 0 lesions bcc" in told
+    reasons = words(alone, answers, answers, retained=0.5)
+    assert "macro_auc: too few pictures to show it: 0 lesions bcc" in reasons
     masks = Exam([{}] * 12, np.arange(12), masks=[None] * 12)
     drawn = Answers(None, None, np.full(12, 0.9), np.zeros((12, 4, 4)))
     assert "12 lesions outlined; needs at least 30" in words(masks, drawn, drawn, retained=0.99)
@@ -317,9 +317,9 @@ def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):
     assert not refused["passed"]
     # By the margins as they are, thirty pictures show nothing.
     assert cli.main(command) == 1
-    told = capsys.readouterr().out
-    assert told.count("REFUSED") == 2
-    assert "too few pictures to show at least 98.5%: 30 pictures" in told
+    reasons = capsys.readouterr().out
+    assert reasons.count("REFUSED") == 2
+    assert "too few pictures to show at least 98.5%: 30 pictures" in reasons
 
 
 def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
