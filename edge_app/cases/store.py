@@ -36,7 +36,7 @@ from edge_app.cases import keys as keyring
 from edge_app.cases.database import KINDS, UNCHANGED, VERSION, connect, plain
 from edge_app.cases.keys import ARGON2, SCRYPT, Keys
 from edge_app.cases.memory import overwrite_freed, wipe
-from edge_app.cases.migrate import migrate, write_summary
+from edge_app.cases.migrate import migrate, read_summary, write_summary
 from edge_app.cases.passphrase import strength
 from edge_app.cases.records import (
     BY_CLOCK,
@@ -46,6 +46,7 @@ from edge_app.cases.records import (
     RISK_FACTORS,
     SEXES,
     VIEWS,
+    Brief,
     Capture,
     Entry,
     Lesion,
@@ -200,7 +201,10 @@ class Store:
                 tuple(some),
             )
             for person, lesion, sealed in rows:
-                found[person][lesion] = _summary(self._keys, lesion, sealed)
+                said, _briefs = read_summary(self._keys, lesion, sealed)
+                if said.triage is not None and said.version != records.analysis_version():
+                    said = replace(said, triage=records.OTHER_VERSION)
+                found[person][lesion] = said
         return found
 
     def reminders(self, until: str) -> list[Lesion]:
@@ -473,8 +477,9 @@ class Store:
                 raise StoreError(words, code="tampered", part=Said(PARTS[table]))
             query = "SELECT id, data FROM lesion LEFT JOIN summary ON id = lesion"
             for lesion, sealed in connection.execute(query):
-                said = Summary.of(in_order(captures.get(lesion, [])))
-                if _summary(self._keys, lesion, sealed) != said:
+                _said, briefs = read_summary(self._keys, lesion, sealed)
+                there = {one.id: one for one in captures.get(lesion, [])}
+                if not _agree(briefs, there) or _said != Summary.of(briefs):
                     words = N_("a {part} was changed past the audit trail")
                     raise StoreError(words, code="tampered", part=Said(PARTS["lesion"]))
             database.check_schema(connection, self.path)
@@ -584,7 +589,11 @@ class Store:
                 )
             self._insert(connection, table, item, sealed)
             if table == "capture":
-                self._summarise(connection, {item.lesion})
+                query = "SELECT data FROM summary WHERE lesion = ?"
+                row = connection.execute(query, (item.lesion,)).fetchone()
+                _said, briefs = read_summary(self._keys, item.lesion, row and row[0])
+                briefs.append(Brief.of(item))
+                write_summary(connection, self._keys, item.lesion, briefs)
         return item
 
     def _insert(self, connection, table: str, item, sealed_picture: bytes | None) -> None:
@@ -629,7 +638,8 @@ class Store:
 
     def _summarise(self, connection, lesions: Collection[str]) -> None:
         for lesion in lesions:
-            write_summary(connection, self._keys, lesion, self._of_lesion(connection, lesion))
+            briefs = [Brief.of(one) for one in self._of_lesion(connection, lesion)]
+            write_summary(connection, self._keys, lesion, briefs)
 
     def _make_sure_of_space(self, needed: int) -> None:
         if needed and self._lacks(needed):
@@ -873,14 +883,13 @@ def _digest(sealed: bytes) -> str:
     return hashlib.sha256(sealed).hexdigest()
 
 
-def _summary(keys: Keys, lesion: str, sealed: bytes | None) -> Summary:
-    try:
-        found = Summary(*keys.record(sealed or b"", "summary", lesion))
-    except TypeError:
-        raise StoreError(records.RECORD, code="record") from None
-    if found.triage is not None and found.version != records.analysis_version():
-        return replace(found, triage=records.OTHER_VERSION)
-    return found
+def _agree(briefs: list[Brief], captures: dict[str, Capture]) -> bool:
+    """Whether a summary is of just these captures, as far as they can be read here."""
+    return {one.id for one in briefs} == set(captures) and all(
+        replace(brief, triage="") == replace(Brief.of(captures[brief.id]), triage="")
+        and captures[brief.id].triage in (brief.triage, records.OTHER_VERSION)
+        for brief in briefs
+    )
 
 
 def _header(connection) -> dict:
