@@ -80,7 +80,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     kiosk.add_argument(
         "--self-check",
         action="store_true",
-        help="try bundle, speed, camera and disk, print what was found, end; status 1 for a fault",
+        help="try bundle, speed, camera, disk and clock, print what was found, end; status 1 for a "
+        "fault",
     )
     kiosk.add_argument(
         "--set-pin",

@@ -11,7 +11,7 @@ pytest.importorskip("cryptography", reason="the store needs it")
 from edge_app.store import keys, store
 from tests.fuzz import store_import
 
-ROUNDS = 150
+ROUNDS = 80
 VALUES = (None, True, -1, 0, 1e999, 10**400, "", "\ud800", [], {}, [[]], "x" * 2000, [0] * 300)
 
 

@@ -392,7 +392,7 @@ def foreign(cases: Store, path: Path, table: str = "", **changes) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "packed", forged)
-        patch.setattr(store, "write_summary", lambda *_args: None)
+        patch.setattr(Store, "_summarise", lambda *_args: None)
         cases.export(path, FOREIGN)
     return path
 

@@ -14,7 +14,14 @@ from edge_app.store import audit as trail
 from edge_app.store import clock, database, records
 from edge_app.store.database import VERSION
 from edge_app.store.keys import Keys
-from edge_app.store.records import BY_CLOCK, CLOCK_WRONG, GIVEN, StoreError, Summary, in_order
+from edge_app.store.records import (
+    BY_CLOCK,
+    CLOCK_WRONG,
+    GIVEN,
+    Brief,
+    StoreError,
+    Summary,
+)
 
 AT_ONCE = 60.0  # s from taking a picture to its entry in the audit trail; an import has more
 
@@ -107,7 +114,7 @@ def numbered(connection, keys: Keys, now: Callable[[], str]) -> None:
         digest = hashlib.sha256(fresh).hexdigest()
         trail.log(connection, keys, now(), "migrate capture", id, digest)
         capture = records.unpacked(records.Capture, id, lesion, record)
-        captures.setdefault(lesion, []).append(capture)
+        captures.setdefault(lesion, []).append(Brief.of(capture))
     for (lesion,) in connection.execute("SELECT id FROM lesion").fetchall():
         write_summary(connection, keys, lesion, captures.get(lesion, []))
 
@@ -119,11 +126,19 @@ def _dating(taken: str, when: str, wrong: bool) -> str:
     return CLOCK_WRONG if wrong else BY_CLOCK
 
 
-def write_summary(connection, keys: Keys, lesion: str, captures: list) -> None:
-    """Keep what a lesion's captures, in any order, say for lists."""
-    text = json.dumps(list(vars(Summary.of(in_order(captures))).values())).encode()
-    sealed = keys.seal(text, "summary", lesion)
+def write_summary(connection, keys: Keys, lesion: str, briefs: list[Brief]) -> None:
+    """Keep what a lesion's captures, in whatever order, say for lists."""
+    said = [list(vars(Summary.of(briefs)).values()), [list(vars(one).values()) for one in briefs]]
+    sealed = keys.seal(json.dumps(said).encode(), "summary", lesion)
     connection.execute("INSERT OR REPLACE INTO summary VALUES (?, ?)", (lesion, sealed))
+
+
+def read_summary(keys: Keys, lesion: str, sealed: bytes | None) -> tuple[Summary, list[Brief]]:
+    try:
+        said, briefs = keys.record(sealed or b"", "summary", lesion)
+        return Summary(*said), [Brief(*one) for one in briefs]
+    except (TypeError, ValueError):
+        raise StoreError(records.RECORD, code="record") from None
 
 
 STEPS = (pictures_apart, numbered)  # the n-th leads from version n to n + 1

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import dermedge
 from dermedge import UserError
@@ -153,6 +154,27 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Brief:
+    """Of a capture what the order and the summary of a lesion need; see Capture."""
+
+    id: str
+    taken: str
+    triage: str
+    dating: str
+    origin: str
+    sequence: int
+    version: int
+
+    @property
+    def dated(self) -> bool:
+        return self.dating != CLOCK_WRONG
+
+    @classmethod
+    def of(cls, capture: Capture) -> Brief:
+        return cls(*(getattr(capture, field.name) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
 class Summary:
     """What the pictures of a lesion say, for lists."""
 
@@ -165,13 +187,17 @@ class Summary:
     version: int = 1  # of the analysis that gave the triage
 
     @classmethod
-    def of(cls, captures: list[Capture]) -> Summary:
-        """`captures` : in their order."""
+    def of(cls, captures: Iterable[Brief]) -> Summary:
+        """Of a lesion's captures, in whatever order."""
+        captures = in_order(captures)
         if not captures:
             return cls()
         judged = [capture for capture in captures if capture.triage != "retake"]
         said, newest = (judged or captures)[-1], captures[-1]
         return cls(len(captures), said.triage, newest.taken, newest.dated, said.version)
+
+
+Dated = TypeVar("Dated", Capture, Brief)
 
 
 class OtherAnalysis(Mapping):
@@ -393,6 +419,8 @@ def _misfit(value: object, schema: dict, path: str) -> str:
                 return fault
     elif isinstance(value, list):
         first, others = schema.get("prefixItems", []), schema.get("items")
+        if others == {"type": "number"} and not first and all(map(_is_number, value)):
+            return ""  # outlines are long
         for at, part in enumerate(value):
             rule = first[at] if at < len(first) else others
             if rule is not None and (fault := _misfit(part, rule, f"{path}[{at}]")):
@@ -479,7 +507,7 @@ def is_date(text: object) -> bool:
 # ---------------------------------------------------------------------------- order
 
 
-def in_order(captures: Iterable[Capture]) -> list[Capture]:
+def in_order(captures: Iterable[Dated]) -> list[Dated]:
     """As they were taken, the oldest first.
 
     Of one store the pictures stay in the order in which they were added there, whatever its clock

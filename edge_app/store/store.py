@@ -39,7 +39,7 @@ from edge_app.store.audit import BEGIN, DONE, FAILED
 from edge_app.store.database import KINDS, UNCHANGED, VERSION, connect, plain
 from edge_app.store.keys import ARGON2, SCRYPT, Keys
 from edge_app.store.memory import overwrite_freed, wipe
-from edge_app.store.migrations import migrate, write_summary
+from edge_app.store.migrations import migrate, read_summary, write_summary
 from edge_app.store.passphrase import strength
 from edge_app.store.records import (
     BY_CLOCK,
@@ -49,6 +49,7 @@ from edge_app.store.records import (
     RISK_FACTORS,
     SEXES,
     VIEWS,
+    Brief,
     Capture,
     Entry,
     Lesion,
@@ -201,7 +202,10 @@ class Store:
                 tuple(some),
             )
             for person, lesion, sealed in rows:
-                found[person][lesion] = _summary(self._keys, lesion, sealed)
+                said, _briefs = read_summary(self._keys, lesion, sealed)
+                if said.triage is not None and said.version != records.analysis_version():
+                    said = replace(said, triage=records.OTHER_VERSION)
+                found[person][lesion] = said
         return found
 
     def reminders(self, until: str) -> list[Lesion]:
@@ -474,8 +478,9 @@ class Store:
                 raise StoreError(words, code="tampered", part=Said(PARTS[table]))
             query = "SELECT id, data FROM lesion LEFT JOIN summary ON id = lesion"
             for lesion, sealed in connection.execute(query):
-                said = Summary.of(in_order(captures.get(lesion, [])))
-                if _summary(self._keys, lesion, sealed) != said:
+                _said, briefs = read_summary(self._keys, lesion, sealed)
+                there = {one.id: one for one in captures.get(lesion, [])}
+                if not _agree(briefs, there) or _said != Summary.of(briefs):
                     words = N_("a {part} was changed past the audit trail")
                     raise StoreError(words, code="tampered", part=Said(PARTS["lesion"]))
             database.check_schema(connection, self.path)
@@ -585,7 +590,11 @@ class Store:
                 )
             self._insert(connection, table, item, sealed)
             if table == "capture":
-                self._summarise(connection, {item.lesion})
+                query = "SELECT data FROM summary WHERE lesion = ?"
+                row = connection.execute(query, (item.lesion,)).fetchone()
+                _said, briefs = read_summary(self._keys, item.lesion, row and row[0])
+                briefs.append(Brief.of(item))
+                write_summary(connection, self._keys, item.lesion, briefs)
         return item
 
     def _insert(self, connection, table: str, item, sealed_picture: bytes | None) -> None:
@@ -630,7 +639,8 @@ class Store:
 
     def _summarise(self, connection, lesions: Collection[str]) -> None:
         for lesion in lesions:
-            write_summary(connection, self._keys, lesion, self._of_lesion(connection, lesion))
+            briefs = [Brief.of(one) for one in self._of_lesion(connection, lesion)]
+            write_summary(connection, self._keys, lesion, briefs)
 
     def _make_sure_of_space(self, needed: int) -> None:
         if needed and self._lacks(needed):
@@ -874,14 +884,13 @@ def _digest(sealed: bytes) -> str:
     return hashlib.sha256(sealed).hexdigest()
 
 
-def _summary(keys: Keys, lesion: str, sealed: bytes | None) -> Summary:
-    try:
-        found = Summary(*keys.record(sealed or b"", "summary", lesion))
-    except TypeError:
-        raise StoreError(records.RECORD, code="record") from None
-    if found.triage is not None and found.version != records.analysis_version():
-        return replace(found, triage=records.OTHER_VERSION)
-    return found
+def _agree(briefs: list[Brief], captures: dict[str, Capture]) -> bool:
+    """Whether a summary is of just these captures, as far as they can be read here."""
+    return {one.id for one in briefs} == set(captures) and all(
+        replace(brief, triage="") == replace(Brief.of(captures[brief.id]), triage="")
+        and captures[brief.id].triage in (brief.triage, records.OTHER_VERSION)
+        for brief in briefs
+    )
 
 
 def _header(connection) -> dict:
