@@ -113,6 +113,9 @@ def test_a_picture_that_the_clock_misdated_is_told():
         f"{language.moment(doubtful.taken)} (the clock was wrong)",
         f"{language.day(corrected.taken)} (date corrected)",
     ]
+    language.use("ar")
+    assert language.moment(doubtful.taken) in course.when(doubtful)
+    language.use("en")
     assert course.clock_remark([first, corrected]) == ""
     assert "in the order in which they were added" in course.clock_remark([first, doubtful])
 

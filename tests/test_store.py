@@ -30,6 +30,7 @@ from edge_app.cases import database, keys, records  # noqa: E402
 from edge_app.cases import migrate as migrations  # noqa: E402
 from edge_app.cases.passphrase import strength  # noqa: E402
 from edge_app.cases.store import Capture, Lesion, Person, Store, StoreError, WrongKey  # noqa: E402
+from edge_app.kiosk import Pin  # noqa: E402
 from edge_app.words import course  # noqa: E402
 
 PASSPHRASE = "correct horse"
@@ -857,6 +858,15 @@ def test_wrong_passphrases_are_entered_when_the_right_one_is_given(cases):
     assert cases.audit()[-1].what == "wrong passphrase"
     cases.check()
     cases.close()
+
+
+def test_a_change_of_the_pin_is_entered_as_one_that_ended(cases):
+    Pin(cases.path.with_name("operator.pin")).set("2580")
+    begun, done = cases.audit()[-2:]
+    assert (begun.what, done.what) == ("begin change PIN", "done change PIN")
+    assert done.ends == begun.number
+    assert course.deeds(cases.audit())[1][0] == "Change of the operator's PIN begun"
+    cases.check()
 
 
 def test_damaged_notes_of_events_are_left_out(cases):

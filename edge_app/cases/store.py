@@ -851,9 +851,14 @@ class Store:
         events = pending.read(folder)
         if events:
             with self._writing() as connection:
+                begun: dict[str, int] = {}
                 for when, event, count in events:
                     which = f"{count}x" if count > 1 else ""
-                    self._log(connection, event, which, when=when)
+                    verb, _, deed = event.partition(" ")
+                    ends = begun.pop(deed, 0) if f"{verb} " in (DONE, FAILED) else 0
+                    number = self._log(connection, event, which, when=when, ends=ends)
+                    if f"{verb} " == BEGIN:
+                        begun[deed] = number
             pending.clear(folder)
         with self._read_lock, plain(self.path):
             begun = trail.head(self._reader, self._keys).begun

@@ -16,7 +16,7 @@ from edge_app.cases.records import CLOCK_WRONG, CORRECTED
 from edge_app.cases.store import Capture, Entry
 from edge_app.cases.trail import BEGIN
 from edge_app.look import language
-from edge_app.look.language import N_, _
+from edge_app.look.language import N_, Said, _
 from edge_app.words import present
 
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
@@ -107,9 +107,10 @@ def when(capture: Capture) -> str:
 
 
 def _marked(capture: Capture, said: str) -> str:
+    when = Said(said)  # in the language already; its strokes are none of a path
     if capture.dating == CLOCK_WRONG:
-        return _("{when} (the clock was wrong)", when=said)
-    return _("{when} (date corrected)", when=said) if capture.dating == CORRECTED else said
+        return _("{when} (the clock was wrong)", when=when)
+    return _("{when} (date corrected)", when=when) if capture.dating == CORRECTED else said
 
 
 def labels(captures: Sequence[Capture]) -> list[str]:
