@@ -56,7 +56,9 @@ ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
 NOTICE_SECONDS = 6.0
 WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
-WIPE_SECONDS = 0.5  # from the end of a visit until what it leaves in memory is given back
+# From the end of a visit until what it left in memory is overwritten; the second time for an
+# analysis, or a store that was closed, which had still to come to its end.
+WIPE_SECONDS = (0.5, 15.0)
 NOT_SAVED = N_("The picture could not be saved: {reason}")
 UNFINISHED = N_("Something that was begun before the screen was cleared could not be finished.")
 
@@ -459,7 +461,8 @@ class DermedgeApp(App):
         widgets.forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
-        Clock.schedule_once(lambda _dt: forget(), WIPE_SECONDS)
+        for seconds in WIPE_SECONDS:
+            Clock.schedule_once(lambda _dt: forget(), seconds)
         self.start()
 
     def focus_next(self, step: int = 1) -> None:

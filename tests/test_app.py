@@ -309,19 +309,21 @@ def video(real_images, picture, tmp_path_factory) -> Path:
     [
         ("360x640", ["--language", "de", "--text", "very large"]),
         ("1280x800", ["--language", "ar", "--theme", "dark"]),
-        ("1920x1080", []),
+        ("1920x1080", None),  # and without a source: a drawn picture stands for it, at once
     ],
 )
 def test_the_whole_way_through_the_app(display, video, tiny_bundle, tmp_path, size, looks):
     """Consent, capture, result, person, spot, history, comparison, export, deletion, audited."""
     shots, home = tmp_path / "shots", tmp_path / "home"
     home.mkdir()
-    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle), "--source", str(video)]
-    command += ["--screenshot", str(shots), "--size", size, *looks]
+    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle)]
+    command += ["--screenshot", str(shots), "--size", size]
+    command += [] if looks is None else ["--source", str(video), *looks]
     environment = _environment(DISPLAY=display, HOME=str(home))
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("0 faults\n")
+    assert ("a drawn picture stands for the camera" in done.stderr) == (looks is None)
     assert not {".kivy", ".local"} & {path.name for path in home.iterdir()}
     width, height = map(int, size.split("x"))
     taken = sorted(shots.glob("*.png"))
@@ -558,6 +560,39 @@ def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle,
     (lesion,) = cases.lesions(cases.people()[0].id)
     assert len(cases.captures(lesion.id)) == 2
     cases.close()
+
+
+BREAKS = """
+import logging, sys, threading, warnings
+from edge_app import unforeseen
+unforeseen.keep_quiet()
+NAME = "Rosalind Example.jpg"
+def fail():
+    raise KeyError(NAME)
+class Careless:
+    def __del__(self):
+        fail()
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+del thread
+Careless()
+warnings.warn(f"cannot read {NAME}")
+logging.getLogger("PIL").error("cannot read %s", NAME)
+import cv2
+assert cv2.imread(f"/nowhere/{NAME}") is None
+cv2.VideoCapture(f"/nowhere/{NAME}")
+fail()
+"""
+
+
+def test_whatever_breaks_in_the_app_says_its_kind_and_place_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", BREAKS], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "Rosalind" not in done.stderr + done.stdout
+    assert done.stderr.splitlines() == ["dermedge: unforeseen KeyError at __main__:7"] * 3
 
 
 @pytest.mark.parametrize(
