@@ -2,7 +2,8 @@
 
 The look is a perceptual hash that flips, quarter turns, another size or format and a slight change
 of brightness or colour leave as it is: the signs of the 255 lowest frequencies of a gray 32 x 32
-thumbnail (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010).
+thumbnail (after Zauner, "Implementation and benchmarking of perceptual image hash functions",
+2010).
 A flip changes the sign of every second frequency and a quarter turn also swaps the axes, so that
 all eight views are compared by their signs alone. Frequencies that are mere noise do not count.
 """
@@ -32,10 +33,11 @@ NO_NUMBER = 2**32 - 1  # of a picture that is not of the ISIC archive
 
 # Measured on HAM10000, ISIC 2017 and PAD-UFES-20, see benchmarks/results/README.md.
 _CLEAR = 1.0  # gray levels: a frequency below it is noise
-_MOST_DIFFERENT = 0.07  # share of the frequencies clear in both whose signs differ
-_MOST_OF_ALL = 0.125  # or of all frequencies, the weak ones too
+_LEAST_CLIP = 6.0  # gray levels
+_MOST_DIFFERENT = 0.11  # share of the frequencies clear in both whose signs differ
+_MOST_OF_ALL = 0.17  # or of all frequencies, the weak ones too
 _LEAST_COMMON = 32  # frequencies clear in both; with fewer there is nothing to compare
-_CANDIDATE = 0.16  # share of the even frequencies clear in both, before all are compared
+_CANDIDATE = 0.2  # share of the even frequencies clear in both, before all are compared
 _FREQUENCIES = SIDE * SIDE - 1
 _THUMBNAIL = 32  # px
 _THREADS = 2
@@ -158,7 +160,11 @@ def look(pixels: np.ndarray) -> np.ndarray:
     """The perceptual hash of uint8 (H, W, 3) RGB, uint8 (LOOK_BYTES,); 0 without any contrast."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     small = cv2.resize(gray, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(small)[:SIDE, :SIDE]
+    # A small dark spot on plain skin would decide about all frequencies, and all spots are alike:
+    # what is far from the median counts no more than the mean deviation from it.
+    middle = np.median(small)
+    most = max(_LEAST_CLIP, float(np.abs(small - middle).mean()))
+    low = cv2.dct(np.clip(small, middle - most, middle + most))[:SIDE, :SIDE]
     low[0, 0] = 0  # the mean brightness
     if np.count_nonzero(np.abs(low) > _CLEAR) < _LEAST_COMMON:
         return np.zeros(LOOK_BYTES, np.uint8)
