@@ -30,6 +30,42 @@ SIMILAR = 3  # cases shown
 _VIEWS = ((), (1,), (0,), (0, 1))
 
 
+# Code of a rule: what it says, in English. A screen translates it by its values.
+RULES = {
+    "urgent": "malignancy {malignancy} >= urgent threshold {limit}",
+    "see a doctor": "malignancy {malignancy} >= see a doctor threshold {limit}",
+    "low": "malignancy {malignancy} < see a doctor threshold {limit}",
+    "quality": "picture quality: {reasons}",
+    "unfamiliar": "unlike the pictures the model learnt from (distance {distance} > threshold "
+    "{limit})",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
+
+    code: str
+    values: dict[str, object]  # numbers, or codes of dermedge.quality.TITLES
+
+    def __str__(self) -> str:
+        digits = 2 if self.code == "unfamiliar" else 3
+        return RULES[self.code].format(
+            **{
+                name: f"{value:.{digits}f}" if isinstance(value, float) else ", ".join(value)
+                for name, value in self.values.items()
+            }
+        )
+
+    def to_json(self) -> dict:
+        """What `analysis.schema.json` describes as 'because'."""
+        values = {
+            name: round(value, 4) if isinstance(value, float) else list(value)
+            for name, value in self.values.items()
+        }
+        return {"code": self.code, "values": values}
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
@@ -51,9 +87,14 @@ class Analysis:
     embedding: np.ndarray | None  # float32 (E,)
     similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
     triage: str  # one of TRIAGE
-    rule: str  # what led to the triage, in words
+    because: Rule  # what led to the triage
     timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
     versions: dict[str, object]
+
+    @property
+    def rule(self) -> str:
+        """What led to the triage, in words."""
+        return str(self.because)
 
     def to_json(self) -> dict:
         """The object that `analysis.schema.json` describes."""
@@ -101,6 +142,7 @@ class Analysis:
             ],
             "triage": self.triage,
             "rule": self.rule,
+            "because": self.because.to_json(),
             "timing_ms": self.timing_ms,
             "versions": self.versions,
             "disclaimer": DISCLAIMER,
@@ -118,12 +160,14 @@ def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
     return manifest.labels[int((scores + (manifest.thresholds.class_offsets or 0.0)).argmax())]
 
 
-def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, str]:
-    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule in words."""
-    for triage, limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
-        if malignancy >= limit:
-            return triage, f"malignancy {malignancy:.3f} >= {triage} threshold {limit:.3f}"
-    return "low", f"malignancy {malignancy:.3f} < see a doctor threshold {limits.see_doctor:.3f}"
+def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, Rule]:
+    """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule that says so."""
+    triage, limit = "low", limits.see_doctor
+    for higher, its_limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
+        if malignancy >= its_limit:
+            triage, limit = higher, its_limit
+            break
+    return triage, Rule(triage, {"malignancy": float(malignancy), "limit": float(limit)})
 
 
 class Network:
@@ -164,7 +208,12 @@ class Network:
         self._check_outputs(roles, bundle.manifest)
 
     def _refuse(self, reason: str) -> None:
-        raise BundleError(f"the {self._name} is refused: it {reason}")
+        raise BundleError(
+            "the {network} is refused: it {reason}",
+            code="bundle.graph",
+            network=self._name,
+            reason=reason,
+        )
 
     def _check_inputs(self) -> None:
         size, told = self.model.preprocessing.size, width(self.model.metadata)
@@ -226,7 +275,11 @@ class Network:
                 # Half precision overflows without an error; every comparison with NaN says "low".
                 # One number that is none makes none of the sum.
                 if not np.isfinite(value.sum()):
-                    raise SessionError(f"the {self._name} gave no finite numbers")
+                    raise SessionError(
+                        "the {network} gave no finite numbers",
+                        code="session.nan",
+                        network=self._name,
+                    )
                 if axes and value.ndim > 2:  # a map: its last two axes are those of the picture
                     value = np.flip(value, tuple(axis - 2 for axis in axes))
                 answers.setdefault(name, []).append(value[0])
@@ -284,8 +337,11 @@ class Analyzer:
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
             raise BundleError(
-                f"bundle {bundle.path} has no {missing[0]}: it is for evaluation alone; export "
-                "both runs into one bundle"
+                "bundle {path} has no {role}: it is for evaluation alone; export both runs into "
+                "one bundle",
+                code="bundle.role",
+                path=bundle.path,
+                role=missing[0],
             )
 
         def network(*roles: str) -> Network:
@@ -426,7 +482,7 @@ class Analyzer:
         limits = self.bundle.manifest.thresholds
         distance = float(found["distance"][0]) if "distance" in found else None
         unfamiliar = limits.unfamiliar is not None and distance > limits.unfamiliar
-        triage, rule = self._triage(quality, distance if unfamiliar else None, malignancy)
+        triage, because = self._triage(quality, distance if unfamiliar else None, malignancy)
         timing["total"] = round((time.perf_counter() - start) * 1000, 3)
         return Analysis(
             image=name or ("" if isinstance(source, (bytes, Picture)) else str(source)),
@@ -449,21 +505,18 @@ class Analyzer:
             embedding=embedding,
             similar=similar,
             triage=triage,
-            rule=rule,
+            because=because,
             timing_ms=timing,
             versions=self.versions,
         )
 
-    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, str]:
+    def _triage(self, quality: Quality, far: float | None, malignancy: float) -> tuple[str, Rule]:
         # An estimate from a picture that cannot be judged would only look like knowledge.
         limits = self.bundle.manifest.thresholds
         if not quality.usable:
-            refused = quality.reasons[: quality.refused]
-            return "retake", f"picture quality: {', '.join(refused)}"
+            return "retake", Rule("quality", {"reasons": quality.reasons[: quality.refused]})
         if far is not None:
-            return (
-                "retake",
-                f"unlike the pictures the model learnt from (distance {far:.2f} > threshold "
-                f"{limits.unfamiliar:.2f})",
+            return "retake", Rule(
+                "unfamiliar", {"distance": float(far), "limit": float(limits.unfamiliar)}
             )
         return triage_of(malignancy, limits)

@@ -97,7 +97,12 @@ class Scale:
 def find(pixels: np.ndarray, reference: str) -> Scale:
     """The scale of uint8 (h, w, 3) RGB by one of REFERENCES; ScaleError where it is not sure."""
     if reference not in REFERENCES:
-        raise ScaleError(f"no reference {reference!r}; there are: {', '.join(REFERENCES)}")
+        raise ScaleError(
+            "no reference '{name}'; there are: {names}",
+            code="reference",
+            name=reference,
+            names=", ".join(REFERENCES),
+        )
     if reference == "card":
         return _find_card(pixels)
     if reference == "ruler":
@@ -188,8 +193,10 @@ def _find_card(pixels: np.ndarray) -> Scale:
             seen[number] = corners[0].astype(np.float64)
     if len(seen) < 3:
         raise ScaleError(
-            f"{len(seen)} of the size card's four squares were found: lay the whole card flat "
-            "about the lesion, in focus"
+            "{seen} of the size card's four squares were found: lay the whole card flat about "
+            "the lesion, in focus",
+            code="card",
+            seen=len(seen),
         )
     card = np.concatenate([places[number] for number in seen])
     image = np.concatenate(list(seen.values()))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dermedge import DISCLAIMER
-from dermedge.analyzer import most_likely, triage_of
+from dermedge.analyzer import Rule, most_likely, triage_of
 from dermedge.bundle import Manifest
 from dermedge.taxonomy import MALIGNANT
 
@@ -30,10 +30,12 @@ class Together:
     agreed: bool | None  # whether each used picture alone leads to the same triage
     triage: str
     rule: str
+    because: Rule | None  # of the mean; None without a usable picture
 
     def to_json(self) -> dict:
         """The object that `analysis.schema.json` describes under 'together'."""
-        return {"together": asdict(self), "disclaimer": DISCLAIMER}
+        because = self.because and self.because.to_json()
+        return {"together": {**asdict(self), "because": because}, "disclaimer": DISCLAIMER}
 
 
 def together(analyses: Sequence[Mapping], manifest: Manifest) -> Together:
@@ -57,13 +59,13 @@ def together(analyses: Sequence[Mapping], manifest: Manifest) -> Together:
     used = [one for one in analyses if one["triage"] != "retake"]
     if not used:
         rule = f"none of {len(analyses)} pictures can be judged"
-        return Together(len(analyses), 0, {}, None, None, None, None, None, "retake", rule)
+        return Together(len(analyses), 0, {}, None, None, None, None, None, "retake", rule, None)
     stated = np.array([list(one["probabilities"].values()) for one in used])
     mean = stated.mean(axis=0)
     malignant = [label in MALIGNANT for label in manifest.labels]
     risks = [one["malignancy"] for one in used]
     malignancy = round(float(mean[malignant].sum().clip(0, 1)), 6)
-    triage, rule = triage_of(malignancy, manifest.thresholds)
+    triage, because = triage_of(malignancy, manifest.thresholds)
     return Together(
         pictures=len(analyses),
         used=len(used),
@@ -77,5 +79,6 @@ def together(analyses: Sequence[Mapping], manifest: Manifest) -> Together:
         highest=max(risks),
         agreed=len({one["triage"] for one in used}) == 1,
         triage=triage,
-        rule=f"mean of {len(used)} pictures: {rule}",
+        rule=f"mean of {len(used)} pictures: {because}",
+        because=because,
     )

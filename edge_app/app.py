@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 
 from kivy.app import App
-from kivy.cache import Cache
 from kivy.clock import Clock
 from kivy.core.clipboard import Clipboard
 from kivy.core.window import Window
@@ -29,7 +28,7 @@ from edge_app.capture.worker import Result, Shot, Snapshot, Worker
 from edge_app.kiosk import Idle
 from edge_app.look import language, theme, widgets
 from edge_app.look.language import N_, Said, _
-from edge_app.memory import wipe
+from edge_app.memory import forget
 from edge_app.screens.view import View
 from edge_app.session import Session, VisitOver
 from edge_app.words import present
@@ -56,7 +55,9 @@ ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
 NOTICE_SECONDS = 6.0
 WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
-WIPE_SECONDS = 0.5  # from the end of a visit until what it leaves in memory is given back
+# From the end of a visit until what it left in memory is overwritten; the second time for an
+# analysis, or a store that was closed, which had still to come to its end.
+WIPE_SECONDS = (0.5, 15.0)
 NOT_SAVED = N_("The picture could not be saved: {reason}")
 UNFINISHED = N_("Something that was begun before the screen was cleared could not be finished.")
 
@@ -455,11 +456,12 @@ class DermedgeApp(App):
         self._seen = self.snapshot = self.worker.snapshot()
         self.notice = ""
         self.screens.clear_widgets()  # with the pictures and words that they held
-        for typed in ("textinput.label", "textinput.width"):
-            Cache.remove(typed)  # Kivy keeps what was typed, and its picture, for a minute
+        self.screens.transition = NoTransition()  # the old one holds the last two
+        widgets.forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
-        Clock.schedule_once(lambda _dt: wipe(), WIPE_SECONDS)
+        for seconds in WIPE_SECONDS:
+            Clock.schedule_once(lambda _dt: forget(), seconds)
         self.start()
 
     def focus_next(self, step: int = 1) -> None:

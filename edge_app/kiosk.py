@@ -269,9 +269,12 @@ class Pin:
         kept = self._read()
         wait = self._wait(kept)
         if wait > 0:
-            raise WrongPin(
-                "too many wrong tries: wait {seconds} s", code="wait", seconds=math.ceil(wait)
+            said = Said.plural(
+                "too many wrong tries: wait {count} second",
+                "too many wrong tries: wait {count} seconds",
+                math.ceil(wait),
             )
+            raise WrongPin(said, code="wait")
         # Counted before it is tried: pulling the plug gives no free try.
         self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
         key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])

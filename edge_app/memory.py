@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
-from contextlib import suppress
+
+from edge_app.cases.memory import overwrite_freed
 
 
-def wipe() -> None:
-    """Free what nobody refers to any more, and give free pages back to the system.
-
-    glibc alone can do the second: their content is gone then. It does so for pictures and other
-    large things; short strings share pages with what is still in use, and Python cannot overwrite
-    them.
-    """
+def forget() -> None:
+    """Free what nobody refers to any more, and overwrite where it lay, as far as that goes."""
     gc.collect()
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    overwrite_freed()

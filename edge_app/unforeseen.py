@@ -44,4 +44,4 @@ def keep_quiet() -> None:
     sys.unraisablehook = lambda given: given.exc_value and report(given.exc_value)
     logging.captureWarnings(True)
     logging.getLogger().addHandler(logging.NullHandler())  # else warnings go to standard error
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -307,19 +307,21 @@ def video(real_images, picture, tmp_path_factory) -> Path:
     [
         ("360x640", ["--language", "de", "--text", "very large"]),
         ("1280x800", ["--language", "ar", "--theme", "dark"]),
-        ("1920x1080", []),
+        ("1920x1080", None),  # and without a source: a drawn picture stands for it, at once
     ],
 )
 def test_the_whole_way_through_the_app(display, video, tiny_bundle, tmp_path, size, looks):
     """Consent, capture, result, person, spot, history, comparison, export, deletion, audited."""
     shots, home = tmp_path / "shots", tmp_path / "home"
     home.mkdir()
-    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle), "--source", str(video)]
-    command += ["--screenshot", str(shots), "--size", size, *looks]
+    command = [*DERMEDGE, "app", "--bundle", str(tiny_bundle)]
+    command += ["--screenshot", str(shots), "--size", size]
+    command += [] if looks is None else ["--source", str(video), *looks]
     environment = _environment(DISPLAY=display, HOME=str(home))
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("0 faults\n")
+    assert ("a drawn picture stands for the camera" in done.stderr) == (looks is None)
     assert not {".kivy", ".local"} & {path.name for path in home.iterdir()}
     width, height = map(int, size.split("x"))
     taken = sorted(shots.glob("*.png"))
@@ -327,11 +329,12 @@ def test_the_whole_way_through_the_app(display, video, tiny_bundle, tmp_path, si
     for path in taken:
         shot = read_image(path).pixels
         assert shot.shape == (height, width, 3)
-        assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 50, path  # more than a plain ground
+        colours = shot.astype(np.int32) @ (65536, 256, 1)
+        assert len(np.unique(colours)) > 50, path  # more than a plain ground
 
 
-RESET = """
-import sys, time
+SETUP = """
+import sys, threading, time
 from pathlib import Path
 from functools import partial
 from edge_app.commands import _configure_kivy
@@ -350,7 +353,11 @@ analyzer = Analyzer(Bundle.open(sys.argv[2]))
 session = Session(Path(sys.argv[1], "app"), analyzer.bundle.manifest, kiosk=True)
 worker = Worker(partial(open_source, sys.argv[3]), analyzer, None)
 app = DermedgeApp(worker, session)
+"""
 
+RESET = (
+    SETUP
+    + """
 def steps():
     session.agree()
     session.pin.set("2468")
@@ -379,7 +386,10 @@ def steps():
     app.screen.ids.pin.ids.entry.focus = False
     yield lambda: app.frame.height == whole
     print("cleared")
+"""
+)
 
+DRIVE = """
 def drive(_):
     global until
     if until():
@@ -401,10 +411,186 @@ finally:
 def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle, tmp_path):
     arguments = [str(tmp_path), str(tiny_bundle), str(video)]
     environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
-    command = [sys.executable, "-c", RESET, *arguments]
+    command = [sys.executable, "-c", RESET + DRIVE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cleared\n"
+
+
+WORK = (
+    SETUP
+    + """
+from kivy.core.window import Window
+from dermedge import UserError
+from edge_app.cases import store as stores
+from edge_app.look import widgets
+stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+NAME = "Rosalind Example"
+# Also what the errors of a library say must reach nobody.
+gates = {name: threading.Event() for name in ("first", "second", "keep", "shot", "lock", "read")}
+
+def at(gate, then=lambda: None):
+    def action():
+        assert gates[gate].wait(60)
+        return then()
+    return action
+
+def fail(error):
+    def action():
+        raise error
+    return action
+
+def waits():
+    return [w.words for w in Window.children if isinstance(w, widgets.Wait)]
+
+def steps():
+    session.agree()
+    session.pin.set("2468")
+    session.enter("2468")
+    session.create("a passphrase")
+
+    # Two waits at once: each goes when its own work is done.
+    app.go("people")
+    app.work(at("first"), words="first")
+    app.work(at("second"), words="second", writes=True)
+    assert sorted(waits()) == ["first", "second"]
+    gates["second"].set()
+    yield lambda: waits() == ["first"]
+    gates["first"].set()
+    yield lambda: waits() == []
+
+    # An error of what was to be kept is told on another screen, one of a reading is not.
+    app.work(fail(UserError("of a reading")))
+    app.work(at("keep", fail(UserError("the disk is full"))), writes=True)
+    app.go("settings")
+    gates["keep"].set()
+    yield lambda: app.notice
+    assert app.notice == "The disk is full.", app.notice
+
+    # A visit that ends: what was begun goes on, and nothing of it comes back.
+    session.save_person(Person("", NAME))
+    session.begin(session.save_lesion(Lesion("", session.person.id, "left arm")))
+    app.go("live")
+    yield lambda: app.snapshot.frame
+    gates["keep"].clear()
+    done, opened = [], session.store
+    app.work(at("read", lambda: NAME), done.append, "Reading.")
+    app.work(lambda: done.append("read"), done.append)  # waits behind it
+    hers = UserError("no {name}", name=NAME)
+    app.work(at("keep", fail(hers)), done.append, "Saving.", writes=True)
+    app.work(at("shot", fail(KeyError(NAME))), done.append, writes=True)
+    analyze = worker._analyzer.analyze
+    held = threading.Event()
+    def slow(*args, **values):
+        if args[1:] == ("capture",):
+            held.set()
+            assert gates["shot"].wait(60)
+        return analyze(*args, **values)
+    worker._analyzer.analyze = slow
+    app.take_picture()
+    yield held.is_set
+    with opened._writing():  # as a long import does
+        app.reset()
+        assert (app.here, session.person, session.results) == ("welcome", None, ())
+        assert waits() == [] and app.notice == ""
+    for gate in gates.values():
+        gate.set()
+    yield lambda: app.notice
+    assert app.notice == (
+        "Something that was begun before the screen was cleared could not be finished."
+    ), app.notice
+    session.agree()
+    app.go("home")
+    app.go("live")
+    yield lambda: app.snapshot.judged
+    app.take_picture()
+    yield lambda: app.here == "result"
+    assert done == [], done
+    assert len(session.results) == 1 and session.results[0].lesion_id == ""
+    assert opened.captures(opened.lesions(opened.people()[0].id)[0].id) == []
+
+    # The store is full: no result is shown, and the live picture says why.
+    app.back(to="home")
+    session.enter("2468")
+    ada = session.person = opened.people()[0]
+    arm = opened.lesions(ada.id)[0]
+    session.begin(arm)
+    app.go("live")
+    yield lambda: app.snapshot.judged
+    kept = stores.Store.add_capture
+    stores.Store.add_capture = lambda *_: fail(stores.StoreError("the disk is full"))()
+    app.take_picture()
+    yield lambda: session.refused
+    assert app.here == "live" and not app.snapshot.busy
+    said = app.screen.view.guidance
+    assert said == "The picture could not be saved: the disk is full.", said
+    # One that is left is saved all the same, and shown to nobody.
+    stores.Store.add_capture = kept
+    app.take_picture()
+    app.back()
+    yield lambda: opened.captures(arm.id)
+    assert app.here == "home"
+    # The app ends while one is taken.
+    session.person = ada
+    session.begin(arm)
+    app.go("live")
+    yield lambda: app.snapshot.judged
+    app.take_picture()
+    print("worked")
+"""
+)
+
+
+def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle, tmp_path):
+    """And an app that ends while a lesion's picture is taken still saves it."""
+    from edge_app.cases.store import Store
+
+    arguments = [str(tmp_path), str(tiny_bundle), str(video)]
+    environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
+    command = [sys.executable, "-c", WORK + DRIVE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "worked\n"
+    # What nobody foresaw is named by its kind and place, never by what it holds.
+    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.app:")
+    assert "Rosalind" not in done.stderr
+    cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
+    (lesion,) = cases.lesions(cases.people()[0].id)
+    assert len(cases.captures(lesion.id)) == 2
+    cases.close()
+
+
+BREAKS = """
+import logging, sys, threading, warnings
+from edge_app import unforeseen
+unforeseen.keep_quiet()
+NAME = "Rosalind Example.jpg"
+def fail():
+    raise KeyError(NAME)
+class Careless:
+    def __del__(self):
+        fail()
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+del thread
+Careless()
+warnings.warn(f"cannot read {NAME}")
+logging.getLogger("PIL").error("cannot read %s", NAME)
+import cv2
+assert cv2.imread(f"/nowhere/{NAME}") is None
+cv2.VideoCapture(f"/nowhere/{NAME}")
+fail()
+"""
+
+
+def test_whatever_breaks_in_the_app_says_its_kind_and_place_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", BREAKS], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "Rosalind" not in done.stderr + done.stdout
+    assert done.stderr.splitlines() == ["dermedge: unforeseen KeyError at __main__:7"] * 3
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import string
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("babel")
 from babel.messages.pofile import read_po
 
 from dermedge import DISCLAIMER, UserError
+from dermedge.analyzer import RULES
+from dermedge.image import ImageError, read_image
 from edge_app.capture import worker
 from edge_app.capture.sources import FAULTS
 from edge_app.cases.store import Store, WrongKey
@@ -124,6 +129,189 @@ def test_words_of_a_library_are_not_taken_for_places_of_values():
     assert _(error) == "no {such} thing"
 
 
+def test_values_are_translated_too_errors_lines_and_what_systems_say():
+    language.use("de")
+    inner = UserError("camera {name}", name=Said("folder {name}", name="x"))
+    said = language.words(UserError("the source failed: {reason}", reason=inner))
+    assert _(said) == "die Bildquelle ist ausgefallen: Kamera Ordner x"
+    said = Said("the source failed: {reason}", reason=_full())
+    assert _(said) == "die Bildquelle ist ausgefallen: der Speicherplatz ist voll"
+    said = language.words(UserError("{path} cannot be read: {reason}", path="a", reason=_full()))
+    assert _(said).endswith("der Speicherplatz ist voll")
+    as_text = Said("the source failed: {reason}", reason="No space left on device")
+    assert _(as_text) == _(said).replace("a kann nicht gelesen werden", _failed())
+
+
+def _failed() -> str:
+    return "die Bildquelle ist ausgefallen"
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_names_of_files_are_safe_to_draw(name):
+    """Whatever bytes a stick has for a name: no line end, no half character, nothing turned."""
+    language.use(name)
+    odd = "a\nb\udcff\u202ecod.jpg"
+    for value in (odd, Path(odd)):
+        said = _("{path} holds no picture that can be read", path=value)
+        assert "a\N{REPLACEMENT CHARACTER}b" in said
+        said.encode()  # what cannot be is not drawn
+        assert not {"\n", "\u202e", "\udcff"} & set(said)
+        language.visual(said).encode()
+
+
+@pytest.mark.parametrize("name", ["/home/x", "/home/سلام/a.jpg", Path("IMG (1).jpg")])
+def test_a_path_is_drawn_from_the_left_within_arabic(name):
+    language.use("ar")
+    said = language.visual(_("Into: {path}", path=name))
+    drawn = str(name).replace("سلام", "\ufee1\ufefc\ufeb3")
+    assert said.startswith(f"{drawn} :")
+    assert not {language.ISOLATE, language.END} & set(said)
+
+
+# ---------------------------------------------------------------------------- the core's errors
+
+
+class _Pseudo:
+    """A catalogue that knows the template's messages: it leaves of them the values alone."""
+
+    def __init__(self, template):
+        self.known = {m.id if isinstance(m.id, str) else m.id[0] for m in template}
+
+    def gettext(self, message):
+        if message not in self.known:
+            return message
+        return "«" + "·".join(f"{{{name}}}" for name in sorted(_places(message))) + "»"
+
+    def ngettext(self, one, _many, _count):
+        return self.gettext(one)
+
+
+@pytest.fixture
+def pseudo(template, monkeypatch):
+    catalogue = _Pseudo(template)
+    monkeypatch.setattr(language, "_catalogue", lambda _name: catalogue)
+
+
+def test_every_error_of_the_core_can_be_translated():
+    """An error whose message has its values filled in already would be English on every screen."""
+    bare = [
+        f"{path.relative_to(catalogues.DEVICE)}:{line}"
+        for path, line, message in catalogues.core_errors()
+        if not message
+    ]
+    assert not bare, "give these errors a message with {name}s, and the values apart"
+
+
+def test_errors_of_every_kind_are_collected(template):
+    ids = _ids(template)
+    kinds = {"ImageError", "BundleError", "SessionError", "ScaleError", "StoreError", "WrongPin"}
+    assert kinds | {"SourceError", "UserError", "WrongKey"} <= catalogues.error_classes()
+    for message in (
+        "the size card is bent: lay it flat",  # ScaleError
+        "the {network} gave no finite numbers",  # SessionError
+        "bundle {path} has no {role}: it is for evaluation alone; export both runs into one "
+        "bundle",  # BundleError
+        "the file is empty",  # ImageError
+        *RULES.values(),
+    ):
+        assert message in ids
+
+
+def _broken_pictures(folder: Path) -> dict[str, Path]:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    png, jpeg = (cv2.imencode(kind, pixels)[1].tobytes() for kind in (".png", ".jpg"))
+    files = {
+        "empty": b"",
+        "text": b"no picture at all",
+        "cut.png": png[: len(png) // 2],
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "small.png": cv2.imencode(".png", pixels[:2, :2])[1].tobytes(),
+        "bits.png": png.replace(b"IDAT", b"IDAX"),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / "folder").mkdir()
+    return {name: folder / name for name in (*files, "folder", "missing")}
+
+
+def test_a_picture_that_cannot_be_read_is_told_without_a_word_of_english(pseudo, tmp_path):
+    names = _broken_pictures(tmp_path)
+    for name, path in names.items():
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        said = _(Said("The picture could not be read: {reason}", reason=caught.value))
+        rest = said.replace(str(path), "").replace(name, "")
+        # Names of formats and units are no words of a language.
+        rest = re.sub("JPEG|PNG|WebP|TIFF|BMP|HEIC|AVIF|GIF|MB|px", "", rest)
+        assert not re.findall("[A-Za-z]{3,}", rest), said
+
+
+@pytest.mark.parametrize(
+    "because",
+    [
+        {"code": "low", "values": {"malignancy": 0.125, "limit": 0.4}},
+        {"code": "see a doctor", "values": {"malignancy": 0.5, "limit": 0.4}},
+        {"code": "urgent", "values": {"malignancy": 0.9, "limit": 0.7}},
+        {"code": "quality", "values": {"reasons": ["too_dark", "cut_off"]}},
+        {"code": "unfamiliar", "values": {"distance": 2.5, "limit": 1.7}},
+    ],
+)
+def test_the_rule_is_told_in_the_language(because):
+    language.use("de")
+    said = present.rule({"because": because, "rule": "ENGLISH"})
+    assert said != "ENGLISH"
+    assert said != _filled_in_english(because)
+    for value in because["values"].values():
+        if isinstance(value, float):
+            assert language.number(value, 2) in said
+
+
+def _filled_in_english(because) -> str:
+    language.use("en")
+    said = present.rule({"because": because, "rule": ""})
+    language.use("de")
+    return said
+
+
+@pytest.mark.parametrize(
+    "because", [None, {"code": "other", "values": {}}, {"code": "low", "values": {"limit": 1.0}}]
+)
+def test_a_rule_that_is_not_known_stays_as_it_was_stored(because):
+    language.use("de")
+    assert present.rule({"because": because, "rule": "as stored"}) == "as stored"
+
+
+# ---------------------------------------------------------------------------- numbers of things
+
+
+NUMBERS = re.compile(r"\{(count|used|total|pictures|seconds|days|months|years|points)\}")
+BEFORE_A_NOUN = re.compile(r"\{(\w+)\} ([a-z]{3,}s)\b")
+UNITS = {"megapixels", "bytes"}  # signs, or the same in each form
+TEXTS = {"provider", "network", "path", "name", "mark", "source"}  # what no number fills
+
+
+def test_numbers_of_things_have_plural_forms(template):
+    """A line with `{count} things` has one form for all numbers in no language that ships."""
+    once = [m.id for m in template if isinstance(m.id, str)]
+    assert not [text for text in once if NUMBERS.search(text)]
+    nouns = {text: BEFORE_A_NOUN.findall(text) for text in once}
+    for text, found in nouns.items():
+        assert not [n for name, n in found if name not in TEXTS and n not in UNITS], text
+    several = [m.id for m in template if isinstance(m.id, tuple)]
+    assert all("{count}" in one + many for one, many in several)
+
+
+def test_a_plural_that_was_said_far_away_is_told_by_the_rules_of_the_language():
+    forms = {}
+    for count in (0, 1, 2, 3, 11, 100):
+        said = Said.plural("{count} new picture", "{count} new pictures", count)
+        assert said == f"{count} new picture{'s' * (count != 1)}"
+        language.use("ar")
+        forms[count] = _(Said("{name}: {reason}", name="x", reason=said))
+        language.use("en")
+    assert len(set(forms.values())) == 6
+
+
 @pytest.mark.parametrize(
     ("name", "forms"),
     [
@@ -202,12 +390,6 @@ def test_a_line_without_letters_goes_with_its_paragraph():
     language.use("ar")
     assert language.visual("95%).") == "95%)."
     assert language.visual("95%).", "سلام (95%).") == ".(95%"
-
-
-def test_a_path_keeps_its_order_within_arabic():
-    language.use("ar")
-    said = language.visual(_("Into: {path}", path="/home/x"))
-    assert said.replace(language.MARK, "").startswith("/home/x :")
 
 
 def test_an_arabic_name_within_another_language():

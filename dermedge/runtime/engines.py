@@ -22,7 +22,7 @@ from dermedge.runtime import ENGINES, Session, SessionError, tensorrt
 
 SUFFIX = ".engine"
 _MAGIC = b"dermedge engine 1\n"
-_REBUILD = "run `dermedge engine build --bundle FILE`"
+_REFUSED = "engine {path} is refused: {reason}; run `dermedge engine build --bundle FILE`"
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,24 @@ def load_engine(model: bytes, provider: str, bundle_sha256: str) -> Session:
     try:
         header, engine = from_file(path.read_bytes())
     except FileNotFoundError:
-        raise SessionError(f"there is no {provider} engine of this graph: {_REBUILD}") from None
+        raise SessionError(
+            "there is no {provider} engine of this graph: run `dermedge engine build --bundle "
+            "FILE`",
+            code="engine.missing",
+            provider=provider,
+        ) from None
     except OSError as error:
-        raise SessionError(f"cannot read engine {path}: {error.strerror}") from None
+        raise SessionError(
+            "cannot read engine {path}: {reason}",
+            code="engine.unreadable",
+            path=path,
+            reason=error.strerror,
+        ) from None
     except SessionError as error:
-        raise SessionError(f"engine {path} is refused: {error}; {_REBUILD}") from None
+        raise SessionError(_REFUSED, code="engine.refused", path=path, reason=error) from None
     reason = header.key.difference(key)
     if reason:
-        raise SessionError(f"engine {path} is refused: {reason}; {_REBUILD}")
+        raise SessionError(_REFUSED, code="engine.refused", path=path, reason=reason)
     return tensorrt.TensorRTSession(engine, provider)
 
 

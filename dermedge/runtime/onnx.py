@@ -30,8 +30,10 @@ class OnnxRuntimeSession:
         full = PROVIDERS[provider]
         if provider not in available():
             raise SessionError(
-                f"execution provider {full} is not in this ONNX Runtime; "
-                f"there are: {', '.join(available())}"
+                "execution provider {name} is not in this ONNX Runtime; there are: {names}",
+                code="provider.missing",
+                name=full,
+                names=", ".join(available()),
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -48,10 +50,16 @@ class OnnxRuntimeSession:
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise SessionError(f"ONNX Runtime does not load the model: {reason}") from None
+            raise SessionError(
+                "ONNX Runtime does not load the model: {reason}", code="model.load", reason=reason
+            ) from None
         # A provider whose libraries are missing is left out without an error.
         if full not in self._session.get_providers():
-            raise SessionError(f"{full} cannot be started here: are its libraries installed?")
+            raise SessionError(
+                "{name} cannot be started here: are its libraries installed?",
+                code="provider.start",
+                name=full,
+            )
         self.inputs = tuple(_tensor(item) for item in self._session.get_inputs())
         self.outputs = tuple(_tensor(item) for item in self._session.get_outputs())
         self.runtime = f"onnxruntime {onnxruntime.__version__} {full}"
@@ -65,7 +73,11 @@ def _tensor(item) -> Tensor:
     kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
     if item.type not in kinds or not all(isinstance(side, int) for side in item.shape):
         raise SessionError(
-            f"tensor {item.name} has type {item.type} and shape {item.shape}; "
-            "a bundle's graphs have static shapes of uint8 or float32"
+            "tensor {name} has type {kind} and shape {shape}; a bundle's graphs have static "
+            "shapes of uint8 or float32",
+            code="tensor",
+            name=item.name,
+            kind=item.type,
+            shape=str(item.shape),
         )
     return Tensor(item.name, tuple(item.shape), np.dtype(kinds[item.type]))

@@ -31,7 +31,9 @@ class OpenVinoSession:
             self._model = core.compile_model(core.read_model(model, b""), "CPU", told)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise SessionError(f"OpenVINO does not load the model: {reason}") from None
+            raise SessionError(
+                "OpenVINO does not load the model: {reason}", code="model.load", reason=reason
+            ) from None
         self._request = self._model.create_infer_request()
         self.inputs = tuple(map(_tensor, self._model.inputs))
         self.outputs = tuple(map(_tensor, self._model.outputs))

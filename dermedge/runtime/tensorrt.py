@@ -78,11 +78,20 @@ def bindings(provider: str) -> Any:
         except ModuleNotFoundError:
             continue
         except (ImportError, OSError) as error:
-            raise SessionError(f"{provider} cannot be loaded: {_line(error)}") from None
+            raise SessionError(
+                "{provider} cannot be loaded: {reason}",
+                code="provider.load",
+                provider=provider,
+                reason=_line(error),
+            ) from None
         # A package of type stubs alone can be imported too, and is empty.
         if hasattr(module, "Builder"):
             return module
-    raise SessionError(f"{provider} is not installed: pip install 'dermedge[{provider}]'")
+    raise SessionError(
+        "{provider} is not installed: pip install 'dermedge[{provider}]'",
+        code="provider.missing",
+        provider=provider,
+    )
 
 
 def version(provider: str) -> str:
@@ -110,11 +119,22 @@ def gpu(provider: str) -> Gpu:
     try:
         properties = checked(cudart, cudart.cudaGetDeviceProperties(0))
     except SessionError as error:
-        raise SessionError(f"{provider} finds no GPU here: {error}") from None
+        raise SessionError(
+            "{provider} finds no GPU here: {reason}",
+            code="gpu.missing",
+            provider=provider,
+            reason=error,
+        ) from None
     name = properties.name.decode(errors="replace").rstrip("\0")
     found = Gpu(name, (properties.major, properties.minor))
     if provider == RTX and found.capability < _RTX_CAPABILITY:
-        raise SessionError(f"{provider} engines need {device(provider)}, this is {found}")
+        raise SessionError(
+            "{provider} engines need {device}, this is {found}",
+            code="gpu.old",
+            provider=provider,
+            device=device(provider),
+            found=str(found),
+        )
     return found
 
 
@@ -134,7 +154,12 @@ def build(model: bytes, provider: str) -> Built:
     network = builder.create_network(0 if strong is None else 1 << int(strong))
     parser = trt.OnnxParser(network, journal)
     if not parser.parse(model):
-        raise SessionError(f"{provider} does not parse the graph: {_parse_error(parser)}")
+        raise SessionError(
+            "{provider} does not parse the graph: {reason}",
+            code="graph.parse",
+            provider=provider,
+            reason=_parse_error(parser),
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -153,7 +178,12 @@ def build(model: bytes, provider: str) -> Built:
             monitor.stopped = True
             raise
     if plan is None:
-        raise SessionError(f"{provider} does not build the graph: {journal.last_error()}")
+        raise SessionError(
+            "{provider} does not build the graph: {reason}",
+            code="graph.build",
+            provider=provider,
+            reason=journal.last_error(),
+        )
     seconds = time.perf_counter() - started
     engine = bytes(plan)
     layers = journal.layers or ([] if provider == RTX else _inspected(engine, provider))
@@ -181,7 +211,12 @@ class TensorRTSession:
         loaded = trt.Runtime(journal).deserialize_cuda_engine(engine)
         context = loaded.create_execution_context() if loaded else None
         if context is None:
-            raise SessionError(f"{provider} does not load the engine: {journal.last_error()}")
+            raise SessionError(
+                "{provider} does not load the engine: {reason}",
+                code="engine.load",
+                provider=provider,
+                reason=journal.last_error(),
+            )
         self._context = context
         self.inputs, self.outputs = _tensors(loaded, provider)
         with ExitStack() as held:
@@ -203,8 +238,13 @@ class TensorRTSession:
                 given = feeds[item.name]
                 if given.shape != item.shape or given.dtype != item.dtype:
                     raise SessionError(
-                        f"{item.name} must be {item.dtype} of shape {item.shape}, "
-                        f"got {given.dtype} of shape {given.shape}"
+                        "{name} must be {kind} of shape {shape}, got {given} of shape {other}",
+                        code="input",
+                        name=item.name,
+                        kind=str(item.dtype),
+                        shape=str(item.shape),
+                        given=str(given.dtype),
+                        other=str(given.shape),
                     )
                 self._buffers[item.name][0][:] = given
             if self._graph is None:
@@ -242,7 +282,9 @@ class TensorRTSession:
         pinned = int(self._taken(held, "cudaHostAlloc", "cudaFreeHost", size, 0))
         address = int(self._taken(held, "cudaMalloc", "cudaFree", size))
         if not self._context.set_tensor_address(item.name, address):
-            raise SessionError(f"TensorRT does not take the buffer of {item.name}")
+            raise SessionError(
+                "TensorRT does not take the buffer of {name}", code="buffer", name=item.name
+            )
         memory = (ctypes.c_uint8 * size).from_address(pinned)
         host = np.ctypeslib.as_array(memory).view(item.dtype).reshape(item.shape)
         host[:] = 0
@@ -292,7 +334,12 @@ def checked(cudart, answer: tuple) -> Any:
     error, *values = answer
     if error != cudart.cudaError_t.cudaSuccess:
         text = cudart.cudaGetErrorString(error)[1]
-        raise SessionError(f"CUDA: {text.decode(errors='replace')} ({error.name})")
+        raise SessionError(
+            "CUDA: {reason} ({name})",
+            code="cuda",
+            reason=text.decode(errors="replace"),
+            name=error.name,
+        )
     return values[0] if values else None
 
 
@@ -391,8 +438,12 @@ def _tensors(
         kind = engine.get_tensor_dtype(name)
         if kind not in (trt.DataType.UINT8, trt.DataType.FLOAT) or min(shape, default=1) < 1:
             raise SessionError(
-                f"tensor {name} has type {kind} and shape {shape}; "
-                "a bundle's graph has uint8 or float32 ones of a fixed shape"
+                "tensor {name} has type {kind} and shape {shape}; a bundle's graph has uint8 or "
+                "float32 ones of a fixed shape",
+                code="tensor",
+                name=name,
+                kind=str(kind),
+                shape=str(shape),
             )
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         side = inputs if is_input else outputs
@@ -405,7 +456,9 @@ def _cudart(provider: str):
         from cuda.bindings import runtime
     except ImportError:
         raise SessionError(
-            f"{provider} needs cuda-bindings to run: pip install 'dermedge[{provider}]'"
+            "{provider} needs cuda-bindings to run: pip install 'dermedge[{provider}]'",
+            code="provider.missing",
+            provider=provider,
         ) from None
     return runtime
 

@@ -467,7 +467,11 @@ def _text(text: object, most: int, needed: str = "") -> Iterator[str]:
     if needed and not text.strip():
         yield needed
     if len(text) > most:
-        yield Said(N_("a text is longer than {count} characters"), count=most)
+        yield Said.plural(
+            "a text is longer than {count} character",
+            "a text is longer than {count} characters",
+            most,
+        )
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import ast
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import cache
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
-from dermedge import DISCLAIMER, quality, taxonomy
+import dermedge
+from dermedge import DISCLAIMER, analyzer, quality, taxonomy
 from dermedge.files import write_atomic
 from edge_app.look.language import FOLDER, LANGUAGES
 
 ROOM = Path(__file__).parents[1]
+DEVICE = Path(dermedge.__file__).parent
 # Calls, and how many of their first words are a message. Errors are shown, too.
-CALLS = dict.fromkeys(
-    ("_", "N_", "Said", "UserError", "StoreError", "WrongKey", "SourceError", "WrongPin"), 1
-)
-CALLS["n_"] = 2
+CALLS = {"_": 1, "N_": 1, "Said": 1, "n_": 2, "plural": 2}
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to no screen
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],
+    "dermedge/analyzer.py": list(analyzer.RULES.values()),
     "dermedge/quality.py": list(quality.TITLES.values()),
     "dermedge/taxonomy.py": list(taxonomy.TITLES.values()),
 }
+# Of the core what the app never runs: its errors are for a console.
+NOT_ON_A_SCREEN = frozenset(
+    ("cli.py", "commands.py", "demo.py", "metrics.py", "race.py", "datasets", "procedural")
+)
 COMMENT = "# What the app says; brought up to date by `python -m edge_app.look.catalogues`."
 HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Plural-Forms")
 
@@ -51,24 +56,78 @@ def collect() -> Catalogue:
         if path.name not in CONSOLE:
             for message in _of_kv(path) if path.suffix == ".kv" else _of_python(path):
                 found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
+    for path, _line, message in core_errors():
+        if message:
+            found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
     for place, messages in FOREIGN.items():
         for message in messages:
             found.add(message, locations=[(place, 1)])
     return found
 
 
-def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
-    calls = [
+def core_errors() -> Iterator[tuple[Path, int, str]]:
+    """Each place of the core that makes an error which the app can show: file, line, message.
+
+    The message is empty where it is none that can be translated, as with values filled in already.
+    """
+    for path in sorted(DEVICE.rglob("*.py")):
+        if NOT_ON_A_SCREEN & set(path.relative_to(DEVICE).parts):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = {
+            target.id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+        }
+        for call in _calls(tree, error_classes()):
+            name = getattr(call.args[0], "id", "") if call.args else ""
+            yield path, call.lineno, _constant(call, 0) or named.get(name, "")
+
+
+@cache
+def error_classes() -> frozenset[str]:
+    """Names of UserError and of all kinds of it, in the core and in the app."""
+    names = {"UserError"}
+    classes = [
         node
+        for room in (DEVICE, ROOM)
+        for path in room.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "attr", getattr(node.func, "id", "")) in CALLS
+        if isinstance(node, ast.ClassDef)
     ]
-    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-        count = CALLS[getattr(call.func, "attr", getattr(call.func, "id", ""))]
-        words = [arg.value for arg in call.args[:count] if isinstance(arg, ast.Constant)]
-        if len(words) == count and all(isinstance(word, str) and word for word in words):
-            yield words[0] if count == 1 else tuple(words)
+    while True:
+        more = {
+            one.name for one in classes for base in one.bases if getattr(base, "id", "") in names
+        }
+        if more <= names:
+            return frozenset(names)
+        names |= more
+
+
+def _calls(tree: ast.Module, names: Container[str]) -> list[ast.Call]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node) in names]
+    return sorted(calls, key=lambda call: (call.lineno, call.col_offset))
+
+
+def _name(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _constant(call: ast.Call, at: int) -> str:
+    """An argument that is a text and stands there as it is; else nothing."""
+    argument = call.args[at] if at < len(call.args) else None
+    value = argument.value if isinstance(argument, ast.Constant) else ""
+    return value if isinstance(value, str) else ""
+
+
+def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
+    counts = {**dict.fromkeys(error_classes(), 1), **CALLS}
+    for call in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
+        words = [_constant(call, at) for at in range(counts[_name(call)])]
+        if all(words):
+            yield words[0] if len(words) == 1 else tuple(words)
 
 
 def _of_kv(path: Path) -> Iterator[str]:

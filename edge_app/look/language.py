@@ -123,6 +123,8 @@ def _shown(value: object) -> object:
         return _(value)
     if not isinstance(value, (str, PurePath)):
         return value
+    if value in SYSTEM:
+        return _(value)
     text = printable(str(value))
     # A path would lose its order to the Arabic words around it.
     path = isinstance(value, PurePath) or "/" in text or "\\" in text

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kivy.app import App
+from kivy.cache import Cache
 from kivy.core.text import LabelBase
 from kivy.core.window import Window
 from kivy.graphics import Color, Ellipse, Line
@@ -187,6 +188,13 @@ class Words(Label):
 
 class Panel(Words):
     """Words on a ground of their own."""
+
+
+def forget_typing() -> None:
+    """Let go of what Kivy keeps of fields that are gone: what was typed, and the last field."""
+    for kept in ("textinput.label", "textinput.width"):
+        Cache.remove(kept)
+    Entry()._adjust_viewport(0, 0)
 
 
 class Target:

@@ -60,10 +60,11 @@ class SkinTypeScreen(View):
                 scale.add_widget(Panel(text=name, style=style, align="center", bold=n == number))
             scale.bind(minimum_height=scale.setter("height"))
             self.ids.answers.add_widget(scale)
-            points = _(
-                "{points} of {most} points, after Fitzpatrick (1988)",
+            points = language.n_(
+                "{points} of {count} point, after Fitzpatrick (1988)",
+                "{points} of {count} points, after Fitzpatrick (1988)",
+                COUNT * skin_type.MOST,
                 points=language.number(skin_type.score(self._answers)),
-                most=language.number(COUNT * skin_type.MOST),
             )
             self.ids.answers.add_widget(Words(text=points, style="page_quiet", points=14))
             use = Press(text=_("Use this type"), points=18)
@@ -72,9 +73,9 @@ class SkinTypeScreen(View):
             return
         question = skin_type.QUESTIONS[self.step]
         self.title = _(
-            "Question {number} of {count}",
+            "Question {number} of {last}",
             number=language.number(self.step + 1),
-            count=language.number(COUNT),
+            last=language.number(COUNT),
         )
         self.words, self.more = _(question.words), ""
         for points, words in enumerate(question.answers):

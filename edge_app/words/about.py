@@ -10,7 +10,7 @@ import dermedge
 from dermedge import DISCLAIMER
 from dermedge.bundle import Manifest
 from edge_app.look import language
-from edge_app.look.language import N_, _
+from edge_app.look.language import N_, _, n_
 
 LOG_LINES = 200
 COLLECTIONS = {"ham10000": "HAM10000", "pad_ufes_20": "PAD-UFES-20"}
@@ -61,12 +61,15 @@ def accuracy(manifest: Manifest) -> tuple[str, ...]:
           **_of_100(doctor["sensitivity"])),
         _("Of 100 harmless spots it sends {value} to a doctor without need ({low} to {high}).",
           **_of_100(doctor["specificity"], without=True)),
-        _("Measured on {pictures} pictures of the collection {collection}, of which {malignant} "
-          "were malignant. Its limits were chosen on the same pictures: on others it may do worse. "
-          "In brackets: what chance alone leaves open (95 % interval).",
-          pictures=language.number(measured["pictures"]),
-          malignant=language.number(measured.get("malignant", 0)),
-          collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
+        n_("Measured on {count} picture of the collection {collection}, of which {malignant} were "
+           "malignant.",
+           "Measured on {count} pictures of the collection {collection}, of which {malignant} were "
+           "malignant.",
+           measured["pictures"],
+           malignant=language.number(measured.get("malignant", 0)),
+           collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
+        _("Its limits were chosen on the same pictures: on others it may do worse. In brackets: "
+          "what chance alone leaves open (95 % interval)."),
     ]  # fmt: skip
     return tuple(said)
 

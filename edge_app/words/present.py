@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from dermedge.analyzer import RULES
 from dermedge.bundle import Manifest
 from dermedge.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
@@ -265,11 +266,42 @@ def result(analysis: Mapping, together: Together | None = None) -> ResultView:
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. "
-            + _("Rule: {rule}.", rule=together.rule if together else analysis["rule"])
+            + _("Rule: {rule}.", rule=rule(analysis, together))
         ),
         demonstration=_(DEMO) if versions["procedural"] else "",
         several=_several(together) if together else "",
     )
+
+
+def rule(analysis: Mapping, together: Together | None = None) -> str:
+    """What led to the triage."""
+    if together is None:
+        return _rule(analysis.get("because"), analysis["rule"])
+    if together.because is None:
+        return _none_of(together)
+    return n_(
+        "mean of {count} picture: {rule}",
+        "mean of {count} pictures: {rule}",
+        together.used,
+        rule=_rule(together.because.to_json(), str(together.because)),
+    )
+
+
+def _rule(because: Mapping | None, english: str) -> str:
+    """In the language, where the analysis has it in such a form: those of before have not."""
+    if because is None or because["code"] not in RULES:
+        return english
+    digits = 2 if because["code"] == "unfamiliar" else 3
+    values = {
+        name: language.number(value, digits)
+        if isinstance(value, (int, float))
+        else "; ".join(_(QUALITY.get(code, code)).rstrip(".") for code in value)
+        for name, value in because["values"].items()
+    }
+    try:
+        return _(RULES[because["code"]], **values)
+    except KeyError:  # a value is missing
+        return english
 
 
 def spoken(band: Band) -> Band:
@@ -279,17 +311,26 @@ def spoken(band: Band) -> Band:
 
 def _several(together: Together) -> str:
     if not together.used:
-        return _("None of the {count} pictures can be judged.", count=together.pictures)
-    said = _(
+        return language.sentence(_none_of(together))
+    said = n_(
+        "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
         "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
-        used=together.used,
-        count=together.pictures,
+        together.pictures,
+        used=language.number(together.used),
         lowest=percent(together.lowest),
         highest=percent(together.highest),
     )
     if not together.agreed:
         said += " " + _("They do not agree: take one more, or show the spot to a doctor.")
     return said
+
+
+def _none_of(together: Together) -> str:
+    return n_(
+        "{count} picture cannot be judged",
+        "none of {count} pictures can be judged",
+        together.pictures,
+    )
 
 
 def _remarks(analysis: Mapping) -> tuple[str, ...]:
