@@ -716,7 +716,7 @@ def test_cases_that_inflate_without_measure_are_refused_unread(make_bundle, peak
 
 def test_cases_of_another_width_than_the_classifier_gives(make_bundle):
     wide = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
-    with pytest.raises(BundleError, match="embeddings of 5 numbers, its classifier gives 3"):
+    with pytest.raises(BundleError, match="have the length 5, those of its classifier 3"):
         Analyzer(Bundle.open(make_bundle(cases=wide)))
 
 
