@@ -723,7 +723,7 @@ def test_cases_of_another_width_than_the_classifier_gives(make_bundle):
 def test_cases_of_a_classifier_without_embeddings(tiny_bundle, tmp_path):
     cases = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
     path = _listed(tiny_bundle, tmp_path / "none.dermbundle", {CASES: cases})
-    with pytest.raises(BundleError, match="gives 0"):
+    with pytest.raises(BundleError, match="its classifier 0"):
         Analyzer(Bundle.open(path))
 
 
