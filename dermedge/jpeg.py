@@ -139,7 +139,7 @@ def _constant(
     alike = (
         (spread <= 1.5 * usual)
         & (np.maximum(*rough) <= 1.5 * np.minimum(*rough))
-        & (usual > 0.5)  # drawings have no noise
+        & (np.minimum(*rough) > 0.25)  # drawings have no noise
     ).all(axis=1)
     return (np.abs(middle) >= 3 * usual) & alike[:, None]
 
