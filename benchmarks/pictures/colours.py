@@ -23,11 +23,11 @@ from tqdm import tqdm
 from benchmarks import call
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
-from dermedge.datasets import load, parse_source
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import load, parse_source
 from dermedge.files import write_atomic
-from dermedge.image import Picture, read_image
+from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
+from dermedge.image.read import Picture, read_image
 
 SPACES = {
     "Display P3": matrix_profile(DISPLAY_P3),

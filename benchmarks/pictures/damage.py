@@ -22,8 +22,8 @@ from benchmarks import call
 from benchmarks.pictures.colours import append_rows
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle import Bundle
-from dermedge.image import ImageError, read_image
+from dermedge.bundle.bundle import Bundle
+from dermedge.image.read import ImageError, read_image
 
 
 def _coded(data: bytes) -> int:

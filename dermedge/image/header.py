@@ -354,7 +354,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
     progressive = marker in (0xC2, 0xCA)  # all coefficients are kept, 16 bits each
     if progressive and data.count(b"\xff\xda", end) > MAX_JPEG_SCANS:
         raise ImageError(
-            "the JPEG has more than {limit} scans: save it again",
+            "the JPEG has too many scans (the limit is {limit}): save it again",
             code="image_too_large",
             limit=MAX_JPEG_SCANS,
         )
