@@ -91,11 +91,15 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     # How much more than its neighbours' the step is at each block's upper edge.
     steps = (1.5 * (c - b) + 0.5 * (a - d)).reshape(len(edges) * across, -1)
     # Of normal noise, a quarter is beyond 1.15 standard deviations; half may be a plain bar.
-    usual = np.maximum(0.5, np.percentile(np.abs(steps), 75, axis=0) / 1.15)
-    short = max(6, across // 16)
-    many, large = _sums(steps / usual, 1), _sums(steps / usual, 4)
-    count = len(many) - across
-    whole = (many[across:] - many[:count]) / across
+    quarter = 3 * len(steps) // 4
+    usual = np.maximum(0.5, np.partition(np.abs(steps), quarter, axis=0)[quarter] / 1.15)
+    # Chance makes means over few blocks larger. Nearly all pictures end here.
+    many = _sums(steps / usual, 1)
+    whole = (many[across:] - many[:-across]) / across
+    found = np.abs(whole) > 0.45 + 2.2 / across**0.5
+    if not found.any():
+        return False
+    count, short, large = len(whole), max(6, across // 16), _sums(steps / usual, 4)
     sign = np.sign(whole)
     size = sign * (large[across:] - large[:count]) / across
     ends = (large[short:] - large[:-short]) / short
@@ -106,8 +110,6 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
         """Mean of as many steps as `short`, from so many blocks after each beginning on."""
         return sign * ends[start + 2 * short :][:count]
 
-    # Chance makes means over few blocks larger.
-    found = sign * whole > 0.45 + 2.2 / across**0.5
     least = np.maximum(0.75 * size, 2 / short**0.5)
     found &= (part(0) >= least) & (part(across - short) >= least)
     # Before the beginning and after the end there is none, but for a few blocks of noise.
