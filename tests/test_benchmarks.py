@@ -1087,3 +1087,14 @@ def test_throughput_of_an_evaluation(tiny_bundle, data):
     assert found["pictures"] == 38
     assert found["share_of_possible"] > 0
     assert found["evaluate_per_second"] < found["read_per_second"]
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read_or_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "table.csv"
+    text = ",".join(tables.KEY) + "\n" + ",".join("x" for _ in tables.KEY) + "\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert [row["bundle"] for row in tables.read(path)] == ["x"]
+    for encoding in ("utf-16", "latin-1"):
+        path.write_bytes(text.replace("x", "é").encode(encoding))
+        with pytest.raises(UserError, match="save it as UTF-8"):
+            tables.read(path)

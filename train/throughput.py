@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from dermedge import UserError, __version__
 from dermedge.data.records import DataSet, Record
-from dermedge.files import write_atomic
+from dermedge.files import read_text, write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import Batches, Views, load_pictures, loader, present_labels, sampling_shares
 from train.learner import Learner
@@ -154,7 +154,7 @@ def compared(ours: list[float], reference: list[float]) -> dict[str, str]:
 
 def append_rows(rows: list[dict], path: Path) -> None:
     """Add rows to a table of `COLUMNS`, or begin one. UserError where it is another table."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = read_text(path) if path.exists() else ""
     header = ",".join(COLUMNS)
     if before and before.splitlines()[0] != header:
         raise UserError(f"{path} is a table of something else: give another file with --out")

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.accuracy.figures import NETWORKS, TITLES
 from dermedge import UserError
 from dermedge.bundle.bundle import ROLES
-from dermedge.files import write_atomic
+from dermedge.files import read_text, write_atomic
 
 # A row with all of these alike is the same measurement, and is replaced.
 KEY = {
@@ -107,8 +107,10 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
     if not path.exists():
         return []
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         rows, names = list(reader), set(reader.fieldnames or ())
+    except UserError as error:
+        raise UserError(f"{path} is no table of results: {error}") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path} is no table of results: choose another file") from None
     if not names <= set(columns) or not set(KEY) <= names:

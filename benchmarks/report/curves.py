@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import call
 from dermedge import UserError
-from dermedge.files import write_atomic
+from dermedge.files import read_text, write_atomic
 
 # Of colours that also differ in brightness.
 _LOOKS = (
@@ -58,8 +58,7 @@ def read_log(run: Path) -> Log:
     """
     path = run / "log.csv"
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
         return {
             name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
             for name in (rows[0] if rows else {})
