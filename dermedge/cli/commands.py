@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import DEFAULT, PRECISIONS, TARGETS, Bundle, shipped
@@ -16,6 +17,13 @@ from dermedge.lesion.scale import PAPERS, REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.runtime import RUNTIMES, Road, host
 from dermedge.text import printable
+
+if TYPE_CHECKING:
+    from dermedge.analysis import Analysis
+    from dermedge.analyzer import Analyzer
+    from dermedge.bundle.bundle import Bundle
+    from dermedge.combine import Together
+    from dermedge.tune import Result
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +50,7 @@ def bundle_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_bundle(args: argparse.Namespace):
+def open_bundle(args: argparse.Namespace) -> Bundle:
     """The checked bundle that the options of `bundle_arguments` name."""
     from dermedge.bundle.releases import check_release
 
@@ -69,7 +77,7 @@ def road_arguments(parser: argparse.ArgumentParser) -> None:
     road.add_argument("--provider", choices=RUNTIMES, metavar="NAME", help=", ".join(RUNTIMES))
 
 
-def chosen_roads(args: argparse.Namespace, bundle) -> dict[str, Road]:
+def chosen_roads(args: argparse.Namespace, bundle: Bundle) -> dict[str, Road]:
     """Role to how its network is run: as the options say, else as `dermedge tune` chose."""
     from dermedge.tune import load_choice
 
@@ -136,7 +144,8 @@ def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _analyze(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
-    from dermedge.image.read import ImageError, find_images
+    from dermedge.image.header import ImageError
+    from dermedge.image.read import find_images
     from dermedge.runtime import SessionError
 
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
@@ -214,7 +223,7 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _metadata(args: argparse.Namespace, bundle) -> dict[str, object]:
+def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
     """What is told of the person; UserError where it makes no sense, or no use is made of it."""
     told = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
     if "age" in told and not 0 <= args.age <= 120:
@@ -225,8 +234,8 @@ def _metadata(args: argparse.Namespace, bundle) -> dict[str, object]:
             f"name one of {', '.join(REGIONS)}, or one within them"
         )
     model = bundle.manifest.models.get("classifier")
-    unused = [name for name in told if model and name not in model.metadata]
-    if unused:
+    unused = [name for name in told if name not in model.metadata] if model else []
+    if model and unused:
         raise UserError(
             f"bundle {bundle.path} takes {' and '.join(model.metadata) or 'pictures alone'}: "
             f"leave out --{unused[0]}"
@@ -234,7 +243,9 @@ def _metadata(args: argparse.Namespace, bundle) -> dict[str, object]:
     return told
 
 
-def _write_pictures(args: argparse.Namespace, path: Path, analysis, analyzer) -> None:
+def _write_pictures(
+    args: argparse.Namespace, path: Path, analysis: Analysis, analyzer: Analyzer
+) -> None:
     from dermedge.image.read import read_image, write_png
 
     name = f"{path.stem}.png"
@@ -251,7 +262,7 @@ def _write_pictures(args: argparse.Namespace, path: Path, analysis, analyzer) ->
         write_png(Path(args.explain) / name, explain(pixels, analysis, analyzer.cases))
 
 
-def _sentence(analysis) -> str:
+def _sentence(analysis: Analysis) -> str:
     parts = [f"{printable(analysis.image)}: {analysis.triage}", analysis.rule]
     # A picture that cannot be judged gets no numbers.
     if analysis.triage != "retake":
@@ -271,7 +282,7 @@ def _sentence(analysis) -> str:
     return "; ".join(parts)
 
 
-def _common(common) -> str:
+def _common(common: Together) -> str:
     parts = [f"together: {common.triage}", common.rule]
     if common.used:
         classes = sorted(
@@ -399,7 +410,7 @@ def _tune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tuned(result) -> str:
+def _tuned(result: Result) -> str:
     start = f"{'*' if result.chosen else ' '} {result.role:<11}{result.road!s:<32}"
     if result.reason:
         return f"{start} left out: {result.reason}"

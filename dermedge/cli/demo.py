@@ -24,7 +24,7 @@ STEPS = 8
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
 # Generated pictures are learnt at 64 px, which works from random weights too: no network needed.
-RECIPES = {
+RECIPES: dict[str, dict[str, tuple[str, ...]]] = {
     "generated": {
         "segmenter": ("--recipe", "demo-segmenter", "--set", "epochs=5"),
         "classifier": ("--recipe", "demo-classifier"),
