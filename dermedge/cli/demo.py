@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
+from dermedge.cli import Command
 from dermedge.files import write_atomic
 from dermedge.text import printable
 
@@ -224,3 +225,11 @@ def _execute(step: Step) -> None:
         )
     if step.prints:
         write_atomic(step.makes, done.stdout)
+
+
+DEMO = Command(
+    "the whole way: data, training, export, analysis, report",
+    arguments,
+    run,
+    "export,bench",
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle, Variant
 from dermedge.cli import Command, one_line
-from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.runtime import ENGINES, SessionError
 from dermedge.text import printable
 
