@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable
 

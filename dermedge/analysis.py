@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ class Analysis:
         """What led to the triage, in words."""
         return str(self.because)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """The object that `analysis.schema.json` describes."""
         lesion = self.lesion
         return {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -169,7 +170,7 @@ def prepare_lesion(
 
 def moved(lesion: Lesion, x: int, y: int) -> Lesion:
     """With coordinates of the whole picture, where they were of the part from (x, y) on."""
-    if not lesion.found:
+    if lesion.box is None or lesion.centroid is None:
         return lesion
     left, top, width, height = lesion.box
     return replace(
@@ -270,7 +271,7 @@ class Analyzer:
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]
         self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
-        self.versions = {
+        self.versions: dict[str, object] = {
             "dermedge": __version__,
             "opencv": cv2.__version__,
             "runtime": self._classifier.runtime,
@@ -296,7 +297,7 @@ class Analyzer:
         source: str | Path | bytes | Picture,
         name: str | None = None,
         px_per_mm: float | None = None,
-        metadata: Mapping[str, object] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         reference: str | None = None,
     ) -> Analysis:
         """Analyse one picture.
@@ -328,7 +329,7 @@ class Analyzer:
         source: str | Path | bytes | Picture,
         name: str | None = None,
         px_per_mm: float | None = None,
-        metadata: Mapping[str, object] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         reference: str | None = None,
     ) -> Steps[Analysis]:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
@@ -357,7 +358,8 @@ class Analyzer:
             hidden = None if scaled.marker is None else scaled.marker.cover
             quality = assess(whole.view, outlined.lesion.mask, outlined.certainty, hidden)
         if self._classifier is self._segmenter:
-            placement = Placement(*scaled.pixels.shape[:2], spec.size)
+            rows, columns = scaled.pixels.shape[:2]
+            placement = Placement(rows, columns, spec.size)
         else:
             with clock.stage("prepare"):
                 spec = self._classifier.model.preprocessing
@@ -398,8 +400,9 @@ class Analyzer:
             placement = replace(placement, corner=(x, y), whole=None)
         malignancy = malignancy_of(probabilities, labels)
         distance = float(outputs["distance"][0]) if "distance" in outputs else None
-        far = distance is not None and limits.unfamiliar is not None
-        unfamiliar = far and distance > limits.unfamiliar
+        unfamiliar = (
+            distance is not None and limits.unfamiliar is not None and distance > limits.unfamiliar
+        )
         triage, because = decide(quality, malignancy, distance if unfamiliar else None, limits)
         return Analysis(
             image=image,

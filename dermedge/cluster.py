@@ -64,8 +64,8 @@ def ray_map(
             ignore_reinit_error=True,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
-            **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(workers, 1)}),
+            logging_level=logging.ERROR,
+            num_cpus=None if "RAY_ADDRESS" in os.environ else max(workers, 1),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError("Ray cannot be reached: {reason}", code="ray", reason=error) from None
@@ -75,7 +75,7 @@ def ray_map(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     data = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // BATCH)))
-    data = data.map_batches(
+    results = data.map_batches(
         _Actor,
         fn_constructor_args=(pickle.dumps(make),),
         batch_size=BATCH,
@@ -83,7 +83,7 @@ def ray_map(
         num_cpus=1,
     )
     try:
-        for row in data.iter_rows():
+        for row in results.iter_rows():
             yield pickle.loads(row["result"])
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]

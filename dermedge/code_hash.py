@@ -21,7 +21,9 @@ def code_hash(*modules: str) -> str:
     rather too often than too rarely.
     """
     own = {"dermedge", *(name.partition(".")[0] for name in modules)}
-    waiting, seen, foreign = list(modules), {}, set()
+    waiting = list(modules)
+    seen: dict[str, str] = {}
+    foreign: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -40,13 +42,15 @@ def code_hash(*modules: str) -> str:
 
 
 def _source(name: str) -> bytes:
-    origin = importlib.util.find_spec(name).origin
-    return Path(origin).read_bytes()
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source of {name}", name=name)
+    return Path(spec.origin).read_bytes()
 
 
 def _imports(source: bytes) -> set[str]:
     """Names of all modules that the source may mean; `from a import b` may mean `a.b`."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

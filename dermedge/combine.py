@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +33,13 @@ class Together:
     rule: str
     because: Rule | None  # of the mean; None without a usable picture
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """The object that `analysis.schema.json` describes under 'together'."""
         because = self.because and self.because.to_json()
         return {"together": {**asdict(self), "because": because}, "disclaimer": DISCLAIMER}
 
 
-def together(analyses: Sequence[Mapping], manifest: Manifest) -> Together:
+def together(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Together:
     """Mean over the analyses of one lesion's pictures, judged as one picture is.
 
     Parameters

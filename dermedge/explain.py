@@ -11,7 +11,7 @@ import numpy as np
 from dermedge import DISCLAIMER
 from dermedge.analysis import Analysis
 from dermedge.bundle.similar import Cases
-from dermedge.image.read import ImageError
+from dermedge.image.header import ImageError
 from dermedge.taxonomy import MALIGNANT, TITLES
 
 _PANEL, _MARGIN, _LINE = 620, 28, 30  # px
@@ -59,7 +59,8 @@ def malignant_share(analysis: Analysis, shape: tuple[int, int]) -> np.ndarray | 
     x, y = placement.corner
     whole = np.full(shape, np.nan, np.float32)
     whole[y : y + placement.height, x : x + placement.width] = placement.restore(square)
-    return 1 / (1 + np.exp(-whole.clip(-30, 30)))
+    share: np.ndarray = 1 / (1 + np.exp(-whole.clip(-30, 30)))
+    return share
 
 
 def overlay(
@@ -134,7 +135,7 @@ def _measures(analysis: Analysis) -> np.ndarray:
     lesion = analysis.lesion
     axes = ("its halves are alike", "unlike along one axis", "unlike along both axes")
     lines = ["What was measured on the lesion"]
-    if lesion.found:
+    if lesion.found and lesion.asymmetry is not None:
         size = "unknown, no scale is known"
         if lesion.diameter_mm is not None:
             size = f"{lesion.diameter_mm:.1f} mm"
@@ -175,8 +176,7 @@ def _similar(analysis: Analysis, cases: Cases) -> np.ndarray:
         for row, line in enumerate(lines):
             _put(canvas, line, 0, side + (row + 1) * _LINE - 8, 0.62, _INK)
         shown.append(canvas)
-    row = np.concatenate(shown, axis=1)
-    return _widened(_padded(row, _MARGIN))
+    return _widened(_padded(np.concatenate(shown, axis=1), _MARGIN))
 
 
 def _legend() -> np.ndarray:
@@ -199,7 +199,10 @@ def _outlines(pixels: np.ndarray, analysis: Analysis) -> list[np.ndarray]:
 def _log_sum(scores: np.ndarray) -> np.ndarray:
     """log(sum(exp)) over the first axis; the most negative score where there is none."""
     highest = scores.max(axis=0, initial=-30)
-    return (highest + np.log(np.exp(scores - highest).sum(axis=0) + 1e-30)).astype(np.float32)
+    total: np.ndarray = (highest + np.log(np.exp(scores - highest).sum(axis=0) + 1e-30)).astype(
+        np.float32
+    )
+    return total
 
 
 def _strength(share: np.ndarray) -> np.ndarray:
@@ -264,7 +267,9 @@ def _text(
     return canvas
 
 
-def _put(canvas, line: str, x: int, y: int, scale: float, color) -> None:
+def _put(
+    canvas: np.ndarray, line: str, x: int, y: int, scale: float, color: tuple[int, int, int]
+) -> None:
     # Not every OpenCV's fonts know more than ASCII.
     plain = line.encode("ascii", "replace").decode()
     cv2.putText(canvas, plain, (x, y), cv2.FONT_HERSHEY_DUPLEX, scale, color, 1, cv2.LINE_AA)

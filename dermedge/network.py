@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -58,7 +58,8 @@ def drive(steps: Steps[Result], run: Callable[[Inference], Outputs] = Inference.
         while True:
             inference = steps.send(run(inference))
     except StopIteration as end:
-        return end.value
+        result: Result = end.value
+        return result
 
 
 class Network:
@@ -110,9 +111,11 @@ class Network:
 
     def _check_inputs(self) -> None:
         size, fields = self.model.preprocessing.size, width(self.model.metadata)
-        wanted = {"image": ((1, size, size, 3), np.uint8)}
+        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            "image": ((1, size, size, 3), np.dtype(np.uint8))
+        }
         if fields:
-            wanted["metadata"] = ((1, fields), np.float32)
+            wanted["metadata"] = ((1, fields), np.dtype(np.float32))
         if {item.name: (item.shape, item.dtype) for item in self._session.inputs} != wanted:
             also = f" and float32 'metadata' of 1x{fields}" if fields else ""
             self._refuse(f"does not take uint8 'image' of 1x{size}x{size}x3{also}, and only that")
@@ -120,9 +123,12 @@ class Network:
     def _check_outputs(self, roles: tuple[str, ...], manifest: Manifest) -> None:
         declared = {item.name: (item.shape, item.dtype) for item in self._session.outputs}
         size, labels = self.model.preprocessing.size, len(manifest.labels)
-        shapes = {"segmenter": (1, size, size), "classifier": (1, labels)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "segmenter": (1, size, size),
+            "classifier": (1, labels),
+        }
         for role in roles:
-            if declared.get(OUTPUTS[role]) != (shapes[role], np.float32):
+            if declared.get(OUTPUTS[role]) != (shapes[role], np.dtype(np.float32)):
                 self._refuse(
                     f"does not give float32 {OUTPUTS[role]!r} of "
                     f"{'x'.join(map(str, shapes[role]))}, as its labels and size demand"
@@ -144,12 +150,12 @@ class Network:
         if manifest.thresholds.unfamiliar is not None and "distance" not in declared:
             self._refuse("gives no 'distance', though there is a threshold for it")
 
-    def run(self, square: np.ndarray, metadata: Mapping[str, object] | None = None) -> Outputs:
+    def run(self, square: np.ndarray, metadata: Mapping[str, Any] | None = None) -> Outputs:
         """`steps`, driven to their end."""
         return drive(self.steps(square, metadata))
 
     def steps(
-        self, square: np.ndarray, metadata: Mapping[str, object] | None = None
+        self, square: np.ndarray, metadata: Mapping[str, Any] | None = None
     ) -> Steps[Outputs]:
         """The graph's outputs, without their first axis, by name.
 

@@ -258,9 +258,9 @@ def interpret(diagnosis: str) -> Diagnosis:
     sides = _OR.split(text)
     if found and not all(_classes(side) or _SUBTYPES.fullmatch(side.strip()) for side in sides):
         return Diagnosis("unclear")
-    benign, malignant = _BENIGN_WORD.search(text), _MALIGNANT_WORD.search(text)
+    benign, malignant = bool(_BENIGN_WORD.search(text)), bool(_MALIGNANT_WORD.search(text))
     if not found:
-        return _unplaced(text, bare, bool(benign), bool(malignant))
+        return _unplaced(text, bare, benign, malignant)
     if len(found) > 1:
         return Diagnosis("unclear")
     (label,) = found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,9 @@ class Rule:
     """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
 
     code: str
-    values: dict[str, object]  # numbers, or codes of dermedge.lesion.quality.TITLES
+    values: Mapping[
+        str, float | Sequence[str]
+    ]  # numbers, or codes of dermedge.lesion.quality.TITLES
 
     def __str__(self) -> str:
         digits = 2 if self.code == "unfamiliar" else 3
@@ -40,7 +43,7 @@ class Rule:
             }
         )
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """What `analysis.schema.json` describes as 'because'."""
         values = {
             name: round(value, 4) if isinstance(value, float) else list(value)

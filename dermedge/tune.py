@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,8 @@ def providers() -> list[str]:
 def roads(bundle: Bundle, role: str) -> list[Road]:
     """All ways to run a role's network here; the first is the bundle's own, untuned."""
     model = bundle.manifest.models[role]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     found = [Road(model.precision, "cpu", 0)]
     for provider in providers():
         for precision in PRECISIONS:
@@ -117,7 +119,8 @@ def tune(
     One result a road. The one that is chosen is the fastest whose interval lies above the
     bundle's own graph on the processor, or else that one.
     """
-    results, parts = [], {}
+    results: list[Result] = []
+    parts: dict[str, str] = {}
     for role, model in bundle.manifest.models.items():
         if model.part in parts:  # one network that plays both roles runs once
             same = [replace(r, role=role) for r in results if r.role == parts[model.part]]
@@ -128,7 +131,14 @@ def tune(
     return results
 
 
-def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
+def _tune_role(
+    bundle: Bundle,
+    role: str,
+    seconds: float,
+    opener: Open,
+    clock: Callable[[], float],
+    progress: Callable[[str], None],
+) -> list[Result]:
     model = bundle.manifest.models[role]
     pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
     feeds = _feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
@@ -156,14 +166,15 @@ def _tune_role(bundle, role, seconds, opener, clock, progress) -> list[Result]:
         )
     ways_in = {road: _turn(session, feeds) for road, session in sessions.items()}
     taken = race(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
-    results = [
-        Result(role, road, reason=reasons[road])
-        if road in reasons
-        else Result(role, road, **ratio(taken[ways[0]], taken[road]))
-        for road in ways
-    ]
-    faster = [r for r in results if r.low is not None and r.low > 1]
-    best = min(faster, key=lambda r: r.ms) if faster else results[0]
+    results = []
+    for road in ways:
+        if road in reasons:
+            results.append(Result(role, road, reason=reasons[road]))
+        else:
+            timing: dict[str, Any] = ratio(taken[ways[0]], taken[road])
+            results.append(Result(role, road, **timing))
+    faster = [(r.ms, r) for r in results if r.ms is not None and r.low is not None and r.low > 1]
+    best = min(faster, key=lambda pair: pair[0])[1] if faster else results[0]
     return [replace(result, chosen=result is best) for result in results]
 
 
@@ -205,7 +216,7 @@ class _References:
 
 def _feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:
     """What the network is run on: every other picture comes with what is known of a person."""
-    person = {"age": 50.0, "sex": "female", "site": "back"}
+    person: dict[str, Any] = {"age": 50.0, "sex": "female", "site": "back"}
     feeds = []
     for number, square in enumerate(squares):
         feed = {"image": np.ascontiguousarray(square[None])}
@@ -302,7 +313,7 @@ def load_choice(bundle: Bundle, warn: Callable[[str], None] = _to_stderr) -> dic
 def _choice(bundle: Bundle, content: object) -> dict[str, Road]:
     """The roads that a stored file names. Raises ValueError, in words, where it is of no use."""
     entries = content.get("roads") if isinstance(content, dict) else None
-    if not isinstance(entries, dict):
+    if not isinstance(content, dict) or not isinstance(entries, dict):
         raise ValueError("it is no file that dermedge wrote")
     if content.get("bundle_sha256") != bundle.sha256:
         raise ValueError("it is for another bundle")

@@ -180,6 +180,9 @@ def _squares(bundle: Bundle, pictures: np.ndarray, model: Model) -> np.ndarray:
         square, placement = prepare(picture, segmenter.model.preprocessing)
         mask = placement.restore(segmenter.run(square)["mask"])
         _, contours = clean(mask >= bundle.manifest.thresholds.mask)
-        box = cv2.boundingRect(np.concatenate(contours)) if contours else None
+        box = None
+        if contours:
+            x, y, width, height = cv2.boundingRect(np.concatenate(contours))
+            box = x, y, width, height
         found.append(prepare(picture, spec, box)[0])
     return np.stack(found)

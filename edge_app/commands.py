@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle
 
 if TYPE_CHECKING:
     from edge_app.kiosk import Check

@@ -83,7 +83,7 @@ def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
     tune.store(both, results)
     assert tune.load_choice(both)["classifier"] == chosen.road
 
-    from dermedge import analyzer
+    from dermedge import analyzer, network
 
     seen = []
 
@@ -91,7 +91,7 @@ def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
         seen.append((threads, provider))
         return open_session(model, threads, provider, sha256, precision)
 
-    monkeypatch.setattr(analyzer, "open_session", spying)
+    monkeypatch.setattr(network, "open_session", spying)
     analyzer.Analyzer(both, roads=tune.load_choice(both))
     assert (chosen.road.threads, "cpu") in seen
 

@@ -18,7 +18,7 @@ from benchmarks.arguments import (
 )
 from dermedge import DISCLAIMER
 from dermedge.cli import Command, one_line
-from dermedge.cli.commands import bundle_arguments, in_precision, open_bundle
+from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable, printable_lines
 

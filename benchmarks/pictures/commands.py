@@ -8,7 +8,7 @@ import json
 from benchmarks.arguments import choose_pictures, command, folder, positive, precision_argument
 from dermedge import DISCLAIMER
 from dermedge.cli import Command
-from dermedge.cli.commands import bundle_arguments, in_precision, open_bundle
+from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable, printable_lines
 

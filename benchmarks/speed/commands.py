@@ -24,7 +24,7 @@ from benchmarks.arguments import (
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import PRECISIONS
 from dermedge.cli import Command
-from dermedge.cli.commands import bundle_arguments, in_precision, open_bundle
+from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable, printable_lines
 

@@ -25,7 +25,7 @@ from benchmarks.accuracy.chosen import choose
 from benchmarks.accuracy.networks import Networks
 from benchmarks.speed.latency import hardware, usable_cores
 from dermedge.bundle.bundle import Bundle
-from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.data import load, parse_source
 from dermedge.files import write_atomic
 from dermedge.image.read import ImageError, read_image, read_mask

@@ -307,7 +307,7 @@ import sys
 import numpy, psutil, onnxruntime
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
-from dermedge.cli.commands import in_precision
+from dermedge.cli.options import in_precision
 from dermedge.image.read import Picture
 bundle = in_precision(Bundle.open(sys.argv[1]), sys.argv[2] or None)
 blank = Picture(numpy.full((224, 224, 3), 128, numpy.uint8), 224, 224)

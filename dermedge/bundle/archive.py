@@ -29,14 +29,14 @@ class ArchiveError(ValueError):
 class DamagedError(ArchiveError):
     """It is cut short, was changed, or never was an archive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("is truncated, damaged or no archive of its kind")
 
 
 class Archive(Mapping[str, zipfile.ZipInfo]):
     """The members of an archive by name, none inflated yet."""
 
-    def __init__(self, content: bytes, names: re.Pattern[str], members: int, size: int):
+    def __init__(self, content: bytes, names: re.Pattern[str], members: int, size: int) -> None:
         """Check the directory.
 
         Parameters

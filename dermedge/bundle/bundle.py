@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dermedge import UserError
 from dermedge.bundle import signature
@@ -112,12 +113,18 @@ class Manifest:
     thresholds: Thresholds
     licence: str
     procedural: bool  # trained on generated pictures: not for real skin
-    training_data: tuple[dict, ...] = ()
-    measured: dict = field(default_factory=dict)  # accuracy on the validation part
-    parity: dict = field(default_factory=dict)  # exported graph against the trained network
-    gate: tuple[dict, ...] = ()  # each precision that was tried: figures, passed or why not
-    software: dict = field(default_factory=dict)  # versions that made it
-    parts: dict[str, dict] = field(default_factory=dict)  # name: {"sha256": ..., "bytes": ...}
+    training_data: tuple[dict[str, Any], ...] = ()
+    measured: dict[str, Any] = field(default_factory=dict)  # accuracy on the validation part
+    parity: dict[str, Any] = field(
+        default_factory=dict
+    )  # exported graph against the trained network
+    gate: tuple[
+        dict[str, Any], ...
+    ] = ()  # each precision that was tried: figures, passed or why not
+    software: dict[str, Any] = field(default_factory=dict)  # versions that made it
+    parts: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # name: {"sha256": ..., "bytes": ...}
     # Counts up with each release under this name; a device that trusts the signing key takes no
     # earlier one again, see `dermedge.bundle.releases`. None: the maker does not count.
     release: int | None = None
@@ -164,7 +171,7 @@ class Manifest:
         return manifest
 
 
-def _checksum(content: dict) -> str:
+def _checksum(content: dict[str, Any]) -> str:
     plain = {key: value for key, value in content.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -172,7 +179,7 @@ def _checksum(content: dict) -> str:
 _CHECK = manifest_check(ROLES, PRECISIONS, TARGETS, WEIGHTS, CLASSES, _PART_NAME, MAX_BYTES)
 
 
-def _manifest(content: dict) -> Manifest:
+def _manifest(content: dict[str, Any]) -> Manifest:
     """From JSON that `_CHECK` let in."""
     values = dict(content)
     values["labels"] = tuple(values["labels"])
@@ -349,7 +356,7 @@ class Bundle:
     def graphs(self) -> set[str]:
         """The names of all parts that are graphs of the networks."""
         models = self.manifest.models.values()
-        return {v.part for model in models for v in (model, *model.variants)}
+        return {part for m in models for part in (m.part, *(v.part for v in m.variants))}
 
     @classmethod
     def open(cls, path: str | Path, trusted_key: bytes | None = None) -> Bundle:
@@ -515,7 +522,7 @@ def _parts(archive: Archive, manifest: Manifest) -> dict[str, bytes]:
     return parts
 
 
-def _check_part(name: str, content: bytes, entry: dict) -> None:
+def _check_part(name: str, content: bytes, entry: dict[str, Any]) -> None:
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise BundleError(
             "its part {part} does not match its SHA-256", code="bundle.part", part=name

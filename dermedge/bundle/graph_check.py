@@ -59,11 +59,13 @@ class _Damaged(ValueError):
 
 
 class _Reader:
-    def __init__(self):
+    def __init__(self) -> None:
         self.left = MAX_FIELDS
         self.operators: Counter[str] = Counter()
         self.zero_points: set[str] = set()
-        self.constants: dict[str, tuple[int, list]] = {}  # name: type, and its values
+        self.constants: dict[
+            str, tuple[int, list[int | memoryview]]
+        ] = {}  # name: type, and its values
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         """The field numbers and values of a protobuf message."""
@@ -78,8 +80,8 @@ class _Reader:
                 raise _Damaged
             wire = key & 7
             if wire == 0:
-                value, position = _varint(message, position)
-                yield key >> 3, value
+                number, position = _varint(message, position)
+                yield key >> 3, number
                 continue
             if wire == 2:
                 size, position = _varint(message, position)
@@ -157,9 +159,11 @@ class _Reader:
             elif number in _ATTRIBUTE_SPARSE:
                 raise GraphError("holds sparse weights, which no network of a bundle has")
 
-    def tensor(self, message: memoryview) -> tuple[str, int, list]:
+    def tensor(self, message: memoryview) -> tuple[str, int, list[int | memoryview]]:
         """Its name, its type, and the fields that hold its numbers."""
-        name, kind, values, sides = "", 0, [], []
+        name, kind = "", 0
+        values: list[int | memoryview] = []
+        sides: list[int] = []
         for number, value in self.fields(message):
             if number == _TENSOR_EXTERNAL_DATA or (
                 # An enumeration is 32 bits wide, whatever is written.
@@ -182,7 +186,7 @@ class _Reader:
         return name, kind, values
 
 
-def _is_zero(kind: int, values: list) -> bool:
+def _is_zero(kind: int, values: list[int | memoryview]) -> bool:
     """Whether a tensor is INT8 and 0 all over."""
     whole = (value for value in values if isinstance(value, int))
     packed = (value for value in values if not isinstance(value, int))
@@ -190,11 +194,12 @@ def _is_zero(kind: int, values: list) -> bool:
 
 
 def _numbers(packed: memoryview) -> list[int]:
-    found, position = [], 0
-    while position < len(packed) and len(found) <= MAX_AXES:
+    numbers: list[int] = []
+    position = 0
+    while position < len(packed) and len(numbers) <= MAX_AXES:
         number, position = _varint(packed, position)
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import NoReturn
 
 from dermedge.metadata import FIELDS
 from dermedge.text import printable
@@ -27,7 +28,7 @@ def load_json(text: bytes | str) -> object:
     return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float)
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a key comes twice")
@@ -45,7 +46,7 @@ def _float(text: str) -> float:
     return value
 
 
-def _fail(path: str, wanted: str, value: object) -> None:
+def _fail(path: str, wanted: str, value: object) -> NoReturn:
     shown = printable(repr(value))
     raise ValueError(f"{path} must be {wanted}, got {shown[:60]}{'...' * (len(shown) > 60)}")
 
@@ -74,9 +75,10 @@ def number(low: float = -1e300, high: float = 1e300, open_below: bool = False) -
     """A finite number in [low, high], or in (low, high]."""
 
     def check(path: str, value: object) -> None:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            _fail(path, "a finite number", value)
         # A whole number may be too large for a float; it compares all the same.
-        if not is_number or (isinstance(value, float) and not math.isfinite(value)):
+        if isinstance(value, float) and not math.isfinite(value):
             _fail(path, "a finite number", value)
         if not low <= value <= high or (open_below and value == low):
             _fail(path, f"a number in {'(' if open_below else '['}{low:g}, {high:g}]", value)
@@ -106,7 +108,7 @@ def time(path: str, value: object) -> None:
     """A time as ISO 8601."""
     text(most=40, least=1)(path, value)
     try:
-        datetime.fromisoformat(value.replace("Z", "+00:00"))
+        datetime.fromisoformat(str(value).replace("Z", "+00:00"))
     except ValueError:
         _fail(path, "a time as 2026-01-31T12:00:00+00:00", value)
 
@@ -143,9 +145,10 @@ def record(
                 raise ValueError(f"{dot}{name} is missing")
         for name, item in value.items():
             text(most=200)(f"a key of {path or 'the manifest'}", name)
-            if name not in known and others is None:
+            check_item = known.get(name, others)
+            if check_item is None:
                 raise ValueError(f"unknown key {dot}{name}")
-            known.get(name, others)(f"{dot}{name}", item)
+            check_item(f"{dot}{name}", item)
 
     return check
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -90,8 +91,8 @@ def _array(name: str, content: bytes, field: Field, items: int) -> np.ndarray:
         raise ArchiveError(f"has an array {name!r} of a type that does not belong there") from None
     if math.prod(shape) * dtype.itemsize != len(content) - start:
         raise ArchiveError(f"has an array {name!r} whose size is not that of its shape")
-    order = "F" if header["fortran_order"] else "C"
-    array = np.frombuffer(content, dtype, offset=start).reshape(shape, order=order)
+    order: Literal["F", "C"] = "F" if header["fortran_order"] else "C"
+    array: np.ndarray = np.frombuffer(content, dtype, offset=start).reshape(shape, order=order)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise ArchiveError(f"has numbers in {name!r} that are not finite")
     # numpy takes any number for a character, until one is asked for.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Reference:
     networks: dict[str, Expected]  # by name, some of `NETWORKS`
 
     def to_bytes(self) -> bytes:
-        arrays = {_PICTURES: self.pictures}
+        arrays: dict[str, Any] = {_PICTURES: self.pictures}
         for network, expected in self.networks.items():
             arrays[f"{network}_{_IMAGE}"] = expected.image
             arrays |= {f"{network}_{name}": v for name, v in expected.outputs.items()}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from types import ModuleType
 
 from dermedge import UserError
 
@@ -134,7 +135,7 @@ def check(entry: bytes | None, text: bytes, trusted: frozenset[bytes] | None) ->
     return Signature("trusted", fingerprint)
 
 
-def _cryptography():
+def _cryptography() -> tuple[ModuleType, ModuleType]:
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519

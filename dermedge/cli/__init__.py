@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.text import printable
@@ -101,9 +102,9 @@ def _main(argv: list[str]) -> int:
             f"no subcommand '{printable(name)}'; there are: {', '.join(sorted(commands))}",
             WRONG_USE,
         )
-    command = None
+    command: Command | None = None
     try:
-        command = commands[name].load()
+        command = _load(commands[name])
         parser = argparse.ArgumentParser(
             prog=f"dermedge {name}",
             description=command.summary,
@@ -120,10 +121,15 @@ def _main(argv: list[str]) -> int:
         )
 
 
-def _overview(commands) -> str:
+def _load(entry: EntryPoint) -> Command:
+    command: Command = entry.load()
+    return command
+
+
+def _overview(commands: Mapping[str, EntryPoint]) -> str:
     lines = ["usage: dermedge COMMAND ...", "", "commands:"]
     for name in sorted(commands):
-        lines.append(f"  {name:<12}{commands[name].load().summary}")
+        lines.append(f"  {name:<12}{_load(commands[name]).summary}")
     lines += ["", "`dermedge COMMAND --help` tells its options.", f"Exit status: {EXIT_STATUS}."]
     return "\n".join([*lines, DISCLAIMER])
 
@@ -138,7 +144,7 @@ def _ended_by_signal() -> Iterator[None]:
     """Raise `_Terminated` in the main thread at the first SIGTERM; the second one kills."""
     process = os.getpid()
 
-    def end(number, _frame):
+    def end(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != process:  # a forked worker, which its parent ends
             os.kill(os.getpid(), number)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
+from dermedge.cli import Command
 from dermedge.files import write_atomic
 from dermedge.text import printable
 
@@ -24,7 +25,7 @@ STEPS = 8
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
 # Generated pictures are learnt at 64 px, which works from random weights too: no network needed.
-RECIPES = {
+RECIPES: dict[str, dict[str, tuple[str, ...]]] = {
     "generated": {
         "segmenter": ("--recipe", "demo-segmenter", "--set", "epochs=5"),
         "classifier": ("--recipe", "demo-classifier"),
@@ -224,3 +225,11 @@ def _execute(step: Step) -> None:
         )
     if step.prints:
         write_atomic(step.makes, done.stdout)
+
+
+DEMO = Command(
+    "the whole way: data, training, export, analysis, report",
+    arguments,
+    run,
+    "export,bench",
+)

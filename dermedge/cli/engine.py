@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle, Variant
 from dermedge.cli import Command, one_line
-from dermedge.cli.commands import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.runtime import ENGINES, SessionError
 from dermedge.text import printable
+
+if TYPE_CHECKING:
+    from dermedge.runtime.engine_cache import Engine
 
 TARGET = "tensorrt"
 
@@ -39,7 +43,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return args.action(args)
+    action: Callable[[argparse.Namespace], int] = args.action
+    return action(args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -80,7 +85,7 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _described(engine) -> str:
+def _described(engine: Engine) -> str:
     header = engine.header
     if header.convolutions:
         share = f"{header.int8 / header.convolutions:.0%}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,8 +23,9 @@ from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataError, DataSet, Record, RowErrors
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
+from dermedge.image.header import ImageError
 from dermedge.image.mask_values import looks_inverted
-from dermedge.image.read import ImageError, read_image, read_mask
+from dermedge.image.read import read_image, read_mask
 from dermedge.taxonomy import CLASSES
 from dermedge.text import printable
 
@@ -289,7 +291,7 @@ def _store(split: Split, file: Path, force: bool) -> str | None:
     return None
 
 
-def _lines(report: Report, stored: dict) -> list[str]:
+def _lines(report: Report, stored: dict[str, Any]) -> list[str]:
     lines = [
         f"{READERS[report.data_set].title} in {report.root}",
         f"licence: {report.licence}",

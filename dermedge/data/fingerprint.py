@@ -25,7 +25,8 @@ from tqdm import tqdm
 from dermedge.code_hash import code_hash
 from dermedge.data.records import Record
 from dermedge.files import make_private, write_atomic
-from dermedge.image.read import MAX_BYTES, ImageError, read_image
+from dermedge.image.header import ImageError
+from dermedge.image.read import MAX_BYTES, read_image
 
 SIDE = 16  # frequencies of each axis
 LOOK_BYTES = SIDE * SIDE // 4  # two bits a frequency: whether it is clear, whether it is positive
@@ -145,7 +146,7 @@ def of_pictures(
 
 
 def described(
-    records: Sequence[Record], digests: Sequence[bytes], looks: Sequence[np.ndarray]
+    records: Sequence[Record], digests: Sequence[bytes], looks: Sequence[np.ndarray] | np.ndarray
 ) -> Fingerprints:
     """The fingerprints of records whose files' SHA-256 (b"": unread) and looks are known."""
     return Fingerprints(
@@ -177,10 +178,10 @@ def alike(one: np.ndarray, other: np.ndarray | None = None) -> Iterator[tuple[in
     Without `other` the pairs are within `one`, and i < j.
     """
     within = other is None
-    if not one.any() or (not within and not other.any()):
+    if not one.any() or (other is not None and not other.any()):
         return
     left = _Looks(one)
-    right = left if within else _Looks(other)
+    right = left if other is None else _Looks(other)
     # Flips leave alone the signs of frequencies that are even along both axes: two comparisons of
     # a quarter of the frequencies find what is worth comparing in four views each.
     weight = 1 - 2 * _CANDIDATE
@@ -190,8 +191,8 @@ def alike(one: np.ndarray, other: np.ndarray | None = None) -> Iterator[tuple[in
     for turned in (False, True):
         part = _even(right.clear.swapaxes(1, 2) if turned else right.clear)
         part = np.concatenate([part, np.abs(part)], axis=1).T.copy()
-        views = zip(right.views(turned), right.views(turned, all_=True), strict=True)
-        halves.append((part, list(views)))
+        views = list(zip(right.views(turned), right.views(turned, all_=True), strict=True))
+        halves.append((part, views))
     flat, every = left.clear.reshape(len(one), -1), left.every.reshape(len(one), -1)
     for start in range(0, len(one), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -240,7 +241,8 @@ def _even(signs: np.ndarray) -> np.ndarray:
 
 
 def _products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", one, other)
+    products: np.ndarray = np.einsum("ij,ij->i", one, other)
+    return products
 
 
 def _numbers(names: Iterable[Sequence[str]]) -> np.ndarray:

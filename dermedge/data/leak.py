@@ -243,7 +243,9 @@ def duplicates(records: Sequence[Record], prints: Fingerprints) -> list[tuple[st
         order = np.argsort(values, kind="stable")
         same = (values[order][1:] == values[order][:-1]) & (values[order][1:] != none)
         pairs |= {tuple(sorted((order[k], order[k + 1]))) for k in np.flatnonzero(same)}
-    return sorted(tuple(sorted((records[i].id, records[j].id))) for i, j in pairs)
+    return sorted(
+        (min(records[i].id, records[j].id), max(records[i].id, records[j].id)) for i, j in pairs
+    )
 
 
 def split_apart(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dermedge.image.header import ImageError
 from dermedge.image.mask_values import looks_inverted
-from dermedge.image.read import ImageError, read_mask
+from dermedge.image.read import read_mask
 
 _SHAPE = 0.03  # by which width / height may differ: rounding of small copies
 

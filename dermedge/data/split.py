@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dermedge.data.records import PARTS, DataError, DataSet, Record
 from dermedge.files import write_atomic
@@ -87,10 +88,10 @@ class Split:
             )
         return [by_id[name] for name in self.parts[part]]
 
-    def _stored(self) -> dict:
+    def _stored(self) -> dict[str, Any]:
         return {"format": _FORMAT, **self._content(), "sha256": self.sha256}
 
-    def _content(self) -> dict:
+    def _content(self) -> dict[str, Any]:
         parts = {part: list(ids) for part, ids in self.parts.items()}
         return {
             "data_set": self.data_set,
@@ -134,7 +135,7 @@ def make_split(
                 "of its publisher: only a validation part without a test part can be tested on"
             )
         records = [replace(r, official="test") if r.official == "val" else r for r in records]
-    pairs = sorted({tuple(sorted(pair)) for pair in (*data_set.same, *same)})
+    pairs = sorted({(min(pair), max(pair)) for pair in (*data_set.same, *same)})
     known = {record.id for record in records}
     unknown = [pair for pair in pairs if not known.issuperset(pair)]
     notes = []
@@ -190,7 +191,7 @@ def group_records(
     records = sorted(records, key=lambda record: record.id)
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def top(node):
+    def top(node: tuple[str, str]) -> tuple[str, str]:
         parent.setdefault(node, node)
         while parent[node] != node:
             parent[node] = parent[parent[node]]
@@ -230,11 +231,11 @@ def _assign(groups: list[list[Record]], shares: dict[str, float], seed: int) -> 
     rarity = sorted(total, key=lambda label: (label is None, total[label], _seriousness(label)))
     rank = {label: place for place, label in enumerate(rarity)}
 
-    def order(group):
+    def order(group: Sequence[Record]) -> tuple[int, int, str]:
         digest = hashlib.sha256(f"{seed}\n{group[0].id}".encode()).hexdigest()
         return min(rank[record.label] for record in group), -len(group), digest
 
-    have = {part: Counter() for part in shares}
+    have: dict[str, Counter[str | None]] = {part: Counter() for part in shares}
     part_of = {}
     for group in sorted(groups, key=order):
         stratum = min((record.label for record in group), key=rank.__getitem__)

@@ -16,6 +16,7 @@ from itertools import zip_longest
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from dermedge import UserError
 
@@ -77,12 +78,13 @@ class Confusion:
         """All images as one, (1,): every pixel counts the same, so large images count more."""
         weights = np.ones(len(self.tp), np.int64) if weights is None else weights
         parts = (self.tp, self.fp, self.fn, self.tn)
-        counts = (np.atleast_1d((weights * part).sum()) for part in parts)
-        return Confusion(*counts, undefined=self.undefined)
+        tp, fp, fn, tn = (np.atleast_1d((weights * part).sum()) for part in parts)
+        return Confusion(tp, fp, fn, tn, undefined=self.undefined)
 
     def _ratio(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         ratio = np.full(np.shape(whole), self.undefined)
-        return np.divide(part, whole, out=ratio, where=whole > 0)
+        np.divide(part, whole, out=ratio, where=whole > 0)
+        return ratio
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,10 @@ def roc_curve(
     """
     ranking = Ranking(scores, labels)
     sides = ranking.above(weights)
-    rates = (part / part[-1] if part[-1] > 0 else np.full_like(part, np.nan) for part in sides)
-    return ranking.thresholds, *rates
+    first, second = (
+        part / part[-1] if part[-1] > 0 else np.full_like(part, np.nan) for part in sides
+    )
+    return ranking.thresholds, first, second
 
 
 def threshold_at_sensitivity(scores: np.ndarray, labels: np.ndarray, target: float) -> float:
@@ -326,10 +330,12 @@ def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of each sample, float64 (n,): what `brier` is the mean of."""
     probabilities = _finite(probabilities)
     if probabilities.ndim == 1:
-        return (probabilities - _binary(labels, len(probabilities))) ** 2
+        errors: np.ndarray = (probabilities - _binary(labels, len(probabilities))) ** 2
+        return errors
     probabilities, labels = _class_probabilities(probabilities, labels)
     hit = labels[:, None] == np.arange(probabilities.shape[1])
-    return ((probabilities - hit) ** 2).sum(axis=1)
+    errors = ((probabilities - hit) ** 2).sum(axis=1)
+    return errors
 
 
 # -------------------------------------------------------------------------------------- intervals
@@ -446,26 +452,27 @@ def _tango(gained: float, lost: float, count: float, difference: float) -> float
     third = -lost * difference * (1 - difference)
     share = (np.sqrt(max(second * second - 4 * first * third, 0.0)) - second) / (2 * first)
     variance = count * (2 * share + difference * (1 - difference))
-    return (gained - lost - count * difference) / np.sqrt(max(variance, 1e-12))
+    distance: float = (gained - lost - count * difference) / np.sqrt(max(variance, 1e-12))
+    return distance
 
 
 # Many figures are of the same samples.
 @lru_cache(maxsize=2)
 def _drawn(members: bytes, number: int, resamples: int, seed: int) -> np.ndarray:
     """How often each sample is drawn, uint16 (resamples, count); `members` as int64 (count,)."""
-    rng, members = np.random.default_rng(seed), np.frombuffer(members, np.int64)
-    drawn = np.empty((resamples, len(members)), np.uint16)
+    rng, indices = np.random.default_rng(seed), np.frombuffer(members, np.int64)
+    drawn = np.empty((resamples, len(indices)), np.uint16)
     for row in drawn:
-        row[:] = np.bincount(rng.integers(number, size=number), minlength=number)[members]
+        row[:] = np.bincount(rng.integers(number, size=number), minlength=number)[indices]
     return drawn
 
 
 # ------------------------------------------------------------------------------------------ input
 
 
-def _finite(scores) -> np.ndarray:
+def _finite(values: npt.ArrayLike) -> np.ndarray:
     """float64, any shape. ScoreError where one is nan or infinite."""
-    scores = np.asarray(scores, np.float64)
+    scores: np.ndarray = np.asarray(values, np.float64)
     bad = int(np.count_nonzero(~np.isfinite(scores)))
     if bad:
         raise ScoreError(
@@ -478,32 +485,36 @@ def _finite(scores) -> np.ndarray:
     return scores
 
 
-def _binary(labels, count: int) -> np.ndarray:
-    labels = np.asarray(labels)
+def _binary(values: npt.ArrayLike, count: int) -> np.ndarray:
+    labels: np.ndarray = np.asarray(values)
     if labels.shape != (count,) or not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels must be {count} of 0 or 1, got {labels.dtype} {labels.shape}")
-    return labels.astype(bool)
+    binary: np.ndarray = labels.astype(bool)
+    return binary
 
 
-def _weights(weights, count: int) -> np.ndarray:
-    if weights is None:
+def _weights(values: npt.ArrayLike | None, count: int) -> np.ndarray:
+    if values is None:
         return np.ones(count)
-    weights = np.asarray(weights, np.float64)
+    weights: np.ndarray = np.asarray(values, np.float64)
     if weights.shape != (count,):
         raise ValueError(f"weights must be {count} numbers, got {weights.shape}")
     return weights
 
 
-def _class_numbers(values, classes: int) -> np.ndarray:
-    values = np.asarray(values)
+def _class_numbers(labels: npt.ArrayLike, classes: int) -> np.ndarray:
+    values: np.ndarray = np.asarray(labels)
     if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
         raise ValueError(f"class numbers must be whole, in one row; got {values.dtype}")
     if values.size and not (values.min() >= 0 and values.max() < classes):
         raise ValueError(f"class numbers must be 0 to {classes - 1}, got up to {values.max()}")
-    return values.astype(np.int64)
+    numbers: np.ndarray = values.astype(np.int64)
+    return numbers
 
 
-def _class_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
+def _class_probabilities(
+    probabilities: np.ndarray, labels: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     probabilities = _finite(probabilities)
     if probabilities.ndim != 2:
         raise ValueError(f"probabilities must be (n, classes), got {probabilities.shape}")

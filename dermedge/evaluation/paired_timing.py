@@ -28,7 +28,8 @@ def race(
     rounds : fewest and most turns, whatever `seconds` says.
     progress : called with the number of the turn that begins, from 1.
     """
-    order, taken = list(ways), {way: [] for way in ways}
+    order = list(ways)
+    taken: dict[Name, list[float]] = {way: [] for way in ways}
     start = clock()
     for turn in range(rounds[1]):
         if turn >= rounds[0] and clock() - start > seconds:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dermedge.image.header import Colours, ImageError, odd_colours
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
 
 MAX_PROFILE_BYTES = 16_000_000  # those of printing presses have two or three million
 _ROWS = 256  # converted at a time
@@ -102,7 +106,7 @@ def _space(profile: bytes) -> str:
 
 
 @lru_cache(maxsize=8)
-def _transform(profile: bytes, mode: str):
+def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
     """Pillow's transform to sRGB, None where it changes nothing by more than rounding."""
     from PIL import Image, ImageCms
 
@@ -152,7 +156,7 @@ def matrix_profile(corners: Sequence[float], gamma: float | None = None) -> byte
     adapt = np.linalg.inv(cones) @ np.diag((cones @ d50) / (cones @ white)) @ cones
     columns = (adapt @ matrix).T
 
-    def place(values: Sequence[float]) -> bytes:
+    def place(values: Iterable[float]) -> bytes:
         return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
 
     if gamma is None:

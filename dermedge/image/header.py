@@ -150,7 +150,7 @@ class _Directories:
             raise ValueError("too many entries")
         at += 8 if self.big else 2
         size, room, word = (20, 8, "Q") if self.big else (12, 4, "I")
-        numbers = {}
+        numbers: dict[int, tuple[int, ...]] = {}
         for entry in range(at, at + count * size, size):
             tag, kind = self._unpack("HH", entry)
             if tag == _PROFILE:
@@ -239,7 +239,8 @@ def _full_page(data: bytes) -> tuple[int, _Directory]:
     full: tuple[int, _Directory] | None = None
     try:
         tiff = _Directories(data)
-        at, page, seen = tiff.first, 0, set()
+        at, page = tiff.first, 0
+        seen: set[int] = set()
         waiting: list[int] = []
         while at and at not in seen and len(seen) < MAX_DIRECTORIES:
             seen.add(at)
@@ -578,7 +579,7 @@ class Iso:
 def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
-    media = []
+    media: list[tuple[int, int]] = []
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
@@ -658,7 +659,13 @@ def check_bmp(data: bytes) -> None:
         )
 
 
-def check_zeros(data: bytes, kind: str, media: Iterable[tuple[int, int]], longest: int, other=()):
+def check_zeros(
+    data: bytes,
+    kind: str,
+    media: Iterable[tuple[int, int]],
+    longest: int,
+    other: Iterable[bytes | None] = (),
+) -> None:
     """Raises ImageError where coded pixels hold `longest` zero bytes in a row.
 
     Their coding makes no such rows, yet lost blocks of a disk or of a transfer read as zeros, and

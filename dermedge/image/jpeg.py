@@ -45,7 +45,7 @@ def _decode(data: bytes, form: str, factor: int, size: tuple[int, int]) -> np.nd
     height, width = (-(-side // factor) for side in size)
     least = {"min_height": height, "min_width": width, "min_factor": factor} if factor > 1 else {}
     try:
-        samples = simplejpeg.decode_jpeg(data, form, **least)
+        samples: np.ndarray = simplejpeg.decode_jpeg(data, form, **least)
     except ValueError as error:
         padding = _PADDING.search(str(error))
         if padding:
@@ -108,7 +108,8 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
 
     def part(start: int) -> np.ndarray:
         """Mean of as many steps as `short`, from so many blocks after each beginning on."""
-        return sign * ends[start + 2 * short :][:count]
+        mean: np.ndarray = sign * ends[start + 2 * short :][:count]
+        return mean
 
     least = np.maximum(0.75 * size, 2 / short**0.5)
     found &= (part(0) >= least) & (part(across - short) >= least)

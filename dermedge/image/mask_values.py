@@ -76,7 +76,7 @@ def _lesion(colours: np.ndarray, lossy: bool) -> np.ndarray:
     low, high = int(gray.min()), int(gray.max())
     if low == high:
         return _of_one_value(gray, low, most)
-    upper = gray == high
+    upper: np.ndarray = gray == high
     if lossy and high - low < _CONTRAST * most:
         raise ImageError(
             "the mask's values differ by {difference} of {most} only, as little as the noise of "
@@ -86,7 +86,7 @@ def _lesion(colours: np.ndarray, lossy: bool) -> np.ndarray:
             most=most,
             advice=_ADVICE,
         )
-    lower = gray == low
+    lower: np.ndarray = gray == low
     if np.count_nonzero(upper) + np.count_nonzero(lower) == gray.size:
         return upper
     _refuse_labels(gray, low, high, lossy)
@@ -107,7 +107,7 @@ def _of_one_value(gray: np.ndarray, value: int, most: int) -> np.ndarray:
 
 def _of_two_colours(colours: np.ndarray, lossy: bool) -> np.ndarray:
     """Two colours of which one is brighter in no channel, as of a palette: black and red."""
-    first = (colours == colours[0, 0]).all(axis=2)
+    first: np.ndarray = (colours == colours[0, 0]).all(axis=2)
     other = colours[~first][0]
     if not lossy and (colours[~first] == other).all():
         if (other >= colours[0, 0]).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ class Preprocessing:
     # 1 to 4; 0: the whole picture. A segmenter never crops.
     crop: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 16 <= self.size <= 2048:
             raise ValueError(f"preprocessing size must be 16 to 2048 px, got {self.size!r}")
         if not isinstance(self.minkowski_norm, int) or not 1 <= self.minkowski_norm <= 32:
@@ -37,11 +38,11 @@ class Preprocessing:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> Preprocessing:
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """Raises ValueError where a key is unknown: a newer step must not be skipped silently."""
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
@@ -157,7 +158,8 @@ def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def working(image: np.ndarray, side: int) -> np.ndarray:
     """A picture halved as far as `prepare` makes the same of it, for sizes up to `side` px."""
-    return halved(image, *Placement(*image.shape[:2], side).scaled)
+    height, width = image.shape[:2]
+    return halved(image, *Placement(height, width, side).scaled)
 
 
 def coarse(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -276,12 +278,13 @@ def hair_mask(image: np.ndarray) -> np.ndarray:
     side = max(image.shape[:2])
     length = max(7, round(side * 0.045)) | 1
     gray = image.min(axis=2)
-    difference = None
+    difference: np.ndarray | None = None
     for element in _line_elements(length):
         closed = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, element)
         gained = cv2.subtract(closed, gray)
         # A hair is filled by every direction but its own; a blob wider than the line by none.
         difference = gained if difference is None else cv2.max(difference, gained)
+    assert difference is not None, "there are line elements of every length"
     candidate = (difference > 24).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate, connectivity=8)
     # What survives an erosion is thicker than hair: crusts, pigment, the rim of a vignette.

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -29,6 +30,10 @@ from dermedge.image.header import ImageError
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
 from dermedge.image.mask_values import lesion_pixels
 from dermedge.text import printable
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
 
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
@@ -153,7 +158,7 @@ def _looks_like_picture(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
 
 
-def _natural(path: Path) -> list[list]:
+def _natural(path: Path) -> list[list[int | str]]:
     # The group keeps the numbers, at the odd places, so that like is compared with like.
     cuts = (re.split(r"([0-9]+)", name.lower()) for name in path.parts)
     return [[int(part) if index % 2 else part for index, part in enumerate(cut)] for cut in cuts]
@@ -360,7 +365,7 @@ def _open_heic(data: bytes) -> _Opened:
         heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
         picture = heif[heif.primary_index]
         width, height = picture.size
-        info = picture.info
+        info: dict[str, Any] = picture.info
     _check_size("heic", width, height)
     if b"unci" not in data:  # pixels that are not coded
         # HEVC escapes all three zeros in a row.
@@ -368,7 +373,9 @@ def _open_heic(data: bytes) -> _Opened:
     named = iso.colours
     if info.get("nclx_profile"):  # that of this picture, of all that the file holds
         nclx = info["nclx_profile"]
-        named = {headers.Colours(nclx["color_primaries"], nclx["transfer_characteristics"])}
+        named = frozenset(
+            {headers.Colours(nclx["color_primaries"], nclx["transfer_characteristics"])}
+        )
 
     def decode(factor: int) -> np.ndarray:
         with _decoding("heic"):
@@ -421,7 +428,7 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         extra = 8 * width * height
         headers.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
-        _check_tiff(data, picture, tiff)
+        _check_tiff(data, cast("TiffImageFile", picture), tiff)
         if tiff.profile:  # Pillow leaves out one that is cut short
             info.setdefault("icc_profile", None)
     if picture.mode not in _MODES:
@@ -447,18 +454,25 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
     )
 
 
-def _plugin(kind: str):
+def _plugin(kind: str) -> type[ImageFile.ImageFile]:
     """Pillow's reader of one kind: `PIL.Image.open` would load and try others."""
+    reader: type[ImageFile.ImageFile]
     if kind == "tiff":
-        from PIL.TiffImagePlugin import TiffImageFile as reader
-    elif kind == "webp":
-        from PIL.WebPImagePlugin import WebPImageFile as reader
-    elif kind == "bmp":
-        from PIL.BmpImagePlugin import BmpImageFile as reader
-    else:
-        from PIL.AvifImagePlugin import SUPPORTED
-        from PIL.AvifImagePlugin import AvifImageFile as reader
+        from PIL.TiffImagePlugin import TiffImageFile
 
+        reader = TiffImageFile
+    elif kind == "webp":
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        reader = WebPImageFile
+    elif kind == "bmp":
+        from PIL.BmpImagePlugin import BmpImageFile
+
+        reader = BmpImageFile
+    else:
+        from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
+
+        reader = AvifImageFile
         if not SUPPORTED:
             raise ImageError(
                 "this AVIF picture cannot be decoded here: save it as JPEG or PNG",
@@ -497,7 +511,7 @@ def _decoding(kind: str) -> Iterator[None]:
         raise headers.damaged(kind) from None
 
 
-def _check_tiff(data: bytes, picture, tiff: headers.Tiff) -> None:
+def _check_tiff(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None:
     """That no part of the pixels is missing, which Pillow would leave black, and JPEG is whole."""
     try:
         _check_tags(data, picture, tiff)
@@ -507,7 +521,7 @@ def _check_tiff(data: bytes, picture, tiff: headers.Tiff) -> None:
         raise headers.damaged("tiff") from None
 
 
-def _check_tags(data: bytes, picture, tiff: headers.Tiff) -> None:
+def _check_tags(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None:
     tags = picture.tag_v2
     tiled = 324 in tags
     offsets, counts = (tags.get(tag, ()) for tag in ((324, 325) if tiled else (273, 279)))
@@ -552,7 +566,7 @@ def _check_deflated(part: bytes) -> None:
         raise headers.damaged("tiff")
 
 
-def _samples(picture, kind: str) -> np.ndarray:
+def _samples(picture: Image.Image, kind: str) -> np.ndarray:
     """The pixels of a loaded Pillow picture, as `_Opened.decode` gives them."""
     if picture.mode not in _MODES:
         raise headers.unusual(kind)
@@ -582,19 +596,19 @@ def _samples(picture, kind: str) -> np.ndarray:
 # ---------------------------------------------------------------------------- colours, turns
 
 
-_NONE = ()  # no profile, as opposed to one that could not be read
+_NONE: tuple[()] = ()  # no profile, as opposed to one that could not be read
 
 
-def _profile(icc: bytes | tuple | None, named: Iterable[headers.Colours]) -> bytes | None:
+def _profile(icc: bytes | tuple[()] | None, named: Iterable[headers.Colours]) -> bytes | None:
     """The profile to convert from: the ICC one, else that of the named colours; None: sRGB.
 
     Raises ImageError where a profile cannot be read, or the names are not understood.
     """
-    if icc == _NONE and not named:
+    if isinstance(icc, tuple) and not named:
         return None
     from dermedge.image.colour import broken_profile, profile_of
 
-    if icc != _NONE:
+    if not isinstance(icc, tuple):
         if not icc:
             raise broken_profile()
         return icc

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dermedge.image.opencv import compare_number
 from dermedge.image.preprocess import shrunk
 
 KEPT_SHARE = 0.25  # of the largest part: smaller parts are taken for errors of the mask
@@ -82,12 +83,15 @@ def measure(
         raise ValueError(f"a map of {probability.shape} does not fit a picture of {pixels.shape}")
     if not scale > 0 or (px_per_mm is not None and not px_per_mm > 0):
         raise ValueError(f"scale and px_per_mm must be positive, got {scale} and {px_per_mm}")
-    mask = np.zeros(pixels.shape[:2], bool)
-    part, found = _found(probability, threshold, mask.shape)
+    rows, columns = pixels.shape[:2]
+    mask = np.zeros((rows, columns), bool)
+    part, found = _found(probability, threshold, (rows, columns))
     mask[part], contours = clean(found, mask.size)
     if not contours:
         return Lesion(False, mask)
-    contours = [contour + np.int32((part[1].start, part[0].start)) for contour in contours]
+    contours = [
+        contour + np.array((part[1].start, part[0].start), np.int32) for contour in contours
+    ]
     # Between pixel centres at integers: the first px of `pixels` covers `scale` px of the whole.
     offset = (scale - 1) / 2
     points = np.concatenate(contours)[:, 0]
@@ -103,7 +107,10 @@ def measure(
         polygons=tuple(np.round(_outline(c) * scale + offset, 1) for c in contours),
         box=_scaled_box(x, y, width, height, scale),
         area_px=float(area) * scale * scale,
-        centroid=tuple(float(value * scale + offset) for value in near.centroid),
+        centroid=(
+            float(near.centroid[0] * scale + offset),
+            float(near.centroid[1] * scale + offset),
+        ),
         asymmetry=unequal,
         border=border,
         color=len(colors),
@@ -133,7 +140,8 @@ def _border(
     for contour in contours:
         part = np.zeros(mask.shape, np.uint8)
         cv2.drawContours(part, [contour], -1, 1, cv2.FILLED)
-        own = _Near(part.view(bool), pixels, cv2.boundingRect(contour), mask)
+        x, y, width, height = cv2.boundingRect(contour)
+        own = _Near(part.view(bool), pixels, (x, y, width, height), mask)
         areas.append(np.count_nonzero(part))
         measured.append((own.abrupt_segments(axis), own.irregularity()))
     segments, irregularity = np.average(measured, axis=0, weights=areas)
@@ -150,14 +158,12 @@ def _found(
     found = probability if probability.dtype == bool else probability >= threshold
     x, y, width, height = cv2.boundingRect(found.view(np.uint8))
     across, down = shape[1] / found.shape[1], shape[0] / found.shape[0]
+
     # Between a px of the map and its neighbours the values change evenly.
-    part = tuple(
-        slice(int(max(0, first - 1) * scale), min(side, int(np.ceil((last + 1) * scale))))
-        for first, last, scale, side in (
-            (y, y + height, down, shape[0]),
-            (x, x + width, across, shape[1]),
-        )
-    )
+    def enlarge(first: int, last: int, scale: float, side: int) -> slice:
+        return slice(int(max(0, first - 1) * scale), min(side, int(np.ceil((last + 1) * scale))))
+
+    part = enlarge(y, y + height, down, shape[0]), enlarge(x, x + width, across, shape[1])
     if found.shape == shape:
         return part, found[part]
     left, top = part[1].start + 0.5, part[0].start + 0.5
@@ -277,7 +283,7 @@ class _Near:
             self.mask[self.core], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
         corner = self.core[1].start - self.centre[0], self.core[0].start - self.centre[1]
-        rim = np.concatenate(outlines)[:, 0] + np.float32(corner)
+        rim = np.concatenate(outlines)[:, 0] + np.array(corner, np.float32)
         reach = np.sqrt((rim**2).sum(axis=1).max()) + 1
         # At half the size, where pixel centres are at (x - 0.5) / 2.
         x, y = (
@@ -378,7 +384,7 @@ class _Near:
         # A slight blur takes the steps of the pixel grid off the outline, which would lengthen it.
         mask = self.mask[self.core].astype(np.float32)
         padded = cv2.copyMakeBorder(mask, 8, 8, 8, 8, cv2.BORDER_CONSTANT)
-        smooth = cv2.compare(cv2.GaussianBlur(padded, (0, 0), 2), 0.5, cv2.CMP_GE)
+        smooth = compare_number(cv2.GaussianBlur(padded, (0, 0), 2), 0.5, cv2.CMP_GE)
         contours, _ = cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         area = perimeter = 0.0
         for contour in contours:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dermedge.image.opencv import compare_number
 from dermedge.image.preprocess import coarse
 
 # The gravest first: what hides the rest, then what the person can change most easily.
@@ -116,7 +117,7 @@ def assess(
     gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
     brightest, white = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
-    white = cv2.compare(white, 250, cv2.CMP_GE)
+    white = compare_number(white, 250, cv2.CMP_GE)
     lesion = None
     if mask is not None:
         size = gray.shape[::-1]
@@ -126,7 +127,7 @@ def assess(
         "too_bright": cv2.countNonZero(white) / white.size,
         "too_blurred": _sharpness(gray),
     }
-    if lesion is not None:
+    if lesion is not None and mask is not None:
         if hidden is not None:
             hidden = cv2.resize(hidden.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         found |= _framing(lesion, mask, probability, hidden)
@@ -141,8 +142,8 @@ def assess(
     # Without fair light the colours say nothing.
     if scores["too_dark"] < 1 and scores["too_bright"] < 1:
         warm = cv2.bitwise_and(
-            cv2.compare(cv2.subtract(red, green), 4, cv2.CMP_GT),
-            cv2.compare(cv2.subtract(blue, red), 12, cv2.CMP_LT),
+            compare_number(cv2.subtract(red, green), 4, cv2.CMP_GT),
+            compare_number(cv2.subtract(blue, red), 12, cv2.CMP_LT),
         )
         found["not_skin"] = 1 - cv2.countNonZero(warm) / warm.size
         scores["not_skin"] = LIMITS["not_skin"].score(found["not_skin"])
@@ -217,7 +218,7 @@ def _framing(
         if sure.shape != lesion.shape:
             sure = cv2.resize(sure, size, interpolation=cv2.INTER_LINEAR)
         found["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
-        parts = cv2.compare(sure, 0.5, cv2.CMP_GE)
+        parts = compare_number(sure, 0.5, cv2.CMP_GE)
     else:
         found["no_lesion"] = 0.0
     outlines, _ = cv2.findContours(parts, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -251,4 +252,4 @@ def _around(lesion: np.ndarray) -> np.ndarray | None:
 def _lines(gray: np.ndarray) -> np.ndarray:
     """Thin lines darker than what is beside them, uint8 (h, w) 0 or 255."""
     depth = cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8))
-    return cv2.compare(depth, float(0.08 * cv2.mean(gray)[0] + 2), cv2.CMP_GT)
+    return compare_number(depth, float(0.08 * cv2.mean(gray)[0] + 2), cv2.CMP_GT)

@@ -7,6 +7,7 @@ is not found beyond doubt nothing is said: a wrong size is worse than none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,7 +68,8 @@ class Scale:
 
     def px_per_mm(self, point: tuple[float, float]) -> float:
         """At `point` (x, y); the geometric mean over the directions."""
-        return 1 / np.sqrt(abs(np.linalg.det(_slope(self.to_mm, point))))
+        scale: float = 1 / np.sqrt(abs(np.linalg.det(_slope(self.to_mm, point))))
+        return scale
 
     def extent(self, outline: np.ndarray) -> float:
         """The longest distance between pixels of an outline, (n, 2) px of their centres, in mm."""
@@ -175,7 +177,7 @@ def write_card(path: str | Path, paper: str = "a4") -> None:
     write_atomic(path, bytes(pdf.output()))
 
 
-def _dictionary():
+def _dictionary() -> cv2.aruco.Dictionary:
     return cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
 
 
@@ -185,8 +187,9 @@ def _find_card(pixels: np.ndarray) -> Scale:
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     found, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), options).detectMarkers(gray)
     places = dict(zip(IDS, marker_corners(), strict=True))
-    seen = {}
-    for corners, number in zip(found, np.ravel(numbers if numbers is not None else []).tolist()):  # noqa: B905
+    seen: dict[int, np.ndarray] = {}
+    ids = [] if numbers is None else [int(number) for number in np.ravel(numbers)]
+    for corners, number in zip(found, ids):  # noqa: B905
         if number in seen:
             raise ScaleError("two size cards are in the picture: show one")
         if number in places:
@@ -216,7 +219,7 @@ def _find_card(pixels: np.ndarray) -> Scale:
     return Scale("card", np.linalg.inv(from_mm), cover > 0)
 
 
-def _slope(matrix: np.ndarray, point) -> np.ndarray:
+def _slope(matrix: np.ndarray, point: Sequence[float] | np.ndarray) -> np.ndarray:
     """The (2, 2) derivative of a homography at a point."""
     x, y, w = matrix @ (point[0], point[1], 1.0)
     return np.array(
@@ -376,9 +379,10 @@ def _follow(lab: np.ndarray, start: _Rim) -> _Rim | None:
         close = np.abs(off) < max(0.03, 2.5 * np.median(np.abs(off)))
         if close.sum() < _RAYS / 3:
             return None
-        rim = _rim_of(points[close])
-        if rim is None or rim.minor < 0.5 * rim.major:
+        fitted = _rim_of(points[close])
+        if fitted is None or fitted.minor < 0.5 * fitted.major:
             return None
+        rim = fitted
     off = np.abs(_off(rim, points))
     support = (off < max(0.012, 0.6 / rim.major)).sum() / _RAYS
     return _Rim(rim.centre, rim.major, rim.minor, rim.angle, float(support))
@@ -396,7 +400,8 @@ def _off(rim: _Rim, points: np.ndarray) -> np.ndarray:
     way = points - rim.centre
     along = way @ (np.cos(rim.angle), np.sin(rim.angle)) / rim.major
     across = way @ (-np.sin(rim.angle), np.cos(rim.angle)) / rim.minor
-    return np.hypot(along, across) - 1
+    distances: np.ndarray = np.hypot(along, across) - 1
+    return distances
 
 
 # ------------------------------------------------------------------------------------------ ruler
@@ -451,7 +456,7 @@ class _Row:
 def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
     """The picture turned about its middle, nothing of it lost; 0 beyond it."""
     height, width = image.shape
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
+    matrix: np.ndarray = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     box = np.abs(matrix[:, :2]) @ (width, height)
     matrix[:, 2] += (box - (width, height)) / 2
     return cv2.warpAffine(image, matrix, tuple(int(np.ceil(v)) for v in box))
@@ -543,7 +548,8 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     powers = np.array([_power(whole[start : start + piece], tries) for start in starts])
     best, peaks = powers.argmax(axis=1), powers.max(axis=1)
     clear = (best > 0) & (best < len(tries) - 1) & (peaks > 0.4 * peaks.max())
-    return np.stack([starts + piece / 2, tries[best]], axis=1)[clear]
+    spacings: np.ndarray = np.stack([starts + piece / 2, tries[best]], axis=1)[clear]
+    return spacings
 
 
 def _power(line: np.ndarray, spacings: np.ndarray) -> np.ndarray:
@@ -551,4 +557,5 @@ def _power(line: np.ndarray, spacings: np.ndarray) -> np.ndarray:
     place = np.arange(len(line)) - len(line) / 2
     window = np.hanning(len(line))
     waves = [np.exp(-2j * np.pi * k * place / spacings[:, None]) for k in (1, 2)]
-    return sum(np.abs((line * window * wave).sum(axis=1)) for wave in waves)
+    powers: np.ndarray = sum(np.abs((line * window * wave).sum(axis=1)) for wave in waves)
+    return powers

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dermedge.bundle.bundle import Bundle, Variant
 from dermedge.files import cache_folder, write_atomic
@@ -114,7 +115,7 @@ def from_file(content: bytes) -> tuple[Header, bytes]:
         raise SessionError("its header cannot be read") from None
 
 
-def _header(told: dict) -> Header:
+def _header(told: dict[str, Any]) -> Header:
     header = Header(Key(**told.pop("key")), **told)
     texts = (*asdict(header.key).values(), header.name, header.roles, header.precision)
     numbers = (header.convolutions, header.int8)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 from dermedge import telemetry
@@ -89,7 +92,7 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in _FP32_SESSION.items():
             options.add_session_config_entry(key, value)
-        providers = [(full, settings)]
+        providers: list[str | tuple[str, dict[str, str]]] = [(full, settings)]
         if provider != "cpu":
             providers.append(PROVIDERS["cpu"])
         try:
@@ -125,7 +128,7 @@ class OnnxRuntimeSession:
         return dict(zip(names, answers, strict=True))
 
 
-def _refuse_reports(onnxruntime) -> None:
+def _refuse_reports(onnxruntime: ModuleType) -> None:
     """Raise SessionError where this ONNX Runtime was loaded with its reporting switched on."""
     # Windows' own tracing does not read the variable; it goes nowhere unless somebody records it.
     onnxruntime.disable_telemetry_events()
@@ -138,7 +141,7 @@ def _refuse_reports(onnxruntime) -> None:
         )
 
 
-def _tensor(item) -> Tensor:
+def _tensor(item: Any) -> Tensor:
     kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
     if item.type not in kinds or not all(isinstance(side, int) for side in item.shape):
         raise SessionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class OpenVinoSession:
 
 
 @cache
-def _core():
+def _core() -> Any:
     """The only one of the process, never let go.
 
     On processors with AMX it puts its own stack for signals in place of the thread's. Dropped by
@@ -71,5 +72,5 @@ def _core():
     return openvino.Core()
 
 
-def _tensor(port) -> Tensor:
+def _tensor(port: Any) -> Tensor:
     return Tensor(port.any_name, tuple(port.shape), np.dtype(port.element_type.to_dtype()))

@@ -96,7 +96,7 @@ def bindings(provider: str) -> Any:
 
 def version(provider: str) -> str:
     """Of the installed bindings. SessionError where there are none."""
-    return bindings(provider).__version__
+    return str(bindings(provider).__version__)
 
 
 def device(provider: str) -> str:
@@ -146,7 +146,7 @@ def build(model: bytes, provider: str) -> Built:
     SessionError
         In one line, what the parser or the builder refused.
     """
-    trt = bindings(provider)
+    trt: Any = bindings(provider)
     journal = _journal(provider)
     builder = trt.Builder(journal)
     # From TensorRT 11 on there is nothing but strong typing, and the flag is on its way out.
@@ -204,7 +204,7 @@ class TensorRTSession:
         """
         self._closed = True
         self._lock = threading.Lock()
-        trt = bindings(provider)
+        trt: Any = bindings(provider)
         self._cudart = _cudart(provider)
         found = gpu(provider)
         journal = _journal(provider)
@@ -268,10 +268,10 @@ class TensorRTSession:
     def _io(self) -> tuple[Tensor, ...]:
         return (*self.inputs, *self.outputs)
 
-    def _call(self, name: str, *args) -> Any:
+    def _call(self, name: str, *args: Any) -> Any:
         return checked(self._cudart, getattr(self._cudart, name)(*args))
 
-    def _taken(self, held: ExitStack, take: str, free: str, *args) -> Any:
+    def _taken(self, held: ExitStack, take: str, free: str, *args: Any) -> Any:
         """What the CUDA call `take` gives; `free` will be called with it once `held` closes."""
         taken = self._call(take, *args)
         held.callback(getattr(self._cudart, free), taken)
@@ -330,7 +330,7 @@ class TensorRTSession:
             return None
 
 
-def checked(cudart, answer: tuple) -> Any:
+def checked(cudart: Any, answer: tuple[Any, ...]) -> Any:
     """The value that a call of cuda-bindings gave; its error becomes a SessionError."""
     error, *values = answer
     if error != cudart.cudaError_t.cudaSuccess:
@@ -358,7 +358,7 @@ def layer_of_line(line: str) -> Layer | None:
     return Layer(found[1], found[2], tuple(kinds[0] + kinds[1]))
 
 
-def layer_of_json(entry: dict) -> Layer:
+def layer_of_json(entry: dict[str, Any]) -> Layer:
     """A layer as the engine inspector tells it: TensorRT 10's keys or those of 11."""
     tensors = entry.get("Inputs", [])[:1] + entry.get("Constants", [])[:1]
     operands = [item.get("Datatype") or item.get("Format/Datatype", "") for item in tensors]
@@ -368,7 +368,7 @@ def layer_of_json(entry: dict) -> Layer:
 
 
 def _inspected(engine: bytes, provider: str) -> list[Layer]:
-    trt = bindings(provider)
+    trt: Any = bindings(provider)
     loaded = trt.Runtime(_journal(provider)).deserialize_cuda_engine(engine)
     if loaded is None:
         return []
@@ -377,17 +377,17 @@ def _inspected(engine: bytes, provider: str) -> list[Layer]:
     return [layer_of_json(entry) for entry in told["Layers"] if isinstance(entry, dict)]
 
 
-def _journal(provider: str):
+def _journal(provider: str) -> Any:
     """Keeps of what TensorRT logs the errors and the layers of the engine."""
-    trt = bindings(provider)
+    trt: Any = bindings(provider)
 
-    class Journal(trt.ILogger):
+    class Journal(trt.ILogger):  # type: ignore[misc]  # its base has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
             self.layers: list[Layer] = []
 
-        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(msg)
             elif "LayerType: " in msg:
@@ -400,11 +400,11 @@ def _journal(provider: str):
     return Journal()
 
 
-def _monitor(provider: str):
+def _monitor(provider: str) -> Any:
     """Lets another thread stop a build: it ends at the builder's next step."""
-    trt = bindings(provider)
+    trt: Any = bindings(provider)
 
-    class Monitor(trt.IProgressMonitor):
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # its base has no types
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.stopped = False
@@ -431,7 +431,7 @@ def _parse_error(parser: trt.OnnxParser) -> str:
 def _tensors(
     engine: trt.ICudaEngine, provider: str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    trt = bindings(provider)
+    trt: Any = bindings(provider)
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
@@ -452,7 +452,7 @@ def _tensors(
     return tuple(inputs), tuple(outputs)
 
 
-def _cudart(provider: str):
+def _cudart(provider: str) -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError:

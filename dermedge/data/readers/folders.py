@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,7 +215,7 @@ def _mirrors(g: Gathering, mask: Path, own: list[str]) -> bool:
     return _bare([part for part in parts if not _MASK_FOLDER.fullmatch(part)]) == own
 
 
-def _bare(parts) -> list[str]:
+def _bare(parts: Iterable[str]) -> list[str]:
     return [part for part in parts if part.lower() not in ("images", "image", "imgs", "pictures")]
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
 from dermedge.data.tables import Table, read_table
 from dermedge.image.read import EXTENSIONS
 from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
+
+Known = TypeVar("Known")
 
 PICTURES = EXTENSIONS
 PICTURE_ENDING = re.compile(
@@ -129,7 +132,9 @@ class Gathering:
         self.procedural = reader.procedural
         self._where: dict[str, str] = {}
         self._read: set[Path] = set()
-        self._words = {kind: Counter() for kind in ("other", "unclear", "flag")}
+        self._words: dict[str, Counter[str]] = {
+            kind: Counter() for kind in ("other", "unclear", "flag")
+        }
         self._counts: Counter[str] = Counter()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.images:
@@ -269,7 +274,7 @@ class Gathering:
             )
             return
         says = reading.malignant
-        if None not in (flag, says) and flag != says:
+        if flag is not None and says is not None and flag != says:
             if reading.label == "akiec":
                 # A precursor: not every publisher counts it as malignant, this project does.
                 self.count("actinic keratoses that are stated as benign; they count as malignant")
@@ -286,7 +291,7 @@ class Gathering:
                 return
         label = reading.label
         if label not in (None, "other"):
-            final = label in MALIGNANT
+            final: bool | None = label in MALIGNANT
         else:
             final = says if says is not None else flag
         record = Record(
@@ -440,7 +445,9 @@ class Gathering:
         known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
         return self._one_of(known, bare, "skin type", where)
 
-    def _one_of(self, known: dict, text: str | None, what: str, where: str):
+    def _one_of(
+        self, known: Mapping[str, Known], text: str | None, what: str, where: str
+    ) -> Known | None:
         text = stated(text)
         if text is None:
             return None

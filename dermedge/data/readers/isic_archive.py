@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from dermedge.data.readers.gathering import Gathering, Reader, stated
 from dermedge.data.readers.one_hot import ONE, ZERO
@@ -79,7 +80,7 @@ def _gather_cli(g: Gathering) -> None:
             )
 
 
-def _about(cells: dict[str, str]) -> dict:
+def _about(cells: dict[str, str]) -> dict[str, Any]:
     return {
         "lesion": cells.get("lesion_id"),
         "patient": cells.get("patient_id"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dermedge.data.readers.gathering import Gathering, Reader, without_ending
 from dermedge.data.readers.one_hot import ONE, ZERO, code_of
@@ -33,7 +34,7 @@ class _Part:
 
 
 # What a truth row says, as keywords of `Gathering.add`. DataError where the table cannot say it.
-Understand = Callable[[Gathering, Table, Row], dict]
+Understand = Callable[[Gathering, Table, Row], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _gather(g: Gathering, challenge: _Challenge) -> None:
             about: dict[str, str] = {}
             for one in (*metadata.get(name, []), *listed):
                 about.update({k: v for k, v in one.row.cells.items() if v})
-            said: dict = {}
+            said: dict[str, Any] = {}
             for one in listed:
                 more = challenge.understand(g, one.table, one.row)
                 if said and more and said != more:
@@ -181,14 +182,14 @@ def _by_image(g: Gathering, pattern: str, columns: tuple[str, ...]) -> dict[str,
     return rows
 
 
-def _no_label(g: Gathering, table: Table, row: Row) -> dict:
+def _no_label(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
     return {}
 
 
 def _one_hot(codes: tuple[str, ...], also: dict[str, str] | None = None) -> Understand:
     """The column that holds the 1, or HAM10000's column dx; `also`: other names of a column."""
 
-    def understand(g: Gathering, table: Table, row: Row) -> dict:
+    def understand(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
         if "dx" in table.columns:
             return {"diagnosis": row.cells["dx"]}
         named = [
@@ -216,7 +217,7 @@ def _one_hot(codes: tuple[str, ...], also: dict[str, str] | None = None) -> Unde
     return understand
 
 
-def _understand_2016(g: Gathering, table: Table, row: Row) -> dict:
+def _understand_2016(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
     table.need("class")
     # "malignant" means melanoma here; "benign" is not all nevi, so it names no class.
     cell = row.cells["class"].lower()
@@ -229,7 +230,7 @@ def _understand_2016(g: Gathering, table: Table, row: Row) -> dict:
     return {"malignant": False}
 
 
-def _understand_2017(g: Gathering, table: Table, row: Row) -> dict:
+def _understand_2017(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
     table.need("melanoma", "seborrheic_keratosis")
     hot = []
     for column in ("melanoma", "seborrheic_keratosis"):
@@ -246,7 +247,7 @@ def _understand_2017(g: Gathering, table: Table, row: Row) -> dict:
     return {"diagnosis": hot[0] if hot else "nevus"}
 
 
-def _understand_2020(g: Gathering, table: Table, row: Row) -> dict:
+def _understand_2020(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
     if not {"benign_malignant", "target"} & {*table.columns}:
         table.need("benign_malignant")
     flag, target = row.cells.get("benign_malignant", ""), row.cells.get("target", "")
@@ -348,7 +349,7 @@ def _gather_2020(g: Gathering) -> None:
         table = g.read_table(path, ("image_name_1", "image_name_2"))
         table.need("image_name_1", "image_name_2")
         pairs = [
-            tuple(without_ending(row.cells[f"image_name_{i}"]) for i in (1, 2))
+            (without_ending(row.cells["image_name_1"]), without_ending(row.cells["image_name_2"]))
             for row in table.rows
         ]
         g.same += pairs

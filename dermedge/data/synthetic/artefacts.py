@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -27,14 +29,24 @@ ARTEFACTS = {
 class Scene:
     """What the artefacts are drawn on: `rgb` float32 (h, w, 3), 0 to 1."""
 
-    def __init__(self, rng, lab, mask, centre, px_per_mm, style):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        lab: np.ndarray,
+        mask: np.ndarray,
+        centre: np.ndarray,
+        px_per_mm: float,
+        style: str,
+    ) -> None:
         self.rng, self.lab, self.mask, self.centre = rng, lab, mask, centre
         self.px_per_mm, self.style = px_per_mm, style
         self.height, self.width = mask.shape
         self.unit = max(mask.shape) / 512  # artefacts of the lens grow with the picture
         self.rgb = lab
 
-    def lay(self, layer: np.ndarray, color, strength: float = 1.0) -> None:
+    def lay(
+        self, layer: np.ndarray, color: Sequence[float] | np.ndarray, strength: float = 1.0
+    ) -> None:
         """Mix an RGB colour in, by a uint8 layer of alpha."""
         x, y, width, height = cv2.boundingRect(layer)
         if width == 0:
@@ -47,7 +59,7 @@ class Scene:
 def draw_freckles(scene: Scene, skin: np.ndarray) -> None:
     rng = scene.rng
     count = int(rng.integers(2, 7) if scene.style == "dermoscopy" else rng.integers(4, 45))
-    layer = np.zeros(scene.mask.shape, np.uint8)
+    layer: np.ndarray = np.zeros(scene.mask.shape, np.uint8)
     for _ in range(count):
         at = rng.uniform(0, 1, 2) * [scene.width, scene.height]
         radius = max(0.8, rng.uniform(0.25, 1.1) * scene.px_per_mm)

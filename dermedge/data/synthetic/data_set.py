@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ def write_data_set(
     write_atomic(root / "data.csv", table.getvalue())
 
 
-def _claim(root: Path, settings: dict) -> None:
+def _claim(root: Path, settings: dict[str, Any]) -> None:
     """Make the folders and the marker, or make sure that what is there is the same data set."""
     marker = root / MARKER
     try:
@@ -105,13 +106,13 @@ def _claim(root: Path, settings: dict) -> None:
         write_atomic(marker, json.dumps(content, indent=2) + "\n")
 
 
-def _plan(count: int, seed: int, styles: tuple[str, ...]) -> list[dict]:
+def _plan(count: int, seed: int, styles: tuple[str, ...]) -> list[dict[str, Any]]:
     """What each picture shows: one dict a picture, a function of the arguments alone."""
     rng = np.random.default_rng([seed, 6])
     names, shares = list(LOOKS), class_shares()
     made = np.zeros(len(names))
-    rows: list[dict] = []
-    patients: list[dict] = []
+    rows: list[dict[str, Any]] = []
+    patients: list[dict[str, Any]] = []
     lesion = 0
     while len(rows) < count:
         # Each class once, then whichever is furthest behind its share.

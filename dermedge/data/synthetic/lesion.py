@@ -24,13 +24,24 @@ def outline(rng: np.random.Generator, asymmetry: float, border: float) -> np.nda
     radius = np.maximum(radius, 0.3)
     points = radius[::4] * np.exp(1j * angles[::4])
     extent = np.abs(points[:, None] - points[None, :]).max()
-    return (radius / extent).astype(np.float32)
+    distances: np.ndarray = (radius / extent).astype(np.float32)
+    return distances
 
 
 class Lesion:
     """The lesion on the canvas: everything is placed in mm from its middle, then seen by a view."""
 
-    def __init__(self, seed, lab, skin, radius, centre, angle, scale, diameter):
+    def __init__(
+        self,
+        seed: int,
+        lab: np.ndarray,
+        skin: np.ndarray,
+        radius: np.ndarray,
+        centre: np.ndarray,
+        angle: float,
+        scale: float,
+        diameter: float,
+    ) -> None:
         self.seed, self.skin, self.scale, self.diameter = seed, skin, scale, diameter
         self.size = diameter / 2
         reach = (float(radius.max()) + 0.6) * scale
@@ -82,7 +93,14 @@ class Lesion:
         seen = float(np.clip(cell * self.scale / 4, 0, 1))
         return mesh * seen + 0.4 * (1 - seen)
 
-    def spots(self, rng, count: int, size: tuple[float, float], where=(0.0, 0.9), long=1.0):
+    def spots(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        size: tuple[float, float],
+        where: tuple[float, float] = (0.0, 0.9),
+        long: float = 1.0,
+    ) -> np.ndarray:
         """Soft ellipses inside the lesion: float32 0 to 1. `size` in mm, `where` in rho."""
         at = self.places(rng, count, where)
         radii = rng.uniform(*size, count) * self.scale
@@ -96,18 +114,21 @@ class Lesion:
             )  # fmt: skip
         return self._soft(layer, 0.3 * float(radii.mean()))
 
-    def places(self, rng, count: int, where=(0.0, 0.9)) -> np.ndarray:
+    def places(
+        self, rng: np.random.Generator, count: int, where: tuple[float, float] = (0.0, 0.9)
+    ) -> np.ndarray:
         """Random places inside the lesion as px (count, 2), even over the area."""
         angles = rng.uniform(0, 2 * np.pi, count)
         share = np.sqrt(rng.uniform(where[0] ** 2, where[1] ** 2, count))
         return self.polar(angles, share)
 
-    def polar(self, angles, share) -> np.ndarray:
+    def polar(self, angles: np.ndarray, share: np.ndarray | float) -> np.ndarray:
         """px (n, 2) of the points at these angles and shares of the way to the border."""
         index = (np.asarray(angles) * (1024 / (2 * np.pi))).astype(int) & 1023
         reach = self.radius[index] * share
         points = np.stack([np.cos(angles) * reach, np.sin(angles) * reach], -1)
-        return points @ self.turn * self.scale + self.middle - 0.5
+        pixels: np.ndarray = points @ self.turn * self.scale + self.middle - 0.5
+        return pixels
 
     def lines(self, paths: list[np.ndarray], widths: list[float]) -> np.ndarray:
         """Curves through px points, `widths` in mm: float32 0 to 1."""
@@ -121,7 +142,13 @@ class Lesion:
             )  # fmt: skip
         return self._soft(layer, 0.5)
 
-    def blob(self, rng, where=(0.0, 0.6), size=(0.35, 0.6), ragged=0.35) -> np.ndarray:
+    def blob(
+        self,
+        rng: np.random.Generator,
+        where: tuple[float, float] = (0.0, 0.6),
+        size: tuple[float, float] = (0.35, 0.6),
+        ragged: float = 0.35,
+    ) -> np.ndarray:
         """One soft-edged patch with a ragged border, `size` as share of the lesion's radius."""
         angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(*where)
         reach = self.radius[int(angle * 1024 / (2 * np.pi)) & 1023] * share
@@ -190,30 +217,30 @@ class Lesion:
 # ------------------------------------------------------------------------------------- structures
 
 
-def _network(lesion: Lesion, rng) -> None:
+def _network(lesion: Lesion, rng: np.random.Generator) -> None:
     mesh = lesion.mesh(rng, rng.uniform(0.28, 0.45), 0.3)
     patchy = smoothstep(lesion.clouds(rng, 4), -1.3, 0.6)
     fade = 1 - smoothstep(lesion.rho, 0.7, 1.0)
     lesion.darken(rng.uniform(0.22, 0.42) * mesh * patchy * fade)
 
 
-def _peripheral_network(lesion: Lesion, rng) -> None:
+def _peripheral_network(lesion: Lesion, rng: np.random.Generator) -> None:
     mesh = lesion.mesh(rng, rng.uniform(0.28, 0.4), 0.15)
     ring = smoothstep(lesion.rho, 0.4, 0.65) * (1 - smoothstep(lesion.rho, 0.85, 1.0))
     lesion.darken(rng.uniform(0.18, 0.32) * mesh * ring)
 
 
-def _globules(lesion: Lesion, rng) -> None:
+def _globules(lesion: Lesion, rng: np.random.Generator) -> None:
     count = int(np.clip(lesion.diameter**2 * rng.uniform(0.8, 2.2), 12, 110))
     lesion.darken(rng.uniform(0.25, 0.45) * lesion.spots(rng, count, (0.09, 0.2), (0, 0.88), 1.3))
 
 
-def _dark_dots(lesion: Lesion, rng) -> None:
+def _dark_dots(lesion: Lesion, rng: np.random.Generator) -> None:
     spots = lesion.spots(rng, int(rng.integers(6, 30)), (0.06, 0.18), (0.3, 0.95))
     lesion.darken(rng.uniform(0.45, 0.7) * spots)
 
 
-def _streaks(lesion: Lesion, rng) -> None:
+def _streaks(lesion: Lesion, rng: np.random.Generator) -> None:
     start = rng.uniform(0, 2 * np.pi)
     angles = start + np.sort(rng.uniform(0, rng.uniform(1.2, 4.5), int(rng.integers(8, 26))))
     paths = []
@@ -225,36 +252,37 @@ def _streaks(lesion: Lesion, rng) -> None:
     lesion.darken(0.5 * lesion.lines(paths, widths))
 
 
-def _veil(lesion: Lesion, rng) -> None:
+def _veil(lesion: Lesion, rng: np.random.Generator) -> None:
     color = lesion.tone("blue_gray", rng.uniform(0, 14), 0, 0)
     lesion.paint(rng.uniform(0.5, 0.85) * lesion.blob(rng, (0, 0.5), (0.4, 0.75)), color)
 
 
-def _regression(lesion: Lesion, rng) -> None:
+def _regression(lesion: Lesion, rng: np.random.Generator) -> None:
     area = lesion.blob(rng, (0.2, 0.7), (0.25, 0.5))
     lesion.paint(0.7 * area, lesion.tone("skin", 9, -1, -5))
     pepper = lesion.spots(rng, 60, (0.04, 0.08))
     lesion.paint(0.6 * pepper * area, lesion.tone("blue_gray"))
 
 
-def _milia_cysts(lesion: Lesion, rng) -> None:
+def _milia_cysts(lesion: Lesion, rng: np.random.Generator) -> None:
     spots = lesion.spots(rng, int(rng.integers(5, 26)), (0.07, 0.2))
     lesion.paint(rng.uniform(0.5, 0.85) * spots, lesion.tone("skin", 16, -3, -4))
 
 
-def _comedones(lesion: Lesion, rng) -> None:
+def _comedones(lesion: Lesion, rng: np.random.Generator) -> None:
     spots = lesion.spots(rng, int(rng.integers(5, 20)), (0.1, 0.3), (0, 0.85), 1.4)
     lesion.paint(rng.uniform(0.55, 0.8) * spots, lesion.tone("dark_brown", -5))
 
 
-def _fissures(lesion: Lesion, rng) -> None:
+def _fissures(lesion: Lesion, rng: np.random.Generator) -> None:
     mesh = lesion.mesh(rng, rng.uniform(0.7, 1.3), 0.45)
     broken = smoothstep(lesion.clouds(rng, 6), -0.8, 0.5)
     lesion.darken(rng.uniform(0.2, 0.45) * mesh * broken)
 
 
-def _arborizing_vessels(lesion: Lesion, rng) -> None:
-    paths, widths = [], []
+def _arborizing_vessels(lesion: Lesion, rng: np.random.Generator) -> None:
+    paths: list[np.ndarray] = []
+    widths: list[float] = []
     step = lesion.size * 0.11
     for _ in range(int(rng.integers(2, 6))):
         angle = rng.uniform(0, 2 * np.pi)
@@ -276,25 +304,25 @@ def _arborizing_vessels(lesion: Lesion, rng) -> None:
     lesion.paint(rng.uniform(0.55, 0.9) * lesion.lines(paths, widths) * fade, color)
 
 
-def _ovoid_nests(lesion: Lesion, rng) -> None:
+def _ovoid_nests(lesion: Lesion, rng: np.random.Generator) -> None:
     spots = lesion.spots(rng, int(rng.integers(3, 12)), (0.2, 0.55), (0.1, 0.85), 1.5)
     lesion.paint(rng.uniform(0.55, 0.9) * spots, lesion.tone("blue_gray"))
 
 
-def _ulcer(lesion: Lesion, rng) -> None:
+def _ulcer(lesion: Lesion, rng: np.random.Generator) -> None:
     area = lesion.blob(rng, (0, 0.5), (0.2, 0.4), 0.5)
     lesion.paint(0.85 * area, lesion.tone("red", -14, -4, 4))
     crust = area * smoothstep(lesion.clouds(rng, 12), 0.1, 0.9)
     lesion.paint(0.7 * crust, lesion.tone("dark_brown"))
 
 
-def _pearl_rim(lesion: Lesion, rng) -> None:
+def _pearl_rim(lesion: Lesion, rng: np.random.Generator) -> None:
     rim = smoothstep(lesion.rho, 0.66, 0.84) * (1 - smoothstep(lesion.rho, 0.88, 1.0))
     broken = smoothstep(lesion.clouds(rng, 5), -0.9, 0.6)
     lesion.paint(0.55 * rim * broken, lesion.tone("skin", 9, 2, -5))
 
 
-def _strawberry(lesion: Lesion, rng) -> None:
+def _strawberry(lesion: Lesion, rng: np.random.Generator) -> None:
     mesh = lesion.mesh(rng, rng.uniform(0.5, 0.8), 0.35)
     lesion.lab[..., 1] += rng.uniform(5, 10) * (mesh - 0.25)
     lesion.lab[..., 0] += rng.uniform(4, 8) * (0.3 - mesh)
@@ -302,30 +330,30 @@ def _strawberry(lesion: Lesion, rng) -> None:
     lesion.paint(0.45 * follicles, lesion.tone("skin", 9, -2, 3))
 
 
-def _scales(lesion: Lesion, rng) -> None:
+def _scales(lesion: Lesion, rng: np.random.Generator) -> None:
     flakes = smoothstep(lesion.clouds(rng, 16) + 0.7 * lesion.clouds(rng, 5), 0.3, 1.9)
     color = lesion.tone("skin", rng.uniform(8, 16), -4, rng.uniform(-6, 3))
     lesion.paint(rng.uniform(0.4, 0.75) * flakes * (lesion.rho < 0.95), color)
 
 
-def _dot_vessels(lesion: Lesion, rng) -> None:
+def _dot_vessels(lesion: Lesion, rng: np.random.Generator) -> None:
     spots = lesion.spots(rng, int(rng.integers(25, 80)), (0.04, 0.1), (0.2, 0.95), 1.8)
     lesion.paint(rng.uniform(0.5, 0.8) * spots, lesion.tone("red", -8, 6, 2))
 
 
-def _pale_centre(lesion: Lesion, rng) -> None:
+def _pale_centre(lesion: Lesion, rng: np.random.Generator) -> None:
     pale = 1 - smoothstep(lesion.rho + 0.12 * lesion.clouds(rng, 5), 0.15, rng.uniform(0.5, 0.7))
     lesion.paint(rng.uniform(0.6, 0.9) * pale, lesion.tone("skin", 9, 0, -6))
 
 
-def _keratin(lesion: Lesion, rng) -> None:
+def _keratin(lesion: Lesion, rng: np.random.Generator) -> None:
     area = lesion.blob(rng, (0, 0.3), (0.3, 0.65), 0.45)
     color = lesion.tone("skin", rng.uniform(2, 12), -5, rng.uniform(-1, 7))
     lesion.paint(0.9 * area, color)
     lesion.lab[..., 0] += area * 5 * lesion.clouds(rng, 14)
 
 
-def _lacunae(lesion: Lesion, rng) -> None:
+def _lacunae(lesion: Lesion, rng: np.random.Generator) -> None:
     for name in ("red", "purple"):
         spots = lesion.spots(rng, int(rng.integers(5, 18)), (0.2, 0.5), (0, 0.8), 1.4)
         color = lesion.tone(name, rng.uniform(-14, 0), rng.uniform(-2, 6), 0)

@@ -109,7 +109,8 @@ _TONES = {
 
 def class_shares() -> np.ndarray:
     shares = np.array([look.share for look in LOOKS.values()])
-    return shares / shares.sum()
+    distribution: np.ndarray = shares / shares.sum()
+    return distribution
 
 
 def random_ita(rng: np.random.Generator, look: Look) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -142,7 +143,14 @@ def draw(
     )  # fmt: skip
 
 
-def check_arguments(seed, style, size, label, view, artefacts) -> None:
+def check_arguments(
+    seed: object,
+    style: str,
+    size: Sequence[int],
+    label: str | None,
+    view: object,
+    artefacts: Iterable[str] | None,
+) -> None:
     for name, value in (("seed", seed), ("view", view)):
         if not isinstance(value, (int, np.integer)) or value < 0:
             raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
@@ -159,6 +167,6 @@ def check_arguments(seed, style, size, label, view, artefacts) -> None:
         )
 
 
-def _check_range(name: str, value, low: float, high: float) -> None:
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
         raise ValueError(f"{name} must be {low:g} to {high:g}, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -23,7 +24,9 @@ def skin_type(ita: float) -> int:
     return 1 + sum(ita <= limit for limit in (55, 41, 28, 10, -30))
 
 
-def draw_skin(rng, skin: np.ndarray, size: tuple[int, int], px_per_mm: float) -> np.ndarray:
+def draw_skin(
+    rng: np.random.Generator, skin: np.ndarray, size: tuple[int, int], px_per_mm: float
+) -> np.ndarray:
     """Bare skin: float32 (h, w, 3) CIELAB whose mean is `skin`."""
     height, width = size
     lab = np.empty((height, width, 3), np.float32)
@@ -81,7 +84,8 @@ def _mesh(jitter: float) -> np.ndarray:
     lines = cv2.morphologyEx(cells, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
     distance = cv2.distanceTransform((~lines).astype(np.uint8), cv2.DIST_L2, 5)
     middle = slice(side // 2, side // 2 + side)
-    return np.exp(-((distance[middle, middle] / (0.16 * step)) ** 2)).astype(np.float32)
+    mesh: np.ndarray = np.exp(-((distance[middle, middle] / (0.16 * step)) ** 2)).astype(np.float32)
+    return mesh
 
 
 def sample_mesh(
@@ -100,6 +104,6 @@ def sample_mesh(
     )  # fmt: skip
 
 
-def fixed(values) -> tuple[int, int]:
+def fixed(values: Sequence[float] | np.ndarray) -> tuple[int, int]:
     """To OpenCV's fixed point with 4 fractional bits."""
     return round(float(values[0]) * 16), round(float(values[1]) * 16)

@@ -1,0 +1,86 @@
+"""Options that several commands share: the bundle, and how its networks run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dermedge import UserError
+from dermedge.bundle.bundle import DEFAULT, PRECISIONS, Bundle, shipped
+from dermedge.cli import one_line
+from dermedge.runtime import RUNTIMES, Road, host
+
+
+def bundle_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `open_bundle` reads; every command that takes a bundle has them."""
+    parser.add_argument(
+        "--bundle",
+        default=DEFAULT,
+        metavar="FILE",
+        help=f"a .dermbundle, or one that comes with dermedge: {', '.join(shipped()) or 'none'} "
+        f"(default: {DEFAULT})",
+    )
+    parser.add_argument(
+        "--trusted-key",
+        metavar="FILE",
+        help="Ed25519 public key (PEM, one or more in a file); refuse a bundle that none of them "
+        "signed, and an earlier release than was opened before",
+    )
+    parser.add_argument(
+        "--min-release",
+        type=int,
+        metavar="N",
+        help="refuse a bundle of an earlier release than N (default: with --trusted-key, the "
+        "newest that this device has opened of its name and key)",
+    )
+
+
+def open_bundle(args: argparse.Namespace) -> Bundle:
+    """The checked bundle that the options of `bundle_arguments` name."""
+    from dermedge.bundle.releases import check_release
+
+    if args.min_release is not None and args.min_release < 0:
+        raise UserError("--min-release must be 0 (any) or more")
+    key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
+    bundle = Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
+    try:
+        check_release(bundle, args.min_release)
+    except OSError as error:
+        # A device whose folders are read-only is no reason to run without a bundle.
+        print(
+            f"dermedge: {one_line(error)}; the release is not "
+            "remembered, so an earlier one would be taken: give --min-release",
+            file=sys.stderr,
+        )
+    return bundle
+
+
+def road_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_roads` reads."""
+    road = parser.add_argument_group("how the networks run (default: what `dermedge tune` chose)")
+    road.add_argument("--precision", choices=PRECISIONS, help="of both networks")
+    road.add_argument("--provider", choices=RUNTIMES, metavar="NAME", help=", ".join(RUNTIMES))
+
+
+def chosen_roads(args: argparse.Namespace, bundle: Bundle) -> dict[str, Road]:
+    """Role to how its network is run: as the options say, else as `dermedge tune` chose."""
+    from dermedge.tune import load_choice
+
+    if args.precision is None and args.provider is None:
+        return load_choice(bundle)
+    return {
+        role: Road(args.precision or model.precision, args.provider or "cpu", args.threads)
+        for role, model in bundle.manifest.models.items()
+    }
+
+
+def in_precision(bundle: Bundle, precision: str | None) -> Bundle:
+    """The bundle with its graphs of that precision for this machine; None: as it is.
+
+    Raises BundleError where a network has none.
+    """
+    if precision is None:
+        return bundle
+    roles = bundle.manifest.models
+    return bundle.sliced({role: bundle.variant(role, precision, host()) for role in roles})

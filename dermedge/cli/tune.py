@@ -1,0 +1,79 @@
+"""`dermedge tune`: find what runs a bundle fastest on this device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dermedge import UserError
+from dermedge.cli import Command
+from dermedge.cli.options import bundle_arguments, open_bundle
+from dermedge.text import printable
+
+if TYPE_CHECKING:
+    from dermedge.tune import Result
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="for timing each network (default: 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument(
+        "--forget", action="store_true", help="drop the choice; the bundle's own graphs run again"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from dermedge import tune
+
+    if not 0 < args.seconds < float("inf"):
+        raise UserError("--seconds must be a number above 0")
+    bundle = open_bundle(args)
+    if args.forget:
+        tune.forget(bundle)
+        return 0
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
+
+    tune.prepare_store(bundle)  # minutes of measuring would be lost where this fails
+    results = tune.tune(bundle, args.seconds, progress=progress)
+    progress("")
+    # The result first: a full disk must not cost it.
+    if args.json:
+        content = {"machine": tune.machine(), "results": [asdict(result) for result in results]}
+        print(json.dumps(content), flush=True)
+    else:
+        for result in results:
+            print(_line(result), flush=True)
+    try:
+        path = tune.store(bundle, results)
+    except tune.TuneError as error:
+        print(f"dermedge: {error}", file=sys.stderr)
+        return 1
+    if not args.json:
+        print(f"kept in {printable(path)}: `dermedge analyze` runs so from now on")
+    return 0
+
+
+def _line(result: Result) -> str:
+    start = f"{'*' if result.chosen else ' '} {result.role:<11}{result.road!s:<32}"
+    if result.reason:
+        return f"{start} left out: {result.reason}"
+    return (
+        f"{start}{result.ms:8.2f} ms, {result.ratio:.2f} times as fast "
+        f"({result.low:.2f} to {result.high:.2f})"
+    )
+
+
+TUNE = Command("find what runs a bundle fastest on this device", arguments, run)

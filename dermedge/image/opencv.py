@@ -1,0 +1,18 @@
+"""What OpenCV does and its published types leave out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def compare_number(image: np.ndarray, number: float, operation: int) -> np.ndarray:
+    """`cv2.compare` of one channel with a number: uint8 (h, w), 255 where it holds, else 0.
+
+    Parameters
+    ----------
+    image : (h, w), any type of number.
+    operation : `cv2.CMP_GE`, `cv2.CMP_LT` ...
+    """
+    # OpenCV's types know arrays alone here.
+    return cv2.compare(image, number, operation)  # type: ignore[call-overload, no-any-return]
