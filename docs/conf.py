@@ -16,20 +16,19 @@ author = "the dermedge developers"
 copyright = f"{author}, Apache-2.0"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_generated/README.md"]
+default_role = "code"  # in docstrings `this` is code
 html_theme = "furo"
 html_title = f"dermedge {__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {"announcement": DISCLAIMER}
 html_show_sphinx = False
+html_copy_source = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
-nitpicky = False
-suppress_warnings = ["config.cache"]
 
 
 def write_commands(_app) -> None:
