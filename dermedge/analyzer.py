@@ -200,8 +200,8 @@ def _cases(bundle: Bundle, length: int | None) -> Cases:
         found = cases.embeddings.shape[1]
         if found != length:
             raise BundleError(
-                "its labelled cases have embeddings of {found} numbers, its classifier gives "
-                "{length}: export the bundle again",
+                "the embeddings of its labelled cases have the length {found}, those of its "
+                "classifier {length}: export the bundle again",
                 code="bundle.cases",
                 found=found,
                 length=length or 0,

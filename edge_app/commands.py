@@ -134,13 +134,14 @@ def _run(args: argparse.Namespace) -> int:
     from dermedge.data.synthetic import draw
     from dermedge.image.read import EXTENSIONS, write_png
     from dermedge.tune import load_choice
-    from edge_app import unforeseen
+    from edge_app import memory, unforeseen
     from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
     from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
 
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
+    memory.prepare()
     faults = []
     if args.kiosk:
         # Its words stand in the system's journal, too; a camera may come later.

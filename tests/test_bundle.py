@@ -716,14 +716,14 @@ def test_cases_that_inflate_without_measure_are_refused_unread(make_bundle, peak
 
 def test_cases_of_another_width_than_the_classifier_gives(make_bundle):
     wide = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
-    with pytest.raises(BundleError, match="embeddings of 5 numbers, its classifier gives 3"):
+    with pytest.raises(BundleError, match="have the length 5, those of its classifier 3"):
         Analyzer(Bundle.open(make_bundle(cases=wide)))
 
 
 def test_cases_of_a_classifier_without_embeddings(tiny_bundle, tmp_path):
     cases = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
     path = _listed(tiny_bundle, tmp_path / "none.dermbundle", {CASES: cases})
-    with pytest.raises(BundleError, match="gives 0"):
+    with pytest.raises(BundleError, match="its classifier 0"):
         Analyzer(Bundle.open(path))
 
 

@@ -287,7 +287,8 @@ def test_a_rule_that_is_not_known_stays_as_it_was_stored(because):
 NUMBERS = re.compile(r"\{(count|used|total|pictures|seconds|days|months|years|points)\}")
 BEFORE_A_NOUN = re.compile(r"\{(\w+)\} ([a-z]{3,}s)\b")
 UNITS = {"megapixels", "bytes"}  # signs, or the same in each form
-TEXTS = {"provider", "network", "path", "name", "mark", "source"}  # what no number fills
+# What no number fills.
+TEXTS = {"provider", "network", "path", "name", "mark", "source", "part", "kind", "role"}
 
 
 def test_numbers_of_things_have_plural_forms(template):

@@ -261,9 +261,9 @@ def test_an_export_on_empty_masks_alone_is_refused(tmp_path, monkeypatch):
 
     import torch
 
-    from dermedge.datasets import Split
-    from dermedge.image import read_image
-    from dermedge.preprocess import Preprocessing, prepare
+    from dermedge.data import Split
+    from dermedge.image.preprocess import Preprocessing, prepare
+    from dermedge.image.read import read_image
     from export import ExportError, judge
     from export.look import Sight
 

@@ -61,7 +61,8 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
-from edge_app.memory import forget
+from edge_app.memory import forget, prepare
+prepare()
 from edge_app.session import Session
 
 def pause(state):

@@ -322,7 +322,13 @@ class Bundle:
             and not report["passed"]
         ]
         raise BundleError(
-            f"bundle {self.path} has no {precision} {role} for {target}{(reasons or [''])[0]}"
+            "bundle {path} has no {precision} {role} for {target}{refusal}",
+            code="bundle.precision",
+            path=self.path,
+            precision=precision,
+            role=role,
+            target=target,
+            refusal=(reasons or [""])[0],
         )
 
     def sliced(self, chosen: Mapping[str, Variant]) -> Bundle:
@@ -420,7 +426,12 @@ def write_bundle(
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise BundleError(f"a bundle's name ends in {SUFFIX}, got {path.name}")
+        raise BundleError(
+            "a bundle's name ends in {suffix}, got {name}",
+            code="bundle.name",
+            suffix=SUFFIX,
+            name=path.name,
+        )
     listing = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in parts.items()
@@ -434,7 +445,9 @@ def write_bundle(
         if signing_key is not None:
             members[SIGNATURE] = signature.sign(text, signing_key)
     except (BundleError, SignatureError) as error:
-        raise BundleError(f"cannot write {path.name}: {error}") from None
+        raise BundleError(
+            "cannot write {name}: {reason}", code="bundle.write", name=path.name, reason=error
+        ) from None
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():

@@ -34,10 +34,10 @@ NO_NUMBER = 2**32 - 1  # of a picture that is not of the ISIC archive
 # Measured on HAM10000, ISIC 2017 and PAD-UFES-20, see benchmarks/results/README.md.
 _CLEAR = 1.0  # gray levels: a frequency below it is noise
 _LEAST_CLIP = 6.0  # gray levels
-_MOST_DIFFERENT = 0.11  # share of the frequencies clear in both whose signs differ
-_MOST_OF_ALL = 0.17  # or of all frequencies, the weak ones too
-_LEAST_COMMON = 32  # frequencies clear in both; with fewer there is nothing to compare
-_CANDIDATE = 0.2  # share of the even frequencies clear in both, before all are compared
+_MOST_DIFFERENT = 0.085  # share of the frequencies clear in both whose signs differ
+_MOST_OF_ALL = 0.16  # or of all frequencies, the weak ones too
+_LEAST_COMMON = 100  # frequencies clear in both; with fewer there is nothing to compare
+_CANDIDATE = 0.18  # share of the even frequencies clear in both, before all are compared
 _FREQUENCIES = SIDE * SIDE - 1
 _THUMBNAIL = 32  # px
 _THREADS = 2

@@ -117,12 +117,12 @@ class _Directory:
 
 _ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE = 274, 34665, 40965, 40961
 _NEW_SUBFILE, _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
-_WIDTH, _HEIGHT, _PLANAR, _SAMPLE_FORMAT = 256, 257, 284, 339
+_WIDTH, _HEIGHT, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 256, 257, 277, 284, 339
 _SUBDIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
 _WANTED = {
     *(_ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _NEW_SUBFILE, _SUBFILE, _BITS),
     *(_COMPRESSION, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION, _WIDTH, _HEIGHT, _PLANAR),
-    _SAMPLE_FORMAT,
+    *(_SAMPLE_FORMAT, _SAMPLES),
 }
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the whole numbers
 
@@ -225,7 +225,8 @@ def read_tiff(data: bytes) -> Tiff:
     if (
         directory.one(_SAMPLE_FORMAT, 1) != 1
         or not bits <= {1, 2, 4, 8, 16}
-        or (deep and (photometric == 0 or directory.one(_PLANAR, 1) != 1))
+        or (deep and (photometric == 0 or (directory.one(_PLANAR, 1) == 2 and compression == 1)))
+        or directory.one(_SAMPLES, 1) > 8
         or photometric not in (0, 1, 2, 3, 5, 6)
         or compression == 6
     ):
@@ -354,7 +355,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
     progressive = marker in (0xC2, 0xCA)  # all coefficients are kept, 16 bits each
     if progressive and data.count(b"\xff\xda", end) > MAX_JPEG_SCANS:
         raise ImageError(
-            "the JPEG has more than {limit} scans: save it again",
+            "the JPEG has too many scans (the limit is {limit}): save it again",
             code="image_too_large",
             limit=MAX_JPEG_SCANS,
         )
@@ -381,6 +382,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
 
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"cICP")
 _PNG_PIXELS = _PNG_NEEDED[:5]
+_PNG_ALWAYS = (b"IHDR", b"IDAT", b"IEND")  # the others are of palettes, or told by `Png.key`
 _MAX_TEXT = 1_000_000  # bytes of a text chunk or so that are unpacked
 
 
@@ -413,14 +415,16 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 class Png:
     """What a PNG says of itself (W3C PNG specification, third edition).
 
-    bits : a sample. channels : once a palette is expanded, alpha included. profile : ICC; empty
-    where it is broken. colours : what cICP names, at most one. pixels : chunks of the picture.
+    bits : a sample. channels : once a palette is expanded, alpha included. key : the gray or
+    red, green and blue, as stored, that is transparent. profile : ICC; empty where it is broken.
+    colours : what cICP names, at most one. pixels : chunks of the picture.
     """
 
     width: int
     height: int
     bits: int
     channels: int
+    key: tuple[int, ...] | None
     orientation: int | None
     profile: bytes | None
     colours: frozenset[Colours]
@@ -472,7 +476,7 @@ def read_png(data: bytes) -> Png:
     allowed = {0: (1, 2, 4, 8, 16), 3: (1, 2, 4, 8)}.get(colour, (8, 16))
     if channels is None or bits not in allowed or any(data[26:28]) or data[28] > 1:
         raise damaged("png")
-    pixels, profile, gamma, corners = [], None, None, None
+    pixels, profile, gamma, corners, key = [], None, None, None, None
     colours: set[Colours] = set()
     standard = False
     exif = xmp = b""
@@ -480,10 +484,16 @@ def read_png(data: bytes) -> Png:
         if (kind == b"IHDR") != (number == 0):
             raise damaged("png")
         body = data[start + 8 : end - 4] if kind not in (b"IDAT", b"fdAT") else b""
-        if kind in _PNG_PIXELS:
+        if kind in _PNG_PIXELS and (kind in _PNG_ALWAYS or colour == 3):
             pixels.append(data[start:end])
-        if kind == b"tRNS":
+        if kind == b"tRNS" and colour in (0, 2, 3):
             channels = 4
+            if colour != 3:
+                if len(body) != (2 if colour == 0 else 6):
+                    raise damaged("png")
+                # Of more bits than a sample has, the lower ones count.
+                values = struct.unpack(f">{len(body) // 2}H", body)
+                key = tuple(value & ((1 << bits) - 1) for value in values)
         elif kind == b"cICP" and len(body) == 4:
             colours = {Colours(body[0], body[1])}
         elif kind == b"iCCP":
@@ -505,7 +515,8 @@ def read_png(data: bytes) -> Png:
         raise odd_colours()
     orientation = read_exif(exif)[0] or xmp_orientation(xmp)
     return Png(
-        *(width, height, bits, channels, orientation, profile, frozenset(colours)), tuple(pixels)
+        *(width, height, bits, channels, key, orientation, profile, frozenset(colours)),
+        tuple(pixels),
     )
 
 

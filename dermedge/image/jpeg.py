@@ -90,7 +90,8 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     a, b, c, d = lines.reshape(len(edges), 4, -1).astype(np.float32).swapaxes(0, 1)
     # How much more than its neighbours' the step is at each block's upper edge.
     steps = (1.5 * (c - b) + 0.5 * (a - d)).reshape(len(edges) * across, -1)
-    usual = np.maximum(0.5, 1.4826 * np.median(np.abs(steps), axis=0))
+    # Of normal noise, a quarter is beyond 1.15 standard deviations; half may be a plain bar.
+    usual = np.maximum(0.5, np.percentile(np.abs(steps), 75, axis=0) / 1.15)
     short = max(6, across // 16)
     many, large = _sums(steps / usual, 1), _sums(steps / usual, 4)
     count = len(many) - across
@@ -107,19 +108,40 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
 
     # Chance makes means over few blocks larger.
     found = sign * whole > 0.45 + 2.2 / across**0.5
-    least = np.maximum(0.5 * size, 2 / short**0.5)
+    least = np.maximum(0.75 * size, 2 / short**0.5)
     found &= (part(0) >= least) & (part(across - short) >= least)
     # Before the beginning and after the end there is none, but for a few blocks of noise.
     found &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
     found &= np.minimum(part(across), part(across + short)) <= 0.5 * size
-    # A step along one edge alone, from left to right, is a horizon, not a fault.
+    # A step along one edge alone, from left to right, may be a horizon.
     column = np.arange(count) % across
     found &= ((column > short - 2) & (column < across - short + 2))[:, None]
+    above, below = (line.reshape(len(edges), across, -1) for line in (b, c))
+    found[::across] |= _constant(above, below, steps.reshape(above.shape), usual)
     # Nothing of it in the rows before and after, where a smooth ramp would have it, too.
     calm = np.zeros((across, whole.shape[1]), np.float32)
     for other in (np.concatenate([calm, whole[:-across]]), np.concatenate([whole[across:], calm])):
         found &= sign * other <= 0.3
     return bool(found.any())
+
+
+def _constant(
+    above: np.ndarray, below: np.ndarray, steps: np.ndarray, usual: np.ndarray
+) -> np.ndarray:
+    """Where a row's steps are large and all alike, as no horizon's are: bool (rows, channels).
+
+    That is a shift which begins near the left or right end. The lines `above` and `below` then
+    are of one thing, and equally rough; next to a plain bar they are not.
+    """
+    middle = np.median(steps, axis=1)
+    spread = 1.4826 * np.median(np.abs(steps - middle[:, None]), axis=1)
+    rough = [np.abs(np.diff(line, axis=1)).mean(axis=1) for line in (above, below)]
+    alike = (
+        (spread <= 1.5 * usual)
+        & (np.maximum(*rough) <= 1.5 * np.minimum(*rough))
+        & (np.minimum(*rough) > 0.25)  # drawings have no noise
+    ).all(axis=1)
+    return (np.abs(middle) >= 3 * usual) & alike[:, None]
 
 
 def _sums(steps: np.ndarray, most: float) -> np.ndarray:

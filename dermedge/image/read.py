@@ -325,10 +325,19 @@ def _open_png(data: bytes) -> _Opened:
             samples = cv2.imdecode(np.frombuffer(png.bare(), np.uint8), cv2.IMREAD_UNCHANGED)
         if samples is None or samples.shape[:2] != (png.height, png.width):
             raise headers.damaged("png")
-        if samples.ndim == 2:
+        clear = None
+        if png.key is not None:
+            # OpenCV spreads samples of few bits over 0 to 255.
+            spread = 255 // ((1 << png.bits) - 1) if png.bits < 8 else 1
+            key = np.array(png.key[::-1], np.uint16) * spread
+            clear = (samples.reshape(*samples.shape[:2], -1) == key).all(axis=2)
+        if samples.ndim == 2 and clear is None:
             return samples
         if samples.dtype == np.uint16:
             samples = _of_8_bits(samples)
+        if clear is not None:
+            colour = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
+            samples = np.dstack([colour, np.where(clear, 0, 255).astype(np.uint8)])
         code = cv2.COLOR_BGR2RGB if samples.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         return cv2.cvtColor(samples, code, dst=samples)
 
