@@ -77,7 +77,7 @@ def test_pages_load_nothing_from_elsewhere(site):
     assert any(page.loaded for page in pages.values())
     outside = [(name, a) for name, page in pages.items() for a in page.loaded if _is_outside(a)]
     assert outside == []
-    styles = [path for path in site.rglob("*.css")]
+    styles = list(site.rglob("*.css"))
     addresses = re.compile(r"(?:url\(|@import\s*)[\"']?((?:https?:)?//[^\"')\s]+)")
     assert [(p.name, a) for p in styles for a in addresses.findall(p.read_text())] == []
     scripts = "".join(p.read_text(encoding="utf-8", errors="replace") for p in site.rglob("*.js"))

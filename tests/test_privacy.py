@@ -183,6 +183,8 @@ def test_openvino_reports_where_dermedge_is_not_there_first(record):
 DEPENDENCIES = {
     "numpy": "numpy",
     "opencv-python-headless": "cv2",
+    "pillow": "PIL.Image",
+    "simplejpeg": "simplejpeg",
     "onnxruntime": "onnxruntime",
     "tqdm": "tqdm",
     "torch": "torch",
@@ -217,6 +219,8 @@ DEPENDENCIES = {
     "ncnn": "ncnn",
     "pnnx": "pnnx",
     "mlcommons-loadgen": "mlperf_loadgen",
+    "ray": "ray.data",
+    "atheris": "atheris",
     "pillow-heif": "pillow_heif",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/ are run, word for word but for the length of the training."""
+"""What the README and docs/ show is run, word for word but for the length of the training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def _commands() -> list[list[str]]:
 
 
 def test_readme_commands(tmp_path, display):
-    write_data_set(tmp_path / "my-data", 60, size=(96, 128))
+    # So many that either half of the validation part has malignant lesions and benign ones.
+    write_data_set(tmp_path / "my-data", 120, size=(96, 128))
     (tmp_path / "photos").mkdir()
     for picture in sorted((tmp_path / "my-data" / "images").iterdir())[:3]:
         shutil.copy(picture, tmp_path / "photos")
