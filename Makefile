@@ -18,6 +18,12 @@ test: $(STAMP) debian
 	$(BIN)/mypy dermedge
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
+# The site, into build/docs.
+.PHONY: docs
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "Open build/docs/index.html"
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -35,4 +41,4 @@ debian:
 	else echo "Some tests are skipped; to run them: sudo apt-get install $$missing"; fi
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build docs/_generated *.egg-info

@@ -15,26 +15,26 @@ project = "dermedge"
 author = "the dermedge developers"
 copyright = f"{author}, Apache-2.0"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_generated/README.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+default_role = "code"  # in docstrings `this` is code
 html_theme = "furo"
 html_title = f"dermedge {__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {"announcement": DISCLAIMER}
 html_show_sphinx = False
+html_copy_source = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-autodoc_typehints = "description"
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-napoleon_google_docstring = False
-nitpicky = False
-suppress_warnings = ["config.cache"]
+autoclass_content = "both"
+maximum_signature_line_length = 88
 
 
 def write_commands(_app) -> None:
     """A page with each command's own help, so that the two cannot differ."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "92"
     lines = ["# Commands", "", "What `dermedge COMMAND --help` prints, for every command.", ""]
     for entry in sorted(entry_points(group="dermedge.commands"), key=lambda it: it.name):
         command = entry.load()
@@ -58,5 +58,29 @@ def _children(parser: argparse.ArgumentParser):
                 yield from _children(child)
 
 
+FIELDS = {"Parameters": "param", "Raises": "raises", "Returns": "returns"}
+
+
+def read_sections(_app, _what, _name, _obj, _options, lines: list[str]) -> None:
+    """A docstring's sections as Sphinx's fields.
+
+    They read `name : what it is`; numpydoc's parser would take what it is for a type.
+    """
+    field, text = "", []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line in FIELDS and following.startswith("---"):
+            field = FIELDS[line]
+            text.append(f":{field}:" if field == "returns" else "")
+        elif field and line.startswith("---"):
+            pass
+        elif field and line and not line.startswith(" ") and field != "returns":
+            name, _, rest = line.partition(" : ")
+            text.append(f":{field} {name}: {rest}")
+        else:
+            text.append(f"    {line}" if field and line else line)
+    lines[:] = text
+
+
 def setup(app) -> None:
+    app.connect("autodoc-process-docstring", read_sections)
     app.connect("builder-inited", write_commands)

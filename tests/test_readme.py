@@ -1,4 +1,4 @@
-"""The README's commands are run, word for word but for the length of the training."""
+"""What the README and docs/ show is run, word for word but for the length of the training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 
 from dermedge.data import READERS
-from dermedge.data.synthetic import write_data_set
+from dermedge.data.synthetic import draw, write_data_set
+from dermedge.image.read import write_png
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+# In the order in which somebody reads them: each goes on with the files of the one before.
+PAGES = [ROOT / "README.md", DOCS / "train.md", DOCS / "device.md"]
 
-# What a test adds, so that it takes seconds; everything else is the README's own.
+# What a test adds, so that it takes seconds; everything else is the pages' own.
 SHORT = {
     "train": "--set epochs=1 --set preprocessing.size=64 --set batch_size=8 --set pretrained=no",
     "bench": "--runs 2",
@@ -26,14 +30,19 @@ SHORT = {
 }
 
 
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def _commands() -> list[list[str]]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    blocks = [block for page in PAGES for block in _blocks(page, "sh")]
     lines = [line for block in blocks for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def test_readme_commands(tmp_path, display):
-    write_data_set(tmp_path / "my-data", 60, size=(96, 128))
+    # So many that either half of the validation part has malignant lesions and benign ones.
+    write_data_set(tmp_path / "my-data", 120, size=(96, 128))
     (tmp_path / "photos").mkdir()
     for picture in sorted((tmp_path / "my-data" / "images").iterdir())[:3]:
         shutil.copy(picture, tmp_path / "photos")
@@ -62,17 +71,43 @@ def test_readme_commands(tmp_path, display):
     assert (tmp_path / "screenshots" / "result.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("target", ["demo", "test"])
+def test_no_other_page_has_commands_that_are_not_run():
+    assert [
+        page.name for page in DOCS.glob("*.md") if page not in PAGES and _blocks(page, "sh")
+    ] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "api.md"], ids=lambda page: page.name)
+def test_python_runs_as_it_stands(page, tmp_path):
+    write_png(tmp_path / "spot.jpg", draw(1, label="mel", size=(240, 320)).image)
+    (block,) = _blocks(page, "python")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", block],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.match(r"(retake|low|see a doctor|urgent) 0\.\d+ ", done.stdout)
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "docs"])
 def test_make_targets_are_there(target):
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_every_data_set_is_in_the_readme():
-    assert all(f"| `{name}` |" in README for name in READERS)
+def test_every_data_set_is_in_the_docs_as_its_reader_states_it():
+    page = (DOCS / "data-sets.md").read_text(encoding="utf-8")
+    rows = [f"| `{r.name}` | {r.title} | {r.licence} | {r.layout} |" for r in READERS.values()]
+    assert [row for row in rows if row not in page.splitlines()] == []
 
 
-def test_every_linked_file_is_there():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "MODELS.md"])
+def test_every_linked_file_is_there(name):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8"))
     assert links
-    assert all((ROOT / link).exists() for link in links)
+    assert [link for link in links if not (ROOT / link).exists()] == []
