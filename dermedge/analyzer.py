@@ -23,7 +23,7 @@ from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
 from dermedge.network import Network, Outputs, Steps, drive
-from dermedge.runtime import Road, target
+from dermedge.runtime import ExecutionConfig, target
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
@@ -181,15 +181,15 @@ def moved(lesion: Lesion, x: int, y: int) -> Lesion:
     )
 
 
-def with_executions(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
+def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -> Bundle:
     """The bundle with the graphs that these executions run, and no others.
 
     Raises BundleError where it has none of an execution's precision for its machine.
     """
     return bundle.sliced(
         {
-            role: bundle.variant(role, road.precision, target(road.provider))
-            for role, road in roads.items()
+            role: bundle.variant(role, execution.precision, target(execution.provider))
+            for role, execution in executions.items()
         }
     )
 
@@ -225,7 +225,7 @@ class Analyzer:
         bundle: Bundle,
         threads: int = 0,
         views: int = 1,
-        roads: Mapping[str, Road] | None = None,
+        executions: Mapping[str, ExecutionConfig] | None = None,
     ):
         """Load the networks; one that plays both roles is loaded, and run on a picture, once.
 
@@ -234,8 +234,8 @@ class Analyzer:
         bundle : an opened bundle.
         threads : for the inference runtime; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
-        roads : role to how its network is run, such as `dermedge.tune` finds them; a role that is
-            not named runs as the bundle has it, on the processor. `threads` above 0 holds for all.
+        executions : role to how its network runs, such as `dermedge.tune` finds them; a role
+            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds for all.
 
         Raises
         ------
@@ -244,8 +244,8 @@ class Analyzer:
         SessionError
             Where the runtime does not load a graph.
         """
-        roads = roads or {}
-        self.bundle = bundle = with_executions(bundle, roads)
+        executions = executions or {}
+        self.bundle = bundle = with_executions(bundle, executions)
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -258,8 +258,8 @@ class Analyzer:
             )
 
         def network(*roles: str) -> Network:
-            road = roads.get(roles[0], Road())
-            return Network(bundle, roles, threads or road.threads, views, road.provider)
+            execution = executions.get(roles[0], ExecutionConfig())
+            return Network(bundle, roles, threads or execution.threads, views, execution.provider)
 
         if manifest.models["segmenter"].part == manifest.models["classifier"].part:
             self._segmenter = self._classifier = network(*ROLES)

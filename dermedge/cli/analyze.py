@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
-from dermedge.cli.options import bundle_arguments, chosen_roads, open_bundle, road_arguments
+from dermedge.cli.options import (
+    bundle_arguments,
+    execution_arguments,
+    open_bundle,
+    tuned_executions,
+)
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.text import printable
@@ -53,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="all pictures show one lesion: tell their common result, too",
     )
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
-    road_arguments(parser)
+    execution_arguments(parser)
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -87,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     if not images:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, images)
-    roads = chosen_roads(args, bundle)
-    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, roads)
+    executions = tuned_executions(args, bundle)
+    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, executions)
     failed = 0
     analyses = []
     for path in images:

@@ -58,7 +58,7 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
-class Road:
+class ExecutionConfig:
     """How a network is run: what `dermedge tune` chooses among."""
 
     precision: str = "fp32"  # one of `PRECISIONS`
