@@ -28,7 +28,7 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture, read_image
 from dermedge.runtime import OPENVINO, ExecutionConfig, SessionError, open_session, target
@@ -213,8 +213,8 @@ def _compared(
         for name, answer in ready.items()
     }
     progress(f"{what}: in turns")
-    race(ways, 0, (3, 3))
-    taken = race(ways, seconds, ROUNDS)
+    paired_timing(ways, 0, (3, 3))
+    taken = paired_timing(ways, seconds, ROUNDS)
     for name, times in taken.items():
         # `ratio` tells how much faster the second is: of a side, ours.
         found = ratio(times, taken[ours])

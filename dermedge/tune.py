@@ -25,7 +25,7 @@ import numpy as np
 from dermedge import UserError, __version__
 from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
 from dermedge.data import synthetic as procedural
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.metadata import encode
@@ -169,7 +169,7 @@ def _tune_role(
             reason=reasons[ways[0]],
         )
     ways_in = {execution: _turn(session, feeds) for execution, session in sessions.items()}
-    taken = race(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
+    taken = paired_timing(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
     results = []
     for execution in ways:
         if execution in reasons:

@@ -26,7 +26,7 @@ from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture
 from dermedge.runtime import ExecutionConfig
@@ -491,10 +491,12 @@ def in_turns(
     before = cv2.getNumThreads()
     cv2.setNumThreads(plan.threads[0])
     try:
-        race(ways, 0, (WARMUP, WARMUP))
+        paired_timing(ways, 0, (WARMUP, WARMUP))
         told = partial(plan.progress, what)
         fewest, watch = max(30, plan.runs or 0), Watch()
-        taken = race(ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told)
+        taken = paired_timing(
+            ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told
+        )
         watch.look()
         return taken, watch.percent()
     finally:

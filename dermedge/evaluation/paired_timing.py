@@ -12,7 +12,7 @@ RESAMPLES = 1000
 Name = TypeVar("Name", bound=Hashable)
 
 
-def race(
+def paired_timing(
     ways: Mapping[Name, Callable[[int], object]],
     seconds: float,
     rounds: tuple[int, int],
@@ -44,7 +44,7 @@ def race(
 
 
 def ratio(first: np.ndarray, own: np.ndarray) -> dict[str, float]:
-    """How many times as fast as `first` the second is, of what `race` gave for both.
+    """How many times as fast as `first` the second is, of what `paired_timing` gave for both.
 
     Returns 'ms' (median of `own`), 'ratio' of the medians, and 'low' and 'high', its 95 % interval
     by bootstrap over turns, which are drawn for both alike.
