@@ -235,7 +235,8 @@ class Analyzer:
         threads : for the inference runtime; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
         executions : role to how its network runs, such as `dermedge.tune` finds them; a role
-            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds for all.
+            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds
+            for all.
 
         Raises
         ------

@@ -25,7 +25,7 @@ from dermedge.text import printable
 if TYPE_CHECKING:
     from dermedge.analysis import Analysis
     from dermedge.analyzer import Analyzer
-    from dermedge.combine import Together
+    from dermedge.combine import Combined
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +53,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         f"ruler, {', '.join(name for name in REFERENCES if name.startswith('coin-'))}",
     )
     parser.add_argument(
-        "--together",
+        "--combine",
         action="store_true",
-        help="all pictures show one lesion: tell their common result, too",
+        help="all pictures show one lesion: print their common result, too",
     )
+    parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)  # until 0.2
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
     execution_arguments(parser)
     parser.add_argument(
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from dermedge.image.read import find_images
     from dermedge.runtime import SessionError
 
+    if args.together:
+        print("dermedge: --together is now called --combine", file=sys.stderr)
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
         raise UserError("--px-per-mm must be a number above 0")
     if args.reference is not None and args.reference not in REFERENCES:
@@ -117,10 +120,10 @@ def run(args: argparse.Namespace) -> int:
         except (OSError, ImageError) as error:
             failed += 1
             print(f"dermedge: {one_line(error)}", file=sys.stderr)
-    if args.together and analyses:
-        from dermedge.combine import together
+    if (args.combine or args.together) and analyses:
+        from dermedge.combine import combine
 
-        common = together(analyses, bundle.manifest)
+        common = combine(analyses, bundle.manifest)
         print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
     if not args.json:
         if bundle.manifest.procedural:
@@ -210,7 +213,7 @@ def _sentence(analysis: Analysis) -> str:
     return "; ".join(parts)
 
 
-def _common(common: Together) -> str:
+def _common(common: Combined) -> str:
     parts = [f"together: {common.triage}", common.rule]
     if common.used:
         classes = sorted(
