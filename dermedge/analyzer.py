@@ -15,7 +15,7 @@ import numpy as np
 from dermedge import __version__
 from dermedge.analysis import Analysis
 from dermedge.bundle.bundle import CASES, ROLES, Bundle, BundleError, BundleRefused, Thresholds
-from dermedge.bundle.similar import Case, Cases
+from dermedge.bundle.similar import Case, SimilarCases
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
 from dermedge.image.read import Picture, read_image
@@ -194,10 +194,10 @@ def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -
     )
 
 
-def _cases(bundle: Bundle, length: int | None) -> Cases:
+def _cases(bundle: Bundle, length: int | None) -> SimilarCases:
     """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none."""
     try:
-        cases = Cases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
+        cases = SimilarCases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
         found = cases.embeddings.shape[1]
         if found != length:
             raise BundleError(
