@@ -117,7 +117,7 @@ def find_scale(pixels: np.ndarray, reference: str) -> Scaled:
         marker = find(pixels, reference)
     except ScaleError as error:
         return Scaled(pixels, {**statement, "reason": str(error)})
-    return Scaled(marker.uncovered(pixels), statement, marker)
+    return Scaled(marker.inpainted(pixels), statement, marker)
 
 
 def prepare_whole(pixels: np.ndarray, side: int, spec: Preprocessing) -> Prepared:

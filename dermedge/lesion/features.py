@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from dermedge.image.opencv import compare_number
-from dermedge.image.preprocess import shrunk
+from dermedge.image.preprocess import resized
 
 KEPT_SHARE = 0.25  # of the largest part: smaller parts are taken for errors of the mask
 MIN_SHARE = 2e-4  # of the picture, and never below 16 px: smaller is a speck
@@ -253,14 +253,14 @@ class _Near:
         )
         scale = SIDE / max(width, height)
         size = tuple(max(1, round(side * scale)) for side in mask[part].shape)
-        inside = shrunk(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
+        inside = resized(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
         self.mask = (inside if inside.any() else np.ones_like(inside)).view(np.uint8)
         self.others = None
         if whole is not None:
-            drawn = shrunk(whole[part].view(np.uint8) * np.uint8(255), *size) > 127
+            drawn = resized(whole[part].view(np.uint8) * np.uint8(255), *size) > 127
             self.others = drawn & (self.mask == 0)
-        self.rgb = shrunk(pixels[part], *size)
-        self.half = shrunk(pixels[part], *((side + 1) // 2 for side in size))
+        self.rgb = resized(pixels[part], *size)
+        self.half = resized(pixels[part], *((side + 1) // 2 for side in size))
         x, y, width, height = cv2.boundingRect(self.mask)
         self.core = slice(y, y + height), slice(x, x + width)
         moments = cv2.moments(self.mask[self.core], binaryImage=True)

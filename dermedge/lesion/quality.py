@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from dermedge.image.opencv import compare_number
-from dermedge.image.preprocess import coarse
+from dermedge.image.preprocess import thumbnail
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
@@ -111,7 +111,7 @@ def assess(
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
     size = reduced(pixels.shape)
-    pixels = coarse(pixels, *size)
+    pixels = thumbnail(pixels, *size)
     # Detail is told from the mean over the area, which colours do not need.
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)

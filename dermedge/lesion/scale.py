@@ -79,7 +79,7 @@ class Scale:
         # Each px reaches half a px beyond its centre on both sides.
         return float(longest + 1 / self.px_per_mm(hull.mean(axis=0)))
 
-    def uncovered(self, pixels: np.ndarray) -> np.ndarray:
+    def inpainted(self, pixels: np.ndarray) -> np.ndarray:
         """A copy of uint8 (h, w, 3) with the colours of the skin around drawn over the reference.
 
         The networks have never seen one, and would take its black for a lesion.
