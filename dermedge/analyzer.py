@@ -343,8 +343,8 @@ class Analyzer:
             cropped = crop_frame(picture)
         scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
-            given = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
-            scaled = Scaled(cropped.pixels, given)
+            scale = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
+            scaled = Scaled(cropped.pixels, scale)
         elif reference is not None:
             with clock.stage("scale"):
                 scaled = find_scale(cropped.pixels, reference)

@@ -51,7 +51,7 @@ _OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's
 
 Open = Callable[[bytes, int, str, str, str], Session]
 Feed = dict[str, np.ndarray]
-Answers = dict[str, np.ndarray]  # output's name to its values for all pictures
+Outputs = dict[str, np.ndarray]  # output's name to its values for all pictures
 
 
 class TuneError(UserError):
@@ -82,11 +82,11 @@ def _to_stderr(line: str) -> None:
 
 def providers() -> list[str]:
     """The runtimes that may work here."""
-    found = available()
+    names = available()
     if find_spec("openvino"):
-        found.append(OPENVINO)
+        names.append(OPENVINO)
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-    return found + [name for name in ENGINES if any(map(find_spec, modules[name]))]
+    return names + [name for name in ENGINES if any(map(find_spec, modules[name]))]
 
 
 def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
@@ -94,14 +94,14 @@ def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
     model = bundle.manifest.models[role]
     affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    found = [ExecutionConfig(model.precision, "cpu", 0)]
+    configurations = [ExecutionConfig(model.precision, "cpu", 0)]
     for provider in providers():
         for precision in PRECISIONS:
             if model.variant(precision, target(provider)) is None:
                 continue
             counts = sorted({1, 2, cores}) if provider in _OWN_THREADS else [0]
-            found += [ExecutionConfig(precision, provider, count) for count in counts]
-    return found
+            configurations += [ExecutionConfig(precision, provider, count) for count in counts]
+    return configurations
 
 
 def tune(
@@ -154,7 +154,7 @@ def _tune_role(
         progress(f"{role}: checking {execution}")
         try:
             session = opener(*references.graph(execution), execution.precision)
-            reason = references.mismatch(execution, _answers(session, feeds))
+            reason = references.mismatch(execution, _outputs(session, feeds))
         except SessionError as error:
             reason = str(error)
         if reason:
@@ -169,13 +169,13 @@ def _tune_role(
             reason=reasons[ways[0]],
         )
     ways_in = {execution: _turn(session, feeds) for execution, session in sessions.items()}
-    taken = paired_timing(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
+    times = paired_timing(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
     results = []
     for execution in ways:
         if execution in reasons:
             results.append(Result(role, execution, reason=reasons[execution]))
         else:
-            timing: dict[str, Any] = ratio(taken[ways[0]], taken[execution])
+            timing: dict[str, Any] = ratio(times[ways[0]], times[execution])
             results.append(Result(role, execution, **timing))
     faster = [(r.ms, r) for r in results if r.ms is not None and r.low is not None and r.low > 1]
     best = min(faster, key=lambda pair: pair[0])[1] if faster else results[0]
@@ -188,7 +188,7 @@ class _References:
     def __init__(self, bundle: Bundle, role: str, opener: Open, feeds: Sequence[Feed]):
         self._bundle, self._role, self._opener, self._feeds = bundle, role, opener, feeds
         self._own = bundle.manifest.models[role]
-        self._known: dict[str, Answers] = {}
+        self._known: dict[str, Outputs] = {}
 
     def graph(self, execution: ExecutionConfig) -> tuple[bytes, int, str, str]:
         """What `open_session` takes for an execution, but for its precision."""
@@ -196,27 +196,27 @@ class _References:
         graph = self._bundle.sliced({self._role: variant}).model(self._role)
         return graph, execution.threads, execution.provider, self._bundle.sha256
 
-    def mismatch(self, execution: ExecutionConfig, answers: Answers) -> str:
+    def mismatch(self, execution: ExecutionConfig, outputs: Outputs) -> str:
         """Why an execution's answers are not to be trusted; "" where they are."""
-        if not parity.finite(answers):
+        if not parity.finite(outputs):
             return "it gives no finite numbers"
         own = parity.mismatch(
             self._of(self.graph(execution)[0], execution.precision),
-            answers,
+            outputs,
             SAME_GRAPH[execution.precision],
         )
         if own:
             return f"it differs from the same graph in ONNX Runtime: {own}"
         exact = self._own.variant("fp32", host()) or self._own
         first = self._of(self._bundle.part(exact.part), exact.precision)
-        other = parity.mismatch(first, answers, FROM_FP32[execution.precision])
+        other = parity.mismatch(first, outputs, FROM_FP32[execution.precision])
         return f"it differs from {exact.precision}: {other}" if other else ""
 
-    def _of(self, graph: bytes, precision: str) -> Answers:
+    def _of(self, graph: bytes, precision: str) -> Outputs:
         key = hashlib.sha256(graph).hexdigest()
         if key not in self._known:
             session = self._opener(graph, 0, "cpu", self._bundle.sha256, precision)
-            self._known[key] = _answers(session, self._feeds)
+            self._known[key] = _outputs(session, self._feeds)
         return self._known[key]
 
 
@@ -236,7 +236,7 @@ def _turn(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
     return lambda turn: session.run(feeds[turn % len(feeds)])
 
 
-def _answers(session: Session, feeds: Sequence[Feed]) -> Answers:
+def _outputs(session: Session, feeds: Sequence[Feed]) -> Outputs:
     return parity.stacked([session.run(feed) for feed in feeds])
 
 

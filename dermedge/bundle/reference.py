@@ -87,9 +87,9 @@ class Reference:
             raise ArchiveError("has no pictures, or too many")
         networks = {}
         for network in NETWORKS:
-            given = {name: arrays.get(f"{network}_{name}") for name in (_IMAGE, *OUTPUTS)}
-            image = given.pop(_IMAGE)
-            outputs = {name: values for name, values in given.items() if values is not None}
+            stored = {name: arrays.get(f"{network}_{name}") for name in (_IMAGE, *OUTPUTS)}
+            image = stored.pop(_IMAGE)
+            outputs = {name: values for name, values in stored.items() if values is not None}
             if image is None and not outputs:
                 continue
             if image is None or image.dtype.itemsize != 1 or image.shape[3] != 3:

@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
             continue
         # The result first: a full disk must not cost it.
         analyses.append(analysis.to_json())
-        found = json.dumps(analyses[-1], allow_nan=False) if args.json else None
-        print(found or _sentence(analysis), flush=True)
+        line = json.dumps(analyses[-1], allow_nan=False) if args.json else None
+        print(line or _sentence(analysis), flush=True)
         try:
             _write_pictures(args, path, analysis, analyzer)
         except (OSError, ImageError) as error:
@@ -146,32 +146,32 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
             f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
-    taken = {path.resolve() for path in images}
+    sources = {path.resolve() for path in images}
     for folder in folders:
         for path in images:
-            if (folder / f"{path.stem}.png").resolve() in taken:
+            if (folder / f"{path.stem}.png").resolve() in sources:
                 raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
     """What is told of the person; UserError where it makes no sense, or no use is made of it."""
-    told = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
-    if "age" in told and not 0 <= args.age <= 120:
+    metadata = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    if "age" in metadata and not 0 <= args.age <= 120:
         raise UserError(f"--age must be 0 to 120 years, got {args.age:g}")
-    if "site" in told and region(args.site) is None:
+    if "site" in metadata and region(args.site) is None:
         raise UserError(
             f"--site {args.site!r} is no part of the body that is known: "
             f"name one of {', '.join(REGIONS)}, or one within them"
         )
     model = bundle.manifest.models.get("classifier")
-    unused = [name for name in told if name not in model.metadata] if model else []
+    unused = [name for name in metadata if name not in model.metadata] if model else []
     if model and unused:
         raise UserError(
             f"bundle {bundle.path} takes {' and '.join(model.metadata) or 'pictures alone'}: "
             f"leave out --{unused[0]}"
         )
-    return told
+    return metadata
 
 
 def _write_pictures(

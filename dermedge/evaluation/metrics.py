@@ -378,11 +378,11 @@ def bootstrap(
     if number < 2:
         return Interval(value, float("nan"), float("nan"))
     drawn = _drawn(members.tobytes(), number, resamples, seed)
-    found = np.array([statistic(row.astype(np.float64)) for row in drawn])
-    found = found[~np.isnan(found)]
-    if 2 * len(found) < resamples:
+    values = np.array([statistic(row.astype(np.float64)) for row in drawn])
+    values = values[~np.isnan(values)]
+    if 2 * len(values) < resamples:
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 
 

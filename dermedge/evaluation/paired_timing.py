@@ -29,7 +29,7 @@ def paired_timing(
     progress : called with the number of the turn that begins, from 1.
     """
     order = list(ways)
-    taken: dict[Name, list[float]] = {way: [] for way in ways}
+    times: dict[Name, list[float]] = {way: [] for way in ways}
     start = clock()
     for turn in range(rounds[1]):
         if turn >= rounds[0] and clock() - start > seconds:
@@ -39,8 +39,8 @@ def paired_timing(
             way = order[(step + turn) % len(order)]
             before = clock()
             ways[way](turn)
-            taken[way].append((clock() - before) * 1000)
-    return {way: np.array(values) for way, values in taken.items()}
+            times[way].append((clock() - before) * 1000)
+    return {way: np.array(values) for way, values in times.items()}
 
 
 def ratio(first: np.ndarray, own: np.ndarray) -> dict[str, float]:
@@ -50,7 +50,7 @@ def ratio(first: np.ndarray, own: np.ndarray) -> dict[str, float]:
     by bootstrap over turns, which are drawn for both alike.
     """
     rows = np.random.default_rng(0).integers(len(own), size=(RESAMPLES, len(own)))
-    found = np.median(first[rows], axis=1) / np.median(own[rows], axis=1)
-    low, high = np.quantile(found, (0.025, 0.975))
+    ratios = np.median(first[rows], axis=1) / np.median(own[rows], axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
     values = {"ms": np.median(own), "ratio": np.median(first) / np.median(own)}
     return {k: round(float(v), 4) for k, v in {**values, "low": low, "high": high}.items()}

@@ -107,20 +107,20 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
         return mean
 
     # Chance makes means over few blocks larger.
-    found = sign * whole > 0.45 + 2.2 / across**0.5
+    shifted = sign * whole > 0.45 + 2.2 / across**0.5
     least = np.maximum(0.5 * size, 2 / short**0.5)
-    found &= (part(0) >= least) & (part(across - short) >= least)
+    shifted &= (part(0) >= least) & (part(across - short) >= least)
     # Before the beginning and after the end there is none, but for a few blocks of noise.
-    found &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
-    found &= np.minimum(part(across), part(across + short)) <= 0.5 * size
+    shifted &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
+    shifted &= np.minimum(part(across), part(across + short)) <= 0.5 * size
     # A step along one edge alone, from left to right, is a horizon, not a fault.
     column = np.arange(count) % across
-    found &= ((column > short - 2) & (column < across - short + 2))[:, None]
+    shifted &= ((column > short - 2) & (column < across - short + 2))[:, None]
     # Nothing of it in the rows before and after, where a smooth ramp would have it, too.
     calm = np.zeros((across, whole.shape[1]), np.float32)
     for other in (np.concatenate([calm, whole[:-across]]), np.concatenate([whole[across:], calm])):
-        found &= sign * other <= 0.3
-    return bool(found.any())
+        shifted &= sign * other <= 0.3
+    return bool(shifted.any())
 
 
 def _sums(steps: np.ndarray, most: float) -> np.ndarray:

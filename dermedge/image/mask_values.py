@@ -151,5 +151,5 @@ def _refuse_labels(gray: np.ndarray, low: int, high: int, lossy: bool) -> None:
 
 def _thick(region: np.ndarray, side: np.ndarray) -> bool:
     """Whether the region holds a whole square."""
-    found = cv2.erode(region.astype(np.uint8), side, borderType=cv2.BORDER_REPLICATE)
-    return bool(found.any())
+    core = cv2.erode(region.astype(np.uint8), side, borderType=cv2.BORDER_REPLICATE)
+    return bool(core.any())

@@ -140,18 +140,18 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     by name, or a path that does not exist, stays in the list, as does a folder that may not be
     read: whoever reads it gets the line that says what is wrong with it. Each path comes once.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
-            found.setdefault(path)
+            images.setdefault(path)
             continue
         inside: list[Path] = []
         unreadable: list[OSError] = []
         for folder, _, names in os.walk(path, onerror=unreadable.append):
             inside += [Path(folder, name) for name in names if _looks_like_picture(name)]
         inside += [Path(error.filename) for error in unreadable]
-        found.update(dict.fromkeys(sorted(inside, key=_natural)))
-    return list(found)
+        images.update(dict.fromkeys(sorted(inside, key=_natural)))
+    return list(images)
 
 
 def _looks_like_picture(name: str) -> bool:
@@ -603,10 +603,10 @@ def _profile(icc: bytes | tuple[()] | None, named: Iterable[headers.Colours]) ->
         if not icc:
             raise broken_profile()
         return icc
-    found = {profile_of(colours) for colours in named}
-    if len(found) > 1:
+    profiles = {profile_of(colours) for colours in named}
+    if len(profiles) > 1:
         raise headers.odd_colours()
-    return found.pop()
+    return profiles.pop()
 
 
 def _coloured(samples: np.ndarray, profile: bytes | None) -> np.ndarray:

@@ -85,8 +85,8 @@ def measure(
         raise ValueError(f"scale and px_per_mm must be positive, got {scale} and {px_per_mm}")
     rows, columns = pixels.shape[:2]
     mask = np.zeros((rows, columns), bool)
-    part, found = _found(probability, threshold, (rows, columns))
-    mask[part], contours = clean(found, mask.size)
+    part, inside = _found(probability, threshold, (rows, columns))
+    mask[part], contours = clean(inside, mask.size)
     if not contours:
         return Lesion(False, mask)
     contours = [
@@ -155,17 +155,17 @@ def _found(
 
     A map of another size is enlarged there alone, as `Placement.restore` would do it.
     """
-    found = probability if probability.dtype == bool else probability >= threshold
-    x, y, width, height = cv2.boundingRect(found.view(np.uint8))
-    across, down = shape[1] / found.shape[1], shape[0] / found.shape[0]
+    inside = probability if probability.dtype == bool else probability >= threshold
+    x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+    across, down = shape[1] / inside.shape[1], shape[0] / inside.shape[0]
 
     # Between a px of the map and its neighbours the values change evenly.
     def enlarge(first: int, last: int, scale: float, side: int) -> slice:
         return slice(int(max(0, first - 1) * scale), min(side, int(np.ceil((last + 1) * scale))))
 
     part = enlarge(y, y + height, down, shape[0]), enlarge(x, x + width, across, shape[1])
-    if found.shape == shape:
-        return part, found[part]
+    if inside.shape == shape:
+        return part, inside[part]
     left, top = part[1].start + 0.5, part[0].start + 0.5
     enlarged = cv2.warpAffine(
         probability,
@@ -183,13 +183,13 @@ def clean(mask: np.ndarray, whole: int | None = None) -> tuple[np.ndarray, list[
     Returns the bool (h, w) mask and the outer contours of its parts, int (n, 1, 2) of x, y.
     `whole`: px of the picture, where the mask is of a part of it.
     """
-    found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
-    if not found:
+    if not outlines:
         return filled.astype(bool), []
-    areas = np.array([_pixels(contour) for contour in found])
+    areas = np.array([_pixels(contour) for contour in outlines])
     least = max(KEPT_SHARE * areas.max(), MIN_SHARE * (whole or mask.size), 16)
-    contours = [contour for contour, area in zip(found, areas, strict=True) if area >= least]
+    contours = [contour for contour, area in zip(outlines, areas, strict=True) if area >= least]
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return filled.view(bool), contours
 

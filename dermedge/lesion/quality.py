@@ -122,7 +122,7 @@ def assess(
     if mask is not None:
         size = gray.shape[::-1]
         lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    found = {
+    measures = {
         "too_dark": _percentile(brightest, 0.99),
         "too_bright": cv2.countNonZero(white) / white.size,
         "too_blurred": _sharpness(gray),
@@ -130,27 +130,27 @@ def assess(
     if lesion is not None and mask is not None:
         if hidden is not None:
             hidden = cv2.resize(hidden.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        found |= _framing(lesion, mask, probability, hidden)
+        measures |= _framing(lesion, mask, probability, hidden)
         around = _around(lesion)
         if around is not None:
             area = cv2.countNonZero(around)
             near = cv2.countNonZero(cv2.bitwise_and(white, around)) / area
-            found["too_bright"] = max(found["too_bright"], near)
+            measures["too_bright"] = max(measures["too_bright"], near)
             lines = cv2.bitwise_and(_lines(gray), around)
-            found["hair"] = cv2.countNonZero(lines) / area
-    scores = {name: LIMITS[name].score(value) for name, value in found.items()}
+            measures["hair"] = cv2.countNonZero(lines) / area
+    scores = {name: LIMITS[name].score(value) for name, value in measures.items()}
     # Without fair light the colours say nothing.
     if scores["too_dark"] < 1 and scores["too_bright"] < 1:
         warm = cv2.bitwise_and(
             compare_number(cv2.subtract(red, green), 4, cv2.CMP_GT),
             compare_number(cv2.subtract(blue, red), 12, cv2.CMP_LT),
         )
-        found["not_skin"] = 1 - cv2.countNonZero(warm) / warm.size
-        scores["not_skin"] = LIMITS["not_skin"].score(found["not_skin"])
+        measures["not_skin"] = 1 - cv2.countNonZero(warm) / warm.size
+        scores["not_skin"] = LIMITS["not_skin"].score(measures["not_skin"])
     scores = {name: scores[name] for name in TITLES if name in scores}
     refusing = [name for name in scores if _refuses(name, scores[name])]
-    told = [name for name in scores if scores[name] >= 1 and name not in refusing]
-    return Quality(not refusing and not told, (*refusing, *told), scores, len(refusing))
+    warnings = [name for name in scores if scores[name] >= 1 and name not in refusing]
+    return Quality(not refusing and not warnings, (*refusing, *warnings), scores, len(refusing))
 
 
 def reduced(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -206,7 +206,7 @@ def _framing(
         # A speck may vanish in the reduced copy.
         return {"too_far": 0.0} if mask.any() else {"no_lesion": 1.0}
     *_, width, height = cv2.boundingRect(lesion)
-    found = {
+    measures = {
         "cut_off": _cut(lesion, area, hidden),
         "too_near": area / lesion.size,
         "too_far": max(width, height) / min(lesion.shape),
@@ -217,17 +217,17 @@ def _framing(
         sure = probability
         if sure.shape != lesion.shape:
             sure = cv2.resize(sure, size, interpolation=cv2.INTER_LINEAR)
-        found["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
+        measures["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
         parts = compare_number(sure, 0.5, cv2.CMP_GE)
     else:
-        found["no_lesion"] = 0.0
+        measures["no_lesion"] = 0.0
     outlines, _ = cv2.findContours(parts, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    found["several_lesions"] = 0.0
+    measures["several_lesions"] = 0.0
     if len(outlines) > 1:
         *_, stats, _ = cv2.connectedComponentsWithStats(parts)
         areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
-        found["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
-    return found
+        measures["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
+    return measures
 
 
 def _cut(lesion: np.ndarray, area: int, hidden: np.ndarray | None) -> float:

@@ -185,11 +185,11 @@ def _find_card(pixels: np.ndarray) -> Scale:
     options = cv2.aruco.DetectorParameters()
     options.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    found, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), options).detectMarkers(gray)
+    detected, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), options).detectMarkers(gray)
     places = dict(zip(IDS, marker_corners(), strict=True))
     seen: dict[int, np.ndarray] = {}
     ids = [] if numbers is None else [int(number) for number in np.ravel(numbers)]
-    for corners, number in zip(found, ids):  # noqa: B905
+    for corners, number in zip(detected, ids):  # noqa: B905
         if number in seen:
             raise ScaleError("two size cards are in the picture: show one")
         if number in places:
@@ -204,9 +204,9 @@ def _find_card(pixels: np.ndarray) -> Scale:
     card = np.concatenate([places[number] for number in seen])
     image = np.concatenate(list(seen.values()))
     from_mm, _ = cv2.findHomography(card, image)
-    there = cv2.perspectiveTransform(card.reshape(-1, 1, 2), from_mm)[:, 0]
+    projected = cv2.perspectiveTransform(card.reshape(-1, 1, 2), from_mm)[:, 0]
     side = np.sqrt(abs(np.linalg.det(_slope(from_mm, (CARD / 2, CARD / 2))))) * MARKER
-    if np.sqrt(((there - image) ** 2).sum(axis=1).mean()) > max(0.5, 0.02 * side):
+    if np.sqrt(((projected - image) ** 2).sum(axis=1).mean()) > max(0.5, 0.02 * side):
         raise ScaleError("the size card is bent: lay it flat")
     _check_tilt(_slope(from_mm, (CARD / 2, CARD / 2)))
     outer = np.array([[0, 0], [CARD, 0], [CARD, CARD], [0, CARD]])
@@ -314,14 +314,14 @@ def _round_things(small: np.ndarray) -> list[_Rim]:
     gray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (0, 0), 1.5)
     short = min(gray.shape)
     least, most = max(_SMALLEST, 0.05 * short), 0.32 * short
-    found = []
+    rims = []
     for strictness in (0.85, 0.6):
         circles = cv2.HoughCircles(
             gray, cv2.HOUGH_GRADIENT_ALT, 1.5, 8, param1=120, param2=strictness,
             minRadius=round(least), maxRadius=round(most),
         )  # fmt: skip
         for x, y, radius in circles[0][:12] if circles is not None else ():
-            found.append(_Rim(np.array([x, y], np.float64), float(radius), float(radius), 0.0))
+            rims.append(_Rim(np.array([x, y], np.float64), float(radius), float(radius), 0.0))
     for high in (40, 100):
         edges = cv2.Canny(gray, high / 2, high)
         pieces, _ = cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -331,8 +331,8 @@ def _round_things(small: np.ndarray) -> list[_Rim]:
             (x, y), (first, second), degrees = cv2.fitEllipseDirect(piece)
             rim = _rim(x, y, first, second, degrees)
             if least <= rim.major <= most and rim.minor >= rim.major / 2:
-                found.append(rim)
-    return found
+                rims.append(rim)
+    return rims
 
 
 def _rim(x: float, y: float, first: float, second: float, degrees: float) -> _Rim:
@@ -423,7 +423,7 @@ def _find_ruler(pixels: np.ndarray) -> Scale:
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 24) + 4)
     rows = [row for angle in range(0, 180, 3) for row in _regular_rows(detail, float(angle))]
     rows.sort(key=lambda row: -row.regular)
-    pieces = [found for row in rows[:16] if len(found := _spacings(detail, row)) > 2]
+    pieces = [piece for row in rows[:16] if len(piece := _spacings(detail, row)) > 2]
     if len(pieces) < 2:  # one row alone may be a chance
         raise ScaleError(
             "no ruler was found: show 2 cm of it or more, its millimetre marks sharp and dark"
@@ -432,7 +432,7 @@ def _find_ruler(pixels: np.ndarray) -> Scale:
     place, apart = max(pieces, key=len).T
     # A camera that leans sees the near marks farther apart; a line evens out the pieces' errors.
     trend = np.polyfit(place, apart, 1)[0] * np.ptp(place)
-    if any(abs(np.median(found[:, 1]) / spacing - 1) > 0.05 for found in pieces):
+    if any(abs(np.median(piece[:, 1]) / spacing - 1) > 0.05 for piece in pieces):
         raise ScaleError("the ruler's marks are not clear: use more light, and come closer")
     if abs(trend) > MAX_RANGE * spacing:
         raise ScaleError("the ruler is seen from the side: hold the camera straight above")
@@ -465,7 +465,7 @@ def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
 def _regular_rows(detail: np.ndarray, angle: float) -> list[_Row]:
     """The most regular row of each height and length, at this angle."""
     turned = _turned(detail, angle)
-    found = []
+    rows = []
     for high in (8, 24):
         strips = cv2.blur(turned, (1, high))[high // 2 :: high // 2]
         for length in sorted({min(256, turned.shape[1]), turned.shape[1]}):
@@ -491,8 +491,8 @@ def _regular_rows(detail: np.ndarray, angle: float) -> list[_Row]:
                 first = int(np.argmax(regular[row] >= 0.7 * best[row]))
                 middle = high // 2 + row * (high // 2)
                 spacing = float(lag[first])
-                found.append(_Row(float(best[row]), angle, middle, high, start, length, spacing))
-    return found
+                rows.append(_Row(float(best[row]), angle, middle, high, start, length, spacing))
+    return rows
 
 
 def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:

@@ -115,8 +115,8 @@ def from_file(content: bytes) -> tuple[Header, bytes]:
         raise SessionError("its header cannot be read") from None
 
 
-def _header(told: dict[str, Any]) -> Header:
-    header = Header(Key(**told.pop("key")), **told)
+def _header(content: dict[str, Any]) -> Header:
+    header = Header(Key(**content.pop("key")), **content)
     texts = (*asdict(header.key).values(), header.name, header.roles, header.precision)
     numbers = (header.convolutions, header.int8)
     if not all(type(value) is str for value in texts) or header.key.provider not in ENGINES:
@@ -186,9 +186,9 @@ def build_engine(
     model = bundle.part(variant.part)
     key = Key.here(model, provider, bundle.sha256)
     path = out / key.file
-    there = _read(path)
-    if isinstance(there, Engine) and there.header.key == key:
-        return there
+    stored = _read(path)
+    if isinstance(stored, Engine) and stored.header.key == key:
+        return stored
     built = tensorrt.build(model, provider)
     convolutions = [layer for layer in built.layers if layer.convolution]
     header = Header(

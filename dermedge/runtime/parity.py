@@ -121,11 +121,11 @@ def mismatch(
     return "; ".join(map(str, outside))
 
 
-def finite(answers: Mapping[str, np.ndarray]) -> bool:
+def finite(outputs: Mapping[str, np.ndarray]) -> bool:
     """Whether every number of every output is finite."""
-    return all(bool(np.isfinite(values).all()) for values in answers.values())
+    return all(bool(np.isfinite(values).all()) for values in outputs.values())
 
 
-def stacked(answers: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """What `Session.run` gave for each picture, by output, (pictures, ...)."""
-    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}

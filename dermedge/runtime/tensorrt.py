@@ -57,8 +57,8 @@ class Layer:
 
     @property
     def int8(self) -> bool:
-        found = [re.search(r"\bint8\b", words, re.IGNORECASE) for words in self.operands]
-        return bool(found) and None not in found
+        matches = [re.search(r"\bint8\b", words, re.IGNORECASE) for words in self.operands]
+        return bool(matches) and None not in matches
 
 
 @dataclass(frozen=True)
@@ -273,9 +273,9 @@ class TensorRTSession:
 
     def _taken(self, held: ExitStack, take: str, free: str, *args: Any) -> Any:
         """What the CUDA call `take` gives; `free` will be called with it once `held` closes."""
-        taken = self._call(take, *args)
-        held.callback(getattr(self._cudart, free), taken)
-        return taken
+        resource = self._call(take, *args)
+        held.callback(getattr(self._cudart, free), resource)
+        return resource
 
     def _buffer(self, held: ExitStack, item: Tensor) -> tuple[np.ndarray, int]:
         """Pinned memory of the host, and the address of as much on the device."""
@@ -349,13 +349,13 @@ def layer_of_line(line: str) -> Layer | None:
 
     Its engines cannot be deserialized without a GPU, so that this is all that is to be had there.
     """
-    found = re.search(r"Name: (.+?), LayerType: (\w+)", line)
-    if not found:
+    match = re.search(r"Name: (.+?), LayerType: (\w+)", line)
+    if not match:
         return None
     before, _, _ = line.partition(", Outputs: ")
     inputs, _, constants = before.partition(", Constants: ")
     kinds = [re.findall(r"Datatype: (\w+)", part)[:1] for part in (inputs, constants)]
-    return Layer(found[1], found[2], tuple(kinds[0] + kinds[1]))
+    return Layer(match[1], match[2], tuple(kinds[0] + kinds[1]))
 
 
 def layer_of_json(entry: dict[str, Any]) -> Layer:
@@ -373,8 +373,8 @@ def _inspected(engine: bytes, provider: str) -> list[Layer]:
     if loaded is None:
         return []
     inspector = loaded.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return [layer_of_json(entry) for entry in told["Layers"] if isinstance(entry, dict)]
+    information = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return [layer_of_json(entry) for entry in information["Layers"] if isinstance(entry, dict)]
 
 
 def _journal(provider: str) -> Any:
@@ -391,8 +391,8 @@ def _journal(provider: str) -> Any:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(msg)
             elif "LayerType: " in msg:
-                found = map(layer_of_line, msg.splitlines())
-                self.layers.extend(layer for layer in found if layer is not None)
+                layers = map(layer_of_line, msg.splitlines())
+                self.layers.extend(layer for layer in layers if layer is not None)
 
         def last_error(self) -> str:
             return _line(self.errors[-1]) if self.errors else "no reason was given"

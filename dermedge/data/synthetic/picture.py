@@ -87,8 +87,8 @@ def draw(
 
     traits = np.random.default_rng([seed, 0])
     names = list(LOOKS)
-    chosen = str(traits.choice(names, p=class_shares()))
-    label = chosen if label is None else label
+    drawn_label = str(traits.choice(names, p=class_shares()))
+    label = drawn_label if label is None else label
     look = LOOKS[label]
     # A draw for every trait, asked for or not: a control then changes nothing but itself.
     drawn_ita = random_ita(traits, look)
