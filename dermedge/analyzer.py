@@ -335,7 +335,7 @@ class Analyzer:
     ) -> Steps[Analysis]:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
-            raise ValueError("px_per_mm and reference both tell the scale: give one")
+            raise ValueError("px_per_mm and reference both state the scale: give one")
         clock, limits = Stopwatch(), self.bundle.manifest.thresholds
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)

@@ -45,7 +45,7 @@ from dermedge.runtime.onnx import available
 from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
 
 PICTURES = 16  # drawn ones, that an execution is checked on
-ROUNDS = (10, 400)  # least and most turns of all executions
+ROUNDS = (10, 400)  # fewest and most rounds of all executions
 _MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's cores
 
@@ -67,7 +67,7 @@ class Result:
     reason: str = ""  # why it was not timed; "": it was
     ms: float | None = None  # median
     ratio: float | None = None  # times as fast as the bundle's first graph on the processor
-    low: float | None = None  # 95 % interval, by bootstrap over turns
+    low: float | None = None  # 95 % interval, by bootstrap over rounds
     high: float | None = None
     chosen: bool = False
 
@@ -146,11 +146,11 @@ def _tune_role(
     model = bundle.manifest.models[role]
     pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
     feeds = _feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
-    ways = executions(bundle, role)
+    configurations = executions(bundle, role)
     sessions: dict[ExecutionConfig, Session] = {}
     reasons: dict[ExecutionConfig, str] = {}
     references = _References(bundle, role, opener, feeds)
-    for execution in ways:
+    for execution in configurations:
         progress(f"{role}: checking {execution}")
         try:
             session = opener(*references.graph(execution), execution.precision)
@@ -161,21 +161,21 @@ def _tune_role(
             reasons[execution] = reason
         else:
             sessions[execution] = session
-    if ways[0] in reasons:
+    if configurations[0] in reasons:
         raise SessionError(
             "the {role} does not run as the bundle has it ({reason}): run `dermedge verify`",
             code="tune-own-graph",
             role=role,
-            reason=reasons[ways[0]],
+            reason=reasons[configurations[0]],
         )
-    ways_in = {execution: _turn(session, feeds) for execution, session in sessions.items()}
-    times = paired_timing(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
+    runs = {execution: _round(session, feeds) for execution, session in sessions.items()}
+    times = paired_timing(runs, seconds, ROUNDS, clock, lambda n: progress(f"{role}: round {n}"))
     results = []
-    for execution in ways:
+    for execution in configurations:
         if execution in reasons:
             results.append(Result(role, execution, reason=reasons[execution]))
         else:
-            timing: dict[str, Any] = ratio(times[ways[0]], times[execution])
+            timing: dict[str, Any] = ratio(times[configurations[0]], times[execution])
             results.append(Result(role, execution, **timing))
     faster = [(r.ms, r) for r in results if r.ms is not None and r.low is not None and r.low > 1]
     best = min(faster, key=lambda pair: pair[0])[1] if faster else results[0]
@@ -232,8 +232,8 @@ def _feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:
     return feeds
 
 
-def _turn(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
-    return lambda turn: session.run(feeds[turn % len(feeds)])
+def _round(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
+    return lambda number: session.run(feeds[number % len(feeds)])
 
 
 def _outputs(session: Session, feeds: Sequence[Feed]) -> Outputs:
@@ -299,7 +299,7 @@ def load_tuned(
 ) -> dict[str, ExecutionConfig]:
     """The stored choice, by role; {} where there is none for this bundle on this machine.
 
-    `warn` gets one line where there is one that is of no use: the bundle's own graphs run then.
+    `warn` gets one line where there is one that cannot be used: the bundle's own graphs run then.
     """
     try:
         path = _file(bundle)

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
         )
     if args.reference is not None and args.px_per_mm is not None:
-        raise UserError("--reference and --px-per-mm both tell the scale: give one")
+        raise UserError("--reference and --px-per-mm both state the scale: give one")
     if args.threads < 0:
         raise UserError("--threads must be 0 (the runtime's choice) or more")
     bundle = open_bundle(args)
@@ -155,7 +155,7 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
-    """What is told of the person; UserError where it makes no sense, or no use is made of it."""
+    """The options about the person; UserError where one makes no sense or would be ignored."""
     metadata = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
     if "age" in metadata and not 0 <= args.age <= 120:
         raise UserError(f"--age must be 0 to 120 years, got {args.age:g}")

@@ -1,4 +1,4 @@
-"""What is asked of a picture file before a decoder gets it: kind, turn, colours, and limits.
+"""What is asked of a picture file before a decoder gets it: kind, orientation, colours, and limits.
 
 Decoders are maintained libraries; what stands here is what they lack. Every walk is bounded, so
 that a hostile file costs little time: by `MAX_PARTS` steps, each over a length that the file gives.
@@ -198,7 +198,7 @@ def read_exif(exif: bytes) -> tuple[int | None, bool]:
 
 
 def xmp_orientation(xmp: bytes) -> int | None:
-    """What XMP says of the turn; it counts where EXIF says nothing."""
+    """What XMP says of the orientation; it counts where EXIF says nothing."""
     match = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
     return int(match[1]) if match else None
 
@@ -433,7 +433,7 @@ class Png:
         return b"".join([b"\x89PNG\r\n\x1a\n", *self.pixels])
 
     def _check_rows(self) -> None:
-        # What inflates to too few rows some decoders leave black, others tell on standard error.
+        # What inflates to too few rows some decoders leave black, others report on standard error.
         _, _, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", self.pixels[0], 8)
         depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
         passes = [(self.width, self.height)]

@@ -232,7 +232,7 @@ def _window(
     much skin there as elsewhere. It is cut only where it is larger than the picture.
     """
     x, y, across, down = box
-    # A speck enlarged tells nothing: what is seen is at least a quarter of the shorter side.
+    # An enlarged speck shows nothing: what is seen is at least a quarter of the shorter side.
     side = round(max(crop * max(across, down), min(height, width) / 4))
     columns, rows = min(side, width), min(side, height)
     left = round(min(max(x + across / 2 - columns / 2, 0), width - columns))

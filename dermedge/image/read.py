@@ -372,7 +372,7 @@ def _open_heic(data: bytes) -> _Opened:
         with _decoding("heic"):
             return _samples(picture.to_pillow(), "heic")
 
-    # libheif has turned and cropped the picture. Its own copy is there beside Pillow's.
+    # libheif has rotated and cropped the picture. Its own copy is there beside Pillow's.
     profile = _profile(info.get("icc_profile", _NONE), named)
     return _Opened("heic", width, height, decode, 8, 4 * width * height, 1, profile)
 
@@ -411,7 +411,7 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         if tiff:
             picture.seek(tiff.page)
         info = picture.info
-        # Pillow turns a TIFF by itself.
+        # Pillow rotates a TIFF by itself.
         orientation = picture.getexif().get(274, 1) if kind in ("webp", "avif") else 1
     width, height = picture.size
     _check_size(kind, width, height)
@@ -584,7 +584,7 @@ def _samples(picture: Image.Image, kind: str) -> np.ndarray:
     return samples
 
 
-# ---------------------------------------------------------------------------- colours, turns
+# ---------------------------------------------------------------------------- colours, orientation
 
 
 _NONE: tuple[()] = ()  # no profile, as opposed to one that could not be read

@@ -324,7 +324,7 @@ class _Near:
     def abrupt_segments(self, axis: float) -> int:
         """In how many of eight segments, the first from `axis` (rad) on, the pigment ends abruptly.
 
-        Told by the colours on both sides of the outline.
+        Decided by the colours on both sides of the outline.
         """
         width = max(2.0, 0.1 * np.sqrt(self.area / np.pi))
         # What lies outside of the picture is neither lesion nor skin.
@@ -354,10 +354,10 @@ class _Near:
         """Which of the rule's six colours cover enough of the lesion.
 
         CIELAB bounds of our own, without a published source; only the six names are the rule's.
-        The camera's colour cast is taken off by moving the skin around to `SKIN`; white is told
-        against that skin, as the rule asks.
+        The camera's colour cast is taken off by moving the skin around to `SKIN`; white is
+        recognized against that skin, as the rule asks.
         """
-        # Every second px each way tells enough.
+        # Every second px each way is enough.
         inside, lab = self.mask[::2, ::2].ravel(), _lab(self.rgb[::2, ::2]).reshape(-1, 3)
         around = lab.take(np.flatnonzero(inside == 0), axis=0)
         middle = len(around) // 2

@@ -1,11 +1,12 @@
 """Can this picture be judged, and what would make it better? Codes, with advice in plain words.
 
 Every measure is taken on a copy whose long side is 256 px, so that the camera's resolution does
-not matter. A score is 0 at what a good picture usually has and 1 where its reason is told; some
+not matter. A score is 0 at what a good picture usually has and 1 where its reason is reported; some
 reasons refuse the picture from a higher score on, the others are advice.
 
 The limits were set on validation pictures of HAM10000 and training and validation pictures of
-PAD-UFES-20, as they are and spoilt by `benchmarks.pictures.changes`; `dermedge gate` measures them.
+PAD-UFES-20, as they are and corrupted by `benchmarks.pictures.changes`; `dermedge gate` measures
+them.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ SIDE = 256  # px
 
 @dataclass(frozen=True)
 class Limit:
-    """Of a measure: what good pictures usually have, where it is told, and where it refuses."""
+    """Of a measure: what good pictures usually have, where it is reported, and where it refuses."""
 
     usual: float
-    told: float
+    reported: float
     refused: float | None = None  # None: never
 
     def score(self, value: float) -> float:
-        """0 at `usual`, 1 at `told`; worse is higher, whichever way the measure goes."""
-        return (value - self.usual) / (self.told - self.usual)
+        """0 at `usual`, 1 at `reported`; worse is higher, whichever way the measure goes."""
+        return (value - self.usual) / (self.reported - self.usual)
 
 
 LIMITS = {
@@ -55,7 +56,7 @@ LIMITS = {
     # Share that is burnt out to white, of the picture or of the lesion and its surroundings.
     "too_bright": Limit(0.0, 0.015, 0.06),
     # Bend of the grey values over 2 px by that over 6 px, in the direction where it is least: of
-    # a blur by motion all others tell little. Contrast divides out.
+    # a blur by motion all others show little. Contrast divides out.
     "too_blurred": Limit(0.33, 0.245, 0.222),
     # Share of pixels that are not as warm as skin of any tone or a lesion is.
     "not_skin": Limit(0.0, 0.8, 0.8),
@@ -73,9 +74,9 @@ LIMITS = {
 class Quality:
     """ok : nothing speaks against the picture. usable : nothing so bad that it must be refused.
 
-    reasons : keys of TITLES that are told, those that refuse first, then in the order of TITLES.
+    reasons : keys of TITLES that are reported: those that refuse first, then in TITLES' order.
     refused : how many of `reasons` refuse.
-    scores : of every reason that could be measured, 0 usual, from 1 on it is told.
+    scores : of every reason that could be measured, 0 usual, from 1 on it is reported.
     """
 
     ok: bool
@@ -112,7 +113,7 @@ def assess(
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
     size = reduced(pixels.shape)
     pixels = thumbnail(pixels, *size)
-    # Detail is told from the mean over the area, which colours do not need.
+    # Detail is measured on the mean over the area, which colours do not need.
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
@@ -170,7 +171,7 @@ def _percentile(channel: np.ndarray, share: float) -> float:
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Of uint8 (h, w); that of a picture too small to tell is the usual."""
+    """Of uint8 (h, w); that of a picture too small to measure is the usual."""
     if min(gray.shape) < 32:
         return LIMITS["too_blurred"].usual
     # In float: rounding would look like detail where a blur left none.

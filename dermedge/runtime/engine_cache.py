@@ -52,7 +52,7 @@ class Key:
         return f"{self.bundle[:16]}-{self.graph[:16]}-{self.provider}{SUFFIX}"
 
     def difference(self, other: Key) -> str:
-        """In words, why an engine of `self` is of no use to `other`; "" where it is."""
+        """In words, why an engine of `self` does not serve `other`; "" where it does."""
         if self.provider != other.provider or self.version != other.version:
             mine, its = f"{self.provider} {self.version}", f"{other.provider} {other.version}"
             return f"it was built by {mine}, here is {its}"
@@ -71,7 +71,7 @@ class Header:
     name: str  # of the bundle, for people to read, as are the next ones
     roles: str  # e.g. "segmenter", or "segmenter and classifier"
     precision: str
-    convolutions: int  # after fusion; 0 where TensorRT does not tell
+    convolutions: int  # after fusion; 0 where TensorRT does not say
     int8: int  # of them, those that multiply INT8
 
 
@@ -108,9 +108,9 @@ def from_file(content: bytes) -> tuple[Header, bytes]:
     digest, _, rest = content[len(_MAGIC) :].partition(b"\n")
     if hashlib.sha256(rest).hexdigest().encode() != digest:
         raise SessionError("it is damaged, or was changed after it was built")
-    told, _, engine = rest.partition(b"\n")
+    header, _, engine = rest.partition(b"\n")
     try:
-        return _header(json.loads(told)), engine
+        return _header(json.loads(header)), engine
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise SessionError("its header cannot be read") from None
 

@@ -1,4 +1,4 @@
-"""Do two ways of running a network give the same answers? Each output is judged on its own.
+"""Do two ways of running a network give the same outputs? Each output is compared on its own.
 
 A figure over all numbers of a network would be one over the pixels of its mask: there are tens of
 thousands of them beside seven probabilities, and classes in another order would not be seen.

@@ -66,7 +66,7 @@ class Built:
     """What the builder made of a graph."""
 
     engine: bytes
-    layers: tuple[Layer, ...]  # () where TensorRT does not tell
+    layers: tuple[Layer, ...]  # () where TensorRT does not say
     seconds: float
 
 
@@ -312,7 +312,7 @@ class TensorRTSession:
 
     def _captured(self, held: ExitStack) -> Any | None:
         """`_launch` as one CUDA graph; None where TensorRT uses what cannot be captured."""
-        # TensorRT-RTX can tell; TensorRT has to be tried.
+        # TensorRT-RTX can say; TensorRT has to be tried.
         capturable = getattr(self._context, "is_stream_capturable", None)
         if capturable is not None and not capturable(int(self._stream)):
             return None
@@ -321,7 +321,7 @@ class TensorRTSession:
             self._call("cudaStreamBeginCapture", self._stream, mode)
             try:
                 self._launch()
-            finally:  # also ends a capture that failed: the stream is of no use before
+            finally:  # also ends a capture that failed: the stream cannot be used before
                 graph = self._call("cudaStreamEndCapture", self._stream)
             held.callback(self._cudart.cudaGraphDestroy, graph)
             return self._taken(held, "cudaGraphInstantiate", "cudaGraphExecDestroy", graph, 0)
@@ -359,7 +359,7 @@ def layer_of_line(line: str) -> Layer | None:
 
 
 def layer_of_json(entry: dict[str, Any]) -> Layer:
-    """A layer as the engine inspector tells it: TensorRT 10's keys or those of 11."""
+    """A layer as the engine inspector reports it: TensorRT 10's keys or those of 11."""
     tensors = entry.get("Inputs", [])[:1] + entry.get("Constants", [])[:1]
     operands = [item.get("Datatype") or item.get("Format/Datatype", "") for item in tensors]
     if "Type" in entry.get("Weights", {}):
