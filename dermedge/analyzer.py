@@ -88,12 +88,14 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside, and add it to stage `name`; nothing where that raises."""
         start = time.perf_counter()
         yield
         elapsed = (time.perf_counter() - start) * 1000
         self.spent[name] = round(self.spent.get(name, 0.0) + elapsed, 3)
 
     def total(self) -> dict[str, float]:
+        """Stage to ms, and under 'total' the ms since the stopwatch was made."""
         return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
 
 

@@ -130,6 +130,7 @@ class Manifest:
     release: int | None = None
 
     def to_json(self) -> str:
+        """The text of `manifest.json`, with its own checksum."""
         content = {"format": FORMAT, **asdict(self)}
         if self.release is None:
             # Older versions of dermedge read it, too.

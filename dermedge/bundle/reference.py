@@ -69,6 +69,7 @@ class Reference:
     networks: dict[str, Expected]  # by name, some of `NETWORKS`
 
     def to_bytes(self) -> bytes:
+        """The content of the part, an .npz file, that `from_bytes` reads."""
         arrays: dict[str, Any] = {_PICTURES: self.pictures}
         for network, expected in self.networks.items():
             arrays[f"{network}_{_IMAGE}"] = expected.image

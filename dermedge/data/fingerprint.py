@@ -68,6 +68,7 @@ class Fingerprints:
 
     @classmethod
     def joined(cls, parts: Sequence[Fingerprints]) -> Fingerprints:
+        """Those of all parts, in their order."""
         return cls(
             *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Fingerprints))
         )

@@ -68,6 +68,7 @@ class TrainingPictures:
         return self.prints[(self.use >> ROLE_SHIFT[role]) & bits > 0]
 
     def roles(self) -> tuple[str, ...]:
+        """The roles that used any of the pictures, in the order of ROLE_SHIFT."""
         return tuple(role for role, shift in ROLE_SHIFT.items() if (self.use >> shift & 15).any())
 
     def to_bytes(self) -> bytes:

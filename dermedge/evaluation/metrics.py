@@ -46,6 +46,7 @@ class Confusion:
 
     @property
     def jaccard(self) -> np.ndarray:
+        """TP / (TP + FP + FN), also called intersection over union."""
         return self._ratio(self.tp, self.tp + self.fp + self.fn)
 
     @property
@@ -56,22 +57,27 @@ class Confusion:
 
     @property
     def dice(self) -> np.ndarray:
+        """2 TP / (2 TP + FP + FN), also called F1."""
         return self._ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def accuracy(self) -> np.ndarray:
+        """(TP + TN) / all."""
         return self._ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
 
     @property
     def sensitivity(self) -> np.ndarray:
+        """TP / (TP + FN), also called recall."""
         return self._ratio(self.tp, self.tp + self.fn)
 
     @property
     def specificity(self) -> np.ndarray:
+        """TN / (TN + FP)."""
         return self._ratio(self.tn, self.tn + self.fp)
 
     @property
     def precision(self) -> np.ndarray:
+        """TP / (TP + FP), also called positive predictive value."""
         return self._ratio(self.tp, self.tp + self.fp)
 
     def pooled(self, weights: np.ndarray | None = None) -> Confusion:

@@ -37,6 +37,7 @@ class ImageError(UserError, ValueError):
 
 
 def damaged(kind: str) -> ImageError:
+    """The error about data that cannot be decoded, for raising."""
     return ImageError(
         "the {kind} data is damaged: copy the file again or take a new picture",
         code="image_damaged",
@@ -45,6 +46,7 @@ def damaged(kind: str) -> ImageError:
 
 
 def cut_short(kind: str) -> ImageError:
+    """The error about a file whose end is missing, for raising."""
     return ImageError(
         "the {kind} is cut short: copy the file again or take a new picture",
         code="image_cut_short",
@@ -53,6 +55,7 @@ def cut_short(kind: str) -> ImageError:
 
 
 def unusual(kind: str) -> ImageError:
+    """The error about a variant of the format that is not read, for raising."""
     return ImageError(
         "this kind of {kind} is not supported: save it as RGB with 8 bits per channel",
         code="image_unsupported",
@@ -540,6 +543,7 @@ class Colours:
 
 
 def odd_colours() -> ImageError:
+    """The error about a colour space that is not understood, for raising."""
     return ImageError(
         "the colours of this picture are of an unusual kind: save it as sRGB", code="image_colours"
     )
@@ -595,6 +599,8 @@ def read_iso(data: bytes, kind: str) -> Iso:
 
 @dataclass(frozen=True)
 class WebP:
+    """Of a WebP file's header: size in px, and where its coded pixels lie."""
+
     width: int
     height: int
     lossless: bool

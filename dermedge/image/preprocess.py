@@ -39,6 +39,7 @@ class Preprocessing:
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes, and a bundle's manifest holds."""
         return asdict(self)
 
     @classmethod

@@ -86,6 +86,7 @@ class Quality:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing is so bad that the picture must be refused."""
         return self.refused == 0
 
 

@@ -32,6 +32,7 @@ class Limits:
     others: Limit  # as shares of the largest expected value: maps, embedding, distance
 
     def of(self, output: str) -> Limit:
+        """That of the output of this name."""
         return {MASK: self.mask, PROBABILITIES: self.probabilities}.get(output, self.others)
 
 
@@ -62,6 +63,7 @@ class Difference:
 
     @property
     def within(self) -> bool:
+        """Whether it is allowed; NaN never is."""
         # Written so that NaN is not.
         return self.largest <= self.limit.largest and self.mean <= self.limit.mean
 

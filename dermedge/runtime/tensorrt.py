@@ -53,10 +53,12 @@ class Layer:
 
     @property
     def convolution(self) -> bool:
+        """Whether it is one, by TensorRT's word for it."""
         return re.search("conv|correlation", self.kind, re.IGNORECASE) is not None
 
     @property
     def int8(self) -> bool:
+        """Whether it computes on INT8: all its known operands are."""
         matches = [re.search(r"\bint8\b", words, re.IGNORECASE) for words in self.operands]
         return bool(matches) and None not in matches
 

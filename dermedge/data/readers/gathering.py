@@ -143,6 +143,7 @@ class Gathering:
     # --- finding ---------------------------------------------------------------------------
 
     def unfit(self, detail: str = "") -> DataError:
+        """The error that says why the folder is not of this reader's layout, for raising."""
         return DataError(
             "{root}: not the layout of {reader}: {detail}; looked for {layout}",
             code="data_layout",
@@ -158,6 +159,7 @@ class Gathering:
         return [file for file in self.files if match(file.name)]
 
     def table(self, pattern: str, what: str) -> Path:
+        """The file nearest to the root that `tables` finds; DataError where there is none."""
         tables = self.tables(pattern)
         if not tables:
             raise self.unfit(f"no {what}")
@@ -332,6 +334,7 @@ class Gathering:
         self._counts[what] += number
 
     def finish(self) -> DataSet:
+        """The data set of all that was added; RowErrors or DataError where there is none."""
         if self.errors:
             raise RowErrors(tuple(map(printable, self.errors)))
         if not self.records:

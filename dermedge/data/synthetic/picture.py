@@ -151,6 +151,7 @@ def check_arguments(
     view: object,
     artefacts: Iterable[str] | None,
 ) -> None:
+    """ValueError, in one line, where `draw` cannot take them."""
     for name, value in (("seed", seed), ("view", view)):
         if not isinstance(value, (int, np.integer)) or value < 0:
             raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
