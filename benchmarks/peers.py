@@ -28,10 +28,10 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture, read_image
-from dermedge.runtime import OPENVINO, Road, SessionError, open_session, target
+from dermedge.runtime import OPENVINO, ExecutionConfig, SessionError, open_session, target
 from dermedge.runtime.parity import FROM_FP32, MASK, PROBABILITIES, Limit
 from dermedge.taxonomy import MALIGNANT
 from dermedge.tune import machine, tune
@@ -131,15 +131,15 @@ def _networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, Network]:
     return found
 
 
-def _tuned(bundle: Bundle, threads: int, seconds: float, progress) -> dict[str, Road]:
+def _tuned(bundle: Bundle, threads: int, seconds: float, progress) -> dict[str, ExecutionConfig]:
     """Role to the fastest road of at most so many threads."""
     fitting = [
         result
         for result in tune(bundle, seconds, progress=progress)
-        if result.ms is not None and 0 < result.road.threads <= threads
+        if result.ms is not None and 0 < result.execution.threads <= threads
     ]
     return {
-        role: min((r for r in fitting if r.role == role), key=lambda r: r.ms).road
+        role: min((r for r in fitting if r.role == role), key=lambda r: r.ms).execution
         for role in bundle.manifest.models
     }
 
@@ -213,8 +213,8 @@ def _compared(
         for name, answer in ready.items()
     }
     progress(f"{what}: in turns")
-    race(ways, 0, (3, 3))
-    taken = race(ways, seconds, ROUNDS)
+    paired_timing(ways, 0, (3, 3))
+    taken = paired_timing(ways, seconds, ROUNDS)
     for name, times in taken.items():
         # `ratio` tells how much faster the second is: of a side, ours.
         found = ratio(times, taken[ours])
@@ -238,7 +238,7 @@ def _session(bundle: Bundle, role: str, threads: int, provider: str) -> Answer:
     return lambda square: session.run({"image": square})[OUTPUT[role]].ravel()
 
 
-def _road(bundle: Bundle, role: str, road: Road) -> Answer:
+def _road(bundle: Bundle, role: str, road: ExecutionConfig) -> Answer:
     variant = bundle.variant(role, road.precision, target(road.provider))
     return _session(bundle.sliced({role: variant}), role, road.threads, road.provider)
 
@@ -396,9 +396,11 @@ def _pipelines(bundle, nets, roads, threads, seconds, progress) -> list[dict]:
     return rows
 
 
-def _ours(bundle: Bundle, threads: int, roads: Mapping[str, Road], shares: list[float]) -> Answer:
+def _ours(
+    bundle: Bundle, threads: int, roads: Mapping[str, ExecutionConfig], shares: list[float]
+) -> Answer:
     """To `shares` goes what of each analysis was not spent in the networks."""
-    analyzer = Analyzer(bundle, threads=threads, roads=roads)
+    analyzer = Analyzer(bundle, threads=threads, executions=roads)
 
     def answer(source) -> np.ndarray:
         picture = source if isinstance(source, bytes) else Picture(source, *source.shape[:2])

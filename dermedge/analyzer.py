@@ -15,7 +15,7 @@ import numpy as np
 from dermedge import __version__
 from dermedge.analysis import Analysis
 from dermedge.bundle.bundle import CASES, ROLES, Bundle, BundleError, BundleRefused, Thresholds
-from dermedge.bundle.similar import Case, Cases
+from dermedge.bundle.similar import Case, SimilarCases
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
 from dermedge.image.read import Picture, read_image
@@ -23,7 +23,7 @@ from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
 from dermedge.network import Network, Outputs, Steps, drive
-from dermedge.runtime import Road, target
+from dermedge.runtime import ExecutionConfig, target
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
@@ -88,12 +88,14 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside, and add it to stage `name`; nothing where that raises."""
         start = time.perf_counter()
         yield
         elapsed = (time.perf_counter() - start) * 1000
         self.spent[name] = round(self.spent.get(name, 0.0) + elapsed, 3)
 
     def total(self) -> dict[str, float]:
+        """Stage to ms, and under 'total' the ms since the stopwatch was made."""
         return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
 
 
@@ -117,7 +119,7 @@ def find_scale(pixels: np.ndarray, reference: str) -> Scaled:
         marker = find(pixels, reference)
     except ScaleError as error:
         return Scaled(pixels, {**statement, "reason": str(error)})
-    return Scaled(marker.uncovered(pixels), statement, marker)
+    return Scaled(marker.inpainted(pixels), statement, marker)
 
 
 def prepare_whole(pixels: np.ndarray, side: int, spec: Preprocessing) -> Prepared:
@@ -181,23 +183,23 @@ def moved(lesion: Lesion, x: int, y: int) -> Lesion:
     )
 
 
-def with_executions(bundle: Bundle, roads: Mapping[str, Road]) -> Bundle:
+def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -> Bundle:
     """The bundle with the graphs that these executions run, and no others.
 
     Raises BundleError where it has none of an execution's precision for its machine.
     """
     return bundle.sliced(
         {
-            role: bundle.variant(role, road.precision, target(road.provider))
-            for role, road in roads.items()
+            role: bundle.variant(role, execution.precision, target(execution.provider))
+            for role, execution in executions.items()
         }
     )
 
 
-def _cases(bundle: Bundle, length: int | None) -> Cases:
+def _cases(bundle: Bundle, length: int | None) -> SimilarCases:
     """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none."""
     try:
-        cases = Cases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
+        cases = SimilarCases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
         found = cases.embeddings.shape[1]
         if found != length:
             raise BundleError(
@@ -225,7 +227,7 @@ class Analyzer:
         bundle: Bundle,
         threads: int = 0,
         views: int = 1,
-        roads: Mapping[str, Road] | None = None,
+        executions: Mapping[str, ExecutionConfig] | None = None,
     ):
         """Load the networks; one that plays both roles is loaded, and run on a picture, once.
 
@@ -234,8 +236,9 @@ class Analyzer:
         bundle : an opened bundle.
         threads : for the inference runtime; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
-        roads : role to how its network is run, such as `dermedge.tune` finds them; a role that is
-            not named runs as the bundle has it, on the processor. `threads` above 0 holds for all.
+        executions : role to how its network runs, such as `dermedge.tune` finds them; a role
+            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds
+            for all.
 
         Raises
         ------
@@ -244,8 +247,8 @@ class Analyzer:
         SessionError
             Where the runtime does not load a graph.
         """
-        roads = roads or {}
-        self.bundle = bundle = with_executions(bundle, roads)
+        executions = executions or {}
+        self.bundle = bundle = with_executions(bundle, executions)
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -258,8 +261,8 @@ class Analyzer:
             )
 
         def network(*roles: str) -> Network:
-            road = roads.get(roles[0], Road())
-            return Network(bundle, roles, threads or road.threads, views, road.provider)
+            execution = executions.get(roles[0], ExecutionConfig())
+            return Network(bundle, roles, threads or execution.threads, views, execution.provider)
 
         if manifest.models["segmenter"].part == manifest.models["classifier"].part:
             self._segmenter = self._classifier = network(*ROLES)
@@ -334,7 +337,7 @@ class Analyzer:
     ) -> Steps[Analysis]:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
-            raise ValueError("px_per_mm and reference both tell the scale: give one")
+            raise ValueError("px_per_mm and reference both state the scale: give one")
         clock, limits = Stopwatch(), self.bundle.manifest.thresholds
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
@@ -342,8 +345,8 @@ class Analyzer:
             cropped = crop_frame(picture)
         scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
-            given = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
-            scaled = Scaled(cropped.pixels, given)
+            scale = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
+            scaled = Scaled(cropped.pixels, scale)
         elif reference is not None:
             with clock.stage("scale"):
                 scaled = find_scale(cropped.pixels, reference)

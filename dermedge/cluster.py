@@ -51,7 +51,7 @@ def ray_map(
     UserError
         Where Ray cannot be reached, or a worker was lost more often than Ray tries again.
     """
-    # Ray reports its use to its maker unless told not to before it is loaded.
+    # Ray reports its use to its maker unless that is switched off before it is loaded.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     import ray.data

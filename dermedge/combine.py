@@ -15,7 +15,7 @@ from dermedge.triage import Rule, most_likely, triage_of
 
 
 @dataclass(frozen=True)
-class Together:
+class Combined:
     """What several pictures of one lesion say; those that were refused say nothing.
 
     Without a usable picture: triage 'retake', no probabilities, the rest None.
@@ -39,7 +39,7 @@ class Together:
         return {"together": {**asdict(self), "because": because}, "disclaimer": DISCLAIMER}
 
 
-def together(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Together:
+def combine(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Combined:
     """Mean over the analyses of one lesion's pictures, judged as one picture is.
 
     Parameters
@@ -60,14 +60,14 @@ def together(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Toget
     used = [one for one in analyses if one["triage"] != "retake"]
     if not used:
         rule = f"none of {len(analyses)} pictures can be judged"
-        return Together(len(analyses), 0, {}, None, None, None, None, None, "retake", rule, None)
+        return Combined(len(analyses), 0, {}, None, None, None, None, None, "retake", rule, None)
     stated = np.array([list(one["probabilities"].values()) for one in used])
     mean = stated.mean(axis=0)
     malignant = [label in MALIGNANT for label in manifest.labels]
     risks = [one["malignancy"] for one in used]
     malignancy = round(float(mean[malignant].sum().clip(0, 1)), 6)
     triage, because = triage_of(malignancy, manifest.thresholds)
-    return Together(
+    return Combined(
         pictures=len(analyses),
         used=len(used),
         probabilities={

@@ -10,7 +10,7 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.analysis import Analysis
-from dermedge.bundle.similar import Cases
+from dermedge.bundle.similar import SimilarCases
 from dermedge.image.header import ImageError
 from dermedge.taxonomy import MALIGNANT, TITLES
 
@@ -91,7 +91,9 @@ def overlay(
     return drawn
 
 
-def explain(pixels: np.ndarray, analysis: Analysis, cases: Cases | None = None) -> np.ndarray:
+def explain(
+    pixels: np.ndarray, analysis: Analysis, cases: SimilarCases | None = None
+) -> np.ndarray:
     """One page on one picture: uint8 (height, width, 3) RGB.
 
     Of a picture that has to be taken again it says why, and nothing else.
@@ -161,7 +163,7 @@ def _classes(analysis: Analysis) -> np.ndarray:
     return _text(lines, half=True, heading=True)
 
 
-def _similar(analysis: Analysis, cases: Cases) -> np.ndarray:
+def _similar(analysis: Analysis, cases: SimilarCases) -> np.ndarray:
     shown = []
     for case in analysis.similar:
         try:

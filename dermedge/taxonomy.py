@@ -254,16 +254,16 @@ def interpret(diagnosis: str) -> Diagnosis:
         return Diagnosis("unclear")
     if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):
         return Diagnosis("unclear")
-    found = _classes(text)
+    classes = _classes(text)
     sides = _OR.split(text)
-    if found and not all(_classes(side) or _SUBTYPES.fullmatch(side.strip()) for side in sides):
+    if classes and not all(_classes(side) or _SUBTYPES.fullmatch(side.strip()) for side in sides):
         return Diagnosis("unclear")
     benign, malignant = bool(_BENIGN_WORD.search(text)), bool(_MALIGNANT_WORD.search(text))
-    if not found:
+    if not classes:
         return _unplaced(text, bare, benign, malignant)
-    if len(found) > 1:
+    if len(classes) > 1:
         return Diagnosis("unclear")
-    (label,) = found
+    (label,) = classes
     if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
         return Diagnosis("other", "other", True)
     if label not in MALIGNANT and _OTHER_MALIGNANT.search(text):
@@ -292,19 +292,19 @@ def _named(label: str) -> Diagnosis:
 
 
 def _classes(text: str) -> set[str]:
-    found = set()
+    classes = set()
     in_situ = re.search(_IN_SITU, text)
     for pattern, name in _WORDS:
         text, matches = pattern.subn(" ", text)
         if matches:
-            found.add("akiec" if name == "scc" and in_situ else name)
+            classes.add("akiec" if name == "scc" and in_situ else name)
     if re.search(_KERATOSIS, text):
         actinic, seborrheic = _ACTINIC.search(text), _SEBORRHEIC.search(text)
         if actinic:
-            found.add("akiec")
+            classes.add("akiec")
         if seborrheic or (not actinic and _BENIGN_KERATOSIS.search(text)):
-            found.add("bkl")
-    return found
+            classes.add("bkl")
+    return classes
 
 
 def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:

@@ -25,7 +25,7 @@ import numpy as np
 from dermedge import UserError, __version__
 from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
 from dermedge.data import synthetic as procedural
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.metadata import encode
@@ -33,7 +33,7 @@ from dermedge.runtime import (
     ENGINES,
     OPENVINO,
     RUNTIMES,
-    Road,
+    ExecutionConfig,
     Session,
     SessionError,
     host,
@@ -44,14 +44,14 @@ from dermedge.runtime import (
 from dermedge.runtime.onnx import available
 from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
 
-PICTURES = 16  # drawn ones, that a road is checked on
-ROUNDS = (10, 400)  # least and most turns of all roads
+PICTURES = 16  # drawn ones, that an execution is checked on
+ROUNDS = (10, 400)  # fewest and most rounds of all executions
 _MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's cores
 
 Open = Callable[[bytes, int, str, str, str], Session]
 Feed = dict[str, np.ndarray]
-Answers = dict[str, np.ndarray]  # output's name to its values for all pictures
+Outputs = dict[str, np.ndarray]  # output's name to its values for all pictures
 
 
 class TuneError(UserError):
@@ -63,13 +63,17 @@ class Result:
     """One way to run one network."""
 
     role: str
-    road: Road
+    execution: ExecutionConfig
     reason: str = ""  # why it was not timed; "": it was
     ms: float | None = None  # median
     ratio: float | None = None  # times as fast as the bundle's first graph on the processor
-    low: float | None = None  # 95 % interval, by bootstrap over turns
+    low: float | None = None  # 95 % interval, by bootstrap over rounds
     high: float | None = None
     chosen: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What `dermedge tune --json` prints of it; 'road' is the name of 0.1.0 for 'execution'."""
+        return {**asdict(self), "road": asdict(self.execution)}
 
 
 def _to_stderr(line: str) -> None:
@@ -78,26 +82,26 @@ def _to_stderr(line: str) -> None:
 
 def providers() -> list[str]:
     """The runtimes that may work here."""
-    found = available()
+    names = available()
     if find_spec("openvino"):
-        found.append(OPENVINO)
+        names.append(OPENVINO)
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-    return found + [name for name in ENGINES if any(map(find_spec, modules[name]))]
+    return names + [name for name in ENGINES if any(map(find_spec, modules[name]))]
 
 
-def roads(bundle: Bundle, role: str) -> list[Road]:
+def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
     """All ways to run a role's network here; the first is the bundle's own, untuned."""
     model = bundle.manifest.models[role]
     affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    found = [Road(model.precision, "cpu", 0)]
+    configurations = [ExecutionConfig(model.precision, "cpu", 0)]
     for provider in providers():
         for precision in PRECISIONS:
             if model.variant(precision, target(provider)) is None:
                 continue
             counts = sorted({1, 2, cores}) if provider in _OWN_THREADS else [0]
-            found += [Road(precision, provider, count) for count in counts]
-    return found
+            configurations += [ExecutionConfig(precision, provider, count) for count in counts]
+    return configurations
 
 
 def tune(
@@ -107,16 +111,16 @@ def tune(
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Result]:
-    """Try every road of every network, and choose.
+    """Try every execution of every network, and choose.
 
     Parameters
     ----------
-    seconds : for timing each network; every road is run `ROUNDS[0]` times at least.
+    seconds : for timing each network; every execution is run `ROUNDS[0]` times at least.
     opener, clock : as `open_session` and `time.perf_counter`.
 
     Returns
     -------
-    One result a road. The one that is chosen is the fastest whose interval lies above the
+    One result an execution. The one that is chosen is the fastest whose interval lies above the
     bundle's own graph on the processor, or else that one.
     """
     results: list[Result] = []
@@ -142,37 +146,37 @@ def _tune_role(
     model = bundle.manifest.models[role]
     pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
     feeds = _feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
-    ways = roads(bundle, role)
-    sessions: dict[Road, Session] = {}
-    reasons: dict[Road, str] = {}
+    configurations = executions(bundle, role)
+    sessions: dict[ExecutionConfig, Session] = {}
+    reasons: dict[ExecutionConfig, str] = {}
     references = _References(bundle, role, opener, feeds)
-    for road in ways:
-        progress(f"{role}: checking {road}")
+    for execution in configurations:
+        progress(f"{role}: checking {execution}")
         try:
-            session = opener(*references.graph(road), road.precision)
-            reason = references.mismatch(road, _answers(session, feeds))
+            session = opener(*references.graph(execution), execution.precision)
+            reason = references.mismatch(execution, _outputs(session, feeds))
         except SessionError as error:
             reason = str(error)
         if reason:
-            reasons[road] = reason
+            reasons[execution] = reason
         else:
-            sessions[road] = session
-    if ways[0] in reasons:
+            sessions[execution] = session
+    if configurations[0] in reasons:
         raise SessionError(
             "the {role} does not run as the bundle has it ({reason}): run `dermedge verify`",
             code="tune-own-graph",
             role=role,
-            reason=reasons[ways[0]],
+            reason=reasons[configurations[0]],
         )
-    ways_in = {road: _turn(session, feeds) for road, session in sessions.items()}
-    taken = race(ways_in, seconds, ROUNDS, clock, lambda n: progress(f"{role}: turn {n}"))
+    runs = {execution: _round(session, feeds) for execution, session in sessions.items()}
+    times = paired_timing(runs, seconds, ROUNDS, clock, lambda n: progress(f"{role}: round {n}"))
     results = []
-    for road in ways:
-        if road in reasons:
-            results.append(Result(role, road, reason=reasons[road]))
+    for execution in configurations:
+        if execution in reasons:
+            results.append(Result(role, execution, reason=reasons[execution]))
         else:
-            timing: dict[str, Any] = ratio(taken[ways[0]], taken[road])
-            results.append(Result(role, road, **timing))
+            timing: dict[str, Any] = ratio(times[configurations[0]], times[execution])
+            results.append(Result(role, execution, **timing))
     faster = [(r.ms, r) for r in results if r.ms is not None and r.low is not None and r.low > 1]
     best = min(faster, key=lambda pair: pair[0])[1] if faster else results[0]
     return [replace(result, chosen=result is best) for result in results]
@@ -184,33 +188,35 @@ class _References:
     def __init__(self, bundle: Bundle, role: str, opener: Open, feeds: Sequence[Feed]):
         self._bundle, self._role, self._opener, self._feeds = bundle, role, opener, feeds
         self._own = bundle.manifest.models[role]
-        self._known: dict[str, Answers] = {}
+        self._known: dict[str, Outputs] = {}
 
-    def graph(self, road: Road) -> tuple[bytes, int, str, str]:
-        """What `open_session` takes for a road, but for its precision."""
-        variant = self._bundle.variant(self._role, road.precision, target(road.provider))
+    def graph(self, execution: ExecutionConfig) -> tuple[bytes, int, str, str]:
+        """What `open_session` takes for an execution, but for its precision."""
+        variant = self._bundle.variant(self._role, execution.precision, target(execution.provider))
         graph = self._bundle.sliced({self._role: variant}).model(self._role)
-        return graph, road.threads, road.provider, self._bundle.sha256
+        return graph, execution.threads, execution.provider, self._bundle.sha256
 
-    def mismatch(self, road: Road, answers: Answers) -> str:
-        """Why a road's answers are not to be trusted; "" where they are."""
-        if not parity.finite(answers):
+    def mismatch(self, execution: ExecutionConfig, outputs: Outputs) -> str:
+        """Why an execution's answers are not to be trusted; "" where they are."""
+        if not parity.finite(outputs):
             return "it gives no finite numbers"
         own = parity.mismatch(
-            self._of(self.graph(road)[0], road.precision), answers, SAME_GRAPH[road.precision]
+            self._of(self.graph(execution)[0], execution.precision),
+            outputs,
+            SAME_GRAPH[execution.precision],
         )
         if own:
             return f"it differs from the same graph in ONNX Runtime: {own}"
         exact = self._own.variant("fp32", host()) or self._own
         first = self._of(self._bundle.part(exact.part), exact.precision)
-        other = parity.mismatch(first, answers, FROM_FP32[road.precision])
+        other = parity.mismatch(first, outputs, FROM_FP32[execution.precision])
         return f"it differs from {exact.precision}: {other}" if other else ""
 
-    def _of(self, graph: bytes, precision: str) -> Answers:
+    def _of(self, graph: bytes, precision: str) -> Outputs:
         key = hashlib.sha256(graph).hexdigest()
         if key not in self._known:
             session = self._opener(graph, 0, "cpu", self._bundle.sha256, precision)
-            self._known[key] = _answers(session, self._feeds)
+            self._known[key] = _outputs(session, self._feeds)
         return self._known[key]
 
 
@@ -226,11 +232,11 @@ def _feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:
     return feeds
 
 
-def _turn(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
-    return lambda turn: session.run(feeds[turn % len(feeds)])
+def _round(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
+    return lambda number: session.run(feeds[number % len(feeds)])
 
 
-def _answers(session: Session, feeds: Sequence[Feed]) -> Answers:
+def _outputs(session: Session, feeds: Sequence[Feed]) -> Outputs:
     return parity.stacked([session.run(feed) for feed in feeds])
 
 
@@ -273,12 +279,12 @@ def store(bundle: Bundle, results: Sequence[Result]) -> Path:
     Raises TuneError where it cannot be written.
     """
     path = _file(bundle)
-    selected = {result.role: result.road for result in results if result.chosen}
+    selected = {result.role: result.execution for result in results if result.chosen}
     content = {
         "bundle_sha256": bundle.sha256,
         "machine": machine(),
         "versions": _versions(selected.values()),
-        "roads": {role: asdict(road) for role, road in selected.items()},
+        "executions": {role: asdict(execution) for role, execution in selected.items()},
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,10 +294,12 @@ def store(bundle: Bundle, results: Sequence[Result]) -> Path:
     return path
 
 
-def load_choice(bundle: Bundle, warn: Callable[[str], None] = _to_stderr) -> dict[str, Road]:
+def load_tuned(
+    bundle: Bundle, warn: Callable[[str], None] = _to_stderr
+) -> dict[str, ExecutionConfig]:
     """The stored choice, by role; {} where there is none for this bundle on this machine.
 
-    `warn` gets one line where there is one that is of no use: the bundle's own graphs run then.
+    `warn` gets one line where there is one that cannot be used: the bundle's own graphs run then.
     """
     try:
         path = _file(bundle)
@@ -310,18 +318,20 @@ def load_choice(bundle: Bundle, warn: Callable[[str], None] = _to_stderr) -> dic
     return {}
 
 
-def _choice(bundle: Bundle, content: object) -> dict[str, Road]:
-    """The roads that a stored file names. Raises ValueError, in words, where it is of no use."""
-    entries = content.get("roads") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not isinstance(entries, dict):
+def _choice(bundle: Bundle, content: object) -> dict[str, ExecutionConfig]:
+    """The executions that a stored file names. Raises ValueError, in words, where it has none."""
+    if not isinstance(content, dict):
+        raise ValueError("it is no file that dermedge wrote")
+    entries = content.get("executions", content.get("roads"))  # "roads": of dermedge 0.1.0
+    if not isinstance(entries, dict):
         raise ValueError("it is no file that dermedge wrote")
     if content.get("bundle_sha256") != bundle.sha256:
         raise ValueError("it is for another bundle")
-    selected = {str(role): _road(bundle, role, entry) for role, entry in entries.items()}
+    selected = {str(role): _execution(bundle, role, entry) for role, entry in entries.items()}
     models = bundle.manifest.models
-    by_part: dict[str, Road] = {}
-    for role, road in selected.items():
-        if by_part.setdefault(models[role].part, road) != road:
+    by_part: dict[str, ExecutionConfig] = {}
+    for role, execution in selected.items():
+        if by_part.setdefault(models[role].part, execution) != execution:
             raise ValueError("it runs one network in two ways")
     if content.get("machine") != machine():
         raise ValueError("it is for another machine or ONNX Runtime")
@@ -330,24 +340,27 @@ def _choice(bundle: Bundle, content: object) -> dict[str, Road]:
     return selected
 
 
-def _road(bundle: Bundle, role: str, entry: object) -> Road:
+def _execution(bundle: Bundle, role: str, entry: object) -> ExecutionConfig:
     try:
-        road = Road(**entry)  # type: ignore[arg-type]
+        execution = ExecutionConfig(**entry)  # type: ignore[arg-type]
     except TypeError:
         raise ValueError("it is no file that dermedge wrote") from None
-    known = role in bundle.manifest.models and road.precision in PRECISIONS
-    counted = type(road.threads) is int and 0 <= road.threads <= _MOST_THREADS
-    if not known or road.provider not in RUNTIMES or not counted:
+    known = role in bundle.manifest.models and execution.precision in PRECISIONS
+    counted = type(execution.threads) is int and 0 <= execution.threads <= _MOST_THREADS
+    if not known or execution.provider not in RUNTIMES or not counted:
         raise ValueError("it names what this dermedge does not know")
-    if bundle.manifest.models[role].variant(road.precision, target(road.provider)) is None:
-        raise ValueError(f"the bundle has no {road.precision} {role} for {road.provider}")
-    return road
+    if (
+        bundle.manifest.models[role].variant(execution.precision, target(execution.provider))
+        is None
+    ):
+        raise ValueError(f"the bundle has no {execution.precision} {role} for {execution.provider}")
+    return execution
 
 
-def _versions(selected: Iterable[Road]) -> dict[str, str | None]:
-    """Of dermedge and of what the roads need beside ONNX Runtime; engines carry their own."""
+def _versions(selected: Iterable[ExecutionConfig]) -> dict[str, str | None]:
+    """Of dermedge and of what the executions need beside ONNX Runtime; engines carry their own."""
     versions: dict[str, str | None] = {"dermedge": __version__}
-    if any(road.provider == OPENVINO for road in selected):
+    if any(execution.provider == OPENVINO for execution in selected):
         try:
             versions[OPENVINO] = version(OPENVINO)
         except PackageNotFoundError:

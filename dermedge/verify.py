@@ -149,10 +149,10 @@ def _compare(
     off = np.abs(prepared.astype(int) - expected.image.astype(int)).max()
     if off > LEVELS:
         return Check(name, "fail", f"pictures are prepared differently here, by {off} of 255")
-    answers = [network.run(square) for square in squares]
+    outputs = [network.run(square) for square in squares]
     actual = {
-        output: strided(output, np.stack([answer[output] for answer in answers]))
-        for output in answers[0]
+        output: strided(output, np.stack([answer[output] for answer in outputs]))
+        for output in outputs[0]
         if output in (*expected.outputs, parity.MASK, parity.PROBABILITIES)
     }
     for output, values in actual.items():
@@ -175,7 +175,7 @@ def _squares(bundle: Bundle, pictures: np.ndarray, model: Model) -> np.ndarray:
     if not spec.crop:
         return np.stack([prepare(picture, spec)[0] for picture in pictures])
     # Where the segmenter, in the precision that the bundle has first, finds the lesion.
-    segmenter, found = Network(bundle, ("segmenter",), threads=1), []
+    segmenter, squares = Network(bundle, ("segmenter",), threads=1), []
     for picture in pictures:
         square, placement = prepare(picture, segmenter.model.preprocessing)
         mask = placement.restore(segmenter.run(square)["mask"])
@@ -184,5 +184,5 @@ def _squares(bundle: Bundle, pictures: np.ndarray, model: Model) -> np.ndarray:
         if contours:
             x, y, width, height = cv2.boundingRect(np.concatenate(contours))
             box = x, y, width, height
-        found.append(prepare(picture, spec, box)[0])
-    return np.stack(found)
+        squares.append(prepare(picture, spec, box)[0])
+    return np.stack(squares)

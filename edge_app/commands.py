@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
     from dermedge.data.synthetic import draw
     from dermedge.image.read import EXTENSIONS, write_png
-    from dermedge.tune import load_choice
+    from dermedge.tune import load_tuned
     from edge_app import memory, unforeseen
     from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker, make_private
@@ -156,7 +156,7 @@ def _run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
-    analyzer = Analyzer(bundle, threads=threads, roads=load_choice(bundle))
+    analyzer = Analyzer(bundle, threads=threads, executions=load_tuned(bundle))
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     # A camera may come later; a file that is not there will not.
     if not is_camera(args.source) and not measured:
@@ -277,13 +277,13 @@ def _placed(value: str, kind: str | None) -> str:
 def _self_check(args: argparse.Namespace) -> list[Check]:
     """Print what the self-check finds, and return it."""
     from dermedge.analyzer import Analyzer
-    from dermedge.tune import load_choice
+    from dermedge.tune import load_tuned
     from edge_app.capture.sources import open_source
     from edge_app.kiosk import self_check
 
     def load() -> Analyzer:
         bundle = open_bundle(args)
-        return Analyzer(bundle, roads=load_choice(bundle))
+        return Analyzer(bundle, executions=load_tuned(bundle))
 
     checks, folder = [], Path(args.home or _data_folder())
     for check in self_check(partial(open_source, args.source), load, folder):

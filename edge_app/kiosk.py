@@ -28,7 +28,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.files import write_atomic
 from dermedge.image.read import Picture
-from dermedge.tune import load_choice
+from dermedge.tune import load_tuned
 from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
 from edge_app.capture.worker import Worker, words
 from edge_app.i18n.language import N_, Said
@@ -115,7 +115,7 @@ def running_check(
                 code="bundle-replaced",
                 path=bundle.path,
             )
-        return Analyzer(bundle, roads=load_choice(bundle))
+        return Analyzer(bundle, executions=load_tuned(bundle))
 
     yield from _check_bundle(load)
     seen = worker.snapshot()

@@ -21,7 +21,7 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.bundle.bundle import Manifest
-from dermedge.combine import Together, together
+from dermedge.combine import Combined, combine
 from dermedge.image.read import read_image
 from dermedge.lesion.scale import write_card
 from edge_app import unforeseen
@@ -277,11 +277,11 @@ class Session:
         """Whether all of the sitting is on disk."""
         return bool(self.results) and all(result.saved for result in self.results)
 
-    def together(self) -> Together | None:
+    def together(self) -> Combined | None:
         """What the pictures of the sitting say; None for a single one, which says it itself."""
         if len(self.results) < 2:
             return None
-        return together([result.analysis for result in self.results], self.manifest)
+        return combine([result.analysis for result in self.results], self.manifest)
 
     def keep(self, lesion: Lesion, results: tuple[Result, ...]) -> Kept:
         """Save pictures of a sitting that belong to nobody under a lesion, a new one, too.

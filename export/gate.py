@@ -148,7 +148,7 @@ def race(reference: bytes, candidate: bytes, feeds: Sequence[dict[str, np.ndarra
         name: lambda turn, session=session: session.run(feeds[turn % len(feeds)])
         for name, session in sessions.items()
     }
-    times = paired_timing.race(ways, 0, (TURNS + WARMUP, TURNS + WARMUP))
+    times = paired_timing.paired_timing(ways, 0, (TURNS + WARMUP, TURNS + WARMUP))
     first, own = times["fp32"][WARMUP:], times["candidate"][WARMUP:]
     found = paired_timing.ratio(first, own)
     return Speed(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dermedge.bundle.bundle import Thresholds
-from dermedge.bundle.similar import THUMBNAIL, Cases
+from dermedge.bundle.similar import THUMBNAIL, SimilarCases
 from dermedge.data.masks import read_lesion_mask
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split
@@ -359,7 +359,7 @@ class Training:
             chosen.append(rows[np.sort(first)])
         while True:
             rows = np.concatenate([found[:most] for found in chosen])
-            content = Cases.make(
+            content = SimilarCases.make(
                 embeddings[rows],
                 self.labels[rows],
                 # Names of this bundle alone: the data set's may be a hospital's file names.

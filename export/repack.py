@@ -21,7 +21,7 @@ from pathlib import Path
 from dermedge import UserError
 from dermedge import data as datasets
 from dermedge.bundle.bundle import CASES, Bundle, Manifest, write_bundle
-from dermedge.bundle.similar import Cases
+from dermedge.bundle.similar import SimilarCases
 from dermedge.data import DataSet, Split
 from dermedge.data.fingerprint import of_names, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, published
@@ -57,7 +57,7 @@ def repack(
         training.append({**entry, "split_parts": counts})
     parts[FILE] = published(lists)
     if CASES in parts:
-        cases = Cases.from_bytes(parts[CASES], len(manifest.labels))
+        cases = SimilarCases.from_bytes(parts[CASES], len(manifest.labels))
         ids = tuple(f"case-{number}" for number in range(1, 1 + len(cases.ids)))
         parts[CASES] = replace(cases, ids=ids).to_bytes()
     return replace(manifest, training_data=tuple(training)), parts

@@ -316,10 +316,10 @@ def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
 
 
 def test_cases_whose_pictures_stay_at_home_are_still_named():
-    from dermedge.bundle.similar import Cases
+    from dermedge.bundle.similar import SimilarCases
 
-    made = Cases.make(np.eye(3, 4), [0, 1, 1], ["a", "b", "c"])
-    read = Cases.from_bytes(made.to_bytes(), labels=2)
+    made = SimilarCases.make(np.eye(3, 4), [0, 1, 1], ["a", "b", "c"])
+    read = SimilarCases.from_bytes(made.to_bytes(), labels=2)
     assert read.thumbnails == ()
     assert read.picture("b") is None
     (nearest,) = read.nearest(np.array([0, 2, 0, 0.1]), ("nv", "mel"), 1)

@@ -28,7 +28,7 @@ from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.fingerprint import of_bytes, of_names, of_pictures
 from dermedge.data.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published
 from dermedge.lesion import quality
-from dermedge.runtime import Road, host
+from dermedge.runtime import ExecutionConfig, host
 
 SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
@@ -1003,8 +1003,8 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     parts[variant.part] = graph.SerializeToString()
     path = write_bundle(tmp_path / "both.dermbundle", manifest, parts)
-    road = Road("int8", "cpu", 1)
-    monkeypatch.setattr("dermedge.tune.load_choice", lambda _: {"classifier": road})
+    road = ExecutionConfig("int8", "cpu", 1)
+    monkeypatch.setattr("dermedge.tune.load_tuned", lambda _: {"classifier": road})
     words = ["--bundle", path, "--data", f"csv={data}", "--split", "all", "--runs", 2]
     found = {}
     for name, more in {"plain": [], "tuned": ["--tuned"]}.items():

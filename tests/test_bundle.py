@@ -29,7 +29,7 @@ from dermedge.bundle.bundle import (
     Manifest,
     write_bundle,
 )
-from dermedge.bundle.similar import Cases
+from dermedge.bundle.similar import SimilarCases
 
 
 def _members(path) -> dict[str, bytes]:
@@ -711,17 +711,17 @@ def test_cases_that_inflate_without_measure_are_refused_unread(make_bundle, peak
     assert len(bomb) < 100_000
     bundle = Bundle.open(make_bundle(cases=bomb))
     with peak_memory(5_000_000), pytest.raises(BundleError, match="would inflate to 32"):
-        Cases.from_bytes(bundle.part(CASES), 7)
+        SimilarCases.from_bytes(bundle.part(CASES), 7)
 
 
 def test_cases_of_another_width_than_the_classifier_gives(make_bundle):
-    wide = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
+    wide = SimilarCases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
     with pytest.raises(BundleError, match="have the length 5, those of its classifier 3"):
         Analyzer(Bundle.open(make_bundle(cases=wide)))
 
 
 def test_cases_of_a_classifier_without_embeddings(tiny_bundle, tmp_path):
-    cases = Cases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
+    cases = SimilarCases.make(np.ones((2, 5)), (0, 1), ("a", "b")).to_bytes()
     path = _listed(tiny_bundle, tmp_path / "none.dermbundle", {CASES: cases})
     with pytest.raises(BundleError, match="its classifier 0"):
         Analyzer(Bundle.open(path))

@@ -21,7 +21,7 @@ from dermedge import DISCLAIMER, cli, files
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, shipped, write_bundle
 from dermedge.bundle.reference import STRIDE
-from dermedge.bundle.similar import Cases
+from dermedge.bundle.similar import SimilarCases
 from dermedge.data import Split, load, make_split
 from dermedge.data import synthetic as procedural
 from dermedge.data.fingerprint import of_pictures
@@ -639,7 +639,7 @@ def test_one_multitask_run_plays_both_roles(runs, tmp_path, capsys):
     (entry,) = manifest.training_data
     assert entry["role"] == "multitask"
     check_reference(opened)
-    cases = Cases.from_bytes(opened.part("cases.npz"), len(manifest.labels))
+    cases = SimilarCases.from_bytes(opened.part("cases.npz"), len(manifest.labels))
     assert 0 < len(cases.ids) <= 2 * len(manifest.labels)
     assert max(np.bincount(cases.labels)) <= 2
     # The data set's ids stay at home: they may be a hospital's file names.
@@ -850,7 +850,7 @@ def test_shipped_bundles_name_no_picture_and_their_figures_are_still_theirs():
         (entry,) = (entry for entry in listed if entry["bundle"] == path.name)
         assert hashes_of(opened) == (opened.sha256, entry["was"])
         if "cases.npz" in opened.manifest.parts:
-            cases = Cases.from_bytes(opened.part("cases.npz"), len(opened.manifest.labels))
+            cases = SimilarCases.from_bytes(opened.part("cases.npz"), len(opened.manifest.labels))
             assert all(name.startswith("case-") for name in cases.ids)
         training = TrainingPictures.from_bytes(opened.part(FILE))
         for data in opened.manifest.training_data:

@@ -16,7 +16,7 @@ from dermedge.bundle.bundle import Bundle, BundleError, Thresholds, Variant
 from dermedge.data import load, make_split
 from dermedge.data import synthetic as procedural
 from dermedge.image.preprocess import Preprocessing, prepare
-from dermedge.runtime import Road, host, open_session
+from dermedge.runtime import ExecutionConfig, host, open_session
 from export import ExportError, int8, precisions
 from export.equalize import equalize
 from export.gate import Answers, Exam, Speed, judge, sit, speed_refusals
@@ -437,9 +437,9 @@ def test_what_passes_is_in_the_bundle_and_runs(full, runs):
             ("int8", ("arm", "android")),
             ("int8", ("tensorrt",)),
         }
-    roads = dict.fromkeys(("segmenter", "classifier"), Road(precision="int8"))
+    roads = dict.fromkeys(("segmenter", "classifier"), ExecutionConfig(precision="int8"))
     picture = next((runs / "data").rglob("*.jpg"), None) or next((runs / "data").rglob("*.png"))
-    found = Analyzer(full, threads=1, roads=roads).analyze(picture)
+    found = Analyzer(full, threads=1, executions=roads).analyze(picture)
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-4)
     assert "int8" in found.versions["models"]["classifier"]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from dermedge.image.preprocess import (
     Placement,
     Preprocessing,
+    downsampled,
     hair_mask,
-    halved,
     prepare,
     remove_hair,
+    resized,
     shades_of_gray,
-    shrunk,
     working,
 )
 
@@ -39,7 +39,7 @@ def test_halving_first_gives_the_mean_over_the_same_area(height, width, size, se
     # of what neighbours differ by goes to the wrong one.
     steps = [np.abs(np.diff(at_once.astype(int), axis=axis)) for axis in (0, 1)]
     assert apart.mean() <= 1 + 0.1 * sum(step.mean() for step in steps if step.size)
-    left = halved(image, rows, columns).shape
+    left = downsampled(image, rows, columns).shape
     if left[0] % rows == 0 and left[1] % columns == 0:  # no area is cut by a halving's edge
         assert apart.max() <= 2
 
@@ -59,7 +59,7 @@ def test_networks_get_the_same_pixels_from_a_working_copy(shape):
 def test_shrinking_keeps_place_and_brightness(height, width, rows, columns):
     y, x = np.indices((height, width), np.float32)
     ramp = (100 * (x + 0.5) / width + 50 * (y + 0.5) / height).astype(np.float32)
-    small = shrunk(ramp, rows, columns)
+    small = resized(ramp, rows, columns)
     assert small.shape == (rows, columns)
     y, x = (np.indices((rows, columns)) + 0.5) / np.array([rows, columns])[:, None, None]
     # An odd row or column is left out of a halving; beyond the outermost centres nothing is known.

@@ -62,7 +62,7 @@ def test_tune_names_why_a_provider_that_rounds_is_left_out(tiny_bundle, monkeypa
     monkeypatch.setattr(tune, "providers", lambda: ["cpu", "ort-tensorrt"])
     monkeypatch.setattr(tune, "ROUNDS", (2, 2))
     results = tune.tune(Bundle.open(tiny_bundle), 0.01)
-    left_out = [r for r in results if r.road.provider == "ort-tensorrt"]
+    left_out = [r for r in results if r.execution.provider == "ort-tensorrt"]
     assert left_out
     assert all("rounds floats to half precision" in r.reason for r in left_out)
 

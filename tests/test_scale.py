@@ -100,7 +100,7 @@ def test_the_card_is_covered_but_not_its_hole():
     assert not found.cover[middle[1], middle[0]]
     share = found.cover.sum() / found.px_per_mm(tuple(middle)) ** 2
     assert share == pytest.approx(64**2 - np.pi * 15**2, rel=0.06)
-    plain = found.uncovered(drawn.pixels)
+    plain = found.inpainted(drawn.pixels)
     # Neither black squares nor white paper are left.
     assert plain[found.cover].std() < 0.5 * drawn.pixels[found.cover].std()
     np.testing.assert_array_equal(plain[middle[1], middle[0]], drawn.pixels[middle[1], middle[0]])

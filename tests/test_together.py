@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from benchmarks.pictures.scales import scene
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle
-from dermedge.combine import together
+from dermedge.combine import combine
 from dermedge.image.read import write_png
 from dermedge.lesion.scale import find
 
@@ -39,7 +39,7 @@ def analysis(manifest, risk: float, triage: str = "low", sha256: str = "0" * 64)
 
 def test_the_mean_is_judged_by_the_thresholds(manifest):
     told = [analysis(manifest, 0.3), analysis(manifest, 0.6, "see a doctor")]
-    common = together(told, manifest)
+    common = combine(told, manifest)
     assert common.malignancy == pytest.approx(0.45)
     assert common.triage == "see a doctor"  # from 0.4 on
     assert (common.lowest, common.highest, common.agreed) == (0.3, 0.6, False)
@@ -50,11 +50,11 @@ def test_the_mean_is_judged_by_the_thresholds(manifest):
 
 def test_refused_pictures_say_nothing(manifest):
     told = [analysis(manifest, 0.1), analysis(manifest, 0.9, "retake"), analysis(manifest, 0.2)]
-    common = together(told, manifest)
+    common = combine(told, manifest)
     assert (common.pictures, common.used) == (3, 2)
     assert common.malignancy == pytest.approx(0.15)
     assert common.agreed is True
-    none = together(told[1:2], manifest)
+    none = combine(told[1:2], manifest)
     assert none.triage == "retake"
     assert none.malignancy is None
     assert none.probabilities == {}
@@ -63,13 +63,13 @@ def test_refused_pictures_say_nothing(manifest):
 
 def test_what_does_not_belong_together_is_refused(manifest):
     with pytest.raises(ValueError, match="no analyses"):
-        together([], manifest)
+        combine([], manifest)
     with pytest.raises(ValueError, match="different bundles"):
-        together([analysis(manifest, 0.1), analysis(manifest, 0.1, sha256="1" * 64)], manifest)
+        combine([analysis(manifest, 0.1), analysis(manifest, 0.1, sha256="1" * 64)], manifest)
     other = analysis(manifest, 0.1)
     other["probabilities"] = {"mel": 0.1, "nv": 0.9}
     with pytest.raises(ValueError, match="another bundle"):
-        together([other], manifest)
+        combine([other], manifest)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def pictures(tmp_path):
 
 
 def test_analyze_together(tiny_bundle, pictures, capsys):
-    words = ["analyze", *pictures, "--bundle", str(tiny_bundle), "--together"]
+    words = ["analyze", *pictures, "--bundle", str(tiny_bundle), "--combine"]
     assert cli.main([*words, "--json"]) == 0
     *each, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     for line in (*each, last):
@@ -99,7 +99,14 @@ def test_analyze_together(tiny_bundle, pictures, capsys):
     assert common["used"] == 2
     assert common["malignancy"] == pytest.approx(np.mean([a["malignancy"] for a in each]), abs=1e-5)
     assert cli.main(words) == 0
-    assert "together: " in capsys.readouterr().out
+    first = capsys.readouterr()
+    assert "together: " in first.out
+    assert cli.main([*words[:-1], "--together"]) == 0  # its name in 0.1.0
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (
+        first.out,
+        first.err + "dermedge: --together is now called --combine\n",
+    )
 
 
 def test_analyze_with_a_card(tiny_bundle, tmp_path, capsys):

@@ -14,7 +14,7 @@ import pytest
 
 from dermedge import cli, tune
 from dermedge.bundle.bundle import Bundle, Variant, write_bundle
-from dermedge.runtime import Road, SessionError, host, open_session
+from dermedge.runtime import ExecutionConfig, SessionError, host, open_session
 
 
 @pytest.fixture(autouse=True)
@@ -71,17 +71,17 @@ def each(change):
 
 def of(results, role: str, **wanted) -> list[tune.Result]:
     found = [r for r in results if r.role == role]
-    return [r for r in found if all(getattr(r.road, k) == v for k, v in wanted.items())]
+    return [r for r in found if all(getattr(r.execution, k) == v for k, v in wanted.items())]
 
 
-def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
+def test_the_faster_execution_is_chosen_and_used(both, tmp_path, monkeypatch):
     clock = Clock()
     results = tune.tune(both, 1.0, opener(clock, both, 0.5), clock)
     (chosen,) = [r for r in results if r.role == "classifier" and r.chosen]
-    assert chosen.road.threads > 0
+    assert chosen.execution.threads > 0
     assert chosen.ratio == pytest.approx(2.0)
     tune.store(both, results)
-    assert tune.load_choice(both)["classifier"] == chosen.road
+    assert tune.load_tuned(both)["classifier"] == chosen.execution
 
     from dermedge import analyzer, network
 
@@ -92,8 +92,8 @@ def test_the_faster_road_is_chosen_and_used(both, tmp_path, monkeypatch):
         return open_session(model, threads, provider, sha256, precision)
 
     monkeypatch.setattr(network, "open_session", spying)
-    analyzer.Analyzer(both, roads=tune.load_choice(both))
-    assert (chosen.road.threads, "cpu") in seen
+    analyzer.Analyzer(both, executions=tune.load_tuned(both))
+    assert (chosen.execution.threads, "cpu") in seen
 
 
 def test_what_is_faster_but_wrong_is_left_out(both):
@@ -102,7 +102,7 @@ def test_what_is_faster_but_wrong_is_left_out(both):
     results = tune.tune(both, 1.0, wrong, clock)
     assert all("probabilities is off by" in r.reason for r in of(results, "classifier", threads=1))
     (chosen,) = [r for r in results if r.role == "classifier" and r.chosen]
-    assert chosen.road == Road("fp32", "cpu", 0)
+    assert chosen.execution == ExecutionConfig("fp32", "cpu", 0)
 
 
 def test_no_finite_numbers_are_left_out(both):
@@ -153,8 +153,8 @@ def test_each_output_of_a_network_is_compared_on_its_own(make_bundle, output, ch
         return {**outputs, output: change(outputs[output])}
 
     results = tune.tune(bundle, 1.0, opener(clock, bundle, 0.1, wrong), clock)
-    assert all(reason in r.reason for r in results if r.road.threads)
-    assert {r.road for r in results if r.chosen} == {Road("fp32", "cpu", 0)}
+    assert all(reason in r.reason for r in results if r.execution.threads)
+    assert {r.execution for r in results if r.chosen} == {ExecutionConfig("fp32", "cpu", 0)}
 
 
 def test_what_rounds_otherwise_is_not_refused(make_bundle):
@@ -176,7 +176,9 @@ def test_a_runtime_that_forgets_what_is_known_of_the_person_is_left_out(make_bun
         return session
 
     results = tune.tune(bundle, 1.0, forgets, clock)
-    assert all("probabilities" in r.reason for r in of(results, "classifier") if r.road.threads)
+    assert all(
+        "probabilities" in r.reason for r in of(results, "classifier") if r.execution.threads
+    )
 
 
 def test_a_graph_that_was_made_for_another_machine_is_compared_with_itself(both, monkeypatch):
@@ -214,7 +216,7 @@ def test_what_is_right_but_slower_is_not_chosen(both):
     results = tune.tune(both, 1.0, opener(clock, both, 1.5), clock)
     for role in ("segmenter", "classifier"):
         (chosen,) = [r for r in results if r.role == role and r.chosen]
-        assert chosen.road == Road("fp32", "cpu", 0)
+        assert chosen.execution == ExecutionConfig("fp32", "cpu", 0)
 
 
 def test_a_runtime_that_does_not_start_is_left_out(both, monkeypatch):
@@ -237,30 +239,45 @@ def test_one_network_of_both_roles_runs_one_way(make_bundle):
     bundle = Bundle.open(make_bundle(multitask=True))
     clock = Clock()
     results = tune.tune(bundle, 0.5, opener(clock, bundle, 0.5), clock)
-    chosen = {r.role: r.road for r in results if r.chosen}
+    chosen = {r.role: r.execution for r in results if r.chosen}
     assert chosen["segmenter"] == chosen["classifier"]
 
 
 def test_a_choice_of_another_machine_or_bundle_is_not_used(both, tiny_bundle, monkeypatch):
     clock = Clock()
     path = tune.store(both, tune.tune(both, 0.5, opener(clock, both, 0.5), clock))
-    assert tune.load_choice(Bundle.open(tiny_bundle)) == {}
+    assert tune.load_tuned(Bundle.open(tiny_bundle)) == {}
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "machine": {**told["machine"], "cpu": "another"}}))
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
     path.write_text("{")
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
 
 
 def _stored(both) -> tuple[Path, dict]:
-    roads = {"segmenter": Road("fp32", "cpu", 0), "classifier": Road("int8", "cpu", 1)}
-    path = tune.store(both, [tune.Result(*item, chosen=True) for item in roads.items()])
+    executions = {
+        "segmenter": ExecutionConfig("fp32", "cpu", 0),
+        "classifier": ExecutionConfig("int8", "cpu", 1),
+    }
+    path = tune.store(both, [tune.Result(*item, chosen=True) for item in executions.items()])
     return path, json.loads(path.read_text())
 
 
-def _with_road(content: dict, **road) -> dict:
-    roads = content["roads"]
-    return {**content, "roads": {**roads, "classifier": {**roads["classifier"], **road}}}
+def test_a_choice_that_0_1_0_stored_is_read(both):
+    executions = {"classifier": ExecutionConfig("int8", "cpu", 1)}
+    path = tune.store(both, [tune.Result(*item, chosen=True) for item in executions.items()])
+    content = json.loads(path.read_text())
+    content["roads"] = content.pop("executions")
+    path.write_text(json.dumps(content))
+    assert tune.load_tuned(both) == executions
+
+
+def _with_execution(content: dict, **execution) -> dict:
+    executions = content["executions"]
+    return {
+        **content,
+        "executions": {**executions, "classifier": {**executions["classifier"], **execution}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -271,18 +288,18 @@ def _with_road(content: dict, **road) -> dict:
         lambda c: b"[" * 60_000,
         lambda c: b" " * 100_000,
         lambda c: [],
-        lambda c: {**c, "roads": []},
-        lambda c: {**c, "roads": {"classifier": "cpu"}},
-        lambda c: {**c, "roads": {"doctor": c["roads"]["classifier"]}},
-        lambda c: _with_road(c, precision="fp8"),
-        lambda c: _with_road(c, precision="fp16"),
-        lambda c: _with_road(c, precision=["fp32"]),
-        lambda c: _with_road(c, provider="../../evil.so"),
-        lambda c: _with_road(c, threads=10**9),
-        lambda c: _with_road(c, threads=-1),
-        lambda c: _with_road(c, threads="2"),
-        lambda c: _with_road(c, threads=True),
-        lambda c: _with_road(c, surprise=1),
+        lambda c: {**c, "executions": []},
+        lambda c: {**c, "executions": {"classifier": "cpu"}},
+        lambda c: {**c, "executions": {"doctor": c["executions"]["classifier"]}},
+        lambda c: _with_execution(c, precision="fp8"),
+        lambda c: _with_execution(c, precision="fp16"),
+        lambda c: _with_execution(c, precision=["fp32"]),
+        lambda c: _with_execution(c, provider="../../evil.so"),
+        lambda c: _with_execution(c, threads=10**9),
+        lambda c: _with_execution(c, threads=-1),
+        lambda c: _with_execution(c, threads="2"),
+        lambda c: _with_execution(c, threads=True),
+        lambda c: _with_execution(c, surprise=1),
         lambda c: {**c, "bundle_sha256": "0" * 64},
         lambda c: {**c, "machine": {**c["machine"], "onnxruntime": "1.0.0"}},
         lambda c: {**c, "versions": {**c["versions"], "dermedge": "0.0.1"}},
@@ -291,10 +308,10 @@ def _with_road(content: dict, **road) -> dict:
 )
 def test_a_stored_choice_that_is_of_no_use_is_ignored_with_a_line(both, change, capsys):
     path, content = _stored(both)
-    assert tune.load_choice(both)
+    assert tune.load_tuned(both)
     changed = change(content)
     path.write_bytes(changed if isinstance(changed, bytes) else json.dumps(changed).encode())
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "is ignored" in told
@@ -303,17 +320,17 @@ def test_a_stored_choice_that_is_of_no_use_is_ignored_with_a_line(both, change, 
 
 def test_a_choice_made_with_another_openvino_is_stale(both, monkeypatch, capsys):
     path, content = _stored(both)
-    content = _with_road(content, provider="openvino", precision="fp32", threads=1)
-    version = tune._versions([Road("fp32", "openvino", 1)])
+    content = _with_execution(content, provider="openvino", precision="fp32", threads=1)
+    version = tune._versions([ExecutionConfig("fp32", "openvino", 1)])
     path.write_text(json.dumps({**content, "versions": version}))
-    assert tune.load_choice(both)["classifier"].provider == "openvino"
+    assert tune.load_tuned(both)["classifier"].provider == "openvino"
     monkeypatch.setattr(tune, "version", lambda name: "2000.1")
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
     assert "other versions" in capsys.readouterr().err
 
 
 def test_nothing_stored_is_no_line(both, capsys):
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
     assert capsys.readouterr().err == ""
 
 
@@ -349,9 +366,9 @@ def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert told.count("* ") == 2
     assert "int8 cpu 1 thread" in told
-    assert tune.load_choice(both)
+    assert tune.load_tuned(both)
     assert cli.main(["tune", "--bundle", str(both.path), "--forget"]) == 0
-    assert tune.load_choice(both) == {}
+    assert tune.load_tuned(both) == {}
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0"]) == 2
 
 

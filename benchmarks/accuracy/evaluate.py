@@ -40,7 +40,7 @@ from dermedge.data import DataSet, Record
 from dermedge.data.masks import read_lesion_mask
 from dermedge.evaluation import metrics
 from dermedge.image.read import ImageError, find_images, read_image
-from dermedge.runtime import Road
+from dermedge.runtime import ExecutionConfig
 
 SCHEMA = "dermedge evaluation 2"
 
@@ -58,7 +58,7 @@ def evaluate(
     views: int = 1,
     metadata: bool = True,
     unlike: str | Path | None = None,
-    roads: Mapping[str, Road] | None = None,
+    roads: Mapping[str, ExecutionConfig] | None = None,
 ) -> tuple[dict, list[Row]]:
     """Run the bundle over the chosen pictures once, each exactly as `dermedge analyze` does.
 

@@ -16,7 +16,7 @@ from dermedge.image.read import Picture
 from dermedge.lesion.features import measure
 from dermedge.lesion.quality import SIDE, Quality
 from dermedge.network import Network
-from dermedge.runtime import Road
+from dermedge.runtime import ExecutionConfig
 from dermedge.triage import most_likely
 
 
@@ -44,7 +44,7 @@ class Networks:
         bundle: Bundle,
         threads: int,
         views: int,
-        roads: Mapping[str, Road] | None = None,
+        roads: Mapping[str, ExecutionConfig] | None = None,
     ):
         """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation, `roads` (of
         a bundle of both roles) as `dermedge.analyzer.Analyzer` takes them.
@@ -60,7 +60,7 @@ class Networks:
         models = bundle.manifest.models
         self._analyzer = None
         if set(models) == set(ROLES):
-            self._analyzer = Analyzer(bundle, threads=threads, views=views, roads=roads)
+            self._analyzer = Analyzer(bundle, threads=threads, views=views, executions=roads)
             return
         ((role, model),) = models.items()
         if model.preprocessing.crop:

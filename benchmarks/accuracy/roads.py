@@ -21,7 +21,7 @@ from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle
 from dermedge.data import Record
 from dermedge.evaluation import metrics
 from dermedge.evaluation.paired_timing import ratio
-from dermedge.runtime import ENGINES, Road, SessionError, host, target
+from dermedge.runtime import ENGINES, ExecutionConfig, SessionError, host, target
 from dermedge.tune import providers
 
 WHOLE, FP32 = "all", "fp32"
@@ -37,7 +37,7 @@ COLUMNS = (
 )
 
 
-def ways(bundle: Bundle) -> dict[str, dict[str, Road]]:
+def ways(bundle: Bundle) -> dict[str, dict[str, ExecutionConfig]]:
     """Name to the road of each role: every precision in every runtime that takes it here.
 
     A role that has not the precision keeps its first one. The first way is FP32 on the processor,
@@ -50,18 +50,20 @@ def ways(bundle: Bundle) -> dict[str, dict[str, Road]]:
         )
     own = {role: model.precision for role, model in models.items()}
     exact = {role: FP32 if m.variant(FP32, host()) else own[role] for role, m in models.items()}
-    found: dict[str, dict[str, Road]] = {}
+    found: dict[str, dict[str, ExecutionConfig]] = {}
     for precisions in (exact, own):
-        roads = {role: Road(precision, "cpu", 1) for role, precision in precisions.items()}
+        roads = {
+            role: ExecutionConfig(precision, "cpu", 1) for role, precision in precisions.items()
+        }
         found.setdefault(_name(roads), roads)
     for provider in providers():
         if provider in ENGINES:  # built by `dermedge engine build` for a GPU
             continue
         for precision in PRECISIONS:
             roads = {
-                role: Road(precision, provider, 1)
+                role: ExecutionConfig(precision, provider, 1)
                 if model.variant(precision, target(provider))
-                else Road(model.precision, provider, 1)
+                else ExecutionConfig(model.precision, provider, 1)
                 for role, model in models.items()
             }
             if any(road.precision == precision for road in roads.values()):
@@ -69,7 +71,7 @@ def ways(bundle: Bundle) -> dict[str, dict[str, Road]]:
     return found
 
 
-def _name(roads: dict[str, Road]) -> str:
+def _name(roads: dict[str, ExecutionConfig]) -> str:
     told = list(dict.fromkeys(road.precision for road in roads.values()))
     return f"{'+'.join(sorted(told))} {next(iter(roads.values())).provider}"
 
@@ -113,7 +115,7 @@ def part(
     for entry, roads in zip(entries, ways(plan.bundle).values(), strict=True):
         if entry["reason"] is None:
             try:
-                analyzers[entry["road"]] = Analyzer(plan.bundle, roads=roads)
+                analyzers[entry["road"]] = Analyzer(plan.bundle, executions=roads)
             except SessionError as error:
                 entry["reason"] = str(error)
     taken, others = in_turns(analyzers, plan, ROADS)

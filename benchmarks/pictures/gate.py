@@ -156,7 +156,7 @@ def gate(bundle: Bundle, data_set: DataSet, chosen: Chosen, threads: int, comman
         },
         "intervals": {"clusters": kind, "resamples": RESAMPLES, "level": LEVEL, "seed": SEED},
         "limits": {
-            name: {"usual": limit.usual, "told": limit.told, "refused": limit.refused}
+            name: {"usual": limit.usual, "told": limit.reported, "refused": limit.refused}
             for name, limit in LIMITS.items()
         },
         "groups": {

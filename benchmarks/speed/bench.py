@@ -26,10 +26,10 @@ from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.paired_timing import race, ratio
+from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture
-from dermedge.runtime import Road
+from dermedge.runtime import ExecutionConfig
 
 SCHEMA = "dermedge bench 3"
 QUICK_SECONDS, MLPERF_SECONDS = 10.0, 60.0
@@ -69,7 +69,7 @@ class Plan:
     runs: int | None = None
     mlperf: bool = False
     rest: float = 0.0
-    roads: Mapping[str, Road] | None = None
+    roads: Mapping[str, ExecutionConfig] | None = None
     later: Mapping[str, Later] = field(default_factory=dict)
     progress: Callable[[str, int], None] = lambda what, done: None
 
@@ -389,10 +389,10 @@ def _second_pass(plan: Plan, result: dict) -> None:
 def _asked(plan: Plan, what: str, threads: int) -> tuple[scenarios.Run, int]:
     """What answers a query of a scenario, and the number of different ones."""
     if what in plan.sources:
-        analyzer = Analyzer(plan.bundle, threads=threads, roads=plan.roads)
+        analyzer = Analyzer(plan.bundle, threads=threads, executions=plan.roads)
         return lambda _: analyzer.analyze(plan.sources[what]), 1
     role = what.removesuffix(" alone")
-    network = Analyzer(plan.bundle, threads=threads, roads=plan.roads).networks()[role]
+    network = Analyzer(plan.bundle, threads=threads, executions=plan.roads).networks()[role]
     spec = network.model.preprocessing
     squares = [prepare(draw(k, size=(360, 480)).image, spec)[0] for k in range(SAMPLES)]
     return lambda k: network.run(squares[k]), SAMPLES
@@ -451,7 +451,7 @@ def _energy(plan: Plan, result: dict) -> None:
     """Of one analysis of the first picture, with all threads; None where nothing tells it."""
     meter = power.find()
     if meter:
-        analyzer = Analyzer(plan.bundle, threads=max(plan.threads), roads=plan.roads)
+        analyzer = Analyzer(plan.bundle, threads=max(plan.threads), executions=plan.roads)
         source = next(iter(plan.sources.values()))
         result["energy"] = power.energy(meter, lambda: analyzer.analyze(source), ENERGY_SECONDS)
 
@@ -460,7 +460,7 @@ def against(other: Bundle, plan: Plan, result: dict) -> None:
     """Two bundles in turns on the first picture: how many times as fast the plan's own is."""
     threads = plan.threads[0]
     sides = {
-        "own": Analyzer(plan.bundle, threads=threads, roads=plan.roads),
+        "own": Analyzer(plan.bundle, threads=threads, executions=plan.roads),
         "other": Analyzer(other, threads=threads),
     }
     taken, others = in_turns(sides, plan, turns_with(other))
@@ -491,10 +491,12 @@ def in_turns(
     before = cv2.getNumThreads()
     cv2.setNumThreads(plan.threads[0])
     try:
-        race(ways, 0, (WARMUP, WARMUP))
+        paired_timing(ways, 0, (WARMUP, WARMUP))
         told = partial(plan.progress, what)
         fewest, watch = max(30, plan.runs or 0), Watch()
-        taken = race(ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told)
+        taken = paired_timing(
+            ways, 0 if plan.runs else plan.length, (fewest, 100_000), progress=told
+        )
         watch.look()
         return taken, watch.percent()
     finally:

@@ -137,7 +137,7 @@ def _bench(args: argparse.Namespace) -> int:
     from benchmarks.speed import bench, compare, latency
     from dermedge.analyzer import with_executions
     from dermedge.image.read import find_images
-    from dermedge.tune import load_choice
+    from dermedge.tune import load_tuned
 
     if args.words:
         return _side_by_side(args)
@@ -155,7 +155,7 @@ def _bench(args: argparse.Namespace) -> int:
     bundle = in_precision(open_bundle(args), args.precision)
     # All that is given is looked at before the timing, so that no mistake throws it away.
     other = _other(args.vs, bundle) if args.vs else None
-    tuned = load_choice(bundle) if args.tuned else None
+    tuned = load_tuned(bundle) if args.tuned else None
     if args.tuned and not tuned:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
     if tuned:

@@ -38,7 +38,7 @@ def stages() -> dict[str, Callable[[], object]]:
     """What is counted: of a drawn camera frame of 1280x720 with the map of its true lesion, what
     an analysis does beside its networks of 192 and 224 px."""
     from dermedge.data.synthetic import draw
-    from dermedge.image.preprocess import Preprocessing, halved, prepare
+    from dermedge.image.preprocess import Preprocessing, downsampled, prepare
     from dermedge.lesion.features import measure
     from dermedge.lesion.quality import assess, reduced
 
@@ -47,7 +47,7 @@ def stages() -> dict[str, Callable[[], object]]:
     treated = Preprocessing(size=192, color_constancy=True, hair_removal=True)
 
     def halve() -> np.ndarray:
-        return halved(drawn.image, *reduced(drawn.image.shape))
+        return downsampled(drawn.image, *reduced(drawn.image.shape))
 
     view = halve()
     _, placement = prepare(view, spec)

@@ -22,7 +22,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.read import ImageError, Picture, read_image
-from dermedge.runtime import Road
+from dermedge.runtime import ExecutionConfig
 
 STAGES = ("decode", "prepare", "segmenter", "classifier", "lesion", "quality", "total")
 WARMUP = 3  # analyses a picture and thread count that are run first and not counted
@@ -118,7 +118,7 @@ def measure(
     seconds: float | None,
     runs: int | None,
     progress: Callable[[int], None] = lambda done: None,
-    roads: Mapping[str, Road] | None = None,
+    roads: Mapping[str, ExecutionConfig] | None = None,
 ) -> Timed:
     """Time whole analyses.
 
@@ -134,7 +134,7 @@ def measure(
 
     Ctrl-C ends it; what was measured until then is returned, where that is two rounds or more.
     """
-    analyzers = {count: Analyzer(bundle, threads=count, roads=roads) for count in threads}
+    analyzers = {count: Analyzer(bundle, threads=count, executions=roads) for count in threads}
     taken = Timed({(count, name): [] for count in threads for name in sources})
     before = cv2.getNumThreads()
     first = next(iter(sources))

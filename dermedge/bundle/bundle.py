@@ -130,6 +130,7 @@ class Manifest:
     release: int | None = None
 
     def to_json(self) -> str:
+        """The text of `manifest.json`, with its own checksum."""
         content = {"format": FORMAT, **asdict(self)}
         if self.release is None:
             # Older versions of dermedge read it, too.
@@ -246,12 +247,12 @@ def _validate_targets(role: str, model: Model) -> None:
     """Raise ValueError where it is not clear which graph of a role a device is to take."""
     if not model.targets:
         raise ValueError(f"targets of the {role} must be some of {', '.join(TARGETS)}")
-    taken = {(model.precision, target) for target in model.targets}
+    pairs = {(model.precision, target) for target in model.targets}
     for variant in model.variants:
         for target in variant.targets:
-            if (variant.precision, target) in taken:
+            if (variant.precision, target) in pairs:
                 raise ValueError(f"the {role} has two {variant.precision} graphs for {target}")
-            taken.add((variant.precision, target))
+            pairs.add((variant.precision, target))
 
 
 def _validate_thresholds(limits: Thresholds, labels: int) -> None:
@@ -317,9 +318,9 @@ class Bundle:
 
         Raises BundleError where there is none; the message says what the export's gate said.
         """
-        found = self.manifest.models[role].variant(precision, target)
-        if found is not None:
-            return found
+        match = self.manifest.models[role].variant(precision, target)
+        if match is not None:
+            return match
         reasons = [
             f": the export refused it, {'; '.join(report['reasons'])}"
             for report in self.manifest.gate
@@ -338,15 +339,15 @@ class Bundle:
             refusal=(reasons or [""])[0],
         )
 
-    def sliced(self, chosen: Mapping[str, Variant]) -> Bundle:
+    def sliced(self, variants: Mapping[str, Variant]) -> Bundle:
         """The same bundle with a single graph a role, its `path` and `sha256` as they are.
 
         `chosen` maps roles to what `variant` gives; roles that are not named keep their first.
         """
         models = {}
         for role, model in self.manifest.models.items():
-            taken = chosen.get(role, Variant(model.part, model.precision, model.targets))
-            models[role] = replace(model, **asdict(taken), variants=())
+            variant = variants.get(role, Variant(model.part, model.precision, model.targets))
+            models[role] = replace(model, **asdict(variant), variants=())
         dropped = self.graphs() - {model.part for model in models.values()}
         parts = {name: value for name, value in self._parts.items() if name not in dropped}
         listing = {name: self.manifest.parts[name] for name in parts}

@@ -64,6 +64,8 @@ def text(most: int = 200, least: int = 0) -> Check:
 
 
 def one_of(*names: str) -> Check:
+    """One of these strings."""
+
     def check(path: str, value: object) -> None:
         if not isinstance(value, str) or value not in names:
             _fail(path, f"one of {', '.join(names)}", value)
@@ -87,6 +89,8 @@ def number(low: float = -1e300, high: float = 1e300, open_below: bool = False) -
 
 
 def whole(low: int = 0, high: int = MAX_COUNT) -> Check:
+    """A whole number in [low, high]."""
+
     def check(path: str, value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             _fail(path, f"a whole number of {low} to {high:g}", value)
@@ -95,11 +99,13 @@ def whole(low: int = 0, high: int = MAX_COUNT) -> Check:
 
 
 def true_or_false(path: str, value: object) -> None:
+    """A boolean."""
     if not isinstance(value, bool):
         _fail(path, "true or false", value)
 
 
 def digest(path: str, value: object) -> None:
+    """A SHA-256: 64 lower-case hex digits."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
         _fail(path, "a SHA-256", value)
 
@@ -114,6 +120,8 @@ def time(path: str, value: object) -> None:
 
 
 def optional(check: Check) -> Check:
+    """What `check` takes, or null."""
+
     def checked(path: str, value: object) -> None:
         if value is not None:
             check(path, value)
@@ -122,6 +130,8 @@ def optional(check: Check) -> Check:
 
 
 def array(check: Check, least: int = 0, most: int = MAX_ITEMS) -> Check:
+    """A list of `least` to `most` items that `check` takes."""
+
     def checked(path: str, value: object) -> None:
         if not isinstance(value, list) or not least <= len(value) <= most:
             _fail(path, f"a list of {least} to {most}", value)

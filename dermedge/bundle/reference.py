@@ -69,6 +69,7 @@ class Reference:
     networks: dict[str, Expected]  # by name, some of `NETWORKS`
 
     def to_bytes(self) -> bytes:
+        """The content of the part, an .npz file, that `from_bytes` reads."""
         arrays: dict[str, Any] = {_PICTURES: self.pictures}
         for network, expected in self.networks.items():
             arrays[f"{network}_{_IMAGE}"] = expected.image
@@ -87,9 +88,9 @@ class Reference:
             raise ArchiveError("has no pictures, or too many")
         networks = {}
         for network in NETWORKS:
-            given = {name: arrays.get(f"{network}_{name}") for name in (_IMAGE, *OUTPUTS)}
-            image = given.pop(_IMAGE)
-            outputs = {name: values for name, values in given.items() if values is not None}
+            stored = {name: arrays.get(f"{network}_{name}") for name in (_IMAGE, *OUTPUTS)}
+            image = stored.pop(_IMAGE)
+            outputs = {name: values for name, values in stored.items() if values is not None}
             if image is None and not outputs:
                 continue
             if image is None or image.dtype.itemsize != 1 or image.shape[3] != 3:

@@ -104,9 +104,9 @@ def check(entry: bytes | None, text: bytes, trusted: frozenset[bytes] | None) ->
             )
         return Signature()
     try:
-        found = json.loads(entry)
-        public = bytes.fromhex(found["public_key"])
-        signature = bytes.fromhex(found["signature"])
+        content = json.loads(entry)
+        public = bytes.fromhex(content["public_key"])
+        signature = bytes.fromhex(content["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise SignatureError("its signature is damaged", code="bundle.signature") from None
     if len(public) != 32 or len(signature) != 64:

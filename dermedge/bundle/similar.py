@@ -39,7 +39,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Cases:
+class SimilarCases:
     """The part `cases.npz` of a bundle."""
 
     embeddings: np.ndarray  # float16 (n, E), as the classifier's output `embedding`
@@ -54,7 +54,7 @@ class Cases:
         labels: Sequence[int],
         ids: Sequence[str],
         pictures: Sequence[np.ndarray] = (),
-    ) -> Cases:
+    ) -> SimilarCases:
         """From float (n, E) embeddings and square uint8 (S, S, 3) RGB pictures, or none of them."""
         return cls(
             np.asarray(embeddings, np.float16),
@@ -77,7 +77,7 @@ class Cases:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes, labels: int) -> Cases:
+    def from_bytes(cls, content: bytes, labels: int) -> SimilarCases:
         """Raises BundleError where the part is damaged or names more than `labels` labels."""
         try:
             return cls._from_arrays(read_npz(content, _FIELDS, MAX_BYTES, MAX_ITEMS), labels)
@@ -90,7 +90,7 @@ class Cases:
             ) from None
 
     @classmethod
-    def _from_arrays(cls, arrays: dict[str, np.ndarray], labels: int) -> Cases:
+    def _from_arrays(cls, arrays: dict[str, np.ndarray], labels: int) -> SimilarCases:
         embeddings, numbers = arrays["embeddings"], arrays["labels"]
         thumbnails = tuple(arrays["thumbnails"].tolist())
         ids = tuple(arrays["ids"].tolist())

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(run: Callable[[], int], name: str) -> int:
-    """What `run` returns; what it raises is told in one line, and turned into an exit status.
+    """What `run` returns; what it raises is reported in one line, and turned into an exit status.
 
     Standard output is flushed before the status is known: a full disk behind it is a failure.
     `name` is what an interrupted command is called. A process that is asked to end (SIGTERM)
@@ -130,7 +130,7 @@ def _overview(commands: Mapping[str, EntryPoint]) -> str:
     lines = ["usage: dermedge COMMAND ...", "", "commands:"]
     for name in sorted(commands):
         lines.append(f"  {name:<12}{_load(commands[name]).summary}")
-    lines += ["", "`dermedge COMMAND --help` tells its options.", f"Exit status: {EXIT_STATUS}."]
+    lines += ["", "`dermedge COMMAND --help` lists its options.", f"Exit status: {EXIT_STATUS}."]
     return "\n".join([*lines, DISCLAIMER])
 
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
-from dermedge.cli.options import bundle_arguments, chosen_roads, open_bundle, road_arguments
+from dermedge.cli.options import (
+    bundle_arguments,
+    execution_arguments,
+    open_bundle,
+    tuned_executions,
+)
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.text import printable
@@ -20,7 +25,7 @@ from dermedge.text import printable
 if TYPE_CHECKING:
     from dermedge.analysis import Analysis
     from dermedge.analyzer import Analyzer
-    from dermedge.combine import Together
+    from dermedge.combine import Combined
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +53,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         f"ruler, {', '.join(name for name in REFERENCES if name.startswith('coin-'))}",
     )
     parser.add_argument(
-        "--together",
+        "--combine",
         action="store_true",
-        help="all pictures show one lesion: tell their common result, too",
+        help="all pictures show one lesion: print their common result, too",
     )
+    parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)  # until 0.2
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
-    road_arguments(parser)
+    execution_arguments(parser)
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -71,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from dermedge.image.read import find_images
     from dermedge.runtime import SessionError
 
+    if args.together:
+        print("dermedge: --together is now called --combine", file=sys.stderr)
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
         raise UserError("--px-per-mm must be a number above 0")
     if args.reference is not None and args.reference not in REFERENCES:
@@ -78,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
         )
     if args.reference is not None and args.px_per_mm is not None:
-        raise UserError("--reference and --px-per-mm both tell the scale: give one")
+        raise UserError("--reference and --px-per-mm both state the scale: give one")
     if args.threads < 0:
         raise UserError("--threads must be 0 (the runtime's choice) or more")
     bundle = open_bundle(args)
@@ -87,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if not images:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, images)
-    roads = chosen_roads(args, bundle)
-    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, roads)
+    executions = tuned_executions(args, bundle)
+    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, executions)
     failed = 0
     analyses = []
     for path in images:
@@ -105,17 +113,17 @@ def run(args: argparse.Namespace) -> int:
             continue
         # The result first: a full disk must not cost it.
         analyses.append(analysis.to_json())
-        found = json.dumps(analyses[-1], allow_nan=False) if args.json else None
-        print(found or _sentence(analysis), flush=True)
+        line = json.dumps(analyses[-1], allow_nan=False) if args.json else None
+        print(line or _sentence(analysis), flush=True)
         try:
             _write_pictures(args, path, analysis, analyzer)
         except (OSError, ImageError) as error:
             failed += 1
             print(f"dermedge: {one_line(error)}", file=sys.stderr)
-    if args.together and analyses:
-        from dermedge.combine import together
+    if (args.combine or args.together) and analyses:
+        from dermedge.combine import combine
 
-        common = together(analyses, bundle.manifest)
+        common = combine(analyses, bundle.manifest)
         print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
     if not args.json:
         if bundle.manifest.procedural:
@@ -138,32 +146,32 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
             f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
-    taken = {path.resolve() for path in images}
+    sources = {path.resolve() for path in images}
     for folder in folders:
         for path in images:
-            if (folder / f"{path.stem}.png").resolve() in taken:
+            if (folder / f"{path.stem}.png").resolve() in sources:
                 raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
-    """What is told of the person; UserError where it makes no sense, or no use is made of it."""
-    told = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
-    if "age" in told and not 0 <= args.age <= 120:
+    """The options about the person; UserError where one makes no sense or would be ignored."""
+    metadata = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    if "age" in metadata and not 0 <= args.age <= 120:
         raise UserError(f"--age must be 0 to 120 years, got {args.age:g}")
-    if "site" in told and region(args.site) is None:
+    if "site" in metadata and region(args.site) is None:
         raise UserError(
             f"--site {args.site!r} is no part of the body that is known: "
             f"name one of {', '.join(REGIONS)}, or one within them"
         )
     model = bundle.manifest.models.get("classifier")
-    unused = [name for name in told if name not in model.metadata] if model else []
+    unused = [name for name in metadata if name not in model.metadata] if model else []
     if model and unused:
         raise UserError(
             f"bundle {bundle.path} takes {' and '.join(model.metadata) or 'pictures alone'}: "
             f"leave out --{unused[0]}"
         )
-    return told
+    return metadata
 
 
 def _write_pictures(
@@ -205,7 +213,7 @@ def _sentence(analysis: Analysis) -> str:
     return "; ".join(parts)
 
 
-def _common(common: Together) -> str:
+def _common(common: Combined) -> str:
     parts = [f"together: {common.triage}", common.rule]
     if common.used:
         classes = sorted(

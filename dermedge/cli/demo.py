@@ -48,6 +48,7 @@ class Step:
 
     @property
     def key(self) -> str:
+        """Hex digest of what the step does; a step is skipped where that was done before."""
         return hashlib.sha256(repr((__version__, self.command)).encode()).hexdigest()
 
 

@@ -72,15 +72,15 @@ def _list(args: argparse.Namespace) -> int:
 
     where = args.out or folder()
     count = 0
-    for path, found in engines(where):
+    for path, engine in engines(where):
         count += 1
-        if not isinstance(found, Engine):
-            print(f"{printable(path.name)}: cannot be used, {printable(found)}")
+        if not isinstance(engine, Engine):
+            print(f"{printable(path.name)}: cannot be used, {printable(engine)}")
             continue
-        reason = misfit(found.header.key)
+        reason = misfit(engine.header.key)
         fits = f"does not run here: {reason}" if reason else "runs here"
-        device = found.header.key.device
-        print(printable(f"{found.header.name}: {_described(found)}, {device}, {fits}"))
+        device = engine.header.key.device
+        print(printable(f"{engine.header.name}: {_described(engine)}, {device}, {fits}"))
     print(f"{count} engine{'s' * (count != 1)} in {printable(where)}")
     return 0
 
@@ -121,8 +121,8 @@ def _graphs(bundle: Bundle, precisions: list[str] | None) -> dict[Variant, list[
     graphs: dict[Variant, list[str]] = {}
     models = bundle.manifest.models
     for role, model in ((role, models[role]) for role in ROLES if role in models):
-        there = [p for p in PRECISIONS if model.variant(p, TARGET) is not None]
-        for precision in precisions or there or PRECISIONS[:1]:
+        available = [p for p in PRECISIONS if model.variant(p, TARGET) is not None]
+        for precision in precisions or available or PRECISIONS[:1]:
             graphs.setdefault(bundle.variant(role, precision, TARGET), []).append(role)
     return graphs
 

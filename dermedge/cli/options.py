@@ -9,7 +9,7 @@ from pathlib import Path
 from dermedge import UserError
 from dermedge.bundle.bundle import DEFAULT, PRECISIONS, Bundle, shipped
 from dermedge.cli import one_line
-from dermedge.runtime import RUNTIMES, Road, host
+from dermedge.runtime import RUNTIMES, ExecutionConfig, host
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,21 +56,25 @@ def open_bundle(args: argparse.Namespace) -> Bundle:
     return bundle
 
 
-def road_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `chosen_roads` reads."""
-    road = parser.add_argument_group("how the networks run (default: what `dermedge tune` chose)")
-    road.add_argument("--precision", choices=PRECISIONS, help="of both networks")
-    road.add_argument("--provider", choices=RUNTIMES, metavar="NAME", help=", ".join(RUNTIMES))
+def execution_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `tuned_executions` reads."""
+    execution = parser.add_argument_group(
+        "how the networks run (default: what `dermedge tune` chose)"
+    )
+    execution.add_argument("--precision", choices=PRECISIONS, help="of both networks")
+    execution.add_argument("--provider", choices=RUNTIMES, metavar="NAME", help=", ".join(RUNTIMES))
 
 
-def chosen_roads(args: argparse.Namespace, bundle: Bundle) -> dict[str, Road]:
+def tuned_executions(args: argparse.Namespace, bundle: Bundle) -> dict[str, ExecutionConfig]:
     """Role to how its network is run: as the options say, else as `dermedge tune` chose."""
-    from dermedge.tune import load_choice
+    from dermedge.tune import load_tuned
 
     if args.precision is None and args.provider is None:
-        return load_choice(bundle)
+        return load_tuned(bundle)
     return {
-        role: Road(args.precision or model.precision, args.provider or "cpu", args.threads)
+        role: ExecutionConfig(
+            args.precision or model.precision, args.provider or "cpu", args.threads
+        )
         for role, model in bundle.manifest.models.items()
     }
 

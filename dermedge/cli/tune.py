@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     progress("")
     # The result first: a full disk must not cost it.
     if args.json:
-        content = {"machine": tune.machine(), "results": [asdict(result) for result in results]}
+        content = {"machine": tune.machine(), "results": [result.to_json() for result in results]}
         print(json.dumps(content), flush=True)
     else:
         for result in results:
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _line(result: Result) -> str:
-    start = f"{'*' if result.chosen else ' '} {result.role:<11}{result.road!s:<32}"
+    start = f"{'*' if result.chosen else ' '} {result.role:<11}{result.execution!s:<32}"
     if result.reason:
         return f"{start} left out: {result.reason}"
     return (

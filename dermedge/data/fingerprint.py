@@ -68,6 +68,7 @@ class Fingerprints:
 
     @classmethod
     def joined(cls, parts: Sequence[Fingerprints]) -> Fingerprints:
+        """Those of all parts, in their order."""
         return cls(
             *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Fingerprints))
         )
@@ -76,15 +77,15 @@ class Fingerprints:
 def isic_number(*names: str) -> int | None:
     """The archive's number in the first of `names` that has one, whatever stands around it."""
     for name in names:
-        if found := _NUMBER.findall(name):
-            return int(found[-1])
+        if digits := _NUMBER.findall(name):
+            return int(digits[-1])
     return None
 
 
 def lesion_number(lesion_id: str | None) -> int:
     """A number for a lesion id that is public, the same in every set that shows it; 0: private."""
-    found = _LESION.search(lesion_id or "")
-    return (1 + _PUBLISHERS.index(found[1].upper())) * 10**7 + int(found[2]) if found else 0
+    match = _LESION.search(lesion_id or "")
+    return (1 + _PUBLISHERS.index(match[1].upper())) * 10**7 + int(match[2]) if match else 0
 
 
 def of_names(ids: Sequence[str]) -> Fingerprints:
@@ -124,24 +125,24 @@ def of_pictures(
             return digest, known[digest], None
         try:
             # By path where it could not be read here: the message is then that of any other use.
-            found = look(read_image(content or record.image).pixels)
+            code = look(read_image(content or record.image).pixels)
         except (ImageError, OSError) as error:
             return digest, nothing, " ".join(str(error).split())
-        fresh[digest] = found
-        return digest, found, None
+        fresh[digest] = code
+        return digest, code, None
 
     executor = ThreadPoolExecutor(_THREADS)
     try:
         work = executor.map(one, records)
         hidden = None if len(records) > 50 else True  # None: no bar where nobody watches
         bar = tqdm(work, total=len(records), desc=title, disable=hidden, leave=False)
-        found = list(bar)
+        prints = list(bar)
     finally:
         executor.shutdown(cancel_futures=True)
         if cache is not None and fresh:
             _keep(cache, {**known, **fresh})
-    errors = {r.id: why for r, (_, _, why) in zip(records, found, strict=True) if why}
-    digests, looks, _ = zip(*found, strict=True) if found else ((), (), ())
+    errors = {r.id: why for r, (_, _, why) in zip(records, prints, strict=True) if why}
+    digests, looks, _ = zip(*prints, strict=True) if prints else ((), (), ())
     return described(records, digests, looks), errors
 
 
@@ -197,7 +198,7 @@ def alike(one: np.ndarray, other: np.ndarray | None = None) -> Iterator[tuple[in
     for start in range(0, len(one), _BLOCK):
         rows = slice(start, start + _BLOCK)
         first = start if within else 0
-        found: set[tuple[int, int]] = set()
+        pairs: set[tuple[int, int]] = set()
         for part, views in halves:
             # Above 0: few enough of the clear signs differ.
             candidates = few[rows] @ part[:, first:] > 1e-3
@@ -213,8 +214,8 @@ def alike(one: np.ndarray, other: np.ndarray | None = None) -> Iterator[tuple[in
                     # Slightly another cut of one photograph moves many of the weak signs of few.
                     same |= _products(every[a], signs[b]) >= _FREQUENCIES * (1 - 2 * _MOST_OF_ALL)
                     same &= shared >= _LEAST_COMMON
-                    found.update(zip(a[same].tolist(), b[same].tolist(), strict=True))
-        yield from sorted(found)
+                    pairs.update(zip(a[same].tolist(), b[same].tolist(), strict=True))
+        yield from sorted(pairs)
 
 
 class _Looks:
@@ -246,8 +247,8 @@ def _products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _numbers(names: Iterable[Sequence[str]]) -> np.ndarray:
-    found = (isic_number(*some) for some in names)
-    return np.array([NO_NUMBER if one is None else one for one in found], np.uint32)
+    numbers = (isic_number(*some) for some in names)
+    return np.array([NO_NUMBER if one is None else one for one in numbers], np.uint32)
 
 
 def _short(digest: bytes) -> int:

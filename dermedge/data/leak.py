@@ -68,6 +68,7 @@ class TrainingPictures:
         return self.prints[(self.use >> ROLE_SHIFT[role]) & bits > 0]
 
     def roles(self) -> tuple[str, ...]:
+        """The roles that used any of the pictures, in the order of ROLE_SHIFT."""
         return tuple(role for role, shift in ROLE_SHIFT.items() if (self.use >> shift & 15).any())
 
     def to_bytes(self) -> bytes:
@@ -97,8 +98,8 @@ class TrainingPictures:
             count = len(numbers)
             shapes = [(count,)] * 3 + [(count, LOOK_BYTES), (count,), (32,)]
             kinds = [np.uint32, np.uint32, np.uint64, np.uint8, np.uint8, np.uint8]
-            found = [numbers, lesions, files, looks, use, arrays["split"]]
-            if [item.shape for item in found] != shapes or [i.dtype for i in found] != kinds:
+            columns = [numbers, lesions, files, looks, use, arrays["split"]]
+            if [item.shape for item in columns] != shapes or [i.dtype for i in columns] != kinds:
                 raise ValueError("shapes")
             unknown = arrays["unknown"]
             if unknown.ndim != 1 or unknown.dtype.kind != "U" or len(unknown) > _MAX_UNKNOWN:
@@ -221,8 +222,8 @@ def leaks(
         how = np.zeros(len(measured[part]), np.uint8)
         for role in known.roles():
             bits = LEARNT | VAL if part == "test" else LEARNT
-            found = overlap(measured[part], known.of(role, bits))
-            how = np.where((how == 0) | ((found > 0) & (found < how)), found, how)
+            shared = overlap(measured[part], known.of(role, bits))
+            how = np.where((how == 0) | ((shared > 0) & (shared < how)), shared, how)
         if how.any():
             first = ids[part][int(np.flatnonzero(how)[0])]
             lines.append(

@@ -66,11 +66,11 @@ class Split:
                 raise TypeError("an id is no text")
             intact = content == split._stored()
         except (KeyError, TypeError) as error:
-            raise DataError(f"{name}: an incomplete split file; make it anew") from error
+            raise DataError(f"{name}: an incomplete split file; make it again") from error
         if not intact:
             raise DataError(
                 f"{name}: the hash does not match the content, the file was changed or damaged; "
-                "take the original or make the split anew"
+                "take the original or make the split again"
             )
         return split
 

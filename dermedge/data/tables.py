@@ -56,6 +56,7 @@ class Table:
             )
 
     def where(self, row: Row) -> str:
+        """File and line of a row, for messages."""
         return f"{self.path.name} line {row.line}"
 
 

@@ -46,6 +46,7 @@ class Confusion:
 
     @property
     def jaccard(self) -> np.ndarray:
+        """TP / (TP + FP + FN), also called intersection over union."""
         return self._ratio(self.tp, self.tp + self.fp + self.fn)
 
     @property
@@ -56,22 +57,27 @@ class Confusion:
 
     @property
     def dice(self) -> np.ndarray:
+        """2 TP / (2 TP + FP + FN), also called F1."""
         return self._ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def accuracy(self) -> np.ndarray:
+        """(TP + TN) / all."""
         return self._ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
 
     @property
     def sensitivity(self) -> np.ndarray:
+        """TP / (TP + FN), also called recall."""
         return self._ratio(self.tp, self.tp + self.fn)
 
     @property
     def specificity(self) -> np.ndarray:
+        """TN / (TN + FP)."""
         return self._ratio(self.tn, self.tn + self.fp)
 
     @property
     def precision(self) -> np.ndarray:
+        """TP / (TP + FP), also called positive predictive value."""
         return self._ratio(self.tp, self.tp + self.fp)
 
     def pooled(self, weights: np.ndarray | None = None) -> Confusion:
@@ -378,11 +384,11 @@ def bootstrap(
     if number < 2:
         return Interval(value, float("nan"), float("nan"))
     drawn = _drawn(members.tobytes(), number, resamples, seed)
-    found = np.array([statistic(row.astype(np.float64)) for row in drawn])
-    found = found[~np.isnan(found)]
-    if 2 * len(found) < resamples:
+    values = np.array([statistic(row.astype(np.float64)) for row in drawn])
+    values = values[~np.isnan(values)]
+    if 2 * len(values) < resamples:
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 
 

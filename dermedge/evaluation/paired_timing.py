@@ -12,45 +12,45 @@ RESAMPLES = 1000
 Name = TypeVar("Name", bound=Hashable)
 
 
-def race(
+def paired_timing(
     ways: Mapping[Name, Callable[[int], object]],
     seconds: float,
     rounds: tuple[int, int],
     clock: Callable[[], float] = time.perf_counter,
-    progress: Callable[[int], None] = lambda turn: None,
+    progress: Callable[[int], None] = lambda number: None,
 ) -> dict[Name, np.ndarray]:
-    """Milliseconds of each turn of each way, float (turns,).
+    """Milliseconds of each round of each way, float (rounds,).
 
     Parameters
     ----------
-    ways : called with the number of the turn, from 0; each turn begins with another of them.
+    ways : called with the number of the round, from 0; each round begins with another of them.
     seconds : for all together.
-    rounds : fewest and most turns, whatever `seconds` says.
-    progress : called with the number of the turn that begins, from 1.
+    rounds : fewest and most rounds, whatever `seconds` says.
+    progress : called with the number of the round that begins, from 1.
     """
     order = list(ways)
-    taken: dict[Name, list[float]] = {way: [] for way in ways}
+    times: dict[Name, list[float]] = {way: [] for way in ways}
     start = clock()
-    for turn in range(rounds[1]):
-        if turn >= rounds[0] and clock() - start > seconds:
+    for number in range(rounds[1]):
+        if number >= rounds[0] and clock() - start > seconds:
             break
-        progress(turn + 1)
+        progress(number + 1)
         for step in range(len(order)):
-            way = order[(step + turn) % len(order)]
+            way = order[(step + number) % len(order)]
             before = clock()
-            ways[way](turn)
-            taken[way].append((clock() - before) * 1000)
-    return {way: np.array(values) for way, values in taken.items()}
+            ways[way](number)
+            times[way].append((clock() - before) * 1000)
+    return {way: np.array(values) for way, values in times.items()}
 
 
 def ratio(first: np.ndarray, own: np.ndarray) -> dict[str, float]:
-    """How many times as fast as `first` the second is, of what `race` gave for both.
+    """How many times as fast as `first` the second is, of what `paired_timing` gave for both.
 
     Returns 'ms' (median of `own`), 'ratio' of the medians, and 'low' and 'high', its 95 % interval
-    by bootstrap over turns, which are drawn for both alike.
+    by bootstrap over rounds, which are drawn for both alike.
     """
     rows = np.random.default_rng(0).integers(len(own), size=(RESAMPLES, len(own)))
-    found = np.median(first[rows], axis=1) / np.median(own[rows], axis=1)
-    low, high = np.quantile(found, (0.025, 0.975))
+    ratios = np.median(first[rows], axis=1) / np.median(own[rows], axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
     values = {"ms": np.median(own), "ratio": np.median(first) / np.median(own)}
     return {k: round(float(v), 4) for k, v in {**values, "low": low, "high": high}.items()}

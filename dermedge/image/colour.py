@@ -36,6 +36,7 @@ _CURVES = {1, 2, 6, 13, 14, 15}  # near that of sRGB; not linear, PQ or HLG
 
 
 def broken_profile() -> ImageError:
+    """The error about a colour profile that cannot be read, for raising."""
     return ImageError(
         "the colour profile of this picture is damaged or of an unusual kind: save it as sRGB",
         code="image_colours",

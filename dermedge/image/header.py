@@ -1,4 +1,4 @@
-"""What is asked of a picture file before a decoder gets it: kind, turn, colours, and limits.
+"""What is asked of a picture file before a decoder gets it: kind, orientation, colours, and limits.
 
 Decoders are maintained libraries; what stands here is what they lack. Every walk is bounded, so
 that a hostile file costs little time: by `MAX_PARTS` steps, each over a length that the file gives.
@@ -37,6 +37,7 @@ class ImageError(UserError, ValueError):
 
 
 def damaged(kind: str) -> ImageError:
+    """The error about data that cannot be decoded, for raising."""
     return ImageError(
         "the {kind} data is damaged: copy the file again or take a new picture",
         code="image_damaged",
@@ -45,6 +46,7 @@ def damaged(kind: str) -> ImageError:
 
 
 def cut_short(kind: str) -> ImageError:
+    """The error about a file whose end is missing, for raising."""
     return ImageError(
         "the {kind} is cut short: copy the file again or take a new picture",
         code="image_cut_short",
@@ -53,6 +55,7 @@ def cut_short(kind: str) -> ImageError:
 
 
 def unusual(kind: str) -> ImageError:
+    """The error about a variant of the format that is not read, for raising."""
     return ImageError(
         "this kind of {kind} is not supported: save it as RGB with 8 bits per channel",
         code="image_unsupported",
@@ -198,7 +201,7 @@ def read_exif(exif: bytes) -> tuple[int | None, bool]:
 
 
 def xmp_orientation(xmp: bytes) -> int | None:
-    """What XMP says of the turn; it counts where EXIF says nothing."""
+    """What XMP says of the orientation; it counts where EXIF says nothing."""
     match = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
     return int(match[1]) if match else None
 
@@ -437,7 +440,7 @@ class Png:
         return b"".join([b"\x89PNG\r\n\x1a\n", *self.pixels])
 
     def _check_rows(self) -> None:
-        # What inflates to too few rows some decoders leave black, others tell on standard error.
+        # What inflates to too few rows some decoders leave black, others report on standard error.
         _, _, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", self.pixels[0], 8)
         depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
         passes = [(self.width, self.height)]
@@ -551,6 +554,7 @@ class Colours:
 
 
 def odd_colours() -> ImageError:
+    """The error about a colour space that is not understood, for raising."""
     return ImageError(
         "the colours of this picture are of an unusual kind: save it as sRGB", code="image_colours"
     )
@@ -606,6 +610,8 @@ def read_iso(data: bytes, kind: str) -> Iso:
 
 @dataclass(frozen=True)
 class WebP:
+    """Of a WebP file's header: size in px, and where its coded pixels lie."""
+
     width: int
     height: int
     lossless: bool

@@ -96,8 +96,8 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     # Chance makes means over few blocks larger. Nearly all pictures end here.
     many = _sums(steps / usual, 1)
     whole = (many[across:] - many[:-across]) / across
-    found = np.abs(whole) > 0.45 + 2.2 / across**0.5
-    if not found.any():
+    shifted = np.abs(whole) > 0.45 + 2.2 / across**0.5
+    if not shifted.any():
         return False
     count, short, large = len(whole), max(6, across // 16), _sums(steps / usual, 4)
     sign = np.sign(whole)
@@ -112,20 +112,20 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
         return mean
 
     least = np.maximum(0.75 * size, 2 / short**0.5)
-    found &= (part(0) >= least) & (part(across - short) >= least)
+    shifted &= (part(0) >= least) & (part(across - short) >= least)
     # Before the beginning and after the end there is none, but for a few blocks of noise.
-    found &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
-    found &= np.minimum(part(across), part(across + short)) <= 0.5 * size
+    shifted &= np.minimum(part(-short), part(-2 * short)) <= 0.5 * size
+    shifted &= np.minimum(part(across), part(across + short)) <= 0.5 * size
     # A step along one edge alone, from left to right, may be a horizon.
     column = np.arange(count) % across
-    found &= ((column > short - 2) & (column < across - short + 2))[:, None]
+    shifted &= ((column > short - 2) & (column < across - short + 2))[:, None]
     above, below = (line.reshape(len(edges), across, -1) for line in (b, c))
-    found[::across] |= _constant(above, below, steps.reshape(above.shape), usual)
+    shifted[::across] |= _constant(above, below, steps.reshape(above.shape), usual)
     # Nothing of it in the rows before and after, where a smooth ramp would have it, too.
     calm = np.zeros((across, whole.shape[1]), np.float32)
     for other in (np.concatenate([calm, whole[:-across]]), np.concatenate([whole[across:], calm])):
-        found &= sign * other <= 0.3
-    return bool(found.any())
+        shifted &= sign * other <= 0.3
+    return bool(shifted.any())
 
 
 def _constant(

@@ -42,8 +42,8 @@ def lesion_pixels(samples: np.ndarray, lossy: bool) -> np.ndarray:
 
     Raises
     ------
-    ImageError : one value from which lesion or skin cannot be told, three or more values (a label
-        map), a soft map, colours, or a transparency that disagrees; one line.
+    ImageError : one value from which lesion or skin cannot be distinguished, three or more
+        values (a label map), a soft map, colours, or a transparency that disagrees; one line.
     """
     alpha = samples[..., 3] if samples.shape[2:] == (4,) else None
     mask = _lesion(samples[..., :3] if samples.ndim == 3 else samples, lossy)
@@ -151,5 +151,5 @@ def _refuse_labels(gray: np.ndarray, low: int, high: int, lossy: bool) -> None:
 
 def _thick(region: np.ndarray, side: np.ndarray) -> bool:
     """Whether the region holds a whole square."""
-    found = cv2.erode(region.astype(np.uint8), side, borderType=cv2.BORDER_REPLICATE)
-    return bool(found.any())
+    core = cv2.erode(region.astype(np.uint8), side, borderType=cv2.BORDER_REPLICATE)
+    return bool(core.any())

@@ -39,6 +39,7 @@ class Preprocessing:
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes, and a bundle's manifest holds."""
         return asdict(self)
 
     @classmethod
@@ -108,7 +109,7 @@ class Placement:
             smaller = height < self.height or width < self.width
             interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
         if interpolation == cv2.INTER_AREA:
-            image = halved(image, height, width)
+            image = downsampled(image, height, width)
         out = np.zeros((self.size, self.size, *image.shape[2:]), image.dtype)
         out[top : top + height, left : left + width] = cv2.resize(
             image, (width, height), interpolation=interpolation
@@ -143,7 +144,7 @@ class Placement:
         return cv2.resize(out, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def downsampled(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Halve an image while it stays at least twice as large as (height, width) px both ways.
 
     The mean over an area is the mean over the means of its quarters; that of exactly 2x2 px is by
@@ -159,13 +160,13 @@ def halved(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def working(image: np.ndarray, side: int) -> np.ndarray:
     """A picture halved as far as `prepare` makes the same of it, for sizes up to `side` px."""
     height, width = image.shape[:2]
-    return halved(image, *Placement(height, width, side).scaled)
+    return downsampled(image, *Placement(height, width, side).scaled)
 
 
-def coarse(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def thumbnail(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image, halved while it is at least twice as large as (height, width) px both ways.
 
-    Unlike `halved` it leaves out the last row or column of an odd side: for measures.
+    Unlike `downsampled` it leaves out the last row or column of an odd side: for measures.
     """
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         rows, columns = image.shape[0] // 2, image.shape[1] // 2
@@ -174,12 +175,12 @@ def coarse(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-def shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image at (height, width) px for measures, which need not every pixel's exact share.
 
     Halved first, so that little is lost to the interpolation; faster than a mean over the area.
     """
-    image = coarse(image, height, width)
+    image = thumbnail(image, height, width)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -232,7 +233,7 @@ def _window(
     much skin there as elsewhere. It is cut only where it is larger than the picture.
     """
     x, y, across, down = box
-    # A speck enlarged tells nothing: what is seen is at least a quarter of the shorter side.
+    # An enlarged speck shows nothing: what is seen is at least a quarter of the shorter side.
     side = round(max(crop * max(across, down), min(height, width) / 4))
     columns, rows = min(side, width), min(side, height)
     left = round(min(max(x + across / 2 - columns / 2, 0), width - columns))

@@ -140,18 +140,18 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     by name, or a path that does not exist, stays in the list, as does a folder that may not be
     read: whoever reads it gets the line that says what is wrong with it. Each path comes once.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
-            found.setdefault(path)
+            images.setdefault(path)
             continue
         inside: list[Path] = []
         unreadable: list[OSError] = []
         for folder, _, names in os.walk(path, onerror=unreadable.append):
             inside += [Path(folder, name) for name in names if _looks_like_picture(name)]
         inside += [Path(error.filename) for error in unreadable]
-        found.update(dict.fromkeys(sorted(inside, key=_natural)))
-    return list(found)
+        images.update(dict.fromkeys(sorted(inside, key=_natural)))
+    return list(images)
 
 
 def _looks_like_picture(name: str) -> bool:
@@ -381,7 +381,7 @@ def _open_heic(data: bytes) -> _Opened:
         with _decoding("heic"):
             return _samples(picture.to_pillow(), "heic")
 
-    # libheif has turned and cropped the picture. Its own copy is there beside Pillow's.
+    # libheif has rotated and cropped the picture. Its own copy is there beside Pillow's.
     profile = _profile(info.get("icc_profile", _NONE), named)
     return _Opened("heic", width, height, decode, 8, 4 * width * height, 1, profile)
 
@@ -420,7 +420,7 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         if tiff:
             picture.seek(tiff.page)
         info = picture.info
-        # Pillow turns a TIFF by itself.
+        # Pillow rotates a TIFF by itself.
         orientation = picture.getexif().get(274, 1) if kind in ("webp", "avif") else 1
     width, height = picture.size
     _check_size(kind, width, height)
@@ -593,7 +593,7 @@ def _samples(picture: Image.Image, kind: str) -> np.ndarray:
     return samples
 
 
-# ---------------------------------------------------------------------------- colours, turns
+# ---------------------------------------------------------------------------- colours, orientation
 
 
 _NONE: tuple[()] = ()  # no profile, as opposed to one that could not be read
@@ -612,10 +612,10 @@ def _profile(icc: bytes | tuple[()] | None, named: Iterable[headers.Colours]) ->
         if not icc:
             raise broken_profile()
         return icc
-    found = {profile_of(colours) for colours in named}
-    if len(found) > 1:
+    profiles = {profile_of(colours) for colours in named}
+    if len(profiles) > 1:
         raise headers.odd_colours()
-    return found.pop()
+    return profiles.pop()
 
 
 def _coloured(samples: np.ndarray, profile: bytes | None) -> np.ndarray:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.image.opencv import compare_number
-from dermedge.image.preprocess import shrunk
+from dermedge.image.preprocess import resized
+from dermedge.image.read.opencv import compare_number
 
 KEPT_SHARE = 0.25  # of the largest part: smaller parts are taken for errors of the mask
 MIN_SHARE = 2e-4  # of the picture, and never below 16 px: smaller is a speck
@@ -85,8 +85,8 @@ def measure(
         raise ValueError(f"scale and px_per_mm must be positive, got {scale} and {px_per_mm}")
     rows, columns = pixels.shape[:2]
     mask = np.zeros((rows, columns), bool)
-    part, found = _found(probability, threshold, (rows, columns))
-    mask[part], contours = clean(found, mask.size)
+    part, inside = _found(probability, threshold, (rows, columns))
+    mask[part], contours = clean(inside, mask.size)
     if not contours:
         return Lesion(False, mask)
     contours = [
@@ -155,17 +155,17 @@ def _found(
 
     A map of another size is enlarged there alone, as `Placement.restore` would do it.
     """
-    found = probability if probability.dtype == bool else probability >= threshold
-    x, y, width, height = cv2.boundingRect(found.view(np.uint8))
-    across, down = shape[1] / found.shape[1], shape[0] / found.shape[0]
+    inside = probability if probability.dtype == bool else probability >= threshold
+    x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+    across, down = shape[1] / inside.shape[1], shape[0] / inside.shape[0]
 
     # Between a px of the map and its neighbours the values change evenly.
     def enlarge(first: int, last: int, scale: float, side: int) -> slice:
         return slice(int(max(0, first - 1) * scale), min(side, int(np.ceil((last + 1) * scale))))
 
     part = enlarge(y, y + height, down, shape[0]), enlarge(x, x + width, across, shape[1])
-    if found.shape == shape:
-        return part, found[part]
+    if inside.shape == shape:
+        return part, inside[part]
     left, top = part[1].start + 0.5, part[0].start + 0.5
     enlarged = cv2.warpAffine(
         probability,
@@ -183,13 +183,13 @@ def clean(mask: np.ndarray, whole: int | None = None) -> tuple[np.ndarray, list[
     Returns the bool (h, w) mask and the outer contours of its parts, int (n, 1, 2) of x, y.
     `whole`: px of the picture, where the mask is of a part of it.
     """
-    found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
-    if not found:
+    if not outlines:
         return filled.astype(bool), []
-    areas = np.array([_pixels(contour) for contour in found])
+    areas = np.array([_pixels(contour) for contour in outlines])
     least = max(KEPT_SHARE * areas.max(), MIN_SHARE * (whole or mask.size), 16)
-    contours = [contour for contour, area in zip(found, areas, strict=True) if area >= least]
+    contours = [contour for contour, area in zip(outlines, areas, strict=True) if area >= least]
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return filled.view(bool), contours
 
@@ -253,14 +253,14 @@ class _Near:
         )
         scale = SIDE / max(width, height)
         size = tuple(max(1, round(side * scale)) for side in mask[part].shape)
-        inside = shrunk(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
+        inside = resized(mask[part].view(np.uint8) * np.uint8(255), *size) > 127
         self.mask = (inside if inside.any() else np.ones_like(inside)).view(np.uint8)
         self.others = None
         if whole is not None:
-            drawn = shrunk(whole[part].view(np.uint8) * np.uint8(255), *size) > 127
+            drawn = resized(whole[part].view(np.uint8) * np.uint8(255), *size) > 127
             self.others = drawn & (self.mask == 0)
-        self.rgb = shrunk(pixels[part], *size)
-        self.half = shrunk(pixels[part], *((side + 1) // 2 for side in size))
+        self.rgb = resized(pixels[part], *size)
+        self.half = resized(pixels[part], *((side + 1) // 2 for side in size))
         x, y, width, height = cv2.boundingRect(self.mask)
         self.core = slice(y, y + height), slice(x, x + width)
         moments = cv2.moments(self.mask[self.core], binaryImage=True)
@@ -324,7 +324,7 @@ class _Near:
     def abrupt_segments(self, axis: float) -> int:
         """In how many of eight segments, the first from `axis` (rad) on, the pigment ends abruptly.
 
-        Told by the colours on both sides of the outline.
+        Decided by the colours on both sides of the outline.
         """
         width = max(2.0, 0.1 * np.sqrt(self.area / np.pi))
         # What lies outside of the picture is neither lesion nor skin.
@@ -354,10 +354,10 @@ class _Near:
         """Which of the rule's six colours cover enough of the lesion.
 
         CIELAB bounds of our own, without a published source; only the six names are the rule's.
-        The camera's colour cast is taken off by moving the skin around to `SKIN`; white is told
-        against that skin, as the rule asks.
+        The camera's colour cast is taken off by moving the skin around to `SKIN`; white is
+        recognized against that skin, as the rule asks.
         """
-        # Every second px each way tells enough.
+        # Every second px each way is enough.
         inside, lab = self.mask[::2, ::2].ravel(), _lab(self.rgb[::2, ::2]).reshape(-1, 3)
         around = lab.take(np.flatnonzero(inside == 0), axis=0)
         middle = len(around) // 2

@@ -1,11 +1,12 @@
 """Can this picture be judged, and what would make it better? Codes, with advice in plain words.
 
 Every measure is taken on a copy whose long side is 256 px, so that the camera's resolution does
-not matter. A score is 0 at what a good picture usually has and 1 where its reason is told; some
+not matter. A score is 0 at what a good picture usually has and 1 where its reason is reported; some
 reasons refuse the picture from a higher score on, the others are advice.
 
 The limits were set on validation pictures of HAM10000 and training and validation pictures of
-PAD-UFES-20, as they are and spoilt by `benchmarks.pictures.changes`; `dermedge gate` measures them.
+PAD-UFES-20, as they are and corrupted by `benchmarks.pictures.changes`; `dermedge gate` measures
+them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.image.opencv import compare_number
-from dermedge.image.preprocess import coarse
+from dermedge.image.preprocess import thumbnail
+from dermedge.image.read.opencv import compare_number
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
@@ -37,15 +38,15 @@ SIDE = 256  # px
 
 @dataclass(frozen=True)
 class Limit:
-    """Of a measure: what good pictures usually have, where it is told, and where it refuses."""
+    """Of a measure: what good pictures usually have, where it is reported, and where it refuses."""
 
     usual: float
-    told: float
+    reported: float
     refused: float | None = None  # None: never
 
     def score(self, value: float) -> float:
-        """0 at `usual`, 1 at `told`; worse is higher, whichever way the measure goes."""
-        return (value - self.usual) / (self.told - self.usual)
+        """0 at `usual`, 1 at `reported`; worse is higher, whichever way the measure goes."""
+        return (value - self.usual) / (self.reported - self.usual)
 
 
 LIMITS = {
@@ -55,7 +56,7 @@ LIMITS = {
     # Share that is burnt out to white, of the picture or of the lesion and its surroundings.
     "too_bright": Limit(0.0, 0.015, 0.06),
     # Bend of the grey values over 2 px by that over 6 px, in the direction where it is least: of
-    # a blur by motion all others tell little. Contrast divides out.
+    # a blur by motion all others show little. Contrast divides out.
     "too_blurred": Limit(0.33, 0.245, 0.222),
     # Share of pixels that are not as warm as skin of any tone or a lesion is.
     "not_skin": Limit(0.0, 0.8, 0.8),
@@ -73,9 +74,9 @@ LIMITS = {
 class Quality:
     """ok : nothing speaks against the picture. usable : nothing so bad that it must be refused.
 
-    reasons : keys of TITLES that are told, those that refuse first, then in the order of TITLES.
+    reasons : keys of TITLES that are reported: those that refuse first, then in TITLES' order.
     refused : how many of `reasons` refuse.
-    scores : of every reason that could be measured, 0 usual, from 1 on it is told.
+    scores : of every reason that could be measured, 0 usual, from 1 on it is reported.
     """
 
     ok: bool
@@ -85,6 +86,7 @@ class Quality:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing is so bad that the picture must be refused."""
         return self.refused == 0
 
 
@@ -111,8 +113,8 @@ def assess(
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
     size = reduced(pixels.shape)
-    pixels = coarse(pixels, *size)
-    # Detail is told from the mean over the area, which colours do not need.
+    pixels = thumbnail(pixels, *size)
+    # Detail is measured on the mean over the area, which colours do not need.
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
@@ -122,7 +124,7 @@ def assess(
     if mask is not None:
         size = gray.shape[::-1]
         lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    found = {
+    measures = {
         "too_dark": _percentile(brightest, 0.99),
         "too_bright": cv2.countNonZero(white) / white.size,
         "too_blurred": _sharpness(gray),
@@ -130,27 +132,27 @@ def assess(
     if lesion is not None and mask is not None:
         if hidden is not None:
             hidden = cv2.resize(hidden.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        found |= _framing(lesion, mask, probability, hidden)
+        measures |= _framing(lesion, mask, probability, hidden)
         around = _around(lesion)
         if around is not None:
             area = cv2.countNonZero(around)
             near = cv2.countNonZero(cv2.bitwise_and(white, around)) / area
-            found["too_bright"] = max(found["too_bright"], near)
+            measures["too_bright"] = max(measures["too_bright"], near)
             lines = cv2.bitwise_and(_lines(gray), around)
-            found["hair"] = cv2.countNonZero(lines) / area
-    scores = {name: LIMITS[name].score(value) for name, value in found.items()}
+            measures["hair"] = cv2.countNonZero(lines) / area
+    scores = {name: LIMITS[name].score(value) for name, value in measures.items()}
     # Without fair light the colours say nothing.
     if scores["too_dark"] < 1 and scores["too_bright"] < 1:
         warm = cv2.bitwise_and(
             compare_number(cv2.subtract(red, green), 4, cv2.CMP_GT),
             compare_number(cv2.subtract(blue, red), 12, cv2.CMP_LT),
         )
-        found["not_skin"] = 1 - cv2.countNonZero(warm) / warm.size
-        scores["not_skin"] = LIMITS["not_skin"].score(found["not_skin"])
+        measures["not_skin"] = 1 - cv2.countNonZero(warm) / warm.size
+        scores["not_skin"] = LIMITS["not_skin"].score(measures["not_skin"])
     scores = {name: scores[name] for name in TITLES if name in scores}
     refusing = [name for name in scores if _refuses(name, scores[name])]
-    told = [name for name in scores if scores[name] >= 1 and name not in refusing]
-    return Quality(not refusing and not told, (*refusing, *told), scores, len(refusing))
+    warnings = [name for name in scores if scores[name] >= 1 and name not in refusing]
+    return Quality(not refusing and not warnings, (*refusing, *warnings), scores, len(refusing))
 
 
 def reduced(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -170,7 +172,7 @@ def _percentile(channel: np.ndarray, share: float) -> float:
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Of uint8 (h, w); that of a picture too small to tell is the usual."""
+    """Of uint8 (h, w); that of a picture too small to measure is the usual."""
     if min(gray.shape) < 32:
         return LIMITS["too_blurred"].usual
     # In float: rounding would look like detail where a blur left none.
@@ -206,7 +208,7 @@ def _framing(
         # A speck may vanish in the reduced copy.
         return {"too_far": 0.0} if mask.any() else {"no_lesion": 1.0}
     *_, width, height = cv2.boundingRect(lesion)
-    found = {
+    measures = {
         "cut_off": _cut(lesion, area, hidden),
         "too_near": area / lesion.size,
         "too_far": max(width, height) / min(lesion.shape),
@@ -217,17 +219,17 @@ def _framing(
         sure = probability
         if sure.shape != lesion.shape:
             sure = cv2.resize(sure, size, interpolation=cv2.INTER_LINEAR)
-        found["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
+        measures["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
         parts = compare_number(sure, 0.5, cv2.CMP_GE)
     else:
-        found["no_lesion"] = 0.0
+        measures["no_lesion"] = 0.0
     outlines, _ = cv2.findContours(parts, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    found["several_lesions"] = 0.0
+    measures["several_lesions"] = 0.0
     if len(outlines) > 1:
         *_, stats, _ = cv2.connectedComponentsWithStats(parts)
         areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
-        found["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
-    return found
+        measures["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
+    return measures
 
 
 def _cut(lesion: np.ndarray, area: int, hidden: np.ndarray | None) -> float:

@@ -46,7 +46,7 @@ MAX_TILT = 1.4  # longer by shorter side of what should be a square
 
 
 class ScaleError(UserError):
-    """No scale can be told from this picture; one line that says why."""
+    """No scale can be measured in this picture; one line that says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Scale:
         # Each px reaches half a px beyond its centre on both sides.
         return float(longest + 1 / self.px_per_mm(hull.mean(axis=0)))
 
-    def uncovered(self, pixels: np.ndarray) -> np.ndarray:
+    def inpainted(self, pixels: np.ndarray) -> np.ndarray:
         """A copy of uint8 (h, w, 3) with the colours of the skin around drawn over the reference.
 
         The networks have never seen one, and would take its black for a lesion.
@@ -185,11 +185,11 @@ def _find_card(pixels: np.ndarray) -> Scale:
     options = cv2.aruco.DetectorParameters()
     options.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    found, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), options).detectMarkers(gray)
+    detected, numbers, _ = cv2.aruco.ArucoDetector(_dictionary(), options).detectMarkers(gray)
     places = dict(zip(IDS, marker_corners(), strict=True))
     seen: dict[int, np.ndarray] = {}
     ids = [] if numbers is None else [int(number) for number in np.ravel(numbers)]
-    for corners, number in zip(found, ids):  # noqa: B905
+    for corners, number in zip(detected, ids):  # noqa: B905
         if number in seen:
             raise ScaleError("two size cards are in the picture: show one")
         if number in places:
@@ -204,9 +204,9 @@ def _find_card(pixels: np.ndarray) -> Scale:
     card = np.concatenate([places[number] for number in seen])
     image = np.concatenate(list(seen.values()))
     from_mm, _ = cv2.findHomography(card, image)
-    there = cv2.perspectiveTransform(card.reshape(-1, 1, 2), from_mm)[:, 0]
+    projected = cv2.perspectiveTransform(card.reshape(-1, 1, 2), from_mm)[:, 0]
     side = np.sqrt(abs(np.linalg.det(_slope(from_mm, (CARD / 2, CARD / 2))))) * MARKER
-    if np.sqrt(((there - image) ** 2).sum(axis=1).mean()) > max(0.5, 0.02 * side):
+    if np.sqrt(((projected - image) ** 2).sum(axis=1).mean()) > max(0.5, 0.02 * side):
         raise ScaleError("the size card is bent: lay it flat")
     _check_tilt(_slope(from_mm, (CARD / 2, CARD / 2)))
     outer = np.array([[0, 0], [CARD, 0], [CARD, CARD], [0, CARD]])
@@ -241,7 +241,7 @@ _RAYS = 120
 _SUPPORT = 0.85  # share of a rim that must be seen
 _DOUBT = 0.55  # share of a rim that makes another circle about the same middle a rival
 _STEP = 5.0  # CIELAB distance over a rim that counts as seen
-_SMALLEST = 16.0  # px of the copy, radius: a pixel's error would tell in smaller ones
+_SMALLEST = 16.0  # px of the copy, radius: a pixel's error would matter in smaller ones
 
 
 def _find_coin(pixels: np.ndarray, reference: str, diameter: float) -> Scale:
@@ -275,11 +275,11 @@ def _find_coin(pixels: np.ndarray, reference: str, diameter: float) -> Scale:
         raise ScaleError("the picture is taken from the side: hold the camera straight above")
     # Px of the copy to those of the picture; pixel centres are at integers in both.
     centre = (coin.centre + 0.5) / factor - 0.5
-    turn = np.array([[np.cos(coin.angle), np.sin(coin.angle)],
+    rotation = np.array([[np.cos(coin.angle), np.sin(coin.angle)],
                      [-np.sin(coin.angle), np.cos(coin.angle)]])  # fmt: skip
     axes = np.array([coin.major, coin.minor]) / factor
     to_mm = np.eye(3)
-    to_mm[:2, :2] = np.diag(diameter / 2 / axes) @ turn
+    to_mm[:2, :2] = np.diag(diameter / 2 / axes) @ rotation
     to_mm[:2, 2] = -to_mm[:2, :2] @ centre
     cover = np.zeros(pixels.shape[:2], np.uint8)
     ellipse = (tuple(centre), tuple(2.04 * axes), float(np.degrees(coin.angle)))
@@ -314,14 +314,14 @@ def _round_things(small: np.ndarray) -> list[_Rim]:
     gray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (0, 0), 1.5)
     short = min(gray.shape)
     least, most = max(_SMALLEST, 0.05 * short), 0.32 * short
-    found = []
+    rims = []
     for strictness in (0.85, 0.6):
         circles = cv2.HoughCircles(
             gray, cv2.HOUGH_GRADIENT_ALT, 1.5, 8, param1=120, param2=strictness,
             minRadius=round(least), maxRadius=round(most),
         )  # fmt: skip
         for x, y, radius in circles[0][:12] if circles is not None else ():
-            found.append(_Rim(np.array([x, y], np.float64), float(radius), float(radius), 0.0))
+            rims.append(_Rim(np.array([x, y], np.float64), float(radius), float(radius), 0.0))
     for high in (40, 100):
         edges = cv2.Canny(gray, high / 2, high)
         pieces, _ = cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -331,8 +331,8 @@ def _round_things(small: np.ndarray) -> list[_Rim]:
             (x, y), (first, second), degrees = cv2.fitEllipseDirect(piece)
             rim = _rim(x, y, first, second, degrees)
             if least <= rim.major <= most and rim.minor >= rim.major / 2:
-                found.append(rim)
-    return found
+                rims.append(rim)
+    return rims
 
 
 def _rim(x: float, y: float, first: float, second: float, degrees: float) -> _Rim:
@@ -348,9 +348,9 @@ def _follow(lab: np.ndarray, start: _Rim) -> _Rim | None:
     angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     for reach in (0.14, 0.07, 0.05):
-        turn = np.array([[np.cos(rim.angle), -np.sin(rim.angle)],
+        rotation = np.array([[np.cos(rim.angle), -np.sin(rim.angle)],
                          [np.sin(rim.angle), np.cos(rim.angle)]])  # fmt: skip
-        rays = circle * (rim.major, rim.minor) @ turn.T
+        rays = circle * (rim.major, rim.minor) @ rotation.T
         reach = max(reach, 4 / rim.minor)  # of a small coin some px, too
         share = np.linspace(1 - reach, 1 + reach, 57)
         x, y = (rim.centre[k] + rays[:, k, None] * share for k in (0, 1))
@@ -423,7 +423,7 @@ def _find_ruler(pixels: np.ndarray) -> Scale:
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 24) + 4)
     rows = [row for angle in range(0, 180, 3) for row in _regular_rows(detail, float(angle))]
     rows.sort(key=lambda row: -row.regular)
-    pieces = [found for row in rows[:16] if len(found := _spacings(detail, row)) > 2]
+    pieces = [piece for row in rows[:16] if len(piece := _spacings(detail, row)) > 2]
     if len(pieces) < 2:  # one row alone may be a chance
         raise ScaleError(
             "no ruler was found: show 2 cm of it or more, its millimetre marks sharp and dark"
@@ -432,7 +432,7 @@ def _find_ruler(pixels: np.ndarray) -> Scale:
     place, apart = max(pieces, key=len).T
     # A camera that leans sees the near marks farther apart; a line evens out the pieces' errors.
     trend = np.polyfit(place, apart, 1)[0] * np.ptp(place)
-    if any(abs(np.median(found[:, 1]) / spacing - 1) > 0.05 for found in pieces):
+    if any(abs(np.median(piece[:, 1]) / spacing - 1) > 0.05 for piece in pieces):
         raise ScaleError("the ruler's marks are not clear: use more light, and come closer")
     if abs(trend) > MAX_RANGE * spacing:
         raise ScaleError("the ruler is seen from the side: hold the camera straight above")
@@ -442,7 +442,7 @@ def _find_ruler(pixels: np.ndarray) -> Scale:
 
 @dataclass(frozen=True)
 class _Row:
-    """A regular row of marks, in the picture turned by `angle` degrees."""
+    """A regular row of marks, in the picture rotated by `angle` degrees."""
 
     regular: float  # 0 to 1
     angle: float
@@ -453,8 +453,8 @@ class _Row:
     spacing: float  # px
 
 
-def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
-    """The picture turned about its middle, nothing of it lost; 0 beyond it."""
+def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
+    """The picture rotated about its middle, nothing of it lost; 0 beyond it."""
     height, width = image.shape
     matrix: np.ndarray = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     box = np.abs(matrix[:, :2]) @ (width, height)
@@ -464,12 +464,12 @@ def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
 
 def _regular_rows(detail: np.ndarray, angle: float) -> list[_Row]:
     """The most regular row of each height and length, at this angle."""
-    turned = _turned(detail, angle)
-    found = []
+    rotated = _rotated(detail, angle)
+    rows = []
     for high in (8, 24):
-        strips = cv2.blur(turned, (1, high))[high // 2 :: high // 2]
-        for length in sorted({min(256, turned.shape[1]), turned.shape[1]}):
-            for start in range(0, turned.shape[1] - length + 1, 96):
+        strips = cv2.blur(rotated, (1, high))[high // 2 :: high // 2]
+        for length in sorted({min(256, rotated.shape[1]), rotated.shape[1]}):
+            for start in range(0, rotated.shape[1] - length + 1, 96):
                 part = strips[:, start : start + length]
                 part = part - part.mean(axis=1, keepdims=True)
                 power = np.abs(np.fft.rfft(part, 2 * length, axis=1)) ** 2
@@ -491,8 +491,8 @@ def _regular_rows(detail: np.ndarray, angle: float) -> list[_Row]:
                 first = int(np.argmax(regular[row] >= 0.7 * best[row]))
                 middle = high // 2 + row * (high // 2)
                 spacing = float(lag[first])
-                found.append(_Row(float(best[row]), angle, middle, high, start, length, spacing))
-    return found
+                rows.append(_Row(float(best[row]), angle, middle, high, start, length, spacing))
+    return rows
 
 
 def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
@@ -501,8 +501,8 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     around = row.middle + np.arange(-row.high // 2, row.high // 2 + 1)
     best = 0.0, row.spacing, row.angle
     for tilt in np.arange(-2, 2.1, 0.5):
-        turned = _turned(detail, row.angle + tilt)
-        line = turned[np.clip(around, 0, turned.shape[0] - 1)].mean(axis=0)
+        rotated = _rotated(detail, row.angle + tilt)
+        line = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
         line = line[row.start : row.start + row.length]
         tries = row.spacing * np.linspace(0.9, 1.1, 161)
         power = _power(line, tries)
@@ -510,8 +510,8 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     _, spacing, angle = best
     if row.length < _TICKS * spacing:
         return none
-    turned = _turned(detail, angle)
-    line = turned[np.clip(around, 0, turned.shape[0] - 1)].mean(axis=0)
+    rotated = _rotated(detail, angle)
+    line = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
     line = line[row.start : row.start + row.length]
     place = np.arange(len(line))
     wave = np.sum(line * np.exp(-2j * np.pi * place / spacing))
@@ -519,8 +519,8 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     first = ((np.angle(-wave) / (-2 * np.pi)) % 1.0) * spacing
     at = np.arange(first, len(line) - spacing / 2, spacing)
     reach = round(8 * spacing)
-    low, high = max(0, row.middle - reach), min(turned.shape[0], row.middle + reach + 1)
-    band = turned[low:high, row.start : row.start + row.length]
+    low, high = max(0, row.middle - reach), min(rotated.shape[0], row.middle + reach + 1)
+    band = rotated[low:high, row.start : row.start + row.length]
     band = cv2.blur(band, (max(1, round(spacing / 4)), 1))
     on, off = (np.clip(np.rint(at + shift * spacing), 0, len(line) - 1).astype(int)
                for shift in (0, 0.5))  # fmt: skip
@@ -541,7 +541,7 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     if max(fifth, tenth) <= max(_LONGER, others + 0.15):
         return none
     # Beyond the piece where it was found, too: as far as the same marks go on.
-    whole = turned[np.clip(around, 0, turned.shape[0] - 1)].mean(axis=0)
+    whole = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
     piece = round(10 * spacing)
     tries = spacing * np.linspace(0.85, 1.15, 121)
     starts = np.arange(0, len(whole) - piece + 1, piece // 2)

@@ -54,11 +54,13 @@ class Session(Protocol):
     outputs: tuple[Tensor, ...]
     runtime: str  # e.g. "onnxruntime 1.32.0 CPUExecutionProvider"
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Output's name to its values, for input's name to its values. Raises SessionError."""
+        ...
 
 
 @dataclass(frozen=True)
-class Road:
+class ExecutionConfig:
     """How a network is run: what `dermedge tune` chooses among."""
 
     precision: str = "fp32"  # one of `PRECISIONS`

@@ -52,7 +52,7 @@ class Key:
         return f"{self.bundle[:16]}-{self.graph[:16]}-{self.provider}{SUFFIX}"
 
     def difference(self, other: Key) -> str:
-        """In words, why an engine of `self` is of no use to `other`; "" where it is."""
+        """In words, why an engine of `self` does not serve `other`; "" where it does."""
         if self.provider != other.provider or self.version != other.version:
             mine, its = f"{self.provider} {self.version}", f"{other.provider} {other.version}"
             return f"it was built by {mine}, here is {its}"
@@ -71,7 +71,7 @@ class Header:
     name: str  # of the bundle, for people to read, as are the next ones
     roles: str  # e.g. "segmenter", or "segmenter and classifier"
     precision: str
-    convolutions: int  # after fusion; 0 where TensorRT does not tell
+    convolutions: int  # after fusion; 0 where TensorRT does not say
     int8: int  # of them, those that multiply INT8
 
 
@@ -108,15 +108,15 @@ def from_file(content: bytes) -> tuple[Header, bytes]:
     digest, _, rest = content[len(_MAGIC) :].partition(b"\n")
     if hashlib.sha256(rest).hexdigest().encode() != digest:
         raise SessionError("it is damaged, or was changed after it was built")
-    told, _, engine = rest.partition(b"\n")
+    header, _, engine = rest.partition(b"\n")
     try:
-        return _header(json.loads(told)), engine
+        return _header(json.loads(header)), engine
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise SessionError("its header cannot be read") from None
 
 
-def _header(told: dict[str, Any]) -> Header:
-    header = Header(Key(**told.pop("key")), **told)
+def _header(content: dict[str, Any]) -> Header:
+    header = Header(Key(**content.pop("key")), **content)
     texts = (*asdict(header.key).values(), header.name, header.roles, header.precision)
     numbers = (header.convolutions, header.int8)
     if not all(type(value) is str for value in texts) or header.key.provider not in ENGINES:
@@ -186,9 +186,9 @@ def build_engine(
     model = bundle.part(variant.part)
     key = Key.here(model, provider, bundle.sha256)
     path = out / key.file
-    there = _read(path)
-    if isinstance(there, Engine) and there.header.key == key:
-        return there
+    stored = _read(path)
+    if isinstance(stored, Engine) and stored.header.key == key:
+        return stored
     built = tensorrt.build(model, provider)
     convolutions = [layer for layer in built.layers if layer.convolution]
     header = Header(

@@ -64,8 +64,8 @@ def available() -> list[str]:
     """The short names of the execution providers that this ONNX Runtime was built with."""
     import onnxruntime
 
-    found = onnxruntime.get_available_providers()
-    return [name for name, full in PROVIDERS.items() if full in found]
+    providers = onnxruntime.get_available_providers()
+    return [name for name, full in PROVIDERS.items() if full in providers]
 
 
 class OnnxRuntimeSession:
@@ -117,7 +117,7 @@ class OnnxRuntimeSession:
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [item.name for item in self.outputs]
         try:
-            answers = self._session.run(names, feeds)
+            outputs = self._session.run(names, feeds)
         except MemoryError:
             raise
         except Exception as error:  # a device that was lost, or whose memory is full
@@ -125,7 +125,7 @@ class OnnxRuntimeSession:
             raise SessionError(
                 "ONNX Runtime failed: {reason}", code="session-failed", reason=reason
             ) from None
-        return dict(zip(names, answers, strict=True))
+        return dict(zip(names, outputs, strict=True))
 
 
 def _refuse_reports(onnxruntime: ModuleType) -> None:

@@ -27,16 +27,16 @@ class OpenVinoSession:
                 "import dermedge first",
                 code="telemetry",
             )
-        told = {
+        settings = {
             "PERFORMANCE_HINT": "LATENCY",
             # By itself it would compute in half precision where the processor can.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         if threads:
-            told["INFERENCE_NUM_THREADS"] = str(threads)
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             core = _core()
-            self._model = core.compile_model(core.read_model(model, b""), "CPU", told)
+            self._model = core.compile_model(core.read_model(model, b""), "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise SessionError(
@@ -49,14 +49,14 @@ class OpenVinoSession:
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            found = self._request.infer(feeds, share_inputs=True)
+            outputs = self._request.infer(feeds, share_inputs=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise SessionError(
                 "OpenVINO failed: {reason}", code="session-failed", reason=reason
             ) from None
         # Copies: the next call writes over its own memory.
-        return {item.name: found[index].copy() for index, item in enumerate(self.outputs)}
+        return {item.name: outputs[index].copy() for index, item in enumerate(self.outputs)}
 
 
 @cache

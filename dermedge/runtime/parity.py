@@ -1,4 +1,4 @@
-"""Do two ways of running a network give the same answers? Each output is judged on its own.
+"""Do two ways of running a network give the same outputs? Each output is compared on its own.
 
 A figure over all numbers of a network would be one over the pixels of its mask: there are tens of
 thousands of them beside seven probabilities, and classes in another order would not be seen.
@@ -32,6 +32,7 @@ class Limits:
     others: Limit  # as shares of the largest expected value: maps, embedding, distance
 
     def of(self, output: str) -> Limit:
+        """That of the output of this name."""
         return {MASK: self.mask, PROBABILITIES: self.probabilities}.get(output, self.others)
 
 
@@ -62,6 +63,7 @@ class Difference:
 
     @property
     def within(self) -> bool:
+        """Whether it is allowed; NaN never is."""
         # Written so that NaN is not.
         return self.largest <= self.limit.largest and self.mean <= self.limit.mean
 
@@ -121,11 +123,11 @@ def mismatch(
     return "; ".join(map(str, outside))
 
 
-def finite(answers: Mapping[str, np.ndarray]) -> bool:
+def finite(outputs: Mapping[str, np.ndarray]) -> bool:
     """Whether every number of every output is finite."""
-    return all(bool(np.isfinite(values).all()) for values in answers.values())
+    return all(bool(np.isfinite(values).all()) for values in outputs.values())
 
 
-def stacked(answers: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """What `Session.run` gave for each picture, by output, (pictures, ...)."""
-    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}

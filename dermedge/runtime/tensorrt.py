@@ -53,12 +53,14 @@ class Layer:
 
     @property
     def convolution(self) -> bool:
+        """Whether it is one, by TensorRT's word for it."""
         return re.search("conv|correlation", self.kind, re.IGNORECASE) is not None
 
     @property
     def int8(self) -> bool:
-        found = [re.search(r"\bint8\b", words, re.IGNORECASE) for words in self.operands]
-        return bool(found) and None not in found
+        """Whether it computes on INT8: all its known operands are."""
+        matches = [re.search(r"\bint8\b", words, re.IGNORECASE) for words in self.operands]
+        return bool(matches) and None not in matches
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Built:
     """What the builder made of a graph."""
 
     engine: bytes
-    layers: tuple[Layer, ...]  # () where TensorRT does not tell
+    layers: tuple[Layer, ...]  # () where TensorRT does not say
     seconds: float
 
 
@@ -273,9 +275,9 @@ class TensorRTSession:
 
     def _taken(self, held: ExitStack, take: str, free: str, *args: Any) -> Any:
         """What the CUDA call `take` gives; `free` will be called with it once `held` closes."""
-        taken = self._call(take, *args)
-        held.callback(getattr(self._cudart, free), taken)
-        return taken
+        resource = self._call(take, *args)
+        held.callback(getattr(self._cudart, free), resource)
+        return resource
 
     def _buffer(self, held: ExitStack, item: Tensor) -> tuple[np.ndarray, int]:
         """Pinned memory of the host, and the address of as much on the device."""
@@ -312,7 +314,7 @@ class TensorRTSession:
 
     def _captured(self, held: ExitStack) -> Any | None:
         """`_launch` as one CUDA graph; None where TensorRT uses what cannot be captured."""
-        # TensorRT-RTX can tell; TensorRT has to be tried.
+        # TensorRT-RTX can say; TensorRT has to be tried.
         capturable = getattr(self._context, "is_stream_capturable", None)
         if capturable is not None and not capturable(int(self._stream)):
             return None
@@ -321,7 +323,7 @@ class TensorRTSession:
             self._call("cudaStreamBeginCapture", self._stream, mode)
             try:
                 self._launch()
-            finally:  # also ends a capture that failed: the stream is of no use before
+            finally:  # also ends a capture that failed: the stream cannot be used before
                 graph = self._call("cudaStreamEndCapture", self._stream)
             held.callback(self._cudart.cudaGraphDestroy, graph)
             return self._taken(held, "cudaGraphInstantiate", "cudaGraphExecDestroy", graph, 0)
@@ -349,17 +351,17 @@ def layer_of_line(line: str) -> Layer | None:
 
     Its engines cannot be deserialized without a GPU, so that this is all that is to be had there.
     """
-    found = re.search(r"Name: (.+?), LayerType: (\w+)", line)
-    if not found:
+    match = re.search(r"Name: (.+?), LayerType: (\w+)", line)
+    if not match:
         return None
     before, _, _ = line.partition(", Outputs: ")
     inputs, _, constants = before.partition(", Constants: ")
     kinds = [re.findall(r"Datatype: (\w+)", part)[:1] for part in (inputs, constants)]
-    return Layer(found[1], found[2], tuple(kinds[0] + kinds[1]))
+    return Layer(match[1], match[2], tuple(kinds[0] + kinds[1]))
 
 
 def layer_of_json(entry: dict[str, Any]) -> Layer:
-    """A layer as the engine inspector tells it: TensorRT 10's keys or those of 11."""
+    """A layer as the engine inspector reports it: TensorRT 10's keys or those of 11."""
     tensors = entry.get("Inputs", [])[:1] + entry.get("Constants", [])[:1]
     operands = [item.get("Datatype") or item.get("Format/Datatype", "") for item in tensors]
     if "Type" in entry.get("Weights", {}):
@@ -373,8 +375,8 @@ def _inspected(engine: bytes, provider: str) -> list[Layer]:
     if loaded is None:
         return []
     inspector = loaded.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return [layer_of_json(entry) for entry in told["Layers"] if isinstance(entry, dict)]
+    information = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return [layer_of_json(entry) for entry in information["Layers"] if isinstance(entry, dict)]
 
 
 def _journal(provider: str) -> Any:
@@ -391,8 +393,8 @@ def _journal(provider: str) -> Any:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(msg)
             elif "LayerType: " in msg:
-                found = map(layer_of_line, msg.splitlines())
-                self.layers.extend(layer for layer in found if layer is not None)
+                layers = map(layer_of_line, msg.splitlines())
+                self.layers.extend(layer for layer in layers if layer is not None)
 
         def last_error(self) -> str:
             return _line(self.errors[-1]) if self.errors else "no reason was given"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from dermedge.bundle.bundle import Manifest
-from dermedge.combine import Together
+from dermedge.combine import Combined
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.triage import RULES
@@ -238,7 +238,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     )
 
 
-def result(analysis: Mapping, together: Together | None = None) -> ResultView:
+def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
     """What the result screen shows.
 
     Parameters
@@ -274,7 +274,7 @@ def result(analysis: Mapping, together: Together | None = None) -> ResultView:
     )
 
 
-def rule(analysis: Mapping, together: Together | None = None) -> str:
+def rule(analysis: Mapping, together: Combined | None = None) -> str:
     """What led to the triage."""
     if together is None:
         return _rule(analysis.get("because"), analysis["rule"])
@@ -310,7 +310,7 @@ def spoken(band: Band) -> Band:
     return Band(_(band.title), _(band.advice), band.style, band.shape, band.mark)
 
 
-def _several(together: Together) -> str:
+def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
     said = n_(
@@ -326,7 +326,7 @@ def _several(together: Together) -> str:
     return said
 
 
-def _none_of(together: Together) -> str:
+def _none_of(together: Combined) -> str:
     return n_(
         "{count} picture cannot be judged",
         "none of {count} pictures can be judged",
@@ -360,7 +360,7 @@ def millimetres(value: float) -> str:
     return _("{value} mm", value=language.number(value, 1))
 
 
-def _limits(analysis: Mapping, together: Together | None) -> tuple[str, ...]:
+def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
     limits = []
     if together is None:
         limits.append(

@@ -29,7 +29,7 @@ from dermedge.bundle.bundle import (
 )
 from dermedge.bundle.graph_check import check_graph
 from dermedge.bundle.reference import REFERENCE, Expected, Reference
-from dermedge.bundle.similar import Cases
+from dermedge.bundle.similar import SimilarCases
 from dermedge.image.preprocess import Preprocessing
 
 LABELS = ("mel", "nv")
@@ -50,7 +50,7 @@ def _graph() -> bytes:
 
 
 def _cases() -> bytes:
-    return Cases.make(
+    return SimilarCases.make(
         np.ones((2, 3)), (0, 1), ("a", "b"), np.zeros((2, 64, 64, 3), np.uint8)
     ).to_bytes()
 
@@ -194,7 +194,7 @@ def _check_line(error: Exception) -> None:
 
 
 def _read_cases(content: bytes) -> None:
-    cases = Cases.from_bytes(content, len(LABELS))
+    cases = SimilarCases.from_bytes(content, len(LABELS))
     similar = cases.nearest(np.ones(cases.embeddings.shape[1]), LABELS, 2)
     for case in similar:
         cases.picture(case.id)

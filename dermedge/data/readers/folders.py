@@ -150,8 +150,8 @@ def _gather(g: Gathering) -> None:
         if folder is None:
             loose += 1
             continue
-        found = tree.classes[folder]
-        if found.reading.kind == "number":
+        label = tree.classes[folder]
+        if label.reading.kind == "number":
             continue  # an error already
         relative = file.relative_to(g.root)
         name = relative.with_suffix("").as_posix()
@@ -167,9 +167,9 @@ def _gather(g: Gathering) -> None:
             file,
             mask=_mask_of(g, file, beside),
             diagnosis=top.name,
-            reading=found.reading,
+            reading=label.reading,
             lesion=lesion,
-            official=found.part,
+            official=label.part,
         )
     if loose:
         g.notes.append(f"pictures that lie in no class folder, left out: {loose}")
@@ -190,21 +190,21 @@ def _refuse_names_of_lesions(g: Gathering) -> None:
 
 
 def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
-    found = defaultdict(list)
+    masks = defaultdict(list)
     for file in files:
         stem = file.stem.lower()
         for ending in _MASK_ENDINGS:
             stem = stem.removesuffix(ending)
-        found[stem].append(file)
-    return found
+        masks[stem].append(file)
+    return masks
 
 
 def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | None:
     """The mask beside the picture, or in a mask folder that mirrors the picture's."""
     for ending in _MASK_ENDINGS:
-        found = g.picture(f"{file.stem}{ending}", near=file.parent)
-        if found and found.parent == file.parent:
-            return found
+        path = g.picture(f"{file.stem}{ending}", near=file.parent)
+        if path and path.parent == file.parent:
+            return path
     own = _bare(file.relative_to(g.root).parts[:-1])
     fits = [m for m in beside.get(file.stem.lower(), []) if _mirrors(g, m, own)]
     return fits[0] if len(fits) == 1 else None

@@ -143,6 +143,7 @@ class Gathering:
     # --- finding ---------------------------------------------------------------------------
 
     def unfit(self, detail: str = "") -> DataError:
+        """The error that says why the folder is not of this reader's layout, for raising."""
         return DataError(
             "{root}: not the layout of {reader}: {detail}; looked for {layout}",
             code="data_layout",
@@ -158,10 +159,11 @@ class Gathering:
         return [file for file in self.files if match(file.name)]
 
     def table(self, pattern: str, what: str) -> Path:
-        found = self.tables(pattern)
-        if not found:
+        """The file nearest to the root that `tables` finds; DataError where there is none."""
+        tables = self.tables(pattern)
+        if not tables:
             raise self.unfit(f"no {what}")
-        return found[0]
+        return tables[0]
 
     def read_table(
         self,
@@ -183,19 +185,19 @@ class Gathering:
     def pictures(self, folder: str) -> dict[str, Path]:
         """Stem to picture, for pictures anywhere below a folder whose name matches `folder`."""
         match = re.compile(folder, re.IGNORECASE).fullmatch
-        found: dict[str, Path] = {}
+        by_stem: dict[str, Path] = {}
         for file in self.images:
             inner = file.relative_to(self.root).parts[:-1]
             if any(match(name) for name in (self.root.name, *inner)):
-                found.setdefault(file.stem, file)
-        return found
+                by_stem.setdefault(file.stem, file)
+        return by_stem
 
     def picture(self, stem: str, near: Path | None = None) -> Path | None:
         """The picture with this stem (any case), below the folder `near` if it lies there."""
-        found = self._by_stem.get(stem.lower(), [])
+        candidates = self._by_stem.get(stem.lower(), [])
         if near is not None:
-            found = sorted(found, key=lambda file: not file.is_relative_to(near))
-        return found[0] if found else None
+            candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
+        return candidates[0] if candidates else None
 
     def written_path(self, base: Path, text: str, where: str) -> Path | None:
         """A path as a table states it, relative to `base`; never outside of the root.
@@ -332,6 +334,7 @@ class Gathering:
         self._counts[what] += number
 
     def finish(self) -> DataSet:
+        """The data set of all that was added; RowErrors or DataError where there is none."""
         if self.errors:
             raise RowErrors(tuple(map(printable, self.errors)))
         if not self.records:

@@ -45,18 +45,18 @@ def _modality(text: str | None) -> str | None:
 
 
 def _gather_cli(g: Gathering) -> None:
-    found = [path for path in g.tables(r".*\.csv") if "isic_id" in columns_of(path)]
-    if not found:
+    tables = [path for path in g.tables(r".*\.csv") if "isic_id" in columns_of(path)]
+    if not tables:
         raise g.unfit("no csv with a column isic_id")
-    labelled = [path for path in found if {*_LABELS} & columns_of(path)]
+    labelled = [path for path in tables if {*_LABELS} & columns_of(path)]
     if not labelled:
-        columns = columns_of(found[0])
+        columns = columns_of(tables[0])
         hint = "milk10k" if "lesion_id" in columns and "image_type" in columns else ""
         hint = "isic2024" if {*_LABELS_2024} & columns else hint
         raise DataError(
             "{path}: no column with a diagnosis ({wanted}); it has: {columns}{hint}",
             code="table_column_missing",
-            path=found[0],
+            path=tables[0],
             wanted="diagnosis_1 to diagnosis_5, diagnosis or benign_malignant",
             columns=short(", ".join(sorted(columns)), 300),
             hint=f"; read it as {hint}={g.root}" if hint else "",

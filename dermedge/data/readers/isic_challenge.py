@@ -78,16 +78,16 @@ def _gather(g: Gathering, challenge: _Challenge) -> None:
             about: dict[str, str] = {}
             for one in (*metadata.get(name, []), *listed):
                 about.update({k: v for k, v in one.row.cells.items() if v})
-            said: dict[str, Any] = {}
+            values: dict[str, Any] = {}
             for one in listed:
                 more = challenge.understand(g, one.table, one.row)
-                if said and more and said != more:
+                if values and more and values != more:
                     first = listed[0]
                     g.errors.append(
                         f"{one.table.where(one.row)}: {short(name)} has another diagnosis than in "
                         f"{first.table.where(first.row)}"
                     )
-                said = said or more
+                values = values or more
             path = pictures.get(name)
             g.add(
                 name,
@@ -103,7 +103,7 @@ def _gather(g: Gathering, challenge: _Challenge) -> None:
                 or about.get("localization"),
                 modality="dermoscopic",
                 official=part.official,
-                **said,
+                **values,
             )
     if not seen_folder:
         raise g.unfit("no folder with its pictures")

@@ -7,11 +7,11 @@ from dermedge.data.readers.gathering import Gathering, Reader
 
 def _gather(g: Gathering) -> None:
     for folder in ("melanoma", "naevus"):
-        found = g.pictures(folder)
-        if not found:
+        pictures = g.pictures(folder)
+        if not pictures:
             raise g.unfit(f"no pictures in a folder '{folder}'")
-        for stem in sorted(found):
-            g.add(f"{folder}_{stem}", found[stem], diagnosis=folder, modality="clinical")
+        for stem in sorted(pictures):
+            g.add(f"{folder}_{stem}", pictures[stem], diagnosis=folder, modality="clinical")
 
 
 MED_NODE = Reader(

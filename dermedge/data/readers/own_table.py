@@ -107,31 +107,31 @@ def _table(g: Gathering) -> Path:
     """The table that is named, or data.csv, or the only one with a column image."""
     if g.table_path is not None:
         return g.table_path
-    found = [
+    tables = [
         path for path in g.files if path.suffix.lower() in TABLES and "image" in columns_of(path)
     ]
-    if not found:
+    if not tables:
         others = [path for path in g.files if path.suffix.lower() in TABLES]
         detail = "no csv with a column 'image'"
         if others:
             columns = short(", ".join(sorted(columns_of(others[0]))), 200)
             detail += f" ({short(others[0].name)} has: {columns})"
         raise g.unfit(detail)
-    named = [path for path in found if path.name.lower() == "data.csv"]
+    named = [path for path in tables if path.name.lower() == "data.csv"]
     nearest = [path for path in named if len(path.parts) == len(named[0].parts)]
-    chosen = nearest or found
-    if len(chosen) > 1:
-        names = ", ".join(short(path.relative_to(g.root).as_posix()) for path in chosen[:4])
+    candidates = nearest or tables
+    if len(candidates) > 1:
+        names = ", ".join(short(path.relative_to(g.root).as_posix()) for path in candidates[:4])
         raise DataError(
             "{root}: {count} tables have a column 'image' ({names}); name the one to read, as in "
             "{example}",
             code="csv_tables",
             root=short(str(g.root), 200),
-            count=len(chosen),
+            count=len(candidates),
             names=names,
-            example=f"csv={short(str(chosen[0]), 200)}",
+            example=f"csv={short(str(candidates[0]), 200)}",
         )
-    return chosen[0]
+    return candidates[0]
 
 
 def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:

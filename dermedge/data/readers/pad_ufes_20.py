@@ -12,8 +12,8 @@ _COLUMNS = (
 
 
 def _gather(g: Gathering) -> None:
-    found = g.tables(r"metadata\.csv")
-    path = next((t for t in found if {"img_id", "diagnostic"} <= columns_of(t)), None)
+    tables = g.tables(r"metadata\.csv")
+    path = next((t for t in tables if {"img_id", "diagnostic"} <= columns_of(t)), None)
     if path is None:
         raise g.unfit("no metadata.csv with the columns img_id and diagnostic")
     table = g.read_table(path, _COLUMNS)

@@ -57,6 +57,7 @@ class Scene:
 
 
 def draw_freckles(scene: Scene, skin: np.ndarray) -> None:
+    """Draw freckles into CIELAB `scene.lab`, outside the lesion; `skin` is the mean, (3,)."""
     rng = scene.rng
     count = int(rng.integers(2, 7) if scene.style == "dermoscopy" else rng.integers(4, 45))
     layer: np.ndarray = np.zeros(scene.mask.shape, np.uint8)

@@ -84,23 +84,23 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     """Make the folders and the marker, or make sure that what is there is the same data set."""
     marker = root / MARKER
     try:
-        found = json.loads(marker.read_text())["settings"]
+        stored = json.loads(marker.read_text())["settings"]
     except FileNotFoundError:
         if root.is_dir() and any(root.iterdir()):
             raise UserError(
                 f"{root} is not empty and holds no drawn pictures; choose another folder"
             ) from None
-        found = None
+        stored = None
     except (ValueError, KeyError, TypeError):
-        found = {}
-    if found is not None and found != settings:
+        stored = {}
+    if stored is not None and stored != settings:
         raise UserError(
-            f"{root} holds pictures drawn with other settings ({json.dumps(found)}, asked for "
+            f"{root} holds pictures drawn with other settings ({json.dumps(stored)}, asked for "
             f"{json.dumps(settings)}); delete it or choose another folder"
         )
     for folder in (root / "images", root / "masks"):
         folder.mkdir(parents=True, exist_ok=True)
-    if found is None:
+    if stored is None:
         note = "Drawn by dermedge.data.synthetic; not photographs. Not for use on real skin."
         content = {"procedural": True, "note": note, "settings": settings}
         write_atomic(marker, json.dumps(content, indent=2) + "\n")

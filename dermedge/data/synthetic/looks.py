@@ -108,16 +108,19 @@ _TONES = {
 
 
 def class_shares() -> np.ndarray:
+    """How often each class of LOOKS is drawn: float64 (classes,), sum 1."""
     shares = np.array([look.share for look in LOOKS.values()])
     distribution: np.ndarray = shares / shares.sum()
     return distribution
 
 
 def random_ita(rng: np.random.Generator, look: Look) -> float:
+    """An individual typology angle for a class, in degrees, within ITA_RANGE."""
     return float(np.clip(rng.normal(22 + look.ita, 30), *ITA_RANGE))
 
 
 def tone_on(name: str, skin: np.ndarray) -> np.ndarray:
+    """A lesion colour of `_TONES` on `skin`, both CIELAB (3,); float32."""
     factor, red, yellow = _TONES[name]
     # Dark skin hides redness and keeps less room below it.
     shade = np.clip(skin[0] / 65, 0.5, 1.1)

@@ -87,8 +87,8 @@ def draw(
 
     traits = np.random.default_rng([seed, 0])
     names = list(LOOKS)
-    chosen = str(traits.choice(names, p=class_shares()))
-    label = chosen if label is None else label
+    drawn_label = str(traits.choice(names, p=class_shares()))
+    label = drawn_label if label is None else label
     look = LOOKS[label]
     # A draw for every trait, asked for or not: a control then changes nothing but itself.
     drawn_ita = random_ita(traits, look)
@@ -151,6 +151,7 @@ def check_arguments(
     view: object,
     artefacts: Iterable[str] | None,
 ) -> None:
+    """ValueError, in one line, where `draw` cannot take them."""
     for name, value in (("seed", seed), ("view", view)):
         if not isinstance(value, (int, np.integer)) or value < 0:
             raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")

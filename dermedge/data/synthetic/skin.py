@@ -53,6 +53,7 @@ def draw_skin(
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 at `low` and below, 1 at `high` and above, smooth between (cubic); float32."""
     t = np.clip((values - low) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
