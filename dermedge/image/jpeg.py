@@ -144,7 +144,8 @@ def _constant(
         & (np.maximum(*rough) <= 1.5 * np.minimum(*rough))
         & (np.minimum(*rough) > 0.25)  # drawings have no noise
     ).all(axis=1)
-    return (np.abs(middle) >= 3 * usual) & alike[:, None]
+    constant: np.ndarray = (np.abs(middle) >= 3 * usual) & alike[:, None]
+    return constant
 
 
 def _sums(steps: np.ndarray, most: float) -> np.ndarray:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from dermedge.image.preprocess import thumbnail
-from dermedge.image.read.opencv import compare_number
+from dermedge.image.opencv import compare_number
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
