@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.image.preprocess import resized
 from dermedge.image.opencv import compare_number
+from dermedge.image.preprocess import resized
 
 KEPT_SHARE = 0.25  # of the largest part: smaller parts are taken for errors of the mask
 MIN_SHARE = 2e-4  # of the picture, and never below 16 px: smaller is a speck

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.image.preprocess import thumbnail
 from dermedge.image.opencv import compare_number
+from dermedge.image.preprocess import thumbnail
 
 # The gravest first: what hides the rest, then what the person can change most easily.
 TITLES = {
