@@ -18,7 +18,7 @@ def code_hash(*modules: str) -> str:
     That is their source, the source of every module of dermedge, or of the top-level packages that
     they are in, that they import, however indirectly and wherever in the file, and the installed
     version of every other package that any of these imports. A change of a comment changes it, too:
-    rather too often than too rarely.
+    rather too often than too rarely. Imports under `if TYPE_CHECKING` do not count.
     """
     own = {"dermedge", *(name.partition(".")[0] for name in modules)}
     waiting = list(modules)
@@ -51,7 +51,13 @@ def _source(name: str) -> bytes:
 def _imports(source: bytes) -> set[str]:
     """Names of all modules that the source may mean; `from a import b` may mean `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse  # what is imported for its types alone computes nothing
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
