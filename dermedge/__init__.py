@@ -1,4 +1,4 @@
-"""The core, which runs on the device: numpy, OpenCV and, opened lazily, a runtime."""
+"""The core, which runs on the device: numpy, OpenCV and, opened lazily, Pillow and a runtime."""
 
 import os
 
