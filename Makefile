@@ -5,7 +5,7 @@ STAMP := .venv/installed
 # What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
 DEBIAN := xvfb libgl1-mesa-dri libgl1 strace
 
-.PHONY: demo test install debian clean
+.PHONY: demo test fuzz docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
@@ -18,8 +18,14 @@ test: $(STAMP) debian
 	$(BIN)/mypy dermedge
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
+# Coverage-guided, a while for each reader of foreign bytes; what was learnt is kept in build/fuzz.
+MINUTES ?= 30
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	for target in image bundle tables store_import; do \
+	    $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+
 # The site, into build/docs.
-.PHONY: docs
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "Open build/docs/index.html"
