@@ -693,12 +693,11 @@ def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp
         evaluated(alone, tmp_path)
 
 
-def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle, people, tmp_path):
+def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle, tmp_path):
     model = full_bundle.manifest.models["classifier"]
     cropping = replace(model, preprocessing=replace(model.preprocessing, crop=1.5))
-    alone = rewritten(full_bundle, tmp_path, "alone", models={"classifier": cropping})
-    with pytest.raises(UserError, match="together with the segmenter"):
-        evaluated(alone, people)
+    with pytest.raises(UserError, match="crops, but no segmenter"):
+        rewritten(full_bundle, tmp_path, "alone", models={"classifier": cropping})
 
 
 def test_metadata_can_be_withheld(full_bundle, people):

@@ -289,7 +289,7 @@ def test_an_export_on_empty_masks_alone_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="all 2 masks of the validation part of csv are empty"):
         measured(empty, empty)
     _, figures = measured(empty, drawn(0, 2))
-    assert figures["jaccard"]["value"] == 0.5
+    assert figures["jaccard"]["value"] == 0.0  # of the accepting half: the drawn one
 
 
 def test_real_masks_are_read_as_they_are(shared_data):

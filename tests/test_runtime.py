@@ -89,7 +89,7 @@ def test_the_options_reach_onnx_runtime(tiny_bundle, monkeypatch):
 
 
 def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch):
-    from dermedge import analyzer
+    from dermedge import analyzer, network
 
     seen = []
 
@@ -97,7 +97,7 @@ def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch)
         seen.append(precision)
         return open_session(model, threads, provider, sha256, precision)
 
-    monkeypatch.setattr(analyzer, "open_session", spying)
+    monkeypatch.setattr(network, "open_session", spying)
     analyzer.Analyzer(Bundle.open(make_bundle()))
     assert seen == ["fp32", "fp32"]
 
@@ -140,11 +140,11 @@ except SessionError as error:
 @pytest.mark.parametrize(
     ("provider", "imports", "version", "switch", "answer"),
     [
-        ("cpu", "dermedge onnxruntime", "1.32.0", None, "told to be silent ONNX Runtime does not"),
+        ("cpu", "dermedge onnxruntime", "1.32.0", None, "told to be silent model.load ONNX Runtime does not"),
         ("cpu", "onnxruntime dermedge", "1.32.0", None, "told to be silent telemetry onnxruntime"),
         ("cpu", "onnxruntime dermedge", "1.32.0", "0", "told to be silent telemetry onnxruntime"),
-        ("cpu", "onnxruntime dermedge", "1.32.0", "1", "told to be silent ONNX Runtime does not"),
-        ("cpu", "onnxruntime dermedge", "1.23.2", None, "told to be silent ONNX Runtime does not"),
+        ("cpu", "onnxruntime dermedge", "1.32.0", "1", "told to be silent model.load ONNX Runtime does not"),
+        ("cpu", "onnxruntime dermedge", "1.23.2", None, "told to be silent model.load ONNX Runtime does not"),
         ("openvino", "openvino dermedge", "", None, "reported telemetry openvino was imported"),
     ],
 )
