@@ -248,6 +248,8 @@ def test_a_command_that_is_ended_tidies_up_first(tmp_path, number):
     """In the middle of a write; a service manager sees that it ended by the signal it sent."""
     code = (
         "import os, signal, sys\n"
+        # What a shell starts in the background ignores the key.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from dermedge import cli, files\n"
         "def stop(*_): os.kill(os.getpid(), int(sys.argv[2]))\n"
         "os.replace = stop\n"

@@ -140,11 +140,29 @@ except SessionError as error:
 @pytest.mark.parametrize(
     ("provider", "imports", "version", "switch", "answer"),
     [
-        ("cpu", "dermedge onnxruntime", "1.32.0", None, "told to be silent model.load ONNX Runtime does not"),
+        (
+            "cpu",
+            "dermedge onnxruntime",
+            "1.32.0",
+            None,
+            "told to be silent model.load ONNX Runtime does not",
+        ),
         ("cpu", "onnxruntime dermedge", "1.32.0", None, "told to be silent telemetry onnxruntime"),
         ("cpu", "onnxruntime dermedge", "1.32.0", "0", "told to be silent telemetry onnxruntime"),
-        ("cpu", "onnxruntime dermedge", "1.32.0", "1", "told to be silent model.load ONNX Runtime does not"),
-        ("cpu", "onnxruntime dermedge", "1.23.2", None, "told to be silent model.load ONNX Runtime does not"),
+        (
+            "cpu",
+            "onnxruntime dermedge",
+            "1.32.0",
+            "1",
+            "told to be silent model.load ONNX Runtime does not",
+        ),
+        (
+            "cpu",
+            "onnxruntime dermedge",
+            "1.23.2",
+            None,
+            "told to be silent model.load ONNX Runtime does not",
+        ),
         ("openvino", "openvino dermedge", "", None, "reported telemetry openvino was imported"),
     ],
 )
