@@ -278,7 +278,10 @@ class Judge:
 
 
 def _drawn_mask(sight: Sight) -> np.ndarray:
-    return read_lesion_mask(sight.record.mask, sight.placement.height, sight.placement.width)
+    placement = sight.placement
+    # Of the whole picture, whose plain frame the network does not see.
+    height, width = placement.whole or (placement.height, placement.width)
+    return read_lesion_mask(sight.record.mask, height, width)
 
 
 def _has_good_mask(sight: Sight) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dermedge import analyzer as analyzer_module
 from dermedge import data as datasets
+from dermedge import network as network_module
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, Manifest, Model, write_bundle
 from dermedge.data.split import Split
@@ -64,7 +64,7 @@ def bundle(tiny_bundle, spec, tmp_path):
 def fed(monkeypatch):
     """Digests of all that a session of 64 px was fed with, in order."""
     seen: list[str] = []
-    open_session = analyzer_module.open_session
+    open_session = network_module.open_session
 
     def spying(model, *options):
         session = open_session(model, *options)
@@ -78,7 +78,7 @@ def fed(monkeypatch):
         session.run = spy
         return session
 
-    monkeypatch.setattr(analyzer_module, "open_session", spying)
+    monkeypatch.setattr(network_module, "open_session", spying)
     return seen
 
 

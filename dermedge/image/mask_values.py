@@ -108,6 +108,13 @@ def _of_one_value(gray: np.ndarray, value: int, most: int) -> np.ndarray:
 def _of_two_colours(colours: np.ndarray, lossy: bool) -> np.ndarray:
     """Two colours of which one is brighter in no channel, as of a palette: black and red."""
     first: np.ndarray = (colours == colours[0, 0]).all(axis=2)
+    if first.all():
+        raise ImageError(
+            "all pixels of the mask have one colour: whether that is lesion or skin is not known; "
+            "{advice}",
+            code="mask_one_colour",
+            advice=_ADVICE,
+        )
     other = colours[~first][0]
     if not lossy and (colours[~first] == other).all():
         if (other >= colours[0, 0]).all():
