@@ -275,7 +275,7 @@ def data(tmp_path_factory) -> Path:
     from dermedge.data.synthetic import write_data_set
 
     root = tmp_path_factory.mktemp("data")
-    write_data_set(root, 40, size=(96, 128))
+    write_data_set(root, 120, size=(96, 128))  # enough that each half has a malignant lesion
     return root
 
 
