@@ -103,7 +103,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     gate = parser.add_argument_group(
         "the gate",
-        "what the lower bound of the 95 %% interval must reach, on the half of the validation part "
+        "what the lower bound of the 95 % interval must reach, on the half of the validation part "
         "that chose nothing (default: the recipe's; 0: not asked)",
     )
     for name, told in _GATE.items():
