@@ -425,7 +425,8 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         extra = 8 * width * height
         headers.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
-        _check_tiff(data, picture, tiff)
+        with _decoding(kind):
+            _check_tiff(data, picture, tiff)
         if tiff.profile:  # Pillow leaves out one that is cut short
             info.setdefault("icc_profile", None)
     if picture.mode not in _MODES:
@@ -524,7 +525,9 @@ def _check_tiff(data: bytes, picture, tiff: headers.Tiff) -> None:
         return
     if len(counts) < parts:
         raise headers.damaged("tiff")
-    tables = bytes(tags.get(347, b""))
+    tables = tags.get(347, b"")
+    if not isinstance(tables, bytes):
+        raise headers.damaged("tiff")
     for start, length in zip(offsets[:parts], counts, strict=False):
         part = data[start : start + length]
         if tiff.compression == 7:

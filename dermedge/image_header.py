@@ -516,7 +516,10 @@ def read_png(data: bytes) -> Png:
         if (kind == b"IHDR") != (number == 0):
             raise damaged("png")
         body = data[start + 8 : end - 4] if kind not in (b"IDAT", b"fdAT") else b""
+        if kind == b"IDAT" and colour == 3 and len(pixels) < 2:
+            raise damaged("png")  # no palette
         if kind in _PNG_PIXELS and (kind in _PNG_ALWAYS or colour == 3):
+            _check_palette(kind, len(body), [part[4:8] for part in pixels[:3]])
             pixels.append(data[start:end])
         if kind == b"tRNS" and colour in (0, 2, 3):
             channels = 4
@@ -550,6 +553,14 @@ def read_png(data: bytes) -> Png:
         *(width, height, bits, channels, key, orientation, profile, frozenset(colours)),
         tuple(pixels),
     )
+
+
+def _check_palette(kind: bytes, length: int, before: list[bytes]) -> None:
+    """That a chunk which a palette has use for comes once, in its place, and is no longer."""
+    if kind == b"PLTE" and (before != [b"IHDR"] or length % 3 or not 3 <= length <= 768):
+        raise damaged("png")
+    if kind == b"tRNS" and (before != [b"IHDR", b"PLTE"] or not 1 <= length <= 256):
+        raise damaged("png")
 
 
 def _inflated(data: bytes, most: int) -> bytes:
@@ -702,6 +713,6 @@ def check_zeros(data: bytes, kind: str, media: Iterable[tuple[int, int]], longes
     for start, end in media:
         coded = data[start:end]
         for block in other:
-            coded = coded.replace(bytes(block), b"") if block else coded
+            coded = coded.replace(block, b"") if block else coded
         if zeros in coded:
             raise damaged(kind)
