@@ -514,7 +514,8 @@ def read_png(data: bytes) -> Png:
     allowed = {0: (1, 2, 4, 8, 16), 3: (1, 2, 4, 8)}.get(colour, (8, 16))
     if channels is None or bits not in allowed or any(data[26:28]) or data[28] > 1:
         raise damaged("png")
-    pixels, profile, gamma, corners, key = [], None, None, None, None
+    pixels: list[bytes] = []
+    profile = gamma = corners = key = None
     colours: set[Colours] = set()
     standard = False
     exif = xmp = b""
@@ -522,7 +523,10 @@ def read_png(data: bytes) -> Png:
         if (kind == b"IHDR") != (number == 0):
             raise damaged("png")
         body = data[start + 8 : end - 4] if kind not in (b"IDAT", b"fdAT") else b""
+        if kind == b"IDAT" and colour == 3 and len(pixels) < 2:
+            raise damaged("png")  # no palette
         if kind in _PNG_PIXELS and (kind in _PNG_ALWAYS or colour == 3):
+            _check_palette(kind, len(body), [part[4:8] for part in pixels[:3]])
             pixels.append(data[start:end])
         if kind == b"tRNS" and colour in (0, 2, 3):
             channels = 4
@@ -556,6 +560,14 @@ def read_png(data: bytes) -> Png:
         *(width, height, bits, channels, key, orientation, profile, frozenset(colours)),
         tuple(pixels),
     )
+
+
+def _check_palette(kind: bytes, length: int, before: list[bytes]) -> None:
+    """That a chunk which a palette has use for comes once, in its place, and is no longer."""
+    if kind == b"PLTE" and (before != [b"IHDR"] or length % 3 or not 3 <= length <= 768):
+        raise damaged("png")
+    if kind == b"tRNS" and (before != [b"IHDR", b"PLTE"] or not 1 <= length <= 256):
+        raise damaged("png")
 
 
 def _inflated(data: bytes, most: int) -> bytes:

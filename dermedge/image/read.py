@@ -428,7 +428,8 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         extra = 8 * width * height
         headers.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
-        _check_tiff(data, cast("TiffImageFile", picture), tiff)
+        with _decoding(kind):
+            _check_tiff(data, cast("TiffImageFile", picture), tiff)
         if tiff.profile:  # Pillow leaves out one that is cut short
             info.setdefault("icc_profile", None)
     if picture.mode not in _MODES:
@@ -513,15 +514,6 @@ def _decoding(kind: str) -> Iterator[None]:
 
 def _check_tiff(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None:
     """That no part of the pixels is missing, which Pillow would leave black, and JPEG is whole."""
-    try:
-        _check_tags(data, picture, tiff)
-    except ImageError:
-        raise
-    except (TypeError, ValueError):  # a tag of another type than its number has
-        raise headers.damaged("tiff") from None
-
-
-def _check_tags(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None:
     tags = picture.tag_v2
     tiled = 324 in tags
     offsets, counts = (tags.get(tag, ()) for tag in ((324, 325) if tiled else (273, 279)))
@@ -543,7 +535,9 @@ def _check_tags(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None
         return
     if len(counts) < parts:
         raise headers.damaged("tiff")
-    tables = bytes(tags.get(347, b""))
+    tables = tags.get(347, b"")
+    if not isinstance(tables, bytes):
+        raise headers.damaged("tiff")
     for start, length in zip(offsets[:parts], counts, strict=False):
         part = data[start : start + length]
         if tiff.compression == 7:
