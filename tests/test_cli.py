@@ -315,7 +315,8 @@ def test_a_name_cannot_act_on_the_terminal(tmp_path, tiny_bundle):
         ["evaluate", "--data", f"csv={EVIL}"],
     ],
 )
-def test_no_error_acts_on_the_terminal(capsys, words):
+def test_no_error_acts_on_the_terminal(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)  # a folder of that name may be made
     main(words)
     printed = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(printed.out + printed.err)
