@@ -415,6 +415,12 @@ def test_bombs_are_refused_before_decoding():
     refuses(bytes(bmp), "cut short|too large")
 
 
+def test_a_side_may_be_as_long_as_in_a_jpeg():
+    row = zlib.compress((b"\0" + bytes(70_000)) * 16)
+    long = png(png_header(70_000, 16, 8, 0), (b"IDAT", row), (b"IEND", b""))
+    refuses(long, "at most 65535 px a side")
+
+
 def test_byte_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(image, "MAX_BYTES", 1000)
     path = tmp_path / "a.bmp"

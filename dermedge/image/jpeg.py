@@ -74,8 +74,8 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     Blocks are coded by their difference from the one before, row by row, so a bit that flips, of
     which a decoder sees nothing, shifts the rest of the picture. That leaves a step along one
     whole row of blocks: it begins in the middle of a row's upper edge, runs to the right end, and
-    goes on from the left, a row further down, to below its beginning. No picture of 13,414 real
-    ones showed the like; of shifts by more than 2 of 255 it misses few in a large picture.
+    goes on from the left, a row further down, to below its beginning. None of 13,426 real
+    pictures shows the like; of shifts by more than 2 of 255 few are missed in a large picture.
 
     height, width : px of a unit of coding in `samples`, uint8 (h, w, channels).
     """

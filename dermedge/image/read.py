@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
 MAX_PIXELS = 120_000_000
+MAX_SIDE = 65_535  # px, as JPEG's
 # What the decoder holds plus the RGB copy. With the file itself, the interpreter and the runtime
 # the process then stays below 1 GB.
 MAX_DECODED_BYTES = 600_000_000
@@ -259,6 +260,14 @@ def _check_size(kind: str, width: int, height: int) -> None:
             width=width,
             height=height,
             limit=MIN_SIDE,
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            "{width}x{height} px is too large, at most {limit} px a side are read: crop it",
+            code="image_too_large",
+            width=width,
+            height=height,
+            limit=MAX_SIDE,
         )
     if width * height > MAX_PIXELS:
         raise ImageError(
