@@ -111,6 +111,7 @@ def test_what_looks_like_a_shift_and_is_none():
         np.repeat(np.arange(640, dtype=np.uint8)[None, :, None] // 3, 480, 0).repeat(3, 2),
         np.repeat(np.arange(480, dtype=np.uint8)[:, None, None] // 2, 640, 1).repeat(3, 2),
         np.where(np.arange(480)[:, None, None] < 160, skin(), 255 - skin()),
+        *(np.pad(skin(), ((48, 48), (0, 0), (0, 0)), constant_values=v) for v in (0, 128, 255)),
         np.kron(np.indices((30, 40)).sum(0) % 2, np.ones((16, 16)))[..., None].repeat(3, 2) * 200,
     ):
         read_image(encode(picture.astype(np.uint8), "JPEG", quality=80))

@@ -119,8 +119,12 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     # A step along one edge alone, from left to right, may be a horizon.
     column = np.arange(count) % across
     shifted &= ((column > short - 2) & (column < across - short + 2))[:, None]
-    above, below = (line.reshape(len(edges), across, -1) for line in (b, c))
-    shifted[::across] |= _constant(above, below, steps.reshape(above.shape), usual)
+    rows = (len(edges), across, -1)
+    alike = _alike(b.reshape(rows), c.reshape(rows))
+    shifted[::across] |= alike & _constant(steps.reshape(rows), usual)
+    # No bar, be it within the row where the shift begins or in the next.
+    bars = np.repeat(~alike, across, axis=0)
+    shifted &= ~(bars[:count] | np.concatenate([bars[across:], bars[:1] & False])[:count])
     # Nothing of it in the rows before and after, where a smooth ramp would have it, too.
     calm = np.zeros((across, whole.shape[1]), np.float32)
     for other in (np.concatenate([calm, whole[:-across]]), np.concatenate([whole[across:], calm])):
@@ -128,23 +132,26 @@ def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
     return bool(shifted.any())
 
 
-def _constant(
-    above: np.ndarray, below: np.ndarray, steps: np.ndarray, usual: np.ndarray
-) -> np.ndarray:
+def _alike(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Where the lines above and below an edge show one rough thing: bool (rows, 1).
+
+    A plain bar is smoother than skin, and a drawing smooth.
+    """
+    rough = [np.median(np.abs(np.diff(line, axis=1)), axis=1) for line in (above, below)]
+    least, most = np.minimum(*rough), np.maximum(*rough)
+    alike: np.ndarray = ((least > 0.2) & (most <= 2 * least)).any(axis=1, keepdims=True)
+    return alike
+
+
+def _constant(steps: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """Where a row's steps are large and all alike, as no horizon's are: bool (rows, channels).
 
-    That is a shift which begins near the left or right end. The lines `above` and `below` then
-    are of one thing, and equally rough; next to a plain bar they are not.
+    That is a shift which begins near the left or right end.
     """
     middle = np.median(steps, axis=1)
     spread = 1.4826 * np.median(np.abs(steps - middle[:, None]), axis=1)
-    rough = [np.abs(np.diff(line, axis=1)).mean(axis=1) for line in (above, below)]
-    alike = (
-        (spread <= 1.5 * usual)
-        & (np.maximum(*rough) <= 1.5 * np.minimum(*rough))
-        & (np.minimum(*rough) > 0.25)  # drawings have no noise
-    ).all(axis=1)
-    constant: np.ndarray = (np.abs(middle) >= 3 * usual) & alike[:, None]
+    even = (spread <= 1.5 * usual).all(axis=1, keepdims=True)
+    constant: np.ndarray = (np.abs(middle) >= 3 * usual) & even
     return constant
 
 
