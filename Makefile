@@ -5,18 +5,22 @@ STAMP := .venv/installed
 # What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
 DEBIAN := xvfb libgl1-mesa-dri libgl1 strace
 
-.PHONY: demo test fuzz docs install debian clean
+.PHONY: demo test test-all fuzz docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
 
-# No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
+MARKED ?= not slow
+# What takes long is left to `make test-all`. No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
 test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy dermedge
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
+
+test-all: MARKED =
+test-all: test
 
 # Coverage-guided, a while for each reader of foreign bytes; what was learnt is kept in build/fuzz.
 MINUTES ?= 30

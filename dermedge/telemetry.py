@@ -14,6 +14,7 @@ import sys
 VARIABLES = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, which timm and accelerate bring
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray, at each start of a cluster
     "DO_NOT_TRACK": "1",  # the convention of donottrack.sh, for what comes later
 }
 # Modules that do nothing but report. Importing one fails as if it were not installed, which its

@@ -308,8 +308,9 @@ def video(real_images, picture, tmp_path_factory) -> Path:
     ("size", "looks"),
     [
         ("360x640", ["--language", "de", "--text", "very large"]),
-        ("1280x800", ["--language", "ar", "--theme", "dark"]),
-        ("1920x1080", None),  # and without a source: a drawn picture stands for it, at once
+        pytest.param("1280x800", ["--language", "ar", "--theme", "dark"], marks=pytest.mark.slow),
+        # And without a source: a drawn picture stands for it, at once.
+        pytest.param("1920x1080", None, marks=pytest.mark.slow),
     ],
 )
 def test_the_whole_way_through_the_app(display, video, tiny_bundle, tmp_path, size, looks):

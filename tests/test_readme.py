@@ -40,6 +40,7 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+@pytest.mark.slow
 def test_readme_commands(tmp_path, display):
     # So many that either half of the validation part has malignant lesions and benign ones.
     write_data_set(tmp_path / "my-data", 120, size=(96, 128))

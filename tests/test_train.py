@@ -690,6 +690,7 @@ def test_a_run_that_need_not_be_exact_lets_the_machine_choose(data_set, split, t
         torch.backends.cudnn.benchmark = before
 
 
+@pytest.mark.slow
 def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
     arguments = train_arguments(data_set, split, tmp_path / "run", tmp_path)
     arguments += ["--set", "amp=bf16", "--set", "channels_last=true", "--set", "max_steps=2"]
@@ -744,6 +745,7 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(data_set, split, finished, tmp_path):
     script, out = tmp_path / "two.py", tmp_path / "run"
     script.write_text(TWO)

@@ -6,18 +6,26 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
 from dermedge.cli.options import (
     bundle_arguments,
+    check_ray,
+    engine_arguments,
     execution_arguments,
     open_bundle,
     tuned_executions,
 )
+from dermedge.cluster import on_ray
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.text import printable
@@ -25,11 +33,17 @@ from dermedge.text import printable
 if TYPE_CHECKING:
     from dermedge.analysis import Analysis
     from dermedge.analyzer import Analyzer
+    from dermedge.batch import Options, Results
     from dermedge.combine import Combined
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures or folders of them")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="pictures or folders of them, also in an object store (s3://bucket/folder)",
+    )
     bundle_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
     parser.add_argument("--masks", metavar="DIR", help="write each lesion mask as DIR/STEM.png")
@@ -60,6 +74,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)  # until 0.2
     parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
     execution_arguments(parser)
+    engine_arguments(parser)
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write one JSON object a line to FILE; a run that was stopped goes on from there",
+    )
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -72,13 +92,44 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dermedge.analyzer import Analyzer
-    from dermedge.image.header import ImageError
-    from dermedge.image.read import find_images
-    from dermedge.runtime import SessionError
+    from dermedge.batch import Options, Results, find_sources
 
     if args.together:
         print("dermedge: --together is now called --combine", file=sys.stderr)
+    _check(args)
+    bundle = open_bundle(args)
+    metadata = _metadata(args, bundle)
+    sources = find_sources(args.images)
+    if not sources:
+        raise UserError(f"no pictures in {', '.join(args.images)}")
+    _prepare_folders(args, sources)
+    options = Options(
+        threads=args.threads,
+        views=4 if args.tta else 1,
+        executions=tuned_executions(args, bundle),
+        px_per_mm=args.px_per_mm,
+        metadata=metadata,
+        reference=args.reference,
+    )
+    if args.out:
+        with closing(Results(Path(args.out), bundle, options)) as results:
+            failed, rows = _analyze(args, bundle, options, sources, results)
+    else:
+        failed, rows = _analyze(args, bundle, options, sources)
+    if (args.combine or args.together) and rows:
+        from dermedge.combine import combine
+
+        common = combine(rows, bundle.manifest)
+        print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
+    if not args.json:
+        if bundle.manifest.procedural:
+            print("The bundle was trained on generated pictures: not for real skin.")
+        print(DISCLAIMER)
+    return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UserError where options contradict each other or make no sense."""
     if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
         raise UserError("--px-per-mm must be a number above 0")
     if args.reference is not None and args.reference not in REFERENCES:
@@ -89,51 +140,79 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--reference and --px-per-mm both state the scale: give one")
     if args.threads < 0:
         raise UserError("--threads must be 0 (the runtime's choice) or more")
-    bundle = open_bundle(args)
-    metadata = _metadata(args, bundle)
-    images = find_images(args.images)
-    if not images:
-        raise UserError(f"no pictures in {', '.join(args.images)}")
-    _prepare_folders(args, images)
-    executions = tuned_executions(args, bundle)
-    analyzer = Analyzer(bundle, args.threads, 4 if args.tta else 1, executions)
+    drawn = [f"--{name}" for name in ("masks", "outlines", "explain") if getattr(args, name)]
+    if args.out and drawn:
+        raise UserError(f"{drawn[0]} cannot go with --out: a run that goes on skips pictures")
+    if args.engine == "ray":
+        check_ray(args)
+        if drawn:
+            raise UserError(f"{drawn[0]} needs --engine local")
+        if not (args.json or args.out):
+            raise UserError("--engine ray gives JSON lines: add --out FILE or --json")
+    elif args.workers is not None or args.ray_address is not None:
+        raise UserError("--workers and --ray-address need --engine ray")
+
+
+def _analyze(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    options: Options,
+    sources: list[str],
+    results: Results | None = None,
+) -> tuple[int, list[dict[str, Any]]]:
+    """Print or write a row a picture; how many failed, and the rows of the others."""
+    from dermedge.batch import in_actor
+
+    rows = dict(results.rows) if results else {}
+    remaining = [source for source in sources if source not in rows]
+    outcomes: Iterator[tuple[dict[str, Any], Analysis | None]]
+    analyzer = None
+    if not remaining:
+        outcomes = iter(())
+    elif args.engine == "ray":
+        make = partial(in_actor, bundle, options)
+        lines = on_ray(make, remaining, args.workers, max(1, args.threads), args.ray_address)
+        outcomes = ((row, None) for row in lines)
+    else:
+        analyzer = options.analyzer(bundle)
+        outcomes = (options.outcome(analyzer, source) for source in remaining)
     failed = 0
-    analyses = []
-    for path in images:
-        try:
-            analysis = analyzer.analyze(
-                path, px_per_mm=args.px_per_mm, metadata=metadata, reference=args.reference
-            )
-        except (ImageError, SessionError, MemoryError) as error:
-            failed += 1
-            reason = str(error) or "not enough memory for this picture"
+    silent = None if results and not args.json else True  # None: where stderr is no terminal
+    with tqdm(total=len(sources), initial=len(sources) - len(remaining), disable=silent) as bar:
+        for row, analysis in outcomes:
+            bar.update()
+            # The result first: a full disk must not cost it.
+            if results:
+                results.add(row)
             if args.json:
-                print(json.dumps({"image": str(path), "error": reason}), flush=True)
-            print(f"dermedge: {printable(reason)}", file=sys.stderr)
-            continue
-        # The result first: a full disk must not cost it.
-        analyses.append(analysis.to_json())
-        line = json.dumps(analyses[-1], allow_nan=False) if args.json else None
-        print(line or _sentence(analysis), flush=True)
-        try:
-            _write_pictures(args, path, analysis, analyzer)
-        except (OSError, ImageError) as error:
-            failed += 1
-            print(f"dermedge: {one_line(error)}", file=sys.stderr)
-    if (args.combine or args.together) and analyses:
-        from dermedge.combine import combine
-
-        common = combine(analyses, bundle.manifest)
-        print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
-    if not args.json:
-        if bundle.manifest.procedural:
-            print("The bundle was trained on generated pictures: not for real skin.")
-        print(DISCLAIMER)
-    return 1 if failed else 0
+                print(json.dumps(row, allow_nan=False), flush=True)
+            elif analysis is not None and not results:
+                print(_sentence(analysis), flush=True)
+            if "error" in row:
+                failed += 1
+                print(f"dermedge: {printable(row['error'])}", file=sys.stderr)
+                continue
+            rows[row["image"]] = row
+            if analysis is not None and analyzer is not None:
+                failed += not _drawn(args, analysis, analyzer)
+    return failed, [rows[source] for source in sources if source in rows]
 
 
-def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
+def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> bool:
+    """Whether the pictures that were asked for could be written."""
+    from dermedge.image.header import ImageError
+
+    try:
+        _write_pictures(args, Path(analysis.image), analysis, analyzer)
+    except (OSError, ImageError) as error:
+        print(f"dermedge: {one_line(error)}", file=sys.stderr)
+        return False
+    return True
+
+
+def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
     """Make the output folders; refuse what would overwrite a picture or another output."""
+    images = [Path(source) for source in sources]
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
         return
@@ -146,10 +225,10 @@ def _prepare_folders(args: argparse.Namespace, images: list[Path]) -> None:
             f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
-    sources = {path.resolve() for path in images}
+    pictures = {path.resolve() for path in images}
     for folder in folders:
         for path in images:
-            if (folder / f"{path.stem}.png").resolve() in sources:
+            if (folder / f"{path.stem}.png").resolve() in pictures:
                 raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
 

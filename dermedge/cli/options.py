@@ -79,6 +79,33 @@ def tuned_executions(args: argparse.Namespace, bundle: Bundle) -> dict[str, Exec
     }
 
 
+def engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where the pictures are worked on."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: analyzers on all machines of a Ray cluster, by Ray Data (extra `ray`)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="analyzers on the cluster (default: as many as fit)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster (default: RAY_ADDRESS, else one on this machine)",
+    )
+
+
+def check_ray(args: argparse.Namespace) -> None:
+    """UserError where `--workers` makes no sense."""
+    if args.workers is not None and args.workers < 1:
+        raise UserError("--workers must be 1 or more")
+
+
 def in_precision(bundle: Bundle, precision: str | None) -> Bundle:
     """The bundle with its graphs of that precision for this machine; None: as it is.
 

@@ -1,0 +1,198 @@
+"""Many pictures to one JSON object each: in this process, or as actors of Ray Data.
+
+Both run the same `Analyzer`, so that their objects differ in nothing but `timing_ms`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dermedge import UserError
+from dermedge.analysis import Analysis
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.cluster import EXTRA
+from dermedge.files import write_atomic
+from dermedge.image.header import ImageError
+from dermedge.image.read import EXTENSIONS, find_images
+from dermedge.runtime import ExecutionConfig, SessionError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How every picture of a batch is analysed; as `Analyzer` and `Analyzer.analyze` take them."""
+
+    threads: int = 0
+    views: int = 1
+    executions: Mapping[str, ExecutionConfig] = field(default_factory=dict)
+    px_per_mm: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+
+    def analyzer(self, bundle: Bundle) -> Analyzer:
+        """One with these options; an analyzer serves one thread at a time."""
+        return Analyzer(bundle, self.threads, self.views, dict(self.executions))
+
+    def outcome(self, analyzer: Analyzer, source: str) -> tuple[dict[str, Any], Analysis | None]:
+        """A picture's analysis and its JSON; {"image", "error"} where there is none."""
+        try:
+            analysis = analyzer.analyze(
+                _content(source),
+                source,
+                px_per_mm=self.px_per_mm,
+                metadata=self.metadata,
+                reference=self.reference,
+            )
+        except (ImageError, SessionError, OSError, MemoryError) as error:
+            reason = " ".join(str(error).split()) or "not enough memory for this picture"
+            return {"image": source, "error": reason}, None
+        return analysis.to_json(), analysis
+
+    def to_json(self) -> dict[str, Any]:
+        """All that changes a result; the number of threads does not."""
+        return {
+            "views": self.views,
+            "executions": {
+                role: str(replace(config, threads=1))
+                for role, config in sorted(self.executions.items())
+            },
+            "px_per_mm": self.px_per_mm,
+            "metadata": dict(self.metadata),
+            "reference": self.reference,
+        }
+
+
+def find_sources(names: Iterable[str]) -> list[str]:
+    """Expand folders and addresses of object stores ("s3://bucket/folder") to their pictures.
+
+    Raises UserError where an address cannot be listed or holds no picture.
+    """
+    sources: list[str] = []
+    for name in names:
+        sources += _listed(name) if _is_address(name) else map(str, find_images([name]))
+    return list(dict.fromkeys(sources))
+
+
+def _is_address(name: str) -> bool:
+    return "://" in name
+
+
+def _listed(address: str) -> list[str]:
+    try:
+        from pyarrow import fs
+    except ImportError:
+        raise UserError(f"{address}: an object store {EXTRA}") from None
+    try:
+        system, path = fs.FileSystem.from_uri(address)
+        if system.get_file_info(path).type == fs.FileType.File:
+            return [address]
+        files = system.get_file_info(fs.FileSelector(path, recursive=True))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{address}: {' '.join(str(error).split())}") from None
+    root = address.rstrip("/")
+    found = sorted(
+        root + file.path[len(path.rstrip("/")) :]
+        for file in files
+        if file.type == fs.FileType.File
+        and not file.base_name.startswith(".")
+        and f".{file.extension.lower()}" in EXTENSIONS
+    )
+    if not found:
+        raise UserError(f"no pictures in {address}")
+    return found
+
+
+def _content(source: str) -> str | bytes:
+    """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address."""
+    if not _is_address(source):
+        return source
+    from pyarrow import fs
+
+    system, path = fs.FileSystem.from_uri(source)
+    with system.open_input_stream(path) as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def in_actor(bundle: Bundle, options: Options) -> Callable[[str], dict[str, Any]]:
+    """The row of a source by an analyzer of its own, for `dermedge.cluster.on_ray`."""
+    analyzer = options.analyzer(bundle)
+
+    def row(source: str) -> dict[str, Any]:
+        return options.outcome(analyzer, source)[0]
+
+    return row
+
+
+class Results:
+    """A file of one JSON line a picture, which an interrupted run goes on with.
+
+    Beside it, `FILE.options.json` says what was run: lines of another bundle or of other options
+    are not mixed. Pictures that failed are tried again. One process at a time writes to it.
+    """
+
+    def __init__(self, path: Path, bundle: Bundle, options: Options):
+        """Raises UserError where the file holds something else, or results of other options."""
+        self.path = path
+        self._stated = path.with_name(f"{path.name}.options.json")
+        stated = {"bundle_sha256": bundle.sha256, **options.to_json()}
+        if path.exists() and path.stat().st_size:
+            self._check(json.loads(json.dumps(stated)))
+        self.rows = {row["image"]: row for row in self._read() if "error" not in row}
+        write_atomic(self._stated, json.dumps(stated, indent=2, sort_keys=True) + "\n")
+        write_atomic(path, "".join(map(_line, self.rows.values())))
+        self._file = path.open("a", encoding="utf-8")
+
+    def _check(self, stated: dict[str, Any]) -> None:
+        try:
+            before = json.loads(self._stated.read_text(encoding="utf-8"))
+            different = [key for key in stated if before.get(key) != stated[key]]
+        except (OSError, ValueError, AttributeError):
+            raise UserError(
+                f"{self.path} exists, and {self._stated.name}, which says how its lines were "
+                "made, cannot be read: name another file, or delete this one"
+            ) from None
+        if different:
+            raise UserError(
+                f"{self.path} holds results of another {' and '.join(different)}: "
+                "name another file, or delete this one"
+            )
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """The whole lines; the last may have been cut off in writing."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                known = isinstance(row["image"], str)
+            except (ValueError, KeyError, TypeError):
+                known = False
+            if not known:
+                raise UserError(
+                    f"{self.path}, line {number}: no result of `dermedge analyze`; "
+                    "name another file, or delete this one"
+                )
+            yield row
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a result; the operating system has it when this returns."""
+        self._file.write(_line(row))
+        self._file.flush()
+        self.rows[row["image"]] = row
+
+    def close(self) -> None:
+        """Bring the lines onto the disk and close the file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -1,0 +1,117 @@
+"""Many pictures in one run: resumed, from an object store, and on a cluster as on one machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dermedge.data.synthetic import draw
+from dermedge.image.read import write_png
+
+LABELS = ("mel", "nv", "bcc")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Nine lesions in two folders, and a file that is no picture."""
+    folder = tmp_path_factory.mktemp("archive")
+    for part in ("a", "b"):
+        (folder / part).mkdir()
+    for number in range(9):
+        picture = draw(number, size=(120, 160), label=LABELS[number % 3]).image
+        write_png(folder / "ab"[number % 2] / f"{number}.png", picture)
+    (folder / "a" / "broken.jpg").write_bytes(b"no picture at all")
+    return folder
+
+
+def analyze(tiny_bundle, *arguments, status=0):
+    command = [sys.executable, "-m", "dermedge.cli", "analyze", "--bundle", str(tiny_bundle)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def rows(text):
+    """The JSON lines without what a clock says."""
+    found = [json.loads(line) for line in text.splitlines()]
+    for row in found:
+        row.pop("timing_ms", None)
+    return found
+
+
+def test_a_run_that_was_stopped_goes_on(tiny_bundle, archive, tmp_path):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    done = analyze(tiny_bundle, archive, "--out", whole, status=1)
+    assert "broken.jpg" in done.stderr
+    lines = whole.read_bytes().split(b"\n")
+    assert len(lines) == 11
+    # Stopped in the middle of the sixth line; the first that failed is tried again.
+    out.write_bytes(b"\n".join([*lines[:5], lines[5][:40]]))
+    options = tmp_path / "out.jsonl.options.json"
+    options.write_bytes((tmp_path / "whole.jsonl.options.json").read_bytes())
+    untouched = [line for line in lines[:5] if b'"error"' not in line]
+    analyze(tiny_bundle, archive, "--out", out, status=1)
+    after = out.read_bytes()
+    assert after.startswith(b"\n".join(untouched))
+    key = lambda row: row["image"]  # noqa: E731
+    assert sorted(rows(after.decode()), key=key) == sorted(rows(whole.read_text()), key=key)
+
+
+def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
+    out = tmp_path / "out.jsonl"
+    analyze(tiny_bundle, archive / "b", "--out", out)
+    before = out.read_bytes()
+    done = analyze(tiny_bundle, archive / "b", "--out", out, "--px-per-mm", 12, status=2)
+    assert "results of another px_per_mm" in done.stderr
+    (tmp_path / "notes.txt").write_text("a list of mine\n")
+    done = analyze(tiny_bundle, archive / "b", "--out", tmp_path / "notes.txt", status=2)
+    assert "cannot be read" in done.stderr
+    assert out.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "a list of mine\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "ray"], "add --out FILE or --json"),
+        (["--engine", "ray", "--json", "--masks", "m"], "--masks needs --engine local"),
+        (["--engine", "ray", "--json", "--workers", "0"], "--workers must be 1 or more"),
+        (["--workers", "2"], "need --engine ray"),
+        (["--out", "x", "--explain", "e"], "--explain cannot go with --out"),
+    ],
+)
+def test_options_that_contradict_each_other(tiny_bundle, archive, tmp_path, options, message):
+    done = analyze(tiny_bundle, archive, *options, status=2)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_object_store_as_a_folder(tiny_bundle, archive):
+    pytest.importorskip("pyarrow")
+    here = rows(analyze(tiny_bundle, archive / "b", "--json").stdout)
+    there = rows(analyze(tiny_bundle, f"file://{archive}/b", "--json").stdout)
+    for row in there:
+        row["image"] = row["image"].removeprefix("file://")
+    assert there == here
+    done = analyze(tiny_bundle, f"file://{archive}/none", "--json", status=2)
+    assert "none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = analyze(tiny_bundle, "nonsense://bucket/folder", "--json", status=2)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_cluster_say_what_one_process_says(tiny_bundle, archive, tmp_path):
+    pytest.importorskip("ray")
+    here = rows(analyze(tiny_bundle, archive, "--json", status=1).stdout)
+    out = tmp_path / "out.jsonl"
+    words = [archive, "--engine", "ray", "--workers", 2, "--out", out]
+    done = analyze(tiny_bundle, *words, status=1)
+    assert rows(out.read_text()) == here
+    assert "broken.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
