@@ -92,8 +92,8 @@ def providers() -> list[str]:
 def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
     """All ways to run a role's network here; the first is the bundle's own, untuned."""
     model = bundle.manifest.models[role]
-    affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     configurations = [ExecutionConfig(model.precision, "cpu", 0)]
     for provider in providers():
         for precision in PRECISIONS:

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import FrameType
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.text import printable
 
 GROUP = "dermedge.commands"
+DESKTOP = ("train", "export")  # rooms that the wheel leaves out
+_CHECKOUT = "clone the repository and call `make install`"
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUS = (
     "0 done; 1 it ran, but something failed (a picture or bundle that is damaged, a check, a full "
@@ -58,6 +61,7 @@ def guarded(run: Callable[[], int], name: str) -> int:
     `name` is what an interrupted command is called. A process that is asked to end (SIGTERM)
     tidies up, and then ends by that signal. SystemExit passes.
     """
+    _leave_working_folder()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no valid text must not end the whole call.
         if hasattr(stream, "reconfigure"):
@@ -88,6 +92,21 @@ def guarded(run: Callable[[], int], name: str) -> int:
         return INTERRUPTED
 
 
+def _leave_working_folder() -> None:
+    """Take the working folder off the path: a `train.py` of the user's must not stand for ours."""
+    checkout = Path(__file__).resolve().parents[2]
+    here = Path.cwd()
+    if not here.samefile(checkout):
+        sys.path[:] = [entry for entry in sys.path if not _is_folder(entry, here)]
+
+
+def _is_folder(entry: str, folder: Path) -> bool:
+    try:
+        return not entry or Path(entry).samefile(folder)
+    except OSError:
+        return False
+
+
 def _main(argv: list[str]) -> int:
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not argv or argv[0] in ("-h", "--help"):
@@ -113,6 +132,8 @@ def _main(argv: list[str]) -> int:
         command.arguments(parser)
         return command.run(parser.parse_args(argv[1:]))
     except ModuleNotFoundError as error:
+        if error.name in DESKTOP and command is None:
+            return _fail(f"'{name}' runs in a checkout of dermedge: {_CHECKOUT}", WRONG_USE)
         if _is_ours(error.name):
             raise
         extra = f"[{command.extra}]" if command and command.extra else ""
@@ -129,7 +150,13 @@ def _load(entry: EntryPoint) -> Command:
 def _overview(commands: Mapping[str, EntryPoint]) -> str:
     lines = ["usage: dermedge COMMAND ...", "", "commands:"]
     for name in sorted(commands):
-        lines.append(f"  {name:<12}{_load(commands[name]).summary}")
+        try:
+            summary = _load(commands[name]).summary
+        except ModuleNotFoundError as error:
+            if error.name not in DESKTOP:
+                raise
+            summary = f"not part of this installation: {_CHECKOUT}"
+        lines.append(f"  {name:<12}{summary}")
     lines += ["", "`dermedge COMMAND --help` lists its options.", f"Exit status: {EXIT_STATUS}."]
     return "\n".join([*lines, DISCLAIMER])
 
