@@ -12,7 +12,8 @@ import numpy as np
 from dermedge.bundle.archive import ArchiveError
 from dermedge.bundle.bundle import CASES, BundleError
 from dermedge.bundle.npz import Field, read_npz
-from dermedge.image.header import ImageError, kind_of, read_jpeg
+from dermedge.image.header import ImageError, kind_of
+from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.read import read_image
 from dermedge.text import printable
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dermedge.image.header import Colours, ImageError, odd_colours
+from dermedge.image.header import ImageError, odd_colours
+from dermedge.image.header.colours import Colours
 
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform

@@ -7,7 +7,8 @@ import re
 import cv2
 import numpy as np
 
-from dermedge.image.header import ImageError, Jpeg, cut_short, damaged, unusual
+from dermedge.image.header import ImageError, cut_short, damaged, unusual
+from dermedge.image.header.jpeg import Jpeg
 
 
 def decode_jpeg(jpeg: Jpeg, factor: int, gray: bool) -> np.ndarray:

@@ -26,7 +26,11 @@ import numpy as np
 
 from dermedge.files import write_atomic
 from dermedge.image import header as headers
-from dermedge.image.header import ImageError
+from dermedge.image.header import ImageError, boxes
+from dermedge.image.header.colours import Colours, near_srgb
+from dermedge.image.header.jpeg import read_jpeg
+from dermedge.image.header.png import read_png
+from dermedge.image.header.tiff import Tiff, read_tiff
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
 from dermedge.image.mask_values import lesion_pixels
 from dermedge.text import printable
@@ -308,7 +312,7 @@ def _check_memory(opened: _Opened, factor: int) -> None:
 
 
 def _open_jpeg(data: bytes) -> _Opened:
-    jpeg = headers.read_jpeg(data)
+    jpeg = read_jpeg(data)
     _check_size("jpeg", jpeg.width, jpeg.height)
     profile = _profile(_NONE if jpeg.profile is None else jpeg.profile, ())
     if profile is None and jpeg.adobe_rgb and jpeg.channels == 3:
@@ -330,7 +334,7 @@ def _open_jpeg(data: bytes) -> _Opened:
 
 
 def _open_png(data: bytes) -> _Opened:
-    png = headers.read_png(data)
+    png = read_png(data)
     _check_size("png", png.width, png.height)
 
     def decode(factor: int) -> np.ndarray:
@@ -369,7 +373,7 @@ def _open_heic(data: bytes) -> _Opened:
         raise ImageError(
             "HEIC needs one more package: pip install 'dermedge[heic]'", code="image_needs_package"
         ) from None
-    iso = headers.read_iso(data, "heic")
+    iso = boxes.read_iso(data, "heic")
     with _decoding("heic"):
         heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
         picture = heif[heif.primary_index]
@@ -378,13 +382,11 @@ def _open_heic(data: bytes) -> _Opened:
     _check_size("heic", width, height)
     if b"unci" not in data:  # pixels that are not coded
         # HEVC escapes all three zeros in a row.
-        headers.check_zeros(data, "heic", iso.media, 64, (info.get("exif"), info.get("xmp")))
+        boxes.check_zeros(data, "heic", iso.media, 64, (info.get("exif"), info.get("xmp")))
     named = iso.colours
     if info.get("nclx_profile"):  # that of this picture, of all that the file holds
         nclx = info["nclx_profile"]
-        named = frozenset(
-            {headers.Colours(nclx["color_primaries"], nclx["transfer_characteristics"])}
-        )
+        named = frozenset({Colours(nclx["color_primaries"], nclx["transfer_characteristics"])})
 
     def decode(factor: int) -> np.ndarray:
         with _decoding("heic"):
@@ -407,23 +409,23 @@ _MODES = {
 
 
 def _open_by_pillow(data: bytes, kind: str) -> _Opened:
-    named: Iterable[headers.Colours] = ()
+    named: Iterable[Colours] = ()
     extra = 0
     tiff = webp = iso = None
     if kind == "tiff":
-        tiff = headers.read_tiff(data)
+        tiff = read_tiff(data)
         _check_size(kind, tiff.width, tiff.height)
     elif kind == "webp":
-        webp = headers.read_webp(data)
+        webp = boxes.read_webp(data)
         _check_size(kind, webp.width, webp.height)
         # The decoder's two canvases, and what it hands out.
         extra = 12 * webp.width * webp.height
-        headers.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
+        boxes.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
     elif kind == "avif":
-        iso = headers.read_iso(data, kind)
+        iso = boxes.read_iso(data, kind)
         named = iso.colours
     else:
-        headers.check_bmp(data)
+        boxes.check_bmp(data)
     with _decoding(kind):
         picture = _plugin(kind)(io.BytesIO(data))
         if tiff:
@@ -435,7 +437,7 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
     _check_size(kind, width, height)
     if iso:
         extra = 8 * width * height
-        headers.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
+        boxes.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
         with _decoding(kind):
             _check_tiff(data, cast("TiffImageFile", picture), tiff)
@@ -521,7 +523,7 @@ def _decoding(kind: str) -> Iterator[None]:
         raise headers.damaged(kind) from None
 
 
-def _check_tiff(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None:
+def _check_tiff(data: bytes, picture: TiffImageFile, tiff: Tiff) -> None:
     """That no part of the pixels is missing, which Pillow would leave black, and JPEG is whole."""
     tags = picture.tag_v2
     tiled = 324 in tags
@@ -538,7 +540,7 @@ def _check_tiff(data: bytes, picture: TiffImageFile, tiff: headers.Tiff) -> None
     corners = None
     if 318 in tags and 319 in tags:
         corners = [float(value) for value in (*tags[318], *tags[319])]
-    if not picture.info.get("icc_profile") and not headers.near_srgb(None, corners):
+    if not picture.info.get("icc_profile") and not near_srgb(None, corners):
         raise headers.odd_colours()
     if tiff.compression not in (7, 8, 32946):
         return
@@ -602,7 +604,7 @@ def _samples(picture: Image.Image, kind: str) -> np.ndarray:
 _NONE: tuple[()] = ()  # no profile, as opposed to one that could not be read
 
 
-def _profile(icc: bytes | tuple[()] | None, named: Iterable[headers.Colours]) -> bytes | None:
+def _profile(icc: bytes | tuple[()] | None, named: Iterable[Colours]) -> bytes | None:
     """The profile to convert from: the ICC one, else that of the named colours; None: sRGB.
 
     Raises ImageError where a profile cannot be read, or the names are not understood.

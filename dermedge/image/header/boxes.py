@@ -1,0 +1,124 @@
+"""Formats made of boxes: HEIF and AVIF, WebP; and BMP."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dermedge.image.header import MAX_PARTS, ImageError, cut_short, damaged
+from dermedge.image.header.colours import Colours
+
+
+@dataclass(frozen=True)
+class Iso:
+    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where media data lie."""
+
+    colours: frozenset[Colours]
+    media: tuple[tuple[int, int], ...]
+
+
+def read_iso(data: bytes, kind: str) -> Iso:
+    """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
+    colours: set[Colours] = set()
+    media: list[tuple[int, int]] = []
+    position = 0
+    for _ in range(MAX_PARTS):
+        if position >= len(data):
+            return Iso(frozenset(colours), tuple(media))
+        if position + 16 > len(data):
+            raise cut_short(kind)
+        size, box = struct.unpack_from(">I4s", data, position)
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, position + 8)
+        end = len(data) if size == 0 else position + size
+        if end > len(data) or end < position + 8:
+            raise cut_short(kind)
+        if box == b"meta":
+            for match in re.finditer(rb"colrnclx(....)", data[position:end], re.DOTALL):
+                colours.add(Colours(*struct.unpack(">HH", match[1])))
+        elif box == b"mdat":
+            media.append((position + 8, end))
+        position = end
+    raise damaged(kind)
+
+
+@dataclass(frozen=True)
+class WebP:
+    """Of a WebP file's header: size in px, and where its coded pixels lie."""
+
+    width: int
+    height: int
+    lossless: bool
+    media: tuple[tuple[int, int], ...]  # where coded pixels lie
+
+
+def read_webp(data: bytes) -> WebP:
+    """Raises ImageError (RFC 9649)."""
+    if len(data) < 30:
+        raise cut_short("webp")
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        raise cut_short("webp")
+    width = height = 0
+    lossless, media = False, []
+    position = 12
+    for _ in range(MAX_PARTS):
+        if position + 8 > size + 8:
+            break
+        kind, length = struct.unpack_from("<4sI", data, position)
+        body = position + 8
+        head = data[body : body + 10].ljust(10, b"\0")
+        if kind == b"VP8X":
+            width = 1 + int.from_bytes(head[4:7], "little")
+            height = 1 + int.from_bytes(head[7:10], "little")
+        elif kind in (b"VP8 ", b"VP8L"):
+            media.append((body, body + length))
+            lossless |= kind == b"VP8L"
+            if not width and kind == b"VP8 ":
+                width, height = (v & 0x3FFF for v in struct.unpack_from("<HH", head, 6))
+            elif not width:
+                (packed,) = struct.unpack_from("<I", head, 1)
+                width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+        elif kind == b"ANMF":
+            media.append((body, body + length))
+            lossless = True
+        position = body + length + (length & 1)
+    else:
+        raise damaged("webp")
+    return WebP(width, height, lossless, tuple(media))
+
+
+def check_bmp(data: bytes) -> None:
+    """Raises ImageError for a BMP with a colour profile inside, which Pillow ignores."""
+    size = int.from_bytes(data[14:18], "little")
+    if size < 12:
+        raise damaged("bmp")
+    if size >= 108 and data[70:74] in (b"DEBM", b"KNIL"):  # 'MBED', 'LINK'
+        raise ImageError(
+            "a BMP with a colour profile is not supported: save it as PNG", code="image_colours"
+        )
+
+
+def check_zeros(
+    data: bytes,
+    kind: str,
+    media: Iterable[tuple[int, int]],
+    longest: int,
+    other: Iterable[bytes | None] = (),
+) -> None:
+    """Raises ImageError where coded pixels hold `longest` zero bytes in a row.
+
+    Their coding makes no such rows, yet lost blocks of a disk or of a transfer read as zeros, and
+    the decoders of these kinds take anything. `other` is what may lie between them: EXIF, XMP.
+    """
+    zeros = bytes(longest)
+    if zeros not in data:
+        return
+    for start, end in media:
+        coded = data[start:end]
+        for block in other:
+            coded = coded.replace(bytes(block), b"") if block else coded
+        if zeros in coded:
+            raise damaged(kind)
