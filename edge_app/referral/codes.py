@@ -77,7 +77,10 @@ PRIVATE = {
     "history-seen": Private("history-seen", "Lesion, as seen by the photographer"),
     "history-own": Private("history-own", "Own history"),
     "history-family": Private("history-family", "Family history"),
-    **{f"class-{name}": Private(f"class-{name}", f"Probability: {CLASSES[name]}") for name in CLASSES},
+    **{
+        f"class-{name}": Private(f"class-{name}", f"Probability: {CLASSES[name]}")
+        for name in CLASSES
+    },
 }
 
 # Body map to CID 4029 (keywords of pydicom). Where it has no code of that name, the nearest

@@ -177,7 +177,9 @@ def sealed(ds: Dataset, referral: Referral, series: Series, syntax: str, *names:
         pydicom.dcmwrite(out, whole, enforce_file_format=not plain)
         return out.getvalue()
 
-    ds.SOPInstanceUID = uid("instance", referral.id, str(series.number), *names, written(plain=True))
+    ds.SOPInstanceUID = uid(
+        "instance", referral.id, str(series.number), *names, written(plain=True)
+    )
     meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     return Instance(
         str(ds.SOPInstanceUID),

@@ -270,9 +270,7 @@ def _evaluations(found: Findings) -> list[Any]:
     return items
 
 
-def _comments(
-    found: Findings | None, number: int, picture: ReferredPicture
-) -> Iterator[Any]:
+def _comments(found: Findings | None, number: int, picture: ReferredPicture) -> Iterator[Any]:
     """What the numbers must not be read without, in English."""
     lines = [f"Picture {number}: {picture.kind.replace('_', '-')}.", DISCLAIMER]
     if found is None:
@@ -284,7 +282,9 @@ def _comments(
         if found.unfamiliar:
             lines.append("This picture is unlike those that the model learnt from.")
         if found.demonstration:
-            lines.append("Demonstration model, trained on drawn pictures: the numbers mean nothing.")
+            lines.append(
+                "Demonstration model, trained on drawn pictures: the numbers mean nothing."
+            )
     for line in lines:
         yield _text(codes.standard("DCM", "Comment"), line)
 

@@ -254,9 +254,7 @@ def _study(referral: Referral, instances: Sequence[Instance]) -> Resource:
     }
 
 
-def _document(
-    referral: Referral, name: str, picture: ReferredPicture, lossy: bool
-) -> Resource:
+def _document(referral: Referral, name: str, picture: ReferredPicture, lossy: bool) -> Resource:
     pixels = cv2.cvtColor(picture.pixels(), cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if lossy else []
     done, encoded = cv2.imencode(".jpg" if lossy else ".png", pixels, options)

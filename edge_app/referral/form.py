@@ -228,7 +228,9 @@ class Referral:
             re.fullmatch(r"2\.25\.\d{1,39}", self.lesion.tracking_uid),
         )
         if not all(known):
-            raise ValueError(f"a referral of another form: rule {next(n for n, it in enumerate(known, 1) if not it)}")
+            raise ValueError(
+                f"a referral of another form: rule {next(n for n, it in enumerate(known, 1) if not it)}"
+            )
 
     @property
     def pseudonymous(self) -> bool:

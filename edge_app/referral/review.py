@@ -260,7 +260,9 @@ def _asked(referral: Referral) -> Iterator[Row]:
         yield Row(_("There since"), _(ONSETS[referral.onset]))
     for key, yes in referral.answers:
         question = QUESTIONS[key]
-        label = _("{group}: {question}", group=_(GROUPS[question.group]), question=_(question.words))
+        label = _(
+            "{group}: {question}", group=_(GROUPS[question.group]), question=_(question.words)
+        )
         yield Row(label, _("Yes") if yes else _("No"))
     yield Row(_("Priority"), _(PRIORITIES[referral.priority]))
     if referral.question.strip():

@@ -12,9 +12,9 @@ from edge_app.referral.consent import Consent
 from edge_app.referral.form import (
     Dermoscope,
     Findings,
+    Referral,
     ReferredLesion,
     ReferredPicture,
-    Referral,
 )
 from edge_app.referral.history import QUESTIONS
 from edge_app.referral.uids import pseudonym, tracking_uid
