@@ -73,7 +73,11 @@ def _read(data: bytes) -> Dataset:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        meta = pydicom.filereader.read_file_meta_info(io.BytesIO(data))
+        if data[128:132] != b"DICM":
+            raise UserError(UNREADABLE, code="answer-unreadable")
+        meta = pydicom.filereader.read_dataset(
+            io.BytesIO(data[132:]), False, True, stop_when=lambda tag, *_: tag.group != 2
+        )
         if str(meta.get("TransferSyntaxUID", "")) not in _SYNTAXES:
             raise UserError(UNREADABLE, code="answer-unreadable")
         return pydicom.dcmread(io.BytesIO(data))
@@ -167,14 +171,18 @@ def _code(sequence: Any) -> tuple[str, str]:
 
 
 def _author(ds: Dataset) -> str:
-    names = [
-        str(it.get("VerifyingObserverName", "")) for it in ds.get("VerifyingObserverSequence", [])
-    ]
-    names += [str(it.get("PersonName", "")) for it in ds.get("AuthorObserverSequence", [])]
-    names.append(str(ds.get("InstitutionName", "") or ""))
-    parts = (" ".join(reversed(name.replace("^", " ^ ").split(" ^ "))) for name in names if name)
-    found = ", ".join(dict.fromkeys(" ".join(part.replace("^", " ").split()) for part in parts))
-    return clean(found, NAME)[0]
+    names = [it.get("VerifyingObserverName", "") for it in ds.get("VerifyingObserverSequence", [])]
+    names += [it.get("PersonName", "") for it in ds.get("AuthorObserverSequence", [])]
+    people = [_person(str(name)) for name in names]
+    people.append(str(ds.get("InstitutionName", "") or ""))
+    found = ", ".join(dict.fromkeys(name for name in people if name.strip()))
+    return clean(" ".join(found.split()), NAME)[0]
+
+
+def _person(name: str) -> str:
+    """DICOM's Family^Given^Middle^Prefix^Suffix as people write it."""
+    family, given, middle, prefix, suffix = ([*name.split("^"), "", "", "", ""])[:5]
+    return " ".join(part for part in (prefix, given, middle, family, suffix) if part.strip())
 
 
 def _issued(ds: Dataset) -> str:

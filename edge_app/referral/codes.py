@@ -143,7 +143,7 @@ _SITES = {
 SITES = {region: keyword for keyword, regions in _SITES.items() for region in regions}
 
 # (context group or scheme, keyword) of a question; the others are private.
-_QUESTIONS = {
+_QUESTIONS: dict[str, tuple[int | str, str]] = {
     "changed": (4406, "SymptomHasChanged"),
     "bleeding": (4406, "BleedingSkin"),
     "itching": (4406, "Itching"),

@@ -128,7 +128,7 @@ def report_instance(referral: Referral) -> Instance:
 
 
 def describe(ds: Dataset, referral: Referral, series: Series) -> None:
-    """Write the person, the study, the series and the equipment into a dataset: the same in each."""
+    """Write person, study, series and equipment into a dataset: the same in each of a study."""
     ds.SpecificCharacterSet = "ISO_IR 192"
     _patient(ds, referral)
     ds.StudyInstanceUID = study_uid(referral)
@@ -162,13 +162,14 @@ def sealed(ds: Dataset, referral: Referral, series: Series, syntax: str, *names:
     """
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID
 
     if "SOPInstanceUID" in ds:
         del ds.SOPInstanceUID
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID = IMPLEMENTATION
+    meta.TransferSyntaxUID = UID(syntax)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION)
     meta.ImplementationVersionName = "DERMEDGE"
 
     def written(plain: bool) -> bytes:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
 _SUBPIXEL = 4  # bits after the point of coordinates that OpenCV fills by
-_EQUIPMENT = {
+_EQUIPMENT: dict[str, Any] = {
     "manufacturer": "dermedge",
     "manufacturer_model_name": "dermedge edge_app",
     "software_versions": __version__,
@@ -71,7 +71,7 @@ def outline_instance(
     series = Series(100 + number, "SEG", "Outline by a model, for research")
 
     found = picture.findings
-    assert found is not None and found.outlines
+    assert found is not None
     known = picture.px_per_mm is not None
     apart = float(spacing(picture)) if known else 1.0
     segmentation = highdicom.seg.Segmentation(
@@ -111,7 +111,7 @@ def _segment(referral: Referral, found: Findings) -> Any:
         version=found.bundle_sha256[:16],
         source="dermedge",
     )
-    description = highdicom.seg.SegmentDescription(
+    description: Dataset = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="Skin lesion",
         segmented_property_category=codes.standard("SCT", "MorphologicallyAbnormalStructure"),
@@ -152,7 +152,7 @@ def measures_instance(referral: Referral, sources: Sequence[Source]) -> Instance
     from highdicom import sr
 
     observer = sr.ObserverContext(
-        observer_type=codes.standard("DCM", "Device"),
+        observer_type=sr.CodedConcept.from_code(codes.standard("DCM", "Device")),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=uid("software", __version__), name="dermedge", manufacturer_name="dermedge"
         ),
@@ -217,7 +217,7 @@ def _groups(
             # In DICOM a pixel's centre lies half a pixel from where it begins.
             points = np.array([*largest[count], largest[count][0]]) + 0.5
             region = sr.ImageRegion("POLYLINE", points, sr.SourceImageForRegion(*origin))
-            group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            group: Any = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 referenced_region=region, **parts
             )
         else:

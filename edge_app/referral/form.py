@@ -228,9 +228,8 @@ class Referral:
             re.fullmatch(r"2\.25\.\d{1,39}", self.lesion.tracking_uid),
         )
         if not all(known):
-            raise ValueError(
-                f"a referral of another form: rule {next(n for n, it in enumerate(known, 1) if not it)}"
-            )
+            broken = next(number for number, holds in enumerate(known, 1) if not holds)
+            raise ValueError(f"a referral of another form: rule {broken}")
 
     @property
     def pseudonymous(self) -> bool:
@@ -247,8 +246,3 @@ class Referral:
         if self.birth_year is None:
             return None
         return min(max(self.created.year - self.birth_year, 0), OLDEST)
-
-    @property
-    def judged(self) -> tuple[ReferredPicture, ...]:
-        """The pictures that have findings."""
-        return tuple(picture for picture in self.pictures if picture.findings is not None)

@@ -115,14 +115,11 @@ def cautions(referral: Referral) -> tuple[Gap, ...]:
     if dict(referral.answers).get("weak_immune"):
         words = N_("Some services want to see a person with a weak immune system themselves.")
         notes.append(Gap("immune", words))
-    for picture in referral.judged:
-        if picture.findings.demonstration:
-            words = N_(
-                "The estimate is of a demonstration model, trained on drawn pictures: it means "
-                "nothing."
-            )
-            notes.append(Gap("demonstration", words))
-            break
+    if any(it.findings is not None and it.findings.demonstration for it in referral.pictures):
+        words = N_(
+            "The estimate is of a demonstration model, trained on drawn pictures: it means nothing."
+        )
+        notes.append(Gap("demonstration", words))
     return tuple(notes)
 
 
