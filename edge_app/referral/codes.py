@@ -73,7 +73,7 @@ PRIVATE = {
     "priority-urgent": Private("priority-urgent", "Urgent"),
     "priority-asap": Private("priority-asap", "As soon as possible"),
     "history-lesion": Private("history-lesion", "Lesion, as the person says"),
-    "history-palpation": Private("history-palpation", "Lesion, by palpation"),
+    "history-palpation": Private("history-felt", "Lesion, by palpation"),
     "history-seen": Private("history-seen", "Lesion, as seen by the photographer"),
     "history-own": Private("history-own", "Own history"),
     "history-family": Private("history-family", "Family history"),

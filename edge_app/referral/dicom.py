@@ -150,7 +150,7 @@ def describe(ds: Dataset, referral: Referral, series: Series) -> None:
     ds.InstanceCreationDate = _date(referral.created)
     ds.InstanceCreationTime = _time(referral.created)
     for equipment in ds.get("ContributingEquipmentSequence", ()):
-        del equipment.ContributionDateTime  # the clock of this moment: not of the referral
+        equipment.pop("ContributionDateTime", None)  # this moment's, not the referral's
     if series is MEASURES:
         ds.CodingSchemeIdentificationSequence = [_scheme()]
 
@@ -270,9 +270,8 @@ def _image(ds: Dataset, referral: Referral, picture: ReferredPicture) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
     ds.PatientOrientation = ""
     taken = None if picture.taken is None else picture.taken.astimezone(referral.created.tzinfo)
-    ds.ContentDate = "" if taken is None else _date(taken)
-    ds.ContentTime = "" if taken is None else _time(taken)
     if taken is not None:
+        ds.ContentDate, ds.ContentTime = _date(taken), _time(taken)
         ds.AcquisitionDateTime = taken.strftime("%Y%m%d%H%M%S%z")[:19]
     ds.ImageComments = _KIND_WORDS[picture.kind]
     ds.AnatomicRegionSequence = [place(referral)]

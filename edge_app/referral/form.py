@@ -43,6 +43,7 @@ IMMERSIONS = {  # PS3.3 C.8.12.13, Immersion Media (0016,1004)
 }
 TEXT = 4000  # characters of the question
 IDENTIFIER = 64  # characters of an identifier, as DICOM's LO
+SMALLEST = 16  # px of a side: JPEG-LS does not take less, and there is nothing to see
 OLDEST = 90  # years: who is older is sent as this old (PS3.15 Annex E, Patient's Age)
 
 Outline = tuple[tuple[float, float], ...]  # closed, (x, y), px, pixel centres at integers
@@ -155,7 +156,7 @@ class ReferredPicture:
 
         Raises
         ------
-        UserError : the PNG cannot be read.
+        UserError : the PNG cannot be read, or it is smaller than SMALLEST.
         ValueError : an array of another shape or type.
         """
         if isinstance(self.image, bytes):
@@ -163,15 +164,15 @@ class ReferredPicture:
 
             data = np.frombuffer(self.image, np.uint8)
             decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-            if decoded is None:
-                raise UserError(
-                    N_("a picture of this referral cannot be read: take it again"),
-                    code="referral-picture",
-                )
-            return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(f"a picture is uint8 (h, w, 3), not {self.image.shape}")
-        return self.image
+            pixels = None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        else:
+            pixels = self.image
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise ValueError(f"a picture is uint8 (h, w, 3), not {pixels.shape}")
+        if pixels is None or min(pixels.shape[:2]) < SMALLEST:
+            words = N_("a picture of this referral cannot be read: take it again")
+            raise UserError(words, code="referral-picture")
+        return pixels
 
 
 @dataclass(frozen=True)
