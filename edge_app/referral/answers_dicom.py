@@ -55,12 +55,15 @@ def from_dicom(data: bytes, sent: Sequence[Sent]) -> Answer:
     if len(data) > BYTES:
         raise UserError(TOO_LARGE, code="answer-large")
     try:
-        ds = _read(data)
-        uid = _uid(ds, "SOPInstanceUID")
-        mine = _whose(ds, uid, sent)
-        if uid in mine.uids:
-            raise UserError(FOREIGN, code="answer-own", what=uid)
-        return _answer(ds, uid, mine, data)
+        # Values are read when they are asked for, and pydicom would print those that it dislikes.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ds = _read(data)
+            uid = _uid(ds, "SOPInstanceUID")
+            mine = _whose(ds, uid, sent)
+            if uid in mine.uids:
+                raise UserError(FOREIGN, code="answer-own", what=uid)
+            return _answer(ds, uid, mine, data)
     except UserError:
         raise
     # pydicom raises whatever the bytes lead it to; none of it may end a poll.
@@ -71,16 +74,14 @@ def from_dicom(data: bytes, sent: Sequence[Sent]) -> Answer:
 def _read(data: bytes) -> Dataset:
     import pydicom
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if data[128:132] != b"DICM":
-            raise UserError(UNREADABLE, code="answer-unreadable")
-        meta = pydicom.filereader.read_dataset(
-            io.BytesIO(data[132:]), False, True, stop_when=lambda tag, *_: tag.group != 2
-        )
-        if str(meta.get("TransferSyntaxUID", "")) not in _SYNTAXES:
-            raise UserError(UNREADABLE, code="answer-unreadable")
-        return pydicom.dcmread(io.BytesIO(data))
+    if data[128:132] != b"DICM":
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    meta = pydicom.filereader.read_dataset(
+        io.BytesIO(data[132:]), False, True, stop_when=lambda tag, *_: tag.group != 2
+    )
+    if str(meta.get("TransferSyntaxUID", "")) not in _SYNTAXES:
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    return pydicom.dcmread(io.BytesIO(data))
 
 
 def _whose(ds: Dataset, uid: str, sent: Sequence[Sent]) -> Sent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta, timezone
+from functools import cache
 
 import cv2
 import numpy as np
@@ -23,11 +24,13 @@ WHEN = datetime(2026, 11, 28, 14, 5, 6, tzinfo=timezone(timedelta(hours=1)))
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
 
 
+@cache
 def drawn(seed: int = 1, size: tuple[int, int] = (96, 128)) -> np.ndarray:
     """Noise with a dark spot, uint8 (h, w, 3)."""
     random = np.random.default_rng(seed)
     pixels = random.integers(120, 255, (*size, 3), dtype=np.uint8)
     cv2.ellipse(pixels, (size[1] // 2, size[0] // 2), (30, 20), 20, 0, 360, (60, 40, 30), -1)
+    pixels.flags.writeable = False
     return pixels
 
 
@@ -46,15 +49,19 @@ def outlines(inside: np.ndarray) -> tuple:
     return tuple(tuple((float(x), float(y)) for x, y in it[:, 0]) for it in contours)
 
 
+@cache
+def _outlines() -> tuple:
+    return outlines(mask())
+
+
 def findings(**changes) -> Findings:
-    inside = mask()
     fields = {
-        "outlines": outlines(inside),
+        "outlines": _outlines(),
         "triage": "see a doctor",
         "rule": "malignancy 0.372 >= see a doctor threshold 0.300",
         "malignancy": 0.372,
         "probabilities": (("nv", 0.628), ("mel", 0.372)),
-        "area_px": float(inside.sum()),
+        "area_px": float(mask().sum()),
         "asymmetry": 1,
         "border": 4,
         "color": 3,

@@ -82,7 +82,7 @@ def complaints(parcels, folder: Path) -> list[str]:
 
 
 def varied(site: str, number: int):
-    """A referral of one region with every kind, with the scale known or not, and the rest in turn."""
+    """Of one region: every kind with the scale known and not, and the rest in turn."""
     scopes = (None, Dermoscope(True, True, "WATER"), Dermoscope(True, False), Dermoscope(False))
     pictures = tuple(
         referrals.picture(
@@ -295,20 +295,72 @@ def test_pictures_come_first_and_the_page_last():
 
 def test_a_pseudonymous_picture_has_these_elements_and_no_others():
     parcels = build(referrals.referral(), DICOM)
-    common = """SpecificCharacterSet ImageType InstanceCreationDate InstanceCreationTime
-        SOPClassUID SOPInstanceUID StudyDate ContentDate AcquisitionDateTime StudyTime ContentTime
-        AccessionNumber Modality Manufacturer ReferringPhysicianName TimezoneOffsetFromUTC
-        StudyDescription SeriesDescription ManufacturerModelName AnatomicRegionSequence PatientName
-        PatientID PatientBirthDate PatientSex PatientAge PatientIdentityRemoved
-        DeidentificationMethod DeidentificationMethodCodeSequence DeviceSerialNumber
-        SoftwareVersions StudyInstanceUID SeriesInstanceUID StudyID SeriesNumber InstanceNumber
-        PatientOrientation FrameOfReferenceUID ImageLaterality PositionReferenceIndicator
-        ImageComments SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
-        BitsAllocated BitsStored HighBit PixelRepresentation RecognizableVisualFeatures
-        LongitudinalTemporalInformationModified LossyImageCompression AcquisitionContextSequence
-        PixelData""".split()
-    scope = """LightSourcePolarization EmitterColorTemperature ContactMethod ImmersionMedia
-        OpticalMagnificationFactor TrackingID TrackingUID PixelSpacing""".split()
+    common = [
+        "SpecificCharacterSet",
+        "ImageType",
+        "InstanceCreationDate",
+        "InstanceCreationTime",
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyDate",
+        "ContentDate",
+        "AcquisitionDateTime",
+        "StudyTime",
+        "ContentTime",
+        "AccessionNumber",
+        "Modality",
+        "Manufacturer",
+        "ReferringPhysicianName",
+        "TimezoneOffsetFromUTC",
+        "StudyDescription",
+        "SeriesDescription",
+        "ManufacturerModelName",
+        "AnatomicRegionSequence",
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientAge",
+        "PatientIdentityRemoved",
+        "DeidentificationMethod",
+        "DeidentificationMethodCodeSequence",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "StudyID",
+        "SeriesNumber",
+        "InstanceNumber",
+        "PatientOrientation",
+        "FrameOfReferenceUID",
+        "ImageLaterality",
+        "PositionReferenceIndicator",
+        "ImageComments",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "RecognizableVisualFeatures",
+        "LongitudinalTemporalInformationModified",
+        "LossyImageCompression",
+        "AcquisitionContextSequence",
+        "PixelData",
+    ]
+    scope = [
+        "LightSourcePolarization",
+        "EmitterColorTemperature",
+        "ContactMethod",
+        "ImmersionMedia",
+        "OpticalMagnificationFactor",
+        "TrackingID",
+        "TrackingUID",
+        "PixelSpacing",
+    ]
     for number, allowed in ((0, common), (2, common + scope)):
         assert {element.keyword for element in read(parcels[number])} == set(allowed)
     ds = read(parcels[2])
