@@ -29,7 +29,7 @@ test-all: test
 MINUTES ?= 30
 fuzz: $(STAMP)
 	$(PIP) -e '.[fuzz]'
-	for target in image bundle tables store_import; do \
+	for target in image bundle tables store_import answers; do \
 	    $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
 
 # The site, into build/docs.

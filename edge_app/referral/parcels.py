@@ -72,6 +72,7 @@ def _instances(referral: Referral, options: Options) -> Sequence[Instance]:
     for number, picture in enumerate(referral.pictures, 1):
         instance, dataset = dicom.picture_instance(referral, picture, number, options.lossy)
         pictures.append(instance)
+        del dataset.PixelData  # what refers to it needs no pixels, and there may be many
         sources.append((picture, dataset))
         if picture.findings is not None and picture.findings.outlines:
             outlines.append(dicom_findings.outline_instance(referral, picture, dataset, number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from analyses import analysis
@@ -263,3 +264,15 @@ def test_risk_factors_answer_questions():
     assert set(FROM_RISK_FACTORS) < set(RISK_FACTORS)
     assert set(FROM_RISK_FACTORS.values()) < set(QUESTIONS)
     assert len(REGIONS) == len(set(REGIONS))
+
+
+def test_the_page_for_receivers_names_every_code():
+    pytest.importorskip("pydicom", reason="codes are read from its tables")
+    from edge_app.referral import codes as tables
+    from edge_app.referral.uids import CODES
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "referral.md").read_text("utf-8")
+    named = [tables.site(region) for region in REGIONS] + list(tables.all_questions().values())
+    assert [it for it in named if f"{it.scheme_designator} {it.value} |" not in page] == []
+    assert [it for it in tables.PRIVATE.values() if it.value not in page] == []
+    assert f"`{CODES}`" in page
