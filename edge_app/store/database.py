@@ -28,6 +28,7 @@ APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
 VERSION = 3  # of the schema, SQLite's user_version
 STALE_SECONDS = 24 * 3600.0  # after which no import or export is still at work
 GRACE_SECONDS = 60.0  # from making a folder until it is surely locked
+BUSY_SECONDS = 10.0  # that a write waits for another process
 TRY_SECONDS = 0.2  # that SQLite itself waits for another process
 STEPS = 10_000  # of SQLite's machine between two looks at whether one closes
 # What a file of another device may hold.
