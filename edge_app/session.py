@@ -33,6 +33,7 @@ from edge_app.follow_up.people import age
 from edge_app.kiosk import LOG, Check, Pin
 from edge_app.presentation.body_map import region
 from edge_app.settings import Settings
+from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
 CONSENT = 1  # version of the terms; a new one is asked for again
@@ -50,6 +51,7 @@ class Erased:
     """Something was deleted or replaced."""
 
     error: NotWiped | None  # why sealed traces of it are there for a while
+    elsewhere: tuple[Elsewhere, ...] = ()  # what of it is with a receiver
 
 
 @dataclass(frozen=True)
@@ -398,12 +400,12 @@ def _metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
     return known
 
 
-def _erased(action: Callable[[], None]) -> Erased:
+def _erased(action: Callable[[], tuple[Elsewhere, ...] | None]) -> Erased:
     try:
-        action()
+        elsewhere = action()
     except NotWiped as error:
-        return Erased(error)
-    return Erased(None)
+        return Erased(error, error.elsewhere)
+    return Erased(None, elsewhere or ())
 
 
 def _close(store: Store) -> None:

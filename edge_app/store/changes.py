@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 
 from edge_app.i18n.language import N_
 from edge_app.store import audit, clock, schema, validation
+from edge_app.store.basics import is_date
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.records import (
@@ -14,7 +16,9 @@ from edge_app.store.records import (
     CLOCK_WRONG,
     CORRECTED,
     GIVEN,
+    RECORD,
     Capture,
+    DermoscopeSettings,
     StoreError,
 )
 from edge_app.store.rows import Rows, query
@@ -56,7 +60,7 @@ class Changes:
             version=schema.analysis_version(),
         )
         self.validate(item)
-        sealed = self._file.keys.seal(picture, "picture", item.id)
+        sealed = self._rows.sealed_blob("capture", item.id, picture)
         self._erasing.make_room(2 * len(picture))  # in the log, and then in its place
         with self._file.writing() as connection:
             head = audit.note_clock(connection, self._file.keys, clock.now())
@@ -82,9 +86,28 @@ class Changes:
                 self._rows.summarise(connection, {old.lesion, item.lesion})
         self._erasing.tidy()
 
+    def dermoscope(self) -> DermoscopeSettings:
+        """As `Store.dermoscope`."""
+        rows = self._file.select("SELECT value FROM store WHERE name = 'dermoscope'")
+        if not rows:
+            return DermoscopeSettings()
+        try:
+            return DermoscopeSettings(**self._file.keys.record(rows[0][0], "dermoscope"))
+        except TypeError:
+            raise StoreError(RECORD, code="record") from None
+
+    def set_dermoscope(self, settings: DermoscopeSettings) -> None:
+        """As `Store.set_dermoscope`."""
+        self.validate(settings)
+        sealed = self._file.keys.seal(json.dumps(vars(settings)).encode(), "dermoscope")
+        with self._file.writing() as connection:
+            row = ("dermoscope", sealed)
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", row)
+            self._trail.log(connection, "set dermoscope")
+
     def correct_date(self, capture_id: str, day: str) -> Capture:
         """As `Store.correct_date`."""
-        if not validation.is_date(day):
+        if not is_date(day):
             raise StoreError("a picture needs a date", code="invalid")
         with self._file.writing() as connection:
             old = self._rows.one(connection, "capture", capture_id)

@@ -70,8 +70,11 @@ class StoreFile:
                     return bool(busy)
 
     def lacks(self, needed: int) -> bool:
-        """Whether the disk has not so many bytes to spare."""
+        """Whether the disk has not so many bytes to spare: half of them in the log."""
         log = Path(f"{self.path}-wal")
+        ((pages,),) = self.select("PRAGMA freelist_count")  # of what was deleted: the other half
+        ((size,),) = self.select("PRAGMA page_size")
+        needed -= min(pages * size, needed // 2)
         with plain(self.path):
             # The log's pages are still to find a place in the file.
             waiting = log.stat().st_size if log.exists() else 0

@@ -30,6 +30,9 @@ BY_CLOCK = ""  # of the device, which was right as far as one could tell
 GIVEN = "given"  # by who added it
 CLOCK_WRONG = "clock wrong"  # by the device's clock, which was not right: the date does not hold
 CORRECTED = "corrected"  # by hand; `clock` keeps what the clock said
+# PS3.3 C.8.12.13, Immersion Media (0016,1004).
+IMMERSIONS = ("ULTRASOUND_GEL", "ALCOHOL", "WATER", "MINERAL_OIL", "PLASTIC_CAP")
+CAPTURE_KINDS = ("", "overview", "close_up", "dermoscopic")  # the first: nobody said
 DATINGS = (BY_CLOCK, GIVEN, CLOCK_WRONG, CORRECTED)
 RECORD = N_("a record holds what this dermedge does not know")
 OTHER_VERSION = "other version"  # stands for the triage of an analysis that cannot be read here
@@ -57,6 +60,8 @@ class NotWiped(StoreError):
     log: another program reads the store. They go as soon as it ends.
     """
 
+    elsewhere: tuple = ()  # of what was deleted, what is with a receiver
+
 
 @dataclass(frozen=True)
 class Person:
@@ -70,6 +75,8 @@ class Person:
     risk_factors: tuple[str, ...] = ()  # of RISK_FACTORS
     notes: str = ""
     created: str = ""  # ISO 8601, UTC
+    # What receivers call this person: a system (a URI) and a number of it.
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class Capture:
     origin: str = ""  # the store that it was added to first
     sequence: int = 0  # it grows with each picture that is added there, whatever the clock says
     version: int = 1  # of the analysis' schema
+    kind: str = ""  # of CAPTURE_KINDS
 
     @property
     def readable(self) -> bool:
@@ -185,6 +193,20 @@ class Summary:
 Dated = TypeVar("Dated", Capture, Brief)
 
 
+@dataclass(frozen=True)
+class DermoscopeSettings:
+    """What the dermoscope of this device is; None and empty: nobody said."""
+
+    manufacturer: str = ""
+    model: str = ""
+    serial: str = ""
+    contact: bool | None = None
+    polarized: bool | None = None
+    immersion: str | None = None  # of IMMERSIONS; only with contact
+    magnification: float | None = None
+    colour_temperature: int | None = None  # K
+
+
 class OtherAnalysis(Mapping):
     """An analysis whose schema this version of dermedge does not know. Whoever reads from it gets
     a StoreError; it is kept and exported as it is.
@@ -219,18 +241,19 @@ def seconds(stamp: object) -> float:
 
 # ---------------------------------------------------------------------------- as JSON
 
+TUPLES = frozenset({"risk_factors", "size", "identifiers", "captures"})
+
 
 def unpacked(kind: type, id: str, parent: str | None, record: object):
-    """A record as it was sealed, as a Person, Lesion or Capture; raises StoreError."""
+    """A record as it was sealed, as a value of `kind`; raises StoreError."""
     names = [field.name for field in fields(kind)]
     above = names[1] if parent is not None else ""
     if not isinstance(record, dict) or not set(record) <= set(names) - {"id", above}:
         raise StoreError(RECORD, code="record")
-    for name in ("risk_factors", "size"):
-        if name in record:
-            if not isinstance(record[name], list):
-                raise StoreError(RECORD, code="record")
-            record[name] = tuple(record[name])
+    for name in TUPLES & set(record):
+        if not isinstance(record[name], list):
+            raise StoreError(RECORD, code="record")
+        record[name] = tuple(tuple(it) if isinstance(it, list) else it for it in record[name])
     if kind is Capture:
         version = record.get("version", 1)
         if version != schema.analysis_version():
@@ -241,7 +264,7 @@ def unpacked(kind: type, id: str, parent: str | None, record: object):
         raise StoreError("a record lacks a part", code="record") from None
 
 
-def packed(item: Person | Lesion | Capture) -> dict:
+def packed(item) -> dict:
     """As it is sealed: without its id and that of the row above it."""
     analysis = getattr(item, "analysis", None)
     if analysis is None:
@@ -250,7 +273,7 @@ def packed(item: Person | Lesion | Capture) -> dict:
         record = {field.name: getattr(item, field.name) for field in fields(item)}
         record["analysis"] = analysis.stored if isinstance(analysis, OtherAnalysis) else analysis
     del record["id"]
-    for above in ("person", "lesion"):
+    for above in ("person", "lesion", "referral"):
         record.pop(above, None)
     return record
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from itertools import pairwise
 
 from edge_app.i18n.language import N_
 from edge_app.store import records
-from edge_app.store.database import KINDS
+from edge_app.store.database import BLOBS, KINDS
 from edge_app.store.file import StoreFile
 from edge_app.store.memory import wipe
 from edge_app.store.migrations import read_summary, write_summary
@@ -20,8 +19,20 @@ GONE = {
     "person": N_("this person is not in the store any more"),
     "lesion": N_("this lesion is not in the store any more"),
     "capture": N_("this capture is not in the store any more"),
+    "referral": N_("this referral is not in the store any more"),
+    "parcel": N_("this parcel is not in the store any more"),
+    "answer": N_("this answer is not in the store any more"),
+    "destination": N_("this destination is not in the store any more"),
 }
-PARTS = {"person": N_("person"), "lesion": N_("lesion"), "capture": N_("capture")}
+PARTS = {
+    "person": N_("person"),
+    "lesion": N_("lesion"),
+    "capture": N_("capture"),
+    "referral": N_("referral"),
+    "parcel": N_("parcel"),
+    "answer": N_("answer"),
+    "destination": N_("destination"),
+}
 
 
 class Rows:
@@ -51,6 +62,12 @@ class Rows:
             raise StoreError(GONE[table], code="gone")
         return found[0]
 
+    def picture(self, capture: str) -> bytes:
+        rows = self._file.select("SELECT data FROM picture WHERE capture = ?", (capture,))
+        if not rows:
+            raise StoreError(GONE["capture"], code="gone")
+        return self._file.keys.open(rows[0][0], "picture", capture)
+
     def one(self, connection, table: str, id: str):
         """As `get`, within a write."""
         row = connection.execute(f"{query(table)} WHERE id = ?", (id,)).fetchone()
@@ -64,12 +81,22 @@ class Rows:
 
     def below(self, connection, table: str, id: str) -> dict[str, list[str]]:
         """Ids of a row and of all that belong to it, by table from the top."""
-        found, tables = {table: [id]}, list(KINDS)
-        for above, kind in pairwise(tables[tables.index(table) :]):
-            level = set(found[above])
-            rows = connection.execute(f"SELECT id, {above} FROM {kind}").fetchall()
-            found[kind] = [row for row, parent in rows if parent in level]
+        found = {table: [id]}
+        for kind, (_type, above) in KINDS.items():  # each stands below its own
+            if above in found:
+                level = set(found[above])
+                rows = connection.execute(f"SELECT id, {above} FROM {kind}").fetchall()
+                found[kind] = [row for row, parent in rows if parent in level]
         return found
+
+    def blob(self, connection, table: str, id: str) -> bytes | None:
+        """The bytes of a row, as they were given; None where it has none (any more)."""
+        kept, column = BLOBS[table]
+        row = connection.execute(f"SELECT data FROM {kept} WHERE {column} = ?", (id,)).fetchone()
+        return None if row is None else self._file.keys.open(row[0], kept, id)
+
+    def sealed_blob(self, table: str, id: str, data: bytes) -> bytes:
+        return self._file.keys.seal(data, BLOBS[table][0], id)
 
     # ------------------------------------------------------------------------ writing
 
@@ -81,7 +108,7 @@ class Rows:
         wipe(text)
         return sealed
 
-    def insert(self, connection, table: str, item, sealed_picture: bytes | None) -> None:
+    def insert(self, connection, table: str, item, sealed_blob: bytes | None) -> None:
         """A new row, entered into the audit trail."""
         above, record = KINDS[table][1], self.sealed(table, item)
         if above:
@@ -90,8 +117,9 @@ class Rows:
             connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (item.id, parent, record))
         else:
             connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (item.id, record))
-        if sealed_picture is not None:
-            connection.execute("INSERT INTO picture VALUES (?, ?)", (item.id, sealed_picture))
+        if sealed_blob is not None:
+            kept = BLOBS[table][0]
+            connection.execute(f"INSERT INTO {kept} VALUES (?, ?)", (item.id, sealed_blob))
         if table == "lesion":
             self.summarise(connection, {item.id})
         self._trail.log(connection, f"add {table}", item.id, digest(record))

@@ -26,6 +26,7 @@ from edge_app.store.database import plain
 from edge_app.store.deletion import Deletion
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
+from edge_app.store.mail import Mail
 from edge_app.store.memory import wipe
 from edge_app.store.opening import build, open_file
 from edge_app.store.reading import Reading
@@ -34,6 +35,7 @@ from edge_app.store.records import (
     SEXES,
     VIEWS,
     Capture,
+    DermoscopeSettings,
     Entry,
     Lesion,
     NotWiped,
@@ -43,7 +45,8 @@ from edge_app.store.records import (
     WrongKey,
     in_order,
 )
-from edge_app.store.rows import GONE, Rows
+from edge_app.store.referrals import Elsewhere
+from edge_app.store.rows import Rows
 from edge_app.store.trail import Trail
 from edge_app.store.transfer import Transfer
 from edge_app.store.verification import Verification
@@ -58,7 +61,7 @@ class Store:
     """An open store, put together of its parts. Each method may be called from any thread.
 
     Reading does not wait for a write. Every method raises StoreError; where its line does not say
-    otherwise, nothing was changed. `path` : the file.
+    otherwise, nothing was changed. `path` : the file. `mail` : what is sent, and the answers.
     """
 
     def __init__(self, file: StoreFile):
@@ -67,6 +70,7 @@ class Store:
         self._rows, self._erasing = Rows(file, self._trail), Erasing(file, self._trail)
         parts = file, self._trail, self._rows, self._erasing
         self._reading = Reading(file, self._rows)
+        self.mail = Mail(*parts)
         self._changes, self._deletion, self._transfer = (
             Changes(*parts),
             Deletion(*parts),
@@ -157,10 +161,7 @@ class Store:
 
     def picture(self, capture_id: str) -> bytes:
         """The encoded picture of a capture, as it was given."""
-        rows = self._file.select("SELECT data FROM picture WHERE capture = ?", (capture_id,))
-        if not rows:
-            raise StoreError(GONE["capture"], code="gone")
-        return self._file.keys.open(rows[0][0], "picture", capture_id)
+        return self._rows.picture(capture_id)
 
     def audit(self) -> list[Entry]:
         """All that was ever changed, the oldest first; `check` tells whether it is whole."""
@@ -224,21 +225,34 @@ class Store:
         """
         self._changes.confirm_clock()
 
-    def delete_person(self, id: str) -> None:
-        """With lesions, captures and pictures; nothing of them stays in the file.
+    def delete_person(self, id: str) -> tuple[Elsewhere, ...]:
+        """With lesions, captures, pictures and what waits to be sent; nothing stays in the file.
+
+        Returns what is, or may be, with a receiver; `NotWiped.elsewhere` holds the same.
 
         Raises NotWiped where it is deleted, but another program began to read meanwhile; any
         other StoreError says that nothing was changed, or what was.
         """
-        self._deletion.delete("person", id)
+        return self._deletion.delete("person", id)
 
-    def delete_lesion(self, id: str) -> None:
+    def delete_lesion(self, id: str) -> tuple[Elsewhere, ...]:
         """With its captures and pictures; as `delete_person`."""
-        self._deletion.delete("lesion", id)
+        return self._deletion.delete("lesion", id)
 
-    def delete_capture(self, id: str) -> None:
-        """With its picture; as `delete_person`."""
-        self._deletion.delete("capture", id)
+    def delete_capture(self, id: str) -> tuple[Elsewhere, ...]:
+        """With its picture, and referrals with it that were not received; as `delete_person`."""
+        return self._deletion.delete("capture", id)
+
+    def delete_referral(self, id: str) -> tuple[Elsewhere, ...]:
+        """With its parcels and answers; as `delete_person`."""
+        return self._deletion.delete("referral", id)
+
+    def dermoscope(self) -> DermoscopeSettings:
+        """What the dermoscope of this device is."""
+        return self._changes.dermoscope()
+
+    def set_dermoscope(self, settings: DermoscopeSettings) -> None:
+        self._changes.set_dermoscope(settings)
 
     def change_key(self, old: str, new: str) -> None:
         """Take another passphrase. The data key stays, so this is quick whatever the size.

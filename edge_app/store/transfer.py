@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from edge_app.i18n.language import Said
+from edge_app.i18n.language import N_, Said
 from edge_app.store import audit, clock, database, validation
-from edge_app.store.database import KINDS, plain
+from edge_app.store.database import BLOBS, KINDS, plain
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.opening import build, open_copy
 from edge_app.store.passphrase import strength
 from edge_app.store.records import StoreError
+from edge_app.store.referrals import RECEIVED, StoredReferral, line
 from edge_app.store.rows import PARTS, Rows, must_exist, query
 from edge_app.store.trail import Trail
+
+DAMAGED = N_("a {part} in the store is damaged or was tampered with: restore it from an export")
+IMPORTED = N_("it came with a file of cases: send it from the device that it was queued on")
 
 
 class Transfer:
@@ -68,13 +74,17 @@ def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | 
     """
     (file, reading), (other, writing) = source, target
     rows, others = (Rows(one, Trail(one)) for one in (file, other))
-    wanted, added, lesions = None, 0, set()
+    added, lesions, copied = 0, set(), {}
     seen = audit.head(writing, other.keys).seen
     if person_id is not None:
         must_exist(reading, "person", person_id)
-        wanted = {person_id}
-    for table in KINDS:
-        level = set()
+    for table, (_kind, above) in KINDS.items():
+        if table == "destination":
+            continue  # it is this device's, and holds secrets
+        wanted = None
+        if person_id is not None:
+            wanted = copied[above] if above else {person_id}
+        level = copied[table] = set()
         for number, row in enumerate(reading.execute(f"{query(table)} ORDER BY rowid"), 1):
             id, parent, _sealed = row
             file.must_be_open()
@@ -84,18 +94,26 @@ def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | 
             level.add(id)
             if writing.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
                 continue
-            item, picture = _judged(rows, table, row, path, number, seen), None
+            item = _judged(rows, table, row, path, number, seen)
+            blob = _blob(rows, reading, others, table, item) if table in BLOBS else None
             if table == "capture":
-                query_ = "SELECT data FROM picture WHERE capture = ?"
-                data = (reading.execute(query_, (id,)).fetchone() or [b""])[0]
-                picture = other.keys.seal(file.keys.open(data, "picture", id), "picture", id)
                 added += 1
                 lesions.add(parent)
-            others.insert(writing, table, item, picture)
-        if wanted is not None:
-            wanted = level
+            others.insert(writing, table, item, blob)
     others.summarise(writing, lesions)
     return added
+
+
+def _blob(rows: Rows, reading, others: Rows, table: str, item) -> bytes | None:
+    """The bytes of a row, sealed for the other file; None: it needs none any more."""
+    data = rows.blob(reading, table, item.id)
+    if table == "parcel":
+        needed = item.state != RECEIVED
+        if (needed or data is not None) and hashlib.sha256(data or b"").hexdigest() != item.sha256:
+            raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+    elif data is None:
+        raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+    return None if data is None else others.sealed_blob(table, item.id, data)
 
 
 def _judged(rows: Rows, table: str, row: tuple, path: Path | None, number: int, seen: str):
@@ -105,6 +123,9 @@ def _judged(rows: Rows, table: str, row: tuple, path: Path | None, number: int, 
     try:
         item = rows.item(table, *row)
         validation.validate(item, clock.now(), seen)
+        if isinstance(item, StoredReferral):
+            # Whoever made the file has agreed to nothing here.
+            item = replace(item, stopped=line(IMPORTED, "imported"))
     except StoreError as error:
         raise StoreError(
             "{path} cannot be imported, nothing was changed: {part} {number}: {reason}",

@@ -4,34 +4,37 @@ another device. Functions alone; any thread may call them.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
-from datetime import date
 
 from edge_app.i18n.language import N_, Said
-from edge_app.store import clock, schema
+from edge_app.store import clock, schema, validation_mail
+from edge_app.store.basics import is_date, stamp, text
 from edge_app.store.records import (
+    CAPTURE_KINDS,
     CORRECTED,
     DATINGS,
+    IMMERSIONS,
     RISK_FACTORS,
     SEXES,
     VIEWS,
     Capture,
+    DermoscopeSettings,
     Lesion,
     Person,
     StoreError,
-    seconds,
 )
 from edge_app.store.schema import is_number
 
 OLDEST = 130  # years
 NAME, NOTES = 1000, 100_000  # characters
+IDENTIFIER, MOST_IDENTIFIERS = 64, 10  # characters, as DICOM's LO; of one person
+ADDRESS = 2000  # characters
 MAX_SIDE = 100_000  # px
 MAX_SCALE = 100_000.0  # px per mm
 
 
-def validate(item: Person | Lesion | Capture, now: str, seen: str = "") -> None:
+def validate(item, now: str, seen: str = "") -> None:
     """Raises StoreError with the first thing that is wrong.
 
     Parameters
@@ -39,7 +42,7 @@ def validate(item: Person | Lesion | Capture, now: str, seen: str = "") -> None:
     now : what the clock of this device says, ISO 8601.
     seen : the latest time at which it was right, empty where that is not known.
     """
-    faults = {Person: _of_person, Lesion: _of_lesion, Capture: _of_capture}[type(item)]
+    faults = FAULTS[type(item)]
     for words in faults(item, now, seen):
         raise words if isinstance(words, StoreError) else StoreError(words, code="invalid")
 
@@ -55,8 +58,8 @@ CLOCK_FIRST = N_("the clock of this device is wrong: set it, or leave the year o
 
 
 def _of_person(person: Person, now: str, seen: str) -> Iterator[str]:
-    yield from _text(person.name, NAME, N_("a person needs a name or a code"))
-    yield from _text(person.notes, NOTES)
+    yield from text(person.name, NAME, N_("a person needs a name or a code"))
+    yield from text(person.notes, NOTES)
     year = person.year_of_birth
     if year is not None:
         known, wrong = birth_years(now, seen)
@@ -74,19 +77,28 @@ def _of_person(person: Person, now: str, seen: str) -> Iterator[str]:
         not set(risks) <= set(RISK_FACTORS) or len(set(risks)) < len(risks)
     ):  # fmt: skip
         yield N_("an unknown risk factor")
-    yield from _stamp(person.created)
+    yield from stamp(person.created)
+    pairs = person.identifiers
+    if not isinstance(pairs, tuple) or len(pairs) > MOST_IDENTIFIERS or not all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
+    ):  # fmt: skip
+        yield N_("an identifier has a system and a number")
+        return
+    for system, value in pairs:
+        yield from text(system, ADDRESS, N_("an identifier has a system and a number"))
+        yield from text(value, IDENTIFIER, N_("an identifier has a system and a number"))
 
 
 def _of_lesion(lesion: Lesion, _now: str, _seen: str) -> Iterator[str]:
-    yield from _text(lesion.title, NAME, N_("a lesion needs a title"))
-    yield from _text(lesion.notes, NOTES)
+    yield from text(lesion.title, NAME, N_("a lesion needs a title"))
+    yield from text(lesion.notes, NOTES)
     if lesion.view not in VIEWS:
         yield Said(N_("a view is one of {choices}"), choices=", ".join(VIEWS))
     if not all(is_number(side) and 0 <= side <= 1 for side in (lesion.x, lesion.y)):
         yield N_("the place lies off the body map")
     if lesion.remind is not None and not is_date(lesion.remind):
         yield N_("a reminder needs a date")
-    yield from _stamp(lesion.created)
+    yield from stamp(lesion.created)
 
 
 def _of_capture(capture: Capture, _now: str, _seen: str) -> Iterator[str | StoreError]:
@@ -98,11 +110,13 @@ def _of_capture(capture: Capture, _now: str, _seen: str) -> Iterator[str | Store
     scale = capture.px_per_mm
     if scale is not None and not (is_number(scale) and 0 < scale <= MAX_SCALE):
         yield N_("a scale is above zero")
-    yield from _text(capture.notes, NOTES)
+    yield from text(capture.notes, NOTES)
     if not capture.taken:
         yield N_("a picture needs the time at which it was taken")
-    for stamp in (capture.taken, capture.clock):
-        yield from _stamp(stamp)
+    for moment in (capture.taken, capture.clock):
+        yield from stamp(moment)
+    if capture.kind not in CAPTURE_KINDS:
+        yield N_("a picture of an unknown kind")
     if capture.dating not in DATINGS or bool(capture.clock) != (capture.dating == CORRECTED):
         yield N_("it is unknown how a picture was dated")
     origin, sequence = capture.origin, capture.sequence
@@ -121,31 +135,24 @@ def _of_capture(capture: Capture, _now: str, _seen: str) -> Iterator[str | Store
         yield StoreError("its analysis is none: {fault}", code="analysis", fault=fault)
 
 
-def _text(text: object, most: int, needed: str = "") -> Iterator[str]:
-    if not isinstance(text, str):
-        yield N_("a text is missing")
-        return
-    if needed and not text.strip():
-        yield needed
-    if len(text) > most:
-        yield Said.plural(
-            "a text is longer than {count} character",
-            "a text is longer than {count} characters",
-            most,
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        yield N_("a text holds half of a character")
+def _of_dermoscope(settings: DermoscopeSettings, _now: str, _seen: str) -> Iterator[str]:
+    for part in (settings.manufacturer, settings.model, settings.serial):
+        yield from text(part, IDENTIFIER)
+    if settings.contact not in (None, True, False) or settings.polarized not in (None, True, False):
+        yield N_("a dermoscope touches the skin or not, its light is polarized or not")
+    if settings.immersion is not None and not (
+        settings.immersion in IMMERSIONS and settings.contact
+    ):
+        yield N_("an immersion fluid is one of DICOM's, and only with contact")
+    for value in (settings.magnification, settings.colour_temperature):
+        if value is not None and not (is_number(value) and 0 < value <= MAX_SIDE):
+            yield N_("a magnification and a colour temperature are above zero")
 
 
-def _stamp(stamp: object) -> Iterator[str]:
-    if stamp != "" and seconds(stamp) == -math.inf:
-        yield N_("a time is none")
-
-
-def is_date(text: object) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except (ValueError, TypeError):
-        return False
+FAULTS = {
+    Person: _of_person,
+    Lesion: _of_lesion,
+    Capture: _of_capture,
+    DermoscopeSettings: _of_dermoscope,
+    **validation_mail.FAULTS,
+}

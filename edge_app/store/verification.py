@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from edge_app.store.database import KINDS
 from edge_app.store.file import StoreFile
 from edge_app.store.migrations import read_summary
 from edge_app.store.records import Brief, Capture, StoreError, Summary
+from edge_app.store.referrals import RECEIVED, StoredParcel
 from edge_app.store.rows import PARTS, Rows, digest, query
 
 CHANGED = N_("a {part} was changed past the audit trail")
@@ -80,10 +82,18 @@ class Verification:
         for id, parent, sealed in connection.execute(query(table)):
             self._file.must_be_open()
             item = self._rows.item(table, id, parent, sealed)
-            if table == "capture":
-                row = connection.execute("SELECT data FROM picture WHERE capture = ?", (id,))
-                self._file.keys.open((row.fetchone() or [b""])[0], "picture", id)
+            if table == "capture" and self._rows.blob(connection, table, id) is None:
+                self._file.keys.open(b"", "picture", id)  # says that it is damaged
+            if table == "parcel":
+                self._payload(connection, item)
             yield id, digest(sealed), item
+
+    def _payload(self, connection, parcel: StoredParcel) -> None:
+        """What is still to be sent is what was queued."""
+        data = self._rows.blob(connection, "parcel", parcel.id)
+        lost = data is None and parcel.state != RECEIVED
+        if lost or (data is not None and hashlib.sha256(data).hexdigest() != parcel.sha256):
+            raise StoreError(CHANGED, code="tampered", part=Said(PARTS["parcel"]))
 
     def _summaries(self, connection, captures: dict[str, list[Capture]]) -> None:
         rows = "SELECT id, data FROM lesion LEFT JOIN summary ON id = lesion"

@@ -74,9 +74,9 @@ def test_what_a_reader_that_came_meanwhile_holds_is_erased_as_soon_as_it_ends(
     gone = sealed_rows(cases)
     at_once, others = Deletion._at_once, []
 
-    def late(self, *args):
+    def late(self, *args, **values):
         others.append(reader(self._file))
-        at_once(self, *args)
+        at_once(self, *args, **values)
 
     monkeypatch.setattr(Deletion, "_at_once", late)
     with pytest.raises(NotWiped, match="it is done, but another program reads"):
@@ -174,12 +174,12 @@ def test_a_deletion_that_a_full_disk_cuts_off_says_that_a_part_is_gone(cases, mo
     cases.add_capture(replace(first, taken=""), b"another")
     at_once, calls = Deletion._at_once, []
 
-    def full(self, table, id, state=database.UNCHANGED):
+    def full(self, table, id, state=database.UNCHANGED, elsewhere=None):
         calls.append(table)
         if len(calls) in (1, 3):
             with database.plain(self._file.path, state):
                 raise OSError(28, "No space left on device")
-        at_once(self, table, id, state)
+        at_once(self, table, id, state, elsewhere)
 
     monkeypatch.setattr(Deletion, "_at_once", full)
     with pytest.raises(StoreError, match="the disk is full, a part is deleted and the rest is"):

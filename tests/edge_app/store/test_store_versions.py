@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from store_cases import (
 )
 
 from edge_app.store import derivation, migrations
+from edge_app.store.records import DermoscopeSettings
+from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError, WrongKey
 
 # Made by the code of commit 9f1d955, with the passphrase 1234: version 2, and version 1, whose
@@ -49,6 +52,39 @@ def test_an_older_schema_is_migrated(tmp_path, version):
     new = Store.create(path.with_name("new"), PASSPHRASE)
     schema = "SELECT type, name FROM sqlite_master ORDER BY name"
     cases = Store.open(path, "1234")
+    assert cases._file.select(schema) == new._file.select(schema)
+    new.close()
+    cases.close()
+
+
+def test_a_store_of_version_3_becomes_one_that_can_send(tmp_path):
+    """Made by the code of commit d8ddfcd, with the passphrase 1234."""
+    path = old_store(tmp_path, 3)
+    cases = Store.open(path, "1234")
+    (ada,), (bea,) = cases.people("Ada"), cases.people("Bea")
+    (arm,) = cases.lesions(ada.id)
+    captures = cases.captures(arm.id)
+    assert [one.kind for one in captures] == ["", "", ""]
+    assert [cases.picture(one.id) for one in captures] == [b"given", b"picture 0", b"picture 1"]
+    assert (ada.identifiers, cases.lesions(bea.id)) == ((), [])
+    cases.update_person(replace(ada, identifiers=(("urn:clinic", "42"),)))
+    cases.update_capture(replace(captures[1], kind="dermoscopic"))
+    cases.set_dermoscope(DermoscopeSettings("Maker", "One", contact=True, immersion="WATER"))
+    destination = cases.mail.add_destination(
+        Destination("", "Clinic", dicom=Endpoint("folder", "/media/stick"))
+    )
+    assert cases.mail.destinations() == [destination]
+    cases.check()
+    cases.close()
+    cases = Store.open(path, "1234")
+    assert cases.person(ada.id).identifiers == (("urn:clinic", "42"),)
+    assert cases.dermoscope().immersion == "WATER"
+    assert [entry.what for entry in cases.audit()][-4:] == [
+        "update person", "update capture", "set dermoscope", "add destination",
+    ]  # fmt: skip
+    cases.check()
+    new = Store.create(path.with_name("new"), PASSPHRASE)
+    schema = "SELECT type, name FROM sqlite_master ORDER BY name"
     assert cases._file.select(schema) == new._file.select(schema)
     new.close()
     cases.close()
