@@ -56,6 +56,11 @@ class Mail:
     def referral(self, id: str) -> StoredReferral:
         return self._rows.get("referral", id)
 
+    def waiting(self) -> list[StoredReferral]:
+        """Those whose bytes are kept: not all of them was received. The oldest first."""
+        held = "SELECT referral FROM parcel JOIN payload ON id = parcel"
+        return self._rows.all("referral", f"WHERE id IN ({held})")
+
     def parcels(self, referral: str) -> list[StoredParcel]:
         """In the order in which they are sent."""
         found = self._rows.all("parcel", "WHERE referral = ?", (referral,))
@@ -180,14 +185,19 @@ class Mail:
         """Before its first byte leaves: from now on it may be with the receiver."""
         return self._turn(parcel, "send parcel", state=SENT)
 
-    def receive(self, parcel: StoredParcel, place: str) -> StoredParcel:
+    def receive(
+        self, parcel: StoredParcel, place: str, references: Sequence[str] = ()
+    ) -> StoredParcel:
         """The receiver has shown that it has it. The last one drops the bytes of all."""
         with self._file.writing() as connection:
             now, dated = self._dated(connection)
             old = self._rows.one(connection, "parcel", parcel.id)
             if old.state == RECEIVED:
                 return old
-            new = replace(old, state=RECEIVED, received=now, place=place, dated=dated)
+            new = replace(
+                old, state=RECEIVED, received=now, place=place, dated=dated,
+                references=tuple(references),
+            )  # fmt: skip
             self._rows.put(connection, "parcel", new, "receive parcel")
             parcels = self._of(connection, new.referral)
             if all(one.state == RECEIVED for one in parcels):
@@ -244,14 +254,14 @@ class Mail:
     # ------------------------------------------------------------------------ answers
 
     def add_answer(self, item: StoredAnswer) -> StoredAnswer | None:
-        """Keep an answer; None where its source was kept before."""
+        """Keep an answer; None where it was kept before."""
         with self._file.writing() as connection:
             now, dated = self._dated(connection)
             item = replace(item, id=os.urandom(16).hex(), received=now, dated=dated)
             validation.validate(item, now)
             rows = connection.execute(f"{query('answer')} WHERE referral = ?", (item.referral,))
             kept = [self._rows.item("answer", *row) for row in rows.fetchall()]
-            if any(one.source == item.source for one in kept):
+            if any((one.source, one.version) == (item.source, item.version) for one in kept):
                 return None
             self._rows.insert(connection, "answer", item, None)
         return item

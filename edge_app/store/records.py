@@ -241,7 +241,7 @@ def seconds(stamp: object) -> float:
 
 # ---------------------------------------------------------------------------- as JSON
 
-TUPLES = frozenset({"risk_factors", "size", "identifiers", "captures"})
+TUPLES = frozenset({"risk_factors", "size", "identifiers", "captures", "references"})
 
 
 def unpacked(kind: type, id: str, parent: str | None, record: object):

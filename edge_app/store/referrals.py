@@ -10,7 +10,6 @@ from edge_app.i18n.language import N_, Said
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
 PARCEL_KINDS = ("dicom", "fhir")
-ANSWER_KINDS = ("report", "message", "better_picture", "status")
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class StoredReferral:
     captures: tuple[str, ...] = ()  # ids of the pictures that are sent
     consent: str = ""  # version of the text that was agreed to
     form: Mapping = field(default_factory=dict)  # answers and priority, as JSON
+    sent: Mapping = field(default_factory=dict)  # what an answer must name, `answers.Sent`
     stopped: Mapping | None = None  # why it is not sent: code, message and values of a line
 
     @property
@@ -86,22 +86,26 @@ class StoredParcel:
     received: str = ""  # ISO 8601, UTC: when the receiver showed that it has it
     place: str = ""  # where that was asked
     dated: bool = True  # whether the clock was right then
+    references: tuple[str, ...] = ()  # of FHIR: by which the receiver knows what was sent
 
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """What came back, of a person and not of a model."""
+    """What came back, of a person and not of a model; see `edge_app.referral.answers.Answer`."""
 
     id: str
     referral: str
-    source: str  # what it is at the receiver: each is kept once
-    kind: str  # of ANSWER_KINDS
+    source: str  # what it is at the receiver
+    version: str  # of its content: an amended answer is kept beside the first
     text: str
     author: str = ""
     issued: str = ""  # as the receiver says, ISO 8601
+    status: str = ""  # in the receiver's words
+    wants_better_picture: bool = False
+    document: str = ""  # a PDF, base64
+    more: bool = False  # the receiver has more of it
     received: str = ""  # ISO 8601, UTC
     dated: bool = True  # whether the clock was right then
-    document: str = ""  # a PDF, base64
 
 
 @dataclass(frozen=True)

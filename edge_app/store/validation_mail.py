@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from edge_app.i18n.language import N_
 from edge_app.store.basics import stamp, text
 from edge_app.store.referrals import (
-    ANSWER_KINDS,
     PARCEL_KINDS,
     RECEIVED,
     STATES,
@@ -69,7 +68,10 @@ def _referral(item: StoredReferral, _now: str, _seen: str) -> Iterator[str]:
     ):  # fmt: skip
         yield N_("a referral needs its pictures")
     try:
-        sound = isinstance(item.form, dict) and len(json.dumps(item.form)) <= FORM
+        sound = all(
+            isinstance(part, dict) and len(json.dumps(part)) <= FORM
+            for part in (item.form, item.sent)
+        )
     except (TypeError, ValueError, RecursionError):
         sound = False
     if not sound:
@@ -104,6 +106,10 @@ def _parcel(item: StoredParcel, _now: str, _seen: str) -> Iterator[str]:
         if type(number) is not int or not 0 <= number <= most:
             yield N_("a parcel lacks its number")
     yield from text(item.place, ADDRESS)
+    if not isinstance(item.references, tuple) or len(item.references) > PICTURES or not all(
+        isinstance(one, str) and len(one) <= NAME for one in item.references
+    ):  # fmt: skip
+        yield N_("a parcel lacks its number")
     yield from stamp(item.received)
     if bool(item.received) != (item.state == RECEIVED) or type(item.dated) is not bool:
         yield N_("it is unknown when a parcel was received")
@@ -114,8 +120,10 @@ def _answer(item: StoredAnswer, _now: str, _seen: str) -> Iterator[str]:
     yield from text(item.text, ANSWER)
     yield from text(item.author, NAME)
     yield from text(item.issued, NAME)
-    if item.kind not in ANSWER_KINDS:
-        yield N_("an answer of an unknown kind")
+    yield from text(item.version, NAME, N_("an answer needs its source"))
+    yield from text(item.status, NAME)
+    if not all(type(it) is bool for it in (item.wants_better_picture, item.more)):
+        yield N_("it is unknown what an answer asks for")
     yield from stamp(item.received)
     if type(item.dated) is not bool:
         yield N_("it is unknown when an answer came")

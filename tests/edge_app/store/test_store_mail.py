@@ -185,12 +185,14 @@ def test_a_stopped_referral_says_why_and_goes_on_when_somebody_says_so(cases):
 def test_an_answer_is_kept_once(cases):
     person, lesion, capture = fill(cases)
     referral = queued(cases, lesion, [capture])
-    answer = StoredAnswer("", referral.id, "DiagnosticReport/7", "report", "benign", "Dr. B")
+    answer = StoredAnswer("", referral.id, "DiagnosticReport/7", "v1", "benign", "Dr. B")
     kept = cases.mail.add_answer(answer)
     assert cases.mail.add_answer(answer) is None
     assert cases.mail.answers(referral.id) == [kept]
-    with pytest.raises(StoreError, match="unknown kind"):
-        cases.mail.add_answer(replace(answer, kind="guess", source="x"))
+    amended = cases.mail.add_answer(replace(answer, version="v2", text="not benign"))
+    assert cases.mail.answers(referral.id) == [kept, amended]
+    with pytest.raises(StoreError, match="what an answer asks for"):
+        cases.mail.add_answer(replace(answer, more=None, source="x"))
     with pytest.raises(StoreError, match="too large, or none"):
         cases.mail.add_answer(replace(answer, document="no base64!", source="x"))
     cases.check()
@@ -204,7 +206,7 @@ def test_an_export_holds_the_mail_but_no_secrets_and_an_import_sends_nothing(tmp
     referral = queued(cases, lesion, [capture])
     first = cases.mail.parcels(referral.id)[0]
     cases.mail.receive(first, "clinic.example")
-    cases.mail.add_answer(StoredAnswer("", referral.id, "D/7", "report", "benign", "Dr. B"))
+    cases.mail.add_answer(StoredAnswer("", referral.id, "D/7", "v1", "benign", "Dr. B"))
     for name, only in (("all", None), ("one", person.id), ("other", other.id)):
         cases.export(tmp_path / name, FOREIGN, only)
         there = Store.create(tmp_path / f"{name} there", PASSPHRASE)
@@ -235,7 +237,7 @@ WRONG = {
         {"stopped": {"code": "x", "message": "{a.b}", "values": {"a": "x"}}},
         "why a referral was stopped",
     ),
-    "answer": ("storedanswer", {"kind": "guess"}, "an answer of an unknown kind"),
+    "answer": ("storedanswer", {"more": "yes"}, "what an answer asks for"),
     "more": ("storedanswer", {"admin": True}, "does not know"),
     "identifiers": ("person", {"identifiers": [["only"]]}, "a system and a number"),
     "kind": ("capture", {"kind": "x-ray"}, "a picture of an unknown kind"),
@@ -249,7 +251,7 @@ def test_a_foreign_file_with_mail_that_makes_no_sense_is_refused_whole(tmp_path,
     table, changes, words = WRONG[what]
     _, lesion, capture = fill(cases)
     referral = queued(cases, lesion, [capture])
-    cases.mail.add_answer(StoredAnswer("", referral.id, "D/7", "report", "benign"))
+    cases.mail.add_answer(StoredAnswer("", referral.id, "D/7", "v1", "benign"))
     path = foreign(cases, tmp_path / "export", table, **changes)
     here = Store.create(tmp_path / "here", PASSPHRASE)
     with pytest.raises(StoreError, match=words):
