@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
+from edge_app.folders import data_folder
 
 if TYPE_CHECKING:
     from edge_app.kiosk import Check
@@ -42,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help=f"where encrypted cases and settings are kept (default: {_data_folder()}); nothing is "
+        help=f"where encrypted cases and settings are kept (default: {data_folder()}); nothing is "
         "sent anywhere",
     )
     parser.add_argument(
@@ -125,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
         print(unit(_service_options(args)), end="")
         return 0
     if args.set_pin:
-        return _set_pin(Path(args.home or _data_folder()))
+        return _set_pin(Path(args.home or data_folder()))
     if args.self_check:
         return 0 if all(check.ok for check in _self_check(args)) else 1
     _check_display()
@@ -146,12 +147,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.kiosk:
         # Its words stand in the system's journal, too; a camera may come later.
         faults = [check for check in _self_check(args) if not check.ok]
-        pin = check_pin(Pin(Path(args.home or _data_folder()) / PIN_FILE))
+        pin = check_pin(Pin(Path(args.home or data_folder()) / PIN_FILE))
         if not pin.ok:
             print(_line(pin), flush=True)
             faults.append(pin)
     elif not (args.screenshot or args.measure or args.soak):
-        clock = check_clock(Path(args.home or _data_folder()))
+        clock = check_clock(Path(args.home or data_folder()))
         faults = [clock] if not clock.ok else []
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
@@ -180,7 +181,7 @@ def _run(args: argparse.Namespace) -> int:
         if (measured or drawn) and Path(source).suffix.lower() in EXTENSIONS:
             photo, source = source, os.path.join(home, "film.avi")
             film(Path(photo), Path(source))
-        folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
+        folder = Path(args.home or (Path(home, "app") if shots or measured else data_folder()))
         session = Session(folder, analyzer.bundle.manifest, args.kiosk)
         session.faults = faults
         for name in ("language", "theme", "text"):
@@ -285,7 +286,7 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
         bundle = open_bundle(args)
         return Analyzer(bundle, executions=load_tuned(bundle))
 
-    checks, folder = [], Path(args.home or _data_folder())
+    checks, folder = [], Path(args.home or data_folder())
     for check in self_check(partial(open_source, args.source), load, folder):
         checks.append(check)
         print(_line(check), flush=True)
@@ -313,16 +314,6 @@ def _set_pin(folder: Path) -> int:
     set_pin(folder, ask)
     print(f"the operator's PIN is set in {folder}")
     return 0
-
-
-def _data_folder() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "dermedge"
 
 
 def _check_display() -> None:

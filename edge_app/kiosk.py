@@ -372,20 +372,14 @@ _WRITES = ("--home", "--captures")  # options that name a folder which the kiosk
 _PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # a service has its own
 
 
-def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
-    """A systemd unit that starts the kiosk at boot.
-
-    Parameters
-    ----------
-    options : what follows `dermedge app --kiosk`, by name; "" where an option takes no value.
-        Paths are absolute.
+def service_command(program: list[str], options: Mapping[str, str]) -> str:
+    """What a unit starts: a program and its options by name, each word quoted.
 
     Raises
     ------
     UserError : a value that no unit can hold, or a path that a service does not see.
     """
-    program = [sys.executable, "-m", "dermedge.cli"]
-    start = [*program, "app", "--kiosk"]
+    start = list(program)
     for name, value in options.items():
         start += [name, value] if value else [name]
     for word in start:
@@ -405,7 +399,23 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
                 folder=hidden[0],
             )
     # The program's own name is not searched for variables.
-    command = " ".join([_quoted(start[0]), *(_quoted(w).replace("$", "$$") for w in start[1:])])
+    return " ".join([_quoted(start[0]), *(_quoted(w).replace("$", "$$") for w in start[1:])])
+
+
+def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
+    """A systemd unit that starts the kiosk at boot.
+
+    Parameters
+    ----------
+    options : what follows `dermedge app --kiosk`, by name; "" where an option takes no value.
+        Paths are absolute.
+
+    Raises
+    ------
+    UserError : a value that no unit can hold, or a path that a service does not see.
+    """
+    program = [sys.executable, "-m", "dermedge.cli"]
+    command = service_command([*program, "app", "--kiosk"], options)
     folders = [options[name] for name in _WRITES if options.get(name)]
     writable = "".join(f"ReadWritePaths={_quoted(folder)}\n" for folder in folders)
     own = "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge"

@@ -15,6 +15,7 @@ from datetime import date, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from dermedge.bundle.bundle import Manifest
 from dermedge.combine import Combined, combine
 from dermedge.image.read import read_image
 from dermedge.lesion.scale import write_card
-from edge_app import unforeseen
+from edge_app import folders, unforeseen
 from edge_app.browser import check_writable
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Explained, Result, Shot, Worker, make_private
@@ -35,6 +36,9 @@ from edge_app.presentation.body_map import region
 from edge_app.settings import Settings
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
+
+if TYPE_CHECKING:
+    from edge_app.referral.background import Background
 
 CONSENT = 1  # version of the terms; a new one is asked for again
 CASES = ".dermcases"  # the ending of what `Session.export` writes
@@ -81,6 +85,7 @@ class Session:
         self.pin = Pin(home / "operator.pin")
         self.visit = 0  # number of the visit
         self.store: Store | None = None
+        self.sender: Background | None = None  # sends beside the screens while the store is open
         self.operator = not kiosk  # may see people and settings
         self.agreed = not kiosk and self.settings.consent >= CONSENT
         self.person: Person | None = None
@@ -147,7 +152,7 @@ class Session:
 
     @property
     def store_path(self) -> Path:
-        return self.home / "cases.db"
+        return self.home / folders.CASES
 
     @property
     def log_path(self) -> Path:
@@ -161,11 +166,15 @@ class Session:
         self._open(Store.open(self.store_path, passphrase))
 
     def _open(self, store: Store) -> None:
+        from edge_app.referral.background import Background
+
+        sender = Background(store)
         try:
-            self._set(store=store)
+            self._set(store=store, sender=sender)
         except VisitOver:
             store.close()
             raise
+        sender.start()
 
     def lock(self) -> None:
         """Forget the store at once, and close it beside: a long import may hold it.
@@ -174,6 +183,9 @@ class Session:
         """
         with self._setting:
             store, self.store = self.store, None
+            sender, self.sender = self.sender, None
+        if sender is not None:
+            sender.stop()
         if store is not None:
             thread = threading.Thread(target=_close, args=(store,), name="dermedge-closing")
             self._closing = [*(one for one in self._closing if one.is_alive()), thread]

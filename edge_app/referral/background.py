@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -15,6 +16,16 @@ from edge_app.store.store import Store
 
 LOOK = 5.0  # s between two looks at what is due
 POLL = 300.0  # s between two questions for answers
+
+
+def _may_reach() -> bool:
+    """Whether this process may use the network. A kiosk's unit forbids it: there a service of its
+    own sends, `dermedge send --watch`."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
 
 
 class Background:
@@ -57,6 +68,8 @@ class Background:
             overwrite_freed()  # pictures that were sent
 
     def _work(self) -> None:
+        if not _may_reach():
+            return
         sender = Sender(self._store, self._stop)
         collector = Collector(self._store, self._stop)
         asked = -POLL

@@ -1,6 +1,6 @@
 """Ways to a receiver: a carrier takes one parcel there and shows that it arrived.
 
-All carriers pass `tests/edge_app/referral/test_carriers.py`. A new one is a class as `Carrier`,
+All carriers pass `tests/sending/test_carriers.py`. A new one is a class as `Carrier`,
 a line in CARRIERS and a receiver in that test.
 """
 

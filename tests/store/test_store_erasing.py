@@ -13,13 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_cases import (
-    PASSPHRASE,
-    fill,
-    reader,
-    sealed_rows,
-    traces,
-)
 
 from edge_app.kiosk import Pin
 from edge_app.presentation import comparison as course
@@ -28,6 +21,13 @@ from edge_app.store.deletion import Deletion
 from edge_app.store.rows import Rows
 from edge_app.store.store import NotWiped, Person, Store, StoreError, WrongKey
 from edge_app.store.trail import Trail
+from store.store_cases import (
+    PASSPHRASE,
+    fill,
+    reader,
+    sealed_rows,
+    traces,
+)
 
 ERASING = {
     "person": lambda cases, person, lesion, capture: cases.delete_person(person.id),
@@ -133,7 +133,7 @@ elif what == "import":
 def killed(cases: Store, what: str, where: str) -> Store:
     """Let another process be killed while it does that; the store, opened again."""
     cases.close()
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-c", KILLED, str(cases.path), what, where]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True)
     assert done.returncode == 9, done.stderr.decode()
@@ -400,7 +400,7 @@ def test_keys_and_names_are_gone_from_memory_when_the_store_is_closed(tmp_path):
     secrets = [bytes(cases._file.keys._records), bytes(cases._file.keys._mac), picture]
     written = [form for name in names for form in (name.encode(), name.encode("utf-16-le"))]
     cases.close()
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-c", SECRET, str(tmp_path / "cases")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

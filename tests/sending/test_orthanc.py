@@ -6,12 +6,12 @@ import random
 import subprocess
 
 import pytest
-from mail_cases import destination, queue, received, state
-from receivers import Orthanc, picture
 
 from edge_app.referral.carriers import Later, Refused, connect
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
+from sending.mail_cases import destination, queue, received, state
+from sending.receivers import Orthanc, picture
 
 A = "a" * 32
 
@@ -105,9 +105,8 @@ def test_an_archive_whose_disk_is_full_gets_it_when_there_is_room(cases, tmp_pat
 
 
 def test_nobody_there_is_told(orthanc):
-    from receivers import free_port
-
     from edge_app.store.referrals import Endpoint
+    from sending.receivers import free_port
 
     with pytest.raises(Later, match="nobody answers"):
         connect(Endpoint("dicomweb", f"http://127.0.0.1:{free_port()}/dicom-web")).check()

@@ -12,14 +12,14 @@ import pytest
 from analyses import analysis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_cases import (
+
+from edge_app.store import database, records, schema
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError, WrongKey
+from store.store_cases import (
     FOREIGN,
     PASSPHRASE,
     fill,
 )
-
-from edge_app.store import database, records, schema
-from edge_app.store.store import Capture, Lesion, Person, Store, StoreError, WrongKey
 
 
 def test_what_was_saved_is_there_after_opening_again(tmp_path):

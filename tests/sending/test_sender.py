@@ -6,9 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mail_cases import destination, queue, received, state
-from receivers import DicomWebReceiver, FhirReceiver
-from store_cases import PASSPHRASE, fill
+from store.store_cases import PASSPHRASE, fill
 
 from edge_app.referral.alone import alone
 from edge_app.referral.background import Background
@@ -17,6 +15,8 @@ from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
 from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError
+from sending.mail_cases import destination, queue, received, state
+from sending.receivers import DicomWebReceiver, FhirReceiver
 
 A, B = "a" * 32, "b" * 32
 

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from store_cases import (
+from edge_app.store.store import Lesion, Person, Store
+from store.store_cases import (
     PASSPHRASE,
 )
-
-from edge_app.store.store import Lesion, Person, Store
 
 KILLS = int(os.environ.get("DERMEDGE_KILLS", "12"))
 
@@ -62,7 +61,7 @@ def _saved_until_killed(path: Path, lesion: str, chance: random.Random) -> list[
     """Let another process save; kill it at a random moment of a save. Returns what it told."""
     saver = Path(__file__).with_name("saver.py")
     command = [sys.executable, str(saver), str(path), lesion, str(chance.randrange(2**32))]
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
     ) as process:

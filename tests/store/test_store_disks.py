@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from store_cases import (
-    PASSPHRASE,
-    fill,
-)
 
 from edge_app.store import database, file
 from edge_app.store.store import Capture, Person, Store, StoreError
+from store.store_cases import (
+    PASSPHRASE,
+    fill,
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests."""
+"""Fixtures of the tests of sending."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("cryptography", reason="the store needs it")
-from store_cases import PASSPHRASE, QUICK
+for module in ("cryptography", "pydicom", "requests"):
+    pytest.importorskip(module, reason="sending needs it")
+from store.store_cases import PASSPHRASE, QUICK  # noqa: E402
 
-from edge_app.store import clock, derivation
-from edge_app.store.store import Store
+from edge_app.store import clock, derivation  # noqa: E402
+from edge_app.store.store import Store  # noqa: E402
+from sending.receivers import certificates  # noqa: E402
 
-# Where a disk need not be waited for: what a power cut leaves is not tested here.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -33,6 +34,11 @@ def cases(tmp_path):
     opened = Store.create(tmp_path / "cases", PASSPHRASE)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def pems(tmp_path_factory):
+    return certificates(tmp_path_factory.mktemp("pems"))
 
 
 @pytest.fixture

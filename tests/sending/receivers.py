@@ -18,7 +18,7 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
@@ -277,12 +277,23 @@ class FhirHandler(Handler):
             said = {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}
             return self.say(200, json.dumps(said).encode())
         if "/" not in path:
-            found = [one for name, one in self.server.site.held.items() if name.startswith(path)]
+            asked = parse_qs(urlsplit(self.path).query)
+            requests = asked.get("based-on", [""])[0].split(",")
+            ids = asked.get("_id", [""])[0].split(",")
+            found = [
+                one
+                for name, one in list(self.server.site.held.items())
+                if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
+            ]
             said = {"resourceType": "Bundle", "type": "searchset",
                     "entry": [{"resource": one} for one in found]}  # fmt: skip
             return self.say(200, json.dumps(said).encode())
         found = self.server.site.held.get(path)
         return self.say(404) if found is None else self.say(200, json.dumps(found).encode())
+
+
+def _based_on(resource: dict) -> str:
+    return (resource.get("basedOn") or [{}])[0].get("reference", "none")
 
 
 class FhirReceiver(Site):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from receivers import picture, request
-from store_cases import fill
+from store.store_cases import fill
 
 from edge_app.referral.outbox import Outbox
 from edge_app.store.referrals import Destination, Endpoint, StoredReferral
 from edge_app.store.store import Store
+from sending.receivers import picture, request
 
 
 def destination(cases: Store, dicom: Endpoint | None, fhir: Endpoint | None = None) -> Destination:

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import random
 
-from mail_cases import destination, queue
-from receivers import DicomWebReceiver, Liar
-
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
 from edge_app.store.store import Store
+from sending.mail_cases import destination, queue
+from sending.receivers import DicomWebReceiver, Liar
 
 CERTIFICATE = "wrong_certificate"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from store_cases import (
+
+from edge_app.store.store import Person, Store, StoreError
+from store.store_cases import (
     DEC,
     FOREIGN,
     JAN,
@@ -14,8 +16,6 @@ from store_cases import (
     spot,
     take,
 )
-
-from edge_app.store.store import Person, Store, StoreError
 
 
 def test_pictures_stay_in_the_order_in_which_they_were_added(tmp_path, at):

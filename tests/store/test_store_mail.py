@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from store_cases import FOREIGN, PASSPHRASE, fill, raw, sealed_rows, traces
 
 from edge_app.store import clock
 from edge_app.store.referrals import (
@@ -18,6 +17,7 @@ from edge_app.store.referrals import (
     StoredReferral,
 )
 from edge_app.store.store import NotWiped, Store, StoreError
+from store.store_cases import FOREIGN, PASSPHRASE, fill, raw, sealed_rows, traces
 
 
 def clinic(cases: Store, name: str = "Clinic") -> Destination:
@@ -246,7 +246,7 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_foreign_file_with_mail_that_makes_no_sense_is_refused_whole(tmp_path, cases, what):
-    from store_cases import foreign
+    from store.store_cases import foreign
 
     table, changes, words = WRONG[what]
     _, lesion, capture = fill(cases)

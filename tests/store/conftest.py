@@ -1,22 +1,18 @@
-"""Fixtures of the tests of sending."""
+"""Fixtures of the store's tests."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "store"))
-for module in ("cryptography", "pydicom", "requests"):
-    pytest.importorskip(module, reason="sending needs it")
-from receivers import certificates  # noqa: E402
-from store_cases import PASSPHRASE, QUICK  # noqa: E402
+pytest.importorskip("cryptography", reason="the store needs it")
+from edge_app.store import clock, derivation
+from edge_app.store.store import Store
+from store.store_cases import PASSPHRASE, QUICK
 
-from edge_app.store import clock, derivation  # noqa: E402
-from edge_app.store.store import Store  # noqa: E402
-
+# Where a disk need not be waited for: what a power cut leaves is not tested here.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -36,11 +32,6 @@ def cases(tmp_path):
     opened = Store.create(tmp_path / "cases", PASSPHRASE)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="session")
-def pems(tmp_path_factory):
-    return certificates(tmp_path_factory.mktemp("pems"))
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from analyses import analysis
-from store_cases import (
+
+from edge_app.store import derivation
+from edge_app.store.passphrase import strength
+from edge_app.store.store import Capture, Store, StoreError
+from store.store_cases import (
     FOREIGN,
     PASSPHRASE,
     fill,
     foreign,
 )
-
-from edge_app.store import derivation
-from edge_app.store.passphrase import strength
-from edge_app.store.store import Capture, Store, StoreError
 
 USUAL = dict(derivation.ARGON2)
 

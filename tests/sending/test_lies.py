@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from lies import CERTIFICATE, try_lie
-from receivers import LIES
 
 from edge_app.referral.carriers import http
+from sending.lies import CERTIFICATE, try_lie
+from sending.receivers import LIES
 
 
 @pytest.mark.parametrize("name", [*LIES, CERTIFICATE])

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import cv2
 import pytest
-from store_cases import (
+
+from dermedge.data.synthetic import draw
+from edge_app.store.store import Person, StoreError
+from store.store_cases import (
     PASSPHRASE,
     fill,
     pieces,
     raw,
 )
-
-from dermedge.data.synthetic import draw
-from edge_app.store.store import Person, StoreError
 
 
 def test_nothing_of_a_picture_or_a_name_is_in_the_raw_files(cases):

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_cases import (
-    PASSPHRASE,
-    fill,
-)
 
 from edge_app.store import derivation, migrations
 from edge_app.store.records import DermoscopeSettings
 from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError, WrongKey
+from store.store_cases import (
+    PASSPHRASE,
+    fill,
+)
 
 # Made by the code of commit 9f1d955, with the passphrase 1234: version 2, and version 1, whose
 # captures' rows held the pictures. Nothing in them is of a person.
-OLD = Path(__file__).resolve().parents[2] / "stores"
+OLD = Path(__file__).resolve().parents[1] / "stores"
 
 
 def old_store(folder: Path, version: int) -> Path:

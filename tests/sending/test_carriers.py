@@ -6,18 +6,18 @@ import contextlib
 import ssl
 
 import pytest
-from receivers import (
+
+from dermedge import UserError
+from edge_app.referral.carriers import CARRIERS, Later, Refused, connect
+from edge_app.referral.carriers.http import retry_after
+from edge_app.store.referrals import Endpoint
+from sending.receivers import (
     DicomWebReceiver,
     DimseReceiver,
     FhirReceiver,
     FolderReceiver,
     split_pem,
 )
-
-from dermedge import UserError
-from edge_app.referral.carriers import CARRIERS, Later, Refused, connect
-from edge_app.referral.carriers.http import retry_after
-from edge_app.store.referrals import Endpoint
 
 A = "a" * 32
 RECEIVERS = {
