@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import argparse
 import csv
+import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,25 +16,30 @@ import pytest
 from conftest import call
 from jsonschema import Draft202012Validator
 
-from benchmarks import arguments
-from benchmarks.accuracy import baselines, evaluate, figures, tables
-from benchmarks.accuracy.chosen import SEED, Chosen, NothingToMeasure, choose
-from benchmarks.accuracy.commands import EVALUATE
+from benchmarks.accuracy import baselines, evaluate, examples, figures, intervals
+from benchmarks.accuracy.evaluate import Options
 from benchmarks.accuracy.figures import Row
-from benchmarks.pictures import unlike
-from benchmarks.report import cards, cases, curves, page
-from benchmarks.speed import bench as speed
-from benchmarks.speed import compare, latency
-from benchmarks.speed.commands import BENCH
+from benchmarks.accuracy.selection import SEED, NothingToMeasure, Selection, select
+from benchmarks.commands import arguments
+from benchmarks.commands.bench import BENCH
+from benchmarks.commands.corruptions import ROBUSTNESS
+from benchmarks.commands.evaluate import EVALUATE
+from benchmarks.corruptions import out_of_distribution
+from benchmarks.latency import bench as bench_module
+from benchmarks.latency import cold_start, timing
+from benchmarks.report import cards, curves, page, stored
+from benchmarks.report import text as plain
+from benchmarks.schema import bench_result, names, tables
 from dermedge import DISCLAIMER, UserError, cli
 from dermedge.bundle.bundle import ROLES, Bundle, Thresholds, Variant, write_bundle
 from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.fingerprint import of_bytes, of_names, of_pictures
 from dermedge.data.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published
+from dermedge.evaluation import provenance
 from dermedge.lesion import quality
 from dermedge.runtime import ExecutionConfig, host
 
-SCHEMA = Path(latency.__file__).parent / "bench.schema.json"
+SCHEMA = Path(bench_result.__file__).parent / "bench.schema.json"
 LABELS = ("mel", "nv", "bcc", "bkl")
 
 
@@ -81,7 +90,7 @@ def with_split(bundle: Path, split: Split, folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(figures, "RESAMPLES", 60)
+    monkeypatch.setattr(intervals, "RESAMPLES", 60)
 
 
 def test_otsu_finds_a_dark_lesion_and_nothing_in_the_dark():
@@ -121,10 +130,10 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert {entry["id"] for entry in result["data"]["unreadable"]} == {"p07", "p08"}
     assert result["data"]["evaluated"] == 38
     methods = {(m["task"], m["name"]): m for m in result["methods"]}
-    found = methods["segmentation", evaluate.NETWORKS]["metrics"]
+    found = methods["segmentation", names.NETWORKS]["metrics"]
     assert found["jaccard"]["value"] > 0.9
     assert found["jaccard"]["low"] <= found["jaccard"]["value"] <= found["jaccard"]["high"]
-    assert methods["segmentation", baselines.OTSU]["count"] == 38
+    assert methods["segmentation", names.OTSU]["count"] == 38
     assert result["disclaimer"] == DISCLAIMER
     assert {group["skin_type"]: group["pictures"] for group in result["groups"]} == {
         "I-II": 18,
@@ -145,8 +154,8 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(t
         if record.id not in ("p07", "p08")
     )
     bundle = Bundle.open(tiny_bundle)
-    chosen = Chosen("all", records, len(records), None, "none", None, ())
-    result, _ = evaluate.evaluate(bundle, data_set, chosen, False, 1, "")
+    selection = Selection("all", records, len(records), None, "none", None, ())
+    result, _ = evaluate.evaluate(bundle, data_set, selection, Options())
     method = next(m for m in result["methods"] if m["task"] == "classification")
     assert result["data"]["outside_labels"] == 10
     assert method["count"] == 38
@@ -157,14 +166,14 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(t
 def test_warns_where_pictures_or_their_lesions_were_trained_on(tiny_bundle, data, tmp_path):
     data_set = load("csv", data)
     bundle = Bundle.open(with_split(tiny_bundle, make_split(data_set), tmp_path))
-    assert choose(data_set, bundle, "test").warnings == ()
-    assert "were in the training part" in choose(data_set, bundle, "train").warnings[0]
+    assert select(data_set, bundle, "test").warnings == ()
+    assert "were in the training part" in select(data_set, bundle, "train").warnings[0]
     ids = sorted(record.id for record in data_set.records)
     # One picture of each lesion trained on, the other one measured.
     leaky = Split("csv", 0, {"train": tuple(ids[::2]), "val": (), "test": tuple(ids[1::2])})
     bundle = Bundle.open(with_split(tiny_bundle, leaky, tmp_path))
-    assert choose(data_set, bundle, "test").warnings[0].startswith("20 of 20 pictures")
-    unknown = choose(data_set, Bundle.open(tiny_bundle), "test").warnings
+    assert select(data_set, bundle, "test").warnings[0].startswith("20 of 20 pictures")
+    unknown = select(data_set, Bundle.open(tiny_bundle), "test").warnings
     assert "unknown" in unknown[0]
 
 
@@ -177,10 +186,10 @@ def test_warns_of_each_network_where_they_had_different_splits(tiny_bundle, data
     replace(clean, data_set="isic2017").save(tmp_path / "other.json")
     parts["split-segmenter.json"] = (tmp_path / "other.json").read_bytes()
     both = write_bundle(tmp_path / "both.dermbundle", bundle.manifest, parts)
-    chosen = choose(data_set, Bundle.open(both), "test")
-    assert [record.id for record in chosen.records] == ids[20:]
-    assert len(chosen.warnings) == 1
-    assert chosen.warnings[0].startswith("the segmenter was trained on isic2017")
+    selection = select(data_set, Bundle.open(both), "test")
+    assert [record.id for record in selection.records] == ids[20:]
+    assert len(selection.warnings) == 1
+    assert selection.warnings[0].startswith("the segmenter was trained on isic2017")
 
 
 def test_a_stored_split_serves_only_a_data_set_with_all_of_its_pictures(
@@ -194,13 +203,13 @@ def test_a_stored_split_serves_only_a_data_set_with_all_of_its_pictures(
         for number, record in enumerate(data_set.records)
     )
     other = replace(data_set, records=records)
-    chosen = choose(other, bundle, "test")
-    assert chosen.source == f"made here with seed {SEED}"
-    assert "30 pictures of its split are not here" in chosen.warnings[0]
-    assert "new split" in chosen.warnings[1]
+    selection = select(other, bundle, "test")
+    assert selection.source == f"made here with seed {SEED}"
+    assert "30 pictures of its split are not here" in selection.warnings[0]
+    assert "new split" in selection.warnings[1]
     grown = replace(data_set, records=(*data_set.records, records[-1]))
-    assert "nothing of 1 pictures" in choose(grown, bundle, "test").warnings[0]
-    whole = choose(other, bundle, "all", baselines=True)
+    assert "nothing of 1 pictures" in select(grown, bundle, "test").warnings[0]
+    whole = select(other, bundle, "all", baselines=True)
     assert len(whole.records) == 40
     assert len(whole.warnings) == 1
     assert "of 40 pictures have the id" in whole.warnings[0]
@@ -245,16 +254,16 @@ def test_the_test_part_is_found_without_any_id_in_the_bundle(tiny_bundle, distin
     prints = {p: of_bytes(split.select(data_set.records, p)) for p in split.parts}
     bundle = with_list(tiny, split, prints, tmp_path)
     for part in ("train", "val", "test"):
-        chosen = choose(data_set, bundle, part)
-        assert [record.id for record in chosen.records] == list(split.parts[part])
-        assert ("made again" in chosen.source) == (seed == SEED)
-    assert choose(data_set, bundle, "test").warnings == ()
-    (warning,) = choose(data_set, bundle, "train").warnings
+        selection = select(data_set, bundle, part)
+        assert [record.id for record in selection.records] == list(split.parts[part])
+        assert ("made again" in selection.source) == (seed == SEED)
+    assert select(data_set, bundle, "test").warnings == ()
+    (warning,) = select(data_set, bundle, "train").warnings
     assert "were in the training part of the bundle" in warning
     assert warning.startswith(f"{len(split.parts['train'])} of {len(split.parts['train'])} pic")
     # A part of the data set is another one: nothing is known of where its pictures belong.
     fewer = replace(data_set, records=data_set.records[:20])
-    assert choose(fewer, bundle, "test").source == f"made here with seed {SEED}"
+    assert select(fewer, bundle, "test").source == f"made here with seed {SEED}"
 
 
 def test_overlap_is_found_by_number_whatever_stands_around_it(tiny_bundle, distinct, tmp_path):
@@ -266,7 +275,7 @@ def test_overlap_is_found_by_number_whatever_stands_around_it(tiny_bundle, disti
     ids = [f"ISIC_{number:07}{'_downsampled' if number % 5 else ''}" for number in range(40)]
     pairs = zip(data_set.records, ids, strict=True)
     records = tuple(replace(record, id=name, lesion_id=None) for record, name in pairs)
-    warnings = choose(replace(data_set, name="isic2019", records=records), bundle, "all").warnings
+    warnings = select(replace(data_set, name="isic2019", records=records), bundle, "all").warnings
     assert warnings[0].startswith("33 of 40 pictures, or their lesions or patients, were in the tr")
     assert "(33 by ISIC number)" in warnings[0]
     assert warnings[1].startswith("7 of 40 pictures, or their lesions or patients, were in the val")
@@ -274,10 +283,10 @@ def test_overlap_is_found_by_number_whatever_stands_around_it(tiny_bundle, disti
     assert len(warnings) == 3
     # Bundles of the first version had the ids; the same numbers are found in them.
     old = Bundle.open(with_split(tiny_bundle, split, tmp_path))
-    found = choose(replace(data_set, name="isic2019", records=records), old, "all").warnings
+    found = select(replace(data_set, name="isic2019", records=records), old, "all").warnings
     assert "33 of 40 pictures were in its training part" in found[0]
     # Nothing in common: that is said, and what cannot be known.
-    (warning, _) = choose(data_set, bundle, "all").warnings
+    (warning, _) = select(data_set, bundle, "all").warnings
     assert "none of these pictures was found in its training" in warning
     assert "cannot be checked" in warning
 
@@ -298,7 +307,7 @@ def test_turned_copies_under_other_names_are_found(tiny_bundle, tmp_path):
     split = Split("med_node", 0, {"train": tuple("0123"), "val": (), "test": ()})
     prints = {"train": of_pictures(learnt[:4])[0]}
     bundle = with_list(Bundle.open(tiny_bundle), split, prints, tmp_path)
-    (warning,) = choose(load("csv", tmp_path / "turned"), bundle, "all").warnings
+    (warning,) = select(load("csv", tmp_path / "turned"), bundle, "all").warnings
     assert warning.startswith("4 of 6 pictures")
     assert "(4 by their look)" in warning
 
@@ -308,7 +317,7 @@ def test_a_damaged_list_of_training_pictures_is_one_line(tiny_bundle, data, tmp_
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     path = write_bundle(tmp_path / "x.dermbundle", tiny.manifest, {**parts, FILE: b"nothing"})
     with pytest.raises(UserError, match=r"training\.npz .*is damaged"):
-        choose(load("csv", data), Bundle.open(path), "all")
+        select(load("csv", data), Bundle.open(path), "all")
 
 
 def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle, data, tmp_path):
@@ -317,16 +326,16 @@ def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle,
     Split("csv", 0, {"train": ("gone", *ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
         tmp_path / "split.json"
     )
-    chosen = choose(data_set, bundle, "test", tmp_path / "split.json")
-    assert (len(chosen.records), chosen.train) == (20, ())
-    assert choose(data_set, bundle, "test", baselines=True).train
+    selection = select(data_set, bundle, "test", tmp_path / "split.json")
+    assert (len(selection.records), selection.train) == (20, ())
+    assert select(data_set, bundle, "test", baselines=True).train
 
 
 def test_an_empty_part_is_refused_with_the_parts_that_have_pictures(tiny_bundle, data):
     data_set = load("csv", data)
     records = tuple(replace(record, official="train") for record in data_set.records)
     with pytest.raises(UserError, match=r"'test' of csv is empty; .*train \(\d+\).*all \(40\)"):
-        choose(replace(data_set, records=records), Bundle.open(tiny_bundle), "test")
+        select(replace(data_set, records=records), Bundle.open(tiny_bundle), "test")
 
 
 def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):
@@ -343,7 +352,7 @@ def test_tables_say_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, data, 
     words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all", "--limit", 4)
     call(EVALUATE, *words)
     assert "trained on generated pictures: not for real skin" in capsys.readouterr().out
-    assert "trained on generated pictures: not for real skin" in speed.table(bench[1])
+    assert "trained on generated pictures: not for real skin" in plain.bench(bench[1])
 
 
 def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
@@ -352,8 +361,8 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
     Split("csv", 0, {"train": tuple(ids[:20]), "val": (), "test": tuple(ids[20:])}).save(
         tmp_path / "split.json"
     )
-    chosen = choose(data_set, bundle, "test", tmp_path / "split.json", baselines=True)
-    result, rows = evaluate.evaluate(bundle, data_set, chosen, True, 1, "")
+    selection = select(data_set, bundle, "test", tmp_path / "split.json", baselines=True)
+    result, rows = evaluate.evaluate(bundle, data_set, selection, Options(baselines=True))
     values = {
         (method["name"], name): metric["value"]
         for method in result["methods"]
@@ -362,18 +371,17 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
     assert [entry["metric"] for entry in result["differences"]] == ["jaccard", "malignant_auc"]
     for entry in result["differences"]:
         ours, simple = (
-            values[name, entry["metric"]] for name in (evaluate.NETWORKS, entry["baseline"])
+            values[name, entry["metric"]] for name in (names.NETWORKS, entry["baseline"])
         )
         assert entry["value"] == pytest.approx(ours - simple, abs=2e-6)
         assert entry["low"] <= entry["value"] <= entry["high"]
     # The same masks from both methods differ by nothing in every resample.
     same = [
-        replace(row, counts={**row.counts, evaluate.OTSU: row.counts[evaluate.NETWORKS]})
-        for row in rows
+        replace(row, counts={**row.counts, names.OTSU: row.counts[names.NETWORKS]}) for row in rows
     ]
     found = figures.jaccard_difference(same)
     assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
-    assert "difference to the baseline (95 % interval)" in evaluate.table(result)
+    assert "difference to the baseline (95 % interval)" in plain.evaluation(result)
     text = page.render("t", bundle, evaluation=result)
     assert "Difference to the baseline (95 % interval)" in text
     schema = json.loads(SCHEMA.read_text())
@@ -384,12 +392,12 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, data, tmp_path):
 def test_a_limit_gives_the_same_pictures_whatever_the_order(tiny_bundle, data):
     data_set = load("csv", data)
     bundle = Bundle.open(tiny_bundle)
-    chosen = choose(data_set, bundle, "all", limit=9)
+    selection = select(data_set, bundle, "all", limit=9)
     turned = replace(data_set, records=data_set.records[::-1])
-    assert [r.id for r in choose(turned, bundle, "all", limit=9).records] == [
-        r.id for r in chosen.records
+    assert [r.id for r in select(turned, bundle, "all", limit=9).records] == [
+        r.id for r in selection.records
     ]
-    assert (len(chosen.records), chosen.pictures, chosen.limit) == (9, 40, 9)
+    assert (len(selection.records), selection.pictures, selection.limit) == (9, 40, 9)
 
 
 def test_pixels_are_counted_at_the_size_of_the_true_mask():
@@ -451,13 +459,13 @@ def test_page_stands_alone_and_says_what_it_must(bench):
 
 
 def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
-    old = {"schema": evaluate.SCHEMA, "bundle": {"sha256": "0" * 64}}
+    old = {"schema": names.EVALUATION, "bundle": {"sha256": "0" * 64}}
     (tmp_path / "old.json").write_text(json.dumps(old))
     words = ("--bundle", tiny_bundle, "--runs", 1, "--out", tmp_path)
     with pytest.raises(UserError, match="another bundle"):
         call(BENCH, *words, "--evaluation", tmp_path / "old.json")
     for part in ({}, {"bundle": {"sha256": Bundle.open(tiny_bundle).sha256}}, {"bundle": []}):
-        (tmp_path / "old.json").write_text(json.dumps({"schema": evaluate.SCHEMA, **part}))
+        (tmp_path / "old.json").write_text(json.dumps({"schema": names.EVALUATION, **part}))
         with pytest.raises(UserError, match="incomplete evaluation"):
             call(BENCH, *words, "--evaluation", tmp_path / "old.json")
     (tmp_path / "old.json").write_text("{")
@@ -479,7 +487,7 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
         ("--limit", "3"),
         ("--baselines", None),
         ("--tta", None),
-        ("--unlike", "empty"),
+        ("--ood", "empty"),
         ("--resume", None),
         ("--peers", "a-file"),
         ("--rest", "-1"),
@@ -489,13 +497,13 @@ def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("a-file").touch()
-    monkeypatch.setattr(speed, "run", lambda *_: pytest.fail("it was timed"))
+    monkeypatch.setattr(bench_module, "run", lambda *_: pytest.fail("it was timed"))
     given = [option] if value is None else [option, value]
     out = () if option == "--out" else ("--out", "out")
     with pytest.raises((UserError, OSError)) as caught:
         call(BENCH, "--bundle", tiny_bundle, *out, *given)
     assert "\n" not in str(caught.value)
-    if option in ("--split", "--split-file", "--limit", "--baselines", "--tta", "--unlike"):
+    if option in ("--split", "--split-file", "--limit", "--baselines", "--tta", "--ood"):
         assert str(caught.value) == f"{option} needs --data"
 
 
@@ -503,7 +511,7 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
     def fail(*_, **__):
         raise UserError("no page")
 
-    monkeypatch.setattr(speed, "run", lambda plan, result, save: save(bench[1]))
+    monkeypatch.setattr(bench_module, "run", lambda plan, result, save: save(bench[1]))
     monkeypatch.setattr(page, "render", fail)
     with pytest.raises(UserError, match="no page"):
         call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
@@ -513,7 +521,10 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
 
 def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle, tmp_path):
     cv2.imwrite(str(tmp_path / "dark.png"), np.full((120, 160, 3), 12, np.uint8))
-    text = page.render("t", Bundle.open(tiny_bundle), images=[tmp_path / "dark.png"])
+    bundle = Bundle.open(tiny_bundle)
+    text = page.render(
+        "t", bundle, gallery=examples.analysed(bundle, [(tmp_path / "dark.png", "", None)])
+    )
     card = text[text.index('<figure class="card retake">') :].split("</figure>")[0]
     assert "picture quality" in card
     assert quality.TITLES["too_dark"] in card
@@ -530,11 +541,11 @@ def test_bench_says_in_one_line_that_a_file_is_no_picture(tiny_bundle, tmp_path)
 
 def test_thread_counts_take_turns_and_opencv_gets_its_threads_back(tiny_bundle):
     before = cv2.getNumThreads()
-    frame = latency.pictures([])[latency.FRAME]
-    timed = latency.measure(Bundle.open(tiny_bundle), {"frame": frame}, [1, 2], None, 3)
-    rows = latency.summarize(timed)
+    frame = timing.pictures([])[timing.FRAME]
+    timed = timing.measure(Bundle.open(tiny_bundle), {"frame": frame}, [1, 2], None, 3)
+    rows = timing.summarize(timed)
     assert {(row["threads"], row["runs"]) for row in rows} == {(1, 3), (2, 3)}
-    assert {row["stage"] for row in rows} == set(latency.STAGES)
+    assert {row["stage"] for row in rows} == set(names.STAGES)
     assert cv2.getNumThreads() == before
 
 
@@ -647,15 +658,15 @@ def people(tmp_path_factory) -> Path:
 
 def evaluated(bundle: Bundle, data: Path, **options) -> dict:
     data_set = load("csv", data)
-    chosen = choose(data_set, bundle, "all", baselines=False)
-    return evaluate.evaluate(bundle, data_set, chosen, False, 2, "", **options)[0]
+    selection = select(data_set, bundle, "all", baselines=False)
+    return evaluate.evaluate(bundle, data_set, selection, Options(threads=2, **options))[0]
 
 
 def network_metrics(result: dict) -> dict:
     return {
         name: value
         for method in result["methods"]
-        if method["name"] == figures.NETWORKS
+        if method["name"] == names.NETWORKS
         for name, value in method["metrics"].items()
     }
 
@@ -703,12 +714,12 @@ def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle
 def test_metadata_can_be_withheld(full_bundle, people):
     told = evaluated(full_bundle, people)
     blind = evaluated(full_bundle, people, metadata=False)
-    assert told["metadata"] == {"taken": ["age"], "given": ["age"]}
-    assert blind["metadata"] == {"taken": ["age"], "given": []}
+    assert told["metadata"] == {"accepted": ["age"], "used": ["age"]}
+    assert blind["metadata"] == {"accepted": ["age"], "used": []}
     found = [network_metrics(result)["melanoma_auc"]["value"] for result in (told, blind)]
     assert found[0] == 1
     assert found[0] != found[1]
-    assert "told beside the picture: nothing" in evaluate.table(blind)
+    assert "used beside the picture: nothing" in plain.evaluation(blind)
 
 
 def test_named_classes_and_operating_points_are_those_of_the_bundle():
@@ -760,24 +771,24 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
     (tmp_path / "white" / "broken.png").write_bytes(b"words")
-    result = evaluated(full_bundle, people, unlike=tmp_path)
-    found = result["unlike"]
+    result = evaluated(full_bundle, people, ood=tmp_path)
+    found = result["ood"]
     assert (found["pictures"], found["unreadable"]) == (3, 1)
     assert found["flagged"]["value"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["kinds"]["white"]["auc"]["value"] == 1
     assert found["kinds"]["gray"]["auc"]["value"] == 0
     assert found["kinds"]["gray"]["pictures"] == 1
-    assert "which show no lesion" in evaluate.table(result)
+    assert "which show no lesion" in plain.evaluation(result)
     assert "that show no lesion" in page.render("t", full_bundle, evaluation=result)
 
 
-def test_unlike_needs_a_distance_and_pictures(tiny_bundle, full_bundle, people, tmp_path):
+def test_ood_needs_a_distance_and_pictures(tiny_bundle, full_bundle, people, tmp_path):
     with pytest.raises(UserError, match="no distance"):
-        evaluated(Bundle.open(tiny_bundle), people, unlike=tmp_path)
+        evaluated(Bundle.open(tiny_bundle), people, ood=tmp_path)
     with pytest.raises(UserError, match="no picture in"):
-        evaluated(full_bundle, people, unlike=tmp_path)
+        evaluated(full_bundle, people, ood=tmp_path)
     with pytest.raises(UserError, match="no folder"):
-        evaluated(full_bundle, people, unlike=tmp_path / "gone")
+        evaluated(full_bundle, people, ood=tmp_path / "gone")
 
 
 def test_plain_skin_is_cut_from_beside_the_lesion_and_inside_the_picture():
@@ -786,22 +797,22 @@ def test_plain_skin_is_cut_from_beside_the_lesion_and_inside_the_picture():
     picture[:, :20] = 0  # the dark frame
     mask[60:140, 40:140] = True
     picture[mask] = (90, 50, 40)
-    found = unlike.skin(picture, mask)
-    assert found.shape[0] == found.shape[1] >= unlike.LEAST
+    found = out_of_distribution.skin(picture, mask)
+    assert found.shape[0] == found.shape[1] >= out_of_distribution.LEAST
     assert (found == (200, 150, 130)).all()
-    assert unlike.skin(picture, np.ones_like(mask)) is None
+    assert out_of_distribution.skin(picture, np.ones_like(mask)) is None
 
 
-def test_unlike_script_writes_kinds_that_are_all_the_same_next_time(people, tmp_path, capsys):
+def test_ood_script_writes_kinds_that_are_all_the_same_next_time(people, tmp_path, capsys):
     for out in ("one", "two"):
         words = ["--data", f"csv={people}", "--out", str(tmp_path / out), "--count", "3"]
-        unlike.main(words)
+        out_of_distribution.main(words)
     written = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png")}
     assert {path.parent.name for path in written} >= {"surface", "document", "photograph"}
     for path in written:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
     with pytest.raises(UserError, match="not empty"):
-        unlike.main(words)
+        out_of_distribution.main(words)
 
 
 # ------------------------------------------------------------- tables of results, cards, curves
@@ -866,12 +877,24 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     )
 
 
-def test_commit_is_of_our_own_checkout_only(monkeypatch, tmp_path):
-    assert re.fullmatch(r"-|[0-9a-f]{12,}", evaluate.commit())
-    monkeypatch.setattr(
-        evaluate, "__file__", str(tmp_path / "benchmarks" / "accuracy" / "evaluate.py")
-    )
-    assert evaluate.commit() == "-"
+def test_commit_is_of_our_own_checkout_only(tmp_path):
+    assert re.fullmatch(r"-|[0-9a-f]{12,}", provenance.commit())
+    for folder, own in ((tmp_path / "own", True), (tmp_path / "foreign" / "site", False)):
+        copy = folder / "dermedge" / "evaluation" / "provenance.py"
+        copy.parent.mkdir(parents=True)
+        shutil.copy(provenance.__file__, copy)
+        spec = importlib.util.spec_from_file_location("provenance_copy", copy)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert module.commit() == "-"  # no checkout at all
+        root = folder if own else folder.parent
+        git = ["git", "-C", root, "-c", "user.name=n", "-c", "user.email=n@example.org"]
+        for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+            subprocess.run([*git, *words], check=True)
+        assert re.fullmatch(r"[0-9a-f]{12,}" if own else "-", module.commit("+"))
+        copy.write_text("# changed")
+        assert module.commit("+").endswith("+" if own else "-")
+        assert "+" not in module.commit()
 
 
 def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, monkeypatch, capsys):
@@ -950,17 +973,17 @@ def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
 
 
 def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_path, capsys):
-    from benchmarks.accuracy import roads
+    from benchmarks.accuracy import executions
 
-    path = tmp_path / "roads.csv"
+    path = tmp_path / "executions.csv"
     words = ("--bundle", tiny_bundle, "--data", f"csv={data}", "--split", "all")
-    assert call(EVALUATE, *words, "--roads", path, "--threads", 1) == 0
+    assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 0
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    assert list(rows[0]) == list(roads.COLUMNS)
-    first = [row for row in rows if row["road"] == "fp32 cpu"]
+    assert list(rows[0]) == list(executions.COLUMNS)
+    first = [row for row in rows if row["execution"] == "fp32 cpu"]
     assert {row["measure"] for row in first} >= {"malignant_auc", "same_advice"}
     assert all(float(row["difference"]) == 0 for row in first if row["difference"])
-    others = {row["road"] for row in rows} - {"fp32 cpu"}
+    others = {row["execution"] for row in rows} - {"fp32 cpu"}
     assert others  # OpenVINO is among what the tests install
     for row in rows:
         if row["measure"] == "same_advice":
@@ -968,8 +991,8 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, data, tmp_pat
     assert "fp32 cpu" in capsys.readouterr().out
 
 
-def test_roads_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
-    from benchmarks.accuracy import roads
+def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
+    from benchmarks.accuracy import executions
 
     tiny = Bundle.open(tiny_bundle)
     variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
@@ -978,11 +1001,11 @@ def test_roads_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tm
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     parts[variant.part] = parts["classifier.onnx"]
     path = write_bundle(tmp_path / "both.dermbundle", replace(tiny.manifest, models=models), parts)
-    found = roads.ways(Bundle.open(path))
+    found = executions.executions(Bundle.open(path))
     assert list(found)[:2] == ["fp32 cpu", "fp32+int8 cpu"]
     assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
-    rows = roads.measure(Bundle.open(path), None, 1)
-    assert [row["road"] for row in rows] == list(found)
+    rows = executions.measure(Bundle.open(path), None, 1)
+    assert [row["execution"] for row in rows] == list(found)
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
@@ -1018,9 +1041,9 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     assert auc["plain"] != 0.5
     told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
     assert told == {"segmenter": "fp32", "classifier": "int8"}
-    assert found["tuned"]["evaluation"]["roads"] == {"classifier": "int8 cpu 1 thread"}
+    assert found["tuned"]["evaluation"]["executions"] == {"classifier": "int8 cpu 1 thread"}
     with pytest.raises(UserError, match="give one"):
-        call(BENCH, *words, "--tuned", "--roads", "--out", tmp_path)
+        call(BENCH, *words, "--tuned", "--executions", "--out", tmp_path)
 
 
 def test_worst_errors_are_the_worst(data, tmp_path):
@@ -1030,35 +1053,37 @@ def test_worst_errors_are_the_worst(data, tmp_path):
     def row(name, malignant, risk, overlap):
         told = replace(record, id=name, image=tmp_path / name, malignant=malignant, label=None)
         stated = np.array([risk, 1 - risk])
-        return Row(told, 0, probabilities=stated, counts={figures.NETWORKS: (overlap, 10, 10, 9)})
+        return Row(told, 0, probabilities=stated, counts={names.NETWORKS: (overlap, 10, 10, 9)})
 
     rows = [row(f"m{k}", True, k / 10, 10 + k) for k in range(6)]
     rows += [row(f"b{k}", False, k / 10, 100) for k in range(6)]
-    found = cases.worst(rows, labels, count=2)
+    found = examples.worst_cases(rows, labels, count=2)
     assert [entry["id"] for entry in found] == ["m0", "m1", "m0", "m1", "b5", "b4"]
     assert found[0]["note"] == "Outline: Jaccard 0.33"
     assert found[-1]["note"] == "Truly benign, malignancy 0.40"
 
 
-def test_one_page_with_accuracy_every_road_and_the_worst_errors(
+def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     tiny_bundle, data, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(latency, "cold_start", lambda *_: [])
-    monkeypatch.setattr(latency, "networks_bytes", lambda *_: 1)
-    monkeypatch.setattr(speed, "QUICK_SECONDS", 0.01)
+    monkeypatch.setattr(cold_start, "cold_start", lambda *_: [])
+    monkeypatch.setattr(cold_start, "networks_bytes", lambda *_: 1)
+    monkeypatch.setattr(bench_module, "QUICK_SECONDS", 0.01)
     robust = tmp_path / "robust"
     words = ["--bundle", str(tiny_bundle), "--data", f"csv={data}", "--split", "all"]
     assert cli.main(["robustness", *words, "--changes", "blur", "--out", str(robust)]) == 1
-    words += ["--roads", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
+    words += ["--executions", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
     assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 0
-    result = compare.load(tmp_path / "bench.json")
-    groups = {(f["group"], f["measure"]) for f in result["roads"][0]["figures"]}
+    result = bench_result.load(tmp_path / "bench.json")
+    groups = {(f["group"], f["measure"]) for f in result["executions"][0]["figures"]}
     assert {("all", "jaccard"), ("class mel", "auc"), ("skin V-VI", "malignant_auc")} <= groups
-    first, *others = result["roads"]
+    first, *others = result["executions"]
     assert first["times_as_fast"]["ratio"] == 1
-    for road in others:
-        assert road["reason"] is None
-        assert all(f["difference"] == 0 for f in road["figures"] if f["difference"] is not None)
+    for execution in others:
+        assert execution["reason"] is None
+        assert all(
+            f["difference"] == 0 for f in execution["figures"] if f["difference"] is not None
+        )
     assert {entry["kind"] for entry in result["worst"]} == {"outline", "missed", "alarm"}
     text = (tmp_path / "bench.html").read_text()
     for words in ("Pareto front", "By class", "By skin type", "Repeated captures", "Worst errors"):
@@ -1073,16 +1098,20 @@ def test_one_page_with_accuracy_every_road_and_the_worst_errors(
 def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, data, monkeypatch):
     monkeypatch.setitem(quality.LIMITS, "no_lesion", quality.Limit(0, 1e-6, 1))
     image = load("csv", data).records[0].image
-    text = page.render("t", Bundle.open(tiny_bundle), images=[Path(image)])
+    bundle = Bundle.open(tiny_bundle)
+    gallery = examples.analysed(bundle, [(Path(image), "", None)])
+    text = page.render("t", bundle, gallery=gallery)
     assert 'class="outline over" d="M' in text
     assert "The outline is unsure" in text
     assert "No lesion was found" not in text
 
 
 def test_throughput_of_an_evaluation(tiny_bundle, data):
-    from benchmarks.speed import flow
+    from benchmarks.accuracy import evaluation_throughput
 
-    found = flow.measure(Bundle.open(tiny_bundle), f"csv={data}", "all", None, "command")
+    found = evaluation_throughput.measure(
+        Bundle.open(tiny_bundle), f"csv={data}", "all", None, "command"
+    )
     assert found["pictures"] == 38
     assert found["share_of_possible"] > 0
     assert found["evaluate_per_second"] < found["read_per_second"]
@@ -1097,3 +1126,38 @@ def test_a_table_that_a_spreadsheet_saved_is_read_or_refused_with_what_to_do(tmp
         path.write_bytes(text.replace("x", "é").encode(encoding))
         with pytest.raises(UserError, match="save it as UTF-8"):
             tables.read(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "value"),
+    [
+        (EVALUATE, "--roads", "--executions", "x.csv"),
+        (EVALUATE, "--unlike", "--ood", "folder"),
+        (BENCH, "--roads", "--executions", None),
+        (BENCH, "--unlike", "--ood", "folder"),
+        (ROBUSTNESS, "--changes", "--corruptions", "blur"),
+    ],
+)
+def test_old_options_work_with_a_notice_and_are_not_listed(command, old, new, value, capsys):
+    parser = argparse.ArgumentParser()
+    command.arguments(parser)
+    needed = [] if command is BENCH else ["--data", "csv=x"]
+    needed += ["--out", "out"] if command is ROBUSTNESS else []
+    options = [] if value is None else [value]
+    parsed = [parser.parse_args([*needed, name, *options]) for name in (old, new)]
+    assert vars(parsed[0]) == vars(parsed[1])
+    assert vars(parsed[0]) != vars(parser.parse_args(needed))
+    notice = f"dermedge: {old} is called {new} now; the old name will go\n"
+    assert capsys.readouterr().err == notice
+    assert f"{old} " not in parser.format_help()
+    assert f"{new} " in parser.format_help()
+
+
+def test_an_evaluation_of_version_0_1_0_is_read(bench, tiny_bundle, tmp_path):
+    new = bench[1]["evaluation"]
+    old = {key: value for key, value in new.items() if key not in ("executions", "ood")}
+    old["schema"], old["roads"], old["unlike"] = names.OLD_EVALUATION, {}, None
+    old["unfamiliar"] = old.pop("ood_flagged")
+    old["metadata"] = {"taken": new["metadata"]["accepted"], "given": new["metadata"]["used"]}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert stored.evaluation(tmp_path / "old.json", Bundle.open(tiny_bundle)) == new

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.accuracy.chosen import choose
-from benchmarks.accuracy.figures import clusters
-from benchmarks.pictures import robustness
-from benchmarks.pictures.robustness import CHANGES
+from benchmarks.accuracy.intervals import clusters
+from benchmarks.accuracy.selection import select
+from benchmarks.corruptions.corruptions import CORRUPTIONS
+from benchmarks.corruptions.robustness import Answer, repeats
+from benchmarks.schema import names
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record, Split
@@ -33,15 +34,15 @@ def picture(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray
 
 
 @given(
-    name=st.sampled_from(sorted(CHANGES)),
+    name=st.sampled_from(sorted(CORRUPTIONS)),
     height=st.integers(64, 120),
     width=st.integers(64, 120),
 )
 @settings(max_examples=40)
 def test_mask_and_picture_keep_the_same_view(name, height, width):
     pixels, mask = picture(height, width)
-    for level in CHANGES[name].levels:
-        changed, truth = CHANGES[name].apply(pixels, mask, level, RNG)
+    for level in CORRUPTIONS[name].levels:
+        changed, truth = CORRUPTIONS[name].apply(pixels, mask, level, RNG)
         assert changed.dtype == np.uint8
         shape = np.array(truth.shape) / changed.shape[:2]
         assert np.all(np.abs(shape - 2) < 0.15)
@@ -57,8 +58,8 @@ def test_mask_and_picture_keep_the_same_view(name, height, width):
 def test_each_level_is_worse_than_the_one_before(name):
     pixels, mask = picture()
     distances = [
-        np.abs(CHANGES[name].apply(pixels, mask, level, RNG)[0].astype(int) - pixels).mean()
-        for level in CHANGES[name].levels
+        np.abs(CORRUPTIONS[name].apply(pixels, mask, level, RNG)[0].astype(int) - pixels).mean()
+        for level in CORRUPTIONS[name].levels
     ]
     assert distances == sorted(distances)
     assert distances[0] < distances[-1]
@@ -67,9 +68,9 @@ def test_each_level_is_worse_than_the_one_before(name):
 def test_light_and_colour_go_where_they_are_told():
     pixels, _ = picture()
     for stops in (-1, 1):
-        changed, _ = CHANGES["light"].apply(pixels, None, stops, RNG)
+        changed, _ = CORRUPTIONS["light"].apply(pixels, None, stops, RNG)
         assert np.sign(changed.mean() - pixels.mean()) == stops
-    warm, _ = CHANGES["cast"].apply(pixels, None, 1.15, RNG)
+    warm, _ = CORRUPTIONS["cast"].apply(pixels, None, 1.15, RNG)
     assert warm[..., 0].mean() > pixels[..., 0].mean()
     assert warm[..., 2].mean() < pixels[..., 2].mean()
 
@@ -93,15 +94,25 @@ def data(tmp_path):
 def test_the_command_writes_curves_a_table_and_a_picture(tiny_bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["robustness", "--bundle", str(tiny_bundle), "--data", f"csv={data}"]
-    words += ["--split", "all", "--changes", "blur", "crop", "--threads", "2", "--out", str(out)]
+    words += [
+        "--split",
+        "all",
+        "--corruptions",
+        "blur",
+        "crop",
+        "--threads",
+        "2",
+        "--out",
+        str(out),
+    ]
     assert cli.main(words) == 1  # one picture could not be read
     assert "not read: " in capsys.readouterr().out
     result = json.loads((out / "robustness.json").read_text())
-    assert result["schema"] == robustness.SCHEMA
+    assert result["schema"] == names.ROBUSTNESS
     assert list(result["curves"]) == ["blur", "crop"]
     assert result["data"]["pictures"] == 6
     levels = result["curves"]["blur"]["levels"]
-    assert [entry["level"] for entry in levels] == ["none", *CHANGES["blur"].levels]
+    assert [entry["level"] for entry in levels] == ["none", *CORRUPTIONS["blur"].levels]
     for entry in levels:
         assert 0 <= entry["jaccard"]["low"] <= entry["jaccard"]["high"] <= 1
         difference = entry["jaccard"]["value"] - levels[0]["jaccard"]["value"]
@@ -121,19 +132,19 @@ def test_the_command_writes_curves_a_table_and_a_picture(tiny_bundle, data, tmp_
 def test_lesions_of_one_patient_are_drawn_together():
     """Sixteen lesions of two pictures each: of four patients, or each of another patient."""
     rng = np.random.default_rng(3)
-    records, said = [], []
+    records, answers = [], []
     for lesion in range(16):
         patient, moved = lesion // 4, (lesion // 4) % 2
         for number in range(2):
             name = f"{lesion}-{number}"
             records.append(Record(name, None, lesion_id=f"l{lesion}", patient_id=f"p{patient}"))
             risk = rng.uniform(0.4, 0.5) + 0.4 * moved * number
-            said.append(robustness._Said(0.9, risk, "urgent" if risk > 0.7 else "low"))
+            answers.append(Answer(0.9, risk, "urgent" if risk > 0.7 else "low"))
     widths = []
     for known in (records, [replace(record, patient_id=None) for record in records]):
         numbers, kind = clusters(known)
         groups = np.array([numbers[record.id] for record in known])
-        figure = robustness._repeats(known, said, groups)["same_advice"]
+        figure = repeats(known, answers, groups)["same_advice"]
         assert figure["value"] == 0.5
         widths.append(figure["high"] - figure["low"])
     assert widths[0] > 1.5 * widths[1]
@@ -147,15 +158,15 @@ def test_pictures_that_a_third_one_ties_are_one_cluster(tiny_bundle, tmp_path):
     data_set = DataSet("csv", tmp_path, records, (), "none", same=pairs)
     split = Split("csv", 0, {"train": (), "val": ("b",), "test": ("a", "c", "d")})
     split.save(tmp_path / "split.json")
-    chosen = choose(data_set, Bundle.open(tiny_bundle), "test", tmp_path / "split.json")
-    numbers, kind = clusters(chosen.records, chosen.same)
+    selection = select(data_set, Bundle.open(tiny_bundle), "test", tmp_path / "split.json")
+    numbers, kind = clusters(selection.records, selection.same)
     assert numbers["a"] == numbers["c"] != numbers["d"]
     assert kind == "lesions"
 
 
 def test_an_unknown_change_is_one_line(tiny_bundle, data, tmp_path, capsys):
     words = ["robustness", "--bundle", str(tiny_bundle), "--data", f"csv={data}", "--split", "all"]
-    assert cli.main([*words, "--changes", "fog", "--out", str(tmp_path / "out")]) == 2
+    assert cli.main([*words, "--corruptions", "fog", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no change 'fog'; there are: jpeg, blur" in line
+    assert "no corruption 'fog'; there are: jpeg, blur" in line
     assert not (tmp_path / "out").exists()

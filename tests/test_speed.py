@@ -16,16 +16,20 @@ from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.report import page, picture
-from benchmarks.speed import bench, compare, instructions, latency, power, scenarios
-from benchmarks.speed.commands import BENCH
+from benchmarks.commands.bench import BENCH
+from benchmarks.latency import bench, cold_start, instructions, power, scenarios, timing
+from benchmarks.latency.hardware import OtherPrograms
+from benchmarks.report import compare, page, picture
+from benchmarks.report.validate import problems
+from benchmarks.schema import bench_result, names
+from benchmarks.schema.names import STAGES
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation import paired_timing as race
+from dermedge.evaluation import paired_timing
 from dermedge.image.read import write_png
 
-DEVICES = Path(latency.__file__).parent.parent / "results" / "devices"
+DEVICES = Path(timing.__file__).parent.parent / "results" / "devices"
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +171,10 @@ def test_nothing_is_made_up_where_the_device_is_silent(tmp_path):
 # ------------------------------------------------------------------------------ the bench itself
 
 
-def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
-    good = quotable(json.loads(result.read_text()))
-    bench.judge(good)
-    assert good["not_to_be_quoted"] == []
+def test_times_are_compared_only_where_nothing_speaks_against_them(result):
+    good = comparable(json.loads(result.read_text()))
+    bench_result.assess(good)
+    assert good["not_comparable"] == []
     case = good["repeatability"]["cases"][0]
     doubts = {
         "a quick run": {"quick": True},
@@ -183,16 +187,16 @@ def test_times_are_quoted_only_where_nothing_speaks_against_them(result):
     }
     for words, change in doubts.items():
         told = good | change
-        bench.judge(told)
-        assert [doubt for doubt in told["not_to_be_quoted"] if words in doubt], words
-        assert len(told["not_to_be_quoted"]) == 1
-    busy = good | {"sittings": [*good["sittings"], {"date": "now", "busy_percent": 21}]}
-    bench.judge(busy)
-    assert "busy before 1 of 2 sittings (up to 21 %" in busy["warnings"][0]
+        bench_result.assess(told)
+        assert [doubt for doubt in told["not_comparable"] if words in doubt], words
+        assert len(told["not_comparable"]) == 1
+    busy = good | {"sessions": [*good["sessions"], {"date": "now", "busy_percent": 21}]}
+    bench_result.assess(busy)
+    assert "busy before 1 of 2 sessions (up to 21 %" in busy["warnings"][0]
 
 
 def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
-    told = quotable(json.loads(result.read_text()))
+    told = comparable(json.loads(result.read_text()))
     offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
     told["scenarios"] = [row | {"others_percent": 50.0} for row in told["scenarios"]]
     pictures = dict.fromkeys(told["settings"]["pictures"], b"")
@@ -202,61 +206,61 @@ def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
     assert all(name.startswith(("Offline", "SingleStream, threads 1")) for name in told["missing"])
     told |= {"missing": [], "scenarios": [], "others_percent": 11.0}
     bench.redo(plan, told)
-    assert told["missing"] == [bench.ROUNDS, bench.AGAIN]
+    assert told["missing"] == [bench_result.ROUNDS, bench_result.AGAIN]
 
 
 def without_processes(monkeypatch) -> None:
     """The parts that start new processes give something at once."""
     start = {"picture": "p", "seconds": [0.5], "peak_bytes": 10_000_000}
-    monkeypatch.setattr(latency, "cold_start", lambda *_: [start])
-    monkeypatch.setattr(latency, "networks_bytes", lambda *_: 1_000_000)
+    monkeypatch.setattr(cold_start, "cold_start", lambda *_: [start])
+    monkeypatch.setattr(cold_start, "networks_bytes", lambda *_: 1_000_000)
 
 
 def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     tiny_bundle, tmp_path, monkeypatch, capsys
 ):
     without_processes(monkeypatch)
-    monkeypatch.setattr(latency.Watch, "percent", lambda *_: 0.0)
-    real = latency.measure
+    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
+    real = timing.measure
 
     def ended(*args):
-        *rest, progress, roads = args
+        *rest, progress, executions = args
 
         def stop(done: int) -> None:
             progress(done)
             if done == 4:
                 raise KeyboardInterrupt
 
-        return real(*rest, stop, roads)
+        return real(*rest, stop, executions)
 
     write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
     words = ("--bundle", tiny_bundle, "--image", tmp_path / "lesion.png", "--threads", 1)
     words = (*words, "--runs", 6, "--out", tmp_path, "--vs", tiny_bundle)
-    monkeypatch.setattr(latency, "measure", ended)
+    monkeypatch.setattr(timing, "measure", ended)
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6"])
     assert call(BENCH, *words) == 130
-    part = compare.load(tmp_path / "bench.json")
-    assert part["missing"][:2] == [bench.ROUNDS, bench.COLD]
+    part = bench_result.load(tmp_path / "bench.json")
+    assert part["missing"][:2] == [bench_result.ROUNDS, bench_result.COLD]
     assert {row["runs"] for row in part["latency"]} <= {3, 4}
-    assert any("interrupted" in fault for fault in compare.problems(part))
+    assert any("interrupted" in fault for fault in problems(part))
     page = (tmp_path / "bench.html").read_text()
     assert "interrupted: not measured is rounds; cold start" in page
     assert "--resume" in capsys.readouterr().out
 
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--resume", "--runs", "6"])
-    monkeypatch.setattr(latency, "measure", real)
+    monkeypatch.setattr(timing, "measure", real)
     monkeypatch.setattr(bench, "against", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(BENCH, *words, "--resume") == 130
-    whole = compare.load(tmp_path / "bench.json")
+    whole = bench_result.load(tmp_path / "bench.json")
     assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
     assert {row["runs"] for row in whole["latency"]} == {6}
     monkeypatch.undo()
-    monkeypatch.setattr(latency.Watch, "percent", lambda *_: 0.0)
-    monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("it was measured again"))
+    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
+    monkeypatch.setattr(timing, "measure", lambda *_: pytest.fail("it was measured again"))
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
     assert call(BENCH, *words, "--resume") == 0
-    done = compare.load(tmp_path / "bench.json")
-    assert (done["missing"], len(done["sittings"])) == ([], 3)
+    done = bench_result.load(tmp_path / "bench.json")
+    assert (done["missing"], len(done["sessions"])) == ([], 3)
     assert done["latency"] == whole["latency"]
     assert "interrupted" not in (tmp_path / "bench.html").read_text()
     assert done["comparison"]["turns"] >= 30
@@ -270,9 +274,9 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
 def test_a_bench_that_is_killed_leaves_what_it_had_measured(sent, tiny_bundle, tmp_path):
     code = f"""
 import signal, sys
-from benchmarks.speed import latency, scenarios
+from benchmarks.latency import cold_start, scenarios
 from dermedge.cli import main
-latency.cold_start, latency.networks_bytes = lambda *_: [], lambda *_: 1
+cold_start.cold_start, cold_start.networks_bytes = lambda *_: [], lambda *_: 1
 scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
 sys.exit(main(sys.argv[1:]))
 """
@@ -280,7 +284,7 @@ sys.exit(main(sys.argv[1:]))
     words += ["--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=300)
     assert done.returncode == (130 if sent == signal.SIGTERM else -sent)
-    told = compare.load(tmp_path / "bench.json")
+    told = bench_result.load(tmp_path / "bench.json")
     assert told["missing"][0].startswith("SingleStream")
     assert told["repeatability"]
     assert (tmp_path / "bench.csv").exists()
@@ -327,7 +331,7 @@ def test_a_bundle_against_itself_is_about_as_fast(result):
 
 
 def test_ratio_of_times_that_are_known():
-    found = race.ratio(np.full(50, 30.0), np.full(50, 10.0))
+    found = paired_timing.ratio(np.full(50, 30.0), np.full(50, 10.0))
     assert (found["ratio"], found["low"], found["high"], found["ms"]) == (3, 3, 3, 10)
 
 
@@ -352,18 +356,18 @@ def test_scenarios_of_a_bundle_fit_the_schema(tiny_bundle, tmp_path, monkeypatch
     words = ("--bundle", tiny_bundle, "--threads", 1, "--runs", 2, "--mlperf", "--out", tmp_path)
     write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
     assert call(BENCH, *words, "--image", tmp_path / "lesion.png") == 0
-    told = compare.load(tmp_path / "bench.json")
+    told = bench_result.load(tmp_path / "bench.json")
     rows = {(row["scenario"], row["what"]): row for row in told["scenarios"]}
     things = {*told["settings"]["pictures"], "segmenter alone", "classifier alone"}
     assert set(rows) == {(name, what) for name in ("SingleStream", "Offline") for what in things}
-    stages = rows["SingleStream", latency.FRAME]["stages"]
-    assert [entry["stage"] for entry in stages] == list(latency.STAGES[:-1])
+    stages = rows["SingleStream", timing.FRAME]["stages"]
+    assert [entry["stage"] for entry in stages] == list(STAGES[:-1])
     slowest = max(stages, key=lambda entry: entry["p50_ms"])
     assert 0 < slowest["p50_ms"] <= slowest["p90_ms"] <= slowest["early_stopping_p90_ms"]
     assert rows["SingleStream", "segmenter alone"]["stages"] == []
     assert "NOT VALID by MLPerf's rules" in capsys.readouterr().out
     assert "(not valid)" in (tmp_path / "bench.html").read_text()
-    assert any("are too few" in fault for fault in compare.problems(told))
+    assert any("are too few" in fault for fault in problems(told))
 
 
 # ------------------------------------------------------------------------------ several devices
@@ -395,10 +399,44 @@ def test_compare_refuses_what_is_no_result(result, tmp_path):
         call(BENCH, "compare", tmp_path / "none.json")
     with pytest.raises(UserError, match=r"latency.*does not fit|does not fit.*latency"):
         call(BENCH, "compare", changed(result, tmp_path / "a.json", latency=[]))
-    with pytest.raises(UserError, match="needs results"):
-        call(BENCH, "compare")
-    with pytest.raises(UserError, match="not known"):
+
+
+@pytest.mark.parametrize("kind", ["compare", "validate"])
+def test_compare_and_validate_need_results(kind, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(BENCH, kind)
+    assert ended.value.code == 2
+    assert "FILE" in capsys.readouterr().err
+
+
+def test_another_kind_of_bench_is_refused(result, capsys):
+    with pytest.raises(SystemExit) as ended:
         call(BENCH, "compered", result)
+    assert ended.value.code == 2
+    assert "'compered'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tta", "compare", "FILE"),
+        ("--out", "here", "compare", "FILE"),
+        ("--json", "validate", "FILE"),
+        ("--data", "csv=x", "--tta", "validate", "FILE"),
+    ],
+)
+def test_compare_and_validate_refuse_options_of_measuring(words, result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [result if word == "FILE" else word for word in words]
+    with pytest.raises(UserError, match=rf"{words[0]} is an option of `dermedge bench`"):
+        call(BENCH, *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("compare", "--threads", 2), ("validate", "--out", "x")])
+def test_compare_and_validate_have_options_of_their_own_only(words, result):
+    with pytest.raises(SystemExit):
+        call(BENCH, *words, result)
 
 
 def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsys):
@@ -412,11 +450,11 @@ def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsy
     assert call(BENCH, "compare", result, again, other, "--out", tmp_path) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
     assert len(lines) == 2  # a picture each; the other processor is no repetition
-    assert all("20.0 % apart, above 5 %: not to be quoted" in line for line in lines)
+    assert all("20.0 % apart, above 5 %: not comparable" in line for line in lines)
     assert "Measured twice" in (tmp_path / "compare.html").read_text()
 
 
-def quotable(told: dict) -> dict:
+def comparable(told: dict) -> dict:
     """The result as a quiet machine and the whole of MLPerf's scenarios would have given it."""
     rows = [row for row in told["latency"] if row["stage"] == "total"]
     cases = [
@@ -438,23 +476,23 @@ def quotable(told: dict) -> dict:
         row | empty | {"scenario": "Offline", "samples_per_second": 40.0, "stages": []}
         for row in single
     ]
-    quiet = [sitting | {"busy_percent": 0.0} for sitting in told["sittings"]]
+    quiet = [session | {"busy_percent": 0.0} for session in told["sessions"]]
     passes = told["repeatability"] | {"others_percent": 0.0, "cases": cases}
     comparison = told["comparison"] | {"others_percent": 0.0}
     return told | {
         "bundle": told["bundle"] | {"procedural": False},
-        "sittings": quiet,
+        "sessions": quiet,
         "others_percent": 0.0,
         "repeatability": passes,
         "comparison": comparison,
         "scenarios": [*single, *offline],
-        "not_to_be_quoted": [],
+        "not_comparable": [],
         "warnings": [],
     }
 
 
 def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, capsys):
-    told = quotable(json.loads(result.read_text()))
+    told = comparable(json.loads(result.read_text()))
     assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **told)) == 0
     first, *rest = told["latency"]
     total = next(row for row in told["latency"] if row["stage"] == "total")
@@ -462,7 +500,7 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
     passes = told["repeatability"]
     data = {"part": "all", "pictures": 1, "limit": None, "evaluated": 1, "split": "none"}
     data |= {"split_sha256": None, "unreadable": []}
-    evaluation = {"schema": "dermedge evaluation 2", "methods": [], "differences": []}
+    evaluation = {"schema": "dermedge evaluation 3", "methods": [], "differences": []}
     evaluation |= {"groups": [], "labels": []}
     faults = {
         "quick run": {"quick": True},
@@ -512,7 +550,7 @@ ODD = st.sampled_from([None, True, -1, 0, 10**400, 1e308, "", "x" * 99, [], {}, 
 @given(data=st.data())
 @settings(max_examples=150)
 def test_validate_survives_whatever_it_is_sent(result, data):
-    told = quotable(json.loads(result.read_text()))
+    told = comparable(json.loads(result.read_text()))
     at = told
     while True:  # down to a random place, which gets another value
         keys = sorted(at) if isinstance(at, dict) else range(len(at))
@@ -528,7 +566,7 @@ def test_validate_survives_whatever_it_is_sent(result, data):
     path = result.parent / "odd.json"
     path.write_text(json.dumps(told))
     try:
-        found = compare.problems(compare.load(path))
+        found = problems(bench_result.load(path))
     except UserError as error:
         found = [str(error)]
     assert all("\n" not in fault for fault in found)
@@ -539,7 +577,7 @@ def test_validate_refuses_what_is_no_json_of_ours(result, content):
     path = result.parent / "odd.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"odd\.json"):
-        compare.load(path)
+        bench_result.load(path)
 
 
 def test_validate_refuses_numbers_that_are_none(result, tmp_path):
@@ -548,12 +586,12 @@ def test_validate_refuses_numbers_that_are_none(result, tmp_path):
         text.replace('"others_percent": ', '"others_percent": NaN, "x": ', 1)
     )
     with pytest.raises(UserError, match="not JSON"):
-        compare.load(tmp_path / "bad.json")
+        bench_result.load(tmp_path / "bad.json")
 
 
-def test_a_picture_of_the_figures_shows_no_skin_and_says_what_is_not_to_be_quoted(result):
-    text = page.render_picture(compare.load(result), 1400)
-    assert "Times not to be quoted." in text
+def test_a_picture_of_the_figures_shows_no_skin_and_says_what_is_not_comparable(result):
+    text = page.render_picture(bench_result.load(result), 1400)
+    assert "Times are not comparable." in text
     assert DISCLAIMER in text
     assert "<image" not in text
     assert "<img" not in text
@@ -569,7 +607,29 @@ def test_a_picture_of_the_figures_needs_a_browser(result, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("path", sorted(DEVICES.glob("*.json")), ids=lambda path: path.stem)
 def test_results_of_devices_are_valid(path):
-    assert compare.problems(compare.load(path)) == []
+    assert problems(bench_result.load(path)) == []
+
+
+def test_a_result_of_version_0_1_0_reads_as_one_of_today(tmp_path):
+    path = next(path for path in DEVICES.glob("*.json") if "bench 3" in path.read_text()[:200])
+    old, new = json.loads(path.read_text()), bench_result.load(path)
+    assert new["schema"] == names.BENCH
+    assert new["not_comparable"] == old["not_to_be_quoted"]
+    assert new["sessions"] == old["sittings"]
+    assert new["settings"]["executions"] == old["settings"]["roads"]
+    pairs = list(zip(old["roads"], new["executions"], strict=True))
+    assert pairs
+    assert all(a["road"] == b["execution"] and a["figures"] == b["figures"] for a, b in pairs)
+    assert new["evaluation"]["ood"] == old["evaluation"]["unlike"]
+    (tmp_path / "new.json").write_text(json.dumps(new))
+    assert bench_result.load(tmp_path / "new.json") == new
+    mixed = [new | {"roads": None}, old | {"executions": None}]
+    mixed += [old | {"settings": old["settings"] | {"executions": {}}}]
+    mixed += [old | {"evaluation": old["evaluation"] | {"ood": None}}]
+    for result in mixed:
+        (tmp_path / "mixed.json").write_text(json.dumps(result))
+        with pytest.raises(UserError, match="does not fit"):
+            bench_result.load(tmp_path / "mixed.json")
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12))
