@@ -687,10 +687,10 @@ def test_a_network_alone_has_the_figures_that_it_has_in_a_pair(full_bundle, peop
     outline = evaluated(alone["segmenter"], people)
     assert [method["task"] for method in outline["methods"]] == ["segmentation"]
     assert outline["triage"] == {}
-    assert outline["unfamiliar"] is None
+    assert outline["ood_flagged"] is None
     kinds = evaluated(alone["classifier"], people, views=4)
     assert [method["task"] for method in kinds["methods"]] == ["classification"]
-    assert kinds["unfamiliar"]["value"] == 0
+    assert kinds["ood_flagged"]["value"] == 0
     assert network_metrics(outline) | network_metrics(kinds) == pair
     assert page.render("t", alone["segmenter"], evaluation=outline).count("Lesion outline") == 1
 

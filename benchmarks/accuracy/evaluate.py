@@ -100,11 +100,7 @@ def evaluate(
         **_head(bundle, options, fields),
         "data": _about_data(data_set, selection, rows, labels),
         "warnings": warnings,
-        "intervals": {
-            "level": intervals.LEVEL,
-            "resamples": intervals.RESAMPLES,
-            "clusters": kind,
-        },
+        "intervals": _intervals(kind),
         "labels": list(labels),
         "operating_point": limits.see_doctor,
         "triage": dict(Counter(row.triage for row in read if row.triage)),
@@ -120,6 +116,14 @@ def evaluate(
     if options.ood:
         result["ood"] = _out_of_distribution(read, others, Path(options.ood), rows_of)
     return result, rows
+
+
+def _intervals(clusters: str) -> dict:
+    return {
+        "level": intervals.LEVEL,
+        "resamples": intervals.RESAMPLES,
+        "clusters": clusters,
+    }
 
 
 def _fields(bundle: Bundle) -> tuple[str, ...]:
@@ -308,7 +312,7 @@ def examine(
         probabilities=outputs.probabilities,
         likely=outputs.likely,
         distance=outputs.distance,
-        unfamiliar=outputs.unfamiliar,
+        ood=outputs.ood,
         counts=counts,
         features=colour_features(picture.pixels) if baselines else None,
     )

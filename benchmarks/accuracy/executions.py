@@ -15,7 +15,8 @@ from benchmarks.accuracy.intervals import Statistic, clusters, weighted_mean
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import NetworkPool
 from benchmarks.accuracy.selection import Selection
-from benchmarks.latency.bench import Plan, in_turns
+from benchmarks.latency.in_turns import in_turns
+from benchmarks.latency.plan import Plan
 from benchmarks.schema.bench_result import EXECUTIONS
 from benchmarks.schema.names import NETWORKS, WHOLE
 from dermedge import UserError

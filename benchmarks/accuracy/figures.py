@@ -30,7 +30,7 @@ class Row:
     probabilities: np.ndarray | None = None  # float64 (labels,)
     likely: str | None = None  # the class that the bundle names
     distance: float | None = None  # from the pictures that it learnt from
-    unfamiliar: bool = False
+    ood: bool = False  # beyond the bundle's limit of the distance
     counts: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # by method
     features: np.ndarray | None = None
 
@@ -299,7 +299,7 @@ def out_of_distribution(rows: Sequence[Row], others: Sequence[Row]) -> dict:
 
 
 def _flagged(rows: Sequence[Row]) -> Figure:
-    return interval(weighted_mean(np.array([row.unfamiliar for row in rows], float)), rows)
+    return interval(weighted_mean(np.array([row.ood for row in rows], float)), rows)
 
 
 def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:

@@ -27,7 +27,7 @@ class Outputs:
     probabilities: np.ndarray | None = None  # float64 (labels,)
     likely: str | None = None
     distance: float | None = None
-    unfamiliar: bool = False
+    ood: bool = False  # the distance is beyond the bundle's limit
     triage: str | None = None
     quality: Quality | None = None
 
@@ -75,7 +75,7 @@ class Networks:
             probabilities=np.array(list(analysis.probabilities.values())),
             likely=analysis.likely,
             distance=analysis.distance,
-            unfamiliar=analysis.unfamiliar,
+            ood=analysis.unfamiliar,
             triage=analysis.triage,
             quality=analysis.quality,
         )
@@ -101,5 +101,5 @@ class Networks:
             probabilities=probabilities,
             likely=most_likely(self._manifest, output["probabilities"]),
             distance=distance,
-            unfamiliar=beyond,
+            ood=beyond,
         )

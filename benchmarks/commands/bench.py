@@ -1,4 +1,4 @@
-"""`dermedge bench`, `dermedge bench compare` and `dermedge bench validate`."""
+"""`dermedge bench`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.commands import bench_results
 from benchmarks.commands.arguments import (
     command,
     data_arguments,
@@ -34,7 +35,7 @@ from dermedge.text import printable, printable_lines
 
 if TYPE_CHECKING:  # heavy; imported where they are used
     from benchmarks.accuracy.selection import Selection
-    from benchmarks.latency.bench import Plan
+    from benchmarks.latency.plan import Plan
     from benchmarks.report.curves import Log
     from dermedge.data import DataSet
     from dermedge.runtime import ExecutionConfig
@@ -44,33 +45,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     _measuring_arguments(parser)
     # What an option of measuring is where it is not given: `compare` and `validate` take none.
     parser.set_defaults(unset=vars(parser.parse_args([])))
-    kinds = parser.add_subparsers(
-        title="with results of several devices, nothing is measured", dest="kind", metavar="KIND"
-    )
-    compare = kinds.add_parser(
-        "compare",
-        help="put results of several devices into one table and page",
-        description="Put results of several devices, or of several versions, into one table and "
-        "page: speed, memory, and accuracy against time.",
-    )
-    compare.add_argument("files", nargs="+", metavar="FILE", help="bench.json of `dermedge bench`")
-    compare.add_argument(
-        "--out",
-        dest="compare_out",
-        default="bench-compared",
-        metavar="DIR",
-        help="folder for compare.csv and compare.html (default: ./bench-compared)",
-    )
-    compare.add_argument("--title", dest="compare_title", help="of the page")
-    compare.add_argument(
-        "--json", dest="compare_json", action="store_true", help="the table as JSON, nothing else"
-    )
-    validate = kinds.add_parser(
-        "validate",
-        help="say whether results may stand among those of other devices",
-        description="Say whether results may stand among those of other devices, and if not, why.",
-    )
-    validate.add_argument("files", nargs="+", metavar="FILE", help="bench.json of `dermedge bench`")
+    bench_results.arguments(parser)
 
 
 def _measuring_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +57,12 @@ def _measuring_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    speed = parser.add_argument_group("speed")
+    _speed_arguments(parser.add_argument_group("speed"))
+    data_arguments(parser.add_argument_group("accuracy, on a data set"), required=False)
+    _page_arguments(parser.add_argument_group("what else the page shows"))
+
+
+def _speed_arguments(speed: argparse._ArgumentGroup) -> None:
     speed.add_argument(
         "--image",
         nargs="+",
@@ -140,9 +120,9 @@ def _measuring_arguments(parser: argparse.ArgumentParser) -> None:
         "turns, and with --data measure how far each is from the first",
     )
     old_option(speed, "--roads", "--executions", nargs=0)
-    accuracy = parser.add_argument_group("accuracy, on a data set")
-    data_arguments(accuracy, required=False)
-    shown = parser.add_argument_group("what else the page shows")
+
+
+def _page_arguments(shown: argparse._ArgumentGroup) -> None:
     shown.add_argument("--report", metavar="FILE", help="write the page here instead of bench.html")
     shown.add_argument("--title", help="of the page")
     shown.add_argument(
@@ -170,7 +150,7 @@ def _measuring_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     if args.kind:
-        return _with_results(args)
+        return bench_results.run(args)
     _check(args)
     inputs = _read(args)
     out = folder(args.out or f"bench-{inputs.bundle.manifest.name}")
@@ -273,21 +253,22 @@ def _measure(args: argparse.Namespace, inputs: _Inputs, out: Path) -> dict:
 
 def _plan(args: argparse.Namespace, inputs: _Inputs, progress: Callable[[str, int], None]) -> Plan:
     from benchmarks.accuracy import executions
-    from benchmarks.latency import bench, timing
+    from benchmarks.latency import in_turns, timing
+    from benchmarks.latency.plan import Later, Plan
     from benchmarks.schema.bench_result import EXECUTIONS, in_turns_with
     from dermedge.evaluation.provenance import usable_cores
 
     cores, measured = usable_cores(), inputs.measured
-    later: dict[str, bench.Later] = {}
+    later: dict[str, Later] = {}
     if inputs.other:
         name = in_turns_with(inputs.other.manifest.name)
-        later[name] = partial(bench.against, inputs.other)
+        later[name] = partial(in_turns.against, inputs.other)
     if args.executions:
         fields = metadata_fields(inputs.bundle, args)
         later[EXECUTIONS] = partial(executions.part, measured and measured[1], cores, fields)
     if measured:
         later["accuracy"] = partial(_accuracy, *measured, args, cores)
-    return bench.Plan(
+    return Plan(
         inputs.bundle,
         timing.pictures([Path(image) for image in args.image]),
         list(dict.fromkeys(args.threads or (1, min(2, cores), cores))),
@@ -386,57 +367,6 @@ def _bar() -> Iterator[Callable[[str, int], None]]:
         finally:
             if ours:
                 signal.signal(signal.SIGTERM, before)
-
-
-def _with_results(args: argparse.Namespace) -> int:
-    """`dermedge bench compare` and `dermedge bench validate`."""
-    for name, default in args.unset.items():
-        if getattr(args, name) != default:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"{option} is an option of `dermedge bench`: `dermedge bench {args.kind}` measures "
-                f"nothing; what it takes stands behind `{args.kind}`"
-            )
-    return (_validate if args.kind == "validate" else _compare)(args)
-
-
-def _validate(args: argparse.Namespace) -> int:
-    from benchmarks.report.validate import problems
-    from benchmarks.schema import bench_result
-
-    results = {path: bench_result.load(path) for path in dict.fromkeys(args.files)}
-    faults = [(path, fault) for path, result in results.items() for fault in problems(result)]
-    for path, fault in faults:
-        print(printable(f"{path}: {fault}"))
-    if not faults:
-        print(printable(f"valid: {', '.join(results)}"))
-    return 1 if faults else 0
-
-
-def _compare(args: argparse.Namespace) -> int:
-    from benchmarks.report import compare, page
-    from benchmarks.schema import bench_result
-
-    results = {path: bench_result.load(path) for path in dict.fromkeys(args.files)}
-    # Files of one name in folders of the devices' names, or files that are called after them.
-    stems = [Path(path).stem for path in results]
-    same = len(set(stems)) < len(stems)
-    names = [Path(path).parent.name if same else Path(path).stem for path in results]
-    if len(set(names)) < len(names):
-        names = list(results)
-    named = dict(zip(names, results.values(), strict=True))
-    rows = compare.rows(named)
-    out = folder(args.compare_out)
-    write_atomic(out / "compare.csv", compare.to_csv(rows))
-    write_atomic(out / "compare.html", page.render_compared(args.compare_title, named))
-    if args.compare_json:
-        print(json.dumps(rows))
-    else:
-        repeats, reasons = compare.repeated(named), compare.incomparable(named)
-        print(printable_lines(compare.table(rows, repeats, reasons)))
-        print(f"written: {printable(out / 'compare.html')}, compare.csv")
-        print(DISCLAIMER)
-    return 0
 
 
 BENCH = Command(

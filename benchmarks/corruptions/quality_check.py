@@ -64,8 +64,8 @@ def quality_check(
     Returns
     -------
     The object of quality.json. A figure is {value, low, high} with the 95 % interval of the
-    bootstrap over lesions or patients. 'spoilings' holds for each corruption its levels: the AUC of
-    the reasons that name it against the pictures as they are, the share that is reported one of
+    bootstrap over lesions or patients. 'corruptions' holds for each corruption its levels: the AUC
+    of the reasons that name it against the pictures as they are, the share that is reported one of
     them, the share that is refused for whatever reason. 'groups' and 'overall' pool the unusable
     levels.
 
@@ -96,7 +96,7 @@ def quality_check(
         "data": about_data(data_set, selection, done) | {"with_mask": with_mask},
         "intervals": intervals.about(done.kind),
         "limits": {
-            name: {"usual": limit.usual, "told": limit.reported, "refused": limit.refused}
+            name: {"usual": limit.usual, "reported": limit.reported, "refused": limit.refused}
             for name, limit in LIMITS.items()
         },
         "groups": {
@@ -107,15 +107,8 @@ def quality_check(
         "overall": figures.pooled(everything, good, OVERALL),
         "false_alarms": figures.false_alarms(good),
         "good": {name: _typical(good, name) for name in TITLES},
-        "spoilings": {
-            name: {
-                "title": way.title,
-                "group": way.group,
-                "reasons": list(way.reasons),
-                "levels": [
-                    figures.level(way, level, corrupted[name][level], good) for level in way.levels
-                ],
-            }
+        "corruptions": {
+            name: figures.corruption(way, corrupted[name], good)
             for name, way in QUALITY_CORRUPTIONS.items()
         },
         **tail(selection, command),
@@ -170,6 +163,17 @@ class _Figures:
     def __init__(self, groups: np.ndarray):
         self._groups = groups
 
+    def corruption(
+        self, way: QualityCorruption, levels: dict[float, list[_Sample]], good: list[_Sample]
+    ) -> dict:
+        """What the result says of a corruption, from the samples of each level."""
+        return {
+            "title": way.title,
+            "group": way.group,
+            "reasons": list(way.reasons),
+            "levels": [self.level(way, level, levels[level], good) for level in way.levels],
+        }
+
     def level(
         self, way: QualityCorruption, level: float, samples: list[_Sample], good: list[_Sample]
     ) -> dict:
@@ -180,7 +184,7 @@ class _Figures:
         named = {*way.reasons}
         return entry | {
             "auc": self._auc(samples, good, way.reasons),
-            "told": self._share(samples, lambda one: bool(named & {*one.quality.reasons})),
+            "reported": self._share(samples, lambda one: bool(named & {*one.quality.reasons})),
             "refused": self._refused(samples),
         }
 
@@ -188,7 +192,7 @@ class _Figures:
         """What the result says of unusable pictures of a group."""
         return {
             "reasons": list(reasons),
-            "spoilt": len(samples),
+            "corrupted": len(samples),
             "auc": self._auc(samples, good, reasons),
             "refused": self._refused(samples),
         }
@@ -197,7 +201,7 @@ class _Figures:
         """What is reported of pictures as they are."""
         return {
             "refused": self._refused(good),
-            "told": self._share(good, lambda one: not one.quality.ok),
+            "reported": self._share(good, lambda one: not one.quality.ok),
             **{name: self._named(good, name) for name in TITLES},
         }
 
@@ -227,15 +231,15 @@ def to_csv(result: dict) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["what", "level", "unusable", "pictures", "measure", "value", "low", "high"])
-    for name, corruption in result["spoilings"].items():
+    for name, corruption in result["corruptions"].items():
         for entry in corruption["levels"]:
             about = [name, entry["level"], int(entry["unusable"]), entry["pictures"]]
-            for measure in ("auc", "told", "refused"):
+            for measure in ("auc", "reported", "refused"):
                 if measure in entry:
                     writer.writerow([*about, measure, *entry[measure].values()])
     for name, group in (*result["groups"].items(), ("overall", result["overall"])):
         for measure in ("auc", "refused"):
-            writer.writerow([name, "", 1, group["spoilt"], measure, *group[measure].values()])
+            writer.writerow([name, "", 1, group["corrupted"], measure, *group[measure].values()])
     pictures = result["data"]["pictures"]
     for name, figure in result["false_alarms"].items():
         writer.writerow(["good", "", 0, pictures, f"false alarm: {name}", *figure.values()])

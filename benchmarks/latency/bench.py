@@ -8,9 +8,8 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from hashlib import sha256
@@ -21,18 +20,17 @@ import numpy as np
 
 from benchmarks.latency import cold_start, hardware, power, scenarios, timing
 from benchmarks.latency.hardware import OtherPrograms
+from benchmarks.latency.plan import Plan
 from benchmarks.schema import bench_result
 from benchmarks.schema.bench_result import (
     AGAIN,
     COLD,
     ENERGY,
     LOADED,
-    MLPERF_SECONDS,
     REPEATABLE,
     ROUNDS,
     WARMUP,
     disturbed,
-    in_turns_with,
     part_of,
 )
 from benchmarks.schema.names import BENCH, STAGES
@@ -41,49 +39,15 @@ from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import usable_cores
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture
-from dermedge.runtime import ExecutionConfig
 
-QUICK_SECONDS = 10.0
 COLD_STARTS = 3
 ENERGY_SECONDS = 10.0
 SAMPLES = 8  # squares that a network alone is run on
 
 Part = Callable[[dict], None]  # puts what it measured into the result
-Later = Callable[["Plan", dict], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be measured.
-
-    `seconds` or `runs` are of each pass of rounds; both None: a quick run, of one pass. `rest`: s
-    to wait first. `executions`: role to how its network is run, as `Analyzer` takes them.
-    `later`: further parts, by name.
-    """
-
-    bundle: Bundle
-    sources: Mapping[str, bytes | Picture]
-    threads: Sequence[int]
-    command: str
-    seconds: float | None = None
-    runs: int | None = None
-    mlperf: bool = False
-    rest: float = 0.0
-    executions: Mapping[str, ExecutionConfig] | None = None
-    later: Mapping[str, Later] = field(default_factory=dict)
-    progress: Callable[[str, int], None] = lambda what, done: None
-
-    @property
-    def quick(self) -> bool:
-        return self.seconds is None and self.runs is None and not self.mlperf
-
-    @property
-    def length(self) -> float:
-        return self.seconds or (MLPERF_SECONDS if self.mlperf else QUICK_SECONDS)
 
 
 def begin(
@@ -98,9 +62,6 @@ def begin(
     ----------
     evaluation, robustness, peers : what the commands of these names found before.
     """
-    import onnxruntime
-
-    manifest = plan.bundle.manifest
     return {
         "schema": BENCH,
         "disclaimer": DISCLAIMER,
@@ -110,48 +71,11 @@ def begin(
         "missing": list(_parts(plan)),
         "not_comparable": [],
         "warnings": [],
-        "bundle": {
-            "name": manifest.name,
-            "sha256": plan.bundle.sha256,
-            "bytes": plan.bundle.path.stat().st_size,
-            "licence": manifest.licence,
-            "procedural": manifest.procedural,
-            "models": [
-                {
-                    "role": role,
-                    "architecture": model.architecture,
-                    "precision": model.precision,
-                    "parameters": model.parameters,
-                    "input_px": model.preprocessing.size,
-                    "bytes": len(plan.bundle.model(role)),
-                    "sha256": manifest.parts[model.part]["sha256"],
-                }
-                for role, model in manifest.models.items()
-            ],
-        },
+        "bundle": _about(plan.bundle),
         "hardware": hardware.hardware(),
         "sessions": [],
-        "versions": {
-            "dermedge": __version__,
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-            **_installed("openvino", "tensorrt", "mlcommons-loadgen"),
-        },
-        "settings": {
-            "threads": list(plan.threads),
-            "warmup": WARMUP,
-            "seconds": None if plan.runs else plan.length,
-            "runs": plan.runs or 0,
-            "rest_seconds": plan.rest,
-            "executions": {
-                role: str(execution) for role, execution in (plan.executions or {}).items()
-            },
-            "pictures": {name: _digest(source) for name, source in plan.sources.items()},
-            "clock": "time.perf_counter",
-            "order": "thread counts and pictures take turns in every round",
-        },
+        "versions": _versions(),
+        "settings": _settings(plan),
         "latency": [],
         "distribution": [],
         "course": [],
@@ -167,6 +91,56 @@ def begin(
         "worst": [],
         "robustness": robustness,
         "peers": peers,
+    }
+
+
+def _about(bundle: Bundle) -> dict:
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "sha256": bundle.sha256,
+        "bytes": bundle.path.stat().st_size,
+        "licence": manifest.licence,
+        "procedural": manifest.procedural,
+        "models": [
+            {
+                "role": role,
+                "architecture": model.architecture,
+                "precision": model.precision,
+                "parameters": model.parameters,
+                "input_px": model.preprocessing.size,
+                "bytes": len(bundle.model(role)),
+                "sha256": manifest.parts[model.part]["sha256"],
+            }
+            for role, model in manifest.models.items()
+        ],
+    }
+
+
+def _versions() -> dict[str, str]:
+    import onnxruntime
+
+    return {
+        "dermedge": __version__,
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        **_installed("openvino", "tensorrt", "mlcommons-loadgen"),
+    }
+
+
+def _settings(plan: Plan) -> dict:
+    return {
+        "threads": list(plan.threads),
+        "warmup": WARMUP,
+        "seconds": None if plan.runs else plan.length,
+        "runs": plan.runs or 0,
+        "rest_seconds": plan.rest,
+        "executions": {role: str(config) for role, config in (plan.executions or {}).items()},
+        "pictures": {name: _digest(source) for name, source in plan.sources.items()},
+        "clock": "time.perf_counter",
+        "order": "thread counts and pictures take turns in every round",
     }
 
 
@@ -408,52 +382,6 @@ def _energy(plan: Plan, result: dict) -> None:
         analyzer = Analyzer(plan.bundle, threads=max(plan.threads), executions=plan.executions)
         source = next(iter(plan.sources.values()))
         result["energy"] = power.energy(meter, lambda: analyzer.analyze(source), ENERGY_SECONDS)
-
-
-def against(other: Bundle, plan: Plan, result: dict) -> None:
-    """Two bundles in turns on the first picture: how many times as fast the plan's own is."""
-    threads = plan.threads[0]
-    sides = {
-        "own": Analyzer(plan.bundle, threads=threads, executions=plan.executions),
-        "other": Analyzer(other, threads=threads),
-    }
-    times, others = in_turns(sides, plan, in_turns_with(other.manifest.name))
-    figures = ratio(times["other"], times["own"])
-    result["comparison"] = {
-        "other": {"name": other.manifest.name, "sha256": other.sha256},
-        "threads": threads,
-        "turns": len(times["own"]),
-        "p50_ms": figures["ms"],
-        "other_p50_ms": round(float(np.median(times["other"])), 4),
-        **{key: figures[key] for key in ("ratio", "low", "high")},
-        "others_percent": others,
-    }
-
-
-def in_turns(
-    analyzers: Mapping[str, Analyzer], plan: Plan, what: str
-) -> tuple[dict[str, np.ndarray], float | None]:
-    """Milliseconds of the first picture by each analyzer, float (turns,), of at least 30 turns; and
-    what other programs took of the cores meanwhile, in %."""
-    source = next(iter(plan.sources.values()))
-
-    def analyses(analyzer: Analyzer) -> Callable[[int], object]:
-        return lambda _turn: analyzer.analyze(source)
-
-    runs = {name: analyses(analyzer) for name, analyzer in analyzers.items()}
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(plan.threads[0])
-    try:
-        paired_timing(runs, 0, (WARMUP, WARMUP))
-        progress = partial(plan.progress, what)
-        fewest, others = max(30, plan.runs or 0), OtherPrograms()
-        times = paired_timing(
-            runs, 0 if plan.runs else plan.length, (fewest, 100_000), progress=progress
-        )
-        others.sample()
-        return times, others.percent()
-    finally:
-        cv2.setNumThreads(before)
 
 
 def to_csv(result: dict) -> str:

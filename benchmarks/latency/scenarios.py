@@ -169,14 +169,14 @@ def _loadgen(
     """The figures of loadgen's summary by name, and how many queries there were in how long."""
     import mlperf_loadgen as lg
 
-    told = {"queries": 0, "seconds": 0.0}
+    counts = {"queries": 0, "seconds": 0.0}
     first = None
     faults: list[BaseException] = []
 
     def answer(asked) -> None:
         nonlocal first
         first = first or time.perf_counter()
-        told["queries"] += len(asked)
+        counts["queries"] += len(asked)
         done = [lg.QuerySampleResponse(sample.id, 0, 0) for sample in asked]
         try:
             if faults:
@@ -188,7 +188,7 @@ def _loadgen(
         except BaseException as error:  # nothing may be thrown through loadgen
             faults.append(error)
         lg.QuerySamplesComplete(done)
-        told["seconds"] = time.perf_counter() - first
+        counts["seconds"] = time.perf_counter() - first
 
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, scenario)
@@ -217,7 +217,7 @@ def _loadgen(
     lines = re.findall(r"^[ *]*(.+?)\s*: ([0-9.]+)$", summary, re.MULTILINE)
     if not lines:
         raise UserError("mlcommons-loadgen wrote no summary; uninstall it to measure without it")
-    return {name: float(value) for name, value in lines} | told
+    return {name: float(value) for name, value in lines} | counts
 
 
 def _rounded(figures: dict) -> dict:

@@ -112,7 +112,7 @@ def robustness_png(result: dict) -> bytes:
 
 _QUALITY = {  # colours of different brightness, so that black and white keeps them apart
     "auc": ("AUC of the reason", "#10454f", "-", "o"),
-    "told": ("told", "#c2603a", "--", "s"),
+    "reported": ("reported", "#c2603a", "--", "s"),
     "refused": ("refused", "#8a8a8a", ":", "^"),
 }
 
@@ -122,7 +122,7 @@ def quality_png(result: dict) -> bytes:
 
     Levels on grey ground are unusable, bars are 95 % intervals.
     """
-    corruptions = result["spoilings"]
+    corruptions = result["corruptions"]
     figure = Figure(figsize=(13.6, 10), layout="constrained")
     grid = figure.subplots(-(-len(corruptions) // 4), 4, squeeze=False, sharey=True)
     for axes in grid.flat[len(corruptions) :]:

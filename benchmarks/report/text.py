@@ -235,19 +235,19 @@ def quality(result: dict) -> str:
     ]
     for name, group in (*result["groups"].items(), ("overall", result["overall"])):
         lines.append(
-            f"  {name:<8} {group['spoilt']:>6} pictures; AUC {figure(group['auc'])}; "
+            f"  {name:<8} {group['corrupted']:>6} pictures; AUC {figure(group['auc'])}; "
             f"refused {figure(group['refused'])}"
         )
     lines += ["", "false alarms on uncorrupted pictures"]
     for name, share in result["false_alarms"].items():
         typical = f"; score {result['good'][name]}" if name in result["good"] else ""
         lines.append(f"  {name:<16} {figure(share)}{typical}")
-    for corruption in result["spoilings"].values():
+    for corruption in result["corruptions"].values():
         lines += ["", f"{corruption['title']} ({', '.join(corruption['reasons'])})"]
         for entry in corruption["levels"]:
             shown = "".join(
                 f"; {measure} {figure(entry[measure])}"
-                for measure in ("auc", "told", "refused")
+                for measure in ("auc", "reported", "refused")
                 if measure in entry
             )
             mark = "*" if entry["unusable"] else " "

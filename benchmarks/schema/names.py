@@ -6,7 +6,7 @@ BENCH = "dermedge bench 4"
 EVALUATION = "dermedge evaluation 3"
 OLD_EVALUATION = "dermedge evaluation 2"  # of version 0.1.0, see `benchmarks.schema.renamed`
 ROBUSTNESS = "dermedge robustness 1"
-QUALITY = "dermedge gate 1"
+QUALITY = "dermedge quality 1"  # "dermedge gate 1" of version 0.1.0 has other names
 
 NETWORKS = "networks of the bundle"
 OTSU = "Otsu threshold"
