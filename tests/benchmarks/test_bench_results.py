@@ -1,35 +1,31 @@
-"""Measuring speed: scenarios, energy, interrupted runs, and results of several devices."""
+"""Results of `dermedge bench`: may they be compared, and beside those of other devices?"""
 
 from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import call
+from evaluations import short_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.commands.bench import BENCH
-from benchmarks.latency import bench, cold_start, instructions, power, scenarios, timing
-from benchmarks.latency.hardware import OtherPrograms
+from benchmarks.latency import bench
 from benchmarks.report import compare, page, picture
 from benchmarks.report.validate import problems
 from benchmarks.schema import bench_result, names
-from benchmarks.schema.names import STAGES
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.evaluation import paired_timing
 from dermedge.image.read import write_png
 
-DEVICES = Path(timing.__file__).parent.parent / "results" / "devices"
+DEVICES = Path(bench_result.__file__).parents[1] / "results" / "devices"
+ODD = st.sampled_from([None, True, -1, 0, 10**400, 1e308, "", "x" * 99, [], {}, [[]], {"a": None}])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,9 @@ def result(tiny_bundle, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("bench")
     write_png(out / "lesion.png", draw(1, size=(120, 160)).image)
     words = ["--bundle", tiny_bundle, "--image", out / "lesion.png", "--threads", 1]
-    assert call(BENCH, *words, "--runs", 101, "--out", out, "--vs", tiny_bundle) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        short_bench(patch)
+        assert call(BENCH, *words, "--runs", 101, "--out", out, "--vs", tiny_bundle) == 0
     return out / "bench.json"
 
 
@@ -47,128 +45,6 @@ def changed(result: Path, target: Path, **changes) -> Path:
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(json.loads(result.read_text()) | changes))
     return target
-
-
-# ------------------------------------------------------------------------------ scenarios
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_single_stream_keeps_its_rules(own):
-    if not own:
-        pytest.importorskip("mlperf_loadgen")
-    asked = []
-
-    def run(sample: int) -> None:
-        asked.append(sample)
-        threading.Event().wait(0.001)
-
-    found = scenarios.single_stream(run, 5, seconds=0.3, queries=100, own=own)
-    assert len(asked) >= found["queries"] >= 100
-    assert set(asked) == set(range(5))
-    assert found["seconds"] >= 0.29
-    assert 1 <= found["p90_ms"] <= found["early_stopping_p90_ms"]
-    assert not found["valid"]  # by MLPerf's rules it was too short
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_offline_answers_every_sample_with_all_workers(own):
-    if not own:
-        pytest.importorskip("mlperf_loadgen")
-    asked, other = [], threading.Event()
-
-    def first(sample: int) -> None:
-        assert other.wait(20)  # is answered only where two work at the same time
-        asked.append(sample)
-
-    def second(sample: int) -> None:
-        other.set()
-        asked.append(sample)
-
-    found = scenarios.offline([first, second], 3, seconds=0.0, queries=64, own=own)
-    assert found["queries"] >= 64
-    assert len(asked) >= found["queries"]
-    assert set(asked) == {0, 1, 2}
-    assert found["samples_per_second"] > 0
-
-
-def test_offline_tells_of_a_worker_that_fails():
-    def fail(_):
-        raise UserError("the network broke")
-
-    with pytest.raises(UserError, match="broke"):
-        scenarios.offline([fail], 1, seconds=0.0, queries=4, own=True)
-
-
-@given(st.integers(0, 2**31))
-def test_early_stopping_states_a_percentile_that_holds(seed):
-    taken = np.random.default_rng(seed).exponential(size=400)
-    stated = scenarios.early_stopping(taken)
-    assert np.percentile(taken, 90) < stated <= taken.max()
-    assert scenarios.early_stopping(taken[:63]) is None
-
-
-def test_early_stopping_is_wrong_as_seldom_as_it_says():
-    rng = np.random.default_rng(0)
-    truth = -np.log(0.1)
-    wrong = np.mean(
-        [scenarios.early_stopping(rng.exponential(size=1024)) < truth for _ in range(2000)]
-    )
-    assert wrong <= 0.015
-
-
-# ------------------------------------------------------------------------------ energy and heat
-
-
-def write(root: Path, files: dict[str, object]) -> Path:
-    for name, value in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(f"{value}\n")
-    return root
-
-
-def test_energy_of_a_counter_that_begins_anew(tmp_path, monkeypatch):
-    zone = "sys/class/powercap/intel-rapl:0"
-    files = {"energy_uj": 9_000_000, "max_energy_range_uj": 10_000_000, "name": "package-0"}
-    root = write(tmp_path, {f"{zone}/{name}": value for name, value in files.items()})
-    monkeypatch.setattr(power, "IDLE_SECONDS", 0)
-    meter = power.find(root)
-
-    def run() -> None:
-        write(root, {f"{zone}/energy_uj": 1_000_000})
-
-    found = power.energy(meter, run, 0)
-    assert meter.source == "RAPL, package-0"
-    assert found["analyses"] == 1
-    assert found["joules_per_analysis"] == pytest.approx(2)
-
-
-def test_a_jetson_is_measured_at_the_rail_that_feeds_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(power, "IDLE_SECONDS", 0.05)
-    monitor = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
-    rails = {"in1_label": "VDD_IN", "in1_input": 5000, "curr1_input": 1200}
-    rails |= {"in2_label": "VDD_CPU_GPU_CV", "in2_input": 5000, "curr2_input": 400}
-    meter = power.find(write(tmp_path, {f"{monitor}/{k}": v for k, v in rails.items()}))
-    assert meter.source == "INA3221, VDD_IN"
-    assert meter.read() == pytest.approx(6)  # W
-    found = power.energy(meter, lambda: threading.Event().wait(0.02), 0.1)
-    assert found["watts"] == pytest.approx(6, abs=0.01)
-    assert found["joules_per_analysis"] * found["analyses"] >= 0.6 * 0.98
-
-
-def test_a_phone_is_measured_at_its_battery(tmp_path):
-    battery = "sys/class/power_supply/battery"
-    files = {f"{battery}/current_now": -500_000, f"{battery}/voltage_now": 4_000_000}
-    assert power.find(write(tmp_path, files)).read() == pytest.approx(2)
-
-
-def test_nothing_is_made_up_where_the_device_is_silent(tmp_path):
-    assert power.find(tmp_path) is None
-    assert power.temperature(tmp_path) is None
-    hot = write(tmp_path, {"sys/class/thermal/thermal_zone0/temp": 61_500})
-    assert power.temperature(hot) == 61.5
-
-
-# ------------------------------------------------------------------------------ the bench itself
 
 
 def test_times_are_compared_only_where_nothing_speaks_against_them(result):
@@ -209,120 +85,6 @@ def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
     assert told["missing"] == [bench_result.ROUNDS, bench_result.AGAIN]
 
 
-def without_processes(monkeypatch) -> None:
-    """The parts that start new processes give something at once."""
-    start = {"picture": "p", "seconds": [0.5], "peak_bytes": 10_000_000}
-    monkeypatch.setattr(cold_start, "cold_start", lambda *_: [start])
-    monkeypatch.setattr(cold_start, "networks_bytes", lambda *_: 1_000_000)
-
-
-def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
-    tiny_bundle, tmp_path, monkeypatch, capsys
-):
-    without_processes(monkeypatch)
-    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
-    real = timing.measure
-
-    def ended(*args):
-        *rest, progress, executions = args
-
-        def stop(done: int) -> None:
-            progress(done)
-            if done == 4:
-                raise KeyboardInterrupt
-
-        return real(*rest, stop, executions)
-
-    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
-    words = ("--bundle", tiny_bundle, "--image", tmp_path / "lesion.png", "--threads", 1)
-    words = (*words, "--runs", 6, "--out", tmp_path, "--vs", tiny_bundle)
-    monkeypatch.setattr(timing, "measure", ended)
-    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6"])
-    assert call(BENCH, *words) == 130
-    part = bench_result.load(tmp_path / "bench.json")
-    assert part["missing"][:2] == [bench_result.ROUNDS, bench_result.COLD]
-    assert {row["runs"] for row in part["latency"]} <= {3, 4}
-    assert any("interrupted" in fault for fault in problems(part))
-    page = (tmp_path / "bench.html").read_text()
-    assert "interrupted: not measured is rounds; cold start" in page
-    assert "--resume" in capsys.readouterr().out
-
-    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--resume", "--runs", "6"])
-    monkeypatch.setattr(timing, "measure", real)
-    monkeypatch.setattr(bench, "against", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert call(BENCH, *words, "--resume") == 130
-    whole = bench_result.load(tmp_path / "bench.json")
-    assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
-    assert {row["runs"] for row in whole["latency"]} == {6}
-    monkeypatch.undo()
-    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
-    monkeypatch.setattr(timing, "measure", lambda *_: pytest.fail("it was measured again"))
-    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
-    assert call(BENCH, *words, "--resume") == 0
-    done = bench_result.load(tmp_path / "bench.json")
-    assert (done["missing"], len(done["sessions"])) == ([], 3)
-    assert done["latency"] == whole["latency"]
-    assert "interrupted" not in (tmp_path / "bench.html").read_text()
-    assert done["comparison"]["turns"] >= 30
-
-    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "7", "--resume"])
-    with pytest.raises(UserError, match="another command"):
-        call(BENCH, *words, "--resume")
-
-
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_bench_that_is_killed_leaves_what_it_had_measured(sent, tiny_bundle, tmp_path):
-    code = f"""
-import signal, sys
-from benchmarks.latency import cold_start, scenarios
-from dermedge.cli import main
-cold_start.cold_start, cold_start.networks_bytes = lambda *_: [], lambda *_: 1
-scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
-sys.exit(main(sys.argv[1:]))
-"""
-    words = ["bench", "--mlperf", "--runs", "2", "--threads", "1", "--bundle", str(tiny_bundle)]
-    words += ["--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=300)
-    assert done.returncode == (130 if sent == signal.SIGTERM else -sent)
-    told = bench_result.load(tmp_path / "bench.json")
-    assert told["missing"][0].startswith("SingleStream")
-    assert told["repeatability"]
-    assert (tmp_path / "bench.csv").exists()
-    assert (tmp_path / "bench.html").exists() == (sent == signal.SIGTERM)
-
-
-def test_nothing_to_go_on_with(tiny_bundle, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        call(BENCH, "--bundle", tiny_bundle, "--resume", "--out", tmp_path)
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_a_key_ends_a_scenario_at_once(own, monkeypatch):
-    if not own:
-        pytest.importorskip("mlperf_loadgen")
-    asked, waited, begun = [], [], threading.Event()
-
-    def run(sample: int) -> None:
-        asked.append(sample)
-        if len(waited) > 2:
-            begun.set()
-        threading.Event().wait(0.001)
-
-    real = scenarios.wait
-
-    def pressed(running) -> None:
-        waited.append(running)
-        if len(waited) != 3:  # twice it asks how long one takes
-            return real(running)
-        begun.wait(20)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scenarios, "wait", pressed)
-    with pytest.raises(KeyboardInterrupt):
-        scenarios.offline([run, run], 3, seconds=0.0, queries=100_000, own=own)
-    assert len(asked) < 50_000
-
-
 def test_a_bundle_against_itself_is_about_as_fast(result):
     found = json.loads(result.read_text())["comparison"]
     assert found["low"] <= found["ratio"] <= found["high"]
@@ -333,44 +95,6 @@ def test_a_bundle_against_itself_is_about_as_fast(result):
 def test_ratio_of_times_that_are_known():
     found = paired_timing.ratio(np.full(50, 30.0), np.full(50, 10.0))
     assert (found["ratio"], found["low"], found["high"], found["ms"]) == (3, 3, 3, 10)
-
-
-def test_vs_something_that_is_not_there(tiny_bundle, tmp_path):
-    words = ("--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path)
-    with pytest.raises(UserError, match="no bundle at"):
-        call(BENCH, *words, "--vs", tmp_path / "none.dermbundle")
-
-
-def test_tuned_asks_for_tune_first(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="dermedge tune"):
-        call(BENCH, "--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path, "--tuned")
-
-
-def test_scenarios_of_a_bundle_fit_the_schema(tiny_bundle, tmp_path, monkeypatch, capsys):
-    short = {"seconds": 0.02, "queries": 64}
-    single, offline = scenarios.single_stream, scenarios.offline
-    monkeypatch.setattr(scenarios, "single_stream", lambda run, n: single(run, n, **short))
-    monkeypatch.setattr(scenarios, "offline", lambda runs, n: offline(runs, n, **short))
-    without_processes(monkeypatch)
-    words = ("--bundle", tiny_bundle, "--threads", 1, "--runs", 2, "--mlperf", "--out", tmp_path)
-    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
-    assert call(BENCH, *words, "--image", tmp_path / "lesion.png") == 0
-    told = bench_result.load(tmp_path / "bench.json")
-    rows = {(row["scenario"], row["what"]): row for row in told["scenarios"]}
-    things = {*told["settings"]["pictures"], "segmenter alone", "classifier alone"}
-    assert set(rows) == {(name, what) for name in ("SingleStream", "Offline") for what in things}
-    stages = rows["SingleStream", timing.FRAME]["stages"]
-    assert [entry["stage"] for entry in stages] == list(STAGES[:-1])
-    slowest = max(stages, key=lambda entry: entry["p50_ms"])
-    assert 0 < slowest["p50_ms"] <= slowest["p90_ms"] <= slowest["early_stopping_p90_ms"]
-    assert rows["SingleStream", "segmenter alone"]["stages"] == []
-    assert "NOT VALID by MLPerf's rules" in capsys.readouterr().out
-    assert "(not valid)" in (tmp_path / "bench.html").read_text()
-    assert any("are too few" in fault for fault in problems(told))
-
-
-# ------------------------------------------------------------------------------ several devices
 
 
 def test_compare_puts_devices_side_by_side(result, tmp_path, capsys):
@@ -420,7 +144,6 @@ def test_another_kind_of_bench_is_refused(result, capsys):
     "words",
     [
         ("--tta", "compare", "FILE"),
-        ("--out", "here", "compare", "FILE"),
         ("--json", "validate", "FILE"),
         ("--data", "csv=x", "--tta", "validate", "FILE"),
     ],
@@ -431,6 +154,17 @@ def test_compare_and_validate_refuse_options_of_measuring(words, result, tmp_pat
     with pytest.raises(UserError, match=rf"{words[0]} is an option of `dermedge bench`"):
         call(BENCH, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_compare_takes_its_options_before_it_for_one_version(result, tmp_path, capsys):
+    assert call(BENCH, "--out", tmp_path / "out", "--json", "compare", result) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        f"dermedge: {option} stands behind 'compare' now; the old place will go"
+        for option in ("--out", "--json")
+    ]
+    assert json.loads(said.out)
+    assert (tmp_path / "out" / "compare.html").exists()
 
 
 @pytest.mark.parametrize("words", [("compare", "--threads", 2), ("validate", "--out", "x")])
@@ -544,9 +278,6 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
         assert words in capsys.readouterr().out
 
 
-ODD = st.sampled_from([None, True, -1, 0, 10**400, 1e308, "", "x" * 99, [], {}, [[]], {"a": None}])
-
-
 @given(data=st.data())
 @settings(max_examples=150)
 def test_validate_survives_whatever_it_is_sent(result, data):
@@ -639,24 +370,3 @@ def test_nothing_beats_the_pareto_front(points):
         assert any(x <= ms and y >= accuracy for x, y in chosen)
     for x, y in chosen:
         assert not any((u < x and v >= y) or (u <= x and v > y) for u, v in points)
-
-
-# ------------------------------------------------------------------------------ instructions
-
-
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
-def test_preprocessing_and_postprocessing_take_no_more_instructions():
-    kept = json.loads(instructions.KEPT.read_text())
-    if kept["versions"] != instructions.versions():
-        pytest.skip(f"the kept counts are of {kept['versions']}")
-    found = instructions.count()
-    assert instructions.compare(found, kept["counts"]) == []
-    assert all(found[name] > 0.8 * kept["counts"][name] for name in found)  # else: --update
-
-
-def test_more_instructions_than_allowed_are_told():
-    kept = {"prepare": 1000, "lesion": 1000}
-    assert instructions.compare({"prepare": 1049, "lesion": 900}, kept) == []
-    told = instructions.compare({"prepare": 1100}, kept)
-    assert "10 % more than 1,000" in told[0]
-    assert "lesion" in told[1]

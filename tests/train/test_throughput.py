@@ -36,7 +36,8 @@ def lesions(tmp_path_factory):
     return root
 
 
-def test_both_sides_are_measured_and_written_down(lesions, tmp_path, capsys):
+def test_both_sides_are_measured_and_written_down(lesions, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(throughput, "ROUNDS", 2)
     out = tmp_path / "speed.csv"
     sets = [part for override in TINY for part in ("--set", override)]
     source = ["--recipe", "classifier", "--data", f"csv={lesions}"]

@@ -20,6 +20,7 @@ from dermedge import cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record, Split
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 RNG = np.random.default_rng(0)
 
 

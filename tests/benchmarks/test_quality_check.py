@@ -1,4 +1,4 @@
-"""Spoilt pictures, and how well the quality check separates them from good ones."""
+"""Corrupted pictures, and how well the quality check separates them from good ones."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from benchmarks.corruptions.quality_check import GROUPS
 from benchmarks.schema import names
 from dermedge import cli
 from dermedge.data.synthetic import draw
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def picture(height: int = 240, width: int = 320) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +81,15 @@ def test_what_leaves_no_room_is_left_out():
 
 @pytest.fixture
 def data(tmp_path):
-    """Four drawn pictures of two lesions, and a file that is no picture."""
+    """Two drawn pictures of two lesions, and a file that is no picture."""
     root = tmp_path / "data"
     root.mkdir()
     lines = ["image,mask,diagnosis,lesion_id"]
-    for number in range(4):
+    for number in range(2):
         drawn = draw(number, style="dermoscopy", size=(192, 256), label="nv", artefacts=())
         cv2.imwrite(str(root / f"p{number}.png"), drawn.image[..., ::-1])
         cv2.imwrite(str(root / f"p{number}_mask.png"), drawn.mask.astype(np.uint8) * 255)
-        lines.append(f"p{number}.png,p{number}_mask.png,nv,l{number // 2}")
+        lines.append(f"p{number}.png,p{number}_mask.png,nv,l{number}")
     (root / "bad.png").write_bytes(b"no picture")
     lines.append("bad.png,p0_mask.png,nv,l9")
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -104,16 +106,16 @@ def test_the_command_writes_figures_a_table_and_a_picture(tiny_bundle, data, tmp
     assert "unusable against uncorrupted pictures" in told
     result = json.loads((out / "quality.json").read_text())
     assert result["schema"] == names.QUALITY
-    assert result["data"]["pictures"] == 4
-    assert list(result["spoilings"]) == list(QUALITY_CORRUPTIONS)
-    dark = result["spoilings"]["dark"]["levels"]
+    assert result["data"]["pictures"] == 2
+    assert list(result["corruptions"]) == list(QUALITY_CORRUPTIONS)
+    dark = result["corruptions"]["dark"]["levels"]
     assert [entry["unusable"] for entry in dark] == [False, False, True, True]
     assert dark[-1]["auc"]["value"] == 1
     assert dark[-1]["refused"]["value"] == 1
-    blur = result["spoilings"]["blur"]["levels"]
+    blur = result["corruptions"]["blur"]["levels"]
     assert blur[-1]["auc"]["value"] >= blur[0]["auc"]["value"]
     assert 0 <= result["overall"]["auc"]["low"] <= result["overall"]["auc"]["high"] <= 1
-    assert result["groups"]["light"]["spoilt"] == 6 * 4
+    assert result["groups"]["light"]["corrupted"] == 6 * 2
     with (out / "quality.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["what"] for row in rows} == {*QUALITY_CORRUPTIONS, *GROUPS, "overall", "good"}
@@ -127,7 +129,7 @@ def test_without_outlines_blur_and_exposure_are_measured(tiny_bundle, data, tmp_
     result = json.loads((tmp_path / "quality.json").read_text())
     assert list(result["groups"]) == ["blur", "light"]
     assert result["data"]["with_mask"] == 0
-    assert {entry["pictures"] for entry in result["spoilings"]["far"]["levels"]} == {0}
+    assert {entry["pictures"] for entry in result["corruptions"]["far"]["levels"]} == {0}
 
 
 def test_gate_is_the_old_name_of_quality(tiny_bundle, data, tmp_path, capsys):
