@@ -219,7 +219,7 @@ def _measured(rows: Rows, groups: Rows) -> list[dict]:
                 ],
                 "classes": _grouped(members, "class ", "Class"),
                 "skin_types": _grouped(members, "skin type ", "Skin type"),
-                "ood": _grouped(members, "unlike ", "Kind"),
+                "ood": _grouped(members, "ood ", "Kind"),
             }
         )
     return sections

@@ -53,15 +53,14 @@ _COUNTS = {
     "malignant": "pictures of a malignant lesion",
     "unread": "pictures that could not be read",
 }
-# The tables keep the names of version 0.1.0, so that rows of both stand in one.
 _OOD = {
-    "unfamiliar": "Share of these pictures that is marked as out of distribution",
-    "unlike_auc": "AUC of the distance, pictures that show no lesion against these",
-    "unlike_flagged": "Share of pictures that show no lesion that is marked",
-    "unlike_retaken": "Share of pictures that show no lesion that gets no estimate",
+    "marked_ood": "Share of these pictures that is marked as out of distribution",
+    "ood_auc": "AUC of the distance, pictures that show no lesion against these",
+    "ood_flagged": "Share of pictures that show no lesion that is marked",
+    "ood_retaken": "Share of pictures that show no lesion that gets no estimate",
 }
 _ORIGIN = {
-    "unlike_pictures": "pictures that show no lesion",
+    "ood_pictures": "pictures that show no lesion",
     "clusters": "what the bootstrap draws whole",
     "commit": "of dermedge; '-': not run from a checkout",
     "hardware": "processor and cores",
@@ -87,13 +86,26 @@ COLUMNS = {
 }
 GROUP_COLUMNS = {
     **KEY,
-    "group": "class LABEL, skin type TYPES (Fitzpatrick), or unlike KIND",
+    "group": "class LABEL, skin type TYPES (Fitzpatrick), or ood KIND",
     "measure": "name of the figure",
     "pictures": "of the group",
     "malignant": "of them; of skin types only",
     "value": "the figure",
     "low": "lower limit of its 95 % interval",
     "high": "upper limit",
+}
+
+# Tables of version 0.1.0 have other names; they are read for one version.
+_RENAMED = {
+    "unlike_pictures": "ood_pictures",
+    **{
+        old + suffix: new + suffix
+        for old, new in (
+            ("unfamiliar", "marked_ood"),
+            *((f"unlike_{name}", f"ood_{name}") for name in ("auc", "flagged", "retaken")),
+        )
+        for suffix in ("", "_low", "_high")
+    },
 }
 
 
@@ -109,7 +121,9 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
         return []
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        rows, names = list(reader), set(reader.fieldnames or ())
+        written = list(reader.fieldnames or ())
+        reader.fieldnames = [_RENAMED.get(name, name) for name in written]
+        rows, names = list(reader), set(reader.fieldnames)
     except UserError as error:
         raise UserError(f"{path} is no table of results: {error}") from None
     except (ValueError, csv.Error):
@@ -117,6 +131,9 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
     if not names <= set(columns) or not set(KEY) <= names:
         odd = sorted(map(str, (names - set(columns)) or (set(KEY) - names)))[0]
         raise UserError(f"{path} is no table of results (column {odd}): choose another file")
+    for row in rows:
+        if (group := row.get("group") or "").startswith("unlike "):
+            row["group"] = "ood " + group.removeprefix("unlike ")
     return [{name: row.get(name) or "" for name in columns} for row in rows]
 
 
@@ -191,11 +208,11 @@ def _rows(result: dict) -> Iterator[dict[str, str]]:
         }
         if key["method"] == NETWORKS:
             row |= _networks(result["bundle"])
-            measured["unfamiliar"] = result["ood_flagged"]
+            measured["marked_ood"] = result["ood_flagged"]
             if ood := result["ood"]:
-                row["unlike_pictures"] = str(ood["pictures"])
+                row["ood_pictures"] = str(ood["pictures"])
                 for name in ("auc", "flagged", "retaken"):
-                    measured[f"unlike_{name}"] = ood[name]
+                    measured[f"ood_{name}"] = ood[name]
         for name, figure in measured.items():
             for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high")):
                 row[name + suffix] = _text(figure and figure[part])
@@ -237,7 +254,7 @@ def _groups(result: dict) -> Iterator[dict[str, str]]:
         counts = (entry["pictures"], entry["malignant"])
         groups.append((keys[NETWORKS], name, *counts, entry["metrics"]))
     for kind, entry in (result["ood"] or {"kinds": {}})["kinds"].items():
-        groups.append((keys[NETWORKS], f"unlike {kind}", entry["pictures"], None, entry))
+        groups.append((keys[NETWORKS], f"ood {kind}", entry["pictures"], None, entry))
     for key, name, pictures, malignant, figures in groups:
         for measure, figure in figures.items():
             if isinstance(figure, dict):

@@ -142,6 +142,17 @@ def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
         curves.curves(tmp_path / "gone")
 
 
+def test_a_table_of_version_0_1_0_is_read(tmp_path):
+    path = tmp_path / "table.csv"
+    head, cells = ",".join(tables.KEY), ",".join("x" for _ in tables.KEY)
+    path.write_text(f"{head},unfamiliar_low,unlike_auc\n{cells},0.1,0.9\n")
+    (row,) = tables.read(path)
+    assert (row["marked_ood_low"], row["ood_auc"]) == ("0.1", "0.9")
+    path.write_text(f"{head},group,measure\n{cells},unlike skin,auc\n")
+    (row,) = tables.read(path, tables.GROUP_COLUMNS)
+    assert row["group"] == "ood skin"
+
+
 def test_a_table_that_a_spreadsheet_saved_is_read_or_refused_with_what_to_do(tmp_path):
     path = tmp_path / "table.csv"
     text = ",".join(tables.KEY) + "\n" + ",".join("x" for _ in tables.KEY) + "\n"
