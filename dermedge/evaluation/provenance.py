@@ -36,9 +36,8 @@ def _git(*arguments: str) -> str | None:
 
 def usable_cores() -> int:
     """Cores that this process may run on; a container may give fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_name(fields: Sequence[str] = ("model name", "Model", "Hardware")) -> str | None:
