@@ -175,7 +175,7 @@ def short_bench(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hardware, "busy", lambda: 0.0)
 
     def pictures(images: Sequence[Path]) -> dict[str, bytes | Picture]:
-        frame = Picture(draw(3, "phone", size=(180, 320)).image, 180, 320)
+        frame = Picture(draw(3, "phone", size=(72, 128)).image, 72, 128)
         return {timing.FRAME: frame, **{path.name: path.read_bytes() for path in images}}
 
     patch.setattr(timing, "pictures", pictures)

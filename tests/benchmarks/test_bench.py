@@ -205,7 +205,8 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     monkeypatch.setattr(plan, "QUICK_SECONDS", 0.01)
     robust = tmp_path / "robust"
     words = ["--bundle", str(tiny_bundle), "--data", f"csv={discs}", "--split", "all"]
-    assert cli.main(["robustness", *words, "--changes", "blur", "--out", str(robust)]) == 1
+    few = [*words, "--limit", "10", "--changes", "blur", "--out", str(robust)]
+    assert cli.main(["robustness", *few]) == 1
     words += ["--executions", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
     assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 0
     result = bench_result.load(tmp_path / "bench.json")

@@ -37,7 +37,7 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
 
         return real(*rest, stop, executions)
 
-    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
+    write_png(tmp_path / "lesion.png", draw(1, size=(72, 96)).image)
     words = ("--bundle", tiny_bundle, "--image", tmp_path / "lesion.png", "--threads", 1)
     words = (*words, "--runs", 6, "--out", tmp_path, "--vs", tiny_bundle)
     monkeypatch.setattr(timing, "measure", ended)
@@ -85,7 +85,7 @@ cold_start.cold_start, cold_start.networks_bytes = lambda *_: [], lambda *_: 1
 scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
 sys.exit(main(sys.argv[1:]))
 """
-    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
+    write_png(tmp_path / "lesion.png", draw(1, size=(72, 96)).image)
     words = ["bench", "--mlperf", "--runs", "2", "--threads", "1", "--bundle", str(tiny_bundle)]
     words += ["--image", str(tmp_path / "lesion.png"), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=300)

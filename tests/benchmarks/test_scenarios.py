@@ -122,7 +122,7 @@ def test_scenarios_of_a_bundle_fit_the_schema(tiny_bundle, tmp_path, monkeypatch
     monkeypatch.setattr(scenarios, "offline", lambda runs, n: offline(runs, n, **short))
     short_bench(monkeypatch)
     words = ("--bundle", tiny_bundle, "--threads", 1, "--runs", 2, "--mlperf", "--out", tmp_path)
-    write_png(tmp_path / "lesion.png", draw(1, size=(120, 160)).image)
+    write_png(tmp_path / "lesion.png", draw(1, size=(72, 96)).image)
     assert call(BENCH, *words, "--image", tmp_path / "lesion.png") == 0
     told = bench_result.load(tmp_path / "bench.json")
     rows = {(row["scenario"], row["what"]): row for row in told["scenarios"]}
