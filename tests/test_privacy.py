@@ -377,7 +377,7 @@ def test_train_then_export(dermedge, data, split):
     [
         ["evaluate", "--baselines"],
         ["bench", "--runs", "2", "--image", "{picture}", "--out", "bench"],
-        ["gate", "--out", "gate"],
+        ["quality", "--out", "quality"],
         ["robustness", "--out", "robustness"],
     ],
     ids=lambda words: words[0],
