@@ -144,6 +144,9 @@ def _required(referral: Referral, private: Sequence[str]) -> Iterator[Gap]:
             N_("Shorten the question: the most characters are {limit}."),
             limit=TEXT,
         )
+    if not re.sub(r"\r?\n|\t", "", referral.question).isprintable():
+        words = N_("Type the question again: it holds characters that cannot be sent.")
+        yield _must("question-characters", words)
     if referral.report and not referral.report.startswith(b"%PDF-"):
         yield _must("report", N_("Make the report again: it is not a PDF."))
     if referral.pseudonymous and _told(referral, private):
@@ -196,7 +199,7 @@ def _must(code: str, text: str, **values: object) -> Gap:
 
 def _sendable(value: str) -> bool:
     """As an identifier: something, on one line, without what DICOM takes for a separator."""
-    return bool(value.strip()) and value.isprintable() and "\\" not in value
+    return bool(value) and value == value.strip() and value.isprintable() and "\\" not in value
 
 
 def _told(referral: Referral, private: Sequence[str]) -> bool:
