@@ -23,10 +23,11 @@ from kivy.uix.vkeyboard import VKeyboard
 
 from dermedge import UserError
 from edge_app import unforeseen
+from edge_app.capture.shots import Result, Shot, Snapshot
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Result, Shot, Snapshot, Worker
+from edge_app.capture.worker import Worker
 from edge_app.i18n import language
-from edge_app.i18n.language import N_, Said, _
+from edge_app.i18n.language import N_, Message, _
 from edge_app.kiosk import Idle
 from edge_app.memory import forget
 from edge_app.presentation import messages as present
@@ -112,7 +113,7 @@ class DermedgeApp(App):
         super().__init__(look=theme.LOOKS[session.settings.theme])
         self.demonstration = present.demonstration(session.manifest)
         self.worker, self.session, self.log = worker, session, log
-        worker.turn = session.settings.turn
+        worker.rotation = session.settings.rotation
         worker.begin_visit(session.visit)
         self.snapshot = Snapshot()
         self._seen = self.snapshot  # the worker's own, of which `snapshot` was made
@@ -240,7 +241,7 @@ class DermedgeApp(App):
         try:
             action()
         except (UserError, OSError) as error:
-            self.tell(present.words(error))
+            self.tell(present.error_line(error))
             return False
         return True
 
@@ -248,7 +249,7 @@ class DermedgeApp(App):
         self,
         action: Callable[[], object],
         done: Callable[[object], None] = lambda result: None,
-        words: str = "",
+        message: str = "",
         failed: Callable[[str], None] | None = None,
         writes: bool = False,
     ) -> None:
@@ -260,7 +261,7 @@ class DermedgeApp(App):
         that only reads is not begun for a visit that has ended. The result may carry an `error`:
         what of a writing action could not be done.
         """
-        cover = widgets.Wait(words=words) if words else None
+        cover = widgets.Wait(message=message) if message else None
         if cover is not None:
             cover.open(animation=False)
         work = _Work(self, action, done, failed, writes, cover)
@@ -285,13 +286,13 @@ class DermedgeApp(App):
             if error is None:
                 work.done(result)
             else:
-                (work.failed or self.tell)(present.words(error))
+                (work.failed or self.tell)(present.error_line(error))
         elif work.writes and (error or partly):
-            self.tell(present.words(error or partly))
+            self.tell(present.error_line(error or partly))
 
-    def tell(self, words: str) -> None:
+    def tell(self, message: str) -> None:
         """Show one line for some seconds."""
-        self.notice = words
+        self.notice = message
         Clock.unschedule(self._untell)
         Clock.schedule_once(self._untell, NOTICE_SECONDS)
 
@@ -299,10 +300,12 @@ class DermedgeApp(App):
         self.notice = ""
 
     def ask(
-        self, title: str, words: str, action: str, confirm: Callable[[], None], style="button"
+        self, title: str, message: str, action: str, confirm: Callable[[], None], style="button"
     ) -> None:
         """A question that covers the screen; `confirm` is called if it is agreed to."""
-        sheet = widgets.Sheet(title=title, words=words, action=action, confirm=confirm, style=style)
+        sheet = widgets.Sheet(
+            title=title, message=message, action=action, confirm=confirm, style=style
+        )
         sheet.open(animation=False)
 
     # ------------------------------------------------------------------------ pictures
@@ -391,11 +394,11 @@ class DermedgeApp(App):
             if awaited:
                 self._show(result)
         else:
-            words = Said(NOT_SAVED, reason=language.words(error))
+            message = Message(NOT_SAVED, reason=language.error_message(error))
             if awaited:
-                self.session.refused = words
+                self.session.refused = message
             else:
-                self.tell(language.sentence(_(words)))
+                self.tell(language.sentence(_(message)))
         self._show_live()
 
     def _show(self, result: Result) -> None:

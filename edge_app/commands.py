@@ -60,7 +60,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="go through every screen with a store for the test, write a picture of each, audit "
         "its text and targets, end; status 1 where something is wrong",
     )
-    for name, values, words in (
+    for name, values, meaning in (
         ("language", LANGUAGES, "of what the screens say"),
         ("theme", THEMES, "of the screens"),
         ("text", TEXT_SIZES, "size of the text"),
@@ -68,7 +68,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             choices=tuple(values),
-            help=f"{words}, for --screenshot alone (default: as set in the app)",
+            help=f"{meaning}, for --screenshot alone (default: as set in the app)",
         )
     kiosk = parser.add_mutually_exclusive_group()
     kiosk.add_argument(
@@ -135,8 +135,9 @@ def _run(args: argparse.Namespace) -> int:
     from dermedge.image.read import EXTENSIONS, write_png
     from dermedge.tune import load_tuned
     from edge_app import memory, unforeseen
+    from edge_app.browser import make_private
     from edge_app.capture.sources import film, is_camera, open_source
-    from edge_app.capture.worker import Worker, make_private
+    from edge_app.capture.worker import Worker
     from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
 
     if args.screenshot and measured:
@@ -187,7 +188,7 @@ def _run(args: argparse.Namespace) -> int:
             if shots and getattr(args, name):
                 setattr(session.settings, name, getattr(args, name))
         if args.rotate is not None:
-            session.settings.turn = args.rotate
+            session.settings.rotation = args.rotate
         log = {}
         if args.kiosk:
             from edge_app.kiosk import Journal
@@ -293,13 +294,13 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
 
 
 def _line(check: Check) -> str:
-    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.words}"
+    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.message}"
 
 
 def _set_pin(folder: Path) -> int:
     from getpass import getpass
 
-    from edge_app.capture.worker import make_private
+    from edge_app.browser import make_private
     from edge_app.kiosk import set_pin
 
     make_private(folder)
@@ -307,7 +308,7 @@ def _set_pin(folder: Path) -> int:
         ask = getpass
     else:  # what sets many devices up types it
 
-        def ask(words: str) -> str:
+        def ask(message: str) -> str:
             return sys.stdin.readline().rstrip("\n")
 
     set_pin(folder, ask)

@@ -29,9 +29,9 @@ from dermedge.data.synthetic import draw
 from dermedge.files import write_atomic
 from dermedge.image.read import Picture
 from dermedge.tune import load_tuned
-from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
-from edge_app.capture.worker import Worker, words
-from edge_app.i18n.language import N_, Said
+from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, StreamMonitor
+from edge_app.capture.worker import Worker
+from edge_app.i18n.language import N_, Message, error_message
 from edge_app.store import clock as clocks
 from edge_app.store import pending
 
@@ -77,7 +77,7 @@ class Check:
 
     name: str  # of TITLES
     ok: bool
-    words: Said
+    message: Message
 
 
 def self_check(
@@ -99,7 +99,7 @@ def self_check(
 
 
 def running_check(
-    worker: Worker, folder: Path, clock_fault: Callable[[], Said | None] = lambda: None
+    worker: Worker, folder: Path, clock_fault: Callable[[], Message | None] = lambda: None
 ) -> Iterator[Check]:
     """The same in a running app. Its camera is in use, so its newest frame is what is looked at.
 
@@ -120,7 +120,7 @@ def running_check(
     yield from _check_bundle(load)
     seen = worker.snapshot()
     if seen.fault or seen.frame is None:
-        yield Check("camera", False, Said(seen.fault or FAULTS["waiting"]))
+        yield Check("camera", False, Message(seen.fault or FAULTS["waiting"]))
     else:
         yield _camera(seen.source, seen.frame)
     clock, fault = check_clock(folder), clock_fault()
@@ -134,14 +134,14 @@ def check_clock(folder: Path, clock: Callable[[], float] = time.time) -> Check:
     """
     now = datetime.fromtimestamp(clock(), timezone.utc).isoformat().replace("+00:00", "Z")
     fault = clocks.words(now, clocks.last_written(folder))
-    return Check("clock", fault is None, fault or Said(clocks.shown(now)))
+    return Check("clock", fault is None, fault or Message(clocks.shown(now)))
 
 
 def check_pin(pin: Pin) -> Check:
     """Whether a kiosk has an operator's PIN: without one nobody enters the operator's area."""
     if pin.exists():
-        return Check("pin", True, Said("it is set"))
-    return Check("pin", False, Said(NO_PIN))
+        return Check("pin", True, Message("it is set"))
+    return Check("pin", False, Message(NO_PIN))
 
 
 def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
@@ -149,12 +149,14 @@ def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
         analyzer = loader()
     except (UserError, OSError) as error:
         yield Check(
-            "bundle", False, Said("the model cannot be used: {reason}", reason=words(error))
+            "bundle",
+            False,
+            Message("the model cannot be used: {reason}", reason=error_message(error)),
         )
         return
     name, sha256 = analyzer.bundle.manifest.name, analyzer.bundle.sha256[:12]
     yield Check(
-        "bundle", True, Said("{name}, {sha256}: every part whole", name=name, sha256=sha256)
+        "bundle", True, Message("{name}, {sha256}: every part whole", name=name, sha256=sha256)
     )
     pixels = draw(1, "phone", (480, 640)).image
     times = []
@@ -163,39 +165,39 @@ def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
         analyzer.analyze(Picture(pixels, 480, 640), name="self-check")
         times.append((time.perf_counter() - start) * 1000)
     best = min(times[1:])
-    said = N_("{ms} ms for one picture")
+    message = N_("{ms} ms for one picture")
     if best > SLOW_MS:
-        said = N_(
+        message = N_(
             "{ms} ms for one picture: too slow; end other programs, check the cooling, "
             "run `dermedge tune`"
         )
-    yield Check("speed", best <= SLOW_MS, Said(said, ms=round(best)))
+    yield Check("speed", best <= SLOW_MS, Message(message, ms=round(best)))
 
 
 def _check_camera(opener: Callable[[], Source]) -> Check:
     try:
         with closing(opener()) as source:
-            watch, end = Watch(source.live), time.monotonic() + CAMERA_SECONDS
+            monitor, end = StreamMonitor(source.live), time.monotonic() + CAMERA_SECONDS
             code = "waiting"
             while code and time.monotonic() < end:
                 frame = source.read()
                 if frame is not None:
-                    code = watch.look(frame)
+                    code = monitor.inspect(frame)
             if code == "waiting":
-                said = Said("{source} delivers no picture", source=Said(source.name))
-                return Check("camera", False, said)
+                message = Message("{source} delivers no picture", source=Message(source.name))
+                return Check("camera", False, message)
             if code:
-                return Check("camera", False, Said(FAULTS[code]))
+                return Check("camera", False, Message(FAULTS[code]))
             return _camera(source.name, frame)
     except SourceError as error:
-        return Check("camera", False, words(error))
+        return Check("camera", False, error_message(error))
 
 
 def _camera(name: str, frame: Frame) -> Check:
     height, width = frame.pixels.shape[:2]
-    name = name if isinstance(name, Said) else Said(name)
+    name = name if isinstance(name, Message) else Message(name)
     size = {"width": width, "height": height}
-    return Check("camera", True, Said("{source}, {width} x {height} px", source=name, **size))
+    return Check("camera", True, Message("{source}, {width} x {height} px", source=name, **size))
 
 
 def _check_disk(folder: Path) -> Check:
@@ -207,13 +209,13 @@ def _check_disk(folder: Path) -> Check:
             os.fsync(file.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        reason = Said(error.strerror)
-        said = Said("{path} cannot be written: {reason}", path=folder, reason=reason)
-        return Check("disk", False, said)
-    said = N_("{size} GiB free")
+        reason = Message(error.strerror)
+        message = Message("{path} cannot be written: {reason}", path=folder, reason=reason)
+        return Check("disk", False, message)
+    message = N_("{size} GiB free")
     if free < FREE_BYTES:
-        said = N_("{size} GiB free: delete or export cases, or make room otherwise")
-    return Check("disk", free >= FREE_BYTES, Said(said, size=f"{free / 2**30:.1f}"))
+        message = N_("{size} GiB free: delete or export cases, or make room otherwise")
+    return Check("disk", free >= FREE_BYTES, Message(message, size=f"{free / 2**30:.1f}"))
 
 
 class Idle:
@@ -277,12 +279,12 @@ class Pin:
         kept = self._read()
         wait = self._wait(kept)
         if wait > 0:
-            said = Said.plural(
+            message = Message.plural(
                 "too many wrong tries: wait {count} second",
                 "too many wrong tries: wait {count} seconds",
                 math.ceil(wait),
             )
-            raise WrongPin(said, code="wait")
+            raise WrongPin(message, code="wait")
         # Counted before it is tried: pulling the plug gives no free try.
         self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
         key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])

@@ -25,9 +25,10 @@ from dermedge.combine import Combined, combine
 from dermedge.image.read import read_image
 from dermedge.lesion.scale import write_card
 from edge_app import unforeseen
-from edge_app.browser import check_writable
+from edge_app.browser import check_writable, make_private
+from edge_app.capture.shots import Explained, Result, Shot
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Explained, Result, Shot, Worker, make_private
+from edge_app.capture.worker import Worker
 from edge_app.follow_up.history import Comparison, compare
 from edge_app.follow_up.people import age
 from edge_app.kiosk import LOG, Check, Pin

@@ -48,7 +48,7 @@ def _checked(tiny_bundle, folder, opener=lambda: Camera(120), loader=None):
 def test_a_sound_device_passes(tiny_bundle, tmp_path):
     checks = _checked(tiny_bundle, tmp_path / "cases")
     assert list(checks) == ["bundle", "speed", "camera", "disk", "clock"]
-    assert checks["camera"].words == "camera 0, 64 x 48 px"
+    assert checks["camera"].message == "camera 0, 64 x 48 px"
     assert all(check.ok for name, check in checks.items() if name != "speed")
 
 
@@ -62,16 +62,16 @@ def test_each_fault_is_told_in_words(tiny_bundle, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(kiosk, "SLOW_MS", 0)
     checks = _checked(tiny_bundle, tmp_path / "file" / "cases", no_camera)
-    assert "plugged in" in checks["camera"].words
-    assert "cannot be written" in checks["disk"].words
-    assert "too slow" in checks["speed"].words
+    assert "plugged in" in checks["camera"].message
+    assert "cannot be written" in checks["disk"].message
+    assert "too slow" in checks["speed"].message
     broken = _checked(tiny_bundle, tmp_path, loader=no_bundle)
-    assert broken["bundle"].words == "the model cannot be used: bundle x is damaged"
+    assert broken["bundle"].message == "the model cannot be used: bundle x is damaged"
     monkeypatch.setattr(kiosk, "CAMERA_SECONDS", 0.01)
     monkeypatch.setattr(kiosk, "FREE_BYTES", 2**62)
     black = _checked(tiny_bundle, tmp_path, lambda: Camera(0))
-    assert "black" in black["camera"].words
-    assert "make room" in black["disk"].words
+    assert "black" in black["camera"].message
+    assert "make room" in black["disk"].message
     for check in (checks["camera"], checks["disk"], broken["bundle"], black["camera"]):
         assert not check.ok
 
@@ -117,7 +117,7 @@ def test_a_clock_that_was_set_back_is_found_before_the_store_is_unlocked(tmp_pat
     (tmp_path / "cases.db").touch()
     os.utime(tmp_path / "cases.db", (stamp("2026-12-24"),) * 2)
     check = kiosk.check_clock(tmp_path, lambda: stamp("2026-11-20"))
-    assert "says 2026-11-20 00:00 UTC, but the last entry was made on 2026-12-24" in check.words
+    assert "says 2026-11-20 00:00 UTC, but the last entry was made on 2026-12-24" in check.message
     assert kiosk.check_clock(tmp_path, lambda: stamp("2026-12-24") - 60).ok  # set by a network
 
 
@@ -187,7 +187,7 @@ def test_a_kiosk_without_a_pin_lets_nobody_in_and_says_what_to_do(tmp_path):
     pin = Pin(tmp_path / kiosk.PIN_FILE)
     with pytest.raises(UserError, match="no PIN that can be read"):
         pin.check("2468")
-    assert "dermedge app --set-pin" in kiosk.check_pin(pin).words
+    assert "dermedge app --set-pin" in kiosk.check_pin(pin).message
 
 
 @pytest.mark.parametrize("pin", ["123", "abcd", "", "１２３４"])

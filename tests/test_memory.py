@@ -85,7 +85,7 @@ def visit():
     session.save_person(Person("", name, notes=f"notes of {name}"))
     session.begin(session.save_lesion(Lesion("", session.person.id, f"spot of {name}")))
     worker.live(True)
-    assert worker.wait_for(lambda s: s.judged is not None, 60)
+    assert worker.wait_for(lambda s: s.analysed_frame is not None, 60)
     for _ in range(2):
         shot = session.shot(worker.snapshot().frame, date.today())
         assert worker.capture(shot)
@@ -163,7 +163,7 @@ def steps():
     yield lambda: app.here == "person" and app.screen.marks
     app.screen.choose(app.screen.marks[0].key)
     app.screen.new_picture()
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     yield lambda: app.here == "result"
     app.screen._choose("measures")
@@ -172,7 +172,7 @@ def steps():
     yield lambda: app.here == "lesion" and app.screen.developed
     session.begin()  # a second picture, of nobody, and a question about it
     app.go("live")
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     yield lambda: app.here == "result"
     app.go("people", task="keep")

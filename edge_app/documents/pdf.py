@@ -25,7 +25,7 @@ from dermedge.files import write_atomic
 from edge_app.follow_up.history import Comparison, compare
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
-from edge_app.presentation import comparison as course
+from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.store import clock
 from edge_app.store.records import CLOCK_WRONG, CORRECTED
@@ -104,7 +104,7 @@ def write_case(
         page.head(shot.capture)
         page.known(facts)
         page.pictures(shot, earlier, change, height)
-        whole = page.words(present.result(shot.capture.analysis), shot, earlier, change)
+        whole = page.below_pictures(present.result(shot.capture.analysis), shot, earlier, change)
         if whole:
             break
     write_atomic(path, bytes(page.pdf.output()), private=True)
@@ -124,7 +124,7 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
 
 def _changes(change: Comparison) -> list[tuple[str, str]]:
     """What became different, in words. `change` has the earlier capture second."""
-    return [*course.changes(change), *(("", words) for words in course.remarks(change))]
+    return [*comparison.changes(change), *(("", message) for message in comparison.remarks(change))]
 
 
 class _Page:
@@ -200,7 +200,7 @@ class _Page:
             self.text(x, self.y + tall + 1, across, title, 8.5, color=QUIET, lines=1)
         self.y += tall + 7.5
 
-    def words(
+    def below_pictures(
         self,
         view: present.ResultView,
         shot: Shot,
@@ -307,8 +307,8 @@ class _Page:
             written = _("{when} (the clock was wrong)", when=written)
         rows.append(_("Written {when}.", when=written))
         if self.lacks:
-            words = _("{mark} stands for a character that this device has no font for.")
-            rows.append(words.format(mark=MISSING))
+            message = _("{mark} stands for a character that this device has no font for.")
+            rows.append(message.format(mark=MISSING))
         for row in rows:
             self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2)
             y += self.height(row, 7.5, wide) + 0.5
@@ -322,10 +322,10 @@ class _Page:
 
     def disclaimer(self, y: float, size: float, align: str = "L") -> None:
         """In one line, as large as that allows."""
-        wide, words = WIDTH - 2 * MARGIN - 6, _(DISCLAIMER)
-        while len(self._lines(words, size, wide, True)) > 1:
+        wide, message = WIDTH - 2 * MARGIN - 6, _(DISCLAIMER)
+        while len(self._lines(message, size, wide, True)) > 1:
             size -= 0.25
-        self.text(MARGIN + 3, y, wide, words, size, bold=True, align=align)
+        self.text(MARGIN + 3, y, wide, message, size, bold=True, align=align)
 
     def title(self, x: float, wide: float, text: str) -> None:
         self.text(x, self.y, wide, text, 10.5, bold=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.image.preprocess import shades_of_gray
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store.store import Capture
 
 WORK = 640  # px, long side of the copies that are compared
@@ -190,7 +190,7 @@ class _View:
         lesion = capture.analysis["lesion"]
         if not lesion["found"]:
             day = capture.taken[:10]
-            raise UserError(Said("no lesion was found in the picture of {day}", day=day))
+            raise UserError(Message("no lesion was found in the picture of {day}", day=day))
         width, height = capture.size
         self.scale = min(1.0, WORK / max(width, height))  # px here by px of the whole picture
         size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
@@ -203,7 +203,7 @@ class _View:
         moments = cv2.moments(self.mask, binaryImage=True)
         if not moments["m00"]:
             day = capture.taken[:10]
-            raise UserError(Said("the lesion in the picture of {day} is too small", day=day))
+            raise UserError(Message("the lesion in the picture of {day} is too small", day=day))
         self.centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         self.radius = float(np.sqrt(moments["m00"] / np.pi))
         x, y, across, down = lesion["box"]

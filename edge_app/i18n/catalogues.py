@@ -25,7 +25,7 @@ from edge_app.i18n.language import FOLDER, LANGUAGES
 ROOM = Path(__file__).parents[1]
 DEVICE = Path(dermedge.__file__).parent
 # Calls, and how many of their first words are a message. Errors are shown, too.
-CALLS = {"_": 1, "N_": 1, "Said": 1, "n_": 2, "plural": 2}
+CALLS = {"_": 1, "N_": 1, "Message": 1, "Said": 1, "n_": 2, "plural": 2}
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to no screen
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
@@ -126,9 +126,9 @@ def _constant(call: ast.Call, at: int) -> str:
 def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
     counts = {**dict.fromkeys(error_classes(), 1), **CALLS}
     for call in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
-        words = [_constant(call, at) for at in range(counts[_name(call)])]
-        if all(words):
-            yield words[0] if len(words) == 1 else tuple(words)
+        messages = [_constant(call, at) for at in range(counts[_name(call)])]
+        if all(messages):
+            yield messages[0] if len(messages) == 1 else tuple(messages)
 
 
 def _of_kv(path: Path) -> Iterator[str]:

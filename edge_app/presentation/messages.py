@@ -11,7 +11,7 @@ from dermedge.combine import Combined
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.triage import RULES
-from edge_app.capture.worker import Snapshot
+from edge_app.capture.shots import Snapshot
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot
 from edge_app.i18n import language
@@ -143,9 +143,9 @@ def demonstration(manifest: Manifest) -> str:
     return _(DEMO) if manifest.procedural else ""
 
 
-def words(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error as one line for the screen."""
-    return language.sentence(_(language.words(error)))
+    return language.sentence(_(language.error_message(error)))
 
 
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
@@ -154,12 +154,12 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
     A camera that came later is no fault any more.
     """
     seen = not snapshot.fault  # nor waited for, then
-    said = [
-        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.words)))
+    lines = [
+        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.message)))
         for check in checks
         if not check.ok and not (check.name == "camera" and seen)
     ]
-    return "\n".join([_("For the operator of this device"), *said]) if said else ""
+    return "\n".join([_("For the operator of this device"), *lines]) if lines else ""
 
 
 def reminder(lesion: Lesion, person: Person) -> str:
@@ -313,7 +313,7 @@ def spoken(band: Band) -> Band:
 def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
-    said = n_(
+    message = n_(
         "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
         "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
         together.pictures,
@@ -322,8 +322,8 @@ def _several(together: Combined) -> str:
         highest=percent(together.highest),
     )
     if not together.agreed:
-        said += " " + _("They do not agree: take one more, or show the spot to a doctor.")
-    return said
+        message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
+    return message
 
 
 def _none_of(together: Combined) -> str:

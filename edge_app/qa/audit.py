@@ -39,14 +39,14 @@ def audit(root: Widget, look, pixels: np.ndarray) -> list[str]:
     shown = [(widget, box) for widget in root.walk(restrict=True) if (box := _seen(widget))]
     faults = []
     for widget, box in shown:
-        if isinstance(widget, (widgets.Words, widgets.Entry)):
+        if isinstance(widget, (widgets.Text, widgets.Entry)):
             faults += _audit_text(widget, box, look, pixels)
         if isinstance(widget, (widgets.Icon, widgets.Sign)):
             faults += _audit_sign(widget, box, pixels)
         if isinstance(widget, (widgets.Target, widgets.Entry)):
             faults += _audit_target(widget)
     faults += _overlaps([pair for pair in shown if _is_target(pair[0])])
-    faults += _overlaps([pair for pair in shown if _is_said(pair[0])])
+    faults += _overlaps([pair for pair in shown if _is_text(pair[0])])
     reached = list(widgets.targets(root))
     for widget, _box in shown:
         pressed = isinstance(widget, (ButtonBehavior, Slider, TextInput, widgets.Target))
@@ -56,8 +56,8 @@ def audit(root: Widget, look, pixels: np.ndarray) -> list[str]:
 
 
 def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[str]:
-    said = widget.text or getattr(widget, "hint_text", "")
-    if not said:
+    texts = widget.text or getattr(widget, "hint_text", "")
+    if not texts:
         return
     style = look[(widget.disabled and getattr(widget, "off", "")) or widget.style]
     found = theme.contrast(style.text, style.ground)
@@ -75,7 +75,7 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
             yield f"'{_name(widget)}' is drawn on another ground than that of its style"
         if measured < LEAST_CONTRAST:
             yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
-    if not isinstance(widget, widgets.Words):
+    if not isinstance(widget, widgets.Text):
         return
     if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
         yield f"'{_name(widget)}' is cut off"
@@ -99,8 +99,8 @@ def _audit_target(widget: Widget) -> Iterator[str]:
     if widget.width < least or widget.height < least:
         size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
         yield f"'{_name(widget)}' is too small to be hit, {size}"
-    words = [w.text for w in widget.walk(restrict=True) if isinstance(w, widgets.Words)]
-    if not (any(words) or widget.hint):
+    texts = [w.text for w in widget.walk(restrict=True) if isinstance(w, widgets.Text)]
+    if not (any(texts) or widget.hint):
         yield f"a {type(widget).__name__} has no words for those who cannot see it"
 
 
@@ -128,15 +128,15 @@ def _is_target(widget: Widget) -> bool:
     return isinstance(widget, (widgets.Target, widgets.Entry))
 
 
-def _is_said(widget: Widget) -> bool:
-    if isinstance(widget, widgets.Words):
+def _is_text(widget: Widget) -> bool:
+    if isinstance(widget, widgets.Text):
         return bool(widget.text)
     return isinstance(widget, (widgets.Icon, widgets.Sign, widgets.Entry))
 
 
 def _name(widget: Widget) -> str:
-    said = [getattr(widget, name, "") for name in ("text", "hint", "title", "name")]
-    return next((text for text in said if text), type(widget).__name__)[:40]
+    texts = [getattr(widget, name, "") for name in ("text", "hint", "title", "name")]
+    return next((text for text in texts if text), type(widget).__name__)[:40]
 
 
 def _above(widget: Widget) -> Iterator[Widget]:

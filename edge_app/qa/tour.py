@@ -222,10 +222,10 @@ class Tour:
         yield until
         self.fault = "the app ended too early"
 
-    def _press(self, words: str) -> Iterator[Step]:
-        """Press what says `words`, or hints at them, as soon as it is there."""
-        yield from self._wait(f"nothing to press says '{words}'", lambda: self._find(words))
-        target = self._find(words)
+    def _press(self, text: str) -> Iterator[Step]:
+        """Press what says `text`, or hints at it, as soon as it is there."""
+        yield from self._wait(f"nothing to press says '{text}'", lambda: self._find(text))
+        target = self._find(text)
         target.dispatch("on_press")
         target.dispatch("on_release")
         yield lambda: True
@@ -249,10 +249,10 @@ class Tour:
             lambda: self._app.here == name == self._app.screen.name,
         )
 
-    def _find(self, words: str) -> Widget | None:
+    def _find(self, text: str) -> Widget | None:
         for target in widgets.targets(self._app.layer()):
-            said = [getattr(target, name, "") for name in ("text", "hint", "title")]
-            if words in said:
+            texts = [getattr(target, name, "") for name in ("text", "hint", "title")]
+            if text in texts:
                 return target
         return None
 

@@ -15,14 +15,14 @@ from dermedge import UserError
 from edge_app.follow_up.history import Comparison
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.presentation import comparison as course
+from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Session
 from edge_app.store.records import in_order
 from edge_app.store.store import Capture
-from edge_app.ui.widgets import Option, Target, Words, Wrap
+from edge_app.ui.widgets import Option, Target, Text, Wrap
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275
@@ -92,11 +92,11 @@ class CompareScreen(View):
 
     def show(self, earlier: Capture, later: Capture) -> None:
         self._pair = in_order((earlier, later))
-        self._views: dict[bool, tuple[course.Side, ...]] = {}
+        self._views: dict[bool, tuple[comparison.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
         self.title, self.registered = self.app.session.lesion.title, False
-        self.first, self.second = course.labels(self._pair)
+        self.first, self.second = comparison.labels(self._pair)
         self.ids.scroll.scroll_y = 1
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
@@ -131,8 +131,8 @@ class CompareScreen(View):
         if change is None:
             cards.add_widget(TextCard(_("Not compared"), [why]))
             return
-        cards.add_widget(TableCard(_("What changed"), course.changes(change)))
-        if remarks := course.remarks(change):
+        cards.add_widget(TableCard(_("What changed"), comparison.changes(change)))
+        if remarks := comparison.remarks(change):
             cards.add_widget(TextCard(_("What limits this comparison"), remarks))
 
     def _place(self) -> None:
@@ -144,7 +144,7 @@ class CompareScreen(View):
                 self._put("under", later)
                 self._put("over", over)
 
-    def _put(self, name: str, side: course.Side) -> None:
+    def _put(self, name: str, side: comparison.Side) -> None:
         picture = self.ids[name]
         picture.extent = side.extent
         picture.outline = side.outline if self.outlined else []
@@ -163,10 +163,10 @@ class CompareScreen(View):
             return
         self.ids.others.clear_widgets()
         card = TextCard(_("Compare other pictures"), [])
-        for place, said in enumerate((_("Earlier"), _("Later"))):
-            card.add_widget(Words(text=said, points=14))
+        for place, message in enumerate((_("Earlier"), _("Later"))):
+            card.add_widget(Text(text=message, points=14))
             row = Wrap()
-            for capture, label in zip(captures, course.labels(captures), strict=True):
+            for capture, label in zip(captures, comparison.labels(captures), strict=True):
                 option = Option(text=label, chosen=self._pair[place].id == capture.id)
                 option.bind(on_release=partial(self._choose, place, capture))
                 row.add_widget(option)
@@ -195,21 +195,21 @@ class CompareScreen(View):
 
 def _compare(
     session: Session, earlier: Capture, later: Capture, beyond: list[int]
-) -> tuple[dict[bool, tuple[course.Side, ...]], Comparison | None, str]:
+) -> tuple[dict[bool, tuple[comparison.Side, ...]], Comparison | None, str]:
     """What is shown close up (True) or whole (False), what changed, or why that cannot be told."""
     try:
         ours, _theirs, change = session.compared(later, earlier)
     except UserError as error:
         apart = tuple(
-            course.Side(
+            comparison.Side(
                 session.picture(one),
                 one.analysis["lesion"]["polygons"] if one.readable else [],
                 one.size,
             )
             for one in (earlier, later)
         )
-        return {False: apart}, None, present.words(error)
-    views = {close: course.sides(later, ours, change, close, beyond) for close in (True, False)}
+        return {False: apart}, None, present.error_line(error)
+    views = {close: comparison.sides(later, ours, change, close, beyond) for close in (True, False)}
     return views, change, ""
 
 

@@ -20,7 +20,7 @@ from edge_app.screens.view import View, load_kv
 from edge_app.session import CASES
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
-from edge_app.ui.widgets import Item, Press, Words
+from edge_app.ui.widgets import Item, Press, Text
 
 THUMBNAIL = 160  # px, long side
 SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame
@@ -127,11 +127,11 @@ class FilesScreen(View):
             return
         self.ids.list.clear_widgets()
         for place in places:
-            icon, words = PLACES[place.kind]
-            title, quiet = _(words), str(place.path)
+            icon, message = PLACES[place.kind]
+            title, quiet = _(message), str(place.path)
             if place.kind == "stick":
                 title, quiet = place.path.name, title
-            item = Item(icon=icon, title=title, words=quiet)
+            item = Item(icon=icon, title=title, message=quiet)
             item.bind(on_release=lambda _item, path=place.path: self._open(path))
             self.ids.list.add_widget(item)
 
@@ -157,14 +157,14 @@ class FilesScreen(View):
         self.ready = self.task not in OPENS
         self._items, self._until = items, 0
         if not items:
-            words = _(NO_FILES.get(self.task, N_("No folders in here.")))
-            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+            message = _(NO_FILES.get(self.task, N_("No folders in here.")))
+            self.ids.list.add_widget(Text(text=message, style="page_quiet"))
         self._more()
 
-    def _unreadable(self, words: str) -> None:
+    def _unreadable(self, message: str) -> None:
         if self._path is not None and not self.form:
             self.ids.list.clear_widgets()
-            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+            self.ids.list.add_widget(Text(text=message, style="page_quiet"))
 
     def _more(self) -> None:
         """The next entries of the folder, some with each frame, so that the screen goes on."""
@@ -179,8 +179,8 @@ class FilesScreen(View):
         shown = len(rows.children)
         for entry in items[shown : min(shown + AT_ONCE, self._until)]:
             kind = PictureItem if self.task == "picture" and not entry.folder else Item
-            icon, words = "folder" if entry.folder else "file", browser.words(entry)
-            item = kind(icon=icon, title=entry.path.name, words=words)
+            icon, message = "folder" if entry.folder else "file", browser.details(entry)
+            item = kind(icon=icon, title=entry.path.name, message=message)
             if kind is PictureItem:
                 item.path, item.side = entry.path, 56
                 self._undeveloped.append(item)
@@ -269,7 +269,7 @@ class FilesScreen(View):
         session, at, typed = self.app.session, self._at, self.ids.first.text
         fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
         capture, earlier, only = (self._values[name] for name in ("capture", "earlier", "only"))
-        action, words = {
+        action, message = {
             "import": (partial(session.take_in, at, typed), _("Importing. This may take a while.")),
             "export": (
                 partial(session.export, at, typed, only),
@@ -281,7 +281,7 @@ class FilesScreen(View):
                 _("Writing the report."),
             ),
         }[self.task]
-        self.app.work(action, self._done, words, self._refused, writes=True)
+        self.app.work(action, self._done, message, self._refused, writes=True)
 
     def _done(self, result: Path | int) -> None:
         """A file was written, or so many pictures came new."""
@@ -298,11 +298,11 @@ class FilesScreen(View):
         while self.app.here == "files":
             self.app.back()
 
-    def _refused(self, words: str) -> None:
+    def _refused(self, message: str) -> None:
         if self.task in ("import", "export"):
-            self.ids.first.fault = words
+            self.ids.first.fault = message
         else:
-            self.app.tell(words)
+            self.app.tell(message)
 
 
 load_kv(__file__)

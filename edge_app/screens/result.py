@@ -12,14 +12,14 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view as drawn
 from dermedge.taxonomy import TITLES as CLASSES
-from edge_app.capture.worker import Result
+from edge_app.capture.shots import Result
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Capture
-from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption, Words
+from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption, Text
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274
@@ -41,7 +41,7 @@ class TextCard(Card):
     def __init__(self, title: str, lines: Iterable[str]):
         super().__init__(title=title)
         for line in lines:
-            self.add_widget(Words(text=line))
+            self.add_widget(Text(text=line))
 
 
 class TableCard(Card):
@@ -88,8 +88,8 @@ class ResultScreen(View):
             self.title = _("Result")
             self._fill(session.results[-1], session.together())
             if session.saved and session.lesion is not None:
-                words = present.kept(session.person, session.lesion)
-                note = Panel(text=words, style="plain", bold=True)
+                text = present.kept(session.person, session.lesion)
+                note = Panel(text=text, style="plain", bold=True)
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
             self.title = language.moment(stored.taken)
@@ -120,8 +120,8 @@ class ResultScreen(View):
         row = self.ids.layers
         row.clear_widgets()
         there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
-        for key, words in there:
-            option = StageOption(text=words, key=key)
+        for key, text in there:
+            option = StageOption(text=text, key=key)
             option.disabled = not self._has(key)
             option.bind(on_release=lambda pressed: self._choose(pressed.key))
             row.add_widget(option)
@@ -145,8 +145,8 @@ class ResultScreen(View):
             picture.show(result.pixels)
         picture.outline = [] if layer == "heat" else self.view.outline
         size = result.analysis["abcd"]["diameter_mm"]
-        words = present.millimetres(size) if size else ""
-        picture.marks = drawn.measures(result.analysis, words) if layer == "measures" else {}
+        text = present.millimetres(size) if size else ""
+        picture.marks = drawn.measures(result.analysis, text) if layer == "measures" else {}
 
     def _mapped(self, pixels: np.ndarray | None) -> None:
         if pixels is None:
@@ -155,8 +155,8 @@ class ResultScreen(View):
             self.ids.picture.show(pixels)
             self.caption = _("The darker a place is, the more it speaks for a malignant spot.")
 
-    def _unmapped(self, words: str) -> None:
-        self.app.tell(words)
+    def _unmapped(self, text: str) -> None:
+        self.app.tell(text)
         self._choose("outline")
 
     # ------------------------------------------------------------------------ the words
@@ -214,8 +214,8 @@ class ResultScreen(View):
         else:
             self._button(_("Keep it"), "button", lambda: self.app.go("people", task="keep"))
 
-    def _button(self, words: str, style: str, action: Callable[[], None]) -> None:
-        press = Press(text=words, style=style)
+    def _button(self, text: str, style: str, action: Callable[[], None]) -> None:
+        press = Press(text=text, style=style)
         press.bind(on_release=lambda _press: action())
         self.ids.foot.add_widget(press)
 

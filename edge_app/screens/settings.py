@@ -12,14 +12,13 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.kiosk import TITLES as CHECKS
 from edge_app.kiosk import Check, running_check
-from edge_app.presentation import about
-from edge_app.presentation import comparison as course
+from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
 from edge_app.store.store import Entry
 from edge_app.ui.strength import StrengthBar
-from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
+from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Text, Tick
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {
@@ -45,13 +44,13 @@ COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United
 class CheckRow(Across):
     """One item of the self-check."""
 
-    name, words = StringProperty(), StringProperty()
+    name, message = StringProperty(), StringProperty()
     ok = BooleanProperty(True)
 
     def __init__(self, check: Check):
-        words = _(check.words)
-        words = words if check.ok else language.sentence(words)
-        super().__init__(name=_(CHECKS[check.name]), ok=check.ok, words=words)
+        message = _(check.message)
+        message = message if check.ok else language.sentence(message)
+        super().__init__(name=_(CHECKS[check.name]), ok=check.ok, message=message)
 
 
 class SettingsScreen(View):
@@ -105,8 +104,8 @@ class SettingsScreen(View):
     # ------------------------------------------------------------------------ size
 
     def _size(self) -> None:
-        words = _("Something of known size beside the spot gives its size in millimetres.")
-        self.ids.list.add_widget(Words(text=words, style="page"))
+        message = _("Something of known size beside the spot gives its size in millimetres.")
+        self.ids.list.add_widget(Text(text=message, style="page"))
         coins = [name for name in REFERENCES if name.startswith("coin-")]
         euro = [n for n in coins if not n.startswith(tuple(f"coin-{start}" for start in COINS))]
         groups = [("", [None, "card", "ruler"]), (_("Euro coins"), euro)]
@@ -137,10 +136,10 @@ class SettingsScreen(View):
             "lock", self._lock, _("Nobody reads them without the passphrase."), _("Lock now")
         )
         self._item("edit", "passphrase", "")
-        words = _("One encrypted file, for safety or for another device")
-        self._item("file", lambda: go("files", task="export"), words, _("Export everything"))
-        words = _("What is here already stays as it is.")
-        self._item("folder", lambda: go("files", task="import"), words, _("Import"))
+        message = _("One encrypted file, for safety or for another device")
+        self._item("file", lambda: go("files", task="export"), message, _("Export everything"))
+        message = _("What is here already stays as it is.")
+        self._item("folder", lambda: go("files", task="import"), message, _("Import"))
         self._item(
             "check", self._verify, _("Reads every record and picture."), _("Check the cases")
         )
@@ -153,9 +152,9 @@ class SettingsScreen(View):
         if fault is None:
             return
         card = self._card()
-        card.add_widget(Words(text=language.sentence(_(fault)), style="warning", bold=True))
+        card.add_widget(Text(text=language.sentence(_(fault)), style="warning", bold=True))
         if store.clock_behind():
-            card.add_widget(Words(text=_(CONFIRM)))
+            card.add_widget(Text(text=_(CONFIRM)))
             press = Press(text=_("The clock is right now"), style="plain")
             press.bind(
                 on_release=lambda _press: self.app.work(
@@ -176,9 +175,9 @@ class SettingsScreen(View):
 
     def _verify(self) -> None:
         store = self.app.session.opened()
-        words = _("Every record and picture is whole.")
+        message = _("Every record and picture is whole.")
         waiting = _("Checking. This may take a while.")
-        self.app.work(store.check, lambda _none: self.app.tell(words), waiting)
+        self.app.work(store.check, lambda _none: self.app.tell(message), waiting)
 
     def _passphrase(self) -> None:
         session = self.app.session
@@ -193,13 +192,13 @@ class SettingsScreen(View):
         if self._part != "audit":
             return
         self.ids.list.clear_widgets()
-        self._rows(course.deeds(entries))
+        self._rows(comparison.audit_rows(entries))
 
     def _rows(self, rows: list[tuple[str, str]]) -> None:
         card = self._card()
         for name, value in rows[:SHOWN]:
-            card.add_widget(Words(text=name, bold=True))
-            card.add_widget(Words(text=value, style="quiet", points=14))
+            card.add_widget(Text(text=name, bold=True))
+            card.add_widget(Text(text=value, style="quiet", points=14))
         if len(rows) > SHOWN:
             more = Press(text=_("Show more"), style="plain")
             more.bind(on_release=lambda _press: self._further(more, rows[SHOWN:]))
@@ -237,7 +236,7 @@ class SettingsScreen(View):
             self.ids.list.remove_widget(card)
         card = self._card()
         if title:
-            card.add_widget(Words(text=title, style="quiet", points=14, bold=True))
+            card.add_widget(Text(text=title, style="quiet", points=14, bold=True))
         for check in checks:
             card.add_widget(CheckRow(check))
         self.checked = True
@@ -255,9 +254,9 @@ class SettingsScreen(View):
             return
         card = self._card()
         for line in lines:
-            card.add_widget(Words(text=line, points=13))
+            card.add_widget(Text(text=line, points=13))
         if not lines:
-            card.add_widget(Words(text=_("Nothing yet.")))
+            card.add_widget(Text(text=_("Nothing yet.")))
 
     # ------------------------------------------------------------------------ about
 
@@ -265,11 +264,11 @@ class SettingsScreen(View):
         bundle = self.app.worker.bundle
         for section in about.sections(bundle.manifest, bundle.sha256):
             card = self._card()
-            card.add_widget(Words(text=section.title, style="quiet", points=14, bold=True))
+            card.add_widget(Text(text=section.title, style="quiet", points=14, bold=True))
             for name, value in section.rows:
                 card.add_widget(Row(name=name, value=value))
-            for words in section.words:
-                card.add_widget(Words(text=words))
+            for paragraph in section.paragraphs:
+                card.add_widget(Text(text=paragraph))
 
     # ------------------------------------------------------------------------ pieces
 
@@ -278,10 +277,10 @@ class SettingsScreen(View):
         self.ids.list.add_widget(card)
         return card
 
-    def _item(self, icon: str, to: str | Callable[[], None], words: str, title: str = "") -> None:
+    def _item(self, icon: str, to: str | Callable[[], None], message: str, title: str = "") -> None:
         """A line that leads to a part, or does something."""
         action = to if callable(to) else lambda: self.app.go("settings", part=to)
-        item = Item(icon=icon, title=title or _(TITLES[to]), words=words)
+        item = Item(icon=icon, title=title or _(TITLES[to]), message=message)
         item.bind(on_release=lambda _item: action())
         self.ids.list.add_widget(item)
 
@@ -310,10 +309,10 @@ class SettingsScreen(View):
         def changed(result: Erased | None) -> None:
             left = result.error if result is not None else None
             self.app.back()
-            self.app.tell(_("Changed.") if left is None else present.words(left))
+            self.app.tell(_("Changed.") if left is None else present.error_line(left))
 
-        def refused(words: str) -> None:
-            old.fault = words
+        def refused(message: str) -> None:
+            old.fault = message
 
         for field in fields:
             field.bind(text=typed)

@@ -28,8 +28,8 @@ class UnlockScreen(View):
             self.fault = _("The two are not the same.")
             return
         action = session.unlock if self.there else session.create
-        words = _("Opening the cases.") if self.there else _("Making the store.")
-        self.app.work(lambda: action(typed), self._opened, words, self._refused)
+        message = _("Opening the cases.") if self.there else _("Making the store.")
+        self.app.work(lambda: action(typed), self._opened, message, self._refused)
 
     def _opened(self, _result) -> None:
         session = self.app.session
@@ -40,9 +40,9 @@ class UnlockScreen(View):
         if fault:
             self.app.tell(language.sentence(_(fault)))
 
-    def _refused(self, words: str) -> None:
+    def _refused(self, message: str) -> None:
         self._clear()
-        self.fault = words
+        self.fault = message
 
     def _clear(self) -> None:
         self.fault = ""

@@ -165,16 +165,14 @@ class Figure(Target, ButtonBehavior, Widget):
                     angle_end=turn + 360,
                 )
             )
-        words = CoreLabel(
+        text = CoreLabel(
             text=str(mark.number), font_size=sp(12) * app.unit, bold=True, font_name="Roboto"
         )
-        words.refresh()
-        wide, tall = words.texture.size
+        text.refresh()
+        wide, tall = text.texture.size
         low = y - tall / 2 - (radius * 0.1 if mark.shape == "triangle" else 0)
         self._drawn.add(Color(*style.text))
-        self._drawn.add(
-            Rectangle(texture=words.texture, pos=(x - wide / 2, low), size=(wide, tall))
-        )
+        self._drawn.add(Rectangle(texture=text.texture, pos=(x - wide / 2, low), size=(wide, tall)))
 
     def _pin(self, x: float, y: float) -> None:
         app = App.get_running_app()

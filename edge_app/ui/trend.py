@@ -32,8 +32,8 @@ class TrendChart(Widget):
         app = App.get_running_app()
         unit, look = dp(app.unit), app.look
         ink, quiet = look["accent"].ground, look["quiet"].text
-        labels = [_text(words, quiet) for _value, words in trend.ticks]
-        ends = [_text(words, quiet) for words in trend.ends]
+        labels = [_text(text, quiet) for _value, text in trend.ticks]
+        ends = [_text(text, quiet) for text in trend.ends]
         dot = 4.5 * unit
         left = self.x + max(label.width for label in labels) + 8 * unit
         low = self.y + ends[0].height + 6 * unit
@@ -76,11 +76,11 @@ class TrendChart(Widget):
                 Ellipse(pos=(x - dot, y - dot), size=(2 * dot, 2 * dot))
 
 
-def _text(words: str, color):
+def _text(text: str, color):
     label = CoreLabel(
-        text=language.visual(words),
+        text=language.visual(text),
         font_size=sp(12) * App.get_running_app().type,
-        font_name=fonts.family(words),
+        font_name=fonts.family(text),
         color=color,
     )
     label.refresh()

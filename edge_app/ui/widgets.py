@@ -85,7 +85,7 @@ ICONS = {
         [(0.5, 0.34), (0.5, 0.2)],
         [(0.32, 0.2), (0.68, 0.2)],
     ],
-    "turn": [
+    "rotate": [
         [(0.76, 0.62), (0.68, 0.74), (0.56, 0.8), (0.42, 0.79), (0.3, 0.71), (0.23, 0.58),
          (0.23, 0.43), (0.3, 0.3), (0.42, 0.22), (0.56, 0.21), (0.68, 0.27), (0.76, 0.38)],
         [(0.78, 0.8), (0.77, 0.61), (0.59, 0.63)],
@@ -121,7 +121,7 @@ for _family in ("Roboto", "DejaVu"):
     )  # Kivy's own 'Roboto', and the font for what that one lacks
 
 
-class Words(Label):
+class Text(Label):
     """Wrapped text, as high as it needs to be. `align` is 'start', 'center' or 'end' of a line."""
 
     style = StringProperty("card")
@@ -160,7 +160,7 @@ class Words(Label):
         full, now = round(self.font_size / self.shrink, 2), options["font_size"]
         # Always measured at full size: else two sizes might each ask for the other.
         options["font_size"] = full
-        wide = max((self._extent(word) for word in self._words()), default=0)
+        wide = max((self._extent(word) for word in self._longest_words()), default=0)
         options["font_size"] = now
         if wide and room:
             # Letters do not shrink by the same share: some room more.
@@ -171,14 +171,14 @@ class Words(Label):
     def breaks_words(self) -> bool:
         """Whether a word is wider than there is room for."""
         room = self._room()
-        return bool(room) and any(self._extent(word) > room for word in self._words())
+        return bool(room) and any(self._extent(word) > room for word in self._longest_words())
 
     def _room(self) -> float:
         """px for a line, 0 where it may be as long as it is."""
         width = self.text_size[0]
         return 0 if width is None else max(width - self.padding[0] - self.padding[2], 0)
 
-    def _words(self) -> list[str]:
+    def _longest_words(self) -> list[str]:
         """The longest ones. Paths and the like may be broken."""
         words = [w for w in self.text.split() if len(w) <= LONGEST_WORD and "/" not in w]
         return sorted(words, key=len)[-2:]
@@ -187,7 +187,7 @@ class Words(Label):
         return self._label.get_extents(language.visual(line))[0]
 
 
-class Panel(Words):
+class Panel(Text):
     """Words on a ground of their own."""
 
 
@@ -205,7 +205,7 @@ class Target:
     hint = StringProperty()
 
 
-class Press(Target, ButtonBehavior, Words):
+class Press(Target, ButtonBehavior, Text):
     """Something to press: never lower than theme.TOUCH."""
 
     icon = StringProperty()
@@ -228,7 +228,7 @@ class Item(PressCard):
     icon = StringProperty()
     side = NumericProperty(30)  # dp, of the icon
     title = StringProperty()
-    words = StringProperty()
+    message = StringProperty()
 
 
 class Across(BoxLayout):
@@ -253,7 +253,7 @@ class Row(Across):
     style = StringProperty("card")
 
 
-class Footer(Words):
+class Footer(Text):
     """The disclaimer, at the foot of every screen."""
 
 
@@ -407,8 +407,8 @@ class Options(BoxLayout):
     def on_choices(self, *_) -> None:
         wrap = self.ids.wrap
         wrap.clear_widgets()
-        for key, words in self.choices:
-            option = Option(text=words, key=key)
+        for key, text in self.choices:
+            option = Option(text=text, key=key)
             option.bind(on_release=lambda pressed: self._press(pressed.key))
             wrap.add_widget(option)
         self.on_chosen()
@@ -442,7 +442,7 @@ class Option(Press):
 class StageOption(Option):
     """A choice beside a picture, on the dark ground around it; its words in one line."""
 
-    def _words(self) -> list[str]:
+    def _longest_words(self) -> list[str]:
         return [self.text]
 
 
@@ -461,7 +461,7 @@ class Sheet(ModalView):
     """Asks before something is done: `confirm` is called if the person says so."""
 
     title = StringProperty()
-    words = StringProperty()
+    message = StringProperty()
     action = StringProperty()
     cancel = StringProperty()
     style = StringProperty("button")
@@ -471,7 +471,7 @@ class Sheet(ModalView):
 class Wait(ModalView):
     """Covers the screen while something is done that takes a moment."""
 
-    words = StringProperty()
+    message = StringProperty()
 
 
 class Frame(FloatLayout):
