@@ -18,7 +18,7 @@ from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
 
 if TYPE_CHECKING:
-    from edge_app.kiosk import Check
+    from edge_app.self_check import Check
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.source is None:
         args.source = "0"
     if args.systemd:
-        from edge_app.kiosk import unit
+        from edge_app.systemd import unit
 
         print(unit(_service_options(args)), end="")
         return 0
@@ -138,7 +138,8 @@ def _run(args: argparse.Namespace) -> int:
     from edge_app.browser import make_private
     from edge_app.capture.sources import film, is_camera, open_source
     from edge_app.capture.worker import Worker
-    from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
+    from edge_app.kiosk import PIN_FILE, Pin
+    from edge_app.self_check import check_clock, check_pin
 
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
@@ -280,7 +281,7 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
     from dermedge.analyzer import Analyzer
     from dermedge.tune import load_tuned
     from edge_app.capture.sources import open_source
-    from edge_app.kiosk import self_check
+    from edge_app.self_check import self_check
 
     def load() -> Analyzer:
         bundle = open_bundle(args)

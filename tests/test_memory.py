@@ -62,6 +62,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
+from edge_app import cases
 from edge_app.memory import forget, prepare
 prepare()
 from edge_app.session import Session
@@ -92,7 +93,7 @@ def visit():
         assert worker.wait_for(lambda s: s.result and s.result.shot_id == shot.id, 60)
         session.take(session.save(worker.snapshot().result))
     (capture, _later) = session.opened().captures(session.lesion.id)
-    assert session.explained(capture, worker).analysis is not None
+    assert cases.explained(session.opened(), capture, worker.processor).analysis is not None
     assert session.opened().people(name)
 
 def leave():

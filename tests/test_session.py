@@ -24,16 +24,17 @@ from dermedge.image.read import write_png
 
 pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
-from edge_app import browser
+from edge_app import browser, cases
 from edge_app.capture.shots import Result, Snapshot
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Worker
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import Message
-from edge_app.kiosk import Check, WrongPin, running_check
+from edge_app.kiosk import WrongPin
 from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
+from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
 from edge_app.store import store
 from edge_app.store.store import Capture, Entry, Lesion, Person, WrongKey
@@ -87,15 +88,17 @@ def spot(session, analyzer, tmp_path) -> list[Capture]:
 def test_an_export_is_taken_in_elsewhere_with_its_own_passphrase(session, spot, tmp_path, analyzer):
     folder = tmp_path / "my stick"
     folder.mkdir()
-    path = session.export(folder, "for the other")
+    path = cases.export(session.opened(), folder, "for the other")
     assert path.suffix == ".dermcases"
-    assert session.export(folder, "for the other") != path  # nothing is written over
+    assert (
+        cases.export(session.opened(), folder, "for the other") != path
+    )  # nothing is written over
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
     with pytest.raises(WrongKey):
-        other.take_in(path, "1234")
-    assert other.take_in(path, "for the other") == 3
-    assert other.take_in(path, "for the other") == 0
+        other.opened().merge(path, "1234")
+    assert other.opened().merge(path, "for the other") == 3
+    assert other.opened().merge(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Zoë Łukasz"]
     other.lock()
 
@@ -104,21 +107,21 @@ def test_an_export_of_one_person_holds_no_other_and_its_name_tells_nobody(
     session, spot, tmp_path, analyzer
 ):
     session.save_person(Person("", "Somebody else"))
-    path = session.export(tmp_path, "for the other", session.person)
+    path = cases.export(session.opened(), tmp_path, "for the other", session.person)
     assert "Somebody" not in path.name
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
-    assert other.take_in(path, "for the other") == 0
+    assert other.opened().merge(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Somebody else"]
     other.lock()
 
 
 def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot, tmp_path):
-    first = session.write_document(tmp_path, spot[2], spot[0], ())
+    first = cases.write_report(session.opened(), tmp_path, spot[2], spot[0], ())
     entries = session.opened().audit()[-2:]
     assert [entry.what for entry in entries] == ["begin report", "done report"]
     assert [entry.which for entry in entries] == [spot[2].id] * 2
-    second = session.write_document(tmp_path, spot[2], spot[0], ("name",))
+    second = cases.write_report(session.opened(), tmp_path, spot[2], spot[0], ("name",))
     assert first.name == "case-2026-07-01.pdf"
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
@@ -126,8 +129,8 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
 
 
 def test_the_size_card_is_written_for_both_papers(session, tmp_path):
-    assert session.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
-    assert session.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
+    assert cases.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
+    assert cases.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -142,9 +145,9 @@ def test_where_nothing_can_be_written_nothing_is_left(session, spot, tmp_path, m
         monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
     before = session.opened().audit()
     for action in (
-        lambda: session.export(folder, "for the other"),
-        lambda: session.write_document(folder, spot[0], None, ()),
-        lambda: session.write_card(folder, "a4"),
+        lambda: cases.export(session.opened(), folder, "for the other"),
+        lambda: cases.write_report(session.opened(), folder, spot[0], None, ()),
+        lambda: cases.write_card(folder, "a4"),
     ):
         with pytest.raises(UserError, match="مجلد 1"):
             action()
@@ -180,7 +183,10 @@ def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
 
 def test_locked_cases_are_told(session):
     session.lock()
-    for action in (lambda: session.take_in(Path("x"), "y"), lambda: session.export(Path("."), "y")):
+    for action in (
+        lambda: session.opened().merge(Path("x"), "y"),
+        lambda: cases.export(session.opened(), Path("."), "y"),
+    ):
         with pytest.raises(UserError, match="locked"):
             action()
 
@@ -217,7 +223,7 @@ def test_an_axis_shows_no_rounding_error(most):
 
 
 def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
-    _later, _earlier, change = session.compared(spot[2], spot[0])
+    _later, _earlier, change = cases.compared(session.opened(), spot[2], spot[0])
     rows = dict(comparison.changes(change))
     after, before = change.area_mm2
     assert rows["Area"].startswith(f"{before:.1f} to {after:.1f} mm²")
@@ -240,7 +246,7 @@ def test_pictures_of_one_day_are_told_apart_by_the_time(spot):
 
 @pytest.mark.parametrize("close", [False, True])
 def test_two_sides_show_the_same_skin(session, spot, close):
-    pixels, _earlier, change = session.compared(spot[2], spot[0])
+    pixels, _earlier, change = cases.compared(session.opened(), spot[2], spot[0])
     small = cv2.resize(pixels, None, fx=0.5, fy=0.5)
     half = replace(
         change,
@@ -271,7 +277,7 @@ def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
 def test_every_event_of_the_audit_trail_has_a_message(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
-    session.export(tmp_path, "for the other")
+    cases.export(session.opened(), tmp_path, "for the other")
     session.opened().delete_capture(spot[0].id)
     session.delete_lesion(session.lesion)
     session.delete_person(session.person)
@@ -511,7 +517,7 @@ def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
     ada = session.person
     session.save_person(Person("", "Somebody else"))
     session.lesion = None
-    session.write_document(tmp_path, spot[0], None, ("name",))
+    cases.write_report(session.opened(), tmp_path, spot[0], None, ("name",))
     _path, _shot, _before, person, lesion, _fields = printed[0]
     assert (person, lesion.id) == (ada, spot[0].lesion)
 
@@ -547,7 +553,7 @@ def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
     session, worker = told
     capture, result = _stored(session, worker, lesion)
     session.person = session.lesion = None  # whoever is at work now
-    explained = session.explained(capture, worker)
+    explained = cases.explained(session.opened(), capture, worker.processor)
     first, again = (dict(one.to_json()) for one in (result.explained.analysis, explained.analysis))
     assert {**first, "timing_ms": 0} == {**again, "timing_ms": 0}
     assert np.array_equal(explained.risk_map(), result.explained.risk_map())
@@ -560,7 +566,7 @@ def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
     shifted["mel"], shifted["nv"] = shifted["mel"] + 0.01, shifted["nv"] - 0.01
     other = replace(capture, analysis={**capture.analysis, "probabilities": shifted})
     with pytest.raises(UserError, match="there is no risk map of it"):
-        session.explained(other, worker)
+        cases.explained(session.opened(), other, worker.processor)
 
 
 def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
@@ -574,5 +580,5 @@ def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
         analyze(*args, **{**values, "reference": None}),
     )[1]
     marked = {**capture.analysis, "scale": {"reference": "card", "px_per_mm": 20, "reason": ""}}
-    session.explained(replace(capture, analysis=marked), worker)
+    cases.explained(session.opened(), replace(capture, analysis=marked), worker.processor)
     assert seen == ["card"]

@@ -16,9 +16,9 @@ from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
-from edge_app.kiosk import TITLES as CHECKS
-from edge_app.kiosk import Check
 from edge_app.presentation import skin_type
+from edge_app.self_check import TITLES as CHECKS
+from edge_app.self_check import Check
 from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person
 

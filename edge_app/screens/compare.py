@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from kivy.app import App
@@ -12,6 +13,7 @@ from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
+from edge_app import cases
 from edge_app.follow_up.history import Comparison
 from edge_app.i18n import language
 from edge_app.i18n.language import _
@@ -19,9 +21,8 @@ from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
-from edge_app.session import Session
 from edge_app.store.records import in_order
-from edge_app.store.store import Capture
+from edge_app.store.store import Capture, Store
 from edge_app.ui.widgets import Option, Target, Text, Wrap
 
 STEP = 0.1  # of the fader, for one press of an arrow key
@@ -91,7 +92,7 @@ class CompareScreen(View):
     first, second = StringProperty(), StringProperty()  # days of the earlier and the later one
 
     def show(self, earlier: Capture, later: Capture) -> None:
-        self._pair = in_order((earlier, later))
+        self._pair: Sequence[Capture] = in_order((earlier, later))
         self._views: dict[bool, tuple[comparison.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
@@ -102,15 +103,15 @@ class CompareScreen(View):
         self.ids.others.clear_widgets()
         self._clear()
         beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
-        action = partial(_compare, self.app.session, *self._pair, beyond)
+        store, lesion = self.app.session.opened(), self.app.session.lesion
+        action = partial(_compare, store, self._pair[0], self._pair[1], beyond)
         self.app.work(action, lambda found: self._compared(*found))
-        if self.app.session.lesion is not None:
-            store, lesion = self.app.session.opened(), self.app.session.lesion
+        if lesion is not None:
             self.app.work(lambda: store.captures(lesion.id), self._offer)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
-        self._pair, self._views = None, {}
+        self._pair, self._views = (), {}
         self._clear()
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
@@ -159,7 +160,7 @@ class CompareScreen(View):
 
     def _offer(self, captures: list[Capture]) -> None:
         """The spot's other pictures."""
-        if len(captures) < 3 or self._pair is None:
+        if len(captures) < 3 or not self._pair:
             return
         self.ids.others.clear_widgets()
         card = TextCard(_("Compare other pictures"), [])
@@ -194,22 +195,24 @@ class CompareScreen(View):
 
 
 def _compare(
-    session: Session, earlier: Capture, later: Capture, beyond: list[int]
+    store: Store, earlier: Capture, later: Capture, beyond: list[int]
 ) -> tuple[dict[bool, tuple[comparison.Side, ...]], Comparison | None, str]:
     """What is shown close up (True) or whole (False), what changed, or why that cannot be told."""
     try:
-        ours, _theirs, change = session.compared(later, earlier)
+        ours, _theirs, change = cases.compared(store, later, earlier)
     except UserError as error:
         apart = tuple(
             comparison.Side(
-                session.picture(one),
+                cases.picture(store, one),
                 one.analysis["lesion"]["polygons"] if one.readable else [],
                 one.size,
             )
             for one in (earlier, later)
         )
         return {False: apart}, None, present.error_line(error)
-    views = {close: comparison.sides(later, ours, change, close, beyond) for close in (True, False)}
+    views: dict[bool, tuple[comparison.Side, ...]] = {
+        close: comparison.sides(later, ours, change, close, beyond) for close in (True, False)
+    }
     return views, change, ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,11 @@ from kivy.properties import BooleanProperty, StringProperty
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
 from dermedge.image.read import EXTENSIONS
 from dermedge.lesion.scale import PAPERS
-from edge_app import browser
+from edge_app import browser, cases
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.screens.view import View, load_kv
-from edge_app.session import CASES
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
 from edge_app.ui.widgets import Item, Press, Text
@@ -32,7 +32,7 @@ TITLES = {
     "export": N_("Export: where to?"),
     "card": N_("Size card: where to?"),
 }
-OPENS = {"picture": EXTENSIONS, "import": frozenset({CASES})}
+OPENS = {"picture": EXTENSIONS, "import": frozenset({cases.FILE_ENDING})}
 FORMS = {
     "import": (N_("Import cases"), N_("Import")),
     "report": (N_("What to print"), N_("Write the report")),
@@ -269,18 +269,23 @@ class FilesScreen(View):
         session, at, typed = self.app.session, self._at, self.ids.first.text
         fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
         capture, earlier, only = (self._values[name] for name in ("capture", "earlier", "only"))
-        action, message = {
-            "import": (partial(session.take_in, at, typed), _("Importing. This may take a while.")),
+        paper = self.ids.paper.one
+        actions: dict[str, tuple[Callable[[], Path | int], str]] = {
+            "import": (
+                lambda: session.opened().merge(at, typed),
+                _("Importing. This may take a while."),
+            ),
             "export": (
-                partial(session.export, at, typed, only),
+                lambda: cases.export(session.opened(), at, typed, only),
                 _("Exporting. This may take a while."),
             ),
-            "card": (partial(session.write_card, at, self.ids.paper.one), _("Writing.")),
+            "card": (lambda: cases.write_card(at, paper), _("Writing.")),
             "report": (
-                partial(session.write_document, at, capture, earlier, fields),
+                lambda: cases.write_report(session.opened(), at, capture, earlier, fields),
                 _("Writing the report."),
             ),
-        }[self.task]
+        }
+        action, message = actions[self.task]
         self.app.work(action, self._done, message, self._refused, writes=True)
 
     def _done(self, result: Path | int) -> None:

@@ -11,6 +11,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
+from edge_app import cases
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import _
@@ -154,7 +155,10 @@ class LesionScreen(View):
             self.app.tell(text)
             go_on()
 
-        self.app.work(lambda: session.picture(capture, THUMBNAIL), developed, failed=failed)
+        def thumbnail() -> np.ndarray:
+            return cases.picture(session.opened(), capture, THUMBNAIL)
+
+        self.app.work(thumbnail, developed, failed=failed)
 
     def _open(self, capture: Capture) -> None:
         if capture.readable:

@@ -12,6 +12,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view as drawn
 from dermedge.taxonomy import TITLES as CLASSES
+from edge_app import cases
 from edge_app.capture.shots import Result
 from edge_app.i18n import language
 from edge_app.i18n.language import _
@@ -94,7 +95,8 @@ class ResultScreen(View):
         else:
             self.title = language.moment(stored.taken)
             self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
-            self.app.work(lambda: self.app.session.picture(stored), self._developed)
+            session = self.app.session
+            self.app.work(lambda: cases.picture(session.opened(), stored), self._developed)
         self._foot(stored)
 
     def hide(self) -> None:
@@ -260,7 +262,7 @@ def _risk_map(app, result: Result, stored: Capture | None) -> np.ndarray | None:
     """Of the analysis that is shown; a stored one is made once more, and compared."""
     explained = result.explained
     if explained is None:
-        explained = app.session.explained(stored, app.worker)
+        explained = cases.explained(app.session.opened(), stored, app.worker.processor)
     return explained.risk_map()
 
 

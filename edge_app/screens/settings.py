@@ -10,11 +10,11 @@ from kivy.properties import BooleanProperty, StringProperty
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
-from edge_app.kiosk import TITLES as CHECKS
-from edge_app.kiosk import Check, running_check
 from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
+from edge_app.self_check import TITLES as CHECKS
+from edge_app.self_check import Check, running_check
 from edge_app.session import Erased
 from edge_app.store.store import Entry
 from edge_app.ui.strength import StrengthBar

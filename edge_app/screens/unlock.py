@@ -7,8 +7,8 @@ from kivy.properties import BooleanProperty, StringProperty
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.kiosk import Check
 from edge_app.screens.view import View, load_kv
+from edge_app.self_check import Check
 
 
 class UnlockScreen(View):
