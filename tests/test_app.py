@@ -272,16 +272,17 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
 
 
 @pytest.mark.parametrize(
-    ("look", "name"), [(look, name) for look, styles in theme.LOOKS.items() for name in styles]
+    ("theme_name", "name"),
+    [(theme_name, name) for theme_name, styles in theme.STYLES.items() for name in styles],
 )
-def test_every_text_has_the_contrast_of_wcag_aa(look, name):
-    style = theme.LOOKS[look][name]
+def test_every_text_has_the_contrast_of_wcag_aa(theme_name, name):
+    style = theme.STYLES[theme_name][name]
     assert theme.contrast(style.text, style.ground) >= 4.5
 
 
 def test_both_looks_have_the_same_styles():
-    assert set(theme.LOOKS) == set(theme.THEMES)
-    assert len({frozenset(styles) for styles in theme.LOOKS.values()}) == 1
+    assert set(theme.STYLES) == set(theme.THEMES)
+    assert len({frozenset(styles) for styles in theme.STYLES.values()}) == 1
 
 
 def test_contrast_is_that_of_wcag():
@@ -384,7 +385,7 @@ def steps():
     words = [getattr(w, "text", "") for w in app.frame.walk()]
     assert any(words) and not any("Rosalind" in text for text in words)
     app.go("people")
-    assert app.screens.current == "operator"
+    assert app.navigator.manager.current == "operator"
     whole = app.frame.height
     app.screen.ids.pin.ids.entry.focus = True
     yield lambda: app.frame.height < whole  # above a keyboard on the screen
@@ -557,7 +558,7 @@ def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle,
     assert done.returncode == 0, done.stderr
     assert done.stdout == "worked\n"
     # What nobody foresaw is named by its kind and place, never by what it holds.
-    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.app:")
+    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.background:")
     assert "Rosalind" not in done.stderr
     cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
     (lesion,) = cases.lesions(cases.people()[0].id)

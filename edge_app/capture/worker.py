@@ -137,17 +137,7 @@ class Worker:
             self._visit, self._shutter = visit, None
             self._stability = StabilityTracker()
             self._analysed = lambda: None
-            self._snapshot = replace(
-                self._snapshot,
-                frame=None,
-                preview=None,
-                analysis=None,
-                analysed_frame=None,
-                steady=0.0,
-                failure="",
-                busy=False,
-                result=None,
-            )
+            self._snapshot = _empty(self._snapshot)
             self._changed.notify_all()
 
     @property
@@ -300,6 +290,16 @@ class Worker:
                     analysed=self._snapshot.analysed + 1,
                     failure="",
                 )
+
+
+def _empty(snapshot: Snapshot) -> Snapshot:
+    """What is left of it for the next visit: the state of the source."""
+    return Snapshot(
+        source=snapshot.source,
+        fault=snapshot.fault,
+        fault_code=snapshot.fault_code,
+        analysed=snapshot.analysed,
+    )
 
 
 def _give_way() -> None:

@@ -50,7 +50,7 @@ PERSON_FIELDS = {
 LESION_FIELDS = {"title": N_("Spot"), "view": N_("Side"), "notes": N_("Notes on the spot")}
 WORDS = ("sex", "risk_factors", "view")  # fields that hold words of the app, not what was typed
 
-PAPER = theme.LOOKS["light"]
+PAPER = theme.STYLES["light"]
 INK, QUIET, RULE, NOTE = "#10222B", "#465A64", "#C9D5D9", "#FFE4A3"
 SOFT_GRAY = 240  # where the earlier picture does not reach
 MISSING = "\N{WHITE SQUARE}"  # for a character that no font here has

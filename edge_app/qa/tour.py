@@ -21,6 +21,7 @@ from edge_app.presentation import skin_type
 from edge_app.qa.audit import audit
 from edge_app.ui import widgets
 from edge_app.ui.body_view import Figure
+from edge_app.ui.focus import targets
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
@@ -238,7 +239,7 @@ class Tour:
 
     def _tap(self, view: str, x: float, y: float) -> Iterator[Step]:
         """Press a place of the body map."""
-        figures = [it for it in widgets.targets(self._app.layer()) if isinstance(it, Figure)]
+        figures = [it for it in targets(self._app.layer()) if isinstance(it, Figure)]
         next(it for it in figures if it.view == view).tap(x, y)
         yield lambda: True
 
@@ -250,7 +251,7 @@ class Tour:
         )
 
     def _find(self, text: str) -> Widget | None:
-        for target in widgets.targets(self._app.layer()):
+        for target in targets(self._app.layer()):
             texts = [getattr(target, name, "") for name in ("text", "hint", "title")]
             if text in texts:
                 return target
@@ -279,7 +280,7 @@ class Tour:
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         shot = np.ascontiguousarray(pixels[::-1, :, :3])
         write_png(self._folder / self._grab, shot, private=True)
-        found = audit(self._app.layer(), self._app.look, shot)
+        found = audit(self._app.layer(), self._app.styles, shot)
         self.faults += [f"{self._grab}: {fault}" for fault in found]
         self._grab = None
 

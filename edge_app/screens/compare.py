@@ -23,7 +23,9 @@ from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
 from edge_app.store.records import in_order
 from edge_app.store.store import Capture, Store
-from edge_app.ui.widgets import Option, Target, Text, Wrap
+from edge_app.ui.focus import Target
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Option, Wrap
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275
@@ -66,15 +68,15 @@ class Fader(Target, Widget):
         return self.x + knob, max(self.width - 2 * knob, 1)
 
     def _draw(self, *_) -> None:
-        look = App.get_running_app().look
+        styles = App.get_running_app().styles
         start, length = self._track()
         share = 1 - self.value if language.rtl() else self.value
         x, y, knob = start + share * length, self.y + self.height / 2, 0.22 * self.height
         self.canvas.clear()
         with self.canvas:
-            Color(*look["stage_quiet"].text)
+            Color(*styles["stage_quiet"].text)
             Line(points=[start, y, start + length, y], width=dp(2), cap="round")
-            Color(*look["stage"].text)
+            Color(*styles["stage"].text)
             Ellipse(pos=(x - knob, y - knob), size=(2 * knob, 2 * knob))
             if self.lit:
                 Line(circle=(x, y, 1.4 * knob), width=dp(1.5))
@@ -102,7 +104,7 @@ class CompareScreen(View):
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
         self._clear()
-        beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
+        beyond = [round(255 * value) for value in self.app.styles["stage"].ground[:3]]
         store, lesion = self.app.session.opened(), self.app.session.lesion
         action = partial(_compare, store, self._pair[0], self._pair[1], beyond)
         self.app.work(action, lambda found: self._compared(*found))

@@ -20,7 +20,8 @@ from edge_app.i18n.language import N_, _
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
-from edge_app.ui.widgets import Item, Press, Text
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Item, Press
 
 THUMBNAIL = 160  # px, long side
 SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame
@@ -143,14 +144,14 @@ class FilesScreen(View):
         self.ids.page.to_top()
         task = self.task
 
-        def look() -> tuple[set[Path], list[browser.Item]]:
+        def read() -> tuple[set[Path], list[browser.Item]]:
             return {place.path for place in browser.places()}, browser.listing(folder, endings)
 
         def listed(found) -> None:
             if (self.form, self.task, self._path) == (False, task, folder):
                 self._listed(*found)  # else another one was opened meanwhile
 
-        self.app.work(look, listed, failed=self._unreadable)
+        self.app.work(read, listed, failed=self._unreadable)
 
     def _listed(self, starts: set[Path], items: list[browser.Item]) -> None:
         self.app.session.folder, self._starts = self._path, starts

@@ -10,7 +10,8 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Lesion, Person
-from edge_app.ui.widgets import Press, Text
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Press
 
 
 class HomeScreen(View):

@@ -13,7 +13,7 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import LiveView
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Target
+from edge_app.ui.focus import Target
 
 SPACE = 32
 

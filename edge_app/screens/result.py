@@ -20,7 +20,8 @@ from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Capture
-from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption, Text
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274

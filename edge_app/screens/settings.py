@@ -18,7 +18,8 @@ from edge_app.self_check import Check, running_check
 from edge_app.session import Erased
 from edge_app.store.store import Entry
 from edge_app.ui.strength import StrengthBar
-from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Text, Tick
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Tick
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {
@@ -36,8 +37,8 @@ CONFIRM = N_(
     "Or were the last entries made while the clock was ahead? Then say that it is right now: "
     "pictures of that time are marked, and their dates can be corrected."
 )
-LOOKS = {"light": N_("Light"), "dark": N_("Dark")}
-TEXTS = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
+THEME_TITLES = {"light": N_("Light"), "dark": N_("Dark")}
+TEXT_TITLES = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
 COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United Kingdom")}
 
 
@@ -79,10 +80,10 @@ class SettingsScreen(View):
     def _all(self) -> None:
         session = self.app.session
         settings = session.settings
-        look = self._card()
-        self._choice(look, _("Language"), language.LANGUAGES, settings.spoken(), "language")
-        self._choice(look, _("Look"), _spoken(LOOKS), settings.theme, "theme")
-        self._choice(look, _("Size of type"), _spoken(TEXTS), settings.text, "text")
+        card = self._card()
+        self._choice(card, _("Language"), language.LANGUAGES, settings.spoken(), "language")
+        self._choice(card, _("Look"), _spoken(THEME_TITLES), settings.theme, "theme")
+        self._choice(card, _("Size of type"), _spoken(TEXT_TITLES), settings.text, "text")
         auto = Tick(
             text=_("Take the picture by itself when it is good and still"), on=settings.auto
         )

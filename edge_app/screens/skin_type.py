@@ -9,7 +9,8 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import skin_type
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Across, Panel, Press, Text
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Panel, Press
 
 COUNT = len(skin_type.QUESTIONS)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kivy.app import App
 from kivy.lang import Builder
 from kivy.uix.screenmanager import Screen
+
+from edge_app.capture.shots import Snapshot
 
 
 class View(Screen):
@@ -25,11 +28,14 @@ class View(Screen):
         """Whether it is for operators, and needs an open store, with these values for `show`."""
         return cls.operator, cls.unlocked
 
-    def show(self) -> None:
+    def show(self, **_values: Any) -> None:
         """Fill it; it is on the screen from now on."""
 
     def hide(self) -> None:
         """It is not on the screen any more."""
+
+    def update(self, snapshot: Snapshot, before: Snapshot) -> None:
+        """Show the worker's news, with those shown before."""
 
     def may_leave(self) -> bool:
         """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""

@@ -7,7 +7,7 @@ from kivy.properties import StringProperty
 from edge_app.i18n import language
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Text
+from edge_app.ui.text import Text
 
 
 class WelcomeScreen(View):

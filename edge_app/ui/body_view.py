@@ -15,8 +15,9 @@ from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 from edge_app.presentation import body_map
+from edge_app.ui.focus import Target
 from edge_app.ui.picture_view import fit
-from edge_app.ui.widgets import SEGMENTS, Target
+from edge_app.ui.signs import SEGMENTS
 
 RADIUS = 11  # dp, of a mark
 MIDDLE = (0.5, 0.3)  # a place to begin at, on either side
@@ -122,8 +123,8 @@ class Figure(Target, ButtonBehavior, Widget):
         if not body_map.prepared():
             app.work(body_map.prepare, lambda _none: self._paint())
             return
-        look = app.look
-        colors = (look["page_quiet"].text, look["line"].ground)
+        styles = app.styles
+        colors = (styles["page_quiet"].text, styles["line"].ground)
         size = (round(width), round(height))
         pixels = body_map.paint(self.view, size, colors, tuple(self.window))
         texture = Texture.create(size=size, colorfmt="rgba")
@@ -142,14 +143,14 @@ class Figure(Target, ButtonBehavior, Widget):
             self._pin(*self.on_screen(*self.pin[1:]))
         if self.lit:
             app = App.get_running_app()
-            self._drawn.add(Color(*app.look["accent"].ground))
+            self._drawn.add(Color(*app.styles["accent"].ground))
             box = (self.x, self.y, self.width, self.height, dp(10) * app.unit)
             self._drawn.add(Line(rounded_rectangle=box, width=dp(1.5) * app.unit))
 
     def _mark(self, mark: Mark) -> None:
         app = App.get_running_app()
         x, y = self.on_screen(*mark.place[1:])
-        style, radius = app.look[mark.style], dp(RADIUS) * app.unit
+        style, radius = app.styles[mark.style], dp(RADIUS) * app.unit
         segments, turn = SEGMENTS[mark.shape]
         if mark.shape == "triangle":  # it holds less than the others
             radius *= 1.45
@@ -176,7 +177,7 @@ class Figure(Target, ButtonBehavior, Widget):
 
     def _pin(self, x: float, y: float) -> None:
         app = App.get_running_app()
-        unit, accent = dp(app.unit), app.look["accent"]
+        unit, accent = dp(app.unit), app.styles["accent"]
         for color, radius in ((accent.text, 11), (accent.ground, 9.5), (accent.text, 4)):
             self._drawn.add(Color(*color))
             side = 2 * radius * unit

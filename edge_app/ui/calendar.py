@@ -12,7 +12,8 @@ from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.modalview import ModalView
 
 from edge_app.i18n import language
-from edge_app.ui.widgets import Across, Press, Text
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Press
 
 
 class Day(Press):

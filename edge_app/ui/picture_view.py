@@ -105,7 +105,7 @@ class PictureView(Widget):
         app = App.get_running_app()
         label = CoreLabel(
             text=language.visual(text),
-            font_size=sp(15) * app.type,
+            font_size=sp(15) * app.type_unit,
             bold=True,
             font_name=fonts.family(text),
         )
