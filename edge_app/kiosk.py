@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -169,7 +170,7 @@ def set_pin(folder: Path, ask: Callable[[str], str]) -> None:
     Pin(path).set(pin)
     # Where an administrator does it, it is the kiosk that has to read and count.
     owner = folder.stat()
-    if os.name == "posix" and os.geteuid() == 0 and owner.st_uid != 0:
+    if sys.platform != "win32" and os.geteuid() == 0 and owner.st_uid != 0:
         for name in (PIN_FILE, pending.NAME):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(folder / name, owner.st_uid, owner.st_gid)
@@ -182,8 +183,9 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1)
         path.chmod(0o600)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._handler.formatter.converter = time.gmtime
+        formatter = logging.Formatter("%(asctime)s %(message)s")
+        formatter.converter = time.gmtime
+        self._handler.setFormatter(formatter)
 
     def write(self, event: str, **values: float | str) -> None:
         """Raises ValueError for what is not on the lists: nothing else can enter."""

@@ -144,7 +144,7 @@ def _check_camera(opener: Callable[[], Source]) -> Check:
     try:
         with closing(opener()) as source:
             monitor, end = StreamMonitor(source.live), time.monotonic() + CAMERA_SECONDS
-            code = "waiting"
+            code, frame = "waiting", None
             while code and time.monotonic() < end:
                 frame = source.read()
                 if frame is not None:
@@ -152,7 +152,7 @@ def _check_camera(opener: Callable[[], Source]) -> Check:
             if code == "waiting":
                 message = Message("{source} delivers no picture", source=Message(source.name))
                 return Check("camera", False, message)
-            if code:
+            if code or frame is None:
                 return Check("camera", False, Message(FAULTS[code]))
             return _camera(source.name, frame)
     except SourceError as error:
@@ -161,9 +161,9 @@ def _check_camera(opener: Callable[[], Source]) -> Check:
 
 def _camera(name: str, frame: Frame) -> Check:
     height, width = frame.pixels.shape[:2]
-    name = name if isinstance(name, Message) else Message(name)
-    size = {"width": width, "height": height}
-    return Check("camera", True, Message("{source}, {width} x {height} px", source=name, **size))
+    source = name if isinstance(name, Message) else Message(name)
+    message = Message("{source}, {width} x {height} px", source=source, width=width, height=height)
+    return Check("camera", True, message)
 
 
 def _check_disk(folder: Path) -> Check:
@@ -175,9 +175,9 @@ def _check_disk(folder: Path) -> Check:
             os.fsync(file.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        reason = Message(error.strerror)
-        message = Message("{path} cannot be written: {reason}", path=folder, reason=reason)
-        return Check("disk", False, message)
+        reason = Message(error.strerror or str(error))
+        fault = Message("{path} cannot be written: {reason}", path=folder, reason=reason)
+        return Check("disk", False, fault)
     message = N_("{size} GiB free")
     if free < FREE_BYTES:
         message = N_("{size} GiB free: delete or export cases, or make room otherwise")

@@ -45,7 +45,7 @@ HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encodin
 class Catalogue(Catalog):
     """Without the time and place at which it was written: they would change with every run."""
 
-    @property
+    @property  # type: ignore[misc]  # nobody sets them here
     def mime_headers(self) -> list[tuple[str, str]]:
         return [header for header in super().mime_headers if header[0] in HEADERS]
 
@@ -134,7 +134,7 @@ def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
 def _of_kv(path: Path) -> Iterator[str]:
     with path.open("rb") as file:  # its words can be read as Python's
         for _line, message, _comments, _context in extract("python", file, {"_": None}):
-            yield message
+            yield message if isinstance(message, str) else message[0]
 
 
 def merged(template: Catalogue, language: str) -> Catalogue:
@@ -144,8 +144,9 @@ def merged(template: Catalogue, language: str) -> Catalogue:
     for message in template:
         if message.id:
             old = known.get(message.id)
-            kept = old is not None and old.id == message.id
-            fresh.add(message.id, old.string if kept else "", message.locations)
+            known_still = old is not None and old.id == message.id
+            translation = old.string if old is not None and known_still else ""
+            fresh.add(message.id, translation, message.locations)
     return fresh
 
 
@@ -162,7 +163,9 @@ def main() -> None:
 
 def translations(message: Message) -> tuple[str, ...]:
     """Of a message: one, or as many as the language has plural forms; empty where missing."""
-    return (message.string,) if isinstance(message.string, str) else tuple(message.string)
+    if isinstance(message.string, str):
+        return (message.string,)
+    return tuple(message.string or ("",))
 
 
 def _write(path: Path, catalogue: Catalogue) -> None:

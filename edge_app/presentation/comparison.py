@@ -159,14 +159,16 @@ def _trend(
     days = [_day(p.taken) for p in points] if dated else range(len(points))
     places = [float(day) for day in accumulate(days, max)]  # a clock may be minutes behind
     known = [
-        (place, float(value(p))) for place, p in zip(places, points, strict=True)
-        if value(p) is not None
-    ]  # fmt: skip
+        (place, float(number))
+        for place, point in zip(places, points, strict=True)
+        if (number := value(point)) is not None
+    ]
     high, digits = _axis(most or max((v for _when, v in known), default=0.0))
     if dated:
         ends = language.day(points[0].taken), language.day(points[-1].taken)
     else:
-        ends = tuple(_("picture {number}", number=language.number(n)) for n in (1, len(points)))
+        first, last = (language.number(n) for n in (1, len(points)))
+        ends = _("picture {number}", number=first), _("picture {number}", number=last)
     return Trend(
         title=title,
         days=tuple(place - places[0] for place, _value in known),
@@ -287,8 +289,8 @@ def remarks(change: Comparison) -> list[str]:
 
 
 def _area_change(change: Comparison) -> str:
-    if None not in change.area_mm2:
-        after, before = change.area_mm2
+    after, before = change.area_mm2
+    if after is not None and before is not None:
         return _(
             "{before} to {after} mm² ({change})",
             before=language.number(before, 1),

@@ -163,11 +163,12 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
 
 
 def reminder(lesion: Lesion, person: Person) -> str:
-    return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
+    when = language.day(lesion.remind) if lesion.remind else ""
+    return f"{person.name}: {lesion.title} ({when})"
 
 
 def kept(person: Person | None, lesion: Lesion) -> str:
-    """That the sitting is on disk, and where."""
+    """That the series is on disk, and where."""
     if person is None:
         return _("Kept: {spot}", spot=lesion.title)
     return _("Kept: {person}, {spot}", person=person.name, spot=lesion.title)
@@ -214,14 +215,13 @@ def spot(spot: Spot) -> str:
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     """What the live screen shows for a snapshot; `notice` (a failed capture) goes before all."""
-    analysis = snapshot.analysis
-    seen = analysis is not None and snapshot.frame is not None
-    outline = analysis["lesion"]["polygons"] if seen else []
+    analysis = snapshot.analysis if snapshot.frame is not None else None
+    outline = analysis["lesion"]["polygons"] if analysis else []
     if snapshot.busy:
         text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
         text, style = language.sentence(_(bad)), "guide_bad"
-    elif not seen:
+    elif analysis is None:
         text, style = _("Looking at the picture."), "guide_wait"
     elif not analysis["quality"]["ok"]:
         # One thing at a time: the reasons come gravest first.
@@ -232,7 +232,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         guidance=text,
         style=style,
         outline=outline,
-        extent=tuple(analysis["size"]) if seen else (1, 1),
+        extent=tuple(analysis["size"]) if analysis else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
         source=_(snapshot.source) or _("no source"),
     )
@@ -249,21 +249,21 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
     triage = together.triage if together else analysis["triage"]
     risk = together.malignancy if together else analysis["malignancy"]
     chances = together.probabilities if together else analysis["probabilities"]
-    judged = triage != "retake"
+    usable = triage != "retake"
     likely = sorted(chances.items(), key=lambda item: -item[1])
     versions = analysis["versions"]
     return ResultView(
         band=spoken(BANDS[triage]),
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
-        if judged
+        if usable and risk is not None
         else "",
         outline=analysis["lesion"]["polygons"],
         extent=tuple(analysis["size"]),
         remarks=_remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
-        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if judged else (),
-        measures=_measures(analysis) if judged else (),
-        limits=_limits(analysis, together) if judged else (),
+        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if usable else (),
+        measures=_measures(analysis) if usable else (),
+        limits=_limits(analysis, together) if usable else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. "
@@ -318,8 +318,8 @@ def _several(together: Combined) -> str:
         "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
         together.pictures,
         used=language.number(together.used),
-        lowest=percent(together.lowest),
-        highest=percent(together.highest),
+        lowest=percent(together.lowest or 0.0),
+        highest=percent(together.highest or 0.0),
     )
     if not together.agreed:
         message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
@@ -335,9 +335,10 @@ def _none_of(together: Combined) -> str:
 
 
 def _remarks(analysis: Mapping) -> tuple[str, ...]:
-    # The gate asks how sure the outline is: where there is one, "no lesion" would contradict it.
-    told = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
-    return tuple(_(told[code]) for code in analysis["quality"]["reasons"])
+    # The quality check asks how sure the outline is: where there is one, "no lesion" would
+    # contradict it.
+    messages = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
+    return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:

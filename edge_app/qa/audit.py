@@ -41,7 +41,7 @@ def audit(root: Widget, styles, pixels: np.ndarray) -> list[str]:
     pixels : the window as it was drawn, uint8 (h, w, 3) RGB.
     """
     shown = [(widget, box) for widget in root.walk(restrict=True) if (box := _seen(widget))]
-    faults = []
+    faults: list[str] = []
     for widget, box in shown:
         if isinstance(widget, (Text, Entry)):
             faults += _audit_text(widget, box, styles, pixels)
@@ -165,6 +165,6 @@ def _seen(widget: Widget) -> Box | None:
         if not each.opacity or each.width < 2 or each.height < 2:
             return None
         if each is widget or isinstance(each, ScrollView):
-            part = _whole(each)
-            box = (*map(max, box[:2], part[:2]), *map(min, box[2:], part[2:]))
+            left, low, right, high = _whole(each)
+            box = (max(box[0], left), max(box[1], low), min(box[2], right), min(box[3], high))
     return box if min(box[2] - box[0], box[3] - box[1]) >= 2 else None

@@ -1,4 +1,4 @@
-"""Opening a file, or choosing where one is written, and what else that needs to be told first."""
+"""Opening a file, or choosing where one is written, and what else that needs first."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ FORMS = {
     "export": (N_("Export cases"), N_("Export")),
     "card": (N_("Size card"), N_("Write the card")),
 }
+WAITING = {
+    "import": N_("Importing. This may take a while."),
+    "export": N_("Exporting. This may take a while."),
+    "card": N_("Writing."),
+    "report": N_("Writing the report."),
+}
 PLACES = {
     "stick": ("stick", N_("Memory stick or card")),
     "home": ("home", N_("Home folder")),
@@ -64,7 +70,7 @@ class PictureItem(Item):
 
 
 class FilesScreen(View):
-    """For one of TITLES: first a browser; with a file or folder `at`, what else is to be told."""
+    """For one of TITLES: first a browser; with a file or folder `at`, what else is needed."""
 
     title = StringProperty()
     task = StringProperty("picture")
@@ -87,7 +93,7 @@ class FilesScreen(View):
         at: Path | None = None,
     ) -> None:
         self.task, self._at = task, at
-        self._values = {"capture": capture, "earlier": earlier, "only": only}
+        self._capture, self._earlier, self._only = capture, earlier, only
         self.form = at is not None
         self._starts: set[Path] = set()
         self._undeveloped: list[PictureItem] = []
@@ -120,7 +126,8 @@ class FilesScreen(View):
     def places(self) -> None:
         """Where to start from."""
         self._empty()
-        self._path, self.folder, self.ready = None, "", False
+        self._path: Path | None = None
+        self.folder, self.ready = "", False
         self.app.work(browser.places, self._list_places)
 
     def _list_places(self, places: list[browser.Place]) -> None:
@@ -215,7 +222,7 @@ class FilesScreen(View):
 
     def up(self) -> None:
         """To the folder above, and from where one starts to all such places."""
-        above = browser.above(self._path)
+        above = browser.above(self._path) if self._path is not None else None
         if above is None or self._path in self._starts:
             self.places()
         else:
@@ -231,7 +238,14 @@ class FilesScreen(View):
             self._go_on(entry.path)
 
     def _go_on(self, path: Path) -> None:
-        self.app.go("files", task=self.task, at=path, **self._values)
+        self.app.go(
+            "files",
+            task=self.task,
+            at=path,
+            capture=self._capture,
+            earlier=self._earlier,
+            only=self._only,
+        )
 
     # ------------------------------------------------------------------------ the form
 
@@ -263,30 +277,26 @@ class FilesScreen(View):
 
     def act(self) -> None:
         """What the foot's button does."""
-        if not self.form:
-            folder = self._path
+        if self._at is not None:
+            self._act(self._at)
+        elif (folder := self._path) is not None:
             self.app.work(lambda: browser.check_writable(folder), lambda _none: self._go_on(folder))
-            return
-        session, at, typed = self.app.session, self._at, self.ids.first.text
+
+    def _act(self, at: Path) -> None:
+        session, typed = self.app.session, self.ids.first.text
         fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
-        capture, earlier, only = (self._values[name] for name in ("capture", "earlier", "only"))
+        capture, earlier, only = self._capture, self._earlier, self._only
         paper = self.ids.paper.one
-        actions: dict[str, tuple[Callable[[], Path | int], str]] = {
-            "import": (
-                lambda: session.opened().merge(at, typed),
-                _("Importing. This may take a while."),
-            ),
-            "export": (
-                lambda: cases.export(session.opened(), at, typed, only),
-                _("Exporting. This may take a while."),
-            ),
-            "card": (lambda: cases.write_card(at, paper), _("Writing.")),
-            "report": (
-                lambda: cases.write_report(session.opened(), at, capture, earlier, fields),
-                _("Writing the report."),
-            ),
+        actions: dict[str, Callable[[], Path | int]] = {
+            "import": lambda: session.opened().merge(at, typed),
+            "export": lambda: cases.export(session.opened(), at, typed, only),
+            "card": lambda: cases.write_card(at, paper),
         }
-        action, message = actions[self.task]
+        if capture is not None:
+            actions["report"] = lambda: cases.write_report(
+                session.opened(), at, capture, earlier, fields
+            )
+        action, message = actions[self.task], _(WAITING[self.task])
         self.app.work(action, self._done, message, self._refused, writes=True)
 
     def _done(self, result: Path | int) -> None:

@@ -65,7 +65,7 @@ class LesionScreen(View):
 
     def on_kv_post(self, _base) -> None:
         for field in (self.ids.name, self.ids.notes):
-            field.ids.entry.bind(focus=lambda _entry, focus: focus or self.save())
+            field.ids.entry.bind(focus=lambda _entry, focus: None if focus else self.save())
 
     def show(self) -> None:
         lesion, person = self.app.session.lesion, self.app.session.person

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view as drawn
+from dermedge.combine import Combined
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app import cases
 from edge_app.capture.shots import Result
@@ -74,12 +76,14 @@ class CasePicture(BoxLayout):
 
 
 class ResultScreen(View):
-    """Of the sitting; or, with `stored`, of a capture that was taken before."""
+    """Of the series; or, with `stored`, of a capture that was taken before."""
 
     details = BooleanProperty(False)
     title = StringProperty()
     caption = StringProperty()  # of what is drawn on the picture
     view: ResultView | None = ObjectProperty(None, allownone=True)
+    _result = Result()
+    _stored: Capture | None = None
 
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._stored = False, stored
@@ -103,27 +107,27 @@ class ResultScreen(View):
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
         self.ids.picture.show(None)
-        self._result = self.view = self._stored = None
+        self._result, self._stored, self.view = Result(), None, None
 
     def _developed(self, pixels: np.ndarray) -> None:
         self._result = replace(self._result, pixels=pixels)
         self._choose("outline")
 
-    def _fill(self, result: Result, together) -> None:
+    def _fill(self, result: Result, together: Combined | None) -> None:
         self._result = result
-        self.view = present.result(result.analysis, together)
-        self.ids.picture.extent = self.view.extent
+        self.view = view = present.result(result.analysis, together)
+        self.ids.picture.extent = view.extent
         self._layers()
         self._choose("outline")
-        self._cards()
+        self._cards(view)
 
     # ------------------------------------------------------------------------ the picture
 
     def _layers(self) -> None:
         row = self.ids.layers
         row.clear_widgets()
-        there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
-        for key, text in there:
+        layers = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
+        for key, text in layers:
             option = StageOption(text=text, key=key)
             option.disabled = not self._has(key)
             option.bind(on_release=lambda pressed: self._choose(pressed.key))
@@ -131,10 +135,10 @@ class ResultScreen(View):
 
     def _has(self, layer: str) -> bool:
         analysis, bundle = self._result.analysis, self.app.worker.bundle
-        judged = analysis["triage"] != "retake"
+        usable = analysis["triage"] != "retake"
         if layer == "heat":  # of another model it would explain nothing
-            return judged and analysis["versions"]["bundle_sha256"] == bundle.sha256
-        return layer == "outline" or (judged and bool(drawn.measures(analysis)))
+            return usable and analysis["versions"]["bundle_sha256"] == bundle.sha256
+        return layer == "outline" or (usable and bool(drawn.measures(analysis)))
 
     def _choose(self, layer: str) -> None:
         result, picture, self._layer = self._result, self.ids.picture, layer
@@ -146,7 +150,7 @@ class ResultScreen(View):
                           failed=self._unmapped)  # fmt: skip
         else:
             picture.show(result.pixels)
-        picture.outline = [] if layer == "heat" else self.view.outline
+        picture.outline = [] if layer == "heat" or self.view is None else self.view.outline
         size = result.analysis["abcd"]["diameter_mm"]
         text = present.millimetres(size) if size else ""
         picture.marks = drawn.measures(result.analysis, text) if layer == "measures" else {}
@@ -164,8 +168,8 @@ class ResultScreen(View):
 
     # ------------------------------------------------------------------------ the words
 
-    def _cards(self) -> None:
-        view, cards = self.view, self.ids.cards
+    def _cards(self, view: ResultView) -> None:
+        cards = self.ids.cards
         self.ids.scroll.scroll_y = 1
         cards.clear_widgets()
         if view.demonstration:
@@ -259,12 +263,12 @@ class ResultScreen(View):
         return code in (UP, DOWN, DETAILS)
 
 
-def _risk_map(app, result: Result, stored: Capture | None) -> np.ndarray | None:
+def _risk_map(app: Any, result: Result, stored: Capture | None) -> np.ndarray | None:
     """Of the analysis that is shown; a stored one is made once more, and compared."""
     explained = result.explained
-    if explained is None:
+    if explained is None and stored is not None:
         explained = cases.explained(app.session.opened(), stored, app.worker.processor)
-    return explained.risk_map()
+    return explained.risk_map() if explained is not None else None
 
 
 load_kv(__file__)

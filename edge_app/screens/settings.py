@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from kivy.properties import BooleanProperty, StringProperty
 
@@ -12,14 +13,13 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
+from edge_app.screens.secret import SecretForm
 from edge_app.screens.view import View, load_kv
 from edge_app.self_check import TITLES as CHECKS
 from edge_app.self_check import Check, running_check
-from edge_app.session import Erased
 from edge_app.store.store import Entry
-from edge_app.ui.strength import StrengthBar
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Tick
+from edge_app.ui.widgets import Across, Card, Item, Options, Press, Row, Tick
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {
@@ -109,7 +109,10 @@ class SettingsScreen(View):
         self.ids.list.add_widget(Text(text=message, style="page"))
         coins = [name for name in REFERENCES if name.startswith("coin-")]
         euro = [n for n in coins if not n.startswith(tuple(f"coin-{start}" for start in COINS))]
-        groups = [("", [None, "card", "ruler"]), (_("Euro coins"), euro)]
+        groups: list[tuple[str, list[str | None]]] = [
+            ("", [None, "card", "ruler"]),
+            (_("Euro coins"), [*euro]),
+        ]
         for start, title in COINS.items():
             groups.append((_(title), [n for n in coins if n.startswith(f"coin-{start}")]))
         card = self._card()
@@ -183,7 +186,7 @@ class SettingsScreen(View):
     def _passphrase(self) -> None:
         session = self.app.session
         action = session.change_passphrase
-        self._secret(_("Passphrase now"), _("New passphrase"), action, digits=False)
+        self._change_secret(_("Passphrase now"), _("New passphrase"), action, digits=False)
 
     def _audit(self) -> None:
         store = self.app.session.opened()
@@ -244,7 +247,7 @@ class SettingsScreen(View):
 
     def _pin(self) -> None:
         action = self.app.session.change_pin
-        self._secret(_("PIN now"), _("New PIN: at least four digits"), action, digits=True)
+        self._change_secret(_("PIN now"), _("New PIN: at least four digits"), action, digits=True)
 
     def _log(self) -> None:
         path = self.app.session.log_path
@@ -280,53 +283,25 @@ class SettingsScreen(View):
 
     def _item(self, icon: str, to: str | Callable[[], None], message: str, title: str = "") -> None:
         """A line that leads to a part, or does something."""
-        action = to if callable(to) else lambda: self.app.go("settings", part=to)
-        item = Item(icon=icon, title=title or _(TITLES[to]), message=message)
+        if callable(to):
+            action = to
+        else:
+            action, title = partial(self.app.go, "settings", part=to), title or _(TITLES[to])
+        item = Item(icon=icon, title=title, message=message)
         item.bind(on_release=lambda _item: action())
         self.ids.list.add_widget(item)
 
-    def _secret(self, now: str, new: str, action: Callable[[str, str], None], digits: bool) -> None:
-        """Fields to change a passphrase or PIN."""
-        card = self._card()
-        captions = (now, new, _("Once more"))
-        fields = [Field(caption=caption, secret=True, digits=digits) for caption in captions]
-        for field in fields:
-            card.add_widget(field)
-        old, first, second = fields
-        strength = StrengthBar(own=True)
-        if not digits:
-            first.bind(text=strength.setter("text"))
-            card.add_widget(strength, card.children.index(first))
-        press = Press(text=_("Change"), disabled=True)
-        self.ids.feet.add_widget(press)
-
-        def typed(*_values) -> None:
-            old.fault = ""
-            differ = len(second.text) >= len(first.text) and second.text != first.text
-            second.fault = _("The two are not the same.") if differ else ""
-            good = strength.good or digits
-            press.disabled = not (old.text and good and first.text == second.text)
-
-        def changed(result: Erased | None) -> None:
-            left = result.error if result is not None else None
-            self.app.back()
-            self.app.tell(_("Changed.") if left is None else present.error_line(left))
-
-        def refused(message: str) -> None:
-            old.fault = message
-
-        for field in fields:
-            field.bind(text=typed)
-        press.bind(
-            on_release=lambda _press: self.app.work(
-                partial(action, old.text, first.text), changed, _("One moment."), refused, True
-            )
-        )
+    def _change_secret(
+        self, now: str, new: str, action: Callable[[str, str], Any], digits: bool
+    ) -> None:
+        form = SecretForm(self.app, now, new, action, digits)
+        self.ids.list.add_widget(form)
+        self.ids.feet.add_widget(form.press)
 
 
 def _named(reference: str | None, group: str) -> str:
     """A reference below the title of its group."""
-    if not group:
+    if not group or reference is None:
         return present.reference(reference)
     return reference.removeprefix("coin-").removeprefix("us-").removeprefix("uk-").replace("-", " ")
 

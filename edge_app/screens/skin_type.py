@@ -23,7 +23,8 @@ class SkinTypeScreen(View):
     more = StringProperty()
 
     def show(self, draft: Draft) -> None:
-        self._draft, self._answers = draft, []
+        self._draft = draft
+        self._answers: list[int] = []
         self._fill()
 
     def hide(self) -> None:
@@ -79,9 +80,9 @@ class SkinTypeScreen(View):
             last=language.number(COUNT),
         )
         self.message, self.more = _(question.text), ""
-        for points, message in enumerate(question.answers):
+        for number, message in enumerate(question.answers):
             press = Press(text=_(message), style="plain")
-            press.bind(on_release=lambda _press, points=points: self.answer(points))
+            press.bind(on_release=lambda _press, points=number: self.answer(points))
             self.ids.answers.add_widget(press)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kivy.app import App
 from kivy.clock import Clock
@@ -16,7 +17,7 @@ from kivy.uix.widget import Widget
 
 from edge_app.presentation import body_map
 from edge_app.ui.focus import Target
-from edge_app.ui.picture_view import fit
+from edge_app.ui.picture_view import Box, fit
 from edge_app.ui.signs import SEGMENTS
 
 RADIUS = 11  # dp, of a mark
@@ -40,6 +41,8 @@ class Figure(Target, ButtonBehavior, Widget):
     another place on the figure, or next to it.
     """
 
+    last_touch: Any  # of ButtonBehavior
+
     __events__ = ("on_spot", "on_place")
 
     view = OptionProperty("front", options=("front", "back"))
@@ -60,7 +63,7 @@ class Figure(Target, ButtonBehavior, Widget):
 
     # ------------------------------------------------------------------------ where
 
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, bottom, width and height of what is shown of the map, in the widget's window."""
         left, top, right, bottom = self.window
         shape = ((right - left) * body_map.ASPECT, bottom - top)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kivy.app import App
 from kivy.cache import Cache
 from kivy.properties import BooleanProperty, StringProperty
@@ -17,6 +19,7 @@ class Entry(TextInput):
     style = StringProperty("field")
     lit = BooleanProperty(False)
     hint = StringProperty()
+    line_height: Any  # of TextInput
 
     def on_text(self, *_) -> None:
         if self.password and not self.text:

@@ -20,9 +20,13 @@ class Target:
     hint = StringProperty()
 
 
+def is_target(widget: object) -> bool:
+    return isinstance(widget, (Target, Entry))
+
+
 def targets(root: Widget) -> Iterator[Widget]:
     """What can be pressed or typed into below `root`, in the order in which it is read."""
-    if isinstance(root, (Target, Entry)):
+    if is_target(root):
         if not root.disabled and root.width > 1 and root.height > 1 and root.opacity:
             yield root
         return

@@ -19,6 +19,8 @@ from edge_app.ui import fonts, theme
 
 MOST_POINTS = 120  # of an outline that is drawn; more cannot be told apart on a screen
 
+Box = tuple[float, float, float, float]  # left, low, width, height
+
 
 class PictureView(Widget):
     """A picture, as large as fits, with the outline of the lesion on it."""
@@ -149,17 +151,17 @@ def measures(analysis: Mapping, size: str = "") -> dict:
     return {"lines": [np.array(line).tolist() for line in lines], "labels": labels}
 
 
-def fit(size: tuple[float, float], box: tuple[float, float, float, float]) -> tuple[float, ...]:
+def fit(size: tuple[float, float], box: Box) -> Box:
     """(x, y, width, height) of `size`, its aspect kept, in the middle of `box` (likewise)."""
     x, y, width, height = box
     scale = min(width / size[0], height / size[1])
     inner = (size[0] * scale, size[1] * scale)
-    return x + (width - inner[0]) / 2, y + (height - inner[1]) / 2, *inner
+    return x + (width - inner[0]) / 2, y + (height - inner[1]) / 2, inner[0], inner[1]
 
 
 def _thinned(polygon: list[list[float]]) -> np.ndarray:
     """The polygon as float (n, 2) with at most about MOST_POINTS points."""
-    points = np.asarray(polygon, np.float32)
+    points: np.ndarray = np.asarray(polygon, np.float32)
     if len(points) > MOST_POINTS:
         extent = float(np.ptp(points, axis=0).max())
         # 0.4 % of its extent: a pixel or two on the screen.

@@ -17,7 +17,8 @@ TEXT_SIZES = {"normal": 1.0, "large": 1.2, "very large": 1.4}
 
 def rgb(code: str) -> Color:
     """'#RRGGBB' as four floats in 0..1, opaque."""
-    return (*(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
+    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue, 1.0
 
 
 @dataclass(frozen=True)
