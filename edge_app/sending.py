@@ -7,7 +7,7 @@ UserError, of which StoreError is a kind.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -226,10 +226,13 @@ def check(destination: Destination) -> list[str]:
 
 
 def save_destination(store: Store, destination: Destination) -> Destination:
-    """Add it where it has no id yet, else change it. Raises for an address that must not be used."""
-    doors: Sequence = [it for it in (destination.dicom, destination.fhir) if it is not None]
-    for door in doors:
-        carriers.connect(door).close()
+    """Add it where it has no id yet, else change it.
+
+    Raises UserError for an address or passphrase that must not be used.
+    """
+    for door in (destination.dicom, destination.fhir):
+        if door is not None:
+            carriers.connect(door).close()
     if destination.id:
         store.mail.update_destination(destination)
         return destination

@@ -153,7 +153,7 @@ class Draft:
             lesion=ReferredLesion(
                 region(lesion.view, lesion.x, lesion.y) or "", uids.tracking_uid(lesion.id)
             ),
-            pictures=tuple(self._pictures(images or {})),
+            pictures=tuple(self.referred(images)),
             consent=self.consent,
             identifiers=(Identifier(system, number),) if system and number else (),
             birth_year=person.year_of_birth,
@@ -166,15 +166,21 @@ class Draft:
             report=report,
         )
 
-    def _pictures(self, images: Mapping[str, bytes]) -> Iterator[ReferredPicture]:
+    def referred(self, images: Mapping[str, bytes] | None = None) -> Iterator[ReferredPicture]:
+        """Those of the pictures that are selected and of which somebody said what they are.
+
+        Parameters and errors as of `referral`.
+        """
         settings = self.dermoscope
         scope = Dermoscope(settings.contact, settings.polarized, settings.immersion)
         for picture in self.selected:
             capture = picture.capture
+            if not picture.kind:
+                continue
             yield ReferredPicture(
                 capture.id,
                 picture.kind,
-                images.get(capture.id, b""),
+                (images or {}).get(capture.id, b""),
                 capture.px_per_mm,
                 clock.moment(capture.taken).astimezone() if capture.dated else None,
                 self.recognizable,

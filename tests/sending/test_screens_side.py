@@ -13,6 +13,8 @@ pytest.importorskip("highdicom")
 pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pypdf = pytest.importorskip("pypdf")
 pytest.importorskip("kivy", reason="the fonts of the report come with Kivy")
+from store.store_cases import fill  # noqa: E402
+
 from dermedge import UserError  # noqa: E402
 from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
@@ -22,7 +24,6 @@ from edge_app.store.records import DermoscopeSettings  # noqa: E402
 from edge_app.store.referrals import Destination, Endpoint, StoredAnswer  # noqa: E402
 from sending.mail_cases import queue  # noqa: E402
 from sending.receivers import FhirReceiver  # noqa: E402
-from store.store_cases import fill  # noqa: E402
 
 SECRET = "cedar wren lamp orbit"
 SYSTEM = "urn:oid:1.2.3"

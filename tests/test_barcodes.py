@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dermedge.data import synthetic
-from edge_app.capture.codes import read_code
+from edge_app.capture.barcodes import read_code
 
 LEFT = ("0001101", "0011001", "0010011", "0111101", "0100011", "0110001", "0101111", "0111011",
         "0110111", "0001011")  # fmt: skip
