@@ -164,7 +164,9 @@ class ReferredPicture:
 
             data = np.frombuffer(self.image, np.uint8)
             decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-            pixels = None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+            pixels = decoded
+            if decoded is not None:  # in place: a picture may have 40 MB
+                cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
         else:
             pixels = self.image
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:

@@ -16,7 +16,7 @@ from dermedge.lesion.features import COLORS
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.i18n import language
-from edge_app.i18n.language import N_, _
+from edge_app.i18n.language import N_, _, n_
 from edge_app.presentation.body_map import REGIONS
 from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.referral.form import (
@@ -139,7 +139,14 @@ def _required(referral: Referral, private: Sequence[str]) -> Iterator[Gap]:
             words = N_("The identifier's system must be a URI, as urn:oid:... or https://...")
             yield _must("identifier-system", words)
     if len(referral.question) > TEXT:
-        yield _must("question-long", N_("Shorten the question to {count} characters."), count=TEXT)
+        yield _must(
+            "question-long",
+            N_("Shorten the question: the most characters are {limit}."),
+            limit=TEXT,
+        )
+    if not re.sub(r"\r?\n|\t", "", referral.question).isprintable():
+        words = N_("Type the question again: it holds characters that cannot be sent.")
+        yield _must("question-characters", words)
     if referral.report and not referral.report.startswith(b"%PDF-"):
         yield _must("report", N_("Make the report again: it is not a PDF."))
     if referral.pseudonymous and _told(referral, private):
@@ -174,8 +181,8 @@ def _history(referral: Referral) -> Iterator[Gap]:
     if referral.onset is None:
         yield Gap("no-onset", N_("Missing: since when the spot is there."))
     if open_questions:
-        words = N_("Questions of the history that are open: {count}")
-        yield Gap("history", words, (("count", open_questions),))
+        words = N_("Questions of the history that are open: {open}")
+        yield Gap("history", words, (("open", open_questions),))
     for code, value, words in (
         ("no-question", referral.question.strip(), N_("Missing: what is asked.")),
         ("no-sex", referral.sex, N_("Missing: sex.")),
@@ -192,7 +199,7 @@ def _must(code: str, text: str, **values: object) -> Gap:
 
 def _sendable(value: str) -> bool:
     """As an identifier: something, on one line, without what DICOM takes for a separator."""
-    return bool(value.strip()) and value.isprintable() and "\\" not in value
+    return bool(value) and value == value.strip() and value.isprintable() and "\\" not in value
 
 
 def _told(referral: Referral, private: Sequence[str]) -> bool:
@@ -231,9 +238,9 @@ def _person(referral: Referral) -> Iterator[Row]:
     if referral.identifiers and referral.birth_year is not None:
         yield Row(_("Year of birth"), str(referral.birth_year))
     if referral.age is not None:
-        yield Row(_("Age"), _("about {age} years", age=language.number(referral.age)))
+        yield Row(_("Age"), n_("about {count} year old", "about {count} years old", referral.age))
     if referral.age_group is not None:
-        yield Row(_("Age"), _("{group} years", group=referral.age_group))
+        yield Row(_("Age in years"), referral.age_group)
     if referral.sex:
         yield Row(_("Sex"), _(referral.sex))
     if referral.skin_type:
@@ -300,7 +307,7 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
     yield _("Estimate of the model"), _(ADVICE[found.triage])
     if found.outlines:
         count = sum(len(outline) for outline in found.outlines)
-        yield _("Outline"), _("{count} points", count=count)
+        yield _("Outline"), n_("{count} point", "{count} points", count)
     if found.judged:
         yield _("Estimated risk"), language.percent(found.malignancy)
         for name, value in found.probabilities:
