@@ -35,7 +35,7 @@ from dermedge.runtime import OPENVINO, ExecutionConfig, SessionError, open_sessi
 from dermedge.runtime.parity import FROM_FP32, MASK, PROBABILITIES, Limit
 from dermedge.taxonomy import MALIGNANT
 from dermedge.tune import machine, tune
-from export.graph import Network
+from export.graph.onnx_graph import GraphModule
 from train.run import commit, load_model, load_run
 
 # Differences that still count as the same answer: of an FP32 network in another runtime, and of
@@ -117,15 +117,15 @@ def measure(
     return [{name: (row | common).get(name) for name in COLUMNS} for row in rows + pipelines]
 
 
-def _networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, Network]:
+def _networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, GraphModule]:
     """Role to the torch network that the bundle's graph was made from."""
-    found: dict[str, Network] = {}
+    found: dict[str, GraphModule] = {}
     loaded = [load_run(Path(folder)) for folder in runs]
     for role, model in bundle.manifest.models.items():
         fitting = [run for run in loaded if run.model == model.architecture]
         if not fitting:
             raise UserError(f"--runs: none is of the {role}'s network, {model.architecture}")
-        found[role] = Network(load_model(fitting[0])).eval().requires_grad_(False)
+        found[role] = GraphModule(load_model(fitting[0])).eval().requires_grad_(False)
     if "classifier" in found:
         found["classifier"].temperature = _temperature(bundle, found["classifier"])
     return found
@@ -144,7 +144,7 @@ def _tuned(bundle: Bundle, threads: int, seconds: float, progress) -> dict[str, 
     }
 
 
-def _temperature(bundle: Bundle, net: Network) -> float:
+def _temperature(bundle: Bundle, net: GraphModule) -> float:
     """That of the bundle's classifier, read back: both answers tell the logits up to a factor."""
     ours, theirs = (
         np.log(np.stack([answer(s) for s in _squares(bundle, "classifier")]).astype(np.float64))
@@ -428,7 +428,7 @@ def _same_work(bundle: Bundle, threads: int) -> Answer:
     return answer
 
 
-def _theirs(bundle: Bundle, nets: Mapping[str, Network]) -> Answer:
+def _theirs(bundle: Bundle, nets: Mapping[str, GraphModule]) -> Answer:
     """As the tutorials do it: PIL opens, torchvision resizes and pads, torch answers."""
     mask_at = bundle.manifest.thresholds.mask
     sizes = {role: m.preprocessing.size for role, m in bundle.manifest.models.items()}
