@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 
 import numpy as np
-import pytest
 import torch
 
 from dermedge.data import synthetic
@@ -14,9 +12,7 @@ from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.metadata import encode
 from dermedge.runtime import open_session
 from export.calibration.ood import fit_ood
-from export.graph import onnx_graph
 from export.graph.onnx_graph import GraphModule, to_onnx
-from export.quantization import candidates
 from train.models import MODELS, Normalized, build_model
 
 SIZE = 64
@@ -93,24 +89,3 @@ def probability(answers: dict[str, np.ndarray]) -> np.ndarray:
         ],
         axis=1,
     )
-
-
-_graphs: dict[str, bytes] = {}
-
-
-@pytest.fixture
-def remembered_graphs(monkeypatch):
-    """Networks that were made into a graph before get that one: it takes seconds each time."""
-
-    def remembered(network: GraphModule, size: int, weights: str = "full") -> bytes:
-        digest = hashlib.sha256(repr((size, weights, network.temperature)).encode())
-        for name, value in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in _graphs:
-            _graphs[key] = to_onnx(network, size, weights)
-        return _graphs[key]
-
-    for module in (onnx_graph, candidates):
-        monkeypatch.setattr(module, "to_onnx", remembered)

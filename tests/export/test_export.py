@@ -287,6 +287,7 @@ def test_crops_are_where_the_segmenter_sees_a_lesion(tiny_bundle):
     assert crop(picture) == pytest.approx((70, 20, 30, 40), abs=3)
 
 
+@pytest.mark.usefixtures("remembered_graphs")
 def test_a_classifier_of_crops_is_calibrated_on_crops(export_runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "cropped.dermbundle"
     assert "add the run of a segmenter" in refused(capsys, export_runs / "cropped", "--out", out)
@@ -313,6 +314,7 @@ def test_a_classifier_of_crops_is_calibrated_on_crops(export_runs, tmp_path, cap
 
 
 @pytest.mark.parametrize("role", ["segmenter", "classifier"])
+@pytest.mark.usefixtures("remembered_graphs")
 def test_one_network_alone_makes_a_bundle_for_evaluation(role, export_runs, tmp_path, capsys):
     out = tmp_path / "one.dermbundle"
     assert cli.main(["export", str(export_runs / role), "--out", str(out)]) == 0
@@ -356,17 +358,12 @@ def test_a_signed_bundle_and_its_summary(bundle, export_runs, capsys, tmp_path):
         assert signed.part(part) == bundle.part(part)
 
 
+@pytest.mark.usefixtures("remembered_graphs")
 def test_a_graph_that_differs_leaves_what_was_there(export_runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "kept.dermbundle"
     out.write_bytes(b"the bundle of last month")
     monkeypatch.setattr(onnx_graph, "TOLERANCE", -1.0)
-    command = [
-        "export",
-        str(export_runs / "classifier"),
-        str(export_runs / "segmenter"),
-        "--out",
-        str(out),
-    ]
+    command = ["export", str(export_runs / "segmenter"), "--out", str(out)]
     assert cli.main(command) == 2
     assert "the export is refused" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["kept.dermbundle"]
@@ -412,6 +409,24 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (["--cases", "9"], "--similar", "--similar must be 0 to 8, got 9"),
+        (["--case-pictures"], "--similar-pictures", "--similar-pictures needs --similar N"),
+        (["--gate-triage", "2"], "--accept-triage", "--accept-triage must lie in 0 to 1, got 2"),
+    ],
+)
+def test_options_of_the_first_version_do_the_same_and_say_the_new_name(capsys, old, new, reason):
+    assert cli.main(["export", "run", "--out", "x.dermbundle", *old]) == 2
+    notice, refusal = capsys.readouterr().err.splitlines()
+    assert notice == f"dermedge: {old[0]} is now called {new}"
+    assert reason in refusal
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--help"])
+    assert old[0] not in capsys.readouterr().out.split()
+
+
 def test_a_damaged_run_is_refused(export_runs, tmp_path, capsys):
     segmenter = shutil.copytree(export_runs / "segmenter", tmp_path / "segmenter")
     command = (segmenter, export_runs / "classifier", "--out", tmp_path / "x.dermbundle")
@@ -423,6 +438,7 @@ def test_a_damaged_run_is_refused(export_runs, tmp_path, capsys):
     assert not (tmp_path / "x.dermbundle").exists()
 
 
+@pytest.mark.usefixtures("remembered_graphs")
 def test_a_run_that_was_stopped_is_exported_and_named(export_runs, tmp_path, capsys):
     stopped = shutil.copytree(export_runs / "classifier", tmp_path / "stopped")
     replace(load_run(stopped), steps=1, finished=False).save()

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn_networks import remembered_graphs  # noqa: F401  (a fixture)
 
+from benchmarks.report.cards import describe
 from dermedge import cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, shipped, write_bundle
@@ -20,7 +20,7 @@ from dermedge.image.read import Picture
 
 
 @pytest.fixture(autouse=True)
-def one_thread(remembered_graphs):  # noqa: F811
+def one_thread(remembered_graphs):
     torch.set_num_threads(1)
 
 
@@ -59,6 +59,8 @@ def test_a_classifier_gets_the_segmenter_of_a_shipped_bundle(export_runs, tmp_pa
     assert origins["segmenter"]["name"] == "dermoscopy"
     assert origins["segmenter"]["sha256"] == lender.sha256
     assert theirs.licence in own.licence.split("; ")
+    roles = [row["role"] for row in describe(made, [], [])["training"]]
+    assert any(role.startswith("segmenter, taken from the bundle dermoscopy") for role in roles)
     assert own.procedural
     # `evaluate` knows what either network learnt from.
     known, before = (TrainingPictures.from_bytes(bundle.part(FILE)) for bundle in (made, lender))

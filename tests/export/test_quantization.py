@@ -30,7 +30,7 @@ from train.recipe import Acceptance
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
+def few_pictures(monkeypatch, remembered_graphs):
     monkeypatch.setattr(int8, "LEAST_PICTURES", 8)
 
 
