@@ -54,6 +54,26 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="take the network for the role that no run plays from this bundle, with its licence "
         f"and figures: a file, or one that comes with dermedge: {', '.join(shipped())}",
     )
+    _recheck_arguments(parser)
+    _content_arguments(parser)
+    _precision_arguments(parser)
+    parser.add_argument(
+        "--release",
+        type=int,
+        metavar="N",
+        help="of the bundle of this name, counting up; a device with its trusted key takes no "
+        "earlier one again (default: none)",
+    )
+    parser.add_argument(
+        "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
+    )
+    for name, kind in {"--cases": int, "--case-pictures": None}.items():
+        _old_name(parser, name, kind)
+    for name in _ACCEPT:
+        _old_name(parser, f"--gate-{name}", float)
+
+
+def _recheck_arguments(parser: argparse.ArgumentParser) -> None:
     again = parser.add_argument_group(
         "judge the precisions of a finished bundle again, no run given"
     )
@@ -69,6 +89,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="split that it was trained with (default: its own, else one made with seed 0)",
     )
+
+
+def _content_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what the bundle calls itself (default: FILE's name)")
     parser.add_argument(
         "--weights",
@@ -89,6 +112,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --similar: small pictures of them too; mind their licence and their patients",
     )
+
+
+def _precision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -129,19 +155,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, meaning in _ACCEPT.items():
         acceptance.add_argument(f"--accept-{name}", type=float, metavar="X", help=meaning)
-        _old_name(parser, f"--gate-{name}", float)
-    _old_name(parser, "--cases", int)
-    _old_name(parser, "--case-pictures", None)
-    parser.add_argument(
-        "--release",
-        type=int,
-        metavar="N",
-        help="of the bundle of this name, counting up; a device with its trusted key takes no "
-        "earlier one again (default: none)",
-    )
-    parser.add_argument(
-        "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
-    )
 
 
 def _old_name(parser: argparse.ArgumentParser, name: str, kind: type | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,39 +61,11 @@ def recheck(
     networks = [roles for roles in _networks(bundle.manifest) if _first(bundle, roles).variants]
     if not networks:
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
-    reports: list[dict] = []
-    refused: set[str] = set()
     crop = _crop(bundle)
-    for roles in networks:
-        model = _first(bundle, roles)
-        if model.precision != "fp32":
-            raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-        split = _split(bundle, roles, data_set, split_file)
-        part = ValidationPart.of(data_set, split)
-        independent = _independent(bundle.manifest, roles, part.halves)
-        kind = "multitask" if len(roles) > 1 else roles[0]
-        print(f"the {kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
-        labels = bundle.manifest.labels if "classifier" in roles else ()
-        note = f"reading the {kind}'s pictures of the accepting half"
-        spec = FeedSpec(model.preprocessing, model.metadata, crop)
-        records = members_of(part, "accepting", kind, labels)
-        samples = usable_samples(prepare_samples(records, spec, note), kind)
-        accepting = validation_set(part, labels, samples)
-        if not accepting.feeds:
-            raise ExportError(f"the accepting half has no picture for a {kind}")
-        judged: dict[str, object] = {"independent": independent}
-        if not independent:
-            judged["note"] = NOT_INDEPENDENT
-        candidates = _candidates(bundle, roles, model, margins)
-        decisions = decide(candidates, accepting, bundle.manifest.thresholds, judged)
-        for variant, decision in zip(model.variants, decisions, strict=True):
-            report = decision.report(len(candidates.graph))
-            # The share was of the graph with full weights, which a bundle of half weights lacks.
-            old = _old_report(bundle.manifest, roles, variant)
-            report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
-            reports.append(report)
-            if not decision.passed:
-                refused.add(variant.part)
+    source = _Source(bundle, data_set, split_file, margins)
+    judged = [pair for roles in networks for pair in _judged(source, roles, crop)]
+    refused = {part for part, report in judged if not report["passed"]}
+    reports = [report for _, report in judged]
     manifest = bundle.manifest
     models = {
         role: replace(model, variants=tuple(v for v in model.variants if v.part not in refused))
@@ -104,6 +76,48 @@ def recheck(
     others = tuple(report for report in manifest.gate if _key(report) not in again)
     manifest = replace(manifest, models=models, gate=(*others, *reports))
     return Rechecked(manifest, parts, tuple(reports))
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What is judged again, and on which pictures."""
+
+    bundle: Bundle
+    data_set: DataSet
+    split_file: str | None
+    margins: Acceptance
+
+
+def _judged(
+    source: _Source, roles: tuple[str, ...], crop: Crop | None
+) -> Iterator[tuple[str, dict]]:
+    """Part and report of each variant of one network."""
+    bundle, data_set = source.bundle, source.data_set
+    model = _first(bundle, roles)
+    if model.precision != "fp32":
+        raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
+    part = ValidationPart.of(data_set, _split(bundle, roles, data_set, source.split_file))
+    judged: dict[str, object] = {"independent": True}
+    if not _independent(bundle.manifest, roles, part.halves):
+        judged = {"independent": False, "note": NOT_INDEPENDENT}
+    kind = "multitask" if len(roles) > 1 else roles[0]
+    print(f"the {kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
+    labels = bundle.manifest.labels if "classifier" in roles else ()
+    records = members_of(part, "accepting", kind, labels)
+    spec = FeedSpec(model.preprocessing, model.metadata, crop)
+    note = f"reading the {kind}'s pictures of the accepting half"
+    samples = usable_samples(prepare_samples(records, spec, note), kind)
+    accepting = validation_set(part, labels, samples)
+    if not accepting.feeds:
+        raise ExportError(f"the accepting half has no picture for a {kind}")
+    candidates = _candidates(bundle, roles, model, source.margins)
+    decisions = decide(candidates, accepting, bundle.manifest.thresholds, judged)
+    for variant, decision in zip(model.variants, decisions, strict=True):
+        report = decision.report(len(candidates.graph))
+        # The share was of the graph with full weights, which a bundle of half weights lacks.
+        old = _old_report(bundle.manifest, roles, variant)
+        report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
+        yield variant.part, report
 
 
 def _candidates(

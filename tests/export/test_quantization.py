@@ -333,24 +333,18 @@ def test_training_for_quantization_leaves_the_network_as_it_was():
 # --- runs to bundles ---------------------------------------------------------------------------
 
 
-def export(runs, out, *options: str) -> int:
-    folders = [str(runs / "segmenter"), str(runs / "mobilenet_v2")]
-    return cli.main(
-        ["export", *folders, "--out", str(out), "--retrain", "0", "--calibration", "minmax"]
-        + ["--precisions", "fp32", "fp16", "int8", *options]
-    )
-
-
 OPEN = [f"--accept-{name}=0" for name in ("retained", "sensitivity", "triage", "speedup")]
 
 
 @pytest.fixture(scope="module")
 def full(export_runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("full") / "full.dermbundle"
+    folders = [str(export_runs / "segmenter"), str(export_runs / "mobilenet_v2")]
+    words = ["--precisions", "fp32", "fp16", "int8", "--calibration", "minmax", *OPEN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(int8, "LEAST_PICTURES", 8)
         patch.setattr(acceptance, "FP16_TOLERANCE", 1.0)
-        assert export(export_runs, out, *OPEN) == 0
+        assert cli.main(["export", *folders, *words, "--retrain", "0", "--out", str(out)]) == 0
     return Bundle.open(out)
 
 
@@ -394,13 +388,15 @@ def test_the_report_names_the_calibration_and_the_way(full):
 
 def test_what_fails_stays_out_and_is_named(export_runs, tmp_path, capsys):
     out = tmp_path / "strict.dermbundle"
-    assert export(export_runs, out, *OPEN[:3], "--accept-speedup=100") == 0
-    told = capsys.readouterr().err
-    assert "REFUSED" in told
-    assert "more than 100 is asked" in told
+    words = ["--precisions", "fp32", "int8", "--calibration", "minmax", "--for", host()]
+    words += [*OPEN[:3], "--accept-speedup=100", "--beside-fp32", "--out", str(out)]
+    assert cli.main(["export", str(export_runs / "segmenter"), *words]) == 0
+    printed = capsys.readouterr().err
+    assert "REFUSED" in printed
+    assert "more than 100 is asked" in printed
     strict = Bundle.open(out)
     with pytest.raises(BundleError, match=r"the export refused it, .* times as fast as FP32"):
-        strict.variant("classifier", "int8", host())
+        strict.variant("segmenter", "int8", host())
 
 
 @pytest.mark.parametrize("target", ["x86", "arm", "tensorrt", "android"])
@@ -415,11 +411,13 @@ def test_a_slice_has_one_graph_a_network(full, target):
 
 def test_one_target_beside_fp32_makes_nothing_for_others(export_runs, tmp_path):
     out = tmp_path / "kiosk.dermbundle"
-    assert export(export_runs, out, *OPEN, "--for", "x86", "--beside-fp32") == 0
+    words = ["--precisions", "fp32", "fp16", "int8", "--calibration", "minmax", *OPEN]
+    words += ["--for", "x86", "--beside-fp32", "--retrain", "0", "--out", str(out)]
+    assert cli.main(["export", str(export_runs / "segmenter"), *words]) == 0
     manifest = Bundle.open(out).manifest
-    for model in manifest.models.values():
-        assert model.precision == "fp32"
-        assert [(v.precision, v.targets) for v in model.variants] == [("int8", ("x86",))]
+    model = manifest.models["segmenter"]
+    assert model.precision == "fp32"
+    assert [(v.precision, v.targets) for v in model.variants] == [("int8", ("x86",))]
     assert {tuple(report["targets"]) for report in manifest.gate} == {("x86",)}
 
 
