@@ -19,7 +19,7 @@ from export.acceptance import accept as acceptance
 from export.acceptance.accept import decide
 from export.acceptance.speed import Speed, speed_refusals
 from export.bundle.slices import slice_for
-from export.quantization import int8
+from export.quantization import candidates, int8
 from export.quantization.candidates import Candidates, CandidateSearch
 from export.quantization.equalize import equalize
 from export.quantization.fp16 import compute_half
@@ -282,14 +282,15 @@ def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypa
         return run_graph(validation_set, *others)
 
     monkeypatch.setattr(acceptance, "run_graph", noted)
+    monkeypatch.setattr(candidates, "FLOAT_LAYERS", (0, 3))
     thresholds = Thresholds(see_doctor=0.3, urgent=0.6)
     margins = Acceptance(retained=0.0)
     reference = run_graph(tuning, graph, 0.5, "FP32")
     every = frozenset(("x86", "arm", "tensorrt", "android"))
     search = CandidateSearch(("classifier",), graph, tuning, reference, thresholds, margins, every)
     black = [{**inputs, "image": np.zeros_like(inputs["image"])} for inputs in feeds]
-    candidates = (*search.fp16(), *search.int8(black, ["minmax"]))
-    decisions = decide(Candidates(graph, candidates, margins), accepting, thresholds, {})
+    tried = (*search.fp16(), *search.int8(black, ["minmax"]))
+    decisions = decide(Candidates(graph, tried, margins), accepting, thresholds, {})
     assert asked == [accepting] * 5  # FP32 and four candidates
     assert not any(decision.passed for decision in decisions)
     half, *quantized = (decision.report(len(graph)) for decision in decisions)
