@@ -15,8 +15,9 @@ from dermedge import metadata
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import synthetic as procedural
+from edge_app.capture.shots import Result
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Result, Worker
+from edge_app.capture.worker import Worker
 from edge_app.follow_up import people
 from edge_app.follow_up.history import history
 from edge_app.follow_up.people import Draft

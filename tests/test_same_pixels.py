@@ -88,8 +88,9 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
     from benchmarks.accuracy import intervals
     from benchmarks.accuracy.evaluate import Options, evaluate
     from benchmarks.accuracy.selection import select
+    from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Shot, Worker
+    from edge_app.capture.worker import Worker
     from export.validation.prepared import FeedSpec, predict
     from train.data import load_pictures
     from train.recipe import load_recipe
@@ -146,8 +147,9 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
 
 
 def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
+    from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Shot, Worker
+    from edge_app.capture.worker import Worker
 
     worker = Worker(
         lambda: open_source("0"), Analyzer(Bundle.open(tiny_bundle)), tmp_path / "captures"

@@ -11,14 +11,14 @@ from dermedge.combine import Combined
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.triage import RULES
-from edge_app.capture.worker import Snapshot
+from edge_app.capture.shots import Snapshot
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
-from edge_app.kiosk import TITLES as CHECKS
-from edge_app.kiosk import Check
 from edge_app.presentation import skin_type
+from edge_app.self_check import TITLES as CHECKS
+from edge_app.self_check import Check
 from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person
 
@@ -143,9 +143,9 @@ def demonstration(manifest: Manifest) -> str:
     return _(DEMO) if manifest.procedural else ""
 
 
-def words(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error as one line for the screen."""
-    return language.sentence(_(language.words(error)))
+    return language.sentence(_(language.error_message(error)))
 
 
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
@@ -154,20 +154,21 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
     A camera that came later is no fault any more.
     """
     seen = not snapshot.fault  # nor waited for, then
-    said = [
-        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.words)))
+    lines = [
+        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.message)))
         for check in checks
         if not check.ok and not (check.name == "camera" and seen)
     ]
-    return "\n".join([_("For the operator of this device"), *said]) if said else ""
+    return "\n".join([_("For the operator of this device"), *lines]) if lines else ""
 
 
 def reminder(lesion: Lesion, person: Person) -> str:
-    return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
+    when = language.day(lesion.remind) if lesion.remind else ""
+    return f"{person.name}: {lesion.title} ({when})"
 
 
 def kept(person: Person | None, lesion: Lesion) -> str:
-    """That the sitting is on disk, and where."""
+    """That the series is on disk, and where."""
     if person is None:
         return _("Kept: {spot}", spot=lesion.title)
     return _("Kept: {person}, {spot}", person=person.name, spot=lesion.title)
@@ -214,14 +215,13 @@ def spot(spot: Spot) -> str:
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     """What the live screen shows for a snapshot; `notice` (a failed capture) goes before all."""
-    analysis = snapshot.analysis
-    seen = analysis is not None and snapshot.frame is not None
-    outline = analysis["lesion"]["polygons"] if seen else []
+    analysis = snapshot.analysis if snapshot.frame is not None else None
+    outline = analysis["lesion"]["polygons"] if analysis else []
     if snapshot.busy:
         text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
         text, style = language.sentence(_(bad)), "guide_bad"
-    elif not seen:
+    elif analysis is None:
         text, style = _("Looking at the picture."), "guide_wait"
     elif not analysis["quality"]["ok"]:
         # One thing at a time: the reasons come gravest first.
@@ -232,7 +232,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         guidance=text,
         style=style,
         outline=outline,
-        extent=tuple(analysis["size"]) if seen else (1, 1),
+        extent=tuple(analysis["size"]) if analysis else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
         source=_(snapshot.source) or _("no source"),
     )
@@ -249,21 +249,21 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
     triage = together.triage if together else analysis["triage"]
     risk = together.malignancy if together else analysis["malignancy"]
     chances = together.probabilities if together else analysis["probabilities"]
-    judged = triage != "retake"
+    usable = triage != "retake"
     likely = sorted(chances.items(), key=lambda item: -item[1])
     versions = analysis["versions"]
     return ResultView(
         band=spoken(BANDS[triage]),
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
-        if judged
+        if usable and risk is not None
         else "",
         outline=analysis["lesion"]["polygons"],
         extent=tuple(analysis["size"]),
         remarks=_remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
-        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if judged else (),
-        measures=_measures(analysis) if judged else (),
-        limits=_limits(analysis, together) if judged else (),
+        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if usable else (),
+        measures=_measures(analysis) if usable else (),
+        limits=_limits(analysis, together) if usable else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. "
@@ -313,17 +313,17 @@ def spoken(band: Band) -> Band:
 def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
-    said = n_(
+    message = n_(
         "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
         "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
         together.pictures,
         used=language.number(together.used),
-        lowest=percent(together.lowest),
-        highest=percent(together.highest),
+        lowest=percent(together.lowest or 0.0),
+        highest=percent(together.highest or 0.0),
     )
     if not together.agreed:
-        said += " " + _("They do not agree: take one more, or show the spot to a doctor.")
-    return said
+        message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
+    return message
 
 
 def _none_of(together: Combined) -> str:
@@ -335,9 +335,10 @@ def _none_of(together: Combined) -> str:
 
 
 def _remarks(analysis: Mapping) -> tuple[str, ...]:
-    # The gate asks how sure the outline is: where there is one, "no lesion" would contradict it.
-    told = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
-    return tuple(_(told[code]) for code in analysis["quality"]["reasons"])
+    # The quality check asks how sure the outline is: where there is one, "no lesion" would
+    # contradict it.
+    messages = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
+    return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:
