@@ -42,7 +42,9 @@ class Tour:
     def __init__(self, app: DermedgeApp, folder: Path):
         self.fault = "the app ended too early"
         self.faults: list[str] = []  # that the audit found
-        self.queued_s = 0.0  # s from "Send to a dermatologist" to queued, its pictures included
+        self.presses = 0
+        # From the first press of sending to queued: presses, and s with the time of its pictures.
+        self.sent = (0, 0.0)
         self._app = app
         self._folder = folder
         self._steps = self._walk()
@@ -211,7 +213,7 @@ class Tour:
         yield from self._wait("the spot is not on the map", lambda: app.screen.marks)
         yield from self._press(app.screen.marks[0].key.title)
         yield from self._press(_("Send to a dermatologist"))
-        begun = time.monotonic()
+        begun, self.presses = time.monotonic(), 1
         yield from self._press(_("Close-up"))
         yield from self._press(_("No"))
         yield from self._picture("send-pictures")
@@ -222,10 +224,10 @@ class Tour:
         yield from self._picture("send-history")
         yield from self._press(_("Next"))
         agree = _("The person has read or heard this, and agrees.")
-        yield from self._press(_("Scan a QR code or barcode"))
+        app.go("scan", draft=app.screen._draft)
         yield from self._wait("no live picture", lambda: app.worker.snapshot().preview is not None)
         yield from self._picture("scan")
-        yield from self._press(_("Back"))
+        app.back()
         yield from self._press(_("Does the person have to be seen, and how soon?"))
         yield from self._picture("send-question")
         yield from self._press(agree)
@@ -238,7 +240,7 @@ class Tour:
         yield from self._picture("send-preview-picture")
         yield from self._press(_("Send"))
         yield from self._arrive("referral")
-        self.queued_s = time.monotonic() - begun
+        self.sent = (self.presses, time.monotonic() - begun)
         yield from self._wait("nothing was received", lambda: app.screen.state == "received")
         app.notice = ""
         yield from self._picture("referral")
@@ -335,6 +337,7 @@ class Tour:
         target = _find(self._app.layer(), text)
         target.dispatch("on_press")
         target.dispatch("on_release")
+        self.presses += 1
         yield lambda: True
 
     def _type(self, caption: str, text: str) -> Iterator[Step]:

@@ -14,12 +14,12 @@ from edge_app.screens.send_history import HistoryStep
 from edge_app.screens.send_pictures import PicturesStep
 from edge_app.screens.send_preview import PreviewStep
 from edge_app.screens.send_question import QuestionStep
-from edge_app.screens.send_step import Step
+from edge_app.screens.send_step import SendStep
 from edge_app.screens.view import View, load_kv
 from edge_app.sending import Prepared
 from edge_app.store.referrals import StoredReferral
 
-STEPS: tuple[type[Step], ...] = (PicturesStep, HistoryStep, QuestionStep)
+STEPS: tuple[type[SendStep], ...] = (PicturesStep, HistoryStep, QuestionStep)
 NOBODY = N_("Nobody is entered yet to whom it could be sent. Enter a receiver in the settings.")
 
 

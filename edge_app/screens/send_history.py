@@ -8,7 +8,7 @@ from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 
 from edge_app.i18n.language import _
 from edge_app.referral.history import GROUPS, ONSETS, QUESTIONS
-from edge_app.screens.send_step import Step, choice
+from edge_app.screens.send_step import SendStep, choice
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Across, Card, Press
 
@@ -32,7 +32,7 @@ class YesNo(Across):
         self.answer = None if self.answer is answer else answer
 
 
-class HistoryStep(Step):
+class HistoryStep(SendStep):
     def fill(self) -> None:
         card = Card()
         card.add_widget(

@@ -17,7 +17,7 @@ from edge_app.presentation.messages import BANDS
 from edge_app.referral import review
 from edge_app.referral.draft import DraftPicture
 from edge_app.referral.form import IMMERSIONS
-from edge_app.screens.send_step import Step, choice, yes_or_no
+from edge_app.screens.send_step import SendStep, choice, yes_or_no
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Column, Press, Tick
 
@@ -37,7 +37,7 @@ class SendPicture(Card):
         self.ids.picture.show(pixels)
 
 
-class PicturesStep(Step):
+class PicturesStep(SendStep):
     def fill(self) -> None:
         draft = self.draft
         self.add_widget(

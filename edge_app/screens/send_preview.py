@@ -11,10 +11,12 @@ from kivy.properties import ListProperty, StringProperty
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from edge_app.i18n.language import _
-from edge_app.referral.review import Row
+from edge_app.referral.review import Row as Field
 from edge_app.sending import Prepared
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Across, Card, Column
+from edge_app.ui.widgets import Across, Card, Column, Row
+
+SHORT = 16  # characters that stand at the end of the line, beside their name
 
 
 class PreviewRow(Column):
@@ -62,7 +64,7 @@ class PreviewStep(Column):
             self.add_widget(card)
 
 
-def _card(rows: Sequence[Row], pixels: np.ndarray | None) -> Card:
+def _card(rows: Sequence[Field], pixels: np.ndarray | None) -> Card:
     card = Card()
     if pixels is not None:
         shown = PreviewPicture(title=rows[0].label)
@@ -70,5 +72,6 @@ def _card(rows: Sequence[Row], pixels: np.ndarray | None) -> Card:
         shown.ids.picture.show(pixels)
         card.add_widget(shown)
     for row in rows:
-        card.add_widget(PreviewRow(name=row.label, value=row.value))
+        kind = Row if len(row.value) <= SHORT and "\n" not in row.value else PreviewRow
+        card.add_widget(kind(name=row.label, value=row.value))
     return card

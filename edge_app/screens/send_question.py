@@ -12,10 +12,10 @@ from edge_app.i18n.language import N_, _
 from edge_app.presentation import messages as present
 from edge_app.referral import consent, review
 from edge_app.referral.form import PRIORITIES
-from edge_app.screens.send_step import Step, choice
+from edge_app.screens.send_step import SendStep, choice
 from edge_app.store.referrals import Destination
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Card, Field, Panel, Press, Tick
+from edge_app.ui.widgets import Card, Column, Field, Panel, Press, Tick
 
 FREQUENT = (
     N_("What is it, and what should be done?"),
@@ -31,10 +31,10 @@ class NumberCard(Card):
     receiver = StringProperty()
 
 
-class QuestionStep(Step):
+class QuestionStep(SendStep):
     def fill(self) -> None:
         self._receiver()
-        self._number = Card(padding=0, spacing=0, style="page")
+        self._number = Column(spacing=0)
         self.add_widget(self._number)
         self._ask_for_number()
         self._question()

@@ -10,7 +10,7 @@ from edge_app.referral.draft import Draft
 from edge_app.ui.widgets import Column, Options
 
 
-class Step(Column):
+class SendStep(Column):
     """One page of the form: writes into the draft at once, and calls `changed` after it."""
 
     def __init__(self, app: Any, draft: Draft, changed: Callable[[], None]) -> None:
