@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
+from edge_app.folders import data_folder
 
 if TYPE_CHECKING:
     from dermedge.analyzer import Analyzer
@@ -46,7 +47,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help=f"where encrypted cases and settings are kept (default: {_data_folder()}); nothing is "
+        help=f"where encrypted cases and settings are kept (default: {data_folder()}); nothing is "
         "sent anywhere",
     )
     parser.add_argument(
@@ -294,7 +295,7 @@ def _reported(args: argparse.Namespace, driver: Tour | Meter | None) -> int:
 
 def _home(args: argparse.Namespace) -> Path:
     """Where cases and settings are kept."""
-    return Path(args.home or _data_folder())
+    return Path(args.home or data_folder())
 
 
 # What --systemd leaves out: it says itself what is done, and these are runs of another kind.
@@ -376,16 +377,6 @@ def _set_pin(folder: Path) -> int:
 def _typed(_message: str) -> str:
     """A line of what sets many devices up."""
     return sys.stdin.readline().rstrip("\n")
-
-
-def _data_folder() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "dermedge"
 
 
 def _check_display() -> None:

@@ -15,18 +15,23 @@ from datetime import date
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.bundle.bundle import Manifest
 from dermedge.combine import Combined, combine
-from edge_app import cases, unforeseen
+from edge_app import cases, folders, unforeseen
 from edge_app.browser import make_private
 from edge_app.capture.shots import Result, Shot
 from edge_app.capture.sources import Frame
 from edge_app.kiosk import LOG, Pin
 from edge_app.self_check import Check
 from edge_app.settings import Settings
+from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
+
+if TYPE_CHECKING:
+    from edge_app.referral.background import Background
 
 CONSENT = 1  # version of the terms; a new one is asked for again
 
@@ -40,6 +45,7 @@ class Erased:
     """Something was deleted or replaced."""
 
     error: NotWiped | None  # why sealed traces of it are there for a while
+    elsewhere: tuple[Elsewhere, ...] = ()  # what of it is with a receiver
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Session:
         self.pin = Pin(home / "operator.pin")
         self.visit = 0  # number of the visit
         self.store: Store | None = None
+        self.sender: Background | None = None  # sends beside the screens while the store is open
         self.operator = not kiosk  # may see people and settings
         self.agreed = not kiosk and self.settings.consent >= CONSENT
         self.person: Person | None = None
@@ -136,7 +143,7 @@ class Session:
 
     @property
     def store_path(self) -> Path:
-        return self.home / "cases.db"
+        return self.home / folders.CASES
 
     @property
     def log_path(self) -> Path:
@@ -150,11 +157,15 @@ class Session:
         self._open(Store.open(self.store_path, passphrase))
 
     def _open(self, store: Store) -> None:
+        from edge_app.referral.background import Background
+
+        sender = Background(store)
         try:
-            self._set(store=store)
+            self._set(store=store, sender=sender)
         except VisitOver:
             store.close()
             raise
+        sender.start()
 
     def lock(self) -> None:
         """Forget the store at once, and close it beside: a long import may hold it.
@@ -163,6 +174,9 @@ class Session:
         """
         with self._setting:
             store, self.store = self.store, None
+            sender, self.sender = self.sender, None
+        if sender is not None:
+            sender.stop()
         if store is not None:
             thread = threading.Thread(target=_close, args=(store,), name="dermedge-closing")
             self._closing = [*(one for one in self._closing if one.is_alive()), thread]
@@ -300,12 +314,12 @@ class Session:
         return {} if person is None or lesion is None else cases.metadata(person, lesion, today)
 
 
-def _erased(action: Callable[[], None]) -> Erased:
+def _erased(action: Callable[[], tuple[Elsewhere, ...] | None]) -> Erased:
     try:
-        action()
+        elsewhere = action()
     except NotWiped as error:
-        return Erased(error)
-    return Erased(None)
+        return Erased(error, error.elsewhere)
+    return Erased(None, elsewhere or ())
 
 
 def _close(store: Store) -> None:

@@ -238,6 +238,38 @@ def _graph(nodes, constants, size: int, outputs: dict, inputs: dict | None = Non
     return model.SerializeToString()
 
 
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Bootstrap intervals of `benchmarks` from fewer resamples: they are there, but rough."""
+    from benchmarks.accuracy import intervals
+
+    monkeypatch.setattr(intervals, "RESAMPLES", 60)
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory) -> Path:
+    """See `evaluations.write_discs`."""
+    from evaluations import write_discs
+
+    return write_discs(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory) -> Path:
+    """See `evaluations.write_people`."""
+    from evaluations import write_people
+
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="session")
+def full_bundle(tiny_bundle, tmp_path_factory):
+    """See `evaluations.write_full_bundle`."""
+    from evaluations import write_full_bundle
+
+    return write_full_bundle(tiny_bundle, tmp_path_factory.mktemp("full"))
+
+
 def call(command, *words) -> int:
     parser = argparse.ArgumentParser()
     command.arguments(parser)

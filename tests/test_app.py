@@ -428,9 +428,10 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
+from edge_app.store import derivation
 from edge_app.store import store as stores
 from edge_app.ui import widgets
-stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
 gates = {name: threading.Event() for name in ("first", "second", "keep", "shot", "lock", "read")}
@@ -495,7 +496,7 @@ def steps():
     worker.processor.analyzer.analyze = slow
     app.take_picture()
     yield held.is_set
-    with opened._writing():  # as a long import does
+    with opened._file.writing():  # as a long import does
         app.reset()
         assert (app.here, session.person, session.results) == ("welcome", None, ())
         assert waits() == [] and app.notice == ""

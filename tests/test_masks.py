@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_datasets import picture, table
 
-from benchmarks.accuracy.commands import EVALUATE
+from benchmarks.commands.evaluate import EVALUATE
 from dermedge import UserError
 from dermedge.data import load
 from dermedge.data.check import check

@@ -48,16 +48,16 @@ def secrets():
     return [bytes(255 - b for b in bytes.fromhex(h)).decode() for h in hidden.split(",")]
 
 from edge_app.store import keys as keyring
-from edge_app.store import store as stores
+from edge_app.store import derivation
 from edge_app.store.store import Lesion, Person
-stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 whole, keys = keyring.AESGCM, set()
 
 def noting(key):  # each key, turned about: it must not be found for this
     keys.add(bytes(255 - b for b in key).hex())
     return whole(key)
 
-keyring.AESGCM = noting
+keyring.AESGCM = derivation.AESGCM = noting
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from edge_app.capture.sources import open_source

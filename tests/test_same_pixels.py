@@ -85,8 +85,9 @@ def fed(monkeypatch):
 def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, monkeypatch):
     import torch
 
-    from benchmarks.accuracy import evaluate, figures
-    from benchmarks.accuracy.chosen import choose
+    from benchmarks.accuracy import intervals
+    from benchmarks.accuracy.evaluate import Options, evaluate
+    from benchmarks.accuracy.selection import select
     from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
     from edge_app.capture.worker import Worker
@@ -118,13 +119,13 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
     seen = look(Network(), spec, records, lambda sight: (sight.record.id, _digest(sight.square)))
     assert dict(seen) == trained
 
-    monkeypatch.setattr(figures, "RESAMPLES", 10)
+    monkeypatch.setattr(intervals, "RESAMPLES", 10)
     # Benchmark: accuracy is measured through the analyzer.
     split = Split(data_set.name, 0, {"train": (), "val": tuple(sorted(trained)), "test": ()})
     split.save(tmp_path / "split.json")
-    chosen = choose(data_set, bundle, "val", tmp_path / "split.json", None)
-    evaluate.evaluate(bundle, data_set, chosen, baselines=False, threads=1, command="")
-    order = [trained[record.id] for record in chosen.records]
+    selection = select(data_set, bundle, "val", tmp_path / "split.json", None)
+    evaluate(bundle, data_set, selection, Options())
+    order = [trained[record.id] for record in selection.records]
     assert fed == order
 
     # App: a capture, saved as a file and read back.

@@ -36,13 +36,13 @@ from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
-from edge_app.store import store
+from edge_app.store import derivation, store
 from edge_app.store.store import Capture, Entry, Lesion, Person, WrongKey
 
 
 @pytest.fixture(autouse=True)
 def _quick_keys(monkeypatch):
-    monkeypatch.setattr(store, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
+    monkeypatch.setattr(derivation, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +489,7 @@ def test_leaving_waits_for_no_import(session, spot):
     opened = session.opened()
 
     def long_import():
-        with suppress(store.StoreError), opened._writing():  # it is broken off
+        with suppress(store.StoreError), opened._file.writing():  # it is broken off
             held.set()
             assert let_go.wait(60)
 

@@ -26,6 +26,7 @@ from dermedge.data.fingerprint import of_pictures
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
+from dermedge.evaluation.provenance import usable_cores
 from dermedge.files import make_private, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.image.read import ImageError
@@ -100,9 +101,8 @@ def load_pictures(
             return f"{records[index].id}: {error}"
         return None
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
-        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(usable_cores()) as pool,
         tqdm(total=len(waiting), desc="preparing pictures", disable=not len(waiting)) as bar,
     ):
         for start in range(0, len(waiting), _CHUNK):

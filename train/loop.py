@@ -21,6 +21,7 @@ from dermedge.data.fingerprint import Fingerprints, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
+from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import (
@@ -38,7 +39,6 @@ from train.recipe import Recipe
 from train.run import (
     Log,
     Run,
-    commit,
     load_run,
     of_split,
     open_folder,
@@ -100,7 +100,9 @@ def train(
     learner = Learner(start, labels, pictures["train"], total, accelerator)
     if resumed:
         learner.load(checkpoint)
-    describe = partial(_describe, recipe, data_set, split, out, labels, pictures, learner, commit())
+    describe = partial(
+        _describe, recipe, data_set, split, out, labels, pictures, learner, commit("+")
+    )
     if resumed and accelerator.is_main_process:
         # The run may have been killed between its last checkpoint and this.
         describe().save()

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -291,19 +290,3 @@ def save_content(content: dict, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def commit() -> str:
-    """The commit of this code, '+' behind it where files differ from it; '-' without git."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "-"
-    return found.stdout.strip() or "-"

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from dermedge import UserError, __version__
 from dermedge.data.records import DataSet, Record
+from dermedge.evaluation.provenance import cpu_name
 from dermedge.files import read_text, write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import Batches, Views, load_pictures, loader, present_labels, sampling_shares
@@ -129,7 +130,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         "amp": recipe.amp,
         "channels_last": recipe.channels_last,
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": cpu_name() or platform.machine(),
         "accelerator": _accelerator(),
         "dermedge": __version__,
         "torch": version("torch"),
@@ -313,12 +314,3 @@ def _accelerator() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return str(torch.accelerator.current_accelerator(check_available=True) or "-")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]

@@ -8,8 +8,9 @@ from datetime import date
 
 from edge_app.i18n.language import N_
 from edge_app.store import clock
-from edge_app.store.records import NAME, OTHER_VERSION
+from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person, Store, Summary
+from edge_app.store.validation import NAME
 
 # The graver, the later. What cannot be read here may be grave.
 TRIAGE = ("retake", "low", OTHER_VERSION, "see a doctor", "urgent")
