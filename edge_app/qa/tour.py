@@ -1,6 +1,6 @@
 """One pass through the app without hands: every screen, a screenshot of each, and an audit.
 
-What `edge_app.qa.audit` finds wrong with a screen is told.
+What `edge_app.qa.audit` finds wrong with a screen is reported.
 """
 
 from __future__ import annotations
