@@ -154,7 +154,9 @@ def _keep_memory() -> None:
     glibc hands large blocks back to the kernel, which clears each page again at the next step:
     on a processor that costs a third of the training's time and more.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         mmap_max, trim_threshold = -4, -1  # numbers from malloc.h
         libc.mallopt(mmap_max, 0)
@@ -223,7 +225,7 @@ def _check_leaks(
             continue
         known.append(training_pictures(run))
         lesions = _lesions_of(run, data_set, split)
-        leak = leaks(known[-1], prints, split.parts)
+        leak = leaks(known[-1], prints, dict(split.parts))
         if lesions or (leak and leak.certain):
             if run.data_set == data_set.name:
                 owner = f"another split of {run.data_set}"

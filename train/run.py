@@ -205,7 +205,9 @@ def open_folder(
     if not fresh and stored.exists():
         if (out / "run.json").exists():
             load_run(out)  # one of another version does not go on
-        before, now = (set(text.splitlines()) for text in (read_text(stored), resolved))
+        # A run of version 0.1 goes on: its recipe called this section [gate].
+        old = read_text(stored).replace("\n[gate]\n", "\n[acceptance]\n")
+        before, now = (set(text.splitlines()) for text in (old, resolved))
         if before != now:
             changed = ", ".join(sorted(now - before) or sorted(before - now))
             raise UserError(

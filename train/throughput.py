@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ COLUMNS = {
 }
 
 Source = Callable[[], Iterable]  # gives new endless batches
-Use = Callable[[object], int]  # takes a batch, gives the number of its pictures
+Use = Callable[[Any], int]  # takes a batch, gives the number of its pictures
 
 
 def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> list[dict]:
@@ -107,6 +108,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         if not len(pictures):
             raise UserError("none of the pictures could be read")
         arguments = (recipe, pictures.records, labels, cache)
+        rates: dict[tuple[str, str], list[float]]
         rates = {(what, side): [] for what in ("training", "loading") for side in _SIDES}
         with _process("ours", arguments) as ours, _process("reference", arguments) as reference:
             turns = [("ours", ours), ("reference", reference)]

@@ -30,7 +30,7 @@ from dermedge.image.preprocess import prepare
 from dermedge.runtime import OPENVINO, ExecutionConfig
 from dermedge.runtime.parity import FROM_FP32
 from dermedge.tune import machine, tune
-from export.graph import Network
+from export.graph.onnx_graph import GraphModule
 from train.run import load_model, load_run
 
 PICTURES = 8
@@ -93,7 +93,7 @@ def measure(
 def _sides(
     bundle: Bundle,
     role: str,
-    net: Network,
+    net: GraphModule,
     square: np.ndarray,
     tuned: ExecutionConfig,
     threads: int,
@@ -118,18 +118,18 @@ def _sides(
     }
 
 
-def networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, Network]:
+def networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, GraphModule]:
     """Role to the torch network that the bundle's graph was made from.
 
     Raises UserError where no run is of a role's network.
     """
-    nets: dict[str, Network] = {}
+    nets: dict[str, GraphModule] = {}
     loaded = [load_run(Path(folder)) for folder in runs]
     for role, model in bundle.manifest.models.items():
         fitting = [run for run in loaded if run.model == model.architecture]
         if not fitting:
             raise UserError(f"--runs: none is of the {role}'s network, {model.architecture}")
-        nets[role] = Network(load_model(fitting[0])).eval().requires_grad_(False)
+        nets[role] = GraphModule(load_model(fitting[0])).eval().requires_grad_(False)
     if "classifier" in nets:
         nets["classifier"].temperature = _temperature(bundle, nets["classifier"])
     return nets
@@ -148,7 +148,7 @@ def tuned_executions(
     return {role: fastest[role][1] for role in bundle.manifest.models}
 
 
-def _temperature(bundle: Bundle, net: Network) -> float:
+def _temperature(bundle: Bundle, net: GraphModule) -> float:
     """That of the bundle's classifier, read back: both answers give the logits up to a factor."""
     ours, theirs = (
         np.log(np.stack([answer(s) for s in squares(bundle, "classifier")]).astype(np.float64))

@@ -21,12 +21,12 @@ from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture, read_image
 from dermedge.runtime import ExecutionConfig
 from dermedge.triage import malignancy_of
-from export.graph import Network
+from export.graph.onnx_graph import GraphModule
 
 
 def pipelines(
     bundle: Bundle,
-    nets: Mapping[str, Network],
+    nets: Mapping[str, GraphModule],
     tuned_executions: Mapping[str, ExecutionConfig],
     threads: int,
     seconds: float,
@@ -95,7 +95,7 @@ def _same_work(bundle: Bundle, threads: int) -> Answer:
     return answer
 
 
-def _theirs(bundle: Bundle, nets: Mapping[str, Network]) -> Answer:
+def _theirs(bundle: Bundle, nets: Mapping[str, GraphModule]) -> Answer:
     """As the tutorials do it: PIL opens, torchvision resizes and pads, torch answers."""
     mask_at = bundle.manifest.thresholds.mask
     sizes = {role: m.preprocessing.size for role, m in bundle.manifest.models.items()}

@@ -123,8 +123,10 @@ def _network(model: Model, roles: str) -> dict[str, str]:
 def _training(entry: dict) -> dict[str, str]:
     length = [f"{entry[name]} {name}" for name in ("epochs", "steps") if entry.get(name)]
     subset = f" ({entry['subset']})" if entry.get("subset") else ""
+    origin = entry.get("from_bundle")
+    taken = f", taken from the bundle {origin['name']} ({origin['sha256'][:12]})" if origin else ""
     return {
-        "role": entry.get("role", ""),
+        "role": f"{entry.get('role', '')}{taken}",
         "data_set": entry.get("data_set", ""),
         "licence": entry.get("licence", ""),
         "pictures": f"{entry.get('pictures', {}).get('train', '–')} pictures{subset}",

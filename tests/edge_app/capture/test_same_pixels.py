@@ -91,7 +91,7 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
     from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
     from edge_app.capture.worker import Worker
-    from export.look import look
+    from export.validation.prepared import FeedSpec, predict
     from train.data import load_pictures
     from train.recipe import load_recipe
 
@@ -116,7 +116,12 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
         def __call__(self, images):
             return torch.zeros(len(images), 1, 64, 64)
 
-    seen = look(Network(), spec, records, lambda sight: (sight.record.id, _digest(sight.square)))
+    seen = predict(
+        Network(),
+        FeedSpec(spec),
+        records,
+        lambda seen: (seen.sample.record.id, _digest(seen.sample.square)),
+    )
     assert dict(seen) == trained
 
     monkeypatch.setattr(intervals, "RESAMPLES", 10)

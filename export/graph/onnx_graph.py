@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from dermedge.metadata import width
 from dermedge.runtime import open_session
 from export import ExportError
-from export.familiarity import Familiarity
-from export.weights import store_half
+from export.calibration.calibrate import Calibration
+from export.calibration.ood import OodScore
+from export.graph.half import store_half
+from export.validation.validate import Validation
 from train.models import Normalized
 
 # What TensorRT 10.3 (JetPack 6.2) and ONNX Runtime 1.19 still parse.
@@ -29,7 +32,7 @@ RELATIVE_TOLERANCE = 1e-3
 PROBABILITIES = ("mask", "probabilities")
 
 
-class Network(nn.Module):
+class GraphModule(nn.Module):
     """What a bundle's graph computes: a picture to probabilities, and what they rest upon.
 
     `forward` takes uint8 (1, S, S, 3) RGB, and float32 (1, M) of `dermedge.metadata.encode` where
@@ -39,23 +42,28 @@ class Network(nn.Module):
     - "probabilities" (1, K), softmax(logits / temperature) (Guo et al., "On calibration of modern
       neural networks", ICML 2017): classifier and multitask, as are the next ones;
     - "activation" (1, K, h, w), class scores at each position, where the architecture has them;
-    - "embedding" (1, E) and "distance" (1, 1) of `export.familiarity`, where one is given.
+    - "embedding" (1, E) and "distance" (1, 1) of `export.calibration.ood`, where one is given.
     """
 
     def __init__(
         self,
         model: Normalized,
         temperature: float = 1.0,
-        familiarity: Familiarity | None = None,
+        ood: OodScore | None = None,
     ):
         super().__init__()
         # A copy: training may still need its model as it is, on its device.
         self.model = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
         self.temperature = temperature
-        self.familiarity = familiarity
+        # Under this name in the graph's tensors, so that a run gives the bytes that it always gave.
+        self.familiarity = ood
         sample = self.sample(64)
         with torch.inference_mode():
-            self.outputs = tuple(self._answers(*map(torch.from_numpy, sample.values())))
+            self.outputs = tuple(self._outputs(*map(torch.from_numpy, sample.values())))
+
+    @property
+    def ood(self) -> OodScore | None:
+        return self.familiarity
 
     def sample(self, size: int) -> dict[str, np.ndarray]:
         """A black picture of `size` x `size` px of which nothing is known, by input name."""
@@ -65,30 +73,30 @@ class Network(nn.Module):
         return feeds
 
     def forward(self, image: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, ...]:
-        return tuple(self._answers(image, metadata).values())
+        return tuple(self._outputs(image, metadata).values())
 
-    def _answers(self, image: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
+    def _outputs(self, image: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
         # Planes that are contiguous: over a permuted input the exporter takes all that follows
         # for channels-last and writes each global pooling as reshapes and a gather.
         planes = image.to(torch.float32).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
         if self.model.kind == "segmenter":
             return {"mask": torch.sigmoid(self.model(planes)).squeeze(1)}
-        found = self.model.explain(planes, metadata)
-        answers = {}
-        if "mask" in found:
-            answers["mask"] = torch.sigmoid(found["mask"]).squeeze(1)
-        answers["probabilities"] = torch.softmax(found["classes"] / self.temperature, dim=1)
-        if "activation" in found:
-            answers["activation"] = found["activation"]
-        if self.familiarity is not None:
-            answers["embedding"], answers["distance"] = self.familiarity(found["features"])
-        return answers
+        explained = self.model.explain(planes, metadata)
+        outputs = {}
+        if "mask" in explained:
+            outputs["mask"] = torch.sigmoid(explained["mask"]).squeeze(1)
+        outputs["probabilities"] = torch.softmax(explained["classes"] / self.temperature, dim=1)
+        if "activation" in explained:
+            outputs["activation"] = explained["activation"]
+        if self.ood is not None:
+            outputs["embedding"], outputs["distance"] = self.ood(explained["features"])
+        return outputs
 
 
-def to_onnx(network: Network, size: int, weights: str = "full") -> bytes:
+def to_onnx(network: GraphModule, size: int, weights: str = "full") -> bytes:
     """Export for pictures of `size` x `size` px: one ONNX file, weights inside, batch of one.
 
-    The graph takes `image`, uint8 (1, size, size, 3) RGB, and what else `Network.sample` names;
+    The graph takes `image`, uint8 (1, size, size, 3) RGB, and what else `GraphModule.sample` names;
     it says nothing of the machine that made it. `weights` "half" stores those that half precision
     holds exactly as such. ExportError where the result breaks a rule that devices rely on.
     """
@@ -106,6 +114,8 @@ def to_onnx(network: Network, size: int, weights: str = "full") -> bytes:
             external_data=False,
             verbose=False,
         )
+    if program is None:
+        raise ExportError("PyTorch gave no ONNX graph of the network")
     graph = onnxslim.slim(program.model_proto)
     graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
     if weights == "half":
@@ -117,12 +127,12 @@ def to_onnx(network: Network, size: int, weights: str = "full") -> bytes:
 
 def _anonymize(graph: onnx.ModelProto) -> None:
     """Drop what the exporter notes of itself: paths, stack traces, source lines."""
-    inside = graph.graph
-    parts = [graph, inside, *inside.node, *inside.initializer, *inside.input, *inside.output]
+    inner = graph.graph
+    parts = [graph, inner, *inner.node, *inner.initializer, *inner.input, *inner.output]
     for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
-    del inside.value_info[:]
+    del inner.value_info[:]
 
 
 def _check(graph: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> None:
@@ -159,7 +169,7 @@ def _one_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported graph and its network are apart."""
+    """How far an exported graph and its network differ."""
 
     max_abs_difference: float  # in probability
     mean_abs_difference: float  # in probability
@@ -167,26 +177,28 @@ class Parity:
     max_relative_difference: float = 0.0  # of the outputs that are no probabilities
 
 
-def compare(network: Network, graph: bytes, feeds: Iterable[dict[str, np.ndarray]]) -> Parity:
+def check_parity(
+    network: GraphModule, graph: bytes, feeds: Iterable[dict[str, np.ndarray]]
+) -> Parity:
     """Run the network (PyTorch) and its exported graph (ONNX Runtime) on the same inputs.
 
-    `feeds` are as `Network.sample` gives them. Raises ExportError where a probability differs by
-    more than `TOLERANCE`, another output by more than `RELATIVE_TOLERANCE` of its largest value,
-    or none was compared.
+    `feeds` are as `GraphModule.sample` gives them. Raises ExportError where a probability differs
+    by more than `TOLERANCE`, another output by more than `RELATIVE_TOLERANCE` of its largest
+    value, or none was compared.
     """
     session = open_session(graph)
     exact = copy.deepcopy(network).double()
     largest, total, values, relative, count = 0.0, 0.0, 0, 0.0, 0
     for inputs in feeds:
-        got = session.run(inputs)
-        found = _difference(got, network, inputs)
-        if not found.allowed:
+        answered = session.run(inputs)
+        difference = _difference(answered, network, inputs)
+        if not difference.allowed:
             # Both round. In double precision, which is slow, only the graph's own error is left.
-            found = _difference(got, exact, inputs)
-        largest = max(largest, float(found.absolute.max()))
-        total += float(found.absolute.sum())
-        values += found.absolute.size
-        relative = max(relative, found.relative)
+            difference = _difference(answered, exact, inputs)
+        largest = max(largest, float(difference.absolute.max()))
+        total += float(difference.absolute.sum())
+        values += difference.absolute.size
+        relative = max(relative, difference.relative)
         count += 1
     if not count:
         raise ExportError("there is no picture to compare the exported graph on")
@@ -215,7 +227,7 @@ class _Difference:
 
 
 def _difference(
-    got: dict[str, np.ndarray], network: Network, feeds: dict[str, np.ndarray]
+    answered: dict[str, np.ndarray], network: GraphModule, feeds: dict[str, np.ndarray]
 ) -> _Difference:
     kind = next(network.parameters()).dtype
     inputs = [torch.from_numpy(value) for value in feeds.values()]
@@ -223,17 +235,43 @@ def _difference(
     with torch.inference_mode():
         expected = {k: v.numpy() for k, v in zip(network.outputs, network(*inputs), strict=True)}
     # A network that gives NaN must not pass for equal.
-    apart = {
-        name: np.nan_to_num(np.abs(got[name] - value), nan=np.inf)
+    difference = {
+        name: np.nan_to_num(np.abs(answered[name] - value), nan=np.inf)
         for name, value in expected.items()
     }
-    absolute = np.concatenate([apart[name].ravel() for name in PROBABILITIES if name in apart])
+    absolute = np.concatenate(
+        [difference[name].ravel() for name in PROBABILITIES if name in difference]
+    )
     relative = max(
         (
-            float(apart[name].max() / max(1.0, np.abs(value).max()))
+            float(difference[name].max() / max(1.0, np.abs(value).max()))
             for name, value in expected.items()
             if name not in PROBABILITIES
         ),
         default=0.0,
     )
     return _Difference(absolute, float(np.nan_to_num(relative, nan=np.inf)))
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedGraph:
+    """One network as ONNX."""
+
+    module: GraphModule
+    size: int  # px, of its input's side
+    graph: bytes
+    parity: Parity
+
+
+def export_graph(validation: Validation, calibration: Calibration | None) -> ExportedGraph:
+    """The FP32 graph of a network, compared with it on validation pictures."""
+    network = validation.network
+    run = network.run
+    print(f"exporting the {run.kind} ({run.model}, {run.size} px)", file=sys.stderr, flush=True)
+    module = GraphModule(network.model)
+    if calibration is not None:
+        module = GraphModule(network.model, calibration.temperature, calibration.ood)
+    graph = to_onnx(module, run.size, network.weights)
+    return ExportedGraph(
+        module, run.size, graph, check_parity(module, graph, validation.parity_feeds)
+    )

@@ -20,15 +20,18 @@ from dermedge.data.records import Record
 from dermedge.data.split import group_records
 from dermedge.evaluation import metrics
 from export import ExportError
-from export.gate import Answers, Exam, judge
-from export.halves import halve
-from train.recipe import Gate
+from export.validation.compare import compare
+from export.validation.halves import halve
+from export.validation.outputs import Outputs, ValidationSet
+from train.recipe import Acceptance
 
 LABELS = ("bcc", "mel", "nv")
 LIMITS = Thresholds(see_doctor=0.2, urgent=0.8)
+TRIAGE = Acceptance(retained=0.0)
+SENSITIVITY = Acceptance(retained=0.0, triage=0.0)
 
 
-def exam_of(lesions: int, pictures: int = 1) -> tuple[Exam, Answers]:
+def validation_set_of(lesions: int, pictures: int = 1) -> tuple[ValidationSet, Outputs]:
     """A third of the lesions of each class; FP32 knows them all, some only just."""
     count = lesions * pictures
     groups = np.repeat(np.arange(lesions), pictures)
@@ -37,21 +40,25 @@ def exam_of(lesions: int, pictures: int = 1) -> tuple[Exam, Answers]:
     probabilities = np.repeat((1 - sure[:, None]) / 2, len(LABELS), axis=1)
     probabilities[np.arange(count), targets] = sure
     probabilities[targets == 2] = np.array([0.05, 0.05, 0.9])
-    exam = Exam(feeds=[{}] * count, groups=groups, labels=LABELS, targets=targets)
-    return exam, Answers(probabilities, None, None, None)
+    validation_set = ValidationSet(
+        feeds=[{}] * count, groups=groups, labels=LABELS, targets=targets
+    )
+    return validation_set, Outputs(probabilities, None, None, None)
 
 
-def missing(answers: Answers, exam: Exam, lesions: int) -> Answers:
+def missing(outputs: Outputs, validation_set: ValidationSet, lesions: int) -> Outputs:
     """The same, but so many lesions of melanoma are called harmless."""
-    changed = answers.probabilities.copy()
-    lost = np.unique(exam.groups[exam.targets == 1])[:lesions]
-    changed[np.isin(exam.groups, lost)] = (0.05, 0.05, 0.9)
-    return replace(answers, probabilities=changed)
+    changed = outputs.probabilities.copy()
+    lost = np.unique(validation_set.groups[validation_set.targets == 1])[:lesions]
+    changed[np.isin(validation_set.groups, lost)] = (0.05, 0.05, 0.9)
+    return replace(outputs, probabilities=changed)
 
 
-def words(exam: Exam, first: Answers, second: Answers, **limits: float) -> str:
+def words(validation_set: ValidationSet, first: Outputs, second: Outputs, **limits: float) -> str:
     only = {name: limits.get(name, 0.0) for name in ("retained", "sensitivity", "triage")}
-    return "; ".join(one.words for one in judge(exam, first, second, LIMITS, Gate(**only))[1])
+    return "; ".join(
+        one.words for one in compare(validation_set, first, second, LIMITS, Acceptance(**only))[1]
+    )
 
 
 # --- lower bounds --------------------------------------------------------------------------------
@@ -73,67 +80,79 @@ def test_shares_have_a_width_where_nothing_was_seen():
 @pytest.mark.parametrize("lesions", [3, 30, 150])
 def test_the_same_answers_of_a_few_pictures_show_nothing(lesions):
     """The bootstrap alone calls this certain: no resample has a change."""
-    exam, answers = exam_of(lesions)
-    reasons = words(exam, answers, answers, triage=0.985)
+    validation_set, outputs = validation_set_of(lesions)
+    reasons = words(validation_set, outputs, outputs, triage=0.985)
     assert f"too few pictures to show at least 98.5%: {lesions} pictures; needs about" in reasons
     needed = int(re.search(r"needs about ([\d,]+)", reasons)[1].replace(",", ""))
     assert 240 <= needed <= 300
-    assert words(exam, answers, answers, sensitivity=0.99).startswith("sensitivity 1.0000 is 100")
-    more, same = exam_of(300)
+    assert words(validation_set, outputs, outputs, sensitivity=0.99).startswith(
+        "sensitivity 1.0000 is 100"
+    )
+    more, same = validation_set_of(300)
     assert words(more, same, same, triage=0.985, sensitivity=0.95, retained=0.99) == ""
 
 
 def test_pictures_of_one_lesion_are_no_further_witnesses():
-    exam, answers = exam_of(30, pictures=20)
-    assert "too few pictures" in words(exam, answers, answers, triage=0.985)
-    assert "too few malignant" not in words(exam, answers, answers, sensitivity=0.8)
-    assert "600 pictures" in words(exam, answers, answers, triage=0.985)
+    validation_set, outputs = validation_set_of(30, pictures=20)
+    assert "too few pictures" in words(validation_set, outputs, outputs, triage=0.985)
+    assert "too few malignant" not in words(validation_set, outputs, outputs, sensitivity=0.8)
+    assert "600 pictures" in words(validation_set, outputs, outputs, triage=0.985)
 
 
 def test_a_point_estimate_that_clears_the_margin_is_not_enough():
-    exam, answers = exam_of(600)
-    candidate = missing(answers, exam, 8)
-    figures, refusals = judge(exam, answers, candidate, LIMITS, Gate(retained=0.0))
+    validation_set, outputs = validation_set_of(600)
+    candidate = missing(outputs, validation_set, 8)
+    figures, refusals = compare(
+        validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0)
+    )
     agreement = figures["triage_agreement"]
     assert agreement["value"] > 0.985 > agreement["low"]
     (refusal,) = refusals
     assert refusal.kind == "unsure"
     assert "too few pictures to show at least 98.5%: 600 pictures; needs about" in refusal.words
-    exam, answers = exam_of(1800)
-    candidate = missing(answers, exam, 8)
-    figures, refusals = judge(exam, answers, candidate, LIMITS, Gate(retained=0.0))
+    validation_set, outputs = validation_set_of(1800)
+    candidate = missing(outputs, validation_set, 8)
+    figures, refusals = compare(
+        validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0)
+    )
     assert figures["triage_agreement"]["low"] > 0.985
     assert refusals == []
 
 
 def test_sensitivity_is_compared_with_fp32_and_by_its_bound():
-    exam, answers = exam_of(300)  # of which 200 malignant
+    validation_set, outputs = validation_set_of(300)  # of which 200 malignant
     for lost, refused in ((3, False), (8, True), (20, True)):
-        candidate = missing(answers, exam, lost)
-        figures, refusals = judge(exam, answers, candidate, LIMITS, Gate(retained=0.0, triage=0.0))
+        candidate = missing(outputs, validation_set, lost)
+        figures, refusals = compare(
+            validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0, triage=0.0)
+        )
         kept = figures["sensitivity"]["kept"]
         assert kept["value"] == pytest.approx(1 - lost / 200)
         assert kept["low"] < kept["value"]
         assert bool(refusals) == refused == (kept["low"] < 0.95)
     # FP32's own sensitivity is not the candidate's fault.
     strict = replace(LIMITS, see_doctor=0.9, urgent=0.95)
-    figures, refusals = judge(exam, answers, answers, strict, Gate(retained=0.0, triage=0.0))
+    figures, refusals = compare(
+        validation_set, outputs, outputs, strict, Acceptance(retained=0.0, triage=0.0)
+    )
     assert figures["sensitivity"]["fp32"] < 0.8
     assert figures["sensitivity"]["kept"]["value"] == 1
 
 
 def test_a_mean_over_few_lesions_is_not_shown():
-    exam, answers = exam_of(48)
-    reasons = words(exam, answers, answers, retained=0.99)
+    validation_set, outputs = validation_set_of(48)
+    reasons = words(validation_set, outputs, outputs, retained=0.99)
     assert "auc_malignant: too few pictures to show it: 16 lesions benign; needs at" in reasons
     assert "macro_auc" not in reasons
-    few = judge(exam, answers, answers, LIMITS, Gate())[0]["few_lesions"]
+    few = compare(validation_set, outputs, outputs, LIMITS, Acceptance())[0]["few_lesions"]
     assert few == {"bcc": 16, "mel": 16, "nv": 16}
-    alone = replace(exam, targets=np.where(exam.targets == 0, 1, exam.targets))
-    reasons = words(alone, answers, answers, retained=0.5)
+    alone = replace(
+        validation_set, targets=np.where(validation_set.targets == 0, 1, validation_set.targets)
+    )
+    reasons = words(alone, outputs, outputs, retained=0.5)
     assert "macro_auc: too few pictures to show it: 0 lesions bcc" in reasons
-    masks = Exam([{}] * 12, np.arange(12), masks=[None] * 12)
-    drawn = Answers(None, None, np.full(12, 0.9), np.zeros((12, 4, 4)))
+    masks = ValidationSet([{}] * 12, np.arange(12), masks=[None] * 12)
+    drawn = Outputs(None, None, np.full(12, 0.9), np.zeros((12, 4, 4)))
     assert "12 lesions outlined; needs at least 30" in words(masks, drawn, drawn, retained=0.99)
 
 
@@ -280,7 +299,7 @@ def finished(tiny_bundle, tmp_path):
 
 
 def inverted(graph: bytes) -> bytes:
-    """The classifier with two of its answers changed about."""
+    """The classifier with two of its outputs changed about."""
     onnx = pytest.importorskip("onnx")
     model = onnx.load_model_from_string(graph)
     last = model.graph.node[-1]
@@ -292,7 +311,12 @@ def inverted(graph: bytes) -> bytes:
     return model.SerializeToString()
 
 
-LOOSE = ["--gate-retained=0", "--gate-triage=0.7", "--gate-sensitivity=0.7", "--gate-speedup=0"]
+LOOSE = [
+    "--accept-retained=0",
+    "--accept-triage=0.7",
+    "--accept-sensitivity=0.7",
+    "--accept-speedup=0",
+]
 
 
 def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):

@@ -26,9 +26,11 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export import METHODS, ExportError
-from export.weights import flat_nodes, shorten, store_half
+from export.graph.half import store_half
+from export.options import CALIBRATION_PICTURES
+from export.quantization.nodes import flat_nodes, shorten
 
-LEAST_PICTURES = 500  # to calibrate on
+LEAST_PICTURES = CALIBRATION_PICTURES
 AVERAGED = 100  # of them, for the means that biases are corrected by
 PERCENTILE = 99.99
 # All else stays in float, as does what follows a global pooling: it is small.
@@ -77,8 +79,8 @@ class _Reader(CalibrationDataReader):
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """A float graph, and what was seen in it; serves every scheme."""
+class RangeCalibration:
+    """A float graph, and the ranges of what passes through it; serves every scheme."""
 
     graph: bytes
     ranges: dict[str, TensorsData]  # of all activations, by method
@@ -89,8 +91,10 @@ class Calibration:
         return count_from(onnx.load_model_from_string(self.graph), scheme.middle)
 
 
-def calibrate(graph: bytes, feeds: Feeds, methods: Sequence[str] = METHODS) -> Calibration:
-    """See what passes through a float graph.
+def observe_ranges(
+    graph: bytes, feeds: Feeds, methods: Sequence[str] = METHODS
+) -> RangeCalibration:
+    """The ranges of what passes through a float graph.
 
     Parameters
     ----------
@@ -111,7 +115,7 @@ def calibrate(graph: bytes, feeds: Feeds, methods: Sequence[str] = METHODS) -> C
         for middle in {scheme.middle for scheme in SCHEMES.values()}
     }
     model = count_from(plain, SCHEMES["unsigned"].middle)
-    return Calibration(graph, {name: _ranges(model, feeds, name) for name in methods}, means)
+    return RangeCalibration(graph, {name: _ranges(model, feeds, name) for name in methods}, means)
 
 
 def _ranges(model: onnx.ModelProto, feeds: Feeds, method: str) -> TensorsData:
@@ -134,10 +138,10 @@ def _ranges(model: onnx.ModelProto, feeds: Feeds, method: str) -> TensorsData:
 
 
 def quantize(
-    calibration: Calibration, method: str, scheme: Scheme, kept: Sequence[str] = ()
+    calibration: RangeCalibration, method: str, scheme: Scheme, float_nodes: Sequence[str] = ()
 ) -> bytes:
-    """The Q/DQ graph, by the ranges of one method; the nodes named in `kept` stay in float."""
-    made = _quantized(calibration, method, scheme, kept)
+    """The Q/DQ graph, by the ranges of one method; `float_nodes` by name stay in float."""
+    made = _quantized(calibration, method, scheme, float_nodes)
     store_half(made)
     shorten(made)
     onnx.checker.check_model(made, full_check=True)
@@ -145,11 +149,11 @@ def quantize(
 
 
 def _quantized(
-    calibration: Calibration, method: str, scheme: Scheme, kept: Sequence[str] = ()
+    calibration: RangeCalibration, method: str, scheme: Scheme, float_nodes: Sequence[str] = ()
 ) -> onnx.ModelProto:
     model = calibration.model(scheme)
-    _correct_biases(model, calibration.means[scheme.middle], kept, scheme.levels)
-    extra = {
+    _correct_biases(model, calibration.means[scheme.middle], float_nodes, scheme.levels)
+    extra: dict[str, object] = {
         "ActivationSymmetric": scheme.symmetric,
         "WeightSymmetric": True,
         # TensorRT takes biases in float alone; ONNX Runtime quantizes them when it loads.
@@ -168,7 +172,7 @@ def _quantized(
         activation_qType=scheme.activations,
         tensors_range=calibration.ranges[method],
         nodes_to_quantize=[],
-        nodes_to_exclude=sorted({*kept, *flat_nodes(model, pooled=True)}),
+        nodes_to_exclude=sorted({*float_nodes, *flat_nodes(model, pooled=True)}),
         op_types_to_quantize=list(OPERATORS),
         extra_options=extra,
     )
@@ -182,7 +186,7 @@ def _quantized(
 
 
 def _correct_biases(
-    model: onnx.ModelProto, means: dict[str, np.ndarray], kept: Sequence[str], levels: int
+    model: onnx.ModelProto, means: dict[str, np.ndarray], float_nodes: Sequence[str], levels: int
 ) -> None:
     """Let biases make up for what rounding the weights will shift, in place.
 
@@ -192,7 +196,7 @@ def _correct_biases(
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in _convolutions(model):
-        if node.name in kept:
+        if node.name in float_nodes:
             continue
         weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
         step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / levels
@@ -223,13 +227,13 @@ def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _channel_means(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray]:
     """The mean of each channel of the convolutions' inputs over pictures and positions."""
     names = sorted({node.input[0] for node in _convolutions(model)})
-    told = copy.deepcopy(model)
-    del told.graph.output[:]
-    told.graph.output.extend(
+    observed = copy.deepcopy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     session = onnxruntime.InferenceSession(
-        told.SerializeToString(), providers=["CPUExecutionProvider"]
+        observed.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     total = [np.zeros(1)] * len(names)
     for inputs in feeds:
@@ -239,7 +243,7 @@ def _channel_means(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray
     return {name: value / len(feeds) for name, value in zip(names, total, strict=True)}
 
 
-def layers(calibration: Calibration, scheme: Scheme) -> list[list[str]]:
+def layers(calibration: RangeCalibration, scheme: Scheme) -> list[list[str]]:
     """Names of what is quantized, from the picture on; each layer a node and its activation."""
     return [[node.name for node in layer] for layer in _layers(calibration.model(scheme))]
 

@@ -2,7 +2,7 @@
 
 The network learns to answer as it did in float (distillation, no label is needed) while torchao
 rounds its weights and activations at each step (Jacob et al., CVPR 2018). Only the weights are
-kept: `export.int8` calibrates and quantizes them as it does all others.
+kept: `export.quantization.int8` calibrates and quantizes them as it does all others.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from train.models import Normalized
 BATCH = 16
 LEARNING_RATE = 1e-5
 TEMPERATURE = 2.0
+
+Logits = Tensor | Sequence[Tensor]  # of one output, or of mask and class
 
 
 def train_quantized(
@@ -66,17 +68,17 @@ def train_quantized(
         rows = rng.choice(len(feeds), min(BATCH, len(feeds)), replace=False)
         batch = _varied(_batch(feeds, rows), rng)
         with torch.no_grad():
-            taught = teacher(*batch)
-        loss = _apart(student(*batch), taught)
+            target = teacher(*batch)
+        loss = _distillation_loss(student(*batch), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    learnt = copy.deepcopy(model)
-    found = dict(student.named_parameters())
+    trained_model = copy.deepcopy(model)
+    weights = dict(student.named_parameters())
     with torch.no_grad():
-        for name, value in learnt.named_parameters():
-            value.copy_(found[name])
-    return learnt
+        for name, value in trained_model.named_parameters():
+            value.copy_(weights[name])
+    return trained_model
 
 
 def _batch(feeds: Sequence[dict[str, np.ndarray]], rows) -> tuple[Tensor, ...]:
@@ -99,11 +101,13 @@ def _varied(batch: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor
     return (blended.round().to(torch.uint8), *others)
 
 
-def _apart(answer, taught) -> Tensor:
+def _distillation_loss(logits: Logits, target: Logits) -> Tensor:
     """How far logits are from those of the float network: of classes, masks, or both."""
-    if isinstance(answer, (tuple, list)):
-        return sum(_apart(one, other) for one, other in zip(answer, taught, strict=True))
-    if answer.ndim == 4:
-        return F.binary_cross_entropy_with_logits(answer, torch.sigmoid(taught))
-    soft = F.softmax(taught / TEMPERATURE, dim=1)
-    return F.kl_div(F.log_softmax(answer / TEMPERATURE, dim=1), soft, reduction="batchmean")
+    if not isinstance(logits, Tensor):
+        pairs = zip(logits, target, strict=True)
+        return torch.stack([_distillation_loss(one, other) for one, other in pairs]).sum()
+    assert isinstance(target, Tensor)
+    if logits.ndim == 4:
+        return F.binary_cross_entropy_with_logits(logits, torch.sigmoid(target))
+    soft = F.softmax(target / TEMPERATURE, dim=1)
+    return F.kl_div(F.log_softmax(logits / TEMPERATURE, dim=1), soft, reduction="batchmean")

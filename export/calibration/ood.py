@@ -1,4 +1,4 @@
-"""How far a picture is from those a classifier learnt from."""
+"""The out-of-distribution score: how far a picture is from those a classifier learnt from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_OF_SQUARE = 1e-7  # of the features' squared length; only untrained networ
 LEAST = 1e-8  # of a network whose features are all zero
 
 
-class Familiarity(nn.Module):
+class OodScore(nn.Module):
     """Probabilistic PCA of pooled features (Tipping & Bishop, J. R. Stat. Soc. B 61, 1999).
 
     `forward` takes features (N, D) and gives
@@ -24,7 +24,7 @@ class Familiarity(nn.Module):
     """
 
     def __init__(self, mean: np.ndarray, axes: np.ndarray, spread: np.ndarray, noise: float):
-        """All of the training features z (n, D); `fit` computes them.
+        """All of the training features z (n, D); `fit_ood` computes them.
 
         Parameters
         ----------
@@ -52,19 +52,19 @@ class Familiarity(nn.Module):
         return embedding, torch.sqrt(squares / features.shape[1])
 
 
-def fit(features: np.ndarray) -> Familiarity:
+def fit_ood(features: np.ndarray) -> OodScore:
     """The maximum likelihood model of float (n, D) features, n and D at least 2."""
     count, width = features.shape
     mean = features.mean(axis=0, dtype=np.float64)
     centred = features - mean
     variances, vectors = np.linalg.eigh(centred.T @ centred / count)
-    kept = min(AXES, width - 1, count - 1)
-    order = np.argsort(-variances)[:kept]
+    components = min(AXES, width - 1, count - 1)
+    order = np.argsort(-variances)[:components]
     axes = vectors.T[order]
     # An eigenvector has two signs: the same runs must give the same bundle.
-    axes *= np.sign(axes[np.arange(kept), np.abs(axes).argmax(axis=1)])[:, None]
-    noise = (variances.sum() - variances[order].sum()) / (width - kept)
+    axes *= np.sign(axes[np.arange(components), np.abs(axes).argmax(axis=1)])[:, None]
+    noise = (variances.sum() - variances[order].sum()) / (width - components)
     square = float(np.mean(np.sum(np.square(features, dtype=np.float64), axis=1)))
     least = max(LEAST_SHARE * variances.max(), LEAST_OF_SQUARE * square, LEAST)
     spread = np.sqrt(np.maximum(variances[order], least))
-    return Familiarity(mean, axes, spread, float(np.sqrt(max(noise, least))))
+    return OodScore(mean, axes, spread, float(np.sqrt(max(noise, least))))

@@ -109,3 +109,16 @@ def _order(group: Sequence[Record], salt: str) -> tuple[int, str]:
     """Large groups first, which the smaller ones then even out."""
     name = min(record.id for record in group)
     return -len(group), hashlib.sha256(f"{salt}\n{name}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationPart:
+    """The validation part of a data set, and how it is divided."""
+
+    records: tuple[Record, ...]
+    halves: Halves
+
+    @classmethod
+    def of(cls, data_set: DataSet, split: Split) -> ValidationPart:
+        """Raises ExportError as `halve`."""
+        return cls(tuple(split.select(data_set.records, PART)), halve(data_set, split))

@@ -162,13 +162,13 @@ def _peaks(
     model: onnx.ModelProto, names: list[str], feeds: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """The greatest distance from zero of each channel of these maps, (C,)."""
-    told = copy.deepcopy(model)
-    del told.graph.output[:]
-    told.graph.output.extend(
+    observed = copy.deepcopy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     session = onnxruntime.InferenceSession(
-        told.SerializeToString(), providers=["CPUExecutionProvider"]
+        observed.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     peaks: dict[str, np.ndarray] = {}
     for inputs in feeds if names else ():
