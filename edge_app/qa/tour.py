@@ -224,6 +224,7 @@ class Tour:
         yield from self._picture("send-history")
         yield from self._press(_("Next"))
         agree = _("The person has read or heard this, and agrees.")
+        yield from self._wait("no consent was asked for", lambda: _find(app.layer(), agree))
         app.go("scan", draft=app.screen._draft)
         yield from self._wait("no live picture", lambda: app.worker.snapshot().preview is not None)
         yield from self._picture("scan")
