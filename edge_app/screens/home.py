@@ -20,9 +20,9 @@ from edge_app.ui.widgets import Press
 
 REFRESH = 15.0  # s between two counts of what was sent
 COUNTS = {
-    "waiting": N_("{count} waiting"),
-    DONE: N_("{count} received"),
-    ANSWERED: N_("{count} answered"),
+    "waiting": N_("Waiting: {number}"),
+    DONE: N_("Received: {number}"),
+    ANSWERED: N_("Answered: {number}"),
 }
 
 
@@ -65,13 +65,13 @@ class HomeScreen(View):
         if counts == self._counts or not any(counts.values()):
             return
         self._counts = counts
-        words = [_(title, count=language.number(counts[group])) for group, title in COUNTS.items()]
+        words = [_(title, number=language.number(counts[group])) for group, title in COUNTS.items()]
         if self._way is None:
             self._way = Factory.Way(icon="mail", title=_("Sent to a dermatologist"))
             self._way.bind(on_release=lambda _way: self.app.go("referrals"))
             self.ids.sent.add_widget(self._way)
         if counts[STOPPED]:
-            words.insert(0, _("{count} stopped", count=language.number(counts[STOPPED])))
+            words.insert(0, _("Stopped: {number}", number=language.number(counts[STOPPED])))
         self._way.message = present.SEPARATOR.join(words)
 
     # ------------------------------------------------------------------------ what is due

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kivy.properties import BooleanProperty
 
 from edge_app import sending
+from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.referral import timeline
 from edge_app.screens.view import View, load_kv
@@ -33,7 +34,8 @@ class ReferralsScreen(View):
         for group, title in sending.GROUPS.items():
             found = [case for case in cases if case.group == group]
             if found:
-                title = _("{title}: {count}", title=_(title), count=len(found))
+                number = language.number(len(found))
+                title = _("{title}: {number}", title=_(title), number=number)
                 self.ids.list.add_widget(Text(text=title, style="page", bold=True))
                 self._rows(found, len(self.ids.list.children))
         self.filled = True
