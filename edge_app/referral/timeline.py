@@ -29,6 +29,8 @@ def timeline(status: Status) -> tuple[Event, ...]:
 def _events(status: Status) -> Iterator[Event]:
     referral, parcels = status.referral, status.parcels
     yield Event(_("Queued"), _when(referral.created), _("to {name}", name=referral.receiver))
+    if referral.consent:
+        yield Event(_("Consent to send"), "", referral.consent)
     if any(one.state != WAITING for one in parcels):
         count = n_(
             "{done} of {count} part received",
