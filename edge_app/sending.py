@@ -25,11 +25,10 @@ from edge_app.referral import carriers, review
 from edge_app.referral.background import may_reach
 from edge_app.referral.carriers import NO_LIBRARY
 from edge_app.referral.dispatch import dispatch, options
-from edge_app.referral.draft import Draft
+from edge_app.referral.draft import Draft, Lasting
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
-from edge_app.store.records import DermoscopeSettings
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral
 from edge_app.store.store import Lesion, Person, Store
 
@@ -93,26 +92,20 @@ def begin(store: Store, lesion: str, captures: Collection[str] = ()) -> Draft:
     return Draft.start(store, lesion, captures)
 
 
-def remember(store: Store, draft: Draft) -> None:
-    """Keep what need not be asked again: what each picture is, and the person's number."""
-    for picture in draft.selected:
-        if picture.kind != picture.capture.kind:
-            picture.capture = replace(picture.capture, kind=picture.kind)
-            store.update_capture(picture.capture)
-    number, to = draft.identifier.strip(), draft.destination
-    if to is None or not to.system or not number:
-        return
-    known = dict(draft.person.identifiers)
-    if known.get(to.system) != number:
-        pairs = tuple({**known, to.system: number}.items())
-        draft.person = replace(draft.person, identifiers=pairs)
-        store.update_person(draft.person)
-
-
-def set_dermoscope(store: Store, settings: DermoscopeSettings) -> None:
-    """How the dermoscope of this device is used; nothing is written where it is known already."""
-    if settings != store.dermoscope():
-        store.set_dermoscope(settings)
+def remember(store: Store, lasting: Lasting) -> Person:
+    """Keep what need not be asked again; the person as they are now. Writes only what is new."""
+    for id, kind in lasting.kinds:
+        capture = store.capture(id)
+        if capture.kind != kind:
+            store.update_capture(replace(capture, kind=kind))
+    if lasting.dermoscope != store.dermoscope():
+        store.set_dermoscope(lasting.dermoscope)
+    person = store.person(lasting.person)
+    if lasting.identifier is not None and lasting.identifier not in person.identifiers:
+        pairs = tuple({**dict(person.identifiers), **dict([lasting.identifier])}.items())
+        person = replace(person, identifiers=pairs)
+        store.update_person(person)
+    return person
 
 
 def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
@@ -218,7 +211,7 @@ def check(destination: Destination) -> list[str]:
     doors = list(dict.fromkeys(filter(None, (destination.dicom, destination.fhir))))
     if not may_reach() and any(door.carrier != "folder" for door in doors):
         raise UserError(NO_NETWORK, code="no-network")
-    lines = []
+    lines: list[str] = []
     for door in doors:
         with closing(carriers.connect(door)) as link:
             lines.append(link.check())

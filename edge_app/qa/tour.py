@@ -186,7 +186,7 @@ class Tour:
         yield from self._press(_("Add a receiver"))
         yield from self._picture("receiver-new")
         yield from self._type(_("Name of the receiver"), RECEIVER)
-        yield from self._press(_("Sealed files in a folder or on a stick"))
+        yield from self._press(_("Folder or stick"))
         self._app.session.folder = stick
         yield from self._press(_("Choose the folder"))
         yield from self._press(_("Choose this folder"))
@@ -235,7 +235,8 @@ class Tour:
         app.screen.ids.page.ids.scroll.scroll_y = 0
         yield from self._picture("send-consent")
         yield from self._press(_("Next"))
-        yield from self._wait("nothing was prepared", lambda: app.screen.ready)
+        yield from self._wait("nothing was prepared", lambda: _find(app.layer(), _("Send")))
+        yield from self._wait("nothing may be sent", lambda: app.screen.prepared)
         yield from self._picture("send-preview")
         app.screen.ids.page.ids.scroll.scroll_y = 0.5
         yield from self._picture("send-preview-picture")

@@ -36,6 +36,16 @@ class DraftPicture:
     kind: str = ""  # of form.KINDS; empty: nobody said
 
 
+@dataclass(frozen=True)
+class Lasting:
+    """What of a draft need not be asked again."""
+
+    kinds: tuple[tuple[str, str], ...]  # (id of a capture, what it shows)
+    person: str  # id
+    identifier: tuple[str, str] | None  # (system, number)
+    dermoscope: DermoscopeSettings
+
+
 @dataclass
 class Draft:
     """Changed by the screen's thread alone; `start` reads the store and may be called from any."""
@@ -111,6 +121,16 @@ class Draft:
         self.destination, self.identifier = destination, ""
         if destination is not None and destination.system:
             self.identifier = dict(self.person.identifiers).get(destination.system, "")
+
+    def lasting(self) -> Lasting:
+        """As it is now: the screen goes on while it is written."""
+        number, system = self.identifier.strip(), self.destination and self.destination.system
+        return Lasting(
+            tuple((one.capture.id, one.kind) for one in self.selected if one.kind),
+            self.person.id,
+            (system, number) if system and number else None,
+            self.dermoscope,
+        )
 
     @property
     def selected(self) -> list[DraftPicture]:

@@ -12,7 +12,7 @@ from edge_app.store.referrals import Destination, Endpoint
 WAYS = {
     "dicomweb": N_("DICOMweb (STOW-RS)"),
     "dicom": N_("DICOM (C-STORE by TLS)"),
-    "folder": N_("Sealed files in a folder or on a stick"),
+    "folder": N_("Folder or stick"),
     "": N_("Within the FHIR request"),
 }
 SHARED = ("user", "password", "token", "authorities", "certificate", "key", "called", "calling")

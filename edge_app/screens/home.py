@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 from kivy.clock import Clock
 from kivy.factory import Factory
@@ -29,6 +30,8 @@ COUNTS = {
 class HomeScreen(View):
     people = StringProperty()
     faults = StringProperty()
+    _way: Any = None  # the card of what was sent; None: there is none
+    _counts: dict[str, int] | None = None  # that it shows
 
     def show(self) -> None:
         session = self.app.session

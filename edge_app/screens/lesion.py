@@ -212,7 +212,8 @@ class LesionScreen(View):
         rows = self.ids.sent
         rows.clear_widgets()
         if wanted is not None:
-            text = _("Better picture, please: {who}", who=timeline.author(wanted))
+            who = language.capital(timeline.author(wanted))
+            text = "\n".join((_("Better picture, please."), who))
             rows.add_widget(Panel(text=text, style="demo", bold=True))
         for case in reversed(found[-SENT:]):
             status = case.status

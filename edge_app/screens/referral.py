@@ -30,6 +30,7 @@ class ReferralScreen(View):
     operator = unlocked = True
     title = StringProperty()
     who = StringProperty()
+    _seen: tuple[sending.Case, list[Destination]] | None = None  # what is shown
     state = StringProperty()  # of edge_app.referral.outbox.STATES; empty: not read yet
 
     def show(self, id: str) -> None:

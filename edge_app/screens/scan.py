@@ -22,6 +22,7 @@ class ScanScreen(View):
     operator = unlocked = live = True
     ground = "stage"
     fault = StringProperty()  # of the camera
+    _draft: Draft | None = None
 
     def show(self, draft: Draft) -> None:
         self._draft, self._reading = draft, False

@@ -18,6 +18,7 @@ from edge_app.screens.send_step import SendStep
 from edge_app.screens.view import View, load_kv
 from edge_app.sending import Prepared
 from edge_app.store.referrals import StoredReferral
+from edge_app.store.store import Person, Store
 
 STEPS: tuple[type[SendStep], ...] = (PicturesStep, HistoryStep, QuestionStep)
 NOBODY = N_("Nobody is entered yet to whom it could be sent. Enter a receiver in the settings.")
@@ -30,12 +31,15 @@ class SendScreen(View):
     title = StringProperty()
     action = StringProperty()
     ready = BooleanProperty(False)  # the foot's button may be pressed
+    prepared: Prepared | None = None  # what is seen in the last step
+    _draft: Draft | None = None
+    _shown: SendStep | None = None
 
     def show(
         self, captures: Collection[str] = (), draft: Draft | None = None, step: int = 0
     ) -> None:
         """`captures` : ids of the pictures to send; none: those that are proposed."""
-        self._draft, self._step, self._prepared = draft, step, None
+        self._draft, self._step, self.prepared = draft, step, None
         self._clear()
         self.title, self.action = _("Send to a dermatologist"), _("Next")
         self.ids.page.to_top()
@@ -60,7 +64,7 @@ class SendScreen(View):
 
     def hide(self) -> None:
         self._clear()
-        self._draft = self._prepared = None
+        self._draft = self.prepared = None
 
     def _clear(self) -> None:
         self.ready, self._shown = False, None
@@ -95,26 +99,25 @@ class SendScreen(View):
             self.app.tell(fault)
             return
 
-        def keep() -> None:
-            sending.set_dermoscope(store, draft.dermoscope)
-            sending.remember(store, draft)
+        lasting = draft.lasting()
 
-        def kept(_none: None) -> None:
+        def kept(person: Person) -> None:
+            draft.person = person
             if self.app.session.person is not None:
-                self.app.session.person = draft.person
+                self.app.session.person = person
             self.app.replace("send", draft=draft, step=step + 1)
 
-        self.app.work(keep, kept, writes=True)
+        self.app.work(lambda: sending.remember(store, lasting), kept, writes=True)
 
     # ------------------------------------------------------------------------ the last step
 
     def _preview(self, prepared: Prepared) -> None:
-        self._prepared = prepared
+        self.prepared = prepared
         self.ids.list.add_widget(PreviewStep(self.app, prepared))
         self.ready = prepared.ready
 
-    def _queue(self, store, draft: Draft) -> None:
-        prepared = self._prepared
+    def _queue(self, store: Store, draft: Draft) -> None:
+        prepared = self.prepared
         if prepared is None or not prepared.ready:
             return
         self.ready = False

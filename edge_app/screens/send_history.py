@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 
@@ -54,7 +55,7 @@ class HistoryStep(SendStep):
             if question.group != group:
                 continue
             answer = self.draft.answers.get(key)
-            rows.append(YesNo(_(question.words), answer, lambda it, key=key: self._take(key, it)))
+            rows.append(YesNo(_(question.words), answer, partial(self._take, key)))
             card.add_widget(rows[-1])
         press = Press(text=_("No to what is open here"), style="plain")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from kivy.properties import ObjectProperty, StringProperty
@@ -166,7 +167,7 @@ class PicturesStep(SendStep):
         self._set_scope(contact=contact, immersion=immersion)
         self._fill_scope(card)
 
-    def _set_scope(self, **values: object) -> None:
+    def _set_scope(self, **values: Any) -> None:
         self.draft.dermoscope = replace(self.draft.dermoscope, **values)
         self._update()
 

@@ -16,7 +16,7 @@ from edge_app.sending import Prepared
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Across, Card, Column, Row
 
-SHORT = 16  # characters that stand at the end of the line, beside their name
+SHORT = 24  # characters of a name, and of what it says, that stand on one line
 
 
 class PreviewRow(Column):
@@ -72,6 +72,7 @@ def _card(rows: Sequence[Field], pixels: np.ndarray | None) -> Card:
         shown.ids.picture.show(pixels)
         card.add_widget(shown)
     for row in rows:
-        kind = Row if len(row.value) <= SHORT and "\n" not in row.value else PreviewRow
+        short = len(row.label) <= SHORT and len(row.value) <= SHORT and "\n" not in row.value
+        kind = Row if short else PreviewRow
         card.add_widget(kind(name=row.label, value=row.value))
     return card

@@ -67,7 +67,7 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     draft = _filled(cases, lesion)
     draft.answers |= {"family_melanoma": False, "itching": True}
     draft.identifier, draft.onset = "  4711 ", "months"
-    sending.remember(cases, draft)
+    sending.remember(cases, draft.lasting())
     sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
     again = sending.begin(cases, lesion.id)
     # Of the person it still holds; whether the spot itches is asked again.
@@ -174,8 +174,11 @@ def test_receivers_are_checked_and_kept(cases, monkeypatch):
     clinic.close()
 
 
-def test_the_dermoscope_is_asked_for_once(cases):
-    sending.set_dermoscope(cases, DermoscopeSettings(contact=True, immersion="ALCOHOL"))
+def test_the_dermoscope_is_asked_for_once(cases, spot):
+    draft = sending.begin(cases, spot[1].id)
+    draft.dermoscope = DermoscopeSettings(contact=True, immersion="ALCOHOL")
+    sending.remember(cases, draft.lasting())
+    assert sending.begin(cases, spot[1].id).dermoscope == draft.dermoscope
     length = len(cases.audit())
-    sending.set_dermoscope(cases, cases.dermoscope())
-    assert len(cases.audit()) == length
+    sending.remember(cases, draft.lasting())
+    assert len(cases.audit()) == length  # nothing new, nothing written
