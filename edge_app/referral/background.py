@@ -16,6 +16,7 @@ from edge_app.store.store import Store
 
 LOOK = 5.0  # s between two looks at what is due
 POLL = 300.0  # s between two questions for answers
+SHARE = 0.1  # of one core, that sending takes from the camera and the networks
 
 
 def may_reach() -> bool:
@@ -70,7 +71,7 @@ class Background:
     def _work(self) -> None:
         if not may_reach():
             return
-        sender = Sender(self._store, self._stop)
+        sender = Sender(self._store, self._stop, share=SHARE)
         collector = Collector(self._store, self._stop)
         asked = -POLL
         while not self._stop.is_set():

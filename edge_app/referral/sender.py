@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from edge_app.store.records import StoreError
 from edge_app.store.referrals import RECEIVED, WAITING, Endpoint, StoredParcel
 from edge_app.store.store import Store
 
+LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 
@@ -41,10 +43,13 @@ class Sender:
         stop: threading.Event | None = None,
         connect: Callable[[Endpoint], Carrier] = carriers.connect,
         outbox: Outbox | None = None,
+        share: float = 1.0,
     ):
+        """`share` : of one core's time that sending takes, so that the screen has the rest."""
         self._store, self._connect = store, connect
         self._outbox = outbox or Outbox(store)
         self._stop = stop or threading.Event()
+        self._idle = 1 / share - 1  # s of rest for each s of work
 
     def run(self) -> Report:
         """One round over all that is due. Raises StoreError where the store was closed."""
@@ -86,8 +91,10 @@ class Sender:
                     return  # not its own fault: it stays due
                 if endpoint not in links:
                     links[endpoint] = self._connect(endpoint)
+                begun = time.thread_time()
                 self._deliver(links[endpoint], parcel)
                 report.received += 1
+                self._rest(time.thread_time() - begun)
         except Later as error:
             if error.down and endpoint is not None:
                 down.add(endpoint)
@@ -100,6 +107,11 @@ class Sender:
             words = error.args[0] if isinstance(error.args[0], Said) else Said(str(error))
             self._stop_referral(status, words, error.code)
             report.stopped += 1
+
+    def _rest(self, worked: float) -> None:
+        """Between two parcels; `stop` ends it."""
+        if self._idle and worked > 0:
+            self._stop.wait(min(worked * self._idle, LONGEST_REST))
 
     def _stop_referral(self, status: Status, words: Said, code: str) -> None:
         try:

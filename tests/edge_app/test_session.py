@@ -82,6 +82,21 @@ def spot(session, analyzer, tmp_path) -> list[Capture]:
     ]
 
 
+@pytest.mark.parametrize("kiosk", [True, False])
+def test_the_sender_works_as_long_as_the_store_is_open(tmp_path, analyzer, kiosk):
+    """A visit that ends locks the store of a device of one's own, not a kiosk's."""
+    found = Session(tmp_path / "home", analyzer.bundle.manifest, kiosk)
+    assert found.sender is None
+    found.create("1234")
+    sender = found.sender
+    found.leave()
+    assert (found.sender is sender) == kiosk
+    found.lock()
+    assert found.sender is None
+    assert sender.wait(60)
+    found.wait_until_locked()
+
+
 # ------------------------------------------------------------------------------- in and out
 
 

@@ -15,7 +15,7 @@ from edge_app.referral.alone import alone
 from edge_app.referral.background import Background
 from edge_app.referral.carriers import Later, connect
 from edge_app.referral.outbox import Outbox
-from edge_app.referral.sender import Sender
+from edge_app.referral.sender import LONGEST_REST, Sender
 from edge_app.store import file
 from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError
@@ -313,6 +313,29 @@ def test_a_background_thread_sends_what_is_queued_and_ends_with_the_store(tmp_pa
     background.stop()
     assert background.wait(60)
     cases.close()
+
+
+class Rests(threading.Event):
+    """Notes how long the sender would rest, and does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return False
+
+
+def test_beside_the_screen_it_rests_after_each_parcel(cases, archive):
+    queue(cases, destination(cases, archive.endpoint()))
+    rests, greedy = Rests(), Rests()
+    assert Sender(cases, rests, share=0.1).run().received == 3
+    assert len(rests.seconds) == 3
+    assert all(0 < seconds <= LONGEST_REST for seconds in rests.seconds)
+    queue(cases, cases.mail.destinations()[0], id=B)
+    assert Sender(cases, greedy).run().received == 3
+    assert greedy.seconds == []
 
 
 def test_a_destination_with_every_part_is_kept_as_it_is(cases):
