@@ -2,7 +2,7 @@
 
     xvfb-run -a python tests/sending/shutter.py --pictures 120
 
-The app takes pictures of a drawn lesion; between every two of them the sender is stopped or started.
+The app takes pictures of a drawn lesion; in between the sender is stopped and started, in turns.
 It sends a queue to a DICOMweb server in a process of its own, which is read back. Prints the
 medians and their ratio with a bootstrap interval over groups of four neighbours.
 """
