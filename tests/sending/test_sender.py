@@ -260,9 +260,7 @@ def test_a_disk_that_fills_while_it_is_queued_leaves_nothing_half_written(cases,
     cases.check()
 
 
-def test_a_full_disk_of_the_device_keeps_what_was_queued_and_sends_it(
-    tmp_path, archive, monkeypatch
-):
+def test_a_full_disk_of_the_device_keeps_and_sends_what_was_queued(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(file, "RESERVE", 400_000)
     disk = tmp_path / "disk"
     disk.mkdir()
