@@ -322,11 +322,12 @@ def test_tune_and_what_it_chose(dermedge, tiny_bundle, picture):
         ["card", "--out", "card.pdf"],
         ["app", "--self-check", "--bundle", "{bundle}", "--source", "{data}/images"],
         ["app", "--systemd", "--bundle", "dermoscopy"],
+        ["send", "--systemd"],
     ],
     ids=lambda words: "-".join(words[:2]),
 )
 def test_short_commands(dermedge, tiny_bundle, data, words):
-    if words[0] in ("card", "app"):
+    if words[0] in ("card", "app", "send"):
         pytest.importorskip("fpdf")
         pytest.importorskip("cryptography")
     filled = [word.format(bundle=tiny_bundle, data=data) for word in words]

@@ -82,7 +82,7 @@ class Sender:
                     continue
                 must_take(destination, parcel.kind)
                 endpoint = destination.endpoint(parcel.kind)
-                if self._stop.is_set() or endpoint in down:
+                if self._stop.is_set() or endpoint is None or endpoint in down:
                     return  # not its own fault: it stays due
                 if endpoint not in links:
                     links[endpoint] = self._connect(endpoint)

@@ -204,6 +204,8 @@ class Mail:
                 for one in parcels:
                     connection.execute("DELETE FROM payload WHERE parcel = ?", (one.id,))
                 connection.execute("DELETE FROM attempt WHERE referral = ?", (new.referral,))
+        if all(one.state == RECEIVED for one in parcels):
+            self._erasing.tidy()  # on a full disk, this is what makes room
         return new
 
     def _turn(self, parcel: StoredParcel, what: str, **values) -> StoredParcel:

@@ -42,7 +42,7 @@ def try_lie(cases: Store, name: str, chance: random.Random, pems: dict) -> str:
     to = destination(cases, archive.endpoint())
     referral = queue(cases, to, pictures=3, id=id)
     outbox = Outbox(cases, no_wait)
-    said, conflicts = "", 0
+    said = ""
     try:
         for _round in range(12):
             Sender(cases, outbox=outbox).run()
@@ -58,9 +58,9 @@ def try_lie(cases: Store, name: str, chance: random.Random, pems: dict) -> str:
             assert "\n" not in said
             assert f"localhost:{archive.port}" in said
             if status.referral.stopped:
-                if name == "old_content":  # a person clears it up
-                    conflicts += 1
-                    archive.held.clear()
+                if name == "old_content":  # its administrator removes what is not ours
+                    for uid in [it for it in archive.held if _digest(archive, it) != bytes_of[it]]:
+                        del archive.held[uid]
                 cases.mail.resume(id)
             elif status.attempt.delay:  # the archive asked to wait: its time is over
                 cases.mail.note_attempt(id, type(status.attempt)())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +16,7 @@ from edge_app.referral.background import Background
 from edge_app.referral.carriers import Later, connect
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
+from edge_app.store import file
 from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError
 from sending.mail_cases import destination, queue, received, state
@@ -254,6 +258,35 @@ def test_a_disk_that_fills_while_it_is_queued_leaves_nothing_half_written(cases,
     queue(cases, to, side=200, found=found)
     assert Sender(cases).run().received == 3
     cases.check()
+
+
+def test_a_full_disk_of_the_device_keeps_and_sends_what_was_queued(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(file, "RESERVE", 400_000)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+        cases = Store.create(disk / "cases", PASSPHRASE)
+        to, found, queued = destination(cases, archive.endpoint()), fill(cases), []
+
+        def queue_for_ever() -> None:
+            for number in itertools.count():
+                queue(cases, to, id=f"{number:032x}", side=200, found=found)
+                queued.append(f"{number:032x}")
+
+        with pytest.raises(StoreError, match="the disk is full, nothing was changed"):
+            queue_for_ever()
+        assert [one.id for one in cases.mail.referrals()] == queued != []
+        cases.check()
+        assert Sender(cases).run().received == 3 * len(queued)
+        queue(cases, to, id=B, side=200, found=found)  # what was received made room
+        assert Sender(cases).run().received == 3
+        cases.check()
+        cases.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_receipt_that_cannot_be_kept_is_asked_for_again(cases, archive):

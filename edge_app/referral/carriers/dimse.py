@@ -21,6 +21,8 @@ from edge_app.referral.carriers.outcome import CHANGED, NOBODY, NOT_THERE, Later
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
 
+# SOP classes: Verification, and Study Root Query/Retrieve Information Model - GET.
+VERIFICATION, GET = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.3"
 CONNECT, ANSWER = 10.0, 60.0  # s
 OWN_TITLE, ANY_TITLE = "DERMEDGE", "ANY-SCP"
 NO_ADDRESS = N_("{address} is no address of DICOM: enter HOST:PORT")
@@ -62,15 +64,13 @@ class Dimse:
         self._calling = endpoint.calling or OWN_TITLE
 
     def check(self) -> Said:
-        from pynetdicom.sop_class import Verification
-
-        with closing(_Link(self, [(Verification, [])], {})) as link:
+        with closing(_Link(self, [(VERIFICATION, [])], {})) as link:
             self._must_be_well(link.association.send_c_echo())
         return Said(THERE, place=self.place)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
-        where, back = names(parcel.data), {}
-        from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as GET
+        where = names(parcel.data)
+        back: dict[str, bytes] = {}
 
         wanted = [(where.sop_class, [where.transfer_syntax]), (GET, [])]
         with closing(_Link(self, wanted, back, where.sop_class)) as link:
@@ -108,7 +108,6 @@ class Dimse:
     def _there(self, link: _Link, where: Names, data: bytes, back: dict[str, bytes]) -> bool:
         """Whether it is there as it is here. Raises Refused where other content is."""
         from pydicom.dataset import Dataset
-        from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as GET
 
         back.clear()
         query = Dataset()
