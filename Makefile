@@ -19,7 +19,7 @@ test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy dermedge train export benchmarks
+	$(BIN)/mypy dermedge train export benchmarks edge_app
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 test-all: MARKED =

@@ -65,7 +65,7 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
     UserError : a value that no unit can hold, or a path that a service does not see.
     """
     program = [sys.executable, "-m", "dermedge.cli"]
-    command = _command(program, options)
+    command = service_command([*program, "app", "--kiosk"], options)
     folders = [options[name] for name in _WRITES if options.get(name)]
     writable = "".join(f"ReadWritePaths={_quoted(folder)}\n" for folder in folders)
     own = "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge"
@@ -85,9 +85,14 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
     )
 
 
-def _command(program: list[str], options: Mapping[str, str]) -> str:
-    """The line that starts the program; raises UserError as `unit` does."""
-    start = [*program, "app", "--kiosk"]
+def service_command(program: list[str], options: Mapping[str, str]) -> str:
+    """What a unit starts: a program and its options by name, each word quoted.
+
+    Raises
+    ------
+    UserError : a value that no unit can hold, or a path that a service does not see.
+    """
+    start = list(program)
     for name, value in options.items():
         start += [name, value] if value else [name]
     for word in start:

@@ -25,7 +25,7 @@ from edge_app.presentation import messages as present
 from edge_app.store.store import Store, WrongKey
 
 OTHERS = [name for name in LANGUAGES if name != "en"]
-# Said of itself that it is none; nowhere else.
+# Message of itself that it is none; nowhere else.
 OF_DIAGNOSES = {DISCLAIMER, present.TERMS[0]}
 
 

@@ -25,7 +25,7 @@ from edge_app.i18n.language import FOLDER, LANGUAGES
 ROOM = Path(__file__).parents[1]
 DEVICE = Path(dermedge.__file__).parent
 # Calls, and how many of their first words are a message. Errors are shown, too.
-CALLS = {"_": 1, "N_": 1, "Message": 1, "Said": 1, "n_": 2, "plural": 2}
+CALLS = {"_": 1, "N_": 1, "Message": 1, "n_": 2, "plural": 2}
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to no screen
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {

@@ -93,9 +93,6 @@ class Message(str):
         return line
 
 
-Said = Message  # the name by which edge_app.store knows it yet
-
-
 def _(message: str, **values: object) -> str:
     """The message in the current language, `{name}`s filled in; as it is where none is known."""
     if isinstance(message, Message):

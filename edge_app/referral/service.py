@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from edge_app.kiosk import service_command
+from edge_app.systemd import service_command
 
 CREDENTIAL = "/etc/dermedge/passphrase.cred"
 
