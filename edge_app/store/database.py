@@ -14,16 +14,15 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from edge_app.i18n.language import N_, Message
 from edge_app.store.records import Capture, Lesion, Person, StoreError
 from edge_app.store.referrals import Destination, StoredAnswer, StoredParcel, StoredReferral
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None  # none on Windows
 
 APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
 VERSION = 4  # of the schema, SQLite's user_version
