@@ -86,12 +86,7 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
 
 
 def service_command(program: list[str], options: Mapping[str, str]) -> str:
-    """What a unit starts: a program and its options by name, each word quoted.
-
-    Raises
-    ------
-    UserError : a value that no unit can hold, or a path that a service does not see.
-    """
+    """The line that starts a program, each word quoted; raises UserError as `unit` does."""
     start = list(program)
     for name, value in options.items():
         start += [name, value] if value else [name]

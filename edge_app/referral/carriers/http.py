@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 
 from dermedge import UserError
 from edge_app.i18n.language import N_, Message
@@ -97,8 +98,7 @@ class Web:
         if endpoint.token:
             self._session.headers["Authorization"] = f"Bearer {endpoint.token}"
         elif endpoint.user:
-            # As UTF-8: `requests` itself would encode text as Latin-1.
-            self._session.auth = (endpoint.user.encode(), endpoint.password.encode())  # type: ignore[assignment]
+            self._session.auth = HTTPBasicAuth(endpoint.user.encode(), endpoint.password.encode())
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], data: bytes = b"",
