@@ -154,7 +154,7 @@ class DermedgeApp(App):
     # ------------------------------------------------------------------------ work, and messages
 
     def attempt(self, action: Callable[[], object]) -> bool:
-        """Do something short that may fail; the reason is told. Whether it went well."""
+        """Do something short that may fail; the reason is shown. Whether it went well."""
         try:
             action()
         except (UserError, OSError) as error:
@@ -174,7 +174,7 @@ class DermedgeApp(App):
 
         With a `message` the screen is covered. What is finished after its screen was left
         is not shown any more; that something which `writes` (changes what is kept) went wrong is
-        told on whatever screen, and after the visit without a word of whose it was. An action
+        shown on whatever screen, and after the visit without a word of whose it was. An action
         that only reads is not begun for a visit that has ended. The result may carry an `error`:
         what of a writing action could not be done.
         """

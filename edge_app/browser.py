@@ -98,7 +98,7 @@ def listing(folder: Path, endings: frozenset[str]) -> list[Item]:
 
 
 def details(item: Item) -> str:
-    """What is told of a file beside its name."""
+    """What is shown of a file beside its name."""
     if item.folder:
         return ""
     size = (

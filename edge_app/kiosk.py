@@ -74,7 +74,7 @@ EASY_PINS = ("0123456789", "9876543210", "1234567890", "0987654321")
 
 class Pin:
     """The operator's PIN, in a file, by scrypt (RFC 7914). Wrong tries are counted there, too:
-    starting anew gives no further ones. `clock` gives seconds since 1970."""
+    starting again gives no further ones. `clock` gives seconds since 1970."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         self._path, self._clock = Path(path), clock

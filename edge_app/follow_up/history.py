@@ -7,7 +7,8 @@ skin around the lesion (Lowe's SIFT, IJCV 60, 2004) give the relative size where
 are found again: the lesion itself cannot, for it may have grown.
 
 Two pictures of an unchanged lesion do not give the same numbers either; by how much they differ on
-HAM10000, `tests/test_history.py` prints. Risk estimate for research, not a diagnosis.
+HAM10000, `tests/edge_app/follow_up/test_history.py` prints. Risk estimate for research, not a
+diagnosis.
 """
 
 from __future__ import annotations

@@ -351,7 +351,7 @@ def audit_rows(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return rows
 
 
-deeds = audit_rows  # the name by which tests/test_store.py knows it yet
+deeds = audit_rows  # the name by which tests/store knows it yet
 
 
 def audit_row(entry: Entry) -> tuple[str, str]:

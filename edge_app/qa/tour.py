@@ -1,6 +1,6 @@
 """One pass through the app without hands: every screen, a screenshot of each, and an audit.
 
-What `edge_app.qa.audit` finds wrong with a screen is told.
+What `edge_app.qa.audit` finds wrong with a screen is reported.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Tour:
         yield from self._press(_("Take picture"))
         yield from self._wait("the picture was not captured", lambda: self._app.here == "result")
         yield from self._picture("result")
-        if _find(self._app.layer(), _("Measures")):
+        if self._find(_("Measures")):
             yield from self._press(_("Measures"))
             yield from self._picture("result-measures")
-        if _find(self._app.layer(), _("Risk map")):
+        if self._find(_("Risk map")):
             yield from self._press(_("Risk map"))
             drawn = lambda: self._app.screen.caption or self._app.notice  # noqa: E731
             yield from self._wait("the risk map was not drawn", drawn)
@@ -121,7 +121,7 @@ class Tour:
         yield from self._picture("result-kept")
         yield from self._press(_("Done"))
         yield from self._press(_("People and their spots"))
-        yield from self._wait("the person is not listed", lambda: _find(self._app.layer(), CODE))
+        yield from self._wait("the person is not listed", lambda: self._find(CODE))
         yield from self._picture("people")
         yield from self._press(CODE)
         yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
@@ -226,20 +226,16 @@ class Tour:
 
     def _press(self, text: str) -> Iterator[Step]:
         """Press what says `text`, or hints at it, as soon as it is there."""
-        yield from self._wait(
-            f"nothing to press says '{text}'", lambda: _find(self._app.layer(), text)
-        )
-        target = _find(self._app.layer(), text)
+        yield from self._wait(f"nothing to press says '{text}'", lambda: self._find(text))
+        target = self._find(text)
         target.dispatch("on_press")
         target.dispatch("on_release")
         yield lambda: True
 
     def _type(self, caption: str, text: str) -> Iterator[Step]:
         """Type into the field of that caption."""
-        yield from self._wait(
-            f"no field is called '{caption}'", lambda: _field(self._app.layer(), caption)
-        )
-        field = _field(self._app.layer(), caption)
+        yield from self._wait(f"no field is called '{caption}'", lambda: self._field(caption))
+        field = self._field(caption)
         field.ids.entry.text = text
         yield lambda: True
 
@@ -255,6 +251,12 @@ class Tour:
             f"the screen '{name}' did not come",
             lambda: self._app.here == name == self._app.screen.name,
         )
+
+    def _find(self, text: str) -> Any:
+        return _find(self._app.layer(), text)
+
+    def _field(self, caption: str) -> Any:
+        return _field(self._app.layer(), caption)
 
     def _picture(self, name: str) -> Iterator[Step]:
         """Let the screen come to rest, audit it, write NAME.png."""

@@ -199,7 +199,7 @@ class CompareScreen(View):
 def _compare(
     store: Store, earlier: Capture, later: Capture, beyond: list[int]
 ) -> tuple[dict[bool, tuple[comparison.Side, ...]], Comparison | None, str]:
-    """What is shown close up (True) or whole (False), what changed, or why that cannot be told."""
+    """What is shown close up (True) or whole (False), what changed, or why that is unknown."""
     try:
         ours, _theirs, change = cases.compared(store, later, earlier)
     except UserError as error:

@@ -46,7 +46,7 @@ class HomeScreen(View):
         self.app.go("lesion")
 
     def check(self) -> None:
-        """A sitting of nobody's lesion, until it is kept."""
+        """A series of nobody's lesion, until it is kept."""
         self.app.go("live")
 
 

@@ -146,7 +146,7 @@ class LesionScreen(View):
             go_on()
 
         def go_on() -> None:
-            if self._undeveloped[:1] == [card]:  # else the screen was filled anew
+            if self._undeveloped[:1] == [card]:  # else the screen was filled again
                 self._undeveloped.pop(0)
                 if self._undeveloped:
                     self._develop()

@@ -1,6 +1,6 @@
 """The people whose spots are followed: search, choose, add.
 
-With `task="keep"` it chooses for whom the pictures of the sitting are kept.
+With `task="keep"` it chooses for whom the pictures of the series are kept.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class PeopleScreen(View):
                 row = PersonRow()
                 row.bind(on_release=lambda row: self._choose(row.person))
                 rows.add_widget(row)
-            # Rows that are there show somebody else; making them anew takes ten times as long.
+            # Rows that are there show somebody else; making them again takes ten times as long.
             row = rows.children[-1 - self._at]
             self._at += 1
             row.person, row.title = known.person, known.person.name

@@ -1,6 +1,6 @@
 """A person: who it is, the body map with their spots, the list of them.
 
-With `task="keep"` the spot that is pressed receives the pictures of the sitting.
+With `task="keep"` the spot that is pressed receives the pictures of the series.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SpotRow(PressCard):
 
 
 def keep(app, lesion: Lesion) -> None:
-    """Save the sitting's pictures under a spot, a new one too, and go back to their result."""
+    """Save the series' pictures under a spot, a new one too, and go back to their result."""
     session, results = app.session, app.session.results
 
     def done(kept: Kept) -> None:
@@ -112,7 +112,7 @@ class PersonScreen(View):
     # ------------------------------------------------------------------------ spots
 
     def choose(self, lesion: Lesion) -> None:
-        """Open a spot, or keep the sitting's pictures under it."""
+        """Open a spot, or keep the series' pictures under it."""
         if self.task == "keep":
             self.app.ask(
                 lesion.title,

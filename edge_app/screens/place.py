@@ -1,6 +1,6 @@
 """A new spot, or one that is changed: its place on the body, which names it, and its name.
 
-With `task="keep"` it receives the pictures of the sitting.
+With `task="keep"` it receives the pictures of the series.
 """
 
 from __future__ import annotations

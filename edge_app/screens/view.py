@@ -15,7 +15,7 @@ from edge_app.capture.shots import Snapshot
 class View(Screen):
     """A screen. `App.go(name, **values)` calls `show(**values)`; what is left gets `hide()`.
 
-    A view is built anew where language, theme or size of type change: what must last is in the
+    A view is built again where language, theme or size of type change: what must last is in the
     app's session, or in the values that it was shown with.
     """
 

@@ -111,7 +111,7 @@ class Icon(Widget):
 
 
 class Sign(Widget):
-    """A shape with a mark in it, so that a risk band is told without its colour."""
+    """A shape with a mark in it, so that a risk band is known without its colour."""
 
     style = StringProperty("low")
     shape = StringProperty("circle")

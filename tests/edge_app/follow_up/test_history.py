@@ -207,8 +207,9 @@ def test_a_reduced_picture_gives_the_same():
     assert part.overlap == pytest.approx(whole.overlap, abs=0.02)
 
 
-def test_real_pictures_of_one_lesion_come_to_lie_on_each_other(shared_data):
-    """HAM10000 with its published masks: every 60th lesion of which there are two pictures."""
+@pytest.mark.parametrize("step", [240, pytest.param(60, marks=pytest.mark.slow)])
+def test_real_pictures_of_one_lesion_come_to_lie_on_each_other(shared_data, step):
+    """HAM10000 with its published masks: each `step`th lesion of which there are two pictures."""
     root = shared_data / "HAM10000"
     if not (root / "HAM10000_metadata.csv").exists():
         pytest.skip("HAM10000 is not there")
@@ -216,7 +217,7 @@ def test_real_pictures_of_one_lesion_come_to_lie_on_each_other(shared_data):
     with open(root / "HAM10000_metadata.csv", newline="") as file:
         for row in csv.DictReader(file):
             images[row["lesion_id"]].append(row["image_id"])
-    pairs = [sorted(found)[:2] for _, found in sorted(images.items()) if len(found) > 1][::60]
+    pairs = [sorted(found)[:2] for _, found in sorted(images.items()) if len(found) > 1][::step]
 
     def load(name: str):
         pixels = read_image(next(root.glob(f"HAM10000_images_part_*/{name}.jpg"))).pixels

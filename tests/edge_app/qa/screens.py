@@ -1,8 +1,8 @@
 """Every screen of the app in each size, look and language, with what its audit finds; the README's
 picture.
 
-    xvfb-run -s "-screen 0 1920x1200x24" python tests/screens.py OUT
-    xvfb-run python tests/screens.py OUT --picture docs/app.png
+    xvfb-run -s "-screen 0 1920x1200x24" python tests/edge_app/qa/screens.py OUT
+    xvfb-run python tests/edge_app/qa/screens.py OUT --picture docs/app.png
 
 Looks at drawn pictures, or at those of `--source`. Each run leaves its screens in a folder of OUT
 and a sheet of them beside it, to be looked at.
@@ -21,7 +21,7 @@ import numpy as np
 from dermedge.data import synthetic as procedural
 from dermedge.image.read import write_png
 
-MODELS = Path(__file__).parents[1] / "dermedge" / "models"
+MODELS = Path(__file__).parents[3] / "dermedge" / "models"
 PHONE, DESK, WIDE = "360x640", "1280x800", "1920x1080"
 RUNS = [
     *((size, theme, language, "normal")
