@@ -1,0 +1,4 @@
+"""x"""
+from pathlib import Path
+PAGE = Path(__file__).with_name("page")
+PYTHON = Path(__file__).with_name("python")
