@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.web import build
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import open_bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.image.read import Picture
 from dermedge.lesion import scale
+from edge_app.web import build
 from tests import web
 
 EACH = 14  # calls of a function that are played again
@@ -186,4 +186,3 @@ def test_what_it_does_not_have_is_an_error(answers):
     assert refused[:2] == ("error", "error")
     assert missing[:2] == ("error", "AttributeError")
     assert constant == cv2.INTER_AREA
-

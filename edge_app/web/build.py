@@ -1,4 +1,401 @@
-"""x"""
+"""Makes the site: a folder of static files that any web host can serve.
+
+What the page consists of is packed file by file under the checksum of its content; `sw.js` lists
+them. The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import dermedge
+import edge_app
+from dermedge import DISCLAIMER, UserError
+from dermedge.bundle.bundle import CASES, Bundle, write_bundle
+from dermedge.bundle.reference import REFERENCE
+from dermedge.lesion.scale import REFERENCES
+from edge_app.i18n.language import FOLDER, LANGUAGES
+from edge_app.presentation.estimate import TERMS
+from edge_app.ui import theme
+from edge_app.web import packages
+from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME
+
 PAGE = Path(__file__).with_name("page")
 PYTHON = Path(__file__).with_name("python")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
+# OpenCV.js and Pyodide make functions of text, in the worker alone.
+WORKER_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-eval' 'wasm-unsafe-eval'; connect-src 'self'"
+)
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".wasm": "application/wasm",
+    ".png": "image/png",
+    ".pdf": "application/pdf",
+}
+# Of dermedge what a picture's way needs; of edge_app the words of its result.
+CORE = (
+    *("__init__", "analysis", "analyzer", "combine", "files", "metadata", "network", "taxonomy"),
+    *("telemetry", "text", "triage", "bundle", "image", "lesion", "runtime/__init__"),
+    *("runtime/browser", "runtime/parity", "analysis.schema"),
+)
+WORDS = ("__init__", "i18n/__init__", "i18n/language", "presentation/__init__")
+# Of Python's own library and of numpy what no page of ours imports. Whatever is missing by mistake
+# fails the test of the page.
+NOT_OF_PYTHON = re.compile(
+    r"(pydoc|doctest|unittest|email|http|xmlrpc|xml|multiprocessing|concurrent/futures/process|"
+    r"idlelib|tkinter|turtle|lib2to3|ensurepip|venv|distutils|curses|dbm|sqlite3|wsgiref|html|"
+    r"mailbox|imaplib|smtplib|nntplib|poplib|ftplib|telnetlib|pdb|bdb|cmd|code|optparse|"
+    r"pickletools|logging|ipaddress|cgi|cgitb|tarfile|xdrlib|sndhdr|imghdr|audioop|aifc|wave|"
+    r"sunau|chunk|colorsys|crypt|fractions|statistics|_pyio|_pydecimal|decimal|"
+    r"zoneinfo|timeit|trace|tracemalloc|profile|cProfile|pstats|socketserver|"
+    r"antigravity|this|__phello__|pipes|plistlib|netrc|mailcap|uu|quopri|sched|"
+    r"modulefinder|pyclbr|rlcompleter|tabnanny|zipapp|compileall|filecmp|fileinput|getpass|"
+    r"nturl2path|pty|tty|ssl|difflib|configparser|asyncio/(unix_events|windows_.*|proactor_events|"
+    r"sslproto|selector_events|subprocess|base_subprocess|streams))(/|\.py$)"
+)
+NOT_OF_NUMPY = re.compile(
+    r"(^|/)(tests|f2py|include|distutils|testing|ma|polynomial|random|typing|_pyinstaller|"
+    r"doc|pkgconfig)/|\.(pyi|a|pxd|pyx|h|c|txt|in|build|ini)$|_tests\.|conftest|dist-info/(?!METADATA)"
+)
+LICENCES = ", ".join(
+    [
+        "dermedge (Apache-2.0)",
+        *(f"{package.name} {package.version} ({package.licence})" for package in PACKAGES),
+        "NumPy (BSD-3-Clause)",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was built.
+
+    build : its checksum. bytes : of a first visit, as they are sent. files : path to bytes sent.
+    """
+
+    build: str
+    bytes: int
+    files: Mapping[str, int]
+
+
+def build(
+    bundle: Bundle,
+    out: Path,
+    vendor: Path,
+    numpy_wheel: Path | None = None,
+) -> Report:
+    """Write the site into `out`, a new or empty folder, or one that this wrote before.
+
+    Parameters
+    ----------
+    bundle : of it the page gets the FP32 networks for the browser's processor.
+    vendor : folder of the packages of npm; what is missing there `npm pack` brings.
+    numpy_wheel : numpy for Pyodide; default: one in `vendor`.
+
+    Raises
+    ------
+    PackageError : a package cannot be had, or is another one.
+    BundleError : the bundle has no FP32 networks.
+    UserError : `out` is a folder with other files in it.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "sw.js").is_file():
+        raise UserError(
+            "{path} holds other files: give a new folder", code="web.folder", path=out
+        )
+    archives = packages.fetch(vendor)
+    if numpy_wheel is None:
+        numpy_wheel = next(iter(sorted(vendor.glob("numpy-*pyodide*.whl"))), None)
+    content = {**_foreign(archives, numpy_wheel), "core.zip": _core()}
+    content = {f"files/{name}": value for name, value in content.items()}
+    content["files/model.dermbundle"] = _bundle(bundle)
+    content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
+    content |= {name: _page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
+    content |= _about()
+    return _write(out, content)
+
+
+def _foreign(archives: Mapping[packages.Package, Path], wheel: Path | None) -> dict[str, bytes]:
+    """What others made, by the name under which the worker asks for it."""
+    names = ("pyodide.js", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
+    pyodide = packages.members(
+        archives[PYODIDE], {name: name for name in (*names, "pyodide-lock.json")}
+    )
+    numpy = packages.numpy_wheel(pyodide["pyodide-lock.json"], wheel)
+    lock = json.loads(pyodide["pyodide-lock.json"])
+    pyodide["pyodide-lock.json"] = json.dumps({**lock, "packages": {}}).encode()
+    pyodide["python_stdlib.zip"] = _repacked(pyodide["python_stdlib.zip"], NOT_OF_PYTHON.match)
+    script, binary = _opencv(packages.members(archives[OPENCV], {"js": "dist/opencv.js"})["js"])
+    runtime = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    return {
+        **pyodide,
+        **packages.members(archives[RUNTIME], {name: f"dist/{name}" for name in runtime}),
+        "numpy.zip": _repacked(numpy, NOT_OF_NUMPY.search),
+        "opencv.js": script,
+        "opencv.wasm": binary,
+    }
+
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
+
+
+def _opencv(source: bytes) -> tuple[bytes, bytes]:
+    """OpenCV.js without the program that it holds as text, and that program.
+
+    As a file of its own it is compiled while it is read, and its text takes no memory.
+    """
+    text = source.decode()
+    start = text.index(begin := "binaryDecode('") + len(begin)
+    literal = re.compile(r"(?:[^'\\]|\\.)*", re.DOTALL).match(text, start)
+    assert literal is not None, "the pattern matches an empty text, too"
+
+    def unescape(match: re.Match[str]) -> str:
+        escape = match[1]
+        if escape[0] in "xu":
+            return chr(int(escape[1:], 16))
+        return _ESCAPES.get(escape, escape)
+
+    plain = re.sub(r"\\(x..|u....|.)", unescape, literal[0], flags=re.DOTALL)
+    # As its own `binaryDecode`: U+0100 stands for a zero.
+    binary = bytes(ord(c) if ord(c) < 256 else ~ord(c) >> 8 & ord(c) & 255 for c in plain)
+    if not binary.startswith(b"\0asm"):
+        raise packages.PackageError("OpenCV.js is not built as expected", code="web.package")
+    text = text[: start - len(begin)] + "null" + text[literal.end() + 2 :]
+    options = "var Module = {};"
+    if text.count(options) != 1:
+        raise packages.PackageError("OpenCV.js is not built as expected", code="web.package")
+    return text.replace(options, "var Module = self.opencvOptions;").encode(), binary
+
+
+def _zipped(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Not compressed: the whole is, when it is sent."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in sorted(members):
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, content, zipfile.ZIP_STORED)
+    return buffer.getvalue()
+
+
+def _repacked(archive: bytes, unused) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(archive)) as given:
+        names = [name for name in given.namelist() if not name.endswith("/") and not unused(name)]
+        return _zipped((name, given.read(name)) for name in names)
+
+
+def _core() -> bytes:
+    """Our own Python, as it is, and the two modules that stand for others in a browser."""
+    device, app = Path(dermedge.__file__).parent, Path(edge_app.__file__).parent
+    members = {}
+    for name in CORE:
+        for path in _sources(device, name):
+            members[f"dermedge/{path.relative_to(device).as_posix()}"] = path.read_bytes()
+    for name in (*WORDS, "presentation/estimate"):
+        for path in _sources(app, name):
+            members[f"edge_app/{path.relative_to(app).as_posix()}"] = path.read_bytes()
+    members["edge_app/i18n/formats.py"] = (PYTHON / "formats.py").read_bytes()
+    for language in LANGUAGES:
+        if language != "en":
+            text = json.dumps(_catalogue(language), ensure_ascii=False)
+            members[f"edge_app/i18n/locale/{language}.json"] = text.encode()
+    for name in ("cv2.py", "page.py"):
+        members[name] = (PYTHON / name).read_bytes()
+    return _zipped(members.items())
+
+
+def _sources(room: Path, name: str) -> list[Path]:
+    folder = room / name
+    if folder.is_dir():
+        return [path for path in folder.rglob("*.py")]
+    found = [path for path in (room / f"{name}.py", room / f"{name}.json") if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"{name} is not in {room}")
+    return found
+
+
+def _catalogue(language: str) -> dict:
+    """What `python/formats.py` and the page read: English to translation, or to its forms."""
+    from babel.messages.pofile import read_po
+
+    with (FOLDER / f"{language}.po").open("rb") as file:
+        read = read_po(file, language)
+    messages = {}
+    for message in read:
+        if message.id and message.string:
+            one = message.id if isinstance(message.id, str) else message.id[0]
+            messages[one] = (
+                message.string if isinstance(message.string, str) else list(message.string)
+            )
+    return {"plural": read.plural_expr, "messages": messages}
+
+
+def _bundle(bundle: Bundle) -> bytes:
+    """The FP32 networks alone, with what the page shows or checks of them."""
+    sliced = bundle.sliced(
+        {role: bundle.variant(role, "fp32", "x86") for role in bundle.manifest.models}
+    )
+    wanted = {*sliced.graphs(), CASES, REFERENCE} & set(sliced.manifest.parts)
+    parts = {name: sliced.part(name) for name in sorted(wanted)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.dermbundle")
+        write_bundle(path, replace(sliced.manifest, parts={}), parts)
+        return path.read_bytes()
+
+
+def _page(name: str) -> bytes:
+    from edge_app.i18n.language import N_
+    from edge_app.web.messages import MESSAGES
+
+    text = (PAGE / name).read_text(encoding="utf-8")
+    references = [["", N_("nothing"), ""]]
+    for reference in REFERENCES:
+        coin = reference.startswith("coin-")
+        said = reference.removeprefix("coin-").replace("-", " ")
+        references.append([reference, N_("coin {name}") if coin else reference, said])
+    used = {*re.findall(r'data-(?:t|label)="([^"]*)"', (PAGE / "index.html").read_text("utf-8"))}
+    script = (PAGE / "app.js").read_text(encoding="utf-8")
+    used |= {"".join(re.findall(r'"([^"]*)"', call)) for call in
+             re.findall(r'\bt\(((?:"[^"]*"\s*\+?\s*)+)', script)}  # fmt: skip
+    used |= {*MESSAGES, *TERMS, DISCLAIMER, *(english for _key, english, _name in references)}
+    words = {}
+    for language in LANGUAGES:
+        if language != "en":
+            known = _catalogue(language)["messages"]
+            messages = {message: known[message] for message in sorted(used) if message in known}
+            words[language] = {"messages": messages}
+    light, dark = theme.LOOKS["light"], theme.LOOKS["dark"]
+    values = {
+        "POLICY": POLICY,
+        "WORDS": json.dumps(words, ensure_ascii=False),
+        "TERMS": json.dumps(TERMS),
+        "DISCLAIMER": json.dumps(DISCLAIMER),
+        "REFERENCES": json.dumps(references),
+        "LANGUAGES": json.dumps(LANGUAGES, ensure_ascii=False),
+        "LICENCES": LICENCES,
+        "HEAD_LIGHT": _hex(light["head"].ground),
+        "HEAD_DARK": _hex(dark["head"].ground),
+        "OUTLINE": _hex(theme.OUTLINE),
+        "OUTLINE_EDGE": _hex(theme.OUTLINE_EDGE),
+        "COLOURS": f":root {{ {_colours(light)} }}\n@media (prefers-color-scheme: dark) and screen "
+        f"{{ :root {{ {_colours(dark)} }} }}",
+    }
+    return _filled(text, values).encode()
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text)
+
+
+def _colours(look: Mapping[str, theme.Style]) -> str:
+    return " ".join(
+        f"--{name}: {_hex(style.ground)}; --{name}-text: {_hex(style.text)};"
+        for name, style in look.items()
+    )
+
+
+def _hex(color: theme.Color) -> str:
+    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
+
+
+def _about() -> dict[str, bytes]:
+    """The web app manifest, its icons, and the size card."""
+    from dermedge.lesion.scale import write_card
+
+    icons = [
+        {"src": f"icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png",
+         "purpose": "any maskable"}
+        for side in (192, 512)
+    ]  # fmt: skip
+    manifest = {
+        "id": "./",
+        "name": "dermedge",
+        "short_name": "dermedge",
+        "description": DISCLAIMER,
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": _hex(theme.LOOKS["light"]["page"].ground),
+        "theme_color": _hex(theme.LOOKS["light"]["head"].ground),
+        "icons": icons,
+    }
+    content = {"manifest.webmanifest": json.dumps(manifest, indent=1).encode()}
+    content |= {f"icon-{side}.png": _icon(side) for side in (180, 192, 512)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "card.pdf")
+        write_card(path)
+        content["size-card.pdf"] = re.sub(
+            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", path.read_bytes()
+        )
+    return content
+
+
+def _icon(side: int) -> bytes:
+    """A spot and a ring about it, on the app's colour; whole within the circle of a mask."""
+    import cv2
+    import numpy as np
+
+    def bgr(color: theme.Color) -> list[int]:
+        return [round(255 * value) for value in color[2::-1]]
+
+    large = 4 * side
+    picture = np.full((large, large, 3), bgr(theme.LOOKS["light"]["button"].ground), np.uint8)
+    centre = (large // 2, large // 2)
+    cv2.circle(picture, centre, round(0.30 * large), bgr(theme.OUTLINE), -1, cv2.LINE_AA)
+    ground = bgr(theme.LOOKS["light"]["button"].ground)
+    cv2.circle(picture, centre, round(0.25 * large), ground, -1, cv2.LINE_AA)
+    spot = (round(0.15 * large), round(0.12 * large))
+    cv2.ellipse(picture, centre, spot, 25, 0, 360, bgr(theme.OUTLINE), -1, cv2.LINE_AA)
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".png", small)[1].tobytes()
+
+
+def _write(out: Path, content: Mapping[str, bytes]) -> Report:
+    """All files, then the one that names them; what an earlier build left goes last."""
+    files, sent = {}, {}
+    packed = out / "files"
+    packed.mkdir(parents=True, exist_ok=True)
+    for path, value in sorted(content.items()):
+        checksum = hashlib.sha256(value).hexdigest()
+        small = gzip.compress(value, 9, mtime=0)
+        kind = TYPES.get(Path(path).suffix, "application/octet-stream")
+        files[path] = [checksum, kind, len(value), len(small)]
+        sent[path] = len(small)
+        (packed / f"{checksum[:32]}.gz").write_bytes(small)
+    listing = json.dumps(files, sort_keys=True)
+    script = (PAGE / "sw.js").read_text(encoding="utf-8")
+    number = hashlib.sha256(f"{script}{listing}".encode()).hexdigest()[:16]
+    values = {
+        "BUILD": number,
+        "FILES": listing,
+        "POLICY": POLICY,
+        "WORKER_POLICY": WORKER_POLICY,
+    }
+    for path, value in content.items():
+        # What a browser asks for before the page is kept.
+        if "/" not in path:
+            (out / path).write_bytes(value)
+    (out / "sw.js").write_text(_filled(script, values), encoding="utf-8")
+    kept = {f"{entry[0][:32]}.gz" for entry in files.values()}
+    for path in packed.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return Report(number, sum(sent.values()), sent)

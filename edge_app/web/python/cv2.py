@@ -11,7 +11,7 @@ import numpy as np
 from js import cvBridge as _bridge
 
 
-class error(Exception):  # noqa: N818 (the name is OpenCV's)
+class error(Exception):
     """What OpenCV refused, in its own words."""
 
 
