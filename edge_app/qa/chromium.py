@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -50,20 +52,20 @@ class Chromium:
         self._folder = tempfile.mkdtemp(prefix="chromium-")
         reader, theirs_out = os.pipe()
         theirs_in, writer = os.pipe()
-        # It reads from 3 and writes to 4.
-        shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out} {theirs_in}<&- {theirs_out}>&-'
-        if max(theirs_in, theirs_out) > 9:
-            shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        # It reads from 3 and writes to 4, which must not be ends of the pipes themselves.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+        start = "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])"
         command = [path, *QUIET, *options, f"--user-data-dir={self._folder}"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, *command, "--remote-debugging-pipe", "about:blank"],
-            pass_fds=(theirs_in, theirs_out),
+            [sys.executable, "-c", start.format(*ends), *command]
+            + ["--remote-debugging-pipe", "about:blank"],
+            pass_fds=ends,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
         self._reader, self._writer, self._rest = reader, writer, b""
         self._numbers = itertools.count(1)
         self.listeners: list[Callable[[str, dict, str | None], None]] = []

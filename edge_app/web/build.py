@@ -12,6 +12,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -59,23 +61,25 @@ CORE = (
     *("runtime/browser", "runtime/parity", "analysis.schema"),
 )
 WORDS = ("__init__", "i18n/__init__", "i18n/language", "presentation/__init__")
-# Of Python's own library and of numpy what no page of ours imports. Whatever is missing by mistake
-# fails the test of the page.
-NOT_OF_PYTHON = re.compile(
-    r"(pydoc|doctest|unittest|email|http|xmlrpc|xml|multiprocessing|concurrent/futures/process|"
-    r"idlelib|tkinter|turtle|lib2to3|ensurepip|venv|distutils|curses|dbm|sqlite3|wsgiref|html|"
-    r"mailbox|imaplib|smtplib|nntplib|poplib|ftplib|telnetlib|pdb|bdb|cmd|code|optparse|"
-    r"pickletools|logging|ipaddress|cgi|cgitb|tarfile|xdrlib|sndhdr|imghdr|audioop|aifc|wave|"
-    r"sunau|chunk|colorsys|crypt|fractions|statistics|_pyio|_pydecimal|decimal|"
-    r"zoneinfo|timeit|trace|tracemalloc|profile|cProfile|pstats|socketserver|"
-    r"antigravity|this|__phello__|pipes|plistlib|netrc|mailcap|uu|quopri|sched|"
-    r"modulefinder|pyclbr|rlcompleter|tabnanny|zipapp|compileall|filecmp|fileinput|getpass|"
-    r"nturl2path|pty|tty|ssl|difflib|configparser|asyncio/(unix_events|windows_.*|proactor_events|"
-    r"sslproto|selector_events|subprocess|base_subprocess|streams))(/|\.py$)"
+# Of Python's own library what Pyodide, numpy and we import; what is missing by mistake fails the
+# test of the page.
+OF_PYTHON = re.compile(
+    r"(_?pyodide|asyncio|collections|concurrent|ctypes|importlib|json|re|zipfile|__future__|"
+    r"_compat_pickle|_compression|_sysconfigdata.*|_weakrefset|ast|base64|bisect|bz2|calendar|"
+    r"contextlib|contextvars|copy|copyreg|csv|dataclasses|datetime|_strptime|difflib|dis|enum|"
+    r"fnmatch|fractions|functools|gettext|glob|gzip|hashlib|heapq|hmac|inspect|io|ipaddress|"
+    r"keyword|linecache|locale|numbers|opcode|operator|pathlib|pickle|platform|queue|random|"
+    r"reprlib|secrets|selectors|shutil|signal|socket|statistics|string|struct|subprocess|sysconfig|"
+    r"tempfile|textwrap|threading|token|tokenize|traceback|types|typing|uuid|warnings|weakref|"
+    r"stat|codecs|os|site|abc|_collections_abc|posixpath|genericpath|zipimport|runpy|"
+    r"logging/__init__|urllib/(__init__|parse)|encodings/(__init__|aliases|cp437|utf_8|ascii|"
+    r"latin_1|utf_16|idna|unicode_escape))(/|\.py$)"
 )
+# Of numpy what no page of ours imports.
 NOT_OF_NUMPY = re.compile(
-    r"(^|/)(tests|f2py|include|distutils|testing|ma|polynomial|random|typing|_pyinstaller|"
-    r"doc|pkgconfig)/|\.(pyi|a|pxd|pyx|h|c|txt|in|build|ini)$|_tests\.|conftest|dist-info/(?!METADATA)"
+    r"(^|/)(tests|f2py|include|distutils|testing|polynomial|random|typing|_pyinstaller|"
+    r"doc|pkgconfig)/|\.(pyi|a|pxd|pyx|h|c|txt|in|build|ini)$|(?<!array)_tests\.|conftest|lapack_lite|timer_comparison|testutils|"
+    r"dist-info/(?!METADATA)"
 )
 LICENCES = ", ".join(
     [
@@ -84,6 +88,9 @@ LICENCES = ", ".join(
         "NumPy (BSD-3-Clause)",
     ]
 )
+
+
+ZIPS = ("python_stdlib.zip", "numpy.zip", "core.zip")
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,7 @@ def build(
     if numpy_wheel is None:
         numpy_wheel = next(iter(sorted(vendor.glob("numpy-*pyodide*.whl"))), None)
     content = {**_foreign(archives, numpy_wheel), "core.zip": _core()}
+    content |= _compiled(archives[PYODIDE], {name: content[name] for name in ZIPS})
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
     content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
@@ -143,7 +151,9 @@ def _foreign(archives: Mapping[packages.Package, Path], wheel: Path | None) -> d
     numpy = packages.numpy_wheel(pyodide["pyodide-lock.json"], wheel)
     lock = json.loads(pyodide["pyodide-lock.json"])
     pyodide["pyodide-lock.json"] = json.dumps({**lock, "packages": {}}).encode()
-    pyodide["python_stdlib.zip"] = _repacked(pyodide["python_stdlib.zip"], NOT_OF_PYTHON.match)
+    pyodide["python_stdlib.zip"] = _repacked(
+        pyodide["python_stdlib.zip"], lambda name: not OF_PYTHON.match(name)
+    )
     script, binary = _opencv(packages.members(archives[OPENCV], {"js": "dist/opencv.js"})["js"])
     runtime = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
     return {
@@ -200,6 +210,34 @@ def _repacked(archive: bytes, unused) -> bytes:
     with zipfile.ZipFile(io.BytesIO(archive)) as given:
         names = [name for name in given.namelist() if not name.endswith("/") and not unused(name)]
         return _zipped((name, given.read(name)) for name in names)
+
+
+def _compiled(archive: Path, zips: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same archives, their Python compiled by that Python: half of a start would go there."""
+    node = shutil.which("node")
+    if node is None:
+        raise packages.PackageError(
+            "Node is not installed, which compiles the page's Python: install it (nodejs)",
+            code="web.node",
+        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        files = []
+        for zipped, content in zips.items():
+            (folder / zipped).write_bytes(content)
+            files += [str(folder / zipped), str(folder / f"{zipped}.compiled")]
+        script = [node, str(Path(__file__).with_name("compile.mjs")), str(folder / "package")]
+        done = subprocess.run([*script, *files], capture_output=True, text=True)
+        if done.returncode:
+            reason = " ".join((done.stderr or done.stdout).split())[-200:]
+            raise packages.PackageError(
+                "the page's Python could not be compiled: {reason}",
+                code="web.compile",
+                reason=reason,
+            )
+        return {zipped: (folder / f"{zipped}.compiled").read_bytes() for zipped in zips}
 
 
 def _core() -> bytes:
