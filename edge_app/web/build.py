@@ -333,7 +333,7 @@ def _page(name: str) -> bytes:
         "HEAD_DARK": _hex(dark["head"].ground),
         "OUTLINE": _hex(theme.OUTLINE),
         "OUTLINE_EDGE": _hex(theme.OUTLINE_EDGE),
-        "COLOURS": f":root {{ {_colours(light)} }}\n@media (prefers-color-scheme: dark) and screen "
+        "COLOURS": f":root {{ {_colours(light)} }}\n@media screen and (prefers-color-scheme: dark) "
         f"{{ :root {{ {_colours(dark)} }} }}",
     }
     return _filled(text, values).encode()

@@ -25,7 +25,6 @@ MESSAGES = (
     N_("Another photo of this spot"),
     N_("New spot"),
     N_("Save or print as PDF"),
-    N_("Save the result and the picture"),
     N_("The browser cannot read this picture as its file describes it: save it as JPEG."),
     N_(
         "This browser falsifies the colours that a page reads, against tracking: switch that off "
@@ -39,5 +38,4 @@ MESSAGES = (
     N_("The photo, with the outline that was found"),
     N_("About this page"),
     N_("Size card to print (PDF)"),
-    N_("Install"),
 )
