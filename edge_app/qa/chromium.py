@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ class Chromium:
         theirs_in, writer = os.pipe()
         # It reads from 3 and writes to 4, which must not be ends of the pipes themselves.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-        start = "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        start = (
+            "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        )
         command = [path, *QUIET, *options, f"--user-data-dir={self._folder}"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", start.format(*ends), *command]
@@ -68,14 +70,18 @@ class Chromium:
             os.close(end)
         self._reader, self._writer, self._rest = reader, writer, b""
         self._numbers = itertools.count(1)
-        self.listeners: list[Callable[[str, dict, str | None], None]] = []
         self.console: list[str] = []
+        self.requested: list[str] = []  # addresses that the page and its workers asked for
         targets = self._send("Target.getTargets", None)["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
         options_of = {"targetId": page["targetId"], "flatten": True}
         self._session = self._send("Target.attachToTarget", None, **options_of)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+        # Workers of the page, and service workers, which belong to no page.
+        attach = {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": True}
+        self.send("Target.setAutoAttach", **attach)
+        self._send("Target.setAutoAttach", None, **attach)
         self.resize(width, height)
 
     def close(self) -> None:
@@ -102,17 +108,22 @@ class Chromium:
         return self._send(method, self._session, **values)
 
     def _send(self, method: str, session: str | None, **values: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": values}
-        if session is not None:
-            message["sessionId"] = session
-        os.write(self._writer, json.dumps(message).encode() + b"\0")
+        number = self._write({"method": method, "params": values}, session)
         for told in self._messages(300):
             if told.get("id") == number:
                 if "error" in told:
                     raise BrowserFault(f"{method}: {told['error']['message']}")
                 return told["result"]
         raise BrowserFault(f"{method}: no answer")
+
+    def _write(self, message: dict[str, Any], session: str | None) -> int:
+        number = next(self._numbers)
+        if session is not None:
+            message["sessionId"] = session
+        data = json.dumps({"id": number, **message}).encode() + b"\0"
+        while data:
+            data = data[os.write(self._writer, data) :]
+        return number
 
     def _messages(self, seconds: float) -> Iterator[dict[str, Any]]:
         end = time.monotonic() + seconds
@@ -139,10 +150,12 @@ class Chromium:
         elif method == "Runtime.exceptionThrown":
             details = values["exceptionDetails"]
             self.console.append(details.get("exception", {}).get("description", details["text"]))
+        elif method == "Network.requestWillBeSent":
+            self.requested.append(values["request"]["url"])
+        elif method == "Target.attachedToTarget":
+            self._write({"method": "Network.enable", "params": {}}, values["sessionId"])
         elif method == "Log.entryAdded":
             self.console.append(values["entry"]["text"])
-        for listener in self.listeners:
-            listener(method, values, message.get("sessionId"))
 
     # ------------------------------------------------------------------------ the page
 

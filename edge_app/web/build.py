@@ -110,6 +110,7 @@ def build(
     out: Path,
     vendor: Path,
     numpy_wheel: Path | None = None,
+    level: int = 9,
 ) -> Report:
     """Write the site into `out`, a new or empty folder, or one that this wrote before.
 
@@ -118,6 +119,7 @@ def build(
     bundle : of it the page gets the FP32 networks for the browser's processor.
     vendor : folder of the packages of npm; what is missing there `npm pack` brings.
     numpy_wheel : numpy for Pyodide; default: one in `vendor`.
+    level : of the compression, 1 (quick) to 9 (small).
 
     Raises
     ------
@@ -126,9 +128,7 @@ def build(
     UserError : `out` is a folder with other files in it.
     """
     if out.exists() and any(out.iterdir()) and not (out / "sw.js").is_file():
-        raise UserError(
-            "{path} holds other files: give a new folder", code="web.folder", path=out
-        )
+        raise UserError("{path} holds other files: give a new folder", code="web.folder", path=out)
     archives = packages.fetch(vendor)
     if numpy_wheel is None:
         numpy_wheel = next(iter(sorted(vendor.glob("numpy-*pyodide*.whl"))), None)
@@ -139,7 +139,7 @@ def build(
     content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
     content |= {name: _page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
     content |= _about()
-    return _write(out, content)
+    return _write(out, content, level)
 
 
 def _foreign(archives: Mapping[packages.Package, Path], wheel: Path | None) -> dict[str, bytes]:
@@ -406,14 +406,14 @@ def _icon(side: int) -> bytes:
     return cv2.imencode(".png", small)[1].tobytes()
 
 
-def _write(out: Path, content: Mapping[str, bytes]) -> Report:
+def _write(out: Path, content: Mapping[str, bytes], level: int) -> Report:
     """All files, then the one that names them; what an earlier build left goes last."""
     files, sent = {}, {}
     packed = out / "files"
     packed.mkdir(parents=True, exist_ok=True)
     for path, value in sorted(content.items()):
         checksum = hashlib.sha256(value).hexdigest()
-        small = gzip.compress(value, 9, mtime=0)
+        small = gzip.compress(value, level, mtime=0)
         kind = TYPES.get(Path(path).suffix, "application/octet-stream")
         files[path] = [checksum, kind, len(value), len(small)]
         sent[path] = len(small)

@@ -12,16 +12,11 @@ from edge_app.web.build import TYPES
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    extensions_map = {**TYPES, ".gz": "application/octet-stream", "": "application/octet-stream"}
-    counted: list[str] | None = None
+    def guess_type(self, path) -> str:
+        return TYPES.get(Path(path).suffix, "application/octet-stream")
 
     def log_message(self, format: str, *args: object) -> None:
         pass  # of what people open, nothing is written down
-
-    def send_head(self):
-        if self.server.requests is not None:  # type: ignore[attr-defined]
-            self.server.requests.append(self.path)  # type: ignore[attr-defined]
-        return super().send_head()
 
 
 class Server:
@@ -36,8 +31,6 @@ class Server:
         handler = functools.partial(_Handler, directory=str(site))
         self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._http.daemon_threads = True
-        self.requests: list[str] = []
-        self._http.requests = self.requests  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 
