@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
-# What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
-DEBIAN := xvfb libgl1-mesa-dri libgl1 strace
+# What Kivy needs to open a window on a virtual screen, what records the calls of a process, and what
+# the page for phones is built with and runs in.
+DEBIAN := xvfb libgl1-mesa-dri libgl1 strace chromium nodejs npm
 
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt

@@ -37,7 +37,9 @@ FOREIGN = {
     "dermedge/taxonomy.py": list(taxonomy.TITLES.values()),
 }
 # Of the core what the app never runs: its errors are for a console.
+NOT_ON_A_SCREEN = frozenset(
     ("cli", "evaluation", "data", "mask_values.py", "batch.py", "cluster.py", "browser.py")
+)
 COMMENT = "# What the app says; brought up to date by `python -m edge_app.i18n.catalogues`."
 HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Plural-Forms")
 

@@ -6,6 +6,7 @@ them. The same inputs give the same bytes.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -129,11 +130,9 @@ def build(
     """
     if out.exists() and any(out.iterdir()) and not (out / "sw.js").is_file():
         raise UserError("{path} holds other files: give a new folder", code="web.folder", path=out)
-    archives = packages.fetch(vendor)
     if numpy_wheel is None:
         numpy_wheel = next(iter(sorted(vendor.glob("numpy-*pyodide*.whl"))), None)
-    content = {**_foreign(archives, numpy_wheel), "core.zip": _core()}
-    content |= _compiled(archives[PYODIDE], {name: content[name] for name in ZIPS})
+    content = _programs(vendor, numpy_wheel)
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
     content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
@@ -142,8 +141,16 @@ def build(
     return _write(out, content, level)
 
 
+@functools.lru_cache(maxsize=1)
+def _programs(vendor: Path, wheel: Path | None) -> Mapping[str, bytes]:
+    """All that does not depend on the bundle, by the name under which the worker asks for it."""
+    archives = packages.fetch(vendor)
+    content = {**_foreign(archives, wheel), "core.zip": _core()}
+    return {**content, **_compiled(archives[PYODIDE], {name: content[name] for name in ZIPS})}
+
+
 def _foreign(archives: Mapping[packages.Package, Path], wheel: Path | None) -> dict[str, bytes]:
-    """What others made, by the name under which the worker asks for it."""
+    """What others made."""
     names = ("pyodide.js", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
     pyodide = packages.members(
         archives[PYODIDE], {name: name for name in (*names, "pyodide-lock.json")}
@@ -263,7 +270,7 @@ def _core() -> bytes:
 def _sources(room: Path, name: str) -> list[Path]:
     folder = room / name
     if folder.is_dir():
-        return [path for path in folder.rglob("*.py")]
+        return list(folder.rglob("*.py"))
     found = [path for path in (room / f"{name}.py", room / f"{name}.json") if path.is_file()]
     if not found:
         raise FileNotFoundError(f"{name} is not in {room}")

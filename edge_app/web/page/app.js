@@ -63,8 +63,21 @@ function show(screen) {
   $("back").hidden = screen === "welcome" || (screen === "check" && !state.another);
   $("help").hidden = screen === "about";
   title();
+  figures();
   $("main").scrollTop = 0;
   $("main").focus({ preventScroll: true });
+}
+
+/** What a person sends along who tries the page on a device; see docs/web.md. */
+function figures() {
+  const { versions, marks, ms } = state;
+  if (!versions) return;
+  $("versions").textContent = [
+    `dermedge ${versions.dermedge}, ${versions.bundle} (${versions.bundle_sha256.slice(0, 12)})`,
+    `OpenCV ${versions.opencv}, ${versions.runtime}`, `start ${marks.ready} ms`,
+    `last photo ${ms ? `${Math.round(ms)} ms` : "-"}`, `live ${state.rate || "-"} a second`,
+    navigator.userAgent,
+  ].join("; ");
 }
 
 function back() {
@@ -212,8 +225,6 @@ async function begin() {
     state.ready = true;
     state.versions = versions;
     state.marks = marks;
-    $("versions").textContent = `dermedge ${versions.dermedge}, ${versions.bundle} `
-      + `(${versions.bundle_sha256.slice(0, 12)}), OpenCV ${versions.opencv}, ${versions.runtime}`;
     if (versions.procedural) {
       $("demonstration").textContent = t("Demonstration model: trained on drawn pictures, not on "
         + "skin. Its estimates mean nothing.");
@@ -384,6 +395,7 @@ async function hint() {
     const found = await ask("look", { frame }, [frame]);
     if (state.live !== live) return;
     live.looks += 1;
+    state.rate = (1000 * live.looks / (performance.now() - live.since)).toFixed(1);
     $("guidance").className = `panel ${found.good ? "good" : "wait"}`;
     if ($("guidance").textContent !== found.guidance) $("guidance").textContent = found.guidance;
     outlined($("live"), found.polygons, found.size);

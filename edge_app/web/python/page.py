@@ -82,7 +82,8 @@ class Page:
 
     def rows(self, top: int, width: int, rgba: Any) -> None:
         """Take rows of the upright picture: RGBA bytes, from row `top` of the whole on."""
-        assert self._file is not None and self._pixels is not None, "no picture is open"
+        assert self._file is not None, "no picture is open"
+        assert self._pixels is not None, "no picture is open"
         strip = np.empty(rgba.byteLength, np.uint8)
         rgba.assign_to(strip)
         strip = np.ascontiguousarray(strip.reshape(-1, width, 4)[..., :3])
@@ -96,7 +97,8 @@ class Page:
         `options` is JSON: "reference", one of `dermedge.lesion.scale.REFERENCES` or null, and
         "another": it shows the same lesion as those before.
         """
-        assert self._file is not None and self._pixels is not None, "no picture is open"
+        assert self._file is not None, "no picture is open"
+        assert self._pixels is not None, "no picture is open"
         wanted = json.loads(options)
         if not wanted["another"]:
             self._analyses = []
