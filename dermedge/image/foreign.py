@@ -11,7 +11,7 @@ from dermedge.image import header as headers
 from dermedge.image.header import boxes
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
-from dermedge.image.jpeg import shifted
+from dermedge.image.jpeg import is_shifted
 from dermedge.image.read import WORKING_SIDE, Picture, check_size, load, reduction
 
 
@@ -38,7 +38,7 @@ class Foreign:
         if pixels.shape != (*sides, 3):
             raise headers.unusual(self.kind)
         # At the full size, where the units of coding lie whole.
-        if self.factor == 1 and all(self.block) and shifted(pixels, *self.block):
+        if self.factor == 1 and all(self.block) and is_shifted(pixels, *self.block):
             raise headers.damaged("jpeg")
         return Picture(pixels, self.height, self.width)
 
