@@ -38,9 +38,10 @@ def site(tmp_path_factory) -> Path:
         pytest.skip("Chromium is not installed (Debian package chromium)")
     web.node()
     folder = tmp_path_factory.mktemp("site")
-    report = build(open_bundle(), folder, web.archives(), web.numpy_wheel(), level=1)
+    report = build(open_bundle(), folder, web.archives(), web.numpy_wheel(), quality=1)
     assert (folder / "index.html").is_file()
-    assert report.bytes == sum(path.stat().st_size for path in (folder / "files").iterdir())
+    sent = sum(path.stat().st_size for path in (folder / "files").iterdir())
+    assert report.bytes == sent + (folder / "unpack.js").stat().st_size
     return folder
 
 
@@ -231,7 +232,7 @@ def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
 def test_update_is_used_only_when_it_is_whole(tiny_bundle, tmp_path, site):
     archives, wheel, folder = web.archives(), web.numpy_wheel(), tmp_path / "site"
     bundle = Bundle.open(tiny_bundle)
-    build(bundle, folder, archives, wheel, level=1)
+    build(bundle, folder, archives, wheel, quality=1)
     names = "document.readyState === 'complete' && state.versions && state.versions.bundle"
     waiting = (
         "navigator.serviceWorker.getRegistration().then((x) => x.update().then(() =>{}, () =>{}))"
@@ -241,9 +242,9 @@ def test_update_is_used_only_when_it_is_whole(tiny_bundle, tmp_path, site):
         visit.start()
         assert browser.run(names) == "tiny"
         newer = replace(bundle, manifest=replace(bundle.manifest, name="newer"))
-        build(newer, folder, archives, wheel, level=1)
+        build(newer, folder, archives, wheel, quality=1)
         model = json.loads(re.search(r"const FILES = (.*);  //", (folder / "sw.js").read_text())[1])
-        packed = folder / "files" / f"{model['files/model.dermbundle'][0][:32]}.gz"
+        packed = folder / "files" / f"{model['files/model.dermbundle'][0][:32]}.br"
         content = packed.read_bytes()
         middle = len(content) // 2
         packed.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])

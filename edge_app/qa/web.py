@@ -195,6 +195,7 @@ def _figures(values: Sequence[float]) -> dict[str, Any]:
 
 def _sizes(site: Path) -> dict[str, Any]:
     sizes = {path.name: path.stat().st_size for path in (site / "files").iterdir()}
+    sizes["unpack.js"] = (site / "unpack.js").stat().st_size
     return {"first_visit_bytes": sum(sizes.values()), "files": len(sizes)}
 
 

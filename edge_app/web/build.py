@@ -7,7 +7,6 @@ them. The same inputs give the same bytes.
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import io
 import json
@@ -26,12 +25,13 @@ import edge_app
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import CASES, Bundle, write_bundle
 from dermedge.bundle.reference import REFERENCE
+from dermedge.files import write_atomic
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n.language import FOLDER, LANGUAGES
 from edge_app.presentation.estimate import TERMS
 from edge_app.ui import theme
 from edge_app.web import packages
-from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME
+from edge_app.web.packages import BROTLI, OPENCV, PACKAGES, PYODIDE, RUNTIME
 
 PAGE = Path(__file__).with_name("page")
 PYTHON = Path(__file__).with_name("python")
@@ -111,7 +111,7 @@ def build(
     out: Path,
     vendor: Path,
     numpy_wheel: Path | None = None,
-    level: int = 9,
+    quality: int = 11,
 ) -> Report:
     """Write the site into `out`, a new or empty folder, or one that this wrote before.
 
@@ -120,7 +120,8 @@ def build(
     bundle : of it the page gets the FP32 networks for the browser's processor.
     vendor : folder of the packages of npm; what is missing there `npm pack` brings.
     numpy_wheel : numpy for Pyodide; default: one in `vendor`.
-    level : of the compression, 1 (quick) to 9 (small).
+    quality : of the compression by Brotli, 0 (quick) to 11 (small; a minute or more, once: what
+        was packed is kept in `vendor`).
 
     Raises
     ------
@@ -138,7 +139,8 @@ def build(
     content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
     content |= {name: _page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
     content |= _about()
-    return _write(out, content, level)
+    unpack = _unpacker(vendor)
+    return _write(out, content, _packed(vendor / "packed", content, quality), unpack)
 
 
 @functools.lru_cache(maxsize=1)
@@ -221,12 +223,6 @@ def _repacked(archive: bytes, unused) -> bytes:
 
 def _compiled(archive: Path, zips: Mapping[str, bytes]) -> dict[str, bytes]:
     """The same archives, their Python compiled by that Python: half of a start would go there."""
-    node = shutil.which("node")
-    if node is None:
-        raise packages.PackageError(
-            "Node is not installed, which compiles the page's Python: install it (nodejs)",
-            code="web.node",
-        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with tarfile.open(archive) as tar:
@@ -235,16 +231,59 @@ def _compiled(archive: Path, zips: Mapping[str, bytes]) -> dict[str, bytes]:
         for zipped, content in zips.items():
             (folder / zipped).write_bytes(content)
             files += [str(folder / zipped), str(folder / f"{zipped}.compiled")]
-        script = [node, str(Path(__file__).with_name("compile.mjs")), str(folder / "package")]
-        done = subprocess.run([*script, *files], capture_output=True, text=True)
-        if done.returncode:
-            reason = " ".join((done.stderr or done.stdout).split())[-200:]
-            raise packages.PackageError(
-                "the page's Python could not be compiled: {reason}",
-                code="web.compile",
-                reason=reason,
-            )
+        _node("compile.mjs", str(folder / "package"), *files)
         return {zipped: (folder / f"{zipped}.compiled").read_bytes() for zipped in zips}
+
+
+def _node(script: str, *arguments: str) -> None:
+    """Run one of our scripts. Raises PackageError."""
+    node = shutil.which("node")
+    if node is None:
+        raise packages.PackageError(
+            "Node is not installed, which compiles and packs the page: install it (nodejs)",
+            code="web.node",
+        )
+    command = [node, str(Path(__file__).with_name(script)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())[-200:]
+        raise packages.PackageError(
+            "{script} failed: {reason}", code="web.node", script=script, reason=reason
+        )
+
+
+def _packed(cache: Path, content: Mapping[str, bytes], quality: int) -> dict[str, bytes]:
+    """Each content, packed; what a cache of before holds is taken from there."""
+    cache.mkdir(parents=True, exist_ok=True)
+    names = {
+        path: f"{hashlib.sha256(value).hexdigest()}-{quality}.br" for path, value in content.items()
+    }
+    missing = {name: content[path] for path, name in names.items() if not (cache / name).is_file()}
+    if missing:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, name.removesuffix(".br")) for name in missing]
+            for file, value in zip(files, missing.values(), strict=True):
+                file.write_bytes(value)
+            _node("pack.mjs", str(quality), *map(str, files))
+            for file in files:
+                write_atomic(cache / f"{file.name}.br", Path(f"{file}.br").read_bytes())
+    return {path: (cache / name).read_bytes() for path, name in names.items()}
+
+
+def _unpacker(vendor: Path) -> bytes:
+    """Brotli's own decoder in JavaScript, its modules in one file: `unpackBrotli(bytes)`."""
+    names = ("decode", "streams", "bit_reader", "dictionary", "huffman", "context", "prefix")
+    names = (*names, "transform", "dictionary.bin", "dictionary-browser")
+    archive = packages.fetch(vendor)[BROTLI]
+    modules = packages.members(archive, {name: f"dec/{name}.js" for name in names})
+    # The dictionary's short form, which unpacks itself.
+    modules["dictionary-data"] = modules.pop("dictionary-browser")
+    parts = [
+        f"{json.dumps(name)}: function (exports, module, require) {{\n{code.decode()}\n}}"
+        for name, code in sorted(modules.items())
+    ]
+    script = (PAGE / "unpack.js").read_text(encoding="utf-8")
+    return script.replace("@MODULES@", ",\n".join(parts)).encode()
 
 
 def _core() -> bytes:
@@ -413,18 +452,18 @@ def _icon(side: int) -> bytes:
     return cv2.imencode(".png", small)[1].tobytes()
 
 
-def _write(out: Path, content: Mapping[str, bytes], level: int) -> Report:
+def _write(
+    out: Path, content: Mapping[str, bytes], small: Mapping[str, bytes], unpack: bytes
+) -> Report:
     """All files, then the one that names them; what an earlier build left goes last."""
-    files, sent = {}, {}
+    files = {}
     packed = out / "files"
     packed.mkdir(parents=True, exist_ok=True)
     for path, value in sorted(content.items()):
         checksum = hashlib.sha256(value).hexdigest()
-        small = gzip.compress(value, level, mtime=0)
         kind = TYPES.get(Path(path).suffix, "application/octet-stream")
-        files[path] = [checksum, kind, len(value), len(small)]
-        sent[path] = len(small)
-        (packed / f"{checksum[:32]}.gz").write_bytes(small)
+        files[path] = [checksum, kind, len(value), len(small[path])]
+        (packed / f"{checksum[:32]}.br").write_bytes(small[path])
     listing = json.dumps(files, sort_keys=True)
     script = (PAGE / "sw.js").read_text(encoding="utf-8")
     number = hashlib.sha256(f"{script}{listing}".encode()).hexdigest()[:16]
@@ -438,9 +477,11 @@ def _write(out: Path, content: Mapping[str, bytes], level: int) -> Report:
         # What a browser asks for before the page is kept.
         if "/" not in path:
             (out / path).write_bytes(value)
+    (out / "unpack.js").write_bytes(unpack)
     (out / "sw.js").write_text(_filled(script, values), encoding="utf-8")
-    kept = {f"{entry[0][:32]}.gz" for entry in files.values()}
+    kept = {f"{entry[0][:32]}.br" for entry in files.values()}
     for path in packed.iterdir():
         if path.name not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return Report(number, sum(sent.values()), sent)
+            path.unlink()
+    sent = {path: len(value) for path, value in small.items()}
+    return Report(number, sum(sent.values()) + len(unpack), sent)

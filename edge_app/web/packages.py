@@ -66,7 +66,13 @@ RUNTIME = Package(
     "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
     "MIT",
 )
-PACKAGES = (PYODIDE, OPENCV, RUNTIME)
+BROTLI = Package(  # unpacks what browsers unpack only for hosts that are set up for it
+    "brotli",
+    "1.3.3",
+    "sha512-oTKjJdShmDuGW94SyyaoQvAjf30dZaHnjJ8uAF+u2/vGJkJbJPJAT1gDiOJP5v1Zb6f9KEyW/1HpuaWIXtGHPg==",
+    "MIT",
+)
+PACKAGES = (PYODIDE, OPENCV, RUNTIME, BROTLI)
 WAIT_SECONDS = 600
 
 

@@ -173,7 +173,7 @@ function set(stage, values = {}) {
 
 /** Wait until the whole page is kept on this device and answers from there. */
 async function keep() {
-  if (typeof DecompressionStream === "undefined" || typeof OffscreenCanvas === "undefined")
+  if (typeof OffscreenCanvas === "undefined")
     throw Object.assign(new Error("old"), { stage: "old" });
   if (!navigator.serviceWorker || !self.isSecureContext)
     throw Object.assign(new Error("https"), { stage: "https" });

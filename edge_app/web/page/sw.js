@@ -1,6 +1,7 @@
 "use strict";
 /* Keeps the whole page on the device, one version at a time. A new version is used only when every
 file of it is here and has its checksum; until then, and while a page is open, the old one stays. */
+importScripts("unpack.js");
 const BUILD = "@BUILD@";
 const FILES = @FILES@;  // path: [checksum, type, bytes, bytes as they are sent]
 const POLICY = "@WORKER_POLICY@", PAGE_POLICY = "@POLICY@";
@@ -11,20 +12,17 @@ const CACHE = PREFIX + BUILD;
 const hex = (buffer) => Array.from(new Uint8Array(buffer),
   (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-async function unpacked(buffer) {
-  const start = new Uint8Array(buffer, 0, 2);
-  // A host may have unpacked it already.
-  if (start[0] !== 0x1f || start[1] !== 0x8b) return buffer;
-  const stream = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
-}
+const checksumOf = async (content) => hex(await crypto.subtle.digest("SHA-256", content));
 
-async function fetched(path, checksum) {
-  const answer = await fetch(`files/${checksum.slice(0, 32)}.gz`, { cache: "no-cache" });
+async function fetched(path, checksum, size) {
+  const answer = await fetch(`files/${checksum.slice(0, 32)}.br`, { cache: "no-cache" });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  const content = await unpacked(await answer.arrayBuffer());
-  const found = hex(await crypto.subtle.digest("SHA-256", content));
-  if (found !== checksum) throw new Error(`${path}: checksum`);
+  let content = await answer.arrayBuffer();
+  // A host may have told the browser to unpack it already.
+  if (content.byteLength !== size || await checksumOf(content) !== checksum) {
+    content = unpackBrotli(new Uint8Array(content), size);
+    if (await checksumOf(content) !== checksum) throw new Error(`${path}: checksum`);
+  }
   return content;
 }
 
@@ -56,8 +54,8 @@ async function install() {
   const whole = Object.values(FILES).reduce((sum, file) => sum + file[3], 0);
   let done = 0;
   try {
-    for (const [path, [checksum, , , sent]] of Object.entries(FILES)) {
-      const content = await known(path, checksum) || await fetched(path, checksum);
+    for (const [path, [checksum, , size, sent]] of Object.entries(FILES)) {
+      const content = await known(path, checksum) || await fetched(path, checksum, size);
       await cache.put(SCOPE + path, answer(path, content));
       done += sent;
       await tell({ done, whole });
