@@ -72,7 +72,7 @@ class Page:
     def open(self, data: Any) -> str:
         """Check a picture's file. JSON: "width" and "height" upright, "factor"; or "error"."""
         try:
-            self._file = read_foreign(bytes(data.to_py()))
+            self._file = read_foreign(data.to_bytes())
         except UserError as error:
             return json.dumps({"error": self._sentence(error)})
         found = self._file
