@@ -20,7 +20,7 @@ test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy dermedge
+	$(BIN)/mypy dermedge train export benchmarks
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 test-all: MARKED =
@@ -30,7 +30,7 @@ test-all: test
 MINUTES ?= 30
 fuzz: $(STAMP)
 	$(PIP) -e '.[fuzz]'
-	for target in image bundle tables store_import; do \
+	for target in image bundle tables store_import answers; do \
 	    $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
 
 # The site, into build/docs.

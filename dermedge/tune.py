@@ -26,6 +26,7 @@ from dermedge import UserError, __version__
 from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
+from dermedge.evaluation.provenance import cpu_name, usable_cores
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.metadata import encode
@@ -92,8 +93,7 @@ def providers() -> list[str]:
 def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
     """All ways to run a role's network here; the first is the bundle's own, untuned."""
     model = bundle.manifest.models[role]
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     configurations = [ExecutionConfig(model.precision, "cpu", 0)]
     for provider in providers():
         for precision in PRECISIONS:
@@ -244,18 +244,10 @@ def machine() -> dict[str, object]:
     """What a choice holds for; another runtime or processor needs a choice of its own."""
     import onnxruntime
 
-    model = platform.processor()
-    try:
-        with open("/proc/cpuinfo") as file:
-            lines = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-        model = (lines or [model])[0]
-    except OSError:
-        pass
     return {
         "machine": platform.machine(),
-        "cpu": model,
+        # This field alone: the file of a choice is named after it.
+        "cpu": cpu_name(("model name",)) or "",
         "cores": os.cpu_count(),
         "onnxruntime": onnxruntime.__version__,
     }

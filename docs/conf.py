@@ -38,6 +38,8 @@ def write_commands(_app) -> None:
     lines = ["# Commands", "", "What `dermedge COMMAND --help` prints, for every command.", ""]
     for entry in sorted(entry_points(group="dermedge.commands"), key=lambda it: it.name):
         command = entry.load()
+        if command.renamed:
+            continue
         parser = argparse.ArgumentParser(prog=f"dermedge {entry.name}", description=command.summary)
         command.arguments(parser)
         lines += [f"## {entry.name}", "", "```text", parser.format_help().rstrip(), "```", ""]

@@ -1,4 +1,4 @@
-"""Looking through folders for a file to open or a place to write to, without a window."""
+"""Folders: looking through them for a file to open or a place to write to, without a window."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.image.read import ImageError, read_image
+from dermedge.image.header import ImageError
+from dermedge.image.read import read_image
 from edge_app.i18n import language
-from edge_app.i18n.language import N_, Said, _
+from edge_app.i18n.language import N_, Message, _
 
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
@@ -96,7 +97,7 @@ def listing(folder: Path, endings: frozenset[str]) -> list[Item]:
     return sorted(found, key=lambda item: (not item.folder, _natural(item.path)))
 
 
-def words(item: Item) -> str:
+def details(item: Item) -> str:
     """What is told of a file beside its name."""
     if item.folder:
         return ""
@@ -131,6 +132,12 @@ def check_writable(folder: Path) -> None:
         raise _in_words(error, folder, IN_WORDS | IN_WORDS_WRITING) from None
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone (0700)."""
+    for level in (*reversed(folder.parents), folder):
+        level.mkdir(mode=0o700, exist_ok=True)
+
+
 def above(folder: Path) -> Path | None:
     """The folder that holds this one; None at the top."""
     return folder.parent if folder.parent != folder else None
@@ -144,10 +151,11 @@ def nearest(folder: Path | None) -> Path | None:
 
 
 def _in_words(error: OSError, folder: Path, table: dict[int, str] = IN_WORDS) -> UserError:
-    words, name = table.get(error.errno), folder.name or str(folder)
-    if words is None:
-        return UserError(Said("{name}: {reason}", name=name, reason=Said(error.strerror)))
-    return UserError(Said(words, name=name))
+    message, name = table.get(error.errno or 0), folder.name or str(folder)
+    if message is None:
+        reason = Message(error.strerror or str(error))
+        return UserError(Message("{name}: {reason}", name=name, reason=reason))
+    return UserError(Message(message, name=name))
 
 
 def _folders(root: Path) -> list[Path]:

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
+from edge_app.folders import data_folder
 
 if TYPE_CHECKING:
-    from edge_app.kiosk import Check
+    from dermedge.analyzer import Analyzer
+    from edge_app.app import DermedgeApp
+    from edge_app.qa.measure import Meter
+    from edge_app.qa.tour import Tour
+    from edge_app.self_check import Check
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +47,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help=f"where encrypted cases and settings are kept (default: {_data_folder()}); nothing is "
+        help=f"where encrypted cases and settings are kept (default: {data_folder()}); nothing is "
         "sent anywhere",
     )
     parser.add_argument(
@@ -60,7 +65,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="go through every screen with a store for the test, write a picture of each, audit "
         "its text and targets, end; status 1 where something is wrong",
     )
-    for name, values, words in (
+    for name, values, meaning in (
         ("language", LANGUAGES, "of what the screens say"),
         ("theme", THEMES, "of the screens"),
         ("text", TEXT_SIZES, "size of the text"),
@@ -68,8 +73,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             choices=tuple(values),
-            help=f"{words}, for --screenshot alone (default: as set in the app)",
+            help=f"{meaning}, for --screenshot alone (default: as set in the app)",
         )
+    _mode_arguments(parser)
+
+
+def _mode_arguments(parser: argparse.ArgumentParser) -> None:
+    """What it does instead of, or beside, opening a window for somebody."""
     kiosk = parser.add_mutually_exclusive_group()
     kiosk.add_argument(
         "--kiosk",
@@ -115,121 +125,177 @@ def _run(args: argparse.Namespace) -> int:
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
     measured = args.measure or args.soak
-    trial = measured or args.screenshot
-    drawn = trial and args.source is None
+    drawn = bool(measured or args.screenshot) and args.source is None
     if args.source is None:
         args.source = "0"
     if args.systemd:
-        from edge_app.kiosk import unit
+        from edge_app.systemd import unit
 
         print(unit(_service_options(args)), end="")
         return 0
     if args.set_pin:
-        return _set_pin(Path(args.home or _data_folder()))
+        return _set_pin(_home(args))
     if args.self_check:
         return 0 if all(check.ok for check in _self_check(args)) else 1
-    _check_display()
-
-    from dermedge.analyzer import Analyzer
-    from dermedge.data.synthetic import draw
-    from dermedge.image.read import EXTENSIONS, write_png
-    from dermedge.tune import load_tuned
-    from edge_app import memory, unforeseen
-    from edge_app.capture.sources import film, is_camera, open_source
-    from edge_app.capture.worker import Worker, make_private
-    from edge_app.kiosk import PIN_FILE, Pin, check_clock, check_pin
-
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
+    if args.soak and sys.platform != "linux":
+        raise UserError("--soak counts memory and handles in /proc: it needs Linux")
+    _check_display()
+    with tempfile.TemporaryDirectory(prefix="dermedge-") as folder:
+        return _show(args, (int(size[1]), int(size[2])), folder, drawn)
+
+
+def _show(args: argparse.Namespace, size: tuple[int, int], folder: str, drawn: bool) -> int:
+    """Open the window, until it is closed. `drawn` : a drawn picture stands for the camera."""
+    from edge_app import memory, unforeseen
+
+    trial = bool(args.measure or args.soak or args.screenshot)
     memory.prepare()
-    faults = []
+    faults = _faults_at_start(args, trial)
+    analyzer = _open_analyzer(args)
+    if args.screenshot:
+        from edge_app.browser import make_private
+
+        make_private(Path(args.screenshot))
+    _configure_kivy(folder, *size, args.fullscreen or args.kiosk, args.kiosk)
+    app = _make_app(args, analyzer, faults, _source(args, folder, drawn), folder, trial)
+    driver = _driver(args, app)
+    if not trial:  # no picture of a person is in those
+        unforeseen.keep_quiet()
+    app.worker.start()
+    try:
+        app.run()
+    except Exception as error:
+        if trial:
+            raise
+        unforeseen.report(error)
+        return 1
+    finally:
+        app.on_stop()  # Kivy leaves it out where an error ended the app
+    return _reported(args, driver)
+
+
+def _faults_at_start(args: argparse.Namespace, trial: bool) -> list[Check]:
+    """What the operator must know before the first picture is taken."""
+    from edge_app.kiosk import PIN_FILE, Pin
+    from edge_app.self_check import check_clock, check_pin
+
     if args.kiosk:
-        # Its words stand in the system's journal, too; a camera may come later.
+        # Its lines stand in the system's journal, too; a camera may come later.
         faults = [check for check in _self_check(args) if not check.ok]
-        pin = check_pin(Pin(Path(args.home or _data_folder()) / PIN_FILE))
+        pin = check_pin(Pin(_home(args) / PIN_FILE))
         if not pin.ok:
             print(_line(pin), flush=True)
             faults.append(pin)
-    elif not (args.screenshot or args.measure or args.soak):
-        clock = check_clock(Path(args.home or _data_folder()))
-        faults = [clock] if not clock.ok else []
+        return faults
+    if trial:
+        return []
+    clock = check_clock(_home(args))
+    return [] if clock.ok else [clock]
+
+
+def _open_analyzer(args: argparse.Namespace) -> Analyzer:
+    from dermedge.analyzer import Analyzer
+    from dermedge.tune import load_tuned
+    from edge_app.capture.sources import is_camera, open_source
+
     bundle = open_bundle(args)
     # One core stays free for the screen; the live picture must not wait for the networks.
     threads = max(1, (os.cpu_count() or 2) - 1)
     analyzer = Analyzer(bundle, threads=threads, executions=load_tuned(bundle))
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     # A camera may come later; a file that is not there will not.
-    if not is_camera(args.source) and not measured:
+    if not is_camera(args.source) and not (args.measure or args.soak):
         open_source(args.source).close()
-    shots = Path(args.screenshot) if args.screenshot else None
-    if shots:
-        make_private(shots)
+    return analyzer
+
+
+def _source(args: argparse.Namespace, folder: str, drawn: bool) -> str:
+    """What to open: of a photograph that is measured, a film is made in `folder`."""
+    from dermedge.data.synthetic import draw
+    from dermedge.image.read import EXTENSIONS, write_png
+    from edge_app.capture.sources import film
+
+    source = args.source
+    if drawn:
+        print("no --source: a drawn picture stands for the camera", file=sys.stderr)
+        source = os.path.join(folder, "drawn.png")
+        write_png(source, draw(3, "phone", (480, 640), label="mel", artefacts=()).image)
+    if (args.measure or args.soak or drawn) and Path(source).suffix.lower() in EXTENSIONS:
+        photo, source = source, os.path.join(folder, "film.avi")
+        film(Path(photo), Path(source))
+    return source
+
+
+def _make_app(
+    args: argparse.Namespace,
+    analyzer: Analyzer,
+    faults: list[Check],
+    source: str,
+    folder: str,
+    trial: bool,
+) -> DermedgeApp:
+    """The app with its session and worker; a trial keeps its store in `folder`."""
+    from edge_app.app import DermedgeApp
+    from edge_app.capture.sources import open_source
+    from edge_app.capture.worker import Worker
+    from edge_app.kiosk import Journal
+    from edge_app.session import Session
+
+    home = Path(folder, "app") if trial and not args.home else _home(args)
+    session = Session(home, analyzer.bundle.manifest, args.kiosk)
+    session.faults = faults
+    for name in ("language", "theme", "text"):
+        if args.screenshot and getattr(args, name):
+            setattr(session.settings, name, getattr(args, name))
+    if args.rotate is not None:
+        session.settings.rotation = args.rotate
+    log = {}
+    if args.kiosk:
+        journal = Journal(session.log_path)
+        journal.write("start")
+        log = {"log": journal.write}
     captures = Path(args.captures) if args.captures else None
+    worker = Worker(partial(open_source, source), analyzer, captures, **log)
+    return DermedgeApp(worker, session, **log)
 
-    with tempfile.TemporaryDirectory(prefix="dermedge-") as home:
-        full = args.fullscreen or args.kiosk
-        _configure_kivy(home, int(size[1]), int(size[2]), full, args.kiosk)
-        from edge_app.app import DermedgeApp
-        from edge_app.session import Session
 
-        source = args.source
-        if drawn:
-            print("no --source: a drawn picture stands for the camera", file=sys.stderr)
-            source = os.path.join(home, "drawn.png")
-            write_png(source, draw(3, "phone", (480, 640), label="mel", artefacts=()).image)
-        if (measured or drawn) and Path(source).suffix.lower() in EXTENSIONS:
-            photo, source = source, os.path.join(home, "film.avi")
-            film(Path(photo), Path(source))
-        folder = Path(args.home or (Path(home, "app") if shots or measured else _data_folder()))
-        session = Session(folder, analyzer.bundle.manifest, args.kiosk)
-        session.faults = faults
-        for name in ("language", "theme", "text"):
-            if shots and getattr(args, name):
-                setattr(session.settings, name, getattr(args, name))
-        if args.rotate is not None:
-            session.settings.turn = args.rotate
-        log = {}
-        if args.kiosk:
-            from edge_app.kiosk import Journal
+def _driver(args: argparse.Namespace, app: DermedgeApp) -> Tour | Meter | None:
+    """What goes through the screens by itself, where that was asked for."""
+    if args.screenshot:
+        from edge_app.qa.tour import Tour
 
-            journal = Journal(session.log_path)
-            journal.write("start")
-            log = {"log": journal.write}
-        worker = Worker(partial(open_source, source), analyzer, captures, **log)
-        app = DermedgeApp(worker, session, **log)
-        tour = None
-        if shots:
-            from edge_app.qa.tour import Tour
+        return Tour(app, Path(args.screenshot))
+    if args.measure or args.soak:
+        from edge_app.qa.measure import Meter
 
-            tour = Tour(app, shots)
-        elif measured:
-            from edge_app.qa.measure import Meter
+        return Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
+    return None
 
-            tour = Meter(app, args.measure or 5, args.soak or 10, bool(args.soak))
-        if not trial:  # no picture of a person is in those
-            unforeseen.keep_quiet()
-        worker.start()
-        try:
-            app.run()
-        except Exception as error:
-            if trial:
-                raise
-            unforeseen.report(error)
-            return 1
-        finally:
-            app.on_stop()  # Kivy leaves it out where an error ended the app
-    if tour is None:
+
+def _reported(args: argparse.Namespace, driver: Tour | Meter | None) -> int:
+    """Print what the driver found; the command's exit status."""
+    if driver is None:
         return 0
-    if tour.fault:
-        print(f"dermedge: self check failed: {tour.fault}", file=sys.stderr)
+    from edge_app.qa.measure import Meter
+
+    if driver.fault:
+        print(f"dermedge: self check failed: {driver.fault}", file=sys.stderr)
         return 1
-    if measured:
-        print(json.dumps(tour.report(), indent=1))
+    if isinstance(driver, Meter):
+        print(json.dumps(driver.report(), indent=1))
         return 0
-    for fault in tour.faults:
+    for fault in driver.faults:
         print(fault, file=sys.stderr)
-    print(f"{len(list(shots.glob('*.png')))} screens in {shots}, {len(tour.faults)} faults")
-    return 1 if tour.faults else 0
+    shots = Path(args.screenshot)
+    print(f"{len(list(shots.glob('*.png')))} screens in {shots}, {len(driver.faults)} faults")
+    return 1 if driver.faults else 0
+
+
+def _home(args: argparse.Namespace) -> Path:
+    """Where cases and settings are kept."""
+    return Path(args.home or data_folder())
 
 
 # What --systemd leaves out: it says itself what is done, and these are runs of another kind.
@@ -260,11 +326,11 @@ def _service_options(args: argparse.Namespace) -> dict[str, str]:
                 option=name,
             )
         options[name] = "" if action.nargs == 0 else str(value)
-    kinds = {action.option_strings[-1]: action.metavar for action in parser._actions}
+    kinds = {action.option_strings[-1]: str(action.metavar) for action in parser._actions}
     return {name: _placed(value, kinds[name]) for name, value in options.items()}
 
 
-def _placed(value: str, kind: str | None) -> str:
+def _placed(value: str, kind: str) -> str:
     """A path as an absolute one; names, numbers and pipelines as they are."""
     from dermedge.bundle.bundle import shipped
 
@@ -279,13 +345,13 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
     from dermedge.analyzer import Analyzer
     from dermedge.tune import load_tuned
     from edge_app.capture.sources import open_source
-    from edge_app.kiosk import self_check
+    from edge_app.self_check import self_check
 
     def load() -> Analyzer:
         bundle = open_bundle(args)
         return Analyzer(bundle, executions=load_tuned(bundle))
 
-    checks, folder = [], Path(args.home or _data_folder())
+    checks, folder = [], _home(args)
     for check in self_check(partial(open_source, args.source), load, folder):
         checks.append(check)
         print(_line(check), flush=True)
@@ -293,36 +359,24 @@ def _self_check(args: argparse.Namespace) -> list[Check]:
 
 
 def _line(check: Check) -> str:
-    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.words}"
+    return f"{check.name:8} {'ok' if check.ok else 'FAULT':6} {check.message}"
 
 
 def _set_pin(folder: Path) -> int:
     from getpass import getpass
 
-    from edge_app.capture.worker import make_private
+    from edge_app.browser import make_private
     from edge_app.kiosk import set_pin
 
     make_private(folder)
-    if sys.stdin.isatty():
-        ask = getpass
-    else:  # what sets many devices up types it
-
-        def ask(words: str) -> str:
-            return sys.stdin.readline().rstrip("\n")
-
-    set_pin(folder, ask)
+    set_pin(folder, getpass if sys.stdin.isatty() else _typed)
     print(f"the operator's PIN is set in {folder}")
     return 0
 
 
-def _data_folder() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "dermedge"
+def _typed(_message: str) -> str:
+    """A line of what sets many devices up."""
+    return sys.stdin.readline().rstrip("\n")
 
 
 def _check_display() -> None:

@@ -1,4 +1,4 @@
-"""What a device that stands unattended needs: self-check, idle timer, operator PIN, log, unit."""
+"""What a device that stands unattended needs: idle timer, operator's PIN, log."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import json
 import logging
 import math
 import os
-import shlex
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -23,21 +18,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dermedge import UserError
-from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle
-from dermedge.data.synthetic import draw
 from dermedge.files import write_atomic
-from dermedge.image.read import Picture
-from dermedge.tune import load_tuned
-from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, Watch
-from edge_app.capture.worker import Worker, words
-from edge_app.i18n.language import N_, Said
-from edge_app.store import clock as clocks
+from edge_app.capture.sources import FAULTS
+from edge_app.i18n.language import N_, Message
 from edge_app.store import pending
 
-FREE_BYTES = 2**30  # some hundred captures
-SLOW_MS = 2000.0  # for one picture; a person waits no longer
-CAMERA_SECONDS = 5.0  # for its first picture
 IDLE_SECONDS = 90.0
 FREE_TRIES = 3  # wrong PINs in a row before one has to wait
 WAIT_SECONDS = 30.0  # then; twice as long with each further one
@@ -59,161 +44,6 @@ EVENTS = (
     "unlocked",
 )
 CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed", "clock", "pin"}
-
-
-TITLES = {
-    "bundle": N_("Model"),
-    "speed": N_("Speed"),
-    "camera": N_("Camera"),
-    "disk": N_("Disk"),
-    "clock": N_("Clock"),
-    "pin": N_("Operator's PIN"),
-}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One item of the self-check. `words` says what was found, and what to do where it is bad."""
-
-    name: str  # of TITLES
-    ok: bool
-    words: Said
-
-
-def self_check(
-    opener: Callable[[], Source], loader: Callable[[], Analyzer], folder: Path
-) -> Iterator[Check]:
-    """Try the bundle, its speed, the camera, the disk and the clock, one after the other.
-
-    Parameters
-    ----------
-    opener : opens the source. loader : opens and verifies the bundle, loads its networks.
-    folder : where cases are kept.
-    """
-    yield from _check_bundle(loader)
-    yield _check_camera(opener)
-    # Before anything is written there: when that was last done says how late it is at least.
-    clock = check_clock(folder)
-    yield _check_disk(folder)
-    yield clock
-
-
-def running_check(
-    worker: Worker, folder: Path, clock_fault: Callable[[], Said | None] = lambda: None
-) -> Iterator[Check]:
-    """The same in a running app. Its camera is in use, so its newest frame is what is looked at.
-
-    `clock_fault` : what an open store says of the clock.
-    """
-
-    def load() -> Analyzer:
-        bundle = Bundle.open(worker.bundle.path)
-        # The one that runs was checked against the trusted key at the start; another was not.
-        if bundle.sha256 != worker.bundle.sha256:
-            raise UserError(
-                "{path} is another file than at the start: start the app again",
-                code="bundle-replaced",
-                path=bundle.path,
-            )
-        return Analyzer(bundle, executions=load_tuned(bundle))
-
-    yield from _check_bundle(load)
-    seen = worker.snapshot()
-    if seen.fault or seen.frame is None:
-        yield Check("camera", False, Said(seen.fault or FAULTS["waiting"]))
-    else:
-        yield _camera(seen.source, seen.frame)
-    clock, fault = check_clock(folder), clock_fault()
-    yield _check_disk(folder)
-    yield Check("clock", False, fault) if fault else clock
-
-
-def check_clock(folder: Path, clock: Callable[[], float] = time.time) -> Check:
-    """Whether the clock can be right: not before dermedge was made, nor before what was last
-    written in `folder`. `clock` gives seconds since 1970.
-    """
-    now = datetime.fromtimestamp(clock(), timezone.utc).isoformat().replace("+00:00", "Z")
-    fault = clocks.words(now, clocks.last_written(folder))
-    return Check("clock", fault is None, fault or Said(clocks.shown(now)))
-
-
-def check_pin(pin: Pin) -> Check:
-    """Whether a kiosk has an operator's PIN: without one nobody enters the operator's area."""
-    if pin.exists():
-        return Check("pin", True, Said("it is set"))
-    return Check("pin", False, Said(NO_PIN))
-
-
-def _check_bundle(loader: Callable[[], Analyzer]) -> Iterator[Check]:
-    try:
-        analyzer = loader()
-    except (UserError, OSError) as error:
-        yield Check(
-            "bundle", False, Said("the model cannot be used: {reason}", reason=words(error))
-        )
-        return
-    name, sha256 = analyzer.bundle.manifest.name, analyzer.bundle.sha256[:12]
-    yield Check(
-        "bundle", True, Said("{name}, {sha256}: every part whole", name=name, sha256=sha256)
-    )
-    pixels = draw(1, "phone", (480, 640)).image
-    times = []
-    for _ in range(4):  # the first is slower: memory is laid out
-        start = time.perf_counter()
-        analyzer.analyze(Picture(pixels, 480, 640), name="self-check")
-        times.append((time.perf_counter() - start) * 1000)
-    best = min(times[1:])
-    said = N_("{ms} ms for one picture")
-    if best > SLOW_MS:
-        said = N_(
-            "{ms} ms for one picture: too slow; end other programs, check the cooling, "
-            "run `dermedge tune`"
-        )
-    yield Check("speed", best <= SLOW_MS, Said(said, ms=round(best)))
-
-
-def _check_camera(opener: Callable[[], Source]) -> Check:
-    try:
-        with closing(opener()) as source:
-            watch, end = Watch(source.live), time.monotonic() + CAMERA_SECONDS
-            code = "waiting"
-            while code and time.monotonic() < end:
-                frame = source.read()
-                if frame is not None:
-                    code = watch.look(frame)
-            if code == "waiting":
-                said = Said("{source} delivers no picture", source=Said(source.name))
-                return Check("camera", False, said)
-            if code:
-                return Check("camera", False, Said(FAULTS[code]))
-            return _camera(source.name, frame)
-    except SourceError as error:
-        return Check("camera", False, words(error))
-
-
-def _camera(name: str, frame: Frame) -> Check:
-    height, width = frame.pixels.shape[:2]
-    name = name if isinstance(name, Said) else Said(name)
-    size = {"width": width, "height": height}
-    return Check("camera", True, Said("{source}, {width} x {height} px", source=name, **size))
-
-
-def _check_disk(folder: Path) -> Check:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        reason = Said(error.strerror)
-        said = Said("{path} cannot be written: {reason}", path=folder, reason=reason)
-        return Check("disk", False, said)
-    said = N_("{size} GiB free")
-    if free < FREE_BYTES:
-        said = N_("{size} GiB free: delete or export cases, or make room otherwise")
-    return Check("disk", free >= FREE_BYTES, Said(said, size=f"{free / 2**30:.1f}"))
 
 
 class Idle:
@@ -277,12 +107,12 @@ class Pin:
         kept = self._read()
         wait = self._wait(kept)
         if wait > 0:
-            said = Said.plural(
+            message = Message.plural(
                 "too many wrong tries: wait {count} second",
                 "too many wrong tries: wait {count} seconds",
                 math.ceil(wait),
             )
-            raise WrongPin(said, code="wait")
+            raise WrongPin(message, code="wait")
         # Counted before it is tried: pulling the plug gives no free try.
         self._write({**kept, "wrong": kept["wrong"] + 1, "last": self._clock()})
         key = Scrypt(salt=bytes.fromhex(kept["salt"]), length=32, **kept["cost"])
@@ -340,7 +170,7 @@ def set_pin(folder: Path, ask: Callable[[str], str]) -> None:
     Pin(path).set(pin)
     # Where an administrator does it, it is the kiosk that has to read and count.
     owner = folder.stat()
-    if os.name == "posix" and os.geteuid() == 0 and owner.st_uid != 0:
+    if sys.platform != "win32" and os.geteuid() == 0 and owner.st_uid != 0:
         for name in (PIN_FILE, pending.NAME):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(folder / name, owner.st_uid, owner.st_gid)
@@ -353,8 +183,9 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1)
         path.chmod(0o600)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._handler.formatter.converter = time.gmtime
+        formatter = logging.Formatter("%(asctime)s %(message)s")
+        formatter.converter = time.gmtime
+        self._handler.setFormatter(formatter)
 
     def write(self, event: str, **values: float | str) -> None:
         """Raises ValueError for what is not on the lists: nothing else can enter."""
@@ -366,99 +197,3 @@ class Journal:
 
     def close(self) -> None:
         self._handler.close()
-
-
-_WRITES = ("--home", "--captures")  # options that name a folder which the kiosk writes to
-_PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # a service has its own
-
-
-def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
-    """A systemd unit that starts the kiosk at boot.
-
-    Parameters
-    ----------
-    options : what follows `dermedge app --kiosk`, by name; "" where an option takes no value.
-        Paths are absolute.
-
-    Raises
-    ------
-    UserError : a value that no unit can hold, or a path that a service does not see.
-    """
-    program = [sys.executable, "-m", "dermedge.cli"]
-    start = [*program, "app", "--kiosk"]
-    for name, value in options.items():
-        start += [name, value] if value else [name]
-    for word in start:
-        if not word.isprintable():
-            raise UserError(
-                "a unit cannot hold {word}: it has a line break or another character that cannot "
-                "be printed",
-                code="systemd-character",
-                word=repr(word),
-            )
-        hidden = [folder for folder in _PRIVATE if folder in Path(word).parents]
-        if hidden and word in options.values():
-            raise UserError(
-                "a service does not see {path}: put it outside of {folder}",
-                code="systemd-private",
-                path=word,
-                folder=hidden[0],
-            )
-    # The program's own name is not searched for variables.
-    command = " ".join([_quoted(start[0]), *(_quoted(w).replace("$", "$$") for w in start[1:])])
-    folders = [options[name] for name in _WRITES if options.get(name)]
-    writable = "".join(f"ReadWritePaths={_quoted(folder)}\n" for folder in folders)
-    own = "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge"
-    bundle = [
-        word
-        for name in ("--bundle", "--trusted-key")
-        if name in options
-        for word in (name, options[name])
-    ]
-    tune = shlex.join([*program, "tune", *bundle])
-    made = "".join(
-        f"# {shlex.join(['install', '-d', '-o', 'dermedge', '-m', '0700', folder])}\n"
-        for folder in folders
-    )
-    return f"""\
-# dermedge app --systemd > /etc/systemd/system/dermedge.service
-# useradd --system --groups video,render,input dermedge
-{made}# systemctl enable --now dermedge
-# What runs fastest is found by the service's own user, and used from the next start on:
-# {own} {tune}
-[Unit]
-Description=dermedge kiosk
-After=systemd-udev-settle.service
-StartLimitIntervalSec=0
-
-[Service]
-User=dermedge
-SupplementaryGroups=video render input
-Environment=SDL_VIDEODRIVER={display}
-Environment=HOME=%S/dermedge
-Environment=XDG_DATA_HOME=%S
-Environment=XDG_CACHE_HOME=%C/dermedge
-Environment=XDG_CONFIG_HOME=%S/dermedge/config
-Environment=XDG_STATE_HOME=%S/dermedge/state
-StateDirectory=dermedge
-StateDirectoryMode=0700
-CacheDirectory=dermedge
-CacheDirectoryMode=0700
-UMask=0077
-ExecStart={command}
-Restart=always
-RestartSec=3
-NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=strict
-ProtectHome=read-only
-{writable}RestrictAddressFamilies=AF_UNIX AF_NETLINK
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-def _quoted(word: str) -> str:
-    """A word of a unit file: quoted, its specifiers and escapes taken as they stand."""
-    return '"{}"'.format(word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%"))

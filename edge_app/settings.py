@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dermedge.files import write_atomic
 from dermedge.lesion.scale import REFERENCES
-from edge_app.capture.sources import TURNS
+from edge_app.capture.sources import ROTATIONS
 from edge_app.i18n.language import LANGUAGES, preferred
 from edge_app.ui.theme import TEXT_SIZES, THEMES
 
@@ -21,7 +21,7 @@ class Settings:
     theme: str = "light"  # of THEMES
     text: str = "normal"  # of TEXT_SIZES
     auto: bool = True  # take the picture when it is good and still
-    turn: int = 0  # of edge_app.capture.sources.TURNS: how the live picture is turned
+    rotation: int = 0  # of edge_app.capture.sources.ROTATIONS: of the live picture
     reference: str | None = None  # of dermedge.lesion.scale.REFERENCES: lies beside the lesion
     consent: int = 0  # version of the terms that were agreed to
 
@@ -35,12 +35,14 @@ class Settings:
             kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             kept = {}
+        if isinstance(kept, dict) and "turn" in kept:  # as 0.1.0 wrote it
+            kept.setdefault("rotation", kept["turn"])
         allowed = {
             "language": ("", *LANGUAGES),
             "theme": THEMES,
             "text": tuple(TEXT_SIZES),
             "auto": (True, False),
-            "turn": TURNS,
+            "rotation": ROTATIONS,
             "reference": (None, *REFERENCES),
         }
         settings = cls()

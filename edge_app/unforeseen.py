@@ -35,13 +35,18 @@ def report(error: BaseException) -> None:
         print(f"dermedge: unforeseen {described(error)}", file=sys.stderr, flush=True)
 
 
+def _hook(event: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
+    if event.exc_value is not None:
+        report(event.exc_value)
+
+
 def keep_quiet() -> None:
     """From now on Python, its libraries and OpenCV print no message or traceback of their own."""
     import cv2
 
     sys.excepthook = lambda _kind, error, _trace: report(error)
-    threading.excepthook = lambda given: given.exc_value and report(given.exc_value)
-    sys.unraisablehook = lambda given: given.exc_value and report(given.exc_value)
+    threading.excepthook = _hook
+    sys.unraisablehook = _hook
     logging.captureWarnings(True)
     logging.getLogger().addHandler(logging.NullHandler())  # else warnings go to standard error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

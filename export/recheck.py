@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from dermedge.data import DataSet, make_split
 from dermedge.data.split import Split
 from dermedge.runtime import open_session
 from export import ExportError
-from export.gate import Exam, sit
-from export.halves import Halves, halve
-from export.judge import exam_of
-from export.look import Crop, cropper
-from export.precisions import Attempt, accept
-from train.recipe import Gate
+from export.acceptance.accept import decide
+from export.quantization.candidates import Candidate, Candidates
+from export.validation.halves import Halves, ValidationPart
+from export.validation.prepared import Crop, FeedSpec, cropper, prepare_samples
+from export.validation.validate import members_of, usable_samples, validation_set
+from train.recipe import Acceptance
 
 SPLIT = "split.json"  # part of bundles made before 2026-12
 NOT_INDEPENDENT = (
@@ -35,7 +35,9 @@ class Rechecked:
     reports: tuple[dict, ...]
 
 
-def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: Gate) -> Rechecked:
+def recheck(
+    bundle: Bundle, data_set: DataSet, split_file: str | None, margins: Acceptance
+) -> Rechecked:
     """Judge every variant of a bundle on the accepting half of the validation part.
 
     Parameters
@@ -43,7 +45,7 @@ def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: G
     data_set : what the networks were trained on.
     split_file : the frozen split; None: the bundle's own where it carries one, else made with
         seed 0. Its hash must be the one that the bundle names.
-    limits : the margins.
+    margins : what a lower bound must reach.
 
     Returns
     -------
@@ -59,32 +61,11 @@ def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: G
     networks = [roles for roles in _networks(bundle.manifest) if _first(bundle, roles).variants]
     if not networks:
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
-    reports: list[dict] = []
-    refused: set[str] = set()
     crop = _crop(bundle)
-    for roles in networks:
-        model = _first(bundle, roles)
-        if model.precision != "fp32":
-            raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-        split = _split(bundle, roles, data_set, split_file)
-        halves = halve(data_set, split)
-        independent = _independent(bundle.manifest, roles, halves)
-        kind = "multitask" if len(roles) > 1 else roles[0]
-        print(f"the {kind}'s validation part: {halves}", file=sys.stderr, flush=True)
-        labels = bundle.manifest.labels if "classifier" in roles else ()
-        network = kind, model.preprocessing, labels, model.metadata, crop
-        accepting = exam_of(data_set, split, halves, "accepting", *network)
-        if not accepting.feeds:
-            raise ExportError(f"the accepting half has no picture for a {kind}")
-        for report in _judged(bundle, roles, model, accepting, limits):
-            report["judged"]["independent"] = independent
-            if not independent:
-                report["judged"]["note"] = NOT_INDEPENDENT
-            reports.append(report)
-            if not report["passed"]:
-                refused.add(report["part"])
-    for report in reports:
-        del report["part"]
+    source = _Source(bundle, data_set, split_file, margins)
+    judged = [pair for roles in networks for pair in _judged(source, roles, crop)]
+    refused = {part for part, report in judged if not report["passed"]}
+    reports = [report for _, report in judged]
     manifest = bundle.manifest
     models = {
         role: replace(model, variants=tuple(v for v in model.variants if v.part not in refused))
@@ -97,30 +78,67 @@ def recheck(bundle: Bundle, data_set: DataSet, split_file: str | None, limits: G
     return Rechecked(manifest, parts, tuple(reports))
 
 
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What is judged again, and on which pictures."""
+
+    bundle: Bundle
+    data_set: DataSet
+    split_file: str | None
+    margins: Acceptance
+
+
 def _judged(
-    bundle: Bundle, roles: tuple[str, ...], model: Model, exam: Exam, limits: Gate
-) -> list[dict]:
-    """The report of each variant of one network."""
-    fp32, thresholds = bundle.part(model.part), bundle.manifest.thresholds
-    who, reports = " and ".join(roles), []
-    reference = sit(exam, fp32, thresholds.mask, f"{who} in FP32")
-    for variant in model.variants:
-        old = _old_report(bundle.manifest, roles, variant)
-        attempt = Attempt(
-            *(roles, variant.precision, variant.targets, bundle.part(variant.part)),
-            path=list(old.get("path", ())),
-            thresholds=thresholds,
-            tuning=[],
-            calibration=old.get("calibration"),
-        )
-        note = f"{who} in {variant.precision.upper()} for {', '.join(variant.targets)}"
-        answers = sit(exam, attempt.graph, thresholds.mask, note)
-        accept(attempt, exam, reference, answers, fp32, limits)
-        report = attempt.report(len(fp32))
+    source: _Source, roles: tuple[str, ...], crop: Crop | None
+) -> Iterator[tuple[str, dict]]:
+    """Part and report of each variant of one network."""
+    bundle, data_set = source.bundle, source.data_set
+    model = _first(bundle, roles)
+    if model.precision != "fp32":
+        raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
+    part = ValidationPart.of(data_set, _split(bundle, roles, data_set, source.split_file))
+    judged: dict[str, object] = {"independent": True}
+    if not _independent(bundle.manifest, roles, part.halves):
+        judged = {"independent": False, "note": NOT_INDEPENDENT}
+    kind = "multitask" if len(roles) > 1 else roles[0]
+    print(f"the {kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
+    labels = bundle.manifest.labels if "classifier" in roles else ()
+    records = members_of(part, "accepting", kind, labels)
+    spec = FeedSpec(model.preprocessing, model.metadata, crop)
+    note = f"reading the {kind}'s pictures of the accepting half"
+    samples = usable_samples(prepare_samples(records, spec, note), kind)
+    accepting = validation_set(part, labels, samples)
+    if not accepting.feeds:
+        raise ExportError(f"the accepting half has no picture for a {kind}")
+    candidates = _candidates(bundle, roles, model, source.margins)
+    decisions = decide(candidates, accepting, bundle.manifest.thresholds, judged)
+    for variant, decision in zip(model.variants, decisions, strict=True):
+        report = decision.report(len(candidates.graph))
         # The share was of the graph with full weights, which a bundle of half weights lacks.
+        old = _old_report(bundle.manifest, roles, variant)
         report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
-        reports.append(report | {"part": variant.part})
-    return reports
+        yield variant.part, report
+
+
+def _candidates(
+    bundle: Bundle, roles: tuple[str, ...], model: Model, margins: Acceptance
+) -> Candidates:
+    """The variants of one network as candidates; no tuning half is asked about them again."""
+    manifest, candidates = bundle.manifest, []
+    for variant in model.variants:
+        old = _old_report(manifest, roles, variant)
+        candidates.append(
+            Candidate(
+                roles,
+                variant.precision,
+                variant.targets,
+                bundle.part(variant.part),
+                path=tuple(old.get("path", ())),
+                thresholds=manifest.thresholds,
+                calibration=old.get("calibration"),
+            )
+        )
+    return Candidates(bundle.part(model.part), tuple(candidates), margins)
 
 
 def _networks(manifest: Manifest) -> list[tuple[str, ...]]:

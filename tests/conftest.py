@@ -83,6 +83,60 @@ def tiny_bundle(tmp_path_factory) -> Path:
     return write_bundle(path, manifest, {f"{role}.onnx": graph for role, graph in graphs.items()})
 
 
+@pytest.fixture(scope="session")
+def export_runs(tmp_path_factory) -> Path:
+    """Runs of each kind, trained for two steps on drawn pictures, and those, in "data"."""
+    import torch
+
+    from dermedge.data import load, make_split, synthetic
+    from train.loop import train
+    from train.recipe import load_recipe
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    synthetic.write_data_set(folder / "data", 60, size=(96, 128))
+    data_set = load("procedural", folder / "data")
+    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
+    small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
+    for name, recipe, special in (
+        ("segmenter", "segmenter", ["model=mobilegan-nano"]),
+        ("classifier", "classifier", ["model=mobilenet_v3_small"]),
+        ("mobilenet_v2", "classifier", ["model=mobilenet_v2"]),
+        ("multitask", "multitask", ["metadata=age,sex,site"]),
+        ("cropped", "classifier", ["model=mobilenet_v2", "preprocessing.crop=1.5"]),
+    ):
+        train(load_recipe(recipe, [*small, *special]), data_set, split, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def known_graphs() -> dict[str, bytes]:
+    return {}
+
+
+@pytest.fixture
+def remembered_graphs(known_graphs, monkeypatch) -> None:
+    """Networks that were made into a graph before get that one: it takes seconds each time."""
+    import hashlib
+
+    from export.graph import onnx_graph
+    from export.quantization import candidates
+
+    make = onnx_graph.to_onnx
+
+    def remembered(network, size: int, weights: str = "full") -> bytes:
+        digest = hashlib.sha256(repr((size, weights, network.temperature)).encode())
+        for name, value in network.state_dict().items():
+            digest.update(name.encode() + value.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in known_graphs:
+            known_graphs[key] = make(network, size, weights)
+        return known_graphs[key]
+
+    for module in (onnx_graph, candidates):
+        monkeypatch.setattr(module, "to_onnx", remembered)
+
+
 @pytest.fixture
 def make_bundle(tiny_bundle, tmp_path):
     """Makes a bundle whose classifier explains itself; see `_explaining_graph` for what it gives.
@@ -236,6 +290,38 @@ def _graph(nodes, constants, size: int, outputs: dict, inputs: dict | None = Non
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Bootstrap intervals of `benchmarks` from fewer resamples: they are there, but rough."""
+    from benchmarks.accuracy import intervals
+
+    monkeypatch.setattr(intervals, "RESAMPLES", 60)
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory) -> Path:
+    """See `evaluations.write_discs`."""
+    from evaluations import write_discs
+
+    return write_discs(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory) -> Path:
+    """See `evaluations.write_people`."""
+    from evaluations import write_people
+
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="session")
+def full_bundle(tiny_bundle, tmp_path_factory):
+    """See `evaluations.write_full_bundle`."""
+    from evaluations import write_full_bundle
+
+    return write_full_bundle(tiny_bundle, tmp_path_factory.mktemp("full"))
 
 
 def call(command, *words) -> int:

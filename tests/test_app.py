@@ -21,9 +21,11 @@ from dermedge.data import synthetic as procedural
 from dermedge.image.read import read_image
 from dermedge.lesion.quality import TITLES
 from dermedge.triage import TRIAGE
-from edge_app.capture import worker
+from edge_app.browser import make_private
+from edge_app.capture import processing, worker
+from edge_app.capture.shots import Result, Shot, Snapshot
 from edge_app.capture.sources import Frame, SourceError, film
-from edge_app.capture.worker import Shot, Snapshot, Worker
+from edge_app.capture.worker import Worker
 from edge_app.presentation import messages as present
 from edge_app.ui import theme
 
@@ -95,7 +97,7 @@ def _until(running: Worker, condition) -> Snapshot:
     return running.snapshot()
 
 
-def _taken(running: Worker, frame: Frame) -> worker.Result:
+def _taken(running: Worker, frame: Frame) -> Result:
     assert running.capture(Shot(frame))
     return _until(running, lambda s: s.result is not None).result
 
@@ -146,7 +148,7 @@ def test_the_picture_is_kept_where_its_analysis_fails(start, picture, tmp_path, 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(worker, "write_atomic", refuse)
+    monkeypatch.setattr(processing, "write_atomic", refuse)
     capture = _taken(running, frame)
     assert "No space left on device" in capture.error
     assert len(list((tmp_path / "captures").glob("*.png"))) == 1
@@ -161,10 +163,10 @@ def test_captures_are_for_their_owner_alone(start, picture, tmp_path):
 
 
 def test_every_folder_made_for_captures_is_private(tmp_path):
-    worker.make_private(tmp_path / "a" / "b")
+    make_private(tmp_path / "a" / "b")
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    worker.make_private(tmp_path / "a" / "b")
+    make_private(tmp_path / "a" / "b")
 
 
 def _break_down(*_, **__):
@@ -270,16 +272,17 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
 
 
 @pytest.mark.parametrize(
-    ("look", "name"), [(look, name) for look, styles in theme.LOOKS.items() for name in styles]
+    ("theme_name", "name"),
+    [(theme_name, name) for theme_name, styles in theme.STYLES.items() for name in styles],
 )
-def test_every_text_has_the_contrast_of_wcag_aa(look, name):
-    style = theme.LOOKS[look][name]
+def test_every_text_has_the_contrast_of_wcag_aa(theme_name, name):
+    style = theme.STYLES[theme_name][name]
     assert theme.contrast(style.text, style.ground) >= 4.5
 
 
 def test_both_looks_have_the_same_styles():
-    assert set(theme.LOOKS) == set(theme.THEMES)
-    assert len({frozenset(styles) for styles in theme.LOOKS.values()}) == 1
+    assert set(theme.STYLES) == set(theme.THEMES)
+    assert len({frozenset(styles) for styles in theme.STYLES.values()}) == 1
 
 
 def test_contrast_is_that_of_wcag():
@@ -382,7 +385,7 @@ def steps():
     words = [getattr(w, "text", "") for w in app.frame.walk()]
     assert any(words) and not any("Rosalind" in text for text in words)
     app.go("people")
-    assert app.screens.current == "operator"
+    assert app.navigator.manager.current == "operator"
     whole = app.frame.height
     app.screen.ids.pin.ids.entry.focus = True
     yield lambda: app.frame.height < whole  # above a keyboard on the screen
@@ -425,9 +428,10 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
+from edge_app.store import derivation
 from edge_app.store import store as stores
 from edge_app.ui import widgets
-stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
 gates = {name: threading.Event() for name in ("first", "second", "keep", "shot", "lock", "read")}
@@ -444,7 +448,7 @@ def fail(error):
     return action
 
 def waits():
-    return [w.words for w in Window.children if isinstance(w, widgets.Wait)]
+    return [w.message for w in Window.children if isinstance(w, widgets.Wait)]
 
 def steps():
     session.agree()
@@ -454,8 +458,8 @@ def steps():
 
     # Two waits at once: each goes when its own work is done.
     app.go("people")
-    app.work(at("first"), words="first")
-    app.work(at("second"), words="second", writes=True)
+    app.work(at("first"), message="first")
+    app.work(at("second"), message="second", writes=True)
     assert sorted(waits()) == ["first", "second"]
     gates["second"].set()
     yield lambda: waits() == ["first"]
@@ -482,17 +486,17 @@ def steps():
     hers = UserError("no {name}", name=NAME)
     app.work(at("keep", fail(hers)), done.append, "Saving.", writes=True)
     app.work(at("shot", fail(KeyError(NAME))), done.append, writes=True)
-    analyze = worker._analyzer.analyze
+    analyze = worker.processor.analyzer.analyze
     held = threading.Event()
     def slow(*args, **values):
         if args[1:] == ("capture",):
             held.set()
             assert gates["shot"].wait(60)
         return analyze(*args, **values)
-    worker._analyzer.analyze = slow
+    worker.processor.analyzer.analyze = slow
     app.take_picture()
     yield held.is_set
-    with opened._writing():  # as a long import does
+    with opened._file.writing():  # as a long import does
         app.reset()
         assert (app.here, session.person, session.results) == ("welcome", None, ())
         assert waits() == [] and app.notice == ""
@@ -505,7 +509,7 @@ def steps():
     session.agree()
     app.go("home")
     app.go("live")
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     yield lambda: app.here == "result"
     assert done == [], done
@@ -519,7 +523,7 @@ def steps():
     arm = opened.lesions(ada.id)[0]
     session.begin(arm)
     app.go("live")
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     kept = stores.Store.add_capture
     stores.Store.add_capture = lambda *_: fail(stores.StoreError("the disk is full"))()
     app.take_picture()
@@ -537,7 +541,7 @@ def steps():
     session.person = ada
     session.begin(arm)
     app.go("live")
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     print("worked")
 """
@@ -555,7 +559,7 @@ def test_work_beside_the_screen_ends_with_its_visit(display, video, tiny_bundle,
     assert done.returncode == 0, done.stderr
     assert done.stdout == "worked\n"
     # What nobody foresaw is named by its kind and place, never by what it holds.
-    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.app:")
+    assert done.stderr.startswith("dermedge: unforeseen KeyError at edge_app.background:")
     assert "Rosalind" not in done.stderr
     cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
     (lesion,) = cases.lesions(cases.people()[0].id)

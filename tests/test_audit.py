@@ -28,19 +28,19 @@ from edge_app.ui import widgets
 
 class Shown(App):
     unit = NumericProperty(1.0)
-    type = NumericProperty(1.0)
+    type_unit = NumericProperty(1.0)
     portrait = BooleanProperty(False)
     notice = StringProperty()
     demonstration = StringProperty()
-    look = ObjectProperty(theme.LOOKS["light"], rebind=True)
+    styles = ObjectProperty(theme.STYLES["light"], rebind=True)
 
     def build(self):
-        Window.clearcolor = theme.LOOKS["light"]["page"].ground
-        Window.bind(on_flip=self.look_at)
+        Window.clearcolor = theme.STYLES["light"]["page"].ground
+        Window.bind(on_flip=self.grab)
         self.screens, self.found, self.frames = json.load(open(sys.argv[2])), [], 0
         return FloatLayout()
 
-    def look_at(self, _window):
+    def grab(self, _window):
         Window.canvas.ask_update()
         if self.frames == 0:
             self.root.clear_widgets()
@@ -49,10 +49,10 @@ class Shown(App):
             width, height = Window.system_size
             data = glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE)
             pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)[::-1, :, :3]
-            self.found.append(audit(self.root, self.look, pixels))
+            self.found.append(audit(self.root, self.styles, pixels))
         self.frames = (self.frames + 1) % 9
         if len(self.found) == len(self.screens):
-            Window.unbind(on_flip=self.look_at)
+            Window.unbind(on_flip=self.grab)
             self.stop()
 
 shown = Shown(kv_file="")
@@ -63,7 +63,7 @@ print(json.dumps(shown.found))
 
 WELL = """
 FloatLayout:
-    Words:
+    Text:
         style: 'page'
         text: 'A line of text'
         pos: 20, 400

@@ -19,7 +19,8 @@ from dermedge.image.read import read_image, write_png
 pypdf = pytest.importorskip("pypdf")
 pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pytest.importorskip("kivy", reason="the fonts come with Kivy")
-from edge_app.documents.pdf import LESION_FIELDS, MISSING, PERSON_FIELDS, Shot, write_case  # noqa: E402
+from edge_app.documents.page import MISSING  # noqa: E402
+from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS, Shot, write_case  # noqa: E402
 from edge_app.i18n import language  # noqa: E402
 from edge_app.store.store import Capture, Lesion, Person  # noqa: E402
 

@@ -84,10 +84,11 @@ def _in_precision(graph: bytes, precision: str, scratch: Path) -> bytes:
     if precision == "fp32":
         return graph
     pytest.importorskip("torch")
-    from export import int8, weights
+    from export.quantization import int8
+    from export.quantization.fp16 import compute_half
 
     if precision == "fp16":
-        return weights.compute_half(graph)
+        return compute_half(graph)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(scratch)  # float weights, as before they were halved
@@ -104,8 +105,8 @@ def _in_precision(graph: bytes, precision: str, scratch: Path) -> bytes:
         for _ in range(2)
     ]
     with mock.patch.object(int8, "LEAST_PICTURES", 2):
-        seen = int8.calibrate(scratch.read_bytes(), feeds, ["minmax"])
-    return int8.quantize(seen, "minmax", int8.SCHEMES["symmetric"])
+        ranges = int8.observe_ranges(scratch.read_bytes(), feeds, ["minmax"])
+    return int8.quantize(ranges, "minmax", int8.SCHEMES["symmetric"])
 
 
 @needs_rtx

@@ -42,7 +42,7 @@ def test_a_file_is_told_by_its_size_and_day(tmp_path):
     path.write_bytes(b"0" * 1_250_000)
     os.utime(path, (1_767_312_000, 1_767_312_000))
     (item,) = listing(tmp_path, PICTURES)
-    assert browser.words(item) == "1.2 MB · Jan 2, 2026"
+    assert browser.details(item) == "1.2 MB · Jan 2, 2026"
 
 
 def test_what_is_broken_inside_does_not_hide_the_rest(tmp_path):

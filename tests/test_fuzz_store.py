@@ -8,7 +8,7 @@ import random
 import pytest
 
 pytest.importorskip("cryptography", reason="the store needs it")
-from edge_app.store import keys, store
+from edge_app.store import derivation
 from tests.fuzz import store_import
 
 ROUNDS = 80
@@ -18,8 +18,8 @@ VALUES = (None, True, -1, 0, 1e999, 10**400, "", "\ud800", [], {}, [[]], "x" * 2
 @pytest.fixture(autouse=True)
 def _bounded(monkeypatch):
     """A key that takes long would show as a test that takes long."""
-    monkeypatch.setattr(store, "ARGON2", store_import.QUICK)
-    monkeypatch.setattr(keys, "MAX_WORK", 2**22)
+    monkeypatch.setattr(derivation, "ARGON2", store_import.QUICK)
+    monkeypatch.setattr(derivation, "MAX_WORK", 2**22)
 
 
 @pytest.mark.parametrize("number", range(len(store_import.SEEDS)))

@@ -18,7 +18,7 @@ from dermedge.lesion.features import measure
 pytest.importorskip("cryptography", reason="the store's capture needs it")
 from edge_app.follow_up.history import compare, history
 from edge_app.i18n import language
-from edge_app.presentation import comparison as course
+from edge_app.presentation import comparison
 from edge_app.store.records import OtherAnalysis, StoreError
 from edge_app.store.store import Capture
 
@@ -109,15 +109,15 @@ def test_a_picture_that_the_clock_misdated_is_told():
     assert "clock" in compare(first, sample.image, doubtful, sample.image).remarks
     corrected = replace(first, dating="corrected", clock="1970-01-01T00:05:00Z")
     assert "clock" not in compare(first, sample.image, corrected, sample.image).remarks
-    assert [course.when(one) for one in (doubtful, corrected)] == [
+    assert [comparison.when(one) for one in (doubtful, corrected)] == [
         f"{language.moment(doubtful.taken)} (the clock was wrong)",
         f"{language.day(corrected.taken)} (date corrected)",
     ]
     language.use("ar")
-    assert language.moment(doubtful.taken) in course.when(doubtful)
+    assert language.moment(doubtful.taken) in comparison.when(doubtful)
     language.use("en")
-    assert course.clock_remark([first, corrected]) == ""
-    assert "in the order in which they were added" in course.clock_remark([first, doubtful])
+    assert comparison.clock_remark([first, corrected]) == ""
+    assert "in the order in which they were added" in comparison.clock_remark([first, doubtful])
 
 
 def test_a_course_counts_pictures_where_a_date_does_not_hold():
@@ -125,10 +125,10 @@ def test_a_course_counts_pictures_where_a_date_does_not_hold():
     first = capture(sample.image, sample.mask, 10.0, "2026-11-20T10:00:00Z")
     doubtful = replace(first, dating="clock wrong", taken="2018-01-28T15:58:13Z")
     last = replace(first, taken="2026-12-24T10:00:00Z")
-    area, *_ = course.trends(history([first, doubtful, last]))
+    area, *_ = comparison.trends(history([first, doubtful, last]))
     assert (area.days, area.span) == ((0.0, 1.0, 2.0), 2.0)
     assert area.ends == ("picture 1", "picture 3")
-    area, *_ = course.trends(history([first, last]))
+    area, *_ = comparison.trends(history([first, last]))
     assert area.span == 34
     assert area.ends == ("Nov 20, 2026", "Dec 24, 2026")
 

@@ -21,9 +21,11 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from edge_app import kiosk
+from edge_app import self_check as health
 from edge_app.capture.sources import Frame, SourceError
 from edge_app.commands import APP
-from edge_app.kiosk import Idle, Journal, Pin, WrongPin, self_check
+from edge_app.kiosk import Idle, Journal, Pin, WrongPin
+from edge_app.self_check import self_check
 from edge_app.store import pending
 
 
@@ -48,7 +50,7 @@ def _checked(tiny_bundle, folder, opener=lambda: Camera(120), loader=None):
 def test_a_sound_device_passes(tiny_bundle, tmp_path):
     checks = _checked(tiny_bundle, tmp_path / "cases")
     assert list(checks) == ["bundle", "speed", "camera", "disk", "clock"]
-    assert checks["camera"].words == "camera 0, 64 x 48 px"
+    assert checks["camera"].message == "camera 0, 64 x 48 px"
     assert all(check.ok for name, check in checks.items() if name != "speed")
 
 
@@ -60,18 +62,18 @@ def test_each_fault_is_told_in_words(tiny_bundle, tmp_path, monkeypatch):
         raise UserError("bundle x is damaged")
 
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(kiosk, "SLOW_MS", 0)
+    monkeypatch.setattr(health, "SLOW_MS", 0)
     checks = _checked(tiny_bundle, tmp_path / "file" / "cases", no_camera)
-    assert "plugged in" in checks["camera"].words
-    assert "cannot be written" in checks["disk"].words
-    assert "too slow" in checks["speed"].words
+    assert "plugged in" in checks["camera"].message
+    assert "cannot be written" in checks["disk"].message
+    assert "too slow" in checks["speed"].message
     broken = _checked(tiny_bundle, tmp_path, loader=no_bundle)
-    assert broken["bundle"].words == "the model cannot be used: bundle x is damaged"
-    monkeypatch.setattr(kiosk, "CAMERA_SECONDS", 0.01)
-    monkeypatch.setattr(kiosk, "FREE_BYTES", 2**62)
+    assert broken["bundle"].message == "the model cannot be used: bundle x is damaged"
+    monkeypatch.setattr(health, "CAMERA_SECONDS", 0.01)
+    monkeypatch.setattr(health, "FREE_BYTES", 2**62)
     black = _checked(tiny_bundle, tmp_path, lambda: Camera(0))
-    assert "black" in black["camera"].words
-    assert "make room" in black["disk"].words
+    assert "black" in black["camera"].message
+    assert "make room" in black["disk"].message
     for check in (checks["camera"], checks["disk"], broken["bundle"], black["camera"]):
         assert not check.ok
 
@@ -111,14 +113,14 @@ def test_pin_is_checked_and_wrong_tries_make_wait_longer_even_after_a_restart(tm
 
 
 def test_a_clock_that_was_set_back_is_found_before_the_store_is_unlocked(tmp_path):
-    assert kiosk.check_clock(tmp_path, lambda: stamp("2026-11-20")).ok
-    assert not kiosk.check_clock(tmp_path, lambda: stamp("1970-01-01")).ok
-    assert not kiosk.check_clock(tmp_path / "none", lambda: stamp("2099-01-01")).ok
+    assert health.check_clock(tmp_path, lambda: stamp("2026-11-20")).ok
+    assert not health.check_clock(tmp_path, lambda: stamp("1970-01-01")).ok
+    assert not health.check_clock(tmp_path / "none", lambda: stamp("2099-01-01")).ok
     (tmp_path / "cases.db").touch()
     os.utime(tmp_path / "cases.db", (stamp("2026-12-24"),) * 2)
-    check = kiosk.check_clock(tmp_path, lambda: stamp("2026-11-20"))
-    assert "says 2026-11-20 00:00 UTC, but the last entry was made on 2026-12-24" in check.words
-    assert kiosk.check_clock(tmp_path, lambda: stamp("2026-12-24") - 60).ok  # set by a network
+    check = health.check_clock(tmp_path, lambda: stamp("2026-11-20"))
+    assert "says 2026-11-20 00:00 UTC, but the last entry was made on 2026-12-24" in check.message
+    assert health.check_clock(tmp_path, lambda: stamp("2026-12-24") - 60).ok  # set by a network
 
 
 def stamp(day: str) -> float:
@@ -149,9 +151,9 @@ def test_the_pin_is_set_on_the_console_and_its_change_is_noted(tmp_path):
     typed = iter(["2580", "2581", "2580", "2580"])
     with pytest.raises(UserError, match="not the same"):
         kiosk.set_pin(tmp_path, lambda _words: next(typed))
-    assert not kiosk.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
+    assert not health.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
     kiosk.set_pin(tmp_path, lambda _words: next(typed))
-    assert kiosk.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
+    assert health.check_pin(Pin(tmp_path / kiosk.PIN_FILE)).ok
     Pin(tmp_path / kiosk.PIN_FILE).check("2580")
     events = [event for _when, event, _count in pending.read(tmp_path)]
     assert events == ["begin change PIN", "done change PIN"]
@@ -187,7 +189,7 @@ def test_a_kiosk_without_a_pin_lets_nobody_in_and_says_what_to_do(tmp_path):
     pin = Pin(tmp_path / kiosk.PIN_FILE)
     with pytest.raises(UserError, match="no PIN that can be read"):
         pin.check("2468")
-    assert "dermedge app --set-pin" in kiosk.check_pin(pin).words
+    assert "dermedge app --set-pin" in health.check_pin(pin).message
 
 
 @pytest.mark.parametrize("pin", ["123", "abcd", "", "１２３４"])

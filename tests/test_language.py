@@ -17,10 +17,10 @@ from babel.messages.pofile import read_po
 from dermedge import DISCLAIMER, UserError
 from dermedge.image.read import ImageError, read_image
 from dermedge.triage import RULES
-from edge_app.capture import worker
+from edge_app.capture.shots import Snapshot
 from edge_app.capture.sources import FAULTS
 from edge_app.i18n import catalogues, language
-from edge_app.i18n.language import LANGUAGES, Said, _, n_
+from edge_app.i18n.language import LANGUAGES, Message, _, n_
 from edge_app.presentation import messages as present
 from edge_app.store.store import Store, WrongKey
 
@@ -101,11 +101,13 @@ def test_what_other_rooms_say_is_translated_where_it_is_shown():
 
 
 def test_a_fault_is_told_in_the_language_of_the_screen(tmp_path):
-    fault = Said(FAULTS["lost"], name=Said("camera {name}", name="0"))
+    fault = Message(FAULTS["lost"], name=Message("camera {name}", name="0"))
     assert fault == "camera 0 stopped delivering pictures: check its cable."
-    seen = worker.Snapshot(fault=fault, fault_code="lost")
+    seen = Snapshot(fault=fault, fault_code="lost")
     assert present.live(seen).guidance == f"C{fault[1:]}"
-    failed = Said("The picture could not be saved: {reason}", reason=language.words(_full()))
+    failed = Message(
+        "The picture could not be saved: {reason}", reason=language.error_message(_full())
+    )
     language.use("de")
     assert present.live(seen).guidance.startswith("Kamera 0 liefert keine Bilder mehr:")
     assert present.live(seen, failed).guidance == (
@@ -117,7 +119,7 @@ def test_a_fault_is_told_in_the_language_of_the_screen(tmp_path):
     Store.create(path, "right one").close()
     with pytest.raises(WrongKey) as caught:
         Store.open(path, "wrong one")
-    assert present.words(caught.value) == "كلمة المرور غير صحيحة."
+    assert present.error_line(caught.value) == "كلمة المرور غير صحيحة."
 
 
 def _full() -> OSError:
@@ -125,20 +127,22 @@ def _full() -> OSError:
 
 
 def test_words_of_a_library_are_not_taken_for_places_of_values():
-    error = language.words(UserError("no {such} thing"))
+    error = language.error_message(UserError("no {such} thing"))
     assert _(error) == "no {such} thing"
 
 
 def test_values_are_translated_too_errors_lines_and_what_systems_say():
     language.use("de")
-    inner = UserError("camera {name}", name=Said("folder {name}", name="x"))
-    said = language.words(UserError("the source failed: {reason}", reason=inner))
+    inner = UserError("camera {name}", name=Message("folder {name}", name="x"))
+    said = language.error_message(UserError("the source failed: {reason}", reason=inner))
     assert _(said) == "die Bildquelle ist ausgefallen: Kamera Ordner x"
-    said = Said("the source failed: {reason}", reason=_full())
+    said = Message("the source failed: {reason}", reason=_full())
     assert _(said) == "die Bildquelle ist ausgefallen: der Speicherplatz ist voll"
-    said = language.words(UserError("{path} cannot be read: {reason}", path="a", reason=_full()))
+    said = language.error_message(
+        UserError("{path} cannot be read: {reason}", path="a", reason=_full())
+    )
     assert _(said).endswith("der Speicherplatz ist voll")
-    as_text = Said("the source failed: {reason}", reason="No space left on device")
+    as_text = Message("the source failed: {reason}", reason="No space left on device")
     assert _(as_text) == _(said).replace("a kann nicht gelesen werden", _failed())
 
 
@@ -239,7 +243,7 @@ def test_a_picture_that_cannot_be_read_is_told_without_a_word_of_english(pseudo,
     for name, path in names.items():
         with pytest.raises(ImageError) as caught:
             read_image(path)
-        said = _(Said("The picture could not be read: {reason}", reason=caught.value))
+        said = _(Message("The picture could not be read: {reason}", reason=caught.value))
         rest = said.replace(str(path), "").replace(name, "")
         # Names of formats and units are no words of a language.
         rest = re.sub("JPEG|PNG|WebP|TIFF|BMP|HEIC|AVIF|GIF|MB|px", "", rest)
@@ -305,10 +309,10 @@ def test_numbers_of_things_have_plural_forms(template):
 def test_a_plural_that_was_said_far_away_is_told_by_the_rules_of_the_language():
     forms = {}
     for count in (0, 1, 2, 3, 11, 100):
-        said = Said.plural("{count} new picture", "{count} new pictures", count)
+        said = Message.plural("{count} new picture", "{count} new pictures", count)
         assert said == f"{count} new picture{'s' * (count != 1)}"
         language.use("ar")
-        forms[count] = _(Said("{name}: {reason}", name="x", reason=said))
+        forms[count] = _(Message("{name}: {reason}", name="x", reason=said))
         language.use("en")
     assert len(set(forms.values())) == 6
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from train.losses import (
     class_weights,
     classifier_loss,
+    distill,
     distillation_loss,
     endpoint_loss,
     segmenter_losses,
     soft_dice_loss,
     soft_jaccard_loss,
-    teach,
 )
 from train.recipe import ClassifierLoss, SegmenterLoss
 
@@ -150,17 +150,17 @@ def test_focal_loss_has_a_slope_where_the_network_is_sure(focal):
 def test_a_learner_that_answers_as_its_teacher_has_nothing_to_learn(shape, temperature):
     torch.manual_seed(0)
     answer, other = torch.randn(2, *shape) * 3
-    taught = teach([answer], temperature)
+    distilled = distill([answer], temperature)
     learner = answer.clone().requires_grad_()
-    loss = distillation_loss(learner, taught, temperature)
+    loss = distillation_loss(learner, distilled, temperature)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert learner.grad.abs().max() < 1e-6
-    assert distillation_loss(other, taught, temperature).item() > 0.1
+    assert distillation_loss(other, distilled, temperature).item() > 0.1
 
 
 def test_several_teachers_are_averaged_by_probability():
     sure, other = torch.tensor([[8.0, 0.0]]), torch.tensor([[0.0, 8.0]])
-    assert teach([sure, other], 1.0).tolist() == [pytest.approx([0.5, 0.5])]
+    assert distill([sure, other], 1.0).tolist() == [pytest.approx([0.5, 0.5])]
     # Softer answers tell more of the classes that were not chosen.
-    assert teach([sure], 4.0)[0, 1] > 100 * teach([sure], 1.0)[0, 1]
+    assert distill([sure], 4.0)[0, 1] > 100 * distill([sure], 1.0)[0, 1]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_datasets import picture, table
 
-from benchmarks.accuracy.commands import EVALUATE
+from benchmarks.commands.evaluate import EVALUATE
 from dermedge import UserError
 from dermedge.data import load
 from dermedge.data.check import check
@@ -253,43 +253,6 @@ def test_an_evaluation_of_empty_masks_alone_is_refused(tmp_path, tiny_bundle, ca
     source = masked_set(tmp_path, empty, drawn(0, 2), drawn(0, 255))
     assert call(EVALUATE, *words) == 0
     assert "1 of 3 masks are empty" in capsys.readouterr().out
-
-
-def test_an_export_on_empty_masks_alone_is_refused(tmp_path, monkeypatch):
-    """A segmenter that finds nothing in nothing has no Jaccard of 1."""
-    from types import SimpleNamespace
-
-    import torch
-
-    from dermedge.data import Split
-    from dermedge.image.preprocess import Preprocessing, prepare
-    from dermedge.image.read import read_image
-    from export import ExportError, judge
-    from export.look import Sight
-
-    def look(model, spec, records, judged, *rest):
-        nothing = {"mask": np.zeros((32, 32), np.float32)}
-        for record in records:
-            square, placement = prepare(read_image(record.image).pixels, spec)
-            yield judged(Sight(record, square, placement, np.zeros(0, np.float32), nothing))
-
-    monkeypatch.setattr(judge, "look", lambda *words: list(look(*words)))
-    run = SimpleNamespace(
-        data_set="csv", split_sha256="", preprocessing=Preprocessing(size=32), metadata=()
-    )
-
-    def measured(*masks):
-        masked_set(tmp_path, *masks)
-        data_set = load("csv", tmp_path)
-        ids = tuple(record.id for record in data_set.records)
-        split = Split("csv", 0, {"train": (), "val": ids, "test": ()})
-        return judge.Judge(run, split, data_set, torch.nn.Identity()).masks()
-
-    empty = np.zeros(SIZE, np.uint8)
-    with pytest.raises(ExportError, match="all 2 masks of the validation part of csv are empty"):
-        measured(empty, empty)
-    _, figures = measured(empty, drawn(0, 2))
-    assert figures["jaccard"]["value"] == 0.0  # of the accepting half: the drawn one
 
 
 def test_real_masks_are_read_as_they_are(shared_data):

@@ -48,20 +48,21 @@ def secrets():
     return [bytes(255 - b for b in bytes.fromhex(h)).decode() for h in hidden.split(",")]
 
 from edge_app.store import keys as keyring
-from edge_app.store import store as stores
+from edge_app.store import derivation
 from edge_app.store.store import Lesion, Person
-stores.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
+derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 whole, keys = keyring.AESGCM, set()
 
 def noting(key):  # each key, turned about: it must not be found for this
     keys.add(bytes(255 - b for b in key).hex())
     return whole(key)
 
-keyring.AESGCM = noting
+keyring.AESGCM = derivation.AESGCM = noting
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
+from edge_app import cases
 from edge_app.memory import forget, prepare
 prepare()
 from edge_app.session import Session
@@ -85,14 +86,14 @@ def visit():
     session.save_person(Person("", name, notes=f"notes of {name}"))
     session.begin(session.save_lesion(Lesion("", session.person.id, f"spot of {name}")))
     worker.live(True)
-    assert worker.wait_for(lambda s: s.judged is not None, 60)
+    assert worker.wait_for(lambda s: s.analysed_frame is not None, 60)
     for _ in range(2):
         shot = session.shot(worker.snapshot().frame, date.today())
         assert worker.capture(shot)
         assert worker.wait_for(lambda s: s.result and s.result.shot_id == shot.id, 60)
         session.take(session.save(worker.snapshot().result))
     (capture, _later) = session.opened().captures(session.lesion.id)
-    assert session.explained(capture, worker).analysis is not None
+    assert cases.explained(session.opened(), capture, worker.processor).analysis is not None
     assert session.opened().people(name)
 
 def leave():
@@ -163,7 +164,7 @@ def steps():
     yield lambda: app.here == "person" and app.screen.marks
     app.screen.choose(app.screen.marks[0].key)
     app.screen.new_picture()
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     yield lambda: app.here == "result"
     app.screen._choose("measures")
@@ -172,7 +173,7 @@ def steps():
     yield lambda: app.here == "lesion" and app.screen.developed
     session.begin()  # a second picture, of nobody, and a question about it
     app.go("live")
-    yield lambda: app.snapshot.judged
+    yield lambda: app.snapshot.analysed_frame
     app.take_picture()
     yield lambda: app.here == "result"
     app.go("people", task="keep")

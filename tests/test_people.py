@@ -15,16 +15,16 @@ from dermedge import metadata
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import synthetic as procedural
+from edge_app.capture.shots import Result
 from edge_app.capture.sources import Frame
-from edge_app.capture.worker import Result, Worker
+from edge_app.capture.worker import Worker
 from edge_app.follow_up import people
 from edge_app.follow_up.history import history
 from edge_app.follow_up.people import Draft
 from edge_app.presentation import body_map, skin_type
 from edge_app.presentation import messages as present
 from edge_app.session import Session
-from edge_app.store import records
-from edge_app.store import store as stores
+from edge_app.store import clock, derivation, schema, validation
 from edge_app.store.keys import Keys
 from edge_app.store.store import VIEWS, Capture, Lesion, Person, Store, StoreError
 
@@ -198,7 +198,7 @@ def test_a_form_says_which_field_is_wrong(name, year, wrong):
 def test_what_a_form_takes_the_store_takes(name, year):
     draft = Draft(name=name, year=year)
     if not draft.faults(date.today()):
-        stores._validate(draft.person())
+        validation.validate(draft.person(), clock.now())
 
 
 # ---------------------------------------------------------------------------- lists
@@ -206,7 +206,7 @@ def test_what_a_form_takes_the_store_takes(name, year):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
+    monkeypatch.setattr(derivation, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
     opened = Store.create(tmp_path / "cases.db", "a passphrase")
     yield opened
     opened.close()
@@ -291,7 +291,7 @@ def test_a_result_that_cannot_be_read_here_is_not_taken_for_a_low_risk(store, mo
     arm = store.add_lesion(Lesion("", ada.id, "arm"))
     _capture(store, arm, "low", "")
     with monkeypatch.context() as patch:
-        patch.setattr(records, "analysis_version", lambda: 2)
+        patch.setattr(schema, "analysis_version", lambda: 2)
         _capture(store, arm, "low", "")
     (spot,) = people.spots(store, ada.id)
     assert present.estimated(spot.triage).title == "Result of another version of dermedge"
@@ -313,7 +313,7 @@ def test_with_a_wrong_clock_nobody_is_unborn_or_too_old(today):
 def test_the_day_of_a_picture_that_the_clock_misdated_is_not_told(store, monkeypatch):
     ada = store.add_person(Person("", "Ada"))
     arm = store.add_lesion(Lesion("", ada.id, "arm"))
-    monkeypatch.setattr(stores, "_now", lambda: "1970-01-01T00:05:00.000Z")
+    monkeypatch.setattr(clock, "now", lambda: "1970-01-01T00:05:00.000Z")
     _capture(store, arm, "low", "")
     (spot,) = people.spots(store, ada.id)
     assert present.spot(spot) == "1 picture  ·  date not known"

@@ -177,3 +177,14 @@ def test_numbers_are_kept_to_the_last_bit(tmp_path_factory, lr, batch, flip, sca
     path.write_text(to_toml(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
     assert recipe.optimizer.lr == lr
+
+
+def test_the_acceptance_may_have_the_name_of_the_first_version(tmp_path, capsys):
+    text = to_toml(load_recipe("classifier", ["acceptance.triage=0.9"]))
+    old = tmp_path / "old.toml"
+    old.write_text(text.replace("[acceptance]", "[gate]"))
+    assert load_recipe(old).acceptance.triage == 0.9
+    assert "[gate] is now called [acceptance]" in capsys.readouterr().err
+    old.write_text(old.read_text() + "\n[acceptance]\ntriage = 0.5\n")
+    with pytest.raises(RecipeError, match="is the old name of"):
+        load_recipe(old)

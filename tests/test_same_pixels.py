@@ -85,11 +85,13 @@ def fed(monkeypatch):
 def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, monkeypatch):
     import torch
 
-    from benchmarks.accuracy import evaluate, figures
-    from benchmarks.accuracy.chosen import choose
+    from benchmarks.accuracy import intervals
+    from benchmarks.accuracy.evaluate import Options, evaluate
+    from benchmarks.accuracy.selection import select
+    from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Shot, Worker
-    from export.look import look
+    from edge_app.capture.worker import Worker
+    from export.validation.prepared import FeedSpec, predict
     from train.data import load_pictures
     from train.recipe import load_recipe
 
@@ -114,16 +116,21 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
         def __call__(self, images):
             return torch.zeros(len(images), 1, 64, 64)
 
-    seen = look(Network(), spec, records, lambda sight: (sight.record.id, _digest(sight.square)))
+    seen = predict(
+        Network(),
+        FeedSpec(spec),
+        records,
+        lambda seen: (seen.sample.record.id, _digest(seen.sample.square)),
+    )
     assert dict(seen) == trained
 
-    monkeypatch.setattr(figures, "RESAMPLES", 10)
+    monkeypatch.setattr(intervals, "RESAMPLES", 10)
     # Benchmark: accuracy is measured through the analyzer.
     split = Split(data_set.name, 0, {"train": (), "val": tuple(sorted(trained)), "test": ()})
     split.save(tmp_path / "split.json")
-    chosen = choose(data_set, bundle, "val", tmp_path / "split.json", None)
-    evaluate.evaluate(bundle, data_set, chosen, baselines=False, threads=1, command="")
-    order = [trained[record.id] for record in chosen.records]
+    selection = select(data_set, bundle, "val", tmp_path / "split.json", None)
+    evaluate(bundle, data_set, selection, Options())
+    order = [trained[record.id] for record in selection.records]
     assert fed == order
 
     # App: a capture, saved as a file and read back.
@@ -140,8 +147,9 @@ def test_every_room_sees_the_same_pixels(data_set, spec, bundle, fed, tmp_path, 
 
 
 def test_a_saved_capture_is_analysed_alike(data_set, tiny_bundle, tmp_path):
+    from edge_app.capture.shots import Shot
     from edge_app.capture.sources import open_source
-    from edge_app.capture.worker import Shot, Worker
+    from edge_app.capture.worker import Worker
 
     worker = Worker(
         lambda: open_source("0"), Analyzer(Bundle.open(tiny_bundle)), tmp_path / "captures"

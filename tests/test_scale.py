@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.pictures.scales import scene
+from benchmarks.corruptions.scales import scene
 from dermedge import cli
 from dermedge.data.synthetic import draw
 from dermedge.image.read import read_image

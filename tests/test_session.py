@@ -24,24 +24,25 @@ from dermedge.image.read import write_png
 
 pytest.importorskip("cryptography", reason="the store needs it")
 pytest.importorskip("babel", reason="the words need it")
-from edge_app import browser
+from edge_app import browser, cases
+from edge_app.capture.shots import Result, Snapshot
 from edge_app.capture.sources import FAULTS, Frame
-from edge_app.capture.worker import Result, Snapshot, Worker
+from edge_app.capture.worker import Worker
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
-from edge_app.i18n.language import Said
-from edge_app.kiosk import Check, WrongPin, running_check
-from edge_app.presentation import about
-from edge_app.presentation import comparison as course
+from edge_app.i18n.language import Message
+from edge_app.kiosk import WrongPin
+from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
+from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
-from edge_app.store import store
+from edge_app.store import derivation, store
 from edge_app.store.store import Capture, Entry, Lesion, Person, WrongKey
 
 
 @pytest.fixture(autouse=True)
 def _quick_keys(monkeypatch):
-    monkeypatch.setattr(store, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
+    monkeypatch.setattr(derivation, "ARGON2", {"iterations": 1, "lanes": 1, "memory_cost": 64})
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +88,17 @@ def spot(session, analyzer, tmp_path) -> list[Capture]:
 def test_an_export_is_taken_in_elsewhere_with_its_own_passphrase(session, spot, tmp_path, analyzer):
     folder = tmp_path / "my stick"
     folder.mkdir()
-    path = session.export(folder, "for the other")
+    path = cases.export(session.opened(), folder, "for the other")
     assert path.suffix == ".dermcases"
-    assert session.export(folder, "for the other") != path  # nothing is written over
+    assert (
+        cases.export(session.opened(), folder, "for the other") != path
+    )  # nothing is written over
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
     with pytest.raises(WrongKey):
-        other.take_in(path, "1234")
-    assert other.take_in(path, "for the other") == 3
-    assert other.take_in(path, "for the other") == 0
+        other.opened().merge(path, "1234")
+    assert other.opened().merge(path, "for the other") == 3
+    assert other.opened().merge(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Zoë Łukasz"]
     other.lock()
 
@@ -104,21 +107,21 @@ def test_an_export_of_one_person_holds_no_other_and_its_name_tells_nobody(
     session, spot, tmp_path, analyzer
 ):
     session.save_person(Person("", "Somebody else"))
-    path = session.export(tmp_path, "for the other", session.person)
+    path = cases.export(session.opened(), tmp_path, "for the other", session.person)
     assert "Somebody" not in path.name
     other = Session(tmp_path / "other", analyzer.bundle.manifest)
     other.create("5678")
-    assert other.take_in(path, "for the other") == 0
+    assert other.opened().merge(path, "for the other") == 0
     assert [person.name for person in other.opened().people()] == ["Somebody else"]
     other.lock()
 
 
 def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot, tmp_path):
-    first = session.write_document(tmp_path, spot[2], spot[0], ())
+    first = cases.write_report(session.opened(), tmp_path, spot[2], spot[0], ())
     entries = session.opened().audit()[-2:]
     assert [entry.what for entry in entries] == ["begin report", "done report"]
     assert [entry.which for entry in entries] == [spot[2].id] * 2
-    second = session.write_document(tmp_path, spot[2], spot[0], ("name",))
+    second = cases.write_report(session.opened(), tmp_path, spot[2], spot[0], ("name",))
     assert first.name == "case-2026-07-01.pdf"
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
@@ -126,8 +129,8 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
 
 
 def test_the_size_card_is_written_for_both_papers(session, tmp_path):
-    assert session.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
-    assert session.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
+    assert cases.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
+    assert cases.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -142,9 +145,9 @@ def test_where_nothing_can_be_written_nothing_is_left(session, spot, tmp_path, m
         monkeypatch.setattr(browser.tempfile, "TemporaryFile", refuse)
     before = session.opened().audit()
     for action in (
-        lambda: session.export(folder, "for the other"),
-        lambda: session.write_document(folder, spot[0], None, ()),
-        lambda: session.write_card(folder, "a4"),
+        lambda: cases.export(session.opened(), folder, "for the other"),
+        lambda: cases.write_report(session.opened(), folder, spot[0], None, ()),
+        lambda: cases.write_card(folder, "a4"),
     ):
         with pytest.raises(UserError, match="مجلد 1"):
             action()
@@ -180,7 +183,10 @@ def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
 
 def test_locked_cases_are_told(session):
     session.lock()
-    for action in (lambda: session.take_in(Path("x"), "y"), lambda: session.export(Path("."), "y")):
+    for action in (
+        lambda: session.opened().merge(Path("x"), "y"),
+        lambda: cases.export(session.opened(), Path("."), "y"),
+    ):
         with pytest.raises(UserError, match="locked"):
             action()
 
@@ -189,7 +195,7 @@ def test_locked_cases_are_told(session):
 
 
 def test_trends_keep_to_what_is_known(session, spot):
-    area, colors, asymmetry, border = course.trends(history(spot))
+    area, colors, asymmetry, border = comparison.trends(history(spot))
     assert len(area.values) == 2  # one picture has no scale
     assert area.days == (0.0, pytest.approx(151))
     assert area.span == pytest.approx(151)
@@ -200,55 +206,55 @@ def test_trends_keep_to_what_is_known(session, spot):
     for trend in (area, colors, asymmetry, border):
         assert trend.ticks[0][0] == 0
         assert max(trend.values) <= trend.ticks[-1][0]
-    unknown = course.trends(history([spot[1]]))[0]
+    unknown = comparison.trends(history([spot[1]]))[0]
     assert (unknown.values, unknown.span, unknown.now) == ((), 0, "size unknown")
 
 
 @given(st.floats(1e-6, 1e9))
 def test_an_axis_holds_its_values_without_much_to_spare(most):
-    high, digits = course._axis(most)
+    high, digits = comparison._axis(most)
     assert most <= high * (1 + 1e-6) <= 2.01 * most
     assert round(high / 2, digits) == pytest.approx(high / 2)
 
 
 @given(st.floats(0, 1e-6, exclude_max=True))
 def test_an_axis_shows_no_rounding_error(most):
-    assert course._axis(most) == (1.0, 1)
+    assert comparison._axis(most) == (1.0, 1)
 
 
 def test_what_changed_is_told_from_the_earlier_to_the_later(session, spot):
-    _later, _earlier, change = session.compared(spot[2], spot[0])
-    rows = dict(course.changes(change))
+    _later, _earlier, change = cases.compared(session.opened(), spot[2], spot[0])
+    rows = dict(comparison.changes(change))
     after, before = change.area_mm2
     assert rows["Area"].startswith(f"{before:.1f} to {after:.1f} mm²")
     assert rows["Area"].endswith(f"({after / before - 1:+.0%})")
     lighter = replace(change, color_shift=(-9.0, 0.0, 0.0))
-    assert dict(course.changes(lighter))["Colour"] == "lighter"
+    assert dict(comparison.changes(lighter))["Colour"] == "lighter"
     cut = replace(change, area_mm2=(None, None), area_change=None, remarks=("cut_off",))
-    assert dict(course.changes(cut))["Area"] == "unknown: the lesion is cut off"
+    assert dict(comparison.changes(cut))["Area"] == "unknown: the lesion is cut off"
     grown = replace(change, area_mm2=(None, 1.0), area_change=-0.2)
-    assert dict(course.changes(grown))["Area"].startswith("+25%")
-    assert len(course.remarks(replace(change, remarks=tuple(course.REMARKS)))) == 5
+    assert dict(comparison.changes(grown))["Area"].startswith("+25%")
+    assert len(comparison.remarks(replace(change, remarks=tuple(comparison.REMARKS)))) == 5
 
 
 def test_pictures_of_one_day_are_told_apart_by_the_time(spot):
     later = replace(spot[0], taken="2026-01-31T11:00:00Z")
-    first, second, third = course.labels([spot[0], later, spot[1]])
+    first, second, third = comparison.labels([spot[0], later, spot[1]])
     assert third == "Mar 1, 2026"
     assert first != second
 
 
 @pytest.mark.parametrize("close", [False, True])
 def test_two_sides_show_the_same_skin(session, spot, close):
-    pixels, _earlier, change = session.compared(spot[2], spot[0])
+    pixels, _earlier, change = cases.compared(session.opened(), spot[2], spot[0])
     small = cv2.resize(pixels, None, fx=0.5, fy=0.5)
     half = replace(
         change,
         warped=cv2.resize(change.warped, small.shape[1::-1]),
         covered=cv2.resize(change.covered.astype(np.uint8), small.shape[1::-1]) > 0,
     )
-    whole = course.sides(spot[2], pixels, change, close, (0, 0, 0))
-    reduced = course.sides(spot[2], small, half, close, (0, 0, 0))
+    whole = comparison.sides(spot[2], pixels, change, close, (0, 0, 0))
+    reduced = comparison.sides(spot[2], small, half, close, (0, 0, 0))
     for earlier, later, faded in (whole, reduced):
         assert earlier.pixels.shape == later.pixels.shape == faded.pixels.shape
         assert earlier.extent == later.extent
@@ -261,23 +267,25 @@ def test_two_sides_show_the_same_skin(session, spot, close):
     assert close == (whole[1].extent[0] < spot[2].size[0])
 
 
-@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.sampled_from(course.REMINDERS))
+@given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.sampled_from(comparison.REMINDERS))
 def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
-    day = course.months_on(today, months)
+    day = comparison.months_on(today, months)
     assert (day.year * 12 + day.month) - (today.year * 12 + today.month) == months
     assert day.day <= today.day
 
 
-def test_every_deed_of_the_audit_trail_has_words(session, spot, tmp_path):
+def test_every_event_of_the_audit_trail_has_a_message(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
-    session.export(tmp_path, "for the other")
+    cases.export(session.opened(), tmp_path, "for the other")
     session.opened().delete_capture(spot[0].id)
     session.delete_lesion(session.lesion)
     session.delete_person(session.person)
     for entry in session.opened().audit():
-        assert entry.what in course.DEEDS
-    what, when = course.deed(Entry(1, "2026-01-31T09:30:00Z", "add capture", "0123456789abcdef"))
+        assert entry.what in comparison.AUDIT_EVENTS
+    what, when = comparison.audit_row(
+        Entry(1, "2026-01-31T09:30:00Z", "add capture", "0123456789abcdef")
+    )
     assert what == "Picture added"
     assert "01234567" in when
 
@@ -317,13 +325,13 @@ def test_a_bundle_that_was_replaced_since_the_start_is_a_fault(tiny_bundle, make
     path.write_bytes(make_bundle().read_bytes())
     check = next(running_check(worker, tmp_path))
     assert not check.ok
-    assert "another file than at the start" in check.words
+    assert "another file than at the start" in check.message
 
 
 def test_faults_found_at_start_are_told_until_they_are_mended():
     checks = [
-        Check("camera", False, Said("camera 0 is gone")),
-        Check("disk", True, Said("9 GiB free")),
+        Check("camera", False, Message("camera 0 is gone")),
+        Check("disk", True, Message("9 GiB free")),
     ]
     assert "Camera: Camera 0 is gone." in present.faults(checks, Snapshot())
     assert "GiB" not in present.faults(checks, Snapshot())
@@ -481,7 +489,7 @@ def test_leaving_waits_for_no_import(session, spot):
     opened = session.opened()
 
     def long_import():
-        with suppress(store.StoreError), opened._writing():  # it is broken off
+        with suppress(store.StoreError), opened._file.writing():  # it is broken off
             held.set()
             assert let_go.wait(60)
 
@@ -509,7 +517,7 @@ def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
     ada = session.person
     session.save_person(Person("", "Somebody else"))
     session.lesion = None
-    session.write_document(tmp_path, spot[0], None, ("name",))
+    cases.write_report(session.opened(), tmp_path, spot[0], None, ("name",))
     _path, _shot, _before, person, lesion, _fields = printed[0]
     assert (person, lesion.id) == (ada, spot[0].lesion)
 
@@ -545,7 +553,7 @@ def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
     session, worker = told
     capture, result = _stored(session, worker, lesion)
     session.person = session.lesion = None  # whoever is at work now
-    explained = session.explained(capture, worker)
+    explained = cases.explained(session.opened(), capture, worker.processor)
     first, again = (dict(one.to_json()) for one in (result.explained.analysis, explained.analysis))
     assert {**first, "timing_ms": 0} == {**again, "timing_ms": 0}
     assert np.array_equal(explained.risk_map(), result.explained.risk_map())
@@ -558,7 +566,7 @@ def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
     shifted["mel"], shifted["nv"] = shifted["mel"] + 0.01, shifted["nv"] - 0.01
     other = replace(capture, analysis={**capture.analysis, "probabilities": shifted})
     with pytest.raises(UserError, match="there is no risk map of it"):
-        session.explained(other, worker)
+        cases.explained(session.opened(), other, worker.processor)
 
 
 def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
@@ -566,11 +574,11 @@ def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
     session, worker = told
     capture, _result = _stored(session, worker)
     seen = []
-    analyze = worker._analyzer.analyze
-    worker._analyzer.analyze = lambda *args, **values: (
+    analyze = worker.processor.analyzer.analyze
+    worker.processor.analyzer.analyze = lambda *args, **values: (
         seen.append(values["reference"]),
         analyze(*args, **{**values, "reference": None}),
     )[1]
     marked = {**capture.analysis, "scale": {"reference": "card", "px_per_mm": 20, "reason": ""}}
-    session.explained(replace(capture, analysis=marked), worker)
+    cases.explained(session.opened(), replace(capture, analysis=marked), worker.processor)
     assert seen == ["card"]

@@ -8,7 +8,7 @@ import pytest
 
 from dermedge.image.read import write_png
 from edge_app.capture import sources
-from edge_app.capture.sources import Frame, SourceError, Watch, open_source
+from edge_app.capture.sources import Frame, SourceError, StreamMonitor, open_source
 
 
 def _pictures(count: int) -> list[np.ndarray]:
@@ -168,33 +168,33 @@ def test_folder_of_broken_pictures_only(tmp_path):
 
 def test_watch_tells_black_and_frozen_frames_and_their_end():
     noise = np.random.default_rng(0)
-    watch = Watch(live=True)
+    monitor = StreamMonitor(live=True)
 
     def look(pixels):
-        return watch.look(Frame(pixels, 1))
+        return monitor.inspect(Frame(pixels, 1))
 
     live = [noise.integers(90, 110, (48, 64, 3), np.uint8) for _ in range(50)]
     assert {look(pixels) for pixels in live} == {""}
     states = [look(live[0]) for _ in range(sources.FROZEN_AFTER + 1)]
     assert states[:-1] == [""] * sources.FROZEN_AFTER
     assert states[-1] == "frozen"
-    assert not watch.stuck
+    assert not monitor.stuck
     assert look(live[1]) == ""
     assert look(np.zeros((48, 64, 3), np.uint8)) == "black"
 
 
 def test_a_still_picture_of_a_folder_is_not_called_frozen():
-    watch, still = Watch(live=False), np.full((48, 64, 3), 120, np.uint8)
-    assert {watch.look(Frame(still, i)) for i in range(sources.FROZEN_AFTER * 2)} == {""}
+    monitor, still = StreamMonitor(live=False), np.full((48, 64, 3), 120, np.uint8)
+    assert {monitor.inspect(Frame(still, i)) for i in range(sources.FROZEN_AFTER * 2)} == {""}
 
 
 def test_frames_are_turned_clockwise():
     marked = np.zeros((48, 64, 3), np.uint8)
     marked[0, 0] = 255
     corners = {0: (0, 0), 90: (0, -1), 180: (-1, -1), 270: (-1, 0)}
-    assert set(corners) == set(sources.TURNS)
+    assert set(corners) == set(sources.ROTATIONS)
     for turn, corner in corners.items():
-        frame = sources.turned(Frame(marked, 7), turn)
+        frame = sources.rotated(Frame(marked, 7), turn)
         assert frame.pixels[corner].tolist() == [255, 255, 255]
         assert frame.number == 7
 

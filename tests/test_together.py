@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from benchmarks.pictures.scales import scene
+from benchmarks.corruptions.scales import scene
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.combine import combine

@@ -18,10 +18,11 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.data import synthetic as procedural
 from dermedge.explain import overlay
 from dermedge.image.read import read_image, write_png
-from edge_app.capture import worker
+from edge_app.capture import processing, shots, worker
+from edge_app.capture.shots import Result, Shot
 from edge_app.capture.sources import Frame, SourceError
-from edge_app.capture.stability import HOLD_SECONDS, Steady, overlap
-from edge_app.capture.worker import HANGS, Result, Shot, Worker
+from edge_app.capture.stability import HOLD_SECONDS, StabilityTracker, overlap
+from edge_app.capture.worker import HANGS, Worker
 from edge_app.presentation import messages as present
 
 LONG = 60  # s; no test waits for so long unless it fails
@@ -161,7 +162,8 @@ def test_a_shot_that_was_refused_while_another_waited_changes_nothing(start, pic
 def test_the_worker_has_no_place_for_a_person_or_a_store(tiny_bundle):
     ready = Worker(lambda: None, Analyzer(Bundle.open(tiny_bundle)), None)
     assert not {"metadata", "reference", "store", "person", "lesion"} & set(dir(ready))
-    assert "edge_app.cases" not in Path(worker.__file__).read_text(encoding="utf-8")
+    for module in (worker, processing, shots):
+        assert "edge_app.store" not in Path(module.__file__).read_text(encoding="utf-8")
 
 
 def test_an_imported_file_is_a_capture(start, picture, tmp_path):
@@ -217,12 +219,12 @@ def test_a_shot_of_another_visit_is_refused(start, picture):
 
 def test_with_its_end_a_visit_leaves_nothing_in_the_snapshot(start, picture):
     running = start(lambda: Pictures(picture))
-    frame = _until(running, lambda s: s.judged is not None).frame
+    frame = _until(running, lambda s: s.analysed_frame is not None).frame
     _result(running, Shot(frame))
     with running._changed:
         running.begin_visit(1)
         left = running.snapshot()
-    held = (left.frame, left.preview, left.analysis, left.judged, left.result)
+    held = (left.frame, left.preview, left.analysis, left.analysed_frame, left.result)
     assert held == (None,) * len(held)
     assert (left.failure, left.busy, left.steady) == ("", False, 0)
 
@@ -263,7 +265,7 @@ def test_a_live_analysis_that_a_visit_outlives_is_not_published(start, picture, 
     go_on.set()
     assert _result(running, Shot(Frame(picture, 9), visit=1)).error == ""  # it came after
     assert running.snapshot().analysed == 0
-    assert running.snapshot().judged is None
+    assert running.snapshot().analysed_frame is None
 
 
 # ---------------------------------------------------------------------------- what led to it
@@ -291,10 +293,10 @@ def test_the_risk_map_of_a_reduced_picture_lies_where_the_whole_one_does(make_bu
     running = start(lambda: Nothing(large), Analyzer(Bundle.open(make_bundle(crop=1.5))))
     result = _result(running, Shot(Frame(large, 1)))
     assert result.explained.shape == (1500, 2000)
-    assert max(result.pixels.shape) == worker.PREVIEW_SIDE
+    assert max(result.pixels.shape) == processing.PREVIEW_SIDE
     drawn = result.explained.risk_map().astype(int)
     whole = overlay(large, result.explained.analysis)
-    reduced = worker._reduced(whole, worker.PREVIEW_SIDE).astype(int)
+    reduced = processing.reduced(whole, processing.PREVIEW_SIDE).astype(int)
     assert np.abs(drawn - reduced).mean() < 2
 
 
@@ -399,8 +401,8 @@ def _analysis(ok=True, box=(10, 10, 20, 20)):
 
 
 def test_good_and_still_for_a_moment_takes_the_picture(picture):
-    steady = Steady()
-    seen = [steady.look(_analysis(), picture, t * HOLD_SECONDS / 4) for t in range(6)]
+    tracker = StabilityTracker()
+    seen = [tracker.update(_analysis(), picture, t * HOLD_SECONDS / 4) for t in range(6)]
     assert seen == [0, 0, 0.25, 0.5, 0.75, 1]
 
 
@@ -409,22 +411,22 @@ def test_good_and_still_for_a_moment_takes_the_picture(picture):
     ["quality", "box", "no lesion", "motion"],
 )
 def test_what_ends_the_wait(picture, change):
-    steady = Steady()
+    tracker = StabilityTracker()
     for t in (0, 0.3, 0.6, 0.9):
-        steady.look(_analysis(), picture, t)
+        tracker.update(_analysis(), picture, t)
     analysis, pixels = {
         "quality": (_analysis(ok=False), picture),
         "box": (_analysis(box=(25, 10, 20, 20)), picture),
         "no lesion": (_analysis(box=None), picture),
         "motion": (_analysis(), np.hstack([0 * picture[:, :320], picture[:, 320:]])),
     }[change]
-    assert steady.look(analysis, pixels, 1.2) == 0
+    assert tracker.update(analysis, pixels, 1.2) == 0
 
 
 def test_light_that_changes_is_no_motion(picture):
-    steady = Steady()
+    tracker = StabilityTracker()
     for t, light in ((0, 0), (0.2, 0), (0.4, 3)):
-        last = steady.look(
+        last = tracker.update(
             _analysis(), np.clip(picture.astype(int) + light, 0, 255).astype("u1"), t
         )
     assert last > 0

@@ -93,7 +93,7 @@ def _with_hair(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     # As if the picture showed two centimetres of skin.
     layer, color, strength = hair(rng, image.shape[:2], image.shape[0] / 20)
     alpha = layer[..., None] * np.float32(strength / 255)
-    return (image + alpha * (np.float32(color) * 255 - image)).astype(np.uint8)
+    return (image + alpha * (np.array(color, np.float32) * 255 - image)).astype(np.uint8)
 
 
 def _erase(image: np.ndarray, rng: np.random.Generator) -> None:

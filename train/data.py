@@ -26,9 +26,10 @@ from dermedge.data.fingerprint import of_pictures
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
+from dermedge.evaluation.provenance import usable_cores
 from dermedge.files import make_private, write_atomic
+from dermedge.image.header import ImageError
 from dermedge.image.preprocess import Preprocessing
-from dermedge.image.read import ImageError
 from dermedge.metadata import encode
 from train.augment import augment
 from train.prepare import UNKNOWN
@@ -56,6 +57,7 @@ class Pictures:
         return self.images[self.rows[index]]
 
     def mask(self, index: int) -> np.ndarray:
+        assert self.masks is not None
         return self.masks[self.rows[index]]
 
     def only(self, labels: Sequence[str]) -> Pictures:
@@ -100,9 +102,8 @@ def load_pictures(
             return f"{records[index].id}: {error}"
         return None
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
-        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(usable_cores()) as pool,
         tqdm(total=len(waiting), desc="preparing pictures", disable=not len(waiting)) as bar,
     ):
         for start in range(0, len(waiting), _CHUNK):
@@ -229,7 +230,7 @@ class Batches:
 
     def share(
         self, start: int, stop: int, rank: int, world: int
-    ) -> Iterator[list[tuple[int, int]]]:
+    ) -> Iterator[list[tuple[int | None, int]]]:
         """The (epoch, index) of process `rank` of `world`, for the steps `start` to `stop`."""
         for step in range(start, stop):
             epoch, position = divmod(step, self.per_epoch)
@@ -304,7 +305,7 @@ def _problems(notes: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A writable memory-mapped uint8 array; new ones are zeros."""
     length = math.prod(shape)
     if not path.exists() or path.stat().st_size != length:

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.utils import deterministic
 
 from dermedge import UserError
 from dermedge.evaluation import metrics
@@ -24,13 +25,13 @@ from train.losses import (
     class_weights,
     classifier_loss,
     discriminator_loss,
+    distill,
     distillation_loss,
     segmenter_losses,
-    teach,
 )
 from train.mobilegan import PatchDiscriminator
 from train.models import Normalized, build_model, complexity, start_from
-from train.recipe import Recipe
+from train.recipe import ClassifierLoss, MultitaskLoss, Recipe, SegmenterLoss
 from train.run import intact, load_model, load_run, run_of, save_content
 
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
@@ -75,13 +76,13 @@ class Learner:
         self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
         self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
         self.critic = self.critic_optimizer = None
-        if recipe.kind != "classifier" and recipe.loss.adversarial > 0:
+        if isinstance(recipe.loss, SegmenterLoss) and recipe.loss.adversarial > 0:
             critic = PatchDiscriminator()
             optimizer = torch.optim.AdamW(
                 critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
-        if recipe.kind != "segmenter":
+        if isinstance(recipe.loss, ClassifierLoss):
             counts = [sum(r.label == label for r in pictures.records) for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
@@ -103,31 +104,32 @@ class Learner:
         answer = self.model(*given)
         mask_logits, class_logits = _both(answer, self.recipe.kind)
         losses: dict[str, Tensor] = {}
-        if mask_logits is not None:
+        loss = self.recipe.loss
+        if mask_logits is not None and known is not None and isinstance(loss, SegmenterLoss):
             masks, share = batch["mask"], 1.0
             if not known.all():
                 # Without any mask here, all count 0: other processes wait for the same parts.
                 rows, share = (known, 1.0) if known.any() else (slice(None), 0.0)
                 mask_logits, masks, images = mask_logits[rows], masks[rows].clamp(0), images[rows]
             with self._frozen_critic() as critic:
-                parts = segmenter_losses(mask_logits, masks, images, critic, self.recipe.loss)
+                parts = segmenter_losses(mask_logits, masks, images, critic, loss)
             losses |= {name: share * value for name, value in parts.items()}
-        if class_logits is not None:
-            weight = getattr(self.recipe.loss, "classification", 1.0)
+        if class_logits is not None and isinstance(loss, ClassifierLoss):
+            weight = loss.classification if isinstance(loss, MultitaskLoss) else 1.0
             losses["cross_entropy"] = weight * classifier_loss(
-                class_logits, batch["classes"], self.class_weights, self.recipe.loss
+                class_logits, batch["classes"], self.class_weights, loss
             )
         if self.teachers:
             spec = self.recipe.distillation
             with self.accelerator.autocast():
                 answers = [teacher(*given) for teacher in self.teachers]
-            taught = teach(answers, spec.temperature)
+            distilled = distill(answers, spec.temperature)
             losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
             losses["distillation"] = spec.weight * distillation_loss(
-                answer, taught, spec.temperature
+                answer, distilled, spec.temperature
             )
-        self._descend(sum(losses.values()), self.model, self.optimizer)
-        if self.critic is not None:
+        self._descend(_sum(losses.values()), self.model, self.optimizer)
+        if self.critic is not None and mask_logits is not None:
             made = torch.sigmoid(mask_logits.detach().float())
             judged = discriminator_loss(self.critic, images, masks, made)
             losses["discriminator"] = share * judged
@@ -170,6 +172,7 @@ class Learner:
         model = self.eval_model().eval()
         own = range(self.accelerator.process_index, len(views), self.accelerator.num_processes)
         size = max(1, self.recipe.batch_size // self.accelerator.num_processes)
+        batches: list[list[tuple[int | None, int]]]
         batches = [[(None, i) for i in own[at : at + size]] for at in range(0, len(own), size)]
         jaccards, judged = [], []
         for batch in loader(views, batches, self.recipe.workers):
@@ -270,6 +273,13 @@ class Learner:
             averaged[name].copy_(newest[name])
 
 
+def _sum(losses: Iterable[Tensor]) -> Tensor:
+    total, *others = losses
+    for loss in others:
+        total = total + loss
+    return total
+
+
 def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:
     """(mask logits, class logits) of what a network of this kind answers."""
     if kind == "multitask":
@@ -321,5 +331,6 @@ def _reproducible(recipe: Recipe, step: int, rank: int) -> None:
     # Only a warning: some CUDA kernels have no deterministic form, and those train well too.
     torch.use_deterministic_algorithms(recipe.exact, warn_only=True)
     torch.backends.cudnn.benchmark = not recipe.exact
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # The module's class has it, which its type does not say.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step, rank)).generate_state(1)[0]))

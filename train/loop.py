@@ -21,6 +21,7 @@ from dermedge.data.fingerprint import Fingerprints, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
+from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import (
@@ -38,7 +39,6 @@ from train.recipe import Recipe
 from train.run import (
     Log,
     Run,
-    commit,
     load_run,
     of_split,
     open_folder,
@@ -100,7 +100,9 @@ def train(
     learner = Learner(start, labels, pictures["train"], total, accelerator)
     if resumed:
         learner.load(checkpoint)
-    describe = partial(_describe, recipe, data_set, split, out, labels, pictures, learner, commit())
+    describe = partial(
+        _describe, recipe, data_set, split, out, labels, pictures, learner, commit("+")
+    )
     if resumed and accelerator.is_main_process:
         # The run may have been killed between its last checkpoint and this.
         describe().save()
@@ -152,7 +154,9 @@ def _keep_memory() -> None:
     glibc hands large blocks back to the kernel, which clears each page again at the next step:
     on a processor that costs a third of the training's time and more.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         mmap_max, trim_threshold = -4, -1  # numbers from malloc.h
         libc.mallopt(mmap_max, 0)
@@ -221,7 +225,7 @@ def _check_leaks(
             continue
         known.append(training_pictures(run))
         lesions = _lesions_of(run, data_set, split)
-        leak = leaks(known[-1], prints, split.parts)
+        leak = leaks(known[-1], prints, dict(split.parts))
         if lesions or (leak and leak.certain):
             if run.data_set == data_set.name:
                 owner = f"another split of {run.data_set}"

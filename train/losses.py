@@ -101,23 +101,23 @@ def classifier_loss(
     return (each.sum(dim=1) * (targets @ weights)).mean()
 
 
-def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+def distillation_loss(logits: Tensor, distilled: Tensor, temperature: float) -> Tensor:
     """What the learner's answer still lacks of the teachers', times T^2 (Hinton et al., 2015).
 
-    `logits` (N, K) of a classifier or (N, 1, S, S) of a segmenter; `taught` as `teach` gives it,
-    of the same shape.
+    `logits` (N, K) of a classifier or (N, 1, S, S) of a segmenter; `distilled` as `distill` gives
+    it, of the same shape.
     """
     logits = logits.float() / temperature
     if logits.ndim == 4:
-        floor = F.binary_cross_entropy(taught, taught)
-        apart = F.binary_cross_entropy_with_logits(logits, taught) - floor
+        floor = F.binary_cross_entropy(distilled, distilled)
+        difference = F.binary_cross_entropy_with_logits(logits, distilled) - floor
     else:
-        apart = F.kl_div(torch.log_softmax(logits, dim=1), taught, reduction="batchmean")
-    return apart * temperature**2
+        difference = F.kl_div(torch.log_softmax(logits, dim=1), distilled, reduction="batchmean")
+    return difference * temperature**2
 
 
 @torch.no_grad()
-def teach(answers: list[Tensor], temperature: float) -> Tensor:
+def distill(answers: list[Tensor], temperature: float) -> Tensor:
     """The mean of the teachers' softened probabilities, from their logits."""
     soften = torch.sigmoid if answers[0].ndim == 4 else partial(torch.softmax, dim=1)
     return torch.stack([soften(answer.float() / temperature) for answer in answers]).mean(dim=0)

@@ -192,16 +192,15 @@ class Aggregate(nn.Conv2d):
         super().__init__(sum(inputs), outputs, 1, bias=False)
         self.inputs = inputs
 
-    def forward(self, scales: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, scales: tuple[Tensor, ...]) -> Tensor:  # type: ignore[override]
         ends = itertools.accumulate(self.inputs)
         # Slices: the exporter folds no split of a constant.
         weights = [self.weight[:, e - n : e] for n, e in zip(self.inputs, ends, strict=True)]
-        found = None
-        for scale, weight in zip(reversed(scales), reversed(weights), strict=True):
-            # A bias, of a norm that was folded, once: where nothing more is added.
-            mixed = F.conv2d(scale, weight, self.bias if found is None else None)
-            found = mixed if found is None else mixed + _double(found)
-        return found
+        # A bias, of a norm that was folded, once: where nothing more is added.
+        total = F.conv2d(scales[-1], weights[-1], self.bias)
+        for scale, weight in zip(scales[-2::-1], weights[-2::-1], strict=True):
+            total = F.conv2d(scale, weight) + _double(total)
+        return total
 
 
 class Decoder(nn.Module):
@@ -241,8 +240,10 @@ class Decoder(nn.Module):
         ONNX Runtime would pad a convolution's single channel to sixteen and enlarge them all.
         """
         n, c, h, w = x.shape
+        bias = self.head.bias
+        assert bias is not None
         mixed = torch.matmul(self.head.weight.view(1, c), x.reshape(n, c, h * w))
-        return (mixed + self.head.bias).reshape(n, 1, h, w)
+        return (mixed + bias).reshape(n, 1, h, w)
 
 
 class MobileGan(nn.Module):

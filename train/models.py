@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,9 @@ class Normalized(nn.Module):
     gives logits: (N, 1, S, S) of a segmenter, (N, K) of a classifier, both of a multitask network.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, net: nn.Module, kind: str, pretrained: bool, metadata: Sequence[str] = ()):
         super().__init__()
         self.net = net
@@ -57,7 +61,8 @@ class Normalized(nn.Module):
         is the only one behind the pooling, "activation" (N, K, h, w): its score at each position
         (class activation map, Zhou et al., CVPR 2016); of multitask networks "mask" (N, 1, S, S).
         """
-        return self.net.explain(self._planes(image), metadata)
+        explain: Callable[..., dict[str, Tensor]] = self.net.explain  # type: ignore[assignment]
+        return explain(self._planes(image), metadata)
 
     def _planes(self, image: Tensor) -> Tensor:
         # TensorRT parses a uint8 input only where the cast comes first.
@@ -71,7 +76,7 @@ class Head(nn.Module):
     Late fusion: metadata adds log-odds, without a bias, so that absent values add exactly nothing.
     """
 
-    def __init__(self, layers: nn.Module, outputs: int, metadata: int = 0, hidden: int = 32):
+    def __init__(self, layers: nn.Sequential, outputs: int, metadata: int = 0, hidden: int = 32):
         super().__init__()
         self.layers = layers
         self.metadata = None
@@ -93,7 +98,8 @@ class Head(nn.Module):
         inner = [layer for layer in self.layers if not isinstance(layer, nn.Dropout)]
         if len(inner) != 1:
             return None
-        return F.conv2d(positions, inner[0].weight[:, :, None, None])
+        weight: Tensor = inner[0].weight  # type: ignore[assignment]
+        return F.conv2d(positions, weight[:, :, None, None])
 
 
 class Classifier(nn.Module):
@@ -332,10 +338,11 @@ def _torchvision(name: str) -> Callable[[int, bool, int], nn.Module]:
     return build
 
 
-def _timm(name: str, pretrained: bool, **options) -> nn.Module:
+def _timm(name: str, pretrained: bool, **options) -> Any:
+    """A network of timm, whose parts each architecture names as it likes."""
     import timm
 
-    net = timm.create_model(name, **options)
+    net: Any = timm.create_model(name, **options)
     if pretrained:
         # By torch.hub, as torchvision does: where there is no network, timm's own way goes on
         # asking for most of a minute, and it keeps what it loads elsewhere.

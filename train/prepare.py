@@ -6,6 +6,8 @@ pictures is keyed on their code (see `train.data`).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -23,10 +25,12 @@ def read_prepared(
     pixels = read_image(record.image).pixels
     mask = None
     if record.mask is not None and (masks or preprocessing.crop):
-        mask = _mask(record, pixels.shape[:2])
+        mask = _mask(record.mask, pixels.shape[:2])
     # The device crops by the mask that its segmenter finds; here the drawn one stands for it.
-    around = mask is not None and preprocessing.crop and mask.any()
-    box = cv2.boundingRect(mask.astype(np.uint8)) if around else None
+    box = None
+    if mask is not None and preprocessing.crop and mask.any():
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        box = x, y, width, height
     image, placement = prepare(pixels, preprocessing, box)
     if not masks:
         return image, None
@@ -35,10 +39,10 @@ def read_prepared(
     return image, placement.place_mask(mask).astype(np.uint8) * 255
 
 
-def _mask(record: Record, shape: tuple[int, int]) -> np.ndarray:
+def _mask(drawn: Path, shape: tuple[int, int]) -> np.ndarray:
     """The drawn mask, bool, at the picture's working size (height, width)."""
     height, width = shape
-    mask = read_lesion_mask(record.mask, height, width)
+    mask = read_lesion_mask(drawn, height, width)
     if mask.shape == shape:
         return mask
     smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

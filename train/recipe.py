@@ -104,11 +104,11 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Gate:
+class Acceptance:
     """What a smaller precision must be shown to reach at export, or it stays out of the bundle.
 
     The lower bound of the 95 % interval must reach each of these; 0 asks for nothing.
-    `export.gate` says why they are what they are.
+    `export.validation.compare` says why they are what they are.
     """
 
     retained: float = _number(0.99, 0.0, 1.0)  # share of FP32's AUC, balanced accuracy, Jaccard
@@ -128,7 +128,7 @@ class Recipe:
     loss: SegmenterLoss | ClassifierLoss | MultitaskLoss
     augmentation: Augmentation
     distillation: Distillation
-    gate: Gate
+    acceptance: Acceptance
     epochs: int = _number(30, 1, 10_000)
     max_steps: int = _number(0, 0, 100_000_000)  # stop there even within an epoch; 0: no limit
     batch_size: int = _number(16, 1, 4096)  # over all processes together
@@ -221,13 +221,14 @@ def _recipe(table: dict, title: str) -> Recipe:
     if model not in MODELS:
         raise RecipeError(f"model must be one of {', '.join(MODELS)}; got {model!r}")
     kind = MODELS[model].kind
+    table = _without_old_names(table, title)
     sections = {
         "preprocessing": Preprocessing,
         "optimizer": Optimizer,
         "loss": LOSSES[kind],
         "augmentation": Augmentation,
         "distillation": Distillation,
-        "gate": Gate,
+        "acceptance": Acceptance,
     }
     built: dict[str, Any] = {}
     for section, content in sections.items():
@@ -258,6 +259,16 @@ def _recipe(table: dict, title: str) -> Recipe:
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
+
+
+def _without_old_names(table: dict, title: str) -> dict:
+    """The table with what version 0.1 called [gate] under its name of today."""
+    if "gate" not in table:
+        return table
+    if "acceptance" in table:
+        raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
+    print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
+    return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
 
 
 def _checked(kind: type, values: dict, prefix: str, built: dict[str, Any] | None = None):

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -206,7 +205,9 @@ def open_folder(
     if not fresh and stored.exists():
         if (out / "run.json").exists():
             load_run(out)  # one of another version does not go on
-        before, now = (set(text.splitlines()) for text in (read_text(stored), resolved))
+        # A run of version 0.1 goes on: its recipe called this section [gate].
+        old = read_text(stored).replace("\n[gate]\n", "\n[acceptance]\n")
+        before, now = (set(text.splitlines()) for text in (old, resolved))
         if before != now:
             changed = ", ".join(sorted(now - before) or sorted(before - now))
             raise UserError(
@@ -291,19 +292,3 @@ def save_content(content: dict, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def commit() -> str:
-    """The commit of this code, '+' behind it where files differ from it; '-' without git."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "-"
-    return found.stdout.strip() or "-"

@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from tqdm import tqdm
 
 from dermedge import UserError, __version__
 from dermedge.data.records import DataSet, Record
+from dermedge.evaluation.provenance import cpu_name
 from dermedge.files import read_text, write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import Batches, Views, load_pictures, loader, present_labels, sampling_shares
@@ -74,7 +76,7 @@ COLUMNS = {
 }
 
 Source = Callable[[], Iterable]  # gives new endless batches
-Use = Callable[[object], int]  # takes a batch, gives the number of its pictures
+Use = Callable[[Any], int]  # takes a batch, gives the number of its pictures
 
 
 def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> list[dict]:
@@ -106,6 +108,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         if not len(pictures):
             raise UserError("none of the pictures could be read")
         arguments = (recipe, pictures.records, labels, cache)
+        rates: dict[tuple[str, str], list[float]]
         rates = {(what, side): [] for what in ("training", "loading") for side in _SIDES}
         with _process("ours", arguments) as ours, _process("reference", arguments) as reference:
             turns = [("ours", ours), ("reference", reference)]
@@ -129,7 +132,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         "amp": recipe.amp,
         "channels_last": recipe.channels_last,
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
+        "processor": cpu_name() or platform.machine(),
         "accelerator": _accelerator(),
         "dermedge": __version__,
         "torch": version("torch"),
@@ -313,12 +316,3 @@ def _accelerator() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return str(torch.accelerator.current_accelerator(check_available=True) or "-")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]

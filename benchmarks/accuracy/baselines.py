@@ -7,13 +7,6 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-OTSU = "Otsu threshold"
-COLOUR = "colour statistics + logistic regression"
-OTSU_METHOD = (
-    "blue channel, Gaussian blur of 2.4 % of the long side, corners left out, Otsu's threshold, "
-    "the component with most weight near the centre, holes filled"
-)
-
 _BLUR = 0.024  # of the long side
 _FIELD = 0.58  # radius in sides; dermoscopes leave the corners dark
 _CENTRE = 0.35  # width of the centre weight, in sides

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import ROLES, Bundle
 from dermedge.image.preprocess import prepare, working
@@ -21,14 +20,14 @@ from dermedge.triage import most_likely
 
 
 @dataclass(frozen=True)
-class Found:
+class Outputs:
     """None: not among what the bundle's networks give."""
 
     mask: np.ndarray | None = None  # bool (height, width) of the whole picture
     probabilities: np.ndarray | None = None  # float64 (labels,)
     likely: str | None = None
     distance: float | None = None
-    unfamiliar: bool = False
+    ood: bool = False  # the distance is beyond the bundle's limit
     triage: str | None = None
     quality: Quality | None = None
 
@@ -44,15 +43,13 @@ class Networks:
         bundle: Bundle,
         threads: int,
         views: int,
-        roads: Mapping[str, ExecutionConfig] | None = None,
+        executions: Mapping[str, ExecutionConfig] | None = None,
     ):
-        """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation, `roads` (of
-        a bundle of both roles) as `dermedge.analyzer.Analyzer` takes them.
+        """Load what the bundle holds; `views` is 1, or 4 for test-time augmentation, `executions`
+        (of a bundle of both roles) as `dermedge.analyzer.Analyzer` takes them.
 
         Raises
         ------
-        UserError
-            Where a classifier alone wants its pictures cropped to the lesion.
         BundleError, SessionError
             As `dermedge.analyzer.Analyzer` raises them.
         """
@@ -60,35 +57,30 @@ class Networks:
         models = bundle.manifest.models
         self._analyzer = None
         if set(models) == set(ROLES):
-            self._analyzer = Analyzer(bundle, threads=threads, views=views, executions=roads)
+            self._analyzer = Analyzer(bundle, threads=threads, views=views, executions=executions)
             return
-        ((role, model),) = models.items()
-        if model.preprocessing.crop:
-            raise UserError(
-                f"the classifier of {bundle.path} sees the lesion cropped: export it together with "
-                "the segmenter that finds the lesion"
-            )
+        (role,) = models  # a classifier alone never crops: its manifest would not be valid
         self._network = Network(bundle, (role,), threads, views)
 
-    def examine(self, picture: Picture, metadata: dict) -> Found:
-        """Run the networks on one picture. `metadata` holds age, sex and site as far as told.
+    def examine(self, picture: Picture, metadata: dict) -> Outputs:
+        """Run the networks on one picture. `metadata` holds age, sex and site where known.
 
         Raises SessionError where a network gives no finite numbers.
         """
         if self._analyzer is None:
             return self._alone(picture, metadata)
-        found = self._analyzer.analyze(picture, metadata=metadata or None)
-        return Found(
-            mask=found.full_mask(),
-            probabilities=np.array(list(found.probabilities.values())),
-            likely=found.likely,
-            distance=found.distance,
-            unfamiliar=found.unfamiliar,
-            triage=found.triage,
-            quality=found.quality,
+        analysis = self._analyzer.analyze(picture, metadata=metadata or None)
+        return Outputs(
+            mask=analysis.full_mask(),
+            probabilities=np.array(list(analysis.probabilities.values())),
+            likely=analysis.likely,
+            distance=analysis.distance,
+            ood=analysis.unfamiliar,
+            triage=analysis.triage,
+            quality=analysis.quality,
         )
 
-    def _alone(self, picture: Picture, metadata: dict) -> Found:
+    def _alone(self, picture: Picture, metadata: dict) -> Outputs:
         limits = self._manifest.thresholds
         spec = self._network.model.preprocessing
         view = working(picture.pixels, max(SIDE, spec.size))
@@ -100,13 +92,14 @@ class Networks:
             lesion = measure(placement.inside(output["mask"]), view[part].copy(), limits.mask)
             mask = np.zeros(view.shape[:2], np.uint8)
             mask[part][lesion.mask] = 255
-            return Found(mask=cv2.resize(mask, (picture.width, picture.height)) > 127)
+            return Outputs(mask=cv2.resize(mask, (picture.width, picture.height)) > 127)
         probabilities = output["probabilities"].astype(np.float64).round(6)  # as an analysis does
         distance = float(output["distance"][0]) if "distance" in output else None
-        far = distance is not None and limits.unfamiliar is not None
-        return Found(
+        limit = limits.unfamiliar
+        beyond = distance is not None and limit is not None and distance > limit
+        return Outputs(
             probabilities=probabilities,
             likely=most_likely(self._manifest, output["probabilities"]),
             distance=distance,
-            unfamiliar=far and distance > limits.unfamiliar,
+            ood=beyond,
         )

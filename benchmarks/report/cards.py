@@ -16,9 +16,9 @@ from pathlib import Path
 import jinja2
 
 from benchmarks import PROCEDURAL, call
-from benchmarks.accuracy import tables
-from benchmarks.accuracy.figures import NETWORKS, TITLES
 from benchmarks.report.repacked import hashes_of
+from benchmarks.schema import tables
+from benchmarks.schema.names import NETWORKS, TITLES
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import ROLES, Bundle, Model
 from dermedge.files import write_atomic
@@ -123,8 +123,10 @@ def _network(model: Model, roles: str) -> dict[str, str]:
 def _training(entry: dict) -> dict[str, str]:
     length = [f"{entry[name]} {name}" for name in ("epochs", "steps") if entry.get(name)]
     subset = f" ({entry['subset']})" if entry.get("subset") else ""
+    origin = entry.get("from_bundle")
+    taken = f", taken from the bundle {origin['name']} ({origin['sha256'][:12]})" if origin else ""
     return {
-        "role": entry.get("role", ""),
+        "role": f"{entry.get('role', '')}{taken}",
         "data_set": entry.get("data_set", ""),
         "licence": entry.get("licence", ""),
         "pictures": f"{entry.get('pictures', {}).get('train', '–')} pictures{subset}",
@@ -145,7 +147,7 @@ def _thresholds(bundle: Bundle) -> list[tuple[str, str]]:
         found.append(("“See a doctor”, malignancy", f"{limits.see_doctor:g}"))
         found.append(("“Urgent”, malignancy", f"{limits.urgent:g}"))
         if limits.unfamiliar is not None:
-            found.append(("Unfamiliar, distance", f"{limits.unfamiliar:.4g}"))
+            found.append(("Out of distribution, distance", f"{limits.unfamiliar:.4g}"))
         if any(limits.class_offsets):
             offsets = zip(manifest.labels, limits.class_offsets, strict=True)
             shown = ", ".join(f"{label} {value:+.2f}" for label, value in offsets)
@@ -219,7 +221,7 @@ def _measured(rows: Rows, groups: Rows) -> list[dict]:
                 ],
                 "classes": _grouped(members, "class ", "Class"),
                 "skin_types": _grouped(members, "skin type ", "Skin type"),
-                "unlike": _grouped(members, "unlike ", "Kind"),
+                "ood": _grouped(members, "ood ", "Kind"),
             }
         )
     return sections
@@ -232,7 +234,7 @@ _SHORT = {
     "average_precision": "Average precision",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
-    "flagged": "Marked as unfamiliar",
+    "flagged": "Marked as out of distribution",
     "retaken": "No estimate",
 }
 

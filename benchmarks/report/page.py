@@ -9,18 +9,15 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.accuracy import roads
-from benchmarks.accuracy.figures import TITLES
-from benchmarks.report import cases, plots
+from benchmarks.report import compare, corruption_plots, plots
 from benchmarks.report.curves import Log
-from benchmarks.speed import compare
+from benchmarks.schema.names import EXECUTION_MEASURES, HEADLINES, TITLES, WHOLE
 from dermedge import DISCLAIMER
 from dermedge.bundle.bundle import Bundle
-from dermedge.data import Record
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
-FEW = 20  # lesions that were taken several times; fewer tell nothing
+FEW = 20  # lesions with several pictures; fewer say nothing
 
 _TRAINED = {  # what the page tells of the training of each network
     "role": "Role",
@@ -42,19 +39,19 @@ def render(
     bundle: Bundle,
     bench: dict | None = None,
     evaluation: dict | None = None,
-    images: Sequence[Path] = (),
+    gallery: Sequence[dict] = (),
     logs: Sequence[tuple[str, Log]] = (),
-    worst: Sequence[tuple[Record, str]] = (),
+    worst_cases: Sequence[dict] = (),
 ) -> str:
     """Make the page; a section whose data is not given is left out.
 
     Parameters
     ----------
-    bench : as `speed/bench.schema.json` describes it.
+    bench : as `schema/bench.schema.json` describes it.
     evaluation : what `dermedge evaluate --json` prints.
-    images : pictures to analyse and show with their outlines.
-    logs : name of each training run, and what `curves.read_log` found.
-    worst : pictures that the networks were most wrong about, and what `cases.worst` notes of each.
+    gallery : analysed pictures, as `benchmarks.accuracy.examples.analysed` describes them.
+    logs : name of each training run, and what `curves.read_log` gave.
+    worst_cases : those that the networks got most wrong, as `gallery`.
     """
     manifest = bundle.manifest
     return (
@@ -71,18 +68,19 @@ def render(
             bench=bench,
             highlights=_highlights(bench, evaluation),
             few=FEW,
-            measures=roads.MEASURES,
+            measures=EXECUTION_MEASURES,
             plots=plots,
-            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]) if bench else "",
-            figures_by_road=_by_road(bench["roads"] or []) if bench else [],
+            corruption_plots=corruption_plots,
+            fronts=_fronts(bench["executions"], bench["latency"][0]["picture"]) if bench else "",
+            figures_by_execution=_by_execution(bench["executions"] or []) if bench else [],
             totals=_totals(bench["latency"]) if bench else [],
             peers=_peers(bench["peers"]) if bench and bench["peers"] else {},
             evaluation=evaluation,
             comparisons=_comparisons(evaluation) if evaluation else [],
             classifiers=_classifiers(evaluation) if evaluation else [],
             group_metrics=_group_metrics(evaluation) if evaluation else [],
-            cards=cases.analysed(bundle, [(path, "", None) for path in images]),
-            worst=cases.analysed(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
+            gallery=gallery,
+            worst_cases=worst_cases,
             differences=_differences(evaluation) if evaluation else [],
             training=[
                 {title: source[key] for key, title in _TRAINED.items() if key in source}
@@ -94,7 +92,7 @@ def render(
 
 
 def render_compared(title: str | None, results: dict[str, dict]) -> str:
-    """The page of `dermedge bench compare`: name to result, as `compare.load` gives it."""
+    """The page of `dermedge bench compare`: name to result, as `bench_result.load` gives it."""
     rows = compare.rows(results)
     return (
         _environment()
@@ -105,8 +103,8 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
             rows=rows,
             results=results,
             pictures=list(dict.fromkeys(row["picture"] for row in rows)),
-            again=compare.again(results),
-            unlike=compare.unlike(results),
+            repeated=compare.repeated(results),
+            incomparable=compare.incomparable(results),
             each=list({row["file"]: row for row in reversed(rows)}.values())[::-1],
             plots=plots,
             fronts=_device_fronts(rows, results),
@@ -126,22 +124,22 @@ def render_picture(bench: dict, width: int) -> str:
             bench=bench,
             highlights=_highlights(bench, bench["evaluation"]),
             plots=plots,
-            fronts=_fronts(bench["roads"], bench["latency"][0]["picture"]),
+            fronts=_fronts(bench["executions"], bench["latency"][0]["picture"]),
             totals=_totals(bench["latency"]),
             beside=_beside(bench["peers"] or ()),
         )
     )
 
 
-def _fronts(found: Sequence[dict] | None, picture: str) -> Markup | str:
+def _fronts(entries: Sequence[dict] | None, picture: str) -> Markup | str:
     """Accuracy of every precision and runtime against its time; '' where none was measured."""
     panels = {}
     for measure in ("jaccard", "malignant_auc", "likely_balanced_accuracy"):
         points = {
-            entry["road"]: (entry["p90_ms"], figure)
-            for entry in found or ()
+            entry["execution"]: (entry["p90_ms"], figure)
+            for entry in entries or ()
             for figure in entry["figures"]
-            if (figure["group"], figure["measure"]) == (roads.WHOLE, measure)
+            if (figure["group"], figure["measure"]) == (WHOLE, measure)
             and None not in (entry["p90_ms"], figure["value"])
         }
         if points:
@@ -149,10 +147,10 @@ def _fronts(found: Sequence[dict] | None, picture: str) -> Markup | str:
     return plots.pareto(panels, picture) if panels else ""
 
 
-def _by_road(found: Sequence[dict]) -> list[list[dict | None]]:
-    """The figures of each group and measure, one of each road."""
-    names = [(f["group"], f["measure"]) for entry in found[:1] for f in entry["figures"]]
-    every = [{(f["group"], f["measure"]): f for f in entry["figures"]} for entry in found]
+def _by_execution(entries: Sequence[dict]) -> list[list[dict | None]]:
+    """The figures of each group and measure, one of each execution."""
+    names = [(f["group"], f["measure"]) for entry in entries[:1] for f in entry["figures"]]
+    every = [{(f["group"], f["measure"]): f for f in entry["figures"]} for entry in entries]
     return [[figures.get(name) for figures in every] for name in names]
 
 
@@ -168,7 +166,7 @@ def _totals(latency: Sequence[dict]) -> list[list[dict]]:
 def _device_fronts(rows: Sequence[dict], results: dict[str, dict]) -> Markup | str:
     """Accuracy of every result and thread count against the time of the first picture."""
     panels, picture = {}, rows[0]["picture"]
-    for measure in (name for names in compare.MEASURES.values() for name in names):
+    for measure in (name for names in HEADLINES.values() for name in names):
         points = {
             f"{row['file']}, threads: {row['threads']}": (row["p90_ms"], figure)
             for row in rows
@@ -259,7 +257,7 @@ def _highlights(bench: dict | None, evaluation: dict | None) -> list[dict]:
             {
                 "label": "Picture to decision",
                 "value": f"{_number(best['p90_ms'])} ms",
-                "note": note + ("; not to be quoted" if bench["not_to_be_quoted"] else ""),
+                "note": note + ("; not comparable" if bench["not_comparable"] else ""),
             }
         )
     if bench and bench["cold_start"]:

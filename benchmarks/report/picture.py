@@ -1,7 +1,7 @@
 """The figures of one `dermedge bench` in one picture, without pictures of skin.
 
 `python -m benchmarks.report.picture BENCH.json --out FILE.png`; Chromium or Chrome draws it. How
-README's was made is told in benchmarks/results/README.md.
+README's was made is written in benchmarks/results/README.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import call
 from benchmarks.report import page
-from benchmarks.speed import compare
+from benchmarks.schema import bench_result
 from dermedge import UserError
 from dermedge.files import write_atomic
 
@@ -47,8 +47,8 @@ def draw(html: str, browser: str) -> bytes:
         pixels = cv2.imread(str(image))
     if pixels is None:
         raise UserError(f"{browser} drew no picture of the page")
-    drawn = np.flatnonzero((pixels != pixels[-1, -1]).any(axis=(1, 2)))
-    cut = pixels[: drawn[-1] + EDGE]
+    inked = np.flatnonzero((pixels != pixels[-1, -1]).any(axis=(1, 2)))
+    cut = pixels[: inked[-1] + EDGE]
     return cv2.imencode(".png", cut, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("bench", metavar="BENCH.json", help="of `dermedge bench`")
     parser.add_argument("--out", required=True, metavar="FILE.png")
     args = parser.parse_args(argv)
-    result = compare.load(args.bench)
+    result = bench_result.load(args.bench)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise UserError(f"no browser to draw with; install one of {', '.join(BROWSERS)}")

@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import io
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy.figures import TITLES
-from benchmarks.pictures.changes import CHANGES
-from benchmarks.speed import compare
+from benchmarks.report import compare
+from benchmarks.schema.names import TITLES
 
 WIDTH = 7.2  # inches, of all plots: their letters then have one size on the page
 
@@ -36,7 +33,7 @@ _STAGES = {
 _LINES = (("#2a7f86", "-"), ("#c2603a", "--"), ("#8f7fa6", "-."), ("#a08a3c", ":"))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _EDGE = "#2b3338"  # dark on every fill, also where the page is dark
-_STYLE = {
+STYLE: dict[Any, Any] = {  # as `rc_context` takes it
     "svg.fonttype": "none",
     "svg.hashsalt": "dermedge",
     "font.size": 9,
@@ -58,7 +55,7 @@ _STYLE = {
 }
 
 
-def _svg(figure: Figure, description: str) -> Markup:
+def svg(figure: Figure, description: str) -> Markup:
     """The figure as inline SVG that takes its text and lines from the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -73,7 +70,7 @@ def _svg(figure: Figure, description: str) -> Markup:
     return Markup(head) + Markup(' role="img" aria-label="{}">').format(description) + Markup(body)
 
 
-def _figure(height: float, width: float = WIDTH) -> Figure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -86,10 +83,6 @@ def _shorten(name: str) -> str:
     return name if len(name) <= 30 else f"{name[:14]}…{name[-14:]}"
 
 
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width))
-
-
 def latency(bench: dict) -> Markup:
     """Stacked bars: median of each stage, for each picture and thread count."""
     rows = bench["latency"]
@@ -97,8 +90,8 @@ def latency(bench: dict) -> Markup:
     cases = list(dict.fromkeys((row["picture"], row["threads"]) for row in rows))
     cases.sort(key=lambda case: (names.index(case[0]), case[1]))
     median = {(row["picture"], row["threads"], row["stage"]): row["p50_ms"] for row in rows}
-    with rc_context(_STYLE):
-        figure = _figure(0.95 + 0.34 * len(cases))
+    with rc_context(STYLE):
+        figure = new_figure(0.95 + 0.34 * len(cases))
         axes = figure.subplots()
         left = np.zeros(len(cases))
         for stage, (colour, hatch) in _STAGES.items():
@@ -125,7 +118,7 @@ def latency(bench: dict) -> Markup:
         axes.grid(axis="x")
         figure.legend(ncols=6, loc="outside upper right", handlelength=2.2, columnspacing=1.2)
         spoken = "; ".join(f"{_case(*case)}: {median[(*case, 'total')]:.1f} ms" for case in cases)
-        return _svg(figure, f"Median time of each stage. Total: {spoken}")
+        return svg(figure, f"Median time of each stage. Total: {spoken}")
 
 
 def _beside(axes, x: float, y: float, text: str) -> None:
@@ -134,8 +127,8 @@ def _beside(axes, x: float, y: float, text: str) -> None:
 
 def distribution(bench: dict) -> Markup:
     """Share of analyses that took at most so long, a line a picture and thread count."""
-    with rc_context(_STYLE):
-        figure = _figure(2.9)
+    with rc_context(STYLE):
+        figure = new_figure(2.9)
         axes = figure.subplots()
         for k, entry in enumerate(bench["distribution"]):
             quantiles = entry["quantiles_ms"]
@@ -162,23 +155,23 @@ def distribution(bench: dict) -> Markup:
             f"{_case(e['picture'], e['threads'])}: 90 % within {e['quantiles_ms'][45]:.1f} ms"
             for e in bench["distribution"]
         )
-        return _svg(figure, f"Distribution of the time. {spoken}")
+        return svg(figure, f"Distribution of the time. {spoken}")
 
 
 def course(bench: dict) -> Markup:
     """Time, clock, heat and other programs over the run, each against its own axis."""
-    told = bench["course"]
-    at = [part["seconds"] for part in told]
+    parts = bench["course"]
+    at = [part["seconds"] for part in parts]
     panels = {
         "ratio": "time over its median",
         "frequency_mhz": "clock, MHz",
         "temperature_c": "temperature, °C",
         "others_percent": "other programs, % of the cores",
     }
-    values = {key: [part[key] for part in told] for key in panels}
+    values = {key: [part[key] for part in parts] for key in panels}
     shown = [key for key in panels if None not in values[key]]
-    with rc_context(_STYLE):
-        figure = _figure(0.5 + 1.0 * len(shown))
+    with rc_context(STYLE):
+        figure = new_figure(0.5 + 1.0 * len(shown))
         grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, key in zip(grid, shown, strict=True):
             axes.plot(at, values[key], color="#2a7f86", linewidth=1.5, marker="o", markersize=2.5)
@@ -189,13 +182,13 @@ def course(bench: dict) -> Markup:
         if "others_percent" in shown:
             grid[shown.index("others_percent")].set_ylim(0, max(20, *values["others_percent"]))
         grid[-1].set_xlabel("seconds since the start")
-        return _svg(figure, f"Course of the run; at its end {ratios[-1]:.2f} of the median time")
+        return svg(figure, f"Course of the run; at its end {ratios[-1]:.2f} of the median time")
 
 
 def compared(rows: Sequence[dict]) -> Markup:
     """p50 as a bar and p90 as its whisker, of each device, picture and thread count."""
-    with rc_context(_STYLE):
-        figure = _figure(0.6 + 0.3 * len(rows))
+    with rc_context(STYLE):
+        figure = new_figure(0.6 + 0.3 * len(rows))
         axes = figure.subplots()
         pictures = list(dict.fromkeys(row["picture"] for row in rows))
         ordered = sorted(rows, key=lambda row: (pictures.index(row["picture"]), row["p90_ms"]))
@@ -226,7 +219,7 @@ def compared(rows: Sequence[dict]) -> Markup:
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(handles.values(), handles, ncols=2, loc="outside upper right")
         spoken = "; ".join(f"{r['file']}, {r['picture']}: {r['p90_ms']:.1f}" for r in ordered)
-        return _svg(figure, f"p90 in ms of each device. {spoken}")
+        return svg(figure, f"p90 in ms of each device. {spoken}")
 
 
 def pareto(panels: Mapping[str, Mapping[str, tuple[float, Mapping]]], about: str) -> Markup:
@@ -238,19 +231,19 @@ def pareto(panels: Mapping[str, Mapping[str, tuple[float, Mapping]]], about: str
     about : what was timed.
     """
     names = list(dict.fromkeys(name for points in panels.values() for name in points))
-    with rc_context(_STYLE):
-        figure = _figure(0.6 + 1.45 * len(panels) + 0.17 * -(-len(names) // 2))
+    with rc_context(STYLE):
+        figure = new_figure(0.6 + 1.45 * len(panels) + 0.17 * -(-len(names) // 2))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         handles, spoken = {}, []
         for axes, (measure, points) in zip(grid, panels.items(), strict=True):
-            places = [(ms, found["value"]) for ms, found in points.values()]
+            places = [(ms, metric["value"]) for ms, metric in points.values()]
             front = [places[k] for k in compare.front(places)]
             line = {"color": _INK, "linewidth": 1, "linestyle": "--"}
             axes.step(*zip(*front, strict=True), where="post", **line)
-            for name, (ms, found) in points.items():
+            for name, (ms, metric) in points.items():
                 k = names.index(name)
-                sides = [found["low"], found["high"]]
-                value = found["value"]
+                sides = [metric["low"], metric["high"]]
+                value = metric["value"]
                 around = None if None in sides else np.abs(np.array(sides) - value)[:, None]
                 handles[name] = axes.errorbar(
                     [ms],
@@ -259,7 +252,7 @@ def pareto(panels: Mapping[str, Mapping[str, tuple[float, Mapping]]], about: str
                     linestyle="",
                     color=_LINES[k % len(_LINES)][0],
                     marker=_MARKS[k % len(_MARKS)],
-                    markersize=6 + 2.5 * (k % 3),  # hollow, of unlike size: one shows in another
+                    markersize=6 + 2.5 * (k % 3),  # hollow, of three sizes: one shows in another
                     markerfacecolor="none",
                     markeredgewidth=1.6,
                     elinewidth=1,
@@ -267,21 +260,22 @@ def pareto(panels: Mapping[str, Mapping[str, tuple[float, Mapping]]], about: str
                 )
             axes.set_title(TITLES[measure], fontsize=9, loc="left")
             axes.grid()
-            told = "; ".join(
+            points_text = "; ".join(
                 f"{n}: {f['value']:.3f} at {ms:.1f} ms" for n, (ms, f) in points.items()
             )
-            spoken.append(f"{TITLES[measure]} against time. {told}")
+            spoken.append(f"{TITLES[measure]} against time. {points_text}")
         times = [ms for points in panels.values() for ms, _ in points.values()]
         margin = max(0.2 * (max(times) - min(times)), 0.03 * max(times))
         grid[-1].set_xlim(min(times) - margin, max(times) + margin)
         grid[-1].set_xlabel(f"p90, ms ({_shorten(about)})")
         figure.legend(handles.values(), handles, ncols=2, loc="outside lower center")
-        return _svg(figure, ". ".join(spoken))
+        return svg(figure, ". ".join(spoken))
 
 
 def calibration(bins: Sequence[dict]) -> Markup:
-    with rc_context(_STYLE):
-        figure = _figure(3.5, 3.6)
+    """Stated probability of the top class against the share that was right; dots by count."""
+    with rc_context(STYLE):
+        figure = new_figure(3.5, 3.6)
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle="--")
         axes.plot(
@@ -304,90 +298,11 @@ def calibration(bins: Sequence[dict]) -> Markup:
         axes.set_xlabel("stated probability")
         axes.set_ylabel("share that was right")
         axes.grid()
-        return _svg(
+        return svg(
             figure,
             "Calibration: stated probability of the top class against the share that was right; "
             + ", ".join(f"{e['confidence']:.2f}: {e['accuracy']:.2f}" for e in bins),
         )
-
-
-_WORSE = {
-    "jaccard": ("Jaccard", "#2a7f86", "-", "o"),
-    "malignant_auc": ("AUC, malignant or not", "#c2603a", "--", "s"),
-    "retake": ("share asked to take again", "#8a8a8a", ":", "^"),
-}
-
-
-def worse(result: dict, columns: int = 4, width: float = 13.6) -> Figure:
-    """What `dermedge robustness` found, a panel a change; bars are 95 % intervals."""
-    curves = result["curves"]
-    columns = min(columns, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = _figure(0.4 + width / columns * 0.78 * rows, width)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes in grid.flat[len(curves) :]:
-        axes.set_visible(False)
-    handles = {}
-    for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
-        plain, *levels = curve["levels"]
-        before = CHANGES[name].before
-        levels = [*levels[:before], plain, *levels[before:]]
-        for measure, style in _WORSE.items():
-            if drawn := against_levels(axes, levels, measure, *style):
-                handles[style[0]] = drawn
-        axes.set_title(_wrapped(curve["title"], 28), fontsize=9, loc="left")
-        axes.set_xticks(range(len(levels)), [f"{e['level']}" for e in levels], fontsize=8)
-        axes.set_ylim(0, 1.03)
-        axes.grid(axis="y", linewidth=0.4)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles.values(), handles, loc="outside lower left", ncols=3, frameon=False)
-    return figure
-
-
-def against_levels(
-    axes: Axes,
-    levels: Sequence[dict],
-    measure: str,
-    title: str,
-    colour: str,
-    dash: str,
-    mark: str,
-) -> ErrorbarContainer | None:
-    """A line of one measure over the levels, with intervals; None where there is none to draw."""
-    points = [
-        (place, *(entry[measure][key] for key in ("value", "low", "high")))
-        for place, entry in enumerate(levels)
-        if measure in entry and entry[measure]["low"] is not None
-    ]
-    if not points:
-        return None
-    x, value, low, high = np.array(points, float).T
-    return axes.errorbar(
-        x,
-        value,
-        yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-        color=colour,
-        linestyle=dash,
-        marker=mark,
-        markersize=4,
-        linewidth=1.5,
-        capsize=2,
-        label=title,
-    )
-
-
-def png(figure: Figure, title: str, dpi: int) -> bytes:
-    """The figure as PNG, the same bytes each time."""
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def robustness(result: dict) -> Markup:
-    with rc_context(_STYLE):
-        names = ", ".join(curve["title"] for curve in result["curves"].values())
-        return _svg(worse(result, 3, WIDTH), f"Accuracy against {names}, one panel each")
 
 
 def training(run: str, columns: Mapping[str, Sequence[tuple[int, float]]]) -> Markup:
@@ -396,8 +311,8 @@ def training(run: str, columns: Mapping[str, Sequence[tuple[int, float]]]) -> Ma
         ("training loss", {k: v for k, v in columns.items() if not k.startswith("val_")}),
         ("validation", {k: v for k, v in columns.items() if k.startswith("val_")}),
     )
-    with rc_context(_STYLE):
-        figure = _figure(3.1)
+    with rc_context(STYLE):
+        figure = new_figure(3.1)
         grid = figure.subplots(1, 2)
         for axes, (name, curves) in zip(grid, panels, strict=True):
             marks = zip(
@@ -425,4 +340,4 @@ def training(run: str, columns: Mapping[str, Sequence[tuple[int, float]]]) -> Ma
             if curves:
                 axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         last = ", ".join(f"{k} {v[-1][1]:.3f}" for k, v in columns.items() if v)
-        return _svg(figure, f"Training curves of {run}; last values: {last}")
+        return svg(figure, f"Training curves of {run}; last values: {last}")

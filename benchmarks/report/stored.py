@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jinja2
 
-from benchmarks.accuracy.evaluate import SCHEMA
-from benchmarks.pictures.robustness import plot
+from benchmarks.report.corruption_plots import robustness_png
 from benchmarks.report.page import render
 from benchmarks.report.repacked import hashes_of
+from benchmarks.schema import renamed
+from benchmarks.schema.names import EVALUATION, OLD_EVALUATION
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 
@@ -19,22 +20,24 @@ from dermedge.bundle.bundle import Bundle
 def evaluation(path: str, bundle: Bundle) -> dict:
     """What `dermedge evaluate --json` printed. UserError where the page cannot show it."""
     try:
-        found = json.loads(Path(path).read_bytes())
+        result = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; make it with `dermedge evaluate --json`") from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise UserError(f"{path} is no evaluation of the kind '{SCHEMA}'; make it anew")
+    if isinstance(result, dict) and result.get("schema") == OLD_EVALUATION:
+        result = renamed.evaluation(result)
+    if not isinstance(result, dict) or result.get("schema") != EVALUATION:
+        raise UserError(f"{path} is no evaluation of the kind '{EVALUATION}'; make it again")
     try:
-        fits = found["bundle"]["sha256"] in hashes_of(bundle)
+        fits = result["bundle"]["sha256"] in hashes_of(bundle)
         if fits:
-            render("trial", bundle, evaluation=found)
+            render("trial", bundle, evaluation=result)
     except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
         raise UserError(
-            f"{path} is an incomplete evaluation ({type(error).__name__}: {error}); make it anew"
+            f"{path} is an incomplete evaluation ({type(error).__name__}: {error}); make it again"
         ) from None
     if not fits:
-        raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} anew")
-    return found
+        raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} again")
+    return result
 
 
 def robustness(path: str, bundle: Bundle) -> dict:
@@ -42,11 +45,11 @@ def robustness(path: str, bundle: Bundle) -> dict:
     try:
         curves = json.loads(Path(path).read_bytes())
         fits = curves["bundle"]["sha256"] in hashes_of(bundle)
-        plot(curves)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        robustness_png(curves)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError):
         raise UserError(f"{path} is no robustness.json of `dermedge robustness`") from None
     if not fits:
-        raise UserError(f"{path} was made with another bundle; make it anew")
+        raise UserError(f"{path} was made with another bundle; make it again")
     return curves
 
 
@@ -72,5 +75,5 @@ def peers(path: str, bundle: Bundle) -> list[dict]:
     except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"{path} is no table of `dermedge peers`") from None
     if not rows or not fits:
-        raise UserError(f"{path} was made with another bundle; make it anew")
+        raise UserError(f"{path} was made with another bundle; make it again")
     return rows

@@ -60,7 +60,7 @@ class BundleRefused(BundleError):
 
 @dataclass(frozen=True)
 class Variant:
-    """The same network in another precision; it has passed the gate of `export.gate`."""
+    """The same network in another precision; `export.acceptance` let it in."""
 
     part: str  # name of the part that holds the ONNX graph
     precision: str  # "fp16" or "int8"

@@ -42,6 +42,7 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     extra: str | None = None
+    renamed: str | None = None  # what it is called now: an old name works, and is not listed
 
 
 class _Terminated(KeyboardInterrupt):
@@ -118,7 +119,7 @@ def _main(argv: list[str]) -> int:
     name = argv[0]
     if name not in commands:
         return _fail(
-            f"no subcommand '{printable(name)}'; there are: {', '.join(sorted(commands))}",
+            f"no subcommand '{printable(name)}'; there are: {', '.join(_current(commands))}",
             WRONG_USE,
         )
     command: Command | None = None
@@ -130,6 +131,8 @@ def _main(argv: list[str]) -> int:
             epilog=f"Exit status: {EXIT_STATUS}. {DISCLAIMER}",
         )
         command.arguments(parser)
+        if command.renamed:
+            _say(f"dermedge: '{name}' is called '{command.renamed}' now; the old name will go")
         return command.run(parser.parse_args(argv[1:]))
     except ModuleNotFoundError as error:
         if error.name in DESKTOP and command is None:
@@ -149,16 +152,25 @@ def _load(entry: EntryPoint) -> Command:
 
 def _overview(commands: Mapping[str, EntryPoint]) -> str:
     lines = ["usage: dermedge COMMAND ...", "", "commands:"]
+    lines += [f"  {name:<12}{summary}" for name, summary in _current(commands).items()]
+    lines += ["", "`dermedge COMMAND --help` lists its options.", f"Exit status: {EXIT_STATUS}."]
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def _current(commands: Mapping[str, EntryPoint]) -> dict[str, str]:
+    """Name to summary, in order; old names are left out."""
+    summaries = {}
     for name in sorted(commands):
         try:
-            summary = _load(commands[name]).summary
+            command = _load(commands[name])
         except ModuleNotFoundError as error:
             if error.name not in DESKTOP:
                 raise
-            summary = f"not part of this installation: {_CHECKOUT}"
-        lines.append(f"  {name:<12}{summary}")
-    lines += ["", "`dermedge COMMAND --help` lists its options.", f"Exit status: {EXIT_STATUS}."]
-    return "\n".join([*lines, DISCLAIMER])
+            summaries[name] = f"not part of this installation: {_CHECKOUT}"
+        else:
+            if command.renamed is None:
+                summaries[name] = command.summary
+    return summaries
 
 
 def _is_ours(module: str | None) -> bool:

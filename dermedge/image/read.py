@@ -26,7 +26,8 @@ import numpy as np
 
 from dermedge.files import write_atomic
 from dermedge.image import header as headers
-from dermedge.image.header import ImageError, boxes
+from dermedge.image.header import ImageError as ImageError  # of those who read pictures, too
+from dermedge.image.header import boxes
 from dermedge.image.header.colours import Colours, near_srgb
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png

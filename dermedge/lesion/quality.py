@@ -5,7 +5,7 @@ not matter. A score is 0 at what a good picture usually has and 1 where its reas
 reasons refuse the picture from a higher score on, the others are advice.
 
 The limits were set on validation pictures of HAM10000 and training and validation pictures of
-PAD-UFES-20, as they are and corrupted by `benchmarks.pictures.changes`; `dermedge gate` measures
+PAD-UFES-20, as they are and corrupted by `benchmarks.corruptions`; `dermedge quality` measures
 them.
 """
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.image.read import EXTENSIONS, ImageError, read_image
-from edge_app.i18n.language import N_, Said
+from dermedge.image.header import ImageError
+from dermedge.image.read import EXTENSIONS, read_image
+from edge_app.i18n.language import N_, Message
 
 SECONDS_PER_PICTURE = 3.0  # of a folder
 CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has
@@ -56,9 +57,12 @@ class Source(Protocol):
     whose frames must differ, from recorded pictures.
     """
 
-    name: str
-    interval: float
-    live: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def interval(self) -> float: ...
+    @property
+    def live(self) -> bool: ...
 
     def read(self) -> Frame | None: ...
 
@@ -104,8 +108,10 @@ def open_source(spec: str) -> Source:
         return FolderSource(path)
     if path.is_file():
         return VideoSource(path)
-    words = N_("there is no source '{name}': give a camera number, a video or a folder of pictures")
-    raise SourceError(Said(words, name=spec))
+    message = N_(
+        "there is no source '{name}': give a camera number, a video or a folder of pictures"
+    )
+    raise SourceError(Message(message, name=spec))
 
 
 def is_camera(spec: str) -> bool:
@@ -115,19 +121,19 @@ def is_camera(spec: str) -> bool:
     return spec.isascii() and (spec.isdigit() or spec.startswith("/dev/") or " ! " in spec)
 
 
-_ROTATIONS = {
+_OPENCV = {
     90: cv2.ROTATE_90_CLOCKWISE,
     180: cv2.ROTATE_180,
     270: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
-TURNS = (0, *_ROTATIONS)  # degrees clockwise
+ROTATIONS = (0, *_OPENCV)  # degrees clockwise
 
 
-def turned(frame: Frame, turn: int) -> Frame:
-    """The frame, turned by one of TURNS: a camera may be mounted on its side or its head."""
-    if not turn:
+def rotated(frame: Frame, rotation: int) -> Frame:
+    """The frame, rotated by one of ROTATIONS: a camera may be mounted on its side or its head."""
+    if not rotation:
         return frame
-    return replace(frame, pixels=cv2.rotate(frame.pixels, _ROTATIONS[turn]))
+    return replace(frame, pixels=cv2.rotate(frame.pixels, _OPENCV[rotation]))
 
 
 class CameraSource:
@@ -137,7 +143,7 @@ class CameraSource:
     live = True
 
     def __init__(self, spec: str):
-        self.name = Said("camera") if " ! " in spec else Said("camera {name}", name=spec)
+        self.name = Message("camera") if " ! " in spec else Message("camera {name}", name=spec)
         self._number = self._missed = 0
         self._seen = time.monotonic()
         # OpenCV waits 10 s for a frame of a V4L2 camera before it gives up; read at each opening.
@@ -153,7 +159,7 @@ class CameraSource:
             self._capture = cv2.VideoCapture(int(spec) if spec.isdigit() else spec)
         if not self._capture.isOpened():
             self._capture.release()
-            raise SourceError(Said(FAULTS["no_camera"], name=self.name), "no_camera")
+            raise SourceError(Message(FAULTS["no_camera"], name=self.name), "no_camera")
         if " ! " not in spec:
             # Most USB cameras reach this size at 30 fps only as Motion JPEG.
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -167,7 +173,7 @@ class CameraSource:
         if not ok or bgr is None:
             self._missed += 1
             if self._missed >= LOST_AFTER or time.monotonic() - self._seen > LOST_SECONDS:
-                raise SourceError(Said(FAULTS["lost"], name=self.name), "lost")
+                raise SourceError(Message(FAULTS["lost"], name=self.name), "lost")
             return None
         self._missed, self._seen = 0, time.monotonic()
         self._number += 1
@@ -183,24 +189,24 @@ class VideoSource:
     live = False
 
     def __init__(self, path: Path):
-        self.name = Said("video {name}", name=path.name)
+        self.name = Message("video {name}", name=path.name)
         self._path = path
         self._number = 0
         self._capture = cv2.VideoCapture(os.fspath(path))
         if not self._capture.isOpened():
-            raise SourceError(Said("{path} is not a video that can be played", path=path))
+            raise SourceError(Message("{path} is not a video that can be played", path=path))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.interval = 1 / rate if 1 <= rate <= 240 else 1 / 30
 
     def read(self) -> Frame | None:
         ok, bgr = self._capture.read()
         if not ok:
-            # Opening anew works for every container; seeking to the start does not.
+            # Opening it again works for every container; seeking to the start does not.
             self._capture.release()
             self._capture = cv2.VideoCapture(os.fspath(self._path))
             ok, bgr = self._capture.read()
             if not ok:
-                raise SourceError(Said(NO_PICTURE, path=self._path))
+                raise SourceError(Message(NO_PICTURE, path=self._path))
         self._number += 1
         return Frame(_rgb(bgr), self._number)
 
@@ -216,18 +222,18 @@ class FolderSource:
     live = False
 
     def __init__(self, folder: Path):
-        self.name = Said("folder {name}", name=folder.name)
+        self.name = Message("folder {name}", name=folder.name)
         self._folder = folder
         try:
             self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
         except OSError as error:
-            reason = Said(error.strerror)
-            words = Said("{path} cannot be read: {reason}", path=folder, reason=reason)
-            raise SourceError(words) from None
+            reason = Message(error.strerror or str(error))
+            message = Message("{path} cannot be read: {reason}", path=folder, reason=reason)
+            raise SourceError(message) from None
         self._next = self._number = 0
         if not self._paths:
             raise SourceError(
-                Said("{path} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)", path=folder)
+                Message("{path} holds no pictures (JPEG, PNG, WebP, TIFF, BMP, HEIC)", path=folder)
             )
 
     def read(self) -> Frame | None:
@@ -240,13 +246,13 @@ class FolderSource:
                 continue
             self._number += 1
             return Frame(pixels, self._number)
-        raise SourceError(Said(NO_PICTURE, path=self._folder))
+        raise SourceError(Message(NO_PICTURE, path=self._folder))
 
     def close(self) -> None:
         pass
 
 
-class Watch:
+class StreamMonitor:
     """Notices frames that tell nothing: black ones, and a camera that repeats one frame."""
 
     def __init__(self, live: bool):
@@ -254,7 +260,7 @@ class Watch:
         self._last: np.ndarray | None = None
         self._equal = 0
 
-    def look(self, frame: Frame) -> str:
+    def inspect(self, frame: Frame) -> str:
         """What is wrong with the stream after this frame, a key of FAULTS; empty if nothing is."""
         sample = frame.pixels[::8, ::8]
         same = self._last is not None and np.array_equal(sample, self._last)
@@ -267,7 +273,7 @@ class Watch:
 
     @property
     def stuck(self) -> bool:
-        """The camera has been frozen for so long that only opening it anew may help."""
+        """The camera has been frozen for so long that only opening it again may help."""
         return self._live and self._equal >= 10 * FROZEN_AFTER
 
 
@@ -275,7 +281,9 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 
-def film(photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = (1280, 720)):
+def film(
+    photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = (1280, 720)
+) -> None:
     """Write a video, 30 fps, of what a camera held by hand sees of a photograph.
 
     Raises ImageError, and UserError where no video can be written.
@@ -289,8 +297,8 @@ def film(photo: Path, path: Path, seconds: float = 4.0, size: tuple[int, int] = 
         raise UserError(f"no video can be written to {path}")
     middle = np.array([large.shape[1] - width, large.shape[0] - height]) / 2
     for number in range(round(seconds * 30)):
-        turn = 2 * np.pi * number / (seconds * 30)
-        sway = np.array([np.cos(turn), np.sin(2 * turn)]) * np.minimum(middle, 12)
+        angle = 2 * np.pi * number / (seconds * 30)
+        sway = np.array([np.cos(angle), np.sin(2 * angle)]) * np.minimum(middle, 12)
         corner = tuple(float(v) for v in middle + sway + np.array(size) / 2 - 0.5)
         writer.write(cv2.getRectSubPix(large, size, corner))
     writer.release()

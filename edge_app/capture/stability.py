@@ -11,10 +11,10 @@ MOTION = 4.0  # grey levels, mean change from one analysed frame to the next
 SIDE = (64, 48)  # px; noise averages out, a moving hand does not
 
 
-class Steady:
+class StabilityTracker:
     """Looks at the analysed frames of a live picture, one after the other."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -22,7 +22,7 @@ class Steady:
         self._gray: np.ndarray | None = None
         self._box: list[float] | None = None
 
-    def look(self, analysis: dict, pixels: np.ndarray, now: float) -> float:
+    def update(self, analysis: dict, pixels: np.ndarray, now: float) -> float:
         """How far the wait for a good and still picture has come, 0 to 1.
 
         Parameters
@@ -35,7 +35,7 @@ class Steady:
             cv2.resize(pixels, SIDE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
         )
         gray = gray.astype(np.float32)
-        gray -= gray.mean()  # a camera that sets its exposure anew does not move
+        gray -= gray.mean()  # a camera that sets its exposure again does not move
         box = analysis["lesion"]["box"]
         still = (
             self._gray is not None

@@ -20,7 +20,7 @@ import numpy as np
 
 from dermedge import UserError
 from dermedge.image.preprocess import shades_of_gray
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store.store import Capture
 
 WORK = 640  # px, long side of the copies that are compared
@@ -132,25 +132,24 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
     UserError : no lesion was found in one of them, or its analysis cannot be read here.
     """
     a, b = _View(first, ours), _View(second, theirs)
-    turn, overlap = _register(a, b)
-    known = first.px_per_mm and second.px_per_mm
-    skin = None if known else _by_skin(a, b)
-    if known:
+    transform, overlap = _register(a, b)
+    if first.px_per_mm and second.px_per_mm:
         by, size = "scale", (first.px_per_mm * a.scale) / (second.px_per_mm * b.scale)
-    elif skin is not None:
-        by, size, turn = "skin", _size(skin), skin
+    elif (skin := _by_skin(a, b)) is not None:
+        by, size, transform = "skin", _size(skin), skin
     else:
-        by, size = "outline", _size(turn)
+        by, size = "outline", _size(transform)
     if by == "scale":  # the turn and the place of the outlines, at the known size
-        turn = _about(a.centre, size / _size(turn)) @ turn
+        transform = _about(a.centre, size / _size(transform)) @ transform
     cut = a.cut or b.cut
     change = None
     if by != "outline" and not cut:
         change = float(b.area / a.area * size**2 - 1)
-    whole = np.linalg.inv(_to_work(a.scale)) @ turn @ _to_work(b.scale)
+    whole = np.linalg.inv(_to_work(a.scale)) @ transform @ _to_work(b.scale)
     warped, covered = _warp(ours, first.size[0], theirs, second.size[0], whole)
     colors = [_color(view, view.mask) for view in (a, b)]
     shift = colors[1] - colors[0]
+    lighter, redder, yellower = (float(value) for value in shift)
     around = np.linalg.norm(_color(b, b.around) - _color(a, a.around))
     remarks = {
         "size_unknown": by == "outline",
@@ -166,21 +165,22 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
         polygons=tuple(_moved(polygon, whole) for polygon in b.polygons),
         transform=whole[:2],
         by=by,
-        area_mm2=tuple(None if cut else area_mm2(capture) for capture in captures),
+        area_mm2=(None, None) if cut else (area_mm2(first), area_mm2(second)),
         diameter_mm=_pair(captures, "diameter_mm"),
         area_change=change,
         overlap=overlap,
         color_change=float(np.linalg.norm(shift)),
-        color_shift=tuple(float(value) for value in shift),
+        color_shift=(lighter, redder, yellower),
         skin_change=float(around),
         asymmetry=_pair(captures, "asymmetry_index"),
         border=_pair(captures, "border_irregularity"),
-        remarks=tuple(code for code, told in remarks.items() if told),
+        remarks=tuple(code for code, applies in remarks.items() if applies),
     )
 
 
-def _pair(captures, key: str) -> tuple:
-    return tuple(capture.analysis["abcd"].get(key) for capture in captures)
+def _pair(captures: tuple[Capture, Capture], key: str) -> tuple[float | None, float | None]:
+    first, second = (capture.analysis["abcd"].get(key) for capture in captures)
+    return first, second
 
 
 class _View:
@@ -190,7 +190,7 @@ class _View:
         lesion = capture.analysis["lesion"]
         if not lesion["found"]:
             day = capture.taken[:10]
-            raise UserError(Said("no lesion was found in the picture of {day}", day=day))
+            raise UserError(Message("no lesion was found in the picture of {day}", day=day))
         width, height = capture.size
         self.scale = min(1.0, WORK / max(width, height))  # px here by px of the whole picture
         size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
@@ -203,7 +203,7 @@ class _View:
         moments = cv2.moments(self.mask, binaryImage=True)
         if not moments["m00"]:
             day = capture.taken[:10]
-            raise UserError(Said("the lesion in the picture of {day} is too small", day=day))
+            raise UserError(Message("the lesion in the picture of {day} is too small", day=day))
         self.centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         self.radius = float(np.sqrt(moments["m00"] / np.pi))
         x, y, across, down = lesion["box"]
@@ -219,27 +219,27 @@ class _View:
 def _register(a: _View, b: _View) -> tuple[np.ndarray, float]:
     """The transform (3, 3) of b onto a that brings the outlines to one area; their overlap."""
     ours, theirs = a.patch(), b.patch()
-    looks = [_look(view, to) for view, to in ((a, ours), (b, theirs))]
+    patches = [_patch(view, to) for view, to in ((a, ours), (b, theirs))]
     middle = (PATCH / 2, PATCH / 2)
 
-    def agreement(turn: np.ndarray) -> float:
-        mask = cv2.warpAffine(looks[1][1], turn[:2], (PATCH, PATCH))
-        light = cv2.warpAffine(looks[1][0], turn[:2], (PATCH, PATCH))
-        weight = np.maximum(cv2.GaussianBlur(np.maximum(mask, looks[0][1]), (0, 0), 6), 1e-6)
-        return _correlation(looks[0][0], light, weight) + _jaccard(looks[0][1], mask)
+    def agreement(transform: np.ndarray) -> float:
+        mask = cv2.warpAffine(patches[1][1], transform[:2], (PATCH, PATCH))
+        light = cv2.warpAffine(patches[1][0], transform[:2], (PATCH, PATCH))
+        weight = np.maximum(cv2.GaussianBlur(np.maximum(mask, patches[0][1]), (0, 0), 6), 1e-6)
+        return _correlation(patches[0][0], light, weight) + _jaccard(patches[0][1], mask)
 
-    turns = [_about(middle, 1, angle=2 * np.pi * k / ANGLES) for k in range(ANGLES)]
-    best = max(turns, key=agreement)
-    refined = _refined(*looks[0], looks[1][0], best)
+    rotations = [_about(middle, 1, angle=2 * np.pi * k / ANGLES) for k in range(ANGLES)]
+    best = max(rotations, key=agreement)
+    refined = _refined(*patches[0], patches[1][0], best)
     if agreement(refined) > agreement(best):
         best = refined
-    mask = cv2.warpAffine(looks[1][1], best[:2], (PATCH, PATCH))
-    return np.linalg.inv(ours) @ best @ theirs, _jaccard(looks[0][1], mask)
+    mask = cv2.warpAffine(patches[1][1], best[:2], (PATCH, PATCH))
+    return np.linalg.inv(ours) @ best @ theirs, _jaccard(patches[0][1], mask)
 
 
-def _look(view: _View, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _patch(view: _View, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lightness and outline, float32 (PATCH, PATCH), of the lesion in its patch."""
-    gray = cv2.cvtColor(view.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray: np.ndarray = cv2.cvtColor(view.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     sigma = max(0.0, 0.5 * view.radius / RADIUS)
     if sigma > 0.5:  # what the patch cannot show would only make steps in it
         gray = cv2.GaussianBlur(gray, (0, 0), sigma)
@@ -248,23 +248,23 @@ def _look(view: _View, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cv2.GaussianBlur(light, (0, 0), 1.5), mask
 
 
-def _refined(light: np.ndarray, mask: np.ndarray, other: np.ndarray, turn: np.ndarray):
+def _refined(light: np.ndarray, mask: np.ndarray, other: np.ndarray, transform: np.ndarray):
     """Rotation and shift near `turn` that correlate best; `turn` where that does not converge."""
     region = (cv2.GaussianBlur(mask, (0, 0), 8) > 0.02).astype(np.uint8)
-    start = np.linalg.inv(turn)[:2].astype(np.float32)
+    start = np.linalg.inv(transform)[:2].astype(np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
     try:
         _, found = cv2.findTransformECC(
             light, other, start, cv2.MOTION_EUCLIDEAN, criteria, region, 5
         )
     except cv2.error:
-        return turn
+        return transform
     return np.linalg.inv(np.vstack([found, [0, 0, 1]]).astype(np.float64))
 
 
 def _by_skin(a: _View, b: _View) -> np.ndarray | None:
     """The transform (3, 3) of b onto a that marks of the skin around the lesions agree on."""
-    sift = cv2.SIFT_create(2000, contrastThreshold=0.005)
+    sift = cv2.SIFT.create(2000, contrastThreshold=0.005)
     found = [
         sift.detectAndCompute(
             cv2.cvtColor(view.pixels, cv2.COLOR_RGB2GRAY), (~view.near).astype(np.uint8)
@@ -278,8 +278,8 @@ def _by_skin(a: _View, b: _View) -> np.ndarray | None:
     good = [best for best, other in pairs if best.distance < 0.75 * other.distance]
     if len(good) < MIN_MARKS:
         return None
-    source = np.float32([keys_b[match.queryIdx].pt for match in good])
-    target = np.float32([keys_a[match.trainIdx].pt for match in good])
+    source = np.asarray([keys_b[match.queryIdx].pt for match in good], np.float32)
+    target = np.asarray([keys_a[match.trainIdx].pt for match in good], np.float32)
     matrix, inliers = cv2.estimateAffinePartial2D(source, target, ransacReprojThreshold=3.0)
     if matrix is None:
         return None
@@ -289,26 +289,26 @@ def _by_skin(a: _View, b: _View) -> np.ndarray | None:
         return None
     if cv2.contourArea(cv2.convexHull(spot)) < MARKS_SPAN * a.mask.size:
         return None
-    turn = np.vstack([matrix, [0, 0, 1]])
-    if not 1 / MAX_SCALE < _size(turn) < MAX_SCALE:
+    transform = np.vstack([matrix, [0, 0, 1]])
+    if not 1 / MAX_SCALE < _size(transform) < MAX_SCALE:
         return None
-    moved = cv2.warpAffine(b.mask.astype(np.uint8), turn[:2], a.mask.shape[::-1])
-    return turn if _jaccard(a.mask, moved) >= MIN_OVERLAP else None
+    moved = cv2.warpAffine(b.mask.astype(np.uint8), transform[:2], a.mask.shape[::-1])
+    return transform if _jaccard(a.mask, moved) >= MIN_OVERLAP else None
 
 
 def _warp(ours, our_width, theirs, their_width, whole) -> tuple[np.ndarray, np.ndarray]:
     height, width = ours.shape[:2]
-    turn = (
+    transform = (
         _to_work(width / our_width) @ whole @ np.linalg.inv(_to_work(theirs.shape[1] / their_width))
     )
-    shrink = _size(turn)
+    shrink = _size(transform)
     if shrink < 0.7:  # else it flickers
         theirs = cv2.GaussianBlur(theirs, (0, 0), 0.4 / shrink)
     warped = cv2.warpAffine(
-        theirs, turn[:2], (width, height), flags=cv2.INTER_LINEAR, borderValue=BEYOND
+        theirs, transform[:2], (width, height), flags=cv2.INTER_LINEAR, borderValue=BEYOND
     )
     inside = np.full(theirs.shape[:2], 255, np.uint8)
-    return warped, cv2.warpAffine(inside, turn[:2], (width, height)) > 127
+    return warped, cv2.warpAffine(inside, transform[:2], (width, height)) > 127
 
 
 def _color(view: _View, where: np.ndarray) -> np.ndarray:
@@ -329,8 +329,8 @@ def _grown(mask: np.ndarray, reach: float) -> np.ndarray:
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= reach
 
 
-def _moved(points: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    return points @ turn[:2, :2].T + turn[:2, 2]
+def _moved(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    return points @ transform[:2, :2].T + transform[:2, 2]
 
 
 def _to_work(scale: float) -> np.ndarray:
@@ -349,8 +349,8 @@ def _about(centre, size: float, move: float = 0.0, at=(0.0, 0.0), angle: float =
     return np.vstack([np.column_stack([linear, shift]), [0, 0, 1.0]])
 
 
-def _size(turn: np.ndarray) -> float:
-    return float(np.sqrt(abs(np.linalg.det(turn[:2, :2]))))
+def _size(transform: np.ndarray) -> float:
+    return float(np.sqrt(abs(np.linalg.det(transform[:2, :2]))))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:

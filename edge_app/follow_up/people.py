@@ -8,8 +8,9 @@ from datetime import date
 
 from edge_app.i18n.language import N_
 from edge_app.store import clock
-from edge_app.store.records import NAME, OTHER_VERSION
+from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person, Store, Summary
+from edge_app.store.validation import NAME
 
 # The graver, the later. What cannot be read here may be grave.
 TRIAGE = ("retake", "low", OTHER_VERSION, "see a doctor", "urgent")
@@ -41,8 +42,8 @@ class Known:
 def spots(store: Store, person_id: str) -> list[Spot]:
     """A person's spots, in the order in which they were added; raises StoreError."""
     lesions = store.lesions(person_id)
-    said = store.summaries([person_id])[person_id]
-    return [_spot(lesion, said.get(lesion.id, Summary())) for lesion in lesions]
+    summaries = store.summaries([person_id])[person_id]
+    return [_spot(lesion, summaries.get(lesion.id, Summary())) for lesion in lesions]
 
 
 def known(store: Store, people: Iterable[Person]) -> list[Known]:
@@ -52,13 +53,13 @@ def known(store: Store, people: Iterable[Person]) -> list[Known]:
     found = []
     for person in people:
         theirs = summaries[person.id]
-        said = [summary.triage for summary in theirs.values() if summary.triage]
-        found.append(Known(person, len(theirs), max(said, key=TRIAGE.index, default=None)))
+        triages = [summary.triage for summary in theirs.values() if summary.triage]
+        found.append(Known(person, len(theirs), max(triages, key=TRIAGE.index, default=None)))
     return found
 
 
-def _spot(lesion: Lesion, said: Summary) -> Spot:
-    return Spot(lesion, said.pictures, said.triage, said.taken, said.dated)
+def _spot(lesion: Lesion, summary: Summary) -> Spot:
+    return Spot(lesion, summary.pictures, summary.triage, summary.taken, summary.dated)
 
 
 def age(person: Person, today: date) -> int | None:

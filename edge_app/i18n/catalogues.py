@@ -25,7 +25,7 @@ from edge_app.i18n.language import FOLDER, LANGUAGES
 ROOM = Path(__file__).parents[1]
 DEVICE = Path(dermedge.__file__).parent
 # Calls, and how many of their first words are a message. Errors are shown, too.
-CALLS = {"_": 1, "N_": 1, "Said": 1, "n_": 2, "plural": 2}
+CALLS = {"_": 1, "N_": 1, "Message": 1, "Said": 1, "n_": 2, "plural": 2}
 # Speak to no screen.
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}
 CONSOLE |= {"build.py", "packages.py", "serve.py"}
@@ -47,7 +47,7 @@ HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encodin
 class Catalogue(Catalog):
     """Without the time and place at which it was written: they would change with every run."""
 
-    @property
+    @property  # type: ignore[misc]  # nobody sets them here
     def mime_headers(self) -> list[tuple[str, str]]:
         return [header for header in super().mime_headers if header[0] in HEADERS]
 
@@ -128,15 +128,15 @@ def _constant(call: ast.Call, at: int) -> str:
 def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
     counts = {**dict.fromkeys(error_classes(), 1), **CALLS}
     for call in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
-        words = [_constant(call, at) for at in range(counts[_name(call)])]
-        if all(words):
-            yield words[0] if len(words) == 1 else tuple(words)
+        messages = [_constant(call, at) for at in range(counts[_name(call)])]
+        if all(messages):
+            yield messages[0] if len(messages) == 1 else tuple(messages)
 
 
 def _of_kv(path: Path) -> Iterator[str]:
     with path.open("rb") as file:  # its words can be read as Python's
         for _line, message, _comments, _context in extract("python", file, {"_": None}):
-            yield message
+            yield message if isinstance(message, str) else message[0]
 
 
 def merged(template: Catalogue, language: str) -> Catalogue:
@@ -146,8 +146,9 @@ def merged(template: Catalogue, language: str) -> Catalogue:
     for message in template:
         if message.id:
             old = known.get(message.id)
-            kept = old is not None and old.id == message.id
-            fresh.add(message.id, old.string if kept else "", message.locations)
+            known_still = old is not None and old.id == message.id
+            translation = old.string if old is not None and known_still else ""
+            fresh.add(message.id, translation, message.locations)
     return fresh
 
 
@@ -164,7 +165,9 @@ def main() -> None:
 
 def translations(message: Message) -> tuple[str, ...]:
     """Of a message: one, or as many as the language has plural forms; empty where missing."""
-    return (message.string,) if isinstance(message.string, str) else tuple(message.string)
+    if isinstance(message.string, str):
+        return (message.string,)
+    return tuple(message.string or ("",))
 
 
 def _write(path: Path, catalogue: Catalogue) -> None:

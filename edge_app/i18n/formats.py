@@ -46,13 +46,13 @@ def day(when: date, language: str) -> str:
     return format_date(when, "medium", locale=language)
 
 
-def moment(when: date | datetime, language: str) -> str:
+def moment(when: datetime, language: str) -> str:
     """To the minute."""
     parts = (
         format_time(when, "short", locale=language),
         format_date(when, "medium", locale=language),
     )
-    whole = get_datetime_format("medium", language).format(*parts)
+    whole = str(get_datetime_format("medium", language)).format(*parts)
     return whole.replace("\u202f", "\u00a0")  # the narrow space is not in every font
 
 

@@ -13,6 +13,7 @@ import unicodedata
 from datetime import date, datetime, timezone
 from functools import cache
 from pathlib import Path, PurePath
+from typing import Any
 
 from dermedge import UserError
 from edge_app.i18n import formats
@@ -54,38 +55,40 @@ def preferred() -> str:
     return "en"
 
 
-class Said(str):
+class Message(str):
     """A line whose values are filled in already, in English, and that `_` still can translate.
 
     Faults are raised far from the screen, before anybody knows its language. A value may be a
-    `Said` of its own, or an error.
+    `Message` of its own, or an error.
     """
 
     message: str  # with `{name}`s; the form for one, where there are `many`
     many: str  # the form for several; empty: there is none
-    values: dict[str, object]
+    values: dict[str, Any]
 
-    def __new__(cls, message: str, /, **values: object) -> Said:
+    def __new__(cls, message: str, /, **values: object) -> Message:
         return cls._of(message, "", values, message)
 
     @classmethod
-    def plural(cls, one: str, many: str, count: int, **values: object) -> Said:
+    def plural(cls, one: str, many: str, count: int, **values: object) -> Message:
         """A line about so many things: the language chooses its form; `{count}` is filled in."""
         return cls._of(one, many, {**values, "count": count}, one if count == 1 else many)
 
     @classmethod
-    def _of(cls, message: str, many: str, values: dict, english: str) -> Said:
-        said = super().__new__(cls, english.format(**values) if values else english)
-        said.message, said.many, said.values = message, many, values
-        return said
+    def _of(cls, message: str, many: str, values: dict[str, Any], english: str) -> Message:
+        line = super().__new__(cls, english.format(**values) if values else english)
+        line.message, line.many, line.values = message, many, values
+        return line
+
+
+Said = Message  # the name by which edge_app.store knows it yet
 
 
 def _(message: str, **values: object) -> str:
     """The message in the current language, `{name}`s filled in; as it is where none is known."""
-    many = ""
-    if isinstance(message, Said):
-        message, many, values = message.message, message.many, message.values
-    return _filled(message, many, values)
+    if isinstance(message, Message):
+        return _filled(message.message, message.many, message.values)
+    return _filled(message, "", values)
 
 
 def n_(one: str, many: str, count: int, **values: object) -> str:
@@ -93,21 +96,22 @@ def n_(one: str, many: str, count: int, **values: object) -> str:
     return _filled(one, many, {**values, "count": count})
 
 
-def _filled(message: str, many: str, values: dict[str, object]) -> str:
+def _filled(message: str, many: str, values: dict[str, Any]) -> str:
     catalogue = _catalogue(_now)
     if many:
-        said = catalogue.ngettext(message, many, values["count"])
-        values = {**values, "count": number(values["count"])}
+        count = values["count"]
+        line = catalogue.ngettext(message, many, count)
+        values = {**values, "count": number(count)}
     else:
-        said = catalogue.gettext(message) if message else ""
-    return said.format(**{n: _shown(v) for n, v in values.items()}) if values else said
+        line = catalogue.gettext(message) if message else ""
+    return line.format(**{n: _shown(v) for n, v in values.items()}) if values else line
 
 
 def _shown(value: object) -> object:
     """A value as it stands within a line: in the language, safe to draw, in its own direction."""
     if isinstance(value, BaseException):
-        value = words(value)
-    if isinstance(value, Said):
+        value = error_message(value)
+    if isinstance(value, Message):
         return _(value)
     if not isinstance(value, (str, PurePath)):
         return value
@@ -129,23 +133,23 @@ def _drawable(character: str) -> str:
     return "\N{REPLACEMENT CHARACTER}" if hidden or character in _DIRECTIONS else character
 
 
-def words(error: BaseException) -> Said:
+def error_message(error: BaseException) -> Message:
     """An error as one line for the screen, to be translated there."""
     if isinstance(error, UserError):
-        if isinstance(error.message, Said):
+        if isinstance(error.message, Message):
             return error.message
         if error.values:
-            return Said(error.message, **error.values)
-        return Said(" ".join(error.message.split()))
+            return Message(error.message, **error.values)
+        return Message(" ".join(error.message.split()))
     if isinstance(error, OSError) and error.strerror:
-        reason = Said(error.strerror)
+        reason = Message(error.strerror)
         name = error.filename
         if isinstance(name, bytes):
             name = os.fsdecode(name)
-        return Said("{reason} ({path})", reason=reason, path=name) if name else reason
+        return Message("{reason} ({path})", reason=reason, path=name) if name else reason
     # What a library says when it breaks down is for nobody at the screen, and may name a file.
     kind = type(error)
-    return Said(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+    return Message(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
 
 
 def capital(line: str) -> str:
@@ -191,7 +195,7 @@ def day(stamp: str) -> str:
 
 def moment(stamp: str) -> str:
     """An ISO 8601 time in UTC as a local date and time, to the minute."""
-    return formats.moment(_moment(stamp), _now)
+    return formats.moment(_local(stamp), _now)
 
 
 def number(value: float, digits: int = 0) -> str:
@@ -222,6 +226,10 @@ def month(day: date) -> str:
 def _moment(stamp: str) -> date:
     if len(stamp) == 10:
         return date.fromisoformat(stamp)
+    return _local(stamp)
+
+
+def _local(stamp: str) -> datetime:
     parsed = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
     return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).astimezone()
 
@@ -230,7 +238,7 @@ def _moment(stamp: str) -> date:
 
 _PAIRS = ("()", "[]", "{}", "<>", "«»")
 _TAKEN_OUT = {ord(ISOLATE): None, ord(END): None}
-_MIRRORED = str.maketrans({a: b for pair in _PAIRS for a, b in (pair, pair[::-1])})
+_MIRRORED = str.maketrans({ends[0]: ends[1] for pair in _PAIRS for ends in (pair, pair[::-1])})
 
 
 def backwards(line: str) -> bool:
@@ -262,7 +270,8 @@ def _mirrored(drawn: str) -> str:
     `bidi` only puts them into order, and HarfBuzz, which is given a line from left to right,
     draws them as they are.
     """
-    letters, open_ = list(drawn), []
+    letters = list(drawn)
+    open_: list[int] = []
     for at, character in enumerate(drawn):
         partner = character.translate(_MIRRORED)
         if partner == character:

@@ -27,7 +27,7 @@ class Section:
 
     title: str
     rows: tuple[tuple[str, str], ...] = ()
-    words: tuple[str, ...] = ()
+    paragraphs: tuple[str, ...] = ()
 
 
 def sections(manifest: Manifest, sha256: str) -> list[Section]:
@@ -43,20 +43,20 @@ def sections(manifest: Manifest, sha256: str) -> list[Section]:
                 ("SHA-256", sha256[:16]),
             ),
         ),
-        Section(_("How good it is"), words=accuracy(manifest)),
+        Section(_("How good it is"), paragraphs=accuracy(manifest)),
         Section(_("Licences"), licences),
     ]
 
 
 def accuracy(manifest: Manifest) -> tuple[str, ...]:
     """The measured accuracy of a manifest in plain words, with 95 % intervals."""
-    measured, said = manifest.measured.get("classifier", {}), []
+    measured, lines = manifest.measured.get("classifier", {}), []
     if manifest.procedural:
-        said.append(_("Trained and measured on drawn pictures, not on skin: it says nothing."))
+        lines.append(_("Trained and measured on drawn pictures, not on skin: it says nothing."))
     doctor = measured.get("see_doctor")
     if not doctor or "pictures" not in measured:
-        return (*said, _("Not measured."))
-    said += [
+        return (*lines, _("Not measured."))
+    lines += [
         _("Of 100 malignant spots it sends {value} to a doctor ({low} to {high}).",
           **_of_100(doctor["sensitivity"])),
         _("Of 100 harmless spots it sends {value} to a doctor without need ({low} to {high}).",
@@ -70,16 +70,16 @@ def accuracy(manifest: Manifest) -> tuple[str, ...]:
            collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
     ]  # fmt: skip
     if measured.get("half") == "accepting":
-        said.append(
+        lines.append(
             _("None of its limits was chosen on them. In brackets: what chance alone leaves open "
               "(95 % interval).")
         )  # fmt: skip
     else:
-        said.append(
+        lines.append(
             _("Its limits were chosen on the same pictures: on others it may do worse. In "
               "brackets: what chance alone leaves open (95 % interval).")
         )  # fmt: skip
-    return tuple(said)
+    return tuple(lines)
 
 
 def _of_100(share: Mapping[str, float], without: bool = False) -> dict[str, str]:

@@ -8,6 +8,7 @@ on the right of the picture. No Kivy in it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 
@@ -217,26 +218,28 @@ def _master(view: str) -> tuple[tuple[np.ndarray, ...], ...]:
     rim = np.clip(1 - depth / (0.030 * scale / 4), 0, 1) ** 2
     rim = cv2.resize(rim, shape[::-1], interpolation=cv2.INTER_LINEAR) * 0.20
     ink = np.round(255 * np.maximum(rim, lines * (0.34 / 255))).astype(np.uint8)
-    return _halved(body), _halved(ink)
+    return _downsampled(body), _downsampled(ink)
 
 
-def _halved(layer: np.ndarray) -> tuple[np.ndarray, ...]:
+def _downsampled(layer: np.ndarray) -> tuple[np.ndarray, ...]:
     layers = [layer]
     while layers[-1].shape[0] > 100:
         layers.append(cv2.pyrDown(layers[-1]))
     return tuple(layers)
 
 
-def _windowed(layers: tuple[np.ndarray, ...], size: tuple[int, int], window) -> np.ndarray:
+def _windowed(
+    layers: tuple[np.ndarray, ...], size: tuple[int, int], window: tuple[float, float, float, float]
+) -> np.ndarray:
     left, top, right, bottom = window
     widest = size[0] / (right - left)  # of the whole map at this size
     # The smallest layer that is not smaller: a larger one would flicker with each size.
     layer = next((it for it in reversed(layers) if it.shape[1] >= widest), layers[0])
     rows, columns = layer.shape
     across, down = widest / columns, size[1] / ((bottom - top) * rows)
-    turn = np.array([[across, 0, -left * columns * across], [0, down, -top * rows * down]])
-    turn[:, 2] += (np.array([across, down]) - 1) / 2
-    return cv2.warpAffine(layer, turn, size, flags=cv2.INTER_LINEAR)
+    transform = np.array([[across, 0, -left * columns * across], [0, down, -top * rows * down]])
+    transform[:, 2] += (np.array([across, down]) - 1) / 2
+    return cv2.warpAffine(layer, transform, size, flags=cv2.INTER_LINEAR)
 
 
 # ---------------------------------------------------------------------------- the figure
@@ -247,10 +250,10 @@ def _outline() -> tuple[np.ndarray, ...]:
     """The silhouette: closed polygons, float (n, 2), x from the map's left, in map widths."""
     scale = 640  # px by unit
     shape = (2 * scale, scale)
-    mask = np.zeros(shape, np.uint8)
+    mask: np.ndarray = np.zeros(shape, np.uint8)
     for polygon in (*_halves(), *(_limb(joints) for joints in (_ARM, _LEG))):
         _fill(mask, polygon, scale)
-    mask |= mask[:, ::-1]
+    mask = np.maximum(mask, mask[:, ::-1])
     # Rounds off where limbs meet the trunk, before there are fingers that it would web.
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(0.034 * scale) | 1,) * 2)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, disc)
@@ -260,7 +263,7 @@ def _outline() -> tuple[np.ndarray, ...]:
     x, y, across, down = _EAR
     angles = np.linspace(0, 2 * np.pi, 48)
     _fill(mask, np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), scale)
-    mask |= mask[:, ::-1]
+    mask = np.maximum(mask, mask[:, ::-1])
     soft = cv2.GaussianBlur(mask, (0, 0), 0.0022 * scale)
     contours, _ = cv2.findContours((soft > 127).astype(np.uint8), cv2.RETR_CCOMP,
                                    cv2.CHAIN_APPROX_NONE)  # fmt: skip
@@ -284,7 +287,7 @@ def _halves() -> list[np.ndarray]:
     return found
 
 
-def _limb(joints: list[tuple[float, ...]]) -> np.ndarray:
+def _limb(joints: Sequence[tuple[float, ...]]) -> np.ndarray:
     """A line of joints with its widths as a closed polygon, round at both ends."""
     path = _curve(np.array(joints))
     middle, widths = path[:, :2], path[:, 2:]

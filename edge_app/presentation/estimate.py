@@ -118,21 +118,21 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
     triage = together.triage if together else analysis["triage"]
     risk = together.malignancy if together else analysis["malignancy"]
     chances = together.probabilities if together else analysis["probabilities"]
-    judged = triage != "retake"
+    usable = triage != "retake"
     likely = sorted(chances.items(), key=lambda item: -item[1])
     versions = analysis["versions"]
     return ResultView(
         band=spoken(BANDS[triage]),
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
-        if judged
+        if usable and risk is not None
         else "",
         outline=analysis["lesion"]["polygons"],
         extent=tuple(analysis["size"]),
         remarks=remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
-        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if judged else (),
-        measures=_measures(analysis) if judged else (),
-        limits=_limits(analysis, together) if judged else (),
+        classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if usable else (),
+        measures=_measures(analysis) if usable else (),
+        limits=_limits(analysis, together) if usable else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
             f"dermedge {versions['dermedge']}, {versions['runtime']}. "
@@ -182,17 +182,17 @@ def spoken(band: Band) -> Band:
 def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
-    said = n_(
+    message = n_(
         "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
         "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
         together.pictures,
         used=language.number(together.used),
-        lowest=percent(together.lowest),
-        highest=percent(together.highest),
+        lowest=percent(together.lowest or 0.0),
+        highest=percent(together.highest or 0.0),
     )
     if not together.agreed:
-        said += " " + _("They do not agree: take one more, or show the spot to a doctor.")
-    return said
+        message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
+    return message
 
 
 def _none_of(together: Combined) -> str:
@@ -205,9 +205,10 @@ def _none_of(together: Combined) -> str:
 
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
-    # The gate asks how sure the outline is: where there is one, "no lesion" would contradict it.
-    told = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
-    return tuple(_(told[code]) for code in analysis["quality"]["reasons"])
+    # The quality check asks how sure the outline is: where there is one, "no lesion" would
+    # contradict it.
+    messages = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
+    return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from dermedge.bundle.bundle import Manifest
-from edge_app.capture.worker import Snapshot
+from edge_app.capture.shots import Snapshot
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
-from edge_app.kiosk import TITLES as CHECKS
-from edge_app.kiosk import Check
 from edge_app.presentation import skin_type
 from edge_app.presentation.estimate import (
     BANDS,
@@ -30,12 +28,15 @@ from edge_app.presentation.estimate import (
     rule,
     spoken,
 )
+from edge_app.self_check import TITLES as CHECKS
+from edge_app.self_check import Check
 from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person
 
 # The words of one estimate are among those of the screens.
 __all__ = ["Band", "ResultView", "millimetres", "percent", "reference", "result", "rule"]
 SEPARATOR = "  ·  "  # between facts on one line
+
 
 TERMS_KIOSK = N_(
     "A picture is kept only if the operator of this device keeps it for you. When nobody touches "
@@ -65,9 +66,9 @@ def demonstration(manifest: Manifest) -> str:
     return _(DEMO) if manifest.procedural else ""
 
 
-def words(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error as one line for the screen."""
-    return language.sentence(_(language.words(error)))
+    return language.sentence(_(language.error_message(error)))
 
 
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
@@ -76,20 +77,21 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
     A camera that came later is no fault any more.
     """
     seen = not snapshot.fault  # nor waited for, then
-    said = [
-        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.words)))
+    lines = [
+        _("{part}: {words}", part=_(CHECKS[check.name]), words=language.sentence(_(check.message)))
         for check in checks
         if not check.ok and not (check.name == "camera" and seen)
     ]
-    return "\n".join([_("For the operator of this device"), *said]) if said else ""
+    return "\n".join([_("For the operator of this device"), *lines]) if lines else ""
 
 
 def reminder(lesion: Lesion, person: Person) -> str:
-    return f"{person.name}: {lesion.title} ({language.day(lesion.remind)})"
+    when = language.day(lesion.remind) if lesion.remind else ""
+    return f"{person.name}: {lesion.title} ({when})"
 
 
 def kept(person: Person | None, lesion: Lesion) -> str:
-    """That the sitting is on disk, and where."""
+    """That the series is on disk, and where."""
     if person is None:
         return _("Kept: {spot}", spot=lesion.title)
     return _("Kept: {person}, {spot}", person=person.name, spot=lesion.title)
@@ -136,14 +138,13 @@ def spot(spot: Spot) -> str:
 
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     """What the live screen shows for a snapshot; `notice` (a failed capture) goes before all."""
-    analysis = snapshot.analysis
-    seen = analysis is not None and snapshot.frame is not None
-    outline = analysis["lesion"]["polygons"] if seen else []
+    analysis = snapshot.analysis if snapshot.frame is not None else None
+    outline = analysis["lesion"]["polygons"] if analysis else []
     if snapshot.busy:
         text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
         text, style = language.sentence(_(bad)), "guide_bad"
-    elif not seen:
+    elif analysis is None:
         text, style = _("Looking at the picture."), "guide_wait"
     elif not analysis["quality"]["ok"]:
         # One thing at a time: the reasons come gravest first.
@@ -154,7 +155,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         guidance=text,
         style=style,
         outline=outline,
-        extent=tuple(analysis["size"]) if seen else (1, 1),
+        extent=tuple(analysis["size"]) if analysis else (1, 1),
         can_capture=snapshot.frame is not None and not snapshot.busy,
         source=_(snapshot.source) or _("no source"),
     )

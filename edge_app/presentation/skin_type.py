@@ -17,7 +17,7 @@ from edge_app.i18n.language import N_
 class Question:
     """A question and its five answers, which give 0 to 4 points."""
 
-    words: str
+    text: str
     answers: tuple[str, str, str, str, str]
 
 

@@ -19,7 +19,11 @@ from kivy.uix.slider import Slider
 from kivy.uix.textinput import TextInput
 from kivy.uix.widget import Widget
 
-from edge_app.ui import theme, widgets
+from edge_app.ui import theme
+from edge_app.ui.entry import Entry
+from edge_app.ui.focus import Target, targets
+from edge_app.ui.signs import Icon, Sign
+from edge_app.ui.text import Text
 
 LEAST_TARGET = 48  # dp
 LEAST_CONTRAST, LEAST_OF_SIGNS = 4.5, 3.0
@@ -28,38 +32,38 @@ SAME = 6  # grey levels by which a ground may differ from its style's
 Box = tuple[float, float, float, float]  # left, low, right, high, px of the window
 
 
-def audit(root: Widget, look, pixels: np.ndarray) -> list[str]:
+def audit(root: Widget, styles, pixels: np.ndarray) -> list[str]:
     """What is wrong with a screen, one line each.
 
     Parameters
     ----------
-    root : the screen, or the question that covers it. look : of theme.LOOKS, that it has.
+    root : the screen, or the question that covers it. styles : of theme.STYLES, that it has.
     pixels : the window as it was drawn, uint8 (h, w, 3) RGB.
     """
     shown = [(widget, box) for widget in root.walk(restrict=True) if (box := _seen(widget))]
-    faults = []
+    faults: list[str] = []
     for widget, box in shown:
-        if isinstance(widget, (widgets.Words, widgets.Entry)):
-            faults += _audit_text(widget, box, look, pixels)
-        if isinstance(widget, (widgets.Icon, widgets.Sign)):
+        if isinstance(widget, (Text, Entry)):
+            faults += _audit_text(widget, box, styles, pixels)
+        if isinstance(widget, (Icon, Sign)):
             faults += _audit_sign(widget, box, pixels)
-        if isinstance(widget, (widgets.Target, widgets.Entry)):
+        if isinstance(widget, (Target, Entry)):
             faults += _audit_target(widget)
     faults += _overlaps([pair for pair in shown if _is_target(pair[0])])
-    faults += _overlaps([pair for pair in shown if _is_said(pair[0])])
-    reached = list(widgets.targets(root))
+    faults += _overlaps([pair for pair in shown if _is_text(pair[0])])
+    reached = list(targets(root))
     for widget, _box in shown:
-        pressed = isinstance(widget, (ButtonBehavior, Slider, TextInput, widgets.Target))
+        pressed = isinstance(widget, (ButtonBehavior, Slider, TextInput, Target))
         if pressed and not widget.disabled and widget not in reached:
             faults.append(f"the Tab key does not reach '{_name(widget)}'")
     return faults
 
 
-def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[str]:
-    said = widget.text or getattr(widget, "hint_text", "")
-    if not said:
+def _audit_text(widget: Widget, box: Box, styles, pixels: np.ndarray) -> Iterator[str]:
+    texts = widget.text or getattr(widget, "hint_text", "")
+    if not texts:
         return
-    style = look[(widget.disabled and getattr(widget, "off", "")) or widget.style]
+    style = styles[(widget.disabled and getattr(widget, "off", "")) or widget.style]
     found = theme.contrast(style.text, style.ground)
     if found < LEAST_CONTRAST:
         yield f"'{_name(widget)}' has a contrast of {found:.1f}"
@@ -75,7 +79,7 @@ def _audit_text(widget: Widget, box: Box, look, pixels: np.ndarray) -> Iterator[
             yield f"'{_name(widget)}' is drawn on another ground than that of its style"
         if measured < LEAST_CONTRAST:
             yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
-    if not isinstance(widget, widgets.Words):
+    if not isinstance(widget, Text):
         return
     if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
         yield f"'{_name(widget)}' is cut off"
@@ -99,8 +103,8 @@ def _audit_target(widget: Widget) -> Iterator[str]:
     if widget.width < least or widget.height < least:
         size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
         yield f"'{_name(widget)}' is too small to be hit, {size}"
-    words = [w.text for w in widget.walk(restrict=True) if isinstance(w, widgets.Words)]
-    if not (any(words) or widget.hint):
+    texts = [w.text for w in widget.walk(restrict=True) if isinstance(w, Text)]
+    if not (any(texts) or widget.hint):
         yield f"a {type(widget).__name__} has no words for those who cannot see it"
 
 
@@ -125,18 +129,18 @@ def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _is_target(widget: Widget) -> bool:
-    return isinstance(widget, (widgets.Target, widgets.Entry))
+    return isinstance(widget, (Target, Entry))
 
 
-def _is_said(widget: Widget) -> bool:
-    if isinstance(widget, widgets.Words):
+def _is_text(widget: Widget) -> bool:
+    if isinstance(widget, Text):
         return bool(widget.text)
-    return isinstance(widget, (widgets.Icon, widgets.Sign, widgets.Entry))
+    return isinstance(widget, (Icon, Sign, Entry))
 
 
 def _name(widget: Widget) -> str:
-    said = [getattr(widget, name, "") for name in ("text", "hint", "title", "name")]
-    return next((text for text in said if text), type(widget).__name__)[:40]
+    texts = [getattr(widget, name, "") for name in ("text", "hint", "title", "name")]
+    return next((text for text in texts if text), type(widget).__name__)[:40]
 
 
 def _above(widget: Widget) -> Iterator[Widget]:
@@ -161,6 +165,6 @@ def _seen(widget: Widget) -> Box | None:
         if not each.opacity or each.width < 2 or each.height < 2:
             return None
         if each is widget or isinstance(each, ScrollView):
-            part = _whole(each)
-            box = (*map(max, box[:2], part[:2]), *map(min, box[2:], part[2:]))
+            left, low, right, high = _whole(each)
+            box = (max(box[0], left), max(box[1], low), min(box[2], right), min(box[3], high))
     return box if min(box[2] - box[0], box[3] - box[1]) >= 2 else None

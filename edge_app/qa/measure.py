@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from kivy.clock import Clock
 from kivy.core.window import Window
 from tqdm import tqdm
 
+from dermedge import UserError
 from edge_app.app import DermedgeApp
 from edge_app.store.store import Lesion, Person
 
@@ -40,7 +45,7 @@ class Meter:
         self._state: list[tuple[int, float, int, int]] = []
         self._waits: list[float] = []
         self._live: tuple[float, float, int] | None = None
-        self._script = None
+        self._script: Iterator[Callable[[], Any]] = iter(())
         app.bind(on_start=self._begin)
 
     def _begin(self, _) -> None:
@@ -84,7 +89,7 @@ class Meter:
             except StopIteration:
                 self._app.stop()
 
-    def _walk(self):
+    def _walk(self) -> Iterator[Callable[[], Any]]:
         app, worker, session = self._app, self._app.worker, self._app.session
         session.agree()
         app.go("live")
@@ -105,8 +110,8 @@ class Meter:
             if self._soak and number % PER_PERSON == 0:
                 if session.person:
                     session.delete_person(session.person)
-                session.save_person(Person("", "code"))
-                session.save_lesion(Lesion("", session.person.id, "a place"))
+                person = session.save_person(Person("", "code"))
+                session.save_lesion(Lesion("", person.id, "a place"))
             if self._soak and number % SAMPLE_EVERY == 0:
                 self._state.append((number, *_resources()))
                 yield from self._leaf()
@@ -124,21 +129,21 @@ class Meter:
                 return
             self._waits.append((time.perf_counter() - pressed) * 1000)
         if self._soak:
-            session.store.check()
+            session.opened().check()
         self.fault = ""
 
-    def _leaf(self):
+    def _leaf(self) -> Iterator[Callable[[], Any]]:
         """Through the screens of people and spots, as between two visits."""
         app, person, lesion = self._app, self._app.session.person, self._app.session.lesion
         for name in ("people", "person", "lesion", "settings", "home"):
             app.session.person, app.session.lesion = person, lesion
             app.replace(name)
-            until = time.perf_counter() + 0.2
-            yield lambda until=until: time.perf_counter() >= until
+            yield partial(_reached, time.perf_counter() + 0.2)
         app.session.person, app.session.lesion = person, lesion
 
     def report(self) -> dict:
         """The figures; ms where a name says so."""
+        assert self._live is not None
         start, end, analyses = self._live
         rounds = np.array([mark for mark in self._marks if start <= mark[0] <= end])
         parts = np.diff(rounds, axis=1) * 1000
@@ -173,8 +178,14 @@ class Meter:
         return report
 
 
+def _reached(moment: float) -> bool:
+    return time.perf_counter() >= moment
+
+
 def _resources() -> tuple[float, int, int]:
     """Resident memory in MiB, threads, open handles of this process."""
+    if sys.platform != "linux":
+        raise UserError("--soak counts memory and handles in /proc: it needs Linux")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return (
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from kivy.clock import Clock
@@ -21,6 +22,7 @@ from edge_app.presentation import skin_type
 from edge_app.qa.audit import audit
 from edge_app.ui import widgets
 from edge_app.ui.body_view import Figure
+from edge_app.ui.focus import targets
 
 DEADLINE = 240.0  # s, for the whole way; a slow device analyses a picture in seconds
 SETTLE = 4  # frames from a change of screen to its last layout
@@ -28,7 +30,7 @@ SETTLE = 4  # frames from a change of screen to its last layout
 # Of the person of the tour, and of their store and its export.
 CODE, PASSPHRASE = "A-17", "once through every screen"
 
-Step = Callable[[], bool]  # whether it may go on
+Step = Callable[[], Any]  # whether it may go on
 
 
 class Tour:
@@ -72,10 +74,10 @@ class Tour:
         yield from self._press(_("Take picture"))
         yield from self._wait("the picture was not captured", lambda: self._app.here == "result")
         yield from self._picture("result")
-        if self._find(_("Measures")):
+        if _find(self._app.layer(), _("Measures")):
             yield from self._press(_("Measures"))
             yield from self._picture("result-measures")
-        if self._find(_("Risk map")):
+        if _find(self._app.layer(), _("Risk map")):
             yield from self._press(_("Risk map"))
             drawn = lambda: self._app.screen.caption or self._app.notice  # noqa: E731
             yield from self._wait("the risk map was not drawn", drawn)
@@ -119,7 +121,7 @@ class Tour:
         yield from self._picture("result-kept")
         yield from self._press(_("Done"))
         yield from self._press(_("People and their spots"))
-        yield from self._wait("the person is not listed", lambda: self._find(CODE))
+        yield from self._wait("the person is not listed", lambda: _find(self._app.layer(), CODE))
         yield from self._picture("people")
         yield from self._press(CODE)
         yield from self._wait("the spot is not on the map", lambda: self._app.screen.marks)
@@ -222,23 +224,28 @@ class Tour:
         yield until
         self.fault = "the app ended too early"
 
-    def _press(self, words: str) -> Iterator[Step]:
-        """Press what says `words`, or hints at them, as soon as it is there."""
-        yield from self._wait(f"nothing to press says '{words}'", lambda: self._find(words))
-        target = self._find(words)
+    def _press(self, text: str) -> Iterator[Step]:
+        """Press what says `text`, or hints at it, as soon as it is there."""
+        yield from self._wait(
+            f"nothing to press says '{text}'", lambda: _find(self._app.layer(), text)
+        )
+        target = _find(self._app.layer(), text)
         target.dispatch("on_press")
         target.dispatch("on_release")
         yield lambda: True
 
     def _type(self, caption: str, text: str) -> Iterator[Step]:
         """Type into the field of that caption."""
-        yield from self._wait(f"no field is called '{caption}'", lambda: self._field(caption))
-        self._field(caption).ids.entry.text = text
+        yield from self._wait(
+            f"no field is called '{caption}'", lambda: _field(self._app.layer(), caption)
+        )
+        field = _field(self._app.layer(), caption)
+        field.ids.entry.text = text
         yield lambda: True
 
     def _tap(self, view: str, x: float, y: float) -> Iterator[Step]:
         """Press a place of the body map."""
-        figures = [it for it in widgets.targets(self._app.layer()) if isinstance(it, Figure)]
+        figures = [it for it in targets(self._app.layer()) if isinstance(it, Figure)]
         next(it for it in figures if it.view == view).tap(x, y)
         yield lambda: True
 
@@ -248,19 +255,6 @@ class Tour:
             f"the screen '{name}' did not come",
             lambda: self._app.here == name == self._app.screen.name,
         )
-
-    def _find(self, words: str) -> Widget | None:
-        for target in widgets.targets(self._app.layer()):
-            said = [getattr(target, name, "") for name in ("text", "hint", "title")]
-            if words in said:
-                return target
-        return None
-
-    def _field(self, caption: str) -> Widget | None:
-        for widget in self._app.layer().walk():
-            if isinstance(widget, widgets.Field) and widget.caption == caption:
-                return widget
-        return None
 
     def _picture(self, name: str) -> Iterator[Step]:
         """Let the screen come to rest, audit it, write NAME.png."""
@@ -279,7 +273,7 @@ class Tour:
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         shot = np.ascontiguousarray(pixels[::-1, :, :3])
         write_png(self._folder / self._grab, shot, private=True)
-        found = audit(self._app.layer(), self._app.look, shot)
+        found = audit(self._app.layer(), self._app.styles, shot)
         self.faults += [f"{self._grab}: {fault}" for fault in found]
         self._grab = None
 
@@ -287,3 +281,19 @@ class Tour:
         source = self._app.worker.snapshot().fault
         self.fault = f"{self.fault} within {DEADLINE:.0f} s. {source}".strip()
         self._app.stop()
+
+
+def _find(layer: Widget, text: str) -> Any:
+    """What can be pressed and says `text`, or hints at it; None: nothing does."""
+    for target in targets(layer):
+        if text in [getattr(target, name, "") for name in ("text", "hint", "title")]:
+            return target
+    return None
+
+
+def _field(layer: Widget, caption: str) -> Any:
+    """The field of that caption; None: there is none."""
+    for widget in layer.walk():
+        if isinstance(widget, widgets.Field) and widget.caption == caption:
+            return widget
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from kivy.app import App
@@ -12,17 +13,19 @@ from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
+from edge_app import cases
 from edge_app.follow_up.history import Comparison
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.presentation import comparison as course
+from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
-from edge_app.session import Session
 from edge_app.store.records import in_order
-from edge_app.store.store import Capture
-from edge_app.ui.widgets import Option, Target, Words, Wrap
+from edge_app.store.store import Capture, Store
+from edge_app.ui.focus import Target
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Option, Wrap
 
 STEP = 0.1  # of the fader, for one press of an arrow key
 LEFT, RIGHT = 276, 275
@@ -65,15 +68,15 @@ class Fader(Target, Widget):
         return self.x + knob, max(self.width - 2 * knob, 1)
 
     def _draw(self, *_) -> None:
-        look = App.get_running_app().look
+        styles = App.get_running_app().styles
         start, length = self._track()
         share = 1 - self.value if language.rtl() else self.value
         x, y, knob = start + share * length, self.y + self.height / 2, 0.22 * self.height
         self.canvas.clear()
         with self.canvas:
-            Color(*look["stage_quiet"].text)
+            Color(*styles["stage_quiet"].text)
             Line(points=[start, y, start + length, y], width=dp(2), cap="round")
-            Color(*look["stage"].text)
+            Color(*styles["stage"].text)
             Ellipse(pos=(x - knob, y - knob), size=(2 * knob, 2 * knob))
             if self.lit:
                 Line(circle=(x, y, 1.4 * knob), width=dp(1.5))
@@ -91,26 +94,26 @@ class CompareScreen(View):
     first, second = StringProperty(), StringProperty()  # days of the earlier and the later one
 
     def show(self, earlier: Capture, later: Capture) -> None:
-        self._pair = in_order((earlier, later))
-        self._views: dict[bool, tuple[course.Side, ...]] = {}
+        self._pair: Sequence[Capture] = in_order((earlier, later))
+        self._views: dict[bool, tuple[comparison.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
         self.title, self.registered = self.app.session.lesion.title, False
-        self.first, self.second = course.labels(self._pair)
+        self.first, self.second = comparison.labels(self._pair)
         self.ids.scroll.scroll_y = 1
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
         self._clear()
-        beyond = [round(255 * value) for value in self.app.look["stage"].ground[:3]]
-        action = partial(_compare, self.app.session, *self._pair, beyond)
+        beyond = [round(255 * value) for value in self.app.styles["stage"].ground[:3]]
+        store, lesion = self.app.session.opened(), self.app.session.lesion
+        action = partial(_compare, store, self._pair[0], self._pair[1], beyond)
         self.app.work(action, lambda found: self._compared(*found))
-        if self.app.session.lesion is not None:
-            store, lesion = self.app.session.opened(), self.app.session.lesion
+        if lesion is not None:
             self.app.work(lambda: store.captures(lesion.id), self._offer)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
-        self._pair, self._views = None, {}
+        self._pair, self._views = (), {}
         self._clear()
         self.ids.cards.clear_widgets()
         self.ids.others.clear_widgets()
@@ -131,8 +134,8 @@ class CompareScreen(View):
         if change is None:
             cards.add_widget(TextCard(_("Not compared"), [why]))
             return
-        cards.add_widget(TableCard(_("What changed"), course.changes(change)))
-        if remarks := course.remarks(change):
+        cards.add_widget(TableCard(_("What changed"), comparison.changes(change)))
+        if remarks := comparison.remarks(change):
             cards.add_widget(TextCard(_("What limits this comparison"), remarks))
 
     def _place(self) -> None:
@@ -144,7 +147,7 @@ class CompareScreen(View):
                 self._put("under", later)
                 self._put("over", over)
 
-    def _put(self, name: str, side: course.Side) -> None:
+    def _put(self, name: str, side: comparison.Side) -> None:
         picture = self.ids[name]
         picture.extent = side.extent
         picture.outline = side.outline if self.outlined else []
@@ -159,14 +162,14 @@ class CompareScreen(View):
 
     def _offer(self, captures: list[Capture]) -> None:
         """The spot's other pictures."""
-        if len(captures) < 3 or self._pair is None:
+        if len(captures) < 3 or not self._pair:
             return
         self.ids.others.clear_widgets()
         card = TextCard(_("Compare other pictures"), [])
-        for place, said in enumerate((_("Earlier"), _("Later"))):
-            card.add_widget(Words(text=said, points=14))
+        for place, message in enumerate((_("Earlier"), _("Later"))):
+            card.add_widget(Text(text=message, points=14))
             row = Wrap()
-            for capture, label in zip(captures, course.labels(captures), strict=True):
+            for capture, label in zip(captures, comparison.labels(captures), strict=True):
                 option = Option(text=label, chosen=self._pair[place].id == capture.id)
                 option.bind(on_release=partial(self._choose, place, capture))
                 row.add_widget(option)
@@ -194,22 +197,24 @@ class CompareScreen(View):
 
 
 def _compare(
-    session: Session, earlier: Capture, later: Capture, beyond: list[int]
-) -> tuple[dict[bool, tuple[course.Side, ...]], Comparison | None, str]:
+    store: Store, earlier: Capture, later: Capture, beyond: list[int]
+) -> tuple[dict[bool, tuple[comparison.Side, ...]], Comparison | None, str]:
     """What is shown close up (True) or whole (False), what changed, or why that cannot be told."""
     try:
-        ours, _theirs, change = session.compared(later, earlier)
+        ours, _theirs, change = cases.compared(store, later, earlier)
     except UserError as error:
         apart = tuple(
-            course.Side(
-                session.picture(one),
+            comparison.Side(
+                cases.picture(store, one),
                 one.analysis["lesion"]["polygons"] if one.readable else [],
                 one.size,
             )
             for one in (earlier, later)
         )
-        return {False: apart}, None, present.words(error)
-    views = {close: course.sides(later, ours, change, close, beyond) for close in (True, False)}
+        return {False: apart}, None, present.error_line(error)
+    views: dict[bool, tuple[comparison.Side, ...]] = {
+        close: comparison.sides(later, ours, change, close, beyond) for close in (True, False)
+    }
     return views, change, ""
 
 

@@ -1,7 +1,8 @@
-"""Opening a file, or choosing where one is written, and what else that needs to be told first."""
+"""Opening a file, or choosing where one is written, and what else that needs first."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from kivy.properties import BooleanProperty, StringProperty
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
 from dermedge.image.read import EXTENSIONS
 from dermedge.lesion.scale import PAPERS
-from edge_app import browser
+from edge_app import browser, cases
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.screens.view import View, load_kv
-from edge_app.session import CASES
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
-from edge_app.ui.widgets import Item, Press, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Item, Press
 
 THUMBNAIL = 160  # px, long side
 SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame
@@ -32,12 +33,18 @@ TITLES = {
     "export": N_("Export: where to?"),
     "card": N_("Size card: where to?"),
 }
-OPENS = {"picture": EXTENSIONS, "import": frozenset({CASES})}
+OPENS = {"picture": EXTENSIONS, "import": frozenset({cases.FILE_ENDING})}
 FORMS = {
     "import": (N_("Import cases"), N_("Import")),
     "report": (N_("What to print"), N_("Write the report")),
     "export": (N_("Export cases"), N_("Export")),
     "card": (N_("Size card"), N_("Write the card")),
+}
+WAITING = {
+    "import": N_("Importing. This may take a while."),
+    "export": N_("Exporting. This may take a while."),
+    "card": N_("Writing."),
+    "report": N_("Writing the report."),
 }
 PLACES = {
     "stick": ("stick", N_("Memory stick or card")),
@@ -63,7 +70,7 @@ class PictureItem(Item):
 
 
 class FilesScreen(View):
-    """For one of TITLES: first a browser; with a file or folder `at`, what else is to be told."""
+    """For one of TITLES: first a browser; with a file or folder `at`, what else is needed."""
 
     title = StringProperty()
     task = StringProperty("picture")
@@ -86,7 +93,7 @@ class FilesScreen(View):
         at: Path | None = None,
     ) -> None:
         self.task, self._at = task, at
-        self._values = {"capture": capture, "earlier": earlier, "only": only}
+        self._capture, self._earlier, self._only = capture, earlier, only
         self.form = at is not None
         self._starts: set[Path] = set()
         self._undeveloped: list[PictureItem] = []
@@ -119,7 +126,8 @@ class FilesScreen(View):
     def places(self) -> None:
         """Where to start from."""
         self._empty()
-        self._path, self.folder, self.ready = None, "", False
+        self._path: Path | None = None
+        self.folder, self.ready = "", False
         self.app.work(browser.places, self._list_places)
 
     def _list_places(self, places: list[browser.Place]) -> None:
@@ -127,11 +135,11 @@ class FilesScreen(View):
             return
         self.ids.list.clear_widgets()
         for place in places:
-            icon, words = PLACES[place.kind]
-            title, quiet = _(words), str(place.path)
+            icon, message = PLACES[place.kind]
+            title, quiet = _(message), str(place.path)
             if place.kind == "stick":
                 title, quiet = place.path.name, title
-            item = Item(icon=icon, title=title, words=quiet)
+            item = Item(icon=icon, title=title, message=quiet)
             item.bind(on_release=lambda _item, path=place.path: self._open(path))
             self.ids.list.add_widget(item)
 
@@ -143,28 +151,28 @@ class FilesScreen(View):
         self.ids.page.to_top()
         task = self.task
 
-        def look() -> tuple[set[Path], list[browser.Item]]:
+        def read() -> tuple[set[Path], list[browser.Item]]:
             return {place.path for place in browser.places()}, browser.listing(folder, endings)
 
         def listed(found) -> None:
             if (self.form, self.task, self._path) == (False, task, folder):
                 self._listed(*found)  # else another one was opened meanwhile
 
-        self.app.work(look, listed, failed=self._unreadable)
+        self.app.work(read, listed, failed=self._unreadable)
 
     def _listed(self, starts: set[Path], items: list[browser.Item]) -> None:
         self.app.session.folder, self._starts = self._path, starts
         self.ready = self.task not in OPENS
         self._items, self._until = items, 0
         if not items:
-            words = _(NO_FILES.get(self.task, N_("No folders in here.")))
-            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+            message = _(NO_FILES.get(self.task, N_("No folders in here.")))
+            self.ids.list.add_widget(Text(text=message, style="page_quiet"))
         self._more()
 
-    def _unreadable(self, words: str) -> None:
+    def _unreadable(self, message: str) -> None:
         if self._path is not None and not self.form:
             self.ids.list.clear_widgets()
-            self.ids.list.add_widget(Words(text=words, style="page_quiet"))
+            self.ids.list.add_widget(Text(text=message, style="page_quiet"))
 
     def _more(self) -> None:
         """The next entries of the folder, some with each frame, so that the screen goes on."""
@@ -179,8 +187,8 @@ class FilesScreen(View):
         shown = len(rows.children)
         for entry in items[shown : min(shown + AT_ONCE, self._until)]:
             kind = PictureItem if self.task == "picture" and not entry.folder else Item
-            icon, words = "folder" if entry.folder else "file", browser.words(entry)
-            item = kind(icon=icon, title=entry.path.name, words=words)
+            icon, message = "folder" if entry.folder else "file", browser.details(entry)
+            item = kind(icon=icon, title=entry.path.name, message=message)
             if kind is PictureItem:
                 item.path, item.side = entry.path, 56
                 self._undeveloped.append(item)
@@ -214,7 +222,7 @@ class FilesScreen(View):
 
     def up(self) -> None:
         """To the folder above, and from where one starts to all such places."""
-        above = browser.above(self._path)
+        above = browser.above(self._path) if self._path is not None else None
         if above is None or self._path in self._starts:
             self.places()
         else:
@@ -230,7 +238,14 @@ class FilesScreen(View):
             self._go_on(entry.path)
 
     def _go_on(self, path: Path) -> None:
-        self.app.go("files", task=self.task, at=path, **self._values)
+        self.app.go(
+            "files",
+            task=self.task,
+            at=path,
+            capture=self._capture,
+            earlier=self._earlier,
+            only=self._only,
+        )
 
     # ------------------------------------------------------------------------ the form
 
@@ -262,26 +277,27 @@ class FilesScreen(View):
 
     def act(self) -> None:
         """What the foot's button does."""
-        if not self.form:
-            folder = self._path
+        if self._at is not None:
+            self._act(self._at)
+        elif (folder := self._path) is not None:
             self.app.work(lambda: browser.check_writable(folder), lambda _none: self._go_on(folder))
-            return
-        session, at, typed = self.app.session, self._at, self.ids.first.text
+
+    def _act(self, at: Path) -> None:
+        session, typed = self.app.session, self.ids.first.text
         fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
-        capture, earlier, only = (self._values[name] for name in ("capture", "earlier", "only"))
-        action, words = {
-            "import": (partial(session.take_in, at, typed), _("Importing. This may take a while.")),
-            "export": (
-                partial(session.export, at, typed, only),
-                _("Exporting. This may take a while."),
-            ),
-            "card": (partial(session.write_card, at, self.ids.paper.one), _("Writing.")),
-            "report": (
-                partial(session.write_document, at, capture, earlier, fields),
-                _("Writing the report."),
-            ),
-        }[self.task]
-        self.app.work(action, self._done, words, self._refused, writes=True)
+        capture, earlier, only = self._capture, self._earlier, self._only
+        paper = self.ids.paper.one
+        actions: dict[str, Callable[[], Path | int]] = {
+            "import": lambda: session.opened().merge(at, typed),
+            "export": lambda: cases.export(session.opened(), at, typed, only),
+            "card": lambda: cases.write_card(at, paper),
+        }
+        if capture is not None:
+            actions["report"] = lambda: cases.write_report(
+                session.opened(), at, capture, earlier, fields
+            )
+        action, message = actions[self.task], _(WAITING[self.task])
+        self.app.work(action, self._done, message, self._refused, writes=True)
 
     def _done(self, result: Path | int) -> None:
         """A file was written, or so many pictures came new."""
@@ -298,11 +314,11 @@ class FilesScreen(View):
         while self.app.here == "files":
             self.app.back()
 
-    def _refused(self, words: str) -> None:
+    def _refused(self, message: str) -> None:
         if self.task in ("import", "export"):
-            self.ids.first.fault = words
+            self.ids.first.fault = message
         else:
-            self.app.tell(words)
+            self.app.tell(message)
 
 
 load_kv(__file__)

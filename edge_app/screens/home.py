@@ -10,7 +10,8 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Lesion, Person
-from edge_app.ui.widgets import Press, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Press
 
 
 class HomeScreen(View):
@@ -34,7 +35,7 @@ class HomeScreen(View):
 
     def _remind(self, due: list[tuple[Lesion, Person]]) -> None:
         if due:
-            self.ids.due.add_widget(Words(text=_("To be photographed again"), style="page"))
+            self.ids.due.add_widget(Text(text=_("To be photographed again"), style="page"))
         for lesion, person in due:
             row = Press(text=present.reminder(lesion, person), style="plain")
             row.bind(on_release=lambda _press, found=(lesion, person): self._open(*found))

@@ -11,10 +11,11 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
+from edge_app import cases
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.presentation import comparison as course
+from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS
 from edge_app.screens.view import View, load_kv
@@ -34,7 +35,7 @@ class CaptureCard(PressCard):
 
     band = ObjectProperty(BANDS["retake"], rebind=True)
     when = StringProperty()
-    size_words = StringProperty()
+    size_message = StringProperty()
 
 
 class TrendCard(Card):
@@ -46,7 +47,7 @@ class TrendPair(Across):
 
 
 class TrendRow(BoxLayout):
-    trend: course.Trend = ObjectProperty(None, rebind=True)
+    trend: comparison.Trend = ObjectProperty(None, rebind=True)
 
 
 class LesionScreen(View):
@@ -64,7 +65,7 @@ class LesionScreen(View):
 
     def on_kv_post(self, _base) -> None:
         for field in (self.ids.name, self.ids.notes):
-            field.ids.entry.bind(focus=lambda _entry, focus: focus or self.save())
+            field.ids.entry.bind(focus=lambda _entry, focus: None if focus else self.save())
 
     def show(self) -> None:
         lesion, person = self.app.session.lesion, self.app.session.person
@@ -92,12 +93,12 @@ class LesionScreen(View):
         self.ids.trends.clear_widgets()
         self._captures, self._undeveloped = captures, []
         self.several = len(captures) > 1
-        self.clock = course.clock_remark(captures)
+        self.clock = comparison.clock_remark(captures)
         self.count = language.n_("{count} picture", "{count} pictures", len(captures))
         self._more(list(reversed(captures)))
         if captures:
             trends = TrendCard()
-            rows = [TrendRow(trend=trend) for trend in course.trends(history(captures))]
+            rows = [TrendRow(trend=trend) for trend in comparison.trends(history(captures))]
             for first in range(0, len(rows), 2):
                 pair = TrendPair()
                 for row in rows[first : first + 2]:
@@ -109,8 +110,8 @@ class LesionScreen(View):
         """The next pictures, and a press for those after them."""
         rows, idle = self.ids.captures, not self._undeveloped
         for capture in captures[:SHOWN]:
-            said = course.shown(capture)
-            card = CaptureCard(band=said.band, when=said.when, size_words=said.size)
+            shown = comparison.shown(capture)
+            card = CaptureCard(band=shown.band, when=shown.when, size_message=shown.size)
             card.bind(on_release=lambda _card, one=capture: self._open(one))
             card.capture = capture
             rows.add_widget(card)
@@ -150,11 +151,14 @@ class LesionScreen(View):
                 if self._undeveloped:
                     self._develop()
 
-        def failed(words: str) -> None:
-            self.app.tell(words)
+        def failed(text: str) -> None:
+            self.app.tell(text)
             go_on()
 
-        self.app.work(lambda: session.picture(capture, THUMBNAIL), developed, failed=failed)
+        def thumbnail() -> np.ndarray:
+            return cases.picture(session.opened(), capture, THUMBNAIL)
+
+        self.app.work(thumbnail, developed, failed=failed)
 
     def _open(self, capture: Capture) -> None:
         if capture.readable:
@@ -202,11 +206,11 @@ class LesionScreen(View):
         kept, row = self.app.session.lesion.remind, self.ids.reminders
         row.clear_widgets()
         choices = {NEVER: _("No reminder")}
-        for months in course.REMINDERS:
+        for months in comparison.REMINDERS:
             choices[str(months)] = language.n_("In {count} month", "In {count} months", months)
         choices[LATER] = _("On a day")
-        for key, words in choices.items():
-            option = Option(text=words, chosen=key == (LATER if kept else NEVER))
+        for key, text in choices.items():
+            option = Option(text=text, chosen=key == (LATER if kept else NEVER))
             option.bind(on_release=lambda _press, key=key: self._choose_reminder(key))
             row.add_widget(option)
         self.remind = _("A new picture is due on {day}.", day=language.day(kept)) if kept else ""
@@ -225,7 +229,7 @@ class LesionScreen(View):
         elif key == NEVER:
             self._keep_reminder(None)
         else:
-            self._keep_reminder(course.months_on(date.today(), int(key)))
+            self._keep_reminder(comparison.months_on(date.today(), int(key)))
 
     def _keep_reminder(self, day: date | None) -> None:
         session = self.app.session
@@ -239,7 +243,7 @@ class LesionScreen(View):
         def done(erased: Erased) -> None:
             self.app.back()
             if erased.error is not None:
-                self.app.tell(present.words(erased.error))
+                self.app.tell(present.error_line(erased.error))
 
         def confirmed() -> None:
             self.app.work(

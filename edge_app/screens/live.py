@@ -7,12 +7,13 @@ from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
-from edge_app.capture.worker import PREVIEW_SIDE, Snapshot
+from edge_app.capture.processing import PREVIEW_SIDE
+from edge_app.capture.shots import Snapshot
 from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import LiveView
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Target
+from edge_app.ui.focus import Target
 
 SPACE = 32
 
@@ -58,18 +59,18 @@ class LiveScreen(View):
         self.steady = snapshot.steady if self.auto else 0
         # Not again by itself where it failed: a full disk would make it try for ever.
         if self.auto and snapshot.steady >= 1 and not snapshot.busy and not refused:
-            app.take(snapshot.judged)
+            app.take(snapshot.analysed_frame)
         self.view = present.live(snapshot, refused)
 
     def switch_auto(self) -> None:
         self.auto = not self.auto
         self.app.attempt(lambda: self.app.session.change(auto=self.auto))
 
-    def turn(self) -> None:
+    def rotate(self) -> None:
         """A quarter clockwise, for a camera that is mounted on its side or its head."""
         worker = self.app.worker
-        worker.turn = (worker.turn + 90) % 360
-        self.app.attempt(lambda: self.app.session.change(turn=worker.turn))
+        worker.rotation = (worker.rotation + 90) % 360
+        self.app.attempt(lambda: self.app.session.change(rotation=worker.rotation))
 
     def switch_reference(self) -> None:
         """The next of: none, and what the settings name."""

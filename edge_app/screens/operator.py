@@ -31,10 +31,10 @@ class OperatorScreen(View):
         self.app.log("unlocked")
         self.app.passed()
 
-    def _refused(self, words: str) -> None:
+    def _refused(self, message: str) -> None:
         self.app.log("wrong PIN")
         self._clear()
-        self.fault = words
+        self.fault = message
 
     def _clear(self) -> None:
         self.fault = self.ids.pin.text = ""

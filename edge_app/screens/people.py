@@ -30,14 +30,14 @@ class PersonRow(PressCard):
 
     person: Person | None = None
     title = StringProperty()
-    words = StringProperty()
+    message = StringProperty()
     band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
 
 
 class PeopleScreen(View):
     operator = unlocked = True
     task = StringProperty()
-    said = StringProperty()  # where nobody is listed
+    message = StringProperty()  # where nobody is listed
 
     def show(self, task: str = "") -> None:
         session = self.app.session
@@ -79,9 +79,9 @@ class PeopleScreen(View):
             return  # more was typed since
         rows = self.ids.rows
         rows.clear_widgets(rows.children[: max(len(rows.children) - len(first), 0)])
-        self.said = ""
+        self.message = ""
         if not first:
-            self.said = _("Nobody was found.") if wanted else _("Nobody is kept here yet.")
+            self.message = _("Nobody was found.") if wanted else _("Nobody is kept here yet.")
         self._at = 0
         self._add(rest, first)
 
@@ -103,7 +103,7 @@ class PeopleScreen(View):
             row = rows.children[-1 - self._at]
             self._at += 1
             row.person, row.title = known.person, known.person.name
-            row.words = present.row(known, date.today())
+            row.message = present.row(known, date.today())
             row.band = present.estimated(known.triage)
         if self._waiting:
             self._building()

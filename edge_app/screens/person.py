@@ -28,7 +28,7 @@ class SpotRow(PressCard):
 
     number = StringProperty()
     title = StringProperty()
-    words = StringProperty()
+    message = StringProperty()
     band: Band = ObjectProperty(present.BANDS["retake"], rebind=True)
 
 
@@ -40,7 +40,7 @@ def keep(app, lesion: Lesion) -> None:
         session.accept(kept)
         app.back(to="result")
         if kept.error is not None:
-            app.tell(present.words(kept.error))
+            app.tell(present.error_line(kept.error))
 
     app.work(lambda: session.keep(lesion, results), done, _("Saving."), writes=True)
 
@@ -52,7 +52,7 @@ class PersonScreen(View):
     facts = StringProperty()
     risks = StringProperty()
     notes = StringProperty()
-    said = StringProperty()
+    message = StringProperty()
     marks = ListProperty()
 
     def show(self, task: str = "") -> None:
@@ -67,7 +67,7 @@ class PersonScreen(View):
             present.SEPARATOR.join(_(risk) for risk in person.risk_factors)
         )
         self.notes = person.notes
-        self.said = ""
+        self.message = ""
         self._seat()
         app.bind(portrait=self._seat)
 
@@ -102,12 +102,12 @@ class PersonScreen(View):
             place = (lesion.view, lesion.x, lesion.y)
             marks.append(drawn.Mark(number, place, band.style, band.shape, lesion))
             row = SpotRow(
-                number=str(number), title=lesion.title, words=present.spot(spot), band=band
+                number=str(number), title=lesion.title, message=present.spot(spot), band=band
             )
             row.bind(on_release=lambda _row, lesion=lesion: self.choose(lesion))
             self.ids.spots.add_widget(row)
         self.marks = marks
-        self.said = "" if spots else _("No spot yet: press its place on the body.")
+        self.message = "" if spots else _("No spot yet: press its place on the body.")
 
     # ------------------------------------------------------------------------ spots
 
@@ -143,7 +143,7 @@ class PersonScreen(View):
         def done(erased: Erased) -> None:
             app.back(to="people")
             if erased.error is not None:
-                app.tell(present.words(erased.error))
+                app.tell(present.error_line(erased.error))
 
         def confirmed() -> None:
             app.work(

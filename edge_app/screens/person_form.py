@@ -17,7 +17,7 @@ from edge_app.store.store import RISK_FACTORS, SEXES, Person
 class PersonFormScreen(View):
     operator = unlocked = True
     title = StringProperty()
-    type_words = StringProperty()
+    type_message = StringProperty()
     faults = DictProperty({"name": "", "year": ""})
 
     def show(self, draft: Draft, task: str = "") -> None:
@@ -51,7 +51,7 @@ class PersonFormScreen(View):
 
     def describe(self, number: int | None) -> None:
         """Say in words what a skin type is."""
-        self.type_words = _(skin_type.TITLES[number - 1]) if number else ""
+        self.type_message = _(skin_type.TITLES[number - 1]) if number else ""
 
     def question(self) -> None:
         """Find the skin type by questions."""

@@ -71,7 +71,7 @@ class PlaceScreen(View):
         """The spot is there."""
         x, y = body_map.nearest(view, x, y)
         self.pin, self.near = (view, x, y), True
-        region = language.capital(_(body_map.region(view, x, y)))
+        region = language.capital(_(body_map.region(view, x, y) or ""))
         self._look_close()
         typed = self.ids.title.text not in ("", self._proposed)
         self._proposed = region

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view as drawn
+from dermedge.combine import Combined
 from dermedge.taxonomy import TITLES as CLASSES
-from edge_app.capture.worker import Result
+from edge_app import cases
+from edge_app.capture.shots import Result
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Capture
-from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274
@@ -41,7 +45,7 @@ class TextCard(Card):
     def __init__(self, title: str, lines: Iterable[str]):
         super().__init__(title=title)
         for line in lines:
-            self.add_widget(Words(text=line))
+            self.add_widget(Text(text=line))
 
 
 class TableCard(Card):
@@ -72,12 +76,14 @@ class CasePicture(BoxLayout):
 
 
 class ResultScreen(View):
-    """Of the sitting; or, with `stored`, of a capture that was taken before."""
+    """Of the series; or, with `stored`, of a capture that was taken before."""
 
     details = BooleanProperty(False)
     title = StringProperty()
     caption = StringProperty()  # of what is drawn on the picture
     view: ResultView | None = ObjectProperty(None, allownone=True)
+    _result = Result()
+    _stored: Capture | None = None
 
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._stored = False, stored
@@ -88,50 +94,51 @@ class ResultScreen(View):
             self.title = _("Result")
             self._fill(session.results[-1], session.together())
             if session.saved and session.lesion is not None:
-                words = present.kept(session.person, session.lesion)
-                note = Panel(text=words, style="plain", bold=True)
+                text = present.kept(session.person, session.lesion)
+                note = Panel(text=text, style="plain", bold=True)
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
             self.title = language.moment(stored.taken)
             self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
-            self.app.work(lambda: self.app.session.picture(stored), self._developed)
+            session = self.app.session
+            self.app.work(lambda: cases.picture(session.opened(), stored), self._developed)
         self._foot(stored)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)
         self.ids.picture.show(None)
-        self._result = self.view = self._stored = None
+        self._result, self._stored, self.view = Result(), None, None
 
     def _developed(self, pixels: np.ndarray) -> None:
         self._result = replace(self._result, pixels=pixels)
         self._choose("outline")
 
-    def _fill(self, result: Result, together) -> None:
+    def _fill(self, result: Result, together: Combined | None) -> None:
         self._result = result
-        self.view = present.result(result.analysis, together)
-        self.ids.picture.extent = self.view.extent
+        self.view = view = present.result(result.analysis, together)
+        self.ids.picture.extent = view.extent
         self._layers()
         self._choose("outline")
-        self._cards()
+        self._cards(view)
 
     # ------------------------------------------------------------------------ the picture
 
     def _layers(self) -> None:
         row = self.ids.layers
         row.clear_widgets()
-        there = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
-        for key, words in there:
-            option = StageOption(text=words, key=key)
+        layers = [("outline", _("Outline")), ("measures", _("Measures")), ("heat", _("Risk map"))]
+        for key, text in layers:
+            option = StageOption(text=text, key=key)
             option.disabled = not self._has(key)
             option.bind(on_release=lambda pressed: self._choose(pressed.key))
             row.add_widget(option)
 
     def _has(self, layer: str) -> bool:
         analysis, bundle = self._result.analysis, self.app.worker.bundle
-        judged = analysis["triage"] != "retake"
+        usable = analysis["triage"] != "retake"
         if layer == "heat":  # of another model it would explain nothing
-            return judged and analysis["versions"]["bundle_sha256"] == bundle.sha256
-        return layer == "outline" or (judged and bool(drawn.measures(analysis)))
+            return usable and analysis["versions"]["bundle_sha256"] == bundle.sha256
+        return layer == "outline" or (usable and bool(drawn.measures(analysis)))
 
     def _choose(self, layer: str) -> None:
         result, picture, self._layer = self._result, self.ids.picture, layer
@@ -143,10 +150,10 @@ class ResultScreen(View):
                           failed=self._unmapped)  # fmt: skip
         else:
             picture.show(result.pixels)
-        picture.outline = [] if layer == "heat" else self.view.outline
+        picture.outline = [] if layer == "heat" or self.view is None else self.view.outline
         size = result.analysis["abcd"]["diameter_mm"]
-        words = present.millimetres(size) if size else ""
-        picture.marks = drawn.measures(result.analysis, words) if layer == "measures" else {}
+        text = present.millimetres(size) if size else ""
+        picture.marks = drawn.measures(result.analysis, text) if layer == "measures" else {}
 
     def _mapped(self, pixels: np.ndarray | None) -> None:
         if pixels is None:
@@ -155,14 +162,14 @@ class ResultScreen(View):
             self.ids.picture.show(pixels)
             self.caption = _("The darker a place is, the more it speaks for a malignant spot.")
 
-    def _unmapped(self, words: str) -> None:
-        self.app.tell(words)
+    def _unmapped(self, text: str) -> None:
+        self.app.tell(text)
         self._choose("outline")
 
     # ------------------------------------------------------------------------ the words
 
-    def _cards(self) -> None:
-        view, cards = self.view, self.ids.cards
+    def _cards(self, view: ResultView) -> None:
+        cards = self.ids.cards
         self.ids.scroll.scroll_y = 1
         cards.clear_widgets()
         if view.demonstration:
@@ -214,8 +221,8 @@ class ResultScreen(View):
         else:
             self._button(_("Keep it"), "button", lambda: self.app.go("people", task="keep"))
 
-    def _button(self, words: str, style: str, action: Callable[[], None]) -> None:
-        press = Press(text=words, style=style)
+    def _button(self, text: str, style: str, action: Callable[[], None]) -> None:
+        press = Press(text=text, style=style)
         press.bind(on_release=lambda _press: action())
         self.ids.foot.add_widget(press)
 
@@ -256,12 +263,12 @@ class ResultScreen(View):
         return code in (UP, DOWN, DETAILS)
 
 
-def _risk_map(app, result: Result, stored: Capture | None) -> np.ndarray | None:
+def _risk_map(app: Any, result: Result, stored: Capture | None) -> np.ndarray | None:
     """Of the analysis that is shown; a stored one is made once more, and compared."""
     explained = result.explained
-    if explained is None:
-        explained = app.session.explained(stored, app.worker)
-    return explained.risk_map()
+    if explained is None and stored is not None:
+        explained = cases.explained(app.session.opened(), stored, app.worker.processor)
+    return explained.risk_map() if explained is not None else None
 
 
 load_kv(__file__)

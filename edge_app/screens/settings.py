@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from kivy.properties import BooleanProperty, StringProperty
 
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
-from edge_app.kiosk import TITLES as CHECKS
-from edge_app.kiosk import Check, running_check
-from edge_app.presentation import about
-from edge_app.presentation import comparison as course
+from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
+from edge_app.screens.secret import SecretForm
 from edge_app.screens.view import View, load_kv
-from edge_app.session import Erased
+from edge_app.self_check import TITLES as CHECKS
+from edge_app.self_check import Check, running_check
 from edge_app.store.store import Entry
-from edge_app.ui.strength import StrengthBar
-from edge_app.ui.widgets import Across, Card, Field, Item, Options, Press, Row, Tick, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Card, Item, Options, Press, Row, Tick
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {
@@ -37,21 +37,21 @@ CONFIRM = N_(
     "Or were the last entries made while the clock was ahead? Then say that it is right now: "
     "pictures of that time are marked, and their dates can be corrected."
 )
-LOOKS = {"light": N_("Light"), "dark": N_("Dark")}
-TEXTS = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
+THEME_TITLES = {"light": N_("Light"), "dark": N_("Dark")}
+TEXT_TITLES = {"normal": N_("Normal"), "large": N_("Large"), "very large": N_("Very large")}
 COINS = {"us-": N_("Coins of the United States"), "uk-": N_("Coins of the United Kingdom")}
 
 
 class CheckRow(Across):
     """One item of the self-check."""
 
-    name, words = StringProperty(), StringProperty()
+    name, message = StringProperty(), StringProperty()
     ok = BooleanProperty(True)
 
     def __init__(self, check: Check):
-        words = _(check.words)
-        words = words if check.ok else language.sentence(words)
-        super().__init__(name=_(CHECKS[check.name]), ok=check.ok, words=words)
+        message = _(check.message)
+        message = message if check.ok else language.sentence(message)
+        super().__init__(name=_(CHECKS[check.name]), ok=check.ok, message=message)
 
 
 class SettingsScreen(View):
@@ -80,10 +80,10 @@ class SettingsScreen(View):
     def _all(self) -> None:
         session = self.app.session
         settings = session.settings
-        look = self._card()
-        self._choice(look, _("Language"), language.LANGUAGES, settings.spoken(), "language")
-        self._choice(look, _("Look"), _spoken(LOOKS), settings.theme, "theme")
-        self._choice(look, _("Size of type"), _spoken(TEXTS), settings.text, "text")
+        card = self._card()
+        self._choice(card, _("Language"), language.LANGUAGES, settings.spoken(), "language")
+        self._choice(card, _("Look"), _spoken(THEME_TITLES), settings.theme, "theme")
+        self._choice(card, _("Size of type"), _spoken(TEXT_TITLES), settings.text, "text")
         auto = Tick(
             text=_("Take the picture by itself when it is good and still"), on=settings.auto
         )
@@ -105,11 +105,14 @@ class SettingsScreen(View):
     # ------------------------------------------------------------------------ size
 
     def _size(self) -> None:
-        words = _("Something of known size beside the spot gives its size in millimetres.")
-        self.ids.list.add_widget(Words(text=words, style="page"))
+        message = _("Something of known size beside the spot gives its size in millimetres.")
+        self.ids.list.add_widget(Text(text=message, style="page"))
         coins = [name for name in REFERENCES if name.startswith("coin-")]
         euro = [n for n in coins if not n.startswith(tuple(f"coin-{start}" for start in COINS))]
-        groups = [("", [None, "card", "ruler"]), (_("Euro coins"), euro)]
+        groups: list[tuple[str, list[str | None]]] = [
+            ("", [None, "card", "ruler"]),
+            (_("Euro coins"), [*euro]),
+        ]
         for start, title in COINS.items():
             groups.append((_(title), [n for n in coins if n.startswith(f"coin-{start}")]))
         card = self._card()
@@ -137,10 +140,10 @@ class SettingsScreen(View):
             "lock", self._lock, _("Nobody reads them without the passphrase."), _("Lock now")
         )
         self._item("edit", "passphrase", "")
-        words = _("One encrypted file, for safety or for another device")
-        self._item("file", lambda: go("files", task="export"), words, _("Export everything"))
-        words = _("What is here already stays as it is.")
-        self._item("folder", lambda: go("files", task="import"), words, _("Import"))
+        message = _("One encrypted file, for safety or for another device")
+        self._item("file", lambda: go("files", task="export"), message, _("Export everything"))
+        message = _("What is here already stays as it is.")
+        self._item("folder", lambda: go("files", task="import"), message, _("Import"))
         self._item(
             "check", self._verify, _("Reads every record and picture."), _("Check the cases")
         )
@@ -153,9 +156,9 @@ class SettingsScreen(View):
         if fault is None:
             return
         card = self._card()
-        card.add_widget(Words(text=language.sentence(_(fault)), style="warning", bold=True))
+        card.add_widget(Text(text=language.sentence(_(fault)), style="warning", bold=True))
         if store.clock_behind():
-            card.add_widget(Words(text=_(CONFIRM)))
+            card.add_widget(Text(text=_(CONFIRM)))
             press = Press(text=_("The clock is right now"), style="plain")
             press.bind(
                 on_release=lambda _press: self.app.work(
@@ -176,14 +179,14 @@ class SettingsScreen(View):
 
     def _verify(self) -> None:
         store = self.app.session.opened()
-        words = _("Every record and picture is whole.")
+        message = _("Every record and picture is whole.")
         waiting = _("Checking. This may take a while.")
-        self.app.work(store.check, lambda _none: self.app.tell(words), waiting)
+        self.app.work(store.check, lambda _none: self.app.tell(message), waiting)
 
     def _passphrase(self) -> None:
         session = self.app.session
         action = session.change_passphrase
-        self._secret(_("Passphrase now"), _("New passphrase"), action, digits=False)
+        self._change_secret(_("Passphrase now"), _("New passphrase"), action, digits=False)
 
     def _audit(self) -> None:
         store = self.app.session.opened()
@@ -193,13 +196,13 @@ class SettingsScreen(View):
         if self._part != "audit":
             return
         self.ids.list.clear_widgets()
-        self._rows(course.deeds(entries))
+        self._rows(comparison.audit_rows(entries))
 
     def _rows(self, rows: list[tuple[str, str]]) -> None:
         card = self._card()
         for name, value in rows[:SHOWN]:
-            card.add_widget(Words(text=name, bold=True))
-            card.add_widget(Words(text=value, style="quiet", points=14))
+            card.add_widget(Text(text=name, bold=True))
+            card.add_widget(Text(text=value, style="quiet", points=14))
         if len(rows) > SHOWN:
             more = Press(text=_("Show more"), style="plain")
             more.bind(on_release=lambda _press: self._further(more, rows[SHOWN:]))
@@ -237,14 +240,14 @@ class SettingsScreen(View):
             self.ids.list.remove_widget(card)
         card = self._card()
         if title:
-            card.add_widget(Words(text=title, style="quiet", points=14, bold=True))
+            card.add_widget(Text(text=title, style="quiet", points=14, bold=True))
         for check in checks:
             card.add_widget(CheckRow(check))
         self.checked = True
 
     def _pin(self) -> None:
         action = self.app.session.change_pin
-        self._secret(_("PIN now"), _("New PIN: at least four digits"), action, digits=True)
+        self._change_secret(_("PIN now"), _("New PIN: at least four digits"), action, digits=True)
 
     def _log(self) -> None:
         path = self.app.session.log_path
@@ -255,9 +258,9 @@ class SettingsScreen(View):
             return
         card = self._card()
         for line in lines:
-            card.add_widget(Words(text=line, points=13))
+            card.add_widget(Text(text=line, points=13))
         if not lines:
-            card.add_widget(Words(text=_("Nothing yet.")))
+            card.add_widget(Text(text=_("Nothing yet.")))
 
     # ------------------------------------------------------------------------ about
 
@@ -265,11 +268,11 @@ class SettingsScreen(View):
         bundle = self.app.worker.bundle
         for section in about.sections(bundle.manifest, bundle.sha256):
             card = self._card()
-            card.add_widget(Words(text=section.title, style="quiet", points=14, bold=True))
+            card.add_widget(Text(text=section.title, style="quiet", points=14, bold=True))
             for name, value in section.rows:
                 card.add_widget(Row(name=name, value=value))
-            for words in section.words:
-                card.add_widget(Words(text=words))
+            for paragraph in section.paragraphs:
+                card.add_widget(Text(text=paragraph))
 
     # ------------------------------------------------------------------------ pieces
 
@@ -278,55 +281,27 @@ class SettingsScreen(View):
         self.ids.list.add_widget(card)
         return card
 
-    def _item(self, icon: str, to: str | Callable[[], None], words: str, title: str = "") -> None:
+    def _item(self, icon: str, to: str | Callable[[], None], message: str, title: str = "") -> None:
         """A line that leads to a part, or does something."""
-        action = to if callable(to) else lambda: self.app.go("settings", part=to)
-        item = Item(icon=icon, title=title or _(TITLES[to]), words=words)
+        if callable(to):
+            action = to
+        else:
+            action, title = partial(self.app.go, "settings", part=to), title or _(TITLES[to])
+        item = Item(icon=icon, title=title, message=message)
         item.bind(on_release=lambda _item: action())
         self.ids.list.add_widget(item)
 
-    def _secret(self, now: str, new: str, action: Callable[[str, str], None], digits: bool) -> None:
-        """Fields to change a passphrase or PIN."""
-        card = self._card()
-        captions = (now, new, _("Once more"))
-        fields = [Field(caption=caption, secret=True, digits=digits) for caption in captions]
-        for field in fields:
-            card.add_widget(field)
-        old, first, second = fields
-        strength = StrengthBar(own=True)
-        if not digits:
-            first.bind(text=strength.setter("text"))
-            card.add_widget(strength, card.children.index(first))
-        press = Press(text=_("Change"), disabled=True)
-        self.ids.feet.add_widget(press)
-
-        def typed(*_values) -> None:
-            old.fault = ""
-            differ = len(second.text) >= len(first.text) and second.text != first.text
-            second.fault = _("The two are not the same.") if differ else ""
-            good = strength.good or digits
-            press.disabled = not (old.text and good and first.text == second.text)
-
-        def changed(result: Erased | None) -> None:
-            left = result.error if result is not None else None
-            self.app.back()
-            self.app.tell(_("Changed.") if left is None else present.words(left))
-
-        def refused(words: str) -> None:
-            old.fault = words
-
-        for field in fields:
-            field.bind(text=typed)
-        press.bind(
-            on_release=lambda _press: self.app.work(
-                partial(action, old.text, first.text), changed, _("One moment."), refused, True
-            )
-        )
+    def _change_secret(
+        self, now: str, new: str, action: Callable[[str, str], Any], digits: bool
+    ) -> None:
+        form = SecretForm(self.app, now, new, action, digits)
+        self.ids.list.add_widget(form)
+        self.ids.feet.add_widget(form.press)
 
 
 def _named(reference: str | None, group: str) -> str:
     """A reference below the title of its group."""
-    if not group:
+    if not group or reference is None:
         return present.reference(reference)
     return reference.removeprefix("coin-").removeprefix("us-").removeprefix("uk-").replace("-", " ")
 

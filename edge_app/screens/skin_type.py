@@ -9,7 +9,8 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import skin_type
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Across, Panel, Press, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Panel, Press
 
 COUNT = len(skin_type.QUESTIONS)
 
@@ -18,11 +19,12 @@ class SkinTypeScreen(View):
     operator = unlocked = True
     step = NumericProperty(0)  # number of the question, COUNT: all are answered
     title = StringProperty()
-    words = StringProperty()
+    message = StringProperty()
     more = StringProperty()
 
     def show(self, draft: Draft) -> None:
-        self._draft, self._answers = draft, []
+        self._draft = draft
+        self._answers: list[int] = []
         self._fill()
 
     def hide(self) -> None:
@@ -52,7 +54,7 @@ class SkinTypeScreen(View):
         if self.step == COUNT:
             number = skin_type.skin_type(self._answers)
             self.title = _("Skin type")
-            self.words = _("Skin type {name}", name=skin_type.NAMES[number - 1])
+            self.message = _("Skin type {name}", name=skin_type.NAMES[number - 1])
             self.more = _(skin_type.TITLES[number - 1])
             scale = Across(size_hint_y=None)
             for n, name in enumerate(skin_type.NAMES, 1):
@@ -66,7 +68,7 @@ class SkinTypeScreen(View):
                 COUNT * skin_type.MOST,
                 points=language.number(skin_type.score(self._answers)),
             )
-            self.ids.answers.add_widget(Words(text=points, style="page_quiet", points=14))
+            self.ids.answers.add_widget(Text(text=points, style="page_quiet", points=14))
             use = Press(text=_("Use this type"), points=18)
             use.bind(on_release=lambda _press: self.take())
             self.ids.foot.add_widget(use)
@@ -77,10 +79,10 @@ class SkinTypeScreen(View):
             number=language.number(self.step + 1),
             last=language.number(COUNT),
         )
-        self.words, self.more = _(question.words), ""
-        for points, words in enumerate(question.answers):
-            press = Press(text=_(words), style="plain")
-            press.bind(on_release=lambda _press, points=points: self.answer(points))
+        self.message, self.more = _(question.text), ""
+        for number, message in enumerate(question.answers):
+            press = Press(text=_(message), style="plain")
+            press.bind(on_release=lambda _press, points=number: self.answer(points))
             self.ids.answers.add_widget(press)
 
 

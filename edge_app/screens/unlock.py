@@ -7,8 +7,8 @@ from kivy.properties import BooleanProperty, StringProperty
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.kiosk import Check
 from edge_app.screens.view import View, load_kv
+from edge_app.self_check import Check
 
 
 class UnlockScreen(View):
@@ -28,8 +28,8 @@ class UnlockScreen(View):
             self.fault = _("The two are not the same.")
             return
         action = session.unlock if self.there else session.create
-        words = _("Opening the cases.") if self.there else _("Making the store.")
-        self.app.work(lambda: action(typed), self._opened, words, self._refused)
+        message = _("Opening the cases.") if self.there else _("Making the store.")
+        self.app.work(lambda: action(typed), self._opened, message, self._refused)
 
     def _opened(self, _result) -> None:
         session = self.app.session
@@ -40,9 +40,9 @@ class UnlockScreen(View):
         if fault:
             self.app.tell(language.sentence(_(fault)))
 
-    def _refused(self, words: str) -> None:
+    def _refused(self, message: str) -> None:
         self._clear()
-        self.fault = words
+        self.fault = message
 
     def _clear(self) -> None:
         self.fault = ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kivy.app import App
 from kivy.lang import Builder
 from kivy.uix.screenmanager import Screen
+
+from edge_app.capture.shots import Snapshot
 
 
 class View(Screen):
@@ -21,21 +24,24 @@ class View(Screen):
     unlocked = False  # only with an open store
 
     @classmethod
-    def needs(cls, **_values) -> tuple[bool, bool]:
+    def needs(cls, *_args: Any, **_values: Any) -> tuple[bool, bool]:
         """Whether it is for operators, and needs an open store, with these values for `show`."""
         return cls.operator, cls.unlocked
 
-    def show(self) -> None:
+    def show(self, *_args: Any, **_values: Any) -> None:
         """Fill it; it is on the screen from now on."""
 
     def hide(self) -> None:
         """It is not on the screen any more."""
 
+    def update(self, snapshot: Snapshot, before: Snapshot) -> None:
+        """Show the worker's news, with those shown before."""
+
     def may_leave(self) -> bool:
         """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""
         return True
 
-    def seat(self, *_args) -> None:
+    def seat(self, *_args: object) -> None:
         """`stage` goes into `beside`, or, where there is no room for both, to the top of `line`."""
         stage, line = self.ids.stage.__self__, self.ids.line
         stage.parent.remove_widget(stage)
@@ -49,7 +55,7 @@ class View(Screen):
         return False
 
     @property
-    def app(self):
+    def app(self) -> Any:
         return App.get_running_app()
 
 

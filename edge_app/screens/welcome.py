@@ -7,7 +7,7 @@ from kivy.properties import StringProperty
 from edge_app.i18n import language
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.widgets import Words
+from edge_app.ui.text import Text
 
 
 class WelcomeScreen(View):
@@ -18,7 +18,7 @@ class WelcomeScreen(View):
         terms = self.ids.terms
         terms.clear_widgets()
         for text in present.terms(self.app.session.kiosk):
-            terms.add_widget(Words(text=text))
+            terms.add_widget(Text(text=text))
 
     def speak(self, code: str) -> None:
         if code and code != language.current():

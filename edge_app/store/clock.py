@@ -24,6 +24,11 @@ FAULTS = {
 }
 
 
+def now() -> str:
+    """What the clock of this device says."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def moment(stamp: str) -> datetime:
     """ISO 8601 with a time zone as a time; raises ValueError."""
     found = datetime.fromisoformat(stamp.replace("Z", "+00:00"))

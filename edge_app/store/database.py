@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edge_app.i18n.language import N_, Said
 from edge_app.store.records import Capture, Lesion, Person, StoreError
+from edge_app.store.referrals import Destination, StoredAnswer, StoredParcel, StoredReferral
 
 try:
     import fcntl
@@ -25,9 +26,10 @@ except ImportError:  # Windows
     fcntl = None
 
 APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
-VERSION = 3  # of the schema, SQLite's user_version
+VERSION = 4  # of the schema, SQLite's user_version
 STALE_SECONDS = 24 * 3600.0  # after which no import or export is still at work
 GRACE_SECONDS = 60.0  # from making a folder until it is surely locked
+BUSY_SECONDS = 10.0  # that a write waits for another process
 TRY_SECONDS = 0.2  # that SQLite itself waits for another process
 STEPS = 10_000  # of SQLite's machine between two looks at whether one closes
 # What a file of another device may hold.
@@ -56,6 +58,33 @@ CREATE TABLE picture (
     capture TEXT PRIMARY KEY REFERENCES capture (id) ON DELETE CASCADE,
     data BLOB NOT NULL
 );
+CREATE TABLE referral (
+    id TEXT PRIMARY KEY,
+    lesion TEXT NOT NULL REFERENCES lesion (id) ON DELETE CASCADE,
+    record BLOB NOT NULL
+);
+CREATE INDEX referral_lesion ON referral (lesion);
+CREATE TABLE parcel (
+    id TEXT PRIMARY KEY,
+    referral TEXT NOT NULL REFERENCES referral (id) ON DELETE CASCADE,
+    record BLOB NOT NULL
+);
+CREATE INDEX parcel_referral ON parcel (referral);
+CREATE TABLE payload (
+    parcel TEXT PRIMARY KEY REFERENCES parcel (id) ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+CREATE TABLE attempt (
+    referral TEXT PRIMARY KEY REFERENCES referral (id) ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+CREATE TABLE answer (
+    id TEXT PRIMARY KEY,
+    referral TEXT NOT NULL REFERENCES referral (id) ON DELETE CASCADE,
+    record BLOB NOT NULL
+);
+CREATE INDEX answer_referral ON answer (referral);
+CREATE TABLE destination (id TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE audit (number INTEGER PRIMARY KEY, entry BLOB NOT NULL, mac BLOB NOT NULL);
 CREATE TRIGGER audit_update BEFORE UPDATE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
@@ -63,7 +92,18 @@ CREATE TRIGGER audit_delete BEFORE DELETE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
 """
 # Table: what its rows hold, and the table that they belong to.
-KINDS = {"person": (Person, None), "lesion": (Lesion, "person"), "capture": (Capture, "lesion")}
+KINDS = {
+    "person": (Person, None),
+    "lesion": (Lesion, "person"),
+    "capture": (Capture, "lesion"),
+    "referral": (StoredReferral, "lesion"),
+    "parcel": (StoredParcel, "referral"),
+    "answer": (StoredAnswer, "referral"),
+    "destination": (Destination, None),
+}
+# Table: where the bytes of a row lie, and the column that names the row.
+BLOBS = {"capture": ("picture", "capture"), "parcel": ("payload", "parcel")}
+_SINCE_4 = ("referral", "parcel", "payload", "attempt", "answer", "destination")
 
 UNCHANGED = N_("nothing was changed")
 DAMAGED = N_("{path} is damaged or cut short: restore it from an export")
@@ -155,9 +195,20 @@ def statement(table: str) -> str:
     return next(s for s in statements(SCHEMA) if s.startswith(f"CREATE TABLE {table} "))
 
 
+_OUTBOX = tuple(f"CREATE {kind} {table}{end}" for table in _SINCE_4
+                for kind, end in (("TABLE", " "), ("INDEX", "_")))  # fmt: skip
+
+
+def outbox() -> list[str]:
+    """The statements that make what version 4 brought."""
+    return [one for one in statements(SCHEMA) if one.startswith(_OUTBOX)]
+
+
 def schema(version: int) -> list[str]:
     """The statements that made a store of that version."""
     found = statements(SCHEMA)
+    if version < 4:
+        found = [one for one in found if not one.startswith(_OUTBOX)]
     if version < 3:
         found.remove(statement("summary"))
     if version < 2:
@@ -209,11 +260,14 @@ def _bare(sql: str) -> str:
 def check_rows(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Of a foreign file, before anything of it is read: no row is too large, or of another kind."""
     columns = [("store", "value", 2**16), ("audit", "entry", MAX_RECORD), ("audit", "mac", 64)]
-    columns += [(table, "record", MAX_RECORD) for table in KINDS]
+    tables = [table for table in KINDS if version > 3 or table not in _SINCE_4]
+    columns += [(table, "record", MAX_RECORD) for table in tables]
     picture = ("picture", "data") if version > 1 else ("capture", "picture")
     columns.append((*picture, MAX_PICTURE))
     if version > 2:
         columns.append(("summary", "data", MAX_RECORD))
+    if version > 3:
+        columns += [("payload", "data", MAX_PICTURE), ("attempt", "data", 2**16)]
     tests = [
         f"SELECT 1 FROM {table} WHERE typeof({name}) != 'blob' OR length({name}) > {most}"
         for table, name, most in columns
@@ -221,7 +275,7 @@ def check_rows(connection: sqlite3.Connection, path: Path, version: int) -> None
     tests += [
         f"SELECT 1 FROM {table} WHERE typeof(id) != 'text' OR length(id) != 32 "
         "OR id GLOB '*[^0-9a-f]*'"
-        for table in KINDS
+        for table in tables
     ]
     faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     if faults != ["ok"] or any(connection.execute(f"{one} LIMIT 1").fetchone() for one in tests):

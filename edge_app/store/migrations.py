@@ -119,6 +119,12 @@ def numbered(connection, keys: Keys, now: Callable[[], str]) -> None:
         write_summary(connection, keys, lesion, captures.get(lesion, []))
 
 
+def outbox(connection, _keys: Keys, _now: Callable[[], str]) -> None:
+    """3 -> 4: tables for referrals, their parcels, answers and destinations."""
+    for statement in database.outbox():
+        connection.execute(statement)
+
+
 def _dating(taken: str, when: str, wrong: bool) -> str:
     """How a picture of version 2 was dated: its entry tells whether it was taken or imported."""
     if not abs(records.seconds(when) - records.seconds(taken)) <= AT_ONCE:
@@ -141,4 +147,4 @@ def read_summary(keys: Keys, lesion: str, sealed: bytes | None) -> tuple[Summary
         raise StoreError(records.RECORD, code="record") from None
 
 
-STEPS = (pictures_apart, numbered)  # the n-th leads from version n to n + 1
+STEPS = (pictures_apart, numbered, outbox)  # the n-th leads from version n to n + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kivy.app import App
 from kivy.clock import Clock
@@ -15,8 +16,9 @@ from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 from edge_app.presentation import body_map
-from edge_app.ui.picture_view import fit
-from edge_app.ui.widgets import SEGMENTS, Target
+from edge_app.ui.focus import Target
+from edge_app.ui.picture_view import Box, fit
+from edge_app.ui.signs import SEGMENTS
 
 RADIUS = 11  # dp, of a mark
 MIDDLE = (0.5, 0.3)  # a place to begin at, on either side
@@ -39,6 +41,8 @@ class Figure(Target, ButtonBehavior, Widget):
     another place on the figure, or next to it.
     """
 
+    last_touch: Any  # of ButtonBehavior
+
     __events__ = ("on_spot", "on_place")
 
     view = OptionProperty("front", options=("front", "back"))
@@ -59,7 +63,7 @@ class Figure(Target, ButtonBehavior, Widget):
 
     # ------------------------------------------------------------------------ where
 
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, bottom, width and height of what is shown of the map, in the widget's window."""
         left, top, right, bottom = self.window
         shape = ((right - left) * body_map.ASPECT, bottom - top)
@@ -122,8 +126,8 @@ class Figure(Target, ButtonBehavior, Widget):
         if not body_map.prepared():
             app.work(body_map.prepare, lambda _none: self._paint())
             return
-        look = app.look
-        colors = (look["page_quiet"].text, look["line"].ground)
+        styles = app.styles
+        colors = (styles["page_quiet"].text, styles["line"].ground)
         size = (round(width), round(height))
         pixels = body_map.paint(self.view, size, colors, tuple(self.window))
         texture = Texture.create(size=size, colorfmt="rgba")
@@ -142,14 +146,14 @@ class Figure(Target, ButtonBehavior, Widget):
             self._pin(*self.on_screen(*self.pin[1:]))
         if self.lit:
             app = App.get_running_app()
-            self._drawn.add(Color(*app.look["accent"].ground))
+            self._drawn.add(Color(*app.styles["accent"].ground))
             box = (self.x, self.y, self.width, self.height, dp(10) * app.unit)
             self._drawn.add(Line(rounded_rectangle=box, width=dp(1.5) * app.unit))
 
     def _mark(self, mark: Mark) -> None:
         app = App.get_running_app()
         x, y = self.on_screen(*mark.place[1:])
-        style, radius = app.look[mark.style], dp(RADIUS) * app.unit
+        style, radius = app.styles[mark.style], dp(RADIUS) * app.unit
         segments, turn = SEGMENTS[mark.shape]
         if mark.shape == "triangle":  # it holds less than the others
             radius *= 1.45
@@ -165,20 +169,18 @@ class Figure(Target, ButtonBehavior, Widget):
                     angle_end=turn + 360,
                 )
             )
-        words = CoreLabel(
+        text = CoreLabel(
             text=str(mark.number), font_size=sp(12) * app.unit, bold=True, font_name="Roboto"
         )
-        words.refresh()
-        wide, tall = words.texture.size
+        text.refresh()
+        wide, tall = text.texture.size
         low = y - tall / 2 - (radius * 0.1 if mark.shape == "triangle" else 0)
         self._drawn.add(Color(*style.text))
-        self._drawn.add(
-            Rectangle(texture=words.texture, pos=(x - wide / 2, low), size=(wide, tall))
-        )
+        self._drawn.add(Rectangle(texture=text.texture, pos=(x - wide / 2, low), size=(wide, tall)))
 
     def _pin(self, x: float, y: float) -> None:
         app = App.get_running_app()
-        unit, accent = dp(app.unit), app.look["accent"]
+        unit, accent = dp(app.unit), app.styles["accent"]
         for color, radius in ((accent.text, 11), (accent.ground, 9.5), (accent.text, 4)):
             self._drawn.add(Color(*color))
             side = 2 * radius * unit

@@ -12,7 +12,8 @@ from kivy.properties import BooleanProperty, ObjectProperty, StringProperty
 from kivy.uix.modalview import ModalView
 
 from edge_app.i18n import language
-from edge_app.ui.widgets import Across, Press, Words
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Across, Press
 
 
 class Day(Press):
@@ -37,7 +38,7 @@ class DaySheet(ModalView):
         self._shown = (self.chosen or self.first).replace(day=1)
         self._fill()
 
-    def turn(self, months: int) -> None:
+    def step(self, months: int) -> None:
         """To the month before or after."""
         other = self._shown - timedelta(1) if months < 0 else self._shown + timedelta(31)
         if other.replace(day=1) >= self.first.replace(day=1):
@@ -51,7 +52,7 @@ class DaySheet(ModalView):
         names = Across(spacing=0, size_hint_y=None)
         names.bind(minimum_height=names.setter("height"))
         for name in language.weekdays():
-            names.add_widget(Words(text=name, style="quiet", points=13, align="center"))
+            names.add_widget(Text(text=name, style="quiet", points=13, align="center"))
         grid.add_widget(names)
         for week in weeks.monthdatescalendar(self._shown.year, self._shown.month):
             row = Week()
@@ -59,11 +60,11 @@ class DaySheet(ModalView):
                 row.add_widget(self._day(day))
             grid.add_widget(row)
 
-    def _day(self, day: date) -> Words:
-        words = language.number(day.day) if day.month == self._shown.month else ""
-        if not words or day < self.first:
-            return Words(text=words, style="quiet", align="center", pos_hint={"center_y": 0.5})
-        press = Day(text=words, hint=language.day(day.isoformat()), chosen=day == self.chosen)
+    def _day(self, day: date) -> Text:
+        text = language.number(day.day) if day.month == self._shown.month else ""
+        if not text or day < self.first:
+            return Text(text=text, style="quiet", align="center", pos_hint={"center_y": 0.5})
+        press = Day(text=text, hint=language.day(day.isoformat()), chosen=day == self.chosen)
         press.bind(on_release=lambda _press: self._choose(day))
         return press
 

@@ -18,7 +18,10 @@ FONTS = {
 
 def path(family: str, style: str = "") -> Path:
     """The file of a font of FONTS. It is found without starting Kivy."""
-    folder = Path(importlib.util.find_spec("kivy").origin).parent / "data" / "fonts"
+    kivy = importlib.util.find_spec("kivy")
+    if kivy is None or kivy.origin is None:
+        raise ModuleNotFoundError("kivy is not installed")
+    folder = Path(kivy.origin).parent / "data" / "fonts"
     return folder / FONTS[family, style]
 
 

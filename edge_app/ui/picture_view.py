@@ -19,6 +19,8 @@ from edge_app.ui import fonts, theme
 
 MOST_POINTS = 120  # of an outline that is drawn; more cannot be told apart on a screen
 
+Box = tuple[float, float, float, float]  # left, low, width, height
+
 
 class PictureView(Widget):
     """A picture, as large as fits, with the outline of the lesion on it."""
@@ -88,8 +90,8 @@ class PictureView(Widget):
             self._line(on_screen(_thinned(polygon)), close=True)
         for points in self.marks.get("lines", ()):
             self._line(on_screen(points), thin=True)
-        for words, at in self.marks.get("words", ()):
-            self._word(words, on_screen([at]), (x, y, width, height))
+        for text, at in self.marks.get("labels", ()):
+            self._label(text, on_screen([at]), (x, y, width, height))
 
     def _line(self, points: list[float], close: bool = False, thin: bool = False) -> None:
         unit = dp(App.get_running_app().unit)
@@ -100,14 +102,14 @@ class PictureView(Widget):
             self._lines.add(Color(*color))
             self._lines.add(Line(points=points, close=close, width=wide * unit, joint="round"))
 
-    def _word(self, words: str, at: list[float], box) -> None:
+    def _label(self, text: str, at: list[float], box) -> None:
         """A letter or size on a dark ground, within the picture."""
         app = App.get_running_app()
         label = CoreLabel(
-            text=language.visual(words),
-            font_size=sp(15) * app.type,
+            text=language.visual(text),
+            font_size=sp(15) * app.type_unit,
             bold=True,
-            font_name=fonts.family(words),
+            font_name=fonts.family(text),
         )
         label.refresh()
         wide, tall = label.texture.size
@@ -137,29 +139,29 @@ def measures(analysis: Mapping, size: str = "") -> dict:
         return centre + share * reach * np.array([np.cos(angle), np.sin(angle)])
 
     lines = [[along(axis + k * np.pi / 2, s) for s in (-1.15, 1.15)] for k in (0, 1)]
-    words = [("A", along(axis, -1.25)), ("A", along(axis + np.pi / 2, -1.25))]
+    labels = [("A", along(axis, -1.25)), ("A", along(axis + np.pi / 2, -1.25))]
     for k in range(8):
         lines.append([along(axis + k * np.pi / 4, s) for s in (0.92, 1.08)])
-    words.append(("B", along(axis + 3 * np.pi / 8, 1.15)))
+    labels.append(("B", along(axis + 3 * np.pi / 8, 1.15)))
     hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(float)
     apart = ((hull[:, None] - hull[None]) ** 2).sum(axis=2)
     first, second = np.unravel_index(apart.argmax(), apart.shape)
     lines.append([hull[first], hull[second]])
-    words.append((f"D {size}".strip(), hull[second] + 0.12 * (hull[second] - hull[first])))
-    return {"lines": [np.array(line).tolist() for line in lines], "words": words}
+    labels.append((f"D {size}".strip(), hull[second] + 0.12 * (hull[second] - hull[first])))
+    return {"lines": [np.array(line).tolist() for line in lines], "labels": labels}
 
 
-def fit(size: tuple[float, float], box: tuple[float, float, float, float]) -> tuple[float, ...]:
+def fit(size: tuple[float, float], box: Box) -> Box:
     """(x, y, width, height) of `size`, its aspect kept, in the middle of `box` (likewise)."""
     x, y, width, height = box
     scale = min(width / size[0], height / size[1])
     inner = (size[0] * scale, size[1] * scale)
-    return x + (width - inner[0]) / 2, y + (height - inner[1]) / 2, *inner
+    return x + (width - inner[0]) / 2, y + (height - inner[1]) / 2, inner[0], inner[1]
 
 
 def _thinned(polygon: list[list[float]]) -> np.ndarray:
     """The polygon as float (n, 2) with at most about MOST_POINTS points."""
-    points = np.asarray(polygon, np.float32)
+    points: np.ndarray = np.asarray(polygon, np.float32)
     if len(points) > MOST_POINTS:
         extent = float(np.ptp(points, axis=0).max())
         # 0.4 % of its extent: a pixel or two on the screen.

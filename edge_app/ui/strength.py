@@ -20,16 +20,16 @@ class StrengthBar(BoxLayout):
     own = BooleanProperty(False)
     shown = BooleanProperty(True)
     steps = NumericProperty(0)  # of LEVELS that are reached; 0: nothing was typed
-    words = StringProperty()
+    message = StringProperty()
     good = BooleanProperty(False)  # it is taken
 
     def on_text(self, *_args) -> None:
         found = strength(self.text, self.own)
         self.good = not found.fault
         self.steps = found.level + 1 if self.text else 0
-        self.words = ""
+        self.message = ""
         if self.text:
-            self.words = language.sentence(_(found.fault or LEVELS[found.level]))
+            self.message = language.sentence(_(found.fault or LEVELS[found.level]))
 
     on_own = on_text
 

@@ -1,4 +1,4 @@
-"""The one look of the app, light and dark: colours, text styles and sizes. No Kivy in it."""
+"""How the app is drawn, light and dark: colours, text styles and sizes. No Kivy in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ TEXT_SIZES = {"normal": 1.0, "large": 1.2, "very large": 1.4}
 
 def rgb(code: str) -> Color:
     """'#RRGGBB' as four floats in 0..1, opaque."""
-    return (*(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
+    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue, 1.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Style:
     ground: Color
 
 
-def _look(**styles: tuple[str, str]) -> Mapping[str, Style]:
+def _styles(**styles: tuple[str, str]) -> Mapping[str, Style]:
     return MappingProxyType(
         {name: Style(rgb(text), rgb(ground)) for name, (text, ground) in styles.items()}
     )
@@ -49,8 +50,8 @@ _SAME = {
     "retake": ("#FFFFFF", "#34508C"),
     "danger": ("#FFFFFF", "#A3262F"),
 }
-LOOKS: Mapping[str, Mapping[str, Style]] = {
-    "light": _look(
+STYLES: Mapping[str, Mapping[str, Style]] = {
+    "light": _styles(
         **_SAME,
         page=("#10222B", "#F1F5F6"),
         card=("#10222B", "#FFFFFF"),
@@ -69,7 +70,7 @@ LOOKS: Mapping[str, Mapping[str, Style]] = {
         line=("#10222B", "#C9D5D9"),
         accent=("#FFFFFF", "#0B5D73"),
     ),
-    "dark": _look(
+    "dark": _styles(
         **_SAME,
         page=("#E7EEF0", "#0F191E"),
         card=("#E7EEF0", "#1A282F"),

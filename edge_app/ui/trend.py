@@ -30,10 +30,10 @@ class TrendChart(Widget):
         if trend is None or not trend.values or self.width < dp(60):
             return
         app = App.get_running_app()
-        unit, look = dp(app.unit), app.look
-        ink, quiet = look["accent"].ground, look["quiet"].text
-        labels = [_text(words, quiet) for _value, words in trend.ticks]
-        ends = [_text(words, quiet) for words in trend.ends]
+        unit, styles = dp(app.unit), app.styles
+        ink, quiet = styles["accent"].ground, styles["quiet"].text
+        labels = [_text(text, quiet) for _value, text in trend.ticks]
+        ends = [_text(text, quiet) for text in trend.ends]
         dot = 4.5 * unit
         left = self.x + max(label.width for label in labels) + 8 * unit
         low = self.y + ends[0].height + 6 * unit
@@ -47,7 +47,7 @@ class TrendChart(Widget):
         with self.canvas:
             for (value, _words), label in zip(trend.ticks, labels, strict=True):
                 _x, y = at(0, value)
-                Color(*look["line"].ground)
+                Color(*styles["line"].ground)
                 Line(points=[left, y, self.right, y], width=1)
                 Color(1, 1, 1)
                 _put(label, left - 8 * unit - label.width, y - label.height / 2)
@@ -70,17 +70,17 @@ class TrendChart(Widget):
             Color(*ink)
             Line(points=[v for point in points for v in point], width=1.6 * unit, joint="round")
             for x, y in points:
-                Color(*look[self.style].ground)
+                Color(*styles[self.style].ground)
                 Ellipse(pos=(x - 1.5 * dot, y - 1.5 * dot), size=(3 * dot, 3 * dot))
                 Color(*ink)
                 Ellipse(pos=(x - dot, y - dot), size=(2 * dot, 2 * dot))
 
 
-def _text(words: str, color):
+def _text(text: str, color):
     label = CoreLabel(
-        text=language.visual(words),
-        font_size=sp(12) * App.get_running_app().type,
-        font_name=fonts.family(words),
+        text=language.visual(text),
+        font_size=sp(12) * App.get_running_app().type_unit,
+        font_name=fonts.family(text),
         color=color,
     )
     label.refresh()

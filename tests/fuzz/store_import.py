@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from edge_app.store import keys, store
+from edge_app.store import derivation, keys
 from edge_app.store.database import SCHEMA
+from edge_app.store.rows import query
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 
 PASSPHRASE = "what everybody knows"
@@ -46,7 +47,10 @@ class _Template:
     """A store to import into, an export to change, and the keys of the export."""
 
     def __init__(self):
-        with mock.patch.object(store, "ARGON2", QUICK), tempfile.TemporaryDirectory() as folder:
+        with (
+            mock.patch.object(derivation, "ARGON2", QUICK),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             path = Path(folder, "cases")
             cases = Store.create(path, PASSPHRASE)
             cases.close()
@@ -110,8 +114,7 @@ def _change(path: Path, kind: int, text: bytes) -> None:
         elif kind in (2, 3, 4):
             table = TABLES[kind - 2]
             sealed = _keys(connection)
-            query = store._query(table)
-            for id, above, _record in connection.execute(query).fetchall():
+            for id, above, _record in connection.execute(query(table)).fetchall():
                 where = (table, id) if above is None else (table, id, above)
                 value = sealed.seal(text, *where)
                 connection.execute(f"UPDATE {table} SET record = ? WHERE id = ?", (value, id))
@@ -131,7 +134,7 @@ def _change(path: Path, kind: int, text: bytes) -> None:
 
 
 def _keys(connection: sqlite3.Connection) -> keys.Keys:
-    return keys.Keys(keys.unwrap(store._header(connection), PASSPHRASE))
+    return keys.Keys(derivation.unwrap(derivation.read(connection), PASSPHRASE))
 
 
 def _allowed(action: int, *_names) -> int:

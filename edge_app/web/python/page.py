@@ -212,7 +212,7 @@ class Page:
 
     @staticmethod
     def _sentence(error: UserError) -> str:
-        return language.sentence(_(language.words(error)))
+        return language.sentence(_(language.error_message(error)))
 
 
 def _described(name: str, array: np.ndarray) -> list:

@@ -1,0 +1,110 @@
+"""Pictures for a report: analysed and outlined, and those that the networks got most wrong."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.accuracy.figures import Row, malignancy
+from benchmarks.schema.names import NETWORKS
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.image.read import ImageError, Picture, read_image, read_mask
+from dermedge.lesion.quality import TITLES as QUALITY_TITLES
+
+THUMBNAIL = 480  # px, long side
+WORST = 4  # pictures of each kind of error
+# The quality check asks how sure the outline is: "no lesion" would contradict one that is drawn.
+_UNSURE = {"no_lesion": "The outline is unsure: put the spot in the middle of the picture."}
+
+
+def worst_cases(rows: Sequence[Row], labels: tuple[str, ...], count: int = WORST) -> list[dict]:
+    """Up to `count` pictures each: least overlap of outlines, malignant ones that were given the
+    lowest risk, benign ones that were given the highest.
+
+    Returns 'id', 'kind' (outline, missed or alarm) and 'note', in words what is wrong.
+    """
+    cases: list[dict] = []
+    outlined = [row for row in rows if NETWORKS in row.counts]
+    scores = {id(row): _jaccard(row.counts[NETWORKS]) for row in outlined}
+    for row in sorted(outlined, key=lambda row: scores[id(row)])[:count]:
+        note = f"Outline: Jaccard {scores[id(row)]:.2f}"
+        cases.append({"id": row.record.id, "kind": "outline", "note": note})
+    risk = {
+        id(row): malignancy(row.probabilities[None], labels)[0]
+        for row in rows
+        if row.probabilities is not None and row.record.malignant is not None
+    }
+    for malignant, sign in ((True, 1), (False, -1)):
+        members = [r for r in rows if id(r) in risk and r.record.malignant is malignant]
+        for row in sorted(members, key=lambda row: sign * risk[id(row)])[:count]:
+            truth = row.record.label or ("malignant" if malignant else "benign")
+            note = f"Truly {truth}, malignancy {risk[id(row)]:.2f}"
+            kind = "missed" if malignant else "alarm"
+            cases.append({"id": row.record.id, "kind": kind, "note": note})
+    return cases
+
+
+def _jaccard(counts: Sequence[int]) -> float:
+    hit, more, missed, _ = counts
+    return hit / (hit + more + missed) if hit + more + missed else 1.0
+
+
+def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) -> list[dict]:
+    """Of pictures, notes and files with the true outline: a panel each, as the page shows it."""
+    if not images:
+        return []
+    analyzer = Analyzer(bundle)
+    limits = bundle.manifest.thresholds
+    panels: list[dict] = []
+    for path, note, truth in images:
+        try:
+            picture = read_image(path)
+            true = _true_outline(truth, picture) if truth else ""
+        except ImageError as error:
+            panels.append({"name": path.name, "note": note, "error": str(error)})
+            continue
+        analysis = analyzer.analyze(picture, name=path.name).to_json()
+        width, height = analysis["size"]
+        hints = {**QUALITY_TITLES, **(_UNSURE if analysis["lesion"]["found"] else {})}
+        likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
+        panels.append(
+            {
+                "name": path.name,
+                "note": note,
+                "error": None,
+                "thumbnail": _thumbnail(picture.pixels),
+                "width": width,
+                "height": height,
+                "outline": " ".join(_path(polygon) for polygon in analysis["lesion"]["polygons"]),
+                "truth": true,
+                "analysis": analysis,
+                "likely": likely,
+                "quality": [hints[reason] for reason in analysis["quality"]["reasons"]],
+                "thresholds": [limits.see_doctor, limits.urgent],
+            }
+        )
+    return panels
+
+
+def _true_outline(path: Path, picture: Picture) -> str:
+    size = (picture.width, picture.height)
+    mask = cv2.resize(read_mask(path).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return " ".join(_path(contour[:, 0].astype(float)) for contour in contours if len(contour) > 2)
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _path(polygon: Iterable[Sequence[float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in polygon) + "Z"

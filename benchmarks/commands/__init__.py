@@ -1,0 +1,1 @@
+"""The commands of this room: evaluate, robustness, quality, bench and peers."""

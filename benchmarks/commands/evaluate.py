@@ -1,0 +1,125 @@
+"""`dermedge evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.commands.arguments import (
+    data_arguments,
+    folder,
+    measure_accuracy,
+    metadata_fields,
+    old_option,
+    positive,
+    precision_argument,
+    select_pictures,
+)
+from dermedge import DISCLAIMER
+from dermedge.bundle.bundle import Bundle
+from dermedge.cli import Command, one_line
+from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
+from dermedge.files import write_atomic
+from dermedge.text import printable, printable_lines
+
+if TYPE_CHECKING:  # heavy; imported where it runs
+    from benchmarks.accuracy.selection import Selection
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    precision_argument(parser)
+    data_arguments(parser, required=True)
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument("--csv", metavar="FILE", help="write one line a picture")
+    parser.add_argument(
+        "--executions",
+        metavar="FILE.csv",
+        help="measure every precision of the bundle in every runtime that is installed, and how "
+        "far each is from the first; nothing else is measured",
+    )
+    old_option(parser, "--roads", "--executions")
+    parser.add_argument(
+        "--table",
+        metavar="FILE.csv",
+        help="add the figures to this table of results (and those of each class and skin type to "
+        "FILE-groups.csv); rows of the same measurement are replaced",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write evaluation.json, pictures.csv and evaluation.html"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from benchmarks.accuracy import evaluate
+    from benchmarks.accuracy.selection import NothingToMeasure
+    from benchmarks.report import text
+    from benchmarks.schema import tables
+
+    bundle = in_precision(open_bundle(args), args.precision)
+    if args.table:
+        tables.read(args.table)  # what is wrong with it is said before all the work
+        folder(Path(args.table).parent)
+    try:
+        data_set, selection = select_pictures(bundle, args)
+    except NothingToMeasure as error:
+        print(f"dermedge: {one_line(error)}", file=sys.stderr)
+        return 1
+    if args.executions:
+        return _executions(bundle, selection, args)
+    out = folder(args.out) if args.out else None
+    if args.csv:
+        folder(Path(args.csv).parent)
+    result, rows = measure_accuracy(bundle, data_set, selection, args, args.threads)
+    pictures = evaluate.to_csv(rows, bundle.manifest.labels)
+    if args.csv:
+        write_atomic(args.csv, pictures)
+    if args.table:
+        tables.update(args.table, result)
+    if out:
+        _write(out, bundle, result, pictures)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(printable_lines(text.evaluation(result)))
+        if out:
+            print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
+        print(DISCLAIMER)
+    return 1 if result["data"]["unreadable"] else 0
+
+
+def _write(out: Path, bundle: Bundle, result: dict, pictures: str) -> None:
+    """The files of --out; `pictures` is one line a picture."""
+    from benchmarks.report import page
+
+    title = f"Evaluation of {bundle.manifest.name} on {result['data']['name']}"
+    write_atomic(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    write_atomic(out / "pictures.csv", pictures)
+    write_atomic(out / "evaluation.html", page.render(title, bundle, evaluation=result))
+
+
+def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) -> int:
+    from benchmarks.accuracy import executions
+    from benchmarks.report import text
+    from dermedge.evaluation.provenance import usable_cores
+
+    folder(Path(args.executions).parent)
+    threads = args.threads or usable_cores()
+    results = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
+    write_atomic(args.executions, executions.to_csv(results))
+    print(printable_lines(text.executions(results)))
+    print(f"written: {printable(args.executions)}")
+    print(DISCLAIMER)
+    return 0
+
+
+EVALUATE = Command(
+    summary="measure a bundle's accuracy on a part of a data set",
+    arguments=_evaluate_arguments,
+    run=_evaluate,
+    extra="bench",
+)

@@ -1,0 +1,65 @@
+"""`dermedge peers`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from dermedge import UserError
+from dermedge.cli import Command
+from dermedge.cli.options import bundle_arguments, open_bundle
+from dermedge.files import write_atomic
+from dermedge.text import printable
+
+
+def _peers_arguments(parser: argparse.ArgumentParser) -> None:
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--runs", nargs="+", required=True, metavar="RUN", help="that the bundle was exported from"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--seconds", type=float, default=30, metavar="S", help="for each table (default: 30)"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.csv", help="table to write")
+
+
+def _peers(args: argparse.Namespace) -> int:
+    from benchmarks.peers import measure
+
+    if args.threads < 1 or not args.seconds > 0:
+        raise UserError("--threads must be 1 or more, --seconds above 0")
+    command = shlex.join(["dermedge", "peers", *_options(args)])
+    rows = measure.measure(
+        open_bundle(args),
+        args.runs,
+        args.threads,
+        args.seconds,
+        command,
+        progress=lambda text: print(printable(text), file=sys.stderr),
+    )
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out, measure.to_csv(rows))
+    for row in rows:
+        figure = row["reason"] or (
+            f"{row['ms']:>8.2f} ms, {row['times_of_ours']:.2f} times ours "
+            f"({row['times_of_ours_low']:.2f} to {row['times_of_ours_high']:.2f})"
+        )
+        print(printable(f"{row['what']:<26}{row['side']:<26}{figure}"))
+    print(f"written: {printable(args.out)}")
+    return 0
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    runs = [Path(run).name for run in args.runs]
+    return ["--runs", *runs, "--threads", str(args.threads), "--seconds", f"{args.seconds:g}"]
+
+
+PEERS = Command(
+    summary="time a bundle's networks beside other runtimes, and beside torch with torchvision",
+    arguments=_peers_arguments,
+    run=_peers,
+    extra="export,peers",
+)

@@ -1,0 +1,132 @@
+"""Whether a picture is judged alike in whatever colour space its file is written.
+
+`python -m benchmarks.corruptions.colours --data NAME=PATH --bundle FILE --out FILE.csv` writes real
+pictures as PNG of 8 bits in Display P3, Adobe RGB and ProPhoto RGB, with the profile inside, and
+compares what the bundle says of them with what it says of the pictures themselves. A network that
+saw the numbers of such a file as sRGB would see paler skin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms
+from tqdm import tqdm
+
+from benchmarks import call
+from dermedge import DISCLAIMER, UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import load, parse_source
+from dermedge.files import write_atomic
+from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
+from dermedge.image.read import Picture, read_image
+
+SPACES = {
+    "Display P3": matrix_profile(DISPLAY_P3),
+    "Adobe RGB": matrix_profile(ADOBE_RGB, ADOBE_GAMMA),
+    "ProPhoto RGB": matrix_profile(PROPHOTO, 1.8),
+}
+
+
+def in_space(pixels: np.ndarray, profile: bytes) -> bytes:
+    """uint8 (h, w, 3) sRGB as a PNG of 8 bits in another space, the profile inside."""
+    picture = ImageCms.profileToProfile(
+        Image.fromarray(pixels),
+        ImageCms.createProfile("sRGB"),
+        io.BytesIO(profile),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+    )
+    assert picture is not None  # None is returned where a picture is changed in place
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", icc_profile=profile)
+    return buffer.getvalue()
+
+
+def compare(
+    analyzer: Analyzer, paths: Sequence[Path]
+) -> dict[str, list[tuple[bool, float, float]]]:
+    """Space: of each picture whether the advice is the same, and by how much malignancy and, in
+    the mean, pixels differ."""
+    found: dict[str, list[tuple[bool, float, float]]] = {name: [] for name in SPACES}
+    for path in tqdm(paths, unit="picture", file=sys.stderr):
+        pixels = read_image(path).pixels
+        plain = analyzer.analyze(Picture(pixels, *pixels.shape[:2]))
+        for name, profile in SPACES.items():
+            read = read_image(in_space(pixels, profile))
+            other = analyzer.analyze(read)
+            found[name].append(
+                (
+                    other.triage == plain.triage,
+                    abs(other.malignancy - plain.malignancy),
+                    float(np.abs(read.pixels.astype(int) - pixels).mean()),
+                )
+            )
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the table; UserError where the arguments cannot be followed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.corruptions.colours", description=__doc__, epilog=DISCLAIMER
+    )
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument("--bundle", required=True, metavar="FILE")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures")
+    parser.add_argument("--out", required=True, metavar="FILE.csv", help="rows are added")
+    args = parser.parse_args(argv)
+    if args.count < 1:
+        raise UserError(f"--count must be 1 or more, got {args.count}")
+    name, path = parse_source(args.data)
+    bundle = Bundle.open(args.bundle)
+    records = sorted(
+        load(name, path).records, key=lambda record: hashlib.sha256(record.id.encode()).digest()
+    )
+    paths = [record.image for record in records[: args.count]]
+    rows = []
+    for space, values in compare(Analyzer(bundle, threads=1), paths).items():
+        same, malignancy, pixels = map(np.array, zip(*values, strict=True))
+        rows.append(
+            {
+                "data": name,
+                "bundle": bundle.manifest.name,
+                "space": space,
+                "pictures": len(values),
+                "advice_unchanged": round(float(same.mean()), 4),
+                "malignancy_median": round(float(np.median(malignancy)), 5),
+                "malignancy_95": round(float(np.percentile(malignancy, 95)), 5),
+                "malignancy_largest": round(float(malignancy.max()), 5),
+                "pixel_mean": round(float(pixels.mean()), 3),
+            }
+        )
+        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    append_rows(Path(args.out), rows)
+
+
+def append_rows(path: Path, rows: Sequence[dict]) -> None:
+    """Add rows to a CSV file, in place of those that begin with the same two cells."""
+    keys = list(rows[0])[:2]
+    kept: list[dict] = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            kept = list(csv.DictReader(file))
+    taken = {tuple(str(row[key]) for key in keys) for row in rows}
+    kept = [row for row in kept if tuple(row[key] for key in keys) not in taken]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, *rows])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(call(main))

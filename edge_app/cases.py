@@ -1,0 +1,140 @@
+"""What is done with the cases of an open store: their pictures, risk maps, files in and out.
+
+Each function decodes or encrypts and may take a moment: call it beside the screen, within
+`Session.on_behalf_of`. They raise UserError, of which StoreError is a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dermedge import UserError
+from dermedge.image.read import read_image
+from dermedge.lesion import scale
+from edge_app.browser import check_writable
+from edge_app.capture.processing import Processor
+from edge_app.capture.shots import Explained
+from edge_app.follow_up.history import Comparison, compare
+from edge_app.follow_up.people import age
+from edge_app.presentation.body_map import region
+from edge_app.store.store import Capture, Lesion, Person, Store
+
+FILE_ENDING = ".dermcases"  # of what `export` writes
+SHOWN_SIDE = 1280  # px, long side of a stored picture as the screens show it
+SAME = 1e-3  # of a probability, up to which two analyses of a picture are one
+
+
+def picture(store: Store, capture: Capture, side: int = SHOWN_SIDE) -> np.ndarray:
+    """A stored picture, uint8 (h, w, 3) RGB, its long side at most `side` px."""
+    pixels = read_image(store.picture(capture.id)).pixels
+    shrink = side / max(pixels.shape[:2])
+    if shrink >= 1:
+        return pixels
+    return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+
+
+def compared(
+    store: Store, first: Capture, second: Capture
+) -> tuple[np.ndarray, np.ndarray, Comparison]:
+    """Both pictures and what changed; UserError where one of them shows no lesion."""
+    ours, theirs = picture(store, first), picture(store, second)
+    return ours, theirs, compare(first, ours, second, theirs)
+
+
+def metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
+    """Of a person and lesion, as `Analyzer.analyze` takes it. Any thread."""
+    known: dict[str, object] = {}
+    if (years := age(person, today)) is not None:
+        known["age"] = years
+    if person.sex:
+        known["sex"] = person.sex
+    known["site"] = region(lesion.view, lesion.x, lesion.y) or lesion.title
+    return known
+
+
+def explained(store: Store, capture: Capture, processor: Processor) -> Explained:
+    """A stored capture, to draw the risk map of: its picture is analysed once more.
+
+    Raises UserError where that does not give the result that is stored: another model, or
+    other data of the person, would explain another result than the one that is shown.
+    """
+    content, lesion = store.picture(capture.id), store.lesion(capture.lesion)
+    person = store.person(lesion.person)
+    reference = (capture.analysis["scale"] or {}).get("reference")
+    if reference == "given":  # a scale, nothing in the picture
+        reference = None
+    taken = datetime.fromisoformat(capture.taken.replace("Z", "+00:00")).astimezone()
+    # What was known of the person then is not stored. Pictures of nobody had none.
+    for known in (metadata(person, lesion, taken.date()), {}):
+        explained = processor.explain(content, known, reference)
+        if _same(explained.analysis.to_json(), capture.analysis):
+            return explained
+    raise UserError(
+        "The model and the person's data are no longer those of this result: there is no risk "
+        "map of it. Take a new picture.",
+        code="not_reproduced",
+    )
+
+
+def export(store: Store, folder: Path, passphrase: str, only: Person | None = None) -> Path:
+    """All cases, or those of one person, as one encrypted file in `folder`."""
+    check_writable(folder)
+    # No name of a person: whoever finds the file must not learn it.
+    path = _free(folder, f"cases-{date.today()}", FILE_ENDING)
+    store.export(path, passphrase, only.id if only else None)
+    return path
+
+
+def write_card(folder: Path, paper: str) -> Path:
+    """The printable size card, on one of dermedge.lesion.scale.PAPERS."""
+    check_writable(folder)
+    path = _free(folder, f"size-card-{paper}", ".pdf")
+    scale.write_card(path, paper)
+    return path
+
+
+def write_report(
+    store: Store, folder: Path, capture: Capture, earlier: Capture | None, fields: Sequence[str]
+) -> Path:
+    """The one-page PDF of a stored capture; `fields` as `write_case` takes them."""
+    from edge_app.documents import pdf
+
+    check_writable(folder)
+    # Whose it is, its own rows say: somebody else may be at work by now.
+    lesion = store.lesion(capture.lesion)
+    person = store.person(lesion.person)
+    path = _free(folder, f"case-{capture.taken[:10]}", ".pdf")
+
+    def printed(one: Capture) -> pdf.Shot:
+        return pdf.Shot(one, picture(store, one, side=4096))
+
+    shot, before = printed(capture), printed(earlier) if earlier else None
+    with store.act("report", capture.id):
+        pdf.write_case(path, shot, before, person, lesion, fields)
+    return path
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two analyses say the same, but for the last digits that a processor may give."""
+    if (first["triage"], set(first["probabilities"])) != (
+        second["triage"],
+        set(second["probabilities"]),
+    ):
+        return False
+    apart = [abs(value - second["probabilities"][n]) for n, value in first["probabilities"].items()]
+    return max(apart) <= SAME
+
+
+def _free(folder: Path, name: str, ending: str) -> Path:
+    """A path in `folder` at which nothing lies yet."""
+    path, number = folder / f"{name}{ending}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}{ending}"
+    return path

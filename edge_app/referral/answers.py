@@ -1,0 +1,435 @@
+"""Answers of a dermatologist: bytes from outside to a frozen Answer, or one line why not.
+
+An answer is taken only where it names our request and our person, both. What comes in is hostile
+until it is read: sizes are bounded, no address in it is followed, no markup is kept.
+FHIR R4 here; answers that lie in our DICOM study are read by `edge_app.referral.answers_dicom`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dermedge import UserError
+from edge_app.i18n.language import N_
+from edge_app.referral import fhir
+from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
+from edge_app.referral.form import Identifier, Referral
+from edge_app.referral.uids import CODES, study_uid
+
+BYTES = 32_000_000  # of one response
+ENTRIES = 500  # of a bundle
+TEXT = 20_000  # characters of an answer
+NAME = 200  # characters of who it is from
+PDF_BYTES = 20_000_000
+
+UNREADABLE = N_("the receiver's answer cannot be read: ask the receiver")
+TOO_LARGE = N_("the receiver's answer is too large: ask the receiver for a shorter one")
+FOREIGN = N_("an answer that is not to this referral was not taken: {what}")
+OTHER_PERSON = N_("an answer of another person was not taken: {what}")
+EMPTY = N_("an answer without words was not taken: {what}")
+NOT_FINAL = N_("an answer that its author took back or has not written was not taken: {what}")
+NOT_RECEIVED = N_("the receiver did not take all of the referral: send it again")
+
+Resource = dict[str, Any]
+_REPORT = {"preliminary", "partial", "final", "amended", "corrected", "appended"}
+_TASK = {"rejected", "on-hold", "failed", "completed"}
+# Bidirectional overrides would show a name or a sentence backwards.
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_WHEN = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d))?)?)?")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody answered. It is theirs: never to be mixed with what the model said."""
+
+    referral: str  # its id
+    uid: str  # "DiagnosticReport/12", or a SOP Instance UID
+    version: str  # of its content: another one is an amended answer
+    author: str  # as the receiver states it; empty: not stated
+    issued: str  # ISO 8601, as precise as stated; empty: not stated
+    status: str  # in the receiver's words, as "final" or "amended"
+    text: str
+    wants_better_picture: bool
+    report: bytes = b""  # a PDF
+    more: bool = False  # the receiver has more of it than came along
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What an answer must name to be ours."""
+
+    referral: str
+    study_uid: str
+    patient_id: str
+    request: Identifier
+    task: Identifier
+    patients: tuple[Identifier, ...]
+    uids: frozenset[str] = frozenset()  # of our own instances: they are no answer
+    references: frozenset[str] = frozenset()  # as "Patient/7", by which the receiver knows ours
+    base: str = ""  # the receiver's FHIR address, without a slash at its end
+
+    @classmethod
+    def of(
+        cls,
+        referral: Referral,
+        uids: Sequence[str] = (),
+        references: Sequence[str] = (),
+        base: str = "",
+    ) -> Sent:
+        """Of a referral; `uids` of its parcels, `references` from `assigned`."""
+        return cls(
+            referral=referral.id,
+            study_uid=study_uid(referral),
+            patient_id=referral.patient_id,
+            request=fhir.service_request(referral),
+            task=fhir.task(referral),
+            patients=fhir.patients(referral),
+            uids=frozenset(uids),
+            references=frozenset(references),
+            base=base.rstrip("/"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """To be kept until the answer comes."""
+        return {**asdict(self), "uids": sorted(self.uids), "references": sorted(self.references)}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Sent:
+        return cls(
+            **{
+                **kept,
+                "request": Identifier(**kept["request"]),
+                "task": Identifier(**kept["task"]),
+                "patients": tuple(Identifier(**it) for it in kept["patients"]),
+                "uids": frozenset(kept["uids"]),
+                "references": frozenset(kept["references"]),
+            }
+        )
+
+
+def from_fhir(
+    data: bytes, sent: Sequence[Sent]
+) -> tuple[tuple[Answer, ...], tuple[UserError, ...]]:
+    """The answers in a resource or a searchset, and why others were not taken.
+
+    DiagnosticReport and Communication that are based on our ServiceRequest, and our own Task where
+    it says something. Other resources only tell who is who. Any thread.
+
+    Raises
+    ------
+    UserError : `data` is no FHIR JSON, or too large.
+    """
+    whole = read_json(data)
+    pool: dict[str, Resource] = {}
+    for address, resource in _resources(whole):
+        kind, number = resource.get("resourceType"), resource.get("id")
+        if isinstance(kind, str) and isinstance(number, str):
+            pool.setdefault(f"{kind}/{number}", resource)
+        if address:
+            pool.setdefault(address, resource)
+    answers: dict[str, Answer] = {}
+    refused = []
+    for _, resource in _resources(whole):
+        kind = resource.get("resourceType")
+        if kind not in ("DiagnosticReport", "Communication", "Task"):
+            continue
+        try:
+            answer = _answer(resource, sent, pool)
+        except UserError as error:
+            refused.append(error)
+        else:
+            if answer is not None:
+                answers[answer.uid] = answer
+    return tuple(answers.values()), tuple(refused)
+
+
+def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
+    """By which references, as "Patient/7", the receiver knows what a transaction sent.
+
+    Raises
+    ------
+    UserError : the response does not say that each entry is there, as the same type.
+    """
+    asked, got = read_json(transaction), read_json(response)
+    entries = _dicts(got.get("entry"))
+    wanted = _dicts(asked.get("entry"))
+    found = []
+    if got.get("type") == "transaction-response" and len(entries) == len(wanted):
+        for entry, request in zip(entries, wanted, strict=True):
+            said = _dict(entry.get("response"))
+            kind = _dict(request.get("resource")).get("resourceType")
+            location = re.search(
+                rf"(?:^|/)({kind}/[A-Za-z0-9.-]{{1,64}})(?:/_history/[^/]+)?$",
+                _str(said.get("location")),
+            )
+            if location and re.match(r"20[01]\b", _str(said.get("status"))):
+                found.append(location[1])
+    if not found or len(found) != len(wanted):
+        raise UserError(NOT_RECEIVED, code="referral-not-received")
+    return tuple(found)
+
+
+def read_json(data: bytes) -> Resource:
+    """Bounded JSON of an object, without names that come twice; UserError otherwise."""
+    if len(data) > BYTES:
+        raise UserError(TOO_LARGE, code="answer-large")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    return value
+
+
+def clean(text: str, limit: int) -> tuple[str, bool]:
+    """Text without characters that hide or turn others, and whether it was cut at `limit`."""
+    text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
+    return text[:limit], len(text) > limit
+
+
+def pdf(data: bytes) -> bytes:
+    """The same bytes where they are a PDF of a bearable size; UserError otherwise."""
+    if not data.startswith(b"%PDF-"):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    if len(data) > PDF_BYTES:
+        raise UserError(TOO_LARGE, code="answer-large")
+    return data
+
+
+# ---------------------------------------------------------------------------- whose it is
+
+
+def _answer(
+    resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]
+) -> Answer | None:
+    """None for our Task that says nothing yet."""
+    kind, number = resource["resourceType"], _str(resource.get("id"))
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", number):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    uid = f"{kind}/{number}"
+    mine = _whose(uid, resource, sent, pool)
+    status = _str(resource.get("status"))
+    if kind == "Task":
+        if status not in _TASK:
+            return None
+    elif status not in (_REPORT if kind == "DiagnosticReport" else {"completed", "in-progress"}):
+        raise UserError(NOT_FINAL, code="answer-not-final", what=uid)
+    words, report, more = _words(kind, resource)
+    better = _better(resource)
+    if not (words or report or better):
+        if kind == "Task":
+            return None
+        raise UserError(EMPTY, code="answer-empty", what=uid)
+    text, cut = clean("\n\n".join(words), TEXT)
+    canonical = json.dumps(resource, sort_keys=True).encode()
+    return Answer(
+        referral=mine.referral,
+        uid=uid,
+        version=hashlib.sha256(canonical).hexdigest()[:16],
+        author=_author(resource, pool),
+        issued=_when(resource),
+        status=status,
+        text=text,
+        wants_better_picture=better,
+        report=report,
+        more=more or cut,
+    )
+
+
+def _whose(
+    uid: str, resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]
+) -> Sent:
+    """The referral that it answers; every request that it names must be that one."""
+    task = resource["resourceType"] == "Task"
+    for mine in sent:
+        if task:
+            ours = _identified(resource, [mine.task]) or uid in mine.references
+        else:
+            based = resource.get("basedOn")
+            requests = [_dict(it) for it in based] if isinstance(based, list) else []
+            ours = bool(requests) and all(
+                _names(it, "ServiceRequest", [mine.request], mine, pool) for it in requests
+            )
+        if not ours:
+            continue
+        person = _dict(resource.get("for" if task else "subject"))
+        if not _names(person, "Patient", mine.patients, mine, pool):
+            raise UserError(OTHER_PERSON, code="answer-other-person", what=uid)
+        return mine
+    raise UserError(FOREIGN, code="answer-foreign", what=uid)
+
+
+def _names(
+    reference: Resource,
+    kind: str,
+    identifiers: Sequence[Identifier],
+    mine: Sent,
+    pool: Mapping[str, Resource],
+) -> bool:
+    """Whether a reference means one of ours: each way in which it names something must."""
+    said = []
+    if "identifier" in reference:
+        said.append(_identified({"identifier": [reference["identifier"]]}, identifiers))
+    if "reference" in reference:
+        address = re.sub(r"/_history/[^/]+$", "", _str(reference["reference"]))
+        if mine.base:
+            address = address.removeprefix(mine.base + "/")
+        target = pool.get(address)
+        if target is not None and target.get("resourceType") == kind and "identifier" in target:
+            said.append(_identified(target, identifiers))
+        else:
+            said.append(address.startswith(f"{kind}/") and address in mine.references)
+    return bool(said) and all(said)
+
+
+def _identified(resource: Mapping[str, Any], identifiers: Sequence[Identifier]) -> bool:
+    stated = {
+        (_str(it.get("system")), _str(it.get("value"))) for it in _dicts(resource.get("identifier"))
+    }
+    return any((it.system, it.value) in stated for it in identifiers)
+
+
+# ---------------------------------------------------------------------------- what it says
+
+
+def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
+    """Texts, a PDF, and whether there is more than came along."""
+    words, attachments = [], []
+    if kind == "DiagnosticReport":
+        words.append(_str(resource.get("conclusion")))
+        words += [_spoken(it) for it in _dicts(resource.get("conclusionCode"))]
+        attachments = _dicts(resource.get("presentedForm"))
+    elif kind == "Communication":
+        payloads = _dicts(resource.get("payload"))
+        words += [_str(it.get("contentString")) for it in payloads]
+        attachments = [
+            _dict(it["contentAttachment"]) for it in payloads if "contentAttachment" in it
+        ]
+    else:
+        words.append(_spoken(_dict(resource.get("statusReason"))))
+        words += [_str(it.get("valueString")) for it in _dicts(resource.get("output"))]
+    words += [_str(it.get("text")) for it in _dicts(resource.get("note"))]
+    report, more = b"", False
+    for attachment in attachments:
+        media = _str(attachment.get("contentType")).partition(";")[0].strip().lower()
+        data = _decoded(attachment)
+        if media == "application/pdf" and data and not report:
+            report = pdf(data)
+        elif media == "text/plain" and data:
+            words.append(data.decode("utf-8", "replace"))
+        else:
+            more = True
+    return [word for word in words if word.strip()], report, more
+
+
+def _decoded(attachment: Resource) -> bytes:
+    """The bytes of an attachment that came along; none of one that lies elsewhere."""
+    try:
+        data = base64.b64decode(_str(attachment.get("data")), validate=True)
+    except (binascii.Error, ValueError):
+        raise UserError(UNREADABLE, code="answer-unreadable") from None
+    size = attachment.get("size")
+    if data and isinstance(size, int) and size != len(data):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    return data
+
+
+def _better(resource: Resource) -> bool:
+    """Whether another picture is asked for, by a code of DICOM or of ours."""
+    wanted = {(SYSTEMS[BETTER_PICTURE[1]], BETTER_PICTURE[0]), (CODES, "better-picture")}
+    concepts = [_dict(resource.get(name)) for name in ("statusReason", "businessStatus")]
+    for name in ("conclusionCode", "reasonCode", "category"):
+        concepts += _dicts(resource.get(name))
+    for output in _dicts(resource.get("output")):
+        concepts += [_dict(output.get("type")), _dict(output.get("valueCodeableConcept"))]
+    stated = {
+        (_str(coding.get("system")), _str(coding.get("code")))
+        for concept in concepts
+        for coding in _dicts(concept.get("coding"))
+    }
+    return bool(wanted & stated)
+
+
+def _spoken(concept: Resource) -> str:
+    """A CodeableConcept in the receiver's words."""
+    displays = [_str(it.get("display")) for it in _dicts(concept.get("coding"))]
+    return _str(concept.get("text")) or ", ".join(word for word in displays if word)
+
+
+def _author(resource: Resource, pool: Mapping[str, Resource]) -> str:
+    references = [*_dicts(resource.get("resultsInterpreter")), *_dicts(resource.get("performer"))]
+    references += [_dict(resource.get(name)) for name in ("sender", "owner")]
+    names = []
+    for reference in references:
+        person = pool.get(_str(reference.get("reference")), {})
+        names.append(_str(reference.get("display")) or _named(person.get("name")))
+    found = ", ".join(dict.fromkeys(name for name in names if name.strip()))
+    return clean(" ".join(found.split()), NAME)[0]
+
+
+def _named(name: Any) -> str:
+    """The name of a Practitioner (a list of HumanName) or an Organization (a string)."""
+    if isinstance(name, str):
+        return name
+    for human in _dicts(name):
+        given = human.get("given")
+        parts = [_str(it) for it in given] if isinstance(given, list) else []
+        return _str(human.get("text")) or " ".join([*parts, _str(human.get("family"))]).strip()
+    return ""
+
+
+def _when(resource: Resource) -> str:
+    for name in ("issued", "effectiveDateTime", "sent", "lastModified"):
+        stated = _str(resource.get(name))
+        if _WHEN.fullmatch(stated):
+            return stated
+    return ""
+
+
+# ---------------------------------------------------------------------------- hostile JSON
+
+
+def _resources(whole: Resource) -> Iterator[tuple[str, Resource]]:
+    """(address, resource) of a bundle's entries, or of the one resource."""
+    if whole.get("resourceType") != "Bundle":
+        yield "", whole
+        return
+    entries = _dicts(whole.get("entry"))
+    if len(entries) > ENTRIES:
+        raise UserError(TOO_LARGE, code="answer-large")
+    for entry in entries:
+        if isinstance(entry.get("resource"), dict):
+            yield _str(entry.get("fullUrl")), entry["resource"]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Resource:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _dict(value: Any) -> Resource:
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: Any) -> list[Resource]:
+    return [it for it in value if isinstance(it, dict)] if isinstance(value, list) else []
+
+
+def _str(value: Any) -> str:
+    return value if isinstance(value, str) else ""

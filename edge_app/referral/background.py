@@ -1,0 +1,90 @@
+"""Sending and fetching beside the screens, as long as a store is open."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+from edge_app import unforeseen
+from edge_app.referral.alone import alone
+from edge_app.referral.collector import Collector
+from edge_app.referral.sender import Sender
+from edge_app.store.memory import overwrite_freed
+from edge_app.store.records import StoreError
+from edge_app.store.store import Store
+
+LOOK = 5.0  # s between two looks at what is due
+POLL = 300.0  # s between two questions for answers
+
+
+def _may_reach() -> bool:
+    """Whether this process may use the network. A kiosk's unit forbids it: there a service of its
+    own sends, `dermedge send --watch`."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
+class Background:
+    """A thread that sends what a store holds. Each method may be called from any thread.
+
+    It ends by itself when the store is closed. `stop` does not wait: the store may be closed at
+    once, and what is on its way is then not marked as received, but sent or found again later.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._stop, self._nudge = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dermedge-sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Something was queued: look at once."""
+        self._nudge.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._nudge.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Until the thread has ended, so long at most; whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except StoreError as error:
+            if error.code != "closed":
+                unforeseen.report(error)
+        except Exception as error:
+            unforeseen.report(error)
+        finally:
+            overwrite_freed()  # pictures that were sent
+
+    def _work(self) -> None:
+        if not _may_reach():
+            return
+        sender = Sender(self._store, self._stop)
+        collector = Collector(self._store, self._stop)
+        asked = -POLL
+        while not self._stop.is_set():
+            try:
+                if self._store.mail.waiting():
+                    sender.run()
+                if time.monotonic() - asked >= POLL:
+                    asked = time.monotonic()
+                    with alone(self._store.path) as may:
+                        if may:
+                            collector.run()
+            except StoreError as error:
+                if error.code == "closed":
+                    raise
+                unforeseen.report(error)  # a full disk may have room later
+            self._nudge.wait(LOOK)
+            self._nudge.clear()

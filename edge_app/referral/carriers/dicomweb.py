@@ -1,0 +1,168 @@
+"""DICOMweb: STOW-RS to store, WADO-RS to see that it is there (PS3.18, 10.4 and 10.5)."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from edge_app.i18n.language import N_, Said
+from edge_app.referral.carriers.http import Response, Web
+from edge_app.referral.carriers.instances import names, same
+from edge_app.referral.carriers.outcome import (
+    CHANGED,
+    NOT_THERE,
+    UNLISTED,
+    Later,
+    Receipt,
+    Refused,
+)
+from edge_app.referral.parcels import Parcel
+from edge_app.store.referrals import Endpoint
+
+JSON = "application/dicom+json"
+REFERENCED, FAILED, INSTANCE, REASON = "00081199", "00081198", "00081155", "00081197"
+# Reasons that are about the moment, not about the parcel (PS3.7 Annex C, PS3.4 B.2.3).
+LATER_REASONS = (0x0110, *range(0xA700, 0xA800))
+NOT_STORED = N_("{place} did not store the parcel (reason {reason}): ask its administrator")
+NO_ROOM = N_("{place} has no room or is busy (reason {reason}): it is tried again")
+THERE = N_("{place} answers as DICOMweb")
+NO_DICOMWEB = N_("{place} does not answer as DICOMweb: check the address")
+
+
+class DicomWeb:
+    """One DICOMweb server. To be used by one thread at a time."""
+
+    kinds = frozenset({"dicom"})
+
+    def __init__(self, endpoint: Endpoint):
+        self._web = Web(endpoint)
+
+    def check(self) -> Said:
+        found = self._web.ask("GET", "/studies", {"Accept": JSON}, params={"limit": "1"})
+        self._web.must_be_well(found)
+        if found.status != 204 and not isinstance(_parsed(found.body), list):
+            raise Refused(Said(NO_DICOMWEB, place=self._web.place), "no-dicomweb")
+        return Said(THERE, place=self._web.place)
+
+    def deliver(self, parcel: Parcel, again: bool) -> Receipt:
+        where = names(parcel.data)
+        path = f"/studies/{where.study}/series/{where.series}/instances/{where.instance}"
+        if again and self._there(path, parcel.data):
+            return Receipt(self._web.place)
+        self._store(parcel)
+        if not self._there(path, parcel.data):
+            raise Later(Said(NOT_THERE, place=self._web.place), "not-there")
+        return Receipt(self._web.place)
+
+    def _store(self, parcel: Parcel) -> None:
+        """Raises unless the receiver lists the parcel as stored, and not as failed."""
+        boundary = os.urandom(16).hex()
+        body = b"".join(
+            [
+                f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode(),
+                parcel.data,
+                f"\r\n--{boundary}--\r\n".encode(),
+            ]
+        )
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        response = self._web.ask("POST", "/studies", {"Content-Type": kind, "Accept": JSON}, body)
+        found = _parsed(response.body)
+        failed = _listed(found, FAILED)
+        if parcel.uid in failed or (failed and response.status >= 300):
+            self._say_failed(failed.get(parcel.uid, next(iter(failed.values()))))
+        self._web.must_be_well(response)
+        if parcel.uid not in _listed(found, REFERENCED):
+            raise Later(Said(UNLISTED, place=self._web.place), "unlisted")
+
+    def _say_failed(self, reason: int) -> None:
+        values = {"place": self._web.place, "reason": f"{reason:04X}"}
+        if reason in LATER_REASONS:
+            raise Later(Said(NO_ROOM, **values), "failed", down=True)
+        raise Refused(Said(NOT_STORED, **values), "failed")
+
+    def _there(self, path: str, data: bytes) -> bool:
+        """Whether it is there as it is here. Raises Refused where other content is."""
+        kind = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        most = 2 * len(data) + 2**20
+        response = self._web.ask("GET", path, {"Accept": kind}, most=most)
+        if response.status in (404, 410):
+            return False
+        self._web.must_be_well(response)
+        theirs = _part(response)
+        if theirs is None:
+            return False
+        if not same(data, theirs):
+            raise Refused(Said(CHANGED, place=self._web.place), "changed")
+        return True
+
+    def foreign(self, study: str, ours: frozenset[str], most: int) -> list[bytes]:
+        """Structured reports and documents of a study that are not ours, as DICOM files.
+
+        At most `most` of them, the rest is found another time. Raises Later or Refused.
+        """
+        path = f"/studies/{study}/instances"
+        response = self._web.ask("GET", path, {"Accept": JSON}, params={"limit": "500"})
+        if response.status in (204, 404):
+            return []
+        self._web.must_be_well(response)
+        listed = _parsed(response.body)
+        found = []
+        for item in listed if isinstance(listed, list) else []:
+            series, uid = (_first(item, tag) for tag in ("0020000E", "00080018"))
+            kind = _first(item, "00080060")
+            sound = all(isinstance(it, str) and it.replace(".", "").isdigit()
+                        for it in (series, uid))  # fmt: skip
+            if not sound or uid in ours or kind not in ("SR", "DOC", None):
+                continue
+            accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+            path = f"/studies/{study}/series/{series}/instances/{uid}"
+            answer = self._web.ask("GET", path, accept, most=32 * 2**20)
+            data = _part(answer) if answer.status == 200 else None
+            if data is not None:
+                found.append(data)
+            if len(found) >= most:
+                break
+        return found
+
+    def close(self) -> None:
+        self._web.close()
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first(item: object, tag: str) -> object:
+    try:
+        return item[tag]["Value"][0]  # type: ignore[index]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _listed(found: object, tag: str) -> dict[str, int]:
+    """UIDs of a sequence of the answer, and the reason of each; none where it has no such form."""
+    try:
+        items = found[tag]["Value"]  # type: ignore[index]
+        listed = {}
+        for item in items:
+            reason = _first(item, REASON)
+            uid = _first(item, INSTANCE)
+            if isinstance(uid, str):
+                listed[uid] = reason if type(reason) is int and 0 <= reason < 2**16 else 0
+        return listed
+    except (KeyError, IndexError, TypeError):
+        return {}
+
+
+def _part(response: Response) -> bytes | None:
+    """The only part of a multipart answer; None where it is cut short or of another form."""
+    body = response.body
+    start, split = body.find(b"--"), body.find(b"\r\n\r\n")
+    line = body.find(b"\r\n", start)
+    if start < 0 or split < 0 or line < 0 or line > split:
+        return None
+    end = body.rfind(b"\r\n" + body[start:line])
+    return body[split + 4 : end] if end > split else None

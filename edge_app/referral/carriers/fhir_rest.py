@@ -1,0 +1,129 @@
+"""FHIR R4 by REST: one transaction, each of its entries read back (http.html#transaction)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dermedge import UserError
+from edge_app.i18n.language import N_, Said
+from edge_app.referral.answers import assigned
+from edge_app.referral.carriers.http import Response, Web
+from edge_app.referral.carriers.outcome import (
+    CHANGED,
+    NOT_THERE,
+    UNLISTED,
+    Later,
+    Receipt,
+    Refused,
+)
+from edge_app.referral.parcels import Parcel
+from edge_app.store.referrals import Endpoint
+
+JSON = "application/fhir+json"
+THERE = N_("{place} answers as FHIR {version}")
+NO_FHIR = N_("{place} does not answer as FHIR R4: check the address")
+REASON = 200  # characters of what a receiver says
+MOST = 32 * 2**20  # bytes of an answer
+
+
+class FhirRest:
+    """One FHIR server. To be used by one thread at a time."""
+
+    kinds = frozenset({"fhir"})
+
+    def __init__(self, endpoint: Endpoint):
+        self._web = Web(endpoint)
+        self.base = self._web.base
+
+    def check(self) -> Said:
+        found = self._web.ask("GET", "/metadata", {"Accept": JSON})
+        self._web.must_be_well(found)
+        stated = _parsed(found.body)
+        version = str(stated.get("fhirVersion", ""))[:10]
+        if stated.get("resourceType") != "CapabilityStatement" or not version.startswith("4.0"):
+            raise Refused(Said(NO_FHIR, place=self._web.place), "no-fhir")
+        return Said(THERE, place=self._web.place, version=version)
+
+    def deliver(self, parcel: Parcel, again: bool) -> Receipt:
+        # Each entry is made only where nobody has its identifier: sending twice makes nothing new.
+        headers = {"Content-Type": JSON, "Accept": JSON}
+        response = self._web.ask("POST", "", headers, parcel.data, most=MOST)
+        self._web.must_be_well(response, _outcome(response))
+        try:
+            references = assigned(parcel.data, response.body)
+        except UserError:
+            raise Later(Said(UNLISTED, place=self._web.place), "unlisted") from None
+        entries = json.loads(parcel.data)["entry"]
+        addresses = {
+            entry.get("fullUrl", ""): reference
+            for entry, reference in zip(entries, references, strict=True)
+        }
+        for entry, reference in zip(entries, references, strict=True):
+            self._must_be_there(entry["resource"], reference, addresses)
+        return Receipt(self._web.place, references)
+
+    def _must_be_there(self, resource: dict, reference: str, addresses: dict[str, str]) -> None:
+        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=MOST)
+        if found.status in (404, 410):
+            raise Later(Said(NOT_THERE, place=self._web.place), "not-there")
+        self._web.must_be_well(found)
+        if not _holds(_parsed(found.body), resource, addresses):
+            raise Refused(Said(CHANGED, place=self._web.place), "changed")
+
+    def search(self, path: str, params: dict[str, str]) -> bytes:
+        """A searchset; raises Later or Refused."""
+        found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)
+        self._web.must_be_well(found)
+        return found.body
+
+    def close(self) -> None:
+        self._web.close()
+
+
+def _holds(theirs: Any, ours: Any, addresses: dict[str, str], key: str = "") -> bool:
+    """Whether all that we said is said there; the receiver may add, and it gives its own ids.
+
+    Task and consent live on at the receiver: their status is what the receiver makes of it.
+    """
+    if isinstance(ours, dict):
+        if not isinstance(theirs, dict) or theirs.get("resourceType") != ours.get("resourceType"):
+            return False
+        own = [name for name in ours if name != "text"]
+        if ours.get("resourceType") == "Task":
+            own = [name for name in own if name in ("resourceType", "identifier", "focus", "for")]
+        return all(
+            name in theirs and _holds(theirs[name], ours[name], addresses, name) for name in own
+        )
+    if isinstance(ours, list):
+        return (
+            isinstance(theirs, list)
+            and len(theirs) == len(ours)
+            and all(_holds(a, b, addresses) for a, b in zip(theirs, ours, strict=True))
+        )
+    if key == "reference" and ours in addresses:
+        return isinstance(theirs, str) and theirs.split("/_history")[0].endswith(addresses[ours])
+    if isinstance(ours, (int, float)) and not isinstance(ours, bool):
+        return isinstance(theirs, (int, float)) and abs(theirs - ours) <= 1e-9 * abs(ours)
+    return bool(theirs == ours)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _outcome(response: Response) -> str:
+    """What an OperationOutcome says, in one line; empty where it says nothing."""
+    if response.status < 400:
+        return ""
+    for issue in _parsed(response.body).get("issue") or []:
+        if isinstance(issue, dict):
+            text = issue.get("diagnostics") or (issue.get("details") or {}).get("text") or ""
+            line = " ".join(str(text).split())[:REASON]
+            if line:
+                return line
+    return ""

@@ -1,0 +1,141 @@
+"""Sealed files in a folder or on a stick, for who has no network; and how they are opened.
+
+A file holds one parcel, sealed by AES-256-GCM under a key from a passphrase that sender and
+receiver agreed on by Argon2id, as a store's header says. Nothing of it is in clear but its length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from dermedge import UserError
+from dermedge.files import write_atomic
+from edge_app.i18n.language import N_, Said
+from edge_app.referral.carriers.outcome import Later, Receipt
+from edge_app.referral.parcels import Parcel
+from edge_app.store import derivation
+from edge_app.store.keys import KEY, Keys
+from edge_app.store.passphrase import strength
+from edge_app.store.records import StoreError
+from edge_app.store.referrals import Endpoint
+
+ENDING = ".dermparcel"
+MAGIC = b"dermedge parcel 1\n"
+MOST = 2**29  # bytes of a file
+NO_FOLDER = N_("{folder} is not there: put the stick in")
+NOT_WRITTEN = N_("{folder} cannot be written ({reason}): it is tried again")
+FULL = N_("{folder} is full: make room on it, or take another")
+DAMAGED = N_("{path} is no parcel of dermedge, or damaged")
+THERE = N_("{folder} is there, {size} MiB free")
+
+
+class Folder:
+    """Writes sealed files. To be used by one thread at a time.
+
+    Raises UserError for a passphrase that whoever finds the stick would soon guess.
+    """
+
+    kinds = frozenset({"dicom", "fhir"})
+
+    def __init__(self, endpoint: Endpoint):
+        if fault := strength(endpoint.password).fault:
+            raise UserError(Said(fault), code="passphrase")
+        self._folder, self._passphrase = Path(endpoint.address), endpoint.password
+        self._header: bytes = b""
+        self._keys: Keys | None = None
+
+    def check(self) -> Said:
+        self._must_be_there()
+        free = shutil.disk_usage(self._folder).free // 2**20
+        return Said(THERE, folder=str(self._folder), size=free)
+
+    def deliver(self, parcel: Parcel, again: bool) -> Receipt:
+        self._must_be_there()
+        path = self._folder / parcel.referral / f"{parcel.sequence:03}{ENDING}"
+        if not (path.exists() and self._holds(path, parcel)):
+            with self._told():
+                path.parent.mkdir(exist_ok=True)
+                write_atomic(path, self._sealed(parcel), private=True)
+            if not self._holds(path, parcel):
+                words = Said(NOT_WRITTEN, folder=str(self._folder), reason="read back")
+                raise Later(words, "not-there")
+        return Receipt(str(self._folder))
+
+    def _must_be_there(self) -> None:
+        if not self._folder.is_dir():
+            raise Later(Said(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Later(Said(FULL, folder=str(self._folder)), "full", down=True) from error
+            reason = Said(error.strerror or "?")
+            words = Said(NOT_WRITTEN, folder=str(self._folder), reason=reason)
+            raise Later(words, "unwritten", down=True) from error
+
+    def _sealed(self, parcel: Parcel) -> bytes:
+        if self._keys is None:
+            secret = bytearray(os.urandom(KEY))
+            self._header = derivation.packed(derivation.wrap(secret, self._passphrase))
+            self._keys = Keys(secret)
+        head = asdict(parcel)
+        data = head.pop("data")
+        text = json.dumps(head).encode()
+        whole = len(text).to_bytes(4, "big") + text + data
+        length = len(self._header).to_bytes(4, "big")
+        return MAGIC + length + self._header + self._keys.seal(whole, "parcel")
+
+    def _holds(self, path: Path, parcel: Parcel) -> bool:
+        with self._told():
+            data = path.read_bytes() if path.stat().st_size <= MOST else b""
+        try:
+            header, sealed = _split(path, data)
+            # Those of this run open by the key at hand; a key from the passphrase takes its time.
+            if self._keys is not None and header == self._header:
+                return _parcel(path, self._keys, sealed) == parcel
+            return opened(path, data, self._passphrase) == parcel
+        except UserError:
+            return False
+
+    def close(self) -> None:
+        if self._keys is not None:
+            self._keys.wipe()
+        self._keys = None
+
+
+def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
+    """What a sealed file holds. Raises UserError; WrongKey for another passphrase."""
+    header, sealed = _split(path, data)
+    keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
+    try:
+        return _parcel(path, keys, sealed)
+    finally:
+        keys.wipe()
+
+
+def _split(path: Path, data: bytes) -> tuple[bytes, bytes]:
+    start = len(MAGIC) + 4
+    length = int.from_bytes(data[len(MAGIC) : start], "big")
+    if not data.startswith(MAGIC) or not 32 <= length <= derivation.MAX_HEADER:
+        raise UserError(Said(DAMAGED, path=str(path)), code="damaged")
+    return data[start : start + length], data[start + length :]
+
+
+def _parcel(path: Path, keys: Keys, sealed: bytes) -> Parcel:
+    try:
+        whole = keys.open(sealed, "parcel")
+        length = int.from_bytes(whole[:4], "big")
+        head = json.loads(whole[4 : 4 + length])
+        return Parcel(**head, data=whole[4 + length :])
+    except (StoreError, ValueError, TypeError):
+        raise UserError(Said(DAMAGED, path=str(path)), code="damaged") from None

@@ -1,0 +1,173 @@
+"""HTTP to a receiver: encrypted, bounded, to nobody else, and what its refusals mean."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from dermedge import UserError
+from edge_app.i18n.language import N_, Said
+from edge_app.referral.carriers import tls
+from edge_app.referral.carriers.outcome import (
+    BROKEN,
+    CERTIFICATE,
+    NOBODY,
+    SLOW,
+    TOO_LONG,
+    Later,
+    Refused,
+)
+from edge_app.store.referrals import Endpoint
+
+CONNECT, READ = 10.0, 60.0  # s: to reach a receiver, and between two pieces of its answer
+WHOLE = 600.0  # s for an answer
+SMALL = 8 * 2**20  # bytes of an answer that is no picture
+PIECE = 2**16
+
+INSECURE = N_("{address} is not encrypted: enter an address that begins with https://")
+NO_ADDRESS = N_("{address} is no address of the web: enter one that begins with https://")
+REDIRECT = N_("{place} sends to another address ({other}): if that is right, enter it instead")
+# HTTP statuses that stay as they are until somebody does something.
+STOPS = {
+    401: N_("{place} does not know this device (401): check the name, password or token"),
+    403: N_("{place} does not let this device in (403): ask its administrator"),
+    409: N_("{place} says that this is in conflict with what it has (409): {reason}"),
+    413: N_("{place} takes no parcel of this size (413): ask its administrator to raise the limit"),
+    422: N_("{place} does not understand the referral (422): {reason}"),
+}
+BUSY = N_("{place} is busy ({status}): it is tried again")
+FAULT = N_("{place} has a fault of its own ({status}): it is tried again; tell its administrator")
+NOT_TAKEN = N_("{place} did not take it ({status}): check the address; it is tried again")
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Adapter(HTTPAdapter):
+    """Trusts whom the endpoint trusts, and nobody besides."""
+
+    def __init__(self, endpoint: Endpoint):
+        self._context = tls.context(endpoint)
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args, **values):
+        return super().init_poolmanager(*args, ssl_context=self._context, **values)
+
+    def cert_verify(self, conn, url, verify, cert):
+        """Requests would add its own list of authorities."""
+
+    def build_connection_pool_key_attributes(self, request, verify, cert=None):
+        parts = urlsplit(request.url)
+        host = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}
+        return host, {}
+
+
+class Web:
+    """One receiver on the web. To be used by one thread at a time.
+
+    Raises UserError for an address without encryption beyond this computer.
+    """
+
+    def __init__(self, endpoint: Endpoint):
+        self.base = endpoint.address.rstrip("/")
+        parts = urlsplit(self.base)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+            raise UserError(Said(NO_ADDRESS, address=endpoint.address), code="no-address")
+        if parts.scheme == "http" and parts.hostname not in tls.LOOPBACK:
+            raise UserError(Said(INSECURE, address=endpoint.address), code="insecure")
+        self.place = parts.netloc
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy or password of this computer's user
+        self._session.mount("http://", HTTPAdapter(max_retries=0))
+        if parts.scheme == "https":
+            self._session.mount("https://", _Adapter(endpoint))
+        if endpoint.token:
+            self._session.headers["Authorization"] = f"Bearer {endpoint.token}"
+        elif endpoint.user:
+            self._session.auth = (endpoint.user.encode(), endpoint.password.encode())
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], data: bytes = b"",
+        most: int = SMALL, params: Mapping[str, str] | None = None,
+    ) -> Response:  # fmt: skip
+        """Raises Later where nobody answers as they should; Refused for a redirection.
+
+        `most` : bytes that the answer may have.
+        """
+        end = time.monotonic() + WHOLE
+        try:
+            with self._session.request(
+                method, f"{self.base}{path}", headers=headers, data=data or None, params=params,
+                timeout=(CONNECT, READ), allow_redirects=False, stream=True,
+            ) as found:  # fmt: skip
+                body = bytearray()
+                for piece in found.iter_content(PIECE):
+                    body += piece
+                    if len(body) > most:
+                        raise Later(Said(TOO_LONG, place=self.place), "long")
+                    if time.monotonic() > end:
+                        raise Later(Said(SLOW, place=self.place), "timeout", down=True)
+        except requests.exceptions.SSLError as error:
+            words = Said(CERTIFICATE, place=self.place, fault=_fault(error))
+            raise Later(words, "certificate", down=True) from error
+        except requests.exceptions.ConnectTimeout as error:
+            raise Later(Said(NOBODY, place=self.place), "unreachable", down=True) from error
+        except requests.exceptions.Timeout as error:
+            raise Later(Said(SLOW, place=self.place), "timeout", down=True) from error
+        except requests.exceptions.ConnectionError as error:
+            if "NewConnectionError" in repr(error) or "NameResolution" in repr(error):
+                raise Later(Said(NOBODY, place=self.place), "unreachable", down=True) from error
+            raise Later(Said(BROKEN, place=self.place), "broken") from error
+        except requests.exceptions.RequestException as error:
+            raise Later(Said(BROKEN, place=self.place), "broken") from error
+        response = Response(found.status_code, found.headers, bytes(body))
+        if 300 <= response.status < 400:
+            other = str(response.headers.get("Location", ""))[:200]
+            raise Refused(Said(REDIRECT, place=self.place, other=other), "redirect")
+        return response
+
+    def must_be_well(self, response: Response, reason: str = "") -> None:
+        """Raises Later or Refused for a status that is none of success."""
+        status, values = response.status, {"place": self.place}
+        if 200 <= status < 300:
+            return
+        if status in STOPS:
+            said = reason or Said(N_("it does not say why"))
+            raise Refused(Said(STOPS[status], **values, reason=said), str(status))
+        wait = retry_after(response.headers.get("Retry-After", ""))
+        words = BUSY if status in (429, 503) else FAULT if status >= 500 else NOT_TAKEN
+        down = status in (429, 503)
+        raise Later(Said(words, **values, status=status), str(status), wait, down)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def retry_after(value: str) -> float:
+    """Seconds that a receiver asks to wait (RFC 9110, 10.2.3); 0 where it does not say."""
+    if re.fullmatch(r"\d{1,9}", value.strip()):
+        return float(value)
+    try:
+        left = parsedate_to_datetime(value) - datetime.now(timezone.utc)
+    except (TypeError, ValueError):
+        return 0.0
+    seconds = left.total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _fault(error: Exception) -> str:
+    found = re.search(r"certificate verify failed: ([^(\"']+)", str(error))
+    return (found[1].strip() if found else "TLS")[:100]

@@ -1,0 +1,54 @@
+"""Encryption on the wire, and which addresses need none."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+
+from dermedge import UserError
+from edge_app.i18n.language import N_
+from edge_app.store.referrals import Endpoint
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEY = N_("the certificate or key of this device for {place} cannot be read: enter them again")
+AUTHORITY = N_("the certificate that vouches for {place} cannot be read: enter it again")
+
+
+def context(endpoint: Endpoint) -> ssl.SSLContext:
+    """TLS 1.2 or newer; the receiver is who its certificate says, vouched for by the endpoint's
+    own authorities where it has some, else by the system's. Raises UserError.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if endpoint.authorities:
+            made.load_verify_locations(cadata=endpoint.authorities)
+        else:
+            made.load_default_certs()
+    except (ssl.SSLError, ValueError, OSError):
+        raise UserError(AUTHORITY, code="authority", place=endpoint.address) from None
+    if endpoint.certificate:
+        try:
+            _load(made, endpoint)
+        except (ssl.SSLError, ValueError, OSError):
+            raise UserError(KEY, code="key", place=endpoint.address) from None
+    return made
+
+
+def _load(made: ssl.SSLContext, endpoint: Endpoint) -> None:
+    # OpenSSL reads a key from a file only; in memory where there is such a folder.
+    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    handle, path = tempfile.mkstemp(dir=folder)  # readable by its owner alone
+    try:
+        text = f"{endpoint.certificate}\n{endpoint.key}\n".encode()
+        with os.fdopen(handle, "r+b") as file:
+            file.write(text)
+            file.flush()
+            made.load_cert_chain(path, password="")
+            file.seek(0)
+            file.write(bytes(len(text)))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        os.unlink(path)

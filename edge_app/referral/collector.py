@@ -1,0 +1,179 @@
+"""Fetching answers: by FHIR where the receiver has it, else from our studies by DICOMweb."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+
+from dermedge import UserError
+from edge_app.referral import carriers
+from edge_app.referral.answers import Answer, Sent, from_fhir
+from edge_app.referral.carriers import Carrier
+from edge_app.store import clock
+from edge_app.store.records import StoreError
+from edge_app.store.referrals import RECEIVED, Destination, Endpoint, StoredAnswer, StoredReferral
+from edge_app.store.store import Store
+from edge_app.store.validation_mail import ANSWER, DOCUMENT
+
+AT_ONCE = 20  # referrals in one question
+DAYS = 365  # after which nobody answers any more
+# What a FHIR answer is, and the search by what we asked.
+SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
+INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
+
+
+@dataclass
+class Collected:
+    """What one round brought. `refused` : answers that were not taken, and why; `failed` : who
+    could not be asked, and why."""
+
+    new: list[StoredAnswer] = field(default_factory=list)
+    refused: list[UserError] = field(default_factory=list)
+    failed: list[UserError] = field(default_factory=list)
+
+
+class Collector:
+    """Asks receivers for answers. To be used by one thread; `stop` may be set by any."""
+
+    def __init__(
+        self,
+        store: Store,
+        stop: threading.Event | None = None,
+        connect: Callable[[Endpoint], Carrier] = carriers.connect,
+    ):
+        self._store, self._connect = store, connect
+        self._stop = stop or threading.Event()
+
+    def run(self) -> Collected:
+        """Ask each receiver once. Raises StoreError where the store was closed."""
+        found = Collected()
+        for destination, open_ in self._open().items():
+            try:
+                for answers, refused in self._ask(destination, open_):
+                    found.refused += refused
+                    for answer in answers:
+                        if kept := self._keep(answer):
+                            found.new.append(kept)
+            except StoreError:
+                raise
+            except UserError as error:  # another receiver may answer
+                found.failed.append(error)
+        return found
+
+    def _open(self) -> dict[Destination, list[StoredReferral]]:
+        """Referrals that were received and may be answered, by their receiver."""
+        mail, oldest = self._store.mail, ""
+        now = clock.now()
+        if not clock.fault(now):
+            oldest = (clock.moment(now) - timedelta(days=DAYS)).isoformat()
+        known = {one.id: one for one in mail.destinations()}
+        waiting = {one.id for one in mail.waiting()}
+        found = defaultdict(list)
+        for one in mail.referrals():
+            if one.destination in known and one.sent and one.id not in waiting:
+                if not clock.fault(one.created) and one.created < oldest:
+                    continue
+                found[known[one.destination]].append(one)
+        return found
+
+    def _sent(self, referral: StoredReferral, base: str) -> Sent:
+        parcels = self._store.mail.parcels(referral.id)
+        references = [it for one in parcels if one.state == RECEIVED for it in one.references]
+        try:
+            return Sent.from_json(
+                {
+                    **referral.sent,
+                    "uids": [one.uid for one in parcels],
+                    "references": references,
+                    "base": base,
+                }
+            )
+        except (TypeError, KeyError):
+            raise StoreError("a record lacks a part", code="record") from None
+
+    def _ask(
+        self, destination: Destination, referrals: Sequence[StoredReferral]
+    ) -> Iterator[tuple[Sequence[Answer], Sequence[UserError]]]:
+        """Answers to some of them at a time, and why others were not taken."""
+        endpoint = destination.fhir or destination.dicom
+        if endpoint is None:
+            return
+        link = self._connect(endpoint)
+        try:
+            if hasattr(link, "search"):
+                base = endpoint.address.rstrip("/")
+                sent = [self._sent(one, base) for one in referrals]
+                for first in range(0, len(sent), AT_ONCE):
+                    if self._stop.is_set():
+                        return
+                    yield from self._by_fhir(link, sent[first : first + AT_ONCE])
+            elif hasattr(link, "foreign"):
+                for one in referrals:
+                    if self._stop.is_set():
+                        return
+                    yield self._by_dicom(link, self._sent(one, ""))
+        finally:
+            link.close()
+
+    def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:
+        def ours(kind: str) -> list[str]:
+            return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
+
+        requests, tasks = ours("ServiceRequest"), ours("Task")
+        for kind, by in SEARCHES if requests else ():
+            params = {by: ",".join(requests), "_count": "200"}
+            if kind in INCLUDES:
+                params["_include"] = INCLUDES[kind]
+            yield from_fhir(link.search(f"/{kind}", params), sent)
+        if tasks:
+            ids = ",".join(one.partition("/")[2] for one in tasks)
+            yield from_fhir(link.search("/Task", {"_id": ids, "_count": "200"}), sent)
+
+    def _by_dicom(self, link, sent: Sent) -> tuple[list[Answer], list[UserError]]:
+        from edge_app.referral.answers_dicom import from_dicom
+
+        kept = {one.source for one in self._store.mail.answers(sent.referral)}
+        answers, refused = [], []
+        for data in link.foreign(sent.study_uid, sent.uids | kept, AT_ONCE):
+            try:
+                answers.append(from_dicom(data, [sent]))
+            except UserError as error:
+                refused.append(error)
+        return answers, refused
+
+    def _keep(self, answer: Answer) -> StoredAnswer | None:
+        """None where it was kept before, or its referral was deleted meanwhile."""
+        large = len(answer.report) > DOCUMENT
+        stored = StoredAnswer(
+            "",
+            answer.referral,
+            source=answer.uid,
+            version=answer.version,
+            text=answer.text[:ANSWER],
+            author=answer.author,
+            issued=answer.issued,
+            status=answer.status[:200],
+            wants_better_picture=answer.wants_better_picture,
+            document="" if large else base64.b64encode(answer.report).decode(),
+            more=answer.more or large,
+        )
+        try:
+            kept = self._store.mail.add_answer(stored)
+            if kept and kept.wants_better_picture:
+                self._remind(kept)
+        except StoreError as error:
+            if error.code == "gone":
+                return None
+            raise
+        return kept
+
+    def _remind(self, answer: StoredAnswer) -> None:
+        """ "Better picture, please": the lesion is due today."""
+        lesion = self._store.lesion(self._store.mail.referral(answer.referral).lesion)
+        today = date.today().isoformat()
+        if lesion.remind is None or lesion.remind > today:
+            self._store.update_lesion(replace(lesion, remind=today))

@@ -1,0 +1,392 @@
+"""`dermedge send`: what waits for a dermatologist, who takes it, and what came back."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermedge import UserError
+from dermedge.cli import Command
+from edge_app.folders import CASES, data_folder
+
+if TYPE_CHECKING:
+    from edge_app.referral.outbox import Status
+    from edge_app.store.referrals import Destination, Endpoint
+    from edge_app.store.store import Store
+
+ACTIONS = {
+    "check": "ask every destination whether it is there, sending nothing of anybody",
+    "list": "what waits, was received and was answered, and why something waits",
+    "answers": "ask for answers now, print what is new",
+    "export": "write the parcels of --referral as plain files into DIR, for viewers and validators",
+    "again": "send --referral again that was stopped, to --to where that is given",
+    "add": "add a destination by its name and the addresses that follow",
+    "remove": "remove a destination by its name",
+    "open": "open the sealed files of a stick: FROM and an empty folder INTO",
+}
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    what = "; ".join(f"{name}: {words}" for name, words in ACTIONS.items())
+    parser.add_argument("action", nargs="?", choices=tuple(ACTIONS), metavar="ACTION", help=what)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what the action is about")
+    runs = parser.add_mutually_exclusive_group()
+    runs.add_argument("--once", action="store_true", help="send all that is due, end")
+    runs.add_argument(
+        "--watch", action="store_true", help="send what is due and ask for answers, until stopped"
+    )
+    runs.add_argument(
+        "--systemd",
+        action="store_true",
+        help="print a systemd unit that sends beside a kiosk, with the other options given, end",
+    )
+    parser.add_argument(
+        "--home", metavar="DIR", help=f"where the cases are kept (default: {data_folder()})"
+    )
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="the passphrase of the cases; without it, it is asked for",
+    )
+    parser.add_argument("--referral", metavar="ID", help="as `list` shows it, or its first letters")
+    parser.add_argument("--to", metavar="NAME", help="for `again`: another destination")
+    add = parser.add_argument_group("a destination, for `add`")
+    add.add_argument("--dicomweb", metavar="URL", help="pictures go to this DICOMweb server")
+    add.add_argument("--dicom", metavar="HOST:PORT", help="pictures go to this DICOM node, by TLS")
+    add.add_argument("--fhir", metavar="URL", help="requests go to this FHIR R4 server")
+    add.add_argument("--folder", metavar="DIR", help="all goes into this folder, sealed")
+    add.add_argument("--called", metavar="TITLE", default="", help="AE title of the node")
+    add.add_argument("--calling", metavar="TITLE", default="", help="AE title of this device")
+    add.add_argument("--ca", metavar="FILE", help="PEM: certificates that vouch for the receiver")
+    add.add_argument("--certificate", metavar="FILE", help="PEM: certificate of this device")
+    add.add_argument("--key", metavar="FILE", help="PEM: key of that certificate")
+    add.add_argument("--user", metavar="NAME", default="", help="its password is asked for")
+    add.add_argument("--token", action="store_true", help="a bearer token is asked for")
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.systemd:
+        return _print_unit(args)
+    if args.action == "open":
+        return _open_stick(args)
+    chosen = [args.action, args.once, args.watch]
+    if sum(map(bool, chosen)) != 1:
+        raise UserError(
+            "say what to do: one of {actions}, --once or --watch",
+            code="send-action",
+            actions=", ".join(ACTIONS),
+        )
+    with closing(_opened(args)) as store:
+        if args.watch:
+            return _watch(store)
+        if args.once:
+            return _once(store)
+        return _DO[args.action](store, args)
+
+
+def _opened(args: argparse.Namespace) -> Store:
+    from edge_app.store.store import Store
+
+    path = Path(args.home or data_folder()) / CASES
+    if not path.exists():
+        raise UserError(
+            "there are no cases in {folder}: start the app once, or say --home",
+            code="no-cases",
+            folder=path.parent,
+        )
+    return Store.open(path, _passphrase(args, "Passphrase of the cases: "))
+
+
+def _passphrase(args: argparse.Namespace, words: str) -> str:
+    if args.passphrase_file:
+        try:
+            return Path(args.passphrase_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise UserError(
+                "{path} cannot be read", code="passphrase-file", path=args.passphrase_file
+            ) from None
+    return _ask(words)
+
+
+def _ask(words: str) -> str:
+    from getpass import getpass
+
+    if sys.stdin.isatty():
+        return getpass(words)
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+# ---------------------------------------------------------------------------- sending
+
+
+def _once(store: Store) -> int:
+    from edge_app.referral.sender import Sender
+
+    report = Sender(store).run()
+    if report.busy:
+        raise UserError(
+            "another dermedge is sending these cases now: nothing was done", code="send-busy"
+        )
+    _say_round(report)
+    return 1 if report.put_off or report.stopped else 0
+
+
+def _say_round(report) -> None:
+    if report.received or report.put_off or report.stopped:
+        print(
+            f"{report.received} parcels received, {report.put_off} referrals put off, "
+            f"{report.stopped} stopped: see `dermedge send list`",
+            flush=True,
+        )
+
+
+def _watch(store: Store) -> int:
+    from edge_app.referral.background import LOOK, POLL
+    from edge_app.referral.collector import Collector
+    from edge_app.referral.sender import Sender
+    from edge_app.store.records import StoreError
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    sender, collector, left = Sender(store, stop), Collector(store, stop), 0.0
+    while not stop.is_set():
+        try:
+            _say_round(sender.run())
+            if left <= 0:
+                found, left = collector.run(), POLL
+                if found.new or found.refused:
+                    print(f"{len(found.new)} answers, {len(found.refused)} refused", flush=True)
+        except StoreError as error:  # another process writes; a full disk may have room later
+            print(f"dermedge: {error}", file=sys.stderr, flush=True)
+        stop.wait(LOOK)
+        left -= LOOK
+    return 0
+
+
+def _check(store: Store, _args: argparse.Namespace) -> int:
+    from edge_app.referral import carriers
+
+    faults, destinations = 0, store.mail.destinations()
+    if not destinations:
+        print("there is no destination yet: `dermedge send add`")
+    for destination in destinations:
+        for endpoint in dict.fromkeys(filter(None, (destination.dicom, destination.fhir))):
+            try:
+                with closing(carriers.connect(endpoint)) as link:
+                    print(f"{destination.name:20} ok     {link.check()}", flush=True)
+            except UserError as error:
+                faults += 1
+                print(f"{destination.name:20} FAULT  {error}", flush=True)
+    return 1 if faults else 0
+
+
+def _list(store: Store, _args: argparse.Namespace) -> int:
+    from edge_app.referral.outbox import STATES, Outbox
+
+    for status in Outbox(store).all():
+        referral = status.referral
+        print(
+            f"{referral.id[:8]}  {referral.created[:16]}  {referral.receiver:20} "
+            f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
+        )
+        why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
+        if why:
+            print(f"          {why}")
+        for answer in status.answers:
+            author = answer.author or "no name"
+            print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+    return 0
+
+
+def _answers(store: Store, _args: argparse.Namespace) -> int:
+    from edge_app.referral.alone import alone
+    from edge_app.referral.collector import Collector
+
+    with alone(store.path) as may:
+        if not may:
+            raise UserError(
+                "another dermedge is sending these cases now: nothing was done", code="send-busy"
+            )
+        found = Collector(store).run()
+    for answer in found.new:
+        better = ", asks for a better picture" if answer.wants_better_picture else ""
+        print(f"{answer.referral[:8]}  from {answer.author or 'no name'}{better}")
+    for error in (*found.refused, *found.failed):
+        print(f"dermedge: {error}", file=sys.stderr)
+    print(f"{len(found.new)} new, {len(found.refused)} refused")
+    return 1 if found.failed else 0
+
+
+def _export(store: Store, args: argparse.Namespace) -> int:
+    """Plain files: for who looks after the receiver's side."""
+    (folder,) = _needed(args, "DIR")
+    status = _wanted(store, args)
+    target = Path(folder) / status.referral.id
+    data = [(one, store.mail.payload(one)) for one in status.parcels if one.state != "received"]
+    if not data:
+        raise UserError(
+            "all of this referral was received, its bytes are not kept here", code="send-exported"
+        )
+    with store.act("export", status.referral.id):
+        try:
+            target.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError("{path} is there already", code="exists", path=target) from None
+        target.chmod(0o700)
+        for parcel, content in data:
+            ending = "dcm" if parcel.kind == "dicom" else "json"
+            (target / f"{parcel.sequence:03}.{ending}").write_bytes(content)
+    print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
+    return 0
+
+
+def _again(store: Store, args: argparse.Namespace) -> int:
+    status = _wanted(store, args)
+    to = _destination(store, args.to).id if args.to else ""
+    store.mail.resume(status.referral.id, to)
+    print("it is sent again")
+    return 0
+
+
+def _wanted(store: Store, args: argparse.Namespace) -> Status:
+    from edge_app.referral.outbox import Outbox
+
+    found = [
+        one for one in store.mail.referrals() if args.referral and one.id.startswith(args.referral)
+    ]
+    if len(found) != 1:
+        raise UserError(
+            "say --referral and the number of one, as `dermedge send list` shows it",
+            code="send-referral",
+        )
+    return Outbox(store).status(found[0])
+
+
+def _needed(args: argparse.Namespace, *names: str) -> list[str]:
+    if len(args.names) != len(names):
+        raise UserError(
+            "`dermedge send {action}` needs {names}",
+            code="send-names",
+            action=args.action,
+            names=" and ".join(names),
+        )
+    return args.names
+
+
+# ---------------------------------------------------------------------------- destinations
+
+
+def _add(store: Store, args: argparse.Namespace) -> int:
+    from edge_app.referral import carriers
+    from edge_app.store.referrals import Destination
+
+    (name,) = _needed(args, "NAME")
+    if any(one.name == name for one in store.mail.destinations()):
+        raise UserError("there is a destination {name} already", code="send-name", name=name)
+    if sum(map(bool, (args.dicomweb, args.dicom, args.folder))) > 1:
+        raise UserError(
+            "pictures go one way: --dicomweb, --dicom or --folder", code="send-two-ways"
+        )
+    pictures = next(
+        ((n, getattr(args, n)) for n in ("dicomweb", "dicom", "folder") if getattr(args, n)), None
+    )
+    password = _ask(f"Password of {args.user}: ") if args.user else ""
+    if args.folder:
+        args.folder = str(Path(args.folder).absolute())
+        pictures = ("folder", args.folder)
+        password = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+    token = _ask("Token: ") if args.token else ""
+    dicom = _endpoint(args, *pictures, password, token) if pictures else None
+    fhir = _endpoint(args, "fhir", args.fhir, password, token) if args.fhir else None
+    if args.folder and not args.fhir:
+        fhir = dicom  # a folder takes both
+    for endpoint in filter(None, (dicom, fhir)):
+        carriers.connect(endpoint).close()  # says where an address must not be used
+    store.mail.add_destination(Destination("", name, dicom, fhir))
+    print(f"{name} was added: try `dermedge send check`")
+    return 0
+
+
+def _endpoint(
+    args: argparse.Namespace, carrier: str, address: str, password: str, token: str
+) -> Endpoint:
+    from edge_app.store.referrals import Endpoint
+
+    return Endpoint(
+        carrier, address, args.called, args.calling, args.user, password, token,
+        _pem(args.ca), _pem(args.certificate), _pem(args.key),
+    )  # fmt: skip
+
+
+def _pem(path: str | None) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise UserError("{path} cannot be read as PEM", code="pem", path=path) from None
+
+
+def _remove(store: Store, args: argparse.Namespace) -> int:
+    (name,) = _needed(args, "NAME")
+    store.mail.delete_destination(_destination(store, name).id)
+    print(f"{name} was removed")
+    return 0
+
+
+def _destination(store: Store, name: str) -> Destination:
+    for one in store.mail.destinations():
+        if one.name == name:
+            return one
+    raise UserError("there is no destination {name}", code="send-name", name=name)
+
+
+# ---------------------------------------------------------------------------- the receiver's side
+
+
+def _open_stick(args: argparse.Namespace) -> int:
+    from edge_app.referral.carriers.folder import ENDING, opened
+
+    source, target = map(Path, _needed(args, "FROM", "INTO"))
+    files = sorted(source.rglob(f"*{ENDING}"))
+    if not files:
+        raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
+    passphrase = _passphrase(args, "Passphrase that was agreed on: ")
+    for path in files:
+        parcel = opened(path, path.read_bytes(), passphrase)
+        # What the file says names no path: only its checked numbers do.
+        folder = target / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ending = "dcm" if parcel.kind == "dicom" else "json"
+        (folder / f"{path.stem}.{ending}").write_bytes(parcel.data)
+    print(f"{len(files)} files in {target}, not encrypted")
+    return 0
+
+
+def _print_unit(args: argparse.Namespace) -> int:
+    from edge_app.referral.service import unit
+
+    if args.action or args.names:
+        raise UserError("--systemd takes no action", code="send-action")
+    home = {"--home": str(Path(args.home).absolute())} if args.home else {}
+    print(unit(home), end="")
+    return 0
+
+
+_DO = {
+    "check": _check,
+    "list": _list,
+    "answers": _answers,
+    "export": _export,
+    "again": _again,
+    "add": _add,
+    "remove": _remove,
+}
+
+SEND = Command("send cases to a dermatologist, and fetch the answers", _arguments, _run, "app")

@@ -1,0 +1,124 @@
+"""Which referral is sent when: states, waits between tries, and what stops one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dermedge import UserError
+from edge_app.i18n.language import N_
+from edge_app.referral.carriers import Later
+from edge_app.referral.parcels import Parcel
+from edge_app.store import clock
+from edge_app.store.referrals import (
+    RECEIVED,
+    WAITING,
+    Attempt,
+    Destination,
+    StoredAnswer,
+    StoredParcel,
+    StoredReferral,
+    line,
+)
+from edge_app.store.store import Store
+
+FIRST, MOST_WAIT = 5.0, 3600.0  # s between two tries
+ASKED = 24 * 3600.0  # s that a receiver may ask to wait
+QUEUED, SENDING, DONE, ANSWERED, STOPPED = "queued", "sending", "received", "answered", "stopped"
+STATES = {
+    QUEUED: N_("waits to be sent"),
+    SENDING: N_("is being sent"),
+    DONE: N_("received"),
+    ANSWERED: N_("answered"),
+    STOPPED: N_("not sent: something has to be done"),
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a referral stands."""
+
+    referral: StoredReferral
+    state: str  # of STATES
+    parcels: tuple[StoredParcel, ...]
+    answers: tuple[StoredAnswer, ...]
+    attempt: Attempt
+
+    @property
+    def received(self) -> int:
+        """How many of its parcels the receiver has shown."""
+        return sum(one.state == RECEIVED for one in self.parcels)
+
+
+class Outbox:
+    """The referrals of an open store. Each method may be called from any thread."""
+
+    def __init__(self, store: Store, uniform: Callable[[float, float], float] = random.uniform):
+        """`uniform` : draws a wait between two bounds."""
+        self._mail, self._uniform = store.mail, uniform
+
+    def queue(self, referral: StoredReferral, parcels: Sequence[Parcel]) -> StoredReferral:
+        """Freeze a referral: when it returns, it is on disk and will be sent. Raises StoreError."""
+        destination = self._mail.destination(referral.destination)
+        for kind in {parcel.kind for parcel in parcels}:
+            must_take(destination, kind)
+        stored = [
+            (StoredParcel("", "", it.uid, it.kind, it.sequence, it.sha256, len(it.data)), it.data)
+            for it in parcels
+        ]
+        return self._mail.queue(referral, stored)
+
+    def status(self, referral: StoredReferral) -> Status:
+        parcels = tuple(self._mail.parcels(referral.id))
+        answers = tuple(self._mail.answers(referral.id))
+        if all(one.state == RECEIVED for one in parcels):
+            state = ANSWERED if answers else DONE
+        elif referral.stopped:
+            state = STOPPED
+        else:
+            state = QUEUED if all(one.state == WAITING for one in parcels) else SENDING
+        return Status(referral, state, parcels, answers, self._mail.attempt(referral.id))
+
+    def all(self) -> list[Status]:
+        """The oldest first."""
+        return [self.status(one) for one in self._mail.referrals()]
+
+    def due(self) -> list[Status]:
+        """What is to be sent now, the oldest first."""
+        waiting = [self.status(one) for one in self._mail.waiting() if not one.stopped]
+        return [one for one in waiting if one.state in (QUEUED, SENDING) and is_due(one)]
+
+    def failed(self, status: Status, error: Later) -> None:
+        """It is tried again, the later the more often it failed, and not with all others at once.
+
+        Full jitter (Brooker, "Exponential backoff and jitter", 2015), at least FIRST seconds.
+        """
+        tries = status.attempt.tries + 1
+        longest = min(MOST_WAIT, FIRST * 2.0 ** min(tries, 20))
+        delay = max(self._uniform(FIRST, longest), min(error.retry_after, ASKED))
+        reason = line(error.words, error.code)
+        self._mail.note_attempt(status.referral.id, Attempt(tries, clock.now(), delay, reason))
+
+
+def is_due(status: Status) -> bool:
+    """Whether its wait is over. A clock that was set back or ahead makes it due."""
+    attempt = status.attempt
+    if not attempt.at:
+        return True
+    try:
+        passed = (clock.moment(clock.now()) - clock.moment(attempt.at)).total_seconds()
+    except ValueError:
+        return True
+    return passed < 0 or passed >= attempt.delay
+
+
+def must_take(destination: Destination, kind: str) -> None:
+    """Raises UserError where there is no way to send that kind of parcel there."""
+    if destination.endpoint(kind) is None:
+        raise UserError(
+            N_("{receiver} has no address for {kind}: enter one"),
+            code="no-way",
+            receiver=destination.name,
+            kind={"dicom": "DICOM", "fhir": "FHIR"}[kind],
+        )

@@ -1,0 +1,129 @@
+"""Sending what waits in a store, parcel after parcel, each with its receipt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dermedge import UserError
+from edge_app import unforeseen
+from edge_app.i18n.language import N_, Said
+from edge_app.referral import carriers
+from edge_app.referral.alone import alone
+from edge_app.referral.carriers import Carrier, Later, Refused
+from edge_app.referral.outbox import Outbox, Status, must_take
+from edge_app.referral.parcels import Parcel
+from edge_app.store.records import StoreError
+from edge_app.store.referrals import RECEIVED, WAITING, Endpoint, StoredParcel
+from edge_app.store.store import Store
+
+NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
+UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
+
+
+@dataclass
+class Report:
+    """What one round did."""
+
+    busy: bool = False  # somebody else sends: nothing was done
+    received: int = 0  # parcels
+    put_off: int = 0  # referrals
+    stopped: int = 0  # referrals
+
+
+class Sender:
+    """Sends what is due. To be used by one thread; `stop` may be set by any."""
+
+    def __init__(
+        self,
+        store: Store,
+        stop: threading.Event | None = None,
+        connect: Callable[[Endpoint], Carrier] = carriers.connect,
+        outbox: Outbox | None = None,
+    ):
+        self._store, self._connect = store, connect
+        self._outbox = outbox or Outbox(store)
+        self._stop = stop or threading.Event()
+
+    def run(self) -> Report:
+        """One round over all that is due. Raises StoreError where the store was closed."""
+        report = Report()
+        with alone(self._store.path) as may:
+            if not may:
+                return Report(busy=True)
+            links: dict[Endpoint, Carrier] = {}
+            down: set[Endpoint] = set()
+            try:
+                for status in self._outbox.due():
+                    if self._stop.is_set():
+                        break
+                    self._send(status, links, down, report)
+            finally:
+                for link in links.values():
+                    link.close()
+        return report
+
+    def _send(
+        self, status: Status, links: dict[Endpoint, Carrier], down: set[Endpoint], report: Report
+    ) -> None:
+        """One referral: DICOM before FHIR, so that no request comes without its pictures."""
+        endpoint = None
+        try:
+            try:
+                destination = self._store.mail.destination(status.referral.destination)
+            except StoreError as error:
+                if error.code != "gone":
+                    raise
+                words = Said(NO_DESTINATION, receiver=status.referral.receiver)
+                raise Refused(words, "no-destination") from None
+            for parcel in status.parcels:
+                if parcel.state == RECEIVED:
+                    continue
+                must_take(destination, parcel.kind)
+                endpoint = destination.endpoint(parcel.kind)
+                if self._stop.is_set() or endpoint in down:
+                    return  # not its own fault: it stays due
+                if endpoint not in links:
+                    links[endpoint] = self._connect(endpoint)
+                self._deliver(links[endpoint], parcel)
+                report.received += 1
+        except Later as error:
+            if error.down and endpoint is not None:
+                down.add(endpoint)
+            self._outbox.failed(status, error)
+            report.put_off += 1
+        except StoreError as error:
+            if error.code != "gone":
+                raise  # deleted meanwhile: who deleted it was told that it may be there
+        except UserError as error:
+            words = error.args[0] if isinstance(error.args[0], Said) else Said(str(error))
+            self._stop_referral(status, words, error.code)
+            report.stopped += 1
+
+    def _stop_referral(self, status: Status, words: Said, code: str) -> None:
+        try:
+            self._store.mail.stop(status.referral.id, words, code)
+        except StoreError as error:
+            if error.code != "gone":
+                raise
+
+    def _deliver(self, link: Carrier, stored: StoredParcel) -> None:
+        """Send one parcel and keep its receipt."""
+        mail, again = self._store.mail, stored.state != WAITING
+        data = mail.payload(stored)
+        if not again:
+            stored = mail.mark_sent(stored)
+        parcel = Parcel(
+            stored.uid, stored.kind, stored.referral, stored.sequence, stored.sha256, data
+        )
+        try:
+            receipt = link.deliver(parcel, again)
+        except UserError:
+            raise
+        # Whatever a library raises on what comes from outside: nothing is given up for it.
+        except Exception as error:
+            unforeseen.report(error)
+            words = Said(UNFORESEEN, fault=type(error).__name__)
+            raise Later(words, "unforeseen") from error
+        mail.receive(stored, receipt.place, receipt.references)

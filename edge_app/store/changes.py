@@ -1,0 +1,165 @@
+"""Adding and changing records, and setting the dates of pictures right."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+from edge_app.i18n.language import N_
+from edge_app.store import audit, clock, schema, validation
+from edge_app.store.basics import is_date
+from edge_app.store.erasing import Erasing
+from edge_app.store.file import StoreFile
+from edge_app.store.records import (
+    BY_CLOCK,
+    CLOCK_WRONG,
+    CORRECTED,
+    GIVEN,
+    RECORD,
+    Capture,
+    DermoscopeSettings,
+    StoreError,
+)
+from edge_app.store.rows import Rows, query
+from edge_app.store.trail import Trail
+
+# What of a capture only the store itself sets.
+FIXED = ("taken", "dating", "clock", "origin", "sequence", "version")
+
+
+class Changes:
+    """What is typed in, validated and written. Each method may be called from any thread."""
+
+    def __init__(self, file: StoreFile, trail: Trail, rows: Rows, erasing: Erasing):
+        self._file, self._trail, self._rows, self._erasing = file, trail, rows, erasing
+
+    def validate(self, item) -> None:
+        """Raises StoreError for what makes no sense now."""
+        validation.validate(item, clock.now(), self._trail.head().seen)
+
+    def add(self, table: str, item):
+        """A new row; returns it with its new id."""
+        item = replace(item, id=os.urandom(16).hex())
+        self.validate(item)
+        with self._file.writing() as connection:
+            self._rows.insert(connection, table, item, None)
+        return item
+
+    def add_capture(self, item: Capture, picture: bytes) -> Capture:
+        """As `Store.add_capture`."""
+        given = bool(item.taken)
+        item = replace(
+            item,
+            id=os.urandom(16).hex(),
+            taken=item.taken or clock.now(),
+            dating=GIVEN if given else BY_CLOCK,
+            clock="",
+            origin=self._file.keys.origin,
+            sequence=0,
+            version=schema.analysis_version(),
+        )
+        self.validate(item)
+        sealed = self._rows.sealed_blob("capture", item.id, picture)
+        self._erasing.make_room(2 * len(picture))  # in the log, and then in its place
+        with self._file.writing() as connection:
+            head = audit.note_clock(connection, self._file.keys, clock.now())
+            wrong = bool(head.wrong) and not given
+            item = replace(
+                item,
+                sequence=head.number + 1,  # of its entry in the audit trail
+                dating=CLOCK_WRONG if wrong else item.dating,
+            )
+            self._rows.insert(connection, "capture", item, sealed)
+            self._rows.summarise_one_more(connection, item)
+        return item
+
+    def update(self, table: str, item) -> None:
+        self.validate(item)
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, table, item.id)
+            if table == "capture" and any(getattr(old, n) != getattr(item, n) for n in FIXED):
+                words = N_("when a picture was taken is changed by its date alone")
+                raise StoreError(words, code="invalid")
+            self._rows.put(connection, table, item, f"update {table}")
+            if table == "capture":
+                self._rows.summarise(connection, {old.lesion, item.lesion})
+        self._erasing.tidy()
+
+    def dermoscope(self) -> DermoscopeSettings:
+        """As `Store.dermoscope`."""
+        rows = self._file.select("SELECT value FROM store WHERE name = 'dermoscope'")
+        if not rows:
+            return DermoscopeSettings()
+        try:
+            return DermoscopeSettings(**self._file.keys.record(rows[0][0], "dermoscope"))
+        except TypeError:
+            raise StoreError(RECORD, code="record") from None
+
+    def set_dermoscope(self, settings: DermoscopeSettings) -> None:
+        """As `Store.set_dermoscope`."""
+        self.validate(settings)
+        sealed = self._file.keys.seal(json.dumps(vars(settings)).encode(), "dermoscope")
+        with self._file.writing() as connection:
+            row = ("dermoscope", sealed)
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", row)
+            self._trail.log(connection, "set dermoscope")
+
+    def correct_date(self, capture_id: str, day: str) -> Capture:
+        """As `Store.correct_date`."""
+        if not is_date(day):
+            raise StoreError("a picture needs a date", code="invalid")
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, "capture", capture_id)
+            taken = self._placed(connection, old, day)
+            new = replace(old, taken=taken, dating=CORRECTED, clock=old.clock or old.taken)
+            self._rows.put(connection, "capture", new, "date capture")
+            self._rows.summarise(connection, {new.lesion})
+        self._erasing.tidy()
+        return new
+
+    def _placed(self, connection, old: Capture, day: str) -> str:
+        """A time of that day in between the captures before and after it; raises StoreError."""
+        now = clock.now()
+        low, high = f"{day}T00:00:00Z", f"{day}T23:59:59Z"
+        chain = [
+            one
+            for one in self._rows.of_lesion(connection, old.lesion)
+            if one.origin == old.origin and one.dated and one.dating != GIVEN
+        ]
+        before = [one.taken for one in chain if one.sequence < old.sequence]
+        after = [one.taken for one in chain if one.sequence > old.sequence]
+        if not clock.fault(now, audit.head(connection, self._file.keys).seen):
+            after.append(now)
+        first = max([low, *before], key=clock.moment)
+        last = min([high, *after], key=clock.moment)
+        if clock.moment(first) > clock.moment(last):
+            raise StoreError(
+                "the picture was taken after {before} and before {after}: choose a day in between",
+                code="order",
+                before=max(before, default="-")[:10],
+                after=min(after, default="-")[:10],
+            )
+        noon = f"{day}T12:00:00Z"
+        return min(max(noon, first, key=clock.moment), last, key=clock.moment)
+
+    def confirm_clock(self) -> None:
+        """As `Store.confirm_clock`."""
+        keys = self._file.keys
+        with self._file.writing() as connection:
+            now = clock.now()
+            if clock.fault(now):
+                raise StoreError(clock.words(now), code="clock")
+            head = audit.head(connection, keys)
+            audit.write_head(connection, keys, replace(head, seen=now, wrong=""))
+            self._trail.log(connection, "confirm clock")
+            touched, limit = set(), clock.moment(now) + clock.TOLERANCE
+            for row in connection.execute(query("capture")).fetchall():
+                item = self._rows.item("capture", *row)
+                ahead = item.dating == BY_CLOCK and clock.moment(item.taken) > limit
+                if ahead and item.origin == keys.origin:
+                    marked = replace(item, dating=CLOCK_WRONG)
+                    self._rows.put(connection, "capture", marked, "date capture")
+                    touched.add(item.lesion)
+            self._rows.summarise(connection, touched)
+        self._erasing.tidy()

@@ -1,0 +1,100 @@
+"""Deleting a person, a lesion or a capture, with all that belongs to it."""
+
+from __future__ import annotations
+
+from edge_app.i18n.language import N_
+from edge_app.store import database
+from edge_app.store.database import UNCHANGED
+from edge_app.store.erasing import Erasing
+from edge_app.store.file import StoreFile
+from edge_app.store.records import NotWiped
+from edge_app.store.referrals import RECEIVED, WAITING, Elsewhere
+from edge_app.store.rows import Rows, must_exist, query
+from edge_app.store.trail import Trail
+
+PARTLY = N_("a part is deleted and the rest is still there")
+
+
+class Deletion:
+    """Deletes rows and erases their traces. Each method may be called from any thread."""
+
+    def __init__(self, file: StoreFile, trail: Trail, rows: Rows, erasing: Erasing):
+        self._file, self._trail, self._rows, self._erasing = file, trail, rows, erasing
+
+    def delete(self, table: str, id: str) -> tuple[Elsewhere, ...]:
+        """Returns what is with a receiver. Raises StoreError as `Store.delete_person` says."""
+        if not self._file.select(f"SELECT 1 FROM {table} WHERE id = ?", (id,)):
+            self._rows.get(table, id)  # says that it is gone
+        elsewhere: dict[str, Elsewhere] = {}  # by receiver
+
+        def delete() -> None:
+            try:
+                self._at_once(table, id, elsewhere=elsewhere)
+            except database.DiskFull:
+                # One picture at a time asks for the least of the disk.
+                state = UNCHANGED
+                for row in self._rows.below(self._file.reader, table, id).get("capture", []):
+                    self._at_once("capture", row, state, elsewhere)
+                    state = PARTLY
+                    self._file.checkpoint(database.BUSY_SECONDS)
+                if table != "capture":
+                    self._at_once(table, id, state, elsewhere)
+
+        try:
+            self._erasing.erase(f"delete {table}", id, delete)
+        except NotWiped as error:
+            error.elsewhere = tuple(elsewhere.values())
+            raise
+        return tuple(elsewhere.values())
+
+    def _at_once(
+        self, table: str, id: str, state: str = UNCHANGED,
+        elsewhere: dict[str, Elsewhere] | None = None,
+    ) -> None:  # fmt: skip
+        found: dict[str, Elsewhere] = {}
+        with self._file.writing(state) as connection:
+            must_exist(connection, table, id)
+            lesion = self._rows.one(connection, table, id).lesion if table == "capture" else None
+            doomed = [(table, id)]
+            if table == "capture":
+                doomed[:0] = [("referral", one) for one in self._unsent(connection, lesion, id)]
+            for kind, row in doomed:
+                self._note(connection, kind, row, found)
+                self._remove(connection, kind, row)
+            if lesion:
+                self._rows.summarise(connection, {lesion})
+        if elsewhere is not None:
+            elsewhere.update(found)
+
+    def _remove(self, connection, table: str, id: str) -> None:
+        # The trail names each row, also those that go with the one above them.
+        for kind, rows in reversed(self._rows.below(connection, table, id).items()):
+            for row in rows:
+                self._trail.log(connection, f"delete {kind}", row)
+        connection.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
+
+    def _unsent(self, connection, lesion: str, capture: str) -> list[str]:
+        """Referrals with that picture which still hold its bytes."""
+        rows = connection.execute(f"{query('referral')} WHERE lesion = ?", (lesion,)).fetchall()
+        found = [self._rows.item("referral", *row) for row in rows]
+        held = "SELECT 1 FROM payload JOIN parcel ON id = parcel WHERE referral = ?"
+        return [
+            one.id
+            for one in found
+            if capture in one.captures and connection.execute(held, (one.id,)).fetchone()
+        ]
+
+    def _note(self, connection, table: str, id: str, found: dict[str, Elsewhere]) -> None:
+        """What of it is with a receiver, or may be."""
+        for referral in self._rows.below(connection, table, id).get("referral", []):
+            receiver = self._rows.one(connection, "referral", referral).receiver
+            rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,))
+            parcels = [self._rows.item("parcel", *row) for row in rows.fetchall()]
+            received = [one.received for one in parcels if one.state == RECEIVED]
+            if received:
+                before = found.get(receiver)
+                if before and before.received:
+                    received.append(before.received)
+                found[receiver] = Elsewhere(receiver, min(received))
+            elif any(one.state != WAITING for one in parcels):
+                found.setdefault(receiver, Elsewhere(receiver, ""))

@@ -1,0 +1,101 @@
+"""The open file of a store: its connections and locks, transactions, and that it can be closed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge_app.store import database
+from edge_app.store import keys as keyring
+from edge_app.store.database import UNCHANGED, connect, plain
+from edge_app.store.keys import Keys
+from edge_app.store.memory import overwrite_freed
+from edge_app.store.records import StoreError
+
+RESERVE = 8 * 2**20  # bytes of the disk left free by adding: deleting needs some, too
+
+
+class StoreFile:
+    """An open file. Each method may be called from any thread.
+
+    Reading does not wait for a write. `lock` is held by whoever writes, `read_lock` by whoever
+    uses `reader`; one who needs both takes `lock` first.
+    """
+
+    def __init__(self, path: Path, keys: Keys):
+        self.path, self.keys = path, keys
+        self.lock, self.read_lock = threading.RLock(), threading.RLock()
+        self.closing = threading.Event()
+        self.writer, self.reader = (connect(path, self.closing.is_set) for _ in range(2))
+
+    def must_be_open(self) -> None:
+        if self.closing.is_set():
+            raise StoreError(keyring.CLOSED, code="closed")
+
+    def select(self, query: str, values: tuple = ()) -> list[tuple]:
+        self.must_be_open()
+        with self.read_lock, plain(self.path):
+            return self.reader.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def writing(self, state: str = UNCHANGED) -> Iterator[sqlite3.Connection]:
+        """One transaction. `state` : what is said to have been done where it fails."""
+        self.must_be_open()
+        write = database.transaction(self.writer, database.BUSY_SECONDS, self.must_be_open)
+        with self.lock, plain(self.path, state), write as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[sqlite3.Connection]:
+        """A view of the whole store at one moment, for long readings."""
+        self.must_be_open()
+        with plain(self.path):
+            connection = connect(self.path, self.closing.is_set)
+            with contextlib.closing(connection):
+                connection.execute("BEGIN")
+                yield connection
+
+    def checkpoint(self, seconds: float) -> bool:
+        """Write the log back and empty it; whether somebody was in the way for so long."""
+        end = time.monotonic() + seconds
+        with self.lock, self.read_lock, plain(self.path):
+            while True:
+                busy, *_ = self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy or time.monotonic() >= end or self.closing.is_set():
+                    return bool(busy)
+
+    def lacks(self, needed: int) -> bool:
+        """Whether the disk has not so many bytes to spare: half of them in the log."""
+        log = Path(f"{self.path}-wal")
+        ((pages,),) = self.select("PRAGMA freelist_count")  # of what was deleted: the other half
+        ((size,),) = self.select("PRAGMA page_size")
+        needed -= min(pages * size, needed // 2)
+        with plain(self.path):
+            # The log's pages are still to find a place in the file.
+            waiting = log.stat().st_size if log.exists() else 0
+            free = shutil.disk_usage(self.path.parent).free
+            return free < needed + waiting + RESERVE
+
+    def close(self, settle: Callable[[], None] = lambda: None) -> None:
+        """Close the connections and overwrite the keys. A second call does nothing.
+
+        What another thread is doing is broken off. `settle` : what is to be done before, if it can.
+        """
+        already, _none = self.closing.is_set(), self.closing.set()
+        with self.lock, self.read_lock:
+            try:
+                if not already:
+                    with contextlib.suppress(StoreError, sqlite3.Error):
+                        settle()
+                for connection in (self.reader, self.writer):
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.close()
+            finally:
+                self.keys.wipe()
+        if not already:
+            overwrite_freed()

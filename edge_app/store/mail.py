@@ -1,0 +1,275 @@
+"""What a store keeps of what is sent: receivers, referrals, their parcels, and the answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edge_app.i18n.language import N_, Said
+from edge_app.store import audit, clock, validation
+from edge_app.store.erasing import Erasing
+from edge_app.store.file import StoreFile
+from edge_app.store.records import RECORD, StoreError
+from edge_app.store.referrals import (
+    RECEIVED,
+    SENT,
+    WAITING,
+    Attempt,
+    Destination,
+    StoredAnswer,
+    StoredParcel,
+    StoredReferral,
+    line,
+)
+from edge_app.store.rows import Rows, query
+from edge_app.store.trail import Trail
+
+IN_USE = N_("referrals still wait for this destination: send or delete them first")
+
+
+class Mail:
+    """The outbox within an open store. Each method may be called from any thread.
+
+    Every method raises StoreError; nothing was changed then.
+    """
+
+    def __init__(self, file: StoreFile, trail: Trail, rows: Rows, erasing: Erasing):
+        self._file, self._trail, self._rows, self._erasing = file, trail, rows, erasing
+
+    # ------------------------------------------------------------------------ reading
+
+    def destinations(self) -> list[Destination]:
+        return self._rows.all("destination")
+
+    def destination(self, id: str) -> Destination:
+        return self._rows.get("destination", id)
+
+    def referrals(self, lesion: str = "") -> list[StoredReferral]:
+        """All, or those of one lesion, the oldest first."""
+        if lesion:
+            return self._rows.all("referral", "WHERE lesion = ?", (lesion,))
+        return self._rows.all("referral")
+
+    def referral(self, id: str) -> StoredReferral:
+        return self._rows.get("referral", id)
+
+    def waiting(self) -> list[StoredReferral]:
+        """Those whose bytes are kept: not all of them was received. The oldest first."""
+        held = "SELECT referral FROM parcel JOIN payload ON id = parcel"
+        return self._rows.all("referral", f"WHERE id IN ({held})")
+
+    def parcels(self, referral: str) -> list[StoredParcel]:
+        """In the order in which they are sent."""
+        found = self._rows.all("parcel", "WHERE referral = ?", (referral,))
+        return sorted(found, key=lambda one: one.sequence)
+
+    def payload(self, parcel: StoredParcel) -> bytes:
+        """The bytes of a parcel, as they were queued; they are kept until all was received."""
+        rows = self._file.select("SELECT data FROM payload WHERE parcel = ?", (parcel.id,))
+        if not rows:
+            self._rows.get("parcel", parcel.id)
+            words = N_("the bytes of this parcel were received, and are not kept here any more")
+            raise StoreError(words, code="sent")
+        data = self._file.keys.open(rows[0][0], "payload", parcel.id)
+        if hashlib.sha256(data).hexdigest() != parcel.sha256:
+            words = N_("a {part} was changed past the audit trail")
+            raise StoreError(words, code="tampered", part=Said(N_("parcel")))
+        return data
+
+    def answers(self, referral: str) -> list[StoredAnswer]:
+        """In the order in which they came."""
+        return self._rows.all("answer", "WHERE referral = ?", (referral,))
+
+    def attempt(self, referral: str) -> Attempt:
+        """How its sending went so far."""
+        rows = self._file.select("SELECT data FROM attempt WHERE referral = ?", (referral,))
+        if not rows:
+            return Attempt()
+        try:
+            return Attempt(**self._file.keys.record(rows[0][0], "attempt", referral))
+        except TypeError:
+            raise StoreError(RECORD, code="record") from None
+
+    # ------------------------------------------------------------------------ receivers
+
+    def add_destination(self, item: Destination) -> Destination:
+        """Returns it with its new id."""
+        item = replace(item, id=os.urandom(16).hex())
+        self._validate(item)
+        with self._file.writing() as connection:
+            self._rows.insert(connection, "destination", item, None)
+        return item
+
+    def update_destination(self, item: Destination) -> None:
+        self._validate(item)
+        with self._file.writing() as connection:
+            self._rows.one(connection, "destination", item.id)
+            self._rows.put(connection, "destination", item, "update destination")
+        self._erasing.tidy()
+
+    def delete_destination(self, id: str) -> None:
+        """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
+        destination = self._rows.get("destination", id)
+
+        def delete() -> None:
+            with self._file.writing() as connection:
+                if any(self._waits(connection, one) for one in self._bound_for(connection, id)):
+                    raise StoreError(IN_USE, code="in-use")
+                self._trail.log(connection, "delete destination", destination.id)
+                connection.execute("DELETE FROM destination WHERE id = ?", (id,))
+
+        self._erasing.erase("delete destination", id, delete)
+
+    def _bound_for(self, connection, destination: str) -> list[StoredReferral]:
+        rows = connection.execute(query("referral")).fetchall()
+        found = [self._rows.item("referral", *row) for row in rows]
+        return [one for one in found if one.destination == destination]
+
+    def _waits(self, connection, referral: StoredReferral) -> bool:
+        return any(one.state != RECEIVED for one in self._of(connection, referral.id))
+
+    def _of(self, connection, referral: str) -> list[StoredParcel]:
+        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
+        return [self._rows.item("parcel", *row) for row in rows]
+
+    # ------------------------------------------------------------------------ sending
+
+    def queue(
+        self, referral: StoredReferral, parcels: Sequence[tuple[StoredParcel, bytes]]
+    ) -> StoredReferral:
+        """Freeze a referral and its parcels: when it returns, all of it is on disk.
+
+        `referral.id` is its own, for its parcels carry it; one that is there already with the same
+        parcels is left as it is, so that a second press queues nothing twice.
+        """
+        if not parcels:
+            raise StoreError(N_("a referral needs its pictures"), code="invalid")
+        referral = replace(referral, created=clock.now(), stopped=None)
+        self._validate(referral)
+        ready = []
+        for parcel, data in parcels:
+            parcel = replace(
+                parcel, id=os.urandom(16).hex(), referral=referral.id, length=len(data),
+                state=WAITING, received="", place="",
+            )  # fmt: skip
+            self._validate(parcel)
+            if hashlib.sha256(data).hexdigest() != parcel.sha256:
+                raise StoreError(N_("a parcel lacks its checksum"), code="invalid")
+            ready.append((parcel, self._rows.sealed_blob("parcel", parcel.id, data)))
+        self._erasing.make_room(2 * sum(len(sealed) for _parcel, sealed in ready))
+        with self._file.writing() as connection:
+            there = connection.execute("SELECT 1 FROM referral WHERE id = ?", (referral.id,))
+            if there.fetchone():
+                found = {(one.uid, one.sha256) for one in self._of(connection, referral.id)}
+                if found == {(one.uid, one.sha256) for one, _sealed in ready}:
+                    return self._rows.one(connection, "referral", referral.id)
+                words = N_("this referral was queued already with other content: make a new one")
+                raise StoreError(words, code="queued")
+            self._must_be_there(connection, referral)
+            self._rows.insert(connection, "referral", referral, None)
+            for parcel, sealed in ready:
+                self._rows.insert(connection, "parcel", parcel, sealed)
+        return referral
+
+    def _must_be_there(self, connection, referral: StoredReferral) -> None:
+        """Its destination and its pictures, which are of its lesion."""
+        self._rows.one(connection, "destination", referral.destination)
+        for capture in referral.captures:
+            if self._rows.one(connection, "capture", capture).lesion != referral.lesion:
+                raise StoreError(N_("a referral needs its pictures"), code="invalid")
+
+    def mark_sent(self, parcel: StoredParcel) -> StoredParcel:
+        """Before its first byte leaves: from now on it may be with the receiver."""
+        return self._turn(parcel, "send parcel", state=SENT)
+
+    def receive(
+        self, parcel: StoredParcel, place: str, references: Sequence[str] = ()
+    ) -> StoredParcel:
+        """The receiver has shown that it has it. The last one drops the bytes of all."""
+        with self._file.writing() as connection:
+            now, dated = self._dated(connection)
+            old = self._rows.one(connection, "parcel", parcel.id)
+            if old.state == RECEIVED:
+                return old
+            new = replace(
+                old, state=RECEIVED, received=now, place=place, dated=dated,
+                references=tuple(references),
+            )  # fmt: skip
+            self._rows.put(connection, "parcel", new, "receive parcel")
+            parcels = self._of(connection, new.referral)
+            if all(one.state == RECEIVED for one in parcels):
+                for one in parcels:
+                    connection.execute("DELETE FROM payload WHERE parcel = ?", (one.id,))
+                connection.execute("DELETE FROM attempt WHERE referral = ?", (new.referral,))
+        return new
+
+    def _turn(self, parcel: StoredParcel, what: str, **values) -> StoredParcel:
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, "parcel", parcel.id)
+            if old.state == RECEIVED:
+                return old
+            new = replace(old, **values)
+            if new != old:
+                self._rows.put(connection, "parcel", new, what)
+        return new
+
+    def note_attempt(self, referral: str, attempt: Attempt) -> None:
+        """How it went; of one that is gone nothing is kept. Not an entry of the audit trail."""
+        text = json.dumps(vars(attempt)).encode()
+        sealed = self._file.keys.seal(text, "attempt", referral)
+        with self._file.writing() as connection:
+            if connection.execute("SELECT 1 FROM referral WHERE id = ?", (referral,)).fetchone():
+                row = (referral, sealed)
+                connection.execute("INSERT OR REPLACE INTO attempt VALUES (?, ?)", row)
+
+    def stop(self, referral: str, words: Said, code: str) -> None:
+        """It is not sent any more until a person says so; `words` : why."""
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, "referral", referral)
+            new = replace(old, stopped=line(words, code))
+            if new != old:
+                self._rows.put(connection, "referral", new, "stop referral")
+
+    def resume(self, referral: str, destination: str = "") -> None:
+        """Send it again, now; to another destination where that is given.
+
+        What another receiver has shown that it has stays received there, so a referral of which
+        a part was received goes to no other.
+        """
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, "referral", referral)
+            parcels = self._of(connection, referral)
+            target = self._rows.one(connection, "destination", destination or old.destination)
+            moved = target.id != old.destination
+            if moved and any(one.state != WAITING for one in parcels):
+                words = N_("a part of this referral is with {receiver}: make a new one")
+                raise StoreError(words, code="queued", receiver=old.receiver)
+            new = replace(old, stopped=None, destination=target.id, receiver=target.name)
+            self._rows.put(connection, "referral", new, "resume referral")
+            connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
+
+    # ------------------------------------------------------------------------ answers
+
+    def add_answer(self, item: StoredAnswer) -> StoredAnswer | None:
+        """Keep an answer; None where it was kept before."""
+        with self._file.writing() as connection:
+            now, dated = self._dated(connection)
+            item = replace(item, id=os.urandom(16).hex(), received=now, dated=dated)
+            validation.validate(item, now)
+            rows = connection.execute(f"{query('answer')} WHERE referral = ?", (item.referral,))
+            kept = [self._rows.item("answer", *row) for row in rows.fetchall()]
+            if any((one.source, one.version) == (item.source, item.version) for one in kept):
+                return None
+            self._rows.insert(connection, "answer", item, None)
+        return item
+
+    def _dated(self, connection) -> tuple[str, bool]:
+        """The time now, and whether it holds."""
+        now = clock.now()
+        return now, not audit.note_clock(connection, self._file.keys, now).wrong
+
+    def _validate(self, item) -> None:
+        validation.validate(item, clock.now(), self._trail.head().seen)

@@ -1,0 +1,150 @@
+"""What a store holds of what was sent to a dermatologist, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_app.i18n.language import N_, Said
+
+WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
+STATES = (WAITING, SENT, RECEIVED)
+PARCEL_KINDS = ("dicom", "fhir")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One door of a receiver. What it asks for is in `edge_app.referral.carriers`."""
+
+    carrier: str  # a registered name, as "dicomweb"
+    address: str  # a URL, HOST:PORT or a folder
+    called: str = ""  # AE title of the receiver
+    calling: str = ""  # AE title of this device
+    user: str = ""
+    password: str = ""  # of the user, or what seals the files of a folder
+    token: str = ""  # sent as "Authorization: Bearer"
+    authorities: str = ""  # PEM: certificates that may vouch for the receiver
+    certificate: str = ""  # PEM: of this device
+    key: str = ""  # PEM: of that certificate
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A receiver. It stays on the device: no export holds it, for it holds secrets."""
+
+    id: str
+    name: str
+    dicom: Endpoint | None = None
+    fhir: Endpoint | None = None
+
+    def __post_init__(self):
+        for name in ("dicom", "fhir"):  # as it comes from JSON
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, Endpoint(**value))
+
+    def endpoint(self, kind: str) -> Endpoint | None:
+        """For a kind of parcel."""
+        return self.dicom if kind == "dicom" else self.fhir
+
+
+@dataclass(frozen=True)
+class StoredReferral:
+    """What was asked, of whom. Its parcels are frozen with it."""
+
+    id: str
+    lesion: str
+    destination: str  # id
+    receiver: str  # its name, when it was queued
+    study_uid: str
+    patient_id: str  # that the receiver sees
+    created: str = ""  # ISO 8601, UTC
+    captures: tuple[str, ...] = ()  # ids of the pictures that are sent
+    consent: str = ""  # version of the text that was agreed to
+    form: Mapping = field(default_factory=dict)  # answers and priority, as JSON
+    sent: Mapping = field(default_factory=dict)  # what an answer must name, `answers.Sent`
+    stopped: Mapping | None = None  # why it is not sent: code, message and values of a line
+
+    @property
+    def why(self) -> Said | None:
+        """The line that says why it is not sent."""
+        return said(self.stopped) if self.stopped else None
+
+
+@dataclass(frozen=True)
+class StoredParcel:
+    """One thing to be sent. Its bytes lie beside it until all of the referral was received."""
+
+    id: str
+    referral: str
+    uid: str
+    kind: str  # of PARCEL_KINDS
+    sequence: int
+    sha256: str  # of its bytes
+    length: int  # bytes
+    state: str = WAITING
+    received: str = ""  # ISO 8601, UTC: when the receiver showed that it has it
+    place: str = ""  # where that was asked
+    dated: bool = True  # whether the clock was right then
+    references: tuple[str, ...] = ()  # of FHIR: by which the receiver knows what was sent
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """What came back, of a person and not of a model; see `edge_app.referral.answers.Answer`."""
+
+    id: str
+    referral: str
+    source: str  # what it is at the receiver
+    version: str  # of its content: an amended answer is kept beside the first
+    text: str
+    author: str = ""
+    issued: str = ""  # as the receiver says, ISO 8601
+    status: str = ""  # in the receiver's words
+    wants_better_picture: bool = False
+    document: str = ""  # a PDF, base64
+    more: bool = False  # the receiver has more of it
+    received: str = ""  # ISO 8601, UTC
+    dated: bool = True  # whether the clock was right then
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What was deleted here, and is or may be with a receiver."""
+
+    receiver: str
+    received: str  # ISO 8601, UTC; empty where it was being sent, and nobody knows
+
+    @property
+    def words(self) -> Said:
+        if self.received:
+            words = N_("already with {receiver}, since {when}")
+            return Said(words, receiver=self.receiver, when=self.received[:10])
+        words = N_("perhaps already with {receiver}: it was being sent")
+        return Said(words, receiver=self.receiver)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How the sending of a referral went so far."""
+
+    tries: int = 0  # without success
+    at: str = ""  # ISO 8601, UTC, of the last
+    delay: float = 0.0  # s from then to the next
+    reason: Mapping | None = None  # of the last, as `StoredReferral.stopped`
+
+    @property
+    def why(self) -> Said | None:
+        return said(self.reason) if self.reason else None
+
+
+def line(words: Said | str, code: str) -> dict:
+    """A line as it is stored, so that it can be said in another language later."""
+    if isinstance(words, Said):
+        values = {name: str(value) for name, value in words.values.items()}
+        return {"code": code, "message": words.message, "values": values}
+    return {"code": code, "message": str(words), "values": {}}
+
+
+def said(stored: Mapping) -> Said:
+    return Said(stored["message"], **stored["values"])

@@ -1,0 +1,165 @@
+"""The rows of a store: records as they are sealed in tables, and what belongs to what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+
+from edge_app.i18n.language import N_
+from edge_app.store import records
+from edge_app.store.database import BLOBS, KINDS
+from edge_app.store.file import StoreFile
+from edge_app.store.memory import wipe
+from edge_app.store.migrations import read_summary, write_summary
+from edge_app.store.records import Brief, Capture, StoreError
+from edge_app.store.trail import Trail
+
+GONE = {
+    "person": N_("this person is not in the store any more"),
+    "lesion": N_("this lesion is not in the store any more"),
+    "capture": N_("this capture is not in the store any more"),
+    "referral": N_("this referral is not in the store any more"),
+    "parcel": N_("this parcel is not in the store any more"),
+    "answer": N_("this answer is not in the store any more"),
+    "destination": N_("this destination is not in the store any more"),
+}
+PARTS = {
+    "person": N_("person"),
+    "lesion": N_("lesion"),
+    "capture": N_("capture"),
+    "referral": N_("referral"),
+    "parcel": N_("parcel"),
+    "answer": N_("answer"),
+    "destination": N_("destination"),
+}
+
+
+class Rows:
+    """Reads and writes the rows of an open store. Each method may be called from any thread;
+    those that take a connection only within `StoreFile.writing` or `StoreFile.whole`.
+    """
+
+    def __init__(self, file: StoreFile, trail: Trail):
+        self._file, self._trail = file, trail
+
+    # ------------------------------------------------------------------------ reading
+
+    def item(self, table: str, id: str, parent: str | None, sealed: bytes):
+        """A row as a value. Raises StoreError where it was tampered with."""
+        kind, above = KINDS[table]
+        where = (table, id, parent) if above else (table, id)
+        return records.unpacked(kind, id, parent, self._file.keys.record(sealed, *where))
+
+    def all(self, table: str, clause: str = "", values: tuple = ()) -> list:
+        """In the order in which they were added."""
+        rows = self._file.select(f"{query(table)} {clause} ORDER BY rowid", values)
+        return [self.item(table, *row) for row in rows]
+
+    def get(self, table: str, id: str):
+        found = self.all(table, "WHERE id = ?", (id,))
+        if not found:
+            raise StoreError(GONE[table], code="gone")
+        return found[0]
+
+    def picture(self, capture: str) -> bytes:
+        rows = self._file.select("SELECT data FROM picture WHERE capture = ?", (capture,))
+        if not rows:
+            raise StoreError(GONE["capture"], code="gone")
+        return self._file.keys.open(rows[0][0], "picture", capture)
+
+    def one(self, connection, table: str, id: str):
+        """As `get`, within a write."""
+        row = connection.execute(f"{query(table)} WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise StoreError(GONE[table], code="gone")
+        return self.item(table, *row)
+
+    def of_lesion(self, connection, lesion: str) -> list[Capture]:
+        rows = connection.execute(f"{query('capture')} WHERE lesion = ?", (lesion,)).fetchall()
+        return [self.item("capture", *row) for row in rows]
+
+    def below(self, connection, table: str, id: str) -> dict[str, list[str]]:
+        """Ids of a row and of all that belong to it, by table from the top."""
+        found = {table: [id]}
+        for kind, (_type, above) in KINDS.items():  # each stands below its own
+            if above in found:
+                level = set(found[above])
+                rows = connection.execute(f"SELECT id, {above} FROM {kind}").fetchall()
+                found[kind] = [row for row, parent in rows if parent in level]
+        return found
+
+    def blob(self, connection, table: str, id: str) -> bytes | None:
+        """The bytes of a row, as they were given; None where it has none (any more)."""
+        kept, column = BLOBS[table]
+        row = connection.execute(f"SELECT data FROM {kept} WHERE {column} = ?", (id,)).fetchone()
+        return None if row is None else self._file.keys.open(row[0], kept, id)
+
+    def sealed_blob(self, table: str, id: str, data: bytes) -> bytes:
+        return self._file.keys.seal(data, BLOBS[table][0], id)
+
+    # ------------------------------------------------------------------------ writing
+
+    def sealed(self, table: str, item) -> bytes:
+        above = KINDS[table][1]
+        where = (table, item.id, *([getattr(item, above)] if above else []))
+        text = bytearray(json.dumps(records.packed(item)).encode())
+        sealed = self._file.keys.seal(text, *where)
+        wipe(text)
+        return sealed
+
+    def insert(self, connection, table: str, item, sealed_blob: bytes | None) -> None:
+        """A new row, entered into the audit trail."""
+        above, record = KINDS[table][1], self.sealed(table, item)
+        if above:
+            parent = getattr(item, above)
+            must_exist(connection, above, parent)
+            connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (item.id, parent, record))
+        else:
+            connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (item.id, record))
+        if sealed_blob is not None:
+            kept = BLOBS[table][0]
+            connection.execute(f"INSERT INTO {kept} VALUES (?, ?)", (item.id, sealed_blob))
+        if table == "lesion":
+            self.summarise(connection, {item.id})
+        self._trail.log(connection, f"add {table}", item.id, digest(record))
+
+    def put(self, connection, table: str, item, what: str) -> None:
+        """Write a row that is there already, entered as `what`."""
+        above, record = KINDS[table][1], self.sealed(table, item)
+        if above:
+            parent = getattr(item, above)
+            must_exist(connection, above, parent)
+            sets, values = f"{above} = ?, record = ?", (parent, record, item.id)
+        else:
+            sets, values = "record = ?", (record, item.id)
+        connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", values)
+        self._trail.log(connection, what, item.id, digest(record))
+
+    def summarise(self, connection, lesions: Collection[str]) -> None:
+        """Write anew what the captures of these lesions say for lists."""
+        for lesion in lesions:
+            briefs = [Brief.of(one) for one in self.of_lesion(connection, lesion)]
+            write_summary(connection, self._file.keys, lesion, briefs)
+
+    def summarise_one_more(self, connection, capture: Capture) -> None:
+        """The same where a capture was added, without opening those that were there."""
+        row = connection.execute("SELECT data FROM summary WHERE lesion = ?", (capture.lesion,))
+        sealed = (row.fetchone() or (None,))[0]
+        _said, briefs = read_summary(self._file.keys, capture.lesion, sealed)
+        briefs.append(Brief.of(capture))
+        write_summary(connection, self._file.keys, capture.lesion, briefs)
+
+
+def digest(sealed: bytes) -> str:
+    """Of a sealed record, as the audit trail holds it."""
+    return hashlib.sha256(sealed).hexdigest()
+
+
+def query(table: str) -> str:
+    return f"SELECT id, {KINDS[table][1] or 'NULL'}, record FROM {table}"
+
+
+def must_exist(connection, table: str, id: str) -> None:
+    if not connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
+        raise StoreError(GONE[table], code="gone")

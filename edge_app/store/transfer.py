@@ -1,0 +1,138 @@
+"""Copying cases into a file for another device, and taking such a file in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from edge_app.i18n.language import N_, Said
+from edge_app.store import audit, clock, database, validation
+from edge_app.store.database import BLOBS, KINDS, plain
+from edge_app.store.erasing import Erasing
+from edge_app.store.file import StoreFile
+from edge_app.store.opening import build, open_copy
+from edge_app.store.passphrase import strength
+from edge_app.store.records import StoreError
+from edge_app.store.referrals import RECEIVED, StoredReferral, line
+from edge_app.store.rows import PARTS, Rows, must_exist, query
+from edge_app.store.trail import Trail
+
+DAMAGED = N_("a {part} in the store is damaged or was tampered with: restore it from an export")
+IMPORTED = N_("it came with a file of cases: send it from the device that it was queued on")
+
+
+class Transfer:
+    """Export and import of an open store. Each method may be called from any thread."""
+
+    def __init__(self, file: StoreFile, trail: Trail, rows: Rows, erasing: Erasing):
+        self._file, self._trail, self._rows, self._erasing = file, trail, rows, erasing
+
+    def export(self, path: Path, passphrase: str, person_id: str | None = None) -> None:
+        """As `Store.export`."""
+        if fault := strength(passphrase).fault:
+            raise StoreError(fault, code="passphrase")
+
+        def place(made: Path, path: Path) -> None:
+            with self._file.lock:  # not while it is being closed
+                self._file.must_be_open()
+                database.rename(made, path)
+
+        with self._trail.act("export", person_id or ""), database.new_file(path, place) as made:
+            other = StoreFile(made, build(made, passphrase))
+            with contextlib.closing(other), self._file.whole() as source, other.writing() as target:
+                copy_rows((self._file, source), (other, target), person_id)
+
+    def merge(self, path: Path, passphrase: str) -> int:
+        """As `Store.merge`."""
+        with self._trail.act("import"):
+            with plain(path):
+                if path.exists() and not path.is_file():
+                    raise StoreError(database.NO_STORE, code="no-store", path=path)
+                self._erasing.make_room(3 * path.stat().st_size)
+            here = self._file
+            with plain(here.path), database.workshop(here.path.parent, ".importing-") as folder:
+                copy = folder / "store"
+                with plain(path):
+                    for end in ("", "-wal"):  # a store that was not closed has both
+                        if not end or Path(f"{path}-wal").exists():
+                            shutil.copyfile(f"{path}{end}", f"{copy}{end}")
+                other = open_copy(copy, path, passphrase)
+                with contextlib.closing(other), other.whole() as source, here.writing() as target:
+                    added = copy_rows((other, source), (here, target), None, path)
+        self._erasing.tidy()
+        return added
+
+
+def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | None = None) -> int:
+    """Copy rows that the target lacks, all or those of one person; returns how many captures.
+
+    `source`, `target` : a StoreFile and a connection of it each. With `path`, of a foreign file,
+    each record is judged as one that is typed in.
+    """
+    (file, reading), (other, writing) = source, target
+    rows, others = (Rows(one, Trail(one)) for one in (file, other))
+    added, lesions, copied = 0, set(), {}
+    seen = audit.head(writing, other.keys).seen
+    if person_id is not None:
+        must_exist(reading, "person", person_id)
+    for table, (_kind, above) in KINDS.items():
+        if table == "destination":
+            continue  # it is this device's, and holds secrets
+        wanted = None
+        if person_id is not None:
+            wanted = copied[above] if above else {person_id}
+        level = copied[table] = set()
+        for number, row in enumerate(reading.execute(f"{query(table)} ORDER BY rowid"), 1):
+            id, parent, _sealed = row
+            file.must_be_open()
+            other.must_be_open()
+            if wanted is not None and (parent or id) not in wanted:
+                continue
+            level.add(id)
+            if writing.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
+                continue
+            item = _judged(rows, table, row, path, number, seen)
+            blob = _blob(rows, reading, others, table, item) if table in BLOBS else None
+            if table == "capture":
+                added += 1
+                lesions.add(parent)
+            others.insert(writing, table, item, blob)
+    others.summarise(writing, lesions)
+    return added
+
+
+def _blob(rows: Rows, reading, others: Rows, table: str, item) -> bytes | None:
+    """The bytes of a row, sealed for the other file; None: it needs none any more."""
+    data = rows.blob(reading, table, item.id)
+    if table == "parcel":
+        needed = item.state != RECEIVED
+        if (needed or data is not None) and hashlib.sha256(data or b"").hexdigest() != item.sha256:
+            raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+    elif data is None:
+        raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+    return None if data is None else others.sealed_blob(table, item.id, data)
+
+
+def _judged(rows: Rows, table: str, row: tuple, path: Path | None, number: int, seen: str):
+    """A record to copy; of a foreign file only one that makes sense."""
+    if path is None:
+        return rows.item(table, *row)
+    try:
+        item = rows.item(table, *row)
+        validation.validate(item, clock.now(), seen)
+        if isinstance(item, StoredReferral):
+            # Whoever made the file has agreed to nothing here.
+            item = replace(item, stopped=line(IMPORTED, "imported"))
+    except StoreError as error:
+        raise StoreError(
+            "{path} cannot be imported, nothing was changed: {part} {number}: {reason}",
+            code="import",
+            path=path,
+            part=Said(PARTS[table]),
+            number=number,
+            reason=error,
+        ) from None
+    return item

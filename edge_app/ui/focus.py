@@ -1,0 +1,66 @@
+"""What can be pressed, and how the keyboard goes from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kivy.core.window import Window
+from kivy.metrics import dp
+from kivy.properties import BooleanProperty, StringProperty
+from kivy.uix.scrollview import ScrollView
+from kivy.uix.widget import Widget
+
+from edge_app.ui.entry import Entry
+
+
+class Target:
+    """What can be pressed, and reached by the Tab key. `hint` is what it does, in words."""
+
+    lit = BooleanProperty(False)  # the keyboard is on it
+    hint = StringProperty()
+
+
+def is_target(widget: object) -> bool:
+    return isinstance(widget, (Target, Entry))
+
+
+def targets(root: Widget) -> Iterator[Widget]:
+    """What can be pressed or typed into below `root`, in the order in which it is read."""
+    if is_target(root):
+        if not root.disabled and root.width > 1 and root.height > 1 and root.opacity:
+            yield root
+        return
+    for child in reversed(root.children):
+        yield from targets(child)
+
+
+def move_focus(root: Widget, step: int) -> Widget | None:
+    """Move the keyboard to the next of `targets`, into sight; returns it."""
+    row = list(targets(root))
+    if not row:
+        return None
+    at = next((n for n, widget in enumerate(row) if widget.lit), None)
+    for widget in row:
+        widget.lit = False
+    chosen = row[(at + step) % len(row) if at is not None else (0 if step > 0 else -1)]
+    chosen.lit = True
+    for widget in row:
+        if isinstance(widget, Entry):
+            widget.focus = widget is chosen
+    _into_sight(chosen)
+    return chosen
+
+
+def reveal(root: Widget) -> None:
+    """Bring what is being typed into into sight."""
+    for target in targets(root):
+        if isinstance(target, Entry) and target.focus:
+            _into_sight(target)
+
+
+def _into_sight(widget: Widget) -> None:
+    above = widget.parent
+    while above is not None and above is not Window:
+        if isinstance(above, ScrollView) and above.children[0].height > above.height:
+            above.scroll_to(widget, padding=dp(20), animate=False)
+        above = above.parent

@@ -1,0 +1,1 @@
+"""Which precisions enter the bundle."""

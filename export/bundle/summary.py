@@ -1,0 +1,127 @@
+"""What a bundle holds and reaches, for whoever exported it."""
+
+from __future__ import annotations
+
+from dermedge import DISCLAIMER
+from dermedge.bundle.bundle import DEFAULT, ROLES, Bundle, Manifest
+
+
+def summary(bundle: Bundle) -> list[str]:
+    """Line by line; of a network that was taken from another bundle as that one says."""
+    manifest = bundle.manifest
+    lines = [f"{bundle.path}: {bundle.path.stat().st_size / 1e6:.1f} MB, {bundle.sha256[:12]}"]
+    lines += [_network(manifest, role) for role in manifest.models]
+    lines += _origins(manifest)
+    if "segmenter" in manifest.measured:
+        measured = manifest.measured["segmenter"]
+        jaccard, limit = measured["jaccard"], manifest.thresholds.mask
+        lines.append(f"{_where(measured)}: Jaccard {_shown(jaccard)}; threshold: mask {limit:g}")
+    if "classifier" in manifest.measured:
+        lines += _classifier(manifest)
+    lines += [judged_line(report) for report in manifest.gate]
+    lines += [
+        f"for evaluation only: the app needs a {role} too; `--with {DEFAULT}` takes the one that "
+        "comes with dermedge"
+        for role in ROLES
+        if role not in manifest.models
+    ]
+    lines += [
+        f"the training of the {entry['role']} stopped at step {entry['steps']} of "
+        f"{entry['planned_steps']}: finish it and export again"
+        for entry in manifest.training_data
+        if not entry.get("finished", True)
+    ]
+    if manifest.procedural:
+        lines.append("trained on generated pictures: it knows nothing of real skin")
+    return [*lines, DISCLAIMER]
+
+
+def _network(manifest: Manifest, role: str) -> str:
+    model, parity = manifest.models[role], manifest.parity.get(role)
+    count = "" if model.parameters is None else f"{model.parameters / 1e6:.2f} M parameters in "
+    line = f"{role}: {model.architecture}, {model.preprocessing.size} px, {count}"
+    line += f"{model.weights} precision"
+    if parity is None:
+        return line
+    return (
+        f"{line}; differs from the trained network by at most "
+        f"{parity['max_abs_difference']:.1g} on {parity['count']} pictures"
+    )
+
+
+def _origins(manifest: Manifest) -> list[str]:
+    """Which networks were taken from another bundle."""
+    lines = []
+    for entry in manifest.training_data:
+        if origin := entry.get("from_bundle"):
+            trained = f", trained on {entry['data_set']}" if "data_set" in entry else ""
+            lines.append(
+                f"the {entry['role']} is the one of the bundle {origin['name']} "
+                f"({origin['sha256'][:12]}; licence {origin['licence']}{trained}): its figures are "
+                "of that data, not of yours"
+            )
+    return lines
+
+
+def _classifier(manifest: Manifest) -> list[str]:
+    measured, limits = manifest.measured["classifier"], manifest.thresholds
+    lines = [_classified(_where(measured), measured, measured["ece_before"])]
+    if "without_metadata" in measured:
+        lines.append(_classified("with the picture alone", measured["without_metadata"]))
+    ood = "" if limits.unfamiliar is None else f", unfamiliar {limits.unfamiliar:g}"
+    see_doctor = f"see a doctor {limits.see_doctor:g}, urgent {limits.urgent:g}"
+    return [*lines, f"thresholds: {see_doctor}{ood}"]
+
+
+def _where(measured: dict) -> str:
+    half = measured.get("half")
+    return f"{half} half of the validation part" if half else "validation part"
+
+
+def judged_line(report: dict) -> str:
+    """What the acceptance said of one precision of one network, in a line."""
+    speed = report["speed"]
+    fast = "speed not measured here"
+    if speed:
+        fast = f"{speed['ratio']:.2f} times as fast as FP32 ({speed['low']:.2f} to "
+        fast += f"{speed['high']:.2f})"
+    figures = [
+        f"{name} {_number(figure['value'], '.4f')} ({_retained(figure['kept'])} of FP32)"
+        for name, figure in report["figures"].items()
+        if isinstance(figure, dict) and "kept" in figure
+    ]
+    if "triage_agreement" in report["figures"]:
+        figures.append(f"triage agrees on {_retained(report['figures']['triage_agreement'])}")
+    if few := report["figures"].get("few_lesions"):
+        each = ", ".join(f"{label} {count}" for label, count in few.items())
+        figures.append(f"of few lesions, and not shown for each: {each}")
+    verdict = "in" if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
+    return (
+        f"{report['precision']} {' and '.join(report['roles'])} for "
+        f"{', '.join(report['targets'])}: {verdict}; {', '.join(figures)}; {fast}; "
+        f"{report['share_of_fp32']:.2f} of FP32's size"
+    )
+
+
+def _retained(interval: dict) -> str:
+    value, low, high = (_number(interval[name], ".2%") for name in ("value", "low", "high"))
+    return f"{value}, {low} to {high}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)
+
+
+def _classified(where: str, measured: dict, ece_before: float | None = None) -> str:
+    before = "" if ece_before is None else f"{ece_before:.3f} -> "
+    return (
+        f"{where}: AUC malignant {_shown(measured['auc_malignant'])}, "
+        f"balanced accuracy {_shown(measured['balanced_accuracy'])}, "
+        f"ECE {before}{measured['ece']:.3f}"
+    )
+
+
+def _shown(figure: dict) -> str:
+    if figure["low"] is None:
+        return _number(figure["value"], ".3f")
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

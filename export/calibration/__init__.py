@@ -1,0 +1,1 @@
+"""What a network learnt from, and how sure it may be."""

@@ -1,0 +1,267 @@
+"""One network in every precision that is asked for; the tuning half chooses one candidate of each.
+
+The accepting half is not asked here: see `export.acceptance`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dermedge.bundle.bundle import Thresholds
+from dermedge.runtime import open_session
+from dermedge.text import printable
+from export import ExportError
+from export.graph.onnx_graph import ExportedGraph, GraphModule, to_onnx
+from export.options import CALIBRATION_PICTURES, ExportOptions
+from export.quantization.equalize import equalize
+from export.quantization.fp16 import compute_half
+from export.quantization.int8 import (
+    SCHEMES,
+    RangeCalibration,
+    Scheme,
+    layers,
+    observe_ranges,
+    quantize,
+)
+from export.thresholds.lower import lowered
+from export.validation.compare import Refusal, compare
+from export.validation.outputs import Outputs, ValidationSet, run_graph
+from export.validation.prepared import Feeds, prepare_samples, subset
+from export.validation.validate import Validation
+from train.recipe import Acceptance
+
+FP16_TARGETS = ("arm", "tensorrt", "android")
+# First layers that stay in float, one try after the other: all that follows inherits what they
+# lose. One in the middle would still be given rounded maps and have its own one rounded.
+FLOAT_LAYERS = (0, 3, 6, 10, 20)
+METHOD_PICTURES = 150  # pictures of the tuning half that calibration methods are compared on
+RETRAINING_PICTURES = 2000  # training pictures of quantization-aware training
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One precision of one network that is put forward: its graph, and how it was found."""
+
+    roles: tuple[str, ...]
+    precision: str
+    targets: tuple[str, ...]
+    graph: bytes
+    path: tuple[str, ...]  # what was tried, in order
+    thresholds: Thresholds
+    refusals: tuple[Refusal, ...] = ()  # what the tuning half has against it
+    calibration: dict | None = None
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether the tuning half has nothing against it that another graph might mend."""
+        return not any(refusal.of_candidate for refusal in self.refusals)
+
+    @property
+    def plausible(self) -> bool:
+        """Whether no figure of the tuning half misses its margin."""
+        return not any(refusal.kind in ("worse", "broken") for refusal in self.refusals)
+
+    @property
+    def missing(self) -> float:
+        """By how much the tuning half misses a margin, where it does so most."""
+        return max((one.missing for one in self.refusals if one.of_candidate), default=0.0)
+
+    @property
+    def title(self) -> str:
+        return f"{self.precision.upper()} for {', '.join(self.targets)}"
+
+    def say(self, words: str) -> None:
+        """A line on the terminal about it."""
+        where = f"{self.precision} {' and '.join(self.roles)} for {', '.join(self.targets)}"
+        print(f"{where}: {printable(words)}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """All of one network, and the float graph, weights in full, that they are made from."""
+
+    graph: bytes
+    candidates: tuple[Candidate, ...]
+    margins: Acceptance
+
+
+def make_candidates(
+    exported: ExportedGraph,
+    validation: Validation,
+    thresholds: Thresholds,
+    options: ExportOptions,
+) -> Candidates:
+    """The candidates of each precision but FP32; none where FP32 alone is asked for.
+
+    thresholds : of FP32.
+    """
+    margins = replace(validation.network.recipe.acceptance, **options.margins)
+    if not options.other_precisions or validation.sets is None:
+        return Candidates(exported.graph, (), margins)
+    graph = to_onnx(exported.module, exported.size)
+    roles = validation.network.roles
+    tuning = validation.sets[0]
+    reference = run_graph(tuning, graph, thresholds.mask, f"{' and '.join(roles)} in FP32")
+    search = CandidateSearch(
+        roles, graph, tuning, reference, thresholds, margins, frozenset(options.targets)
+    )
+    candidates = search.fp16() if "fp16" in options.precisions else []
+    if "int8" in options.precisions:
+        feeds = training_feeds(validation, CALIBRATION_PICTURES)
+        found = search.int8(feeds, options.methods)
+        # Training makes the figures better, not the pictures more.
+        if options.retraining and not all(candidate.plausible for candidate in found):
+            retrained = _retrained(exported, validation, options.retraining)
+            found = search.retried(found, retrained, feeds, options.methods)
+        candidates += found
+    return Candidates(graph, tuple(candidates), margins)
+
+
+def training_feeds(validation: Validation, count: int) -> list[Feeds]:
+    """About `count` training pictures as the graph takes them, of all classes."""
+    network = validation.network
+    records = list(network.split.select(network.data_set.records, "train"))
+    note = f"reading the {network.run.kind}'s training pictures"
+    # A few more than asked for: some classes may round down, some files may be broken.
+    samples = prepare_samples(subset(records, count + 16), validation.spec, note)
+    return [sample.feeds for sample in samples]
+
+
+def _retrained(exported: ExportedGraph, validation: Validation, steps: int) -> bytes:
+    """The float graph of the network after quantization-aware training."""
+    from export.quantization.qat import train_quantized  # torchao, which takes long to start
+
+    module, model = exported.module, validation.network.model
+    trained = train_quantized(model, training_feeds(validation, RETRAINING_PICTURES), steps)
+    return to_onnx(GraphModule(trained, module.temperature, module.ood), exported.size)
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateSearch:
+    """Makes graphs in other precisions of one network, and chooses by the tuning half."""
+
+    roles: tuple[str, ...]
+    graph: bytes  # in float, weights in full
+    tuning: ValidationSet
+    reference: Outputs  # of the float graph on `tuning`
+    thresholds: Thresholds  # of FP32
+    margins: Acceptance
+    targets: frozenset[str]  # only what serves one of them is made
+
+    def fp16(self) -> list[Candidate]:
+        """FP16, as this processor runs it: stored in half, some steps computed in float."""
+        if self.targets.isdisjoint(FP16_TARGETS):
+            return []
+        return [self._tried("fp16", FP16_TARGETS, compute_half(self.graph), ())]
+
+    def int8(self, feeds: Sequence[Feeds], methods: Sequence[str]) -> list[Candidate]:
+        """INT8 by every scheme that serves a target; one candidate of each.
+
+        feeds : training pictures as the graph takes them, to calibrate on. methods : of
+        calibration, to be compared.
+        """
+        ranges = observe_ranges(equalize(self.graph, feeds), feeds, methods)
+        schemes = [s for s in SCHEMES.values() if not self.targets.isdisjoint(s.targets)]
+        return [self._scheme(scheme, ranges, len(feeds)) for scheme in schemes]
+
+    def retried(
+        self,
+        candidates: Sequence[Candidate],
+        retrained: bytes,
+        feeds: Sequence[Feeds],
+        methods: Sequence[str],
+    ) -> list[Candidate]:
+        """INT8 candidates, those that are not plausible tried again.
+
+        retrained : a float graph whose weights were trained to be quantized.
+        """
+        ranges = observe_ranges(equalize(retrained, feeds), feeds, methods)
+        return [
+            old if old.plausible else self._better(old, ranges, len(feeds)) for old in candidates
+        ]
+
+    def _better(self, old: Candidate, ranges: RangeCalibration, pictures: int) -> Candidate:
+        scheme = next(s for s in SCHEMES.values() if s.targets == old.targets)
+        new = self._scheme(scheme, ranges, pictures, (*old.path, "quantization-aware training"))
+        if new.missing < old.missing:
+            return new
+        step = "quantization-aware training, which brought it no nearer"
+        return replace(old, path=(*old.path, step))
+
+    def _scheme(
+        self,
+        scheme: Scheme,
+        ranges: RangeCalibration,
+        pictures: int,
+        path: tuple[str, ...] = (),
+    ) -> Candidate:
+        every = layers(ranges, scheme)
+
+        def made(method: str, count: int) -> bytes:
+            float_nodes = [name for layer in every[:count] for name in layer]
+            return quantize(ranges, method, scheme, float_nodes)
+
+        differences = {
+            method: self._difference(made(method, scheme.first)) for method in ranges.ranges
+        }
+        best = min(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
+        compared = ", ".join(f"{method} {value:.4f}" for method, value in differences.items())
+        path = (
+            *path,
+            f"channels equalized, biases corrected, calibrated by {best} (mean difference from "
+            f"FP32: {compared})",
+        )
+        tried: list[Candidate] = []
+        counts = [number for number in FLOAT_LAYERS if number >= scheme.first]
+        for count in counts:
+            step = (f"the first {count} of {len(every)} layers kept in float",) if count else ()
+            tried.append(self._tried("int8", scheme.targets, made(best, count), (*path, *step)))
+            if tried[-1].hopeful:
+                break
+        nearest = min(tried, key=lambda candidate: candidate.missing)
+        if len(tried) > 1:
+            others = ", ".join(map(str, counts[: len(tried)]))
+            step = (f"nearest of those with {others} layers kept in float",)
+            nearest = replace(nearest, path=(*nearest.path, *step))
+        return replace(nearest, calibration={"pictures": pictures, "part": "train", "method": best})
+
+    def _tried(
+        self, precision: str, targets: tuple[str, ...], graph: bytes, path: tuple[str, ...]
+    ) -> Candidate:
+        candidate = Candidate(self.roles, precision, targets, graph, path, self.thresholds)
+        note = f"{' and '.join(self.roles)} in {candidate.title}"
+        outputs = run_graph(self.tuning, graph, self.thresholds.mask, note)
+        thresholds = lowered(self.thresholds, self.tuning, self.reference, outputs, self.margins)
+        _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
+        against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"
+        candidate.say(", ".join([*path[-1:], f"tuning half: {against}"]))
+        return replace(candidate, thresholds=thresholds, refusals=tuple(refusals))
+
+    def _difference(self, graph: bytes) -> float:
+        """Mean difference from FP32 over some pictures of the tuning half."""
+        session, feeds = open_session(graph), self.tuning.feeds
+        differences = []
+        for index in range(0, len(feeds), max(1, len(feeds) // METHOD_PICTURES)):
+            outputs = session.run(feeds[index])
+            if self.reference.probabilities is not None:
+                expected = self.reference.probabilities[index]
+                differences.append(np.abs(outputs["probabilities"][0] - expected).mean())
+            if self.reference.masks is not None:
+                mask = outputs["mask"][0, ::4, ::4]
+                differences.append(np.abs(mask - self.reference.masks[index]).mean())
+        return float(np.mean(differences))
+
+
+def refuse_unknown(precisions: Sequence[str], known: Sequence[str]) -> None:
+    """ExportError where a precision is asked for that there is none of, or not FP32."""
+    strange = [name for name in precisions if name not in known]
+    if strange or "fp32" not in precisions:
+        raise ExportError(
+            f"--precisions takes fp32, which all others are measured against, and any of "
+            f"{', '.join(known)}; got {' '.join(precisions)}"
+        )

@@ -1,0 +1,334 @@
+"""Post-training INT8: explicit Q/DQ graphs from a float graph and pictures to calibrate on.
+
+Weights are symmetric and per output channel (Krishnamoorthi, arXiv:1806.08342), activations one
+scale a tensor: unsigned for x86, whose kernels want that, signed for ARM, and symmetric, too, for
+TensorRT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from export import METHODS, ExportError
+from export.graph.half import store_half
+from export.options import CALIBRATION_PICTURES
+from export.quantization.nodes import flat_nodes, shorten
+
+LEAST_PICTURES = CALIBRATION_PICTURES
+AVERAGED = 100  # of them, for the means that biases are corrected by
+PERCENTILE = 99.99
+# All else stays in float, as does what follows a global pooling: it is small.
+OPERATORS = ("Conv", "Add", "Mul", "Concat", "Resize", "Relu", "Clip", "AveragePool", "MaxPool")
+_ACTIVATIONS = ("Relu", "Clip")
+_CHUNK = 8  # pictures whose inner tensors are held in memory at once
+
+Feeds = Sequence[dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The arithmetic of one kind of processor."""
+
+    targets: tuple[str, ...]  # of `dermedge.bundle.bundle.TARGETS`
+    activations: QuantType
+    symmetric: bool  # whether 0 must stand for 0
+    middle: int  # of 0..255; what the picture's bytes are counted from
+    first: int = 0  # layers, from the picture on, that INT8 makes no faster there
+    levels: int = 127  # of a weight, to either side of 0
+
+    @property
+    def zero(self) -> np.ndarray:
+        """What `middle` becomes."""
+        if self.activations == QuantType.QUInt8:
+            return np.array(self.middle, np.uint8)
+        return np.array(self.middle - 128, np.int8)
+
+
+# 116 is the mean of ImageNet's three channel means: convolutions pad with it.
+SCHEMES = {
+    # Half of a weight's levels are left unused: without VNNI, x86 adds two products of bytes in 16
+    # bits, which overflow otherwise. What was accepted on one processor then holds on the others.
+    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3, levels=64),
+    "signed": Scheme(("arm", "android"), QuantType.QInt8, False, 116),
+    "symmetric": Scheme(("tensorrt",), QuantType.QInt8, True, 128),
+}
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Feeds):
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._feeds, None)
+
+
+@dataclass(frozen=True, eq=False)
+class RangeCalibration:
+    """A float graph, and the ranges of what passes through it; serves every scheme."""
+
+    graph: bytes
+    ranges: dict[str, TensorsData]  # of all activations, by method
+    means: dict[int, dict[str, np.ndarray]]  # by `Scheme.middle`: of each convolution's input, (C,)
+
+    def model(self, scheme: Scheme) -> onnx.ModelProto:
+        """The float graph, counting as the scheme does."""
+        return count_from(onnx.load_model_from_string(self.graph), scheme.middle)
+
+
+def observe_ranges(
+    graph: bytes, feeds: Feeds, methods: Sequence[str] = METHODS
+) -> RangeCalibration:
+    """The ranges of what passes through a float graph.
+
+    Parameters
+    ----------
+    graph : weights in full.
+    feeds : training pictures as the graph takes them, at least `LEAST_PICTURES`.
+    methods : of `METHODS`, to choose ranges by.
+
+    Raises ExportError where there are too few pictures.
+    """
+    if len(feeds) < LEAST_PICTURES:
+        raise ExportError(
+            f"{len(feeds)} training pictures are too few to calibrate INT8 on: "
+            f"{LEAST_PICTURES} are needed, or leave int8 out of --precisions"
+        )
+    plain = onnx.load_model_from_string(graph)
+    means = {
+        middle: _channel_means(count_from(plain, middle), feeds[:AVERAGED])
+        for middle in {scheme.middle for scheme in SCHEMES.values()}
+    }
+    model = count_from(plain, SCHEMES["unsigned"].middle)
+    return RangeCalibration(graph, {name: _ranges(model, feeds, name) for name in methods}, means)
+
+
+def _ranges(model: onnx.ModelProto, feeds: Feeds, method: str) -> TensorsData:
+    kind = CalibrationMethod[{"minmax": "MinMax"}.get(method, method.capitalize())]
+    extra = {"percentile": PERCENTILE} if method == "percentile" else {}
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder, "float.onnx")
+        onnx.save(model, path)
+        calibrator = create_calibrator(
+            path,
+            list(OPERATORS),
+            augmented_model_path=str(Path(folder, "augmented.onnx")),
+            calibrate_method=kind,
+            extra_options={"symmetric": False, **extra},
+        )
+        # In small portions: it holds every tensor of every picture that it is given at once.
+        for start in range(0, len(feeds), _CHUNK):
+            calibrator.collect_data(_Reader(feeds[start : start + _CHUNK]))
+        return calibrator.compute_data()
+
+
+def quantize(
+    calibration: RangeCalibration, method: str, scheme: Scheme, float_nodes: Sequence[str] = ()
+) -> bytes:
+    """The Q/DQ graph, by the ranges of one method; `float_nodes` by name stay in float."""
+    made = _quantized(calibration, method, scheme, float_nodes)
+    store_half(made)
+    shorten(made)
+    onnx.checker.check_model(made, full_check=True)
+    return made.SerializeToString(deterministic=True)
+
+
+def _quantized(
+    calibration: RangeCalibration, method: str, scheme: Scheme, float_nodes: Sequence[str] = ()
+) -> onnx.ModelProto:
+    model = calibration.model(scheme)
+    _correct_biases(model, calibration.means[scheme.middle], float_nodes, scheme.levels)
+    extra: dict[str, object] = {
+        "ActivationSymmetric": scheme.symmetric,
+        "WeightSymmetric": True,
+        # TensorRT takes biases in float alone; ONNX Runtime quantizes them when it loads.
+        "QuantizeBias": False,
+    }
+    counted = [node.output[0] for node in model.graph.node if node.name == _COUNTED]
+    if counted:
+        # The picture's own bytes: nothing is lost in the first step.
+        exact = {"scale": np.array(1, np.float32), "zero_point": scheme.zero}
+        extra["TensorQuantOverrides"] = {counted[0]: [exact]}
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=scheme.levels < 127,
+        weight_qType=QuantType.QInt8,
+        activation_qType=scheme.activations,
+        tensors_range=calibration.ranges[method],
+        nodes_to_quantize=[],
+        nodes_to_exclude=sorted({*float_nodes, *flat_nodes(model, pooled=True)}),
+        op_types_to_quantize=list(OPERATORS),
+        extra_options=extra,
+    )
+    with _quiet():
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    made = quantizer.model.model
+    del made.metadata_props[:]
+    made.producer_name, made.producer_version = "dermedge", ""
+    return made
+
+
+def _correct_biases(
+    model: onnx.ModelProto, means: dict[str, np.ndarray], float_nodes: Sequence[str], levels: int
+) -> None:
+    """Let biases make up for what rounding the weights will shift, in place.
+
+    A rounded weight shifts a channel's mean by the rounding error times the mean of its input
+    (Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV
+    2019, with means that were measured instead of derived).
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in _convolutions(model):
+        if node.name in float_nodes:
+            continue
+        weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
+        step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / levels
+        lost = (weight - np.round(weight / np.where(step, step, 1)) * step).sum(axis=(2, 3))
+        mean = means[node.input[0]]
+        if lost.shape[1] < len(mean):  # grouped: each filter sees its own part of the channels
+            groups = len(mean) // lost.shape[1]
+            mean = np.repeat(mean.reshape(groups, -1), len(lost) // groups, axis=0)
+        bias = numpy_helper.to_array(weights[node.input[2]]) + (lost * mean).sum(axis=1)
+        weights[node.input[2]].CopyFrom(
+            numpy_helper.from_array(bias.astype(np.float32), node.input[2])
+        )
+
+
+def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Those whose weight and bias are constants of their own."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    users = Counter(name for node in model.graph.node for name in node.input)
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and len(node.input) == 3
+        and all(name in constants and users[name] == 1 for name in node.input[1:])
+    ]
+
+
+def _channel_means(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray]:
+    """The mean of each channel of the convolutions' inputs over pictures and positions."""
+    names = sorted({node.input[0] for node in _convolutions(model)})
+    observed = copy.deepcopy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    session = onnxruntime.InferenceSession(
+        observed.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    total = [np.zeros(1)] * len(names)
+    for inputs in feeds:
+        known = {item.name: inputs[item.name] for item in session.get_inputs()}
+        for index, value in enumerate(session.run(names, known)):
+            total[index] = total[index] + value.mean(axis=(0, 2, 3), dtype=np.float64)
+    return {name: value / len(feeds) for name, value in zip(names, total, strict=True)}
+
+
+def layers(calibration: RangeCalibration, scheme: Scheme) -> list[list[str]]:
+    """Names of what is quantized, from the picture on; each layer a node and its activation."""
+    return [[node.name for node in layer] for layer in _layers(calibration.model(scheme))]
+
+
+def _layers(model: onnx.ModelProto) -> list[list[onnx.NodeProto]]:
+    """Each node that can be quantized, together with the Relu or Clip that alone follows it."""
+    users = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            users[name].append(node)
+    flat, layers = set(flat_nodes(model, pooled=True)), []
+    for node in model.graph.node:
+        if node.op_type not in OPERATORS or node.op_type in _ACTIVATIONS or node.name in flat:
+            continue
+        next_ones = users[node.output[0]]
+        follows = len(next_ones) == 1 and next_ones[0].op_type in _ACTIVATIONS
+        layers.append([node, *next_ones] if follows else [node])
+    return layers
+
+
+_COUNTED = "count_from_middle"
+
+
+def count_from(model: onnx.ModelProto, middle: int) -> onnx.ModelProto:
+    """Normalization without a loss in INT8: only a whole number is taken from the picture's bytes.
+
+    The first convolution takes over the rest: (x - mean) / std, then W, is the same as x - middle,
+    then W / std and another bias, but for the pixels outside of the picture, which become gray
+    `middle` instead of the mean colour. A graph that begins otherwise is given back as it is.
+    """
+    made = copy.deepcopy(model)
+    graph = made.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    users = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            users[name].append(node)
+    subtract = next((node for node in graph.node if node.op_type == "Sub"), None)
+    if subtract is None or subtract.input[1] not in values:
+        return made
+    divide = users[subtract.output[0]]
+    if [node.op_type for node in divide] != ["Div"] or divide[0].input[1] not in values:
+        return made
+    (divide,) = divide
+    convolutions = users[divide.output[0]]
+    if not convolutions or any(
+        node.op_type != "Conv" or node.input[1] not in values or len(users[node.input[1]]) > 1
+        for node in convolutions
+    ):
+        return made
+    mean, std = (
+        numpy_helper.to_array(values[node.input[1]]).astype(np.float64).reshape(1, -1, 1, 1)
+        for node in (subtract, divide)
+    )
+    for node in convolutions:
+        weight = numpy_helper.to_array(values[node.input[1]]).astype(np.float64) / std
+        bias = (weight * (middle - mean)).sum(axis=(1, 2, 3))
+        if len(node.input) > 2:
+            bias += numpy_helper.to_array(values[node.input[2]])
+            del node.input[2:]
+        node.input[0] = subtract.output[0]
+        node.input.append(f"{node.input[1]}_bias")
+        values[node.input[1]].CopyFrom(
+            numpy_helper.from_array(weight.astype(np.float32), node.input[1])
+        )
+        graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), node.input[2]))
+    graph.initializer.append(numpy_helper.from_array(np.array(middle, np.float32), "middle"))
+    subtract.input[1], subtract.name = "middle", _COUNTED
+    graph.node.remove(divide)
+    _drop_unused(graph)
+    return made
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the advice that the quantizer prints and logs."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

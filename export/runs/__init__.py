@@ -1,0 +1,1 @@
+"""Run folders, and what a trained network comes with."""

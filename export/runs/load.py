@@ -1,0 +1,151 @@
+"""Run folders to networks that can be exported, and what is refused before any work is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import torch
+
+from dermedge import data as datasets
+from dermedge.bundle.bundle import ROLES
+from dermedge.data import DataSet
+from dermedge.data.fingerprint import NO_NUMBER
+from dermedge.data.leak import TEST, Leak, TrainingPictures, leaks
+from dermedge.data.split import Split
+from export import ExportError
+from export.runs.half_weights import fold_norms, round_to_half
+from train.models import Normalized
+from train.recipe import Recipe, RecipeError, load_recipe
+from train.run import Run, load_model, load_run, training_pictures
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """One run: its network, and the pictures that it was trained and is measured on."""
+
+    run: Run
+    recipe: Recipe
+    split: Split
+    data_set: DataSet
+    # In evaluation mode, in the memory layout that is faster on most processors. `weights` "half":
+    # batch norm folded away, the weights rounded.
+    model: Normalized
+    weights: str
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return roles_of(self.run)
+
+
+def roles_of(run: Run) -> tuple[str, ...]:
+    """The roles that a run's network plays."""
+    return ROLES if run.kind == "multitask" else (run.kind,)
+
+
+def load_networks(
+    folders: Sequence[str | Path], weights: str = "full", can_crop: bool = False
+) -> tuple[TrainedNetwork, ...]:
+    """The networks of these run folders, a segmenter before a classifier.
+
+    weights : "half": rounded to half precision before all else. can_crop : whether a segmenter
+    that is no run will place crops.
+
+    Raises UserError, in one line, where two runs play one role, a network learnt what the other is
+    tested on, a classifier of crops has no segmenter, or a run is damaged.
+    """
+    runs = _one_per_role([load_run(folder) for folder in folders])
+    splits = [_split(run) for run in runs]
+    if len(runs) > 1:
+        _refuse_leaks(runs, splits)
+    if runs[0].preprocessing.crop and not can_crop:
+        raise ExportError(
+            f"{runs[0].folder} learnt on crops around the lesion: add the run of a segmenter, "
+            "whose masks will place them"
+        )
+    return tuple(_load(run, split, weights) for run, split in zip(runs, splits, strict=True))
+
+
+def _one_per_role(runs: Sequence[Run]) -> list[Run]:
+    by_role: dict[str, Run] = {}
+    for run in runs:
+        for role in roles_of(run):
+            if role in by_role:
+                raise ExportError(
+                    f"{by_role[role].folder} and {run.folder} are both a {role}: give one"
+                )
+            by_role[role] = run
+    return list({id(by_role[role]): by_role[role] for role in ROLES if role in by_role}.values())
+
+
+def _split(run: Run) -> Split:
+    split = Split.load(run.folder / "split.json")
+    if split.sha256 != run.split_sha256:
+        raise ExportError(
+            f"{run.folder / 'split.json'} is not the split that this run was trained on: "
+            "put the original back"
+        )
+    return split
+
+
+def _load(run: Run, split: Split, weights: str) -> TrainedNetwork:
+    model = load_model(run)
+    if weights == "half":
+        model = fold_norms(model, torch.zeros(1, run.size, run.size, 3, dtype=torch.uint8))
+        round_to_half(model)
+    return TrainedNetwork(
+        run=run,
+        recipe=_recipe(run),
+        split=split,
+        data_set=datasets.load(run.data_set, run.data_root),
+        model=model.to(memory_format=torch.channels_last),
+        weights=weights,
+    )
+
+
+def _recipe(run: Run) -> Recipe:
+    stored = run.folder / "recipe.toml"
+    try:
+        return load_recipe(stored)
+    except RecipeError as error:
+        raise ExportError(f"{stored} cannot be used: {error}") from None
+
+
+def _refuse_leaks(runs: Sequence[Run], splits: Sequence[Split]) -> None:
+    """ExportError where one network may have been trained on what the other is tested on.
+
+    Where only the look of pictures says so, which may deceive, a line on the terminal.
+    """
+    one, other = splits
+    if one.data_set == other.data_set:
+        if one.sha256 != other.sha256:
+            raise ExportError(
+                f"the runs split {one.data_set} differently ({one.sha256[:12]} and "
+                f"{other.sha256[:12]}), so that one may have learnt what the other is tested on: "
+                "train both with the same --split and --limit"
+            )
+        return
+    lists = [training_pictures(run) for run in runs]
+    for (learnt, known), (tested, measured) in permutations(zip(runs, lists, strict=True)):
+        if leak := leak_of_test(known, measured):
+            line = (
+                f"of {tested.data_set}, {leak.line} were in the training of the other network, on "
+                f"{learnt.data_set}"
+            )
+            if leak.certain:
+                raise ExportError(f"{line}: train both on one data set")
+            print(f"warning: {line}", file=sys.stderr)
+
+
+def leak_of_test(known: TrainingPictures, measured: TrainingPictures) -> Leak | None:
+    """Whether one network learnt from the test pictures of the other's run."""
+    if not measured.roles():
+        return None
+    test = measured.of(measured.roles()[0], TEST)
+    names = [
+        "no ISIC number" if number == NO_NUMBER else f"ISIC_{number:07}" for number in test.numbers
+    ]
+    return leaks(known, {"test": test}, {"test": names})

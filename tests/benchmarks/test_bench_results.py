@@ -1,0 +1,373 @@
+"""Results of `dermedge bench`: may they be compared, and beside those of other devices?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import call
+from evaluations import short_bench
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.commands.bench import BENCH
+from benchmarks.latency import bench
+from benchmarks.report import compare, page, picture
+from benchmarks.report.validate import problems
+from benchmarks.schema import bench_result, names
+from dermedge import DISCLAIMER, UserError
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.evaluation import paired_timing
+from dermedge.image.read import write_png
+
+DEVICES = Path(bench_result.__file__).parents[1] / "results" / "devices"
+ODD = st.sampled_from([None, True, -1, 0, 10**400, 1e308, "", "x" * 99, [], {}, [[]], {"a": None}])
+
+
+@pytest.fixture(scope="module")
+def result(tiny_bundle, tmp_path_factory) -> Path:
+    """bench.json of 101 rounds on a small picture."""
+
+    out = tmp_path_factory.mktemp("bench")
+    write_png(out / "lesion.png", draw(1, size=(72, 96)).image)
+    words = ["--bundle", tiny_bundle, "--image", out / "lesion.png", "--threads", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        short_bench(patch)
+        patch.setattr(page, "render", lambda *_, **__: "")
+        assert call(BENCH, *words, "--runs", 101, "--out", out, "--vs", tiny_bundle) == 0
+    return out / "bench.json"
+
+
+def changed(result: Path, target: Path, **changes) -> Path:
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(json.loads(result.read_text()) | changes))
+    return target
+
+
+def test_times_are_compared_only_where_nothing_speaks_against_them(result):
+    good = comparable(json.loads(result.read_text()))
+    bench_result.assess(good)
+    assert good["not_comparable"] == []
+    case = good["repeatability"]["cases"][0]
+    doubts = {
+        "a quick run": {"quick": True},
+        "interrupted: not measured is energy": {"missing": ["energy"]},
+        "other programs took up to 60 % of the cores meanwhile (rounds)": {"others_percent": 60},
+        "at least 100": {"settings": good["settings"] | {"runs": 99}},
+        "p90 does not repeat": {
+            "repeatability": good["repeatability"] | {"cases": [case | {"apart": 0.06}]}
+        },
+    }
+    for words, change in doubts.items():
+        told = good | change
+        bench_result.assess(told)
+        assert [doubt for doubt in told["not_comparable"] if words in doubt], words
+        assert len(told["not_comparable"]) == 1
+    busy = good | {"sessions": [*good["sessions"], {"date": "now", "busy_percent": 21}]}
+    bench_result.assess(busy)
+    assert "busy before 1 of 2 sessions (up to 21 %" in busy["warnings"][0]
+
+
+def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
+    told = comparable(json.loads(result.read_text()))
+    offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
+    told["scenarios"] = [row | {"others_percent": 50.0} for row in told["scenarios"]]
+    pictures = dict.fromkeys(told["settings"]["pictures"], b"")
+    plan = bench.Plan(Bundle.open(tiny_bundle), pictures, [1], "", runs=101, mlperf=True)
+    bench.redo(plan, told)
+    assert f"Offline, {offline[0]['what']}" in told["missing"]
+    assert all(name.startswith(("Offline", "SingleStream, threads 1")) for name in told["missing"])
+    told |= {"missing": [], "scenarios": [], "others_percent": 11.0}
+    bench.redo(plan, told)
+    assert told["missing"] == [bench_result.ROUNDS, bench_result.AGAIN]
+
+
+def test_a_bundle_against_itself_is_about_as_fast(result):
+    found = json.loads(result.read_text())["comparison"]
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["turns"] >= 30
+    assert found["other"]["sha256"] == json.loads(result.read_text())["bundle"]["sha256"]
+
+
+def test_ratio_of_times_that_are_known():
+    found = paired_timing.ratio(np.full(50, 30.0), np.full(50, 10.0))
+    assert (found["ratio"], found["low"], found["high"], found["ms"]) == (3, 3, 3, 10)
+
+
+def test_compare_puts_devices_side_by_side(result, tmp_path, capsys):
+    told = json.loads(result.read_text())
+    slow = [
+        row | {k: 3 * v for k, v in row.items() if k.endswith("_ms")} for row in told["latency"]
+    ]
+    hardware = told["hardware"] | {"cpu": "Slow processor"}
+    other = changed(result, tmp_path / "b" / "bench.json", latency=slow, hardware=hardware)
+    assert call(BENCH, "compare", result, other, "--out", tmp_path / "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line for line in lines if "(b)" in line or f"({result.parent.name})" in line]
+    assert "Slow processor" in names[1]  # the fast one first
+    rows = (tmp_path / "out" / "compare.csv").read_text().splitlines()
+    assert rows[0].split(",") == list(compare.COLUMNS)
+    assert len(rows) == 1 + 2 * 2
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert DISCLAIMER in page
+    assert "Slow processor" in page
+    assert "url(http" not in page
+
+
+def test_compare_refuses_what_is_no_result(result, tmp_path):
+    (tmp_path / "none.json").write_text("{]")
+    with pytest.raises(UserError, match="not JSON"):
+        call(BENCH, "compare", tmp_path / "none.json")
+    with pytest.raises(UserError, match=r"latency.*does not fit|does not fit.*latency"):
+        call(BENCH, "compare", changed(result, tmp_path / "a.json", latency=[]))
+
+
+@pytest.mark.parametrize("kind", ["compare", "validate"])
+def test_compare_and_validate_need_results(kind, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(BENCH, kind)
+    assert ended.value.code == 2
+    assert "FILE" in capsys.readouterr().err
+
+
+def test_another_kind_of_bench_is_refused(result, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(BENCH, "compered", result)
+    assert ended.value.code == 2
+    assert "'compered'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tta", "compare", "FILE"),
+        ("--json", "validate", "FILE"),
+        ("--data", "csv=x", "--tta", "validate", "FILE"),
+    ],
+)
+def test_compare_and_validate_refuse_options_of_measuring(words, result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [result if word == "FILE" else word for word in words]
+    with pytest.raises(UserError, match=rf"{words[0]} is an option of `dermedge bench`"):
+        call(BENCH, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_takes_its_options_before_it_for_one_version(result, tmp_path, capsys):
+    assert call(BENCH, "--out", tmp_path / "out", "--json", "compare", result) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        f"dermedge: {option} stands behind 'compare' now; the old place will go"
+        for option in ("--out", "--json")
+    ]
+    assert json.loads(said.out)
+    assert (tmp_path / "out" / "compare.html").exists()
+
+
+@pytest.mark.parametrize("words", [("compare", "--threads", 2), ("validate", "--out", "x")])
+def test_compare_and_validate_have_options_of_their_own_only(words, result):
+    with pytest.raises(SystemExit):
+        call(BENCH, *words, result)
+
+
+def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsys):
+    told = json.loads(result.read_text())
+    slow = [
+        row | {k: 1.2 * v for k, v in row.items() if k.endswith("_ms")} for row in told["latency"]
+    ]
+    again = changed(result, tmp_path / "b" / "bench.json", latency=slow)
+    hardware = told["hardware"] | {"cpu": "Slow processor"}
+    other = changed(result, tmp_path / "c" / "bench.json", latency=slow, hardware=hardware)
+    assert call(BENCH, "compare", result, again, other, "--out", tmp_path) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
+    assert len(lines) == 2  # a picture each; the other processor is no repetition
+    assert all("20.0 % apart, above 5 %: not comparable" in line for line in lines)
+    assert "Measured twice" in (tmp_path / "compare.html").read_text()
+
+
+def comparable(told: dict) -> dict:
+    """The result as a quiet machine and the whole of MLPerf's scenarios would have given it."""
+    rows = [row for row in told["latency"] if row["stage"] == "total"]
+    cases = [
+        {key: row[key] for key in ("picture", "threads", "p90_ms")}
+        | {"again_p90_ms": row["p90_ms"], "apart": 0.0}
+        for row in rows
+    ]
+    common = {"generator": "dermedge", "queries": 1024, "seconds": 60.5, "valid": True}
+    common |= {"stages": [], "others_percent": 0.0}
+    empty = dict.fromkeys(("p90_ms", "early_stopping_p90_ms", "samples_per_second"))
+    single = [
+        common
+        | empty
+        | {"what": row["picture"], "scenario": "SingleStream", "threads": row["threads"]}
+        | {"p90_ms": row["p90_ms"], "early_stopping_p90_ms": row["max_ms"]}
+        for row in rows
+    ]
+    offline = [
+        row | empty | {"scenario": "Offline", "samples_per_second": 40.0, "stages": []}
+        for row in single
+    ]
+    quiet = [session | {"busy_percent": 0.0} for session in told["sessions"]]
+    passes = told["repeatability"] | {"others_percent": 0.0, "cases": cases}
+    comparison = told["comparison"] | {"others_percent": 0.0}
+    return told | {
+        "bundle": told["bundle"] | {"procedural": False},
+        "sessions": quiet,
+        "others_percent": 0.0,
+        "repeatability": passes,
+        "comparison": comparison,
+        "scenarios": [*single, *offline],
+        "not_comparable": [],
+        "warnings": [],
+    }
+
+
+def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, capsys):
+    told = comparable(json.loads(result.read_text()))
+    assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **told)) == 0
+    first, *rest = told["latency"]
+    total = next(row for row in told["latency"] if row["stage"] == "total")
+    single = told["scenarios"][0]
+    passes = told["repeatability"]
+    data = {"part": "all", "pictures": 1, "limit": None, "evaluated": 1, "split": "none"}
+    data |= {"split_sha256": None, "unreadable": []}
+    evaluation = {"schema": "dermedge evaluation 3", "methods": [], "differences": []}
+    evaluation |= {"groups": [], "labels": []}
+    faults = {
+        "quick run": {"quick": True},
+        "interrupted": {"missing": ["energy"]},
+        "other programs": {"others_percent": 30},
+        "generated pictures": {"bundle": told["bundle"] | {"procedural": True}},
+        "percentiles": {"latency": [first | {"p50_ms": first["max_ms"] + 1}, *rest]},
+        "one row of each": {"latency": [first, *told["latency"]]},
+        "longer than the whole": {
+            "latency": [
+                r | {"mean_ms": r["min_ms"] if r["stage"] == "total" else r["max_ms"]}
+                for r in told["latency"]
+            ]
+        },
+        "no time at all": {
+            "latency": [
+                r | ({k: 0.0 for k in r if k.endswith("_ms")} if r is total else {})
+                for r in told["latency"]
+            ]
+        },
+        "not those of the times": {
+            "distribution": [d | {"quantiles_ms": [1.0] * 51} for d in told["distribution"]]
+        },
+        "not that of the times": {
+            "repeatability": passes
+            | {"cases": [case | {"p90_ms": 1.0} for case in passes["cases"]]}
+        },
+        "miscounted": {
+            "repeatability": passes
+            | {"cases": [case | {"again_p90_ms": 9 * case["p90_ms"]} for case in passes["cases"]]}
+        },
+        "not a second pass of each": {"repeatability": passes | {"cases": passes["cases"][:1]}},
+        "are too few": {"scenarios": [single | {"queries": 64}, *told["scenarios"][1:]]},
+        "early stopping": {"scenarios": [single | {"p90_ms": 1e6}, *told["scenarios"][1:]]},
+        "is missing: give --mlperf": {"scenarios": None},
+        "not published": {"evaluation": evaluation | {"data": {"name": "csv"} | data}},
+    }
+    for words, change in faults.items():
+        path = changed(result, tmp_path / "bad.json", **(told | change))
+        assert call(BENCH, "validate", path) == 1, words
+        assert words in capsys.readouterr().out
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_validate_survives_whatever_it_is_sent(result, data):
+    told = comparable(json.loads(result.read_text()))
+    at = told
+    while True:  # down to a random place, which gets another value
+        keys = sorted(at) if isinstance(at, dict) else range(len(at))
+        key = data.draw(st.sampled_from(list(keys)))
+        deeper = at[key]
+        if not (isinstance(deeper, dict | list) and deeper) or data.draw(st.integers(0, 3)) == 0:
+            break
+        at = deeper
+    if data.draw(st.booleans()) and isinstance(at, dict):
+        del at[key]
+    else:
+        at[key] = data.draw(ODD)
+    path = result.parent / "odd.json"
+    path.write_text(json.dumps(told))
+    try:
+        found = problems(bench_result.load(path))
+    except UserError as error:
+        found = [str(error)]
+    assert all("\n" not in fault for fault in found)
+
+
+@given(st.one_of(st.binary(max_size=60), st.sampled_from([b"NaN", b"[1e999]", b"[" * 10_000])))
+def test_validate_refuses_what_is_no_json_of_ours(result, content):
+    path = result.parent / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"odd\.json"):
+        bench_result.load(path)
+
+
+def test_validate_refuses_numbers_that_are_none(result, tmp_path):
+    text = result.read_text()
+    (tmp_path / "bad.json").write_text(
+        text.replace('"others_percent": ', '"others_percent": NaN, "x": ', 1)
+    )
+    with pytest.raises(UserError, match="not JSON"):
+        bench_result.load(tmp_path / "bad.json")
+
+
+def test_a_picture_of_the_figures_shows_no_skin_and_says_what_is_not_comparable(result):
+    text = page.render_picture(bench_result.load(result), 1400)
+    assert "Times are not comparable." in text
+    assert DISCLAIMER in text
+    assert "<image" not in text
+    assert "<img" not in text
+
+
+def test_a_picture_of_the_figures_needs_a_browser(result, tmp_path, monkeypatch):
+    for found, words in ((None, "install one of chromium"), (shutil.which("false"), "no picture")):
+        monkeypatch.setattr(shutil, "which", lambda _, found=found: found)
+        with pytest.raises(UserError, match=words):
+            picture.main([str(result), "--out", str(tmp_path / "bench.png")])
+    assert not (tmp_path / "bench.png").exists()
+
+
+@pytest.mark.parametrize("path", sorted(DEVICES.glob("*.json")), ids=lambda path: path.stem)
+def test_results_of_devices_are_valid(path):
+    assert problems(bench_result.load(path)) == []
+
+
+def test_a_result_of_version_0_1_0_reads_as_one_of_today(tmp_path):
+    path = next(path for path in DEVICES.glob("*.json") if "bench 3" in path.read_text()[:200])
+    old, new = json.loads(path.read_text()), bench_result.load(path)
+    assert new["schema"] == names.BENCH
+    assert new["not_comparable"] == old["not_to_be_quoted"]
+    assert new["sessions"] == old["sittings"]
+    assert new["settings"]["executions"] == old["settings"]["roads"]
+    pairs = list(zip(old["roads"], new["executions"], strict=True))
+    assert pairs
+    assert all(a["road"] == b["execution"] and a["figures"] == b["figures"] for a, b in pairs)
+    assert new["evaluation"]["ood"] == old["evaluation"]["unlike"]
+    (tmp_path / "new.json").write_text(json.dumps(new))
+    assert bench_result.load(tmp_path / "new.json") == new
+    mixed = [new | {"roads": None}, old | {"executions": None}]
+    mixed += [old | {"settings": old["settings"] | {"executions": {}}}]
+    mixed += [old | {"evaluation": old["evaluation"] | {"ood": None}}]
+    for result in mixed:
+        (tmp_path / "mixed.json").write_text(json.dumps(result))
+        with pytest.raises(UserError, match="does not fit"):
+            bench_result.load(tmp_path / "mixed.json")
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_nothing_beats_the_pareto_front(points):
+    chosen = [points[k] for k in compare.front(points)]
+    for ms, accuracy in points:
+        assert any(x <= ms and y >= accuracy for x, y in chosen)
+    for x, y in chosen:
+        assert not any((u < x and v >= y) or (u <= x and v > y) for u, v in points)

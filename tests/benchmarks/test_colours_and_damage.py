@@ -1,0 +1,55 @@
+"""Benchmarks of colour spaces and of damage, on drawn pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.corruptions import colours, damage
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw, write_data_set
+
+
+@pytest.fixture(scope="module")
+def analyzer(tiny_bundle) -> Analyzer:
+    return Analyzer(Bundle.open(tiny_bundle))
+
+
+def test_colours(tmp_path, tiny_bundle, capsys):
+    write_data_set(tmp_path / "drawn", 4)
+    out = tmp_path / "spaces.csv"
+    data = f"procedural={tmp_path / 'drawn'}"
+    words = ["--data", data, "--bundle", str(tiny_bundle), "--count", "3", "--out", str(out)]
+    colours.main(words)
+    colours.main(words)  # the same rows again
+    rows = list(csv.DictReader(out.open()))
+    assert [row["space"] for row in rows] == list(colours.SPACES)
+    for row in rows:
+        assert (row["pictures"], float(row["advice_unchanged"])) == ("3", 1.0)
+        assert float(row["malignancy_median"]) < 0.01
+        assert 0 < float(row["pixel_mean"]) < 1
+
+
+def test_a_picture_of_another_space_has_other_numbers():
+    pixels = draw(0, size=(64, 80)).image
+    for profile in colours.SPACES.values():
+        opened = Image.open(io.BytesIO(colours.in_space(pixels, profile)))
+        assert opened.info["icc_profile"] == profile
+        assert np.abs(np.asarray(opened).astype(int) - pixels).mean() > 2
+
+
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_damage(kind, analyzer, tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(draw(0, size=(320, 400)).image).save(path, quality=90)
+    row = damage.measure(kind, [path], 2, analyzer)
+    assert row["files"] == 2 == row["refused"] + row["identical"] + row["slightly_different"]
+    if kind in ("cut", "hole", "restart marker lost", "wrong Huffman table"):
+        assert row["refused"] == 2
+    if not row["slightly_different"]:
+        assert row["judged_differently"] == 0

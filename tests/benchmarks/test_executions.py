@@ -1,0 +1,96 @@
+"""Every precision and runtime beside the first."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import call
+from evaluations import short_bench
+
+from benchmarks.commands.bench import BENCH
+from benchmarks.commands.evaluate import EVALUATE
+from benchmarks.report import page
+from dermedge import UserError
+from dermedge.bundle.bundle import Bundle, Variant, write_bundle
+from dermedge.runtime import ExecutionConfig, host
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
+def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_path, capsys):
+    from benchmarks.accuracy import executions
+
+    path = tmp_path / "executions.csv"
+    words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
+    assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 0
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert list(rows[0]) == list(executions.COLUMNS)
+    first = [row for row in rows if row["execution"] == "fp32 cpu"]
+    assert {row["measure"] for row in first} >= {"malignant_auc", "same_advice"}
+    assert all(float(row["difference"]) == 0 for row in first if row["difference"])
+    others = {row["execution"] for row in rows} - {"fp32 cpu"}
+    assert others  # OpenVINO is among what the tests install
+    for row in rows:
+        if row["measure"] == "same_advice":
+            assert float(row["value"]) == 1  # the same graph
+    assert "fp32 cpu" in capsys.readouterr().out
+
+
+def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
+    from benchmarks.accuracy import executions
+
+    tiny = Bundle.open(tiny_bundle)
+    variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
+    model = replace(tiny.manifest.models["classifier"], precision="int8", variants=(variant,))
+    models = {**tiny.manifest.models, "classifier": model}
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[variant.part] = parts["classifier.onnx"]
+    path = write_bundle(tmp_path / "both.dermbundle", replace(tiny.manifest, models=models), parts)
+    found = executions.executions(Bundle.open(path))
+    assert list(found)[:2] == ["fp32 cpu", "fp32+int8 cpu"]
+    assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
+    rows = executions.measure(Bundle.open(path), None, 1)
+    assert [row["execution"] for row in rows] == list(found)
+
+
+def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
+    tiny_bundle, discs, tmp_path, monkeypatch
+):
+    """An INT8 graph that says the contrary must not travel under FP32's accuracy."""
+    import onnx
+
+    tiny = Bundle.open(tiny_bundle)
+    variant = Variant("classifier-int8.onnx", "int8", (host(),))
+    graph = onnx.load_from_string(tiny.part("classifier.onnx"))
+    weights = next(c for c in graph.graph.initializer if c.name == "weights")
+    turned = -onnx.numpy_helper.to_array(weights)
+    weights.CopyFrom(onnx.numpy_helper.from_array(turned, "weights"))
+    model = replace(tiny.manifest.models["classifier"], variants=(variant,))
+    manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[variant.part] = graph.SerializeToString()
+    path = write_bundle(tmp_path / "both.dermbundle", manifest, parts)
+    config = ExecutionConfig("int8", "cpu", 1)
+    short_bench(monkeypatch)
+    monkeypatch.setattr(page, "render", lambda *_, **__: "")
+    monkeypatch.setattr("dermedge.tune.load_tuned", lambda _: {"classifier": config})
+    words = ["--bundle", path, "--data", f"csv={discs}", "--split", "all", "--runs", 2]
+    found = {}
+    for name, more in {"plain": [], "tuned": ["--tuned"]}.items():
+        assert call(BENCH, *words, *more, "--threads", 1, "--out", tmp_path / name) == 0
+        found[name] = json.loads((tmp_path / name / "bench.json").read_text())
+    auc = {
+        name: next(m for m in result["evaluation"]["methods"] if m["task"] == "classification")
+        for name, result in found.items()
+    }
+    auc = {name: method["metrics"]["malignant_auc"]["value"] for name, method in auc.items()}
+    assert auc["tuned"] == pytest.approx(1 - auc["plain"])
+    assert auc["plain"] != 0.5
+    told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
+    assert told == {"segmenter": "fp32", "classifier": "int8"}
+    assert found["tuned"]["evaluation"]["executions"] == {"classifier": "int8 cpu 1 thread"}
+    with pytest.raises(UserError, match="give one"):
+        call(BENCH, *words, "--tuned", "--executions", "--out", tmp_path)

@@ -1,0 +1,114 @@
+"""A bench that is interrupted leaves a valid result, and goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import call
+from evaluations import short_bench
+
+from benchmarks.commands.bench import BENCH
+from benchmarks.latency import in_turns, timing
+from benchmarks.latency.hardware import OtherPrograms
+from benchmarks.report.validate import problems
+from benchmarks.schema import bench_result
+from dermedge import UserError
+from dermedge.data.synthetic import draw
+from dermedge.image.read import write_png
+
+
+def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
+    tiny_bundle, tmp_path, monkeypatch, capsys
+):
+    short_bench(monkeypatch)
+    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
+    real = timing.measure
+
+    def ended(*args):
+        *rest, progress, executions = args
+
+        def stop(done: int) -> None:
+            progress(done)
+            if done == 4:
+                raise KeyboardInterrupt
+
+        return real(*rest, stop, executions)
+
+    write_png(tmp_path / "lesion.png", draw(1, size=(72, 96)).image)
+    words = ("--bundle", tiny_bundle, "--image", tmp_path / "lesion.png", "--threads", 1)
+    words = (*words, "--runs", 6, "--out", tmp_path, "--vs", tiny_bundle)
+    monkeypatch.setattr(timing, "measure", ended)
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6"])
+    assert call(BENCH, *words) == 130
+    part = bench_result.load(tmp_path / "bench.json")
+    assert part["missing"][:2] == [bench_result.ROUNDS, bench_result.COLD]
+    assert {row["runs"] for row in part["latency"]} <= {3, 4}
+    assert any("interrupted" in fault for fault in problems(part))
+    page = (tmp_path / "bench.html").read_text()
+    assert "interrupted: not measured is rounds; cold start" in page
+    assert "--resume" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--resume", "--runs", "6"])
+    monkeypatch.setattr(timing, "measure", real)
+    monkeypatch.setattr(in_turns, "against", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(BENCH, *words, "--resume") == 130
+    whole = bench_result.load(tmp_path / "bench.json")
+    assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
+    assert {row["runs"] for row in whole["latency"]} == {6}
+    monkeypatch.undo()
+    short_bench(monkeypatch)
+    monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
+    monkeypatch.setattr(timing, "measure", lambda *_: pytest.fail("it was measured again"))
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
+    assert call(BENCH, *words, "--resume") == 0
+    done = bench_result.load(tmp_path / "bench.json")
+    assert (done["missing"], len(done["sessions"])) == ([], 3)
+    assert done["latency"] == whole["latency"]
+    assert "interrupted" not in (tmp_path / "bench.html").read_text()
+    assert done["comparison"]["turns"] >= 30
+
+    monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "7", "--resume"])
+    with pytest.raises(UserError, match="another command"):
+        call(BENCH, *words, "--resume")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_bench_that_is_killed_leaves_what_it_had_measured(sent, tiny_bundle, tmp_path):
+    code = f"""
+import signal, sys
+from benchmarks.latency import cold_start, scenarios
+from dermedge.cli import main
+cold_start.cold_start, cold_start.networks_bytes = lambda *_: [], lambda *_: 1
+scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
+sys.exit(main(sys.argv[1:]))
+"""
+    write_png(tmp_path / "lesion.png", draw(1, size=(72, 96)).image)
+    words = ["bench", "--mlperf", "--runs", "2", "--threads", "1", "--bundle", str(tiny_bundle)]
+    words += ["--image", str(tmp_path / "lesion.png"), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=300)
+    assert done.returncode == (130 if sent == signal.SIGTERM else -sent)
+    told = bench_result.load(tmp_path / "bench.json")
+    assert told["missing"][0].startswith("SingleStream")
+    assert told["repeatability"]
+    assert (tmp_path / "bench.csv").exists()
+    assert (tmp_path / "bench.html").exists() == (sent == signal.SIGTERM)
+
+
+def test_nothing_to_go_on_with(tiny_bundle, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        call(BENCH, "--bundle", tiny_bundle, "--resume", "--out", tmp_path)
+
+
+def test_vs_something_that_is_not_there(tiny_bundle, tmp_path):
+    words = ("--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path)
+    with pytest.raises(UserError, match="no bundle at"):
+        call(BENCH, *words, "--vs", tmp_path / "none.dermbundle")
+
+
+def test_tuned_asks_for_tune_first(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="dermedge tune"):
+        call(BENCH, "--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path, "--tuned")

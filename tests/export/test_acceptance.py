@@ -1,0 +1,363 @@
+"""What chooses and what decides: the halves of the validation part, and the lower bounds there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dermedge import cli
+from dermedge.bundle.bundle import Bundle, Thresholds, Variant, write_bundle
+from dermedge.data import DataSet, Split, load, make_split
+from dermedge.data.records import Record
+from dermedge.data.split import group_records
+from dermedge.evaluation import metrics
+from export import ExportError
+from export.validation.compare import compare
+from export.validation.halves import halve
+from export.validation.outputs import Outputs, ValidationSet
+from train.recipe import Acceptance
+
+LABELS = ("bcc", "mel", "nv")
+LIMITS = Thresholds(see_doctor=0.2, urgent=0.8)
+TRIAGE = Acceptance(retained=0.0)
+SENSITIVITY = Acceptance(retained=0.0, triage=0.0)
+
+
+def validation_set_of(lesions: int, pictures: int = 1) -> tuple[ValidationSet, Outputs]:
+    """A third of the lesions of each class; FP32 knows them all, some only just."""
+    count = lesions * pictures
+    groups = np.repeat(np.arange(lesions), pictures)
+    targets = groups % len(LABELS)
+    sure = np.random.default_rng(0).uniform(0.7, 0.99, count)
+    probabilities = np.repeat((1 - sure[:, None]) / 2, len(LABELS), axis=1)
+    probabilities[np.arange(count), targets] = sure
+    probabilities[targets == 2] = np.array([0.05, 0.05, 0.9])
+    validation_set = ValidationSet(
+        feeds=[{}] * count, groups=groups, labels=LABELS, targets=targets
+    )
+    return validation_set, Outputs(probabilities, None, None, None)
+
+
+def missing(outputs: Outputs, validation_set: ValidationSet, lesions: int) -> Outputs:
+    """The same, but so many lesions of melanoma are called harmless."""
+    changed = outputs.probabilities.copy()
+    lost = np.unique(validation_set.groups[validation_set.targets == 1])[:lesions]
+    changed[np.isin(validation_set.groups, lost)] = (0.05, 0.05, 0.9)
+    return replace(outputs, probabilities=changed)
+
+
+def words(validation_set: ValidationSet, first: Outputs, second: Outputs, **limits: float) -> str:
+    only = {name: limits.get(name, 0.0) for name in ("retained", "sensitivity", "triage")}
+    return "; ".join(
+        one.words for one in compare(validation_set, first, second, LIMITS, Acceptance(**only))[1]
+    )
+
+
+# --- lower bounds --------------------------------------------------------------------------------
+
+
+def test_shares_have_a_width_where_nothing_was_seen():
+    assert metrics.wilson_interval(1.0, 100).low == pytest.approx(0.9630, abs=1e-4)
+    assert metrics.wilson_interval(0.9, 50).low == pytest.approx(0.7864, abs=1e-4)
+    z2 = 1.959964**2
+    assert metrics.paired_share_interval(0, 0, 80).low == pytest.approx(-z2 / (80 + z2), abs=1e-6)
+    apart = metrics.paired_share_interval(12, 2, 50)
+    assert (apart.low, apart.high) == pytest.approx((0.0611, 0.3447), abs=1e-4)
+    turned = metrics.paired_share_interval(2, 12, 50)
+    assert (turned.low, turned.high) == pytest.approx((-apart.high, -apart.low))
+    for empty in (metrics.wilson_interval(1.0, 0), metrics.paired_share_interval(0, 0, 0)):
+        assert np.isnan(empty.low)
+
+
+@pytest.mark.parametrize("lesions", [3, 30, 150])
+def test_the_same_answers_of_a_few_pictures_show_nothing(lesions):
+    """The bootstrap alone calls this certain: no resample has a change."""
+    validation_set, outputs = validation_set_of(lesions)
+    reasons = words(validation_set, outputs, outputs, triage=0.985)
+    assert f"too few pictures to show at least 98.5%: {lesions} pictures; needs about" in reasons
+    needed = int(re.search(r"needs about ([\d,]+)", reasons)[1].replace(",", ""))
+    assert 240 <= needed <= 300
+    assert words(validation_set, outputs, outputs, sensitivity=0.99).startswith(
+        "sensitivity 1.0000 is 100"
+    )
+    more, same = validation_set_of(300)
+    assert words(more, same, same, triage=0.985, sensitivity=0.95, retained=0.99) == ""
+
+
+def test_pictures_of_one_lesion_are_no_further_witnesses():
+    validation_set, outputs = validation_set_of(30, pictures=20)
+    assert "too few pictures" in words(validation_set, outputs, outputs, triage=0.985)
+    assert "too few malignant" not in words(validation_set, outputs, outputs, sensitivity=0.8)
+    assert "600 pictures" in words(validation_set, outputs, outputs, triage=0.985)
+
+
+def test_a_point_estimate_that_clears_the_margin_is_not_enough():
+    validation_set, outputs = validation_set_of(600)
+    candidate = missing(outputs, validation_set, 8)
+    figures, refusals = compare(
+        validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0)
+    )
+    agreement = figures["triage_agreement"]
+    assert agreement["value"] > 0.985 > agreement["low"]
+    (refusal,) = refusals
+    assert refusal.kind == "unsure"
+    assert "too few pictures to show at least 98.5%: 600 pictures; needs about" in refusal.words
+    validation_set, outputs = validation_set_of(1800)
+    candidate = missing(outputs, validation_set, 8)
+    figures, refusals = compare(
+        validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0)
+    )
+    assert figures["triage_agreement"]["low"] > 0.985
+    assert refusals == []
+
+
+def test_sensitivity_is_compared_with_fp32_and_by_its_bound():
+    validation_set, outputs = validation_set_of(300)  # of which 200 malignant
+    for lost, refused in ((3, False), (8, True), (20, True)):
+        candidate = missing(outputs, validation_set, lost)
+        figures, refusals = compare(
+            validation_set, outputs, candidate, LIMITS, Acceptance(retained=0.0, triage=0.0)
+        )
+        kept = figures["sensitivity"]["kept"]
+        assert kept["value"] == pytest.approx(1 - lost / 200)
+        assert kept["low"] < kept["value"]
+        assert bool(refusals) == refused == (kept["low"] < 0.95)
+    # FP32's own sensitivity is not the candidate's fault.
+    strict = replace(LIMITS, see_doctor=0.9, urgent=0.95)
+    figures, refusals = compare(
+        validation_set, outputs, outputs, strict, Acceptance(retained=0.0, triage=0.0)
+    )
+    assert figures["sensitivity"]["fp32"] < 0.8
+    assert figures["sensitivity"]["kept"]["value"] == 1
+
+
+def test_a_mean_over_few_lesions_is_not_shown():
+    validation_set, outputs = validation_set_of(48)
+    reasons = words(validation_set, outputs, outputs, retained=0.99)
+    assert "auc_malignant: too few pictures to show it: 16 lesions benign; needs at" in reasons
+    assert "macro_auc" not in reasons
+    few = compare(validation_set, outputs, outputs, LIMITS, Acceptance())[0]["few_lesions"]
+    assert few == {"bcc": 16, "mel": 16, "nv": 16}
+    alone = replace(
+        validation_set, targets=np.where(validation_set.targets == 0, 1, validation_set.targets)
+    )
+    reasons = words(alone, outputs, outputs, retained=0.5)
+    assert "macro_auc: too few pictures to show it: 0 lesions bcc" in reasons
+    masks = ValidationSet([{}] * 12, np.arange(12), masks=[None] * 12)
+    drawn = Outputs(None, None, np.full(12, 0.9), np.zeros((12, 4, 4)))
+    assert "12 lesions outlined; needs at least 30" in words(masks, drawn, drawn, retained=0.99)
+
+
+def test_a_loss_as_great_as_the_margin_is_seldom_taken_for_a_smaller_one():
+    """Of 1,000 candidates that lose just what is allowed, 25 are to pass by chance."""
+    rng = np.random.default_rng(0)
+    for lost, gained in ((0.05, 0.0), (0.08, 0.03)):
+        passed = 0
+        for _ in range(1000):
+            seen = rng.multinomial(150, [gained, lost, 1 - gained - lost])
+            passed += metrics.paired_share_interval(seen[0], seen[1], 150).low >= -0.05
+        assert passed < 40
+
+
+# --- halves --------------------------------------------------------------------------------------
+
+
+def data_of(lesions: list[tuple[str | None, int]], **patients: str) -> DataSet:
+    """One lesion for each (label, number of pictures)."""
+    records = [
+        Record(
+            f"p{n}-{k}", Path("x"), label=label, lesion_id=f"l{n}", patient_id=patients.get(f"l{n}")
+        )
+        for n, (label, pictures) in enumerate(lesions)
+        for k in range(pictures)
+    ]
+    return DataSet("csv", Path("."), tuple(records), (), "none")
+
+
+def split_of(data_set: DataSet, seed: int = 0) -> Split:
+    ids = tuple(sorted(record.id for record in data_set.records))
+    return Split("csv", seed, {"train": (), "val": ids, "test": ()})
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["mel", "nv", "bcc", "df", None]), st.integers(1, 4)),
+        min_size=2,
+        max_size=60,
+    ),
+    st.integers(0, 5),
+)
+def test_halves_share_no_lesion_and_divide_every_class(lesions, seed):
+    data_set = data_of(lesions)
+    halves = halve(data_set, split_of(data_set, seed))
+    assert halves.tuning | halves.accepting == {record.id for record in data_set.records}
+    assert not halves.tuning & halves.accepting
+    for group in group_records(data_set.records):
+        assert len({record.id in halves.tuning for record in group}) == 1
+    by_class = Counter(label for label, _ in lesions)
+    for label, count in by_class.items():
+        own = {record.id for record in data_set.records if record.label == label}
+        sides = len(own & halves.tuning), len(own & halves.accepting)
+        assert sides[0] > 0
+        assert abs(sides[0] - sides[1]) <= 4  # the largest lesion
+        assert count == 1 or sides[1] > 0
+    shuffled = replace(data_set, records=data_set.records[::-1])
+    assert halve(shuffled, split_of(data_set, seed)).tuning == halves.tuning
+
+
+def test_halves_hang_on_the_split_and_keep_patients_together():
+    lesions = [("nv", 1)] * 40 + [("mel", 1)] * 20
+    data_set = data_of(lesions)
+    first, second = (halve(data_set, split_of(data_set, seed)).tuning for seed in (0, 1))
+    assert first != second
+    one = data_of(lesions, **{f"l{n}": "p" for n in range(0, 60, 3)})
+    halves = halve(one, split_of(one))
+    patient = {record.id for record in one.records if record.patient_id}
+    assert patient <= halves.tuning or patient <= halves.accepting
+    sizes = halves.report()
+    assert abs(sizes["tuning"]["pictures"] - 30) <= 1
+    assert sizes["tuning"]["malignant"] == len(halves.tuning & halves.malignant)
+    assert f"{sizes['tuning']['pictures']} pictures of" in str(halves)
+
+
+def test_a_picture_outside_of_the_part_can_tie_two_in_it():
+    data_set = data_of([("nv", 1)] * 8)
+    ids = [record.id for record in data_set.records]
+    # 0 and 7 show one lesion, by the word of the publisher about a training picture.
+    train = Record("t", Path("x"), label="nv")
+    tied = replace(
+        data_set, records=(*data_set.records, train), same=((ids[0], "t"), ("t", ids[7]))
+    )
+    split = Split("csv", 0, {"train": (), "val": tuple(ids), "test": ()})
+    halves = halve(tied, split)
+    assert (ids[0] in halves.tuning) == (ids[7] in halves.tuning)
+
+
+def test_one_lesion_cannot_be_halved():
+    data_set = data_of([("nv", 5)])
+    with pytest.raises(ExportError, match="shows 1 lesions or patients"):
+        halve(data_set, split_of(data_set))
+
+
+# --- a finished bundle ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tiny_bundle, tmp_path):
+    """A bundle with a good and a bad INT8, and its data: 60 validation pictures, a lesion each."""
+    root = tmp_path / "data"
+    root.mkdir()
+    lines = ["image,mask,diagnosis,lesion_id"]
+    for number in range(80):
+        dark = number % 2
+        pixels = np.full((48, 64, 3), 235, np.uint8)
+        mask = np.zeros((48, 64), np.uint8)
+        cv2.circle(mask, (32, 24), 10 + number % 5, 255, cv2.FILLED)
+        pixels[mask > 0] = 60
+        if dark:
+            pixels //= 4
+        cv2.imwrite(str(root / f"p{number}.png"), pixels)
+        cv2.imwrite(str(root / f"p{number}_mask.png"), mask)
+        lines.append(f"p{number}.png,p{number}_mask.png,{('nv', 'mel')[dark]},l{number}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    data_set = load("csv", root)
+    split = make_split(data_set, fractions=(0.25, 0.75, 0.0))
+    split.save(tmp_path / "split.json")
+    tiny = Bundle.open(tiny_bundle)
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts["classifier-int8-x86.onnx"] = parts["classifier.onnx"]
+    parts["classifier-int8-arm.onnx"] = inverted(parts["classifier.onnx"])
+    model = replace(
+        tiny.manifest.models["classifier"],
+        variants=(
+            Variant("classifier-int8-x86.onnx", "int8", ("x86",)),
+            Variant("classifier-int8-arm.onnx", "int8", ("arm", "android")),
+        ),
+    )
+    trained = [
+        {"role": role, "data_set": "csv", "split_sha256": split.sha256}
+        for role in tiny.manifest.models
+    ]
+    old = {"roles": ["classifier"], "precision": "int8", "targets": ["x86"], "passed": True}
+    manifest = replace(
+        tiny.manifest,
+        models={**tiny.manifest.models, "classifier": model},
+        training_data=tuple(trained),
+        gate=({**old, "reasons": [], "path": ["by hand"], "figures": {}, "speed": None},),
+    )
+    path = write_bundle(tmp_path / "finished.dermbundle", manifest, parts)
+    return path, f"csv={root}", tmp_path / "split.json"
+
+
+def inverted(graph: bytes) -> bytes:
+    """The classifier with two of its outputs changed about."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(graph)
+    last = model.graph.node[-1]
+    name = last.output[0]
+    last.output[0] = "answers"
+    model.graph.node.append(onnx.helper.make_node("Gather", ["answers", "order"], [name], axis=1))
+    order = np.array([0, 1, 2, 3, 5, 4, 6])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(order, "order"))
+    return model.SerializeToString()
+
+
+LOOSE = [
+    "--accept-retained=0",
+    "--accept-triage=0.7",
+    "--accept-sensitivity=0.7",
+    "--accept-speedup=0",
+]
+
+
+def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):
+    path, source, split = finished
+    out = tmp_path / "new.dermbundle"
+    command = ["export", "--recheck", str(path), "--data", source, "--split", str(split)]
+    assert cli.main([*command, *LOOSE, "--out", str(out)]) == 1
+    good, bad = capsys.readouterr().out.splitlines()
+    assert "for x86: in" in good
+    assert "REFUSED: " in bad
+    assert "triage agrees with FP32 on" in bad
+    assert "chosen on the whole validation part" in good
+    made = Bundle.open(out)
+    assert [v.targets for v in made.manifest.models["classifier"].variants] == [("x86",)]
+    assert "classifier-int8-arm.onnx" not in made.manifest.parts
+    passed, refused = made.manifest.gate
+    assert passed["passed"]
+    assert passed["path"] == ["by hand"]
+    assert passed["judged"]["accepting"] == {"pictures": 30, "lesions": 30, "malignant": 15}
+    assert passed["judged"]["margins"]["triage"] == 0.7
+    assert passed["judged"]["independent"] is False
+    assert not refused["passed"]
+    # By the margins as they are, thirty pictures show nothing.
+    assert cli.main(command) == 1
+    reasons = capsys.readouterr().out
+    assert reasons.count("REFUSED") == 2
+    assert "too few pictures to show at least 98.5%: 30 pictures" in reasons
+
+
+def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
+    path, source, _ = finished
+
+    def refused(*options: str) -> str:
+        assert cli.main(["export", *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    ask = ("--recheck", str(path))
+    assert "trained with the split" in refused(*ask, "--data", source)
+    assert "--recheck needs --data" in refused(*ask)
+    assert "give the run folders, or --recheck" in refused(*ask, "run", "--data", source)
+    assert "give the run folders, or --recheck" in refused("--out", "x.dermbundle")
+    assert "go with --recheck" in refused("run", "--out", "x.dermbundle", "--data", source)
+    assert "there is nothing to judge" in refused("--recheck", "smartphone", "--data", source)

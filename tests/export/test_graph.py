@@ -1,0 +1,118 @@
+"""The ONNX graph of a network: what it must be, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from drawn_networks import SIZE, calibrated, feeds_of, lively, squares
+
+from dermedge.image.preprocess import Preprocessing, prepare
+from dermedge.image.read import read_image
+from dermedge.metadata import encode
+from dermedge.runtime import open_session
+from export import ExportError
+from export.calibration.temperature import log_softmax
+from export.graph import onnx_graph
+from export.graph.onnx_graph import TOLERANCE, GraphModule, check_parity, to_onnx
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def test_real_pictures_get_the_same_probabilities(shared_data):
+    found = sorted((shared_data / "HAM10000").rglob("ISIC_*.jpg"))[::1000]
+    if not found:
+        pytest.skip("HAM10000 is not here")
+    real = [prepare(read_image(path).pixels, Preprocessing(size=SIZE))[0] for path in found]
+    network = calibrated(lively("mobilenet_v3_small", pictures=real), pictures=real)
+    parity = check_parity(network, to_onnx(network, SIZE), feeds_of(network, real))
+    assert parity.max_abs_difference <= TOLERANCE
+
+
+def test_a_graph_of_other_weights_is_refused():
+    network = GraphModule(lively("mobilenet_v3_small"))
+    content = to_onnx(network, SIZE)
+    with torch.no_grad():
+        network.model.net.head.layers[-1].bias[0] += 0.01
+    with pytest.raises(ExportError, match=r"differs from the trained network by 0\.00\d+ in prob"):
+        check_parity(network, content, feeds_of(network))
+    with pytest.raises(ExportError, match="no picture"):
+        check_parity(network, content, [])
+
+
+def test_a_network_that_gives_nan_is_refused():
+    network = GraphModule(lively("mobilenet_v3_small"))
+    content = to_onnx(network, SIZE)
+    with torch.no_grad():
+        network.model.net.head.layers[-1].bias[0] = float("nan")
+    with pytest.raises(ExportError, match="differs"):
+        check_parity(network, content, feeds_of(network, squares()[:1]))
+
+
+def test_a_graph_with_another_notion_of_the_familiar_is_refused():
+    network = calibrated(lively("mobilenet_v3_small"))
+    content = to_onnx(network, SIZE)
+    with torch.no_grad():
+        network.ood.mean += 0.01
+    with pytest.raises(ExportError, match="explanations differ"):
+        check_parity(network, content, feeds_of(network))
+
+
+def test_export_leaves_the_trained_network_as_it_is():
+    model = lively("mobilenet_v3_small").train().to(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = to_onnx(GraphModule(model), SIZE)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert to_onnx(GraphModule(model), SIZE) == first
+
+
+def test_a_graph_that_transposes_bytes_is_refused():
+    network = GraphModule(lively("mobilenet_v3_small", pictures=squares()[:2]))
+    graph = onnx.load_from_string(to_onnx(network, SIZE))
+    cast, transpose = graph.graph.node[:2]
+    cast.op_type, transpose.op_type = "Transpose", "Cast"
+    cast.attribute[0].CopyFrom(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
+    transpose.attribute[0].CopyFrom(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+    with pytest.raises(ExportError, match="cast its uint8 input first"):
+        onnx_graph._check(graph, ["image"], ["probabilities"])
+
+
+def test_what_was_never_seen_is_far():
+    model = lively("mobilenet_v2")
+    network = calibrated(model)
+    noise = np.random.default_rng(5).integers(0, 256, squares()[0].shape, np.uint8)
+    session = open_session(to_onnx(network, SIZE), threads=1)
+    known, strange = (
+        [session.run({"image": square[None]})["distance"].item() for square in group]
+        for group in (squares(), [noise])
+    )
+    assert strange[0] > 2 * max(known)
+
+
+def test_the_activation_adds_up_to_the_probabilities():
+    network = calibrated(lively("mobilenet_v2"), temperature=1.5)
+    session = open_session(to_onnx(network, SIZE), threads=1)
+    bias = network.model.net.head.layers[-1].bias.detach().numpy()
+    for square in squares()[:3]:
+        found = session.run({"image": square[None]})
+        logits = found["activation"].mean(axis=(2, 3)) + bias
+        expected = np.exp(log_softmax(logits / 1.5))
+        assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_metadata_counts_and_may_be_absent():
+    with_fields = lively("mobilenet_v3_small", ("age", "site"))
+    session = open_session(to_onnx(GraphModule(with_fields), SIZE), threads=1)
+    images = torch.from_numpy(squares()[0][None])
+    absent = session.run({"image": squares()[0][None], "metadata": np.zeros((1, 11), np.float32)})
+    with torch.inference_mode():
+        alone = torch.softmax(with_fields.explain(images)["classes"], dim=1).numpy()
+    assert absent["probabilities"] == pytest.approx(alone, abs=1e-5)
+    known = encode(("age", "site"), age=70, site="back")[None]
+    told = session.run({"image": squares()[0][None], "metadata": known})
+    assert np.abs(told["probabilities"] - alone).max() > 1e-4

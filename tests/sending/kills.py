@@ -1,0 +1,112 @@
+"""`kill -9` of sender and archive at random moments: nothing lost, twice, corrupt or made up."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from store.store_cases import PASSPHRASE, fill
+
+from edge_app.referral.outbox import Outbox
+from edge_app.store.store import Store
+from sending.mail_cases import destination, queue
+from sending.receivers import Orthanc, picture
+
+EACH = 5  # pictures of a referral
+
+
+class Process:
+    """The sender; what it told until it was killed."""
+
+    def __init__(self, path: Path):
+        self.path, self.told, self.received = path, b"", 0
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("send_loop.py")
+        env = {**os.environ, "PYTHONPATH": str(script.parents[2])}
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), str(self.path)], stdout=subprocess.PIPE, env=env
+        )
+
+    def read(self, seconds: float) -> bool:
+        """Whether it told more within that time."""
+        handle = self.process.stdout.fileno()
+        if not select.select([handle], [], [], seconds)[0]:
+            return False
+        piece = os.read(handle, 65536)
+        self.told += piece
+        return bool(piece)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.told += self.process.stdout.read()
+        self.process.wait()
+        self.process.stdout.close()
+        self.told = self.told[: self.told.rfind(b"\n") + 1]  # one that is cut in two is none
+
+    def uids(self) -> set[str]:
+        lines = self.told.decode().split("\n")
+        return {line.split()[1] for line in lines if line.startswith("received ")}
+
+
+def prove(folder: Path, kills: int, instances: int, seed: int = 1) -> dict[str, int]:
+    """Half of the kills hit the sender, half the archive. Returns figures; AssertionError."""
+    chance = random.Random(seed)
+    orthanc = Orthanc(folder / "orthanc", wait=60)
+    path = folder / "cases"
+    cases = Store.create(path, PASSPHRASE)
+    to, found = destination(cases, orthanc.web()), fill(cases)
+    ids = [f"{number:032x}" for number in range(instances // EACH)]
+    for id in ids:
+        queue(cases, to, pictures=EACH, id=id, found=found)
+    cases.close()
+    wanted = {one.uid: one.data for id in ids for one in (picture(id, n) for n in range(EACH))}
+    sender, counts = Process(path), {"sender": 0, "archive": 0}
+    step = max(1, instances // kills)
+    try:
+        for kill in range(kills):
+            target = len(sender.uids()) + chance.randint(1, max(1, 2 * step - 2))
+            end = time.monotonic() + 120
+            while len(sender.uids()) < min(target, len(wanted)) and b"done" not in sender.told:
+                sender.read(1.0)
+                if sender.process.poll() is not None and b"done" not in sender.told:
+                    raise AssertionError("the sender ended by itself")
+                assert time.monotonic() < end, "nothing more arrives"
+            if b"done" in sender.told:
+                break
+            select.select([], [], [], chance.uniform(0, 0.06))  # about what a parcel takes
+            if kill % 2:
+                orthanc.kill()
+                counts["archive"] += 1
+                orthanc.start()
+            else:
+                sender.kill()
+                counts["sender"] += 1
+                sender.start()
+        end = time.monotonic() + 600
+        while b"done" not in sender.told:
+            sender.read(1.0)
+            assert time.monotonic() < end, "nothing more arrives"
+        sender.process.wait()
+        held = orthanc.held()  # raises for one that is there twice
+    finally:
+        if sender.process.poll() is None:
+            sender.process.kill()
+        orthanc.close()
+    assert set(held) == set(wanted), "lost"
+    assert all(held[uid] == data for uid, data in wanted.items()), "corrupt"
+    assert sender.uids() <= set(held), "told received, but absent"
+    cases = Store.open(path, PASSPHRASE)
+    cases.check()
+    for id in ids:
+        status = Outbox(cases).status(cases.mail.referral(id))
+        assert status.state == "received"
+        assert [p.sha256 for p in status.parcels] == [picture(id, n).sha256 for n in range(EACH)]
+    cases.close()
+    return {**counts, "instances": len(wanted)}

@@ -1,0 +1,224 @@
+"""What every registered carrier does; a new one is added to RECEIVERS."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import pytest
+
+from dermedge import UserError
+from edge_app.referral.carriers import CARRIERS, Later, Refused, connect
+from edge_app.referral.carriers.http import retry_after
+from edge_app.store.referrals import Endpoint
+from sending.receivers import (
+    DicomWebReceiver,
+    DimseReceiver,
+    FhirReceiver,
+    FolderReceiver,
+    split_pem,
+)
+
+A = "a" * 32
+RECEIVERS = {
+    "dicomweb": lambda folder: DicomWebReceiver(),
+    "dicom": lambda folder: DimseReceiver(),
+    "fhir": lambda folder: FhirReceiver(),
+    "folder": lambda folder: FolderReceiver(folder / "stick"),
+}
+
+
+def test_every_carrier_is_tested():
+    assert set(RECEIVERS) == set(CARRIERS)
+
+
+@pytest.fixture(params=list(RECEIVERS))
+def receiver(request, tmp_path):
+    if request.param == "dicom":
+        pytest.importorskip("pynetdicom")
+    made = RECEIVERS[request.param](tmp_path)
+    yield made
+    with contextlib.suppress(FileNotFoundError):
+        made.close()
+
+
+@pytest.fixture
+def link(receiver):
+    made = connect(receiver.endpoint())
+    yield made
+    made.close()
+    made.close()
+
+
+def test_a_receiver_that_is_there_is_told(link):
+    assert "\n" not in link.check()
+
+
+def test_a_parcel_arrives_as_it_is_with_its_receipt(receiver, link):
+    item = receiver.make(A, 0)
+    assert item.kind in link.kinds
+    receipt = link.deliver(item, again=False)
+    assert receiver.holds(item)
+    assert receipt.place
+
+
+def test_sent_ten_times_nothing_is_there_twice(receiver, link):
+    item = receiver.make(A, 0)
+    link.deliver(item, again=False)
+    count = receiver.count()
+    for number in range(9):
+        assert link.deliver(item, again=bool(number % 2)).place
+    fresh = connect(receiver.endpoint())  # another process
+    fresh.deliver(item, again=True)
+    fresh.close()
+    assert receiver.count() == count
+    assert receiver.holds(item)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_other_content_under_its_number_gives_no_receipt(receiver, link, again):
+    item = receiver.make(A, 0)
+    receiver.plant(item)
+    if receiver.endpoint().carrier == "folder":  # it was ours to replace
+        assert link.deliver(item, again).place
+        assert receiver.holds(item)
+        return
+    with pytest.raises(Refused, match="other content under the same number"):
+        link.deliver(item, again)
+    assert not receiver.holds(item)
+
+
+def test_where_nobody_answers_it_is_tried_again(receiver, link):
+    item = receiver.make(A, 0)
+    receiver.close()
+    with pytest.raises(Later) as caught:
+        link.deliver(item, again=False)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(Later):
+        link.check()
+
+
+# ---------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("carrier", "address", "words"),
+    [
+        ("dicomweb", "http://clinic.example/dicom-web", "not encrypted"),
+        ("dicomweb", "http://127.0.0.1.example/x", "not encrypted"),
+        ("dicomweb", "ftp://clinic.example", "no address"),
+        ("dicomweb", "https://name:secret@clinic.example", "no address"),
+        ("fhir", "http://clinic.example/fhir", "not encrypted"),
+        ("dicom", "clinic.example:11112", "DICOM needs TLS"),
+        ("dicom", "clinic.example", "no address of DICOM"),
+        ("dicom", "clinic.example:99999", "no address of DICOM"),
+        ("folder", "/media/stick", "too short"),
+        ("pigeon", "roof", "no way to send"),
+    ],
+)
+def test_addresses_that_must_not_be_used_are_refused(carrier, address, words):
+    with pytest.raises(UserError, match=words):
+        connect(Endpoint(carrier, address))
+
+
+def test_a_receiver_is_believed_by_its_own_authority_alone(pems):
+    authority, _key = split_pem(pems["authority"])
+    stranger, _key = split_pem(pems["stranger"])
+    receiver = DicomWebReceiver(str(pems["server"]))
+    item = receiver.make(A, 0)
+    for authorities in ("", stranger):
+        link = connect(receiver.endpoint(authorities=authorities))
+        with pytest.raises(Later, match=r"certificate .* is not to be trusted .*nothing was sent"):
+            link.deliver(item, again=False)
+        link.close()
+    assert receiver.posts == 0
+    link = connect(receiver.endpoint(authorities=authority))
+    assert link.deliver(item, again=False).place == f"localhost:{receiver.port}"
+    link.close()
+    receiver.close()
+
+
+def test_old_encryption_is_refused(pems):
+    receiver = DicomWebReceiver(str(pems["server"]))
+    context = receiver.server.socket.context
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    authority, _key = split_pem(pems["authority"])
+    link = connect(receiver.endpoint(authorities=authority))
+    with pytest.raises(Later):
+        link.deliver(receiver.make(A, 0), again=False)
+    assert receiver.posts == 0
+    link.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("who", ["client", "stranger", ""])
+def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
+    pytest.importorskip("pynetdicom")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pems["server"])
+    context.load_verify_locations(pems["authority"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    receiver = DimseReceiver(context)
+    authority, _key = split_pem(pems["authority"])
+    own = dict(zip(("certificate", "key"), split_pem(pems[who]), strict=True)) if who else {}
+    link = connect(receiver.endpoint(authorities=authority, **own))
+    item = receiver.make(A, 0)
+    if who == "client":
+        assert link.deliver(item, again=False).place
+        assert receiver.holds(item)
+    else:
+        with pytest.raises(Later):
+            link.deliver(item, again=False)
+        assert receiver.held == {}
+    receiver.close()
+
+
+def test_a_node_that_shows_nothing_gets_nothing():
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver(get=False)
+    with pytest.raises(Refused, match="nothing would show that a picture arrived"):
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    assert receiver.held == {}
+    receiver.close()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(0xA700, Later), (0x0110, Later), (0xC001, Refused)])
+def test_what_a_node_says_is_heeded(status, kind):
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver(status=status)
+    with pytest.raises(kind, match=f"{status:04X}"):
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    receiver.close()
+
+
+def test_a_key_of_this_device_that_is_none_is_told():
+    with pytest.raises(UserError, match="enter them again"):
+        connect(Endpoint("dicomweb", "https://clinic.example", certificate="x", key="y"))
+    with pytest.raises(UserError, match="enter it again"):
+        connect(Endpoint("dicomweb", "https://clinic.example", authorities="x"))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("120", 120), ("", 0), ("soon", 0), ("-5", 0),
+                           ("Wed, 21 Oct 2015 07:28:00 GMT", 0)]
+)  # fmt: skip
+def test_how_long_a_receiver_asks_to_wait(value, seconds):
+    assert retry_after(value) == seconds
+
+
+def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):
+    receiver = FolderReceiver(tmp_path / "stick")
+    item = receiver.make(A, 0)
+    link = connect(receiver.endpoint())
+    link.deliver(item, again=False)
+    link.close()
+    (path,) = receiver.folder.rglob("*.dermparcel")
+    data = path.read_bytes()
+    assert b"CODE" not in data
+    assert item.uid.encode() not in data
+    for at in (10, 20, 60, len(data) - 1):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(UserError):
+            receiver.count()

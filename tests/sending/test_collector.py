@@ -1,0 +1,144 @@
+"""Answers come home once, to their own referral, and nobody else's are taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edge_app.referral.answers import Sent
+from edge_app.referral.collector import Collector
+from edge_app.referral.form import Identifier
+from edge_app.referral.outbox import Outbox
+from edge_app.referral.sender import Sender
+from sending.mail_cases import destination, queue
+from sending.receivers import DicomWebReceiver, FhirReceiver
+
+A, B = "a" * 32, "b" * 32
+SYSTEM = "urn:oid:2.25.1"
+
+
+def sent(id: str) -> dict:
+    return Sent(
+        referral=id, study_uid="2.25.9", patient_id="CODE",
+        request=Identifier(SYSTEM, f"{id}.ServiceRequest"), task=Identifier(SYSTEM, f"{id}.Task"),
+        patients=(Identifier(SYSTEM, f"{id}.Patient"),),
+    ).to_json()  # fmt: skip
+
+
+@pytest.fixture
+def clinic():
+    made = FhirReceiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def archive():
+    made = DicomWebReceiver()
+    yield made
+    made.close()
+
+
+def received(cases, archive, clinic, *ids: str):
+    to = destination(cases, archive.endpoint(), clinic and clinic.endpoint())
+    for id in ids:
+        queue(cases, to, pictures=1, fhir=bool(clinic), id=id)
+        referral = cases.mail.referral(id)
+        with cases._file.writing() as connection:
+            cases._rows.put(
+                connection, "referral", replace(referral, sent=sent(id)), "resume referral"
+            )
+    Sender(cases).run()
+
+
+def report(clinic: FhirReceiver, id: str, number: int, text: str, patient: str = "", **more):
+    """A dermatologist writes one."""
+    name = {kind: clinic.by_identifier[kind, SYSTEM, f"{id}.{kind}"]
+            for kind in ("ServiceRequest", "Patient")}  # fmt: skip
+    clinic.held[f"DiagnosticReport/r{number}"] = {
+        "resourceType": "DiagnosticReport", "id": f"r{number}", "status": "final",
+        "basedOn": [{"reference": name["ServiceRequest"]}],
+        "subject": {"reference": patient or name["Patient"]},
+        "resultsInterpreter": [{"display": "Dr. Bea"}], "conclusion": text,
+        "issued": "2026-11-29T10:00:00Z", **more,
+    }  # fmt: skip
+
+
+def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, clinic):
+    ids = [f"{number:032x}" for number in range(25)]
+    received(cases, archive, clinic, *ids)
+    for number, id in enumerate(ids):
+        report(clinic, id, number, f"benign {number}")
+    first = Collector(cases).run()
+    assert len(first.new) == 25
+    for number, id in enumerate(ids):
+        (answer,) = cases.mail.answers(id)
+        assert (answer.text, answer.author) == (f"benign {number}", "Dr. Bea")
+        assert Outbox(cases).status(cases.mail.referral(id)).state == "answered"
+    assert Collector(cases).run().new == []
+    report(clinic, ids[0], 0, "not benign after all", status="amended")
+    assert [one.text for one in Collector(cases).run().new] == ["not benign after all"]
+    # Another's patient under our request.
+    other = clinic.by_identifier["Patient", SYSTEM, f"{ids[1]}.Patient"]
+    report(clinic, ids[2], 99, "of another person", patient=other)
+    found = Collector(cases).run()
+    assert (found.new, [one.code for one in found.refused][:1]) == ([], ["answer-other-person"])
+    cases.check()
+
+
+def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
+
+    code = {"system": SYSTEMS[BETTER_PICTURE[1]], "code": BETTER_PICTURE[0]}
+    report(clinic, A, 1, "blurred", conclusionCode=[{"coding": [code]}])
+    (answer,) = Collector(cases).run().new
+    assert answer.wants_better_picture
+    lesion = cases.lesion(cases.mail.referral(A).lesion)
+    assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
+
+
+def test_a_report_in_our_study_comes_home_without_fhir(cases, archive):
+    from io import BytesIO
+
+    import pydicom
+
+    from sending.receivers import number
+
+    received(cases, archive, None, A)
+    study = number(A)
+    with cases._file.writing() as connection:
+        item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
+        cases._rows.put(connection, "referral", item, "resume referral")
+
+    def document(uid: str, patient: str = "CODE") -> None:
+        ds = pydicom.Dataset()
+        ds.file_meta = pydicom.dataset.FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
+        ds.file_meta.MediaStorageSOPInstanceUID = uid
+        ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.104.1", uid
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study, "2.25.77"
+        ds.PatientID, ds.Modality, ds.DocumentTitle = patient, "DOC", "Opinion"
+        ds.EncapsulatedDocument = b"%PDF-1.4 opinion"
+        file = BytesIO()
+        pydicom.dcmwrite(file, ds, enforce_file_format=True)
+        archive.held[uid] = file.getvalue()
+
+    document("2.25.501")
+    document("2.25.502", "SOMEBODY")
+    found = Collector(cases).run()
+    assert [one.source for one in found.new] == ["2.25.501"]
+    assert [one.code for one in found.refused] == ["answer-other-person"]
+    assert Collector(cases).run().new == []
+
+
+def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    (to,) = cases.mail.destinations()
+    gone = replace(to.fhir, address="http://localhost:1/fhir")
+    cases.mail.update_destination(replace(to, fhir=gone))
+    found = Collector(cases).run()
+    assert [one.code for one in found.failed] == ["unreachable"]
+    assert found.new == []

@@ -1,0 +1,167 @@
+"""`dermedge send`: what an operator types, and what comes of it."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from conftest import call
+from store.store_cases import PASSPHRASE
+
+from dermedge import UserError
+from edge_app.referral.alone import alone
+from edge_app.referral.commands import SEND
+from edge_app.store.store import Store
+from sending.mail_cases import queue, state
+from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
+
+A = "a" * 32
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    Store.create(folder / "cases.db", PASSPHRASE).close()
+    (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")
+    return folder
+
+
+@pytest.fixture
+def send(home, monkeypatch):
+    def send(*words: str, typed: str = "") -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        secret = home.parent / "passphrase"
+        return call(SEND, *words, "--home", home, "--passphrase-file", secret)
+
+    return send
+
+
+def opened(home) -> Store:
+    return Store.open(home / "cases.db", PASSPHRASE)
+
+
+def test_a_destination_is_added_checked_used_and_removed(home, send, capsys):
+    archive, clinic = DicomWebReceiver(), FhirReceiver()
+    urls = ("--dicomweb", archive.endpoint().address, "--fhir", clinic.endpoint().address)
+    assert send("add", "Clinic", *urls, "--user", "kiosk", typed="secret\n") == 0
+    with pytest.raises(UserError, match="Clinic already"):
+        send("add", "Clinic", *urls)
+    assert send("check") == 0
+    assert capsys.readouterr().out.count(" ok ") == 2
+    cases = opened(home)
+    (to,) = cases.mail.destinations()
+    assert (to.dicom.user, to.dicom.password) == ("kiosk", "secret")
+    queue(cases, to, fhir=True)
+    cases.close()
+    assert send("list") == 0
+    assert "waits to be sent, 0 of 4 parcels received" in capsys.readouterr().out
+    with pytest.raises(UserError, match="referrals still wait"):
+        send("remove", "Clinic")
+    assert send("--once") == 0
+    assert "4 parcels received" in capsys.readouterr().out
+    send("list")
+    assert "received, 4 of 4 parcels received" in capsys.readouterr().out
+    assert send("answers") == 0
+    archive.close()
+    clinic.close()
+    assert send("check") == 1
+    assert "FAULT  nobody answers at localhost" in capsys.readouterr().out
+    assert send("remove", "Clinic") == 0
+
+
+def test_what_was_stopped_says_why_and_is_sent_again(home, send, capsys):
+    archive = DicomWebReceiver(lie=lambda handler, _: handler.say(401) or True)
+    send("add", "Clinic", "--dicomweb", archive.endpoint().address)
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0])
+    cases.close()
+    assert send("--once") == 1
+    send("list")
+    assert "does not know this device (401): check the name" in capsys.readouterr().out
+    archive.lie = None
+    assert send("again", "--referral", "aaaa") == 0
+    assert send("--once") == 0
+    archive.close()
+    cases = opened(home)
+    assert state(cases) == "received"
+    cases.close()
+
+
+def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_path, capsys):
+    send("add", "Clinic", "--dicomweb", "https://clinic.example", "--fhir", "https://c.example")
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0], fhir=True)
+    cases.close()
+    assert send("export", str(tmp_path / "out"), "--referral", "a") == 0
+    folder = tmp_path / "out" / A
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "000.dcm", "001.dcm", "002.dcm", "003.json",
+    ]  # fmt: skip
+    assert (folder / "000.dcm").read_bytes() == picture(A, 0).data
+    assert json.loads((folder / "003.json").read_text())["type"] == "transaction"
+    assert "not encrypted" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is there already"):
+        send("export", str(tmp_path / "out"), "--referral", "a")
+    cases = opened(home)
+    assert [one.what for one in cases.audit()[-2:]] == ["begin export", "failed export"]
+    cases.close()
+
+
+def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
+    stick = FolderReceiver(tmp_path / "stick")
+    with pytest.raises(UserError, match="too short"):
+        send("add", "Stick", "--folder", str(stick.folder), typed="short\n")
+    send("add", "Stick", "--folder", str(stick.folder), typed=stick.passphrase + "\n")
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0], fhir=True)
+    cases.close()
+    assert send("--once") == 0
+    secret = tmp_path / "agreed"
+    secret.write_text(stick.passphrase)
+    words = ("open", stick.folder, tmp_path / "plain", "--passphrase-file", secret)
+    assert call(SEND, *words) == 0
+    assert (tmp_path / "plain" / A / "002.dcm").read_bytes() == picture(A, 2).data
+    with pytest.raises(UserError, match="no sealed files"):
+        call(SEND, "open", home, tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say what to do"),
+        (("list", "--once"), "say what to do"),
+        (("add",), "needs NAME"),
+        (("add", "C", "--dicomweb", "http://clinic.example"), "not encrypted"),
+        (("add", "C"), "needs an address"),
+        (("add", "C", "--dicomweb", "https://a", "--dicom", "h:1"), "one way"),
+        (("add", "C", "--dicomweb", "https://a", "--ca", "/nowhere"), "cannot be read as PEM"),
+        (("remove", "C"), "there is no destination C"),
+        (("export", "DIR"), "say --referral"),
+        (("again", "--referral", "zz"), "say --referral"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(home, send, words, said):
+    with pytest.raises(UserError, match=said) as caught:
+        send(*words)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_senders_at_once_are_told(home, send):
+    with alone(home / "cases.db"), pytest.raises(UserError, match="another dermedge is sending"):
+        send("--once")
+
+
+def test_where_there_are_no_cases_that_is_told(tmp_path):
+    with pytest.raises(UserError, match="no cases"):
+        call(SEND, "list", "--home", tmp_path)
+
+
+def test_the_unit_sends_for_a_kiosk_that_has_no_network(capsys):
+    assert call(SEND, "--systemd", "--home", "/var/lib/derm edge") == 0
+    text = capsys.readouterr().out
+    assert '"send" "--watch" "--home" "/var/lib/derm edge"' in text
+    assert "--passphrase-file %d/passphrase" in text
+    assert 'ReadWritePaths="/var/lib/derm edge"' in text
+    assert "AF_INET6" in text
