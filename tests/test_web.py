@@ -159,7 +159,7 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
 
 def test_colours_have_contrast():
     css = {}
-    for look in theme.LOOKS.values():
+    for look in theme.STYLES.values():
         for name in ("page", "card", "quiet", "page_quiet", "head", "footer", "button", "plain",
                      "demo", "guide_wait", "guide_good", "guide_bad", "off"):  # fmt: skip
             style = look[name]

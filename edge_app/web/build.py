@@ -366,7 +366,7 @@ def _page(name: str) -> bytes:
             known = _catalogue(language)["messages"]
             messages = {message: known[message] for message in sorted(used) if message in known}
             words[language] = {"messages": messages}
-    light, dark = theme.LOOKS["light"], theme.LOOKS["dark"]
+    light, dark = theme.STYLES["light"], theme.STYLES["dark"]
     values = {
         "POLICY": POLICY,
         "WORDS": json.dumps(words, ensure_ascii=False),
@@ -417,8 +417,8 @@ def _about() -> dict[str, bytes]:
         "start_url": "./",
         "scope": "./",
         "display": "standalone",
-        "background_color": _hex(theme.LOOKS["light"]["page"].ground),
-        "theme_color": _hex(theme.LOOKS["light"]["head"].ground),
+        "background_color": _hex(theme.STYLES["light"]["page"].ground),
+        "theme_color": _hex(theme.STYLES["light"]["head"].ground),
         "icons": icons,
     }
     content = {"manifest.webmanifest": json.dumps(manifest, indent=1).encode()}
@@ -441,10 +441,10 @@ def _icon(side: int) -> bytes:
         return [round(255 * value) for value in color[2::-1]]
 
     large = 4 * side
-    picture = np.full((large, large, 3), bgr(theme.LOOKS["light"]["button"].ground), np.uint8)
+    picture = np.full((large, large, 3), bgr(theme.STYLES["light"]["button"].ground), np.uint8)
     centre = (large // 2, large // 2)
     cv2.circle(picture, centre, round(0.30 * large), bgr(theme.OUTLINE), -1, cv2.LINE_AA)
-    ground = bgr(theme.LOOKS["light"]["button"].ground)
+    ground = bgr(theme.STYLES["light"]["button"].ground)
     cv2.circle(picture, centre, round(0.25 * large), ground, -1, cv2.LINE_AA)
     spot = (round(0.15 * large), round(0.12 * large))
     cv2.ellipse(picture, centre, spot, 25, 0, 360, bgr(theme.OUTLINE), -1, cv2.LINE_AA)
