@@ -2,8 +2,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
-# What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
-DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb
+# What Kivy needs to open a window on a virtual screen, what records the calls of a process, an archive
+# of pictures, and what the page for phones runs in.
+DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb chromium
+# What builds that page; many have it from elsewhere.
+NODE := $(if $(shell command -v npm),,nodejs npm)
 
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -48,12 +51,14 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 debian:
-	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	@missing=$$(for p in $(DEBIAN) $(NODE); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -z "$$missing" ]; then :; \
 	elif ! command -v apt-get >/dev/null; then echo "Some tests are skipped without: $$missing"; \
 	elif [ "$$(id -u)" = 0 ]; then \
-	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
-	        || echo "Some tests may be skipped; could not be installed: $$missing"; \
+	    apt-get update -qq; \
+	    apt-get install -y -qq --no-install-recommends $$missing >/dev/null || for p in $$missing; do \
+	        apt-get install -y -qq --no-install-recommends $$p >/dev/null \
+	            || echo "Some tests may be skipped; could not be installed: $$p"; done; \
 	else echo "Some tests are skipped; to run them: sudo apt-get install $$missing"; fi
 
 clean:

@@ -19,7 +19,7 @@ def decode_jpeg(jpeg: Jpeg, factor: int, gray: bool) -> np.ndarray:
     """
     form = "CMYK" if jpeg.channels == 4 else "GRAY" if gray else "RGB"
     samples = _decode(jpeg.data, form, factor, (jpeg.height, jpeg.width))
-    if _shifted(samples, *(max(1, side // factor) for side in jpeg.block)):
+    if is_shifted(samples, *(max(1, side // factor) for side in jpeg.block)):
         raise damaged("jpeg")
     if form == "CMYK":  # Adobe writes it inverted, and so does everybody after it
         np.subtract(255, samples, out=samples)
@@ -69,7 +69,7 @@ def _refusal(words: str) -> ImageError:
     return damaged("jpeg")
 
 
-def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
+def is_shifted(samples: np.ndarray, height: int, width: int) -> bool:
     """Whether all that is coded after some block is brighter or darker, or of another tint.
 
     Blocks are coded by their difference from the one before, row by row, so a bit that flips, of

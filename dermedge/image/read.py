@@ -93,8 +93,8 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
         are not understood; one line that says what to do.
     """
     with _named(source):
-        opened = _checked(_load(source))
-        factor = _reduction(max(opened.width, opened.height), working_side)
+        opened = _checked(load(source))
+        factor = reduction(max(opened.width, opened.height), working_side)
         _check_memory(opened, factor)
         samples = opened.decode(factor)
         if samples.ndim == 3 and samples.shape[2] == 4 and not opened.cmyk:
@@ -119,7 +119,7 @@ def read_mask(source: str | Path | bytes) -> np.ndarray:
     ImageError : as `read_image`; also where the file is no mask of two values.
     """
     with _named(source):
-        opened = _checked(_load(source))
+        opened = _checked(load(source))
         _check_memory(opened, 1)
         samples = opened.decode(1)
         if opened.cmyk:
@@ -182,7 +182,8 @@ def _named(source: str | Path | bytes) -> Iterator[None]:
         raise ImageError("{path}: {reason}", code=error.code, path=name, reason=error) from None
 
 
-def _load(source: str | Path | bytes) -> bytes:
+def load(source: str | Path | bytes) -> bytes:
+    """The bytes of a file, no more than `MAX_BYTES`. Raises ImageError."""
     if isinstance(source, bytes):
         data = source
     else:
@@ -255,7 +256,8 @@ def _checked(data: bytes) -> _Opened:
     return opened
 
 
-def _check_size(kind: str, width: int, height: int) -> None:
+def check_size(kind: str, width: int, height: int) -> None:
+    """Raises ImageError where a picture of so many px is too small or too large to be read."""
     if width <= 0 or height <= 0:
         raise headers.damaged(kind)
     if min(width, height) < MIN_SIDE:
@@ -285,7 +287,8 @@ def _check_size(kind: str, width: int, height: int) -> None:
         )
 
 
-def _reduction(side: int, working_side: int | None) -> int:
+def reduction(side: int, working_side: int | None) -> int:
+    """1, 2, 4 or 8, by which a picture whose long side is `side` px is halved in reading."""
     factor = 1
     while working_side is not None and factor < 8 and side >= 2 * working_side * factor:
         factor *= 2
@@ -314,7 +317,7 @@ def _check_memory(opened: _Opened, factor: int) -> None:
 
 def _open_jpeg(data: bytes) -> _Opened:
     jpeg = read_jpeg(data)
-    _check_size("jpeg", jpeg.width, jpeg.height)
+    check_size("jpeg", jpeg.width, jpeg.height)
     profile = _profile(_NONE if jpeg.profile is None else jpeg.profile, ())
     if profile is None and jpeg.adobe_rgb and jpeg.channels == 3:
         from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, matrix_profile
@@ -336,7 +339,7 @@ def _open_jpeg(data: bytes) -> _Opened:
 
 def _open_png(data: bytes) -> _Opened:
     png = read_png(data)
-    _check_size("png", png.width, png.height)
+    check_size("png", png.width, png.height)
 
     def decode(factor: int) -> np.ndarray:
         with _decoding("png"):
@@ -380,7 +383,7 @@ def _open_heic(data: bytes) -> _Opened:
         picture = heif[heif.primary_index]
         width, height = picture.size
         info: dict[str, Any] = picture.info
-    _check_size("heic", width, height)
+    check_size("heic", width, height)
     if b"unci" not in data:  # pixels that are not coded
         # HEVC escapes all three zeros in a row.
         boxes.check_zeros(data, "heic", iso.media, 64, (info.get("exif"), info.get("xmp")))
@@ -415,10 +418,10 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
     tiff = webp = iso = None
     if kind == "tiff":
         tiff = read_tiff(data)
-        _check_size(kind, tiff.width, tiff.height)
+        check_size(kind, tiff.width, tiff.height)
     elif kind == "webp":
         webp = boxes.read_webp(data)
-        _check_size(kind, webp.width, webp.height)
+        check_size(kind, webp.width, webp.height)
         # The decoder's two canvases, and what it hands out.
         extra = 12 * webp.width * webp.height
         boxes.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
@@ -435,7 +438,7 @@ def _open_by_pillow(data: bytes, kind: str) -> _Opened:
         # Pillow rotates a TIFF by itself.
         orientation = picture.getexif().get(274, 1) if kind in ("webp", "avif") else 1
     width, height = picture.size
-    _check_size(kind, width, height)
+    check_size(kind, width, height)
     if iso:
         extra = 8 * width * height
         boxes.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))

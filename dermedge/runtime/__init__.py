@@ -125,6 +125,10 @@ def open_session(
             provider=provider,
             known=", ".join(RUNTIMES),
         )
+    if sys.platform == "emscripten":
+        from dermedge.runtime.browser import BrowserSession
+
+        return BrowserSession(model)
     from dermedge.runtime.onnx import OnnxRuntimeSession
 
     return OnnxRuntimeSession(model, threads, provider, precision)

@@ -1,4 +1,4 @@
-"""The app's languages: gettext catalogues, dates and numbers by Babel, text from right to left.
+"""The app's languages: gettext catalogues, dates and numbers, text from right to left.
 
 A message is its English text. `_` translates one where it is shown, `N_` only marks one for the
 catalogues. What other rooms say (reasons, classes, faults) is translated by its English text, too:
@@ -8,7 +8,6 @@ catalogues. What other rooms say (reasons, classes, faults) is translated by its
 from __future__ import annotations
 
 import gettext
-import io
 import os
 import unicodedata
 from datetime import date, datetime, timezone
@@ -16,19 +15,8 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
-from babel import Locale
-from babel.dates import (
-    format_date,
-    format_skeleton,
-    format_time,
-    get_datetime_format,
-    get_day_names,
-)
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.numbers import format_decimal, format_percent
-
 from dermedge import UserError
+from edge_app.i18n import formats
 
 FOLDER = Path(__file__).with_name("locale")
 # Each in its own words: whoever looks for a language reads no other.
@@ -191,12 +179,7 @@ SYSTEM = (
 def _catalogue(language: str) -> gettext.NullTranslations:
     if language == "en":
         return gettext.NullTranslations()
-    with (FOLDER / f"{language}.po").open("rb") as file:
-        catalogue = read_po(file, language)
-    compiled = io.BytesIO()
-    write_mo(compiled, catalogue)
-    compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
+    return formats.catalogue(FOLDER / f"{language}.po")
 
 
 # ---------------------------------------------------------------------------- dates, numbers
@@ -204,40 +187,37 @@ def _catalogue(language: str) -> gettext.NullTranslations:
 
 def day(stamp: str) -> str:
     """An ISO 8601 date, or time in UTC, as a local date."""
-    return format_date(_moment(stamp), "medium", locale=_now)
+    return formats.day(_moment(stamp), _now)
 
 
 def moment(stamp: str) -> str:
     """An ISO 8601 time in UTC as a local date and time, to the minute."""
-    when = _local(stamp)
-    parts = (format_time(when, "short", locale=_now), format_date(when, "medium", locale=_now))
-    whole = str(get_datetime_format("medium", _now)).format(*parts)
-    return whole.replace("\u202f", "\u00a0")  # the narrow space is not in every font
+    return formats.moment(_local(stamp), _now)
 
 
 def number(value: float, digits: int = 0) -> str:
-    return format_decimal(value, "#,##0" + ("." + "0" * digits if digits else ""), locale=_now)
+    return formats.number(value, digits, _now)
 
 
 def percent(value: float) -> str:
     """0..1 as whole percent."""
-    return format_percent(value, locale=_now)
+    return formats.percent(value, _now)
 
 
 def first_weekday() -> int:
     """0: Monday."""
-    return Locale(_now).first_week_day
+    return formats.first_weekday(_now)
 
 
 def weekdays() -> list[str]:
     """Their short names, as a week runs."""
-    names = get_day_names("short", "stand-alone", _now)
+    names = formats.weekdays(_now)
     return [names[(first_weekday() + n) % 7] for n in range(7)]
 
 
 def month(day: date) -> str:
     """The month of a day, and its year."""
-    return format_skeleton("yMMMM", day, locale=_now)
+    return formats.month(day, _now)
 
 
 def _moment(stamp: str) -> date:
