@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from drawn_networks import LABELS
-from export.runs.load import load_networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +40,7 @@ from export.graph import onnx_graph
 from export.graph.onnx_graph import TOLERANCE, check_parity
 from export.quantization.candidates import training_feeds
 from export.repack import repack
+from export.runs.load import load_networks
 from export.thresholds import choose
 from export.validation import prepared
 from export.validation.halves import halve
