@@ -202,6 +202,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "commit": run.commit,
         "seed": run.seed,
         "imagenet_weights": run.pretrained,
+        "prior": run.prior,  # of the classes, that the probabilities carry
         "start": Path(run.start).name,
         "teachers": [Path(teacher).name for teacher in recipe.teachers],
         "steps": run.steps,
