@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from dermedge import UserError, __version__
-from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS, Model
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import cpu_name, usable_cores

@@ -56,7 +56,8 @@ def display():
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory) -> Path:
     """A bundle of two hand-made graphs: dark pixels are lesion, dark pictures are melanoma."""
-    from dermedge.bundle.bundle import Manifest, Model, Thresholds, write_bundle
+    from dermedge.bundle.bundle import write_bundle
+    from dermedge.bundle.manifest import Manifest, Model, Thresholds
     from dermedge.image.preprocess import Preprocessing
 
     labels = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -146,7 +147,8 @@ def make_bundle(tiny_bundle, tmp_path):
     """
     from dataclasses import replace
 
-    from dermedge.bundle.bundle import CASES, Bundle, Model, write_bundle
+    from dermedge.bundle.bundle import Bundle, write_bundle
+    from dermedge.bundle.manifest import CASES, Model
     from dermedge.image.preprocess import Preprocessing
 
     def make(multitask=False, metadata=(), crop=0.0, cases=None, **thresholds) -> Path:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dermedge import UserError
-from dermedge.bundle.bundle import TARGETS, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import TARGETS
 from dermedge.data.synthetic import draw
 from dermedge.image.preprocess import prepare
 from dermedge.metadata import width

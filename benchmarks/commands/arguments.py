@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermedge.bundle.bundle import PRECISIONS, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
     from benchmarks.accuracy.figures import Row

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.bundle.bundle import DEFAULT, PRECISIONS, Bundle, shipped
+from dermedge.bundle.bundle import DEFAULT, Bundle, shipped
+from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import one_line
 from dermedge.runtime import RUNTIMES, ExecutionConfig, host
 

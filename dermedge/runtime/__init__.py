@@ -73,14 +73,14 @@ class ExecutionConfig:
 
 
 def host() -> str:
-    """Which of `dermedge.bundle.bundle.TARGETS` this machine's processor is."""
+    """Which of `dermedge.bundle.manifest.TARGETS` this machine's processor is."""
     if hasattr(sys, "getandroidapilevel"):
         return "android"
     return "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
 
 
 def target(provider: str) -> str:
-    """Which of `dermedge.bundle.bundle.TARGETS` a graph must be made for, to run there."""
+    """Which of `dermedge.bundle.manifest.TARGETS` a graph must be made for, to run there."""
     if provider in (*ENGINES, "ort-tensorrt", "cuda"):
         return "tensorrt"
     return "android" if provider in ("nnapi", "coreml", "qnn") else host()

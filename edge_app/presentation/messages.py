@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from dermedge.bundle.bundle import Manifest
+from dermedge.bundle.manifest import Manifest
 from edge_app.capture.shots import Snapshot
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Known, Spot

@@ -23,7 +23,8 @@ from pathlib import Path
 import dermedge
 import edge_app
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import CASES, Bundle, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import CASES
 from dermedge.bundle.reference import REFERENCE
 from dermedge.files import write_atomic
 from dermedge.lesion.scale import REFERENCES

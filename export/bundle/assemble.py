@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dermedge import __version__
-from dermedge.bundle.bundle import CASES, ROLES, Manifest, Model, Thresholds
+from dermedge.bundle.manifest import CASES, ROLES, Manifest, Model, Thresholds
 from dermedge.bundle.reference import REFERENCE
 from dermedge.data.leak import FILE, published
 from dermedge.runtime import open_session

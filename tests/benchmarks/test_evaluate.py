@@ -25,7 +25,8 @@ from benchmarks.report import page
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import Bundle, Thresholds
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record, Split, load
 
 SCHEMA = Path(bench_result.__file__).parent / "bench.schema.json"
