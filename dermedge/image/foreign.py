@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from dermedge.image import header as headers
+from dermedge.image.decode import check_size
 from dermedge.image.header import boxes
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
 from dermedge.image.jpeg import is_shifted
-from dermedge.image.read import WORKING_SIDE, Picture, check_size, load, reduction
+from dermedge.image.read import WORKING_SIDE, Picture, load, reduction
 
 
 @dataclass(frozen=True)
