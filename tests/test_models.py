@@ -209,6 +209,7 @@ def test_training_moves_every_network_and_resumes_to_the_last_bit(name, tmp_path
 def test_parameters_stay_in_the_budget(name, model):
     found = complexity(model, 64)
     assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert name in BUDGET, f"state the budget of {name} in BUDGET (docs/add-model.md, step 3)"
     assert found.parameters <= BUDGET[name]
     # Convolutions dominate: four times the pixels, about four times the operations.
     assert 3.3 < complexity(model, 128).macs / found.macs < 4.5
