@@ -228,7 +228,7 @@ class DermedgeApp(App):
 
     def _update_live(self, snapshot: Snapshot, before: Snapshot) -> None:
         screen = self.navigator.shown
-        if screen is not None and self.here == screen.name == "live":
+        if screen is not None and screen.live and self.here == screen.name:
             screen.update(snapshot, before)
 
     # ------------------------------------------------------------------------ keys, time, size

@@ -23,6 +23,7 @@ from edge_app.i18n.language import N_, Message, _
 
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
+MOST_PEM = 100_000  # bytes
 IN_WORDS = {
     errno.EACCES: N_("you may not look into the folder {name}"),
     errno.EPERM: N_("you may not look into the folder {name}"),
@@ -130,6 +131,18 @@ def check_writable(folder: Path) -> None:
             file.flush()
     except OSError as error:
         raise _in_words(error, folder, IN_WORDS | IN_WORDS_WRITING) from None
+
+
+def read_pem(path: Path) -> str:
+    """The text of a file of certificates or of a key. Raises UserError, in words."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_PEM + 1)
+    except OSError as error:
+        raise _in_words(error, path) from None
+    if len(data) > MOST_PEM or b"-----BEGIN " not in data or not data.isascii():
+        raise UserError(N_("{path} is no certificate or key as PEM"), code="pem", path=path.name)
+    return data.decode("ascii")
 
 
 def make_private(folder: Path) -> None:

@@ -288,7 +288,8 @@ def _reported(args: argparse.Namespace, driver: Tour | Meter | None) -> int:
         return 0
     for fault in driver.faults:
         print(fault, file=sys.stderr)
-    shots = Path(args.screenshot)
+    shots, (presses, seconds) = Path(args.screenshot), driver.sent
+    print(f"sent to a dermatologist: {presses} presses, {seconds:.0f} s with the pictures of it")
     print(f"{len(list(shots.glob('*.png')))} screens in {shots}, {len(driver.faults)} faults")
     return 1 if driver.faults else 0
 

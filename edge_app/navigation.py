@@ -29,6 +29,12 @@ SCREENS = {
     "compare": "CompareScreen",
     "files": "FilesScreen",
     "settings": "SettingsScreen",
+    "send": "SendScreen",
+    "scan": "ScanScreen",
+    "referrals": "ReferralsScreen",
+    "referral": "ReferralScreen",
+    "receivers": "ReceiversScreen",
+    "receiver": "ReceiverScreen",
 }
 
 

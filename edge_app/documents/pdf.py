@@ -74,7 +74,18 @@ def write_case(
     lesion: Lesion | None = None,
     fields: Sequence[str] = (),
 ) -> None:
-    """Write a case to `path`, readable by its owner alone.
+    """Write a `case` to `path`, readable by its owner alone. Raises OSError, too."""
+    write_atomic(path, case(shot, earlier, person, lesion, fields), private=True)
+
+
+def case(
+    shot: Shot,
+    earlier: Shot | None = None,
+    person: Person | None = None,
+    lesion: Lesion | None = None,
+    fields: Sequence[str] = (),
+) -> bytes:
+    """A case as a PDF.
 
     Parameters
     ----------
@@ -85,7 +96,6 @@ def write_case(
 
     Raises
     ------
-    OSError : `path` cannot be written.
     StoreError : the analysis of `shot` cannot be read here.
     """
     facts = _facts(person, lesion, fields)
@@ -106,7 +116,7 @@ def write_case(
         whole = page.below_pictures(present.result(shot.capture.analysis), shot, earlier, change)
         if whole:
             break
-    write_atomic(path, bytes(page.pdf.output()), private=True)
+    return bytes(page.pdf.output())
 
 
 def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[str, str]]:

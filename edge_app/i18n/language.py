@@ -24,6 +24,7 @@ LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العر
 RIGHT_TO_LEFT = frozenset({"ar"})
 
 MARK = "\N{LEFT-TO-RIGHT MARK}"
+RTL_MARK = "\N{RIGHT-TO-LEFT MARK}"
 # Around what runs from left to right wherever it stands; `visual` takes them out again.
 ISOLATE, END = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 _DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
@@ -116,7 +117,8 @@ def _shown(value: object) -> object:
         return _(value)
     text = printable(str(value))
     # A path would lose its order to the Arabic words around it.
-    path = isinstance(value, PurePath) or "/" in text or "\\" in text
+    # A date has marks of its own, which turn it about within what runs from left to right.
+    path = RTL_MARK not in text and (isinstance(value, PurePath) or "/" in text or "\\" in text)
     return f"{ISOLATE}{text}{END}" if path and rtl() else text
 
 

@@ -31,6 +31,7 @@ from edge_app.presentation.estimate import (
 from edge_app.self_check import TITLES as CHECKS
 from edge_app.self_check import Check
 from edge_app.store.records import OTHER_VERSION
+from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Lesion, Person
 
 # The words of one estimate are among those of the screens.
@@ -69,6 +70,12 @@ def demonstration(manifest: Manifest) -> str:
 def error_line(error: BaseException) -> str:
     """An error as one line for the screen."""
     return language.sentence(_(language.error_message(error)))
+
+
+def elsewhere(found: Sequence[Elsewhere]) -> str:
+    """Where that is which was deleted here."""
+    lines = [language.sentence(_(one.words)) for one in found]
+    return " ".join([_("Deleted here."), *lines])
 
 
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:

@@ -5,6 +5,7 @@ What `edge_app.qa.audit` finds wrong with a screen is reported.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge_app.app import DermedgeApp
 from edge_app.i18n.language import _, n_
 from edge_app.presentation import skin_type
 from edge_app.qa.audit import audit
+from edge_app.store.referrals import StoredAnswer
 from edge_app.ui import widgets
 from edge_app.ui.body_view import Figure
 from edge_app.ui.focus import targets
@@ -29,6 +31,7 @@ SETTLE = 4  # frames from a change of screen to its last layout
 
 # Of the person of the tour, and of their store and its export.
 CODE, PASSPHRASE = "A-17", "once through every screen"
+RECEIVER, SYSTEM = "Skin clinic", "urn:oid:1.2.3"
 
 Step = Callable[[], Any]  # whether it may go on
 
@@ -39,6 +42,9 @@ class Tour:
     def __init__(self, app: DermedgeApp, folder: Path):
         self.fault = "the app ended too early"
         self.faults: list[str] = []  # that the audit found
+        self.presses = 0
+        # From the first press of sending to queued: presses, and s with the time of its pictures.
+        self.sent = (0, 0.0)
         self._app = app
         self._folder = folder
         self._steps = self._walk()
@@ -86,6 +92,8 @@ class Tour:
         yield from self._picture("result-details")
         yield from self._keep()
         yield from self._follow()
+        yield from self._enter_receiver()
+        yield from self._send()
         yield from self._look_after()
         yield from self._delete()
         self.fault = ""
@@ -166,6 +174,105 @@ class Tour:
         yield from self._arrive("compare")
         yield from self._wait("no report was written", lambda: [*self._folder.glob("case-*.pdf")])
 
+    def _enter_receiver(self) -> Iterator[Step]:
+        """Who takes cases: a folder, which needs no network."""
+        stick = self._folder / "stick"
+        stick.mkdir(mode=0o700, exist_ok=True)
+        self._app.back(to="home")
+        self._app.notice = ""
+        yield from self._press(_("Settings"))
+        yield from self._press(_("Receivers"))
+        yield from self._arrive("receivers")
+        yield from self._press(_("Add a receiver"))
+        yield from self._picture("receiver-new")
+        yield from self._type(_("Name of the receiver"), RECEIVER)
+        yield from self._press(_("Folder or stick"))
+        self._app.session.folder = stick
+        yield from self._press(_("Choose the folder"))
+        yield from self._press(_("Choose this folder"))
+        yield from self._arrive("receiver")
+        secret = _("Passphrase that opens the files, agreed on with the receiver")
+        yield from self._type(secret, PASSPHRASE)
+        yield from self._type(_("Whose numbers of people it uses (a URI), if any"), SYSTEM)
+        yield from self._press(_("Test it"))
+        yield from self._wait("no receiver was tested", lambda: self._app.screen.fine)
+        self._app.screen.ids.page.ids.scroll.scroll_y = 0
+        yield from self._picture("receiver")
+        yield from self._press(_("Save"))
+        yield from self._arrive("receivers")
+        self._app.notice = ""
+        yield from self._wait("no receiver is listed", lambda: _find(self._app.layer(), RECEIVER))
+        yield from self._picture("receivers")
+
+    def _send(self) -> Iterator[Step]:
+        """The spot to the dermatologist; the hand's presses and seconds are counted."""
+        app = self._app
+        app.back(to="home")
+        yield from self._press(_("People and their spots"))
+        yield from self._press(CODE)
+        yield from self._wait("the spot is not on the map", lambda: app.screen.marks)
+        yield from self._press(app.screen.marks[0].key.title)
+        yield from self._press(_("Send to a dermatologist"))
+        begun, self.presses = time.monotonic(), 1
+        yield from self._press(_("Close-up"))
+        yield from self._press(_("No"))
+        yield from self._picture("send-pictures")
+        yield from self._press(_("Next"))
+        yield from self._wait("no history was asked for", lambda: _find(app.layer(), _("Yes")))
+        yield from self._press(_("one to twelve months ago"))
+        yield from self._press(_("No to what is open here"))
+        yield from self._picture("send-history")
+        yield from self._press(_("Next"))
+        agree = _("The person has read or heard this, and agrees.")
+        yield from self._wait("no consent was asked for", lambda: _find(app.layer(), agree))
+        app.go("scan", draft=app.screen._draft)
+        yield from self._wait("no live picture", lambda: app.worker.snapshot().preview is not None)
+        yield from self._picture("scan")
+        app.back()
+        yield from self._press(_("Does the person have to be seen, and how soon?"))
+        yield from self._picture("send-question")
+        yield from self._press(agree)
+        app.screen.ids.page.ids.scroll.scroll_y = 0
+        yield from self._picture("send-consent")
+        yield from self._press(_("Next"))
+        yield from self._wait("nothing was prepared", lambda: _find(app.layer(), _("Send")))
+        yield from self._wait("nothing may be sent", lambda: app.screen.prepared)
+        yield from self._picture("send-preview")
+        app.screen.ids.page.ids.scroll.scroll_y = 0.5
+        yield from self._picture("send-preview-picture")
+        yield from self._press(_("Send"))
+        yield from self._arrive("referral")
+        self.sent = (self.presses, time.monotonic() - begun)
+        yield from self._wait("nothing was received", lambda: app.screen.state == "received")
+        app.notice = ""
+        yield from self._picture("referral")
+        yield from self._answered()
+
+    def _answered(self) -> Iterator[Step]:
+        """An answer, as one comes from outside."""
+        app = self._app
+        store = app.session.opened()
+        (referral,) = store.mail.referrals()
+        words = "Irregular network at the edge. Please take one more picture, closer."
+        store.mail.add_answer(
+            StoredAnswer("", referral.id, "report/1", "1", words, "Dr. Bea Example",
+                         wants_better_picture=True)
+        )  # fmt: skip
+        yield from self._wait("no answer is shown", lambda: app.screen.state == "answered")
+        yield from self._picture("referral-answered")
+        yield from self._press(_("Back"))
+        yield from self._wait("the answer is not on the spot", lambda: app.screen.developed == 2)
+        yield from self._picture("lesion-answered")
+        app.back(to="home")
+        yield from self._press(_("Sent to a dermatologist"))
+        yield from self._wait("nothing is listed", lambda: app.screen.filled)
+        yield from self._picture("referrals")
+        yield from self._press(_("Back"))
+        yield from self._wait(
+            "nothing was counted", lambda: _find(app.layer(), _("Sent to a dermatologist"))
+        )
+        yield from self._picture("home-sent")
+
     def _look_after(self) -> Iterator[Step]:
         """Settings, and all cases in one file."""
         self._app.back(to="home")
@@ -230,6 +337,7 @@ class Tour:
         target = self._find(text)
         target.dispatch("on_press")
         target.dispatch("on_release")
+        self.presses += 1
         yield lambda: True
 
     def _type(self, caption: str, text: str) -> Iterator[Step]:

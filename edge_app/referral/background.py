@@ -18,7 +18,7 @@ LOOK = 5.0  # s between two looks at what is due
 POLL = 300.0  # s between two questions for answers
 
 
-def _may_reach() -> bool:
+def may_reach() -> bool:
     """Whether this process may use the network. A kiosk's unit forbids it: there a service of its
     own sends, `dermedge send --watch`."""
     try:
@@ -68,7 +68,7 @@ class Background:
             overwrite_freed()  # pictures that were sent
 
     def _work(self) -> None:
-        if not _may_reach():
+        if not may_reach():
             return
         sender = Sender(self._store, self._stop)
         collector = Collector(self._store, self._stop)

@@ -88,7 +88,7 @@ def missing(referral: Referral, private: Sequence[str] = ()) -> tuple[Gap, ...]:
     ----------
     private : words that must not leave with a pseudonymous referral, such as the person's name.
     """
-    gaps = [*_required(referral, private), *_pictures(referral), *_history(referral)]
+    gaps = [*_required(referral, private), *picture_gaps(referral.pictures), *_history(referral)]
     return tuple(sorted(gaps, key=lambda gap: not gap.required))
 
 
@@ -153,12 +153,13 @@ def _required(referral: Referral, private: Sequence[str]) -> Iterator[Gap]:
         yield _must("private", N_("Take the person's name or notes out of the question."))
 
 
-def _pictures(referral: Referral) -> Iterator[Gap]:
-    kinds = [picture.kind for picture in referral.pictures]
+def picture_gaps(pictures: Sequence[ReferredPicture]) -> Iterator[Gap]:
+    """What a set of pictures lacks; their pixels are not looked at."""
+    kinds = [picture.kind for picture in pictures]
     for kind, title in KINDS.items():
         if kind not in kinds:
             yield Gap(f"no-{kind.replace('_', '-')}", N_("Missing: {kind}"), (("kind", title),))
-    for number, picture in enumerate(referral.pictures, 1):
+    for number, picture in enumerate(pictures, 1):
         at = (("number", number),)
         if picture.kind == "close_up" and picture.px_per_mm is None:
             words = N_("Picture {number}: nothing gives a scale. Lay a ruler or the card beside.")

@@ -13,11 +13,12 @@ from kivy.properties import BooleanProperty, StringProperty
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
 from dermedge.image.read import EXTENSIONS
 from dermedge.lesion.scale import PAPERS
-from edge_app import browser, cases
+from edge_app import browser, cases, sending
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.screens.view import View, load_kv
+from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
 from edge_app.ui.text import Text
@@ -32,19 +33,28 @@ TITLES = {
     "report": N_("Report (PDF): where to?"),
     "export": N_("Export: where to?"),
     "card": N_("Size card: where to?"),
+    "answer": N_("PDF of the answer: where to?"),
+    "pem": N_("Choose a certificate or key"),
+    "stick": N_("Sealed files: where to?"),
 }
-OPENS = {"picture": EXTENSIONS, "import": frozenset({cases.FILE_ENDING})}
+OPENS = {
+    "picture": EXTENSIONS,
+    "import": frozenset({cases.FILE_ENDING}),
+    "pem": frozenset({".pem", ".crt", ".cer", ".key"}),
+}
 FORMS = {
     "import": (N_("Import cases"), N_("Import")),
     "report": (N_("What to print"), N_("Write the report")),
     "export": (N_("Export cases"), N_("Export")),
     "card": (N_("Size card"), N_("Write the card")),
+    "answer": (N_("PDF of the answer"), N_("Save")),
 }
 WAITING = {
     "import": N_("Importing. This may take a while."),
     "export": N_("Exporting. This may take a while."),
     "card": N_("Writing."),
     "report": N_("Writing the report."),
+    "answer": N_("Writing."),
 }
 PLACES = {
     "stick": ("stick", N_("Memory stick or card")),
@@ -54,6 +64,7 @@ PLACES = {
 NO_FILES = {
     "picture": N_("No pictures and no folders here."),
     "import": N_("No files of exported cases and no folders here."),
+    "pem": N_("No certificates and no folders here."),
 }
 
 
@@ -70,7 +81,10 @@ class PictureItem(Item):
 
 
 class FilesScreen(View):
-    """For one of TITLES: first a browser; with a file or folder `at`, what else is needed."""
+    """For one of TITLES: first a browser; with a file or folder `at`, what else is needed.
+
+    With `take`, it is called beside the screen with what was chosen, and that is all.
+    """
 
     title = StringProperty()
     task = StringProperty("picture")
@@ -91,8 +105,10 @@ class FilesScreen(View):
         earlier: Capture | None = None,
         only: Person | None = None,
         at: Path | None = None,
+        answer: StoredAnswer | None = None,
+        take: Callable[[Path], None] | None = None,
     ) -> None:
-        self.task, self._at = task, at
+        self.task, self._at, self._answer, self._take = task, at, answer, take
         self._capture, self._earlier, self._only = capture, earlier, only
         self.form = at is not None
         self._starts: set[Path] = set()
@@ -238,6 +254,9 @@ class FilesScreen(View):
             self._go_on(entry.path)
 
     def _go_on(self, path: Path) -> None:
+        if (take := self._take) is not None:
+            self.app.work(lambda: take(path), lambda _none: self._leave())
+            return
         self.app.go(
             "files",
             task=self.task,
@@ -245,6 +264,7 @@ class FilesScreen(View):
             capture=self._capture,
             earlier=self._earlier,
             only=self._only,
+            answer=self._answer,
         )
 
     # ------------------------------------------------------------------------ the form
@@ -273,7 +293,7 @@ class FilesScreen(View):
         self.ids.second.fault = _("The two are not the same.") if differ else ""
         if self.form:
             typed = bool(first) and (not twice or (second == first and self.ids.strength.good))
-            self.ready = self.task in ("report", "card") or typed
+            self.ready = self.task in ("report", "card", "answer") or typed
 
     def act(self) -> None:
         """What the foot's button does."""
@@ -286,7 +306,7 @@ class FilesScreen(View):
         session, typed = self.app.session, self.ids.first.text
         fields = [*self.ids.person.chosen, *self.ids.lesion.chosen]
         capture, earlier, only = self._capture, self._earlier, self._only
-        paper = self.ids.paper.one
+        paper, answer = self.ids.paper.one, self._answer
         actions: dict[str, Callable[[], Path | int]] = {
             "import": lambda: session.opened().merge(at, typed),
             "export": lambda: cases.export(session.opened(), at, typed, only),
@@ -296,6 +316,8 @@ class FilesScreen(View):
             actions["report"] = lambda: cases.write_report(
                 session.opened(), at, capture, earlier, fields
             )
+        if answer is not None:
+            actions["answer"] = lambda: sending.save_document(session.opened(), answer, at)
         action, message = actions[self.task], _(WAITING[self.task])
         self.app.work(action, self._done, message, self._refused, writes=True)
 

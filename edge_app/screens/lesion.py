@@ -11,20 +11,23 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
-from edge_app import cases
+from edge_app import cases, sending
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS
+from edge_app.referral import timeline
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
+from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture
 from edge_app.ui.calendar import DaySheet
-from edge_app.ui.widgets import Across, Card, Option, Press, PressCard
+from edge_app.ui.widgets import Across, Card, Item, Option, Panel, Press, PressCard
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
+SENT = 3  # referrals; all of them are on a screen of their own
 THUMBNAIL = 320  # px, long side
 LATER = "day"  # key of a reminder on a day of one's own
 NEVER = "none"
@@ -77,13 +80,20 @@ class LesionScreen(View):
         self._filled = True
         self._remind()
         store = self.app.session.opened()
+        self.ids.sent.clear_widgets()
         self.app.work(lambda: store.captures(lesion.id), self._list)
+        self.app.work(
+            lambda: (sending.cases(store, lesion.id), sending.wanted(store, lesion.id)),
+            lambda found: self._list_sent(*found),
+        )
 
     def hide(self) -> None:
         self.save()
         self._filled = False  # a field that loses the keyboard only now must not save its emptiness
         self.ids.captures.clear_widgets()
         self.ids.trends.clear_widgets()
+        self.ids.send.clear_widgets()
+        self.ids.sent.clear_widgets()
         self.ids.name.text = self.ids.notes.text = self.title = self.where = ""
 
     # ------------------------------------------------------------------------ its pictures
@@ -95,6 +105,11 @@ class LesionScreen(View):
         self.several = len(captures) > 1
         self.clock = comparison.clock_remark(captures)
         self.count = language.n_("{count} picture", "{count} pictures", len(captures))
+        self.ids.send.clear_widgets()
+        if captures:
+            item = Item(icon="send", title=_("Send to a dermatologist"))
+            item.bind(on_release=lambda _item: self.app.go("send"))
+            self.ids.send.add_widget(item)
         self._more(list(reversed(captures)))
         if captures:
             trends = TrendCard()
@@ -190,6 +205,28 @@ class LesionScreen(View):
         """The first picture and the latest."""
         self.app.go("compare", earlier=self._captures[0], later=self._captures[-1])
 
+    # ------------------------------------------------------------------------ what was sent of it
+
+    def _list_sent(self, found: list[sending.Case], wanted: StoredAnswer | None) -> None:
+        """The newest referrals, and whether a better picture is asked for."""
+        rows = self.ids.sent
+        rows.clear_widgets()
+        if wanted is not None:
+            who = language.capital(timeline.author(wanted))
+            text = "\n".join((_("Better picture, please."), who))
+            rows.add_widget(Panel(text=text, style="demo", bold=True))
+        for case in reversed(found[-SENT:]):
+            status = case.status
+            item = Item(
+                icon="mail" if status.answers else "send",
+                title=timeline.headline(status),
+                message=timeline.sent_to(status),
+            )
+            item.bind(
+                on_release=lambda _item, id=status.referral.id: self.app.go("referral", id=id)
+            )
+            rows.add_widget(item)
+
     # ------------------------------------------------------------------------ what is kept of it
 
     def save(self) -> None:
@@ -244,6 +281,8 @@ class LesionScreen(View):
             self.app.back()
             if erased.error is not None:
                 self.app.tell(present.error_line(erased.error))
+            elif erased.elsewhere:
+                self.app.tell(present.elsewhere(erased.elsewhere))
 
         def confirmed() -> None:
             self.app.work(

@@ -26,6 +26,7 @@ class Shutter(Target, ButtonBehavior, Widget):
 
 class LiveScreen(View):
     ground = "stage"
+    live = True
     view = ObjectProperty(LiveView(), rebind=True)
     auto = BooleanProperty(False)  # take the picture when it is good and still
     steady = NumericProperty(0)

@@ -144,6 +144,8 @@ class PersonScreen(View):
             app.back(to="people")
             if erased.error is not None:
                 app.tell(present.error_line(erased.error))
+            elif erased.elsewhere:
+                app.tell(present.elsewhere(erased.elsewhere))
 
         def confirmed() -> None:
             app.work(

@@ -21,9 +21,10 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
+from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Card, Panel, Press, Row, StageOption
+from edge_app.ui.widgets import Card, Item, Panel, Press, Row, StageOption
 
 SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
 DETAILS, UP, DOWN = ord("d"), 273, 274
@@ -93,6 +94,8 @@ class ResultScreen(View):
             session = self.app.session
             self.title = _("Result")
             self._fill(session.results[-1], session.together())
+            if session.saved and session.lesion is not None and session.operator:
+                self._offer([result.record_id for result in session.results])
             if session.saved and session.lesion is not None:
                 text = present.kept(session.person, session.lesion)
                 note = Panel(text=text, style="plain", bold=True)
@@ -101,6 +104,7 @@ class ResultScreen(View):
             self.title = language.moment(stored.taken)
             self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
             session = self.app.session
+            self._offer([stored.id])
             self.app.work(lambda: cases.picture(session.opened(), stored), self._developed)
         self._foot(stored)
 
@@ -221,6 +225,18 @@ class ResultScreen(View):
         else:
             self._button(_("Keep it"), "button", lambda: self.app.go("people", task="keep"))
 
+    def _offer(self, captures: list[str]) -> None:
+        """The way to a dermatologist, right below the advice."""
+        item = Item(
+            icon="send",
+            title=_("Send to a dermatologist"),
+            message=_("Pictures and history; you see all of it before it leaves."),
+        )
+        item.bind(on_release=lambda _item: self.app.go("send", captures=captures))
+        cards = self.ids.cards
+        advice = next(it for it in reversed(cards.children) if isinstance(it, TextCard))
+        cards.add_widget(item, cards.children.index(advice))
+
     def _button(self, text: str, style: str, action: Callable[[], None]) -> None:
         press = Press(text=text, style=style)
         press.bind(on_release=lambda _press: action())
@@ -238,13 +254,14 @@ class ResultScreen(View):
         self.app.go("files", task="report", capture=stored)
 
     def _delete(self, stored: Capture) -> None:
+        def deleted(elsewhere: tuple[Elsewhere, ...]) -> None:
+            self.app.back()
+            if elsewhere:
+                self.app.tell(present.elsewhere(elsewhere))
+
         def confirmed() -> None:
             store = self.app.session.opened()
-            self.app.work(
-                lambda: store.delete_capture(stored.id),
-                lambda _none: self.app.back(),
-                writes=True,
-            )
+            self.app.work(lambda: store.delete_capture(stored.id), deleted, writes=True)
 
         self.app.ask(
             _("Delete this picture?"),

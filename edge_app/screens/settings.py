@@ -92,6 +92,8 @@ class SettingsScreen(View):
         known = present.reference(settings.reference)
         self._item("ruler", "size", _("Lies beside the spot: {name}", name=known))
         self._item("lock", "cases", _("Lock, passphrase, export and import, audit trail"))
+        message = _("Who takes cases, and how they get there")
+        self._item("send", partial(self.app.go, "receivers"), message, _("Receivers"))
         self._item("device", "device", _("Camera, disk, model and speed"))
         self._item("info", "about", _("Version, model, accuracy, licences"))
 

@@ -22,6 +22,7 @@ class View(Screen):
     ground = "page"  # style; the window is cleared to it, which costs less than a rectangle
     operator = False  # only for who may see people and settings
     unlocked = False  # only with an open store
+    live = False  # shows the live picture: `update` is called for it
 
     @classmethod
     def needs(cls, *_args: Any, **_values: Any) -> tuple[bool, bool]:

@@ -36,6 +36,8 @@ class Destination:
     name: str
     dicom: Endpoint | None = None
     fhir: Endpoint | None = None
+    system: str = ""  # a URI: whose numbers it knows people by; empty: they stay pseudonymous
+    lossy: bool = False  # pictures go as JPEG, for a bad line
 
     def __post_init__(self):
         for name in ("dicom", "fhir"):  # as it comes from JSON

@@ -29,6 +29,7 @@ ANSWER = 100_000  # characters
 DOCUMENT = 5 * 2**20  # bytes of an answer's PDF
 MAX_PARCEL = 2**29  # bytes
 ID = re.compile("[0-9a-f]{32}")
+SYSTEM = re.compile(r"urn:(oid|uuid):[0-9a-fA-F.-]+|https?://[!-~]+")
 TITLE = re.compile(r"[ -\[\]-~]{0,16}")  # AE title: PS3.5, 6.2
 
 
@@ -39,6 +40,11 @@ def _destination(item: Destination, _now: str, _seen: str) -> Iterator[str]:
     for endpoint in (item.dicom, item.fhir):
         if endpoint is not None:
             yield from _endpoint(endpoint)
+    yield from text(item.system, NAME)
+    if item.system and not (isinstance(item.system, str) and SYSTEM.fullmatch(item.system)):
+        yield N_("the system of a number is a URI, as urn:oid:1.2.3 or https://clinic.example/id")
+    if type(item.lossy) is not bool:
+        yield N_("it is unknown how pictures are to be sent")
 
 
 def _endpoint(item: Endpoint) -> Iterator[str]:

@@ -15,7 +15,7 @@ from edge_app.referral.carriers.outcome import Later, Receipt, Refused
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
 
-__all__ = ["CARRIERS", "Carrier", "Later", "Receipt", "Refused", "connect"]
+__all__ = ["CARRIERS", "NO_LIBRARY", "Carrier", "Later", "Receipt", "Refused", "connect"]
 
 
 class Carrier(Protocol):
@@ -43,6 +43,7 @@ class Carrier(Protocol):
         """End the connection. A second call does nothing."""
 
 
+NO_LIBRARY = N_("sending needs the extra {extra}: pip install 'dermedge[{extra}]'")
 # Name: module of this package, and class. Each is imported when it is first used.
 CARRIERS = {
     "dicomweb": ("dicomweb", "DicomWeb"),
@@ -66,5 +67,4 @@ def connect(endpoint: Endpoint) -> Carrier:
         if (error.name or "").startswith("edge_app"):
             raise
         extra = "dicom-net" if endpoint.carrier == "dicom" else "send"
-        words = N_("sending needs the extra {extra}: pip install 'dermedge[{extra}]'")
-        raise UserError(Message(words, extra=extra), code="no-library") from None
+        raise UserError(Message(NO_LIBRARY, extra=extra), code="no-library") from None

@@ -1,8 +1,8 @@
-"""Every screen of the app in each size, look and language, with what its audit finds; the README's
-picture.
+"""Every screen of the app in each size, look and language, with what its audit finds; the pages'
+pictures.
 
     xvfb-run -s "-screen 0 1920x1200x24" python tests/edge_app/qa/screens.py OUT
-    xvfb-run python tests/edge_app/qa/screens.py OUT --picture docs/app.png
+    xvfb-run python tests/edge_app/qa/screens.py OUT --picture docs/app.png  # or docs/send.png
 
 Looks at drawn pictures, or at those of `--source`. Each run leaves its screens in a folder of OUT
 and a sheet of them beside it, to be looked at.
@@ -29,11 +29,20 @@ RUNS = [
     *((PHONE, theme, "de", text) for theme, text in (("light", "very large"), ("dark", "normal"))),
     *((DESK, theme, "es", text) for theme, text in (("light", "very large"), ("dark", "normal"))),
 ]  # fmt: skip
-# Of the README's picture: which screens, of which runs.
-SHOWN = [
-    ((PHONE, "light", "en", "normal"), ("live", "result", "person", "lesion", "compare")),
-    ((PHONE, "dark", "ar", "normal"), ("result",)),
-]
+# Pictures of the pages by their names: which screens, of which runs.
+SHOWN = {
+    "app": [
+        ((PHONE, "light", "en", "normal"), ("live", "result", "person", "lesion", "compare")),
+        ((PHONE, "dark", "ar", "normal"), ("result",)),
+    ],
+    "send": [
+        (
+            (PHONE, "light", "en", "normal"),
+            ("send-pictures", "send-history", "send-consent", "send-preview-picture",
+             "referral-answered"),
+        ),
+    ],
+}  # fmt: skip
 VIEWS = (0, 4, 12)  # of the drawn lesion: whole, sharp, about as large
 GAP, GROUND = 16, (196, 207, 212)  # px, RGB
 
@@ -43,12 +52,12 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--source", type=Path, help="folder of pictures (default: drawn ones)")
     parser.add_argument("--bundle", type=Path, default=MODELS / "smartphone.dermbundle")
-    parser.add_argument("--picture", type=Path, help="write the README's picture alone, here")
+    parser.add_argument("--picture", type=Path, help="write one picture of SHOWN alone, here")
     args = parser.parse_args()
     source = args.source or _drawn(args.out / "drawn")
     if args.picture:
         rows = []
-        for run, names in SHOWN:
+        for run, names in SHOWN[args.picture.stem]:
             folder, _faults = _take(run, args.out, source, args.bundle)
             rows += [folder / f"{name}.png" for name in names]
         write_png(args.picture, _sheet(rows, len(rows), 0.66))

@@ -1,0 +1,214 @@
+"""A referral while it is filled in: what was chosen and typed so far, and what is known already."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from edge_app.presentation.body_map import region
+from edge_app.referral import uids
+from edge_app.referral.consent import Consent
+from edge_app.referral.form import (
+    Dermoscope,
+    Findings,
+    Identifier,
+    Referral,
+    ReferredLesion,
+    ReferredPicture,
+)
+from edge_app.referral.history import FROM_RISK_FACTORS, ONSETS, QUESTIONS
+from edge_app.store import clock
+from edge_app.store.records import DermoscopeSettings
+from edge_app.store.referrals import Destination, StoredReferral
+from edge_app.store.store import Capture, Lesion, Person, Store
+
+LASTING = ("own", "family")  # groups of questions whose answers hold for a person's next spot, too
+
+
+@dataclass
+class DraftPicture:
+    """A picture of the lesion that may be sent."""
+
+    capture: Capture
+    selected: bool = False
+    kind: str = ""  # of form.KINDS; empty: nobody said
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What of a draft need not be asked again."""
+
+    kinds: tuple[tuple[str, str], ...]  # (id of a capture, what it shows)
+    person: str  # id
+    identifier: tuple[str, str] | None  # (system, number)
+    dermoscope: DermoscopeSettings
+
+
+@dataclass
+class Draft:
+    """Changed by the screen's thread alone; `start` reads the store and may be called from any."""
+
+    person: Person
+    lesion: Lesion
+    pictures: list[DraftPicture]  # the newest first; without those that cannot be read here
+    unreadable: int  # pictures of a newer dermedge, which cannot be sent
+    destinations: tuple[Destination, ...]
+    dermoscope: DermoscopeSettings
+    destination: Destination | None = None
+    identifier: str = ""  # the person's number at the destination; empty: pseudonymous
+    recognizable: bool | None = None  # whether a picture shows who it is; None: nobody was asked
+    onset: str | None = None  # of history.ONSETS
+    answers: dict[str, bool] = field(default_factory=dict)  # of history.QUESTIONS
+    priority: str = "routine"  # of form.PRIORITIES
+    question: str = ""
+    consent: Consent | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
+
+    @classmethod
+    def start(cls, store: Store, lesion_id: str, captures: Collection[str] = ()) -> Draft:
+        """Of a lesion, with all that is known of it filled in. Raises StoreError.
+
+        Parameters
+        ----------
+        captures : ids of the pictures to send; none: the newest of each kind.
+        """
+        lesion = store.lesion(lesion_id)
+        person = store.person(lesion.person)
+        kept = store.captures(lesion_id)
+        pictures = [DraftPicture(it, kind=it.kind) for it in reversed(kept) if it.readable]
+        destinations = tuple(store.mail.destinations())
+        draft = cls(
+            person, lesion, pictures, len(kept) - len(pictures), destinations, store.dermoscope(),
+        )  # fmt: skip
+        draft._select(captures)
+        draft.choose(destinations[0] if len(destinations) == 1 else None)
+        draft._remember(store)
+        return draft
+
+    def _select(self, captures: Collection[str]) -> None:
+        if captures:
+            for picture in self.pictures:
+                picture.selected = picture.capture.id in captures
+            return
+        kinds = set()
+        for picture in self.pictures:
+            picture.selected = picture.kind not in kinds
+            kinds.add(picture.kind)
+        if any(kinds):  # of one of no kind nobody knows what it would add
+            for picture in self.pictures:
+                picture.selected = picture.selected and bool(picture.kind)
+
+    def _remember(self, store: Store) -> None:
+        """Answers that hold still: of the risk factors, and of the person's last referrals."""
+        for lesion in store.lesions(self.person.id):
+            for earlier in store.mail.referrals(lesion.id):
+                self._take_over(earlier, lesion.id == self.lesion.id)
+        for risk in self.person.risk_factors:
+            if key := FROM_RISK_FACTORS.get(risk):
+                self.answers[key] = True
+
+    def _take_over(self, earlier: StoredReferral, same: bool) -> None:
+        for key, yes in earlier.form.get("answers", ()):
+            if key in QUESTIONS and QUESTIONS[key].group in LASTING:
+                self.answers[key] = bool(yes)
+        if same and earlier.form.get("onset") in ONSETS:
+            self.onset = earlier.form["onset"]
+
+    def choose(self, destination: Destination | None) -> None:
+        """Where it goes; the person's number there is filled in where it is known."""
+        self.destination, self.identifier = destination, ""
+        if destination is not None and destination.system:
+            self.identifier = dict(self.person.identifiers).get(destination.system, "")
+
+    def lasting(self) -> Lasting:
+        """As it is now: the screen goes on while it is written."""
+        number, system = self.identifier.strip(), self.destination and self.destination.system
+        return Lasting(
+            tuple((one.capture.id, one.kind) for one in self.selected if one.kind),
+            self.person.id,
+            (system, number) if system and number else None,
+            self.dermoscope,
+        )
+
+    @property
+    def selected(self) -> list[DraftPicture]:
+        return [picture for picture in self.pictures if picture.selected]
+
+    @property
+    def dermoscopic(self) -> bool:
+        """Whether one of the pictures was taken with a dermoscope."""
+        return any(picture.kind == "dermoscopic" for picture in self.selected)
+
+    @property
+    def whole(self) -> bool:
+        """Whether `referral` can be made of it: each picture has a kind, and it has a receiver."""
+        return self.destination is not None and all(picture.kind for picture in self.selected)
+
+    def referral(
+        self, now: datetime, images: Mapping[str, bytes] | None = None, report: bytes = b""
+    ) -> Referral:
+        """What is filled in so far, as a value.
+
+        Parameters
+        ----------
+        now : with a time zone.
+        images : the stored pictures by their captures' ids; without them nothing can be sent, but
+            what is missing can be told.
+
+        Raises
+        ------
+        ValueError : it is not `whole`.
+        UserError : an analysis cannot be sent.
+        """
+        if self.destination is None or not self.whole:
+            raise ValueError("a referral needs a receiver, and each picture a kind")
+        person, lesion, system = self.person, self.lesion, self.destination.system
+        number = self.identifier.strip()
+        return Referral(
+            id=self.id,
+            created=now,
+            pseudonym=uids.pseudonym(person.id, self.destination.id),
+            lesion=ReferredLesion(
+                region(lesion.view, lesion.x, lesion.y) or "", uids.tracking_uid(lesion.id)
+            ),
+            pictures=tuple(self.referred(images)),
+            consent=self.consent,
+            identifiers=(Identifier(system, number),) if system and number else (),
+            birth_year=person.year_of_birth,
+            sex=person.sex,
+            skin_type=person.skin_type,
+            onset=self.onset,
+            answers=tuple((key, self.answers[key]) for key in QUESTIONS if key in self.answers),
+            priority=self.priority,
+            question=self.question.strip(),
+            report=report,
+        )
+
+    def referred(self, images: Mapping[str, bytes] | None = None) -> Iterator[ReferredPicture]:
+        """Those of the pictures that are selected and of which somebody said what they are.
+
+        Parameters and errors as of `referral`.
+        """
+        settings = self.dermoscope
+        scope = Dermoscope(settings.contact, settings.polarized, settings.immersion)
+        for picture in self.selected:
+            capture = picture.capture
+            if not picture.kind:
+                continue
+            yield ReferredPicture(
+                capture.id,
+                picture.kind,
+                (images or {}).get(capture.id, b""),
+                capture.px_per_mm,
+                clock.moment(capture.taken).astimezone() if capture.dated else None,
+                self.recognizable,
+                scope if picture.kind == "dermoscopic" else None,
+                Findings.of(capture.analysis),
+            )
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """Words that must not leave with a pseudonymous referral."""
+        return (self.person.name,)

@@ -1,0 +1,71 @@
+"""All that was sent to a dermatologist: what waits, was received, was answered."""
+
+from __future__ import annotations
+
+from kivy.properties import BooleanProperty
+
+from edge_app import sending
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.referral import timeline
+from edge_app.screens.view import View, load_kv
+from edge_app.ui.text import Text
+from edge_app.ui.widgets import Item, Press
+
+SHOWN = 40  # of a group; more on demand
+
+
+class ReferralsScreen(View):
+    operator = unlocked = True
+    filled = BooleanProperty(False)
+
+    def show(self) -> None:
+        self.filled = False
+        store = self.app.session.opened()
+        self.app.work(lambda: sending.cases(store), self._fill)
+
+    def hide(self) -> None:
+        self.ids.list.clear_widgets()
+
+    def _fill(self, cases: list[sending.Case]) -> None:
+        self.ids.list.clear_widgets()
+        if not cases:
+            self.ids.list.add_widget(Text(text=_("Nothing was sent yet."), style="page_quiet"))
+        for group, title in sending.GROUPS.items():
+            found = [case for case in cases if case.group == group]
+            if found:
+                number = language.number(len(found))
+                title = _("{title}: {number}", title=_(title), number=number)
+                self.ids.list.add_widget(Text(text=title, style="page", bold=True))
+                self._rows(found, len(self.ids.list.children))
+        self.filled = True
+
+    def _rows(self, cases: list[sending.Case], at: int) -> None:
+        """The oldest first, so that nobody waits for ever; `at` : how many widgets go before."""
+        rows = self.ids.list
+        for case in cases[:SHOWN]:
+            item = Item(
+                icon="mail" if case.status.answers else "send",
+                title=f"{case.person.name}: {case.lesion.title}",
+                message=f"{timeline.headline(case.status)}\n{timeline.sent_to(case.status)}",
+            )
+            item.bind(on_release=lambda _item, one=case: self._open(one))
+            rows.add_widget(item, len(rows.children) - at)
+            at += 1
+        if len(cases) > SHOWN:
+            more = Press(text=_("Show more"), style="plain")
+
+            def pressed(_press: object) -> None:
+                place = len(rows.children) - 1 - rows.children.index(more)
+                rows.remove_widget(more)
+                self._rows(cases[SHOWN:], place)
+
+            more.bind(on_release=pressed)
+            rows.add_widget(more, len(rows.children) - at)
+
+    def _open(self, case: sending.Case) -> None:
+        self.app.session.person, self.app.session.lesion = case.person, case.lesion
+        self.app.go("referral", id=case.status.referral.id)
+
+
+load_kv(__file__)

@@ -1,0 +1,232 @@
+"""What the screens do to send a spot to a dermatologist, and to show what became of it.
+
+Each function reads or writes the store and may take a moment: call it beside the screen. They raise
+UserError, of which StoreError is a kind.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dermedge import UserError
+from dermedge.files import write_atomic
+from edge_app.browser import check_writable
+from edge_app.i18n.language import N_, Message
+from edge_app.referral import carriers, review
+from edge_app.referral.background import may_reach
+from edge_app.referral.carriers import NO_LIBRARY
+from edge_app.referral.dispatch import dispatch, options
+from edge_app.referral.draft import Draft, Lasting
+from edge_app.referral.form import Referral
+from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
+from edge_app.referral.review import Gap, Row
+from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral
+from edge_app.store.store import Lesion, Person, Store
+
+THUMBNAIL = 320  # px, long side
+PRINTED = 4096  # px, long side of the picture on the report
+LIBRARIES = ("pydicom", "highdicom", "jpeg_ls", "requests")  # of the extra `send`
+# What the report's page tells of a person, with and without a number of the receiver. Never a name.
+PSEUDONYMOUS = ("sex", "skin_type", "risk_factors")
+IDENTIFIED = (*PSEUDONYMOUS, "year_of_birth")
+NO_NETWORK = N_(
+    "This program may not use the network here: a service of its own sends. Its administrator can "
+    "test it by `dermedge send check`."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that would leave, for a person to look at."""
+
+    referral: Referral
+    rows: tuple[Row, ...]
+    gaps: tuple[Gap, ...]  # the required first
+    pictures: dict[str, np.ndarray]  # small ones by id, uint8 (h, w, 3) RGB
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be sent."""
+        return not any(gap.required for gap in self.gaps)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A referral as the screens show it, and whose it is."""
+
+    status: Status
+    lesion: Lesion
+    person: Person
+
+    @property
+    def group(self) -> str:
+        """Of GROUPS."""
+        state = self.status.state
+        return state if state in (STOPPED, DONE, ANSWERED) else "waiting"
+
+
+GROUPS = {
+    STOPPED: N_("Not sent: something has to be done"),
+    "waiting": N_("Waiting to be sent"),
+    DONE: N_("Received, not answered yet"),
+    ANSWERED: N_("Answered"),
+}
+
+
+# ---------------------------------------------------------------------------- sending
+
+
+def begin(store: Store, lesion: str, captures: Collection[str] = ()) -> Draft:
+    """A form with all that is known; `captures` as `Draft.start` takes them."""
+    if not all(map(find_spec, LIBRARIES)):
+        raise UserError(Message(NO_LIBRARY, extra="send"), code="no-library")
+    return Draft.start(store, lesion, captures)
+
+
+def remember(store: Store, lasting: Lasting) -> Person:
+    """Keep what need not be asked again; the person as they are now. Writes only what is new."""
+    for id, kind in lasting.kinds:
+        capture = store.capture(id)
+        if capture.kind != kind:
+            store.update_capture(replace(capture, kind=kind))
+    if lasting.dermoscope != store.dermoscope():
+        store.set_dermoscope(lasting.dermoscope)
+    person = store.person(lasting.person)
+    if lasting.identifier is not None and lasting.identifier not in person.identifiers:
+        pairs = tuple({**dict(person.identifiers), **dict([lasting.identifier])}.items())
+        person = replace(person, identifiers=pairs)
+        store.update_person(person)
+    return person
+
+
+def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
+    """Read the pictures, print the page, say what leaves. Some tenths of a second a picture."""
+    images = {one.capture.id: store.picture(one.capture.id) for one in draft.selected}
+    report = _report(draft, images)
+    referral = draft.referral(now, images, report)
+    small = {id: _small(image, THUMBNAIL) for id, image in images.items()}
+    rows = review.preview(referral)
+    return Prepared(referral, rows, review.missing(referral, draft.private), small)
+
+
+def queue(store: Store, draft: Draft, prepared: Prepared) -> StoredReferral:
+    """Freeze what was looked at: when it returns, it is on disk, and will be sent."""
+    to = draft.destination
+    if to is None:
+        raise ValueError("a referral needs a receiver")
+    chosen = options(to, to.lossy, draft.private)
+    return dispatch(store, prepared.referral, draft.lesion.id, to, chosen)
+
+
+def _report(draft: Draft, images: dict[str, bytes]) -> bytes:
+    """The page about the picture that shows most; empty where there is none."""
+    from edge_app.documents import pdf
+
+    order = ("dermoscopic", "close_up", "overview")
+    shown = min(draft.selected, key=lambda one: order.index(one.kind), default=None)
+    if shown is None:
+        return b""
+    known = draft.destination is not None and draft.destination.system and draft.identifier.strip()
+    pixels = _small(images[shown.capture.id], PRINTED)
+    fields = IDENTIFIED if known else PSEUDONYMOUS
+    return pdf.case(pdf.Shot(shown.capture, pixels), None, draft.person, draft.lesion, fields)
+
+
+def _small(image: bytes, side: int) -> np.ndarray:
+    from dermedge.image.read import read_image
+
+    pixels = read_image(image).pixels
+    shrink = side / max(pixels.shape[:2])
+    if shrink >= 1:
+        return pixels
+    return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+
+
+# ---------------------------------------------------------------------------- what became of it
+
+
+def case(store: Store, id: str) -> Case:
+    """One referral."""
+    return _case(store, Outbox(store).status(store.mail.referral(id)))
+
+
+def cases(store: Store, lesion: str = "") -> list[Case]:
+    """All referrals, or those of a lesion, the oldest first."""
+    outbox = Outbox(store)
+    return [_case(store, outbox.status(one)) for one in store.mail.referrals(lesion)]
+
+
+def _case(store: Store, status: Status) -> Case:
+    lesion = store.lesion(status.referral.lesion)
+    return Case(status, lesion, store.person(lesion.person))
+
+
+def counts(store: Store) -> dict[str, int]:
+    """How many referrals there are of each of GROUPS."""
+    found = dict.fromkeys(GROUPS, 0)
+    for status in Outbox(store).all():
+        state = status.state
+        found[state if state in found else "waiting"] += 1
+    return found
+
+
+def wanted(store: Store, lesion: str) -> StoredAnswer | None:
+    """The newest answer that asks for a better picture, unless one was taken since."""
+    captures = store.captures(lesion)
+    newest = max((one.taken for one in captures if one.dated), default="")
+    answers = [it for one in store.mail.referrals(lesion) for it in store.mail.answers(one.id)]
+    asking = [it for it in answers if it.wants_better_picture and it.received > newest]
+    return max(asking, key=lambda it: it.received, default=None)
+
+
+def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:
+    """The PDF of an answer as a plain file in `folder`."""
+    check_writable(folder)
+    path, number = folder / f"answer-{answer.received[:10]}.pdf", 1
+    while path.exists():
+        number += 1
+        path = folder / f"answer-{answer.received[:10]}-{number}.pdf"
+    with store.act("report", answer.referral):
+        write_atomic(path, base64.b64decode(answer.document), private=True)
+    return path
+
+
+# ---------------------------------------------------------------------------- receivers
+
+
+def check(destination: Destination) -> list[str]:
+    """Ask each door of a receiver whether it is there, sending nothing of anybody: its lines.
+
+    Raises UserError for the first that is not, and where this program may not use the network.
+    """
+    doors = list(dict.fromkeys(filter(None, (destination.dicom, destination.fhir))))
+    if not may_reach() and any(door.carrier != "folder" for door in doors):
+        raise UserError(NO_NETWORK, code="no-network")
+    lines: list[str] = []
+    for door in doors:
+        with closing(carriers.connect(door)) as link:
+            lines.append(link.check())
+    return lines
+
+
+def save_destination(store: Store, destination: Destination) -> Destination:
+    """Add it where it has no id yet, else change it.
+
+    Raises UserError for an address or passphrase that must not be used.
+    """
+    for door in (destination.dicom, destination.fhir):
+        if door is not None:
+            carriers.connect(door).close()
+    if destination.id:
+        store.mail.update_destination(destination)
+        return destination
+    return store.mail.add_destination(destination)

@@ -1,0 +1,184 @@
+"""What the screens ask of the store to send a spot: the form, the preview, what became of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import cv2
+import pytest
+
+pytest.importorskip("highdicom")
+pytest.importorskip("fpdf", reason="needs the package fpdf2")
+pypdf = pytest.importorskip("pypdf")
+pytest.importorskip("kivy", reason="the fonts of the report come with Kivy")
+from store.store_cases import fill  # noqa: E402
+
+from dermedge import UserError  # noqa: E402
+from dermedge.data import synthetic  # noqa: E402
+from edge_app import sending  # noqa: E402
+from edge_app.referral.background import Background  # noqa: E402
+from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
+from edge_app.store.records import DermoscopeSettings  # noqa: E402
+from edge_app.store.referrals import Destination, Endpoint, StoredAnswer  # noqa: E402
+from sending.mail_cases import queue  # noqa: E402
+from sending.receivers import FhirReceiver  # noqa: E402
+
+SECRET = "cedar wren lamp orbit"
+SYSTEM = "urn:oid:1.2.3"
+NOW = datetime(2026, 11, 29, 9, 30, tzinfo=timezone.utc)
+
+
+def _png() -> bytes:
+    image = synthetic.draw(3, "phone", (480, 640), label="mel", artefacts=()).image
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def spot(cases, tmp_path):
+    """A person with a risk factor, a lesion, a picture, and a receiver without a network."""
+    person, lesion, capture = fill(cases, picture=_png())
+    lesion = replace(lesion, view="front", x=0.5, y=0.35)
+    cases.update_lesion(lesion)
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    door = Endpoint("folder", str(stick), password=SECRET)
+    to = cases.mail.add_destination(Destination("", "Clinic", door, door, system=SYSTEM))
+    return person, lesion, capture, to
+
+
+def _filled(cases, lesion) -> sending.Draft:
+    draft = sending.begin(cases, lesion.id)
+    draft.pictures[0].kind = "close_up"
+    draft.recognizable = False
+    draft.consent = Consent.to(CURRENT, "en", NOW)
+    draft.question = "Is this benign?"
+    return draft
+
+
+def test_a_form_begins_with_what_is_known(cases, spot):
+    person, lesion, capture, to = spot
+    draft = sending.begin(cases, lesion.id)
+    assert draft.destination == to
+    assert draft.answers == {"sunbeds": True}
+    assert [one.capture.id for one in draft.selected] == [capture.id]
+    assert not draft.whole  # what the picture is, a person says
+    draft = _filled(cases, lesion)
+    draft.answers |= {"family_melanoma": False, "itching": True}
+    draft.identifier, draft.onset = "  4711 ", "months"
+    sending.remember(cases, draft.lasting())
+    sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
+    again = sending.begin(cases, lesion.id)
+    # Of the person it still holds; whether the spot itches is asked again.
+    assert again.answers == {"family_melanoma": False, "sunbeds": True}
+    assert (again.onset, again.identifier, again.pictures[0].kind) == ("months", "4711", "close_up")
+    assert dict(cases.person(person.id).identifiers) == {SYSTEM: "4711"}
+    assert again.id != draft.id
+    cases.check()
+
+
+def test_the_newest_picture_of_each_kind_is_proposed(cases, spot):
+    _person, lesion, capture, _to = spot
+
+    def add(kind):
+        return cases.add_capture(replace(capture, id="", taken="", kind=kind), _png())
+
+    add("overview")
+    wanted = {add("overview").id, add("close_up").id}
+    draft = sending.begin(cases, lesion.id)
+    assert {one.capture.id for one in draft.selected} == wanted
+    draft = sending.begin(cases, lesion.id, [capture.id])
+    assert [one.capture.id for one in draft.selected] == [capture.id]
+
+
+def test_all_that_is_shown_leaves_and_nothing_else(cases, spot):
+    person, lesion, _capture, _to = spot
+    draft = _filled(cases, lesion)
+    prepared = sending.prepare(cases, draft, NOW)
+    assert prepared.ready
+    assert prepared.referral.pseudonymous
+    assert {"referral-consent"} <= {
+        gap.code for gap in sending.prepare(cases, replace(draft, consent=None), NOW).gaps
+    }
+    said = " ".join(row.value for row in prepared.rows)
+    text = " ".join(
+        page.extract_text() for page in pypdf.PdfReader(io.BytesIO(prepared.referral.report)).pages
+    )
+    for private in (person.name, "north ward", lesion.title):
+        assert private not in said
+        assert private not in text
+    assert list(prepared.pictures) == [prepared.referral.pictures[0].id]
+    draft.question = "Is Zoë well?"
+    assert not sending.prepare(cases, draft, NOW).ready
+
+
+def test_pressed_twice_is_queued_once_and_comes_to_its_receiver(cases, spot, tmp_path):
+    _person, lesion, _capture, to = spot
+    draft = _filled(cases, lesion)
+    prepared = sending.prepare(cases, draft, NOW)
+    stored = sending.queue(cases, draft, prepared)
+    assert sending.queue(cases, draft, prepared) == stored
+    assert sending.counts(cases) == {"stopped": 0, "waiting": 1, "received": 0, "answered": 0}
+    thread = Background(cases)
+    thread.start()
+    files = lambda: list((tmp_path / "stick").rglob("*.dermparcel"))  # noqa: E731
+    while sending.counts(cases)["received"] == 0:
+        assert not thread.wait(0.05)
+    thread.stop()
+    assert thread.wait(60)
+    (case,) = sending.cases(cases, lesion.id)
+    assert (case.group, len(files())) == ("received", len(case.status.parcels))
+    answer = StoredAnswer("", stored.id, "r/1", "1", "Benign.", "Dr. Bea", document="JVBERi0=")
+    kept = cases.mail.add_answer(replace(answer, wants_better_picture=True))
+    assert sending.case(cases, stored.id).group == "answered"
+    assert sending.wanted(cases, lesion.id) == kept
+    path = sending.save_document(cases, kept, tmp_path)
+    assert path.read_bytes() == b"%PDF-"
+    assert "begin report" in {entry.what for entry in cases.audit()}
+    assert "folder" not in str(sending.check(to))
+
+
+def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):
+    _person, lesion, capture, to = spot
+    at("2026-11-29T09:00:00Z")
+    stored = queue(cases, to, found=(None, lesion, capture))
+    at("2026-11-29T10:00:00Z")
+    cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "x", wants_better_picture=True))
+    assert sending.wanted(cases, lesion.id)
+    at("2026-11-29T11:00:00Z")
+    cases.add_capture(replace(capture, id="", taken=""), _png())
+    assert sending.wanted(cases, lesion.id) is None
+
+
+def test_without_the_libraries_one_is_told_before_the_form(cases, spot, monkeypatch):
+    monkeypatch.setattr(sending, "LIBRARIES", ("dermedge_is_not_there",))
+    with pytest.raises(UserError, match="pip install"):
+        sending.begin(cases, spot[1].id)
+
+
+def test_receivers_are_checked_and_kept(cases, monkeypatch):
+    clinic = FhirReceiver()
+    to = sending.save_destination(cases, Destination("", "Clinic", fhir=clinic.endpoint()))
+    assert sending.check(to)
+    changed = sending.save_destination(cases, replace(to, name="Skin clinic"))
+    assert cases.mail.destinations() == [changed]
+    plain = replace(to, fhir=Endpoint("fhir", "http://clinic.example/fhir"))
+    with pytest.raises(UserError, match="not encrypted"):
+        sending.save_destination(cases, plain)
+    with pytest.raises(UserError, match="URI"):
+        sending.save_destination(cases, replace(to, system="our numbers"))
+    monkeypatch.setattr(sending, "may_reach", lambda: False)
+    with pytest.raises(UserError, match="service"):
+        sending.check(to)
+    clinic.close()
+
+
+def test_the_dermoscope_is_asked_for_once(cases, spot):
+    draft = sending.begin(cases, spot[1].id)
+    draft.dermoscope = DermoscopeSettings(contact=True, immersion="ALCOHOL")
+    sending.remember(cases, draft.lasting())
+    assert sending.begin(cases, spot[1].id).dermoscope == draft.dermoscope
+    length = len(cases.audit())
+    sending.remember(cases, draft.lasting())
+    assert len(cases.audit()) == length  # nothing new, nothing written
