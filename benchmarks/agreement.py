@@ -5,15 +5,16 @@ with another `--provider` or on another device, then
 
     python -m benchmarks.agreement DESKTOP.jsonl OTHER.jsonl --out FILE.json
 
-Pictures are matched by their names. `probabilities`, `malignancy` and `quality` are the largest
-differences, where `analyze` writes six digits, six and four.
+Pictures are matched by their names. `abcd` counts equal points and colours. `probabilities`,
+`malignancy`, `quality` and `abcd_indices` are the largest differences; `analyze` writes six digits,
+six, four and all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from scipy.stats import binomtest
 from benchmarks import call
 from dermedge import DISCLAIMER, UserError
 from dermedge.files import write_atomic
+
+INDICES = ("asymmetry_index", "border_irregularity")
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -59,10 +62,13 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
     def largest(values) -> float:
         return float(max(max(map(abs, values(a, b)), default=0.0) for a, b in pairs))
 
-    def equal(*keys: str) -> dict[str, Any]:
-        count = sum(_inside(a, keys) == _inside(b, keys) for a, b in pairs)
+    def counted(value: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        count = sum(value(a) == value(b) for a, b in pairs)
         low, high = binomtest(count, len(pairs)).proportion_ci(0.95, "exact")
         return {"equal": count, "low": round(float(low), 4), "high": round(float(high), 4)}
+
+    def equal(*keys: str) -> dict[str, Any]:
+        return counted(lambda analysis: _inside(analysis, keys))
 
     areas = np.array([[x["lesion"]["area_px"] or 0 for x in pair] for pair in pairs])
     return {
@@ -72,7 +78,8 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
         "likely": equal("likely"),
         "box": equal("lesion", "box"),
         "outline": equal("lesion", "polygons"),
-        "abcd": equal("abcd"),
+        "abcd": counted(_points),
+        "abcd_indices": largest(_index_differences),
         "probabilities": largest(
             lambda a, b: [a["probabilities"][k] - b["probabilities"][k] for k in a["probabilities"]]
         ),
@@ -89,6 +96,17 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
         ],
         "versions": [pairs[0][i]["versions"] for i in (0, 1)],
     }
+
+
+def _points(analysis: dict[str, Any]) -> list[Any]:
+    """What is shown of the ABCD measures."""
+    return [analysis["abcd"][name] for name in ("asymmetry", "border", "color", "colors")]
+
+
+def _index_differences(a: dict[str, Any], b: dict[str, Any]) -> list[float]:
+    """Of the numbers that the points are made of, where there are any."""
+    pairs = [(a["abcd"][name], b["abcd"][name]) for name in INDICES]
+    return [x - y for x, y in pairs if x is not None and y is not None]
 
 
 def _inside(analysis: dict[str, Any], keys: Sequence[str]) -> Any:
