@@ -11,7 +11,7 @@ NODE := $(if $(shell command -v npm),,nodejs npm)
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all fuzz docs install debian clean
+.PHONY: demo test test-all fuzz jar java-test apk arm64 docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
@@ -35,6 +35,29 @@ fuzz: $(STAMP)
 	$(PIP) -e '.[fuzz]'
 	for target in image bundle tables store_import answers; do \
 	    $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+
+# ONNX Runtime's Java library, which Android's session is tested with. The newest on Maven Central.
+JAR := 1.29.0
+jar:
+	mvn -q -B dependency:copy -DoutputDirectory=$(CURDIR)/build/jar \
+	    -Dartifact=com.microsoft.onnxruntime:onnxruntime:$(JAR)
+
+# The app's Java classes against Android's own library, by Robolectric.
+java-test:
+	mvn -q -B -f edge_app/android/java/pom.xml test
+
+# The Android app, by buildozer, which fetches Android's SDK and NDK.
+apk: $(STAMP)
+	$(PIP) -e '.[android]'
+	rm -rf build/android/dermedge build/android/edge_app build/android/java && mkdir -p build/android
+	cp -r dermedge edge_app edge_app/android/buildozer.spec edge_app/android/main.py build/android
+	cp -r edge_app/android/java/src/main/java build/android/java
+	cd build/android && PATH=$(CURDIR)/$(BIN):$$PATH buildozer android debug
+
+# ARM64, emulated, against this machine: PICTURES="a.jpg b.jpg", about a minute each.
+ARM64 ?= benchmarks/results/runtimes/arm64.json
+arm64: $(STAMP)
+	$(BIN)/python -m benchmarks.arm64 --out $(ARM64) $(PICTURES)
 
 # The site, into build/docs.
 docs: $(STAMP)

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def shared_data(real_images) -> Path:
     if real_images is None:
         pytest.skip("no real images here; set DERMEDGE_TEST_DATA to a folder of yours")
     return real_images
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_jar() -> str:
+    """ONNX Runtime's Java library for desktops; tests that need it skip where it is absent."""
+    if find_spec("jnius") is None:
+        pytest.skip("pyjnius is not installed: pip install 'dermedge[java]'")
+    if not shutil.which("java"):
+        pytest.skip("Java is not installed (Debian package default-jdk-headless)")
+    fetched = sorted((Path(__file__).parents[1] / "build" / "jar").glob("onnxruntime-*.jar"))
+    jar = os.environ.get("DERMEDGE_ONNXRUNTIME_JAR") or (str(fetched[-1]) if fetched else "")
+    if not jar:
+        pytest.skip("no jar of ONNX Runtime: `make jar`, or set DERMEDGE_ONNXRUNTIME_JAR")
+    return os.path.abspath(jar)
 
 
 @pytest.fixture(scope="session")

@@ -558,3 +558,12 @@ TEXT_FOR_A_NUMBER = zlib.decompress(
 def test_a_tiff_whose_tags_have_other_types_is_refused():
     with pytest.raises(ImageError, match="the TIFF data is damaged"):
         read_image(TEXT_FOR_A_NUMBER)
+
+
+def test_a_device_without_the_decoder_of_jpeg_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "picture.jpg"
+    Image.new("RGB", (32, 32), "gray").save(path)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(ImageError, match="simplejpeg is missing") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)

@@ -12,6 +12,7 @@ import os
 import unicodedata
 from datetime import date, datetime, timezone
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,6 +24,7 @@ FOLDER = Path(__file__).with_name("locale")
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
 RIGHT_TO_LEFT = frozenset({"ar"})
 
+UNDRAWN = "?"  # for a letter that cannot be put into its place here
 MARK = "\N{LEFT-TO-RIGHT MARK}"
 RTL_MARK = "\N{RIGHT-TO-LEFT MARK}"
 # Around what runs from left to right wherever it stands; `visual` takes them out again.
@@ -48,12 +50,27 @@ def rtl() -> bool:
 
 
 def preferred() -> str:
-    """That of the system where it is one of LANGUAGES, else English."""
+    """That of the system where it is one of `offered`, else English."""
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
         code = os.environ.get(variable, "")[:2].lower()
         if code:
-            return code if code in LANGUAGES else "en"
+            return code if code in offered() else "en"
     return "en"
+
+
+@cache
+def missing() -> tuple[str, ...]:
+    """The packages that writing from right to left needs and that are not installed.
+
+    Android has no python-bidi and no uharfbuzz unless somebody builds them.
+    """
+    needed = {"python-bidi": "bidi", "arabic-reshaper": "arabic_reshaper", "uharfbuzz": "uharfbuzz"}
+    return tuple(name for name, module in needed.items() if find_spec(module) is None)
+
+
+def offered() -> dict[str, str]:
+    """Of LANGUAGES those that can be written here."""
+    return {n: own for n, own in LANGUAGES.items() if n not in RIGHT_TO_LEFT or not missing()}
 
 
 class Message(str):
@@ -242,20 +259,26 @@ _MIRRORED = str.maketrans({ends[0]: ends[1] for pair in _PAIRS for ends in (pair
 
 def backwards(line: str) -> bool:
     """Whether the first letter is one that is written from right to left."""
-    return _is_rtl(next((c for c in line if c.isalpha()), ""))
+    return from_right(next((c for c in line if c.isalpha()), ""))
 
 
-def _is_rtl(character: str) -> bool:
+def from_right(character: str) -> bool:
+    """Whether a letter is one that is written from right to left."""
     return "\u0590" <= character <= "\u08ff" or "\ufb1d" <= character <= "\ufefc"
 
 
 def visual(line: str, paragraph: str = "") -> str:
     """One line of text, maybe of a paragraph, in the order in which it is drawn from the left.
 
-    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
+    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join. Where a
+    package for that is `missing`, each letter that is written from right to left becomes UNDRAWN:
+    out of order, a name could be read as another.
     """
-    if not any(map(_is_rtl, paragraph or line)):
+    if not any(map(from_right, paragraph or line)):
         return line.translate(_TAKEN_OUT)
+    if missing():
+        plain = "".join(UNDRAWN if from_right(character) else character for character in line)
+        return plain.translate(_TAKEN_OUT)
     from arabic_reshaper import reshape
     from bidi import get_display
 
@@ -284,6 +307,6 @@ def _mirrored(drawn: str) -> str:
     for at in open_:  # its partner is on another line
         sides = [filter(str.isalpha, part) for part in (drawn[at:], drawn[at::-1])]
         beside = [next(side, "\u0627" if rtl() else "a") for side in sides]
-        if any(map(_is_rtl, beside)) if rtl() else all(map(_is_rtl, beside)):
+        if any(map(from_right, beside)) if rtl() else all(map(from_right, beside)):
             letters[at] = drawn[at].translate(_MIRRORED)
     return "".join(letters)
