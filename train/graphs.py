@@ -95,27 +95,35 @@ def fill(model: Normalized, graph: bytes) -> None:
     own = model.state_dict()
     names = {module: name for name, module in model.named_modules()}
     filled: dict[str, Tensor] = {}
+    after: dict[nn.Module, str] = {}
     for conv, norm in _normed(model):
+        after[conv] = names[norm]
         place, behind = names[conv], names[norm]
-        if f"{behind}.running_mean" in weights.values:
+        if kept := weights.norm(behind):
+            filled |= {f"{behind}.{leaf}": value for leaf, value in kept.items()}
             continue
         # It was folded into the convolution: with these it does nothing but to add the bias.
         filled[f"{behind}.running_mean"] = torch.zeros(norm.num_features)
         filled[f"{behind}.running_var"] = torch.ones(norm.num_features)
         gain = torch.full_like(norm.weight.double(), 1 + norm.eps).sqrt().float()
         filled[f"{behind}.weight"] = gain
-        filled[f"{behind}.bias"] = weights.tensor(f"{place}.bias")
+        filled[f"{behind}.bias"] = weights.bias(place)
         if conv.bias is not None:
             filled[f"{place}.bias"] = torch.zeros_like(conv.bias)
     for module, name in names.items():
         if isinstance(module, Aggregate) and f"{name}.weight" not in weights.values:
-            filled[f"{name}.weight"] = weights.slices(f"{name}.bias", len(module.inputs))
+            filled[f"{name}.weight"] = weights.slices(name, after.get(module, ""))
         elif isinstance(module, nn.Conv2d) and f"{name}.weight" not in weights.values:
             filled[f"{name}.weight"] = weights.factor(module.weight.shape)
+    for module, name in names.items():
+        if isinstance(module, nn.BatchNorm2d) and f"{name}.bias" not in filled:
+            kept = weights.norm(name)
+            filled |= {f"{name}.{leaf}": value for leaf, value in kept.items()}
     for name in own:
         if name in filled or name.endswith("num_batches_tracked"):
             continue
-        filled[name] = weights.tensor(name)
+        place, _, leaf = name.rpartition(".")
+        filled[name] = weights.bias(place) if leaf == "bias" else weights.tensor(name)
     for name, value in filled.items():
         if own[name].shape != value.shape:
             raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
@@ -146,22 +154,63 @@ class _Weights:
             raise ValueError(f"the graph has no {name}")
         return torch.from_numpy(np.array(self.values[name]))
 
-    def slices(self, bias: str, count: int) -> Tensor:
+    def bias(self, place: str) -> Tensor:
+        """That of the convolution or linear layer there, whatever it is called by now."""
+        if f"{place}.bias" in self.values:
+            return self.tensor(f"{place}.bias")
+        weight = f"{_PREFIX}{place}.weight"
+        node = next(
+            (n for n in self.nodes if n.op_type in ("Conv", "Gemm") and weight in n.input), None
+        )
+        if node is not None and node.op_type == "Gemm" and len(node.input) < 3:
+            # A bias of zeros is left out.
+            return torch.zeros(len(self.values[f"{place}.weight"]))
+        if node is None or len(node.input) < 3 or node.input[2] not in self.constants:
+            raise ValueError(f"the graph has no {place}.bias")
+        return torch.from_numpy(np.array(self.constants[node.input[2]]))
+
+    def norm(self, place: str) -> dict[str, Tensor]:
+        """What a batch norm that was not folded has, by its own names; {}: it was folded."""
+        wanted = {f"{_PREFIX}{place}.running_mean", f"{_PREFIX}{place}.running_var"}
+        found = [n for n in self.nodes if n.op_type == "BatchNormalization"]
+        found = [n for n in found if wanted & set(n.input)]
+        if len(found) != 1:
+            return {}
+        # By place: equal constants share one name.
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        pairs = zip(leaves, found[0].input[1:], strict=True)
+        return {leaf: torch.from_numpy(np.array(self.constants[name])) for leaf, name in pairs}
+
+    def slices(self, place: str, norm: str) -> Tensor:
         """The weight of an `Aggregate`, (K, sum of C, 1, 1), from the convolutions it became.
 
-        The coarsest scale comes first and has the bias; each sum is enlarged for the next.
+        Each sum is enlarged for the next finer scale; the coarsest one has the bias, of a norm
+        that was folded.
         """
-        node = self._one("Conv", 2, _PREFIX + bias)
-        found = [node.input[1]]
-        while len(found) < count:
-            enlarged = self._one("Resize", 0, node.output[0])
-            node = next(
-                n for n in self.nodes if n.op_type == "Add" and enlarged.output[0] in n.input
-            )
-            finer = next(name for name in node.input if name != enlarged.output[0])
-            found.append(next(n for n in self.nodes if finer in n.output).input[1])
-        parts = [torch.from_numpy(np.array(self.constants[name])) for name in reversed(found)]
-        return torch.cat(parts, dim=1)
+        behind = {f"{_PREFIX}{norm}.running_mean", f"{_PREFIX}{norm}.running_var"}
+        ends = [
+            n for n in self.nodes if n.op_type == "BatchNormalization" and behind & set(n.input)
+        ]
+        if ends:
+            end = ends[0].input[0]
+        else:
+            end = self._one("Conv", 2, f"{_PREFIX}{place}.bias").output[0]
+            while grown := [n for n in self.nodes if n.op_type == "Resize" and end == n.input[0]]:
+                end = next(n for n in self.nodes if grown[0].output[0] in n.input).output[0]
+        parts = []
+        while True:
+            node = next(n for n in self.nodes if end in n.output)
+            if node.op_type == "Conv":
+                parts.append(node.input[1])
+                break
+            if node.op_type != "Add":
+                raise ValueError(f"the graph has no {place}.weight")
+            makers = {n.op_type: n for n in self.nodes if set(node.input) & set(n.output)}
+            if makers.keys() != {"Conv", "Resize"}:
+                raise ValueError(f"the graph has no {place}.weight")
+            parts.append(makers["Conv"].input[1])
+            end = makers["Resize"].input[0]
+        return torch.cat([torch.from_numpy(np.array(self.constants[n])) for n in parts], dim=1)
 
     def factor(self, shape: Sequence[int]) -> Tensor:
         """The weight of a convolution that is computed as a product of matrices."""
