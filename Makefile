@@ -2,13 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
-# What Kivy needs to open a window on a virtual screen, and what records the calls of a process.
-DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb
+# What Kivy needs to open a window on a virtual screen, what records the calls of a process, an archive
+# of pictures, and what the page for phones runs in.
+DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb chromium
+# What builds that page; many have it from elsewhere.
+NODE := $(if $(shell command -v npm),,nodejs npm)
 
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all fuzz docs install debian clean
+.PHONY: demo test test-all fuzz jar java-test apk arm64 docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
@@ -19,7 +22,8 @@ test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy dermedge train export benchmarks
+	$(BIN)/mypy dermedge train export benchmarks edge_app
+	$(BIN)/mypy dermedge edge_app --platform win32
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 test-all: MARKED =
@@ -31,6 +35,29 @@ fuzz: $(STAMP)
 	$(PIP) -e '.[fuzz]'
 	for target in image bundle tables store_import answers; do \
 	    $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+
+# ONNX Runtime's Java library, which Android's session is tested with. The newest on Maven Central.
+JAR := 1.29.0
+jar:
+	mvn -q -B dependency:copy -DoutputDirectory=$(CURDIR)/build/jar \
+	    -Dartifact=com.microsoft.onnxruntime:onnxruntime:$(JAR)
+
+# The app's Java classes against Android's own library, by Robolectric.
+java-test:
+	mvn -q -B -f edge_app/android/java/pom.xml test
+
+# The Android app, by buildozer, which fetches Android's SDK and NDK.
+apk: $(STAMP)
+	$(PIP) -e '.[android]'
+	rm -rf build/android/dermedge build/android/edge_app build/android/java && mkdir -p build/android
+	cp -r dermedge edge_app edge_app/android/buildozer.spec edge_app/android/main.py build/android
+	cp -r edge_app/android/java/src/main/java build/android/java
+	cd build/android && PATH=$(CURDIR)/$(BIN):$$PATH buildozer android debug
+
+# ARM64, emulated, against this machine: PICTURES="a.jpg b.jpg", about a minute each.
+ARM64 ?= benchmarks/results/runtimes/arm64.json
+arm64: $(STAMP)
+	$(BIN)/python -m benchmarks.arm64 --out $(ARM64) $(PICTURES)
 
 # The site, into build/docs.
 docs: $(STAMP)
@@ -47,12 +74,14 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 debian:
-	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	@missing=$$(for p in $(DEBIAN) $(NODE); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -z "$$missing" ]; then :; \
 	elif ! command -v apt-get >/dev/null; then echo "Some tests are skipped without: $$missing"; \
 	elif [ "$$(id -u)" = 0 ]; then \
-	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
-	        || echo "Some tests may be skipped; could not be installed: $$missing"; \
+	    apt-get update -qq; \
+	    apt-get install -y -qq --no-install-recommends $$missing >/dev/null || for p in $$missing; do \
+	        apt-get install -y -qq --no-install-recommends $$p >/dev/null \
+	            || echo "Some tests may be skipped; could not be installed: $$p"; done; \
 	else echo "Some tests are skipped; to run them: sudo apt-get install $$missing"; fi
 
 clean:

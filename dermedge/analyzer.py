@@ -14,7 +14,8 @@ import numpy as np
 
 from dermedge import __version__
 from dermedge.analysis import Analysis
-from dermedge.bundle.bundle import CASES, ROLES, Bundle, BundleError, BundleRefused, Thresholds
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import CASES, ROLES, BundleError, BundleRefused, Thresholds
 from dermedge.bundle.similar import Case, SimilarCases
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare, working

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dermedge import DISCLAIMER
-from dermedge.bundle.bundle import Manifest
+from dermedge.bundle.manifest import Manifest
 from dermedge.taxonomy import MALIGNANT
 from dermedge.triage import Rule, most_likely, triage_of
 

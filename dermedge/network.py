@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dermedge.bundle.bundle import Bundle, BundleError, Manifest
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import BundleError, Manifest
 from dermedge.metadata import encode, width
 from dermedge.runtime import Session, SessionError, open_session
 
@@ -78,7 +79,7 @@ class Network:
         Parameters
         ----------
         bundle : an opened bundle.
-        roles : one of `dermedge.bundle.bundle.ROLES`, or both where one part plays both.
+        roles : one of `dermedge.bundle.manifest.ROLES`, or both where one part plays both.
         threads, provider : as `dermedge.runtime.open_session` takes them.
         views : 1, or 4 for test-time augmentation: the picture and its three mirrors.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dermedge.bundle.bundle import Manifest, Thresholds
+from dermedge.bundle.manifest import Manifest, Thresholds
 from dermedge.lesion.quality import Quality
 from dermedge.taxonomy import MALIGNANT
 

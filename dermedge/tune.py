@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from dermedge import UserError, __version__
-from dermedge.bundle.bundle import PRECISIONS, Bundle, Model
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS, Model
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import cpu_name, usable_cores
@@ -32,23 +33,25 @@ from dermedge.image.preprocess import prepare
 from dermedge.metadata import encode
 from dermedge.runtime import (
     ENGINES,
+    JAVA,
     OPENVINO,
     RUNTIMES,
     ExecutionConfig,
     Session,
     SessionError,
     host,
+    java,
+    onnx,
     open_session,
     parity,
     target,
 )
-from dermedge.runtime.onnx import available
 from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
 
 PICTURES = 16  # drawn ones, that an execution is checked on
 ROUNDS = (10, 400)  # fewest and most rounds of all executions
 _MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
-_OWN_THREADS = ("cpu", "xnnpack", OPENVINO)  # runtimes that use the processor's cores
+_OWN_THREADS = ("cpu", "xnnpack", OPENVINO, JAVA)  # runtimes that use the processor's cores
 
 Open = Callable[[bytes, int, str, str, str], Session]
 Feed = dict[str, np.ndarray]
@@ -83,9 +86,11 @@ def _to_stderr(line: str) -> None:
 
 def providers() -> list[str]:
     """The runtimes that may work here."""
-    names = available()
+    names = onnx.available()
     if find_spec("openvino"):
         names.append(OPENVINO)
+    if java.installed():
+        names.append(JAVA)
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
     return names + [name for name in ENGINES if any(map(find_spec, modules[name]))]
 
@@ -242,14 +247,12 @@ def _outputs(session: Session, feeds: Sequence[Feed]) -> Outputs:
 
 def machine() -> dict[str, object]:
     """What a choice holds for; another runtime or processor needs a choice of its own."""
-    import onnxruntime
-
     return {
         "machine": platform.machine(),
         # This field alone: the file of a choice is named after it.
         "cpu": cpu_name(("model name",)) or "",
         "cores": os.cpu_count(),
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": onnx.version(),
     }
 
 
@@ -349,7 +352,7 @@ def _execution(bundle: Bundle, role: str, entry: object) -> ExecutionConfig:
     return execution
 
 
-def _versions(selected: Iterable[ExecutionConfig]) -> dict[str, str | None]:
+def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
     """Of dermedge and of what the executions need beside ONNX Runtime; engines carry their own."""
     versions: dict[str, str | None] = {"dermedge": __version__}
     if any(execution.provider == OPENVINO for execution in selected):
@@ -357,6 +360,11 @@ def _versions(selected: Iterable[ExecutionConfig]) -> dict[str, str | None]:
             versions[OPENVINO] = version(OPENVINO)
         except PackageNotFoundError:
             versions[OPENVINO] = None
+    if any(execution.provider == JAVA for execution in selected):
+        try:
+            versions[JAVA] = java.version()
+        except SessionError:  # it was taken away since
+            versions[JAVA] = None
     return versions
 
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from dermedge.bundle.archive import ArchiveError
-from dermedge.bundle.bundle import ROLES, Bundle, BundleError, Model, Variant
+from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.graph_check import check_graph
+from dermedge.bundle.manifest import ROLES, BundleError, Model, Variant
 from dermedge.bundle.reference import REFERENCE, Expected, Reference, network_of, strided
 from dermedge.image.preprocess import prepare
 from dermedge.lesion.features import clean
@@ -47,7 +48,7 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
     Parameters
     ----------
     bundle : an opened bundle.
-    target : one of `dermedge.bundle.bundle.TARGETS`; default: this machine.
+    target : one of `dermedge.bundle.manifest.TARGETS`; default: this machine.
     """
     manifest = bundle.manifest
     yield Check("hashes and schema", "pass", f"{len(manifest.parts)} parts, {bundle.sha256[:12]}")

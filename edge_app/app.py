@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kivy.app import App
 from kivy.clock import Clock
@@ -37,6 +37,9 @@ from edge_app.ui import theme, widgets
 from edge_app.ui.entry import forget_typing
 from edge_app.ui.focus import move_focus
 
+if TYPE_CHECKING:
+    from edge_app.android.phone import Phone
+
 NOTICE_SECONDS = 6.0
 WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
@@ -53,6 +56,7 @@ class DermedgeApp(App):
     """
 
     title = "dermedge"
+    phone: Phone | None = None  # where it runs on one
     unit = NumericProperty(1.0)
     type_unit = NumericProperty(1.0)  # as `unit`, for text
     portrait = BooleanProperty(True)
@@ -227,6 +231,8 @@ class DermedgeApp(App):
         self.flow.take(source)
 
     def _update_live(self, snapshot: Snapshot, before: Snapshot) -> None:
+        if self.phone is not None and snapshot.result is not before.result:
+            self.phone.forget()
         screen = self.navigator.shown
         if screen is not None and screen.live and self.here == screen.name:
             screen.update(snapshot, before)
@@ -242,6 +248,11 @@ class DermedgeApp(App):
     def touch(self, *_args: object) -> None:
         """Somebody is there."""
         self._idle.touch(time.monotonic())
+
+    def slept(self, seconds: float) -> None:
+        """The device slept for so long, while the app's clock stood still."""
+        self._idle.slept(seconds)
+        self._watch_idle(0)
 
     def _watch_idle(self, _dt: float) -> None:
         left = self._idle.left(time.monotonic())

@@ -19,11 +19,15 @@ from dermedge.cli.options import bundle_arguments, open_bundle
 from edge_app.folders import data_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dermedge.analyzer import Analyzer
     from edge_app.app import DermedgeApp
     from edge_app.qa.measure import Meter
     from edge_app.qa.tour import Tour
     from edge_app.self_check import Check
+
+    Attach = Callable[[DermedgeApp], None]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +124,8 @@ def _mode_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, attach: Attach = lambda app: None) -> int:
+    """`dermedge app`; its exit status. `attach` is given the app before it runs."""
     size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
@@ -143,10 +148,12 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--soak counts memory and handles in /proc: it needs Linux")
     _check_display()
     with tempfile.TemporaryDirectory(prefix="dermedge-") as folder:
-        return _show(args, (int(size[1]), int(size[2])), folder, drawn)
+        return _show(args, (int(size[1]), int(size[2])), folder, drawn, attach)
 
 
-def _show(args: argparse.Namespace, size: tuple[int, int], folder: str, drawn: bool) -> int:
+def _show(
+    args: argparse.Namespace, size: tuple[int, int], folder: str, drawn: bool, attach: Attach
+) -> int:
     """Open the window, until it is closed. `drawn` : a drawn picture stands for the camera."""
     from edge_app import memory, unforeseen
 
@@ -160,6 +167,7 @@ def _show(args: argparse.Namespace, size: tuple[int, int], folder: str, drawn: b
         make_private(Path(args.screenshot))
     _configure_kivy(folder, *size, args.fullscreen or args.kiosk, args.kiosk)
     app = _make_app(args, analyzer, faults, _source(args, folder, drawn), folder, trial)
+    attach(app)
     driver = _driver(args, app)
     if not trial:  # no picture of a person is in those
         unforeseen.keep_quiet()
@@ -430,4 +438,4 @@ def _configure_kivy(
         )
 
 
-APP = Command("the camera app: live guidance, capture, risk and advice", _arguments, _run, "app")
+APP = Command("the camera app: live guidance, capture, risk and advice", _arguments, run, "app")

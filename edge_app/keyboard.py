@@ -53,7 +53,9 @@ def _escape(app: DermedgeApp, layer: object) -> bool:
 
 
 def make_room(app: DermedgeApp) -> None:
-    """Above the keyboard of a touch screen, while one is shown."""
+    """Above the keyboard of a touch screen, while one is shown; a phone makes room itself."""
+    if app.phone is not None:
+        return
     boards = [child for child in Window.children if isinstance(child, VKeyboard)]
     if not boards:
         app.frame.size_hint_y = 1

@@ -55,6 +55,10 @@ class Idle:
     def touch(self, now: float) -> None:
         self._last = now
 
+    def slept(self, seconds: float) -> None:
+        """So many seconds passed that `now` does not count."""
+        self._last -= seconds
+
     def left(self, now: float) -> float:
         """Seconds until the screen must be cleared; 0: now."""
         return max(0.0, self._last + self._seconds - now)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
-from dermedge.bundle.bundle import Manifest
+from dermedge.bundle.manifest import Manifest
 from dermedge.combine import Combined, combine
 from edge_app import cases, folders, unforeseen
 from edge_app.browser import make_private

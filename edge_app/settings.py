@@ -9,7 +9,7 @@ from pathlib import Path
 from dermedge.files import write_atomic
 from dermedge.lesion.scale import REFERENCES
 from edge_app.capture.sources import ROTATIONS
-from edge_app.i18n.language import LANGUAGES, preferred
+from edge_app.i18n.language import LANGUAGES, offered, preferred
 from edge_app.ui.theme import TEXT_SIZES, THEMES
 
 
@@ -26,7 +26,7 @@ class Settings:
     consent: int = 0  # version of the terms that were agreed to
 
     def spoken(self) -> str:
-        return self.language or preferred()
+        return self.language if self.language in offered() else preferred()
 
     @classmethod
     def load(cls, path: Path) -> Settings:

@@ -7,7 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dermedge.bundle.bundle import PRECISIONS, TARGETS, shipped
+from dermedge.bundle.bundle import shipped
+from dermedge.bundle.manifest import PRECISIONS, TARGETS
 from dermedge.bundle.manifest_check import MAX_RELEASE
 from dermedge.cli import Command
 from dermedge.text import printable

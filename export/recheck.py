@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermedge.bundle.bundle import ROLES, Bundle, Manifest, Model, Variant
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import ROLES, Manifest, Model, Variant
 from dermedge.data import DataSet, make_split
 from dermedge.data.split import Split
 from dermedge.runtime import open_session

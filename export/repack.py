@@ -20,7 +20,8 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge import data as datasets
-from dermedge.bundle.bundle import CASES, Bundle, Manifest, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import CASES, Manifest
 from dermedge.bundle.similar import SimilarCases
 from dermedge.data import DataSet, Split
 from dermedge.data.fingerprint import of_names, of_pictures

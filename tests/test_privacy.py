@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dermedge.runtime import ENGINES
+from dermedge.runtime import ENGINES, JAVA
 from dermedge.tune import providers
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def namespace() -> list[str]:
 def record(namespace, tmp_path):
     """Run a Python with these words, recorded; an empty home is its own."""
 
-    def run(*words: object, display: str = "", name: str = "once") -> Record:
+    def run(*words: object, display: str = "", name: str = "once", classpath: str = "") -> Record:
         home, temporary = tmp_path / f"home-{name}", tmp_path / f"temporary-{name}"
         home.mkdir()
         temporary.mkdir()
@@ -72,6 +72,8 @@ def record(namespace, tmp_path):
         }
         if display:
             environment["DISPLAY"] = display
+        if classpath:
+            environment["CLASSPATH"] = classpath
         log = tmp_path / f"calls-{name}"
         done = subprocess.run(
             [*namespace, "-o", str(log), sys.executable, *map(str, words)],
@@ -228,6 +230,9 @@ DEPENDENCIES = {
     "requests": "requests",
     "pynetdicom": "pynetdicom",
     "openvino": "openvino",
+    "buildozer": "buildozer",
+    "python-for-android": "pythonforandroid",
+    "pyjnius": "jnius_config",  # jnius itself starts a JVM
     "tensorrt": "tensorrt",
     "cuda-bindings": "cuda.bindings.runtime",
     "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",
@@ -298,13 +303,19 @@ def split(data, tmp_path_factory) -> Path:
     return path
 
 
-HERE = [name for name in providers() if name not in ENGINES]
+# Java's library is in no package; it has a test of its own.
+HERE = [name for name in providers() if name not in (*ENGINES, JAVA)]
 
 
 @pytest.mark.parametrize("provider", HERE)
 def test_analyze(dermedge, tiny_bundle, picture, provider):
     options = ["--bundle", tiny_bundle, "--provider", provider, "--explain", "why", "--json"]
     _quiet(dermedge("analyze", picture, *options))
+
+
+def test_analyze_by_javas_library(dermedge, tiny_bundle, picture, onnxruntime_jar):
+    options = ["--bundle", tiny_bundle, "--provider", "java", "--json"]
+    _quiet(dermedge("analyze", picture, *options, classpath=onnxruntime_jar))
 
 
 def test_tune_and_what_it_chose(dermedge, tiny_bundle, picture):

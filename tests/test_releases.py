@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from dermedge import cli
-from dermedge.bundle.bundle import Bundle, Manifest, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Manifest
 from dermedge.files import state_folder
 
 form = pytest.importorskip("cryptography.hazmat.primitives.serialization")

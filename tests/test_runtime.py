@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from dermedge.bundle.bundle import PRECISIONS, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS
 from dermedge.runtime import PROVIDERS, SessionError, open_session
 from dermedge.runtime.onnx import FP32_OPTIONS, HALF_ONLY, provider_options
 

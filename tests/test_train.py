@@ -24,11 +24,12 @@ from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from train import data, loop
-from train.data import Batches, Views, load_pictures, loader, sampling_shares, subset
+from train.data import Batches, Views, load_pictures, loader, subset
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, load_recipe
 from train.run import load_model, load_run
+from train.sources import sampling_shares
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
 SEGMENTER = [*TINY, "model=mobilegan", "ema=0.9", "loss.adversarial=0.05"]
@@ -1066,3 +1067,90 @@ def test_a_damaged_log_is_one_line(known, tmp_path):
     split = Split.load(folder / "split.json")
     with pytest.raises(UserError, match=r"log\.csv is damaged"):
         loop.train(classifier("max_steps=1", "ema=0"), archive, split, folder)
+
+
+# --- several data sets ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_sources(data_set, tmp_path_factory) -> list[str]:
+    """The lesions above, and a set of squares, some of a class that the first does not have."""
+    root = tmp_path_factory.mktemp("more")
+    rng = np.random.default_rng(5)
+    lines = ["id,image,diagnosis"]
+    for number in range(18):
+        image = np.full((40, 40, 3), (230, 190, 170), np.uint8)
+        top = int(rng.integers(6, 20))
+        image[top : top + 14, top : top + 14] = (40 + 60 * (number % 3), 60, 50)
+        image[:5, : 2 * number + 2] = rng.integers(0, 255, 3)  # no two look alike
+        write_png(root / f"s{number:02}.png", image)
+        lines.append(f"s{number:02},s{number:02}.png,{('mel', 'nv', 'bcc')[number % 3]}")
+    (root / "data.csv").write_text("\n".join(lines) + "\n")
+    return ["--data", f"csv={data_set.root}", "--data", f"csv={root}"]
+
+
+def words(recipe: str, *overrides: str) -> list[str]:
+    return [word for item in overrides for word in ("--set", item)] + ["--recipe", recipe]
+
+
+def test_one_run_learns_from_two_data_sets(two_sources, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = words(
+        "classifier",
+        *CLASSIFIER,
+        "max_steps=2",
+        "loss.balanced=1.0",
+        "source_weights=csv.2=3",
+        "balanced_sampling=0.5",
+        "augmentation.mixup=0.2",
+    )
+    command = ["train", "classifier", *options, *two_sources, "--out", str(out)]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    run = load_run(out)
+    assert run.data_set == "csv+csv.2"
+    assert run.labels == ("bcc", "mel", "nv")
+    # Balanced: as if all classes were as frequent.
+    assert list(run.prior.values()) == pytest.approx([1 / 3] * 3, abs=1e-5)
+    split = Split.load(out / "split.json")
+    assert {name.partition("/")[0] for name in split.parts["train"]} == {"csv", "csv.2"}
+    # The run's data set is found again by what the run says of it, as export does.
+    again = load(run.data_set, run.data_root)
+    assert len(again.records) == 38
+    # Each source's own part, for `evaluate`.
+    own = Split.load(out / "splits" / "csv.2.json")
+    assert sum(map(len, own.parts.values())) == 18
+    # The joint split is a split to give; and so is one of a single source.
+    frozen = ["--split", str(out / "split.json"), "--out", str(tmp_path / "second")]
+    assert cli.main([*command, *frozen]) == 0, capsys.readouterr().err
+    assert load_run(tmp_path / "second").split_sha256 == run.split_sha256
+    capsys.readouterr()
+    wrong = ["--split", str(out / "split.json"), "--split", str(out / "splits" / "csv.json")]
+    assert cli.main([*command, *wrong, "--out", str(tmp_path / "third")]) == 2
+    assert "give one split for each data set, or the joint one" in capsys.readouterr().err
+
+
+def test_only_pictures_of_a_class_move_what_their_source_does_not_know(two_sources, tmp_path):
+    """Masked: the set without basal cell carcinomas says nothing against them."""
+    from dermedge.data.joint import join
+
+    sets = [load("csv", text.partition("=")[2]) for text in two_sources[1::2]]
+    whole = join(sets)
+    records = tuple(r for r in whole.records if r.source == "csv" or r.label == "bcc")
+    whole = replace(whole, records=records)
+    ids = sorted(record.id for record in records)
+    parts = {"train": tuple(ids[:-4]), "val": tuple(ids[-4:]), "test": ()}
+    recipe = classifier("max_steps=1", "ema=0", "source_weights=csv.2=0", "optimizer.warmup=0.0")
+    run = loop.train(recipe, whole, Split(whole.name, 0, parts), tmp_path / "run")
+    learner = Learner(
+        recipe,
+        run.labels,
+        load_pictures([r for r in records if r.id in parts["train"]], recipe, tmp_path / "cache"),
+        1,
+        make_accelerator(recipe),
+    )
+    before = learner.model.net.head.layers[-1].bias.detach()
+    moved = load_model(run).net.head.layers[-1].bias - before
+    assert run.labels[0] == "bcc"
+    assert moved[0].abs() < 1e-6
+    assert (moved[1:].abs() > 1e-6).all()
+    assert run.prior["bcc"] < 0.01

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from dermedge import cli, tune
-from dermedge.bundle.bundle import Bundle, Variant, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Variant
 from dermedge.runtime import ExecutionConfig, SessionError, host, open_session
 
 

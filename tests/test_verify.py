@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from dermedge import cli
-from dermedge.bundle.bundle import TARGETS, Bundle, Variant, shipped, write_bundle
+from dermedge.bundle.bundle import Bundle, shipped, write_bundle
+from dermedge.bundle.manifest import TARGETS, Variant
 from dermedge.bundle.reference import REFERENCE, Expected, Reference
 from dermedge.data import synthetic as procedural
 from dermedge.image.preprocess import prepare

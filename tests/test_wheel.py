@@ -148,6 +148,7 @@ def test_a_checkout_is_not_misled_by_the_users_files(folder):
     assert not (folder / "executed").exists()
 
 
+JETPACK_CUDA = "cuda-bindings>=12.6.1,<13"
 # Name: pip's tags of the platform, version of Python, and what the markers of requirements see.
 PLATFORMS = {
     "windows": (
@@ -169,7 +170,7 @@ PLATFORMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [None, "app", "openvino"])
+@pytest.mark.parametrize("extra", [None, "app", "openvino", "java"])
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_every_library_has_a_wheel(name, extra, tmp_path):
     """Asked of the package index that pip is set up with. Resolved, not run there."""
@@ -191,6 +192,17 @@ def test_every_library_has_a_wheel(name, extra, tmp_path):
                 if need.marker and need.marker.evaluate(sees):
                     need.marker = None
                     wanted.add(str(need))
+
+
+@pytest.mark.slow
+def test_the_cuda_of_jetpack_6_has_a_wheel(tmp_path):
+    """TensorRT itself comes with JetPack, as python3-libnvinfer; no package index has it."""
+    tags, version, _ = PLATFORMS["jetpack6"]
+    free = tmp_path / "constraints.txt"
+    free.touch()  # the versions that are tested together are of CUDA 13
+    names = {e["metadata"]["name"] for e in resolved([JETPACK_CUDA], tags, version, free)}
+    assert "cuda-bindings" in names
+    assert f"'{JETPACK_CUDA}'" in (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
 
 
 def pins(sees: dict[str, str]) -> list[str]:

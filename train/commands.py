@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from dermedge import UserError
 from dermedge.cli import Command
 
 if TYPE_CHECKING:
+    from dermedge.data.records import DataSet
+    from dermedge.data.split import Split
     from train.recipe import Recipe
 
 
@@ -21,7 +24,6 @@ def _what_to_train(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a recipe of dermedge (a wrong name lists them), or a .toml file",
     )
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument(
         "--set",
         action="append",
@@ -44,12 +46,22 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=("segmenter", "classifier", "multitask"))
     _what_to_train(parser)
     parser.add_argument(
+        "--data",
+        required=True,
+        action="append",
+        metavar="NAME=PATH",
+        help="the data set; may be repeated, to train on several",
+    )
+    parser.add_argument(
         "--out", metavar="RUN", help="folder of the run; what is in it goes on (default: runs/NAME)"
     )
     parser.add_argument(
         "--split",
+        action="append",
+        default=[],
         metavar="FILE",
-        help="a frozen split; default: the one that `data check` makes, seed 0",
+        help="a frozen split, of one data set or of all of them together; may be repeated; "
+        "default: the one that `data check` makes, seed 0",
     )
     parser.add_argument(
         "--split-by-picture",
@@ -71,8 +83,8 @@ def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from dermedge.data import load, parse_source, report_lines
-    from dermedge.data.split import Split
-    from train.data import default_split, subset
+    from dermedge.data.joint import join
+    from train.data import subset
     from train.loop import Interrupted, train
 
     if args.limit is not None and args.limit < 1:
@@ -80,15 +92,12 @@ def _train(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     if recipe.kind != args.kind:
         raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
-    data_set = load(*parse_source(args.data))
+    data_sets = [load(*parse_source(source)) for source in args.data]
+    data_set = join(data_sets)
     for line in report_lines(data_set):
         print(line, file=sys.stderr)
     out = Path(args.out or f"runs/{recipe.name}")
-    split = (
-        Split.load(args.split)
-        if args.split
-        else default_split(data_set, out, args.split_by_picture)
-    )
+    split = _split(args, data_sets, out)
     if args.limit:
         split = subset(data_set, split, args.limit)
     try:
@@ -105,8 +114,32 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _split(args: argparse.Namespace, data_sets: Sequence[DataSet], out: Path) -> Split:
+    from dermedge.data.joint import keyed
+    from dermedge.data.split import Split
+    from train.data import default_joint_split, default_split
+
+    stored = [Split.load(file) for file in args.split]
+    names = [split.data_set for split in stored]
+    if len(data_sets) == 1:
+        if len(stored) > 1:
+            raise UserError("one data set has one split: give --split once")
+        return stored[0] if stored else default_split(data_sets[0], out, args.split_by_picture)
+    whole = "+".join(keyed(data_sets))
+    if names == [whole]:
+        return stored[0]
+    if len(set(names)) < len(names) or whole in names:
+        raise UserError(
+            f"--split names {', '.join(names)}: give one split for each data set, or the joint one "
+            f"of {whole} alone"
+        )
+    frozen = dict(zip(names, stored, strict=True))
+    return default_joint_split(data_sets, frozen, out, args.split_by_picture)
+
+
 def _throughput_arguments(parser: argparse.ArgumentParser) -> None:
     _what_to_train(parser)
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="of each turn (default: 10)"
     )

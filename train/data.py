@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +23,11 @@ from tqdm import tqdm
 from dermedge import UserError
 from dermedge.code_hash import code_hash
 from dermedge.data.fingerprint import of_pictures
+from dermedge.data.joint import join, joint_split, keyed
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
+from dermedge.data.twins import twins
 from dermedge.evaluation.provenance import usable_cores
 from dermedge.files import make_private, write_atomic
 from dermedge.image.header import ImageError
@@ -35,6 +37,7 @@ from train.augment import augment
 from train.prepare import UNKNOWN
 from train.prepare import read_prepared as _read
 from train.recipe import Recipe
+from train.sources import Priors
 
 _WAITING, _READY, _FAILED = 0, 1, 2
 _CHUNK = 128  # pictures between two notes of what is done
@@ -144,6 +147,48 @@ def default_split(data_set: DataSet, out: Path, by_picture: bool = False) -> Spl
     return split_apart(data_set, duplicates(records, prints), errors, by_picture=by_picture)
 
 
+def default_joint_split(
+    data_sets: Sequence[DataSet],
+    frozen: Mapping[str, Split],
+    out: Path,
+    by_picture: bool = False,
+) -> Split:
+    """One split of several data sets for a run in `out`, see `dermedge.data.joint.joint_split`.
+
+    Copies of one picture and twins (`dermedge.data.twins`) lie in one part over all sets. UserError
+    where no picture can be read.
+    """
+    whole, cache = join(data_sets), out.parent / "fingerprints"
+    prints, errors = of_pictures(whole.records, cache)
+    if errors and len(errors) == len(whole.records):
+        raise UserError(f"no picture can be read; {next(iter(errors.values()))}")
+    if errors:
+        name, why = next(iter(errors.items()))
+        print(
+            f"{len(errors)} of {len(whole.records)} pictures cannot be read, and are in no part of "
+            f"the split (first: {name}: {why})",
+            file=sys.stderr,
+        )
+    pairs = duplicates(whole.records, prints)
+    sources = list(keyed(data_sets))
+    for later, key in enumerate(sources):
+        for other in sources[:later]:
+            found = twins(_of_source(whole, key), _of_source(whole, other), cache)
+            pairs += [(twin.one, twin.other) for twin in found]
+            count = len({twin.one for twin in found})
+            if count:
+                print(
+                    f"{count} pictures of {key} show a lesion of {other} by their local features, "
+                    "and stay in one part with it",
+                    file=sys.stderr,
+                )
+    return joint_split(data_sets, frozen, pairs, errors, by_picture)
+
+
+def _of_source(whole: DataSet, key: str) -> list[Record]:
+    return [record for record in whole.records if record.source == key]
+
+
 def subset(data_set: DataSet, split: Split, limit: int) -> Split:
     """A part of the split with about `limit` pictures: whole lesions and patients, by label.
 
@@ -179,13 +224,21 @@ class Views(Dataset):
     """Training samples by (epoch, index): a dict of what the recipe's network needs.
 
     "image" uint8 (size, size, 3); "mask" float32 (1, size, size), -1 all over where the data set
-    has none; "classes" float32 (K,), 1 at the label; "metadata" float32 (M,).
+    has none; "classes" float32 (K,), 1 at the label; "metadata" float32 (M,); with `priors` "prior"
+    float32 (K,), that of the record's source.
     A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
     the picture as it is, with all its metadata.
     """
 
-    def __init__(self, pictures: Pictures, labels: Sequence[str], recipe: Recipe):
+    def __init__(
+        self,
+        pictures: Pictures,
+        labels: Sequence[str],
+        recipe: Recipe,
+        priors: Priors | None = None,
+    ):
         self.pictures = pictures
+        self.priors = priors
         self.labels = tuple(labels)
         self.recipe = recipe
 
@@ -210,6 +263,8 @@ class Views(Dataset):
             sample["mask"] = mask if known else np.full_like(mask, -1)
         if self.labels:
             sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
+        if self.labels and self.priors is not None:
+            sample["prior"] = self.priors.of(record)
         if self.recipe.fields:
             sample["metadata"] = encode(self.recipe.fields, **told)
         return sample
@@ -243,15 +298,6 @@ class Batches:
             order = np.resize(order, max(self.count, self.size))
             batch = order[position * self.size : (position + 1) * self.size]
             yield [(epoch, int(index)) for index in batch[rank::world]]
-
-
-def sampling_shares(records: Sequence[Record], balance: float) -> tuple[float, ...] | None:
-    """How often each record is drawn, a sum of 1: its class's count ** -balance. 0: None."""
-    if not balance:
-        return None
-    counts = Counter(record.label for record in records)
-    shares = np.array([counts[record.label] ** -balance for record in records])
-    return tuple(shares / shares.sum())
 
 
 def loader(

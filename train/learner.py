@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,12 +29,18 @@ from train.losses import (
     segmenter_losses,
 )
 from train.mobilegan import PatchDiscriminator
-from train.models import Normalized, build_model, complexity, start_from
+from train.models import build_model, complexity
+from train.origins import origin, start_network
 from train.recipe import ClassifierLoss, MultitaskLoss, Recipe, SegmenterLoss
-from train.run import intact, load_model, load_run, run_of, save_content
+from train.run import intact, save_content
+from train.sources import Priors, priors_of
+from train.start import settle_norms
 
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
 MAX_GRADIENT = 5.0
+
+# Training pictures that the batch norms of a bundle's network are settled on.
+SETTLING = 256
 
 # What chooses best.pt.
 SCORE = {"segmenter": "jaccard", "classifier": "auc", "multitask": "mean"}
@@ -53,6 +58,7 @@ class Learner:
         pictures: Pictures,
         total: int,
         accelerator: Accelerator,
+        shares: Sequence[float] | None = None,
     ):
         self.recipe = recipe
         self.accelerator = accelerator
@@ -64,11 +70,8 @@ class Learner:
             model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if recipe.start:
-            _start(model, recipe.start)
-        self.teachers = [
-            _teacher(path, recipe, labels).to(accelerator.device) for path in recipe.teachers
-        ]
+        if recipe.start and start_network(model, recipe.start, recipe.kind, labels):
+            settle_norms(model, _some(pictures, labels, recipe))
         self.pretrained = model.pretrained
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:
@@ -76,6 +79,8 @@ class Learner:
         self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
         self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
         self.critic = self.critic_optimizer = None
+        self.labels = labels
+        self.priors: Priors | None = None
         if isinstance(recipe.loss, SegmenterLoss) and recipe.loss.adversarial > 0:
             critic = PatchDiscriminator()
             optimizer = torch.optim.AdamW(
@@ -86,6 +91,10 @@ class Learner:
             counts = [sum(r.label == label for r in pictures.records) for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
+            self.priors = priors_of(pictures.records, labels, shares, weights.tolist())
+        self.teachers = [
+            self._teacher(path, labels).to(accelerator.device) for path in recipe.teachers
+        ]
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of all optimizers on this process's share of a batch; returns the losses."""
@@ -117,7 +126,11 @@ class Learner:
         if class_logits is not None and isinstance(loss, ClassifierLoss):
             weight = loss.classification if isinstance(loss, MultitaskLoss) else 1.0
             losses["cross_entropy"] = weight * classifier_loss(
-                class_logits, batch["classes"], self.class_weights, loss
+                class_logits,
+                batch["classes"],
+                self.class_weights,
+                loss,
+                batch.get("prior"),
             )
         if self.teachers:
             spec = self.recipe.distillation
@@ -137,6 +150,20 @@ class Learner:
         self.step += 1
         self._move_average()
         return {name: value.detach() for name, value in losses.items()}
+
+    @property
+    def carried(self) -> dict[str, float]:
+        """By class, the prior that a classifier's probabilities carry; {} of a segmenter."""
+        if self.priors is None:
+            return {}
+        carried = self.priors.carried(_balanced(self.recipe)).tolist()
+        return {k: round(v, 6) for k, v in zip(self.labels, carried, strict=True)}
+
+    def batch_priors(self) -> Priors | None:
+        """What the loss has to know of each picture's source; None where that is nothing."""
+        if self.priors is None or not (_balanced(self.recipe) or self.priors.partial):
+            return None
+        return self.priors
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
@@ -223,6 +250,26 @@ class Learner:
             for name in self._PLAIN:
                 setattr(self, name, content[name])
 
+    def _teacher(self, path: str, labels: tuple[str, ...]) -> nn.Module:
+        """A trained network to learn from. UserError where its answers mean something else."""
+        recipe, source = self.recipe, origin(path)
+        model, theirs = source.network(recipe.kind)
+        if (model.kind, theirs, model.metadata) != (recipe.kind, labels, recipe.fields):
+            raise UserError(
+                f"the teacher {path} is of another kind, or has other labels or metadata"
+            )
+        if source.preprocessing(recipe.kind) != recipe.preprocessing:
+            raise UserError(f"the teacher {path} was trained with another preprocessing")
+        model.requires_grad_(False)
+        if self.priors is None:
+            return model
+        # Its answers are to carry the prior that the learner's will. One that states none was
+        # trained as the learner would be without `balanced`.
+        own = self.priors.carried(_balanced(recipe))
+        stated = source.prior
+        held = np.array([stated[k] for k in labels]) if stated else self.priors.carried(0.0)
+        return Shifted(model, np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12)))
+
     def _parts(self) -> dict:
         unwrap = self.accelerator.unwrap_model
         parts = {"model": unwrap(self.model), "optimizer": self.optimizer}
@@ -280,40 +327,41 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
     return total
 
 
+class Shifted(nn.Module):
+    """A classifier in evaluation mode whose logits are moved by as much for each class."""
+
+    def __init__(self, model: nn.Module, by: np.ndarray):
+        super().__init__()
+        self.model = model
+        self.register_buffer("by", torch.from_numpy(by).float())
+        self.by: torch.Tensor
+
+    def forward(self, *given: Tensor) -> Tensor:
+        found: Tensor = self.model(*given)
+        return found + self.by
+
+
+def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[Tensor]:
+    """Augmented training pictures, the same for every process, in batches."""
+    views = Views(pictures, labels, recipe)
+    rng = np.random.default_rng(recipe.seed)
+    chosen = rng.permutation(len(views))[:SETTLING]
+    batches = [chosen[at : at + 32] for at in range(0, len(chosen), 32)]
+    return [
+        torch.from_numpy(np.stack([views[0, int(index)]["image"] for index in batch]))
+        for batch in batches
+    ]
+
+
+def _balanced(recipe: Recipe) -> float:
+    return recipe.loss.balanced if isinstance(recipe.loss, ClassifierLoss) else 0.0
+
+
 def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:
     """(mask logits, class logits) of what a network of this kind answers."""
     if kind == "multitask":
         return answer
     return (answer, None) if kind == "segmenter" else (None, answer)
-
-
-def _start(model: Normalized, path: str) -> None:
-    """Take over the weights of a run folder or file. UserError where they do not fit."""
-    file = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
-    if not file.exists():
-        raise UserError(f"there is no {file} to start from: start names a run folder or a file")
-    with intact(file):
-        weights = dict(torch.load(file, map_location="cpu", weights_only=True))
-    if {"mean", "std"} <= weights.keys() and run_of(path) is None:
-        raise UserError(
-            f"{file} is the network of a dermedge run without its run.json: which pictures it "
-            "learnt from, and their licence, is not known; start from the run's folder"
-        )
-    try:
-        kept = start_from(model, weights)
-    except ValueError as error:
-        raise UserError(f"cannot start from {file}: {error}") from error
-    print(f"started from {file}; new: {', '.join(kept) or 'nothing'}", file=sys.stderr)
-
-
-def _teacher(path: str, recipe: Recipe, labels: tuple[str, ...]) -> Normalized:
-    """A trained network to learn from. UserError where its answers mean something else."""
-    run = load_run(path)
-    if (run.kind, run.labels, run.metadata) != (recipe.kind, labels, recipe.fields):
-        raise UserError(f"the teacher {path} is of another kind, or has other labels or metadata")
-    if run.preprocessing != recipe.preprocessing:
-        raise UserError(f"the teacher {path} was trained with another preprocessing")
-    return load_model(run).requires_grad_(False)
 
 
 def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dermedge import UserError, __version__
 from dermedge.data.fingerprint import Fingerprints, of_pictures
+from dermedge.data.joint import BETWEEN
 from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
 from dermedge.data.records import DataSet, Record
 from dermedge.data.split import Split, group_records
@@ -32,9 +33,9 @@ from train.data import (
     load_pictures,
     loader,
     present_labels,
-    sampling_shares,
 )
 from train.learner import Learner
+from train.origins import licence_of, origin, origins
 from train.recipe import Recipe
 from train.run import (
     Log,
@@ -42,10 +43,9 @@ from train.run import (
     load_run,
     of_split,
     open_folder,
-    run_of,
     save_content,
-    training_pictures,
 )
+from train.sources import sampling_shares, source_weights
 
 LOG_EVERY = 10  # steps
 MOST_NOTES = 3  # lines on the split; split.json has them all
@@ -89,7 +89,8 @@ def train(
     _report_problems(split, pictures, accelerator)
     labels, pictures = _learnable(labels, pictures, accelerator)
 
-    shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling)
+    weights = source_weights(recipe.source_weights, pictures["train"].records)
+    shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling, weights)
     batches = Batches(len(pictures["train"]), recipe.batch_size, recipe.seed, shares)
     total = recipe.epochs * batches.per_epoch
     total = min(total, recipe.max_steps or total)
@@ -97,17 +98,18 @@ def train(
     resumed = checkpoint.exists()
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
     start = replace(recipe, pretrained="no", start="") if resumed else recipe
-    learner = Learner(start, labels, pictures["train"], total, accelerator)
+    learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
+    bound = _bound(recipe, data_set, out)
     describe = partial(
-        _describe, recipe, data_set, split, out, labels, pictures, learner, commit("+")
+        _describe, recipe, data_set, split, out, labels, pictures, learner, commit("+"), bound
     )
     if resumed and accelerator.is_main_process:
         # The run may have been killed between its last checkpoint and this.
         describe().save()
 
-    train_views = Views(pictures["train"], labels, recipe)
+    train_views = Views(pictures["train"], labels, recipe, learner.batch_priors())
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
     with (
@@ -179,18 +181,6 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def _earlier(recipe: Recipe) -> Iterator[tuple[str, Run | None]]:
-    """The networks to start or learn from, by the recipe's path; None: a file of no run."""
-    for path in filter(None, (recipe.start, *recipe.teachers)):
-        yield path, run_of(path)
-
-
-def _licence(recipe: Recipe, data_set: DataSet) -> str:
-    """What binds the weights: the data set's licence, and those of the runs that they build on."""
-    licences = [run.licence for _, run in _earlier(recipe) if run]
-    return "; ".join(dict.fromkeys([data_set.licence, *licences]))
-
-
 def _check_leaks(
     recipe: Recipe, data_set: DataSet, split: Split, out: Path, accelerator: Accelerator
 ) -> TrainingPictures:
@@ -200,7 +190,6 @@ def _check_leaks(
     by more than their look; a line on the terminal where only the look says so, and where the split
     itself parts copies of one picture.
     """
-    earlier = dict(_earlier(recipe))
     prints, records = {}, []
     for part in split.parts:
         chosen = split.select(data_set.records, part)
@@ -214,34 +203,37 @@ def _check_leaks(
             f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ "
             f"{other}), so that its figures are too good: make it again with `dermedge data check`"
         )
-    for path, run in earlier.items():
-        if run is None:
+    for source in origins(recipe):
+        path, run = source.path, source.run
+        if run is None and source.bundle is None:
             if path != recipe.start:
                 load_run(path)  # says what it lacks
             continue
-        if not (run.folder / "split.json").exists():
-            unknown.append(run.folder.name)
-            notes.append(f"{path} has no split.json: what it learnt from is not known")
+        learnt = source.pictures(recipe.kind)
+        if learnt is None:
+            unknown.append(run.folder.name if run else Path(path).name)
+            lacks = "split.json" if run else FILE
+            notes.append(f"{path} has no {lacks}: what it learnt from is not known")
             continue
-        known.append(training_pictures(run))
-        lesions = _lesions_of(run, data_set, split)
-        leak = leaks(known[-1], prints, dict(split.parts))
+        known.append(learnt)
+        lesions = _lesions_of(run, data_set, split) if run else ""
+        leak = leaks(learnt, prints, dict(split.parts))
         if lesions or (leak and leak.certain):
-            if run.data_set == data_set.name:
+            if run and run.data_set == data_set.name:
                 owner = f"another split of {run.data_set}"
                 advice = "give its split.json with --split"
             else:
-                owner, advice = run.data_set, "measure on pictures that it does not know"
+                owner, advice = source.data_set, "measure on pictures that it does not know"
             raise UserError(
                 f"{path} was trained on {owner}, and knows what is to be measured here: "
                 f"{leak.line if leak else lesions}; {advice}, or do not build on it"
             )
         if leak:
             notes.append(
-                f"{path} was trained on {run.data_set}, and may know what is to be measured here: "
-                f"{leak.line}"
+                f"{path} was trained on {source.data_set}, and may know what is to be measured "
+                f"here: {leak.line}"
             )
-        unknown += known[-1].unknown
+        unknown += learnt.unknown
     if accelerator.is_main_process:
         for note in notes:
             print(f"warning: {note}", file=sys.stderr)
@@ -251,14 +243,19 @@ def _check_leaks(
 def _lesions_of(run: Run, data_set: DataSet, split: Split) -> str:
     """Lesions and patients of this data set that a run learnt from and `split` measures, in words.
 
-    Their ids mean something in one data set alone; so only for runs on the same one.
+    Their ids mean something in one data set alone; so only for runs on the same one, or on one of
+    several here.
     """
-    before = Split.load(run.folder / "split.json")
+    joint = BETWEEN in data_set.name and run.data_set in data_set.name.split(BETWEEN)
+    prefix = f"{run.data_set}/" if joint else ""
+    stored = Split.load(run.folder / "split.json").parts
+    before = {part: {prefix + name for name in names} for part, names in stored.items()}
     ids = {record.id for record in data_set.records}
-    if run.data_set != data_set.name or not ids.issuperset(set().union(*before.parts.values())):
+    same = joint or run.data_set == data_set.name
+    if not same or not ids.issuperset(set().union(*before.values())):
         return ""
-    learnt = set(before.parts["train"])
-    tuned = learnt.union(before.parts["val"])
+    learnt = before["train"]
+    tuned = learnt | before["val"]
     measured = dict.fromkeys(split.parts["val"], learnt)
     measured |= dict.fromkeys(split.parts["test"], tuned)
     seen = [
@@ -342,7 +339,29 @@ def _learnable(
     return kept, pictures
 
 
-def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> Run:
+def _bound(recipe: Recipe, data_set: DataSet, out: Path) -> tuple[str, str]:
+    """The licence that binds the network, and the record of what it started from.
+
+    Of a run that goes on, those that it began with: what it started from may be gone by now.
+    """
+    if (out / "run.json").exists():
+        before = load_run(out)
+        return before.licence, before.start
+    start = origin(recipe.start).title if recipe.start else ""
+    return licence_of(data_set.licence, list(origins(recipe))), start
+
+
+def _describe(
+    recipe: Recipe,
+    data_set: DataSet,
+    split: Split,
+    out: Path,
+    labels: tuple[str, ...],
+    pictures: dict[str, Pictures],
+    learner: Learner,
+    code: str,
+    bound: tuple[str, str],
+) -> Run:
     subset = [note for note in split.notes if note.startswith("subset")]
     return Run(
         folder=out,
@@ -353,12 +372,12 @@ def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> 
         size=recipe.preprocessing.size,
         data_set=data_set.name,
         data_root=str(data_set.root),
-        licence=_licence(recipe, data_set),
+        licence=bound[0],
         procedural=data_set.procedural,
         split_sha256=split.sha256,
         seed=recipe.seed,
         pretrained=learner.pretrained,
-        start=recipe.start,
+        start=bound[1],
         metadata=recipe.fields,
         commit=code,
         subset=subset[0] if subset else None,
@@ -370,6 +389,7 @@ def _describe(recipe, data_set, split, out, labels, pictures, learner, code) -> 
         planned=learner.total,
         finished=learner.step >= learner.total,
         val=learner.best_scores,
+        prior=learner.carried,
         versions={
             "dermedge": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "accelerate")},

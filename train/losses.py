@@ -83,15 +83,30 @@ def discriminator_loss(critic: nn.Module, image: Tensor, masks: Tensor, made: Te
 
 
 def classifier_loss(
-    logits: Tensor, targets: Tensor, weights: Tensor, spec: ClassifierLoss
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    spec: ClassifierLoss,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of (N, K) logits and targets, weighted by class.
 
     `targets` are float (N, K), each row the shares of the classes in a picture (a sum of 1).
+    `prior` (N, K) is how much each class weighs in each picture's source: what weighs 0 is not
+    known there, and neither gains nor loses by the picture; `spec.balanced` takes the others' out.
     """
     smooth = spec.label_smoothing
-    wanted = targets * (1 - smooth) + smooth / targets.shape[1]
-    log_probability = torch.log_softmax(logits.float(), dim=1)
+    logits = logits.float()
+    if prior is None:
+        wanted = targets * (1 - smooth) + smooth / targets.shape[1]
+        log_probability = torch.log_softmax(logits, dim=1)
+    else:
+        known = prior > 0
+        wanted = targets * (1 - smooth) + smooth * known / known.sum(dim=1, keepdim=True)
+        # Balanced softmax (Ren et al., NeurIPS 2020).
+        logits = logits + spec.balanced * prior.clamp(min=1e-12).log()
+        log_probability = torch.log_softmax(logits.masked_fill(~known, -torch.inf), dim=1)
+        log_probability = log_probability.masked_fill(~known, 0.0)
     each = -(wanted * log_probability)
     if spec.focal:
         # Lin et al., ICCV 2017.

@@ -64,6 +64,9 @@ class ClassifierLoss:
     label_smoothing: float = _number(0.05, 0.0, 0.5)  # share of the target spread over all classes
     class_balance: float = _number(0.5, 0.0, 1.0)  # 0: as frequent; 1: every class weighs the same
     focal: float = _number(0.0, 0.0, 10.0)  # exponent that makes easy pictures count less
+    # Share of the classes' prior, each source's own, that the loss takes out (balanced softmax):
+    # with 1 the network answers as if all classes were as frequent.
+    balanced: float = _number(0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Distillation:
     averaged.
     """
 
-    teachers: str = ""  # run folders, separated by commas; none: learn from the data set alone
+    # Run folders, bundles' names or files, separated by commas; none: the data set alone.
+    teachers: str = ""
     weight: float = _number(0.5, 0.0, 1.0)  # of the teachers' answer, against the data set's
     temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
 
@@ -134,8 +138,12 @@ class Recipe:
     batch_size: int = _number(16, 1, 4096)  # over all processes together
     seed: int = _number(0, 0, 2**31 - 1)
     pretrained: str = _choice("no", "no", "imagenet", "required")  # "required": or else an error
-    start: str = ""  # a run folder, or a .pth file of ImageNet weights, to start from instead
+    # To start from instead: a bundle of dermedge by its name ("dermoscopy"), a .dermbundle file, a
+    # run folder, or a file of ImageNet weights.
+    start: str = ""
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
+    # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.
+    source_weights: str = ""
     metadata: str = ""  # what a classifier takes beside the picture: "age", "age,sex,site", ...
     metadata_dropout: float = _number(0.3, 0.0, 1.0)  # share of the values hidden in training
     ema: float = _number(0.0, 0.0, 0.99999)  # decay of the averaged weights; 0: none
@@ -250,6 +258,7 @@ def _recipe(table: dict, title: str) -> Recipe:
     unknown = [name for name in recipe.fields if name not in FIELDS]
     if unknown or len(set(recipe.fields)) != len(recipe.fields):
         raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
+    _check_source_weights(recipe.source_weights)
     if kind == "segmenter" and (recipe.fields or recipe.balanced_sampling):
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
     if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
@@ -269,6 +278,20 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
+
+
+def _check_source_weights(text: str) -> None:
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        try:
+            right = bool(name and equals) and 0 <= float(value) <= 1000
+        except ValueError:
+            right = False
+        if not right:
+            raise RecipeError(
+                "source_weights must be NAME=WEIGHT, NAME=WEIGHT, each weight from 0 to 1000; "
+                f"got {item!r}"
+            )
 
 
 def _checked(kind: type, values: dict, prefix: str, built: dict[str, Any] | None = None):

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dermedge import UserError, __version__
 from dermedge import data as datasets
 from dermedge.data.fingerprint import Fingerprints, of_names, of_pictures
+from dermedge.data.joint import BETWEEN, split_of_source
 from dermedge.data.leak import (
     BITS,
     EARLIER,
@@ -33,7 +34,7 @@ from dermedge.data.split import Split
 from dermedge.files import read_text, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from train.models import MODELS, Normalized, build_model
-from train.recipe import Recipe, to_toml
+from train.recipe import Recipe, RecipeError, load_recipe, to_toml
 
 _MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "discriminator")
 _CLASS_SCORES = ("val_auc", "val_balanced_accuracy")
@@ -61,7 +62,7 @@ class Run:
     split_sha256: str
     seed: int
     pretrained: bool  # started from ImageNet weights
-    start: str  # the run or file of weights that it started from; "": none
+    start: str  # the run, NAME@SHA256 of the bundle, or file that it started from; "": none
     metadata: tuple[str, ...]  # what the classifier takes beside the picture
     commit: str  # of the code; "-" where it is no checkout
     subset: str | None  # what part of the data set was used; None: all of it
@@ -74,6 +75,8 @@ class Run:
     finished: bool
     val: dict[str, float]  # of the weights in best.pt
     versions: dict[str, str]
+    # By class, of a classifier: the prior that its probabilities carry. {}: not noted at that time.
+    prior: dict[str, float] = field(default_factory=dict)
 
     def save(self) -> None:
         content = asdict(self)
@@ -94,6 +97,7 @@ def load_run(path: str | Path) -> Run:
     known = {item.name for item in fields(Run)} - {"folder"}
     if not isinstance(content, dict) or not known & content.keys():
         raise UserError(f"{stored} cannot be used: it says nothing of a run")
+    content = {"prior": {}, **content}  # runs of 0.2.0 and before have none
     if differs := known ^ content.keys():
         raise UserError(
             f"{folder}: this run was made by another version of dermedge"
@@ -205,9 +209,12 @@ def open_folder(
     if not fresh and stored.exists():
         if (out / "run.json").exists():
             load_run(out)  # one of another version does not go on
-        # A run of version 0.1 goes on: its recipe called this section [gate].
-        old = read_text(stored).replace("\n[gate]\n", "\n[acceptance]\n")
-        before, now = (set(text.splitlines()) for text in (old, resolved))
+        try:
+            # As it reads today: a run goes on although recipes know more keys by now.
+            kept_recipe = to_toml(load_recipe(stored))
+        except RecipeError:
+            kept_recipe = read_text(stored)
+        before, now = (set(text.splitlines()) for text in (kept_recipe, resolved))
         if before != now:
             changed = ", ".join(sorted(now - before) or sorted(before - now))
             raise UserError(
@@ -227,6 +234,11 @@ def open_folder(
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(stored, resolved)
         split.save(out / "split.json")
+        if BETWEEN in split.data_set:
+            # `evaluate --split-file` measures one data set at a time.
+            (out / "splits").mkdir(exist_ok=True)
+            for key in split.data_set.split(BETWEEN):
+                split_of_source(split, key).save(out / "splits" / f"{key}.json")
     accelerator.wait_for_everyone()
 
 

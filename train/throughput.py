@@ -37,11 +37,12 @@ from dermedge.data.records import DataSet, Record
 from dermedge.evaluation.provenance import cpu_name
 from dermedge.files import read_text, write_atomic
 from dermedge.taxonomy import CLASSES
-from train.data import Batches, Views, load_pictures, loader, present_labels, sampling_shares
+from train.data import Batches, Views, load_pictures, loader, present_labels
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.models import build_model
 from train.recipe import Recipe
+from train.sources import sampling_shares
 
 ROUNDS = 7
 _T95 = 2.447  # Student's t for 95 % of ROUNDS - 1 degrees of freedom

@@ -19,7 +19,7 @@ from benchmarks.accuracy.baselines import ColourClassifier, colour_features, ots
 from benchmarks.accuracy.figures import Row
 from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.networks import Networks
-from benchmarks.accuracy.pool import NetworkPool, in_threads
+from benchmarks.accuracy.pool import Cluster, ClusterPool, NetworkPool, in_threads
 from benchmarks.accuracy.selection import Selection
 from benchmarks.latency.hardware import hardware
 from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU
@@ -45,6 +45,7 @@ class Options:
     ood : folder of pictures that show no lesion, to be separated by the distance; folders in it
         are kinds.
     executions : of a bundle of both roles, role to how its network is run.
+    cluster : where the pictures are analysed; None: in `threads` of this process.
     """
 
     baselines: bool = False
@@ -54,6 +55,7 @@ class Options:
     metadata: bool = True
     ood: str | Path | None = None
     executions: Mapping[str, ExecutionConfig] | None = None
+    cluster: Cluster | None = None
 
 
 def evaluate(
@@ -81,7 +83,11 @@ def evaluate(
     others = _others(Path(options.ood)) if options.ood else []
     numbers, kind = clusters(selection.records, selection.same)
     fields = _fields(bundle) if options.metadata else ()
-    pool = NetworkPool(bundle, options.threads, options.views, options.executions)
+    pool: NetworkPool | ClusterPool
+    if options.cluster is None:
+        pool = NetworkPool(bundle, options.threads, options.views, options.executions)
+    else:
+        pool = ClusterPool(bundle, options.cluster, options.views, options.executions)
 
     def rows_of(records: Sequence[Record], first: int, title: str, baselines: bool) -> list[Row]:
         def work(networks: Networks, record: Record) -> Row:

@@ -21,7 +21,8 @@ from benchmarks.schema.bench_result import EXECUTIONS
 from benchmarks.schema.names import NETWORKS, WHOLE
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS, ROLES
 from dermedge.data import Record
 from dermedge.evaluation import metrics
 from dermedge.evaluation.paired_timing import ratio

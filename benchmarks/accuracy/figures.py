@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.accuracy import intervals
 from benchmarks.accuracy.intervals import Figure, Statistic, weighted_mean
 from benchmarks.schema.names import COLOUR, NETWORKS, OTSU
-from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record
 from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT

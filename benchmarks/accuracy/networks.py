@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import ROLES
 from dermedge.image.preprocess import prepare, working
 from dermedge.image.read import Picture
 from dermedge.lesion.features import measure

@@ -6,6 +6,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -14,10 +16,19 @@ from tqdm import tqdm
 
 from benchmarks.accuracy.networks import Networks
 from dermedge.bundle.bundle import Bundle
+from dermedge.cluster import on_ray
 from dermedge.runtime import ExecutionConfig
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, as `dermedge.cluster.on_ray` takes it."""
+
+    workers: int | None = None
+    address: str | None = None
 
 
 class NetworkPool:
@@ -53,6 +64,39 @@ class NetworkPool:
                 self._idle.put(networks)
 
         return list(in_threads(one, items, self._threads, title))
+
+
+class ClusterPool:
+    """`Networks` of a bundle on the machines of a Ray cluster, which all must be able to read the
+    pictures under the same names.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cluster: Cluster,
+        views: int = 1,
+        executions: Mapping[str, ExecutionConfig] | None = None,
+    ):
+        """Parameters and errors of the networks as `Networks` has them."""
+        self._cluster = cluster
+        self._load = partial(Networks, bundle, threads=1, views=views, executions=executions)
+
+    def map(
+        self, work: Callable[[Networks, Item], Result], items: Sequence[Item], title: str
+    ) -> list[Result]:
+        """As `NetworkPool.map`. Raises UserError as `dermedge.cluster.on_ray`."""
+        load = self._load
+
+        def make() -> Callable[[Item], Result]:
+            cv2.setNumThreads(1)
+            return partial(work, load())
+
+        cluster = self._cluster
+        results = on_ray(make, items, cluster.workers, address=cluster.address)
+        return list(
+            tqdm(results, title, len(items), unit=" pictures", disable=None, file=sys.stderr)
+        )
 
 
 def in_threads(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import ROLES
 from dermedge.data import PARTS, DataError, DataSet, Record, Split, make_split
 from dermedge.data.fingerprint import Fingerprints, of_bytes, of_names, of_pictures
 from dermedge.data.leak import (

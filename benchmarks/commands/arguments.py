@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermedge.bundle.bundle import PRECISIONS, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
     from benchmarks.accuracy.figures import Row
+    from benchmarks.accuracy.pool import Cluster
     from benchmarks.accuracy.selection import Selection
     from dermedge.data import DataSet
     from dermedge.runtime import ExecutionConfig
@@ -157,6 +159,7 @@ def measure_accuracy(
     args: argparse.Namespace,
     threads: int | None,
     executions: Mapping[str, ExecutionConfig] | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[dict, list[Row]]:
     """What `evaluate` returns of what `select_pictures` selected; `threads` None: all cores."""
     from benchmarks.accuracy.evaluate import Options, evaluate
@@ -170,5 +173,6 @@ def measure_accuracy(
         metadata=not args.no_metadata,
         ood=args.ood,
         executions=executions,
+        cluster=cluster,
     )
     return evaluate(bundle, data_set, selection, options)

@@ -27,7 +27,8 @@ from benchmarks.commands.arguments import (
     select_pictures,
 )
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import PRECISIONS, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic

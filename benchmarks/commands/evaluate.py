@@ -18,10 +18,16 @@ from benchmarks.commands.arguments import (
     precision_argument,
     select_pictures,
 )
-from dermedge import DISCLAIMER
+from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
-from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
+from dermedge.cli.options import (
+    bundle_arguments,
+    check_engine,
+    engine_arguments,
+    in_precision,
+    open_bundle,
+)
 from dermedge.files import write_atomic
 from dermedge.text import printable, printable_lines
 
@@ -34,6 +40,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     precision_argument(parser)
     data_arguments(parser, required=True)
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
+    engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument("--csv", metavar="FILE", help="write one line a picture")
     parser.add_argument(
@@ -56,10 +63,14 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks.accuracy import evaluate
+    from benchmarks.accuracy.pool import Cluster
     from benchmarks.accuracy.selection import NothingToMeasure
     from benchmarks.report import text
     from benchmarks.schema import tables
 
+    cluster = Cluster(args.workers, args.ray_address) if check_engine(args) else None
+    if cluster and args.executions:
+        raise UserError("--executions compares what runs here: leave out --engine")
     bundle = in_precision(open_bundle(args), args.precision)
     if args.table:
         tables.read(args.table)  # what is wrong with it is said before all the work
@@ -74,7 +85,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     out = folder(args.out) if args.out else None
     if args.csv:
         folder(Path(args.csv).parent)
-    result, rows = measure_accuracy(bundle, data_set, selection, args, args.threads)
+    result, rows = measure_accuracy(
+        bundle, data_set, selection, args, args.threads, cluster=cluster
+    )
     pictures = evaluate.to_csv(rows, bundle.manifest.labels)
     if args.csv:
         write_atomic(args.csv, pictures)

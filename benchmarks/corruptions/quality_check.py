@@ -27,7 +27,8 @@ from benchmarks.corruptions.corruptions import (
 from benchmarks.corruptions.measure import about_data, head, pass_over, tail
 from benchmarks.schema.names import QUALITY
 from dermedge import UserError
-from dermedge.bundle.bundle import ROLES, Bundle
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet, Record
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit

@@ -20,7 +20,8 @@ from benchmarks.report.repacked import hashes_of
 from benchmarks.schema import tables
 from benchmarks.schema.names import NETWORKS, TITLES
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import ROLES, Bundle, Model
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import ROLES, Model
 from dermedge.files import write_atomic
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.schema.names import NETWORKS, TITLES
 from dermedge import UserError
-from dermedge.bundle.bundle import ROLES
+from dermedge.bundle.manifest import ROLES
 from dermedge.files import read_text, write_atomic
 
 # A row with all of these alike is the same measurement, and is replaced.

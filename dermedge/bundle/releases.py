@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from dermedge.bundle.bundle import Bundle, BundleError, BundleRefused
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.files import state_folder, write_atomic
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from dermedge.bundle.archive import ArchiveError
-from dermedge.bundle.bundle import CASES, BundleError
+from dermedge.bundle.manifest import CASES, BundleError
 from dermedge.bundle.npz import Field, read_npz
 from dermedge.image.header import ImageError, kind_of
 from dermedge.image.header.jpeg import read_jpeg

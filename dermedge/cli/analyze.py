@@ -19,7 +19,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
 from dermedge.cli.options import (
     bundle_arguments,
-    check_ray,
+    check_engine,
     engine_arguments,
     execution_arguments,
     open_bundle,
@@ -143,14 +143,11 @@ def _check(args: argparse.Namespace) -> None:
     drawn = [f"--{name}" for name in ("masks", "outlines", "explain") if getattr(args, name)]
     if args.out and drawn:
         raise UserError(f"{drawn[0]} cannot go with --out: a run that goes on skips pictures")
-    if args.engine == "ray":
-        check_ray(args)
+    if check_engine(args):
         if drawn:
             raise UserError(f"{drawn[0]} needs --engine local")
         if not (args.json or args.out):
             raise UserError("--engine ray gives JSON lines: add --out FILE or --json")
-    elif args.workers is not None or args.ray_address is not None:
-        raise UserError("--workers and --ray-address need --engine ray")
 
 
 def _analyze(

@@ -24,7 +24,7 @@ STATE = "steps.json"
 STEPS = 8
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
-# Generated pictures are learnt at 64 px, which works from random weights too: no network needed.
+# Neither needs a network: the classifier starts from the bundle that comes with dermedge.
 RECIPES: dict[str, dict[str, tuple[str, ...]]] = {
     "generated": {
         "segmenter": ("--recipe", "demo-segmenter", "--set", "epochs=5"),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermedge.bundle.bundle import PRECISIONS, ROLES, Bundle, Variant
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import PRECISIONS, ROLES, Variant
 from dermedge.cli import Command, one_line
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.runtime import ENGINES, SessionError

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.bundle.bundle import DEFAULT, PRECISIONS, Bundle, shipped
+from dermedge.bundle.bundle import DEFAULT, Bundle, shipped
+from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import one_line
 from dermedge.runtime import RUNTIMES, ExecutionConfig, host
 
@@ -100,10 +101,15 @@ def engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_ray(args: argparse.Namespace) -> None:
-    """UserError where `--workers` makes no sense."""
-    if args.workers is not None and args.workers < 1:
-        raise UserError("--workers must be 1 or more")
+def check_engine(args: argparse.Namespace) -> bool:
+    """Whether the pictures go to a Ray cluster; UserError where the options make no sense."""
+    if args.engine == "ray":
+        if args.workers is not None and args.workers < 1:
+            raise UserError("--workers must be 1 or more")
+        return True
+    if args.workers is not None or args.ray_address is not None:
+        raise UserError("--workers and --ray-address need --engine ray")
+    return False
 
 
 def in_precision(bundle: Bundle, precision: str | None) -> Bundle:

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from dermedge.bundle.bundle import TARGETS
+from dermedge.bundle.manifest import TARGETS
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.text import printable

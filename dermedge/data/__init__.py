@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from dermedge.data.joint import BETWEEN, join, reader_name
 from dermedge.data.readers import READERS, Reader
 from dermedge.data.records import PARTS, DataError, DataSet, Record
 from dermedge.data.split import Split, make_split
@@ -28,11 +30,18 @@ __all__ = [
 def load(name: str, path: str | Path) -> DataSet:
     """Read the data set `name` (see READERS; 'HAM10000' and 'pad-ufes-20' work too) under `path`.
 
+    A joint set, as `dermedge.data.joint.join` calls it, has its names and its paths in one.
     Only lists files and reads tables: no picture is opened. No table can name a file outside of
     `path`; links that lie in it are followed. DataError where the folder does not have the
     layout; what merely is amiss in single rows or files goes into `DataSet.problems`.
     """
-    return reader_of(name).read(Path(path))
+    if BETWEEN not in name:
+        return reader_of(name).read(Path(path))
+    keys, places = name.split(BETWEEN), str(path).split(os.pathsep)
+    if len(keys) != len(places):
+        raise DataError(f"'{name}' needs {len(keys)} folders, got {len(places)}")
+    pairs = zip(keys, places, strict=True)
+    return join([reader_of(reader_name(key)).read(Path(place)) for key, place in pairs])
 
 
 def report_lines(data_set: DataSet, most: int = 3) -> list[str]:

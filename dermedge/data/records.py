@@ -52,7 +52,7 @@ class Record:
     word or code, `label` one of `taxonomy.CLASSES`. `age` is in years, `sex` 'male' or 'female',
     `skin_type` Fitzpatrick 1 to 6, `skin_tone` MILK10k's 0 (very dark) to 5 (very light),
     `modality` 'dermoscopic' or 'clinical', `official` the publisher's part: 'train', 'val' or
-    'test'.
+    'test'. `source` is the set that a record of a joint one is of, see `dermedge.data.joint`.
     """
 
     id: str
@@ -71,6 +71,7 @@ class Record:
     modality: str | None = None
     licence: str | None = None
     official: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

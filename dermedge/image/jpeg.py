@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ def decode_jpeg(jpeg: Jpeg, factor: int, gray: bool) -> np.ndarray:
     """
     form = "CMYK" if jpeg.channels == 4 else "GRAY" if gray else "RGB"
     samples = _decode(jpeg.data, form, factor, (jpeg.height, jpeg.width))
-    if _shifted(samples, *(max(1, side // factor) for side in jpeg.block)):
+    if is_shifted(samples, *(max(1, side // factor) for side in jpeg.block)):
         raise damaged("jpeg")
     if form == "CMYK":  # Adobe writes it inverted, and so does everybody after it
         np.subtract(255, samples, out=samples)
@@ -28,7 +29,7 @@ def decode_jpeg(jpeg: Jpeg, factor: int, gray: bool) -> np.ndarray:
 
 def check_jpeg_part(tables: bytes, data: bytes) -> None:
     """Raises ImageError where a strip of a TIFF, with its `tables`, is no whole JPEG."""
-    import simplejpeg
+    simplejpeg = _decoder()
 
     whole = tables[:-2] + data[2:] if tables else data
     try:
@@ -40,8 +41,21 @@ def check_jpeg_part(tables: bytes, data: bytes) -> None:
 _PADDING = re.compile(r"([0-9]+) extraneous bytes before marker 0xd9")
 
 
+def _decoder() -> ModuleType:
+    try:
+        import simplejpeg
+    except ModuleNotFoundError:  # on Android, unless somebody builds it
+        # Other decoders show what is left of a damaged picture as if it were whole.
+        raise ImageError(
+            "JPEG cannot be read here: the package simplejpeg is missing. Use the camera, or save "
+            "the picture as PNG",
+            code="image_needs_package",
+        ) from None
+    return simplejpeg  # type: ignore[no-any-return]
+
+
 def _decode(data: bytes, form: str, factor: int, size: tuple[int, int]) -> np.ndarray:
-    import simplejpeg
+    simplejpeg = _decoder()
 
     height, width = (-(-side // factor) for side in size)
     least = {"min_height": height, "min_width": width, "min_factor": factor} if factor > 1 else {}
@@ -69,7 +83,7 @@ def _refusal(words: str) -> ImageError:
     return damaged("jpeg")
 
 
-def _shifted(samples: np.ndarray, height: int, width: int) -> bool:
+def is_shifted(samples: np.ndarray, height: int, width: int) -> bool:
     """Whether all that is coded after some block is brighter or darker, or of another tint.
 
     Blocks are coded by their difference from the one before, row by row, so a bit that flips, of

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +32,8 @@ ENGINES = ("tensorrt", "tensorrt-rtx")
 
 
 OPENVINO = "openvino"  # its own package; reads the same graphs
-RUNTIMES = (*PROVIDERS, OPENVINO, *ENGINES)
+JAVA = "java"  # ONNX Runtime's Java library, on the processor: Android's way to it
+RUNTIMES = (*PROVIDERS, OPENVINO, JAVA, *ENGINES)
 
 
 class SessionError(UserError, RuntimeError):
@@ -72,15 +74,20 @@ class ExecutionConfig:
         return f"{self.precision} {self.provider} {threads if self.threads else 'own threads'}"
 
 
+def _packaged() -> bool:
+    """Whether ONNX Runtime is installed as a package of Python."""
+    return find_spec("onnxruntime") is not None
+
+
 def host() -> str:
-    """Which of `dermedge.bundle.bundle.TARGETS` this machine's processor is."""
+    """Which of `dermedge.bundle.manifest.TARGETS` this machine's processor is."""
     if hasattr(sys, "getandroidapilevel"):
         return "android"
     return "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
 
 
 def target(provider: str) -> str:
-    """Which of `dermedge.bundle.bundle.TARGETS` a graph must be made for, to run there."""
+    """Which of `dermedge.bundle.manifest.TARGETS` a graph must be made for, to run there."""
     if provider in (*ENGINES, "ort-tensorrt", "cuda"):
         return "tensorrt"
     return "android" if provider in ("nnapi", "coreml", "qnn") else host()
@@ -99,7 +106,7 @@ def open_session(
     ----------
     model : the ONNX file's bytes, weights inside.
     threads : for one operator; 0 leaves the choice to the runtime.
-    provider : one of `RUNTIMES`.
+    provider : one of `RUNTIMES`. Where Android has no onnxruntime package, "cpu" is `JAVA`.
     bundle_sha256 : of the bundle that the graph comes from; only engines need it.
     precision : of the graph, one of `PRECISIONS`. No provider computes in a lower
         one: floats stay FP32, and what would round them is refused.
@@ -118,6 +125,10 @@ def open_session(
         from dermedge.runtime.openvino import OpenVinoSession
 
         return OpenVinoSession(model, threads)
+    if provider == JAVA or (provider == "cpu" and not _packaged() and host() == "android"):
+        from dermedge.runtime.java import JavaSession
+
+        return JavaSession(model, threads)
     if provider not in PROVIDERS:
         raise SessionError(
             "there is no execution provider {provider}; there are: {known}",
@@ -125,6 +136,10 @@ def open_session(
             provider=provider,
             known=", ".join(RUNTIMES),
         )
+    if sys.platform == "emscripten":
+        from dermedge.runtime.browser import BrowserSession
+
+        return BrowserSession(model)
     from dermedge.runtime.onnx import OnnxRuntimeSession
 
     return OnnxRuntimeSession(model, threads, provider, precision)

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dermedge.bundle.bundle import Bundle, Variant
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import Variant
 from dermedge.files import cache_folder, write_atomic
 from dermedge.runtime import ENGINES, Session, SessionError, tensorrt
 

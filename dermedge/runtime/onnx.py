@@ -61,11 +61,26 @@ def provider_options(provider: str, precision: str, threads: int = 0) -> dict[st
 
 
 def available() -> list[str]:
-    """The short names of the execution providers that this ONNX Runtime was built with."""
-    import onnxruntime
+    """The short names of the execution providers that this ONNX Runtime was built with.
+
+    None where it is not installed as a package of Python.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return []
 
     providers = onnxruntime.get_available_providers()
     return [name for name, full in PROVIDERS.items() if full in providers]
+
+
+def version() -> str | None:
+    """Of ONNX Runtime as a package of Python; None where it is not installed as one."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return None
+    return str(onnxruntime.__version__)
 
 
 class OnnxRuntimeSession:

@@ -30,6 +30,10 @@ FAULTS = {
     "waiting": N_("Waiting for the first picture."),
     "no_camera": N_("{name} cannot be opened: is it plugged in, and not used by another program?"),
     "lost": N_("{name} stopped delivering pictures: check its cable."),
+    "denied": N_("The camera may not be used: allow it for dermedge in the system's settings."),
+    "taken": N_("Another program uses the camera: close that program."),
+    "disabled": N_("The camera is switched off in the system's settings, or by their manager."),
+    "paused": N_("The camera rests while dermedge is not on the screen."),
     "black": N_("The picture is black: take off the lens cap or switch on the light."),
     "frozen": N_("The camera repeats one picture: unplug it and plug it in again."),
 }
@@ -76,11 +80,9 @@ _OPENERS: dict[str, Callable[[str], Source]] = {}
 def register(prefix: str, opener: Callable[[str], Source]) -> None:
     """Let `open_source` open "prefix:rest" by `opener("rest")`, as a camera.
 
-    The seat for cameras that OpenCV does not know. On Android, register("camerax", ...) with a
-    Source that starts CameraX's ImageAnalysis (KEEP_ONLY_LATEST) and whose `read` returns the
-    newest image as RGB, or None while there is none: `interval` 1/60, `live` True. Raise
-    SourceError where the permission is missing or the camera is taken away; the app says so, and
-    calls the opener again every second.
+    The seat for cameras that OpenCV does not know, as `edge_app.capture.camera2` is for Android's.
+    Raise SourceError where the permission is missing or the camera is taken away; the app says so,
+    and calls the opener again every second.
     """
     _OPENERS[prefix] = opener
 

@@ -44,7 +44,8 @@ class Page:
         self.pdf.add_page()
         for family, style in fonts.FONTS:
             self.pdf.add_font(family, style, fonts.path(family, style))
-        self.pdf.set_text_shaping(True, direction="rtl" if language.rtl() else "ltr")
+        if not language.missing():
+            self.pdf.set_text_shaping(True, direction="rtl" if language.rtl() else "ltr")
         self.pdf.set_title(_("Case"))
         self.pdf.set_creator("dermedge")
         self.y = MARGIN
@@ -136,6 +137,8 @@ class Page:
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
         known = fonts.glyphs("DejaVu")
         shown = "".join(c if ord(c) in known else MISSING for c in text)
+        if language.missing():
+            shown = "".join(MISSING if language.from_right(c) else c for c in shown)
         self.lacks |= shown != text
         return shown
 

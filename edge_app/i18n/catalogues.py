@@ -25,8 +25,10 @@ from edge_app.i18n.language import FOLDER, LANGUAGES
 ROOM = Path(__file__).parents[1]
 DEVICE = Path(dermedge.__file__).parent
 # Calls, and how many of their first words are a message. Errors are shown, too.
-CALLS = {"_": 1, "N_": 1, "Message": 1, "Said": 1, "n_": 2, "plural": 2}
-CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}  # speak to no screen
+CALLS = {"_": 1, "N_": 1, "Message": 1, "n_": 2, "plural": 2}
+# Speak to no screen.
+CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}
+CONSOLE |= {"build.py", "packages.py", "serve.py"}
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],
@@ -36,7 +38,7 @@ FOREIGN = {
 }
 # Of the core what the app never runs: its errors are for a console.
 NOT_ON_A_SCREEN = frozenset(
-    ("cli", "evaluation", "data", "mask_values.py", "batch.py", "cluster.py")
+    ("cli", "evaluation", "data", "mask_values.py", "batch.py", "cluster.py", "browser.py")
 )
 COMMENT = "# What the app says; brought up to date by `python -m edge_app.i18n.catalogues`."
 HEADERS = ("Language", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Plural-Forms")

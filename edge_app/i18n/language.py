@@ -1,4 +1,4 @@
-"""The app's languages: gettext catalogues, dates and numbers by Babel, text from right to left.
+"""The app's languages: gettext catalogues, dates and numbers, text from right to left.
 
 A message is its English text. `_` translates one where it is shown, `N_` only marks one for the
 catalogues. What other rooms say (reasons, classes, faults) is translated by its English text, too:
@@ -8,33 +8,23 @@ catalogues. What other rooms say (reasons, classes, faults) is translated by its
 from __future__ import annotations
 
 import gettext
-import io
 import os
 import unicodedata
 from datetime import date, datetime, timezone
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 
-from babel import Locale
-from babel.dates import (
-    format_date,
-    format_skeleton,
-    format_time,
-    get_datetime_format,
-    get_day_names,
-)
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.numbers import format_decimal, format_percent
-
 from dermedge import UserError
+from edge_app.i18n import formats
 
 FOLDER = Path(__file__).with_name("locale")
 # Each in its own words: whoever looks for a language reads no other.
 LANGUAGES = {"en": "English", "de": "Deutsch", "es": "Español", "ar": "العربية"}
 RIGHT_TO_LEFT = frozenset({"ar"})
 
+UNDRAWN = "?"  # for a letter that cannot be put into its place here
 MARK = "\N{LEFT-TO-RIGHT MARK}"
 RTL_MARK = "\N{RIGHT-TO-LEFT MARK}"
 # Around what runs from left to right wherever it stands; `visual` takes them out again.
@@ -60,12 +50,27 @@ def rtl() -> bool:
 
 
 def preferred() -> str:
-    """That of the system where it is one of LANGUAGES, else English."""
+    """That of the system where it is one of `offered`, else English."""
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
         code = os.environ.get(variable, "")[:2].lower()
         if code:
-            return code if code in LANGUAGES else "en"
+            return code if code in offered() else "en"
     return "en"
+
+
+@cache
+def missing() -> tuple[str, ...]:
+    """The packages that writing from right to left needs and that are not installed.
+
+    Android has no python-bidi and no uharfbuzz unless somebody builds them.
+    """
+    needed = {"python-bidi": "bidi", "arabic-reshaper": "arabic_reshaper", "uharfbuzz": "uharfbuzz"}
+    return tuple(name for name, module in needed.items() if find_spec(module) is None)
+
+
+def offered() -> dict[str, str]:
+    """Of LANGUAGES those that can be written here."""
+    return {n: own for n, own in LANGUAGES.items() if n not in RIGHT_TO_LEFT or not missing()}
 
 
 class Message(str):
@@ -92,9 +97,6 @@ class Message(str):
         line = super().__new__(cls, english.format(**values) if values else english)
         line.message, line.many, line.values = message, many, values
         return line
-
-
-Said = Message  # the name by which edge_app.store knows it yet
 
 
 def _(message: str, **values: object) -> str:
@@ -196,12 +198,7 @@ SYSTEM = (
 def _catalogue(language: str) -> gettext.NullTranslations:
     if language == "en":
         return gettext.NullTranslations()
-    with (FOLDER / f"{language}.po").open("rb") as file:
-        catalogue = read_po(file, language)
-    compiled = io.BytesIO()
-    write_mo(compiled, catalogue)
-    compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
+    return formats.catalogue(FOLDER / f"{language}.po")
 
 
 # ---------------------------------------------------------------------------- dates, numbers
@@ -209,40 +206,37 @@ def _catalogue(language: str) -> gettext.NullTranslations:
 
 def day(stamp: str) -> str:
     """An ISO 8601 date, or time in UTC, as a local date."""
-    return format_date(_moment(stamp), "medium", locale=_now)
+    return formats.day(_moment(stamp), _now)
 
 
 def moment(stamp: str) -> str:
     """An ISO 8601 time in UTC as a local date and time, to the minute."""
-    when = _local(stamp)
-    parts = (format_time(when, "short", locale=_now), format_date(when, "medium", locale=_now))
-    whole = str(get_datetime_format("medium", _now)).format(*parts)
-    return whole.replace("\u202f", "\u00a0")  # the narrow space is not in every font
+    return formats.moment(_local(stamp), _now)
 
 
 def number(value: float, digits: int = 0) -> str:
-    return format_decimal(value, "#,##0" + ("." + "0" * digits if digits else ""), locale=_now)
+    return formats.number(value, digits, _now)
 
 
 def percent(value: float) -> str:
     """0..1 as whole percent."""
-    return format_percent(value, locale=_now)
+    return formats.percent(value, _now)
 
 
 def first_weekday() -> int:
     """0: Monday."""
-    return Locale(_now).first_week_day
+    return formats.first_weekday(_now)
 
 
 def weekdays() -> list[str]:
     """Their short names, as a week runs."""
-    names = get_day_names("short", "stand-alone", _now)
+    names = formats.weekdays(_now)
     return [names[(first_weekday() + n) % 7] for n in range(7)]
 
 
 def month(day: date) -> str:
     """The month of a day, and its year."""
-    return format_skeleton("yMMMM", day, locale=_now)
+    return formats.month(day, _now)
 
 
 def _moment(stamp: str) -> date:
@@ -265,20 +259,26 @@ _MIRRORED = str.maketrans({ends[0]: ends[1] for pair in _PAIRS for ends in (pair
 
 def backwards(line: str) -> bool:
     """Whether the first letter is one that is written from right to left."""
-    return _is_rtl(next((c for c in line if c.isalpha()), ""))
+    return from_right(next((c for c in line if c.isalpha()), ""))
 
 
-def _is_rtl(character: str) -> bool:
+def from_right(character: str) -> bool:
+    """Whether a letter is one that is written from right to left."""
     return "\u0590" <= character <= "\u08ff" or "\ufb1d" <= character <= "\ufefc"
 
 
 def visual(line: str, paragraph: str = "") -> str:
     """One line of text, maybe of a paragraph, in the order in which it is drawn from the left.
 
-    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join.
+    Unicode's bidirectional algorithm (UAX 9); Arabic letters in the forms that join. Where a
+    package for that is `missing`, each letter that is written from right to left becomes UNDRAWN:
+    out of order, a name could be read as another.
     """
-    if not any(map(_is_rtl, paragraph or line)):
+    if not any(map(from_right, paragraph or line)):
         return line.translate(_TAKEN_OUT)
+    if missing():
+        plain = "".join(UNDRAWN if from_right(character) else character for character in line)
+        return plain.translate(_TAKEN_OUT)
     from arabic_reshaper import reshape
     from bidi import get_display
 
@@ -307,6 +307,6 @@ def _mirrored(drawn: str) -> str:
     for at in open_:  # its partner is on another line
         sides = [filter(str.isalpha, part) for part in (drawn[at:], drawn[at::-1])]
         beside = [next(side, "\u0627" if rtl() else "a") for side in sides]
-        if any(map(_is_rtl, beside)) if rtl() else all(map(_is_rtl, beside)):
+        if any(map(from_right, beside)) if rtl() else all(map(from_right, beside)):
             letters[at] = drawn[at].translate(_MIRRORED)
     return "".join(letters)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dermedge
 from dermedge import DISCLAIMER
-from dermedge.bundle.bundle import Manifest
+from dermedge.bundle.manifest import Manifest
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
 

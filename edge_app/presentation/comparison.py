@@ -351,9 +351,6 @@ def audit_rows(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return rows
 
 
-deeds = audit_rows  # the name by which tests/store knows it yet
-
-
 def audit_row(entry: Entry) -> tuple[str, str]:
     """An entry of the audit trail: what was done, to what and when."""
     what = _(AUDIT_EVENTS[entry.what]) if entry.what in AUDIT_EVENTS else entry.what

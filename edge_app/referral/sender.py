@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dermedge import UserError
 from edge_app import unforeseen
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
@@ -80,7 +80,7 @@ class Sender:
             except StoreError as error:
                 if error.code != "gone":
                     raise
-                words = Said(NO_DESTINATION, receiver=status.referral.receiver)
+                words = Message(NO_DESTINATION, receiver=status.referral.receiver)
                 raise Refused(words, "no-destination") from None
             for parcel in status.parcels:
                 if parcel.state == RECEIVED:
@@ -104,7 +104,7 @@ class Sender:
             if error.code != "gone":
                 raise  # deleted meanwhile: who deleted it was told that it may be there
         except UserError as error:
-            words = error.args[0] if isinstance(error.args[0], Said) else Said(str(error))
+            words = error.args[0] if isinstance(error.args[0], Message) else Message(str(error))
             self._stop_referral(status, words, error.code)
             report.stopped += 1
 
@@ -113,7 +113,7 @@ class Sender:
         if self._idle and worked > 0:
             self._stop.wait(min(worked * self._idle, LONGEST_REST))
 
-    def _stop_referral(self, status: Status, words: Said, code: str) -> None:
+    def _stop_referral(self, status: Status, words: Message, code: str) -> None:
         try:
             self._store.mail.stop(status.referral.id, words, code)
         except StoreError as error:
@@ -136,6 +136,6 @@ class Sender:
         # Whatever a library raises on what comes from outside: nothing is given up for it.
         except Exception as error:
             unforeseen.report(error)
-            words = Said(UNFORESEEN, fault=type(error).__name__)
+            words = Message(UNFORESEEN, fault=type(error).__name__)
             raise Later(words, "unforeseen") from error
         mail.receive(stored, receipt.place, receipt.references)

@@ -11,12 +11,14 @@ from kivy.clock import Clock
 from kivy.properties import BooleanProperty, StringProperty
 
 import edge_app.ui.strength  # noqa: F401  the .kv names its class
+from dermedge import UserError
 from dermedge.image.read import EXTENSIONS
 from dermedge.lesion.scale import PAPERS
 from edge_app import browser, cases, sending
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
+from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
 from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture, Person
@@ -108,7 +110,10 @@ class FilesScreen(View):
         answer: StoredAnswer | None = None,
         take: Callable[[Path], None] | None = None,
     ) -> None:
-        self.task, self._at, self._answer, self._take = task, at, answer, take
+        phone = self.app.phone
+        if phone is not None and at is None and task not in OPENS:
+            at = phone.documents()  # an app sees no other folder there
+        self.task, self._at, self._answer, self._use = task, at, answer, take
         self._capture, self._earlier, self._only = capture, earlier, only
         self.form = at is not None
         self._starts: set[Path] = set()
@@ -118,6 +123,9 @@ class FilesScreen(View):
         if at is None:
             self.title = _(TITLES[task])
             self.action = "" if task in OPENS else _("Choose this folder")
+            if phone is not None:
+                phone.pick(task, self._picked)
+                return
             start = browser.nearest(self.app.session.folder)
             self.places() if start is None else self._open(start)
             return
@@ -244,17 +252,29 @@ class FilesScreen(View):
         else:
             self._open(above)
 
+    def _picked(self, answer: Path | UserError | None) -> None:
+        """What was chosen with the system's own screen."""
+        if self.app.screen is not self or self.form:
+            return
+        if isinstance(answer, Path):
+            self._take(answer)
+            return
+        self.app.back()
+        if answer is not None:
+            self.app.tell(present.error_line(answer))
+
     def _choose(self, entry: browser.Item) -> None:
-        if entry.folder:
-            self._open(entry.path)
-        elif self.task == "picture":
+        self._open(entry.path) if entry.folder else self._take(entry.path)
+
+    def _take(self, path: Path) -> None:
+        if self.task == "picture":
             self.app.back(to="live")
-            self.app.import_file(entry.path)
+            self.app.import_file(path)
         else:
-            self._go_on(entry.path)
+            self._go_on(path)
 
     def _go_on(self, path: Path) -> None:
-        if (take := self._take) is not None:
+        if (take := self._use) is not None:
             self.app.work(lambda: take(path), lambda _none: self._leave())
             return
         self.app.go(

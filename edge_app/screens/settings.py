@@ -81,7 +81,11 @@ class SettingsScreen(View):
         session = self.app.session
         settings = session.settings
         card = self._card()
-        self._choice(card, _("Language"), language.LANGUAGES, settings.spoken(), "language")
+        self._choice(card, _("Language"), language.offered(), settings.spoken(), "language")
+        lacks = language.missing()
+        if lacks:
+            reason = _("Arabic needs what this device does not have: {names}.")
+            card.add_widget(Text(text=reason.format(names=", ".join(lacks)), style="quiet"))
         self._choice(card, _("Look"), _spoken(THEME_TITLES), settings.theme, "theme")
         self._choice(card, _("Size of type"), _spoken(TEXT_TITLES), settings.text, "text")
         auto = Tick(

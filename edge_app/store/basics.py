@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store.records import seconds
 
 
@@ -18,7 +19,7 @@ def text(value: object, most: int, needed: str = "") -> Iterator[str]:
     if needed and not value.strip():
         yield needed
     if len(value) > most:
-        yield Said.plural(
+        yield Message.plural(
             "a text is longer than {count} character",
             "a text is longer than {count} characters",
             most,
@@ -35,7 +36,7 @@ def stamp(value: object) -> Iterator[str]:
         yield N_("a time is none")
 
 
-def is_date(text: object) -> bool:
+def is_date(text: Any) -> bool:
     try:
         return date.fromisoformat(text).isoformat() == text
     except (ValueError, TypeError):

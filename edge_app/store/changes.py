@@ -148,8 +148,9 @@ class Changes:
         keys = self._file.keys
         with self._file.writing() as connection:
             now = clock.now()
-            if clock.fault(now):
-                raise StoreError(clock.words(now), code="clock")
+            wrong = clock.words(now)
+            if wrong is not None:
+                raise StoreError(wrong, code="clock")
             head = audit.head(connection, keys)
             audit.write_head(connection, keys, replace(head, seen=now, wrong=""))
             self._trail.log(connection, "confirm clock")

@@ -9,7 +9,7 @@ import os
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 
 EARLIEST = "2025-01-01T00:00:00Z"  # nobody could run dermedge before
 LATEST = "2050-01-01T00:00:00Z"
@@ -47,10 +47,10 @@ def fault(now: str, seen: str = "") -> str:
     return BEHIND if seen and moment(now) < moment(seen) - TOLERANCE else ""
 
 
-def words(now: str, seen: str = "") -> Said | None:
+def words(now: str, seen: str = "") -> Message | None:
     """The fault in one line; None without one."""
     kind = fault(now, seen)
-    return Said(FAULTS[kind], now=shown(now), seen=shown(seen)) if kind else None
+    return Message(FAULTS[kind], now=shown(now), seen=shown(seen)) if kind else None
 
 
 def shown(stamp: str) -> str:

@@ -14,16 +14,15 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store.records import Capture, Lesion, Person, StoreError
 from edge_app.store.referrals import Destination, StoredAnswer, StoredParcel, StoredReferral
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None  # none on Windows
 
 APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
 VERSION = 4  # of the schema, SQLite's user_version
@@ -139,7 +138,7 @@ def connect(path: Path, closing: Callable[[], bool] = lambda: False) -> sqlite3.
     ):
         connection.execute(f"PRAGMA {setting}")
     if hasattr(connection, "setconfig"):  # Python 3.12
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE)
+        connection.setconfig(getattr(sqlite3, "SQLITE_DBCONFIG_DEFENSIVE"))  # noqa: B009  # types of 3.11
     if hasattr(connection, "setlimit"):  # Python 3.11
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_PICTURE + 2**20)
@@ -371,12 +370,12 @@ def plain(path: Path, state: str = UNCHANGED) -> Iterator[None]:
         said = (getattr(error, "strerror", None) or str(error)).lower()
         if "full" in said or "no space" in said or ("i/o" in said and _is_full(path.parent)):
             words = N_("the disk is full, {state}: free some space in {folder}")
-            raise DiskFull(words, code="full", state=Said(state), folder=path.parent) from error
+            raise DiskFull(words, code="full", state=Message(state), folder=path.parent) from error
         raise _words(said, path, state) from error
 
 
 def _words(said: str, path: Path, state: str) -> StoreError:
-    state, folder = Said(state), path.parent
+    state, folder = Message(state), path.parent
     readonly = "readonly" in said or "read-only" in said or "permission" in said
     if readonly or ("unable to open" in said and not os.access(folder, os.W_OK)):
         return StoreError(READ_ONLY, code="read-only", path=path, state=state)

@@ -56,7 +56,7 @@ class Deletion:
             must_exist(connection, table, id)
             lesion = self._rows.one(connection, table, id).lesion if table == "capture" else None
             doomed = [(table, id)]
-            if table == "capture":
+            if lesion:
                 doomed[:0] = [("referral", one) for one in self._unsent(connection, lesion, id)]
             for kind, row in doomed:
                 self._note(connection, kind, row, found)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import unicodedata
+from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -80,12 +81,12 @@ def unwrap(header: dict, passphrase: str) -> bytearray:
     return secret
 
 
-def _check(header: object) -> None:
+def _check(header: Any) -> None:
     """Refuse a header that is none, or whose key would take too much time or memory."""
     sound = isinstance(header, dict) and set(header) == {"kdf", "cost", "salt", "key"}
     ranges = RANGES.get(header["kdf"]) if sound and isinstance(header["kdf"], str) else None
-    cost = header["cost"] if ranges else None
-    sound = isinstance(cost, dict) and set(cost) == set(ranges) and all(
+    cost: Any = header["cost"] if ranges else None
+    sound = ranges is not None and isinstance(cost, dict) and set(cost) == set(ranges) and all(
         type(cost[name]) is int and low <= cost[name] <= high
         for name, (low, high) in ranges.items()
     )  # fmt: skip
@@ -125,7 +126,7 @@ def _stretched(header: dict, passphrase: str) -> bytearray:
     try:
         salt = bytes.fromhex(header["salt"])
         with memoryview(typed)[:end] as exact:
-            function(salt=salt, length=KEY, **header["cost"]).derive_into(exact, key)
+            function(salt=salt, length=KEY, **header["cost"]).derive_into(exact, key)  # type: ignore[arg-type]  # takes any buffer
     finally:
         wipe(typed)
     return key

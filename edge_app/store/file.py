@@ -86,7 +86,8 @@ class StoreFile:
 
         What another thread is doing is broken off. `settle` : what is to be done before, if it can.
         """
-        already, _none = self.closing.is_set(), self.closing.set()
+        already = self.closing.is_set()
+        self.closing.set()
         with self.lock, self.read_lock:
             try:
                 if not already:

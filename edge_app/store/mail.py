@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, validation
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -76,7 +76,7 @@ class Mail:
         data = self._file.keys.open(rows[0][0], "payload", parcel.id)
         if hashlib.sha256(data).hexdigest() != parcel.sha256:
             words = N_("a {part} was changed past the audit trail")
-            raise StoreError(words, code="tampered", part=Said(N_("parcel")))
+            raise StoreError(words, code="tampered", part=Message(N_("parcel")))
         return data
 
     def answers(self, referral: str) -> list[StoredAnswer]:
@@ -227,7 +227,7 @@ class Mail:
                 row = (referral, sealed)
                 connection.execute("INSERT OR REPLACE INTO attempt VALUES (?, ?)", row)
 
-    def stop(self, referral: str, words: Said, code: str) -> None:
+    def stop(self, referral: str, words: Message, code: str) -> None:
         """It is not sent any more until a person says so; `words` : why."""
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)

@@ -34,7 +34,8 @@ def overwrite_freed() -> None:
     fresh: set[int] = set()  # arenas that were made for what is kept here
     left = MOST
     for size in range(LARGEST, SMALLEST - 1, -STEP):
-        blocks, seen = [], {}
+        blocks: list[bytes] = []
+        seen: dict[int, int] = {}
         whole = WHOLE * 2**ARENA / size
         for _ in range(left // size):
             block = bytes(size - HEAD)

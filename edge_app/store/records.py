@@ -6,10 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import clock, schema
 
 SEXES = (N_("female"), N_("male"))
@@ -46,7 +46,7 @@ class StoreError(UserError):
             name: value.args[0] if isinstance(value, StoreError) else value
             for name, value in values.items()
         }
-        line = message if isinstance(message, Said) else Said(message, **values)
+        line = message if isinstance(message, Message) else Message(message, **values)
         super().__init__(line, code=code)
         self.message, self.values = line.message, line.values
 
@@ -212,7 +212,7 @@ class OtherAnalysis(Mapping):
     a StoreError; it is kept and exported as it is.
     """
 
-    def __init__(self, stored: dict, version: int):
+    def __init__(self, stored: Any, version: int):
         self.stored, self.version = stored, version
 
     def _refuse(self, *_args):
@@ -228,10 +228,10 @@ class OtherAnalysis(Mapping):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OtherAnalysis) and vars(other) == vars(self)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as Python does where only __eq__ is given
 
 
-def seconds(stamp: object) -> float:
+def seconds(stamp: Any) -> float:
     """Since 1970, of ISO 8601 in UTC; minus infinity where it is none."""
     try:
         return clock.moment(stamp).timestamp() if stamp.endswith("Z") else -math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
@@ -68,7 +68,7 @@ class StoredReferral:
     stopped: Mapping | None = None  # why it is not sent: code, message and values of a line
 
     @property
-    def why(self) -> Said | None:
+    def why(self) -> Message | None:
         """The line that says why it is not sent."""
         return said(self.stopped) if self.stopped else None
 
@@ -118,12 +118,12 @@ class Elsewhere:
     received: str  # ISO 8601, UTC; empty where it was being sent, and nobody knows
 
     @property
-    def words(self) -> Said:
+    def words(self) -> Message:
         if self.received:
             words = N_("already with {receiver}, since {when}")
-            return Said(words, receiver=self.receiver, when=self.received[:10])
+            return Message(words, receiver=self.receiver, when=self.received[:10])
         words = N_("perhaps already with {receiver}: it was being sent")
-        return Said(words, receiver=self.receiver)
+        return Message(words, receiver=self.receiver)
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,17 @@ class Attempt:
     reason: Mapping | None = None  # of the last, as `StoredReferral.stopped`
 
     @property
-    def why(self) -> Said | None:
+    def why(self) -> Message | None:
         return said(self.reason) if self.reason else None
 
 
-def line(words: Said | str, code: str) -> dict:
+def line(words: Message | str, code: str) -> dict:
     """A line as it is stored, so that it can be said in another language later."""
-    if isinstance(words, Said):
+    if isinstance(words, Message):
         values = {name: str(value) for name, value in words.values.items()}
         return {"code": code, "message": words.message, "values": values}
     return {"code": code, "message": str(words), "values": {}}
 
 
-def said(stored: Mapping) -> Said:
-    return Said(stored["message"], **stored["values"])
+def said(stored: Mapping) -> Message:
+    return Message(stored["message"], **stored["values"])

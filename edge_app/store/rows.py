@@ -130,10 +130,10 @@ class Rows:
         if above:
             parent = getattr(item, above)
             must_exist(connection, above, parent)
-            sets, values = f"{above} = ?, record = ?", (parent, record, item.id)
+            sets, values = f"{above} = ?, record = ?", [parent, record]
         else:
-            sets, values = "record = ?", (record, item.id)
-        connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", values)
+            sets, values = "record = ?", [record]
+        connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*values, item.id))
         self._trail.log(connection, what, item.id, digest(record))
 
     def summarise(self, connection, lesions: Collection[str]) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import dermedge
 from dermedge.taxonomy import CLASSES
@@ -23,7 +24,7 @@ def _schema() -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def analysis_fault(analysis: object, size: tuple[int, int]) -> str:
+def analysis_fault(analysis: Any, size: tuple[int, int]) -> str:
     """What in an analysis does not fit `analysis.schema.json`, or its picture; empty if all does.
 
     Parts that the schema does not name are let through: a later version may have added them.
@@ -89,7 +90,7 @@ def _is_type(value: object, wanted: str | list[str]) -> bool:
     return any(_TYPES[name](value) for name in ([wanted] if isinstance(wanted, str) else wanted))
 
 
-def _of(kind: type, rule):
+def _of(kind: type | tuple[type, ...], rule):
     """A rule that only binds values of that kind."""
     return lambda value, wanted: (
         not isinstance(value, kind) or isinstance(value, bool) or rule(value, wanted)

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import clock, database, derivation, pending
 from edge_app.store.changes import Changes
 from edge_app.store.database import plain
@@ -169,7 +169,7 @@ class Store:
             self._catch_up()
         return self._trail.entries()
 
-    def clock_fault(self) -> Said | None:
+    def clock_fault(self) -> Message | None:
         """What is wrong with the clock of this device, in one line; None where nothing is."""
         return clock.words(clock.now(), self._trail.head().seen)
 

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, database, validation
 from edge_app.store.database import BLOBS, KINDS, plain
 from edge_app.store.erasing import Erasing
@@ -74,7 +74,8 @@ def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | 
     """
     (file, reading), (other, writing) = source, target
     rows, others = (Rows(one, Trail(one)) for one in (file, other))
-    added, lesions, copied = 0, set(), {}
+    added, lesions = 0, set()
+    copied: dict[str, set[str]] = {}
     seen = audit.head(writing, other.keys).seen
     if person_id is not None:
         must_exist(reading, "person", person_id)
@@ -110,9 +111,9 @@ def _blob(rows: Rows, reading, others: Rows, table: str, item) -> bytes | None:
     if table == "parcel":
         needed = item.state != RECEIVED
         if (needed or data is not None) and hashlib.sha256(data or b"").hexdigest() != item.sha256:
-            raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+            raise StoreError(DAMAGED, code="damaged", part=Message(PARTS[table]))
     elif data is None:
-        raise StoreError(DAMAGED, code="damaged", part=Said(PARTS[table]))
+        raise StoreError(DAMAGED, code="damaged", part=Message(PARTS[table]))
     return None if data is None else others.sealed_blob(table, item.id, data)
 
 
@@ -131,7 +132,7 @@ def _judged(rows: Rows, table: str, row: tuple, path: Path | None, number: int, 
             "{path} cannot be imported, nothing was changed: {part} {number}: {reason}",
             code="import",
             path=path,
-            part=Said(PARTS[table]),
+            part=Message(PARTS[table]),
             number=number,
             reason=error,
         ) from None

@@ -5,9 +5,10 @@ another device. Functions alone; any thread may call them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import clock, schema, validation_mail
 from edge_app.store.basics import is_date, stamp, text
 from edge_app.store.records import (
@@ -67,7 +68,7 @@ def _of_person(person: Person, now: str, seen: str) -> Iterator[str]:
             soon = type(year) is int and known.stop <= year < int(clock.LATEST[:4])
             yield CLOCK_FIRST if wrong and soon else N_("no such birth year")
     if person.sex not in (None, *SEXES):
-        yield Said(N_("sex is one of {choices}"), choices=", ".join(SEXES))
+        yield Message(N_("sex is one of {choices}"), choices=", ".join(SEXES))
     if person.skin_type is not None and not (
         type(person.skin_type) is int and 1 <= person.skin_type <= 6
     ):
@@ -93,7 +94,7 @@ def _of_lesion(lesion: Lesion, _now: str, _seen: str) -> Iterator[str]:
     yield from text(lesion.title, NAME, N_("a lesion needs a title"))
     yield from text(lesion.notes, NOTES)
     if lesion.view not in VIEWS:
-        yield Said(N_("a view is one of {choices}"), choices=", ".join(VIEWS))
+        yield Message(N_("a view is one of {choices}"), choices=", ".join(VIEWS))
     if not all(is_number(side) and 0 <= side <= 1 for side in (lesion.x, lesion.y)):
         yield N_("the place lies off the body map")
     if lesion.remind is not None and not is_date(lesion.remind):
@@ -149,7 +150,7 @@ def _of_dermoscope(settings: DermoscopeSettings, _now: str, _seen: str) -> Itera
             yield N_("a magnification and a colour temperature are above zero")
 
 
-FAULTS = {
+FAULTS: dict[type, Callable[..., Iterator[Any]]] = {
     Person: _of_person,
     Lesion: _of_lesion,
     Capture: _of_capture,

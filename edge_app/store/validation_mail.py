@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from edge_app.i18n.language import N_
 from edge_app.store.basics import stamp, text
@@ -141,7 +142,7 @@ def _answer(item: StoredAnswer, _now: str, _seen: str) -> Iterator[str]:
         yield N_("the document of an answer is too large, or none")
 
 
-FAULTS = {
+FAULTS: dict[type, Callable[..., Iterator[Any]]] = {
     Destination: _destination,
     StoredReferral: _referral,
     StoredParcel: _parcel,

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, database, records
 from edge_app.store.database import KINDS
 from edge_app.store.file import StoreFile
@@ -44,20 +44,21 @@ class Verification:
             for table in KINDS:
                 for id, found, item in self._of(connection, table):
                     if expected.pop((table, id), None) != found:
-                        raise StoreError(CHANGED, code="tampered", part=Said(PARTS[table]))
+                        raise StoreError(CHANGED, code="tampered", part=Message(PARTS[table]))
                     if table == "capture":
                         captures.setdefault(item.lesion, []).append(item)
             if expected:
                 table, _ = next(iter(expected))
                 words = N_("a {part} is missing that the audit trail names")
-                raise StoreError(words, code="tampered", part=Said(PARTS[table]))
+                raise StoreError(words, code="tampered", part=Message(PARTS[table]))
             self._summaries(connection, captures)
             database.check_schema(connection, path)
 
     def _chain(self, connection) -> dict[tuple[str, str], str]:
         """Follow the audit trail; returns the digest of each record that it says is there."""
         keys = self._file.keys
-        there, last, mac = {}, 0, b""
+        there: dict[tuple[str, str], str] = {}
+        last, mac = 0, b""
         for number, sealed, stored in connection.execute("SELECT * FROM audit ORDER BY number"):
             self._file.must_be_open()
             last += 1
@@ -93,7 +94,7 @@ class Verification:
         data = self._rows.blob(connection, "parcel", parcel.id)
         lost = data is None and parcel.state != RECEIVED
         if lost or (data is not None and hashlib.sha256(data).hexdigest() != parcel.sha256):
-            raise StoreError(CHANGED, code="tampered", part=Said(PARTS["parcel"]))
+            raise StoreError(CHANGED, code="tampered", part=Message(PARTS["parcel"]))
 
     def _summaries(self, connection, captures: dict[str, list[Capture]]) -> None:
         rows = "SELECT id, data FROM lesion LEFT JOIN summary ON id = lesion"
@@ -101,7 +102,7 @@ class Verification:
             said, briefs = read_summary(self._file.keys, lesion, sealed)
             there = {one.id: one for one in captures.get(lesion, [])}
             if not _agree(briefs, there) or said != Summary.of(briefs):
-                raise StoreError(CHANGED, code="tampered", part=Said(PARTS["lesion"]))
+                raise StoreError(CHANGED, code="tampered", part=Message(PARTS["lesion"]))
 
 
 def _agree(briefs: list[Brief], captures: dict[str, Capture]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from dermedge.bundle.bundle import Thresholds, Variant
+from dermedge.bundle.manifest import Thresholds, Variant
 from dermedge.runtime import host
 from export.acceptance.speed import Speed, speed_refusals, time_graphs
 from export.quantization.candidates import Candidate, Candidates

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dermedge import __version__
-from dermedge.bundle.bundle import CASES, ROLES, Manifest, Model, Thresholds
+from dermedge.bundle.manifest import CASES, ROLES, Manifest, Model, Thresholds
 from dermedge.bundle.reference import REFERENCE
 from dermedge.data.leak import FILE, published
 from dermedge.runtime import open_session
@@ -202,6 +202,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "commit": run.commit,
         "seed": run.seed,
         "imagenet_weights": run.pretrained,
+        "prior": run.prior,  # of the classes, that the probabilities carry
         "start": Path(run.start).name,
         "teachers": [Path(teacher).name for teacher in recipe.teachers],
         "steps": run.steps,

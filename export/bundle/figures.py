@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.manifest import Thresholds
 from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT
 from export.calibration.calibrate import Calibration

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dermedge.bundle.bundle import CASES, ROLES, Bundle, Model, Thresholds
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import CASES, ROLES, Model, Thresholds
 from dermedge.data.leak import FILE, ROLE_SHIFT, TrainingPictures
 from dermedge.runtime import open_session
 from dermedge.verify import verify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from dermedge.bundle.bundle import Manifest
+from dermedge.bundle.manifest import Manifest
 
 
 def slice_for(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dermedge import DISCLAIMER
-from dermedge.bundle.bundle import DEFAULT, ROLES, Bundle, Manifest
+from dermedge.bundle.bundle import DEFAULT, Bundle
+from dermedge.bundle.manifest import ROLES, Manifest
 
 
 def summary(bundle: Bundle) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.manifest import Thresholds
 from dermedge.runtime import open_session
 from dermedge.text import printable
 from export import ExportError

@@ -45,7 +45,7 @@ Feeds = Sequence[dict[str, np.ndarray]]
 class Scheme:
     """The arithmetic of one kind of processor."""
 
-    targets: tuple[str, ...]  # of `dermedge.bundle.bundle.TARGETS`
+    targets: tuple[str, ...]  # of `dermedge.bundle.manifest.TARGETS`
     activations: QuantType
     symmetric: bool  # whether 0 must stand for 0
     middle: int  # of 0..255; what the picture's bytes are counted from

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dermedge import data as datasets
-from dermedge.bundle.bundle import ROLES
+from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet
 from dermedge.data.fingerprint import NO_NUMBER
 from dermedge.data.leak import TEST, Leak, TrainingPictures, leaks

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.manifest import Thresholds
 from dermedge.evaluation import metrics
 from export.thresholds.choose import SENSITIVITY
 from export.validation.outputs import Outputs, ValidationSet

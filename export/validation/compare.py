@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from dermedge.bundle.bundle import Thresholds
+from dermedge.bundle.manifest import Thresholds
 from dermedge.evaluation import metrics
 from export.validation import RESAMPLES
 from export.validation.outputs import Outputs, ValidationSet, known

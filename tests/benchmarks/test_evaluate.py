@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.accuracy import baselines, evaluate, figures
 from benchmarks.accuracy.evaluate import Options
+from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.commands import arguments
 from benchmarks.commands.evaluate import EVALUATE
@@ -24,7 +25,8 @@ from benchmarks.report import page
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import Bundle, Thresholds
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record, Split, load
 
 SCHEMA = Path(bench_result.__file__).parent / "bench.schema.json"
@@ -340,3 +342,14 @@ def test_throughput_of_an_evaluation(tiny_bundle, discs):
     assert found["pictures"] == 8  # one does not decode
     assert found["share_of_possible"] > 0
     assert found["evaluate_per_second"] < found["read_per_second"]
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_figures_of_one_process(tiny_bundle, discs):
+    pytest.importorskip("ray")
+    here = evaluated(Bundle.open(tiny_bundle), discs)
+    there = evaluated(Bundle.open(tiny_bundle), discs, cluster=Cluster(workers=2))
+    for result in (here, there):
+        for key in ("date", "seconds"):
+            del result[key]
+    assert there == here

@@ -14,7 +14,8 @@ from benchmarks.commands.bench import BENCH
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.report import page
 from dermedge import UserError
-from dermedge.bundle.bundle import Bundle, Variant, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Variant
 from dermedge.runtime import ExecutionConfig, host
 
 pytestmark = pytest.mark.usefixtures("few_resamples")

@@ -12,7 +12,8 @@ from evaluations import LABELS, with_split
 
 from benchmarks.accuracy.selection import SEED, select
 from dermedge import UserError
-from dermedge.bundle.bundle import ROLES, Bundle, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.fingerprint import of_bytes, of_names, of_pictures
 from dermedge.data.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, published

@@ -362,7 +362,7 @@ def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
     assert environment["XDG_CACHE_HOME"] == "%C/dermedge"
     assert _setting(text, "StateDirectory") == _setting(text, "CacheDirectory") == ["dermedge"]
     assert _setting(text, "ReadWritePaths") == ['"/srv/cases of people"', '"/srv/100%%"']
-    # Said in the unit: whose choice the service finds, and with which bundle.
+    # Message in the unit: whose choice the service finds, and with which bundle.
     tune = next(line for line in text.splitlines() if " tune " in line)
     assert "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge " in tune
     assert tune.endswith("tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem")

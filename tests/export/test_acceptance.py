@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermedge import cli
-from dermedge.bundle.bundle import Bundle, Thresholds, Variant, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Thresholds, Variant
 from dermedge.data import DataSet, Split, load, make_split
 from dermedge.data.records import Record
 from dermedge.data.split import group_records

@@ -16,7 +16,8 @@ from export.quantization import int8
 from export.quantization.equalize import equalize
 from export.quantization.fp16 import compute_half
 from export.quantization.int8 import SCHEMES, observe_ranges, quantize
-from train.models import MODELS
+from train.graphs import difference, fill
+from train.models import MODELS, build_model
 
 # One of each kind; all of them are `slow`, which `make test-all` runs.
 QUICK = ("mobilegan-nano", "mobilenet_v3_small", "multitask_mobilenet_v2")
@@ -75,6 +76,16 @@ def test_every_network_exports(name):
     assert parity.count == len(squares())
     assert 0 <= parity.mean_abs_difference <= parity.max_abs_difference <= TOLERANCE
     assert parity.max_relative_difference <= onnx_graph.RELATIVE_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["mobilegan-nano", "mobilegan-edge", "mobilenet_v2"])
+def test_a_run_can_start_from_a_graph_of_full_weights(name):
+    network, content, feeds = exported(name)
+    torch.manual_seed(1)
+    again = build_model(name, LABELS, metadata=network.model.metadata).eval()
+    fill(again, content)
+    square = feeds[0]["image"][0]
+    assert difference(again, content, square, network.temperature) <= TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from drawn_networks import LABELS, answers_of, exported, lively, probability, sq
 from onnx import numpy_helper
 
 from dermedge import cli
-from dermedge.bundle.bundle import Bundle, BundleError, Thresholds, Variant, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import BundleError, Thresholds, Variant
 from dermedge.runtime import ExecutionConfig, host
 from export import ExportError
 from export.acceptance import accept as acceptance

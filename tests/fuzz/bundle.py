@@ -16,18 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from dermedge.bundle.archive import ArchiveError
-from dermedge.bundle.bundle import (
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.graph_check import check_graph
+from dermedge.bundle.manifest import (
     CASES,
     MANIFEST,
     SIGNATURE,
-    Bundle,
     BundleError,
     Manifest,
     Model,
     Thresholds,
-    write_bundle,
 )
-from dermedge.bundle.graph_check import check_graph
 from dermedge.bundle.reference import REFERENCE, Expected, Reference
 from dermedge.bundle.similar import SimilarCases
 from dermedge.image.preprocess import Preprocessing

@@ -161,8 +161,8 @@ def test_what_was_killed_half_way_shows_in_the_audit_trail_and_leaves_nothing(
     cases = killed(cases, what, "within")
     entries = cases.audit()
     assert [entry.what for entry in entries[before:]] == [f"begin {what}"]
-    assert "its end was not noted" in course.deeds(entries)[0][0]
-    assert course.deeds(entries[:before])[0][0] == "Cases exported"
+    assert "its end was not noted" in course.audit_rows(entries)[0][0]
+    assert course.audit_rows(entries[:before])[0][0] == "Cases exported"
     assert not (tmp_path / "export").exists()
     assert len(cases.people()) == 1
     cases.check()
@@ -268,7 +268,7 @@ def test_a_change_of_the_pin_is_entered_as_one_that_ended(cases):
     begun, done = cases.audit()[-2:]
     assert (begun.what, done.what) == ("begin change PIN", "done change PIN")
     assert done.ends == begun.number
-    assert course.deeds(cases.audit())[1][0] == "Change of the operator's PIN begun"
+    assert course.audit_rows(cases.audit())[1][0] == "Change of the operator's PIN begun"
     cases.check()
 
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Protocol
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt, Refused
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
@@ -26,7 +26,7 @@ class Carrier(Protocol):
     def __init__(self, endpoint: Endpoint) -> None:
         """Reaches nobody yet. Raises UserError for an address that it must not use."""
 
-    def check(self) -> Said:
+    def check(self) -> Message:
         """Ask the receiver whether it is there, sending nothing of anybody; one line.
 
         Raises Later or Refused.
@@ -59,7 +59,7 @@ def connect(endpoint: Endpoint) -> Carrier:
     """
     if endpoint.carrier not in CARRIERS:
         words = N_("there is no way to send by {carrier}")
-        raise UserError(Said(words, carrier=endpoint.carrier), code="no-carrier")
+        raise UserError(Message(words, carrier=endpoint.carrier), code="no-carrier")
     module, name = CARRIERS[endpoint.carrier]
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)(endpoint)
@@ -67,4 +67,4 @@ def connect(endpoint: Endpoint) -> Carrier:
         if (error.name or "").startswith("edge_app"):
             raise
         extra = "dicom-net" if endpoint.carrier == "dicom" else "send"
-        raise UserError(Said(NO_LIBRARY, extra=extra), code="no-library") from None
+        raise UserError(Message(NO_LIBRARY, extra=extra), code="no-library") from None

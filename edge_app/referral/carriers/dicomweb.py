@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.instances import names, same
 from edge_app.referral.carriers.outcome import (
@@ -37,12 +37,12 @@ class DicomWeb:
     def __init__(self, endpoint: Endpoint):
         self._web = Web(endpoint)
 
-    def check(self) -> Said:
+    def check(self) -> Message:
         found = self._web.ask("GET", "/studies", {"Accept": JSON}, params={"limit": "1"})
         self._web.must_be_well(found)
         if found.status != 204 and not isinstance(_parsed(found.body), list):
-            raise Refused(Said(NO_DICOMWEB, place=self._web.place), "no-dicomweb")
-        return Said(THERE, place=self._web.place)
+            raise Refused(Message(NO_DICOMWEB, place=self._web.place), "no-dicomweb")
+        return Message(THERE, place=self._web.place)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         where = names(parcel.data)
@@ -51,7 +51,7 @@ class DicomWeb:
             return Receipt(self._web.place)
         self._store(parcel)
         if not self._there(path, parcel.data):
-            raise Later(Said(NOT_THERE, place=self._web.place), "not-there")
+            raise Later(Message(NOT_THERE, place=self._web.place), "not-there")
         return Receipt(self._web.place)
 
     def _store(self, parcel: Parcel) -> None:
@@ -72,13 +72,13 @@ class DicomWeb:
             self._say_failed(failed.get(parcel.uid, next(iter(failed.values()))))
         self._web.must_be_well(response)
         if parcel.uid not in _listed(found, REFERENCED):
-            raise Later(Said(UNLISTED, place=self._web.place), "unlisted")
+            raise Later(Message(UNLISTED, place=self._web.place), "unlisted")
 
     def _say_failed(self, reason: int) -> None:
         values = {"place": self._web.place, "reason": f"{reason:04X}"}
         if reason in LATER_REASONS:
-            raise Later(Said(NO_ROOM, **values), "failed", down=True)
-        raise Refused(Said(NOT_STORED, **values), "failed")
+            raise Later(Message(NO_ROOM, **values), "failed", down=True)
+        raise Refused(Message(NOT_STORED, **values), "failed")
 
     def _there(self, path: str, data: bytes) -> bool:
         """Whether it is there as it is here. Raises Refused where other content is."""
@@ -92,7 +92,7 @@ class DicomWeb:
         if theirs is None:
             return False
         if not same(data, theirs):
-            raise Refused(Said(CHANGED, place=self._web.place), "changed")
+            raise Refused(Message(CHANGED, place=self._web.place), "changed")
         return True
 
     def foreign(self, study: str, ours: frozenset[str], most: int) -> list[bytes]:

@@ -12,9 +12,10 @@ import logging
 import re
 import warnings
 from contextlib import closing
+from typing import Any
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.instances import Names, names, same
 from edge_app.referral.carriers.outcome import CHANGED, NOBODY, NOT_THERE, Later, Receipt, Refused
@@ -54,19 +55,19 @@ class Dimse:
         logging.getLogger("pynetdicom").propagate = False
         found = re.fullmatch(r"\[?([^\s/\]]+?)\]?:(\d{1,5})", endpoint.address)
         if not found or not 0 < int(found[2]) < 2**16:
-            raise UserError(Said(NO_ADDRESS, address=endpoint.address), code="no-address")
+            raise UserError(Message(NO_ADDRESS, address=endpoint.address), code="no-address")
         self._host, self._port, self.place = found[1], int(found[2]), endpoint.address
         secure = bool(endpoint.authorities or endpoint.certificate)
         if not secure and self._host not in tls.LOOPBACK:
-            raise UserError(Said(INSECURE, address=endpoint.address), code="insecure")
+            raise UserError(Message(INSECURE, address=endpoint.address), code="insecure")
         self._tls = (tls.context(endpoint), self._host) if secure else None
         self._called = endpoint.called or ANY_TITLE
         self._calling = endpoint.calling or OWN_TITLE
 
-    def check(self) -> Said:
+    def check(self) -> Message:
         with closing(_Link(self, [(VERIFICATION, [])], {})) as link:
             self._must_be_well(link.association.send_c_echo())
-        return Said(THERE, place=self.place)
+        return Message(THERE, place=self.place)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         where = names(parcel.data)
@@ -75,14 +76,14 @@ class Dimse:
         wanted = [(where.sop_class, [where.transfer_syntax]), (GET, [])]
         with closing(_Link(self, wanted, back, where.sop_class)) as link:
             if not link.takes(GET):
-                raise Refused(Said(NO_GET, place=self.place), "no-get")
+                raise Refused(Message(NO_GET, place=self.place), "no-get")
             if not link.takes(where.sop_class):
-                raise Refused(Said(NO_CLASS, place=self.place), "no-class")
+                raise Refused(Message(NO_CLASS, place=self.place), "no-class")
             if again and self._there(link, where, parcel.data, back):
                 return Receipt(self.place)
             self._store(link, parcel.data)
             if not self._there(link, where, parcel.data, back):
-                raise Later(Said(NOT_THERE, place=self.place), "not-there")
+                raise Later(Message(NOT_THERE, place=self.place), "not-there")
         return Receipt(self.place)
 
     def _store(self, link: _Link, data: bytes) -> None:
@@ -91,19 +92,19 @@ class Dimse:
         try:
             status = link.association.send_c_store(pydicom.dcmread(io.BytesIO(data)))
         except (RuntimeError, ValueError) as error:  # the connection is gone
-            raise Later(Said(CUT, place=self.place), "broken") from error
+            raise Later(Message(CUT, place=self.place), "broken") from error
         self._must_be_well(status)
 
     def _must_be_well(self, status) -> None:
         """Raises Later or Refused for a status that is neither success nor a warning."""
         if not status or "Status" not in status:
-            raise Later(Said(CUT, place=self.place), "broken")
+            raise Later(Message(CUT, place=self.place), "broken")
         code = int(status.Status)
         values = {"place": self.place, "reason": f"{code:04X}"}
         if code == 0x0110 or 0xA700 <= code < 0xA800:
-            raise Later(Said(NO_ROOM, **values), "failed", down=True)
+            raise Later(Message(NO_ROOM, **values), "failed", down=True)
         if code != 0 and not 0xB000 <= code < 0xC000:
-            raise Refused(Said(NOT_STORED, **values), "failed")
+            raise Refused(Message(NOT_STORED, **values), "failed")
 
     def _there(self, link: _Link, where: Names, data: bytes, back: dict[str, bytes]) -> bool:
         """Whether it is there as it is here. Raises Refused where other content is."""
@@ -118,14 +119,14 @@ class Dimse:
         try:
             statuses = [status for status, _ in link.association.send_c_get(query, GET)]
         except (RuntimeError, ValueError) as error:
-            raise Later(Said(CUT, place=self.place), "broken") from error
+            raise Later(Message(CUT, place=self.place), "broken") from error
         if not statuses or not statuses[-1] or "Status" not in statuses[-1]:
-            raise Later(Said(CUT, place=self.place), "broken")
+            raise Later(Message(CUT, place=self.place), "broken")
         theirs = back.get(where.instance)
         if theirs is None:
             return False
         if not same(data, theirs):
-            raise Refused(Said(CHANGED, place=self.place), "changed")
+            raise Refused(Message(CHANGED, place=self.place), "changed")
         return True
 
     def close(self) -> None:
@@ -143,8 +144,8 @@ class _Link:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER
         for syntax, transfer in wanted:
             entity.add_requested_context(syntax, *([transfer] if transfer else []))
-        roles = [build_role(brought, scu_role=True, scp_role=True)] if brought else None
-        handlers = [(evt.EVT_C_STORE, _kept, [back])]
+        roles: Any = [build_role(brought, scu_role=True, scp_role=True)] if brought else None
+        handlers: Any = [(evt.EVT_C_STORE, _kept, [back])]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.association = entity.associate(
@@ -152,10 +153,10 @@ class _Link:
                 tls_args=node._tls, evt_handlers=handlers,
             )  # fmt: skip
         if self.association.is_rejected:
-            words = Said(REJECTED, place=node.place, title=node._calling)
+            words = Message(REJECTED, place=node.place, title=node._calling)
             raise Refused(words, "rejected")
         if not self.association.is_established:
-            raise Later(Said(NOBODY, place=node.place), "unreachable", down=True)
+            raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
 
     def takes(self, syntax: str) -> bool:
         return any(one.abstract_syntax == syntax for one in self.association.accepted_contexts)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.answers import assigned
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.outcome import (
@@ -36,14 +36,14 @@ class FhirRest:
         self._web = Web(endpoint)
         self.base = self._web.base
 
-    def check(self) -> Said:
+    def check(self) -> Message:
         found = self._web.ask("GET", "/metadata", {"Accept": JSON})
         self._web.must_be_well(found)
         stated = _parsed(found.body)
         version = str(stated.get("fhirVersion", ""))[:10]
         if stated.get("resourceType") != "CapabilityStatement" or not version.startswith("4.0"):
-            raise Refused(Said(NO_FHIR, place=self._web.place), "no-fhir")
-        return Said(THERE, place=self._web.place, version=version)
+            raise Refused(Message(NO_FHIR, place=self._web.place), "no-fhir")
+        return Message(THERE, place=self._web.place, version=version)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         # Each entry is made only where nobody has its identifier: sending twice makes nothing new.
@@ -53,7 +53,7 @@ class FhirRest:
         try:
             references = assigned(parcel.data, response.body)
         except UserError:
-            raise Later(Said(UNLISTED, place=self._web.place), "unlisted") from None
+            raise Later(Message(UNLISTED, place=self._web.place), "unlisted") from None
         entries = json.loads(parcel.data)["entry"]
         addresses = {
             entry.get("fullUrl", ""): reference
@@ -66,10 +66,10 @@ class FhirRest:
     def _must_be_there(self, resource: dict, reference: str, addresses: dict[str, str]) -> None:
         found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=MOST)
         if found.status in (404, 410):
-            raise Later(Said(NOT_THERE, place=self._web.place), "not-there")
+            raise Later(Message(NOT_THERE, place=self._web.place), "not-there")
         self._web.must_be_well(found)
         if not _holds(_parsed(found.body), resource, addresses):
-            raise Refused(Said(CHANGED, place=self._web.place), "changed")
+            raise Refused(Message(CHANGED, place=self._web.place), "changed")
 
     def search(self, path: str, params: dict[str, str]) -> bytes:
         """A searchset; raises Later or Refused."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge.files import write_atomic
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt
 from edge_app.referral.parcels import Parcel
 from edge_app.store import derivation
@@ -46,15 +46,15 @@ class Folder:
 
     def __init__(self, endpoint: Endpoint):
         if fault := strength(endpoint.password).fault:
-            raise UserError(Said(fault), code="passphrase")
+            raise UserError(Message(fault), code="passphrase")
         self._folder, self._passphrase = Path(endpoint.address), endpoint.password
         self._header: bytes = b""
         self._keys: Keys | None = None
 
-    def check(self) -> Said:
+    def check(self) -> Message:
         self._must_be_there()
         free = shutil.disk_usage(self._folder).free // 2**20
-        return Said(THERE, folder=str(self._folder), size=free)
+        return Message(THERE, folder=str(self._folder), size=free)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         self._must_be_there()
@@ -64,13 +64,13 @@ class Folder:
                 path.parent.mkdir(exist_ok=True)
                 write_atomic(path, self._sealed(parcel), private=True)
             if not self._holds(path, parcel):
-                words = Said(NOT_WRITTEN, folder=str(self._folder), reason="read back")
+                words = Message(NOT_WRITTEN, folder=str(self._folder), reason="read back")
                 raise Later(words, "not-there")
         return Receipt(str(self._folder))
 
     def _must_be_there(self) -> None:
         if not self._folder.is_dir():
-            raise Later(Said(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
+            raise Later(Message(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -78,9 +78,9 @@ class Folder:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Later(Said(FULL, folder=str(self._folder)), "full", down=True) from error
-            reason = Said(error.strerror or "?")
-            words = Said(NOT_WRITTEN, folder=str(self._folder), reason=reason)
+                raise Later(Message(FULL, folder=str(self._folder)), "full", down=True) from error
+            reason = Message(error.strerror or "?")
+            words = Message(NOT_WRITTEN, folder=str(self._folder), reason=reason)
             raise Later(words, "unwritten", down=True) from error
 
     def _sealed(self, parcel: Parcel) -> bytes:
@@ -127,7 +127,7 @@ def _split(path: Path, data: bytes) -> tuple[bytes, bytes]:
     start = len(MAGIC) + 4
     length = int.from_bytes(data[len(MAGIC) : start], "big")
     if not data.startswith(MAGIC) or not 32 <= length <= derivation.MAX_HEADER:
-        raise UserError(Said(DAMAGED, path=str(path)), code="damaged")
+        raise UserError(Message(DAMAGED, path=str(path)), code="damaged")
     return data[start : start + length], data[start + length :]
 
 
@@ -138,4 +138,4 @@ def _parcel(path: Path, keys: Keys, sealed: bytes) -> Parcel:
         head = json.loads(whole[4 : 4 + length])
         return Parcel(**head, data=whole[4 + length :])
     except (StoreError, ValueError, TypeError):
-        raise UserError(Said(DAMAGED, path=str(path)), code="damaged") from None
+        raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None

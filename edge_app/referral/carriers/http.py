@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.outcome import (
     BROKEN,
@@ -86,9 +86,9 @@ class Web:
         self.base = endpoint.address.rstrip("/")
         parts = urlsplit(self.base)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise UserError(Said(NO_ADDRESS, address=endpoint.address), code="no-address")
+            raise UserError(Message(NO_ADDRESS, address=endpoint.address), code="no-address")
         if parts.scheme == "http" and parts.hostname not in tls.LOOPBACK:
-            raise UserError(Said(INSECURE, address=endpoint.address), code="insecure")
+            raise UserError(Message(INSECURE, address=endpoint.address), code="insecure")
         self.place = parts.netloc
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy or password of this computer's user
@@ -118,26 +118,26 @@ class Web:
                 for piece in found.iter_content(PIECE):
                     body += piece
                     if len(body) > most:
-                        raise Later(Said(TOO_LONG, place=self.place), "long")
+                        raise Later(Message(TOO_LONG, place=self.place), "long")
                     if time.monotonic() > end:
-                        raise Later(Said(SLOW, place=self.place), "timeout", down=True)
+                        raise Later(Message(SLOW, place=self.place), "timeout", down=True)
         except requests.exceptions.SSLError as error:
-            words = Said(CERTIFICATE, place=self.place, fault=_fault(error))
+            words = Message(CERTIFICATE, place=self.place, fault=_fault(error))
             raise Later(words, "certificate", down=True) from error
         except requests.exceptions.ConnectTimeout as error:
-            raise Later(Said(NOBODY, place=self.place), "unreachable", down=True) from error
+            raise Later(Message(NOBODY, place=self.place), "unreachable", down=True) from error
         except requests.exceptions.Timeout as error:
-            raise Later(Said(SLOW, place=self.place), "timeout", down=True) from error
+            raise Later(Message(SLOW, place=self.place), "timeout", down=True) from error
         except requests.exceptions.ConnectionError as error:
             if "NewConnectionError" in repr(error) or "NameResolution" in repr(error):
-                raise Later(Said(NOBODY, place=self.place), "unreachable", down=True) from error
-            raise Later(Said(BROKEN, place=self.place), "broken") from error
+                raise Later(Message(NOBODY, place=self.place), "unreachable", down=True) from error
+            raise Later(Message(BROKEN, place=self.place), "broken") from error
         except requests.exceptions.RequestException as error:
-            raise Later(Said(BROKEN, place=self.place), "broken") from error
+            raise Later(Message(BROKEN, place=self.place), "broken") from error
         response = Response(found.status_code, found.headers, bytes(body))
         if 300 <= response.status < 400:
             other = str(response.headers.get("Location", ""))[:200]
-            raise Refused(Said(REDIRECT, place=self.place, other=other), "redirect")
+            raise Refused(Message(REDIRECT, place=self.place, other=other), "redirect")
         return response
 
     def must_be_well(self, response: Response, reason: str = "") -> None:
@@ -146,12 +146,12 @@ class Web:
         if 200 <= status < 300:
             return
         if status in STOPS:
-            said = reason or Said(N_("it does not say why"))
-            raise Refused(Said(STOPS[status], **values, reason=said), str(status))
+            said = reason or Message(N_("it does not say why"))
+            raise Refused(Message(STOPS[status], **values, reason=said), str(status))
         wait = retry_after(response.headers.get("Retry-After", ""))
         words = BUSY if status in (429, 503) else FAULT if status >= 500 else NOT_TAKEN
         down = status in (429, 503)
-        raise Later(Said(words, **values, status=status), str(status), wait, down)
+        raise Later(Message(words, **values, status=status), str(status), wait, down)
 
     def close(self) -> None:
         self._session.close()

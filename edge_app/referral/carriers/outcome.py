@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Said
+from edge_app.i18n.language import N_, Message
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Receipt:
 class Later(UserError):
     """It may work another time. `retry_after` : seconds that the receiver asks to wait."""
 
-    def __init__(self, words: Said, code: str, retry_after: float = 0.0, down: bool = False):
+    def __init__(self, words: Message, code: str, retry_after: float = 0.0, down: bool = False):
         super().__init__(words, code=code)
         self.words, self.retry_after = words, retry_after
         self.down = down  # nobody answers there: other parcels need not be tried now
@@ -30,7 +30,7 @@ class Later(UserError):
 class Refused(UserError):
     """It will not work before somebody changes something."""
 
-    def __init__(self, words: Said, code: str):
+    def __init__(self, words: Message, code: str):
         super().__init__(words, code=code)
         self.words = words
 
@@ -54,4 +54,4 @@ def told(place: str, errors: tuple[type[BaseException], ...], words: str, code: 
     try:
         yield
     except errors as error:
-        raise Later(Said(words, place=place), code, down=down) from error
+        raise Later(Message(words, place=place), code, down=down) from error

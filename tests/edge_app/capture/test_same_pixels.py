@@ -17,7 +17,8 @@ import pytest
 from dermedge import data as datasets
 from dermedge import network as network_module
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle, Manifest, Model, write_bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Manifest, Model
 from dermedge.data.split import Split
 from dermedge.data.synthetic import write_data_set
 from dermedge.image.preprocess import Preprocessing

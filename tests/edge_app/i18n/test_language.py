@@ -22,10 +22,11 @@ from edge_app.capture.sources import FAULTS
 from edge_app.i18n import catalogues, language
 from edge_app.i18n.language import LANGUAGES, Message, _, n_
 from edge_app.presentation import messages as present
+from edge_app.settings import Settings
 from edge_app.store.store import Store, WrongKey
 
 OTHERS = [name for name in LANGUAGES if name != "en"]
-# Said of itself that it is none; nowhere else.
+# Message of itself that it is none; nowhere else.
 OF_DIAGNOSES = {DISCLAIMER, present.TERMS[0]}
 
 
@@ -401,3 +402,27 @@ def test_an_arabic_name_within_another_language():
     assert language.visual("Anna: سلام") == f"Anna: {SALAM}"
     assert language.visual("no Arabic") == "no Arabic"
     assert language.visual("größer") == "größer"
+
+
+@pytest.fixture
+def without_shaping(monkeypatch):
+    """As on Android, where nobody has built python-bidi and uharfbuzz."""
+    monkeypatch.setattr(language, "missing", lambda: ("python-bidi", "uharfbuzz"))
+
+
+def test_without_its_packages_arabic_is_not_offered(without_shaping, monkeypatch):
+    assert list(language.offered()) == ["en", "de", "es"]
+    monkeypatch.setenv("LC_ALL", "ar_EG.UTF-8")
+    assert language.preferred() == "en"
+    assert Settings(language="ar").spoken() == "en"
+
+
+def test_without_its_packages_no_letter_stands_out_of_order(without_shaping):
+    assert language.visual("Anna \u0645\u0631\u064a\u0645, 12") == "Anna ????, 12"
+    assert language.visual("plain") == "plain"
+
+
+def test_with_its_packages_all_languages_are_offered():
+    for name in ("bidi", "arabic_reshaper", "uharfbuzz"):
+        pytest.importorskip(name)
+    assert language.offered() == LANGUAGES

@@ -1,0 +1,141 @@
+"""Do two devices or runtimes say the same of the same pictures?
+
+`dermedge analyze PICTURES --out FILE.jsonl` writes what one of them says, on any machine; run it
+with another `--provider` or on another device, then
+
+    python -m benchmarks.agreement DESKTOP.jsonl OTHER.jsonl --out FILE.json
+
+Pictures are matched by their names. `abcd` counts equal points and colours. `probabilities`,
+`malignancy`, `quality` and `abcd_indices` are the largest differences; `analyze` writes six digits,
+six, four and all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from benchmarks import call
+from dermedge import DISCLAIMER, UserError
+from dermedge.files import write_atomic
+
+INDICES = ("asymmetry_index", "border_irregularity")
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """A picture's name to its analysis. Raises UserError where the file is none of `analyze`."""
+    analyses: dict[str, dict[str, Any]] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            analysis = json.loads(line)
+            name = Path(analysis["image"]).name
+            if name in analyses:
+                raise UserError(f"{path} names {name} twice")
+            analyses[name] = analysis
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no output of `dermedge analyze --out`") from None
+    return analyses
+
+
+def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
+    """What is equal, and by how much the rest differs.
+
+    Raises UserError where the two do not name the same pictures, or a picture was refused by one
+    of them alone.
+    """
+    if set(ours) != set(theirs):
+        raise UserError("the two files are not of the same pictures")
+    refused = [{n for n, a in some.items() if "error" in a} for some in (ours, theirs)]
+    if refused[0] != refused[1]:
+        raise UserError(f"refused by one alone: {', '.join(sorted(refused[0] ^ refused[1]))}")
+    pairs = [(ours[name], theirs[name]) for name in sorted(set(ours) - refused[0])]
+    if not pairs:
+        raise UserError("there is no analysis to compare")
+
+    def largest(values) -> float:
+        return float(max(max(map(abs, values(a, b)), default=0.0) for a, b in pairs))
+
+    def counted(value: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        count = sum(value(a) == value(b) for a, b in pairs)
+        low, high = binomtest(count, len(pairs)).proportion_ci(0.95, "exact")
+        return {"equal": count, "low": round(float(low), 4), "high": round(float(high), 4)}
+
+    def equal(*keys: str) -> dict[str, Any]:
+        return counted(lambda analysis: _inside(analysis, keys))
+
+    areas = np.array([[x["lesion"]["area_px"] or 0 for x in pair] for pair in pairs])
+    return {
+        "pictures": len(pairs),
+        "refused_by_both": len(refused[0]),
+        "advice": equal("triage"),
+        "likely": equal("likely"),
+        "box": equal("lesion", "box"),
+        "outline": equal("lesion", "polygons"),
+        "abcd": counted(_points),
+        "abcd_indices": largest(_index_differences),
+        "probabilities": largest(
+            lambda a, b: [a["probabilities"][k] - b["probabilities"][k] for k in a["probabilities"]]
+        ),
+        "malignancy": largest(lambda a, b: [a["malignancy"] - b["malignancy"]]),
+        "quality": largest(
+            lambda a, b: [
+                a["quality"]["scores"][k] - b["quality"]["scores"][k]
+                for k in a["quality"]["scores"]
+            ]
+        ),
+        "area_share": float(np.max(abs(areas[:, 0] - areas[:, 1]) / np.maximum(areas[:, 0], 1))),
+        "median_ms": [
+            round(float(np.median([p[i]["timing_ms"]["total"] for p in pairs])), 2) for i in (0, 1)
+        ],
+        "versions": [pairs[0][i]["versions"] for i in (0, 1)],
+    }
+
+
+def _points(analysis: dict[str, Any]) -> list[Any]:
+    """What is shown of the ABCD measures."""
+    return [analysis["abcd"][name] for name in ("asymmetry", "border", "color", "colors")]
+
+
+def _index_differences(a: dict[str, Any], b: dict[str, Any]) -> list[float]:
+    """Of the numbers that the points are made of, where there are any."""
+    pairs = [(a["abcd"][name], b["abcd"][name]) for name in INDICES]
+    return [x - y for x, y in pairs if x is not None and y is not None]
+
+
+def _inside(analysis: dict[str, Any], keys: Sequence[str]) -> Any:
+    for key in keys:
+        analysis = analysis[key]
+    return analysis
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the figures; UserError where the arguments cannot be followed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.agreement",
+        description=__doc__,
+        epilog=DISCLAIMER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("ours", type=Path, metavar="DESKTOP.jsonl")
+    parser.add_argument("theirs", type=Path, metavar="OTHER.jsonl")
+    parser.add_argument("--note", default="", help="what is to be said of the machines")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    args = parser.parse_args(argv)
+    figures = {
+        **agreement(read(args.ours), read(args.theirs)),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "note": args.note,
+    }
+    write_atomic(args.out, json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    raise SystemExit(call(main))

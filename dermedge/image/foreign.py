@@ -1,0 +1,91 @@
+"""Pictures that somebody else decodes, such as a browser: what is checked before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dermedge.image import header as headers
+from dermedge.image.decode import check_size
+from dermedge.image.header import boxes
+from dermedge.image.header.jpeg import read_jpeg
+from dermedge.image.header.png import read_png
+from dermedge.image.jpeg import is_shifted
+from dermedge.image.read import WORKING_SIDE, Picture, load, reduction
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A picture's file whose pixels somebody else decodes, such as a browser.
+
+    width, height : px upright. factor : 1, 2, 4 or 8, by which the pixels are to be halved, as
+    `read_image` does. block : (height, width) in px of a JPEG's unit of coding, (0, 0) of others.
+    """
+
+    kind: str
+    width: int
+    height: int
+    factor: int
+    block: tuple[int, int]
+
+    def picture(self, pixels: np.ndarray) -> Picture:
+        """From upright uint8 (height, width, 3) sRGB, or a part of it by `halve`.
+
+        Raises ImageError where they are of another size, or show damage.
+        """
+        sides = tuple(-(-side // self.factor) for side in (self.height, self.width))
+        if pixels.shape != (*sides, 3):
+            raise headers.unusual(self.kind)
+        # At the full size, where the units of coding lie whole.
+        if self.factor == 1 and all(self.block) and is_shifted(pixels, *self.block):
+            raise headers.damaged("jpeg")
+        return Picture(pixels, self.height, self.width)
+
+    def halve(self, pixels: np.ndarray) -> np.ndarray:
+        """Rows of upright pixels at the reduced size, as many as `factor` divides, or all."""
+        if self.factor == 1:
+            return pixels
+        sides = [-(-side // self.factor) for side in pixels.shape[1::-1]]
+        return cv2.resize(pixels, sides, interpolation=cv2.INTER_AREA)
+
+
+def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreign:
+    """Check a picture's file before a decoder other than ours sees it.
+
+    What the decoder says of damage is not known here: a JPEG must end as one, the rest is checked
+    as far as `read_image` does before it decodes.
+
+    Raises
+    ------
+    ImageError : as `read_image`; also for CMYK and TIFF, which browsers read each in its own way.
+    """
+    data = load(data)
+    kind = headers.kind_of(data)
+    orientation, block = 1, (0, 0)
+    if kind == "jpeg":
+        jpeg = read_jpeg(data)
+        if jpeg.channels == 4:
+            raise headers.unusual(kind)
+        if b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+            raise headers.cut_short(kind)
+        width, height, block = jpeg.width, jpeg.height, jpeg.block
+        orientation = jpeg.orientation or 1
+        # Turned pixels have their units of coding elsewhere.
+        if orientation != 1:
+            block = (0, 0)
+    elif kind == "png":
+        png = read_png(data)
+        width, height, orientation = png.width, png.height, png.orientation or 1
+        png.bare()
+    elif kind == "webp":
+        webp = boxes.read_webp(data)
+        width, height = webp.width, webp.height
+        boxes.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
+    else:
+        raise headers.unusual(kind)
+    check_size(kind, width, height)
+    if orientation >= 5:
+        width, height = height, width
+    return Foreign(kind, width, height, reduction(max(width, height), working_side), block)

@@ -1,0 +1,41 @@
+"""The words of the page that the app does not have; the page's files say only which ones."""
+
+from __future__ import annotations
+
+from edge_app.i18n.language import N_
+
+MESSAGES = (
+    N_("Downloading, for the first time only: {done} of {whole} MB"),
+    N_("The first start takes a few seconds."),
+    N_("Ready. It works without a network from now on."),
+    N_("This browser cannot keep the page: open it by https, not in a private window."),
+    N_("The download did not succeed: {reason}. Try again where the network is better."),
+    N_("The program could not be started: {reason}"),
+    N_("This browser is too old for the page: update it."),
+    N_("A new version is ready."),
+    N_("Use it now"),
+    N_("Take a photo"),
+    N_("Choose a photo"),
+    N_("Live picture"),
+    N_("Close the live picture"),
+    N_("The live picture gives hints only. The result comes from a photo."),
+    N_("The camera cannot be used: allow it in the browser's settings, or take a photo."),
+    N_("Size reference beside the spot"),
+    N_("The photo is being judged."),
+    N_("Another photo of this spot"),
+    N_("New spot"),
+    N_("Save or print as PDF"),
+    N_("The browser cannot read this picture as its file describes it: save it as JPEG."),
+    N_(
+        "This browser falsifies the colours that a page reads, against tracking: switch that off "
+        "for this page, or use another browser."
+    ),
+    N_("Nothing is kept. When you close or reload the page, picture and result are gone."),
+    N_(
+        "On an iPhone or iPad: press Share, then \u201cAdd to Home Screen\u201d. Otherwise Safari "
+        "deletes the page from the device after a week without a visit."
+    ),
+    N_("The photo, with the outline that was found"),
+    N_("About this page"),
+    N_("Size card to print (PDF)"),
+)

@@ -1,0 +1,219 @@
+"""What the page's worker asks of Python: read a picture, analyse it step by step, say it in words.
+
+Everything that crosses is a number, a string or an address in this memory. The worker drives the
+stages of `dermedge.analyzer` itself: it is handed a request, awaits ONNX Runtime Web, and comes
+back with the outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dermedge import DISCLAIMER, UserError
+from dermedge.analysis import Analysis
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.combine import combine
+from dermedge.image.foreign import Foreign, read_foreign
+from dermedge.image.read import Picture
+from dermedge.network import Steps
+from dermedge.runtime import browser
+from edge_app.i18n import language
+from edge_app.i18n.language import _
+from edge_app.presentation import estimate
+
+GUIDE_GOOD = language.N_("Good picture. Hold still and press the button.")
+
+
+class Page:
+    """One page's worth of state: the analyzer, and the analyses of the lesion at hand."""
+
+    def __init__(self, path: str):
+        """Open and check the bundle. Raises BundleError."""
+        self._bundle = Bundle.open(path)
+        self._analyzer: Analyzer | None = None
+        self._file: Foreign | None = None
+        self._pixels: np.ndarray | None = None
+        self._steps: Steps[Any] | None = None
+        self._outputs: dict[str, np.ndarray] = {}
+        self._done: Callable[[Any], dict] = lambda result: {}
+        self._analyses: list[dict] = []
+
+    # ------------------------------------------------------------------------ loading
+
+    def graphs(self) -> list[bytes]:
+        """The graphs that ONNX Runtime Web is to load."""
+        parts = {model.part for model in self._bundle.manifest.models.values()}
+        return [self._bundle.part(part) for part in sorted(parts)]
+
+    def announce(self, number: int, description: str) -> str:
+        """A graph is loaded; see `dermedge.runtime.browser.announce`. Gives the session's key."""
+        graph = self.graphs()[number]
+        browser.announce(graph, description)
+        return hashlib.sha256(graph).hexdigest()
+
+    def ready(self) -> str:
+        """All graphs are loaded: what the page may say of the model, as JSON."""
+        self._analyzer = Analyzer(self._bundle)
+        return json.dumps(self._analyzer.versions)
+
+    def speak(self, name: str) -> str:
+        """Use a language from now on; the words of the last result, if there is one, as JSON."""
+        language.use(name)
+        return json.dumps(self._said() if self._analyses else None)
+
+    # ------------------------------------------------------------------------ pictures
+
+    def open(self, data: Any) -> str:
+        """Check a picture's file. JSON: "width" and "height" upright, "factor"; or "error"."""
+        try:
+            self._file = read_foreign(data.to_bytes())
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+        found = self._file
+        rows, columns = (-(-side // found.factor) for side in (found.height, found.width))
+        self._pixels = np.empty((rows, columns, 3), np.uint8)
+        return json.dumps({"width": found.width, "height": found.height, "factor": found.factor})
+
+    def rows(self, top: int, width: int, rgba: Any) -> None:
+        """Take rows of the upright picture: RGBA bytes, from row `top` of the whole on."""
+        assert self._file is not None, "no picture is open"
+        assert self._pixels is not None, "no picture is open"
+        strip = np.empty(rgba.byteLength, np.uint8)
+        rgba.assign_to(strip)
+        strip = np.ascontiguousarray(strip.reshape(-1, width, 4)[..., :3])
+        small = self._file.halve(strip)
+        start = top // self._file.factor
+        self._pixels[start : start + len(small)] = small
+
+    def begin(self, options: str) -> str:
+        """Analyse the picture that was opened; see `advance` for what it gives.
+
+        `options` is JSON: "reference", one of `dermedge.lesion.scale.REFERENCES` or null, and
+        "another": it shows the same lesion as those before.
+        """
+        assert self._file is not None, "no picture is open"
+        assert self._pixels is not None, "no picture is open"
+        wanted = json.loads(options)
+        if not wanted["another"]:
+            self._analyses = []
+        try:
+            picture = self._file.picture(self._pixels)
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+        finally:
+            self._file = self._pixels = None
+        return self._start(picture, self._concluded, wanted["reference"])
+
+    def look(self, width: int, height: int, rgba: Any) -> str:
+        """Begin to analyse a frame of the camera, for hints alone; as `begin`."""
+        pixels = np.empty(rgba.byteLength, np.uint8)
+        rgba.assign_to(pixels)
+        pixels = np.ascontiguousarray(pixels.reshape(height, width, 4)[..., :3])
+        return self._start(Picture(pixels, height, width), self._hint)
+
+    # ------------------------------------------------------------------------ steps
+
+    def _start(
+        self, picture: Picture, done: Callable[[Analysis], dict], reference: str | None = None
+    ) -> str:
+        assert self._analyzer is not None, "the networks are not loaded"
+        self._done = done
+        self._steps = self._analyzer.steps(picture, name="picture", reference=reference)
+        return self._next(None)
+
+    def advance(self) -> str:
+        """The outputs are there: the next request, or the end, as JSON.
+
+        A request: "session", its key; "feeds" and "outputs" as lists of name, address, type and
+        shape. The end: "done", with the result; or "error", a line in words.
+        """
+        return self._next(self._outputs)
+
+    def _next(self, outputs: dict[str, np.ndarray] | None) -> str:
+        assert self._steps is not None, "nothing has begun"
+        try:
+            inference = self._steps.send(outputs)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self._steps = None
+            return json.dumps({"done": self._done(end.value)})
+        except UserError as error:
+            self._steps = None
+            return json.dumps({"error": self._sentence(error)})
+        session = inference.session
+        self._outputs = {item.name: np.empty(item.shape, item.dtype) for item in session.outputs}
+        # Alive until the next request: the worker reads and writes at their addresses.
+        self._feeds = {name: np.ascontiguousarray(v) for name, v in inference.feeds.items()}
+        return json.dumps(
+            {
+                "session": session.key,
+                "feeds": [_described(name, value) for name, value in self._feeds.items()],
+                "outputs": [_described(name, value) for name, value in self._outputs.items()],
+            }
+        )
+
+    def drop(self) -> None:
+        """Forget all pictures and results."""
+        self._analyses, self._steps, self._outputs = [], None, {}
+        self._file = self._pixels = None
+
+    # ------------------------------------------------------------------------ words
+
+    def _concluded(self, analysis: Analysis) -> dict:
+        self._analyses.append(analysis.to_json())
+        return {"analysis": self._analyses[-1], "said": self._said()}
+
+    def _said(self) -> dict:
+        together = None
+        if len(self._analyses) > 1:
+            together = combine(self._analyses, self._bundle.manifest)
+        view = estimate.result(self._analyses[-1], together)
+        return {
+            "triage": together.triage if together else self._analyses[-1]["triage"],
+            "title": view.band.title,
+            "advice": view.band.advice,
+            "style": view.band.style,
+            "shape": view.band.shape,
+            "mark": view.band.mark,
+            "estimate": view.estimate,
+            "several": view.several,
+            "remarks": view.remarks,
+            "measures": view.measures,
+            "classes": view.classes,
+            "limits": view.limits,
+            "versions": view.versions,
+            "demonstration": view.demonstration,
+            "scale": self._scale(),
+            "pictures": len(self._analyses),
+            "disclaimer": _(DISCLAIMER),
+        }
+
+    def _scale(self) -> str:
+        """Why the size is not known, where a reference was asked for and not found."""
+        scale = self._analyses[-1]["scale"]
+        if scale is None or not scale["reason"]:
+            return ""
+        return language.sentence(_(scale["reason"]))
+
+    def _hint(self, analysis: Analysis) -> dict:
+        found = analysis.to_json()
+        remarks = estimate.remarks(found)
+        return {
+            "good": analysis.quality.ok,
+            "guidance": _(GUIDE_GOOD) if analysis.quality.ok else remarks[0],
+            "polygons": found["lesion"]["polygons"],
+            "size": found["size"],
+        }
+
+    @staticmethod
+    def _sentence(error: UserError) -> str:
+        return language.sentence(_(language.error_message(error)))
+
+
+def _described(name: str, array: np.ndarray) -> list:
+    return [name, array.__array_interface__["data"][0], array.dtype.name, list(array.shape)]

@@ -1,0 +1,68 @@
+"""What two devices say of the same pictures: what is equal, and what cannot be compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+from benchmarks import agreement, arm64
+from dermedge import UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.read import Picture
+
+
+@pytest.fixture(scope="module")
+def analyses(tiny_bundle) -> dict[str, dict]:
+    analyzer = Analyzer(Bundle.open(tiny_bundle), threads=1)
+    found = {}
+    for seed in range(3):
+        picture = draw(seed, "phone", (96, 128), label="mel", artefacts=()).image
+        found[f"{seed}.png"] = json.loads(
+            json.dumps(analyzer.analyze(Picture(picture, 96, 128)).to_json())
+        )
+    return found
+
+
+def test_the_same_is_equal_in_everything(analyses):
+    figures = agreement.agreement(analyses, copy.deepcopy(analyses))
+    assert figures["pictures"] == figures["advice"]["equal"] == figures["outline"]["equal"] == 3
+    assert figures["advice"]["high"] == 1
+    assert 0.2 < figures["advice"]["low"] < 0.4  # three are few
+    assert (figures["probabilities"], figures["quality"], figures["area_share"]) == (0, 0, 0)
+
+
+def test_another_advice_and_the_largest_difference_are_counted(analyses):
+    other = copy.deepcopy(analyses)
+    other["1.png"]["triage"] = "another"
+    label = next(iter(other["2.png"]["probabilities"]))
+    other["2.png"]["probabilities"][label] += 0.25
+    figures = agreement.agreement(analyses, other)
+    assert figures["advice"]["equal"] == 2
+    assert figures["probabilities"] == pytest.approx(0.25)
+    assert figures["box"]["equal"] == 3
+
+
+def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
+    fewer = {"0.png": analyses["0.png"]}
+    with pytest.raises(UserError, match="not of the same pictures"):
+        agreement.agreement(analyses, fewer)
+    refused = {**analyses, "0.png": {"image": "0.png", "error": "damaged"}}
+    with pytest.raises(UserError, match="refused by one alone"):
+        agreement.agreement(analyses, refused)
+    path = tmp_path / "notes.jsonl"
+    for text in ("not JSON", "[]", '{"image": "a/0.png"}\n{"image": "b/0.png"}'):
+        path.write_text(text + "\n")
+        with pytest.raises(UserError):
+            agreement.read(path)
+
+
+def test_bytes_that_differ_are_counted():
+    ours = [np.zeros((2, 2, 3), np.uint8)] * 2
+    theirs = [np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)]
+    assert arm64.differing(ours, theirs) == {"bytes": 24, "different": 12, "largest": 255}

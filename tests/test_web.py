@@ -1,0 +1,286 @@
+"""The page in Chromium: it says what the desktop says, needs no network, updates as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("babel", reason="the words need it")
+
+from dermedge import DISCLAIMER, UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle, open_bundle
+from dermedge.data.synthetic import draw
+from dermedge.image.colour import DISPLAY_P3, matrix_profile
+from dermedge.image.read import read_image, write_png
+from edge_app.i18n import language
+from edge_app.presentation import estimate
+from edge_app.qa.chromium import program
+from edge_app.qa.web import Visit, compare, write_film
+from edge_app.ui import theme
+from edge_app.web.build import build
+from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
+from tests import web
+
+READY = "typeof loading !== 'undefined' && loading.stage === 'ready'"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The page around the bundle that comes with dermedge."""
+    if program() is None:
+        pytest.skip("Chromium is not installed (Debian package chromium)")
+    web.node()
+    folder = tmp_path_factory.mktemp("site")
+    report = build(open_bundle(), folder, web.archives(), web.numpy_wheel(), quality=1)
+    assert (folder / "index.html").is_file()
+    sent = sum(path.stat().st_size for path in (folder / "files").iterdir())
+    assert report.bytes == sent + (folder / "unpack.js").stat().st_size
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for seed, style, size, suffix in (
+        (1, "dermoscopy", (384, 512), ".png"),
+        (2, "phone", (480, 640), ".jpg"),
+        (3, "phone", (720, 540), ".jpg"),
+        (5, "dermoscopy", (301, 403), ".jpg"),
+    ):
+        path = folder / f"{seed}{suffix}"
+        pixels = draw(seed, style, size).image
+        if suffix == ".png":
+            write_png(path, pixels)
+        else:
+            cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def visit(site, pictures, tmp_path_factory):
+    """The page, open and ready; some tests stop its server, which it must not notice."""
+    film = tmp_path_factory.mktemp("film") / "camera.y4m"
+    write_film(film, read_image(pictures[1]).pixels)
+    with Visit(site, camera=film) as visit:
+        visit.start()
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def analyzer():
+    return Analyzer(open_bundle(), threads=1)
+
+
+def test_says_what_the_desktop_says(visit, analyzer, pictures):
+    found = compare(visit, analyzer, pictures)
+    assert found["compared"] == found["same_advice"] == len(pictures)
+    assert found["network_inputs_not_equal"] == []
+    assert found["greatest_difference_of_a_probability"]["inputs equal"] <= 1e-5
+
+
+def test_display_p3_gets_the_same_advice(visit, analyzer, pictures, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "p3.jpg"
+    profile = matrix_profile(DISPLAY_P3)
+    Image.fromarray(read_image(pictures[1]).pixels).save(path, quality=95, icc_profile=profile)
+    found, expected = visit.analyse(path)["analysis"], analyzer.analyze(path)
+    assert found["triage"] == expected.triage
+    assert found["malignancy"] == pytest.approx(expected.malignancy, abs=5e-3)
+    plain = np.asarray(Image.open(path)).astype(int)
+    assert np.abs(read_image(path).pixels - plain).mean() > 3, "the profile matters here"
+
+
+def test_same_words_as_the_app(visit, pictures):
+    browser = visit.browser
+    browser.run("$('agree').click(); $('start').click()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    analysis = json.loads(browser.run("JSON.stringify(state.analysis)"))
+    before = language.current()
+    try:
+        for name in language.LANGUAGES:
+            browser.run(f"choose('{name}')")
+            language.use(name)
+            view = estimate.result(analysis)
+            browser.wait(f"$('band-title').textContent === {json.dumps(view.band.title)}", 10)
+            said = json.loads(browser.run("JSON.stringify(state.said)"))
+            for key in ("estimate", "remarks", "measures", "classes", "limits", "versions"):
+                assert _plain(said[key]) == _plain(getattr(view, key)), (name, key)
+            assert said["disclaimer"] == language._(DISCLAIMER)
+            assert browser.run("$('disclaimer').textContent") == language._(DISCLAIMER)
+            assert browser.run("getComputedStyle($('disclaimer')).display") != "none"
+            assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
+            # Whatever the page itself says is translated, too.
+            texts = browser.run("[...document.querySelectorAll('[data-t]')].map((x) =>"
+                                " [x.dataset.t, x.textContent])")  # fmt: skip
+            assert [said for english, said in texts if said != language._(english)] == []
+    finally:
+        language.use(before)
+        browser.run("choose('en'); newSpot()")
+
+
+def _plain(words) -> str:
+    """Without the blanks and marks of direction that Babel and a browser choose each."""
+    text = json.dumps(words, ensure_ascii=False)
+    return re.sub("[\u00a0\u202f\u200e\u200f\u061c]", "", text).replace(" ", "").replace("٪", "%")
+
+
+def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
+    browser = visit.browser
+    try:
+        for size in ((360, 640), (1024, 768)):
+            browser.resize(*size)
+            for name in ("ar", "de"):
+                browser.run(f"choose('{name}')")
+                for screen in ("welcome", "check", "about"):
+                    browser.run(f"show('{screen}')")
+                    wide = "document.documentElement.scrollWidth, $('main').scrollWidth"
+                    assert browser.run(f"Math.max({wide})") <= size[0], (screen, name)
+                    small = browser.run(
+                        "[...document.querySelectorAll('button, .press, select, .tick')]"
+                        ".filter((x) => x.offsetParent && x.getBoundingClientRect().height < 44)"
+                        ".map((x) => x.outerHTML)"
+                    )
+                    assert small == [], screen
+    finally:
+        browser.resize(390, 844)
+        browser.run("choose('en'); newSpot()")
+
+
+def test_colours_have_contrast():
+    css = {}
+    for look in theme.STYLES.values():
+        for name in ("page", "card", "quiet", "page_quiet", "head", "footer", "button", "plain",
+                     "demo", "guide_wait", "guide_good", "guide_bad", "off"):  # fmt: skip
+            style = look[name]
+            css[name] = theme.contrast(style.text, style.ground)
+            assert css[name] >= (3 if name == "off" else 4.5), name
+
+
+def test_what_cannot_be_judged_is_refused_in_words(visit, pictures, tmp_path):
+    whole = pictures[1].read_bytes()
+    cases = {
+        "cut.jpg": (whole[: len(whole) // 2], "cut short"),
+        "text.jpg": (b"no picture at all, but text", "not a JPEG"),
+        "tiny.png": (cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), "too small"),
+        "raw.tif": (b"II*\0" + bytes(40), "not supported"),
+    }
+    for name, (content, words) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        answer = visit.analyse(tmp_path / name)
+        assert words in answer["error"]["said"], answer
+    visit.browser.run("newSpot()")
+    visit.browser.choose("#gallery", tmp_path / "cut.jpg")
+    visit.browser.wait("!$('error').hidden && !state.busy")
+    assert "cut short" in visit.browser.run("$('error').textContent")
+
+
+def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
+    browser = visit.browser
+    browser.run("newSpot()")
+    for path in pictures[1:3]:
+        browser.choose("#gallery", path)
+        browser.wait("state.screen === 'result'")
+        browser.run("$('another').click()")
+    said = json.loads(browser.run("JSON.stringify(state.said)"))
+    assert said["pictures"] == 2
+    assert said["several"]
+    browser.run("newSpot()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    assert json.loads(browser.run("JSON.stringify(state.said)"))["pictures"] == 1
+    browser.run("newSpot()")
+
+
+def test_live_hints_and_a_photo_from_the_camera(visit):
+    browser = visit.browser
+    browser.run("show('check'); $('live-switch').click()")
+    browser.wait("state.live && state.live.looks > 1")
+    assert browser.run("$('guidance').textContent")
+    assert browser.run("$('live').querySelectorAll('path').length") == 2
+    browser.run("$('shutter').click()")
+    browser.wait("state.screen === 'result'")
+    assert browser.run("state.live === null && $('video').srcObject === null")
+    assert browser.run("state.analysis.size.length") == 2
+    browser.run("newSpot()")
+
+
+def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
+    visit.stop_server()
+    visit.browser.open("about:blank")
+    visit.start()
+    assert visit.analyse(pictures[1])["analysis"]["triage"]
+    kept = visit.browser.run("Promise.all([localStorage.length, sessionStorage.length,"
+                             " indexedDB.databases().then((x) => x.length)])")  # fmt: skip
+    assert kept == [0, 0, 0]
+    assert visit.foreign() == []
+    # A page that asks another machine gets nothing, whatever asks.
+    refused = "fetch('https://example.com/').then(() => 'let through', () => 'refused')"
+    assert visit.browser.run(refused) == "refused"
+
+
+def test_update_is_used_only_when_it_is_whole(tiny_bundle, tmp_path, site):
+    archives, wheel, folder = web.archives(), web.numpy_wheel(), tmp_path / "site"
+    bundle = Bundle.open(tiny_bundle)
+    build(bundle, folder, archives, wheel, quality=1)
+    names = "document.readyState === 'complete' && state.versions && state.versions.bundle"
+    waiting = (
+        "navigator.serviceWorker.getRegistration().then((x) => x.update().then(() =>{}, () =>{}))"
+    )
+    with Visit(folder) as visit:
+        browser = visit.browser
+        visit.start()
+        assert browser.run(names) == "tiny"
+        newer = replace(bundle, manifest=replace(bundle.manifest, name="newer"))
+        build(newer, folder, archives, wheel, quality=1)
+        model = json.loads(re.search(r"const FILES = (.*);  //", (folder / "sw.js").read_text())[1])
+        packed = folder / "files" / f"{model['files/model.dermbundle'][0][:32]}.br"
+        content = packed.read_bytes()
+        middle = len(content) // 2
+        packed.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        browser.run(waiting)
+        installing = "navigator.serviceWorker.getRegistration().then((x) => !x.installing)"
+        browser.wait(installing)
+        assert browser.run("$('update').hidden")
+        browser.open("about:blank")
+        visit.start()
+        assert browser.run(names) == "tiny"
+        packed.write_bytes(content)
+        browser.run(waiting)
+        browser.wait("!$('update').hidden")
+        assert browser.run(names) == "tiny"
+        browser.run("$('take-over').click()")
+        browser.wait(f"{READY} && state.versions.bundle === 'newer'")
+        assert browser.run("caches.keys().then((x) => x.length)") == 1
+
+
+def test_packages_must_be_the_pinned_ones(tmp_path):
+    (tmp_path / PYODIDE.file).write_bytes(b"another")
+    with pytest.raises(PackageError, match="is not pyodide"):
+        fetch(tmp_path)
+    lock = json.dumps(
+        {"packages": {"numpy": {"sha256": "0" * 64, "file_name": "numpy.whl", "version": "2"}}}
+    ).encode()
+    with pytest.raises(PackageError, match=r"take numpy\.whl"):
+        numpy_wheel(lock, None)
+    wheel = tmp_path / "numpy.whl"
+    wheel.write_bytes(b"another")
+    with pytest.raises(PackageError, match="SHA-256"):
+        numpy_wheel(lock, wheel)
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        build(open_bundle(), tmp_path, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

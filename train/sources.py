@@ -1,0 +1,102 @@
+"""What each source of pictures shows how often: what is drawn, and the prior that logits carry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dermedge import UserError
+from dermedge.data.records import Record
+
+
+def source_weights(text: str, records: Sequence[Record]) -> dict[str, float]:
+    """A recipe's "ham10000=1, milk10k=0.5" by source; 1 for a source that is not named.
+
+    UserError where it names a source that is not here.
+    """
+    here = sorted({record.source for record in records if record.source})
+    weights = dict.fromkeys(here, 1.0)
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, _, value = (part.strip() for part in item.partition("="))
+        if name not in weights:
+            raise UserError(
+                f"source_weights names {name}, which has no training picture here; there are: "
+                f"{', '.join(here) or 'one data set alone, which needs no weight'}"
+            )
+        weights[name] = float(value)
+    if weights and not any(weights.values()):
+        raise UserError("source_weights leaves no source to learn from: all are 0")
+    return weights
+
+
+def sampling_shares(
+    records: Sequence[Record], balance: float, weights: Mapping[str, float] | None = None
+) -> tuple[float, ...] | None:
+    """How often each record is drawn, a sum of 1; None: each once an epoch.
+
+    Each source is drawn as often as it has pictures, times its weight; within a source a record is
+    drawn as its class's count ** -balance.
+    """
+    weights = weights or {}
+    if not balance and len(set(weights.values())) < 2:
+        return None
+    counts = Counter((record.source, record.label) for record in records)
+    shares = np.array([counts[record.source, record.label] ** -balance for record in records])
+    sources = np.array([record.source or "" for record in records])
+    for source in set(sources.tolist()):
+        mine = sources == source
+        shares[mine] *= weights.get(source, 1.0) * mine.sum() / shares[mine].sum()
+    return tuple(shares / shares.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """How much each class weighs in the loss, over all and by source; each sums to 1.
+
+    Drawing and class weights included. A class that a source does not have weighs 0 there: what
+    such a source shows says nothing of it.
+    """
+
+    overall: np.ndarray  # float32 (K,)
+    by_source: dict[str, np.ndarray]  # float32 (K,)
+
+    def of(self, record: Record) -> np.ndarray:
+        return self.by_source[record.source or ""]
+
+    @property
+    def partial(self) -> bool:
+        """Whether a source lacks a class that another one has."""
+        return any((prior <= 0).any() for prior in self.by_source.values())
+
+    def carried(self, balanced: float) -> np.ndarray:
+        """The prior in a network's probabilities, where `balanced` of it is out of the loss."""
+        left = np.where(self.overall > 0, self.overall, 1.0) ** (1 - balanced)
+        left = np.where(self.overall > 0, left, 0.0)
+        total: np.ndarray = left / left.sum()
+        return total
+
+
+def priors_of(
+    records: Sequence[Record],
+    labels: Sequence[str],
+    shares: Sequence[float] | None,
+    class_weights: Sequence[float],
+) -> Priors:
+    """Those of training records that are drawn in these shares; None: equally."""
+    each = np.full(len(records), 1 / max(1, len(records))) if shares is None else np.array(shares)
+    place = {label: column for column, label in enumerate(labels)}
+    sums: dict[str, np.ndarray] = {}
+    for record, share in zip(records, each, strict=True):
+        row = sums.setdefault(record.source or "", np.zeros(len(labels)))
+        if record.label in place:
+            column = place[record.label]
+            # A source of weight 0 is never drawn, but knows its classes all the same.
+            row[column] += max(share, 1e-12) * class_weights[column]
+    overall = np.sum(list(sums.values()), axis=0)
+    return Priors(
+        (overall / overall.sum()).astype(np.float32),
+        {source: (row / max(row.sum(), 1e-30)).astype(np.float32) for source, row in sums.items()},
+    )
