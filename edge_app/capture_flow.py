@@ -58,6 +58,7 @@ class CaptureFlow:
         shot = self._session.shot(source, date.today())
         if not self._saving and self._worker.capture(shot):
             self._session.refused = ""
+            self._session.give_way(True)
             self._awaited = replace(shot, source=Path())  # its frame is not held for this
 
     def forget(self) -> None:
@@ -68,6 +69,7 @@ class CaptureFlow:
         """The visit is over."""
         self._awaited, self._saving = None, False
         self._latest = self.snapshot = self._worker.snapshot()
+        self._session.give_way(self.snapshot.busy)
 
     def update(self) -> None:
         """Take the worker's news, if there are any."""
@@ -92,6 +94,8 @@ class CaptureFlow:
         """A picture that is being saved keeps the shutter busy."""
         before, now = self.snapshot, self._latest
         self.snapshot = replace(now, busy=True) if self._saving and not now.busy else now
+        if self.snapshot.busy != before.busy:
+            self._session.give_way(self.snapshot.busy)
         self._screens.update(self.snapshot, before)
 
     def _awaits(self, shot_id: int) -> bool:

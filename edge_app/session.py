@@ -62,8 +62,8 @@ class Session:
     """The state of one running app.
 
     Its attributes belong to the screen's thread; so do `agree`, `change`, `leave`, `begin`, `shot`,
-    `take` and `accept`. Methods that touch the store may take a moment (they decrypt and encrypt):
-    call them from another thread, within `on_behalf_of`; then what they would set of a visit that
+    `take`, `give_way` and `accept`. Methods that touch the store may take a moment (they decrypt and
+    encrypt): call them from another thread, within `on_behalf_of`; then what they would set of a visit that
     has ended is refused by VisitOver. `lock` and `opened` may be called from any thread. They raise
     UserError, of which StoreError is a kind.
     """
@@ -181,6 +181,11 @@ class Session:
             thread = threading.Thread(target=_close, args=(store,), name="dermedge-closing")
             self._closing = [*(one for one in self._closing if one.is_alive()), thread]
             thread.start()
+
+    def give_way(self, busy: bool) -> None:
+        """Nothing new is sent while somebody waits for a result."""
+        if self.sender is not None:
+            self.sender.give_way(busy)
 
     def wait_until_locked(self) -> None:
         """Until what was begun with stores that are locked now has come to its end."""

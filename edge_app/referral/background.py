@@ -39,6 +39,8 @@ class Background:
     def __init__(self, store: Store):
         self._store = store
         self._stop, self._nudge = threading.Event(), threading.Event()
+        self._calm = threading.Event()  # not set while a picture is analysed
+        self._calm.set()
         self._thread = threading.Thread(target=self._run, name="dermedge-sender", daemon=True)
 
     def start(self) -> None:
@@ -48,8 +50,16 @@ class Background:
         """Something was queued: look at once."""
         self._nudge.set()
 
+    def give_way(self, busy: bool) -> None:
+        """Whether somebody waits for a result now: the next parcel then waits, too."""
+        if busy:
+            self._calm.clear()
+        else:
+            self._calm.set()
+
     def stop(self) -> None:
         self._stop.set()
+        self._calm.set()
         self._nudge.set()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -71,7 +81,7 @@ class Background:
     def _work(self) -> None:
         if not may_reach():
             return
-        sender = Sender(self._store, self._stop, share=SHARE)
+        sender = Sender(self._store, self._stop, share=SHARE, calm=self._calm)
         collector = Collector(self._store, self._stop)
         asked = -POLL
         while not self._stop.is_set():

@@ -20,6 +20,7 @@ from edge_app.store.referrals import RECEIVED, WAITING, Endpoint, StoredParcel
 from edge_app.store.store import Store
 
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
+LONGEST_WAY = 30.0  # s that it gives way, should nobody say that it may go on
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 
@@ -44,11 +45,16 @@ class Sender:
         connect: Callable[[Endpoint], Carrier] = carriers.connect,
         outbox: Outbox | None = None,
         share: float = 1.0,
+        calm: threading.Event | None = None,
     ):
-        """`share` : of one core's time that sending takes, so that the screen has the rest."""
+        """`share` : of one core's time that sending takes, so that the screen has the rest.
+
+        `calm` : while it is not set, the next parcel waits, LONGEST_WAY at most.
+        """
         self._store, self._connect = store, connect
         self._outbox = outbox or Outbox(store)
         self._stop = stop or threading.Event()
+        self._calm = calm
         self._idle = 1 / share - 1  # s of rest for each s of work
 
     def run(self) -> Report:
@@ -91,6 +97,10 @@ class Sender:
                     return  # not its own fault: it stays due
                 if endpoint not in links:
                     links[endpoint] = self._connect(endpoint)
+                if self._calm is not None:
+                    self._calm.wait(LONGEST_WAY)
+                    if self._stop.is_set():
+                        return
                 begun = time.thread_time()
                 self._deliver(links[endpoint], parcel)
                 report.received += 1

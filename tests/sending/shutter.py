@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-SIDE, OF_ONE, REFERRALS = 800, 3, 60  # px; pictures of a referral; referrals in the queue
+SIDE, OF_ONE, WAITING = 800, 3, 12  # px; pictures of a referral; referrals that wait at least
 
 
 def main() -> int:
@@ -86,8 +86,9 @@ def _measure(address: str, pictures: int) -> tuple[list[float], int]:
 
         class Sending(Meter):
             def _walk(self):
-                _fill(app.session, address)
-                switch = _switch(app.session)
+                queue = _queue(app.session, address)
+                next(queue)
+                switch = _switch(app.session, queue)
                 begin = app.session.begin
 
                 def beginning(*args):
@@ -96,11 +97,8 @@ def _measure(address: str, pictures: int) -> tuple[list[float], int]:
 
                 app.session.begin = beginning
                 yield from super()._walk()
-                left = _left(app.session.opened())
-                if not left:
-                    raise RuntimeError("all was sent before the last picture: queue more")
                 waits.extend(self._waits)
-                sent.append(REFERRALS * OF_ONE - left)
+                sent.append(_received(app.session.opened()))
 
         return Sending(app, 3, pictures)
 
@@ -110,13 +108,13 @@ def _measure(address: str, pictures: int) -> tuple[list[float], int]:
     return waits, sent[0]
 
 
-def _left(store) -> int:
+def _received(store) -> int:
     parcels = [it for one in store.mail.referrals() for it in store.mail.parcels(one.id)]
-    return sum(one.state != "received" for one in parcels)
+    return sum(one.state == "received" for one in parcels)
 
 
-def _fill(session, address: str) -> None:
-    """A store with a queue, and no sender yet."""
+def _queue(session, address: str):
+    """Of a new store: queues what is missing until so many referrals wait."""
     from store.store_cases import fill
 
     from edge_app.store.referrals import Destination, Endpoint
@@ -126,11 +124,15 @@ def _fill(session, address: str) -> None:
     session.sender.stop()
     store, door = session.opened(), Endpoint("dicomweb", address)
     to, found = store.mail.add_destination(Destination("", "Clinic", door)), fill(store)
-    for number in range(REFERRALS):
-        queue(store, to, OF_ONE, id=f"{number:032x}", side=SIDE, found=found)
+    number = 0
+    while True:
+        for _ in range(WAITING - len(store.mail.waiting())):
+            queue(store, to, OF_ONE, id=f"{number:032x}", side=SIDE, found=found)
+            number += 1
+        yield
 
 
-def _switch(session):
+def _switch(session, queue):
     """Before each picture: off, on, on, off."""
     from edge_app.referral.background import Background
 
@@ -140,6 +142,7 @@ def _switch(session):
                 session.sender.stop()
                 session.sender.wait()
             elif session.sender.wait(0):
+                next(queue)
                 session.sender = Background(session.opened())
                 session.sender.start()
             yield

@@ -338,6 +338,18 @@ def test_beside_the_screen_it_rests_after_each_parcel(cases, archive):
     assert greedy.seconds == []
 
 
+def test_the_next_parcel_gives_way_to_a_picture(cases, archive):
+    """And where the app ends meanwhile, it is not sent any more."""
+    queue(cases, destination(cases, archive.endpoint()))
+    stop, calm = threading.Event(), Rests()
+    assert Sender(cases, stop, calm=calm).run().received == 3
+    assert len(calm.seconds) == 3
+    queue(cases, cases.mail.destinations()[0], id=B)
+    calm.wait = lambda _seconds: stop.set()
+    assert Sender(cases, stop, calm=calm).run().received == 0
+    assert state(cases, B) == "queued"
+
+
 def test_a_destination_with_every_part_is_kept_as_it_is(cases):
     endpoint = Endpoint("dicom", "h:1", "A", "B", "u", "p", "t", "pem", "cert", "key")
     made = cases.mail.add_destination(Destination("", "C", endpoint, connect and endpoint))
