@@ -62,10 +62,10 @@ class Session:
     """The state of one running app.
 
     Its attributes belong to the screen's thread; so do `agree`, `change`, `leave`, `begin`, `shot`,
-    `take`, `give_way` and `accept`. Methods that touch the store may take a moment (they decrypt and
-    encrypt): call them from another thread, within `on_behalf_of`; then what they would set of a visit that
-    has ended is refused by VisitOver. `lock` and `opened` may be called from any thread. They raise
-    UserError, of which StoreError is a kind.
+    `take`, `give_way` and `accept`. Methods that touch the store may take a moment (they decrypt
+    and encrypt): call them from another thread, within `on_behalf_of`; then what they would set of
+    a visit that has ended is refused by VisitOver. `lock` and `opened` may be called from any
+    thread. They raise UserError, of which StoreError is a kind.
     """
 
     def __init__(self, home: Path, manifest: Manifest, kiosk: bool = False):
