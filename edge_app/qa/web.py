@@ -100,7 +100,7 @@ class Visit:
 
 def desktop(analyzer: Analyzer, path: Path) -> tuple[Analysis, list[str]]:
     """The desktop's analysis, and the SHA-256 of what each network was given."""
-    digests = []
+    digests: list[str] = []
 
     def run(inference: Inference) -> dict[str, np.ndarray]:
         digests.extend(hashlib.sha256(v.tobytes()).hexdigest() for v in inference.feeds.values())

@@ -272,8 +272,10 @@ def _packed(cache: Path, content: Mapping[str, bytes], quality: int) -> dict[str
 
 def _unpacker(vendor: Path) -> bytes:
     """Brotli's own decoder in JavaScript, its modules in one file: `unpackBrotli(bytes)`."""
-    names = ("decode", "streams", "bit_reader", "dictionary", "huffman", "context", "prefix")
-    names = (*names, "transform", "dictionary.bin", "dictionary-browser")
+    names = [
+        *("decode", "streams", "bit_reader", "dictionary", "huffman", "context", "prefix"),
+        *("transform", "dictionary.bin", "dictionary-browser"),
+    ]
     archive = packages.fetch(vendor)[BROTLI]
     modules = packages.members(archive, {name: f"dec/{name}.js" for name in names})
     # The dictionary's short form, which unpacks itself.
@@ -456,13 +458,13 @@ def _write(
     out: Path, content: Mapping[str, bytes], small: Mapping[str, bytes], unpack: bytes
 ) -> Report:
     """All files, then the one that names them; what an earlier build left goes last."""
-    files = {}
+    files: dict[str, tuple[str, str, int, int]] = {}
     packed = out / "files"
     packed.mkdir(parents=True, exist_ok=True)
     for path, value in sorted(content.items()):
         checksum = hashlib.sha256(value).hexdigest()
         kind = TYPES.get(Path(path).suffix, "application/octet-stream")
-        files[path] = [checksum, kind, len(value), len(small[path])]
+        files[path] = checksum, kind, len(value), len(small[path])
         (packed / f"{checksum[:32]}.br").write_bytes(small[path])
     listing = json.dumps(files, sort_keys=True)
     script = (PAGE / "sw.js").read_text(encoding="utf-8")
@@ -480,8 +482,8 @@ def _write(
     (out / "unpack.js").write_bytes(unpack)
     (out / "sw.js").write_text(_filled(script, values), encoding="utf-8")
     kept = {f"{entry[0][:32]}.br" for entry in files.values()}
-    for path in packed.iterdir():
-        if path.name not in kept:
-            path.unlink()
+    for found in packed.iterdir():
+        if found.name not in kept:
+            found.unlink()
     sent = {path: len(value) for path, value in small.items()}
     return Report(number, sum(sent.values()) + len(unpack), sent)
