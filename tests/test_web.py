@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ pytest.importorskip("babel", reason="the words need it")
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle, open_bundle
+from dermedge.bundle.bundle import open_bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.read import read_image, write_png
@@ -24,19 +24,24 @@ from edge_app.presentation import estimate
 from edge_app.qa.chromium import program
 from edge_app.qa.web import Visit, compare, write_film
 from edge_app.ui import theme
-from edge_app.web.build import build
+from edge_app.web.build import build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
+from edge_app.web.site import packed, unpacker, write_site
 from tests import web
 
 READY = "typeof loading !== 'undefined' && loading.stage === 'ready'"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The page around the bundle that comes with dermedge."""
+def _needs_chromium() -> None:
     if program() is None:
         pytest.skip("Chromium is not installed (Debian package chromium)")
     web.node()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The page around the bundle that comes with dermedge."""
+    _needs_chromium()
     folder = tmp_path_factory.mktemp("site")
     report = build(open_bundle(), folder, web.archives(), web.numpy_wheel(), quality=1)
     assert (folder / "index.html").is_file()
@@ -229,10 +234,22 @@ def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
     assert visit.browser.run(refused) == "refused"
 
 
-def test_update_is_used_only_when_it_is_whole(tiny_bundle, tmp_path, site):
-    archives, wheel, folder = web.archives(), web.numpy_wheel(), tmp_path / "site"
-    bundle = Bundle.open(tiny_bundle)
-    build(bundle, folder, archives, wheel, quality=1)
+def _tiny(folder: Path, name: str) -> None:
+    """The page as it is, about a worker that only says which version it is."""
+    versions = {"dermedge": "", "bundle": name, "bundle_sha256": "", "opencv": "", "runtime": ""}
+    result = json.dumps({"versions": versions, "marks": {"ready": 0}})
+    worker = f"onmessage = ({{data}}) => postMessage({{id: data.id, result: {result}}})"
+    content = {file: page(file) for file in ("index.html", "style.css", "app.js")}
+    content["worker.js"] = worker.encode()
+    content["files/model.dermbundle"] = random.Random(name).randbytes(50_000)
+    vendor = web.archives()
+    write_site(folder, content, packed(folder / "packed", content, 1), unpacker(vendor))
+
+
+def test_update_is_used_only_when_it_is_whole(tmp_path):
+    _needs_chromium()
+    folder = tmp_path / "site"
+    _tiny(folder, "older")
     names = "document.readyState === 'complete' && state.versions && state.versions.bundle"
     waiting = (
         "navigator.serviceWorker.getRegistration().then((x) => x.update().then(() =>{}, () =>{}))"
@@ -240,25 +257,24 @@ def test_update_is_used_only_when_it_is_whole(tiny_bundle, tmp_path, site):
     with Visit(folder) as visit:
         browser = visit.browser
         visit.start()
-        assert browser.run(names) == "tiny"
-        newer = replace(bundle, manifest=replace(bundle.manifest, name="newer"))
-        build(newer, folder, archives, wheel, quality=1)
-        model = json.loads(re.search(r"const FILES = (.*);  //", (folder / "sw.js").read_text())[1])
-        packed = folder / "files" / f"{model['files/model.dermbundle'][0][:32]}.br"
-        content = packed.read_bytes()
+        assert browser.run(names) == "older"
+        _tiny(folder, "newer")
+        files = json.loads(re.search(r"const FILES = (.*);  //", (folder / "sw.js").read_text())[1])
+        part = folder / "files" / f"{files['files/model.dermbundle'][0][:32]}.br"
+        content = part.read_bytes()
         middle = len(content) // 2
-        packed.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        part.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         browser.run(waiting)
         installing = "navigator.serviceWorker.getRegistration().then((x) => !x.installing)"
         browser.wait(installing)
         assert browser.run("$('update').hidden")
         browser.open("about:blank")
         visit.start()
-        assert browser.run(names) == "tiny"
-        packed.write_bytes(content)
+        assert browser.run(names) == "older"
+        part.write_bytes(content)
         browser.run(waiting)
         browser.wait("!$('update').hidden")
-        assert browser.run(names) == "tiny"
+        assert browser.run(names) == "older"
         browser.run("$('take-over').click()")
         browser.wait(f"{READY} && state.versions.bundle === 'newer'")
         assert browser.run("caches.keys().then((x) => x.length)") == 1

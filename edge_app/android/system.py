@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,4 +147,6 @@ class System:
 
 def seconds() -> float:
     """Since the device was started, with the time that it slept; `time.monotonic` leaves it out."""
+    if sys.platform == "win32":
+        return time.monotonic()
     return time.clock_gettime(time.CLOCK_BOOTTIME)

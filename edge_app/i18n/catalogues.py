@@ -28,7 +28,7 @@ DEVICE = Path(dermedge.__file__).parent
 CALLS = {"_": 1, "N_": 1, "Message": 1, "n_": 2, "plural": 2}
 # Speak to no screen.
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}
-CONSOLE |= {"build.py", "packages.py", "serve.py"}
+CONSOLE |= {"build.py", "packages.py", "serve.py", "site.py"}
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],

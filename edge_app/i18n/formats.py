@@ -67,4 +67,4 @@ def first_weekday(language: str) -> int:
 
 def weekdays(language: str) -> dict[int, str]:
     """Short names, from Monday, 0, on."""
-    return get_day_names("short", "stand-alone", language)
+    return dict(get_day_names("short", "stand-alone", language))

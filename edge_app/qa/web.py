@@ -100,7 +100,7 @@ class Visit:
 
 def desktop(analyzer: Analyzer, path: Path) -> tuple[Analysis, list[str]]:
     """The desktop's analysis, and the SHA-256 of what each network was given."""
-    digests = []
+    digests: list[str] = []
 
     def run(inference: Inference) -> dict[str, np.ndarray]:
         digests.extend(hashlib.sha256(v.tobytes()).hexdigest() for v in inference.feeds.values())
@@ -112,10 +112,12 @@ def desktop(analyzer: Analyzer, path: Path) -> tuple[Analysis, list[str]]:
 def compare(visit: Visit, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str, Any]:
     """Figures over pictures that both read: how far the page is from the desktop."""
     off: dict[bool, list[float]] = {True: [], False: []}  # by whether the inputs are equal
-    advice, refused, wrong, unequal = 0, [], [], []
+    advice, most = 0, 0
+    refused, wrong, unequal = [], [], []
     for path in paths:
         expected, digests = desktop(analyzer, path)
         found = visit.analyse(path)
+        most = max(most, visit.browser.memory()["resident"])
         if "error" in found:
             refused.append(f"{path.name}: {found['error']}")
             continue
@@ -142,6 +144,7 @@ def compare(visit: Visit, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str
         },
         "same_advice": advice,
         "other_advice": wrong,
+        "most_memory_after_a_picture_bytes": most,
     }
 
 

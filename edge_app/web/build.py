@@ -6,18 +6,14 @@ them. The same inputs give the same bytes.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import io
 import json
 import re
-import shutil
-import subprocess
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import dermedge
@@ -26,36 +22,15 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES
 from dermedge.bundle.reference import REFERENCE
-from dermedge.files import write_atomic
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n.language import FOLDER, LANGUAGES
 from edge_app.presentation.estimate import TERMS
 from edge_app.ui import theme
 from edge_app.web import packages
-from edge_app.web.packages import BROTLI, OPENCV, PACKAGES, PYODIDE, RUNTIME
+from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME
+from edge_app.web.site import PAGE, POLICY, Report, filled, node, packed, unpacker, write_site
 
-PAGE = Path(__file__).with_name("page")
 PYTHON = Path(__file__).with_name("python")
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
-    "base-uri 'none'; form-action 'none'"
-)
-# OpenCV.js and Pyodide make functions of text, in the worker alone.
-WORKER_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval' 'wasm-unsafe-eval'; connect-src 'self'"
-)
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".webmanifest": "application/manifest+json",
-    ".wasm": "application/wasm",
-    ".png": "image/png",
-    ".pdf": "application/pdf",
-}
 # Of dermedge what a picture's way needs; of edge_app the words of its result.
 CORE = (
     *("__init__", "analysis", "analyzer", "combine", "files", "metadata", "network", "taxonomy"),
@@ -95,18 +70,6 @@ LICENCES = ", ".join(
 ZIPS = ("python_stdlib.zip", "numpy.zip", "core.zip")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was built.
-
-    build : its checksum. bytes : of a first visit, as they are sent. files : path to bytes sent.
-    """
-
-    build: str
-    bytes: int
-    files: Mapping[str, int]
-
-
 def build(
     bundle: Bundle,
     out: Path,
@@ -138,13 +101,12 @@ def build(
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
     content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
-    content |= {name: _page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
+    content |= {name: page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
     content |= _about()
-    unpack = _unpacker(vendor)
-    return _write(out, content, _packed(vendor / "packed", content, quality), unpack)
+    unpack = unpacker(vendor)
+    return write_site(out, content, packed(vendor / "packed", content, quality), unpack)
 
 
-@functools.lru_cache(maxsize=1)
 def _programs(vendor: Path, wheel: Path | None) -> Mapping[str, bytes]:
     """All that does not depend on the bundle, by the name under which the worker asks for it."""
     archives = packages.fetch(vendor)
@@ -196,7 +158,10 @@ def _opencv(source: bytes) -> tuple[bytes, bytes]:
 
     plain = re.sub(r"\\(x..|u....|.)", unescape, literal[0], flags=re.DOTALL)
     # As its own `binaryDecode`: U+0100 stands for a zero.
-    binary = bytes(ord(c) if ord(c) < 256 else ~ord(c) >> 8 & ord(c) & 255 for c in plain)
+    try:
+        binary = plain.replace("\u0100", "\0").encode("latin-1")
+    except UnicodeEncodeError:
+        binary = b""
     if not binary.startswith(b"\0asm"):
         raise packages.PackageError("OpenCV.js is not built as expected", code="web.package")
     text = text[: start - len(begin)] + "null" + text[literal.end() + 2 :]
@@ -232,59 +197,8 @@ def _compiled(archive: Path, zips: Mapping[str, bytes]) -> dict[str, bytes]:
         for zipped, content in zips.items():
             (folder / zipped).write_bytes(content)
             files += [str(folder / zipped), str(folder / f"{zipped}.compiled")]
-        _node("compile.mjs", str(folder / "package"), *files)
+        node("compile.mjs", str(folder / "package"), *files)
         return {zipped: (folder / f"{zipped}.compiled").read_bytes() for zipped in zips}
-
-
-def _node(script: str, *arguments: str) -> None:
-    """Run one of our scripts. Raises PackageError."""
-    node = shutil.which("node")
-    if node is None:
-        raise packages.PackageError(
-            "Node is not installed, which compiles and packs the page: install it (nodejs)",
-            code="web.node",
-        )
-    command = [node, str(Path(__file__).with_name(script)), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split())[-200:]
-        raise packages.PackageError(
-            "{script} failed: {reason}", code="web.node", script=script, reason=reason
-        )
-
-
-def _packed(cache: Path, content: Mapping[str, bytes], quality: int) -> dict[str, bytes]:
-    """Each content, packed; what a cache of before holds is taken from there."""
-    cache.mkdir(parents=True, exist_ok=True)
-    names = {
-        path: f"{hashlib.sha256(value).hexdigest()}-{quality}.br" for path, value in content.items()
-    }
-    missing = {name: content[path] for path, name in names.items() if not (cache / name).is_file()}
-    if missing:
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder, name.removesuffix(".br")) for name in missing]
-            for file, value in zip(files, missing.values(), strict=True):
-                file.write_bytes(value)
-            _node("pack.mjs", str(quality), *map(str, files))
-            for file in files:
-                write_atomic(cache / f"{file.name}.br", Path(f"{file}.br").read_bytes())
-    return {path: (cache / name).read_bytes() for path, name in names.items()}
-
-
-def _unpacker(vendor: Path) -> bytes:
-    """Brotli's own decoder in JavaScript, its modules in one file: `unpackBrotli(bytes)`."""
-    names = ("decode", "streams", "bit_reader", "dictionary", "huffman", "context", "prefix")
-    names = (*names, "transform", "dictionary.bin", "dictionary-browser")
-    archive = packages.fetch(vendor)[BROTLI]
-    modules = packages.members(archive, {name: f"dec/{name}.js" for name in names})
-    # The dictionary's short form, which unpacks itself.
-    modules["dictionary-data"] = modules.pop("dictionary-browser")
-    parts = [
-        f"{json.dumps(name)}: function (exports, module, require) {{\n{code.decode()}\n}}"
-        for name, code in sorted(modules.items())
-    ]
-    script = (PAGE / "unpack.js").read_text(encoding="utf-8")
-    return script.replace("@MODULES@", ",\n".join(parts)).encode()
 
 
 def _core() -> bytes:
@@ -346,7 +260,8 @@ def _bundle(bundle: Bundle) -> bytes:
         return path.read_bytes()
 
 
-def _page(name: str) -> bytes:
+def page(name: str) -> bytes:
+    """One of the page's own files, with its words, colours and policy."""
     from edge_app.i18n.language import N_
     from edge_app.web.messages import MESSAGES
 
@@ -383,11 +298,7 @@ def _page(name: str) -> bytes:
         "COLOURS": f":root {{ {_colours(light)} }}\n@media screen and (prefers-color-scheme: dark) "
         f"{{ :root {{ {_colours(dark)} }} }}",
     }
-    return _filled(text, values).encode()
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text)
+    return filled(text, values).encode()
 
 
 def _colours(look: Mapping[str, theme.Style]) -> str:
@@ -451,38 +362,3 @@ def _icon(side: int) -> bytes:
     cv2.ellipse(picture, centre, spot, 25, 0, 360, bgr(theme.OUTLINE), -1, cv2.LINE_AA)
     small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".png", small)[1].tobytes()
-
-
-def _write(
-    out: Path, content: Mapping[str, bytes], small: Mapping[str, bytes], unpack: bytes
-) -> Report:
-    """All files, then the one that names them; what an earlier build left goes last."""
-    files = {}
-    packed = out / "files"
-    packed.mkdir(parents=True, exist_ok=True)
-    for path, value in sorted(content.items()):
-        checksum = hashlib.sha256(value).hexdigest()
-        kind = TYPES.get(Path(path).suffix, "application/octet-stream")
-        files[path] = [checksum, kind, len(value), len(small[path])]
-        (packed / f"{checksum[:32]}.br").write_bytes(small[path])
-    listing = json.dumps(files, sort_keys=True)
-    script = (PAGE / "sw.js").read_text(encoding="utf-8")
-    number = hashlib.sha256(f"{script}{listing}".encode()).hexdigest()[:16]
-    values = {
-        "BUILD": number,
-        "FILES": listing,
-        "POLICY": POLICY,
-        "WORKER_POLICY": WORKER_POLICY,
-    }
-    for path, value in content.items():
-        # What a browser asks for before the page is kept.
-        if "/" not in path:
-            (out / path).write_bytes(value)
-    (out / "unpack.js").write_bytes(unpack)
-    (out / "sw.js").write_text(_filled(script, values), encoding="utf-8")
-    kept = {f"{entry[0][:32]}.br" for entry in files.values()}
-    for path in packed.iterdir():
-        if path.name not in kept:
-            path.unlink()
-    sent = {path: len(value) for path, value in small.items()}
-    return Report(number, sum(sent.values()) + len(unpack), sent)

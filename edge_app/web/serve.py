@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from dermedge import UserError
-from edge_app.web.build import TYPES
+from edge_app.web.site import TYPES
 
 
 class _Handler(SimpleHTTPRequestHandler):

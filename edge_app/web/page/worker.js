@@ -13,6 +13,14 @@ const bytes = async (name) => {
   return new Uint8Array(await answer.arrayBuffer());
 };
 
+const nowhere = new MessageChannel().port1;
+nowhere.close();
+
+/** Give buffers' memory back now: a collector lets hundreds of MB wait. Sent to a closed port, they
+are gone; ArrayBuffer.transfer would only hide them from the collector, as the browser's own half of
+what a canvas or a file gave holds on to them. */
+const spend = (...arrays) => nowhere.postMessage(null, arrays.map(({ buffer }) => buffer));
+
 async function loadOpenCV() {
   const binary = WebAssembly.compileStreaming(fetch(url("opencv.wasm")));
   self.opencvOptions = {
@@ -69,17 +77,20 @@ async function load(language) {
     "import sysconfig; sysconfig.get_path('platlib')") });
   python.unpackArchive(core, "zip", { extractDir: home });
   python.FS.writeFile(`${home}/model.dermbundle`, bundle);
+  spend(packages, core, bundle);
   mark("unpacked");
   python.runPython(`import sys; sys.path.insert(0, '${home}')`);
   page = python.pyimport("page").Page(`${home}/model.dermbundle`);
   python.FS.unlink(`${home}/model.dermbundle`);
   mark("core");
-  const graphs = page.graphs().toJs();
+  const held = page.graphs(), graphs = held.toJs();
+  held.destroy();
   await awake;
   let number = 0;
   for (const graph of graphs) {
     const [session, described] = await loadSession(graph);
     sessions.set(page.announce(number, described), session);
+    spend(graph);
     number += 1;
   }
   mark("networks");
@@ -127,10 +138,12 @@ async function digest(values) {
   return Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-const STRIP = 512;  // rows, a multiple of every factor
+const STRIP = 128;  // rows, a multiple of every factor
 
 async function readPicture(file) {
-  const opened = JSON.parse(page.open(new Uint8Array(await file.arrayBuffer())));
+  const content = new Uint8Array(await file.arrayBuffer());
+  const opened = JSON.parse(page.open(content));
+  spend(content);
   if (opened.error) throw new Said(opened.error);
   let bitmap;
   try {
@@ -152,7 +165,9 @@ async function readPicture(file) {
       pen.fillStyle = "#fff";  // shows where a picture is transparent
       pen.fillRect(0, 0, width, rows);
       pen.drawImage(bitmap, 0, -top);
-      page.rows(top, width, pen.getImageData(0, 0, width, count).data);
+      const strip = pen.getImageData(0, 0, width, count).data;
+      page.rows(top, width, strip);
+      spend(strip);
     }
     return await preview(bitmap);
   } finally {
@@ -174,7 +189,11 @@ async function preview(bitmap) {
   pen.fillStyle = "#fff";
   pen.fillRect(0, 0, ...size);
   pen.drawImage(bitmap, 0, 0, ...size);
-  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
+  try {
+    return await canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
+  } finally {
+    canvas.width = canvas.height = 0;  // it holds on to the whole picture
+  }
 }
 
 /* Some browsers falsify what a page reads from a canvas, so that it cannot be recognised. */
@@ -209,7 +228,10 @@ async function look({ frame }) {
   }
   pen.drawImage(frame, 0, 0);
   frame.close();
-  return drive(page.look(width, height, pen.getImageData(0, 0, width, height).data));
+  const seen = pen.getImageData(0, 0, width, height).data;
+  const step = page.look(width, height, seen);
+  spend(seen);
+  return drive(step);
 }
 
 const tasks = {

@@ -84,8 +84,9 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _flatten(arguments: tuple, alive: list) -> tuple[str, list]:
-    form, flat = "", []
+def _flatten(arguments: tuple, alive: list) -> tuple[str, list[float]]:
+    form = ""
+    flat: list[float] = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):
             alive.append(array := _plain(argument))

@@ -146,6 +146,7 @@ class Page:
             self._steps = None
             return json.dumps({"error": self._sentence(error)})
         session = inference.session
+        assert isinstance(session, browser.BrowserSession), "no other is announced"
         self._outputs = {item.name: np.empty(item.shape, item.dtype) for item in session.outputs}
         # Alive until the next request: the worker reads and writes at their addresses.
         self._feeds = {name: np.ascontiguousarray(v) for name, v in inference.feeds.items()}
