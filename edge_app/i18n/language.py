@@ -133,9 +133,10 @@ def _shown(value: object) -> object:
     if value in SYSTEM:
         return _(value)
     text = printable(str(value))
+    if rtl() and RTL_MARK in text:  # a date: its day would join a Latin name before it
+        return f"{RTL_MARK}{text}"
     # A path would lose its order to the Arabic words around it.
-    # A date has marks of its own, which turn it about within what runs from left to right.
-    path = RTL_MARK not in text and (isinstance(value, PurePath) or "/" in text or "\\" in text)
+    path = isinstance(value, PurePath) or "/" in text or "\\" in text
     return f"{ISOLATE}{text}{END}" if path and rtl() else text
 
 

@@ -239,6 +239,14 @@ def _broken_pictures(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (*files, "folder", "missing")}
 
 
+def test_a_date_after_a_latin_name_keeps_its_order_within_arabic():
+    language.use("ar")
+    line = _("from {name}, {day}", name="Dr. Bea", day=language.day("2026-11-29"))
+    drawn = language.visual(line).replace("\u200f", "")
+    assert drawn.startswith("2026/11/29")  # read from the right: the 29th first
+    assert "Dr. Bea" in drawn
+
+
 def test_a_picture_that_cannot_be_read_is_told_without_a_word_of_english(pseudo, tmp_path):
     names = _broken_pictures(tmp_path)
     for name, path in names.items():
