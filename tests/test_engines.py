@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermedge import cli
-from dermedge.bundle.bundle import Bundle, shipped
+from dermedge.bundle.bundle import DEFAULT, Bundle, shipped
 from dermedge.bundle.manifest import Variant
 from dermedge.cli.engine import ENGINE
 from dermedge.runtime import SessionError, open_session, tensorrt
@@ -67,7 +67,10 @@ def _engine(monkeypatch, *args: str) -> int:
 
 @needs_rtx
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == DEFAULT else pytest.mark.slow) for n in sorted(shipped())],
+)
 def test_every_network_of_the_shipped_bundles_builds(name, precision, tmp_path):
     bundle = Bundle.open(shipped()[name])
     for part in {

@@ -42,6 +42,7 @@ def test_a_coin_gives_the_right_scale_or_none(seed):
     assert error is None or error < 0.03
 
 
+@pytest.mark.slow
 @given(SEEDS)
 @settings(max_examples=10, derandomize=True)
 def test_a_ruler_gives_the_right_scale_or_none(seed):

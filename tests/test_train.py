@@ -705,7 +705,9 @@ def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "part"),
     [
-        (segmenter("epochs=10", "optimizer.lr=3e-3"), "jaccard"),
+        pytest.param(
+            segmenter("epochs=10", "optimizer.lr=3e-3"), "jaccard", marks=pytest.mark.slow
+        ),
         (classifier("epochs=10", "optimizer.lr=3e-3"), "cross_entropy"),
     ],
     ids=["segmenter", "classifier"],

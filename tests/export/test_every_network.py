@@ -28,7 +28,9 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MODELS]
+)
 def test_every_network_exports(name):
     classifies = MODELS[name].kind != "segmenter"
     network, content, feeds = exported(name)

@@ -21,7 +21,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilegan-edge", "multitask_mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+        "mobilegan-edge",
+        "multitask_mobilenet_v2",
+    ],
+)
 def test_half_weights_are_exactly_those_of_the_rounded_network(name):
     model = lively(name)
     folded = fold_norms(model, torch.from_numpy(squares()[0][None]))

@@ -317,6 +317,7 @@ def test_a_validation_set_is_run_through_the_runtime():
     assert found.jaccard is None
 
 
+@pytest.mark.slow
 def test_training_for_quantization_leaves_the_network_as_it_was():
     from export.quantization.qat import train_quantized
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pydicom = pytest.importorskip("pydicom")
@@ -190,6 +190,7 @@ def test_lossy_pixels_say_so():
 
 @settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@example(315, 3)
 def test_the_outline_is_the_mask_pixel_for_pixel(seed, count):
     """Outlines that were found on a mask give it back; SEG holds just that."""
     random = np.random.default_rng(seed)
@@ -198,9 +199,10 @@ def test_the_outline_is_the_mask_pixel_for_pixel(seed, count):
         center, axes = random.integers(0, 90, 2), random.integers(1, 25, 2)
         angle = int(random.integers(0, 180))
         cv2.ellipse(mask, center.tolist(), axes.tolist(), angle, 0, 360, 1, -1)
-    # An outer outline has no holes: what the surroundings do not reach is inside.
+    # An outer outline has no holes: what the surroundings do not reach is inside. Pixels of the
+    # lesion touch by corners, so those of the surroundings do not.
     around = np.pad(mask, 1)
-    cv2.floodFill(around, None, (0, 0), 2, flags=8)
+    cv2.floodFill(around, None, (0, 0), 2, flags=4)
     mask = (around[1:-1, 1:-1] != 2).astype(np.uint8)
     contours = referrals.outlines(mask > 0)
     assert (filled(contours, mask.shape) == (mask > 0)).all()

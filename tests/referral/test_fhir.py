@@ -119,7 +119,7 @@ def check(bundle: dict, validators) -> list[str]:
     return issues
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(cases(), st.booleans())
 def test_validators_find_nothing(validators, case, lossy):
     uid, data = fhir.transaction(case, (), lossy)

@@ -212,7 +212,7 @@ def small(tmp_path_factory):
     return cases.path.read_bytes(), found
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(st.data())
 def test_a_damaged_byte_is_noticed_or_harmless(small, data):
     whole, (person, lesion, capture) = small

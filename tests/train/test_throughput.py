@@ -36,6 +36,7 @@ def lesions(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_both_sides_are_measured_and_written_down(lesions, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(throughput, "ROUNDS", 2)
     out = tmp_path / "speed.csv"
