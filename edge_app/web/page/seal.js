@@ -1,7 +1,7 @@
 "use strict";
 /* A case as the app's own sealed file (`edge_app.store`): its key by scrypt (RFC 7914), as
 browsers have no Argon2id; its records by AES-256-GCM. Python says what is in the rows. */
-const COST = { n: 2 ** 15, r: 8, p: 3 };  // as hard as n = 2^17, in 32 MB
+const COST = { n: 2 ** 15, r: 8, p: 4 };  // as much work as n = 2^17, p = 1, in 32 MB
 const utf8 = (text) => new TextEncoder().encode(text);
 const hexed = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 const random = (count) => crypto.getRandomValues(new Uint8Array(count));
