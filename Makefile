@@ -23,7 +23,7 @@ test: $(STAMP) debian
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy dermedge train export benchmarks edge_app
-	$(BIN)/mypy dermedge edge_app --platform win32 --exclude 'qa/(chromium|web)\.py$$'
+	$(BIN)/mypy dermedge edge_app --platform win32 --exclude 'qa/(chromium|web|webkit)\.py$$'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 test-all: MARKED =

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import random
 import re
@@ -21,8 +23,10 @@ from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.read import read_image, write_png
 from edge_app.i18n import language
 from edge_app.presentation import estimate
+from edge_app.presentation.body_map import region
 from edge_app.qa.chromium import program
 from edge_app.qa.web import Visit, compare, write_film
+from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
 from edge_app.web.build import build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
@@ -205,6 +209,56 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     browser.wait("state.screen === 'result'")
     assert json.loads(browser.run("JSON.stringify(state.said)"))["pictures"] == 1
     browser.run("newSpot()")
+
+
+def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
+    browser = visit.browser
+    browser.run("newSpot()")
+    analyses = []
+    for path in pictures[1:3]:
+        browser.choose("#gallery", path)
+        browser.wait("state.screen === 'result'")
+        analyses.append(json.loads(browser.run("JSON.stringify(state.analysis)")))
+        browser.run("$('another').click()")
+    browser.run("show('result')")
+    weak, good = "password1234", "grün Tisch 7 Wolke"
+    for name, first, second, fault in (
+        ("Mira", good, weak, "The two are not the same."),
+        ("", good, good, "needs a name"),
+        ("Mira", weak, weak, "among the first that are tried"),
+    ):
+        typed = f"$('save-name').value = '{name}'; $('save-key').value = '{first}'; "
+        browser.run(f"{typed} $('save-again').value = '{second}'; save().then(() => 1)")
+        assert fault in browser.run("$('save-fault').textContent")
+    typed = (
+        f"$('save-name').value = 'Mira'; $('save-key').value = $('save-again').value = '{good}';"
+    )
+    content = browser.run(
+        f"{typed} save().then((file) => new Promise((done) => Object.assign(new FileReader(),"
+        " {onload: (event) => done(event.target.result)}).readAsDataURL(file)))"
+    )
+    browser.run("newSpot()")
+    path = tmp_path / "cases.dermcases"
+    path.write_bytes(base64.b64decode(content.partition(",")[2]))
+    assert b"Mira" not in path.read_bytes()
+    (tmp_path / "store").mkdir()
+    with contextlib.closing(Store.create(tmp_path / "store" / "cases", "another one 42")) as store:
+        with pytest.raises(WrongKey):
+            store.merge(path, "another one 42")
+        assert store.merge(path, good) == 2
+        assert store.merge(path, good) == 0
+        (person,) = store.people()
+        (lesion,) = store.lesions(person.id)
+        captures = store.captures(lesion.id)
+        assert (person.name, lesion.title, region(lesion.view, lesion.x, lesion.y)) == (
+            "Mira", "Spot", None
+        )  # fmt: skip
+        assert [capture.analysis for capture in captures] == analyses
+        for capture, source in zip(captures, pictures[1:3], strict=True):
+            kept = read_image(store.picture(capture.id)).pixels
+            assert np.array_equal(kept, read_image(source).pixels)
+    with contextlib.closing(Store.open(path, good)) as store:
+        store.check()
 
 
 def test_live_hints_and_a_photo_from_the_camera(visit):

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -37,6 +37,14 @@ from edge_app.web.serve import Server
 STARTS, FURTHER, LIVE_SECONDS = 3, 10, 5
 STARTED = "document.readyState === 'complete' && typeof loading !== 'undefined'"
 SETTLED = "['ready', 'broken', 'failed', 'https', 'old'].includes(loading.stage)"
+
+
+class Page(Protocol):
+    """A browser's page, as `compare` uses it."""
+
+    def analyse(self, path: Path) -> dict[str, Any]: ...
+
+    def memory(self) -> dict[str, int]: ...
 
 
 class Visit:
@@ -81,6 +89,10 @@ class Visit:
         assert json.loads(state)["stage"] == "ready", (state, self.browser.console[-3:])
         return spent
 
+    def memory(self) -> dict[str, int]:
+        """As `Chromium.memory`."""
+        return self.browser.memory()
+
     def analyse(self, path: Path, reference: str = "") -> dict[str, Any]:
         """What the worker says of a picture file: "analysis", "said", "digests", "ms"."""
         browser = self.browser
@@ -109,15 +121,16 @@ def desktop(analyzer: Analyzer, path: Path) -> tuple[Analysis, list[str]]:
     return drive(analyzer.steps(path, name="picture"), run), digests
 
 
-def compare(visit: Visit, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str, Any]:
+def compare(visit: Page, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str, Any]:
     """Figures over pictures that both read: how far the page is from the desktop."""
     off: dict[bool, list[float]] = {True: [], False: []}  # by whether the inputs are equal
-    advice, most = 0, 0
+    advice = 0
+    memory: list[float] = []  # MB
     refused, wrong, unequal = [], [], []
     for path in paths:
         expected, digests = desktop(analyzer, path)
         found = visit.analyse(path)
-        most = max(most, visit.browser.memory()["resident"])
+        memory.append(visit.memory()["resident"] / 1e6)
         if "error" in found:
             refused.append(f"{path.name}: {found['error']}")
             continue
@@ -144,7 +157,8 @@ def compare(visit: Visit, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str
         },
         "same_advice": advice,
         "other_advice": wrong,
-        "most_memory_after_a_picture_bytes": most,
+        "memory_after_a_picture_mb": _figures(memory),
+        "memory_after_each_of_the_last_mb": [round(value) for value in memory[-20:]],
     }
 
 

@@ -25,9 +25,10 @@ from dermedge.bundle.reference import REFERENCE
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n.language import FOLDER, LANGUAGES
 from edge_app.presentation.estimate import TERMS
+from edge_app.store import database, derivation
 from edge_app.ui import theme
 from edge_app.web import packages
-from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME
+from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME, SQLITE
 from edge_app.web.site import PAGE, POLICY, Report, filled, node, packed, unpacker, write_site
 
 PYTHON = Path(__file__).with_name("python")
@@ -37,7 +38,12 @@ CORE = (
     *("telemetry", "text", "triage", "bundle", "image", "lesion", "runtime/__init__"),
     *("runtime/browser", "runtime/parity", "analysis.schema"),
 )
-WORDS = ("__init__", "i18n/__init__", "i18n/language", "presentation/__init__")
+WORDS = (
+    *("__init__", "i18n/__init__", "i18n/language", "presentation/__init__"),
+    *("web/__init__", "web/case"),
+)
+# And what of the app's store says what is in a file that it imports.
+STORE = ("__init__", "clock", "passphrase", "records", "schema")
 # Of Python's own library what Pyodide, numpy and we import; what is missing by mistake fails the
 # test of the page.
 OF_PYTHON = re.compile(
@@ -100,7 +106,8 @@ def build(
     content = _programs(vendor, numpy_wheel)
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
-    content["files/opencv_bridge.js"] = (PAGE / "opencv_bridge.js").read_bytes()
+    for name in ("opencv_bridge.js", "seal.js"):
+        content[f"files/{name}"] = (PAGE / name).read_bytes()
     content |= {name: page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
     content |= _about()
     unpack = unpacker(vendor)
@@ -128,8 +135,10 @@ def _foreign(archives: Mapping[packages.Package, Path], wheel: Path | None) -> d
     )
     script, binary = _opencv(packages.members(archives[OPENCV], {"js": "dist/opencv.js"})["js"])
     runtime = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    database_files = {name: f"dist/{name}" for name in ("sql-wasm.js", "sql-wasm.wasm")}
     return {
         **pyodide,
+        **packages.members(archives[SQLITE], database_files),
         **packages.members(archives[RUNTIME], {name: f"dist/{name}" for name in runtime}),
         "numpy.zip": _repacked(numpy, NOT_OF_NUMPY.search),
         "opencv.js": script,
@@ -208,7 +217,7 @@ def _core() -> bytes:
     for name in CORE:
         for path in _sources(device, name):
             members[f"dermedge/{path.relative_to(device).as_posix()}"] = path.read_bytes()
-    for name in (*WORDS, "presentation/estimate"):
+    for name in (*WORDS, "presentation/estimate", *(f"store/{name}" for name in STORE)):
         for path in _sources(app, name):
             members[f"edge_app/{path.relative_to(app).as_posix()}"] = path.read_bytes()
     members["edge_app/i18n/formats.py"] = (PYTHON / "formats.py").read_bytes()
@@ -216,9 +225,20 @@ def _core() -> bytes:
         if language != "en":
             text = json.dumps(_catalogue(language), ensure_ascii=False)
             members[f"edge_app/i18n/locale/{language}.json"] = text.encode()
+    members["edge_app/web/store.json"] = json.dumps(_store_form()).encode()
     for name in ("cv2.py", "page.py"):
         members[name] = (PYTHON / name).read_bytes()
     return _zipped(members.items())
+
+
+def _store_form() -> dict:
+    """Of the app's sealed file what `case.py` hands on to `page/seal.js`."""
+    return {
+        "statements": database.statements(database.SCHEMA),
+        "application": database.APPLICATION,
+        "version": database.VERSION,
+        "purpose": derivation.PURPOSE.decode(),
+    }
 
 
 def _sources(room: Path, name: str) -> list[Path]:

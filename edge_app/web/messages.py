@@ -35,6 +35,17 @@ MESSAGES = (
         "On an iPhone or iPad: press Share, then \u201cAdd to Home Screen\u201d. Otherwise Safari "
         "deletes the page from the device after a week without a visit."
     ),
+    N_("Save for the app"),
+    N_(
+        "An encrypted file, which the app takes in by \u201cImport cases\u201d. Nobody reads it "
+        "without the passphrase, not even you."
+    ),
+    N_("Name or code"),
+    N_("Save the file"),
+    N_("The two are not the same."),
+    N_("Passphrase of the file"),
+    N_("Once more"),
+    N_("The file could not be saved: {reason}"),
     N_("The photo, with the outline that was found"),
     N_("About this page"),
     N_("Size card to print (PDF)"),

@@ -72,7 +72,13 @@ BROTLI = Package(  # unpacks what browsers unpack only for hosts that are set up
     "sha512-oTKjJdShmDuGW94SyyaoQvAjf30dZaHnjJ8uAF+u2/vGJkJbJPJAT1gDiOJP5v1Zb6f9KEyW/1HpuaWIXtGHPg==",
     "MIT",
 )
-PACKAGES = (PYODIDE, OPENCV, RUNTIME, BROTLI)
+SQLITE = Package(  # writes the file that the app imports
+    "sql.js",
+    "1.14.0",
+    "sha512-NXYh+kFqLiYRCNAaHD0PcbjFgXyjuolEKLMk5vRt2DgPENtF1kkNzzMlg42dUk5wIsH8MhUzsRhaUxIisoSlZQ==",
+    "MIT",
+)
+PACKAGES = (PYODIDE, OPENCV, RUNTIME, BROTLI, SQLITE)
 WAIT_SECONDS = 600
 
 

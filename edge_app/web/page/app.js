@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const LIVE_SIDE = 640;  // px of a frame that hints are made from, as in the app
 const state = {
   language: "en", screen: "welcome", ready: false, agreed: false, busy: false, live: null,
-  said: null, analysis: null, another: false, shown: "", versions: null, came: "check",
+  said: null, analysis: null, another: false, pictures: [], shown: "", versions: null, came: "check",
 };
 
 /* ------------------------------------------------------------------------ words */
@@ -89,6 +89,9 @@ function back() {
 function newSpot() {
   forget();
   ask("drop").catch(report);
+  state.pictures = [];
+  for (const id of ["save-name", "save-key", "save-again"]) $(id).value = "";
+  $("save-fault").hidden = true;
   state.another = false;
   show("check");
 }
@@ -249,8 +252,10 @@ async function judge(file) {
   try {
     const another = state.another && state.said !== null;
     const reference = $("reference").value || null;
+    const taken = new Date().toISOString();
     const found = await ask("analyse", { file, reference, another });
     forget();
+    state.pictures = [...(another ? state.pictures : []), { file, taken }];
     state.said = found.said;
     state.analysis = found.analysis;
     state.shown = URL.createObjectURL(found.shown);
@@ -348,6 +353,33 @@ function fit() {
     const { offsetLeft, offsetTop, clientWidth, clientHeight } = media;
     Object.assign(svg.style, { inset: "auto", left: `${offsetLeft}px`, top: `${offsetTop}px`,
       width: `${clientWidth}px`, height: `${clientHeight}px` });
+  }
+}
+
+/** Save the case at hand as a sealed file, which goes wherever the person puts it. */
+async function save() {
+  const fault = $("save-fault");
+  fault.hidden = true;
+  $("save").disabled = true;
+  try {
+    if ($("save-key").value !== $("save-again").value)
+      throw { said: t("The two are not the same.") };
+    const file = await ask("seal", { name: $("save-name").value, passphrase: $("save-key").value,
+      pictures: state.pictures, now: new Date().toISOString() });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(file);
+    link.download = `cases-${new Date().toISOString().slice(0, 10)}.dermcases`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    $("save-key").value = $("save-again").value = "";
+    return file;
+  } catch (error) {
+    fault.textContent = sentence(error.said
+      || t("The file could not be saved: {reason}", { reason: error.detail || String(error) }));
+    fault.hidden = false;
+    return null;
+  } finally {
+    $("save").disabled = false;
   }
 }
 
@@ -460,6 +492,7 @@ function prepare() {
   $("another").onclick = () => { state.another = true; show("check"); };
   $("new").onclick = newSpot;
   $("print").onclick = () => print();
+  $("save").onclick = save;
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   addEventListener("resize", fit);
   if (!navigator.mediaDevices) $("live-switch").hidden = true;

@@ -218,6 +218,33 @@ async function analyse({ file, reference, another }) {
 
 class Falsified extends Error {}
 
+/** The case at hand as a file for the app, `pictures` as they were analysed: {file, taken}. */
+async function seal({ name, passphrase, pictures, now }) {
+  const taken = pictures.map((picture) => picture.taken);
+  const wanted = JSON.stringify({ name, passphrase, taken, now });
+  const refused = page.check_case(wanted);
+  if (refused) throw new Said(refused);
+  if (typeof sealedCase === "undefined") importScripts(url("seal.js"));
+  const rows = (origin) => JSON.parse(page.case(wanted, origin));
+  return sealedCase(rows, pictures.map(({ file }) => () => asPng(file)), passphrase);
+}
+
+/** As the app keeps a picture: upright sRGB, without loss, and without what a camera noted. */
+async function asPng(file) {
+  const bitmap = await createImageBitmap(file);
+  const whole = new OffscreenCanvas(bitmap.width, bitmap.height);
+  try {
+    const pen = whole.getContext("2d", { willReadFrequently: true, alpha: false });
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, whole.width, whole.height);
+    pen.drawImage(bitmap, 0, 0);
+    return new Uint8Array(await (await whole.convertToBlob({ type: "image/png" })).arrayBuffer());
+  } finally {
+    bitmap.close();
+    whole.width = whole.height = 0;
+  }
+}
+
 let canvas, pen;
 
 async function look({ frame }) {
@@ -238,6 +265,7 @@ const tasks = {
   load: ({ language }) => load(language),
   analyse,
   look,
+  seal,
   speak: async ({ language }) => JSON.parse(page.speak(language)),
   drop: async () => page.drop(),
 };

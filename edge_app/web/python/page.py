@@ -26,6 +26,7 @@ from dermedge.runtime import browser
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import estimate
+from edge_app.web import case
 
 GUIDE_GOOD = language.N_("Good picture. Hold still and press the button.")
 
@@ -162,6 +163,29 @@ class Page:
         """Forget all pictures and results."""
         self._analyses, self._steps, self._outputs = [], None, {}
         self._file = self._pixels = None
+
+    # ------------------------------------------------------------------------ saving
+
+    def check_case(self, wanted: str) -> str:
+        """Why the case at hand cannot be saved so, a line in words; empty: it can.
+
+        `wanted` is JSON: "name" of the person, "passphrase", "taken", when each picture was, and
+        "now", in ISO 8601, UTC.
+        """
+        asked = json.loads(wanted)
+        try:
+            case.check(asked["name"], asked["passphrase"], asked["now"])
+        except UserError as error:
+            return self._sentence(error)
+        return ""
+
+    def case(self, wanted: str, origin: str) -> str:
+        """What is in the rows of the sealed file, as JSON; see `case.rows`."""
+        asked = json.loads(wanted)
+        words = _(case.TITLE), _(case.PLACE)
+        return json.dumps(
+            case.rows(asked["name"], self._analyses, asked["taken"], origin, asked["now"], *words)
+        )
 
     # ------------------------------------------------------------------------ words
 

@@ -1,0 +1,69 @@
+"""What is in the rows of a case that the page saves as the app's own sealed file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_app.i18n.language import N_
+from edge_app.store import clock, records, schema
+from edge_app.store.passphrase import strength
+from edge_app.store.records import Brief, Capture, Lesion, Person, StoreError, Summary
+
+TITLE = N_("Spot")
+PLACE = N_("Photographed with the page: where on the body it is was not asked.")
+NAME = N_("a person needs a name or a code")
+
+
+def check(name: str, passphrase: str, now: str) -> None:
+    """Raises StoreError for what the app would refuse."""
+    if not name.strip():
+        raise StoreError(NAME, code="invalid")
+    if fault := strength(passphrase).fault:
+        raise StoreError(fault, code="passphrase")
+    if wrong := clock.words(now):
+        raise StoreError(wrong, code="clock")
+
+
+def rows(
+    name: str, analyses: Sequence[dict], taken: Sequence[str], origin: str, now: str, title: str,
+    place: str,
+) -> dict[str, Any]:  # fmt: skip
+    """JSON-ready: "form" of the file, "now", and "rows" in the order in which they are added.
+
+    A row has its "table", its "ids" (its own, and that of the row it belongs to), and "record" and
+    "summary" as JSON. `taken` : ISO 8601, UTC, of each analysis. `origin` : of the file's key.
+    """
+    person = Person(_id(), name.strip(), created=now)
+    # Off the body: nobody said where the spot is, and the middle of the map is a place.
+    lesion = Lesion(_id(), person.id, title, x=0.0, y=0.0, notes=place, created=now)
+    captures = [
+        Capture(
+            _id(), lesion.id, when, analysis, tuple(analysis["size"]), _scale(analysis),
+            origin=origin, sequence=number, version=schema.analysis_version(),
+        )
+        for number, (analysis, when) in enumerate(zip(analyses, taken, strict=True), 4)
+    ]  # fmt: skip
+    briefs = [Brief.of(capture) for capture in captures]
+    said = [list(vars(Summary.of(briefs)).values()), [list(vars(one).values()) for one in briefs]]
+    form = json.loads(Path(__file__).with_name("store.json").read_text(encoding="utf-8"))
+    made = [_row("person", person), _row("lesion", lesion, person.id, json.dumps(said))]
+    made += [_row("capture", capture, lesion.id) for capture in captures]
+    return {"form": form, "now": now, "rows": made}
+
+
+def _row(table: str, item: Any, above: str = "", summary: str = "") -> dict[str, Any]:
+    record = json.dumps(records.packed(item))
+    ids = [item.id, above] if above else [item.id]
+    return {"table": table, "ids": ids, "record": record, "summary": summary}
+
+
+def _id() -> str:
+    return os.urandom(16).hex()
+
+
+def _scale(analysis: dict) -> float | None:
+    return (analysis["scale"] or {}).get("px_per_mm")
