@@ -9,12 +9,6 @@ const SCOPE = new URL(self.registration.scope).pathname;
 const PREFIX = `dermedge ${SCOPE} `;
 const CACHE = PREFIX + BUILD;
 
-const nowhere = new MessageChannel().port1;
-nowhere.close();
-
-/** Give a buffer's memory back now, as in worker.js. */
-const spend = (buffer) => nowhere.postMessage(null, [buffer]);
-
 const hex = (buffer) => Array.from(new Uint8Array(buffer),
   (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -23,13 +17,13 @@ const checksumOf = async (content) => hex(await crypto.subtle.digest("SHA-256", 
 async function fetched(path, checksum, size) {
   const answer = await fetch(`files/${checksum.slice(0, 32)}.br`, { cache: "no-cache" });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  const sent = await answer.arrayBuffer();
+  let content = await answer.arrayBuffer();
   // A host may have told the browser to unpack it already.
-  if (sent.byteLength === size && await checksumOf(sent) === checksum) return sent;
-  const content = unpackBrotli(new Uint8Array(sent), size);
-  spend(sent);
-  if (await checksumOf(content) !== checksum) throw new Error(`${path}: checksum`);
-  return content.buffer;
+  if (content.byteLength !== size || await checksumOf(content) !== checksum) {
+    content = unpackBrotli(new Uint8Array(content), size);
+    if (await checksumOf(content) !== checksum) throw new Error(`${path}: checksum`);
+  }
+  return content;
 }
 
 async function known(path, checksum) {
@@ -63,7 +57,6 @@ async function install() {
     for (const [path, [checksum, , size, sent]] of Object.entries(FILES)) {
       const content = await known(path, checksum) || await fetched(path, checksum, size);
       await cache.put(SCOPE + path, answer(path, content));
-      spend(content);
       done += sent;
       await tell({ done, whole });
     }

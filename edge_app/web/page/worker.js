@@ -13,14 +13,6 @@ const bytes = async (name) => {
   return new Uint8Array(await answer.arrayBuffer());
 };
 
-const nowhere = new MessageChannel().port1;
-nowhere.close();
-
-/** Give buffers' memory back now: a collector lets hundreds of MB wait. Sent to a closed port, they
-are gone; ArrayBuffer.transfer would only hide them from the collector, as the browser's own half of
-what a canvas or a file gave holds on to them. */
-const spend = (...arrays) => nowhere.postMessage(null, arrays.map(({ buffer }) => buffer));
-
 async function loadOpenCV() {
   const binary = WebAssembly.compileStreaming(fetch(url("opencv.wasm")));
   self.opencvOptions = {
@@ -77,7 +69,6 @@ async function load(language) {
     "import sysconfig; sysconfig.get_path('platlib')") });
   python.unpackArchive(core, "zip", { extractDir: home });
   python.FS.writeFile(`${home}/model.dermbundle`, bundle);
-  spend(packages, core, bundle);
   mark("unpacked");
   python.runPython(`import sys; sys.path.insert(0, '${home}')`);
   page = python.pyimport("page").Page(`${home}/model.dermbundle`);
@@ -90,7 +81,6 @@ async function load(language) {
   for (const graph of graphs) {
     const [session, described] = await loadSession(graph);
     sessions.set(page.announce(number, described), session);
-    spend(graph);
     number += 1;
   }
   mark("networks");
@@ -141,9 +131,7 @@ async function digest(values) {
 const STRIP = 128;  // rows, a multiple of every factor
 
 async function readPicture(file) {
-  const content = new Uint8Array(await file.arrayBuffer());
-  const opened = JSON.parse(page.open(content));
-  spend(content);
+  const opened = JSON.parse(page.open(new Uint8Array(await file.arrayBuffer())));
   if (opened.error) throw new Said(opened.error);
   let bitmap;
   try {
@@ -165,9 +153,7 @@ async function readPicture(file) {
       pen.fillStyle = "#fff";  // shows where a picture is transparent
       pen.fillRect(0, 0, width, rows);
       pen.drawImage(bitmap, 0, -top);
-      const strip = pen.getImageData(0, 0, width, count).data;
-      page.rows(top, width, strip);
-      spend(strip);
+      page.rows(top, width, pen.getImageData(0, 0, width, count).data);
     }
     return await preview(bitmap);
   } finally {
@@ -255,10 +241,7 @@ async function look({ frame }) {
   }
   pen.drawImage(frame, 0, 0);
   frame.close();
-  const seen = pen.getImageData(0, 0, width, height).data;
-  const step = page.look(width, height, seen);
-  spend(seen);
-  return drive(step);
+  return drive(page.look(width, height, pen.getImageData(0, 0, width, height).data));
 }
 
 const tasks = {
