@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dermedge import open_bundle
 from dermedge.data.synthetic import draw, write_data_set
 from dermedge.image.read import write_png
 
@@ -21,6 +23,7 @@ DOCS = ROOT / "docs"
 # In the order in which somebody reads them: each goes on with the files of the one before.
 PAGES = [ROOT / "README.md", DOCS / "train.md", DOCS / "device.md"]
 
+READERS_SEE = {"data", "train", "export", "evaluate", "analyze", "bench", "app"}
 # What a test adds, so that it takes seconds; everything else is the pages' own.
 SHORT = {
     "train": "--set epochs=1 --set preprocessing.size=64 --set batch_size=8 --set pretrained=no",
@@ -39,10 +42,22 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+def test_every_command_is_one_line_of_a_program_that_is_run():
+    commands = _commands()
+    assert len(commands) > 10
+    assert [words for words in commands if words[0] not in ("make", "pip", "dermedge")] == []
+    assert {words[1] for words in commands if words[0] == "dermedge"} <= READERS_SEE
+
+
 @pytest.mark.slow
 def test_readme_commands(tmp_path, display):
     # So many that either half of the validation part has malignant lesions and benign ones.
     write_data_set(tmp_path / "my-data", 120, size=(96, 128))
+    # The same pictures as most people have theirs: a folder a class, no masks.
+    for row in csv.DictReader((tmp_path / "my-data" / "data.csv").open()):
+        folder = tmp_path / "my-folders" / row["diagnosis"]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "my-data" / row["image"], folder)
     (tmp_path / "photos").mkdir()
     for picture in sorted((tmp_path / "my-data" / "images").iterdir())[:3]:
         shutil.copy(picture, tmp_path / "photos")
@@ -66,7 +81,9 @@ def test_readme_commands(tmp_path, display):
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2000:]}"
         ran.append(kind)
-    assert set(ran) == {"data", "train", "export", "evaluate", "analyze", "bench", "app"}
+    assert set(ran) == READERS_SEE
+    borrowed = open_bundle(tmp_path / "folders.dermbundle").manifest.models
+    assert borrowed.keys() == {"segmenter", "classifier"}
     assert len(list((tmp_path / "masks").glob("*.png"))) == 3
     assert (tmp_path / "screenshots" / "result.png").stat().st_size > 1000
 
