@@ -31,7 +31,7 @@ from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
 if TYPE_CHECKING:
-    from edge_app.referral.background import Background
+    from edge_app.referral.background import SenderThread
 
 CONSENT = 1  # version of the terms; a new one is asked for again
 
@@ -76,7 +76,7 @@ class Session:
         self.pin = Pin(home / "operator.pin")
         self.visit = 0  # number of the visit
         self.store: Store | None = None
-        self.sender: Background | None = None  # sends beside the screens while the store is open
+        self.sender: SenderThread | None = None  # sends beside the screens while the store is open
         self.operator = not kiosk  # may see people and settings
         self.agreed = not kiosk and self.settings.consent >= CONSENT
         self.person: Person | None = None
@@ -157,9 +157,9 @@ class Session:
         self._open(Store.open(self.store_path, passphrase))
 
     def _open(self, store: Store) -> None:
-        from edge_app.referral.background import Background
+        from edge_app.referral.background import SenderThread
 
-        sender = Background(store)
+        sender = SenderThread(store)
         try:
             self._set(store=store, sender=sender)
         except VisitOver:

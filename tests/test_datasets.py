@@ -315,6 +315,7 @@ LAYOUTS = {
 
 
 def read(name: str, root: Path):
+    assert name in LAYOUTS, f"draw the layout of {name} (docs/add-data-set.md, step 3)"
     LAYOUTS[name](root)
     data_set = load(name, root)
     return data_set, {record.id: record for record in data_set.records}

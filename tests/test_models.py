@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import HIDDEN_LAYER
 
 from dermedge.data import Record
 from dermedge.metadata import FIELDS, encode, width
@@ -23,8 +24,6 @@ from train.start import settle_norms, start_from
 
 LABELS = ("bkl", "mel", "nv")
 CLASSIFYING = [name for name in MODELS if MODELS[name].kind != "segmenter"]
-# Classifiers with a hidden layer behind the pooling: no score of theirs belongs to a position.
-HIDDEN_LAYER = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenet_v4_conv_small")
 # The most parameters each network may have; MobileGAN's is that of the paper.
 BUDGET = {
     "mobilegan": 2_350_000,

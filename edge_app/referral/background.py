@@ -29,7 +29,7 @@ def may_reach() -> bool:
     return True
 
 
-class Background:
+class SenderThread:
     """A thread that sends what a store holds. Each method may be called from any thread.
 
     It ends by itself when the store is closed. `stop` does not wait: the store may be closed at

@@ -134,7 +134,7 @@ def _queue(session, address: str):
 
 def _switch(session, queue):
     """Before each picture: off, on, on, off."""
-    from edge_app.referral.background import Background
+    from edge_app.referral.background import SenderThread
 
     while True:
         for on in (False, True, True, False):
@@ -143,7 +143,7 @@ def _switch(session, queue):
                 session.sender.wait()
             elif session.sender.wait(0):
                 next(queue)
-                session.sender = Background(session.opened())
+                session.sender = SenderThread(session.opened())
                 session.sender.start()
             yield
 

@@ -18,7 +18,7 @@ from store.store_cases import fill  # noqa: E402
 from dermedge import UserError  # noqa: E402
 from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
-from edge_app.referral.background import Background  # noqa: E402
+from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
 from edge_app.store.referrals import Destination, Endpoint, StoredAnswer  # noqa: E402
@@ -120,7 +120,7 @@ def test_pressed_twice_is_queued_once_and_comes_to_its_receiver(cases, spot, tmp
     stored = sending.queue(cases, draft, prepared)
     assert sending.queue(cases, draft, prepared) == stored
     assert sending.counts(cases) == {"stopped": 0, "waiting": 1, "received": 0, "answered": 0}
-    thread = Background(cases)
+    thread = SenderThread(cases)
     thread.start()
     files = lambda: list((tmp_path / "stick").rglob("*.dermparcel"))  # noqa: E731
     while sending.counts(cases)["received"] == 0:

@@ -12,7 +12,7 @@ import pytest
 from store.store_cases import PASSPHRASE, fill
 
 from edge_app.referral.alone import alone
-from edge_app.referral.background import Background
+from edge_app.referral.background import SenderThread
 from edge_app.referral.carriers import Later, connect
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import LONGEST_REST, Sender
@@ -93,7 +93,7 @@ def test_a_store_that_is_locked_in_mid_send_stops_and_goes_on_later(cases, archi
             assert go_on.wait(60)
 
     archive.lie = slow
-    background = Background(cases)
+    background = SenderThread(cases)
     background.start()
     assert here.wait(60)
     background.stop()
@@ -303,7 +303,7 @@ def test_a_receipt_that_cannot_be_kept_is_asked_for_again(cases, archive):
 
 def test_a_background_thread_sends_what_is_queued_and_ends_with_the_store(tmp_path, archive):
     cases = Store.create(tmp_path / "beside", PASSPHRASE)
-    background = Background(cases)
+    background = SenderThread(cases)
     background.start()
     done = threading.Event()
     archive.lie = lambda *_: done.set() if len(archive.held) == 2 else None
