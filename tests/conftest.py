@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -123,34 +122,6 @@ def export_runs(tmp_path_factory) -> Path:
     ):
         train(load_recipe(recipe, [*small, *special]), data_set, split, folder / name)
     return folder
-
-
-@pytest.fixture(scope="session")
-def known_graphs() -> dict[str, bytes]:
-    return {}
-
-
-@pytest.fixture
-def remembered_graphs(known_graphs, monkeypatch) -> None:
-    """Networks that were made into a graph before get that one: it takes seconds each time."""
-    import hashlib
-
-    from export.graph import onnx_graph
-    from export.quantization import candidates
-
-    make = onnx_graph.to_onnx
-
-    def remembered(network, size: int, weights: str = "full") -> bytes:
-        digest = hashlib.sha256(repr((size, weights, network.temperature)).encode())
-        for name, value in network.state_dict().items():
-            digest.update(name.encode() + value.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in known_graphs:
-            known_graphs[key] = make(network, size, weights)
-        return known_graphs[key]
-
-    for module in (onnx_graph, candidates):
-        monkeypatch.setattr(module, "to_onnx", remembered)
 
 
 @pytest.fixture
@@ -339,9 +310,3 @@ def full_bundle(tiny_bundle, tmp_path_factory):
     from evaluations import write_full_bundle
 
     return write_full_bundle(tiny_bundle, tmp_path_factory.mktemp("full"))
-
-
-def call(command, *words) -> int:
-    parser = argparse.ArgumentParser()
-    command.arguments(parser)
-    return command.run(parser.parse_args([str(word) for word in words]))

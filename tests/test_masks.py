@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

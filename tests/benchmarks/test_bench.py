@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 from evaluations import blob, evaluated, short_bench
 from jsonschema import Draft202012Validator
 

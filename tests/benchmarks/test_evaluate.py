@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 from evaluations import blob, evaluated, network_metrics, rewritten
 from jsonschema import Draft202012Validator
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import call
+from commands import call
 from evaluations import short_bench
 
 from benchmarks.commands.bench import BENCH

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 from evaluations import short_bench
 from hypothesis import given
 from hypothesis import strategies as st

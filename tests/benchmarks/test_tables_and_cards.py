@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 
 from benchmarks.accuracy import evaluate
 from benchmarks.commands.evaluate import EVALUATE

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from conftest import call
+from commands import call
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer

@@ -70,7 +70,11 @@ def exported(name: str) -> tuple[GraphModule, bytes, list[dict[str, np.ndarray]]
     """A network, its graph and what to feed it with; classifiers take age and sex."""
     metadata = ("age", "sex") if MODELS[name].kind != "segmenter" else ()
     network = calibrated(lively(name, metadata), temperature=1.5)
-    return network, to_onnx(network, SIZE), feeds_of(network)
+    return network, graph_of(network), feeds_of(network)
+
+
+def graph_of(network: GraphModule, weights: str = "full") -> bytes:
+    return to_onnx(network, SIZE, weights)
 
 
 def answers_of(graph: bytes, feeds) -> dict[str, np.ndarray]:

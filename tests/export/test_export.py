@@ -287,7 +287,6 @@ def test_crops_are_where_the_segmenter_sees_a_lesion(tiny_bundle):
     assert crop(picture) == pytest.approx((70, 20, 30, 40), abs=3)
 
 
-@pytest.mark.usefixtures("remembered_graphs")
 def test_a_classifier_of_crops_is_calibrated_on_crops(export_runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "cropped.dermbundle"
     assert "add the run of a segmenter" in refused(capsys, export_runs / "cropped", "--out", out)
@@ -314,7 +313,6 @@ def test_a_classifier_of_crops_is_calibrated_on_crops(export_runs, tmp_path, cap
 
 
 @pytest.mark.parametrize("role", ["segmenter", "classifier"])
-@pytest.mark.usefixtures("remembered_graphs")
 def test_one_network_alone_makes_a_bundle_for_evaluation(role, export_runs, tmp_path, capsys):
     out = tmp_path / "one.dermbundle"
     assert cli.main(["export", str(export_runs / role), "--out", str(out)]) == 0
@@ -326,6 +324,7 @@ def test_one_network_alone_makes_a_bundle_for_evaluation(role, export_runs, tmp_
     assert TrainingPictures.from_bytes(opened.part(FILE)).roles() == (role,)
 
 
+@pytest.mark.usefixtures("forgotten_graphs")
 def test_a_signed_bundle_and_its_summary(bundle, export_runs, capsys, tmp_path):
     serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -358,7 +357,6 @@ def test_a_signed_bundle_and_its_summary(bundle, export_runs, capsys, tmp_path):
         assert signed.part(part) == bundle.part(part)
 
 
-@pytest.mark.usefixtures("remembered_graphs")
 def test_a_graph_that_differs_leaves_what_was_there(export_runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "kept.dermbundle"
     out.write_bytes(b"the bundle of last month")
@@ -438,7 +436,6 @@ def test_a_damaged_run_is_refused(export_runs, tmp_path, capsys):
     assert not (tmp_path / "x.dermbundle").exists()
 
 
-@pytest.mark.usefixtures("remembered_graphs")
 def test_a_run_that_was_stopped_is_exported_and_named(export_runs, tmp_path, capsys):
     stopped = shutil.copytree(export_runs / "classifier", tmp_path / "stopped")
     replace(load_run(stopped), steps=1, finished=False).save()

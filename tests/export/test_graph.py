@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from drawn_networks import SIZE, calibrated, feeds_of, lively, squares
+from drawn_networks import SIZE, calibrated, feeds_of, graph_of, lively, squares
 
 from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.image.read import read_image
@@ -29,13 +29,13 @@ def test_real_pictures_get_the_same_probabilities(shared_data):
         pytest.skip("HAM10000 is not here")
     real = [prepare(read_image(path).pixels, Preprocessing(size=SIZE))[0] for path in found]
     network = calibrated(lively("mobilenet_v3_small", pictures=real), pictures=real)
-    parity = check_parity(network, to_onnx(network, SIZE), feeds_of(network, real))
+    parity = check_parity(network, graph_of(network), feeds_of(network, real))
     assert parity.max_abs_difference <= TOLERANCE
 
 
 def test_a_graph_of_other_weights_is_refused():
-    network = GraphModule(lively("mobilenet_v3_small"))
-    content = to_onnx(network, SIZE)
+    network = calibrated(lively("mobilenet_v3_small"))
+    content = graph_of(network)
     with torch.no_grad():
         network.model.net.head.layers[-1].bias[0] += 0.01
     with pytest.raises(ExportError, match=r"differs from the trained network by 0\.00\d+ in prob"):
@@ -45,8 +45,8 @@ def test_a_graph_of_other_weights_is_refused():
 
 
 def test_a_network_that_gives_nan_is_refused():
-    network = GraphModule(lively("mobilenet_v3_small"))
-    content = to_onnx(network, SIZE)
+    network = calibrated(lively("mobilenet_v3_small"))
+    content = graph_of(network)
     with torch.no_grad():
         network.model.net.head.layers[-1].bias[0] = float("nan")
     with pytest.raises(ExportError, match="differs"):
@@ -55,7 +55,7 @@ def test_a_network_that_gives_nan_is_refused():
 
 def test_a_graph_with_another_notion_of_the_familiar_is_refused():
     network = calibrated(lively("mobilenet_v3_small"))
-    content = to_onnx(network, SIZE)
+    content = graph_of(network)
     with torch.no_grad():
         network.ood.mean += 0.01
     with pytest.raises(ExportError, match="explanations differ"):
@@ -72,21 +72,21 @@ def test_export_leaves_the_trained_network_as_it_is():
 
 
 def test_a_graph_that_transposes_bytes_is_refused():
-    network = GraphModule(lively("mobilenet_v3_small", pictures=squares()[:2]))
-    graph = onnx.load_from_string(to_onnx(network, SIZE))
+    network = calibrated(lively("mobilenet_v3_small"))
+    graph = onnx.load_from_string(graph_of(network))
     cast, transpose = graph.graph.node[:2]
     cast.op_type, transpose.op_type = "Transpose", "Cast"
     cast.attribute[0].CopyFrom(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
     transpose.attribute[0].CopyFrom(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
     with pytest.raises(ExportError, match="cast its uint8 input first"):
-        onnx_graph._check(graph, ["image"], ["probabilities"])
+        onnx_graph._check(graph, ["image"], list(network.outputs))
 
 
 def test_what_was_never_seen_is_far():
     model = lively("mobilenet_v2")
-    network = calibrated(model)
+    network = calibrated(model, temperature=1.5)
     noise = np.random.default_rng(5).integers(0, 256, squares()[0].shape, np.uint8)
-    session = open_session(to_onnx(network, SIZE), threads=1)
+    session = open_session(graph_of(network), threads=1)
     known, strange = (
         [session.run({"image": square[None]})["distance"].item() for square in group]
         for group in (squares(), [noise])
@@ -96,7 +96,7 @@ def test_what_was_never_seen_is_far():
 
 def test_the_activation_adds_up_to_the_probabilities():
     network = calibrated(lively("mobilenet_v2"), temperature=1.5)
-    session = open_session(to_onnx(network, SIZE), threads=1)
+    session = open_session(graph_of(network), threads=1)
     bias = network.model.net.head.layers[-1].bias.detach().numpy()
     for square in squares()[:3]:
         found = session.run({"image": square[None]})

@@ -20,7 +20,7 @@ from dermedge.image.read import Picture
 
 
 @pytest.fixture(autouse=True)
-def one_thread(remembered_graphs):
+def one_thread():
     torch.set_num_threads(1)
 
 

@@ -31,7 +31,7 @@ from train.recipe import Acceptance
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch, remembered_graphs):
+def few_pictures(monkeypatch):
     monkeypatch.setattr(int8, "LEAST_PICTURES", 8)
 
 

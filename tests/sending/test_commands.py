@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from conftest import call
+from commands import call
 from store.store_cases import PASSPHRASE
 
 from dermedge import UserError
