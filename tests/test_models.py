@@ -431,7 +431,7 @@ def test_weights_of_efficientnet_lite_get_the_statistics_that_they_know(number):
         model.mean.copy_(torch.tensor(statistics.mean).view(1, 3, 1, 1))
         model.std.copy_(torch.tensor(statistics.std).view(1, 3, 1, 1))
         with torch.no_grad():
-            seen = model.net.trunk.conv_stem(model._planes(image)).var(dim=(0, 2, 3))
+            seen = model.net.trunk.conv_stem(model.planes(image)).var(dim=(0, 2, 3))
         known = model.net.trunk.bn1.running_var
         apart[statistics] = ((seen + 1e-3) / (known + 1e-3)).log().abs().mean()
     assert apart[LITE] < 0.5 < apart[IMAGENET]

@@ -87,9 +87,9 @@ def load_pictures(
     make_private(cache.parent)
     make_private(cache)
     size = preprocessing.size
-    images = _array(cache / "images.uint8", (len(records), size, size, 3))
-    drawn = _array(cache / "masks.uint8", (len(records), size, size)) if masks else None
-    state = _array(cache / "state.uint8", (len(records),))
+    images = memory_mapped(cache / "images.uint8", (len(records), size, size, 3))
+    drawn = memory_mapped(cache / "masks.uint8", (len(records), size, size)) if masks else None
+    state = memory_mapped(cache / "state.uint8", (len(records),))
     notes = cache / "problems.json"
     waiting = np.flatnonzero(state != _READY if retry else state == _WAITING)
     problems = _problems(notes)
@@ -255,12 +255,26 @@ class Views(Dataset):
         if epoch is not None:
             rng = np.random.default_rng((self.recipe.seed, epoch, index))
             image, mask = augment(image, mask, self.recipe.augmentation, rng)
-            # Hidden at random, so that the network does well without, too.
-            told = {k: v for k, v in told.items() if rng.random() >= self.recipe.metadata_dropout}
-        sample = {"image": image}
+            told = self._hidden(told, rng)
+        sample = {"image": image, **self._known(record, told)}
         if mask is not None:
             mask = mask[None].astype(np.float32) / 255
             sample["mask"] = mask if known else np.full_like(mask, -1)
+        return sample
+
+    def without_image(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        """What a sample holds beside picture and mask."""
+        record = self.pictures.records[index]
+        told = {name: getattr(record, name) for name in self.recipe.fields}
+        rng = np.random.default_rng((self.recipe.seed, epoch, index))
+        return self._known(record, self._hidden(told, rng))
+
+    def _hidden(self, told: dict, rng: np.random.Generator) -> dict:
+        """Hidden at random, so that the network does well without, too."""
+        return {k: v for k, v in told.items() if rng.random() >= self.recipe.metadata_dropout}
+
+    def _known(self, record: Record, told: dict) -> dict[str, np.ndarray]:
+        sample = {}
         if self.labels:
             sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
         if self.labels and self.priors is not None:
@@ -301,7 +315,7 @@ class Batches:
 
 
 def loader(
-    views: Views, batches: Iterable[list[tuple[int | None, int]]], workers: int
+    views: Dataset, batches: Iterable[list[tuple[int | None, int]]], workers: int
 ) -> DataLoader:
     return DataLoader(
         views,
@@ -351,9 +365,9 @@ def _problems(notes: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A writable memory-mapped uint8 array; new ones are zeros."""
-    length = math.prod(shape)
+def memory_mapped(path: Path, shape: tuple[int, ...], dtype=np.uint8) -> np.memmap:
+    """A writable memory-mapped array that its owner alone can read; new ones are zeros."""
+    length = math.prod(shape) * np.dtype(dtype).itemsize
     if not path.exists() or path.stat().st_size != length:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(handle, "wb") as file:
@@ -368,8 +382,8 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
                     path.unlink()
                     raise OSError(
                         error.errno,
-                        f"{error.strerror}; the prepared pictures need {length / 1e6:.0f} MB here",
+                        f"{error.strerror}; the cache of pictures needs {length / 1e6:.0f} MB here",
                         str(path),
                     ) from error
     path.chmod(0o600)
-    return np.memmap(path, np.uint8, "r+", shape=shape)
+    return np.memmap(path, dtype, "r+", shape=shape)

@@ -29,7 +29,7 @@ from train.losses import (
     segmenter_losses,
 )
 from train.mobilegan import PatchDiscriminator
-from train.models import build_model, complexity
+from train.models import Normalized, build_model, complexity
 from train.origins import origin, start_network
 from train.recipe import ClassifierLoss, MultitaskLoss, Recipe, SegmenterLoss
 from train.run import intact, save_content
@@ -76,6 +76,11 @@ class Learner:
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
+        if recipe.freeze:
+            try:
+                model.early_layers(recipe.freeze).requires_grad_(False)
+            except ValueError as error:
+                raise UserError(f"freeze = {recipe.freeze}: {recipe.model}: {error}") from error
         self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
         self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
         self.critic = self.critic_optimizer = None
@@ -95,6 +100,7 @@ class Learner:
         self.teachers = [
             self._teacher(path, labels).to(accelerator.device) for path in recipe.teachers
         ]
+        self.learnt = _learnt(recipe, labels)  # the classes that the teachers know, if not all
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of all optimizers on this process's share of a batch; returns the losses."""
@@ -107,15 +113,13 @@ class Learner:
             mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        self.model.train()
-        images = batch["image"]
-        given = (images, batch["metadata"]) if "metadata" in batch else (images,)
-        answer = self.model(*given)
+        self._train_mode()
+        answer = self._answer(batch)
         mask_logits, class_logits = _both(answer, self.recipe.kind)
         losses: dict[str, Tensor] = {}
         loss = self.recipe.loss
         if mask_logits is not None and known is not None and isinstance(loss, SegmenterLoss):
-            masks, share = batch["mask"], 1.0
+            images, masks, share = batch["image"], batch["mask"], 1.0
             if not known.all():
                 # Without any mask here, all count 0: other processes wait for the same parts.
                 rows, share = (known, 1.0) if known.any() else (slice(None), 0.0)
@@ -134,12 +138,12 @@ class Learner:
             )
         if self.teachers:
             spec = self.recipe.distillation
-            with self.accelerator.autocast():
-                answers = [teacher(*given) for teacher in self.teachers]
-            distilled = distill(answers, spec.temperature)
+            distilled = distill(self.taught(batch), spec.temperature)
             losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
             losses["distillation"] = spec.weight * distillation_loss(
-                answer, distilled, spec.temperature
+                answer if self.learnt is None else answer[:, self.learnt],
+                distilled,
+                spec.temperature,
             )
         self._descend(_sum(losses.values()), self.model, self.optimizer)
         if self.critic is not None and mask_logits is not None:
@@ -150,6 +154,30 @@ class Learner:
         self.step += 1
         self._move_average()
         return {name: value.detach() for name, value in losses.items()}
+
+    def taught(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """Each teacher's logits of a batch; those that were kept with its features, if it has them.
+
+        Of a classifier's teachers they are of the classes at `learnt` alone.
+        """
+        if "taught" in batch:
+            return list(batch["taught"].unbind(dim=1))
+        images, extra = batch["image"], [batch["metadata"]] if "metadata" in batch else []
+        with self.accelerator.autocast():
+            return [teacher(images, *extra) for teacher in self.teachers]
+
+    def _answer(self, batch: dict[str, Tensor]):
+        metadata = batch.get("metadata")
+        if "features" in batch:
+            return self.model(batch["features"].float(), metadata, self.recipe.freeze)
+        return self.model(batch["image"], metadata)
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.recipe.freeze:
+            # Norms would follow the pictures.
+            network = self.accelerator.unwrap_model(self.model)
+            network.early_layers(self.recipe.freeze).eval()
 
     @property
     def carried(self) -> dict[str, float]:
@@ -254,21 +282,26 @@ class Learner:
         """A trained network to learn from. UserError where its answers mean something else."""
         recipe, source = self.recipe, origin(path)
         model, theirs = source.network(recipe.kind)
-        if (model.kind, theirs, model.metadata) != (recipe.kind, labels, recipe.fields):
+        shared = [label for label in labels if label in theirs]
+        fits = (model.kind, model.metadata) == (recipe.kind, recipe.fields)
+        if not fits or len(shared) < len(theirs):
             raise UserError(
-                f"the teacher {path} is of another kind, or has other labels or metadata"
+                f"the teacher {path} is of another kind, or has other metadata, or classes that "
+                "are not learnt here"
             )
         if source.preprocessing(recipe.kind) != recipe.preprocessing:
             raise UserError(f"the teacher {path} was trained with another preprocessing")
         model.requires_grad_(False)
         if self.priors is None:
             return model
+        here = [labels.index(label) for label in shared]
         # Its answers are to carry the prior that the learner's will. One that states none was
         # trained as the learner would be without `balanced`.
-        own = self.priors.carried(_balanced(recipe))
+        own = self.priors.carried(_balanced(recipe))[here]
         stated = source.prior
-        held = np.array([stated[k] for k in labels]) if stated else self.priors.carried(0.0)
-        return Shifted(model, np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12)))
+        held = np.array([stated[k] for k in shared]) if stated else self.priors.carried(0.0)[here]
+        by = np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12))
+        return Teacher(model, [theirs.index(label) for label in shared], by)
 
     def _parts(self) -> dict:
         unwrap = self.accelerator.unwrap_model
@@ -327,18 +360,22 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
     return total
 
 
-class Shifted(nn.Module):
-    """A classifier in evaluation mode whose logits are moved by as much for each class."""
+class Teacher(nn.Module):
+    """A classifier in evaluation mode: its logits in another order, each moved by as much."""
 
-    def __init__(self, model: nn.Module, by: np.ndarray):
+    model: Normalized
+
+    def __init__(self, model: Normalized, order: Sequence[int], by: np.ndarray):
         super().__init__()
         self.model = model
+        self.register_buffer("order", torch.tensor(order))
         self.register_buffer("by", torch.from_numpy(by).float())
-        self.by: torch.Tensor
+        self.order: Tensor
+        self.by: Tensor
 
     def forward(self, *given: Tensor) -> Tensor:
         found: Tensor = self.model(*given)
-        return found + self.by
+        return found[:, self.order] + self.by
 
 
 def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[Tensor]:
@@ -353,6 +390,18 @@ def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[T
     ]
 
 
+def _learnt(recipe: Recipe, labels: tuple[str, ...]) -> list[int] | None:
+    """Where the classes that the teachers know lie; None: they know all, or there are none."""
+    if recipe.kind != "classifier" or not recipe.teachers:
+        return None
+    answers = [origin(path).labels(recipe.kind) for path in recipe.teachers]
+    known = {tuple(label for label in labels if label in theirs) for theirs in answers}
+    if len(known) > 1:
+        raise UserError("the teachers know different classes: each picture needs one answer")
+    (shared,) = known
+    return None if shared == labels else [labels.index(label) for label in shared]
+
+
 def _balanced(recipe: Recipe) -> float:
     return recipe.loss.balanced if isinstance(recipe.loss, ClassifierLoss) else 0.0
 
@@ -365,8 +414,9 @@ def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    weights = [p for p in learning if p.ndim > 1]
+    others = [p for p in learning if p.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": recipe.optimizer.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -34,6 +34,7 @@ from train.data import (
     loader,
     present_labels,
 )
+from train.late import FeatureViews, feature_views
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
 from train.recipe import Recipe
@@ -109,7 +110,11 @@ def train(
         # The run may have been killed between its last checkpoint and this.
         describe().save()
 
+    train_views: Views | FeatureViews
     train_views = Views(pictures["train"], labels, recipe, learner.batch_priors())
+    if recipe.views:
+        with accelerator.main_process_first():
+            train_views = feature_views(learner, train_views, out.parent / "cache")
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
     with (
@@ -272,18 +277,28 @@ def _choose(
 ) -> tuple[tuple[str, ...], dict[str, list[Record]]]:
     """The labels, and the records of train and val that have what this kind of network learns."""
     parts = {part: split.select(data_set.records, part) for part in ("train", "val")}
+    if recipe.modality:
+        parts = {part: _of_kind(recipe.modality, records) for part, records in parts.items()}
+        if not parts["train"]:
+            raise UserError(f"{data_set.name} has no {recipe.modality} picture to learn from")
     if recipe.kind != "classifier" and not any(r.mask for r in parts["train"]):
         raise UserError(f"{data_set.name} has no masks to train a {recipe.kind} on")
     if recipe.kind == "segmenter":
         parts = {part: [r for r in rs if r.mask is not None] for part, rs in parts.items()}
         return (), parts
-    labels = present_labels(parts["train"], CLASSES)
+    wanted = [name for name in CLASSES if name in (recipe.wanted or CLASSES)]
+    labels = present_labels(parts["train"], wanted)
     if len(labels) < 2:
         raise UserError(
             f"a classifier needs two classes at least; the training part of {data_set.name} has "
             + (f"only {labels[0]}" if labels else "no labels")
         )
     return labels, {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+
+
+def _of_kind(modality: str, records: list[Record]) -> list[Record]:
+    """Without those that are said to be of another kind."""
+    return [record for record in records if record.modality in (modality, None)]
 
 
 def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: Accelerator) -> None:

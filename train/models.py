@@ -69,9 +69,26 @@ class Normalized(nn.Module):
         self.register_buffer("mean", torch.tensor(statistics.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1))
 
-    def forward(self, image: Tensor, metadata: Tensor | None = None):
-        planes = self._planes(image)
+    def forward(self, image: Tensor, metadata: Tensor | None = None, blocks: int = 0):
+        """With `blocks`, `image` is what `early` gave for as many."""
+        if blocks:
+            late: Callable[..., Tensor] = self.net.late  # type: ignore[assignment]
+            return late(image, blocks, metadata)
+        planes = self.planes(image)
         return self.net(planes, metadata) if self.metadata else self.net(planes)
+
+    def early(self, image: Tensor, blocks: int) -> Tensor:
+        """What the first blocks of a classifier's trunk make of pictures, (N, C, h, w)."""
+        return self.early_layers(blocks)(self.planes(image))
+
+    def early_layers(self, blocks: int) -> nn.Sequential:
+        """ValueError where the trunk is no sequence of more blocks than that."""
+        trunk = self.net.trunk
+        if not isinstance(trunk, nn.Sequential):
+            raise ValueError("its trunk is no sequence of blocks, so that none can be frozen")
+        if blocks >= len(trunk):
+            raise ValueError(f"its trunk has {len(trunk)} blocks, and one at least has to learn")
+        return trunk[:blocks]
 
     def explain(self, image: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
         """What a classifier or multitask network computes, with what it rests upon.
@@ -83,9 +100,10 @@ class Normalized(nn.Module):
         (class activation map, Zhou et al., CVPR 2016); of multitask networks "mask" (N, 1, S, S).
         """
         explain: Callable[..., dict[str, Tensor]] = self.net.explain  # type: ignore[assignment]
-        return explain(self._planes(image), metadata)
+        return explain(self.planes(image), metadata)
 
-    def _planes(self, image: Tensor) -> Tensor:
+    def planes(self, image: Tensor) -> Tensor:
+        """Pictures, (N, S, S, 3), as the net takes them: normalized (N, 3, S, S)."""
         # TensorRT parses a uint8 input only where the cast comes first.
         planes = image.to(torch.float32).permute(0, 3, 1, 2)
         return (planes - self.mean) / self.std
@@ -133,6 +151,10 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor, metadata: Tensor | None = None) -> Tensor:
         return self.head(self.trunk(x).mean(dim=(2, 3)), metadata)
+
+    def late(self, x: Tensor, blocks: int, metadata: Tensor | None = None) -> Tensor:
+        """The same behind the first `blocks` of the trunk."""
+        return self.head(self.trunk[blocks:](x).mean(dim=(2, 3)), metadata)  # type: ignore[index]
 
     def explain(self, x: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
         return _explained(self.trunk(x), self.head, metadata)

@@ -81,11 +81,15 @@ class Origin:
         Not of a bare file.
         """
         if self.bundle is not None:
-            role = _role(kind)
-            labels = self.bundle.manifest.labels if role == "classifier" else ()
-            return bundled_network(self.bundle, role), labels
+            return bundled_network(self.bundle, _role(kind)), self.labels(kind)
         run = self.run or load_run(self.path)
         return load_model(run), run.labels
+
+    def labels(self, kind: str) -> tuple[str, ...]:
+        """Its classes in order; () of a segmenter. Not of a bare file."""
+        if self.bundle is not None:
+            return self.bundle.manifest.labels if _role(kind) == "classifier" else ()
+        return (self.run or load_run(self.path)).labels
 
     def preprocessing(self, kind: str) -> Preprocessing:
         """How its pictures were prepared. Not of a bare file."""

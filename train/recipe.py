@@ -15,6 +15,7 @@ from dermedge import UserError
 from dermedge.files import read_text
 from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import FIELDS
+from dermedge.taxonomy import CLASSES
 from train.models import MODELS
 
 if sys.version_info >= (3, 11):
@@ -141,6 +142,14 @@ class Recipe:
     # To start from instead: a bundle of dermedge by its name ("dermoscopy"), a .dermbundle file, a
     # run folder, or a file of ImageNet weights.
     start: str = ""
+    # Blocks of a classifier's trunk that keep the weights of `start`: the late layers learn alone.
+    freeze: int = _number(0, 0, 100)
+    # With `freeze`: augmented views of each picture whose frozen features are computed once, and
+    # kept beside the run; each epoch learns from the next one. 0: new views, new features.
+    views: int = _number(0, 0, 1000)
+    classes: str = ""  # "mel,nv,bkl": what a classifier tells apart; "": all that occur
+    # Pictures of this kind alone, of data sets that say which are; "": all.
+    modality: str = _choice("", "", "dermoscopic", "clinical")
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
     # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.
     source_weights: str = ""
@@ -164,6 +173,11 @@ class Recipe:
     def fields(self) -> tuple[str, ...]:
         """The metadata that the classifier takes."""
         return tuple(filter(None, (name.strip() for name in self.metadata.split(","))))
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The classes to tell apart; (): all that occur."""
+        return tuple(filter(None, map(str.strip, self.classes.split(","))))
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -258,6 +272,8 @@ def _recipe(table: dict, title: str) -> Recipe:
     unknown = [name for name in recipe.fields if name not in FIELDS]
     if unknown or len(set(recipe.fields)) != len(recipe.fields):
         raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
+    if unknown := [name for name in recipe.wanted if name not in CLASSES]:
+        raise RecipeError(f"classes must be some of {', '.join(CLASSES)}; got {', '.join(unknown)}")
     _check_source_weights(recipe.source_weights)
     if kind == "segmenter" and (recipe.fields or recipe.balanced_sampling):
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
@@ -265,6 +281,12 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
     if kind == "multitask" and recipe.teachers:
         raise RecipeError(f"distillation has one answer to learn: not for {model}, which gives two")
+    if recipe.freeze and (kind != "classifier" or not recipe.start):
+        raise RecipeError("freeze keeps early layers of a classifier that has a start")
+    if recipe.views and not recipe.freeze:
+        raise RecipeError("views keeps the features of frozen layers: set freeze, too")
+    if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
+        raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
