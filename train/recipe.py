@@ -88,6 +88,8 @@ class Distillation:
     teachers: str = ""
     weight: float = _number(0.5, 0.0, 1.0)  # of the teachers' answer, against the data set's
     temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
+    # Training pictures without a diagnosis are learnt from as well, by the teachers' answer alone.
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
     if kind == "multitask" and recipe.teachers:
         raise RecipeError(f"distillation has one answer to learn: not for {model}, which gives two")
+    _check_unlabelled(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
@@ -278,6 +281,21 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
+
+
+def _check_unlabelled(recipe: Recipe) -> None:
+    if not recipe.distillation.unlabelled:
+        return
+    if recipe.kind != "classifier" or not recipe.teachers:
+        raise RecipeError(
+            "distillation.unlabelled needs a classifier and distillation.teachers: without a "
+            "teacher, pictures without a diagnosis say nothing"
+        )
+    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+        raise RecipeError(
+            "distillation.unlabelled excludes mixup and cutmix: half of a mixed picture would have "
+            "no class"
+        )
 
 
 def _check_source_weights(text: str) -> None:
