@@ -27,7 +27,7 @@ from train import data, loop
 from train.data import Batches, Views, load_pictures, loader, subset
 from train.learner import Learner
 from train.loop import make_accelerator
-from train.recipe import Augmentation, load_recipe
+from train.recipe import Augmentation, RecipeError, load_recipe
 from train.run import load_model, load_run
 from train.sources import sampling_shares
 
@@ -1156,3 +1156,53 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(two_sourc
     assert moved[0].abs() < 1e-6
     assert (moved[1:].abs() > 1e-6).all()
     assert run.prior["bcc"] < 0.01
+
+
+def without_diagnoses(data_set: DataSet, ids: tuple[str, ...]) -> DataSet:
+    unsaid = {"diagnosis": None, "label": None, "malignant": None}
+    records = (replace(r, **unsaid) if r.id in ids else r for r in data_set.records)
+    return replace(data_set, records=tuple(records))
+
+
+def test_pictures_without_a_diagnosis_learn_from_the_teacher_alone(data_set, split, tmp_path):
+    teacher = loop.train(classifier("max_steps=1"), data_set, split, tmp_path / "teacher").folder
+    options = [f"distillation.teachers={teacher}", "distillation.unlabelled=true"]
+    gone = split.parts["train"][::2]
+    partly = without_diagnoses(data_set, gone)
+    recipe = classifier("max_steps=2", "loss.label_smoothing=0.1", *options)
+    run = loop.train(recipe, partly, split, tmp_path / "run")
+    assert run.labels == ("mel", "nv")
+    pictures = load_pictures(partly.records, recipe, tmp_path / "cache")
+    learner = Learner(recipe, run.labels, pictures, 2, make_accelerator(recipe))
+    rows = [i for i, record in enumerate(pictures.records) if record.id in gone][:4]
+    (batch,) = loader(Views(pictures, run.labels, recipe), [[(0, i) for i in rows]], 0)
+    losses = learner.update(batch)
+    assert losses["cross_entropy"] == 0
+    assert losses["distillation"] > 0
+
+
+def test_a_source_without_any_diagnosis_moves_no_class_by_its_labels(data_set, split, tmp_path):
+    """Its prior is nobody's: no class is unknown there, and no loss is no number."""
+    teacher = loop.train(classifier("max_steps=1"), data_set, split, tmp_path / "teacher").folder
+    ids = split.parts["train"]
+    half = tuple(ids[::2])
+    partly = without_diagnoses(data_set, half)
+    records = (replace(r, source="a" if r.id in half else "b") for r in partly.records)
+    partly = replace(partly, records=tuple(records))
+    options = [f"distillation.teachers={teacher}", "distillation.unlabelled=true"]
+    recipe = classifier("max_steps=2", "loss.balanced=1.0", "balanced_sampling=0.5", *options)
+    run = loop.train(recipe, partly, split, tmp_path / "run")
+    assert sum(run.prior.values()) == pytest.approx(1, abs=1e-4)
+    assert all(torch.isfinite(value).all() for value in load_model(run).state_dict().values())
+
+
+def test_what_has_no_teacher_or_no_unlabelled_picture_is_refused(data_set, split, tmp_path):
+    with pytest.raises(RecipeError, match=r"needs a classifier and distillation\.teachers"):
+        classifier("distillation.unlabelled=true")
+    with pytest.raises(RecipeError, match="excludes mixup and cutmix"):
+        classifier(
+            "distillation.unlabelled=true", "distillation.teachers=x", "augmentation.mixup=0.2"
+        )
+    recipe = classifier("distillation.unlabelled=true", "distillation.teachers=x")
+    with pytest.raises(UserError, match="every training picture"):
+        loop.train(recipe, data_set, split, tmp_path / "run")

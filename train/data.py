@@ -64,8 +64,8 @@ class Pictures:
         return self.masks[self.rows[index]]
 
     def only(self, labels: Sequence[str]) -> Pictures:
-        """Those of these classes."""
-        kept = [i for i, record in enumerate(self.records) if record.label in labels]
+        """Those of these classes, and those without any."""
+        kept = [i for i, record in enumerate(self.records) if record.label in (*labels, None)]
         records = tuple(self.records[i] for i in kept)
         return replace(self, records=records, rows=self.rows[kept])
 
@@ -224,8 +224,8 @@ class Views(Dataset):
     """Training samples by (epoch, index): a dict of what the recipe's network needs.
 
     "image" uint8 (size, size, 3); "mask" float32 (1, size, size), -1 all over where the data set
-    has none; "classes" float32 (K,), 1 at the label; "metadata" float32 (M,); with `priors` "prior"
-    float32 (K,), that of the record's source.
+    has none; "classes" float32 (K,), 1 at the label, 0 all over without one; "metadata"
+    float32 (M,); with `priors` "prior" float32 (K,), that of the record's source.
     A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
     the picture as it is, with all its metadata.
     """

@@ -46,7 +46,7 @@ from train.run import (
     open_folder,
     save_content,
 )
-from train.sources import sampling_shares, source_weights
+from train.sources import is_unlabelled, sampling_shares, source_weights
 
 LOG_EVERY = 10  # steps
 MOST_NOTES = 3  # lines on the split; split.json has them all
@@ -293,7 +293,18 @@ def _choose(
             f"a classifier needs two classes at least; the training part of {data_set.name} has "
             + (f"only {labels[0]}" if labels else "no labels")
         )
-    return labels, {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+    chosen = {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+    if recipe.distillation.unlabelled:
+        unlabelled = [record for record in parts["train"] if is_unlabelled(record)]
+        if not unlabelled:
+            raise UserError(
+                "distillation.unlabelled: every training picture of {data_set} has a diagnosis; "
+                "leave it out",
+                code="train.unlabelled",
+                data_set=data_set.name,
+            )
+        chosen["train"] = sorted([*chosen["train"], *unlabelled], key=lambda record: record.id)
+    return labels, chosen
 
 
 def _of_kind(modality: str, records: list[Record]) -> list[Record]:

@@ -89,6 +89,8 @@ class Distillation:
     teachers: str = ""
     weight: float = _number(0.5, 0.0, 1.0)  # of the teachers' answer, against the data set's
     temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
+    # Training pictures without a diagnosis are learnt from as well, by the teachers' answer alone.
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("views keeps the features of frozen layers: set freeze, too")
     if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
+    _check_unlabelled(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
@@ -300,6 +303,21 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
+
+
+def _check_unlabelled(recipe: Recipe) -> None:
+    if not recipe.distillation.unlabelled:
+        return
+    if recipe.kind != "classifier" or not recipe.teachers:
+        raise RecipeError(
+            "distillation.unlabelled needs a classifier and distillation.teachers: without a "
+            "teacher, pictures without a diagnosis say nothing"
+        )
+    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+        raise RecipeError(
+            "distillation.unlabelled excludes mixup and cutmix: half of a mixed picture would have "
+            "no class"
+        )
 
 
 def _check_source_weights(text: str) -> None:

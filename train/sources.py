@@ -12,6 +12,11 @@ from dermedge import UserError
 from dermedge.data.records import Record
 
 
+def is_unlabelled(record: Record) -> bool:
+    """Whether nobody said what it shows; a diagnosis that is no class here is not unlabelled."""
+    return record.label is None and record.diagnosis is None and record.malignant is None
+
+
 def source_weights(text: str, records: Sequence[Record]) -> dict[str, float]:
     """A recipe's "ham10000=1, milk10k=0.5" by source; 1 for a source that is not named.
 
@@ -96,6 +101,8 @@ def priors_of(
             # A source of weight 0 is never drawn, but knows its classes all the same.
             row[column] += max(share, 1e-12) * class_weights[column]
     overall = np.sum(list(sums.values()), axis=0)
+    # Where no picture has a label, none loses by it: any prior will do that knows every class.
+    sums = {source: row if row.any() else overall for source, row in sums.items()}
     return Priors(
         (overall / overall.sum()).astype(np.float32),
         {source: (row / max(row.sum(), 1e-30)).astype(np.float32) for source, row in sums.items()},

@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
             code="send-action",
             actions=", ".join(ACTIONS),
         )
-    with closing(_opened(args)) as store:
+    with closing(open_cases(args)) as store:
         if args.watch:
             return _watch(store)
         if args.once:
@@ -89,7 +89,8 @@ def _run(args: argparse.Namespace) -> int:
         return _DO[args.action](store, args)
 
 
-def _opened(args: argparse.Namespace) -> Store:
+def open_cases(args: argparse.Namespace) -> Store:
+    """The store that --home and --passphrase-file name; UserError where there is none."""
     from edge_app.store.store import Store
 
     path = Path(args.home or data_folder()) / CASES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_app.i18n.language import N_
-from edge_app.store import database
+from edge_app.store import database, labels
 from edge_app.store.database import UNCHANGED
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -71,6 +71,7 @@ class Deletion:
         for kind, rows in reversed(self._rows.below(connection, table, id).items()):
             for row in rows:
                 self._trail.log(connection, f"delete {kind}", row)
+                labels.remove(connection, kind, row)
         connection.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
 
     def _unsent(self, connection, lesion: str, capture: str) -> list[str]:

@@ -26,6 +26,7 @@ from edge_app.store.database import plain
 from edge_app.store.deletion import Deletion
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
+from edge_app.store.labels import Labels
 from edge_app.store.mail import Mail
 from edge_app.store.memory import wipe
 from edge_app.store.opening import build, open_file
@@ -62,6 +63,7 @@ class Store:
 
     Reading does not wait for a write. Every method raises StoreError; where its line does not say
     otherwise, nothing was changed. `path` : the file. `mail` : what is sent, and the answers.
+    `labels` : what was confirmed of pictures, for training.
     """
 
     def __init__(self, file: StoreFile):
@@ -70,7 +72,7 @@ class Store:
         self._rows, self._erasing = Rows(file, self._trail), Erasing(file, self._trail)
         parts = file, self._trail, self._rows, self._erasing
         self._reading = Reading(file, self._rows)
-        self.mail = Mail(*parts)
+        self.mail, self.labels = Mail(*parts), Labels(file, self._trail)
         self._changes, self._deletion, self._transfer = (
             Changes(*parts),
             Deletion(*parts),

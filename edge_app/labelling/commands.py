@@ -1,0 +1,127 @@
+"""`dermedge label`: confirm what the model doubts, and export what was confirmed."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermedge import UserError
+from dermedge.cli import Command
+from dermedge.cli.options import bundle_arguments, open_bundle
+from edge_app.folders import data_folder
+from edge_app.referral.commands import open_cases
+
+if TYPE_CHECKING:
+    from edge_app.store.store import Store
+
+ROLES = ("dermatologist", "nurse")  # as edge_app.store.labels has them
+ACTIONS = {
+    "ask": "open a page on this machine that asks about the pictures the model doubts",
+    "people": "list people by their id, and who allowed training",
+    "allow": "enter that the person NAME (an id) allowed the use of their pictures for training",
+    "forbid": "take that back",
+    "export": "write what was confirmed into the new folder NAME, for `dermedge train`",
+}
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    what = "; ".join(f"{name}: {words}" for name, words in ACTIONS.items())
+    parser.add_argument("action", choices=tuple(ACTIONS), metavar="ACTION", help=what)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="what the action is about")
+    bundle_arguments(parser)
+    parser.add_argument(
+        "--home", metavar="DIR", help=f"where the cases are kept (default: {data_folder()})"
+    )
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="the passphrase of the cases; without it, it is asked for",
+    )
+    parser.add_argument("--by", metavar="NAME", help="for `ask` and `allow`: who you are")
+    parser.add_argument("--role", choices=ROLES, help="for `ask`: what you are")
+    parser.add_argument(
+        "--port", type=int, default=0, help="of 127.0.0.1 (default: one that is free)"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.action in ("allow", "forbid", "export") and not args.name:
+        raise UserError(
+            "say what to {action}: dermedge label {action} NAME",
+            code="label.name",
+            action=args.action,
+        )
+    nameless = args.action in ("ask", "allow") and not args.by
+    if nameless or (args.action == "ask" and not args.role):
+        raise UserError(
+            "say who you are: --by NAME, for `ask` with --role {roles}",
+            code="label.by",
+            roles=" or ".join(ROLES),
+        )
+    with closing(open_cases(args)) as store:
+        return _DO[args.action](store, args)
+
+
+def _ask(store: Store, args: argparse.Namespace) -> int:
+    from dermedge.analyzer import Analyzer
+    from edge_app.labelling.queue import questions
+    from edge_app.labelling.server import LabelServer, Sitting
+
+    bundle = open_bundle(args)
+    waiting = questions(store, Analyzer(bundle))
+    if not waiting:
+        print(
+            "there is nothing to ask: no picture without a label is of somebody who allowed "
+            "training (`dermedge label allow`)"
+        )
+        return 0
+    server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
+    print(f"{len(waiting)} pictures: open {server.address} on this machine (end with Ctrl+C)")
+    print("What was answered stays when this ends; the next call goes on.", flush=True)
+    try:
+        server.wait()
+    finally:
+        server.close()
+    return 0
+
+
+def _people(store: Store, _args: argparse.Namespace) -> int:
+    for person in store.people():
+        found = store.labels.permission(person.id)
+        said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
+        print(f"{person.id}  {person.name}: {said}")
+    return 0
+
+
+def _allow(store: Store, args: argparse.Namespace) -> int:
+    store.labels.allow(args.name, args.by)
+    return 0
+
+
+def _forbid(store: Store, args: argparse.Namespace) -> int:
+    store.labels.forbid(args.name)
+    return 0
+
+
+def _export(store: Store, args: argparse.Namespace) -> int:
+    from edge_app.labelling.export import export
+
+    labelled, unlabelled = export(store, Path(args.name))
+    print(
+        f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
+        "pictures of people, and not sealed: keep them so. "
+        f"Train by: dermedge train classifier --data csv={args.name} ..."
+    )
+    return 0
+
+
+_DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}
+
+LABEL = Command(
+    "confirm what the model doubts, for training: a page on this machine, sealed in the cases",
+    _arguments,
+    _run,
+    extra="app",
+)

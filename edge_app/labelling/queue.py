@@ -1,0 +1,87 @@
+"""Which pictures of a store may be asked about, what the model says of each, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dermedge.acquisition import ask_first
+from dermedge.analysis import Analysis
+from dermedge.analyzer import Analyzer
+from dermedge.image.read import read_image
+from edge_app.store.labels import Polygon
+from edge_app.store.records import Capture
+from edge_app.store.store import Store
+
+AT_ONCE = 10  # questions that are chosen together: doubt first, and unlike each other
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A picture to ask about, and what the model proposes; outlines in px of the whole picture."""
+
+    capture: str
+    size: tuple[int, int]  # width, height, px
+    outline: tuple[Polygon, ...]
+    probabilities: dict[str, float]
+    embedding: np.ndarray  # float32 (E,); of no length where the bundle gives none
+
+
+def allowed(store: Store) -> Iterator[tuple[str, Capture]]:
+    """(person, capture) of those who allowed the use of their pictures for training."""
+    for person in store.people():
+        if store.labels.permission(person.id) is None:
+            continue
+        for lesion in store.lesions(person.id):
+            for capture in store.captures(lesion.id):
+                yield person.id, capture
+
+
+def questions(
+    store: Store, analyzer: Analyzer, progress: Callable[[int], None] = lambda _n: None
+) -> list[Question]:
+    """Allowed pictures without a label, those first that bring the most: `ask_first` says which.
+
+    Each is analysed again by the analyzer's bundle: what the store holds of it may be of another.
+    """
+    waiting, known = [], []
+    for number, (_person, capture) in enumerate(allowed(store), 1):
+        found = analyzer.analyze(store.picture(capture.id))
+        question = _question(capture.id, found)
+        if store.labels.of(capture.id) is None:
+            waiting.append(question)
+        else:
+            known.append(question.embedding)
+        progress(number)
+    if not waiting:
+        return []
+    names = sorted(waiting[0].probabilities)
+    probabilities = np.array([[one.probabilities[name] for name in names] for one in waiting])
+    features = np.array([one.embedding for one in waiting])
+    labelled = np.array(known) if known else np.zeros((0, features.shape[1]))
+    ordered: list[int] = []
+    left = np.arange(len(waiting))
+    while len(left):
+        known_now = np.concatenate([labelled, features[ordered]])
+        chosen = ask_first(probabilities[left], features[left], known_now, AT_ONCE)
+        ordered += left[chosen].tolist()
+        left = np.delete(left, chosen)
+    return [waiting[at] for at in ordered]
+
+
+def _question(capture: str, found: Analysis) -> Question:
+    outline = tuple(
+        tuple((float(x), float(y)) for x, y in polygon) for polygon in found.lesion.polygons
+    )
+    embedding = np.zeros(0, np.float32) if found.embedding is None else found.embedding.ravel()
+    size = found.width, found.height
+    return Question(capture, size, outline, dict(found.probabilities), embedding)
+
+
+def shown(picture: bytes) -> bytes:
+    """A picture of the store as an upright JPEG without metadata, for the page and the export."""
+    pixels = read_image(picture).pixels
+    return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -1,0 +1,149 @@
+"""What a person confirmed of a picture for training, and who allowed that, in an open store.
+
+Each lies sealed in a row of the table `store`, so that the schema stays as it is. It is this
+device's: a file of cases for another device does not hold it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from edge_app.i18n.language import N_
+from edge_app.store import clock
+from edge_app.store.basics import text
+from edge_app.store.file import StoreFile
+from edge_app.store.records import RECORD, StoreError
+from edge_app.store.rows import must_exist
+from edge_app.store.trail import Trail
+
+CONFIRMED, CANNOT_TELL, BAD_PICTURE = "confirmed", "cannot tell", "bad picture"
+VERDICTS = (CONFIRMED, CANNOT_TELL, BAD_PICTURE)
+ROLES = ("dermatologist", "nurse")
+MOST_POINTS, NAME = 2000, 200  # of an outline; characters
+HISTORY = 20  # labels of one picture that are kept
+
+Polygon = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What somebody said of one picture. `outline` : px of the whole upright picture."""
+
+    verdict: str  # of VERDICTS
+    diagnosis: str  # of dermedge.taxonomy.CLASSES; empty unless CONFIRMED
+    outline: tuple[Polygon, ...]  # empty: none was confirmed
+    by: str
+    role: str  # of ROLES
+    model: str  # SHA-256 of the bundle whose proposal was seen
+    when: str = ""  # ISO 8601, UTC; the store fills it in
+
+
+@dataclass(frozen=True)
+class Permission:
+    """That a person allowed the use of their pictures for training."""
+
+    by: str  # who entered it
+    when: str = ""  # ISO 8601, UTC; the store fills it in
+
+
+class Labels:
+    """Labels and permissions of an open store. Each method may be called from any thread."""
+
+    def __init__(self, file: StoreFile, trail: Trail):
+        self._file, self._trail = file, trail
+
+    def permission(self, person: str) -> Permission | None:
+        found = self._read(f"training {person}")
+        return Permission(**found) if isinstance(found, dict) else None
+
+    def allow(self, person: str, by: str) -> None:
+        """Enter that a person allowed it."""
+        _refuse(text(by, NAME, N_("who enters it is missing")))
+        with self._file.writing() as connection:
+            must_exist(connection, "person", person)
+            self._write(connection, f"training {person}", asdict(Permission(by, clock.now())))
+            self._trail.log(connection, "allow training", person)
+
+    def forbid(self, person: str) -> None:
+        """Take it back: labels stay sealed here, and are exported no more."""
+        with self._file.writing() as connection:
+            must_exist(connection, "person", person)
+            connection.execute("DELETE FROM store WHERE name = ?", (f"training {person}",))
+            self._trail.log(connection, "forbid training", person)
+
+    def of(self, capture: str) -> Label | None:
+        """The newest label of a capture."""
+        history = self._history(capture)
+        return history[-1] if history else None
+
+    def add(self, capture: str, label: Label) -> None:
+        """Save a label; StoreError for one that makes no sense, then nothing was changed."""
+        _refuse(_faults(label))
+        history = [*self._history(capture), label][-HISTORY:]
+        history[-1] = Label(**{**vars(label), "when": clock.now()})
+        with self._file.writing() as connection:
+            must_exist(connection, "capture", capture)
+            self._write(connection, f"label {capture}", [asdict(one) for one in history])
+            self._trail.log(connection, "add-label", capture)
+
+    def undo(self, capture: str) -> None:
+        """Take the newest label of a capture back."""
+        history = self._history(capture)[:-1]
+        with self._file.writing() as connection:
+            if history:
+                self._write(connection, f"label {capture}", [asdict(one) for one in history])
+            else:
+                connection.execute("DELETE FROM store WHERE name = ?", (f"label {capture}",))
+            self._trail.log(connection, "undo-label", capture)
+
+    def _history(self, capture: str) -> list[Label]:
+        try:
+            return [
+                Label(**{**one, "outline": _tuples(one["outline"])})
+                for one in self._read(f"label {capture}") or []
+            ]
+        except (TypeError, KeyError):
+            raise StoreError(RECORD, code="record") from None
+
+    def _read(self, name: str):
+        rows = self._file.select("SELECT value FROM store WHERE name = ?", (name,))
+        return self._file.keys.record(rows[0][0], name) if rows else None
+
+    def _write(self, connection, name: str, value: object) -> None:
+        sealed = self._file.keys.seal(json.dumps(value).encode(), name)
+        connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (name, sealed))
+
+
+def remove(connection, table: str, id: str) -> None:
+    """What is kept here of a row that is being deleted goes with it."""
+    name = {"capture": f"label {id}", "person": f"training {id}"}.get(table)
+    if name:
+        connection.execute("DELETE FROM store WHERE name = ?", (name,))
+
+
+def _refuse(faults: Iterator[str]) -> None:
+    for words in faults:
+        raise StoreError(words, code="invalid")
+
+
+def _faults(label: Label) -> Iterator[str]:
+    from dermedge.taxonomy import CLASSES
+
+    if label.verdict not in VERDICTS or label.role not in ROLES:
+        yield N_("a label of an unknown kind")
+    confirmed = label.verdict == CONFIRMED
+    if confirmed != (label.diagnosis in CLASSES) or (not confirmed and label.diagnosis):
+        yield N_("a label needs a class, or says that none can be told")
+    yield from text(label.by, NAME, N_("who labels is missing"))
+    points = [point for polygon in label.outline for point in polygon]
+    short = any(len(polygon) < 3 for polygon in label.outline)
+    if short or len(points) > MOST_POINTS or (points and not confirmed):
+        yield N_("an outline has three points at least, and only of a picture that is confirmed")
+    if not all(0 <= side < 100_000 for point in points for side in point):
+        yield N_("an outline lies off the picture")
+
+
+def _tuples(outline: list) -> tuple[Polygon, ...]:
+    return tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in outline)

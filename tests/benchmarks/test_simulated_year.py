@@ -1,0 +1,37 @@
+"""What the simulated year counts."""
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import simulated_year as year
+
+
+def pool(rng: np.random.Generator, count: int) -> year.Pool:
+    classes = rng.integers(0, 2, count)
+    features = rng.normal(size=(count, 3)) + 1.5 * classes[:, None]
+    return year.Pool(features, classes.astype(str), classes == 1, np.arange(count).astype(str))
+
+
+def test_labels_needed_are_read_between_months():
+    curve = np.array([0.5, 0.6, 0.8])
+    assert year.needed(curve, 0.7, 10) == pytest.approx(year.FIRST + 15)
+    assert year.needed(curve, 0.4, 10) == year.FIRST
+    assert year.needed(curve, 0.9, 10) == np.inf
+
+
+def test_a_year_learns_and_its_curves_are_aucs():
+    rng = np.random.default_rng(1)
+    train, part = pool(rng, 360), pool(rng, 60)
+    years = {}
+    for strategy in ("random", "product"):
+        scores = np.stack([year.simulate(train, part, strategy, seed, 5) for seed in range(2)])
+        assert scores.shape == (2, year.MONTHS + 1, 60)
+        years[strategy] = year.compared(scores, part.malignant)
+    assert (year.simulate(train, part, "random", 0, 5) == scores[0]).sum() < scores[0].size
+    found = year.summary(years, part, 5, 20)
+    assert found["random"]["auc"][-1] > 0.9
+    assert found["random"]["labels_for_randoms_end"] <= year.FIRST + 60
+    from dermedge.evaluation.metrics import roc_auc
+
+    mean = np.mean([roc_auc(one[-1], part.malignant) for one in scores])
+    assert found["product"]["auc"][-1] == pytest.approx(mean, abs=1e-4)

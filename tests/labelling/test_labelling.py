@@ -1,0 +1,216 @@
+"""What is asked, saved and exported for training."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from analyses import analysis
+from store.store_cases import PASSPHRASE, QUICK
+
+from dermedge import cli
+from dermedge.data import load
+from dermedge.image.read import read_mask
+from edge_app.labelling.export import export
+from edge_app.labelling.queue import Question, allowed
+from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.store import derivation
+from edge_app.store.labels import Label
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
+
+SIZE = (40, 30)
+SQUARE = ((5.0, 5.0), (15.0, 5.0), (15.0, 15.0), (5.0, 15.0))
+NEVUS = Label("confirmed", "nv", (SQUARE,), "Dr. Ames", "dermatologist", "0" * 64)
+
+
+@pytest.fixture
+def cases(tmp_path, monkeypatch):
+    monkeypatch.setattr(derivation, "ARGON2", QUICK)
+    opened = Store.create(tmp_path / "cases.db", PASSPHRASE)
+    yield opened
+    opened.close()
+
+
+def taken(cases: Store, name: str, count: int = 1) -> list[Capture]:
+    """Pictures of one lesion of a new person, each of another colour."""
+    person = cases.add_person(Person("", name))
+    lesion = cases.add_lesion(Lesion("", person.id, "arm"))
+    found = []
+    for number in range(count):
+        pixels = np.full((SIZE[1], SIZE[0], 3), 90 + 20 * number, np.uint8)
+        picture = cv2.imencode(".png", pixels)[1].tobytes()
+        found.append(cases.add_capture(Capture("", lesion.id, "", analysis(SIZE), SIZE), picture))
+    return found
+
+
+def person_of(cases: Store, name: str) -> Person:
+    return next(one for one in cases.people() if one.name == name)
+
+
+def asked(capture: Capture) -> Question:
+    return Question(capture.id, SIZE, (SQUARE,), {"nv": 0.6, "mel": 0.4}, np.zeros(2))
+
+
+def test_only_pictures_of_those_who_allowed_it_are_asked_about(cases):
+    ours, theirs = taken(cases, "Ada"), taken(cases, "Bea")
+    assert list(allowed(cases)) == []
+    ada = person_of(cases, "Ada")
+    cases.labels.allow(ada.id, "Nurse Kim")
+    assert [capture.id for _person, capture in allowed(cases)] == [ours[0].id]
+    assert theirs[0].id not in {capture.id for _person, capture in allowed(cases)}
+    cases.labels.forbid(ada.id)
+    assert list(allowed(cases)) == []
+
+
+def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
+    (capture,) = taken(cases, "Ada")
+    cases.labels.add(capture.id, NEVUS)
+    cases.labels.add(capture.id, replace(NEVUS, diagnosis="mel"))
+    assert cases.labels.of(capture.id).diagnosis == "mel"
+    cases.labels.undo(capture.id)
+    kept = cases.labels.of(capture.id)
+    assert (kept.diagnosis, kept.outline, bool(kept.when)) == ("nv", (SQUARE,), True)
+    cases.check()
+    on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"Ames" not in on_disk
+    assert {"add-label", "undo-label"} <= {entry.what for entry in cases.audit()}
+    cases.delete_person(person_of(cases, "Ada").id)
+    assert not cases._file.select("SELECT 1 FROM store WHERE name LIKE 'label %'")
+    with pytest.raises(StoreError, match="not in the store any more"):
+        cases.labels.add(capture.id, NEVUS)
+    cases.check()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"diagnosis": "a mole"},
+        {"verdict": "cannot tell"},
+        {"by": " "},
+        {"role": "engineer"},
+        {"outline": (SQUARE[:2],)},
+        {"outline": (((-1.0, 0.0), *SQUARE),)},
+        {"outline": (((float("nan"), 0.0), *SQUARE),)},
+    ],
+)
+def test_labels_that_make_no_sense_are_refused(cases, wrong):
+    (capture,) = taken(cases, "Ada")
+    with pytest.raises(StoreError):
+        cases.labels.add(capture.id, replace(NEVUS, **wrong))
+    assert cases.labels.of(capture.id) is None
+
+
+@pytest.fixture
+def served(cases):
+    captures = taken(cases, "Ada", 3)
+    sitting = Sitting(cases, list(map(asked, captures)), "Dr. Ames", "dermatologist", "0" * 64)
+    server = LabelServer(sitting)
+    yield cases, captures, server
+    server.close()
+
+
+def request(server: LabelServer, path: str, body=None, headers=None, token: str | None = None):
+    at = urlsplit(server.address)
+    link = http.client.HTTPConnection(at.netloc, timeout=20)
+    base = at.path if token is None else f"/{token}/"
+    method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
+    link.request(method, base + path, data, headers or {})
+    answer = link.getresponse()
+    content = answer.read()
+    link.close()
+    return answer, content
+
+
+def test_answers_are_saved_one_by_one_and_taken_back(served):
+    cases, captures, server = served
+    state = json.loads(request(server, "state")[1])
+    assert "not a diagnosis" in state["disclaimer"].lower()
+    assert (state["count"], state["question"]["id"]) == (3, captures[0].id)
+    given = {"id": captures[0].id, "verdict": "confirmed", "diagnosis": "mel", "outline": [SQUARE]}
+    assert request(server, "answer", given)[0].status == 200
+    # Pressed twice: the second is to another picture than is shown.
+    answer, said = request(server, "answer", given)
+    assert (answer.status, "reload" in json.loads(said)["error"]) == (409, True)
+    unsure = {"id": captures[1].id, "verdict": "cannot tell", "outline": [SQUARE]}
+    assert request(server, "answer", unsure)[0].status == 200
+    assert cases.labels.of(captures[0].id).by == "Dr. Ames"
+    assert cases.labels.of(captures[1].id).outline == ()
+    assert request(server, "undo", {})[0].status == 200
+    assert cases.labels.of(captures[1].id) is None
+    assert json.loads(request(server, "state")[1])["done"] == 1
+    off = {**given, "id": captures[1].id, "outline": [[[0, 0], [39, 0], [40, 30]]]}
+    assert b"off the picture" in request(server, "answer", off)[1]
+    for outline in (7, [[1]], [[["a", 2], [1, 2], [3, 4]]], None):
+        assert request(server, "answer", {**off, "outline": outline})[0].status == 409
+
+
+def test_no_other_page_and_no_other_picture_is_served(served):
+    _cases, captures, server = served
+    port = urlsplit(server.address).port
+    answer, page = request(server, "")
+    assert answer.status == 200
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert b"http" not in page.replace(b"http-equiv", b"")
+    assert request(server, "state", token="guessed")[0].status == 403
+    assert request(server, "state", headers={"Host": f"evil.example:{port}"})[0].status == 403
+    assert request(server, "undo", {}, {"Origin": "https://evil.example"})[0].status == 403
+    answer, picture = request(server, f"picture/{captures[0].id}")
+    assert (answer.headers["Content-Type"], picture[:2]) == ("image/jpeg", b"\xff\xd8")
+    assert request(server, f"picture/{captures[1].id}")[0].status == 404
+    long = {"id": "x" * 300_000}
+    assert request(server, "answer", long)[0].status == 400
+
+
+def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
+    first, second, bad = taken(cases, "Ada Lovelace", 3)
+    (never,) = taken(cases, "Bea")
+    cases.labels.allow(person_of(cases, "Ada Lovelace").id, "Nurse Kim")
+    cases.labels.add(never.id, NEVUS)  # she never allowed it
+    with pytest.raises(Exception, match="no picture is labelled yet"):
+        export(cases, tmp_path / "none")
+    cases.labels.add(first.id, NEVUS)
+    cases.labels.add(bad.id, replace(NEVUS, verdict="bad picture", diagnosis="", outline=()))
+    assert export(cases, tmp_path / "out") == (1, 1)
+    found = load("csv", tmp_path / "out")
+    assert found.problems == ()
+    labelled, unlabelled = sorted(found.records, key=lambda record: record.label or "~")
+    assert (labelled.label, unlabelled.label, unlabelled.diagnosis) == ("nv", None, None)
+    assert labelled.lesion_id == unlabelled.lesion_id
+    mask = read_mask(labelled.mask)
+    assert mask[6:15, 6:15].all()
+    assert not mask[20:].any()
+    text = (tmp_path / "out" / "data.csv").read_text()
+    assert "Dr. Ames,dermatologist,20" in text
+    for secret in ("Ada", first.id, first.lesion, second.id):
+        assert secret not in text
+    with open(tmp_path / "out" / "data.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert [entry.what for entry in cases.audit()][-2:] == [
+        "begin export labels",
+        "done export labels",
+    ]
+    with pytest.raises(Exception, match="is there already"):
+        export(cases, tmp_path / "out")
+
+
+def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
+    taken(cases, "Ada")
+    ada = person_of(cases, "Ada")
+    secret = tmp_path / "secret"
+    secret.write_text(PASSPHRASE)
+    place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
+    assert cli.main(["label", "ask", *place]) == 2
+    assert "say who you are" in capsys.readouterr().err
+    assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
+    assert cli.main(["label", "people", *place]) == 0
+    assert "entered by Kim" in capsys.readouterr().out
+    assert cli.main(["label", "forbid", ada.id, *place]) == 0
+    assert cli.main(["label", "ask", "--by", "Ames", "--role", "nurse", *place]) == 0
+    assert "there is nothing to ask" in capsys.readouterr().out
