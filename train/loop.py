@@ -31,9 +31,9 @@ from train.data import (
     Pictures,
     Views,
     load_pictures,
-    loader,
     present_labels,
 )
+from train.feed import training_batches
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
 from train.recipe import Recipe
@@ -109,9 +109,11 @@ def train(
         # The run may have been killed between its last checkpoint and this.
         describe().save()
 
-    train_views = Views(pictures["train"], labels, recipe, learner.batch_priors())
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
+    fed = training_batches(
+        pictures["train"], labels, recipe, steps, accelerator.device, learner.batch_priors()
+    )
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -123,7 +125,7 @@ def train(
             disable=not accelerator.is_main_process,
         ) as bar,
     ):
-        for batch in loader(train_views, steps, recipe.workers):
+        for batch in fed:
             losses = learner.update(batch)
             step = learner.step
             epoch_ends = step % batches.per_epoch == 0 or step == total
