@@ -55,7 +55,7 @@ def draw_epoch(seed: int, epoch: int, count: int, more: int = 0) -> Draws:
     rng = np.random.default_rng((seed, epoch, 2**32 - 1))
     numbers = rng.random((count, sum(_COLUMNS.values()) + more))
     parts = np.split(numbers, np.cumsum(list(_COLUMNS.values())), axis=1)
-    drawn = dict(zip((*_COLUMNS, "more"), parts, strict=True))
+    drawn: dict[str, np.ndarray] = dict(zip((*_COLUMNS, "more"), parts, strict=True))
     drawn["mirror"] = drawn["mirror"] < 0.5
     drawn["moves"], drawn["tones"] = (2 * drawn[name] - 1 for name in ("moves", "tones"))
     drawn["sigma"] = 0.4 + 0.8 * drawn["sigma"]
@@ -124,7 +124,7 @@ def augment_batch(
             values = change(values, spec, draws, overlays)
         elif happens.any():
             rows = np.flatnonzero(happens)
-            at = torch.from_numpy(rows).to(values.device)
+            at = on_device(rows, values.device)
             values[at] = change(values[at], spec, draws.rows(rows), overlays)
     out = values.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     return out, None if moved is None else (moved > 127).to(torch.uint8) * 255
@@ -175,10 +175,10 @@ def _balanced(values: Tensor, *_: object) -> Tensor:
 
 
 def _hairy(values: Tensor, _: Augmentation, draws: Draws, overlays: Overlays) -> Tensor:
-    which = torch.from_numpy((draws.hair[:, 0] * len(overlays.hair)).astype(np.int64))
-    which = which.to(values.device)
+    numbers = (draws.hair[:, 0] * len(overlays.hair)).astype(np.int64)
+    which = on_device(numbers, values.device)
     layers = overlays.hair[which]
-    turned = torch.from_numpy(draws.hair[:, 1:] < 0.5).to(values.device).view(-1, 3, 1, 1)
+    turned = on_device(draws.hair[:, 1:] < 0.5, values.device).view(-1, 3, 1, 1)
     for number, other in enumerate((lambda x: x.flip(1), lambda x: x.flip(2), lambda x: x.mT)):
         layers = torch.where(turned[:, number], other(layers), layers)
     alpha = layers[:, None] * (overlays.hair_strengths[which] / 255).view(-1, 1, 1, 1)
@@ -207,10 +207,9 @@ def _blurred(values: Tensor, _: Augmentation, draws: Draws, __: Overlays) -> Ten
     for axis in (2, 3):
         edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
         wide = F.pad(values, edges, "reflect")
-        values = sum(
-            wide.narrow(axis, at, size) * weights[:, at].view(-1, 1, 1, 1)
-            for at in range(2 * reach + 1)
-        )
+        values = torch.zeros_like(values)
+        for at in range(2 * reach + 1):
+            values += wide.narrow(axis, at, size) * weights[:, at].view(-1, 1, 1, 1)
     return values.round_()
 
 
@@ -225,8 +224,7 @@ def _erased(values: Tensor, _: Augmentation, draws: Draws, overlays: Overlays) -
     origin = (draws.erase[:, 4:6] * (size + 1)).astype(np.int64)
     place = torch.arange(size, device=values.device)
     begin, end, shift = (
-        torch.from_numpy(numbers).to(values.device).unsqueeze(2)
-        for numbers in (first, first + sides, origin)
+        on_device(numbers, values.device).unsqueeze(2) for numbers in (first, first + sides, origin)
     )
     inside = (place >= begin) & (place < end)  # (N, 2, size)
     rows, columns = (shift + place).unbind(1)
@@ -235,5 +233,14 @@ def _erased(values: Tensor, _: Augmentation, draws: Draws, overlays: Overlays) -
     return torch.where(hit[:, None], noise.to(values.dtype), values)
 
 
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy there, or the array itself where that is the host; nothing waits for a GPU."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        # From other memory PyTorch would first wait for all that the GPU has to do.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def _on(values: Tensor, numbers: np.ndarray) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32)).to(values.device)
+    return on_device(numbers.astype(np.float32), values.device)

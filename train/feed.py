@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dermedge.metadata import encode
-from train.batch_augment import Draws, Overlays, augment_batch, draw_epoch
+from train.batch_augment import Draws, Overlays, augment_batch, draw_epoch, on_device
 from train.data import UNKNOWN, Pictures, Views, loader
 from train.recipe import Recipe
 from train.sources import Priors
@@ -97,27 +97,27 @@ class DeviceBatches:
             images, masks[0] if masks else None, self.recipe.augmentation, draws, self.overlays
         )
         batch = {"image": image}
-        at = torch.from_numpy(indices).to(self.device)
+        at = on_device(indices, self.device)
         if mask is not None and self.known is not None:
             batch["known"] = self.known[indices]
-            there = batch["known"].to(self.device).view(-1, 1, 1, 1)
+            there = on_device(batch["known"].numpy(), self.device).view(-1, 1, 1, 1)
             batch["mask"] = torch.where(there, mask[:, None].float() / 255, -1.0)
         batch |= {name: rows[at] for name, rows in self.fixed.items()}
         if self.recipe.fields:
-            batch["metadata"] = self._metadata(indices, draws.more).to(self.device)
+            batch["metadata"] = on_device(self._metadata(indices, draws.more), self.device)
         return batch
 
     def _taken(self, step: list[tuple[int | None, int]]) -> list[Tensor]:
         """The prepared pictures of a step, and their masks; pinned, where they have to travel."""
         indices = np.array([index for _, index in step])
         if self.resident:
-            at = torch.from_numpy(indices).to(self.device)
+            at = on_device(indices, self.device)
             return [part[at] for part in self.stored]
         arrays = [a for a in (self.pictures.images, self.pictures.masks) if a is not None]
         taken = [torch.from_numpy(np.asarray(a[self.pictures.rows[indices]])) for a in arrays]
-        return taken if self.device.type == "cpu" else [part.pin_memory() for part in taken]
+        return [part.pin_memory() for part in taken] if self.device.type == "cuda" else taken
 
-    def _metadata(self, indices: np.ndarray, chances: np.ndarray) -> Tensor:
+    def _metadata(self, indices: np.ndarray, chances: np.ndarray) -> np.ndarray:
         """Hidden at random, so that the network does well without, too."""
         fields, hidden = self.recipe.fields, chances < self.recipe.metadata_dropout
         rows = [
@@ -131,7 +131,7 @@ class DeviceBatches:
             )
             for index, row in zip(indices, hidden, strict=True)
         ]
-        return torch.from_numpy(np.stack(rows))
+        return np.stack(rows)
 
     def _draws_of(self, step: list[tuple[int | None, int]]) -> Draws:
         epochs = {epoch for epoch, _ in step}
