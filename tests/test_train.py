@@ -749,11 +749,13 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(data_set, split, finished, tmp_path):
+@pytest.mark.parametrize("where", ["loader", "device"])
+def test_two_processes_train_one_network(data_set, split, finished, tmp_path, where):
     script, out = tmp_path / "two.py", tmp_path / "run"
     script.write_text(TWO)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     arguments = train_arguments(data_set, split, out, tmp_path)
+    arguments += ["--set", f"augment_on={where}"]
     done = subprocess.run(
         [*launch, "--nproc-per-node", "2", str(script), str(tmp_path / "found.json"), *arguments],
         capture_output=True,

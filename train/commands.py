@@ -146,6 +146,13 @@ def _throughput_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=1000, metavar="N", help="pictures to use (default: 1000)"
     )
+    parser.add_argument(
+        "--beside",
+        choices=("torchvision", "constant"),
+        default="torchvision",
+        help="compare with torchvision's reference training (default), or the loader and "
+        "augmentation on the device with the same network on a constant batch",
+    )
     parser.add_argument("--out", metavar="FILE.csv", help="table to add the figures to")
 
 
@@ -157,6 +164,8 @@ def _throughput(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be more than 0 and less than 3600")
     if args.limit < 2:
         raise UserError("--limit must be 2 or more")
+    if args.beside == "constant":
+        return _feeds(args)
     rows = measure(_recipe(args), load(*parse_source(args.data)), args.seconds, args.limit)
     for row in rows:
         print(
@@ -171,11 +180,30 @@ def _throughput(args: argparse.Namespace) -> int:
     return 0
 
 
+def _feeds(args: argparse.Namespace) -> int:
+    from dermedge.data import load, parse_source
+    from train.feed_speed import COLUMNS, measure_feeds
+    from train.throughput import append_rows
+
+    rows = measure_feeds(_recipe(args), load(*parse_source(args.data)), args.seconds, args.limit)
+    for row in rows:
+        print(
+            f"{row['feed']}: {row['rate']} pictures a second, {row['share']} of the constant batch "
+            f"(95 % interval {row['share_low']} to {row['share_high']}); "
+            f"augmentation alone {row['augmenting']}"
+        )
+    print(f"on {row['accelerator'] if row['accelerator'] != '-' else row['processor']}")
+    if args.out:
+        append_rows(rows, Path(args.out), COLUMNS)
+        print(args.out)
+    return 0
+
+
 TRAIN = Command(
     "train a segmenter, a classifier, or both in one network", _train_arguments, _train, "train"
 )
 THROUGHPUT = Command(
-    "measure how fast training is, beside torchvision's reference",
+    "measure how fast training is, beside torchvision's reference or a constant batch",
     _throughput_arguments,
     _throughput,
     "train",

@@ -7,7 +7,7 @@ and neither changes where those layers keep their weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from dermedge.code_hash import code_hash
 from dermedge.files import make_private
-from train.data import Views, loader, memory_mapped
+from train.data import Pictures, Views, loader, memory_mapped
 from train.learner import Learner
+from train.sources import Priors
 
 _CHUNK = 32  # views in one pass
 _MARK = 4096  # views between two marks of what is done
@@ -87,7 +88,13 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def feature_views(learner: Learner, views: Views, folder: Path) -> FeatureViews:
+def feature_views(
+    learner: Learner,
+    pictures: Pictures,
+    labels: Sequence[str],
+    priors: Priors | None,
+    folder: Path,
+) -> FeatureViews:
     """The features of `recipe.views` augmented views of each picture, from the cache in `folder`.
 
     Those that are missing are computed; a call that was stopped goes on where it was. The cache of
@@ -95,6 +102,7 @@ def feature_views(learner: Learner, views: Views, folder: Path) -> FeatureViews:
     which may be deleted at any time. OSError where the disk has no room for it.
     """
     recipe, device = learner.recipe, learner.accelerator.device
+    views = Views(pictures, labels, recipe, priors)
     network = learner.accelerator.unwrap_model(learner.model).eval()
     (sample,) = loader(views, [[(0, 0)]], 0)
     sample = {name: value.to(device) for name, value in sample.items()}

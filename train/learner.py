@@ -103,12 +103,17 @@ class Learner:
         self.learnt = _learnt(recipe, labels)  # the classes that the teachers know, if not all
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One step of all optimizers on this process's share of a batch; returns the losses."""
+        """One step of all optimizers on this process's share of a batch; returns the losses.
+
+        "known", bool (N,) on the host, says which masks there are, for masks that lie elsewhere.
+        """
         # A seed for each step, not a stored generator: nothing to restore, and exact all the same.
         _reproducible(self.recipe, 1 + self.step, self.accelerator.process_index)
         # Asked before the batch moves: a GPU would be waited for.
-        known = batch["mask"].amin(dim=(1, 2, 3)) >= 0 if "mask" in batch else None
-        batch = self._moved(batch)
+        known = batch.get("known")
+        if known is None and "mask" in batch:
+            known = batch["mask"].amin(dim=(1, 2, 3)) >= 0
+        batch = self._moved({name: batch[name] for name in batch.keys() - {"known"}})
         if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
             mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:

@@ -34,7 +34,8 @@ from train.data import (
     loader,
     present_labels,
 )
-from train.late import FeatureViews, feature_views
+from train.feed import training_batches
+from train.late import feature_views
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
 from train.recipe import Recipe
@@ -110,13 +111,17 @@ def train(
         # The run may have been killed between its last checkpoint and this.
         describe().save()
 
-    train_views: Views | FeatureViews
-    train_views = Views(pictures["train"], labels, recipe, learner.batch_priors())
-    if recipe.views:
-        with accelerator.main_process_first():
-            train_views = feature_views(learner, train_views, out.parent / "cache")
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
+    priors = learner.batch_priors()
+    if recipe.views:
+        with accelerator.main_process_first():
+            features = feature_views(
+                learner, pictures["train"], labels, priors, out.parent / "cache"
+            )
+        fed = loader(features, steps, recipe.workers)
+    else:
+        fed = training_batches(pictures["train"], labels, recipe, steps, accelerator.device, priors)
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -128,7 +133,7 @@ def train(
             disable=not accelerator.is_main_process,
         ) as bar,
     ):
-        for batch in loader(train_views, steps, recipe.workers):
+        for batch in fed:
             losses = learner.update(batch)
             step = learner.step
             epoch_ends = step % batches.per_epoch == 0 or step == total

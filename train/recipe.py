@@ -161,6 +161,12 @@ class Recipe:
     amp: str = _choice("no", "no", "fp16", "bf16")  # mixed precision
     channels_last: bool = False  # memory layout; faster on most GPUs and processors
     workers: int = _number(0, 0, 128)  # loader processes in each training process
+    # Where training pictures are augmented: "loader", one by one in the loader's processes, or
+    # "device", whole batches where the network is. Other random numbers, the same distribution.
+    augment_on: str = _choice("loader", "loader", "device")
+    # GB of a GPU's memory that the prepared pictures may take with "device"; else they stay on the
+    # host, and each batch is copied.
+    device_cache: float = _number(8.0, 0.0, 10_000.0)
     checkpoint_every: int = _number(200, 1, 1_000_000)  # steps
     validate_every: int = _number(1, 1, 10_000)  # epochs; the last one is always validated
     # The same numbers from the same steps. False: a GPU tries which kernels are fastest, and takes

@@ -46,15 +46,9 @@ from train.sources import sampling_shares
 
 ROUNDS = 7
 _T95 = 2.447  # Student's t for 95 % of ROUNDS - 1 degrees of freedom
-_ENDLESS = 10**9  # steps or samples; no measurement comes to their end
+ENDLESS = 10**9  # steps or samples; no measurement comes to their end
 
-COLUMNS = {
-    "measured": "training: loading and learning; loading: the pictures alone, without a network",
-    "ours": "pictures a second of `dermedge train`, geometric mean of the rounds",
-    "reference": "pictures a second of torchvision's reference training, likewise",
-    "ratio": "ours to reference, geometric mean of the rounds",
-    "ratio_low": "lower end of its 95 % interval (Student's t of the rounds' logarithms)",
-    "ratio_high": "upper end",
+CONDITIONS = {
     "rounds": "turns of each side, alternating",
     "seconds": "of each turn, warm-up left out",
     "prepared": "pictures a second of filling the cache, which is done once before training",
@@ -74,6 +68,16 @@ COLUMNS = {
     "torch": "version",
     "torchvision": "version",
     "date": "day of the measurement, UTC",
+}
+
+COLUMNS = {
+    "measured": "training: loading and learning; loading: the pictures alone, without a network",
+    "ours": "pictures a second of `dermedge train`, geometric mean of the rounds",
+    "reference": "pictures a second of torchvision's reference training, likewise",
+    "ratio": "ours to reference, geometric mean of the rounds",
+    "ratio_low": "lower end of its 95 % interval (Student's t of the rounds' logarithms)",
+    "ratio_high": "upper end",
+    **CONDITIONS,
 }
 
 Source = Callable[[], Iterable]  # gives new endless batches
@@ -119,12 +123,23 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
                     for side, connection in turns[:: -1 if number % 2 else 1]:
                         connection.send((what, seconds))
                         rates[what, side].append(_reply(connection, side))
-    common = {
+    common = conditions(recipe, data_set, len(pictures), seconds, len(pictures) / took)
+    return [
+        {"measured": what, **compared(rates[what, "ours"], rates[what, "reference"]), **common}
+        for what in ("training", "loading")
+    ]
+
+
+def conditions(
+    recipe: Recipe, data_set: DataSet, pictures: int, seconds: float, prepared: float
+) -> dict[str, Any]:
+    """The columns of `CONDITIONS`; `prepared` in pictures a second."""
+    return {
         "rounds": ROUNDS,
         "seconds": seconds,
-        "prepared": f"{len(pictures) / took:.1f}",
+        "prepared": f"{prepared:.1f}",
         "data_set": data_set.name,
-        "pictures": len(pictures),
+        "pictures": pictures,
         "recipe": recipe.name,
         "model": recipe.model,
         "size": recipe.preprocessing.size,
@@ -140,10 +155,6 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         "torchvision": version("torchvision"),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
-    return [
-        {"measured": what, **compared(rates[what, "ours"], rates[what, "reference"]), **common}
-        for what in ("training", "loading")
-    ]
 
 
 def compared(ours: list[float], reference: list[float]) -> dict[str, str]:
@@ -156,14 +167,14 @@ def compared(ours: list[float], reference: list[float]) -> dict[str, str]:
     return {name: f"{math.exp(value):.4g}" for name, value in zip(names, values, strict=True)}
 
 
-def append_rows(rows: list[dict], path: Path) -> None:
-    """Add rows to a table of `COLUMNS`, or begin one. UserError where it is another table."""
+def append_rows(rows: list[dict], path: Path, columns: Iterable[str] = COLUMNS) -> None:
+    """Add rows to a table of `columns`, or begin one. UserError where it is another table."""
     before = read_text(path) if path.exists() else ""
-    header = ",".join(COLUMNS)
+    header = ",".join(columns)
     if before and before.splitlines()[0] != header:
         raise UserError(f"{path} is a table of something else: give another file with --out")
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     if not before:
         writer.writeheader()
     writer.writerows(rows)
@@ -174,13 +185,13 @@ def _ours(
     recipe: Recipe, records: tuple[Record, ...], labels: tuple[str, ...], cache: str
 ) -> dict[str, tuple[Source, Use]]:
     pictures = load_pictures(records, recipe, Path(cache))
-    learner = Learner(recipe, labels, pictures, _ENDLESS, make_accelerator(recipe))
+    learner = Learner(recipe, labels, pictures, ENDLESS, make_accelerator(recipe))
     views = Views(pictures, labels, recipe)
     shares = sampling_shares(pictures.records, recipe.balanced_sampling)
     batches = Batches(len(pictures), recipe.batch_size, recipe.seed, shares)
 
     def source() -> DataLoader:
-        return loader(views, batches.share(learner.step, _ENDLESS, 0, 1), recipe.workers)
+        return loader(views, batches.share(learner.step, ENDLESS, 0, 1), recipe.workers)
 
     def learn(batch: dict[str, torch.Tensor]) -> int:
         learner.update(batch)
@@ -206,7 +217,7 @@ def _reference(
             files,
             batch_size=recipe.batch_size,
             # No epoch ends: starting the workers again is not what is measured.
-            sampler=RandomSampler(files, replacement=True, num_samples=_ENDLESS),
+            sampler=RandomSampler(files, replacement=True, num_samples=ENDLESS),
             num_workers=recipe.workers,
             pin_memory=device.type != "cpu",
         )
@@ -278,7 +289,7 @@ def _serve(connection: Connection, side: str, arguments: tuple) -> None:
         connection.send(0.0)
         while True:
             what, seconds = connection.recv()
-            connection.send(_rate(*work[what], seconds, warm_up=2 * arguments[0].workers + 3))
+            connection.send(rate_of(*work[what], seconds, warm_up=2 * arguments[0].workers + 3))
     except UserError as error:
         connection.send(error)
     except EOFError:
@@ -295,7 +306,7 @@ def _reply(connection: Connection, side: str) -> float:
     return reply
 
 
-def _rate(source: Source, use: Use, seconds: float, warm_up: int) -> float:
+def rate_of(source: Source, use: Use, seconds: float, warm_up: int) -> float:
     """Pictures a second. The warm-up uses up what the loader's workers have made beforehand."""
     batches = iter(source())
     for _ in range(warm_up):

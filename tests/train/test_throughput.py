@@ -13,7 +13,7 @@ import torch
 from dermedge import UserError, cli
 from dermedge.data import load
 from dermedge.image.read import write_png
-from train import throughput
+from train import feed_speed, throughput
 from train.recipe import load_recipe
 
 TINY = ["preprocessing.size=32", "batch_size=4", "workers=0", "model=mobilenet_v3_small"]
@@ -120,3 +120,26 @@ def test_what_a_side_refuses_ends_the_measurement(lesions):
         pytest.skip("a GPU can do it")
     with pytest.raises(UserError, match="needs a GPU"):
         throughput.measure(recipe, load("csv", lesions), 0.01, 8)
+
+
+def test_feeds_are_measured_beside_a_constant_batch(lesions, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(feed_speed, "ROUNDS", 2)
+    out = tmp_path / "feeds.csv"
+    sets = [part for override in TINY for part in ("--set", override)]
+    source = ["--recipe", "classifier", "--data", f"csv={lesions}", "--beside", "constant"]
+    assert cli.main(["throughput", *source, *sets, "--seconds", "0.01", "--out", str(out)]) == 0
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["feed"] for row in rows] == ["constant", "loader", "device"]
+    for row in rows:
+        assert set(row) == set(feed_speed.COLUMNS)
+        share = float(row["rate"]) / float(rows[0]["rate"])
+        assert float(row["share"]) == pytest.approx(share, rel=0.01)
+        assert float(row["share_low"]) <= float(row["share"]) <= float(row["share_high"])
+        assert all(row.values())
+    assert rows[0]["augmenting"] == "-"
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed[:3]] == ["constant", "loader", "device"]
+    arguments = ["--recipe", "segmenter", "--data", f"csv={lesions}", "--beside", "constant"]
+    assert cli.main(["throughput", *arguments]) == 2
+    assert "has no masks to train a segmenter on" in capsys.readouterr().err
