@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from dermedge import UserError
+from dermedge.data.groups import SCALES
 from dermedge.files import read_text
 from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import FIELDS
@@ -67,6 +68,11 @@ class ClassifierLoss:
     # Share of the classes' prior, each source's own, that the loss takes out (balanced softmax):
     # with 1 the network answers as if all classes were as frequent.
     balanced: float = _number(0.0, 0.0, 1.0)
+    # Which groups of people shall be equally well served, see `train.groups`; "": none is asked.
+    group: str = _choice("", "", *SCALES)
+    group_balance: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: every group weighs the same
+    # Step of the weights that move to the groups with the largest loss (group DRO); 0: they stay.
+    group_dro: float = _number(0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
     if kind == "multitask" and recipe.teachers:
         raise RecipeError(f"distillation has one answer to learn: not for {model}, which gives two")
+    _check_groups(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
@@ -278,6 +285,17 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
+
+
+def _check_groups(recipe: Recipe) -> None:
+    loss = recipe.loss
+    if not isinstance(loss, ClassifierLoss):
+        return
+    asked = bool(loss.group_balance or loss.group_dro)
+    if asked != bool(loss.group):
+        raise RecipeError(
+            "loss.group needs loss.group_balance or loss.group_dro above 0, and these need it"
+        )
 
 
 def _check_source_weights(text: str) -> None:
