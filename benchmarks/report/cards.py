@@ -82,6 +82,7 @@ def describe(bundle: Bundle, rows: Rows, groups: Rows) -> dict:
         ],
         "training": training,
         "trained_on": list(dict.fromkeys(f"{t['data_set']}, {t['pictures']}" for t in training)),
+        "prior": _prior(bundle),
         "thresholds": _thresholds(bundle),
         "measured": _measured(rows, groups),
         "headlines": [_headline(row) for row in _plain(rows)],
@@ -139,6 +140,18 @@ def _training(entry: dict) -> dict[str, str]:
         "length": ", ".join(length) or "–",
         "pretrained": "yes" if entry.get("imagenet_weights") else "no",
     }
+
+
+def _prior(bundle: Bundle) -> str:
+    """Which prior of the classes the probabilities carry; "" without a classifier."""
+    if "classifier" not in bundle.manifest.models:
+        return ""
+    entries = bundle.manifest.training_data
+    entry = next((e for e in entries if e.get("role") in ("classifier", "multitask")), {})
+    if not entry.get("prior"):
+        return "not stated (trained by version 0.2.0 or before)"
+    shares = ", ".join(f"{label} {share:.3f}" for label, share in entry["prior"].items())
+    return f"{shares} ({entry.get('prior_of') or 'as trained'})"
 
 
 def _thresholds(bundle: Bundle) -> list[tuple[str, str]]:
