@@ -83,7 +83,7 @@ def judged(
         learnt, asked = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         mean, deviation = features[learnt].mean(axis=0), features[learnt].std(axis=0) + 1e-6
         scaled = torch.from_numpy((features - mean) / deviation)
-        head = _head(scaled, targets, learnt, [records[i] for i in learnt], loss, seed)
+        head = _head(scaled, targets, learnt, [records[i] for i in learnt.tolist()], loss, seed)
         with torch.inference_mode():
             shares = torch.softmax(head(scaled[asked]), dim=1).double().numpy()
         risk[asked] = shares[:, malignant].sum(axis=1)
