@@ -94,6 +94,19 @@ def _recheck_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _content_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what the bundle calls itself (default: FILE's name)")
+    prior = parser.add_argument_group("the prior that the probabilities carry")
+    prior.add_argument(
+        "--prior",
+        metavar="P",
+        help="how frequent the classes are where the bundle will be used: "
+        "uniform, the name of a data set of the training, NAME=PATH of another one, "
+        "CLASS=SHARE,..., or FILE.csv with the columns class and share (default: as trained)",
+    )
+    prior.add_argument(
+        "--carried",
+        metavar="P",
+        help="with --prior: what the probabilities of a network carry that does not state it",
+    )
     parser.add_argument(
         "--weights",
         choices=("full", "half"),
@@ -216,6 +229,8 @@ def _check(args: argparse.Namespace) -> None:
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
+    if args.carried and not args.prior:
+        raise ExportError("--carried goes with --prior: what the probabilities carry so far")
     if args.lender and args.recheck:
         raise ExportError("--with goes with run folders, not with --recheck")
 
@@ -240,6 +255,8 @@ def _export(
     from export.pipeline import export_runs
 
     options = ExportOptions(
+        prior=args.prior or "",
+        carried=args.carried or "",
         weights=args.weights,
         similar=args.similar,
         similar_pictures=args.similar_pictures,

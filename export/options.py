@@ -15,6 +15,8 @@ CALIBRATION_PICTURES = 500  # training pictures that INT8 is calibrated on, at l
 class ExportOptions:
     """See the comments of the fields."""
 
+    prior: str = ""  # that the probabilities shall carry, as `export.runs.prior` reads it; "": own
+    carried: str = ""  # that they carry so far, of a run that does not state it
     weights: str = "full"  # "half": rounded to half precision before all else, and stored so
     similar: int = 0  # labelled training cases of each class that the bundle carries, 0 to 8
     similar_pictures: bool = False  # whether small pictures of them travel too

@@ -19,6 +19,7 @@ from export.graph.onnx_graph import export_graph
 from export.options import ExportOptions
 from export.quantization.candidates import make_candidates
 from export.runs.load import TrainedNetwork, load_networks
+from export.runs.prior import with_prior
 from export.thresholds.choose import choose_thresholds
 from export.validation.prepared import Crop
 from export.validation.validate import validate
@@ -54,6 +55,8 @@ def export_runs(
     networks = load_networks(folders, options.weights, can_crop=lender is not None)
     if options.similar and not any("classifier" in network.roles for network in networks):
         raise ExportError("--similar needs the run of a classifier, which finds them")
+    if options.prior:
+        networks = _under_prior(networks, options)
     lent = lend(lender, networks) if lender else None
     crop = lent.crop if lent else None
     finished: list[FinishedNetwork] = []
@@ -61,6 +64,19 @@ def export_runs(
         finished.append(finish(network, crop, options))
         crop = finished[-1].crop
     return assemble(finished, name, options, lent)
+
+
+def _under_prior(
+    networks: Sequence[TrainedNetwork], options: ExportOptions
+) -> tuple[TrainedNetwork, ...]:
+    if not any("classifier" in network.roles for network in networks):
+        raise ExportError("--prior needs the run of a classifier: a segmenter has no classes")
+    return tuple(
+        with_prior(network, options.prior, options.carried)
+        if "classifier" in network.roles
+        else network
+        for network in networks
+    )
 
 
 def finish(network: TrainedNetwork, crop: Crop | None, options: ExportOptions) -> FinishedNetwork:

@@ -64,7 +64,7 @@ def augment(
 
 
 def mix(batch: dict[str, Tensor], spec: Augmentation) -> None:
-    """Mix each picture of a batch, its classes, metadata and prior with another one's, in place.
+    """Mix each picture of a batch, with its classes and what else it has, with another, in place.
 
     By mixup or CutMix, as the strengths in `spec` say; by either, where both are above 0. Takes
     its random numbers from torch's generator.
@@ -85,7 +85,7 @@ def mix(batch: dict[str, Tensor], spec: Augmentation) -> None:
     else:
         mixed = share * images.float() + (1 - share) * images[order].float()
     batch["image"] = mixed
-    for name in batch.keys() & {"classes", "metadata", "prior"}:
+    for name in batch.keys() & {"classes", "metadata", "prior", "group"}:
         batch[name] = share * batch[name] + (1 - share) * batch[name][order]
 
 

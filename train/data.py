@@ -34,9 +34,10 @@ from dermedge.image.header import ImageError
 from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import encode
 from train.augment import augment
+from train.groups import group_row
 from train.prepare import UNKNOWN
 from train.prepare import read_prepared as _read
-from train.recipe import Recipe
+from train.recipe import ClassifierLoss, Recipe
 from train.sources import Priors
 
 _WAITING, _READY, _FAILED = 0, 1, 2
@@ -225,7 +226,8 @@ class Views(Dataset):
 
     "image" uint8 (size, size, 3); "mask" float32 (1, size, size), -1 all over where the data set
     has none; "classes" float32 (K,), 1 at the label, 0 all over without one; "metadata"
-    float32 (M,); with `priors` "prior" float32 (K,), that of the record's source.
+    float32 (M,); with `priors` "prior" float32 (K,), that of the record's source; with `loss.group`
+    "group", see `train.groups`.
     A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
     the picture as it is, with all its metadata.
     """
@@ -279,6 +281,9 @@ class Views(Dataset):
             sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
         if self.labels and self.priors is not None:
             sample["prior"] = self.priors.of(record)
+        group = self.recipe.loss.group if isinstance(self.recipe.loss, ClassifierLoss) else ""
+        if group:
+            sample["group"] = group_row(record, group)
         if self.recipe.fields:
             sample["metadata"] = encode(self.recipe.fields, **told)
         return sample

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dermedge.code_hash import code_hash
 from dermedge.files import make_private
 from train.data import Pictures, Views, loader, memory_mapped
-from train.learner import Learner
+from train.learner import Learner, Teacher
 from train.sources import Priors
 
 _CHUNK = 32  # views in one pass
@@ -63,8 +63,9 @@ class _Early:
         features = self._features(image)
         # A teacher that the network started from has the same early layers, but for rounding.
         self.teachers = [
-            (teacher, _alike(teacher.model.early(image, self.blocks), features))
+            (teacher, _alike(teacher.early(image, self.blocks), features))
             for teacher in learner.teachers
+            if isinstance(teacher, Teacher)
         ]
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

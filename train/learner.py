@@ -20,6 +20,7 @@ from dermedge import UserError
 from dermedge.evaluation import metrics
 from train.augment import mix
 from train.data import Pictures, Views, loader
+from train.groups import GroupWeights
 from train.losses import (
     class_weights,
     classifier_loss,
@@ -86,6 +87,7 @@ class Learner:
         self.critic = self.critic_optimizer = None
         self.labels = labels
         self.priors: Priors | None = None
+        self.group_weights: GroupWeights | None = None
         if isinstance(recipe.loss, SegmenterLoss) and recipe.loss.adversarial > 0:
             critic = PatchDiscriminator()
             optimizer = torch.optim.AdamW(
@@ -96,7 +98,10 @@ class Learner:
             counts = [sum(r.label == label for r in pictures.records) for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
-            self.priors = priors_of(pictures.records, labels, shares, weights.tolist())
+            if recipe.loss.group:
+                self.group_weights = GroupWeights(recipe.loss, pictures.records)
+            self._drawn = pictures.records, shares, weights.tolist()
+            self.priors = self._weighed_priors()
         self.teachers = [
             self._teacher(path, labels).to(accelerator.device) for path in recipe.teachers
         ]
@@ -140,6 +145,7 @@ class Learner:
                 self.class_weights,
                 loss,
                 batch.get("prior"),
+                self._by_group(batch),
             )
         if self.teachers:
             spec = self.recipe.distillation
@@ -189,7 +195,7 @@ class Learner:
         """By class, the prior that a classifier's probabilities carry; {} of a segmenter."""
         if self.priors is None:
             return {}
-        carried = self.priors.carried(_balanced(self.recipe)).tolist()
+        carried = self._weighed_priors().carried(_balanced(self.recipe)).tolist()
         return {k: round(v, 6) for k, v in zip(self.labels, carried, strict=True)}
 
     def batch_priors(self) -> Priors | None:
@@ -197,6 +203,30 @@ class Learner:
         if self.priors is None or not (_balanced(self.recipe) or self.priors.partial):
             return None
         return self.priors
+
+    def _weighed_priors(self) -> Priors:
+        """How much each class weighs in the loss; with group DRO, by the weights of this step."""
+        records, shares, weights = self._drawn
+        if self.group_weights is not None:
+            drawn = np.ones(len(records)) if shares is None else np.array(shares)
+            drawn = drawn * self.group_weights.of_records(records)
+            shares = tuple(drawn / drawn.sum())
+        return priors_of(records, self.labels, shares, weights)
+
+    def _by_group(self, batch: dict[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+        groups = self.group_weights
+        if groups is None:
+            return None
+
+        def total(sums: Tensor) -> Tensor:
+            # In single precision: some accelerators know no other.
+            here = sums.float().to(self.accelerator.device)
+            return self.accelerator.reduce(here, "sum").double().cpu()
+
+        def weigh(losses: Tensor) -> Tensor:
+            return groups(losses, batch["group"], total).to(losses.device)
+
+        return weigh
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
@@ -313,6 +343,8 @@ class Learner:
         parts = {"model": unwrap(self.model), "optimizer": self.optimizer}
         if self.average is not None:
             parts["average"] = self.average
+        if self.group_weights is not None:
+            parts["groups"] = self.group_weights
         if self.critic is not None:
             parts["critic"] = unwrap(self.critic)
             parts["critic_optimizer"] = self.critic_optimizer
@@ -378,9 +410,13 @@ class Teacher(nn.Module):
         self.order: Tensor
         self.by: Tensor
 
-    def forward(self, *given: Tensor) -> Tensor:
-        found: Tensor = self.model(*given)
+    def forward(self, image: Tensor, metadata: Tensor | None = None, blocks: int = 0) -> Tensor:
+        found: Tensor = self.model(image, metadata, blocks)
         return found[:, self.order] + self.by
+
+    def early(self, image: Tensor, blocks: int) -> Tensor:
+        """As of the classifier itself."""
+        return self.model.early(image, blocks)
 
 
 def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
@@ -114,6 +115,7 @@ def train(
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
     priors = learner.batch_priors()
+    fed: Iterable[dict[str, Tensor]]
     if recipe.views:
         with accelerator.main_process_first():
             features = feature_views(

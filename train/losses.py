@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -88,12 +89,14 @@ def classifier_loss(
     weights: Tensor,
     spec: ClassifierLoss,
     prior: Tensor | None = None,
+    by_group: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Cross-entropy of (N, K) logits and targets, weighted by class.
 
     `targets` are float (N, K), each row the shares of the classes in a picture (a sum of 1).
     `prior` (N, K) is how much each class weighs in each picture's source: what weighs 0 is not
     known there, and neither gains nor loses by the picture; `spec.balanced` takes the others' out.
+    `by_group` turns the losses (N,) of the pictures into what each of them weighs.
     """
     smooth = spec.label_smoothing
     logits = logits.float()
@@ -113,7 +116,8 @@ def classifier_loss(
         # Not quite 0 where the network is sure: a power below 1 has no slope there.
         each = each * (1 - log_probability.exp()).clamp(min=2**-24) ** spec.focal
     # Divided by the batch, not by its weights: the mean over processes is then that of the batch.
-    return (each.sum(dim=1) * (targets @ weights)).mean()
+    losses = each.sum(dim=1) * (targets @ weights)
+    return (losses if by_group is None else losses * by_group(losses)).mean()
 
 
 def distillation_loss(logits: Tensor, distilled: Tensor, temperature: float) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from dermedge import UserError
+from dermedge.data.groups import SCALES
 from dermedge.files import read_text
 from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import FIELDS
@@ -68,6 +69,11 @@ class ClassifierLoss:
     # Share of the classes' prior, each source's own, that the loss takes out (balanced softmax):
     # with 1 the network answers as if all classes were as frequent.
     balanced: float = _number(0.0, 0.0, 1.0)
+    # Which groups of people shall be equally well served, see `train.groups`; "": none is asked.
+    group: str = _choice("", "", *SCALES)
+    group_balance: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: every group weighs the same
+    # Step of the weights that move to the groups with the largest loss (group DRO); 0: they stay.
+    group_dro: float = _number(0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -296,6 +302,7 @@ def _recipe(table: dict, title: str) -> Recipe:
     if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
     _check_unlabelled(recipe)
+    _check_groups(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
@@ -323,6 +330,17 @@ def _check_unlabelled(recipe: Recipe) -> None:
         raise RecipeError(
             "distillation.unlabelled excludes mixup and cutmix: half of a mixed picture would have "
             "no class"
+        )
+
+
+def _check_groups(recipe: Recipe) -> None:
+    loss = recipe.loss
+    if not isinstance(loss, ClassifierLoss):
+        return
+    asked = bool(loss.group_balance or loss.group_dro)
+    if asked != bool(loss.group):
+        raise RecipeError(
+            "loss.group needs loss.group_balance or loss.group_dro above 0, and these need it"
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.accuracy import figures, intervals
 from benchmarks.accuracy.baselines import ColourClassifier, colour_features, otsu_mask
+from benchmarks.accuracy.by_group import by_group
 from benchmarks.accuracy.figures import Row
 from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.networks import Networks
@@ -102,6 +103,7 @@ def evaluate(
     warnings = [*selection.warnings, *_empty_masks(read)]
     outlines = _segmentation(read)
     classes = _classification(bundle, selection, read, options, warnings)
+    groups, gaps = by_group(read, labels, limits)
     result = {
         **_head(bundle, options, fields),
         "data": _about_data(data_set, selection, rows, labels),
@@ -115,7 +117,8 @@ def evaluate(
         "ood_flagged": figures.ood_share(read),
         "ood": None,
         "hardware": hardware(),
-        "groups": figures.by_skin_type(read, labels, limits),
+        "groups": groups,
+        "gaps": gaps,
     }
     seconds = all_read - start, time.perf_counter() - all_read
     result["seconds"] = {"pictures": round(seconds[0], 3), "figures": round(seconds[1], 3)}
@@ -242,6 +245,7 @@ def _about_data(
         "name": data_set.name,
         "licence": data_set.licence,
         "part": selection.part,
+        "subset": selection.subset,
         "pictures": selection.pictures,
         "limit": selection.limit,
         "evaluated": len(read),

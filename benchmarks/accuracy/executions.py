@@ -24,6 +24,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS, ROLES
 from dermedge.data import Record
+from dermedge.data.groups import SCALES, members
 from dermedge.evaluation import metrics
 from dermedge.evaluation.paired_timing import ratio
 from dermedge.runtime import ENGINES, ExecutionConfig, SessionError, host, target
@@ -183,9 +184,8 @@ def _figures(first: Sequence[Row], rows: Sequence[Row], labels: tuple[str, ...])
         if own:
             add(f"class {label}", "auc", named, label)
             add(f"class {label}", "sensitivity", own, label)
-    stated = any(a.record.skin_type is not None for a, _ in pairs)
-    for title, types in figures.SKIN_TYPES.items() if stated else ():
-        own = [pair for pair in pairs if pair[0].record.skin_type in types]
+    for title, places in members([a.record for a, _ in pairs], SCALES["skin_type"]).items():
+        own = [pairs[place] for place in places]
         for name in ("jaccard", "malignant_auc"):
             add(f"skin {title}", name, [pair for pair in own if _known(name, pair[0], labels)])
     return entries

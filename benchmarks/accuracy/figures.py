@@ -16,7 +16,6 @@ from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT
 
 SENSITIVITY = 0.95  # at which a specificity is read off this part's own ROC curve
-SKIN_TYPES = {"I-II": (1, 2), "III-IV": (3, 4), "V-VI": (5, 6), "not stated": (None,)}
 
 
 @dataclass(frozen=True)
@@ -226,40 +225,6 @@ def auc_difference(
     first, second = (metrics.Ranking(risk, truth).roc_auc for risk in risks)
     figure = difference(first, second, [rows[place] for place in known])
     return {"metric": "malignant_auc", "baseline": COLOUR, **figure}
-
-
-def by_skin_type(rows: Sequence[Row], labels: tuple[str, ...], limits: Thresholds) -> list[dict]:
-    """Figures of each group of skin types; none where no picture states its skin type."""
-    if all(row.record.skin_type is None for row in rows):
-        return []
-    groups = []
-    for name, types in SKIN_TYPES.items():
-        members = [row for row in rows if row.record.skin_type in types]
-        if not members:
-            continue
-        measured = {}
-        if drawn := [row for row in members if NETWORKS in row.counts]:
-            measured["jaccard"] = interval(weighted_mean(_counts(drawn, NETWORKS).jaccard), drawn)
-        known = [
-            row
-            for row in members
-            if row.record.malignant is not None and row.probabilities is not None
-        ]
-        stated = np.array([row.probabilities for row in known])
-        all_of_them = malignancy_figures(known, stated, labels, limits)
-        for measure in ("malignant_auc", "malignant_sensitivity", "malignant_specificity"):
-            if measure in all_of_them:
-                measured[measure] = all_of_them[measure]
-        groups.append(
-            {
-                "skin_type": name,
-                "pictures": len(members),
-                "outlines": len(drawn),
-                "malignant": sum(bool(row.record.malignant) for row in known),
-                "metrics": measured,
-            }
-        )
-    return groups
 
 
 def ood_share(rows: Sequence[Row]) -> Figure | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.accuracy.subset import Subset
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import PARTS, DataError, DataSet, Record, Split, make_split
@@ -36,7 +37,7 @@ class Selection:
 
     part: str
     records: tuple[Record, ...]
-    pictures: int  # in the part, before the limit
+    pictures: int  # in the part, or in the subset of it, before the limit
     limit: int | None
     source: str  # where the split comes from
     split: Split | None
@@ -44,6 +45,7 @@ class Selection:
     warnings: tuple[str, ...] = ()
     # Pairs of one lesion: what the publisher states, and what pictures outside of `records` tie.
     same: tuple[tuple[str, str], ...] = ()
+    subset: str = ""  # what of the part was taken, in words; "": all
 
 
 def select(
@@ -53,6 +55,7 @@ def select(
     split_file: str | Path | None = None,
     limit: int | None = None,
     baselines: bool = False,
+    subset: Subset | None = None,
 ) -> Selection:
     """Select the pictures of `part` ('train', 'val', 'test' or 'all').
 
@@ -61,12 +64,12 @@ def select(
     bundle's list of training pictures (what is neither in training nor in validation is the test
     part); bundles of version 0.1.0 carry it. Else it is made with seed 0. Warns where pictures were
     trained on, or where that cannot be known. With `baselines`, pictures to fit them on are
-    selected, too (none for 'all').
+    selected, too (none for 'all'). `subset` says what of the part is left out, before the limit.
 
     Raises
     ------
     DataError
-        Where the split does not fit the data set, or the part is empty.
+        Where the split does not fit the data set, or the part or what is left of it is empty.
     NothingToMeasure
         Where no picture of the part has what the bundle can be measured by: a mask for a segmenter,
         a class that it knows, or malignant or not, for a classifier.
@@ -80,6 +83,9 @@ def select(
     else:
         records = split.select(data_set.records, part)
     _check(data_set, bundle, part, records, split)
+    kept = ""
+    if subset:
+        records, kept = subset.of(data_set, records)
     pictures = len(records)
     if limit is not None and limit < pictures:
         records = _limited(records, limit)
@@ -104,6 +110,7 @@ def select(
         tuple(train),
         (*known, *warnings),
         _ties(data_set, records),
+        kept,
     )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # heavy; a command imports them when it runs
     from dermedge.runtime import ExecutionConfig
 
 
+MODALITIES = ("dermoscopic", "clinical")  # of `dermedge.data.Record`
+
+
 def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     """What to measure the accuracy on, and how."""
     parser.add_argument(
@@ -38,6 +41,16 @@ def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
         "--split-file",
         metavar="FILE",
         help="split to use; default: the bundle's own, else one made with seed 0",
+    )
+    parser.add_argument(
+        "--modality",
+        choices=MODALITIES,
+        help="pictures of this kind alone, where the data set has both",
+    )
+    parser.add_argument(
+        "--leave-out",
+        metavar="FILE.csv",
+        help="do not measure on what this table names in its column id, lesion_id or patient_id",
     )
     parser.add_argument(
         "--limit",
@@ -139,11 +152,15 @@ def command() -> str:
 def select_pictures(bundle: Bundle, args: argparse.Namespace) -> tuple[DataSet, Selection]:
     """The data set, and what of it is to be measured."""
     from benchmarks.accuracy.selection import select
+    from benchmarks.accuracy.subset import Subset
     from dermedge.data import load, parse_source
 
     data_set = load(*parse_source(args.data))
     part = args.split or "test"
-    return data_set, select(data_set, bundle, part, args.split_file, args.limit, args.baselines)
+    subset = Subset(args.modality, Path(args.leave_out) if args.leave_out else None)
+    return data_set, select(
+        data_set, bundle, part, args.split_file, args.limit, args.baselines, subset
+    )
 
 
 def metadata_fields(bundle: Bundle, args: argparse.Namespace) -> tuple[str, ...]:

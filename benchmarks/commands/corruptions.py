@@ -57,7 +57,7 @@ def _robustness(args: argparse.Namespace) -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines = False
+    args.baselines, args.modality, args.leave_out = False, None, None
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     names = args.corruptions or tuple(robustness.CORRUPTIONS)
@@ -81,7 +81,7 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines = False
+    args.baselines, args.modality, args.leave_out = False, None, None
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     threads = args.threads or usable_cores()

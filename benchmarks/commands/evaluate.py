@@ -53,8 +53,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
         metavar="FILE.csv",
-        help="add the figures to this table of results (and those of each class and skin type to "
-        "FILE-groups.csv); rows of the same measurement are replaced",
+        help="add the figures to this table of results (and those of each class and group of "
+        "people to FILE-groups.csv); rows of the same measurement are replaced",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="write evaluation.json, pictures.csv and evaluation.html"

@@ -18,10 +18,12 @@ import jinja2
 from benchmarks import PROCEDURAL, call
 from benchmarks.report.repacked import hashes_of
 from benchmarks.schema import tables
-from benchmarks.schema.names import NETWORKS, TITLES
+from benchmarks.schema.names import GROUP_MINIMUM, NETWORKS, TITLES
+from benchmarks.schema.tables import GAP, WORST
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES, Model
+from dermedge.data.groups import SCALES
 from dermedge.files import write_atomic
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
@@ -35,6 +37,7 @@ HEADLINES = {
     "macro_auc": "mean AUC of classes",
     "likely_balanced_accuracy": "balanced accuracy",
 }
+_FIGURE = ("value", "low", "high")
 _PARTS = {"test": 0, "val": 1, "all": 2, "train": 3}
 
 Rows = list[dict[str, str]]
@@ -79,6 +82,7 @@ def describe(bundle: Bundle, rows: Rows, groups: Rows) -> dict:
         ],
         "training": training,
         "trained_on": list(dict.fromkeys(f"{t['data_set']}, {t['pictures']}" for t in training)),
+        "prior": _prior(bundle),
         "thresholds": _thresholds(bundle),
         "measured": _measured(rows, groups),
         "headlines": [_headline(row) for row in _plain(rows)],
@@ -138,6 +142,18 @@ def _training(entry: dict) -> dict[str, str]:
     }
 
 
+def _prior(bundle: Bundle) -> str:
+    """Which prior of the classes the probabilities carry; "" without a classifier."""
+    if "classifier" not in bundle.manifest.models:
+        return ""
+    entries = bundle.manifest.training_data
+    entry = next((e for e in entries if e.get("role") in ("classifier", "multitask")), {})
+    if not entry.get("prior"):
+        return "not stated (trained by version 0.2.0 or before)"
+    shares = ", ".join(f"{label} {share:.3f}" for label, share in entry["prior"].items())
+    return f"{shares} ({entry.get('prior_of') or 'as trained'})"
+
+
 def _thresholds(bundle: Bundle) -> list[tuple[str, str]]:
     manifest = bundle.manifest
     limits = manifest.thresholds
@@ -157,7 +173,7 @@ def _thresholds(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _set(row: dict[str, str]) -> tuple[str, ...]:
-    return row["data_set"], row["part"], row["split_sha256"], row["limit"]
+    return row["data_set"], row["part"], row["split_sha256"], row["subset"], row["limit"]
 
 
 def _way(row: dict[str, str]) -> tuple[str, str]:
@@ -184,11 +200,12 @@ def _headline(row: dict[str, str]) -> str:
 def _named(row: dict[str, str]) -> str:
     subset = f", {row['limit']} pictures of it" if row["limit"] else ""
     part = "all pictures" if row["part"] == "all" else f"{row['part']} part"
-    return f"{row['data_set']}, {part}{subset}"
+    kept = f", {row['subset']}" if row["subset"] else ""
+    return f"{row['data_set']}, {part}{kept}{subset}"
 
 
 def _measured(rows: Rows, groups: Rows) -> list[dict]:
-    """A section for each set of pictures: figures of each way to run, classes, skin types."""
+    """A section for each set of pictures: figures of each way to run, of classes and of people."""
     sections = []
     for plain in _plain(rows):
         same = [row for row in rows if _set(row) == _set(plain)]
@@ -221,7 +238,8 @@ def _measured(rows: Rows, groups: Rows) -> list[dict]:
                     ),
                 ],
                 "classes": _grouped(members, "class ", "Class"),
-                "skin_types": _grouped(members, "skin type ", "Skin type"),
+                "people": _people(members),
+                "skin": any(row["group"].startswith("skin ") for row in members),
                 "ood": _grouped(members, "ood ", "Kind"),
             }
         )
@@ -251,27 +269,64 @@ def _way_in_words(row: dict[str, str]) -> str:
     return "Networks" + (f", {', '.join(words)}" if words else "")
 
 
-def _grouped(members: Rows, prefix: str, title: str) -> list[list[str]]:
-    """A table, header first, of the groups whose name begins so; [] where there is none."""
+def _people(members: Rows) -> list[dict]:
+    """Of each scale that groups people: title, table of the groups, table of the gaps."""
+    found = []
+    for scale in SCALES.values():
+        groups = _grouped(members, f"{scale.name} ", scale.name.capitalize(), scale.groups)
+        if groups:
+            found.append(
+                {"title": scale.title, "groups": groups, "gaps": _gaps(members, scale.name)}
+            )
+    return found
+
+
+def _gaps(members: Rows, name: str) -> list[list[str]]:
+    """A table, header first, of the gaps between the groups of a scale; [] where there is none."""
+    rows = [r for r in members if r["group"].startswith((f"{GAP}{name}: ", f"{WORST}{name}: "))]
+    table = []
+    for measure in [one for one in _SHORT if any(r["measure"] == one for r in rows)]:
+        own = {
+            r["group"].partition(" ")[0] + " ": r | {"group": r["group"].partition(": ")[2]}
+            for r in rows
+            if r["measure"] == measure
+        }
+        gap, worst = own[GAP], own[WORST]
+        names = gap["group"].replace(" - ", " minus ")
+        table.append([_SHORT[measure], names, _shown(gap, "+"), worst["group"], _shown(worst)])
+    return [["Measure", "Groups", "Difference", "Worst", "Its figure"], *table] if table else []
+
+
+def _grouped(members: Rows, prefix: str, title: str, order: Sequence[str] = ()) -> list[list[str]]:
+    """A table, header first, of the groups whose name begins so; [] where there is none.
+
+    order : of the names without the prefix, where it is not that of the rows; others come last.
+    """
     members = [row for row in members if row["group"].startswith(prefix)]
     if not members:
         return []
     measures = [name for name in _SHORT if any(row["measure"] == name for row in members)]
-    malignant = any(row["malignant"] for row in members)
-    table = [[title, "Pictures", *(["Malignant"] * malignant), *(_SHORT[n] for n in measures)]]
-    for group in dict.fromkeys(row["group"] for row in members):
-        found = {row["measure"]: row for row in members if row["group"] == group}
+    counts = [name for name in ("malignant", "benign") if any(row[name] for row in members)]
+    head = [title, "Pictures", *map(str.capitalize, counts), *(_SHORT[n] for n in measures)]
+    table = [head]
+    names = list(dict.fromkeys(row["group"].removeprefix(prefix) for row in members))
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    for name in names:
+        found = {row["measure"]: row for row in members if row["group"] == prefix + name}
         one = next(iter(found.values()))
-        name = group.removeprefix(prefix)
         table.append(
             [
                 f"{name}: {CLASS_TITLES[name]}" if name in CLASS_TITLES else name,
                 one["pictures"],
-                *([one["malignant"]] * malignant),
-                *(_shown(found[n]) if n in found else "–" for n in measures),
+                *(one[count] or "–" for count in counts),
+                *(_judged(found[n]) if n in found else "–" for n in measures),
             ]
         )
     return table
+
+
+def _judged(row: dict[str, str]) -> str:
+    return "too few" if row["judged"] == "too few" else _shown(row)
 
 
 def _figure(row: dict[str, str], name: str) -> str:
@@ -279,13 +334,13 @@ def _figure(row: dict[str, str], name: str) -> str:
     return _shown(parts)
 
 
-def _shown(figure: dict[str, str]) -> str:
+def _shown(figure: dict[str, str], sign: str = "-") -> str:
     if not figure["value"]:
         return "–"
-    value = f"{float(figure['value']):.3f}"
-    if not figure["low"]:
-        return value
-    return f"{value} ({float(figure['low']):.3f} to {float(figure['high']):.3f})"
+    value, *limits = (
+        f"{float(figure[part]):{sign}.3f}" if figure[part] else "" for part in _FIGURE
+    )
+    return f"{value} ({' to '.join(limits)})" if limits[0] else value
 
 
 def _millions(count: int | None) -> str:
@@ -339,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         card = bundle.path.with_suffix(".md")
         text = environment.get_template("card.md.jinja").render(
-            model=model, disclaimer=DISCLAIMER, procedural=PROCEDURAL
+            model=model, disclaimer=DISCLAIMER, procedural=PROCEDURAL, minimum=GROUP_MINIMUM
         )
         write_atomic(card, text)
         links = {"bundle_link": bundle.path, "card_link": card}

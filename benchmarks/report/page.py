@@ -11,9 +11,16 @@ from markupsafe import Markup
 
 from benchmarks.report import compare, corruption_plots, plots
 from benchmarks.report.curves import Log
-from benchmarks.schema.names import EXECUTION_MEASURES, HEADLINES, TITLES, WHOLE
+from benchmarks.schema.names import (
+    EXECUTION_MEASURES,
+    GROUP_MINIMUM,
+    HEADLINES,
+    TITLES,
+    WHOLE,
+)
 from dermedge import DISCLAIMER
 from dermedge.bundle.bundle import Bundle
+from dermedge.data.groups import SCALES
 from dermedge.taxonomy import MALIGNANT
 from dermedge.taxonomy import TITLES as CLASS_TITLES
 
@@ -78,7 +85,8 @@ def render(
             evaluation=evaluation,
             comparisons=_comparisons(evaluation) if evaluation else [],
             classifiers=_classifiers(evaluation) if evaluation else [],
-            group_metrics=_group_metrics(evaluation) if evaluation else [],
+            people=_people(evaluation) if evaluation else [],
+            group_minimum=GROUP_MINIMUM,
             gallery=gallery,
             worst_cases=worst_cases,
             differences=_differences(evaluation) if evaluation else [],
@@ -321,9 +329,23 @@ def _differences(evaluation: dict) -> list[dict]:
     ]
 
 
-def _group_metrics(evaluation: dict) -> list[str]:
-    """Names of the figures that any group of skin types has, in their order."""
-    return [name for name in TITLES if any(name in g["metrics"] for g in evaluation["groups"])]
+def _people(evaluation: dict) -> list[dict]:
+    """Of each scale that groups people: its title, measures, groups, and gaps with intervals."""
+    found = []
+    for scale in SCALES.values():
+        groups = [group for group in evaluation["groups"] if group["scale"] == scale.field]
+        gaps = [gap for gap in evaluation["gaps"] if gap["scale"] == scale.field]
+        if groups:
+            found.append(
+                {
+                    "title": scale.title,
+                    "name": scale.name,
+                    "measures": [n for n in TITLES if any(n in g["metrics"] for g in groups)],
+                    "groups": groups,
+                    "gaps": [{**gap, "interval": _interval(gap)} for gap in gaps],
+                }
+            )
+    return found
 
 
 def _classifiers(evaluation: dict) -> list[dict]:

@@ -12,7 +12,7 @@ from benchmarks.report.corruption_plots import robustness_png
 from benchmarks.report.page import render
 from benchmarks.report.repacked import hashes_of
 from benchmarks.schema import renamed
-from benchmarks.schema.names import EVALUATION, OLD_EVALUATION
+from benchmarks.schema.names import EVALUATION, OLD_EVALUATIONS
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 
@@ -23,7 +23,7 @@ def evaluation(path: str, bundle: Bundle) -> dict:
         result = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; make it with `dermedge evaluate --json`") from None
-    if isinstance(result, dict) and result.get("schema") == OLD_EVALUATION:
+    if isinstance(result, dict) and result.get("schema") in OLD_EVALUATIONS:
         result = renamed.evaluation(result)
     if not isinstance(result, dict) or result.get("schema") != EVALUATION:
         raise UserError(f"{path} is no evaluation of the kind '{EVALUATION}'; make it again")

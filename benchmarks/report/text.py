@@ -8,15 +8,17 @@ import numpy as np
 
 from benchmarks import PROCEDURAL
 from benchmarks.schema.bench_result import ENERGY, WARMUP
-from benchmarks.schema.names import EXECUTION_MEASURES, OTSU, OTSU_METHOD
+from benchmarks.schema.names import EXECUTION_MEASURES, GROUP_MINIMUM, OTSU, OTSU_METHOD
+from dermedge.data.groups import SCALES
 
 
 def evaluation(result: dict) -> str:
     """What `dermedge evaluate` prints."""
     data, how = result["data"], result["intervals"]
     subset = f", a fixed subset of {data['pictures']}" if data["limit"] else ""
+    kept = f" ({data['subset']})" if data["subset"] else ""
     lines = [
-        f"{result['bundle']['name']} on {data['name']}, part {data['part']}: "
+        f"{result['bundle']['name']} on {data['name']}, part {data['part']}{kept}: "
         f"{data['evaluated']} pictures{subset}; split: {data['split']}",
         *([PROCEDURAL] if result["bundle"]["procedural"] else []),
         *_how_it_ran(result),
@@ -28,14 +30,7 @@ def evaluation(result: dict) -> str:
         lines += ["", "difference to the baseline (95 % interval)"]
     for entry in result["differences"]:
         lines.append(f"  {entry['metric']:<30}{figure(entry, '+')}  networks - {entry['baseline']}")
-    if result["groups"]:
-        lines += ["", "by skin type (Fitzpatrick), networks of the bundle"]
-    for group in result["groups"]:
-        shown = [f"{name} {figure(value)}" for name, value in group["metrics"].items()]
-        lines.append(
-            f"  {group['skin_type']:<12}{group['pictures']:>5} pictures, {group['malignant']} "
-            "malignant" + "".join(f"; {one}" for one in shown)
-        )
+    lines += _people(result)
     lines += [*_out_of_distribution(result), ""]
     if result["triage"]:
         lines.append("advice: " + ", ".join(f"{k} {v}" for k, v in result["triage"].items()))
@@ -72,6 +67,35 @@ def _method(method: dict, labels: Sequence[str]) -> Iterator[str]:
         yield "  confusion, rows true: " + " ".join(labels)
         for label, counts in zip(labels, method["confusion"], strict=True):
             yield f"    {label:<8}" + "".join(f"{count:>6}" for count in counts)
+
+
+def _people(result: dict) -> Iterator[str]:
+    """Groups of people, scale by scale, and how far they are apart."""
+    for scale in SCALES.values():
+        groups = [group for group in result["groups"] if group["scale"] == scale.field]
+        if not groups:
+            continue
+        yield ""
+        yield f"by {scale.title}, networks of the bundle"
+        for group in groups:
+            shown = "".join(
+                f"; {name} {figure(value)}"
+                + (f" (too few: under {GROUP_MINIMUM})" if name in group["too_few"] else "")
+                for name, value in group["metrics"].items()
+            )
+            benign = "" if group["benign"] is None else f", {group['benign']} benign"
+            yield (
+                f"  {group['group']:<12}{group['pictures']:>5} pictures, {group['malignant']} "
+                f"malignant{benign}{shown}"
+            )
+        gaps = [gap for gap in result["gaps"] if gap["scale"] == scale.field]
+        for gap in gaps:
+            what = {"difference": " minus ".join(gap["groups"]), "worst": "the worst group"}
+            sign = "+" if gap["kind"] == "difference" else "-"
+            named = f" ({gap['groups'][0]})" if gap["kind"] == "worst" else ""
+            yield f"  {gap['measure']}, {what[gap['kind']]}{named}: {figure(gap, sign)}"
+        if not gaps:
+            yield "  no gap: fewer than two groups can be judged"
 
 
 def _out_of_distribution(result: dict) -> Iterator[str]:

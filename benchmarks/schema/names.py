@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 BENCH = "dermedge bench 4"
-EVALUATION = "dermedge evaluation 3"
-OLD_EVALUATION = "dermedge evaluation 2"  # of version 0.1.0, see `benchmarks.schema.renamed`
+EVALUATION = "dermedge evaluation 4"
+# Of earlier versions, see `benchmarks.schema.renamed`.
+OLD_EVALUATIONS = ("dermedge evaluation 2", "dermedge evaluation 3")
 ROBUSTNESS = "dermedge robustness 1"
 QUALITY = "dermedge quality 1"  # "dermedge gate 1" of version 0.1.0 has other names
 
@@ -44,6 +45,10 @@ TITLES = {
     "brier": "Brier score, classes",
     "ece": "Expected calibration error",
 }
+# Of groups of people. Fewer pictures of a kind (malignant ones, benign ones, outlines) than the
+# minimum judge nothing: there, one picture more or less moves a share by 0.05 and more.
+GROUP_MEASURES = ("jaccard", "malignant_auc", "malignant_sensitivity", "malignant_specificity")
+GROUP_MINIMUM = 20
 # Figures of a bundle that stand beside those of others, by task.
 HEADLINES = {"segmentation": ("jaccard",), "classification": ("malignant_auc", "macro_auc")}
 

@@ -1,4 +1,4 @@
-"""Results of version 0.1.0 have other names for some keys; they are read for one version."""
+"""Results of earlier versions have other names for some keys; they are read for one version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,19 @@ def evaluation(result: dict) -> dict:
     result = _renamed(result, _EVALUATION) | {"schema": EVALUATION}
     if "metadata" in result:
         result["metadata"] = _renamed(result["metadata"], _METADATA)
-    return result
+    if "groups" in result:
+        result["groups"] = [_group(dict(entry)) for entry in result["groups"]]
+    if "data" in result:
+        result["data"] = {"subset": "", **result["data"]}
+    return {"gaps": [], **result}
+
+
+def _group(entry: dict) -> dict:
+    """A group of skin types, which were the only ones; how many are benign was not said."""
+    if "skin_type" not in entry:
+        return entry
+    name = entry.pop("skin_type")
+    return {"scale": "skin_type", "group": name, "benign": None, "too_few": [], **entry}
 
 
 def _renamed(content: Mapping, names: Mapping[str, str]) -> dict:

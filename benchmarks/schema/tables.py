@@ -1,8 +1,9 @@
 """The tables of results: what was measured, with what, and how it can be measured again.
 
 `FILE.csv` holds one row a measurement and method: the networks of a bundle, and the baselines.
-`FILE-groups.csv` beside it holds one row a figure of each class, skin type and kind of picture
-that shows no lesion. Both are sorted, so that a new measurement changes no more than its rows.
+`FILE-groups.csv` beside it holds one row a figure of each class, group of people and kind of
+picture that shows no lesion. Both are sorted, so that a new measurement changes no more than its
+rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from benchmarks.schema.names import NETWORKS, TITLES
 from dermedge import UserError
 from dermedge.bundle.manifest import ROLES
+from dermedge.data.groups import SCALES
 from dermedge.files import read_text, write_atomic
 
 # A row with all of these alike is the same measurement, and is replaced.
@@ -25,6 +27,7 @@ KEY = {
     "data_set": "name of its reader",
     "part": "of the split: train, val, test, or all",
     "split_sha256": "of the split, its first 16 digits",
+    "subset": "what of the part was taken (`--modality`, `--leave-out`); empty: all of it",
     "limit": "how many pictures were selected by a hash of their ids; empty: all of the part",
     "tta": "mirrored views that were averaged: 1 (none) or 4",
     "metadata": "what the classifier got beside the picture, joined by +; 'withheld'; "
@@ -84,12 +87,17 @@ COLUMNS = {
     },
     **_ORIGIN,
 }
+# A row of people's groups begins with the name of its scale; one that compares them with these.
+GAP, WORST = "gap ", "worst "
 GROUP_COLUMNS = {
     **KEY,
-    "group": "class LABEL, skin type TYPES (Fitzpatrick), or ood KIND",
+    "group": "class LABEL; skin type TYPES (Fitzpatrick), skin tone TONE (MILK10k), age YEARS or "
+    "sex SEX; of these gap SCALE: FIRST - LAST and worst SCALE: GROUP; or ood KIND",
     "measure": "name of the figure",
-    "pictures": "of the group",
-    "malignant": "of them; of skin types only",
+    "pictures": "of the group, or of all groups that are compared",
+    "malignant": "of them; of people's groups only",
+    "benign": "of them; of people's groups only",
+    "judged": "of people's groups: yes, or too few (`GROUP_MINIMUM` of `benchmarks.schema.names`)",
     "value": "the figure",
     "low": "lower limit of its 95 % interval",
     "high": "upper limit",
@@ -128,8 +136,9 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
         raise UserError(f"{path} is no table of results: {error}") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path} is no table of results: choose another file") from None
-    if not names <= set(columns) or not set(KEY) <= names:
-        odd = sorted(map(str, (names - set(columns)) or (set(KEY) - names)))[0]
+    required = set(KEY) - {"subset"}  # which tables of version 0.2.0 lack
+    if not names <= set(columns) or not required <= names:
+        odd = sorted(map(str, (names - set(columns)) or (required - names)))[0]
         raise UserError(f"{path} is no table of results (column {odd}): choose another file")
     for row in rows:
         if (group := row.get("group") or "").startswith("unlike "):
@@ -181,6 +190,7 @@ def _keys(result: dict) -> Iterator[dict[str, str]]:
             "data_set": data["name"],
             "part": data["part"],
             "split_sha256": (data["split_sha256"] or "")[:16],
+            "subset": data["subset"],
             "limit": _text(data["limit"]),
             "tta": str(result["views"]),
             "metadata": used,
@@ -243,29 +253,43 @@ def _networks(bundle: dict) -> dict[str, str]:
 
 def _groups(result: dict) -> Iterator[dict[str, str]]:
     keys = {key["method"]: key for key in _keys(result)}
-    groups = [
-        (keys[method["name"]], f"class {label}", entry["count"], None, entry)
+    groups: list[tuple[str, str, dict, dict]] = [
+        (method["name"], f"class {label}", {"pictures": entry["count"]}, entry)
         for method in result["methods"]
         for label, entry in method.get("per_class", {}).items()
     ]
-    # Skin types and out-of-distribution figures are of the networks alone.
-    for entry in result["groups"]:
-        name = f"skin type {entry['skin_type']}"
-        counts = (entry["pictures"], entry["malignant"])
-        groups.append((keys[NETWORKS], name, *counts, entry["metrics"]))
-    for kind, entry in (result["ood"] or {"kinds": {}})["kinds"].items():
-        groups.append((keys[NETWORKS], f"ood {kind}", entry["pictures"], None, entry))
-    for key, name, pictures, malignant, figures in groups:
+    # All others are of the networks alone.
+    groups += [
+        (NETWORKS, f"{SCALES[entry['scale']].name} {entry['group']}", entry, entry["metrics"])
+        for entry in result["groups"]
+    ]
+    groups += [
+        (NETWORKS, _gap_name(entry), entry, {entry["measure"]: entry}) for entry in result["gaps"]
+    ]
+    groups += [
+        (NETWORKS, f"ood {kind}", {"pictures": entry["pictures"]}, entry)
+        for kind, entry in (result["ood"] or {"kinds": {}})["kinds"].items()
+    ]
+    for method, name, about, figures in groups:
         for measure, figure in figures.items():
             if isinstance(figure, dict):
+                few = about.get("too_few")
                 yield {
-                    **key,
+                    **keys[method],
                     "group": name,
                     "measure": measure,
-                    "pictures": str(pictures),
-                    "malignant": _text(malignant),
+                    **{column: _text(about.get(column)) for column in _GROUP_COUNTS},
+                    "judged": "" if few is None else "too few" if measure in few else "yes",
                     **{part: _text(figure[part]) for part in ("value", "low", "high")},
                 }
+
+
+_GROUP_COUNTS = ("pictures", "malignant", "benign")
+
+
+def _gap_name(entry: dict) -> str:
+    kind = GAP if entry["kind"] == "difference" else WORST
+    return f"{kind}{SCALES[entry['scale']].name}: {' - '.join(entry['groups'])}"
 
 
 def _first(methods: list[dict], task: str, name: str) -> int | None:

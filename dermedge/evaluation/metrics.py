@@ -213,14 +213,16 @@ def roc_curve(
     return ranking.thresholds, first, second
 
 
-def threshold_at_sensitivity(scores: np.ndarray, labels: np.ndarray, target: float) -> float:
+def threshold_at_sensitivity(
+    scores: np.ndarray, labels: np.ndarray, target: float, weights: np.ndarray | None = None
+) -> float:
     """The highest threshold (positive: score >= threshold) that finds a share `target` or more.
 
     It is one of the scores. nan without positives; ValueError unless 0 < target <= 1.
     """
     if not 0 < target <= 1:
         raise ValueError(f"the target sensitivity must be above 0 and at most 1, got {target!r}")
-    thresholds, sensitivity, _ = roc_curve(scores, labels)
+    thresholds, sensitivity, _ = roc_curve(scores, labels, weights)
     if np.isnan(sensitivity[-1]):
         return float("nan")
     # Rounding of k / n must not cost a positive: 0.95 of 20 is 19.

@@ -203,6 +203,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "seed": run.seed,
         "imagenet_weights": run.pretrained,
         "prior": run.prior,  # of the classes, that the probabilities carry
+        "prior_of": network.prior.title if network.prior else "",  # "": that of its training
         "start": Path(run.start).name,
         "teachers": [Path(teacher).name for teacher in recipe.teachers],
         "steps": run.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -43,21 +44,25 @@ def _of_classes(
     """A network that takes metadata is measured with what is known of each person, and without."""
     labels, accepting = validation.network.run.labels, ~classes.tuning
     targets, groups = classes.targets[accepting], classes.groups[accepting]
-    logits = classes.logits[accepting]
+    logits, weights = classes.logits[accepting], validation.weights(accepting)
     calibrated = log_softmax(logits / calibration.temperature)
     figures = {
         **validation.origin(len(targets)),
         "malignant": int(np.isin(np.array(labels)[targets], list(MALIGNANT)).sum()),
         "temperature": calibration.temperature,
-        "ece_before": metrics.expected_calibration_error(np.exp(log_softmax(logits)), targets),
-        **class_figures(calibrated, targets, groups, labels, thresholds),
+        "ece_before": metrics.expected_calibration_error(
+            np.exp(log_softmax(logits)), targets, weights=weights
+        ),
+        **class_figures(calibrated, targets, groups, labels, thresholds, weights),
         "balanced_accuracy_without_offsets": metrics.balanced_accuracy(
             calibrated.argmax(axis=1), targets, len(labels)
         ),
     }
     if classes.without is not None:
         alone = log_softmax(classes.without[accepting] / calibration.temperature)
-        figures["without_metadata"] = class_figures(alone, targets, groups, labels, thresholds)
+        figures["without_metadata"] = class_figures(
+            alone, targets, groups, labels, thresholds, weights
+        )
     return figures
 
 
@@ -72,6 +77,7 @@ def class_figures(
     groups: np.ndarray,
     labels: Sequence[str],
     limits: Thresholds,
+    weights: np.ndarray | None = None,
 ) -> dict:
     """How good a classifier is with these thresholds.
 
@@ -79,14 +85,16 @@ def class_figures(
     ----------
     log_probabilities : float (N, K), calibrated; of the classes `labels`.
     targets, groups : int (N,), the class and the lesion or patient of each picture.
+    weights : float (N,), that make the classes as frequent as in a prior; None: as they are.
     """
+    each = np.ones(len(targets)) if weights is None else weights
     probabilities = np.exp(log_probabilities)
     malignant = np.array([label in MALIGNANT for label in labels])
     malignancy, truth = probabilities[:, malignant].sum(axis=1), malignant[targets]
     likely = (log_probabilities + np.array(limits.class_offsets or 0)).argmax(axis=1)
 
     def interval(statistic: Statistic) -> dict:
-        return _interval(statistic, groups)
+        return _interval(lambda drawn: statistic(drawn * each), groups)
 
     return {
         "auc_malignant": interval(lambda w: metrics.roc_auc(malignancy, truth, w)),
@@ -94,16 +102,14 @@ def class_figures(
         "balanced_accuracy": interval(
             lambda w: metrics.balanced_accuracy(likely, targets, len(labels), w)
         ),
-        "ece": metrics.expected_calibration_error(probabilities, targets),
-        "see_doctor": _operating_point(malignancy >= limits.see_doctor, truth, groups),
-        "urgent": _operating_point(malignancy >= limits.urgent, truth, groups),
-    }
-
-
-def _operating_point(hit: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict:
-    return {
-        "sensitivity": _interval(lambda w: _share(hit, truth, w), groups),
-        "specificity": _interval(lambda w: _share(~hit, ~truth, w), groups),
+        "ece": metrics.expected_calibration_error(probabilities, targets, weights=each),
+        **{
+            name: {
+                "sensitivity": interval(partial(_share, malignancy >= limit, truth)),
+                "specificity": interval(partial(_share, malignancy < limit, ~truth)),
+            }
+            for name, limit in (("see_doctor", limits.see_doctor), ("urgent", limits.urgent))
+        },
     }
 
 

@@ -60,7 +60,9 @@ def calibrate(validation: Validation) -> Calibration | None:
     if network.weights == "half":
         round_to_half(ood)
     tuning = classes.tuning
-    temperature = fit_temperature(classes.logits[tuning], classes.targets[tuning])
+    temperature = fit_temperature(
+        classes.logits[tuning], classes.targets[tuning], validation.weights(tuning)
+    )
     return Calibration(temperature, ood, sample, training)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dermedge import data as datasets
@@ -24,6 +25,18 @@ from train.run import Run, load_model, load_run, training_pictures
 
 
 @dataclass(frozen=True, eq=False)
+class Prior:
+    """Shares of the classes, float64 (K,) with a sum of 1, all above 0, and whose they are."""
+
+    shares: np.ndarray
+    title: str
+
+    def stated(self, labels: Sequence[str]) -> dict[str, float]:
+        """By class, as a manifest holds it."""
+        return {k: round(float(v), 6) for k, v in zip(labels, self.shares, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedNetwork:
     """One run: its network, and the pictures that it was trained and is measured on."""
 
@@ -35,6 +48,8 @@ class TrainedNetwork:
     # batch norm folded away, the weights rounded.
     model: Normalized
     weights: str
+    # That was asked for, and that the model carries by now; None: as it was trained.
+    prior: Prior | None = None
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -40,19 +40,19 @@ def choose_thresholds(validation: Validation, calibration: Calibration | None) -
     tuning = classes.tuning
     calibrated = log_softmax(classes.logits[tuning] / calibration.temperature)
     see_doctor, urgent = operating_points(
-        np.exp(calibrated)[:, malignant].sum(axis=1), truth[tuning]
+        np.exp(calibrated)[:, malignant].sum(axis=1), truth[tuning], validation.weights(tuning)
     )
     with torch.inference_mode():
         _, distance = calibration.ood(torch.from_numpy(classes.features[tuning]))
     counts = Counter(record.label for record in calibration.training_records)
+    prior = validation.network.prior
+    shares = [counts[name] for name in run.labels] if prior is None else prior.shares
     return Thresholds(
         mask=thresholds.mask,
         see_doctor=see_doctor,
         urgent=urgent,
         unfamiliar=ood_limit(distance.numpy()),
-        class_offsets=class_offsets(
-            calibrated, classes.targets[tuning], [counts[name] for name in run.labels]
-        ),
+        class_offsets=class_offsets(calibrated, classes.targets[tuning], shares),
     )
 
 
@@ -69,7 +69,9 @@ def _refuse_one_kind(data_set: str, classes: ClassOutputs, truth: np.ndarray) ->
             )
 
 
-def operating_points(malignancy: np.ndarray, malignant: np.ndarray) -> tuple[float, float]:
+def operating_points(
+    malignancy: np.ndarray, malignant: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """Thresholds of "see a doctor" and "urgent".
 
     The first is the highest that finds 95 % of the malignant lesions, the second the lowest that
@@ -80,17 +82,18 @@ def operating_points(malignancy: np.ndarray, malignant: np.ndarray) -> tuple[flo
     ----------
     malignancy : float (n,), 0 to 1.
     malignant : bool (n,), with both kinds.
+    weights : float (n,), how much each picture counts; None: all alike.
     """
-    found = metrics.threshold_at_sensitivity(malignancy, malignant, SENSITIVITY)
+    found = metrics.threshold_at_sensitivity(malignancy, malignant, SENSITIVITY, weights)
     see_doctor = max(np.floor(found * 1e4) / 1e4, 1e-4)
-    limits, _, alarms = metrics.roc_curve(malignancy, malignant)
+    limits, _, alarms = metrics.roc_curve(malignancy, malignant, weights)
     lowest = limits[1 - alarms >= SPECIFICITY - 1e-12].min()
     urgent = min(np.ceil(lowest * 1e4) / 1e4, 1.0)
     return float(see_doctor), float(max(see_doctor, urgent))
 
 
 def class_offsets(
-    log_probabilities: np.ndarray, targets: np.ndarray, counts: Sequence[int]
+    log_probabilities: np.ndarray, targets: np.ndarray, counts: Sequence[float] | np.ndarray
 ) -> tuple[float, ...]:
     """Log-odds that make the most likely class balanced (Menon et al., ICLR 2021).
 
@@ -101,7 +104,7 @@ def class_offsets(
     ----------
     log_probabilities : float (N, K), calibrated.
     targets : int (N,), 0 to K - 1.
-    counts : training pictures of each class, all above 0.
+    counts : training pictures of each class, or shares of a prior asked for, all above 0.
 
     Returns
     -------

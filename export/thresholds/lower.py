@@ -44,19 +44,22 @@ def lowest(thresholds: Sequence[Thresholds]) -> Thresholds:
 
 def needed_threshold(validation_set: ValidationSet, outputs: Outputs) -> float:
     """The highest "see a doctor" at which a graph still finds `SENSITIVITY`, four decimals."""
-    level, truth = _named(validation_set, outputs)
-    limit = metrics.threshold_at_sensitivity(level, truth, SENSITIVITY)
+    level, truth, weights = _named(validation_set, outputs)
+    limit = metrics.threshold_at_sensitivity(level, truth, SENSITIVITY, weights)
     return float(max(np.floor(limit * 1e4) / 1e4, 1e-4))
 
 
 def specificity(validation_set: ValidationSet, outputs: Outputs, threshold: float) -> float:
     """Share of the benign lesions below a threshold of malignancy."""
-    level, truth = _named(validation_set, outputs)
-    return float((level < threshold)[~truth].mean())
+    level, truth, weights = _named(validation_set, outputs)
+    below = (level < threshold)[~truth]
+    return float((weights[~truth] * below).sum() / weights[~truth].sum())
 
 
-def _named(validation_set: ValidationSet, outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
-    """Malignancy, and whether it is malignant, of the pictures with a label."""
+def _named(
+    validation_set: ValidationSet, outputs: Outputs
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Malignancy, whether it is malignant, and the weight, of the pictures with a label."""
     named = validation_set.classes >= 0
     truth = validation_set.malignant_labels[validation_set.classes[named]]
-    return outputs.malignancy(validation_set)[named], truth
+    return outputs.malignancy(validation_set)[named], truth, validation_set.weights[named]

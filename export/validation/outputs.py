@@ -14,6 +14,7 @@ from dermedge.image.read import read_mask
 from dermedge.runtime import open_session
 from dermedge.taxonomy import MALIGNANT
 from export.validation.prepared import Feeds
+from export.validation.weights import prior_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,12 @@ class ValidationSet:
     targets: np.ndarray | None = None  # int (n,): index of the label, -1: it has none
     masks: list[Path | None] = field(default_factory=list)  # file of the drawn mask
     placements: list[Placement] = field(default_factory=list)
+    prior: np.ndarray | None = None  # float (K,) that was asked for; None: as the classes are here
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each picture weighs for thresholds, float64 (n,); see `prior_weights`."""
+        return prior_weights(self.classes, self.prior)
 
     @property
     def classes(self) -> np.ndarray:

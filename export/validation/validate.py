@@ -34,6 +34,7 @@ from export.validation.prepared import (
     predict,
     subset,
 )
+from export.validation.weights import prior_weights
 
 MASK_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 PARITY_PICTURES = 500
@@ -73,6 +74,15 @@ class Validation:
     parity_feeds: tuple[Feeds, ...]  # some pictures, to compare the graph with the network
     # The tuning and the accepting half for other precisions; None: FP32 alone is asked for.
     sets: tuple[ValidationSet, ValidationSet] | None
+
+    def weights(self, half: np.ndarray) -> np.ndarray:
+        """What each picture of a half weighs, so that the classes are as frequent as in the prior.
+
+        float64; 1 where no prior was asked for. `half`, bool (n,), is of the classifier's pictures.
+        """
+        assert self.classes is not None
+        prior = self.network.prior
+        return prior_weights(self.classes.targets[half], None if prior is None else prior.shares)
 
     def origin(self, pictures: int) -> dict:
         """For the manifest: what so many pictures were measured on."""
@@ -259,8 +269,9 @@ def _sets(
 ) -> tuple[ValidationSet, ValidationSet]:
     """The pictures of either half that other precisions are judged on."""
     usable = {one.record.id: one.sample for one in examined if one.sample and not one.problem}
+    prior = None if network.prior is None else network.prior.shares
     tuning, accepting = (
-        validation_set(part, network.run.labels, [usable.get(record.id) for record in half])
+        validation_set(part, network.run.labels, [usable.get(record.id) for record in half], prior)
         for half in members
     )
     for half, name in ((tuning, "tuning"), (accepting, "accepting")):
@@ -300,9 +311,12 @@ def usable_samples(samples: Sequence[PreparedSample], kind: str) -> list[Prepare
 
 
 def validation_set(
-    part: ValidationPart, labels: Sequence[str], samples: Sequence[PreparedSample | None]
+    part: ValidationPart,
+    labels: Sequence[str],
+    samples: Sequence[PreparedSample | None],
+    prior: np.ndarray | None = None,
 ) -> ValidationSet:
-    """These pictures as a graph takes them; None is left out."""
+    """These pictures as a graph takes them; None is left out. `prior` is one asked for, (K,)."""
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
     there = [sample for sample in samples if sample]
     records = [sample.record for sample in there]
@@ -313,4 +327,5 @@ def validation_set(
         targets=np.array([numbers.get(record.label, -1) for record in records], int),
         masks=[record.mask for record in records],
         placements=[sample.placement for sample in there],
+        prior=prior,
     )

@@ -270,7 +270,7 @@ def test_old_options_work_with_a_notice_and_are_not_listed(command, old, new, va
 def test_an_evaluation_of_version_0_1_0_is_read(tiny_bundle, discs, tmp_path):
     new = json.loads(json.dumps(evaluated(Bundle.open(tiny_bundle), discs)))
     old = {key: value for key, value in new.items() if key not in ("executions", "ood")}
-    old["schema"], old["roads"], old["unlike"] = names.OLD_EVALUATION, {}, None
+    old["schema"], old["roads"], old["unlike"] = names.OLD_EVALUATIONS[0], {}, None
     old["unfamiliar"] = old.pop("ood_flagged")
     old["metadata"] = {"taken": new["metadata"]["accepted"], "given": new["metadata"]["used"]}
     (tmp_path / "old.json").write_text(json.dumps(old))

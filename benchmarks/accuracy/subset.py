@@ -1,0 +1,72 @@
+"""Which pictures of a part are measured, where not all of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermedge.data import DataError, DataSet, Record
+from dermedge.data.split import group_records
+from dermedge.data.tables import read_table
+
+_COLUMNS = ("id", "lesion_id", "patient_id")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What is left out of a part.
+
+    modality : pictures of this kind alone; None: all.
+    left_out : a table whose column 'id', 'lesion_id' or 'patient_id' names pictures, lesions or
+        patients that are not to be measured, nor what else belongs to one of their lesions or
+        patients; None: nothing.
+    """
+
+    modality: str | None = None
+    left_out: Path | None = None
+
+    def of(self, data_set: DataSet, records: Sequence[Record]) -> tuple[list[Record], str]:
+        """What is left of `records`, and in words what that is; '' where nothing is asked for.
+
+        Raises DataError where nothing is left, no picture states its kind, or the table names none
+        of the pictures of the data set.
+        """
+        kept, words = list(records), []
+        if self.modality:
+            if all(record.modality is None for record in kept):
+                raise DataError(
+                    f"--modality: {data_set.name} does not say which of its pictures are "
+                    f"{self.modality}"
+                )
+            kept = [record for record in kept if record.modality == self.modality]
+            words.append(self.modality)
+        if self.left_out:
+            gone = _named(self.left_out, data_set)
+            kept = [record for record in kept if record.id not in gone]
+            words.append(f"without those of {self.left_out.name}")
+        if not kept:
+            raise DataError(f"no picture of {data_set.name} is left: {', '.join(words)}")
+        return kept, ", ".join(words)
+
+
+def _named(path: Path, data_set: DataSet) -> set[str]:
+    """Ids of the pictures that a table names, and of all that share a lesion or patient."""
+    table = read_table(path)
+    columns = [name for name in _COLUMNS if name in table.columns]
+    if len(columns) != 1:
+        raise DataError(
+            f"--leave-out: {path.name} needs one column of {', '.join(_COLUMNS)}; it has "
+            f"{', '.join(table.columns)}"
+        )
+    column = columns[0]
+    values = {row.cells[column] for row in table.rows}
+    named = {record.id for record in data_set.records if getattr(record, column) in values}
+    if not named:
+        raise DataError(f"--leave-out: {path.name} names no {column} of {data_set.name}")
+    return {
+        record.id
+        for group in group_records(data_set.records, data_set.same)
+        if any(record.id in named for record in group)
+        for record in group
+    }

@@ -1,0 +1,121 @@
+"""Figures of groups of people, and the gaps between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy.by_group import by_group
+from benchmarks.accuracy.figures import Row
+from benchmarks.accuracy.selection import select
+from benchmarks.accuracy.subset import Subset
+from benchmarks.report import cards
+from benchmarks.schema import renamed
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import Thresholds
+from dermedge.data import DataError, Record, load
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+LIMITS = Thresholds(see_doctor=0.5)
+
+
+def row(number: int, tone: int | None, sick: bool, risk: float) -> Row:
+    record = Record(str(number), Path("x"), skin_tone=tone, malignant=sick, lesion_id=str(number))
+    return Row(record, number, probabilities=np.array([risk, 1 - risk]))
+
+
+def people() -> list[Row]:
+    """Twenty of each kind of tones 5 and 1; of 1, half of the malignant ones are missed."""
+    rows = []
+    for tone in (5, 1):
+        for number in range(20):
+            found = tone == 5 or number % 2 == 0
+            rows.append(row(len(rows), tone, True, 0.9 if found else 0.2))
+            rows.append(row(len(rows), tone, False, 0.1))
+    rows += [row(1000 + n, 0, bool(n), 0.1) for n in range(2)]
+    return [*rows, *(row(2000 + n, None, False, 0.9) for n in range(30))]
+
+
+def test_gaps_are_of_groups_that_can_be_judged():
+    groups, gaps = by_group(people(), ("mel", "nv"), LIMITS)
+    assert [(g["scale"], g["group"], g["malignant"], g["benign"]) for g in groups] == [
+        ("skin_tone", "5", 20, 20),
+        ("skin_tone", "1", 20, 20),
+        ("skin_tone", "0", 1, 1),
+        ("skin_tone", "not stated", 0, 30),
+    ]
+    assert groups[0]["too_few"] == []
+    assert set(groups[2]["too_few"]) == {
+        "malignant_auc",
+        "malignant_sensitivity",
+        "malignant_specificity",
+    }
+    found = {(gap["measure"], gap["kind"]): gap for gap in gaps}
+    gap = found["malignant_sensitivity", "difference"]
+    assert (gap["groups"], gap["value"], gap["pictures"]) == (["5", "1"], 0.5, 40)
+    assert 0 < gap["low"] < 0.5 < gap["high"] < 1
+    # Thirty who do not state it and are all alarmed are no group of the gap.
+    assert found["malignant_specificity", "worst"]["value"] == 1
+    worst = found["malignant_sensitivity", "worst"]
+    assert (worst["groups"], worst["value"]) == (["1"], 0.5)
+
+
+def test_no_gap_where_one_group_alone_can_be_judged():
+    rows = [one for one in people() if one.record.skin_tone != 1]
+    groups, gaps = by_group(rows, ("mel", "nv"), LIMITS)
+    assert len(groups) == 3
+    assert gaps == []
+
+
+def test_groups_of_earlier_results_are_still_read():
+    old = {"groups": [{"skin_type": "I-II", "pictures": 3}], "schema": "dermedge evaluation 3"}
+    new = renamed.evaluation(old)
+    assert new["groups"][0] == {
+        "scale": "skin_type",
+        "group": "I-II",
+        "benign": None,
+        "too_few": [],
+        "pictures": 3,
+    }
+    assert new["gaps"] == []
+
+
+def test_a_card_says_which_groups_are_too_few():
+    head = {"malignant": "20", "benign": "20", "value": "0.5", "low": "0.4", "high": "0.6"}
+    head |= {"measure": "malignant_auc", "pictures": "40"}
+    rows = [
+        {**head, "group": "skin tone 1", "judged": "too few"},
+        {**head, "group": "skin tone 5", "judged": "yes"},
+        {**head, "group": "gap skin tone: 5 - 1", "value": "0.1", "low": "-0.1"},
+        {**head, "group": "worst skin tone: 1"},
+    ]
+    (scale,) = cards._people(rows)
+    assert scale["groups"][1:] == [
+        ["5", "40", "20", "20", "0.500 (0.400 to 0.600)"],
+        ["1", "40", "20", "20", "too few"],
+    ]
+    assert scale["gaps"][1][1:] == [
+        "5 minus 1",
+        "+0.100 (-0.100 to +0.600)",
+        "1",
+        "0.500 (0.400 to 0.600)",
+    ]
+
+
+def test_pictures_are_left_out_by_lesion_and_kind(tiny_bundle, discs, tmp_path):
+    data_set, bundle = load("csv", discs), Bundle.open(tiny_bundle)
+    table = tmp_path / "twins.csv"
+    table.write_text("lesion_id,other\nl0,x\nl3,y\n")
+    found = select(data_set, bundle, "all", subset=Subset(left_out=table))
+    assert found.pictures == 36
+    assert found.subset == "without those of twins.csv"
+    with pytest.raises(DataError, match="does not say which"):
+        select(data_set, bundle, "all", subset=Subset("clinical"))
+    table.write_text("lesion_id\nunknown\n")
+    with pytest.raises(DataError, match="names no lesion_id"):
+        select(data_set, bundle, "all", subset=Subset(left_out=table))
+    table.write_text("name\nl0\n")
+    with pytest.raises(DataError, match="needs one column"):
+        select(data_set, bundle, "all", subset=Subset(left_out=table))

@@ -1,0 +1,121 @@
+"""Losses that look at groups of people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dermedge import UserError
+from dermedge.data.groups import NOT_STATED, SCALES, members
+from dermedge.data.records import Record
+from train.groups import GroupWeights, group_row
+from train.losses import classifier_loss
+from train.recipe import ClassifierLoss, RecipeError, load_recipe
+
+
+def people(*tones: int | None) -> list[Record]:
+    return [Record(str(n), Path("x"), skin_tone=tone, label="nv") for n, tone in enumerate(tones)]
+
+
+def rows(records) -> torch.Tensor:
+    return torch.from_numpy(np.array([group_row(record, "skin_tone") for record in records]))
+
+
+def alone(sums: torch.Tensor) -> torch.Tensor:
+    return sums
+
+
+def test_two_scales_are_two_scales():
+    tone = Record("a", Path("x"), skin_tone=3, skin_type=5, age=40, sex="male")
+    found = {name: scale.group_of(tone) for name, scale in SCALES.items()}
+    assert found == {"skin_type": "V-VI", "skin_tone": "3", "age": "40-59", "sex": "male"}
+    assert members(people(None, None), SCALES["skin_tone"]) == {}
+    assert members(people(0, None, 5, 0), SCALES["skin_tone"]) == {
+        "5": [2],
+        "0": [0, 3],
+        NOT_STATED: [1],
+    }
+
+
+def test_reweighting_makes_the_groups_count_alike_and_leaves_the_unknown_alone():
+    records = people(3, 3, 3, 1, None)
+    weigh = GroupWeights(ClassifierLoss(group="skin_tone", group_balance=1.0), records)
+    weights = weigh(torch.rand(5), rows(records), alone)
+    assert weights.tolist() == pytest.approx([2 / 3] * 3 + [2, 1])
+    assert weigh.of_records(records).tolist() == pytest.approx(weights.tolist())
+
+
+def test_group_dro_moves_towards_the_group_with_the_largest_loss():
+    records = people(3, 3, 3, 1, None)
+    weigh = GroupWeights(ClassifierLoss(group="skin_tone", group_dro=0.5), records)
+    each = torch.tensor([0.1, 0.2, 0.3, 1.2, 9.0])
+    weights = weigh(each, rows(records), alone)
+    # Algorithm 1 by hand: the unknown picture moves nothing, and weighs 1.
+    q = 0.5 * np.exp(0.5 * np.array([0.2, 1.2]))
+    q /= q.sum()
+    expected = [*([4 * q[0] / 3] * 3), 4 * q[1], 1.0]
+    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
+    for _ in range(40):
+        weigh(each, rows(records), alone)
+    assert weigh.q[SCALES["skin_tone"].groups.index("1")] > 0.99
+    # A batch without the hard group is a plain mean.
+    calm = weigh(each[:3], rows(records[:3]), alone)
+    assert calm.tolist() == pytest.approx([1.0] * 3)
+
+
+@pytest.mark.parametrize("options", [{"group_balance": 0.5}, {"group_dro": 0.3}])
+def test_two_processes_weigh_as_one(options):
+    records = people(3, 3, 3, 1, None, 5, 5, 1)
+    loss = ClassifierLoss(group="skin_tone", **options)
+    each, shares = torch.rand(8), rows(records)
+    whole = GroupWeights(loss, records)(each, shares, alone)
+    halves, sums = (each[0::2], each[1::2]), {}
+    for turn in range(2):  # the first turn collects what the second one exchanges
+        found = []
+        for rank in range(2):
+            own = GroupWeights(loss, records)
+
+            def total(here, rank=rank, turn=turn):
+                sums[rank] = here
+                return here if turn == 0 else sums[0] + sums[1]
+
+            found.append(own(halves[rank], shares[rank::2], total))
+    together = torch.stack(found, dim=1).ravel()
+    assert together.tolist() == pytest.approx(whole.tolist(), rel=1e-6)
+
+
+def test_the_state_goes_on_where_it_was():
+    records = people(3, 3, 1)
+    loss = ClassifierLoss(group="skin_tone", group_dro=0.5)
+    one, other = (GroupWeights(loss, records) for _ in range(2))
+    one(torch.tensor([0.1, 0.1, 2.0]), rows(records), alone)
+    other.load_state_dict(one.state_dict())
+    assert other.q.tolist() == one.q.tolist()
+    assert one.q.tolist() != GroupWeights(loss, records).q.tolist()
+
+
+def test_weights_reach_the_loss_and_no_gradient_flows_through_them():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    targets, spec = torch.eye(2), ClassifierLoss(label_smoothing=0)
+    loss = classifier_loss(
+        logits, targets, torch.ones(2), spec, by_group=lambda each: torch.tensor([2.0, 0.0])
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(2))
+    assert logits.grad[1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "override", ["loss.group=skin_tone", "loss.group_dro=0.1", "loss.group=tone"]
+)
+def test_a_recipe_that_says_half_of_it_is_refused(override):
+    with pytest.raises(RecipeError, match=r"loss\.group"):
+        load_recipe("classifier", [override])
+
+
+def test_one_group_alone_is_refused():
+    with pytest.raises(UserError, match="two groups"):
+        GroupWeights(ClassifierLoss(group="skin_tone", group_dro=0.1), people(3, None, 3))

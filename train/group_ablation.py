@@ -1,0 +1,241 @@
+"""What `loss.group` does to the gap between groups, on the frozen features of a bundle.
+
+`python -m train.group_ablation --bundle smartphone --modality clinical --data milk10k=MILK10k
+--leave-out ham10000_twins.csv --features features.npz --out FILE.json`
+
+Only the last layer learns, by the loss of the recipes, in five folds of whole lesions: every lesion
+is judged by heads that have not seen it, the mean of several seeds. "See a doctor" is where 0.9 of
+all malignant lesions are found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dermedge import UserError, data
+from dermedge.data.groups import SCALES, members
+from dermedge.data.records import Record
+from dermedge.data.split import group_records
+from dermedge.data.tables import read_table
+from dermedge.evaluation import metrics
+from dermedge.evaluation.provenance import commit
+from dermedge.files import write_atomic
+from dermedge.taxonomy import CLASSES, MALIGNANT
+from train.data import present_labels
+from train.groups import GroupWeights, group_row
+from train.losses import class_weights, classifier_loss
+from train.origins import origin
+from train.prepare import read_prepared
+from train.recipe import ClassifierLoss
+
+FOLDS, EPOCHS, BATCH, SENSITIVITY, LEAST = 5, 30, 256, 0.9, 20
+WAYS = {
+    "without": {},
+    "reweighted": {"group_balance": 1.0},
+    "group DRO, step 0.01": {"group_dro": 0.01},
+    "group DRO, step 0.1": {"group_dro": 0.1},
+}
+
+
+@torch.inference_mode()
+def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarray:
+    """float32 (n, D): what the bundle's classifier pools of each picture; kept in `cache`."""
+    ids = np.array([record.id for record in records])
+    if cache.exists():
+        kept = np.load(cache)
+        place = {name: row for row, name in enumerate(kept["ids"].tolist())}
+        if set(ids.tolist()) <= place.keys():
+            return np.asarray(kept["features"][[place[name] for name in ids.tolist()]])
+    source = origin(bundle)
+    model, preprocessing = source.network("classifier")[0], source.preprocessing("classifier")
+    found = []
+    for at in range(0, len(records), 16):
+        squares = [read_prepared(r, preprocessing, False)[0] for r in records[at : at + 16]]
+        found.append(model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy())
+    features = np.concatenate(found)
+    np.savez(cache, ids=ids, features=features)
+    return features
+
+
+def judged(
+    records: Sequence[Record], features: np.ndarray, loss: ClassifierLoss, seed: int
+) -> np.ndarray:
+    """float64 (n,): malignancy of each record, by a head that has not seen its lesion."""
+    labels = present_labels(records, CLASSES)
+    targets = torch.tensor([labels.index(str(record.label)) for record in records])
+    folds = np.zeros(len(records), int)
+    numbers = {record.id: number for number, record in enumerate(records)}
+    groups = group_records(records)
+    for place, group in enumerate(np.random.default_rng(seed).permutation(len(groups)).tolist()):
+        folds[[numbers[record.id] for record in groups[group]]] = place % FOLDS
+    malignant = [label in MALIGNANT for label in labels]
+    risk = np.zeros(len(records))
+    for fold in range(FOLDS):
+        learnt, asked = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        mean, deviation = features[learnt].mean(axis=0), features[learnt].std(axis=0) + 1e-6
+        scaled = torch.from_numpy((features - mean) / deviation)
+        head = _head(scaled, targets, learnt, [records[i] for i in learnt.tolist()], loss, seed)
+        with torch.inference_mode():
+            shares = torch.softmax(head(scaled[asked]), dim=1).double().numpy()
+        risk[asked] = shares[:, malignant].sum(axis=1)
+    return risk
+
+
+def _head(
+    scaled: torch.Tensor,
+    targets: torch.Tensor,
+    learnt: np.ndarray,
+    records: Sequence[Record],
+    loss: ClassifierLoss,
+    seed: int,
+) -> torch.nn.Linear:
+    torch.manual_seed(seed)
+    classes = int(targets.max()) + 1
+    head = torch.nn.Linear(scaled.shape[1], classes)
+    torch.nn.init.zeros_(head.weight)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.3)
+    inputs, wanted = scaled[learnt], torch.eye(classes)[targets[learnt]]
+    weights = class_weights(wanted.sum(dim=0), loss.class_balance)
+    groups = GroupWeights(loss, records) if loss.group else None
+    rows = torch.from_numpy(np.array([group_row(r, loss.group or "skin_tone") for r in records]))
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(learnt)).split(BATCH):
+            by_group = None
+            if groups is not None:
+                shares = rows[batch]
+                by_group = lambda each, shares=shares: groups(each, shares, lambda sums: sums)  # noqa: E731
+            value = classifier_loss(
+                head(inputs[batch]), wanted[batch], weights, loss, by_group=by_group
+            )
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    return head
+
+
+def figures(
+    records: Sequence[Record], risks: dict[str, np.ndarray], field: str, resamples: int
+) -> dict:
+    """Of each way: AUC and sensitivity by group, the gap and the worst; and gaps against without.
+
+    All by bootstrap over lesions, the ways in the same resamples.
+    """
+    truth = np.array([bool(record.malignant) for record in records])
+    own = members(records, SCALES[field])
+    enough = [
+        name
+        for name, places in own.items()
+        if name in SCALES[field].groups
+        and min(truth[places].sum(), (~truth[places]).sum()) >= LEAST
+    ]
+    lesions = np.unique([r.lesion_id or r.id for r in records], return_inverse=True)[1]
+
+    def statistic(way: str, measure: str, name: str):
+        risk, places = risks[way], np.array(own[name])
+        if measure == "auc":
+            ranking = metrics.Ranking(risk[places], truth[places])
+            return lambda w: ranking.roc_auc(w[places])
+        limit = metrics.threshold_at_sensitivity(risk, truth, SENSITIVITY)
+        sick = places[truth[places]] if measure == "sensitivity" else places[~truth[places]]
+        right = (risk[sick] >= limit) == (measure == "sensitivity")
+        return lambda w: float((w[sick] * right).sum() / w[sick].sum()) if w[sick].any() else np.nan
+
+    def figure(function) -> dict:
+        return asdict(metrics.bootstrap(function, len(records), lesions, resamples))
+
+    found: dict = {"judged": enough, "counts": {}, "ways": {}}
+    for name, places in own.items():
+        found["counts"][name] = [len(places), int(truth[places].sum())]
+    first, last = enough[0], enough[-1]
+    for way in risks:
+        entry: dict = {}
+        for measure in ("auc", "sensitivity", "specificity"):
+            by_name = {name: statistic(way, measure, name) for name in enough}
+            base = {name: statistic("without", measure, name) for name in enough}
+
+            def gap(w, parts):
+                return parts[first](w) - parts[last](w)
+
+            def worst(w, parts):
+                return float(np.min([part(w) for part in parts.values()]))
+
+            entry[measure] = {
+                "by group": {name: figure(part) for name, part in by_name.items()},
+                "gap": figure(lambda w, p=by_name: gap(w, p)),
+                "worst": figure(lambda w, p=by_name: worst(w, p)),
+            }
+            if way != "without":
+                entry[measure]["gap against without"] = figure(
+                    lambda w, p=by_name, q=base: gap(w, p) - gap(w, q)
+                )
+                entry[measure]["worst against without"] = figure(
+                    lambda w, p=by_name, q=base: worst(w, p) - worst(w, q)
+                )
+        whole = metrics.Ranking(risks[way], truth)
+        entry["auc of all"] = figure(whole.roc_auc)
+        found["ways"][way] = entry
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train.group_ablation")
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--data", required=True, metavar="NAME=PATH")
+    parser.add_argument("--modality", choices=("dermoscopic", "clinical"))
+    parser.add_argument("--leave-out", metavar="FILE.csv", help="with a column lesion_id")
+    parser.add_argument("--group", choices=tuple(SCALES), default="skin_tone")
+    parser.add_argument("--features", required=True, metavar="FILE.npz", help="kept there")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--out", required=True, metavar="FILE.json")
+    args = parser.parse_args(argv)
+    gone = set()
+    if args.leave_out:
+        gone = {row.cells["lesion_id"] for row in read_table(Path(args.leave_out)).rows}
+    data_set = data.load(*data.parse_source(args.data))
+    records = [
+        record
+        for record in data_set.records
+        if record.label in CLASSES
+        and record.malignant is not None
+        and (args.modality in (None, record.modality))
+        and record.lesion_id not in gone
+    ]
+    features = features_of(records, args.bundle, Path(args.features))
+    risks = {}
+    for way, options in WAYS.items():
+        group = args.group if options else ""
+        loss = ClassifierLoss(group=group, **options)
+        every = [judged(records, features, loss, seed) for seed in range(args.seeds)]
+        risks[way] = np.mean(every, axis=0)
+        print(way, file=sys.stderr)
+    result = {
+        "bundle": origin(args.bundle).title,
+        "data_set": data_set.name,
+        "modality": args.modality,
+        "scale": args.group,
+        "lesions": len(records),
+        "folds": FOLDS,
+        "epochs": EPOCHS,
+        "seeds": args.seeds,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        **figures(records, risks, args.group, args.resamples),
+    }
+    write_atomic(args.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"dermedge: {error}")
