@@ -39,8 +39,8 @@ class Apk:
 
 
 @dataclass(frozen=True)
-class _Site:
-    """files : path to content and type."""
+class Site:
+    """What a browser would be given. files : path to content and type."""
 
     files: dict[str, tuple[bytes, str]]
     policy: str
@@ -91,13 +91,13 @@ def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -
             path=key,
         )
     _tools()
-    given = _read(site)
+    given = read_site(site)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         members = {
             **_resources(folder, given),
             "classes.dex": _classes(folder, vendor),
-            **_assets(given),
+            **assets(given),
         }
         _write(folder / "unaligned.apk", members)
         unsigned, signed = folder / "unsigned.apk", folder / "signed.apk"
@@ -127,7 +127,7 @@ def _tools() -> None:
         )
 
 
-def _read(site: Path) -> _Site:
+def read_site(site: Path) -> Site:
     """What the service worker of the site lists, each unpacked and checked."""
     script = site / "sw.js"
     text = script.read_text(encoding="utf-8") if script.is_file() else ""
@@ -153,7 +153,7 @@ def _read(site: Path) -> _Site:
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise _damaged(site, path)
             files[path] = content, kind
-    return _Site(files, policies[2], policies[1])
+    return Site(files, policies[2], policies[1])
 
 
 def _damaged(site: Path, path: str) -> UserError:
@@ -165,7 +165,8 @@ def _damaged(site: Path, path: str) -> UserError:
     )
 
 
-def _assets(site: _Site) -> dict[str, bytes]:
+def assets(site: Site) -> dict[str, bytes]:
+    """Members of the APK by name: the site's files, and what `Site.java` has to say of them."""
     files = {path: content for path, (content, _kind) in site.files.items()}
     kinds = {path: kind for path, (_content, kind) in site.files.items()}
     page, script = files["index.html"], b'<script src="app.js"></script>'
@@ -179,7 +180,7 @@ def _assets(site: _Site) -> dict[str, bytes]:
     return {**named, "assets/site.json": json.dumps(about, sort_keys=True).encode()}
 
 
-def _resources(folder: Path, site: _Site) -> dict[str, bytes]:
+def _resources(folder: Path, site: Site) -> dict[str, bytes]:
     """Manifest and icon, as Android reads them."""
     icon = folder / "res" / "drawable" / "icon.png"
     icon.parent.mkdir(parents=True)

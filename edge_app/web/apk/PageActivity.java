@@ -22,11 +22,12 @@ import android.webkit.WebResourceResponse;
 import android.webkit.WebView;
 import android.webkit.WebViewClient;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
 import org.json.JSONObject;
 
 /** The built page in a window of its own; device.js is its other half. */
-public final class PageActivity extends Activity {
+public class PageActivity extends Activity implements Site.Files {
     static final int SAVE = 3;
 
     private WebView view;
@@ -43,7 +44,7 @@ public final class PageActivity extends Activity {
                         WindowManager.LayoutParams.FLAG_SECURE,
                         WindowManager.LayoutParams.FLAG_SECURE);
         try {
-            site = new Site(getAssets());
+            site = new Site(this);
         } catch (IOException error) {
             throw new IllegalStateException("the APK is not whole", error);
         }
@@ -59,6 +60,11 @@ public final class PageActivity extends Activity {
         view.addJavascriptInterface(new Device(), "dermedgeDevice");
         setContentView(view);
         view.loadUrl(Site.START);
+    }
+
+    @Override
+    public InputStream open(String path) throws IOException {
+        return getAssets().open(path);
     }
 
     @Override

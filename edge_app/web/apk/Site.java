@@ -1,6 +1,5 @@
 package org.dermedge.page;
 
-import android.content.res.AssetManager;
 import android.net.Uri;
 import android.webkit.WebResourceResponse;
 import java.io.ByteArrayInputStream;
@@ -19,12 +18,17 @@ final class Site {
 
     static final String START = "https://" + HOST + "/index.html";
 
-    private final AssetManager assets;
+    /** Where they lie: the APK's assets. */
+    interface Files {
+        InputStream open(String path) throws IOException;
+    }
+
+    private final Files assets;
     private final JSONObject files;
     private final String policy;
     private final String workerPolicy;
 
-    Site(AssetManager assets) throws IOException {
+    Site(Files assets) throws IOException {
         this.assets = assets;
         try {
             JSONObject site = new JSONObject(new String(read(assets.open("site.json")), "UTF-8"));
