@@ -54,9 +54,12 @@ def new_key(path: Path, passphrase: str) -> None:
     """
     if path.exists():
         raise UserError("{path} is there already", code="web.key", path=path)
-    if len(passphrase) < LEAST_PASSPHRASE:
+    # Java's tools read other letters by the language of the machine, each its own way.
+    if len(passphrase) < LEAST_PASSPHRASE or not (
+        passphrase.isascii() and passphrase.isprintable()
+    ):
         raise UserError(
-            "The passphrase of the key must have {least} characters at least",
+            "The passphrase of the key must have {least} characters at least, of ASCII alone",
             code="web.key-passphrase",
             least=LEAST_PASSPHRASE,
         )
@@ -66,7 +69,7 @@ def new_key(path: Path, passphrase: str) -> None:
         command = ["keytool", "-genkeypair", "-keystore", str(made), "-storetype", "PKCS12"]
         command += ["-alias", "dermedge", "-keyalg", "RSA", "-keysize", "3072"]
         command += ["-validity", "10950", "-dname", "CN=dermedge", "-storepass:env", "KEY"]
-        run(command, {**os.environ, "KEY": passphrase})
+        run(command, _with(passphrase))
         write_atomic(path, made.read_bytes(), private=True)
 
 
@@ -81,8 +84,8 @@ def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -
 
     Raises
     ------
-    PackageError : a program or library is missing, another one, or fails; a wrong passphrase.
-    UserError : there is no site or no key.
+    PackageError : a program or library is missing, another one, or fails.
+    UserError : there is no site or no key, or the passphrase is not the key's.
     """
     if not key.is_file():
         raise UserError(
@@ -91,6 +94,15 @@ def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -
             path=key,
         )
     _tools()
+    try:
+        run(["keytool", "-list", "-keystore", str(key), "-storepass:env", "KEY"], _with(passphrase))
+    except PackageError as error:
+        raise UserError(
+            "{path} cannot be opened as a key: another passphrase, or no key ({reason})",
+            code="web.key",
+            path=key,
+            reason=error.values["reason"],
+        ) from None
     given = read_site(site)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -106,7 +118,7 @@ def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -
         command += ["--min-sdk-version", str(MIN_SDK), "--v1-signing-enabled", "false"]
         command += ["--v2-signing-enabled", "true", "--v3-signing-enabled", "true"]
         command += ["--v4-signing-enabled", "false", "--out", str(signed), str(unsigned)]
-        run(command, {**os.environ, "KEY": passphrase})
+        run(command, _with(passphrase))
         said = run(["apksigner", "verify", "--print-certs", str(signed)])
         signer = re.search(r"SHA-256 digest: ([0-9a-f]{64})", said)
         if signer is None:
@@ -115,6 +127,10 @@ def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -
         write_atomic(out, content)
         checksum = hashlib.sha256(unsigned.read_bytes()).hexdigest()
         return Apk(checksum, signer[1], len(content))
+
+
+def _with(passphrase: str) -> dict[str, str]:
+    return {**os.environ, "KEY": passphrase}
 
 
 def _tools() -> None:
