@@ -3,22 +3,22 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/installed
 # What Kivy needs to open a window on a virtual screen, what records the calls of a process, an archive
-# of pictures, and what the page for phones runs in.
-DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb chromium
+# of pictures, what the page for phones runs in, and what makes an APK of it.
+DEBIAN := xvfb libgl1-mesa-dri libgl1 strace orthanc orthanc-dicomweb chromium aapt android-framework-res apksigner zipalign
 # What builds that page; many have it from elsewhere.
 NODE := $(if $(shell command -v npm),,nodejs npm)
 
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all fuzz jar java-test apk arm64 docs install debian clean
+.PHONY: demo test test-all fuzz jar library java-test apk arm64 docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
 
 MARKED ?= not slow
 # What takes long is left to `make test-all`. No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
-test: $(STAMP) debian
+test: $(STAMP) debian library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -41,6 +41,12 @@ JAR := 1.29.0
 jar:
 	mvn -q -B dependency:copy -DoutputDirectory=$(CURDIR)/build/jar \
 	    -Dartifact=com.microsoft.onnxruntime:onnxruntime:$(JAR)
+
+# For the tests; 54 MB, once. Without Maven or a network they are skipped, in words.
+library:
+	@[ -f build/jar/onnxruntime-$(JAR).jar ] || ! command -v mvn >/dev/null \
+	    || timeout 120 $(MAKE) --no-print-directory -s jar >/dev/null 2>&1 \
+	    || echo "Some tests are skipped: ONNX Runtime's Java library could not be fetched"
 
 # The app's Java classes against Android's own library, by Robolectric.
 java-test:
