@@ -11,7 +11,7 @@ NODE := $(if $(shell command -v npm),,nodejs npm)
 # uv is twice as fast; where it finds no index, pip's own settings may name one.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all fuzz jar java-test apk arm64 docs install debian clean
+.PHONY: demo test test-all fuzz jar library java-test apk arm64 docs install debian clean
 
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
@@ -26,8 +26,10 @@ test: $(STAMP) debian
 	$(BIN)/mypy dermedge edge_app --platform win32 --exclude 'qa/(chromium|web|webkit)\.py$$'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
+# And what makes an APK of the page.
+test-all: DEBIAN += aapt android-framework-res apksigner zipalign
 test-all: MARKED =
-test-all: test
+test-all: library test
 
 # Coverage-guided, a while for each reader of foreign bytes; what was learnt is kept in build/fuzz.
 MINUTES ?= 30
@@ -41,6 +43,12 @@ JAR := 1.29.0
 jar:
 	mvn -q -B dependency:copy -DoutputDirectory=$(CURDIR)/build/jar \
 	    -Dartifact=com.microsoft.onnxruntime:onnxruntime:$(JAR)
+
+# For the tests; 54 MB, once. Without Maven or a network they are skipped, in words.
+library:
+	@[ -f build/jar/onnxruntime-$(JAR).jar ] || ! command -v mvn >/dev/null \
+	    || timeout 120 $(MAKE) --no-print-directory -s jar >/dev/null 2>&1 \
+	    || echo "Some tests are skipped: ONNX Runtime's Java library could not be fetched"
 
 # The app's Java classes against Android's own library, by Robolectric.
 java-test:

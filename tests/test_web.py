@@ -7,6 +7,9 @@ import contextlib
 import json
 import random
 import re
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -24,10 +27,11 @@ from dermedge.image.read import read_image, write_png
 from edge_app.i18n import language
 from edge_app.presentation import estimate
 from edge_app.presentation.body_map import region
-from edge_app.qa.chromium import program
+from edge_app.qa.chromium import Chromium, program
 from edge_app.qa.web import Visit, compare, write_film
 from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
+from edge_app.web import apk
 from edge_app.web.build import build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
 from edge_app.web.site import packed, unpacker, write_site
@@ -286,6 +290,72 @@ def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
     # A page that asks another machine gets nothing, whatever asks.
     refused = "fetch('https://example.com/').then(() => 'let through', () => 'refused')"
     assert visit.browser.run(refused) == "refused"
+
+
+class _Assets(BaseHTTPRequestHandler):
+    """Answers as `Site.java` does."""
+
+    assets: Mapping[str, bytes]
+
+    def do_GET(self) -> None:
+        about = json.loads(self.assets["assets/site.json"])
+        path = self.path.lstrip("/") or "index.html"
+        content = self.assets.get(f"assets/site/{path}")
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Type", about["files"].get(path, "text/plain"))
+        policy = about["worker_policy" if path == "worker.js" else "policy"]
+        self.send_header("Content-Security-Policy", policy)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+# What PageActivity.java gives the page.
+DEVICE = "self.dermedgeDevice = {told: [], save(...x) { this.told.push(x); }, print() {}};"
+
+
+def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
+    content = apk.assets(apk.read_site(site))
+    handler = type("Handler", (_Assets,), {"assets": content})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    browser = Chromium()
+    try:
+        browser.send("Page.addScriptToEvaluateOnNewDocument", source=DEVICE)
+        browser.open(f"http://127.0.0.1:{server.server_address[1]}/index.html")
+        browser.wait(READY, 180)
+        assert browser.run("deviceBack()") is False  # on the first screen: out of the app
+        browser.run("show('check')")
+        browser.choose("#gallery", pictures[1])
+        browser.wait("state.screen === 'result'")
+        expected = analyzer.analyze(pictures[1])
+        assert browser.run("state.analysis.triage") == expected.triage
+        assert browser.run("state.analysis.malignancy") == pytest.approx(
+            expected.malignancy, abs=1e-5
+        )
+        key = "grün Tisch 7 Wolke"
+        browser.run(
+            f"$('save-name').value = 'Mira'; $('save-key').value = $('save-again').value = '{key}';"
+            "save().then(() => 1)"
+        )
+        browser.wait("dermedgeDevice.told.length === 1")
+        name, kind, data = browser.run("dermedgeDevice.told[0]")
+        assert name.endswith(".dermcases")
+        assert b"SQLite format 3" in base64.b64decode(data)[:16], kind
+        browser.run("deviceNotSaved('no room')")
+        assert "no room" in browser.run("$('save-fault').textContent")
+        browser.run("$('help').click()")
+        assert browser.run("deviceBack() && state.screen") == "result"
+        # Nothing was kept a second time.
+        assert browser.run("caches.keys().then((x) => x.length)") == 0
+    finally:
+        browser.close()
+        server.shutdown()
+        server.server_close()
 
 
 def _tiny(folder: Path, name: str) -> None:

@@ -1,10 +1,13 @@
-"""The page's subcommand: build it, serve it."""
+"""The page's subcommand: build it, serve it, put it into an APK."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from getpass import getpass
 from pathlib import Path
 
+from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.files import cache_folder
@@ -37,11 +40,35 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--site", default="site", metavar="DIR", help="folder that was built (default: %(default)s)"
     )
     serve.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1 (default: %(default)s)")
+    apk = actions.add_parser("apk", help="put a built site into an app for Android")
+    apk.add_argument(
+        "--site", default="site", metavar="DIR", help="folder that was built (default: %(default)s)"
+    )
+    apk.add_argument(
+        "--out", default="dermedge.apk", metavar="FILE", help="to write (default: %(default)s)"
+    )
+    apk.add_argument(
+        "--key",
+        required=True,
+        metavar="FILE",
+        help="the clinic's own key (PKCS#12 or JKS), which signs this and every later version; its "
+        "passphrase is asked for, or the first line of standard input",
+    )
+    apk.add_argument("--new-key", action="store_true", help="make that key first")
+    apk.add_argument(
+        "--vendor",
+        default=str(cache_folder() / "maven"),
+        metavar="DIR",
+        help="folder with two libraries of Maven Central; what is missing there is fetched into it "
+        "(default: %(default)s)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
     if args.action == "serve":
         return _serve(Path(args.site), args.port)
+    if args.action == "apk":
+        return _apk(args)
     from edge_app.web.build import build
 
     wheel = Path(args.numpy_wheel) if args.numpy_wheel else None
@@ -64,6 +91,31 @@ def _serve(site: Path, port: int) -> int:
     finally:
         server.close()
     return 0
+
+
+def _apk(args: argparse.Namespace) -> int:
+    from edge_app.web.apk import build_apk, new_key
+
+    key = Path(args.key)
+    passphrase = _passphrase(twice=args.new_key)
+    if args.new_key:
+        new_key(key, passphrase)
+        print(f"{key}: a new key. Keep it, and its passphrase: without it no phone takes an update")
+    made = build_apk(Path(args.site), Path(args.out), key, passphrase, Path(args.vendor))
+    print(
+        f"{args.out}: {made.bytes / 1e6:.1f} MB, signed by {made.signer}; SHA-256 before the "
+        f"signature {made.unsigned}"
+    )
+    return 0
+
+
+def _passphrase(twice: bool) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    given = getpass("Passphrase of the key: ")
+    if twice and given != getpass("Once more: "):
+        raise UserError("The two are not the same.", code="web.key-passphrase")
+    return given
 
 
 WEB = Command(
