@@ -76,7 +76,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _recheck_arguments(parser: argparse.ArgumentParser) -> None:
     again = parser.add_argument_group(
-        "judge the precisions of a finished bundle again, no run given"
+        "judge the precisions of a finished bundle again, or with --precisions make new ones from "
+        "its FP32 graphs; no run given"
     )
     again.add_argument(
         "--recheck",
@@ -281,7 +282,9 @@ def _recheck(
 ) -> int:
     from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
+    from export.bundle.slices import slice_for
     from export.bundle.summary import judged_line
+    from export.options import ExportOptions
     from export.recheck import recheck
     from train.recipe import Acceptance
 
@@ -291,12 +294,21 @@ def _recheck(
     if bundle.signed_by and out and key is None:
         raise ExportError(f"{args.recheck} is signed: give --sign KEYFILE, or leave --out away")
     data_set = datasets.load(*datasets.parse_source(args.data))
-    rechecked = recheck(bundle, data_set, args.split, Acceptance(**margins))
+    options = ExportOptions(
+        precisions=tuple(args.precisions),
+        methods=tuple(args.calibration),
+        targets=(args.target,) if args.target else TARGETS,
+    )
+    wanted = options if options.other_precisions else None
+    rechecked = recheck(bundle, data_set, args.split, Acceptance(**margins), wanted)
     for report in rechecked.reports:
         note = report["judged"].get("note")
         print(judged_line(report) + (f"; mind that {note}" if note else ""))
     if out:
-        write_bundle(out, rechecked.manifest, rechecked.parts, signing_key=key)
+        manifest, parts = rechecked.manifest, rechecked.parts
+        if args.target and not args.beside_fp32:
+            manifest, parts = slice_for(manifest, parts, args.target)
+        write_bundle(out, manifest, parts, signing_key=key)
         print(f"written: {out}", file=sys.stderr)
     return 0 if all(report["passed"] for report in rechecked.reports) else 1
 

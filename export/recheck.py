@@ -1,4 +1,7 @@
-"""The acceptance once more, of a finished bundle: its precisions as they are, no run is needed."""
+"""The acceptance once more, of a finished bundle; no run is needed.
+
+Its precisions are judged as they are, or made from its own FP32 graphs first.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from pathlib import Path
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES, Manifest, Model, Variant
-from dermedge.data import DataSet, make_split
+from dermedge.data import DataSet, Record, make_split
 from dermedge.data.split import Split
 from dermedge.runtime import open_session
 from export import ExportError
 from export.acceptance.accept import decide
-from export.quantization.candidates import Candidate, Candidates
+from export.graph.half import full_weights
+from export.options import CALIBRATION_PICTURES, ExportOptions
+from export.quantization.candidates import Candidate, Candidates, CandidateSearch
 from export.validation.halves import Halves, ValidationPart
-from export.validation.prepared import Crop, FeedSpec, cropper, prepare_samples
+from export.validation.outputs import ValidationSet, run_graph
+from export.validation.prepared import Crop, FeedSpec, cropper, prepare_samples, subset
 from export.validation.validate import members_of, usable_samples, validation_set
 from train.recipe import Acceptance
 
@@ -24,6 +30,9 @@ SPLIT = "split.json"  # part of bundles made before 2026-12
 NOT_INDEPENDENT = (
     "the thresholds and the candidate were chosen on the whole validation part, the accepting half "
     "among it"
+)
+THRESHOLDS_ONLY = (
+    "the thresholds were chosen on the whole validation part, the accepting half among it"
 )
 
 
@@ -37,7 +46,11 @@ class Rechecked:
 
 
 def recheck(
-    bundle: Bundle, data_set: DataSet, split_file: str | None, margins: Acceptance
+    bundle: Bundle,
+    data_set: DataSet,
+    split_file: str | None,
+    margins: Acceptance,
+    options: ExportOptions | None = None,
 ) -> Rechecked:
     """Judge every variant of a bundle on the accepting half of the validation part.
 
@@ -47,6 +60,9 @@ def recheck(
     split_file : the frozen split; None: the bundle's own where it carries one, else made with
         seed 0. Its hash must be the one that the bundle names.
     margins : what a lower bound must reach.
+    options : given, these precisions are made from the FP32 graphs for these targets, calibrated
+        on the training part and chosen by the tuning half, and judged instead of the variants that
+        are there; thresholds stay as they are, and no network is trained.
 
     Returns
     -------
@@ -59,24 +75,41 @@ def recheck(
         Where there is no variant, FP32 is not there to compare with, or data set or split are not
         those that the bundle was made from.
     """
-    networks = [roles for roles in _networks(bundle.manifest) if _first(bundle, roles).variants]
+    networks = _networks(bundle.manifest)
+    if options is None:
+        networks = [roles for roles in networks if _first(bundle, roles).variants]
     if not networks:
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
     crop = _crop(bundle)
-    source = _Source(bundle, data_set, split_file, margins)
-    judged = [pair for roles in networks for pair in _judged(source, roles, crop)]
-    refused = {part for part, report in judged if not report["passed"]}
-    reports = [report for _, report in judged]
+    source = _Source(bundle, data_set, split_file, margins, options)
+    judged = [one for roles in networks for one in _judged(source, roles, crop)]
     manifest = bundle.manifest
-    models = {
-        role: replace(model, variants=tuple(v for v in model.variants if v.part not in refused))
-        for role, model in manifest.models.items()
-    }
-    parts = {name: bundle.part(name) for name in manifest.parts if name not in refused}
-    again = {_key(report) for report in reports}
+    parts = {name: bundle.part(name) for name in manifest.parts}
+    again = {_key(one.report) for one in judged}
+    models = dict(manifest.models)
+    for role, model in manifest.models.items():
+        mine = [one for one in judged if role in one.report["roles"]]
+        names = {one.variant.part for one in mine}
+        retained = tuple(v for v in model.variants if v.part not in names)
+        entering = tuple(one.variant for one in mine if one.report["passed"])
+        models[role] = replace(model, variants=(*retained, *entering))
+    for one in judged:
+        parts.pop(one.variant.part, None)
+        if one.report["passed"]:
+            parts[one.variant.part] = one.graph
     others = tuple(report for report in manifest.gate if _key(report) not in again)
+    reports = tuple(one.report for one in judged)
     manifest = replace(manifest, models=models, gate=(*others, *reports))
-    return Rechecked(manifest, parts, tuple(reports))
+    return Rechecked(manifest, parts, reports)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """One precision of one network, and what is said of it."""
+
+    variant: Variant
+    graph: bytes
+    report: dict
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,38 +120,85 @@ class _Source:
     data_set: DataSet
     split_file: str | None
     margins: Acceptance
+    options: ExportOptions | None
 
 
-def _judged(
-    source: _Source, roles: tuple[str, ...], crop: Crop | None
-) -> Iterator[tuple[str, dict]]:
-    """Part and report of each variant of one network."""
+def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Iterator[_Judged]:
+    """Each variant of one network."""
     bundle, data_set = source.bundle, source.data_set
     model = _first(bundle, roles)
     if model.precision != "fp32":
         raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-    part = ValidationPart.of(data_set, _split(bundle, roles, data_set, source.split_file))
+    split = _split(bundle, roles, data_set, source.split_file)
+    part = ValidationPart.of(data_set, split)
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
-        judged = {"independent": False, "note": NOT_INDEPENDENT}
+        judged = {
+            "independent": False,
+            "note": THRESHOLDS_ONLY if source.options else NOT_INDEPENDENT,
+        }
     kind = "multitask" if len(roles) > 1 else roles[0]
     print(f"the {kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
     labels = bundle.manifest.labels if "classifier" in roles else ()
-    records = members_of(part, "accepting", kind, labels)
     spec = FeedSpec(model.preprocessing, model.metadata, crop)
-    note = f"reading the {kind}'s pictures of the accepting half"
-    samples = usable_samples(prepare_samples(records, spec, note), kind)
-    accepting = validation_set(part, labels, samples)
-    if not accepting.feeds:
-        raise ExportError(f"the accepting half has no picture for a {kind}")
-    candidates = _candidates(bundle, roles, model, source.margins)
+    accepting = _half(part, "accepting", kind, labels, spec)
+    if source.options:
+        tuning = _half(part, "tuning", kind, labels, spec)
+        training = split.select(data_set.records, "train")
+        candidates = _made(source, roles, tuning, training, spec)
+    else:
+        candidates = _candidates(bundle, roles, model, source.margins)
+    if not candidates.candidates:
+        return
     decisions = decide(candidates, accepting, bundle.manifest.thresholds, judged)
-    for variant, decision in zip(model.variants, decisions, strict=True):
+    for decision in decisions:
         report = decision.report(len(candidates.graph))
-        # The share was of the graph with full weights, which a bundle of half weights lacks.
-        old = _old_report(bundle.manifest, roles, variant)
-        report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
-        yield variant.part, report
+        variant = decision.variant(kind)
+        if not source.options:
+            variant = next(
+                v for v in model.variants if bundle.part(v.part) == decision.candidate.graph
+            )
+            # The share was of the graph with full weights, which a bundle of half weights lacks.
+            old = _old_report(bundle.manifest, roles, variant)
+            report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
+        yield _Judged(variant, decision.candidate.graph, report)
+
+
+def _half(
+    part: ValidationPart, half: str, kind: str, labels: Sequence[str], spec: FeedSpec
+) -> ValidationSet:
+    """The pictures of one half as the network takes them. ExportError where there is none."""
+    note = f"reading the {kind}'s pictures of the {half} half"
+    samples = prepare_samples(members_of(part, half, kind, labels), spec, note)
+    found = validation_set(part, labels, usable_samples(samples, kind))
+    if not found.feeds:
+        raise ExportError(f"the {half} half has no picture for a {kind}")
+    return found
+
+
+def _made(
+    source: _Source,
+    roles: tuple[str, ...],
+    tuning: ValidationSet,
+    training: Sequence[Record],
+    spec: FeedSpec,
+) -> Candidates:
+    """New candidates of one network, by the stages of an export; thresholds stay the bundle's."""
+    options, bundle, margins = source.options, source.bundle, source.margins
+    assert options is not None
+    thresholds = bundle.manifest.thresholds
+    graph = full_weights(bundle.part(_first(bundle, roles).part))
+    reference = run_graph(tuning, graph, thresholds.mask, f"{' and '.join(roles)} in FP32")
+    search = CandidateSearch(
+        roles, graph, tuning, reference, thresholds, margins, frozenset(options.targets)
+    )
+    found = search.fp16() if "fp16" in options.precisions else []
+    if "int8" in options.precisions:
+        note = f"reading the {' and '.join(roles)}'s training pictures"
+        samples = prepare_samples(subset(list(training), CALIBRATION_PICTURES + 16), spec, note)
+        found += search.int8([sample.feeds for sample in samples], options.methods)
+    fixed = tuple(replace(candidate, thresholds=thresholds) for candidate in found)
+    return Candidates(graph, fixed, margins)
 
 
 def _candidates(

@@ -32,3 +32,17 @@ def store_half(graph: onnx.ModelProto) -> None:
     for node in nodes:
         inside.node.extend(casts.pop(name) for name in node.input if name in casts)
         inside.node.append(node)
+
+
+def full_weights(graph: bytes) -> bytes:
+    """The graph without what `store_half` brought: weights in float32, no Cast before their use."""
+    model = onnx.load_model_from_string(graph)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        tensor = tensors.get(node.input[0]) if node.op_type == "Cast" else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT16:
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+        model.graph.node.remove(node)
+    return model.SerializeToString(deterministic=True)
