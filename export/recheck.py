@@ -59,7 +59,7 @@ def recheck(
         Where there is no variant, FP32 is not there to compare with, or data set or split are not
         those that the bundle was made from.
     """
-    networks = [roles for roles in _networks(bundle.manifest) if _first(bundle, roles).variants]
+    networks = [roles for roles in network_roles(bundle.manifest) if _first(bundle, roles).variants]
     if not networks:
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
     crop = _crop(bundle)
@@ -97,7 +97,7 @@ def _judged(
     model = _first(bundle, roles)
     if model.precision != "fp32":
         raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-    part = ValidationPart.of(data_set, _split(bundle, roles, data_set, source.split_file))
+    part = ValidationPart.of(data_set, split_of(bundle, roles, data_set, source.split_file))
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
         judged = {"independent": False, "note": NOT_INDEPENDENT}
@@ -142,7 +142,7 @@ def _candidates(
     return Candidates(bundle.part(model.part), tuple(candidates), margins)
 
 
-def _networks(manifest: Manifest) -> list[tuple[str, ...]]:
+def network_roles(manifest: Manifest) -> list[tuple[str, ...]]:
     """The roles of each network."""
     by_part: dict[str, list[str]] = {}
     for role in ROLES:
@@ -164,9 +164,13 @@ def _crop(bundle: Bundle) -> Crop | None:
     return cropper(session, models["segmenter"].preprocessing, bundle.manifest.thresholds.mask)
 
 
-def _split(
+def split_of(
     bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
 ) -> Split:
+    """The split that the bundle's network of these roles was trained with, by its hash.
+
+    Raises ExportError where data set or split are others.
+    """
     wanted = "multitask" if len(roles) > 1 else roles[0]
     entry = next((e for e in bundle.manifest.training_data if e.get("role") == wanted), None)
     if entry is None:
