@@ -64,7 +64,7 @@ def export_runs(
     manifest, parts = assemble(finished, name, options, lent)
     judging = networks[-1]
     # A lent classifier's own data set is not here; pictures of the run's show what a good one is.
-    return with_outliers(manifest, parts, judging.data_set, judging.split)
+    return manifest, with_outliers(manifest, parts, judging.data_set, judging.split)
 
 
 def finish(network: TrainedNetwork, crop: Crop | None, options: ExportOptions) -> FinishedNetwork:

@@ -35,15 +35,15 @@ from export.recheck import network_roles, split_of
 from export.validation.halves import halve
 from export.validation.prepared import subset
 
-PICTURES = 1200  # of the training part, with a lesion
-OUTLIERS_OF_A_KIND = 220
+PICTURES = 600  # with a lesion, of the training part and of either half
+OUTLIERS_OF_A_KIND = 120
 FEWEST = 100  # training pictures: to fewer nothing is fitted
 PIECES = 6  # pictures that a mosaic is made of
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The part, and how it stands: for the manifest's `measured`."""
+    """The part, and how many good pictures of the accepting half it refuses."""
 
     part: bytes
     report: dict
@@ -81,7 +81,7 @@ def fit_outliers(bundle: Bundle, data_set: DataSet, split: Split) -> Fitted | No
     judged = _evidence(plain, map(_file, accepting), len(accepting), "accepting half")
     if chosen is None or judged is None:
         raise ExportError(f"no picture of the validation part of {data_set.name} can be read")
-    limit = limit_of(head.score(chosen.evidence), chosen.unfamiliar)
+    limit = limit_of(head.score(chosen.evidence), chosen.unfamiliar, head.score(seen), kinds)
     head = replace(head, limit=np.array([limit], np.float32))
     refused = head.score(judged.evidence) > limit
     report = {
@@ -97,17 +97,17 @@ def fit_outliers(bundle: Bundle, data_set: DataSet, split: Split) -> Fitted | No
 
 def with_outliers(
     manifest: Manifest, parts: dict[str, bytes], data_set: DataSet, split: Split
-) -> tuple[Manifest, dict[str, bytes]]:
-    """Manifest and parts, with the head where it could be fitted."""
+) -> dict[str, bytes]:
+    """The parts, the head among them where it could be fitted."""
     if set(manifest.models) != set(ROLES):
-        return manifest, parts
+        return parts
     with tempfile.TemporaryDirectory() as folder:
         path = write_bundle(Path(folder, "unfinished.dermbundle"), manifest, parts)
         fitted = fit_outliers(Bundle.open(path), data_set, split)
     if fitted is None:
-        return manifest, parts
-    measured = {**manifest.measured, "outliers": fitted.report}
-    return replace(manifest, measured=measured), {**parts, OUTLIERS: fitted.part}
+        return parts
+    print(f"what tells pictures without a lesion: {fitted.report}", file=sys.stderr)
+    return {**parts, OUTLIERS: fitted.part}
 
 
 def _without_head(bundle: Bundle) -> Bundle:
@@ -204,10 +204,8 @@ def _mosaic(training: Sequence[Record], seed: int) -> Source:
     return draw
 
 
-def refit(
-    bundle: Bundle, data_set: DataSet, split_file: str | None
-) -> tuple[Manifest, dict[str, bytes]]:
-    """Manifest and parts of a finished bundle, its head fitted again; ExportError where it cannot.
+def refit(bundle: Bundle, data_set: DataSet, split_file: str | None) -> dict[str, bytes]:
+    """The parts of a finished bundle, its head fitted again; ExportError where it cannot.
 
     The data set is the one that its classifier was trained on, the split as `recheck` takes it.
     """
@@ -216,10 +214,8 @@ def refit(
         raise ExportError(f"{bundle.path} has not both roles: nothing tells a lesion there")
     split = split_of(bundle, roles, data_set, split_file)
     parts = {name: bundle.part(name) for name in bundle.manifest.parts if name != OUTLIERS}
-    measured = {k: v for k, v in bundle.manifest.measured.items() if k != "outliers"}
-    manifest = replace(bundle.manifest, measured=measured)
-    done = with_outliers(manifest, parts, data_set, split)
-    if OUTLIERS not in done[1]:
+    done = with_outliers(bundle.manifest, parts, data_set, split)
+    if OUTLIERS not in done:
         raise ExportError(f"nothing was fitted for {bundle.path}: see the line above")
     return done
 
@@ -235,9 +231,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if old.signed_by:
         raise ExportError(f"{args.old} is signed: export it again, and sign that")
     data_set = datasets.load(*datasets.parse_source(args.data))
-    manifest, parts = refit(old, data_set, args.split)
-    write_bundle(args.new, manifest, parts)
-    print(f"{printable(args.new)}: {manifest.measured['outliers']}")
+    write_bundle(args.new, old.manifest, refit(old, data_set, args.split))
+    print(f"written: {printable(args.new)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

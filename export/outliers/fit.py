@@ -9,6 +9,7 @@ import numpy as np
 from dermedge.outlier import OutlierHead
 
 PENALTY = 100.0  # of squared weights, against the sum of all pictures' losses
+FOUND = 0.97  # share of each kind of outliers that a raised limit must still refuse
 SHRINKAGE = 0.3  # of the covariance towards that of independent numbers
 LEAST = 1e-3  # standard deviation of a number of the evidence
 STEPS = 30  # of Newton's method
@@ -65,11 +66,20 @@ def _logistic(values: np.ndarray, truth: np.ndarray, importance: np.ndarray) -> 
     return weights
 
 
-def limit_of(scores: np.ndarray, refused: np.ndarray) -> float:
-    """The lowest limit at which at most LOST of the good pictures are refused, four decimals.
+def limit_of(
+    scores: np.ndarray, refused: np.ndarray, outliers: np.ndarray, kinds: np.ndarray
+) -> float:
+    """The limit, four decimals.
+
+    At most LOST of the good pictures may be refused; where lesions and outliers lie farther apart
+    it is raised until FOUND of the outliers of some kind are just refused: pictures of another
+    clinic lie between them.
 
     scores : float (n,), of good pictures. refused : bool (n,), by the distance already.
+    outliers, kinds : score and kind (m,) of outliers.
     """
     allowed = max(0, int(LOST * len(scores)) - int(refused.sum()))
     passing = np.sort(scores[~refused])[::-1]
-    return float(np.ceil(passing[min(allowed, len(passing) - 1)] * 1e4) / 1e4)
+    lowest = passing[min(allowed, len(passing) - 1)]
+    found = min(np.quantile(outliers[kinds == kind], 1 - FOUND) for kind in np.unique(kinds))
+    return float(np.ceil(max(lowest, found) * 1e4) / 1e4)
