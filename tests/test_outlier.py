@@ -41,11 +41,15 @@ def test_a_refused_picture_is_told_that_no_lesion_was_found():
     _, near, _ = _groups()
     fine = Quality(True, (), {"too_dark": -0.2, "no_lesion": 0.1})
     refused = _head().judge(near[0], fine)
-    assert refused.reasons == ("no_lesion",) and not refused.usable and not refused.ok
-    assert list(refused.scores) == ["too_dark", "no_lesion"] and refused.scores["no_lesion"] > 1
+    assert refused.reasons == ("no_lesion",)
+    assert not refused.usable
+    assert not refused.ok
+    assert list(refused.scores) == ["too_dark", "no_lesion"]
+    assert refused.scores["no_lesion"] > 1
     dark = Quality(False, ("too_dark", "hair", "no_lesion"), {"too_dark": 2.0}, refused=1)
     both = _head().judge(near[0], dark)
-    assert both.reasons == ("too_dark", "no_lesion", "hair") and both.refused == 2
+    assert both.reasons == ("too_dark", "no_lesion", "hair")
+    assert both.refused == 2
     assert _head().judge(np.zeros(12), fine) is fine
 
 
@@ -76,7 +80,9 @@ def test_evidence_has_the_length_that_a_bundle_is_checked_by():
     }
     view, chart = np.full((60, 80, 3), 180, np.uint8), np.full((32, 32), 0.2, np.float32)
     seen = evidence(outputs, view, chart, Quality(True, (), {}))
-    assert seen is not None and seen.shape == (length(2, 5),) and np.isfinite(seen).all()
+    assert seen is not None
+    assert seen.shape == (length(2, 5),)
+    assert np.isfinite(seen).all()
     del outputs["activation"]
     assert evidence(outputs, view, chart, Quality(True, (), {})) is None
 
@@ -84,7 +90,9 @@ def test_evidence_has_the_length_that_a_bundle_is_checked_by():
 @pytest.mark.parametrize("kind", DRAWN)
 def test_drawn_outliers_are_pictures_and_always_the_same(kind):
     first, second = (DRAWN[kind](np.random.default_rng(3)) for _ in range(2))
-    assert first.dtype == np.uint8 and first.ndim == 3 and (first == second).all()
+    assert first.dtype == np.uint8
+    assert first.ndim == 3
+    assert (first == second).all()
 
 
 def test_a_cutting_beside_the_lesion_shows_none_of_it():
@@ -93,5 +101,6 @@ def test_a_cutting_beside_the_lesion_shows_none_of_it():
     lesion[30:80, 40:90] = True
     picture[lesion] = 255
     cut = beside(picture, lesion, np.random.default_rng(0))
-    assert cut is not None and cut.max() == 0
+    assert cut is not None
+    assert cut.max() == 0
     assert beside(picture, np.ones((120, 160), bool), np.random.default_rng(0)) is None
