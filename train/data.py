@@ -257,7 +257,7 @@ class Views(Dataset):
         if epoch is not None:
             rng = np.random.default_rng((self.recipe.seed, epoch, index))
             image, mask = augment(image, mask, self.recipe.augmentation, rng)
-            told = self._hidden(told, rng)
+            told = self._hidden(told, epoch, index)
         sample = {"image": image, **self._known(record, told)}
         if mask is not None:
             mask = mask[None].astype(np.float32) / 255
@@ -268,11 +268,12 @@ class Views(Dataset):
         """What a sample holds beside picture and mask."""
         record = self.pictures.records[index]
         told = {name: getattr(record, name) for name in self.recipe.fields}
-        rng = np.random.default_rng((self.recipe.seed, epoch, index))
-        return self._known(record, self._hidden(told, rng))
+        return self._known(record, self._hidden(told, epoch, index))
 
-    def _hidden(self, told: dict, rng: np.random.Generator) -> dict:
+    def _hidden(self, told: dict, epoch: int, index: int) -> dict:
         """Hidden at random, so that the network does well without, too."""
+        # A generator of its own: what is told of a view is the same with its picture and without.
+        rng = np.random.default_rng((self.recipe.seed, epoch, index, 1))
         return {k: v for k, v in told.items() if rng.random() >= self.recipe.metadata_dropout}
 
     def _known(self, record: Record, told: dict) -> dict[str, np.ndarray]:

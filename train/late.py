@@ -45,7 +45,7 @@ class FeatureViews(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, np.ndarray]:
         epoch, index = key
         view = epoch % len(self.features)
-        sample = self.views.without_image(epoch, index)
+        sample = self.views.without_image(view, index)
         sample["features"] = np.array(self.features[view, index])
         if self.taught is not None:
             sample["taught"] = np.array(self.taught[view, index])
@@ -58,8 +58,11 @@ class _Early:
     def __init__(self, learner: Learner, image: Tensor):
         self.blocks = learner.recipe.freeze
         self.network = learner.accelerator.unwrap_model(learner.model)
-        # Norms that do not change are folded away, which halves the time.
-        self.layers = fuse(self.network.early_layers(self.blocks))
+        self.layers: torch.nn.Module = self.network.early_layers(self.blocks)
+        # Norms that do not change are folded away, which halves the time. timm's padding depends
+        # on the picture's size, and cannot be traced.
+        if isinstance(self.network.net.trunk, torch.nn.Sequential):
+            self.layers = fuse(self.layers)
         features = self._features(image)
         # A teacher that the network started from has the same early layers, but for rounding.
         self.teachers = [
@@ -151,6 +154,8 @@ def _key(learner: Learner, views: Views) -> str:
     # Not all of the recipe: epochs and learning rate do not matter.
     parts = (recipe.seed, recipe.augmentation, recipe.preprocessing, recipe.views, recipe.freeze)
     digest.update(repr(parts).encode())
+    if recipe.fields:  # teachers hear what is told beside the picture
+        digest.update(repr((recipe.fields, recipe.metadata_dropout)).encode())
     network = learner.accelerator.unwrap_model(learner.model)
     _digest_weights(digest, network.early_layers(recipe.freeze).state_dict().values())
     for teacher in learner.teachers:

@@ -83,9 +83,7 @@ class Normalized(nn.Module):
 
     def early_layers(self, blocks: int) -> nn.Sequential:
         """ValueError where the trunk is no sequence of more blocks than that."""
-        trunk = self.net.trunk
-        if not isinstance(trunk, nn.Sequential):
-            raise ValueError("its trunk is no sequence of blocks, so that none can be frozen")
+        trunk = _sequence(self.net.trunk)  # type: ignore[arg-type]
         if blocks >= len(trunk):
             raise ValueError(f"its trunk has {len(trunk)} blocks, and one at least has to learn")
         return trunk[:blocks]
@@ -107,6 +105,19 @@ class Normalized(nn.Module):
         # TensorRT parses a uint8 input only where the cast comes first.
         planes = image.to(torch.float32).permute(0, 3, 1, 2)
         return (planes - self.mean) / self.std
+
+
+def _sequence(trunk: nn.Module) -> nn.Sequential:
+    """A trunk as the sequence of its stem, blocks and last layer, of which it shares all."""
+    if isinstance(trunk, nn.Sequential):
+        return trunk
+    # timm's EfficientNet, whose stages hold a block or several each.
+    parts: dict[str, Any] = dict(trunk.named_children())
+    return nn.Sequential(
+        nn.Sequential(parts["conv_stem"], parts["bn1"]),
+        *(block for stage in parts["blocks"] for block in stage),
+        nn.Sequential(parts["conv_head"], parts["bn2"]),
+    )
 
 
 class Head(nn.Module):
@@ -154,7 +165,7 @@ class Classifier(nn.Module):
 
     def late(self, x: Tensor, blocks: int, metadata: Tensor | None = None) -> Tensor:
         """The same behind the first `blocks` of the trunk."""
-        return self.head(self.trunk[blocks:](x).mean(dim=(2, 3)), metadata)  # type: ignore[index]
+        return self.head(_sequence(self.trunk)[blocks:](x).mean(dim=(2, 3)), metadata)
 
     def explain(self, x: Tensor, metadata: Tensor | None = None) -> dict[str, Tensor]:
         return _explained(self.trunk(x), self.head, metadata)

@@ -1,0 +1,200 @@
+"""Late layers that learn alone, on what the frozen ones made of each picture once."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train import assert_same, checkpoint
+
+from dermedge import UserError
+from dermedge.data import load
+from dermedge.data.split import make_split
+from dermedge.image.read import write_png
+from train import late, loop
+from train.data import Views, load_pictures
+from train.late import feature_views
+from train.learner import Learner
+from train.models import build_model
+from train.recipe import RecipeError, load_recipe
+from train.run import load_model
+
+LABELS = ("mel", "nv")
+TINY = [
+    *("preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=3", "workers=0"),
+    *("model=mobilenet_v3_small", "pretrained=no", "metadata=age", "ema=0.9", "loss.balanced=1"),
+]
+FREEZE = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory):
+    """Twenty small pictures, dark (mel) or light (nv); two of them photographs."""
+    root = tmp_path_factory.mktemp("late")
+    rng = np.random.default_rng(0)
+    with open(root / "data.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "image", "diagnosis", "lesion_id", "age"])
+        for number in range(20):
+            label = LABELS[number % 2]
+            image = np.full((36, 48, 3), (225, 180, 160), np.uint8)
+            image[8:28, 10:38] = (60, 40, 40) if label == "mel" else (150, 100, 80)
+            image[rng.integers(36, size=40), rng.integers(48, size=40)] = 20
+            write_png(root / f"p{number:02}.png", image)
+            writer.writerow(
+                [f"p{number:02}", f"p{number:02}.png", label, f"L{number}", 20 + number]
+            )
+    found = load("csv", root)
+    kinds = ("clinical",) * 2 + ("dermoscopic",) * 17 + (None,)
+    records = [replace(r, modality=kind) for r, kind in zip(found.records, kinds, strict=True)]
+    return replace(found, records=tuple(records))
+
+
+@pytest.fixture(scope="module")
+def split(data_set):
+    return make_split(data_set, fractions=(0.8, 0.2, 0.0))
+
+
+@pytest.fixture(scope="module")
+def start(data_set, split, tmp_path_factory) -> Path:
+    """A run of all layers to start and to learn from."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("starts") / "start"
+    loop.train(load_recipe("classifier", [*TINY, "epochs=1"]), data_set, split, out)
+    return out
+
+
+def frozen(start: Path, *overrides: str):
+    more = (f"start={start}", f"distillation.teachers={start}", f"freeze={FREEZE}", "views=2")
+    return load_recipe("classifier", [*TINY, *more, *overrides])
+
+
+def test_frozen_layers_stay_and_late_ones_learn(data_set, split, start, tmp_path):
+    trained = load_model(loop.train(frozen(start), data_set, split, tmp_path / "run"))
+    before, after = load_model(loop.load_run(start)).state_dict(), trained.state_dict()
+    first = {f"net.trunk.{block}." for block in range(FREEZE)}
+    for name, value in before.items():
+        early = any(name.startswith(prefix) for prefix in first)
+        if early or (name.startswith("net.trunk.5.") and name.endswith("weight")):
+            assert torch.equal(value, after[name]) == early, name
+    assert loop.load_run(tmp_path / "run").steps == 3 * (len(split.parts["train"]) // 4)
+
+
+def test_kept_features_say_what_the_pictures_do(data_set, split, start, tmp_path):
+    recipe = frozen(start)
+    records = split.select(data_set.records, "train")
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    learner = Learner(recipe, LABELS, pictures, 10, loop.make_accelerator(recipe))
+    views = Views(pictures, LABELS, recipe, learner.batch_priors())
+    kept = feature_views(learner, views, tmp_path / "cache")
+    model = learner.model.eval()
+    for epoch, index in [(0, 0), (1, 5), (2, 3), (3, 3)]:
+        seen, short = views[epoch % 2, index], kept[epoch, index]
+        for name in ("classes", "metadata", "prior"):
+            assert np.array_equal(seen[name], short[name])
+        whole, rest = ({k: torch.from_numpy(v)[None] for k, v in s.items()} for s in (seen, short))
+        with torch.no_grad():
+            given = (rest["features"].float(), rest["metadata"], FREEZE)
+            assert torch.allclose(
+                model(whole["image"], whole["metadata"]), model(*given), atol=2e-3
+            )
+            (wanted,), (taught,) = learner.taught(whole), learner.taught(rest)
+        assert torch.allclose(wanted, taught, atol=1e-4)
+    assert not np.array_equal(kept[0, 3]["features"], kept[1, 3]["features"])
+    assert np.array_equal(kept[0, 3]["features"], kept[2, 3]["features"])
+
+
+@pytest.mark.parametrize("where", ["features", "training"])
+def test_a_stopped_run_goes_on_exactly(data_set, split, start, tmp_path, monkeypatch, where):
+    monkeypatch.setattr(late, "_CHUNK", 4)
+    monkeypatch.setattr(late, "_MARK", 8)
+    recipe = frozen(start)
+    loop.train(recipe, data_set, split, tmp_path / "whole" / "run")
+    owner, name, last = {
+        "features": (late._Early, "__call__", 6),
+        "training": (Learner, "update", 5),
+    }[where]
+    real, calls = getattr(owner, name), []
+
+    def dying(self, *given):
+        calls.append(1)
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(recipe, data_set, split, tmp_path / "torn" / "run")
+    (cache,) = (tmp_path / "torn" / "cache").glob("late-*")
+    done = np.fromfile(cache / "done.uint8", np.uint8)
+    assert done.all() == (where == "training")
+    assert done.any()
+    loop.train(recipe, data_set, split, tmp_path / "torn" / "run")
+    assert_same(checkpoint(tmp_path / "whole" / "run"), checkpoint(tmp_path / "torn" / "run"))
+
+
+def test_features_serve_the_next_run_unless_it_sees_other_views(
+    data_set, split, start, tmp_path, monkeypatch
+):
+    loop.train(frozen(start), data_set, split, tmp_path / "one")
+    passes = []
+    real = late._Early.__call__
+    monkeypatch.setattr(late._Early, "__call__", lambda *g: passes.append(1) or real(*g))
+    # One pass finds out the shapes.
+    loop.train(frozen(start, "epochs=1", "optimizer.lr=1e-4"), data_set, split, tmp_path / "two")
+    assert len(passes) == 1
+    loop.train(frozen(start, "epochs=1", "metadata_dropout=0"), data_set, split, tmp_path / "three")
+    assert len(passes) > 2
+
+
+def test_only_pictures_of_the_kind_and_the_classes_that_are_wanted(data_set, split):
+    recipe = load_recipe("classifier", [*TINY, "modality=dermoscopic", "classes=nv, mel"])
+    labels, chosen = loop._choose(recipe, data_set, split)
+    assert labels == LABELS
+    kept = [record for records in chosen.values() for record in records]
+    assert len(kept) == 18  # what states no kind is kept
+    assert {record.modality for record in kept} == {"dermoscopic", None}
+    one = replace(recipe, classes="mel")
+    with pytest.raises(UserError, match="only mel"):
+        loop._choose(one, data_set, split)
+    none = replace(data_set, records=tuple(r for r in data_set.records if r.modality == "clinical"))
+    with pytest.raises(UserError, match="no dermoscopic picture"):
+        loop._choose(recipe, none, make_split(none, fractions=(1.0, 0.0, 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["freeze=3"], "has a start"),
+        (["views=2"], "set freeze, too"),
+        (["freeze=3", "views=2", "start=x", "augmentation.mixup=0.2"], "leave one out"),
+        (["classes=mel,wart"], "got wart"),
+        (["modality=x-ray"], "modality must be one of"),
+    ],
+)
+def test_what_cannot_be_is_refused(overrides, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("classifier", [*TINY, *overrides])
+
+
+def test_one_block_at_least_has_to_learn(data_set, split, start, tmp_path):
+    with pytest.raises(UserError, match=r"freeze = 13: .* 13 blocks, and one at least"):
+        loop.train(frozen(start, "freeze=13"), data_set, split, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0", "mobilenet_v4_conv_small"])
+def test_early_and_late_layers_are_the_whole_network(name):
+    model = build_model(name, LABELS).eval()
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    with torch.no_grad():
+        assert torch.allclose(model(image), model(model.early(image, 6), None, 6), atol=1e-6)
