@@ -95,7 +95,7 @@ def test_kept_features_say_what_the_pictures_do(data_set, split, start, tmp_path
     pictures = load_pictures(records, recipe, tmp_path / "cache")
     learner = Learner(recipe, LABELS, pictures, 10, loop.make_accelerator(recipe))
     views = Views(pictures, LABELS, recipe, learner.batch_priors())
-    kept = feature_views(learner, views, tmp_path / "cache")
+    kept = feature_views(learner, pictures, LABELS, learner.batch_priors(), tmp_path / "cache")
     model = learner.model.eval()
     for epoch, index in [(0, 0), (1, 5), (2, 3), (3, 3)]:
         seen, short = views[epoch % 2, index], kept[epoch, index]
