@@ -635,7 +635,7 @@ def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
     assert float(row["bce"]) == float(row["jaccard"]) == 0
     refused = {
         "was trained with another preprocessing": segmenter(teacher, "preprocessing.size=64"),
-        "is of another kind, or has other labels": classifier(teacher),
+        "classes that are not learnt here": classifier(teacher),
         "is no run folder": segmenter("distillation.teachers=nowhere"),
     }
     for number, (complaint, wrong) in enumerate(refused.items()):

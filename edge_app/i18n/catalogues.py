@@ -28,7 +28,8 @@ DEVICE = Path(dermedge.__file__).parent
 CALLS = {"_": 1, "N_": 1, "Message": 1, "n_": 2, "plural": 2}
 # Speak to no screen.
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}
-CONSOLE |= {"build.py", "packages.py", "serve.py", "site.py"}
+CONSOLE |= {"build.py", "packages.py", "serve.py", "site.py", "apk.py", "apk_tools.py"}
+CONSOLE |= {"labelling", "labels.py"}
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],
@@ -56,7 +57,7 @@ def collect() -> Catalogue:
     """All messages of the app, without translations."""
     found = Catalogue(header_comment=COMMENT, fuzzy=False)
     for path in sorted(p for kind in ("*.kv", "*.py") for p in ROOM.rglob(kind)):
-        if path.name not in CONSOLE:
+        if not CONSOLE & set(path.relative_to(ROOM).parts):
             for message in _of_kv(path) if path.suffix == ".kv" else _of_python(path):
                 found.add(message, locations=[(path.relative_to(ROOM.parent).as_posix(), 1)])
     for path, _line, message in core_errors():

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ANDROID = ROOT / "edge_app" / "android"
-LEFT_OUT = {ANDROID, ROOT / "edge_app" / "web"}  # not of the app
+LEFT_OUT = {ANDROID, *(ROOT / "edge_app" / name for name in ("web", "labelling"))}  # not of the app
 # Of what the app needs: neither a recipe nor a wheel. docs/android.md says what is done without.
 ABSENT = {"onnxruntime", "opencv-python-headless", "simplejpeg", "python-bidi", "uharfbuzz"}
 
