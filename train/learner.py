@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -334,6 +335,12 @@ class Learner:
         # trained as the learner would be without `balanced`.
         own = self.priors.carried(_balanced(recipe))[here]
         stated = source.prior
+        if not stated and len(self.priors.by_source) > 1 and self.accelerator.is_main_process:
+            print(
+                f"warning: the teacher {path} states no prior of its classes: it is taken to carry "
+                "that of the pictures here, which moves its answers where it learnt from others",
+                file=sys.stderr,
+            )
         held = np.array([stated[k] for k in shared]) if stated else self.priors.carried(0.0)[here]
         by = np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12))
         return Teacher(model, [theirs.index(label) for label in shared], by)
