@@ -232,6 +232,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
     if args.carried and not args.prior:
         raise ExportError("--carried goes with --prior: what the probabilities carry so far")
+    if args.prior and args.recheck:
+        raise ExportError("--prior goes with run folders, not with --recheck")
     if args.lender and args.recheck:
         raise ExportError("--with goes with run folders, not with --recheck")
 

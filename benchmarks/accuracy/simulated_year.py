@@ -4,7 +4,7 @@
         [--part test --strategies random NAME] [--figure FILE.png]
 
 Features are those of the bundle `dermoscopy`, which has seen no picture of this set. On them a
-multinomial logistic head is fitted anew each month to what is labelled by then. Patients of the
+multinomial logistic head is fitted again each month to what is labelled by then. Patients of the
 training part arrive in twelve months, in an order of each seed's own; each month `--monthly`
 pictures of all that have arrived are labelled. The AUC is of malignancy, over the pictures of
 `--part`. Strategies are compared on "val"; "test" is for the one that was chosen there.

@@ -30,7 +30,7 @@ COLUMNS = (
 def export(store: Store, folder: Path) -> tuple[int, int]:
     """Write data.csv, images and masks into a new folder; (labelled, unlabelled) pictures in it.
 
-    Of allowed cases alone, under pseudonyms that are drawn anew each time. What nobody labelled, or
+    Of allowed cases alone, under pseudonyms that are new each time. What nobody labelled, or
     nobody could tell, has an empty diagnosis: `distillation.unlabelled` learns from those. A bad
     picture stays out. It is entered into the audit trail; whole or not at all.
 

@@ -174,7 +174,7 @@ def read_site(site: Path) -> Site:
 
 def _damaged(site: Path, path: str) -> UserError:
     return UserError(
-        "{path} is damaged at {name}: make it anew by `dermedge web build`",
+        "{path} is damaged at {name}: make it again by `dermedge web build`",
         code="web.site",
         path=site,
         name=path,
