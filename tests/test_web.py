@@ -315,7 +315,7 @@ class _Assets(BaseHTTPRequestHandler):
 
 
 # What PageActivity.java gives the page.
-DEVICE = "self.dermedgeDevice = {told: [], save(...x) { this.told.push(x); }, print() {}};"
+DEVICE = "self.dermedgeDevice = {saved: [], save(...x) { this.saved.push(x); }, print() {}};"
 
 
 def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
@@ -342,8 +342,8 @@ def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
             f"$('save-name').value = 'Mira'; $('save-key').value = $('save-again').value = '{key}';"
             "save().then(() => 1)"
         )
-        browser.wait("dermedgeDevice.told.length === 1")
-        name, kind, data = browser.run("dermedgeDevice.told[0]")
+        browser.wait("dermedgeDevice.saved.length === 1")
+        name, kind, data = browser.run("dermedgeDevice.saved[0]")
         assert name.endswith(".dermcases")
         assert b"SQLite format 3" in base64.b64decode(data)[:16], kind
         browser.run("deviceNotSaved('no room')")

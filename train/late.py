@@ -17,6 +17,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from dermedge import UserError
 from dermedge.code_hash import code_hash
 from dermedge.files import make_private
 from train.data import Pictures, Views, loader, memory_mapped
@@ -103,7 +104,8 @@ def feature_views(
 
     Those that are missing are computed; a call that was stopped goes on where it was. The cache of
     one set of pictures, one augmentation and one set of frozen weights and teachers is one folder,
-    which may be deleted at any time. OSError where the disk has no room for it.
+    which may be deleted at any time. OSError where the disk has no room for it, UserError where
+    half precision cannot hold the features.
     """
     recipe, device = learner.recipe, learner.accelerator.device
     views = Views(pictures, labels, recipe, priors)
@@ -130,7 +132,7 @@ def feature_views(
             batch = {name: value.to(device) for name, value in batch.items()}
             found, answers = early(batch)
             at = tuple(map(list, zip(*chunk, strict=True)))
-            features[at] = found.cpu().numpy().astype(np.float16)
+            features[at] = _halved(found)
             if taught is not None:
                 taught[at] = answers.float().cpu().numpy()
             marked += chunk
@@ -145,6 +147,16 @@ def feature_views(
             bar.update(len(chunk))
     network.train()
     return FeatureViews(views, features, taught)
+
+
+def _halved(features: Tensor) -> np.ndarray:
+    half: np.ndarray = features.cpu().half().numpy()
+    if not np.isfinite(half).all():
+        raise UserError(
+            "the frozen layers answer with numbers that half precision cannot hold: "
+            "set views=0, which keeps none of them"
+        )
+    return half
 
 
 def _key(learner: Learner, views: Views) -> str:

@@ -16,7 +16,7 @@ from edge_app.store.labels import Polygon
 from edge_app.store.records import Capture
 from edge_app.store.store import Store
 
-AT_ONCE = 10  # questions that are chosen together: doubt first, and unlike each other
+AT_ONCE = 10  # questions that are chosen together: doubt first, no near copies
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ def _faults(label: Label) -> Iterator[str]:
         yield N_("a label of an unknown kind")
     confirmed = label.verdict == CONFIRMED
     if confirmed != (label.diagnosis in CLASSES) or (not confirmed and label.diagnosis):
-        yield N_("a label needs a class, or says that none can be told")
+        yield N_("a label needs a class, or says that nobody could say which")
     yield from text(label.by, NAME, N_("who labels is missing"))
     points = [point for polygon in label.outline for point in polygon]
     short = any(len(polygon) < 3 for polygon in label.outline)

@@ -347,6 +347,24 @@ def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):
     assert "too few pictures to show at least 98.5%: 30 pictures" in reasons
 
 
+def test_a_finished_bundle_gets_a_precision_without_its_runs(finished, tmp_path, capsys):
+    path, source, split = finished
+    out = tmp_path / "new.dermbundle"
+    command = ["export", "--recheck", str(path), "--data", source, "--split", str(split)]
+    command += ["--precisions", "fp32", "fp16", *LOOSE, "--out", str(out)]
+    cli.main(command)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fp16")]
+    assert lines
+    before, made = Bundle.open(path), Bundle.open(out)
+    assert made.manifest.thresholds == before.manifest.thresholds
+    for line in lines:
+        role = line.split()[1]
+        there = {v.precision for v in made.manifest.models[role].variants}
+        assert ("fp16" in there) == (": in" in line), line
+    # What a precision is judged against stays.
+    assert all(made.model(role) == before.model(role) for role in before.manifest.models)
+
+
 def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
     path, source, _ = finished
 

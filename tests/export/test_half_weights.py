@@ -12,6 +12,7 @@ from drawn_networks import calibrated, feeds_of, graph_of, lively, squares
 
 from dermedge.runtime import open_session
 from export import ExportError
+from export.graph.half import full_weights
 from export.graph.onnx_graph import TOLERANCE, check_parity
 from export.runs.half_weights import fold_norms, round_to_half
 
@@ -56,8 +57,13 @@ def test_half_weights_are_exactly_those_of_the_rounded_network(name):
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == 10}
     assert {node.op_type for node in graph.node if halves & set(node.input)} == {"Cast"}
 
+    plain = onnx.load_from_string(full_weights(half)).graph
+    assert {t.data_type for t in plain.initializer} & {onnx.TensorProto.FLOAT16} == set()
+    given_back = open_session(full_weights(half), threads=1).run(feeds_of(network)[0])
     stored, rounded = open_session(half, threads=1), open_session(full, threads=1)
     feeds = feeds_of(network)
+    expected = rounded.run(feeds[0])
+    assert all(np.array_equal(given_back[name], expected[name]) for name in network.outputs)
     for feed in feeds:
         one, other = stored.run(feed), rounded.run(feed)
         for output in network.outputs:
