@@ -541,7 +541,7 @@ def steps():
     session.person = ada
     session.begin(arm)
     app.go("live")
-    yield lambda: app.snapshot.analysed_frame
+    yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
     app.take_picture()
     print("worked")
 """
