@@ -16,12 +16,14 @@ from dermedge.data import load
 from dermedge.data.split import make_split
 from dermedge.image.read import write_png
 from train import late, loop
+from train.average import StartWeights
 from train.data import Views, load_pictures
 from train.late import feature_views
 from train.learner import Learner
 from train.models import build_model
 from train.recipe import RecipeError, load_recipe
 from train.run import load_model
+from train.start import by_class, start_from
 
 LABELS = ("mel", "nv")
 TINY = [
@@ -113,11 +115,55 @@ def test_kept_features_say_what_the_pictures_do(data_set, split, start, tmp_path
     assert np.array_equal(kept[0, 3]["features"], kept[2, 3]["features"])
 
 
+def test_a_share_of_the_start_is_kept(data_set, split, start, tmp_path):
+    """In the saved weights alone: the next steps learn from the run's own."""
+    spec = ("epochs=1", "loss.class_balance=0.5")
+    runs = {
+        share: loop.train(
+            frozen(start, *spec, f"keep_start={share}"), data_set, split, tmp_path / share / "run"
+        )
+        for share in ("0", "0.25")
+    }
+    own, mixed = (load_model(run).state_dict() for run in runs.values())
+    before = load_model(loop.load_run(start)).state_dict()
+    held, carried = loop.load_run(start).prior, runs["0.25"].prior
+    assert carried == runs["0"].prior
+    before["net.head.layers.3.bias"] += torch.tensor(
+        [np.log(carried[label] / held[label]) for label in LABELS]
+    )
+    moved = 0
+    for name, value in own.items():
+        if value.is_floating_point():
+            assert torch.allclose(mixed[name], 0.75 * value + 0.25 * before[name], atol=1e-5), name
+            moved += not torch.equal(mixed[name], value)
+    assert moved > 20
+    same = [checkpoint(run.folder) for run in runs.values()]
+    assert_same(*({name: part[name] for name in ("model", "average")} for part in same))
+
+
+def test_what_the_start_does_not_have_is_the_runs_alone():
+    def network(seed: int, labels: tuple[str, ...]):
+        torch.manual_seed(seed)
+        return build_model("mobilenet_v2", labels)
+
+    labels, old = ("bcc", "mel", "nv"), ("mel", "nv")
+    model, start = network(0, labels), network(1, old).state_dict()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start_from(model, by_class(before, start, labels, old))
+    kept = StartWeights(model, before, 0.5)
+    trained = network(2, labels)
+    mixed = kept.blended(trained).state_dict()
+    for leaf in ("weight", "bias"):
+        name = f"net.head.layers.1.{leaf}"
+        assert torch.equal(mixed[name][0], trained.state_dict()[name][0])
+        assert torch.allclose(mixed[name][1:], (trained.state_dict()[name][1:] + start[name]) / 2)
+
+
 @pytest.mark.parametrize("where", ["features", "training"])
 def test_a_stopped_run_goes_on_exactly(data_set, split, start, tmp_path, monkeypatch, where):
     monkeypatch.setattr(late, "_CHUNK", 4)
     monkeypatch.setattr(late, "_MARK", 8)
-    recipe = frozen(start)
+    recipe = frozen(start, "keep_start=0.25")
     loop.train(recipe, data_set, split, tmp_path / "whole" / "run")
     owner, name, last = {
         "features": (late._Early, "__call__", 6),
@@ -175,6 +221,7 @@ def test_only_pictures_of_the_kind_and_the_classes_that_are_wanted(data_set, spl
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["keep_start=0.2"], "classifier's start"),
         (["freeze=3"], "has a start"),
         (["views=2"], "set freeze, too"),
         (["freeze=3", "views=2", "start=x", "augmentation.mixup=0.2"], "leave one out"),

@@ -21,8 +21,9 @@ from dermedge import UserError
 from dermedge.code_hash import code_hash
 from dermedge.files import make_private
 from train.data import Pictures, Views, loader, memory_mapped
-from train.learner import Learner, Teacher
+from train.learner import Learner
 from train.sources import Priors
+from train.teachers import Teacher
 
 _CHUNK = 32  # views in one pass
 _MARK = 4096  # views between two marks of what is done

@@ -20,6 +20,7 @@ from torch.utils import deterministic
 from dermedge import UserError
 from dermedge.evaluation import metrics
 from train.augment import mix
+from train.average import StartWeights, move_average
 from train.data import Pictures, Views, loader
 from train.groups import GroupWeights
 from train.losses import (
@@ -31,12 +32,13 @@ from train.losses import (
     segmenter_losses,
 )
 from train.mobilegan import PatchDiscriminator
-from train.models import Normalized, build_model, complexity
-from train.origins import origin, start_network
+from train.models import build_model, complexity
+from train.origins import start_network
 from train.recipe import ClassifierLoss, MultitaskLoss, Recipe, SegmenterLoss
 from train.run import intact, save_content
 from train.sources import Priors, priors_of
 from train.start import settle_norms
+from train.teachers import learnt, moved_by, open_teacher
 
 # Gradients longer than this are shortened: one odd batch must not undo what was learnt.
 MAX_GRADIENT = 5.0
@@ -72,8 +74,12 @@ class Learner:
             model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
         except ValueError as error:
             raise UserError(str(error)) from error
+        before = copy.deepcopy(model.state_dict()) if recipe.keep_start else {}
         if recipe.start and start_network(model, recipe.start, recipe.kind, labels):
             settle_norms(model, _some(pictures, labels, recipe))
+        self.start: StartWeights | None = None
+        if recipe.keep_start:  # of a resumed run they are in the checkpoint
+            self.start = StartWeights(model, before, recipe.keep_start).to(accelerator.device)
         self.pretrained = model.pretrained
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:
@@ -103,10 +109,16 @@ class Learner:
                 self.group_weights = GroupWeights(recipe.loss, pictures.records)
             self._drawn = pictures.records, shares, weights.tolist()
             self.priors = self._weighed_priors()
+        if self.start is not None and recipe.start and self.priors is not None:
+            # As a teacher it is warned of below.
+            warn = (lambda _line: None) if recipe.start in recipe.teachers else self._warn
+            moved = moved_by(recipe.start, recipe, labels, self.priors, warn)
+            self.start.carry(labels, moved)
         self.teachers = [
-            self._teacher(path, labels).to(accelerator.device) for path in recipe.teachers
+            open_teacher(path, recipe, labels, self.priors, self._warn).to(accelerator.device)
+            for path in recipe.teachers
         ]
-        self.learnt = _learnt(recipe, labels)  # the classes that the teachers know, if not all
+        self.learnt = learnt(recipe, labels)  # the classes that the teachers know, if not all
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of all optimizers on this process's share of a batch; returns the losses.
@@ -196,12 +208,12 @@ class Learner:
         """By class, the prior that a classifier's probabilities carry; {} of a segmenter."""
         if self.priors is None:
             return {}
-        carried = self._weighed_priors().carried(_balanced(self.recipe)).tolist()
+        carried = self._weighed_priors().carried(self.recipe.balanced).tolist()
         return {k: round(v, 6) for k, v in zip(self.labels, carried, strict=True)}
 
     def batch_priors(self) -> Priors | None:
         """What the loss has to know of each picture's source; None where that is nothing."""
-        if self.priors is None or not (_balanced(self.recipe) or self.priors.partial):
+        if self.priors is None or not (self.recipe.balanced or self.priors.partial):
             return None
         return self.priors
 
@@ -250,9 +262,14 @@ class Learner:
         return {"lr": self.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
 
     def eval_model(self) -> nn.Module:
-        if self.average is not None:
-            return self.average
-        return self.accelerator.unwrap_model(self.model)
+        """What is validated and saved: the averaged weights where there are such, else the newest.
+
+        With `keep_start` the mean of these and of the start's.
+        """
+        model = self.average
+        if model is None:
+            model = self.accelerator.unwrap_model(self.model)
+        return model if self.start is None else self.start.blended(model)
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.cpu() for name, value in self.eval_model().state_dict().items()}
@@ -314,42 +331,17 @@ class Learner:
             for name in self._PLAIN:
                 setattr(self, name, content[name])
 
-    def _teacher(self, path: str, labels: tuple[str, ...]) -> nn.Module:
-        """A trained network to learn from. UserError where its answers mean something else."""
-        recipe, source = self.recipe, origin(path)
-        model, theirs = source.network(recipe.kind)
-        shared = [label for label in labels if label in theirs]
-        fits = (model.kind, model.metadata) == (recipe.kind, recipe.fields)
-        if not fits or len(shared) < len(theirs):
-            raise UserError(
-                f"the teacher {path} is of another kind, or has other metadata, or classes that "
-                "are not learnt here"
-            )
-        if source.preprocessing(recipe.kind) != recipe.preprocessing:
-            raise UserError(f"the teacher {path} was trained with another preprocessing")
-        model.requires_grad_(False)
-        if self.priors is None:
-            return model
-        here = [labels.index(label) for label in shared]
-        # Its answers are to carry the prior that the learner's will. One that states none was
-        # trained as the learner would be without `balanced`.
-        own = self.priors.carried(_balanced(recipe))[here]
-        stated = source.prior
-        if not stated and len(self.priors.by_source) > 1 and self.accelerator.is_main_process:
-            print(
-                f"warning: the teacher {path} states no prior of its classes: it is taken to carry "
-                "that of the pictures here, which moves its answers where it learnt from others",
-                file=sys.stderr,
-            )
-        held = np.array([stated[k] for k in shared]) if stated else self.priors.carried(0.0)[here]
-        by = np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12))
-        return Teacher(model, [theirs.index(label) for label in shared], by)
+    def _warn(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            print(f"warning: {line}", file=sys.stderr)
 
     def _parts(self) -> dict:
         unwrap = self.accelerator.unwrap_model
         parts = {"model": unwrap(self.model), "optimizer": self.optimizer}
         if self.average is not None:
             parts["average"] = self.average
+        if self.start is not None:
+            parts["start"] = self.start
         if self.group_weights is not None:
             parts["groups"] = self.group_weights
         if self.critic is not None:
@@ -380,21 +372,12 @@ class Learner:
         yield critic
         critic.requires_grad_(True)
 
-    @torch.no_grad()
     def _move_average(self) -> None:
         if self.average is None:
             return
         # Young averages forget faster, or the random start would stay in them.
         decay = min(self.recipe.ema, self.step / (self.step + 9))
-        newest = self.accelerator.unwrap_model(self.model).state_dict()
-        averaged = self.average.state_dict()
-        floats = [name for name, value in averaged.items() if value.is_floating_point()]
-        # All at once: a GPU spends longer on starting hundreds of small sums than on the sums.
-        torch._foreach_lerp_(
-            [averaged[name] for name in floats], [newest[name] for name in floats], 1 - decay
-        )
-        for name in averaged.keys() - floats:
-            averaged[name].copy_(newest[name])
+        move_average(self.average, self.accelerator.unwrap_model(self.model).state_dict(), decay)
 
 
 def _sum(losses: Iterable[Tensor]) -> Tensor:
@@ -402,28 +385,6 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
     for loss in others:
         total = total + loss
     return total
-
-
-class Teacher(nn.Module):
-    """A classifier in evaluation mode: its logits in another order, each moved by as much."""
-
-    model: Normalized
-
-    def __init__(self, model: Normalized, order: Sequence[int], by: np.ndarray):
-        super().__init__()
-        self.model = model
-        self.register_buffer("order", torch.tensor(order))
-        self.register_buffer("by", torch.from_numpy(by).float())
-        self.order: Tensor
-        self.by: Tensor
-
-    def forward(self, image: Tensor, metadata: Tensor | None = None, blocks: int = 0) -> Tensor:
-        found: Tensor = self.model(image, metadata, blocks)
-        return found[:, self.order] + self.by
-
-    def early(self, image: Tensor, blocks: int) -> Tensor:
-        """As of the classifier itself."""
-        return self.model.early(image, blocks)
 
 
 def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[Tensor]:
@@ -436,22 +397,6 @@ def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[T
         torch.from_numpy(np.stack([views[0, int(index)]["image"] for index in batch]))
         for batch in batches
     ]
-
-
-def _learnt(recipe: Recipe, labels: tuple[str, ...]) -> list[int] | None:
-    """Where the classes that the teachers know lie; None: they know all, or there are none."""
-    if recipe.kind != "classifier" or not recipe.teachers:
-        return None
-    answers = [origin(path).labels(recipe.kind) for path in recipe.teachers]
-    known = {tuple(label for label in labels if label in theirs) for theirs in answers}
-    if len(known) > 1:
-        raise UserError("the teachers know different classes: each picture needs one answer")
-    (shared,) = known
-    return None if shared == labels else [labels.index(label) for label in shared]
-
-
-def _balanced(recipe: Recipe) -> float:
-    return recipe.loss.balanced if isinstance(recipe.loss, ClassifierLoss) else 0.0
 
 
 def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:

@@ -150,6 +150,9 @@ class Recipe:
     # To start from instead: a bundle of dermedge by its name ("dermoscopy"), a .dermbundle file, a
     # run folder, or a file of ImageNet weights.
     start: str = ""
+    # Share of the start's weights in those that are validated and saved (WiSE-FT, see
+    # `train.average`): less of what it knew before is forgotten.
+    keep_start: float = _number(0.0, 0.0, 0.95)
     # Blocks of a classifier's trunk that keep the weights of `start`: the late layers learn alone.
     freeze: int = _number(0, 0, 100)
     # With `freeze`: augmented views of each picture whose frozen features are computed once, and
@@ -197,6 +200,11 @@ class Recipe:
     def teachers(self) -> tuple[str, ...]:
         """The run folders to learn from."""
         return tuple(filter(None, map(str.strip, self.distillation.teachers.split(","))))
+
+    @property
+    def balanced(self) -> float:
+        """The share of the classes' prior that the loss takes out; 0 of a segmenter."""
+        return self.loss.balanced if isinstance(self.loss, ClassifierLoss) else 0.0
 
 
 LOSSES = {"segmenter": SegmenterLoss, "classifier": ClassifierLoss, "multitask": MultitaskLoss}
@@ -283,6 +291,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"pretrained must be 'no' for {model}: there are no ImageNet weights")
     if recipe.start and recipe.pretrained != "no":
         raise RecipeError("start and pretrained exclude each other: leave one of them out")
+    if recipe.keep_start and (kind != "classifier" or not recipe.start):
+        raise RecipeError("keep_start keeps a share of the weights of a classifier's start")
     unknown = [name for name in recipe.fields if name not in FIELDS]
     if unknown or len(set(recipe.fields)) != len(recipe.fields):
         raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
