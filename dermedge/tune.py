@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,13 +25,12 @@ import numpy as np
 
 from dermedge import UserError, __version__
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import PRECISIONS, Model
+from dermedge.bundle.manifest import PRECISIONS
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import cpu_name, usable_cores
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
-from dermedge.metadata import encode
 from dermedge.runtime import (
     ENGINES,
     JAVA,
@@ -39,23 +39,20 @@ from dermedge.runtime import (
     ExecutionConfig,
     Session,
     SessionError,
-    host,
     java,
     onnx,
     open_session,
-    parity,
     target,
 )
-from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
+from dermedge.tune_budget import Budget, TimeOver
+from dermedge.tune_check import Feed, Open, References, answers, network_feeds
 
 PICTURES = 16  # drawn ones, that an execution is checked on
 ROUNDS = (10, 400)  # fewest and most rounds of all executions
 _MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
+NO_TIME = "there was no time to try it"
+_BUILDING = ("ort-tensorrt",)  # runtimes that build an engine when a session is opened
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO, JAVA)  # runtimes that use the processor's cores
-
-Open = Callable[[bytes, int, str, str, str], Session]
-Feed = dict[str, np.ndarray]
-Outputs = dict[str, np.ndarray]  # output's name to its values for all pictures
 
 
 class TuneError(UserError):
@@ -109,12 +106,26 @@ def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
     return configurations
 
 
+@dataclass(frozen=True)
+class _How:
+    """How one network is tuned."""
+
+    seconds: float  # for timing it
+    opener: Open
+    clock: Callable[[], float]
+    progress: Callable[[str], None]
+    quiet: Callable[[], bool]
+    budget: Budget
+
+
 def tune(
     bundle: Bundle,
     seconds: float,
     opener: Open = open_session,
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[str], None] = lambda text: None,
+    limit: float = math.inf,
+    quiet: Callable[[], bool] = lambda: True,
 ) -> list[Result]:
     """Try every execution of every network, and choose.
 
@@ -122,127 +133,139 @@ def tune(
     ----------
     seconds : for timing each network; every execution is run `ROUNDS[0]` times at least.
     opener, clock : as `open_session` and `time.perf_counter`.
+    progress : called before each piece of work, with what it is; it may wait, where `clock` stands
+        still meanwhile, and what it raises ends the tuning.
+    limit : s for everything. What does not fit in is left out, the most promising last; it is not
+        chosen. A single session that is slow to open may overrun it.
+    quiet : as in `paired_timing`.
 
     Returns
     -------
     One result an execution. The one that is chosen is the fastest whose interval lies above the
     bundle's own graph on the processor, or else that one.
     """
+    start = clock()
+    pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
     results: list[Result] = []
     parts: dict[str, str] = {}
+    networks = len({model.part for model in bundle.manifest.models.values()})
     for role, model in bundle.manifest.models.items():
         if model.part in parts:  # one network that plays both roles runs once
             same = [replace(r, role=role) for r in results if r.role == parts[model.part]]
             results += same
             continue
         parts[model.part] = role
-        results += _tune_role(bundle, role, seconds, opener, clock, progress)
+        budget = Budget(clock, start + limit * len(parts) / networks)
+        how = _How(seconds, opener, clock, progress, quiet, budget)
+        results += _tune_role(bundle, role, pictures, how)
     return results
 
 
 def _tune_role(
-    bundle: Bundle,
-    role: str,
-    seconds: float,
-    opener: Open,
-    clock: Callable[[], float],
-    progress: Callable[[str], None],
+    bundle: Bundle, role: str, pictures: Sequence[np.ndarray], how: _How
 ) -> list[Result]:
     model = bundle.manifest.models[role]
-    pictures = [procedural.draw(seed, size=(192, 256)).image for seed in range(PICTURES)]
-    feeds = _feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
+    feeds = network_feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
     configurations = executions(bundle, role)
-    sessions: dict[ExecutionConfig, Session] = {}
-    reasons: dict[ExecutionConfig, str] = {}
-    references = _References(bundle, role, opener, feeds)
-    for execution in configurations:
-        progress(f"{role}: checking {execution}")
-        try:
-            session = opener(*references.graph(execution), execution.precision)
-            reason = references.mismatch(execution, _outputs(session, feeds))
-        except SessionError as error:
-            reason = str(error)
-        if reason:
-            reasons[execution] = reason
-        else:
-            sessions[execution] = session
-    if configurations[0] in reasons:
+    own = configurations[0]
+    sessions, reasons = _checked(bundle, role, feeds, how)
+    if reasons.get(own, NO_TIME) != NO_TIME:
         raise SessionError(
             "the {role} does not run as the bundle has it ({reason}): run `dermedge verify`",
             code="tune-own-graph",
             role=role,
-            reason=reasons[configurations[0]],
+            reason=reasons[own],
         )
-    runs = {execution: _round(session, feeds) for execution, session in sessions.items()}
-    times = paired_timing(runs, seconds, ROUNDS, clock, lambda n: progress(f"{role}: round {n}"))
+    times = _timed(role, sessions, feeds, how) if own in sessions else {}
     results = []
     for execution in configurations:
-        if execution in reasons:
-            results.append(Result(role, execution, reason=reasons[execution]))
-        else:
-            timing: dict[str, Any] = ratio(times[configurations[0]], times[execution])
+        if execution in times:
+            timing: dict[str, Any] = ratio(times[own], times[execution])
             results.append(Result(role, execution, **timing))
+        else:
+            results.append(Result(role, execution, reason=reasons.get(execution, NO_TIME)))
     faster = [(r.ms, r) for r in results if r.ms is not None and r.low is not None and r.low > 1]
     best = min(faster, key=lambda pair: pair[0])[1] if faster else results[0]
     return [replace(result, chosen=result is best) for result in results]
 
 
-class _References:
-    """What each graph of a role answers in ONNX Runtime on the processor, computed when asked."""
+def _checked(
+    bundle: Bundle, role: str, feeds: Sequence[Feed], how: _How
+) -> tuple[dict[ExecutionConfig, Session], dict[ExecutionConfig, str]]:
+    """What computes the same, and why the rest is left out."""
+    sessions: dict[ExecutionConfig, Session] = {}
+    reasons: dict[ExecutionConfig, str] = {}
+    references = References(bundle, role, how.opener, feeds)
+    for execution in _by_promise(executions(bundle, role), how.budget):
+        work = f"{role}: checking {execution}"
 
-    def __init__(self, bundle: Bundle, role: str, opener: Open, feeds: Sequence[Feed]):
-        self._bundle, self._role, self._opener, self._feeds = bundle, role, opener, feeds
-        self._own = bundle.manifest.models[role]
-        self._known: dict[str, Outputs] = {}
+        def step(work: str = work) -> None:
+            how.budget.check()
+            how.progress(work)
 
-    def graph(self, execution: ExecutionConfig) -> tuple[bytes, int, str, str]:
-        """What `open_session` takes for an execution, but for its precision."""
-        variant = self._bundle.variant(self._role, execution.precision, target(execution.provider))
-        graph = self._bundle.sliced({self._role: variant}).model(self._role)
-        return graph, execution.threads, execution.provider, self._bundle.sha256
-
-    def mismatch(self, execution: ExecutionConfig, outputs: Outputs) -> str:
-        """Why an execution's answers are not to be trusted; "" where they are."""
-        if not parity.finite(outputs):
-            return "it gives no finite numbers"
-        own = parity.mismatch(
-            self._of(self.graph(execution)[0], execution.precision),
-            outputs,
-            SAME_GRAPH[execution.precision],
-        )
-        if own:
-            return f"it differs from the same graph in ONNX Runtime: {own}"
-        exact = self._own.variant("fp32", host()) or self._own
-        first = self._of(self._bundle.part(exact.part), exact.precision)
-        other = parity.mismatch(first, outputs, FROM_FP32[execution.precision])
-        return f"it differs from {exact.precision}: {other}" if other else ""
-
-    def _of(self, graph: bytes, precision: str) -> Outputs:
-        key = hashlib.sha256(graph).hexdigest()
-        if key not in self._known:
-            session = self._opener(graph, 0, "cpu", self._bundle.sha256, precision)
-            self._known[key] = _outputs(session, self._feeds)
-        return self._known[key]
+        reason = _left_out(execution, how.budget)
+        try:
+            if not reason:
+                step()
+                start = how.clock()
+                session = how.opener(*references.graph(execution), execution.precision)
+                opened = how.clock()
+                outputs = answers(session, feeds, step)
+                run = (how.clock() - opened) / len(feeds)
+                reason = references.mismatch(execution, outputs, step)
+        except SessionError as error:
+            reason = str(error)
+        except TimeOver:
+            reason = NO_TIME
+        if not reason and not how.budget.admit(how.clock() - start, run, ROUNDS[0]):
+            reason = NO_TIME
+        if reason:
+            reasons[execution] = reason
+        else:
+            sessions[execution] = session
+    return sessions, reasons
 
 
-def _feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:
-    """What the network is run on: every other picture comes with what is known of a person."""
-    person: dict[str, Any] = {"age": 50.0, "sex": "female", "site": "back"}
-    feeds = []
-    for number, square in enumerate(squares):
-        feed = {"image": np.ascontiguousarray(square[None])}
-        if model.metadata:
-            feed["metadata"] = encode(model.metadata, **(person if number % 2 else {}))[None]
-        feeds.append(feed)
-    return feeds
+def _by_promise(configurations: Sequence[ExecutionConfig], budget: Budget) -> list[ExecutionConfig]:
+    """The own first; where time is short, then each graph in each runtime once, on most cores."""
+    own, *others = configurations
+    if not budget.limited:
+        return list(configurations)
+    others.sort(key=lambda one: one.precision != "int8")
+    ranks: dict[ExecutionConfig, int] = {}
+    for one in sorted(others, key=lambda one: -one.threads):
+        alike = [o for o in ranks if (o.precision, o.provider) == (one.precision, one.provider)]
+        ranks[one] = len(alike)
+    return [own, *sorted(others, key=lambda one: ranks[one])]
+
+
+def _left_out(execution: ExecutionConfig, budget: Budget) -> str:
+    """Why it is not even opened where time is short; "" where it is."""
+    if budget.limited and execution.provider in _BUILDING:
+        return "its engine takes minutes to build: `dermedge tune` tries it"
+    return "" if budget.fits(ROUNDS[0]) else NO_TIME
+
+
+def _timed(
+    role: str, sessions: Mapping[ExecutionConfig, Session], feeds: Sequence[Feed], how: _How
+) -> dict[ExecutionConfig, np.ndarray]:
+    """Milliseconds of each round; {} where there was no time for the fewest rounds."""
+
+    def step(number: int) -> None:
+        how.budget.check()
+        how.progress(f"{role}: round {number}")
+
+    runs = {execution: _round(session, feeds) for execution, session in sessions.items()}
+    seconds = how.budget.timing(how.seconds)
+    try:
+        times = paired_timing(runs, seconds, ROUNDS, how.clock, step, how.quiet)
+    except TimeOver:
+        return {}
+    return times if all(len(values) >= ROUNDS[0] for values in times.values()) else {}
 
 
 def _round(session: Session, feeds: Sequence[Feed]) -> Callable[[int], object]:
     return lambda number: session.run(feeds[number % len(feeds)])
-
-
-def _outputs(session: Session, feeds: Sequence[Feed]) -> Outputs:
-    return parity.stacked([session.run(feed) for feed in feeds])
 
 
 def machine() -> dict[str, object]:

@@ -18,6 +18,7 @@ def paired_timing(
     rounds: tuple[int, int],
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] = lambda number: None,
+    quiet: Callable[[], bool] = lambda: True,
 ) -> dict[Name, np.ndarray]:
     """Milliseconds of each round of each way, float (rounds,).
 
@@ -27,19 +28,28 @@ def paired_timing(
     seconds : for all together.
     rounds : fewest and most rounds, whatever `seconds` says.
     progress : called with the number of the round that begins, from 1.
+    quiet : asked after each way: where not, something disturbed it, and its whole round is dropped.
+        Rounds that were dropped count to the most, but not to the fewest.
     """
     order = list(ways)
     times: dict[Name, list[float]] = {way: [] for way in ways}
-    start = clock()
+    start, kept = clock(), 0
     for number in range(rounds[1]):
-        if number >= rounds[0] and clock() - start > seconds:
+        if kept >= rounds[0] and clock() - start > seconds:
             break
         progress(number + 1)
+        spent: dict[Name, float] = {}
         for step in range(len(order)):
             way = order[(step + number) % len(order)]
             before = clock()
             ways[way](number)
-            times[way].append((clock() - before) * 1000)
+            spent[way] = (clock() - before) * 1000
+            if not quiet():
+                break
+        else:
+            kept += 1
+            for way in order:
+                times[way].append(spent[way])
     return {way: np.array(values) for way, values in times.items()}
 
 
