@@ -25,6 +25,7 @@ from edge_app.capture.shots import Snapshot
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Worker
 from edge_app.capture_flow import CaptureFlow, Screens
+from edge_app.first_tune import FirstTune
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.kiosk import Idle
@@ -61,6 +62,7 @@ class DermedgeApp(App):
     type_unit = NumericProperty(1.0)  # as `unit`, for text
     portrait = BooleanProperty(True)
     demonstration = StringProperty()
+    tuning = StringProperty()  # how far it is, while it measures what runs fastest
     notice = StringProperty()  # one line that is shown for some seconds
     styles = ObjectProperty(theme.STYLES["light"], rebind=True)
 
@@ -69,11 +71,13 @@ class DermedgeApp(App):
         worker: Worker,
         session: Session,
         log: Callable[..., None] = lambda event, **values: None,
+        first_tune: FirstTune | None = None,
     ) -> None:
         language.use(session.settings.spoken())
         super().__init__(styles=theme.STYLES[session.settings.theme])
         self.demonstration = present.demonstration(session.manifest)
         self.worker, self.session, self.log = worker, session, log
+        self._first_tune = first_tune
         worker.rotation = session.settings.rotation
         worker.begin_visit(session.visit)
         self.background = Background(session, lambda: self.navigator.shown, self.tell)
@@ -97,16 +101,28 @@ class DermedgeApp(App):
         self.start()
         Clock.schedule_interval(lambda _dt: self.flow.update(), 0)
         Clock.schedule_interval(self._watch_idle, 1)
+        if self._first_tune is not None:
+            self._first_tune.start()
+            self._watch_tuning()
+            Clock.schedule_interval(self._watch_tuning, 1)
         return self.frame
 
     def on_stop(self) -> None:
         """A shot of a lesion that was begun is saved; then the store is closed. Twice is once."""
+        if self._first_tune is not None:
+            self._first_tune.stop()
         for hangs in self.worker.stop():
             print(f"dermedge: not waited for any longer: {hangs}", file=sys.stderr)
         self.flow.finish()
         self.background.stop()
         self.session.lock()
         self.session.wait_until_locked()
+
+    def _watch_tuning(self, *_args: object) -> bool:
+        """Show how far it is; False, which ends the clock's calls, when it is done."""
+        message = self._first_tune.message() if self._first_tune is not None else None
+        self.tuning = _(message) if message is not None else ""
+        return message is not None
 
     # ------------------------------------------------------------------------ where one is
 

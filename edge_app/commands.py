@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dermedge.analyzer import Analyzer
+    from dermedge.bundle.bundle import Bundle
     from edge_app.app import DermedgeApp
     from edge_app.qa.measure import Meter
     from edge_app.qa.tour import Tour
@@ -59,6 +60,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="for collecting pictures: write each capture that belongs to no case, and its "
         "analysis, into this folder, unencrypted",
+    )
+    parser.add_argument(
+        "--tune",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: at the first start with a bundle, or another runtime, measure beside the "
+        "screens what runs it fastest, once, for a minute at most, while no picture is analysed; "
+        "not for --screenshot, --measure and --soak (default: auto)",
     )
     window = parser.add_mutually_exclusive_group()
     window.add_argument("--size", default="1280x800", metavar="WxH", help="of the window, px")
@@ -134,9 +143,11 @@ def run(args: argparse.Namespace, attach: Attach = lambda app: None) -> int:
     if args.source is None:
         args.source = "0"
     if args.systemd:
-        from edge_app.systemd import unit
+        from edge_app.systemd import service_options, unit
 
-        print(unit(_service_options(args)), end="")
+        parser = argparse.ArgumentParser()
+        _arguments(parser)
+        print(unit(service_options(parser, args)), end="")
         return 0
     if args.set_pin:
         return _set_pin(_home(args))
@@ -160,13 +171,14 @@ def _show(
     trial = bool(args.measure or args.soak or args.screenshot)
     memory.prepare()
     faults = _faults_at_start(args, trial)
-    analyzer = _open_analyzer(args)
+    bundle, analyzer = _open_analyzer(args)
     if args.screenshot:
         from edge_app.browser import make_private
 
         make_private(Path(args.screenshot))
     _configure_kivy(folder, *size, args.fullscreen or args.kiosk, args.kiosk)
-    app = _make_app(args, analyzer, faults, _source(args, folder, drawn), folder, trial)
+    source = _source(args, folder, drawn)
+    app = _make_app(args, bundle, analyzer, faults, source, folder, trial)
     attach(app)
     driver = _driver(args, app)
     if not trial:  # no picture of a person is in those
@@ -203,20 +215,26 @@ def _faults_at_start(args: argparse.Namespace, trial: bool) -> list[Check]:
     return [] if clock.ok else [clock]
 
 
-def _open_analyzer(args: argparse.Namespace) -> Analyzer:
-    from dermedge.analyzer import Analyzer
-    from dermedge.tune import load_tuned
+def _open_analyzer(args: argparse.Namespace) -> tuple[Bundle, Analyzer]:
+    """The bundle with all its graphs, and those of them that run, loaded."""
     from edge_app.capture.sources import is_camera, open_source
 
     bundle = open_bundle(args)
-    # One core stays free for the screen; the live picture must not wait for the networks.
-    threads = max(1, (os.cpu_count() or 2) - 1)
-    analyzer = Analyzer(bundle, threads=threads, executions=load_tuned(bundle))
+    analyzer = _tuned_analyzer(bundle)
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     # A camera may come later; a file that is not there will not.
     if not is_camera(args.source) and not (args.measure or args.soak):
         open_source(args.source).close()
-    return analyzer
+    return bundle, analyzer
+
+
+def _tuned_analyzer(bundle: Bundle) -> Analyzer:
+    from dermedge.analyzer import Analyzer
+    from dermedge.tune import load_tuned
+
+    # One core stays free for the screen; the live picture must not wait for the networks.
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    return Analyzer(bundle, threads=threads, executions=load_tuned(bundle))
 
 
 def _source(args: argparse.Namespace, folder: str, drawn: bool) -> str:
@@ -238,6 +256,7 @@ def _source(args: argparse.Namespace, folder: str, drawn: bool) -> str:
 
 def _make_app(
     args: argparse.Namespace,
+    bundle: Bundle,
     analyzer: Analyzer,
     faults: list[Check],
     source: str,
@@ -248,6 +267,7 @@ def _make_app(
     from edge_app.app import DermedgeApp
     from edge_app.capture.sources import open_source
     from edge_app.capture.worker import Worker
+    from edge_app.first_tune import FirstTune
     from edge_app.kiosk import Journal
     from edge_app.session import Session
 
@@ -266,7 +286,12 @@ def _make_app(
         log = {"log": journal.write}
     captures = Path(args.captures) if args.captures else None
     worker = Worker(partial(open_source, source), analyzer, captures, **log)
-    return DermedgeApp(worker, session, **log)
+    first_tune = None
+    if args.tune == "auto" and not trial:
+        first_tune = FirstTune(
+            bundle, lambda: worker.resting, lambda: worker.use(_tuned_analyzer(bundle)), **log
+        )
+    return DermedgeApp(worker, session, **log, first_tune=first_tune)
 
 
 def _driver(args: argparse.Namespace, app: DermedgeApp) -> Tour | Meter | None:
@@ -305,48 +330,6 @@ def _reported(args: argparse.Namespace, driver: Tour | Meter | None) -> int:
 def _home(args: argparse.Namespace) -> Path:
     """Where cases and settings are kept."""
     return Path(args.home or data_folder())
-
-
-# What --systemd leaves out: it says itself what is done, and these are runs of another kind.
-_NO_SERVICE = ("screenshot", "soak", "measure")
-
-
-def _service_options(args: argparse.Namespace) -> dict[str, str]:
-    """The options of a kiosk that runs as a service: every one given, by the parser's own list.
-
-    Paths become absolute: a service starts elsewhere. A switch has the value "".
-
-    Raises
-    ------
-    UserError : an option that a service has no use for.
-    """
-    parser = argparse.ArgumentParser()
-    _arguments(parser)
-    options = {"--bundle": args.bundle, "--source": args.source}
-    for action in parser._actions:  # argparse has no public list of them
-        value = getattr(args, action.dest, None)
-        if action.dest == "systemd" or value is None or value == action.default:
-            continue
-        name = action.option_strings[-1]
-        if action.dest in _NO_SERVICE or "for --screenshot alone" in (action.help or ""):
-            raise UserError(
-                "{option} is of no use to a service: leave it out of --systemd",
-                code="systemd-option",
-                option=name,
-            )
-        options[name] = "" if action.nargs == 0 else str(value)
-    kinds = {action.option_strings[-1]: str(action.metavar) for action in parser._actions}
-    return {name: _placed(value, kinds[name]) for name, value in options.items()}
-
-
-def _placed(value: str, kind: str) -> str:
-    """A path as an absolute one; names, numbers and pipelines as they are."""
-    from dermedge.bundle.bundle import shipped
-
-    named = kind in ("FILE", "DIR") and value not in shipped()
-    if named or (kind == "SPEC" and Path(value).exists()):
-        return os.path.abspath(value)
-    return value
 
 
 def _self_check(args: argparse.Namespace) -> list[Check]:

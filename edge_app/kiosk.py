@@ -42,8 +42,10 @@ EVENTS = (
     "idle reset",
     "wrong PIN",
     "unlocked",
+    "tune",
 )
-CODES = {*FAULTS, "other", "bundle", "camera", "disk", "speed", "clock", "pin"}
+TUNED = ("faster", "unchanged", "stopped", "unwritable", "failed", "gave-up")  # as it ended
+CODES = {*FAULTS, *TUNED, "other", "bundle", "camera", "disk", "speed", "clock", "pin"}
 
 
 class Idle:

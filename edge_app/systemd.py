@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dermedge import UserError
+from dermedge.bundle.bundle import shipped
 
 _WRITES = ("--home", "--captures")  # options that name a folder which the kiosk writes to
 _PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # a service has its own
-
+# What --systemd leaves out: it says itself what is done, and these are runs of another kind.
+_NO_SERVICE = ("screenshot", "soak", "measure")
 
 _UNIT = """\
 # dermedge app --systemd > /etc/systemd/system/dermedge.service
 # useradd --system --groups video,render,input dermedge
 {made}# systemctl enable --now dermedge
-# What runs fastest is found by the service's own user, and used from the next start on:
+# What runs fastest is measured at the first start, for a minute at most. This measures all, by the
+# service's own user, and is used from the next start on:
 # {own} {tune}
 [Unit]
 Description=dermedge kiosk
@@ -83,6 +88,44 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
     return _UNIT.format(
         made=made, own=own, tune=tune, display=display, command=command, writable=writable
     )
+
+
+def service_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, str]:
+    """The options of a kiosk that runs as a service: every one given, by the parser's own list.
+
+    Paths become absolute: a service starts elsewhere. A switch has the value "".
+
+    Parameters
+    ----------
+    parser : of `dermedge app`. args : what was given to it.
+
+    Raises
+    ------
+    UserError : an option that a service has no use for.
+    """
+    options = {"--bundle": args.bundle, "--source": args.source}
+    for action in parser._actions:  # argparse has no public list of them
+        value = getattr(args, action.dest, None)
+        if action.dest == "systemd" or value is None or value == action.default:
+            continue
+        name = action.option_strings[-1]
+        if action.dest in _NO_SERVICE or "for --screenshot alone" in (action.help or ""):
+            raise UserError(
+                "{option} is of no use to a service: leave it out of --systemd",
+                code="systemd-option",
+                option=name,
+            )
+        options[name] = "" if action.nargs == 0 else str(value)
+    kinds = {action.option_strings[-1]: str(action.metavar) for action in parser._actions}
+    return {name: _placed(value, kinds[name]) for name, value in options.items()}
+
+
+def _placed(value: str, kind: str) -> str:
+    """A path as an absolute one; names, numbers and pipelines as they are."""
+    named = kind in ("FILE", "DIR") and value not in shipped()
+    if named or (kind == "SPEC" and Path(value).exists()):
+        return os.path.abspath(value)
+    return value
 
 
 def service_command(program: list[str], options: Mapping[str, str]) -> str:

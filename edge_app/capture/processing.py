@@ -52,6 +52,16 @@ class Processor:
         self._captures = captures
         self._lock = threading.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a picture is analysed at this moment."""
+        return self._lock.locked()
+
+    def use(self, analyzer: Analyzer) -> None:
+        """Analyse with another one from now on, of the same bundle."""
+        with self._lock:
+            self.analyzer = analyzer
+
     def live(self, frame: Frame) -> tuple[dict[str, Any], np.ndarray]:
         """The analysis of a live frame, and what was analysed: uint8 (h, w, 3) RGB."""
         small = reduced(frame.pixels, LIVE_SIDE)

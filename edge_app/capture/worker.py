@@ -42,8 +42,8 @@ HANGS = {
 class Worker:
     """Runs a source and an analyzer in the background.
 
-    Each method may be called from any thread, and none of them waits, but `stop`, `wait_for` and
-    `process`. Methods that begin with an underscore are for its own two threads. The snapshot
+    Each method may be called from any thread, and none of them waits, but `stop`, `wait_for`, `use`
+    and `process`. Methods that begin with an underscore are for its own two threads. The snapshot
     changes under `_changed`; whoever reads it has all of one moment.
 
     No error ends its threads: an unforeseen one goes to standard error, by its type and place
@@ -144,6 +144,15 @@ class Worker:
     def bundle(self) -> Bundle:
         """The one that analyses."""
         return self.processor.analyzer.bundle
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is analysed, and nothing waits for it."""
+        return not (self._live or self._snapshot.busy or self.processor.busy)
+
+    def use(self, analyzer: Analyzer) -> None:
+        """Analyse with another one from the next picture on, of the same bundle. Waits for one."""
+        self.processor.use(analyzer)
 
     def process(self, shot: Shot) -> Result:
         """What comes of a shot, as `Processor.process` says it; it publishes nothing."""
