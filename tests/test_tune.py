@@ -15,6 +15,7 @@ import pytest
 from dermedge import cli, tune
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import Variant
+from dermedge.evaluation.paired_timing import paired_timing
 from dermedge.runtime import ExecutionConfig, SessionError, host, open_session
 
 
@@ -218,6 +219,78 @@ def test_what_is_right_but_slower_is_not_chosen(both):
     for role in ("segmenter", "classifier"):
         (chosen,) = [r for r in results if r.role == role and r.chosen]
         assert chosen.execution == ExecutionConfig("fp32", "cpu", 0)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.05, 0.3, 0.7, 1.0, 1.5, 2.0, 3.0, 20.0])
+@pytest.mark.parametrize("spent", [0.5, 1.0, 40.0])
+def test_a_limit_holds_and_what_was_not_measured_is_not_chosen(both, limit, spent):
+    clock = Clock()
+    results = tune.tune(both, 5.0, opener(clock, both, spent), clock, limit=limit)
+    longest = 0.010 * max(spent, 1)  # a run is never cut
+    assert clock.now <= limit + longest
+    for role in ("segmenter", "classifier"):
+        (chosen,) = [r for r in results if r.role == role and r.chosen]
+        if chosen.execution != ExecutionConfig("fp32", "cpu", 0):
+            assert chosen.low > 1
+        assert all((r.reason == tune.NO_TIME) == (r.ms is None) for r in of(results, role))
+    if limit == 0:
+        assert {r.reason for r in results} == {tune.NO_TIME}
+    if limit == 20 and spent < 1:
+        assert not any(r.reason for r in results)
+
+
+def test_where_time_is_short_each_graph_is_tried_before_another_count_of_threads(both, monkeypatch):
+    monkeypatch.setattr(tune, "usable_cores", lambda: 4)
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "ort-tensorrt"])
+    clock, seen = Clock(), []
+    tune.tune(both, 1.0, opener(clock, both, 0.5), clock, seen.append, limit=60.0)
+    checked = list(dict.fromkeys(text for text in seen if text.startswith("classifier: checking")))
+    assert [text.removeprefix("classifier: checking ") for text in checked] == [
+        "fp32 cpu own threads",
+        "int8 cpu 4 threads",
+        "fp32 cpu 4 threads",
+        "int8 cpu 2 threads",
+        "fp32 cpu 2 threads",
+        "int8 cpu 1 thread",
+        "fp32 cpu 1 thread",
+    ]
+
+
+def test_a_runtime_that_builds_for_minutes_is_not_opened_where_time_is_short(both, monkeypatch):
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "ort-tensorrt"])
+    clock, opened = Clock(), []
+    start = opener(clock, both, 0.5)
+
+    def spying(*words):
+        opened.append(words[2])
+        return start(*words)
+
+    results = tune.tune(both, 1.0, spying, clock, limit=60.0)
+    assert set(opened) == {"cpu"}
+    assert all(
+        "takes minutes" in r.reason for r in of(results, "classifier", provider="ort-tensorrt")
+    )
+    tune.tune(both, 1.0, spying, clock)
+    assert "ort-tensorrt" in opened
+
+
+def test_a_round_that_something_disturbed_is_dropped_for_all():
+    clock, ran = Clock(), []
+
+    def way(name, seconds):
+        def run(number):
+            ran.append((number, name))
+            clock.now += seconds + (9 if (number, name) == (1, "b") else 0)
+
+        return run
+
+    ways = {"a": way("a", 0.010), "b": way("b", 0.020)}
+    quiet = lambda: ran[-1] != (1, "b")  # noqa: E731
+    times = paired_timing(ways, 0.0, (4, 10), clock, quiet=quiet)
+    assert {name: values.round(6).tolist() for name, values in times.items()} == {
+        "a": [10.0] * 4,
+        "b": [20.0] * 4,
+    }
 
 
 def test_a_runtime_that_does_not_start_is_left_out(both, monkeypatch):

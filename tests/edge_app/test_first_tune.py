@@ -214,7 +214,11 @@ class AppSide:
 
     def __init__(self, answers=lambda kind: "yes"):
         self.now, self.told, self.answers = 0.0, [], answers
-        self.link = Link(self.read, self.write, lambda: self.now)
+        self.link = Link(self.read, self.write, self.clock)
+
+    def clock(self) -> float:
+        self.now += 0.001
+        return self.now
 
     def write(self, line: str) -> None:
         self.told.append(json.loads(line))
@@ -233,7 +237,8 @@ def test_the_process_tells_what_it_chose_and_pauses_cost_it_nothing(bundle):
     assert found["timed"] > 2
     assert found["untried"] == 0
     assert {message["kind"] for message in asked} == {"wait", "quiet"}
-    assert all(message["left"] == tune_process.LIMIT for message in asked if "left" in message)
+    left = [message["left"] for message in asked if "left" in message]
+    assert min(left) > tune_process.LIMIT - 10  # though each answer took 100 s
 
 
 def test_what_was_disturbed_is_not_timed(bundle):
