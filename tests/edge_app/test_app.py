@@ -423,6 +423,62 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
     assert done.stdout == "cleared\n"
 
 
+TUNES = (
+    SETUP.replace("app = DermedgeApp(worker, session)", "")
+    + """
+from dermedge import tune
+from dermedge.runtime import ExecutionConfig
+from edge_app.first_tune import FirstTune
+from edge_app.tune_process import Found
+
+go, seen = threading.Event(), []
+def measure(bundle, gate):
+    gate.wait(41.5)
+    assert go.wait(60)
+    roles = dict.fromkeys(("segmenter", "classifier"), ExecutionConfig("fp32", "cpu", 1))
+    return Found(roles, 2, 0)
+
+bundle = Bundle.open(sys.argv[2])
+def use():
+    worker.use(Analyzer(bundle, executions=tune.load_tuned(bundle)))
+first_tune = FirstTune(bundle, lambda: worker.resting, use, measure=measure)
+app = DermedgeApp(worker, session, first_tune=first_tune)
+
+def words():
+    return [getattr(w, "text", "") for w in app.frame.walk()]
+
+def steps():
+    before = worker.processor.analyzer
+    yield lambda: any("42 s at most" in text for text in words())
+    assert app.here == "welcome"
+    session.agree()
+    app.start()
+    assert app.here == "home" and any("42 s at most" in text for text in words())
+    go.set()
+    yield lambda: app.tuning == ""
+    assert not any("at most" in text for text in words())
+    assert worker.processor.analyzer is not before
+    app.go("live")  # and goes on
+    yield lambda: worker.snapshot().analysis
+    print("tuned")
+"""
+)
+
+
+def test_the_start_screens_show_that_it_tunes_and_the_app_goes_on(
+    display, video, tiny_bundle, tmp_path
+):
+    arguments = [str(tmp_path), str(tiny_bundle), str(video)]
+    environment = _environment(
+        DISPLAY=display, SDL_VIDEODRIVER="x11", XDG_CACHE_HOME=str(tmp_path / "cache")
+    )
+    command = [sys.executable, "-c", TUNES + DRIVE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tuned\n"
+    assert len(list(tmp_path.glob("cache/dermedge/tuned/*.json"))) == 1
+
+
 WORK = (
     SETUP
     + """

@@ -304,6 +304,12 @@ def test_what_is_no_use_to_a_service_is_refused(option):
         _unit(option, value)
 
 
+def test_a_service_may_be_told_not_to_tune():
+    assert "--tune" not in _started(_unit())
+    words = _started(_unit("--tune", "never"))
+    assert words[words.index("--tune") + 1] == "never"
+
+
 def test_names_of_shipped_bundles_cameras_and_pipelines_are_no_paths(monkeypatch):
     monkeypatch.chdir("/usr")
     pipeline = "v4l2src device=/dev/video0 ! appsink"
