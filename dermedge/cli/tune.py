@@ -27,7 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument(
-        "--forget", action="store_true", help="drop the choice; the bundle's own graphs run again"
+        "--forget",
+        action="store_true",
+        help="drop the choice; the bundle's own graphs run again, until it is tuned again: by this "
+        "command, or by `dermedge app` at its next start (not with --tune never)",
     )
 
 
