@@ -6,11 +6,13 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from benchmarks.schema import phone
 from benchmarks.schema.bench_result import REPEATABLE
 from benchmarks.schema.names import HEADLINES
 
+PHONES = "Phones, reported by a person"
 COLUMNS = (
     *("file", "date", "cpu", "machine", "os", "power_mode", "usable_cores", "bundle", "sha256"),
     *("precisions", "executions", "onnxruntime", "picture", "threads", "runs", "p50_ms", "p90_ms"),
@@ -180,6 +182,31 @@ def table(rows: Sequence[dict], repeats: Sequence[dict], reasons: Sequence[str])
     ]
     lines += [f"warning: {words}" for words in reasons]
     return "\n".join(lines).strip("\n")
+
+
+def phones_to_csv(phones: Mapping[str, Mapping[str, object]]) -> str:
+    """Forms about phones, one line each; they are marked as what a person told."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["file", "reported_by", "date", *phone.FIELDS])
+    for name, answers in phones.items():
+        fields = [answers[field] for field in ("date", *phone.FIELDS)]
+        writer.writerow([name, "a person", *fields])
+    return buffer.getvalue()
+
+
+def phone_table(phones: Mapping[str, Mapping[str, object]]) -> str:
+    """The same as plain text."""
+    lines = ["", PHONES]
+    for name, answers in phones.items():
+        skipped = sum(value == phone.NOT_TRIED for value in answers.values())
+        lines += ["", f"  {name}, {skipped} of {len(phone.FIELDS)} not tried"]
+        lines += [
+            f"    {field:<30}{value}"
+            for field, value in answers.items()
+            if value != phone.NOT_TRIED
+        ]
+    return "\n".join(lines)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -99,8 +99,13 @@ def render(
     )
 
 
-def render_compared(title: str | None, results: dict[str, dict]) -> str:
-    """The page of `dermedge bench compare`: name to result, as `bench_result.load` gives it."""
+def render_compared(
+    title: str | None, results: dict[str, dict], phones: dict[str, dict[str, object]] | None = None
+) -> str:
+    """The page of `dermedge bench compare`: name to result, as `bench_result.load` gives it.
+
+    `phones` : name to what a person answered, as `benchmarks.schema.phone.answers` gives it.
+    """
     rows = compare.rows(results)
     return (
         _environment()
@@ -110,6 +115,8 @@ def render_compared(title: str | None, results: dict[str, dict]) -> str:
             disclaimer=DISCLAIMER,
             rows=rows,
             results=results,
+            phones=phones or {},
+            phone_heading=compare.PHONES,
             pictures=list(dict.fromkeys(row["picture"] for row in rows)),
             repeated=compare.repeated(results),
             incomparable=compare.incomparable(results),

@@ -7,6 +7,7 @@ EVALUATION = "dermedge evaluation 4"
 # Of earlier versions, see `benchmarks.schema.renamed`.
 OLD_EVALUATIONS = ("dermedge evaluation 2", "dermedge evaluation 3")
 ROBUSTNESS = "dermedge robustness 1"
+PHONE = "dermedge phone 1"
 QUALITY = "dermedge quality 1"  # "dermedge gate 1" of version 0.1.0 has other names
 
 NETWORKS = "networks of the bundle"
