@@ -11,7 +11,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dermedge import UserError
 from dermedge.cli import Command
@@ -279,7 +279,7 @@ def _make_app(
             setattr(session.settings, name, getattr(args, name))
     if args.rotate is not None:
         session.settings.rotation = args.rotate
-    log = {}
+    log: dict[str, Any] = {}
     if args.kiosk:
         journal = Journal(session.log_path)
         journal.write("start")

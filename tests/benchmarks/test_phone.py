@@ -199,6 +199,7 @@ def test_a_form_with_a_fault_and_forms_alone_are_not_compared(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("path", sorted(DEVICES.glob("*.toml")), ids=lambda path: path.stem)
-def test_forms_among_the_results_are_valid(path):
-    assert phone.problems(phone.load(path)) == []
+def test_forms_among_the_results_are_valid():
+    assert not {
+        p: found for p in DEVICES.glob("*.toml") if (found := phone.problems(phone.load(p)))
+    }
