@@ -17,7 +17,7 @@ from dermedge.runtime import host
 from dermedge.tune import Result, TuneError
 from edge_app import unforeseen
 from edge_app.i18n.language import Message
-from edge_app.tune_process import LIMIT, Found, Gate, measure
+from edge_app.tune_process import LIMIT, Found, Gate, NothingTimed, measure
 
 MOST_ATTEMPTS = 3  # starts of the app, for the same bundle, machine and versions
 _POLL = 0.1  # s from one look at the analysis to the next
@@ -123,9 +123,10 @@ class FirstTune:
         """For the screens, while it runs."""
         if self._thread is None or not self._thread.is_alive():
             return None
-        return Message(
-            "What runs fastest on this device is measured once: {seconds} s at most",
-            seconds=math.ceil(self._pauses.left),
+        return Message.plural(
+            "What runs fastest on this device is measured once: {count} second at most",
+            "What runs fastest on this device is measured once: {count} seconds at most",
+            math.ceil(self._pauses.left),
         )
 
     def stop(self) -> None:
@@ -162,10 +163,7 @@ class FirstTune:
         self._pauses.check()
         found = self._measure(self._bundle, self._pauses)
         if not found.timed:
-            raise UserError(
-                "there was no time to measure what runs fastest: run `dermedge tune`",
-                code="tune-no-time",
-            )
+            raise NothingTimed
         chosen = [Result(*one, chosen=True) for one in found.executions.items()]
         tune.store(self._bundle, chosen)
         attempts.clear()

@@ -34,6 +34,16 @@ _POLL = 0.2  # s until a stop is heard
 _STARTED = time.perf_counter()
 
 
+class NothingTimed(UserError):
+    """The time was over before anything was timed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there was no time to measure what runs fastest: run `dermedge tune`",
+            code="tune-no-time",
+        )
+
+
 @dataclass(frozen=True)
 class Found:
     """What the process chose."""

@@ -449,11 +449,11 @@ def words():
 
 def steps():
     before = worker.processor.analyzer
-    yield lambda: any("42 s at most" in text for text in words())
+    yield lambda: any("42 seconds at most" in text for text in words())
     assert app.here == "welcome"
     session.agree()
     app.start()
-    assert app.here == "home" and any("42 s at most" in text for text in words())
+    assert app.here == "home" and any("42 seconds at most" in text for text in words())
     go.set()
     yield lambda: app.tuning == ""
     assert not any("at most" in text for text in words())

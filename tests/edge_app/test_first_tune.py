@@ -64,7 +64,7 @@ class Start:
         self.measured += 1
         assert self.tuning.message() is not None  # it is shown that it measures
         gate.wait(12.3)
-        assert "13 s at most" in self.tuning.message()
+        assert "13 seconds at most" in self.tuning.message()
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
