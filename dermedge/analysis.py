@@ -42,6 +42,8 @@ class Analysis:
     because: Rule  # what led to the triage
     timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
     versions: dict[str, object]
+    # float32, what speaks for a lesion or against, see `dermedge.outlier`; None: not known
+    evidence: np.ndarray | None = None
 
     @property
     def rule(self) -> str:

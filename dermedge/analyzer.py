@@ -15,7 +15,13 @@ import numpy as np
 from dermedge import __version__
 from dermedge.analysis import Analysis
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import CASES, ROLES, BundleError, BundleRefused, Thresholds
+from dermedge.bundle.manifest import (
+    CASES,
+    ROLES,
+    BundleError,
+    BundleRefused,
+    Thresholds,
+)
 from dermedge.bundle.similar import Case, SimilarCases
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
@@ -24,6 +30,7 @@ from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
 from dermedge.network import Network, Outputs, Steps, drive
+from dermedge.outlier import OutlierHead, evidence
 from dermedge.runtime import ExecutionConfig, target
 from dermedge.triage import decide, malignancy_of, most_likely
 
@@ -272,6 +279,7 @@ class Analyzer:
         self.cases = None
         if CASES in manifest.parts:
             self.cases = _cases(bundle, self._classifier.embedding)
+        self.outliers = OutlierHead.of(bundle, self._classifier.embedding)
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]
         self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
@@ -373,9 +381,13 @@ class Analyzer:
                 outputs = yield from self._classifier.steps(close.square, metadata)
         with clock.stage("classifier"):
             similar = self._similar(outputs.get("embedding"))
+        with clock.stage("quality"):
+            seen = evidence(outputs, whole.view, outlined.certainty, quality)
+            if self.outliers is not None and seen is not None:
+                quality = self.outliers.judge(seen, quality)
         image = name or ("" if isinstance(source, (bytes, Picture)) else str(source))
         return self._conclude(
-            image, picture, cropped, quality, outlined, placement, outputs, similar, clock
+            image, picture, cropped, quality, outlined, placement, outputs, similar, seen, clock
         )
 
     def _similar(self, embedding: np.ndarray | None) -> tuple[Case, ...]:
@@ -393,6 +405,7 @@ class Analyzer:
         placement: Placement,
         outputs: Outputs,
         similar: tuple[Case, ...],
+        seen: np.ndarray | None,
         clock: Stopwatch,
     ) -> Analysis:
         manifest = self.bundle.manifest
@@ -433,4 +446,5 @@ class Analyzer:
             because=because,
             timing_ms=clock.total(),
             versions=self.versions,
+            evidence=seen,
         )

@@ -21,6 +21,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("x86", "arm", "tensorrt", "android")
 WEIGHTS = ("full", "half")
 CASES = "cases.npz"  # optional part: labelled training cases, see `dermedge.bundle.similar`
+OUTLIERS = "outlier.npz"  # optional part: tells pictures without a lesion, see `dermedge.outlier`
 GRAPH_SUFFIX = ".onnx"
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"

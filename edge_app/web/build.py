@@ -20,7 +20,7 @@ import dermedge
 import edge_app
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
-from dermedge.bundle.manifest import CASES
+from dermedge.bundle.manifest import CASES, OUTLIERS
 from dermedge.bundle.reference import REFERENCE
 from dermedge.lesion.scale import REFERENCES
 from edge_app.i18n.language import FOLDER, LANGUAGES
@@ -272,7 +272,7 @@ def _bundle(bundle: Bundle) -> bytes:
     sliced = bundle.sliced(
         {role: bundle.variant(role, "fp32", "x86") for role in bundle.manifest.models}
     )
-    wanted = {*sliced.graphs(), CASES, REFERENCE} & set(sliced.manifest.parts)
+    wanted = {*sliced.graphs(), CASES, OUTLIERS, REFERENCE} & set(sliced.manifest.parts)
     parts = {name: sliced.part(name) for name in sorted(wanted)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.dermbundle")
