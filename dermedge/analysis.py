@@ -44,6 +44,15 @@ class Analysis:
     versions: dict[str, object]
     # float32, what speaks for a lesion or against, see `dermedge.outlier`; None: not known
     evidence: np.ndarray | None = None
+    outlier: float | None = None  # score of the bundle's head; None: it has none
+    outlier_limit: float | None = None  # above it the picture is refused as without a lesion
+
+    @property
+    def is_outlier(self) -> bool:
+        """Whether the bundle's head says that the picture shows no lesion."""
+        if self.outlier is None or self.outlier_limit is None:
+            return False
+        return self.outlier > self.outlier_limit
 
     @property
     def rule(self) -> str:
@@ -90,6 +99,13 @@ class Analysis:
                 "distance": round(self.distance, 4),
                 "threshold": self.threshold,
                 "unfamiliar": self.unfamiliar,
+            },
+            "outlier": None
+            if self.outlier is None
+            else {
+                "score": round(self.outlier, 4),
+                "limit": self.outlier_limit,
+                "refused": self.is_outlier,
             },
             "similar": [
                 {"id": case.id, "label": case.label, "similarity": round(case.similarity, 4)}

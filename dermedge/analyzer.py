@@ -15,13 +15,7 @@ import numpy as np
 from dermedge import __version__
 from dermedge.analysis import Analysis
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import (
-    CASES,
-    ROLES,
-    BundleError,
-    BundleRefused,
-    Thresholds,
-)
+from dermedge.bundle.manifest import CASES, ROLES, BundleError, BundleRefused, Thresholds
 from dermedge.bundle.similar import Case, SimilarCases
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
@@ -382,13 +376,15 @@ class Analyzer:
         with clock.stage("classifier"):
             similar = self._similar(outputs.get("embedding"))
         with clock.stage("quality"):
-            seen = evidence(outputs, whole.view, outlined.certainty, quality)
+            seen, outlier = evidence(outputs, whole.view, outlined.certainty, quality), None
             if self.outliers is not None and seen is not None:
-                quality = self.outliers.judge(seen, quality)
+                outlier = float(self.outliers.score(seen))
+                quality = self.outliers.judge(outlier, quality)
         image = name or ("" if isinstance(source, (bytes, Picture)) else str(source))
-        return self._conclude(
-            image, picture, cropped, quality, outlined, placement, outputs, similar, seen, clock
+        analysis = self._conclude(
+            image, picture, cropped, quality, outlined, placement, outputs, similar, clock
         )
+        return replace(analysis, evidence=seen, outlier=outlier)
 
     def _similar(self, embedding: np.ndarray | None) -> tuple[Case, ...]:
         if self.cases is None or embedding is None:
@@ -405,7 +401,6 @@ class Analyzer:
         placement: Placement,
         outputs: Outputs,
         similar: tuple[Case, ...],
-        seen: np.ndarray | None,
         clock: Stopwatch,
     ) -> Analysis:
         manifest = self.bundle.manifest
@@ -446,5 +441,5 @@ class Analyzer:
             because=because,
             timing_ms=clock.total(),
             versions=self.versions,
-            evidence=seen,
+            outlier_limit=None if self.outliers is None else float(self.outliers.limit[0]),
         )

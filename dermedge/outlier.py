@@ -140,20 +140,22 @@ class OutlierHead:
         far = (self.distance(scaled) - self.spread[0]) / self.spread[1]
         return np.asarray(np.maximum(linear, far))
 
-    def judge(self, evidence: np.ndarray, quality: Quality) -> Quality:
-        """The quality of a picture; refused as `no_lesion` where it is an outlier."""
-        if float(self.score(evidence)) <= float(self.limit[0]):
+    def judge(self, score: float, quality: Quality) -> Quality:
+        """The quality of a picture; refused as `no_lesion` where its score is above the limit."""
+        if score <= float(self.limit[0]):
             return quality
         limit = LIMITS["no_lesion"]
-        refused = limit.score(limit.refused or limit.reported)
-        score = max(quality.scores.get("no_lesion", 0.0), refused)
+        least = limit.score(limit.refused or limit.reported)
         reasons, count = quality.reasons, quality.refused
         if "no_lesion" not in reasons[:count]:
             refusing = {*reasons[:count], "no_lesion"}
             others = (name for name in reasons[count:] if name != "no_lesion")
             reasons = (*(name for name in TITLES if name in refusing), *others)
             count += 1
-        scores = {**quality.scores, "no_lesion": score}
+        scores = {
+            **quality.scores,
+            "no_lesion": max(quality.scores.get("no_lesion", 0.0), least),
+        }
         scores = {name: scores[name] for name in TITLES if name in scores}
         return replace(quality, ok=False, reasons=reasons, scores=scores, refused=count)
 

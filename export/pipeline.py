@@ -17,7 +17,6 @@ from export.bundle.lend import lend
 from export.calibration.calibrate import calibrate
 from export.graph.onnx_graph import export_graph
 from export.options import ExportOptions
-from export.outliers.add import with_outliers
 from export.quantization.candidates import make_candidates
 from export.runs.load import TrainedNetwork, load_networks
 from export.runs.prior import with_prior
@@ -64,10 +63,7 @@ def export_runs(
     for network in networks:
         finished.append(finish(network, crop, options))
         crop = finished[-1].crop
-    manifest, parts = assemble(finished, name, options, lent)
-    judging = networks[-1]
-    # A lent classifier's own data set is not here; pictures of the run's show what a good one is.
-    return manifest, with_outliers(manifest, parts, judging.data_set, judging.split)
+    return assemble(finished, name, options, lent)
 
 
 def _under_prior(

@@ -75,7 +75,7 @@ def recheck(
         Where there is no variant, FP32 is not there to compare with, or data set or split are not
         those that the bundle was made from.
     """
-    networks = network_roles(bundle.manifest)
+    networks = _networks(bundle.manifest)
     if options is None:
         networks = [roles for roles in networks if _first(bundle, roles).variants]
     if not networks:
@@ -129,7 +129,7 @@ def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Itera
     model = _first(bundle, roles)
     if model.precision != "fp32":
         raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-    split = split_of(bundle, roles, data_set, source.split_file)
+    split = _split(bundle, roles, data_set, source.split_file)
     part = ValidationPart.of(data_set, split)
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
@@ -222,7 +222,7 @@ def _candidates(
     return Candidates(bundle.part(model.part), tuple(candidates), margins)
 
 
-def network_roles(manifest: Manifest) -> list[tuple[str, ...]]:
+def _networks(manifest: Manifest) -> list[tuple[str, ...]]:
     """The roles of each network."""
     by_part: dict[str, list[str]] = {}
     for role in ROLES:
@@ -244,13 +244,9 @@ def _crop(bundle: Bundle) -> Crop | None:
     return cropper(session, models["segmenter"].preprocessing, bundle.manifest.thresholds.mask)
 
 
-def split_of(
+def _split(
     bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
 ) -> Split:
-    """The split that the bundle's network of these roles was trained with, by its hash.
-
-    Raises ExportError where data set or split are others.
-    """
     wanted = "multitask" if len(roles) > 1 else roles[0]
     entry = next((e for e in bundle.manifest.training_data if e.get("role") == wanted), None)
     if entry is None:

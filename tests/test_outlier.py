@@ -1,56 +1,76 @@
-"""The head that tells pictures without a lesion: its part, its verdict, its fit."""
+"""The head that tells pictures without a lesion: its part, its verdict, its fit, its command."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from analyses import analysis
 
-from dermedge.bundle.manifest import BundleError
+from dermedge import UserError
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.manifest import OUTLIERS, BundleError
+from dermedge.data import load, parse_source, synthetic
+from dermedge.data.joint import joint_split
+from dermedge.image.read import write_png
 from dermedge.lesion.quality import Quality
 from dermedge.outlier import OutlierHead, evidence, length
-from export.outliers.draw import DRAWN, beside
-from export.outliers.fit import fit_head, limit_of
+from edge_app.presentation.estimate import remarks
+from edge_app.store.schema import analysis_fault
+from export.outliers import add
+from export.outliers.choose import LOST, choose, refused_of_each_kind
+from export.outliers.draw import DRAWN, beside, retaken
+from export.outliers.fit import Pictures, fit_head, lowest_limit
+
+SIDES = np.eye(12) * 6
 
 
-def _groups() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    random = np.random.default_rng(0)
-    good = random.normal(0, 1, (300, 12))
-    near = random.normal(0, 1, (80, 12)) + np.eye(12)[0] * 6
-    return good, near, np.array(["near"] * 80)
+def _pictures(groups: dict[str, np.ndarray], again: bool = False) -> Pictures:
+    rows = np.concatenate(list(groups.values()))
+    names = np.concatenate([[name] * len(part) for name, part in groups.items()])
+    ids = np.array([f"{name} {row}" for row, name in enumerate(names)])
+    nothing = np.zeros(len(rows), bool)
+    return Pictures(rows.astype(np.float32), names, ids, nothing | again, nothing)
 
 
-def _head() -> OutlierHead:
-    head = fit_head(*_groups())
-    return OutlierHead.from_bytes(head_with(head, 1.2).to_bytes(), 12)
+def _drawn(seed: int, count: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1, (count, 12)) + SIDES[3] * shift
 
 
-def head_with(head: OutlierHead, limit: float) -> OutlierHead:
-    from dataclasses import replace
+def _good(seed: int, shift: float = 0.0) -> Pictures:
+    return _pictures({"one": _drawn(seed, 300), "two": _drawn(seed + 1, 60, shift)})
 
-    return replace(head, limit=np.array([limit], np.float32))
+
+def _near() -> Pictures:
+    return _pictures({"near": _drawn(9, 80) + SIDES[0]})
+
+
+def _head(limit: float = 1.2) -> OutlierHead:
+    return replace(fit_head(_good(0), _near()), limit=np.array([limit], np.float32))
 
 
 def test_outliers_of_a_kind_that_was_fitted_and_of_one_that_is_far_are_refused():
-    good, near, _ = _groups()
     head = _head()
-    far = np.random.default_rng(1).normal(0, 1, (50, 12)) - np.eye(12)[5] * 6
-    assert (head.score(good) > 1.2).mean() < 0.04
-    assert (head.score(near) > 1.2).mean() > 0.9
+    far = _drawn(8, 50) - SIDES[5]
+    assert (head.score(_good(0).evidence) > 1.2).mean() < 0.04
+    assert (head.score(_near().evidence) > 1.2).mean() > 0.9
     assert (head.score(far) > 1.2).mean() > 0.9  # on no side that was fitted to
 
 
 def test_a_refused_picture_is_told_that_no_lesion_was_found():
-    _, near, _ = _groups()
     fine = Quality(True, (), {"too_dark": -0.2, "no_lesion": 0.1})
-    refused = _head().judge(near[0], fine)
+    refused = _head().judge(1.3, fine)
     assert refused.reasons == ("no_lesion",)
     assert not refused.usable
     assert not refused.ok
     assert list(refused.scores) == ["too_dark", "no_lesion"]
     assert refused.scores["no_lesion"] > 1
     dark = Quality(False, ("too_dark", "hair", "no_lesion"), {"too_dark": 2.0}, refused=1)
-    both = _head().judge(near[0], dark)
+    both = _head().judge(1.3, dark)
     assert both.reasons == ("too_dark", "no_lesion", "hair")
     assert both.refused == 2
-    assert _head().judge(np.zeros(12), fine) is fine
+    assert _head().judge(1.1, fine) is fine
 
 
 def test_a_part_of_another_classifier_is_refused():
@@ -61,14 +81,46 @@ def test_a_part_of_another_classifier_is_refused():
         OutlierHead.from_bytes(content[:200], 12)
 
 
-def test_the_limit_loses_two_in_a_hundred_and_rises_where_outliers_are_far():
-    scores = np.linspace(0, 1, 100)
-    none, kinds = np.zeros(100, bool), np.array(["a"] * 50)
-    near = limit_of(scores, none, np.full(50, 0.5), kinds)
-    assert (scores > near).sum() == 2
-    by_distance = np.arange(100) < 2
-    assert (scores > limit_of(scores, by_distance, np.full(50, 0.5), kinds)).sum() == 0
-    assert limit_of(scores, none, np.full(50, 7.0), kinds) == 7.0
+def test_the_limit_loses_no_more_than_it_may():
+    scores, none = np.linspace(0, 1, 100), np.zeros(100, bool)
+    assert (scores > lowest_limit(scores, none, 0.02)).sum() == 2
+    first = np.arange(100) < 97
+    # Of those that get an estimate without it.
+    assert (scores[~first] > lowest_limit(scores, first, 0.02)).sum() == 2
+    assert lowest_limit(scores[:1], np.ones(1, bool), 0.02) == 0.0
+
+
+def test_a_small_source_weighs_as_much_as_a_large_one():
+    head = fit_head(_good(0, shift=1.0), _near())
+    assert head.mean[3] == pytest.approx(3.0, abs=0.4)
+
+
+def test_the_limit_spares_each_source_its_copies_and_sources_that_were_left_out():
+    training, validation = _good(0, shift=0.4), _good(20, shift=0.4)
+    copies = _good(30, shift=0.4)
+    both = Pictures(
+        *(
+            np.concatenate([getattr(validation, name), getattr(copies, name)])
+            for name in ("evidence", "groups", "ids")
+        ),
+        np.repeat([False, True], len(copies)),
+        np.zeros(2 * len(copies), bool),
+    )
+    chosen = choose(training, both, _near())
+    for name, one in chosen.report["lost"].items():
+        assert one["more"][0] <= LOST, name
+    for name, one in chosen.report["lost_elsewhere"].items():
+        assert one["more"][0] <= 0.02, name
+        assert one["more"][0] <= one["more"][2]
+    assert set(chosen.report["limits"]) == {
+        *("one", "one, copies", "one, left out", "two", "two, copies", "two, left out")
+    }
+    assert chosen.report["limit"] == max(chosen.report["limits"].values())
+    kinds = refused_of_each_kind(chosen.head, _near())
+    assert kinds["near"]["refused"][0] > 0.9
+    assert kinds["near"]["without"] == 0
+    json.dumps(chosen.report)
+    assert any("left out" in line for line in add.lines_of({**chosen.report, "kinds": kinds}))
 
 
 def test_evidence_has_the_length_that_a_bundle_is_checked_by():
@@ -104,3 +156,76 @@ def test_a_cutting_beside_the_lesion_shows_none_of_it():
     assert cut is not None
     assert cut.max() == 0
     assert beside(picture, np.ones((120, 160), bool), np.random.default_rng(0)) is None
+
+
+def test_a_picture_taken_again_is_a_part_of_it_in_other_light():
+    picture = np.full((90, 120, 3), 100, np.uint8)
+    again = retaken(picture, np.random.default_rng(1))
+    assert again.dtype == np.uint8
+    assert 67 <= again.shape[0] <= 90
+    assert 65 < again.mean() < 140
+    assert again.mean() != 100
+
+
+@pytest.fixture(scope="module")
+def two_sets(tmp_path_factory):
+    """Arguments of the command: two drawn data sets, and a joint split of them."""
+    folder = tmp_path_factory.mktemp("sets")
+    for seed, name in enumerate(("one", "two")):
+        synthetic.write_data_set(folder / name, 24, seed=seed, size=(96, 128))
+    names = [f"procedural={folder / name}" for name in ("one", "two")]
+    split = joint_split([load(*parse_source(name)) for name in names], {})
+    split.save(folder / "joint.json")
+    return ["--data", names[0], "--data", names[1], "--split", str(folder / "joint.json")]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    for name, value in (("TRAINING", 10), ("COPIES", 3), ("OUTLIERS_OF_A_KIND", 2), ("FEWEST", 2)):
+        monkeypatch.setattr(add, name, value)
+
+
+def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
+    two_sets, few, make_bundle, tmp_path, monkeypatch, capsys
+):
+    old, new, others = make_bundle(), tmp_path / "new.dermbundle", tmp_path / "others"
+    (others / "sky").mkdir(parents=True)
+    write_png(others / "sky" / "a.png", np.full((80, 80, 3), (30, 60, 250), np.uint8))
+    more = ["--cache", str(tmp_path / "cache"), "--others", str(others)]
+    more += ["--report", str(tmp_path / "report.json")]
+    add.main([str(old), str(new), *two_sets, *more])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["lost_elsewhere"]) == {"procedural", "procedural.2"}
+    assert report["kinds"]["sky"]["pictures"] == 1
+    assert "no lesion, sky: 1," in capsys.readouterr().out
+    bundle = Bundle.open(new)
+    assert bundle.manifest.thresholds == Bundle.open(old).manifest.thresholds
+    found = Analyzer(bundle).analyze(others / "sky" / "a.png").to_json()
+    assert found["outlier"]["limit"] == pytest.approx(report["limit"])
+    assert found["outlier"]["refused"] == (found["outlier"]["score"] > found["outlier"]["limit"])
+    assert analysis_fault(found, (80, 80)) == ""
+    before = Analyzer(Bundle.open(old)).analyze(others / "sky" / "a.png").to_json()
+    assert before["outlier"] is None
+
+    # What was seen is kept: the second time no picture is looked at, and the same comes out.
+    monkeypatch.setattr(Analyzer, "analyze", None)
+    add.main([str(new), str(tmp_path / "again.dermbundle"), *two_sets, *more])
+    assert Bundle.open(tmp_path / "again.dermbundle").part(OUTLIERS) == bundle.part(OUTLIERS)
+
+
+def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_path):
+    old, new = str(make_bundle()), tmp_path / "new.dermbundle"
+    with pytest.raises(UserError, match="twice or more"):
+        add.main([old, str(new), *two_sets[:2]])
+    with pytest.raises(UserError, match="give them in that order"):
+        add.main([old, str(new), *two_sets, "--data", two_sets[1], "--cache", str(tmp_path)])
+    assert not new.exists()
+
+
+def test_what_the_head_refuses_is_not_called_an_unsure_outline():
+    of_head = {"score": 2.0, "limit": 1.5, "refused": True}
+    quality = {"ok": False, "usable": False, "reasons": ["no_lesion"], "scores": {}}
+    assert "No lesion was found" in remarks(analysis(quality=quality, outlier=of_head))[0]
+    assert "outline" in remarks(analysis(quality=quality, outlier=None))[0]
+    # An analysis of an older dermedge.
+    assert "outline" in remarks(analysis(quality=quality))[0]

@@ -70,7 +70,8 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
             continue
         analysis = analyzer.analyze(picture, name=path.name).to_json()
         width, height = analysis["size"]
-        hints = {**QUALITY_TITLES, **(_UNSURE if analysis["lesion"]["found"] else {})}
+        unsure = analysis["lesion"]["found"] and not (analysis["outlier"] or {}).get("refused")
+        hints = {**QUALITY_TITLES, **(_UNSURE if unsure else {})}
         likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
         panels.append(
             {

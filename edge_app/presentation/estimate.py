@@ -206,8 +206,10 @@ def _none_of(together: Combined) -> str:
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
     # The quality check asks how sure the outline is: where there is one, "no lesion" would
-    # contradict it.
-    messages = {**QUALITY, "no_lesion": UNSURE} if analysis["lesion"]["found"] else QUALITY
+    # contradict it, unless the bundle's head says that what is outlined is none.
+    outlier = (analysis.get("outlier") or {}).get("refused")
+    unsure = analysis["lesion"]["found"] and not outlier
+    messages = {**QUALITY, "no_lesion": UNSURE} if unsure else QUALITY
     return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
 
 

@@ -1,237 +1,196 @@
-"""Gives a bundle what tells pictures without a lesion, fitted to its own data set.
+"""Gives a finished bundle what tells pictures without a lesion: `outlier.npz`.
 
-`python -m export.outliers.add BUNDLE NEW.dermbundle --data NAME=PATH` does it to a finished bundle;
-graphs and thresholds stay as they are. A run's export does it by itself.
+It is fitted to good pictures of several data sets: a head that knows one clinic's alone takes those
+of others for outliers. Graphs and thresholds of the bundle stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import cv2
-import numpy as np
-from tqdm import tqdm
 
 from dermedge import UserError
 from dermedge import data as datasets
-from dermedge.analysis import Analysis
-from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
-from dermedge.bundle.manifest import OUTLIERS, ROLES, Manifest
+from dermedge.bundle.manifest import OUTLIERS, ROLES
 from dermedge.data import DataSet, Record
-from dermedge.data.masks import read_lesion_mask
+from dermedge.data.fingerprint import of_bytes
+from dermedge.data.joint import BETWEEN, join, keyed
+from dermedge.data.leak import FILE, LEARNT, TrainingPictures, overlap
 from dermedge.data.split import Split
-from dermedge.image.read import ImageError, Picture, read_image
+from dermedge.files import write_atomic
 from dermedge.text import printable
 from export import ExportError
-from export.outliers.draw import DRAWN, beside, mosaic
-from export.outliers.fit import LOST, fit_head, limit_of
-from export.recheck import network_roles, split_of
-from export.validation.halves import halve
-from export.validation.prepared import subset
+from export.outliers.choose import Chosen, choose, refused_of_each_kind
+from export.outliers.look import Looker, in_folder, outliers, with_lesion
 
-PICTURES = 600  # with a lesion, of the training part and of either half
+TRAINING, VALIDATION = 600, 500  # pictures of each source
+COPIES = 150  # of them that are looked at once more, as by another photograph
 OUTLIERS_OF_A_KIND = 120
-FEWEST = 100  # training pictures: to fewer nothing is fitted
-PIECES = 6  # pictures that a mosaic is made of
+FEWEST = 50  # pictures of either part of a source: with fewer nothing is said of it
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """The part, and how many good pictures of the accepting half it refuses."""
+def joint_split_of(data_sets: Sequence[DataSet], split_file: str | None, cache: Path) -> Split:
+    """The joint split of that file, else the one that `train` makes; copies and twins in one part.
 
-    part: bytes
-    report: dict
-
-
-def fit_outliers(bundle: Bundle, data_set: DataSet, split: Split) -> Fitted | None:
-    """What tells pictures without a lesion: fitted to the training part, limit by the tuning half.
-
-    None, with a line that says so, where the training part is too small, or the bundle's classifier
-    lacks an output. Raises ExportError where no picture of the tuning half can be read.
+    Raises ExportError where the file is of other data sets.
     """
-    if set(bundle.manifest.models) != set(ROLES):
-        return None
-    training = subset(split.select(data_set.records, "train"), PICTURES)
-    if len(training) < FEWEST:
+    whole = BETWEEN.join(keyed(data_sets))
+    if split_file is None:
+        # Torch comes with it, and twins are searched for some minutes.
+        from train.data import default_joint_split
+
+        return default_joint_split(data_sets, {}, cache / "split")
+    split = Split.load(split_file)
+    if split.data_set != whole:
+        raise ExportError(
+            f"{split_file} is a split of {split.data_set}, the data sets are {whole}: give them in "
+            "that order, or leave --split out"
+        )
+    return split
+
+
+def parts_of(
+    bundle: Bundle, data_sets: Sequence[DataSet], split: Split, modality: str | None
+) -> tuple[list[list[Record]], list[list[Record]]]:
+    """Records of the training and of the validation part, of each source, chosen by their ids.
+
+    Validation pictures that the classifier learnt from are left out, with a line that says so.
+    Raises ExportError where FEWEST of a source are not there.
+    """
+    records = join(data_sets).records
+    found: dict[str, list[list[Record]]] = {"train": [], "val": []}
+    for source in keyed(data_sets):
+        for part, most in (("train", TRAINING), ("val", VALIDATION)):
+            mine = [
+                record
+                for record in split.select(records, part)
+                if record.source == source
+                and (modality is None or record.modality in (None, modality))
+            ]
+            if part == "val":
+                mine = _unlearnt(bundle, mine, source)
+            if len(mine) < FEWEST:
+                raise ExportError(
+                    f"{source} has {len(mine)} pictures in the {part} part, {FEWEST} are needed: "
+                    "leave the data set out"
+                )
+            found[part].append(_first(mine, most))
+    return found["train"], found["val"]
+
+
+def _first(records: Iterable[Record], most: int) -> list[Record]:
+    """That many, in an order that depends on the ids alone."""
+    return sorted(records, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:most]
+
+
+def _unlearnt(bundle: Bundle, records: list[Record], source: str) -> list[Record]:
+    if FILE not in bundle.manifest.parts or not records:
+        return records
+    known = TrainingPictures.from_bytes(bundle.part(FILE), str(bundle.path))
+    learnt = overlap(of_bytes(records), known.of("classifier", LEARNT)) > 0
+    if learnt.any():
         print(
-            f"{len(training)} training pictures: what tells pictures without a lesion is not "
-            f"fitted to fewer than {FEWEST}",
+            f"{source}: {int(learnt.sum())} of {len(records)} validation pictures are left out: "
+            "the classifier learnt from them",
             file=sys.stderr,
         )
-        return None
-    plain = _without_head(bundle)
-    halves = halve(data_set, split)
-    members = (halves.tuning, halves.accepting)
-    tuning, accepting = (
-        subset([r for r in data_set.records if r.id in half], PICTURES) for half in members
+    return [record for record, known in zip(records, learnt, strict=True) if not known]
+
+
+def fit_outliers(
+    bundle: Bundle,
+    parts: tuple[list[list[Record]], list[list[Record]]],
+    cache: Path,
+    others: Path | None = None,
+) -> Chosen:
+    """The head for a bundle, and its report; `others` is a folder of pictures KIND/PICTURE."""
+    looker = Looker(bundle, cache)
+    training, validation = (
+        looker.look(
+            [one for records in part for one in with_lesion(records)]
+            + [one for records in part for one in with_lesion(records[:COPIES], again=True)],
+            note,
+        )
+        for part, note in zip(parts, ("training parts", "validation parts"), strict=True)
     )
-    good = _evidence(plain, (_file(record) for record in training), len(training), "with a lesion")
-    if good is None:
-        print("the classifier lacks an output that tells lesions from others", file=sys.stderr)
-        return None
-    kinds, seen = _outliers(plain, training)
-    head = fit_head(good.evidence, seen, kinds)
-    chosen = _evidence(plain, map(_file, tuning), len(tuning), "tuning half")
-    judged = _evidence(plain, map(_file, accepting), len(accepting), "accepting half")
-    if chosen is None or judged is None:
-        raise ExportError(f"no picture of the validation part of {data_set.name} can be read")
-    limit = limit_of(head.score(chosen.evidence), chosen.unfamiliar, head.score(seen), kinds)
-    head = replace(head, limit=np.array([limit], np.float32))
-    refused = head.score(judged.evidence) > limit
-    report = {
-        "pictures": len(good.evidence),
-        "outliers": {kind: int((kinds == kind).sum()) for kind in sorted(set(kinds.tolist()))},
-        "lost_at_most": LOST,
-        "accepting_pictures": len(refused),
-        "accepting_refused": round(float(refused.mean()), 4),
-        "accepting_refused_or_unfamiliar": round(float((refused | judged.unfamiliar).mean()), 4),
-    }
-    return Fitted(head.to_bytes(), report)
+    without = looker.look(outliers(parts[0], OUTLIERS_OF_A_KIND), "without a lesion")
+    chosen = choose(training, validation, without)
+    if others is not None:
+        seen = looker.look(in_folder(others), "other pictures without a lesion")
+        chosen.report["kinds"] = refused_of_each_kind(chosen.head, seen)
+    return chosen
 
 
-def with_outliers(
-    manifest: Manifest, parts: dict[str, bytes], data_set: DataSet, split: Split
-) -> dict[str, bytes]:
-    """The parts, the head among them where it could be fitted."""
-    if set(manifest.models) != set(ROLES):
-        return parts
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_bundle(Path(folder, "unfinished.dermbundle"), manifest, parts)
-        fitted = fit_outliers(Bundle.open(path), data_set, split)
-    if fitted is None:
-        return parts
-    print(f"what tells pictures without a lesion: {fitted.report}", file=sys.stderr)
-    return {**parts, OUTLIERS: fitted.part}
-
-
-def _without_head(bundle: Bundle) -> Bundle:
-    """The bundle as it was before a head: what it refused would hide what is to be seen."""
-    if OUTLIERS not in bundle.manifest.parts:
-        return bundle
-    parts = {name: bundle.part(name) for name in bundle.manifest.parts if name != OUTLIERS}
-    with tempfile.TemporaryDirectory() as folder:
-        return Bundle.open(write_bundle(Path(folder, "plain.dermbundle"), bundle.manifest, parts))
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    evidence: np.ndarray  # float32 (n, D)
-    unfamiliar: np.ndarray  # bool (n,)
-
-
-Source = Callable[[Analyzer], "Picture | None"]
-
-
-def _file(record: Record) -> Source:
-    return lambda _: read_image(record.image)
-
-
-def _evidence(bundle: Bundle, sources: Iterable[Source], count: int, note: str) -> _Seen | None:
-    """Of each picture that can be read, as a device sees it; None: of none."""
-    analyses = [one for one in _analyses(bundle, sources, count, note) if one is not None]
-    found = [one for one in analyses if one.evidence is not None]
-    if not found:
-        return None
-    evidence = np.stack([one.evidence for one in found if one.evidence is not None])
-    return _Seen(evidence, np.array([one.unfamiliar for one in found]))
-
-
-def _analyses(
-    bundle: Bundle, sources: Iterable[Source], count: int, note: str
-) -> Iterator[Analysis | None]:
-    analyzer = Analyzer(bundle, threads=0)
-    for source in tqdm(sources, note, count, unit="picture", file=sys.stderr):
-        try:
-            picture = source(analyzer)
-            yield None if picture is None else analyzer.analyze(picture)
-        except ImageError as error:
-            tqdm.write(printable(f"left out: {error}"), file=sys.stderr)
-            yield None
-
-
-def _outliers(bundle: Bundle, training: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-    """Kind (m,) and evidence (m, D) of outliers; fewer of each where there are few pictures."""
-    count = min(OUTLIERS_OF_A_KIND, max(8, len(training) // 4))
-    sources: list[tuple[str, Source]] = []
-    for number, record in enumerate(training[:: max(1, len(training) // (2 * count))]):
-        sources.append(("beside", _beside(record, number)))
-    for seed in range(count):
-        sources.append(("mosaic", _mosaic(training, seed)))
-        for kind, draw in DRAWN.items():
-            sources.append((kind, lambda _, d=draw, s=seed: _drawn(d(np.random.default_rng(s)))))
-    analyses = _analyses(bundle, (one for _, one in sources), len(sources), "without a lesion")
-    pairs = [
-        (kind, analysis.evidence)
-        for (kind, _), analysis in zip(sources, analyses, strict=True)
-        if analysis is not None and analysis.evidence is not None
-    ]
-    return np.array([kind for kind, _ in pairs]), np.stack([seen for _, seen in pairs])
-
-
-def _drawn(pixels: np.ndarray) -> Picture:
-    done, content = cv2.imencode(".png", pixels[..., ::-1])
-    assert done
-    return read_image(content.tobytes())
-
-
-def _beside(record: Record, seed: int) -> Source:
-    def cut(analyzer: Analyzer) -> Picture | None:
-        picture = read_image(record.image)
-        size = picture.pixels.shape[1::-1]
-        if record.mask is not None:
-            lesion = read_lesion_mask(record.mask, *picture.pixels.shape[:2])
-        else:
-            lesion = analyzer.analyze(picture).full_mask()
-        lesion = cv2.resize(lesion.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        plain = beside(picture.pixels, lesion, np.random.default_rng(seed))
-        return None if plain is None else _drawn(plain)
-
-    return cut
-
-
-def _mosaic(training: Sequence[Record], seed: int) -> Source:
-    def draw(_: Analyzer) -> Picture:
-        random = np.random.default_rng(seed)
-        chosen = random.choice(len(training), PIECES)
-        return _drawn(mosaic([read_image(training[k].image).pixels for k in chosen], random))
-
-    return draw
-
-
-def refit(bundle: Bundle, data_set: DataSet, split_file: str | None) -> dict[str, bytes]:
-    """The parts of a finished bundle, its head fitted again; ExportError where it cannot.
-
-    The data set is the one that its classifier was trained on, the split as `recheck` takes it.
-    """
-    roles = next((r for r in network_roles(bundle.manifest) if "classifier" in r), ())
-    if set(bundle.manifest.models) != set(ROLES):
-        raise ExportError(f"{bundle.path} has not both roles: nothing tells a lesion there")
-    split = split_of(bundle, roles, data_set, split_file)
-    parts = {name: bundle.part(name) for name in bundle.manifest.parts if name != OUTLIERS}
-    done = with_outliers(bundle.manifest, parts, data_set, split)
-    if OUTLIERS not in done:
-        raise ExportError(f"nothing was fitted for {bundle.path}: see the line above")
-    return done
+def lines_of(report: dict) -> list[str]:
+    """The report for people."""
+    lines = [f"limit {report['limit']} (by {report['chosen_by']})"]
+    for title, part in (("fitted", "lost"), ("left out of fitting", "lost_elsewhere")):
+        for source, one in report[part].items():
+            more = " ".join(f"{value}" for value in one["more"])
+            lines.append(
+                f"good pictures of {source}, {title}: {one['pictures']}, no estimate without a "
+                f"head {one['without']}, more with it {more}"
+            )
+    for kind, one in report.get("kinds", {}).items():
+        refused = " ".join(f"{value}" for value in one["refused"])
+        lines.append(
+            f"no lesion, {kind}: {one['pictures']}, no estimate without a head {one['without']}, "
+            f"with it {refused}"
+        )
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Write the bundle that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m export.outliers.add", description=__doc__)
     parser.add_argument("old", metavar="BUNDLE", help="a file, or the name of a shipped one")
     parser.add_argument("new", metavar="NEW.dermbundle")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--split", metavar="FILE", help="default: its own, else one of seed 0")
+    parser.add_argument(
+        "--data", action="append", required=True, metavar="NAME=PATH", help="twice or more"
+    )
+    parser.add_argument(
+        "--split", metavar="FILE", help="the joint one; default: the one that train makes"
+    )
+    parser.add_argument(
+        "--modality", choices=("dermoscopic", "clinical"), help="of the pictures to use; else all"
+    )
+    parser.add_argument(
+        "--others",
+        metavar="DIR",
+        help="pictures without a lesion to measure with, in a folder for each kind, such as "
+        "benchmarks.corruptions.out_of_distribution writes them",
+    )
+    parser.add_argument("--report", metavar="FILE", help="where the figures go, as JSON")
+    parser.add_argument(
+        "--cache", default="runs/outliers", metavar="DIR", help="default: runs/outliers"
+    )
     args = parser.parse_args(argv)
     old = open_bundle(args.old)
     if old.signed_by:
         raise ExportError(f"{args.old} is signed: export it again, and sign that")
-    data_set = datasets.load(*datasets.parse_source(args.data))
-    write_bundle(args.new, old.manifest, refit(old, data_set, args.split))
+    if set(old.manifest.models) != set(ROLES):
+        raise ExportError(f"{old.path} has not both roles: nothing tells a lesion there")
+    data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
+    if len(data_sets) < 2:
+        raise ExportError(
+            "what is fitted to one clinic's pictures refuses those of others: give --data twice "
+            "or more"
+        )
+    cache = Path(args.cache)
+    split = joint_split_of(data_sets, args.split, cache)
+    parts = parts_of(old, data_sets, split, args.modality)
+    chosen = fit_outliers(old, parts, cache, Path(args.others) if args.others else None)
+    report = {"bundle": old.sha256, "split": split.sha256, **chosen.report}
+    content = {name: old.part(name) for name in old.manifest.parts if name != OUTLIERS}
+    write_bundle(args.new, old.manifest, {**content, OUTLIERS: chosen.head.to_bytes()})
+    if args.report:
+        write_atomic(args.report, json.dumps(report, indent=1) + "\n")
+    print("\n".join(lines_of(report)))
     print(f"written: {printable(args.new)}", file=sys.stderr)
 
 

@@ -49,6 +49,23 @@ def beside(picture: np.ndarray, lesion: np.ndarray, rng: np.random.Generator) ->
     return picture[top : top + side, left : left + side]
 
 
+def retaken(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture as another photograph of the same lesion might be: still a good one.
+
+    Nearer by up to a quarter, lighter or darker, tinted, every second one less sharp.
+    """
+    height, width = picture.shape[:2]
+    share = rng.uniform(0.75, 1.0)
+    down, across = max(1, int(height * share)), max(1, int(width * share))
+    top, left = (int(rng.integers(0, n)) for n in (height - down + 1, width - across + 1))
+    light = rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3)
+    view = _finished(picture[top : top + down, left : left + across] * light)
+    if rng.random() < 0.5:
+        # In proportion: the networks see all pictures at one size.
+        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.2) * max(view.shape) / 300)
+    return view
+
+
 def _noise(rng: np.random.Generator, power: float, channels: int = 1) -> np.ndarray:
     """float (SIDE, SIDE, channels) of spectrum 1 / f^power, mean 0, deviation 1."""
     f = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None])

@@ -2,53 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dermedge.outlier import OutlierHead
 
 PENALTY = 100.0  # of squared weights, against the sum of all pictures' losses
-FOUND = 0.97  # share of each kind of outliers that a raised limit must still refuse
 SHRINKAGE = 0.3  # of the covariance towards that of independent numbers
 LEAST = 1e-3  # standard deviation of a number of the evidence
 STEPS = 30  # of Newton's method
 USUAL = 0.98  # quantile of the training pictures at which either score is 1
-LOST = 0.02  # share of good pictures that distance and head may refuse together
 
 
-def fit_head(good: np.ndarray, outliers: np.ndarray, kinds: np.ndarray) -> OutlierHead:
-    """Fit to the evidence of pictures with a lesion (n, D) and of outliers (m, D); no limit yet.
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What was seen of n pictures.
 
-    kinds : (m,), of each outlier; each kind has the same weight, all of them that of the good ones.
+    evidence : float32 (n, D). groups : str (n,), source of a picture with a lesion, or kind of one
+    without. ids : str (n,). again : bool (n,), a copy, changed as by another photograph.
+    refused : bool (n,), without a head: it is of bad quality, or unfamiliar.
     """
-    width = good.shape[1]
+
+    evidence: np.ndarray
+    groups: np.ndarray
+    ids: np.ndarray
+    again: np.ndarray
+    refused: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, rows: np.ndarray) -> Pictures:
+        return Pictures(
+            self.evidence[rows],
+            self.groups[rows],
+            self.ids[rows],
+            self.again[rows],
+            self.refused[rows],
+        )
+
+    def names(self) -> list[str]:
+        """The groups, sorted."""
+        return sorted(set(self.groups.tolist()))
+
+
+def fit_head(good: Pictures, outliers: Pictures) -> OutlierHead:
+    """Fit to pictures with a lesion and to others; no limit yet.
+
+    Each source and each kind has the same weight, however many pictures it has; all sources
+    together have that of all kinds.
+    """
+    seen, width = good.evidence.astype(np.float64), good.evidence.shape[1]
+    share = _shares(good.groups)
+    mean = share @ seen
     head = OutlierHead(
-        mean=good.mean(axis=0, dtype=np.float64),
-        scale=good.std(axis=0, dtype=np.float64) + LEAST,
+        mean=mean,
+        scale=np.sqrt(share @ (seen - mean) ** 2) + LEAST,
         weights=np.zeros(width + 1),
         precision=np.eye(width),
         spread=np.array([0.0, 1.0]),
-        limit=np.array([np.inf]),
+        limit=np.zeros(1),
     )
-    usual, others = head.scaled(good), head.scaled(outliers)
-    covariance = (1 - SHRINKAGE) * np.cov(usual.T) + SHRINKAGE * np.eye(width)
+    usual, others = head.scaled(seen), head.scaled(outliers.evidence)
+    centred = usual - share @ usual
+    covariance = (centred.T * share) @ centred
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(width)
     head = replace(head, precision=np.linalg.inv(covariance) / width)
-    median, span = _spread(head.distance(usual))
-    _, numbers, counts = np.unique(kinds, return_inverse=True, return_counts=True)
-    shares = (np.full(len(good), 1 / len(good)), 1 / counts[numbers] / len(counts))
-    importance = np.concatenate(shares) * (len(good) + len(outliers)) / 2
+    median, span = _spread(head.distance(usual), share)
+    importance = np.concatenate([share, _shares(outliers.groups)]) * (len(good) + len(outliers)) / 2
     truth = np.repeat([0.0, 1.0], [len(good), len(outliers)])
     weights = _logistic(np.concatenate([usual, others]), truth, importance)
-    middle, reach = _spread(usual @ weights[:-1] + weights[-1])
+    middle, reach = _spread(usual @ weights[:-1] + weights[-1], share)
     weights[-1] -= middle
-    return replace(head, weights=weights / reach, spread=np.array([median, span]))
+    head = replace(head, weights=weights / reach, spread=np.array([median, span]))
+    # As a device has it: scores that the limit is chosen on are those of the part.
+    return OutlierHead.from_bytes(head.to_bytes(), width)
 
 
-def _spread(scores: np.ndarray) -> tuple[float, float]:
-    """Median, and how far above it the quantile USUAL lies."""
-    median = float(np.median(scores))
-    return median, max(float(np.quantile(scores, USUAL)) - median, 1e-6)
+def _shares(groups: np.ndarray) -> np.ndarray:
+    """Weight of each picture, float (n,): the same for each group, 1 in all."""
+    _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(1 / counts[numbers] / len(counts))
+
+
+def _spread(scores: np.ndarray, share: np.ndarray) -> tuple[float, float]:
+    """Weighted median, and how far above it the quantile USUAL lies."""
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(share[order])
+    places = np.minimum(np.searchsorted(reached, [0.5, USUAL]), len(scores) - 1)
+    median, usual = (float(value) for value in scores[order][places])
+    return median, max(usual - median, 1e-6)
 
 
 def _logistic(values: np.ndarray, truth: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -61,25 +105,21 @@ def _logistic(values: np.ndarray, truth: np.ndarray, importance: np.ndarray) -> 
         slope = rows.T @ (importance * (chance - truth)) + penalty @ weights
         bend = (rows.T * (importance * chance * (1 - chance))) @ rows + penalty
         step = np.linalg.solve(bend, slope)
+        length = float(np.linalg.norm(step))
         # Far from the optimum a full step may overshoot.
-        weights -= step * min(1.0, 5.0 / max(np.linalg.norm(step), 1e-12))
+        weights -= step * min(1.0, 5.0 / max(length, 1e-12))
+        if length < 1e-6:
+            break
     return weights
 
 
-def limit_of(
-    scores: np.ndarray, refused: np.ndarray, outliers: np.ndarray, kinds: np.ndarray
-) -> float:
-    """The limit, four decimals.
+def lowest_limit(scores: np.ndarray, refused: np.ndarray, lost: float) -> float:
+    """The lowest limit that loses at most the share `lost` of these good pictures, four decimals.
 
-    At most LOST of the good pictures may be refused; where lesions and outliers lie farther apart
-    it is raised until FOUND of the outliers of some kind are just refused: pictures of another
-    clinic lie between them.
-
-    scores : float (n,), of good pictures. refused : bool (n,), by the distance already.
-    outliers, kinds : score and kind (m,) of outliers.
+    scores : float (n,). refused : bool (n,), without a head: these cannot be lost once more.
     """
-    allowed = max(0, int(LOST * len(scores)) - int(refused.sum()))
     passing = np.sort(scores[~refused])[::-1]
-    lowest = passing[min(allowed, len(passing) - 1)]
-    found = min(np.quantile(outliers[kinds == kind], 1 - FOUND) for kind in np.unique(kinds))
-    return float(np.ceil(max(lowest, found) * 1e4) / 1e4)
+    allowed = int(lost * len(scores))
+    if allowed >= len(passing):
+        return 0.0
+    return float(np.ceil(passing[allowed] * 1e4) / 1e4)

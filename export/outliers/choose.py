@@ -1,0 +1,100 @@
+"""The limit of the head, and what it costs: on pictures of each source, fitted to it and not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dermedge.evaluation.metrics import paired_share_interval, wilson_interval
+from dermedge.outlier import OutlierHead
+from export.outliers.fit import Pictures, fit_head, lowest_limit
+
+LOST = 0.01  # of the usable and familiar good pictures of each source, and of their copies
+LOST_ELSEWHERE = 0.02  # of all good pictures of a source that nothing was fitted to
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The head with its limit, and the report of what it refuses, for a JSON file."""
+
+    head: OutlierHead
+    report: dict
+
+
+def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chosen:
+    """Fit to the training part, choose the limit on the validation part, of two sources or more.
+
+    The limit is the lowest that loses, of what would get an estimate without a head, at most LOST
+    of each source's validation pictures and of their copies; and, of each source in turn, at most
+    LOST_ELSEWHERE of its validation pictures by a head that was fitted without that source. The
+    latter says what a clinic loses that no data set is of.
+    """
+    head = fit_head(training, outliers)
+    scores = head.score(validation.evidence)
+    limits = {}
+    for source in training.names():
+        for again in (False, True):
+            rows = (validation.groups == source) & (validation.again == again)
+            rows &= ~validation.refused
+            name = f"{source}, copies" if again else source
+            limits[name] = lowest_limit(scores[rows], validation.refused[rows], LOST)
+    elsewhere = {}
+    for source in training.names():
+        without = fit_head(training[training.groups != source], outliers)
+        rows = (validation.groups == source) & ~validation.again
+        elsewhere[source] = without.score(validation.evidence[rows]), validation.refused[rows]
+        limits[f"{source}, left out"] = lowest_limit(*elsewhere[source], LOST_ELSEWHERE)
+    by = max(limits, key=lambda name: limits[name])
+    limit = limits[by]
+    report = {
+        "limit": limit,
+        "chosen_by": by,
+        "limits": limits,
+        "training": _counts(training),
+        "outliers": _counts(outliers),
+        "lost": {
+            f"{source}, copies" if again else source: _lost(scores[rows], refused[rows], limit)
+            for source in training.names()
+            for again in (False, True)
+            for refused in (validation.refused,)
+            for rows in ((validation.groups == source) & (validation.again == again),)
+        },
+        "lost_elsewhere": {source: _lost(*seen, limit) for source, seen in elsewhere.items()},
+    }
+    return Chosen(replace(head, limit=np.array([limit], np.float32)), report)
+
+
+def refused_of_each_kind(head: OutlierHead, others: Pictures) -> dict[str, dict]:
+    """Of each kind of pictures without a lesion: how many get no estimate, without and with it."""
+    beyond = head.score(others.evidence) > head.limit[0]
+    found = {}
+    for kind in others.names():
+        rows = others.groups == kind
+        share = float((beyond | others.refused)[rows].mean())
+        interval = wilson_interval(share, int(rows.sum()))
+        found[kind] = {
+            "pictures": int(rows.sum()),
+            "without": _rounded(float(others.refused[rows].mean())),
+            "refused": [_rounded(v) for v in (interval.value, interval.low, interval.high)],
+        }
+    return found
+
+
+def _lost(scores: np.ndarray, refused: np.ndarray, limit: float) -> dict:
+    """Shares of good pictures that get no estimate: without a head, and how many more with it."""
+    more = (scores > limit) & ~refused
+    interval = paired_share_interval(float(more.sum()), 0.0, len(more))
+    return {
+        "pictures": len(more),
+        "without": _rounded(float(refused.mean())) if len(more) else None,
+        "more": [_rounded(v) for v in (interval.value, interval.low, interval.high)],
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _counts(pictures: Pictures) -> dict[str, int]:
+    return {name: int((pictures.groups == name).sum()) for name in pictures.names()}
