@@ -42,7 +42,7 @@ class Analysis:
     because: Rule  # what led to the triage
     timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
     versions: dict[str, object]
-    # float32, what speaks for a lesion or against, see `dermedge.outlier`; None: not known
+    # float32, what speaks for a lesion or against, see `dermedge.outlier`; None: not asked for
     evidence: np.ndarray | None = None
     outlier: float | None = None  # score of the bundle's head; None: it has none
     outlier_limit: float | None = None  # above it the picture is refused as without a lesion

@@ -274,6 +274,7 @@ class Analyzer:
         if CASES in manifest.parts:
             self.cases = _cases(bundle, self._classifier.embedding)
         self.outliers = OutlierHead.of(bundle, self._classifier.embedding)
+        self.keeps_evidence = False  # also without a head, for one to be fitted
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]
         self._side = max(SIDE, *(spec.size for spec in specs if not spec.crop))
@@ -376,7 +377,9 @@ class Analyzer:
         with clock.stage("classifier"):
             similar = self._similar(outputs.get("embedding"))
         with clock.stage("quality"):
-            seen, outlier = evidence(outputs, whole.view, outlined.certainty, quality), None
+            seen = outlier = None
+            if self.outliers is not None or self.keeps_evidence:
+                seen = evidence(outputs, whole.view, outlined.certainty, quality)
             if self.outliers is not None and seen is not None:
                 outlier = float(self.outliers.score(seen))
                 quality = self.outliers.judge(outlier, quality)

@@ -128,7 +128,9 @@ class Looker:
 
     def _see(self, shown: Shown) -> np.ndarray:
         """Whether it is refused, and the evidence: float32 (1 + D,); (0,) of no picture."""
-        self._analyzer = self._analyzer or Analyzer(self.bundle, threads=1)
+        if self._analyzer is None:
+            self._analyzer = Analyzer(self.bundle, threads=1)
+            self._analyzer.keeps_evidence = True
         picture = shown.make(self._analyzer)
         if picture is None:
             return np.zeros(0, np.float32)
