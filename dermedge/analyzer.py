@@ -273,7 +273,7 @@ class Analyzer:
         self.cases = None
         if CASES in manifest.parts:
             self.cases = _cases(bundle, self._classifier.embedding)
-        self.outliers = OutlierHead.of(bundle, self._classifier.embedding)
+        self.outliers = OutlierHead.of(bundle, self._classifier)
         self.keeps_evidence = False  # also without a head, for one to be fitted
         # What is looked at is never larger; a network that crops is given the whole picture.
         specs = [model.preprocessing for model in manifest.models.values()]

@@ -99,6 +99,7 @@ class Network:
         self._session = open_session(graph, threads, provider, bundle.sha256, precision)
         self.runtime = self._session.runtime
         self.embedding: int | None = None  # length of the output `embedding`, where there is one
+        self.gives = frozenset(item.name for item in self._session.outputs)
         self._check_inputs()
         self._check_outputs(roles, bundle.manifest)
 

@@ -19,7 +19,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import OUTLIERS, BundleError, BundleRefused
 from dermedge.bundle.npz import Field, read_npz
 from dermedge.lesion.quality import LIMITS, TITLES, Quality
-from dermedge.network import Outputs
+from dermedge.network import Network, Outputs
 
 GRID = 32  # px, side of the copy of picture and map that colours are compared on
 NEEDED = ("probabilities", "activation", "embedding", "distance")  # outputs of the classifier
@@ -166,15 +166,17 @@ class OutlierHead:
         return buffer.getvalue()
 
     @classmethod
-    def of(cls, bundle: Bundle, embedding: int | None) -> OutlierHead | None:
-        """The bundle's, for a classifier whose `embedding` has this length; None: it has none.
+    def of(cls, bundle: Bundle, classifier: Network) -> OutlierHead | None:
+        """The bundle's; None: it has none.
 
         Raises BundleRefused where the part is not what the classifier needs.
         """
         if OUTLIERS not in bundle.manifest.parts:
             return None
-        numbers = length(len(bundle.manifest.labels), embedding or 0)
+        numbers = length(len(bundle.manifest.labels), classifier.embedding or 0)
         try:
+            if missing := set(NEEDED) - classifier.gives:
+                raise _refused(f"needs {min(missing)!r}, which the classifier does not give")
             return cls.from_bytes(bundle.part(OUTLIERS), numbers)
         except BundleError as error:
             raise BundleRefused(
@@ -197,11 +199,15 @@ class OutlierHead:
             if not (head.scale > 0).all() or head.spread[1] <= 0:
                 raise ArchiveError("has a scale of 0")
         except ArchiveError as error:
-            raise BundleError(
-                "what tells pictures without a lesion is refused ({part} {reason}): export the "
-                "bundle again",
-                code="bundle.outlier",
-                part=OUTLIERS,
-                reason=error,
-            ) from None
+            raise _refused(str(error)) from None
         return head
+
+
+def _refused(reason: str) -> BundleError:
+    return BundleError(
+        "what tells pictures without a lesion is refused ({part} {reason}): export the bundle "
+        "again",
+        code="bundle.outlier",
+        part=OUTLIERS,
+        reason=reason,
+    )

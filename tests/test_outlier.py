@@ -9,7 +9,7 @@ from analyses import analysis
 
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, BundleError
 from dermedge.data import load, parse_source, synthetic
 from dermedge.data.joint import joint_split
@@ -211,6 +211,15 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     monkeypatch.setattr(Analyzer, "analyze", None)
     add.main([str(new), str(tmp_path / "again.dermbundle"), *two_sets, *more])
     assert Bundle.open(tmp_path / "again.dermbundle").part(OUTLIERS) == bundle.part(OUTLIERS)
+
+
+def test_a_head_for_outputs_that_are_not_there_is_refused(tiny_bundle, tmp_path):
+    tiny = Bundle.open(tiny_bundle)
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    path = tmp_path / "headed.dermbundle"
+    write_bundle(path, tiny.manifest, {**parts, OUTLIERS: _head().to_bytes()})
+    with pytest.raises(BundleError, match="which the classifier does not give"):
+        Analyzer(Bundle.open(path))
 
 
 def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_path):
