@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dermedge.evaluation.metrics import paired_share_interval, wilson_interval
+from dermedge.evaluation.metrics import wilson_interval
 from dermedge.outlier import OutlierHead
 from export.outliers.fit import Pictures, fit_head, lowest_limit
 
@@ -33,12 +33,9 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
     head = fit_head(training, outliers)
     scores = head.score(validation.evidence)
     limits = {}
-    for source in training.names():
-        for again in (False, True):
-            rows = (validation.groups == source) & (validation.again == again)
-            rows &= ~validation.refused
-            name = f"{source}, copies" if again else source
-            limits[name] = lowest_limit(scores[rows], validation.refused[rows], LOST)
+    for name, rows in _rows(validation).items():
+        usable = rows & ~validation.refused
+        limits[name] = lowest_limit(scores[usable], validation.refused[usable], LOST)
     elsewhere = {}
     for source in training.names():
         without = fit_head(training[training.groups != source], outliers)
@@ -54,15 +51,22 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
         "training": _counts(training),
         "outliers": _counts(outliers),
         "lost": {
-            f"{source}, copies" if again else source: _lost(scores[rows], refused[rows], limit)
-            for source in training.names()
-            for again in (False, True)
-            for refused in (validation.refused,)
-            for rows in ((validation.groups == source) & (validation.again == again),)
+            name: _lost(scores[rows], validation.refused[rows], limit)
+            for name, rows in _rows(validation).items()
         },
         "lost_elsewhere": {source: _lost(*seen, limit) for source, seen in elsewhere.items()},
     }
     return Chosen(replace(head, limit=np.array([limit], np.float32)), report)
+
+
+def _rows(pictures: Pictures) -> dict[str, np.ndarray]:
+    """Which pictures are of each source as they are, and which are copies of its pictures."""
+    return {
+        f"{source}, copies" if again else source: (pictures.groups == source)
+        & (pictures.again == again)
+        for source in pictures.names()
+        for again in (False, True)
+    }
 
 
 def refused_of_each_kind(head: OutlierHead, others: Pictures) -> dict[str, dict]:
@@ -84,7 +88,8 @@ def refused_of_each_kind(head: OutlierHead, others: Pictures) -> dict[str, dict]
 def _lost(scores: np.ndarray, refused: np.ndarray, limit: float) -> dict:
     """Shares of good pictures that get no estimate: without a head, and how many more with it."""
     more = (scores > limit) & ~refused
-    interval = paired_share_interval(float(more.sum()), 0.0, len(more))
+    # The head refuses more and never less: a share, and no difference that may be below 0.
+    interval = wilson_interval(float(more.mean()) if len(more) else 0.0, len(more))
     return {
         "pictures": len(more),
         "without": _rounded(float(refused.mean())) if len(more) else None,

@@ -122,4 +122,4 @@ def lowest_limit(scores: np.ndarray, refused: np.ndarray, lost: float) -> float:
     allowed = int(lost * len(scores))
     if allowed >= len(passing):
         return 0.0
-    return float(np.ceil(passing[allowed] * 1e4) / 1e4)
+    return float(np.ceil(float(passing[allowed]) * 1e4) / 1e4)
