@@ -191,7 +191,7 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     old, new, others = make_bundle(), tmp_path / "new.dermbundle", tmp_path / "others"
     (others / "sky").mkdir(parents=True)
     write_png(others / "sky" / "a.png", np.full((80, 80, 3), (30, 60, 250), np.uint8))
-    more = ["--cache", str(tmp_path / "cache"), "--others", str(others)]
+    more = ["--cache", str(tmp_path / "cache"), "--ood", str(others)]
     more += ["--report", str(tmp_path / "report.json")]
     add.main([str(old), str(new), *two_sets, *more])
     report = json.loads((tmp_path / "report.json").read_text())

@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--modality", choices=("dermoscopic", "clinical"), help="of the pictures to use; else all"
     )
     parser.add_argument(
-        "--others",
+        "--ood",
         metavar="DIR",
         help="pictures without a lesion to measure with, in a folder for each kind, such as "
         "benchmarks.corruptions.out_of_distribution writes them",
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = Path(args.cache)
     split = joint_split_of(data_sets, args.split, cache)
     parts = parts_of(old, data_sets, split, args.modality)
-    chosen = fit_outliers(old, parts, cache, Path(args.others) if args.others else None)
+    chosen = fit_outliers(old, parts, cache, Path(args.ood) if args.ood else None)
     report = {"bundle": old.sha256, "split": split.sha256, **chosen.report}
     content = {name: old.part(name) for name in old.manifest.parts if name != OUTLIERS}
     write_bundle(args.new, old.manifest, {**content, OUTLIERS: chosen.head.to_bytes()})
