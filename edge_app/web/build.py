@@ -35,7 +35,7 @@ PYTHON = Path(__file__).with_name("python")
 # Of dermedge what a picture's way needs; of edge_app the words of its result.
 CORE = (
     *("__init__", "analysis", "analyzer", "combine", "files", "metadata", "network", "taxonomy"),
-    *("telemetry", "text", "triage", "bundle", "image", "lesion", "runtime/__init__"),
+    *("outlier", "telemetry", "text", "triage", "bundle", "image", "lesion", "runtime/__init__"),
     *("runtime/browser", "runtime/parity", "analysis.schema"),
 )
 WORDS = (
