@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import random
 import re
@@ -23,6 +24,8 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import open_bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
+from dermedge.image.header.jpeg import read_jpeg
+from dermedge.image.jpeg import decode_jpeg
 from dermedge.image.read import read_image, write_png
 from edge_app.i18n import language
 from edge_app.presentation import estimate
@@ -34,7 +37,7 @@ from edge_app.ui import theme
 from edge_app.web import apk
 from edge_app.web.build import build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
-from edge_app.web.site import packed, unpacker, write_site
+from edge_app.web.site import PAGE, packed, unpacker, write_site
 from tests import web
 
 READY = "typeof loading !== 'undefined' && loading.stage === 'ready'"
@@ -98,6 +101,34 @@ def test_says_what_the_desktop_says(visit, analyzer, pictures):
     assert found["compared"] == found["same_advice"] == len(pictures)
     assert found["network_inputs_not_equal"] == []
     assert found["greatest_difference_of_a_probability"]["inputs equal"] <= 1e-5
+
+
+def test_large_pictures_are_halved_as_on_the_desktop(visit, analyzer, tmp_path):
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x112] = 6
+    picture = Image.fromarray(cv2.resize(draw(2, "phone", (480, 640)).image, (2301, 1727)))
+    picture.save(tmp_path / "1.jpg", quality=92)
+    picture.save(tmp_path / "2.jpg", quality=80, subsampling=1, progressive=True, exif=turned)
+    picture.resize((4099, 2050)).save(tmp_path / "3.jpg", quality=90)
+    picture.save(tmp_path / "4.png", compress_level=1)
+    found = compare(visit, analyzer, sorted(tmp_path.iterdir()))
+    assert found["refused_in_the_browser"] == found["network_inputs_not_equal"] == []
+    assert found["same_advice"] == 4
+
+
+def test_what_tells_whether_a_browser_halves_is_what_the_desktop_makes_of_it():
+    script = (PAGE / "worker.js").read_text(encoding="utf-8")
+    probe = "".join(re.findall(r'"([^"]+)"', re.search(r"const PROBE = ([^;]*);", script)[1]))
+    halved = re.search(r'const HALVED = "(\w+)"', script)[1]
+    jpeg = read_jpeg(base64.b64decode(probe))
+    pixels = decode_jpeg(jpeg, 2, gray=False)
+    rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    assert hashlib.sha256(rgba.tobytes()).hexdigest() == halved
+    # Nothing else makes the same of it.
+    whole = cv2.resize(decode_jpeg(jpeg, 1, gray=False), (8, 8), interpolation=cv2.INTER_AREA)
+    assert np.abs(whole.astype(int) - pixels).max() > 20
 
 
 def test_display_p3_gets_the_same_advice(visit, analyzer, pictures, tmp_path):

@@ -30,17 +30,20 @@ class Foreign:
     factor: int
     block: tuple[int, int]
 
-    def picture(self, pixels: np.ndarray) -> Picture:
-        """From upright uint8 (height, width, 3) sRGB, or a part of it by `halve`.
+    def picture(self, pixels: np.ndarray, halved: bool = False) -> Picture:
+        """From upright uint8 (height, width, 3) sRGB, reduced by `factor`.
 
+        halved : the decoder reduced a JPEG itself, as ours does; else it was `halve`.
         Raises ImageError where they are of another size, or show damage.
         """
         sides = tuple(-(-side // self.factor) for side in (self.height, self.width))
         if pixels.shape != (*sides, 3):
             raise headers.unusual(self.kind)
-        # At the full size, where the units of coding lie whole.
-        if self.factor == 1 and all(self.block) and is_shifted(pixels, *self.block):
-            raise headers.damaged("jpeg")
+        # Where the units of coding lie whole.
+        if all(self.block) and (halved or self.factor == 1):
+            height, width = (max(1, side // self.factor) for side in self.block)
+            if is_shifted(pixels, height, width):
+                raise headers.damaged("jpeg")
         return Picture(pixels, self.height, self.width)
 
     def halve(self, pixels: np.ndarray) -> np.ndarray:

@@ -149,7 +149,7 @@ def compare(visit: Page, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str,
         "pictures": len(paths),
         "compared": len(off[True]) + len(off[False]),
         "refused_in_the_browser": refused,
-        # A JPEG of 2048 px or more is halved while it is decoded, which a browser cannot.
+        # A JPEG of 2048 px or more is halved while it is decoded, which not every browser can.
         "network_inputs_not_equal": unequal,
         "greatest_difference_of_a_probability": {
             "inputs equal": max(off[True], default=None),

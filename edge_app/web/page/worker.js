@@ -130,16 +130,57 @@ async function digest(values) {
 
 const STRIP = 128;  // rows, a multiple of every factor
 
-async function readPicture(file) {
-  const opened = JSON.parse(page.open(new Uint8Array(await file.arrayBuffer())));
-  if (opened.error) throw new Said(opened.error);
-  let bitmap;
+/* A large JPEG is halved by libjpeg while it is decoded, on the desktop and, where a browser lets
+a page ask for that, here, to the same bytes. Whether it does tells a JPEG of 16x16 px. */
+const PROBE = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABQODxIPDRQSEBIXFRQYHjIhHhwcHj0sLiQySUBMS0dARkVQWnNiUFVtVk"
+  + "VGZIhlbXd7gYKBTmCNl4x9lnN+gXz/2wBDARUXFx4aHjshITt8U0ZTfHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8"
+  + "fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHz/wAARCAAQABADASIAAhEBAxEB/8QAFgABAQEAAAAAAAAAAAAAAAAABAEC/8"
+  + "QAJxAAAQIDBQkAAAAAAAAAAAAAAQIRAAMEBRIhUZEGFDFBYmNxgfD/xAAVAQEBAAAAAAAAAAAAAAAAAAACA//EAB4R"
+  + "AAIABgMAAAAAAAAAAAAAAAIRAAEDIUFREhOx/9oADAMBAAIRAxEAPwAu5BbMsODkfuUbp3trsqlN1OS/jKFzaEruvN"
+  + "9BPA6xNoavCQyAXvY6Q0JIHcc6friVWt2VJjyuWFqP/9k=";
+const HALVED = "8f011a0cb25ec5713e5288a708b93fe665c75b985673b2a755459344b8809d56";  // its RGBA
+let halves;
+
+async function decodeHalved(data, desiredWidth, desiredHeight) {
+  const decoder = new ImageDecoder({ data, type: "image/jpeg", desiredWidth, desiredHeight });
   try {
-    bitmap = await createImageBitmap(file);
+    const { image } = await decoder.decode();
+    try {
+      return await createImageBitmap(image);
+    } finally {
+      image.close();
+    }
+  } finally {
+    decoder.close();
+  }
+}
+
+async function canHalve() {
+  if (typeof ImageDecoder === "undefined") return false;
+  try {
+    const bitmap = await decodeHalved(Uint8Array.from(atob(PROBE), (x) => x.charCodeAt(0)), 8, 8);
+    const pen = new OffscreenCanvas(8, 8).getContext("2d",
+      { willReadFrequently: true, alpha: false });
+    pen.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    return await digest(pen.getImageData(0, 0, 8, 8).data) === HALVED;
+  } catch (error) {
+    return false;
+  }
+}
+
+async function readPicture(file) {
+  const data = await file.arrayBuffer();
+  const opened = JSON.parse(page.open(new Uint8Array(data)));
+  if (opened.error) throw new Said(opened.error);
+  let { width, height, factor } = opened, bitmap;
+  const halved = opened.kind === "jpeg" && factor > 1 && await (halves ||= canHalve());
+  if (halved) [width, height, factor] = [Math.ceil(width / factor), Math.ceil(height / factor), 1];
+  try {
+    bitmap = await (halved ? decodeHalved(data, width, height) : createImageBitmap(file));
   } catch (error) {
     throw new Unread(error);
   }
-  const { width, height, factor } = opened;
   if (bitmap.width !== width || bitmap.height !== height) {
     bitmap.close();
     throw new Unread();

@@ -40,6 +40,7 @@ class Page:
         self._analyzer: Analyzer | None = None
         self._file: Foreign | None = None
         self._pixels: np.ndarray | None = None
+        self._halved = False  # by the decoder itself
         self._steps: Steps[Any] | None = None
         self._outputs: dict[str, np.ndarray] = {}
         self._done: Callable[[Any], dict] = lambda result: {}
@@ -71,7 +72,7 @@ class Page:
     # ------------------------------------------------------------------------ pictures
 
     def open(self, data: Any) -> str:
-        """Check a picture's file. JSON: "width" and "height" upright, "factor"; or "error"."""
+        """Check a picture's file. JSON: "kind", upright "width", "height", "factor"; or "error"."""
         try:
             self._file = read_foreign(data.to_bytes())
         except UserError as error:
@@ -79,18 +80,25 @@ class Page:
         found = self._file
         rows, columns = (-(-side // found.factor) for side in (found.height, found.width))
         self._pixels = np.empty((rows, columns, 3), np.uint8)
-        return json.dumps({"width": found.width, "height": found.height, "factor": found.factor})
+        names = "kind", "width", "height", "factor"
+        return json.dumps({name: getattr(found, name) for name in names})
 
     def rows(self, top: int, width: int, rgba: Any) -> None:
-        """Take rows of the upright picture: RGBA bytes, from row `top` of the whole on."""
+        """Take rows of the upright picture: RGBA bytes, from row `top` on.
+
+        They are rows of the whole, or, of the reduced width, of a picture that was halved while it
+        was decoded.
+        """
         assert self._file is not None, "no picture is open"
         assert self._pixels is not None, "no picture is open"
         strip = np.empty(rgba.byteLength, np.uint8)
         rgba.assign_to(strip)
         strip = np.ascontiguousarray(strip.reshape(-1, width, 4)[..., :3])
-        small = self._file.halve(strip)
-        start = top // self._file.factor
-        self._pixels[start : start + len(small)] = small
+        self._halved = width != self._file.width
+        if not self._halved:
+            strip = self._file.halve(strip)
+            top //= self._file.factor
+        self._pixels[top : top + len(strip)] = strip
 
     def begin(self, options: str) -> str:
         """Analyse the picture that was opened; see `advance` for what it gives.
@@ -104,7 +112,7 @@ class Page:
         if not wanted["another"]:
             self._analyses = []
         try:
-            picture = self._file.picture(self._pixels)
+            picture = self._file.picture(self._pixels, self._halved)
         except UserError as error:
             return json.dumps({"error": self._sentence(error)})
         finally:
