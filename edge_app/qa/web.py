@@ -42,7 +42,7 @@ SETTLED = "['ready', 'broken', 'failed', 'https', 'old'].includes(loading.stage)
 class Page(Protocol):
     """A browser's page, as `compare` uses it."""
 
-    def analyse(self, path: Path) -> dict[str, Any]: ...
+    def analyse(self, path: Path, *, compared: bool = False) -> dict[str, Any]: ...
 
     def memory(self) -> dict[str, int]: ...
 
@@ -93,15 +93,20 @@ class Visit:
         """As `Chromium.memory`."""
         return self.browser.memory()
 
-    def analyse(self, path: Path, reference: str = "") -> dict[str, Any]:
-        """What the worker says of a picture file: "analysis", "said", "digests", "ms"."""
+    def analyse(self, path: Path, reference: str = "", *, compared: bool = False) -> dict[str, Any]:
+        """What the worker says of a picture file: "analysis", "said", "ms".
+
+        "digests", where it is to be `compared`: SHA-256 of what each network was given.
+        """
         browser = self.browser
         browser.run(
             "document.querySelector('#qa') || document.body.append(Object.assign("
             "document.createElement('input'), {type: 'file', id: 'qa', hidden: true})); 1"
         )
         browser.choose("#qa", path)
-        wanted = json.dumps({"reference": reference or None, "another": False})
+        wanted = json.dumps(
+            {"reference": reference or None, "another": False, "compared": compared}
+        )
         answer = browser.run(
             f"ask('analyse', {{...{wanted}, file: document.querySelector('#qa').files[0]}})"
             ".then((x) => JSON.stringify({analysis: x.analysis, said: x.said, ms: x.ms,"
@@ -129,7 +134,7 @@ def compare(visit: Page, analyzer: Analyzer, paths: Sequence[Path]) -> dict[str,
     refused, wrong, unequal = [], [], []
     for path in paths:
         expected, digests = desktop(analyzer, path)
-        found = visit.analyse(path)
+        found = visit.analyse(path, compared=True)
         memory.append(visit.memory()["resident"] / 1e6)
         if "error" in found:
             refused.append(f"{path.name}: {found['error']}")

@@ -78,7 +78,7 @@ class WebKit:
                 most = max(most, 1024 * int(lines["VmRSS"].split()[0]))
         return {"resident": most}
 
-    def analyse(self, path: Path) -> dict[str, Any]:
+    def analyse(self, path: Path, *, compared: bool = False) -> dict[str, Any]:
         """As `edge_app.qa.web.Visit.analyse`."""
         from selenium.webdriver.common.by import By
 
@@ -89,9 +89,11 @@ class WebKit:
         self.driver.find_element(By.ID, "qa").send_keys(str(path.resolve()))
         answer = self.driver.execute_async_script(
             "const done = arguments[arguments.length - 1], input = document.querySelector('#qa');"
-            "ask('analyse', {reference: null, another: false, file: input.files[0]}).then((x) =>"
+            "ask('analyse', {reference: null, another: false, file: input.files[0],"
+            " compared: arguments[0]}).then((x) =>"
             " done(JSON.stringify({analysis: x.analysis, digests: x.digests, ms: x.ms})), (x) =>"
-            " done(JSON.stringify({error: x})));"
+            " done(JSON.stringify({error: x})));",
+            compared,
         )
         self.driver.execute_script("document.querySelector('#qa').remove()")
         return json.loads(answer)
