@@ -74,14 +74,15 @@ async function load(language) {
   page = python.pyimport("page").Page(`${home}/model.dermbundle`);
   python.FS.unlink(`${home}/model.dermbundle`);
   mark("core");
-  const held = page.graphs(), graphs = held.toJs();
-  held.destroy();
+  const count = page.graphs();
   await awake;
-  let number = 0;
-  for (const graph of graphs) {
-    const [session, described] = await loadSession(graph);
+  for (let number = 0; number < count; number++) {
+    // Read where it lies in Python's memory, which does not move until the next call.
+    const graph = page.graph(number), held = graph.getBuffer("u8");
+    const [session, described] = await loadSession(held.data);
+    held.release();
+    graph.destroy();
     sessions.set(page.announce(number, described), session);
-    number += 1;
   }
   mark("networks");
   page.speak(language);
@@ -194,12 +195,36 @@ async function readPicture(file) {
       pen.fillStyle = "#fff";  // shows where a picture is transparent
       pen.fillRect(0, 0, width, rows);
       pen.drawImage(bitmap, 0, -top);
-      page.rows(top, width, pen.getImageData(0, 0, width, count).data);
+      await copyPixels(canvas, pen, room(4 * width * count), width, count);
+      page.rows(top, width);
     }
-    return await preview(bitmap);
+    const large = Math.max(opened.width, opened.height) > PREVIEW;
+    return large || opened.kind !== "jpeg" ? await preview(bitmap) : file;
   } finally {
     bitmap.close();
     canvas.width = canvas.height = 0;
+  }
+}
+
+/** So many bytes of Python's memory, where it looks for pixels. */
+function room(size) {
+  const address = page.room(size);
+  return python._module.HEAPU8.subarray(address, address + size);
+}
+
+let direct = typeof VideoFrame !== "undefined";
+
+/** RGBA of the upper left of a canvas. What getImageData gives stays until the collector comes. */
+async function copyPixels(canvas, pen, into, width, height) {
+  if (!direct) {
+    into.set(pen.getImageData(0, 0, width, height).data);
+    return;
+  }
+  const frame = new VideoFrame(canvas, { timestamp: 0, alpha: "discard" });
+  try {
+    await frame.copyTo(into, { format: "RGBA", rect: { x: 0, y: 0, width, height } });
+  } finally {
+    frame.close();
   }
 }
 
@@ -225,13 +250,19 @@ async function preview(bitmap) {
 
 /* Some browsers falsify what a page reads from a canvas, so that it cannot be recognised. */
 async function trueColours() {
-  const size = 32, pen = new OffscreenCanvas(size, size).getContext("2d",
-    { willReadFrequently: true, alpha: false });
+  const size = 32, canvas = new OffscreenCanvas(size, size);
+  const pen = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
   const drawn = new ImageData(size, size);
   for (let i = 0; i < drawn.data.length; i++) drawn.data[i] = i % 4 === 3 ? 255 : (i * 37) % 256;
   pen.putImageData(drawn, 0, 0);
-  const read = pen.getImageData(0, 0, size, size).data;
-  return read.every((value, i) => value === drawn.data[i]);
+  const read = new Uint8Array(drawn.data.length);
+  const same = () => read.every((value, i) => value === drawn.data[i]);
+  if (direct) {
+    await copyPixels(canvas, pen, read, size, size).catch(() => {});
+    direct = same();  // not every browser has this order of the colours
+  }
+  if (!direct) await copyPixels(canvas, pen, read, size, size);
+  return same();
 }
 
 async function analyse({ file, reference, another, compared }) {
@@ -282,7 +313,8 @@ async function look({ frame }) {
   }
   pen.drawImage(frame, 0, 0);
   frame.close();
-  return drive(page.look(width, height, pen.getImageData(0, 0, width, height).data));
+  await copyPixels(canvas, pen, room(4 * width * height), width, height);
+  return drive(page.look(width, height));
 }
 
 const tasks = {

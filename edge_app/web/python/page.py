@@ -37,9 +37,11 @@ class Page:
     def __init__(self, path: str):
         """Open and check the bundle. Raises BundleError."""
         self._bundle = Bundle.open(path)
+        self._parts = sorted({model.part for model in self._bundle.manifest.models.values()})
         self._analyzer: Analyzer | None = None
         self._file: Foreign | None = None
         self._pixels: np.ndarray | None = None
+        self._room = np.empty(0, np.uint8)
         self._halved = False  # by the decoder itself
         self._steps: Steps[Any] | None = None
         self._outputs: dict[str, np.ndarray] = {}
@@ -48,14 +50,17 @@ class Page:
 
     # ------------------------------------------------------------------------ loading
 
-    def graphs(self) -> list[bytes]:
-        """The graphs that ONNX Runtime Web is to load."""
-        parts = {model.part for model in self._bundle.manifest.models.values()}
-        return [self._bundle.part(part) for part in sorted(parts)]
+    def graphs(self) -> int:
+        """How many graphs ONNX Runtime Web is to load."""
+        return len(self._parts)
+
+    def graph(self, number: int) -> bytes:
+        """One of them."""
+        return self._bundle.part(self._parts[number])
 
     def announce(self, number: int, description: str) -> str:
         """A graph is loaded; see `dermedge.runtime.browser.announce`. Gives the session's key."""
-        graph = self.graphs()[number]
+        graph = self.graph(number)
         browser.announce(graph, description)
         return hashlib.sha256(graph).hexdigest()
 
@@ -83,17 +88,21 @@ class Page:
         names = "kind", "width", "height", "factor"
         return json.dumps({name: getattr(found, name) for name in names})
 
-    def rows(self, top: int, width: int, rgba: Any) -> None:
-        """Take rows of the upright picture: RGBA bytes, from row `top` on.
+    def room(self, count: int) -> int:
+        """Address of so many bytes, for the RGBA of a picture that `rows` or `look` takes next."""
+        if self._room.size != count:
+            self._room = np.empty(count, np.uint8)
+        return _address(self._room)
+
+    def rows(self, top: int, width: int) -> None:
+        """Take rows of the upright picture, from row `top` on.
 
         They are rows of the whole, or, of the reduced width, of a picture that was halved while it
         was decoded.
         """
         assert self._file is not None, "no picture is open"
         assert self._pixels is not None, "no picture is open"
-        strip = np.empty(rgba.byteLength, np.uint8)
-        rgba.assign_to(strip)
-        strip = np.ascontiguousarray(strip.reshape(-1, width, 4)[..., :3])
+        strip = np.ascontiguousarray(self._room.reshape(-1, width, 4)[..., :3])
         self._halved = width != self._file.width
         if not self._halved:
             strip = self._file.halve(strip)
@@ -119,11 +128,9 @@ class Page:
             self._file = self._pixels = None
         return self._start(picture, self._concluded, wanted["reference"])
 
-    def look(self, width: int, height: int, rgba: Any) -> str:
+    def look(self, width: int, height: int) -> str:
         """Begin to analyse a frame of the camera, for hints alone; as `begin`."""
-        pixels = np.empty(rgba.byteLength, np.uint8)
-        rgba.assign_to(pixels)
-        pixels = np.ascontiguousarray(pixels.reshape(height, width, 4)[..., :3])
+        pixels = np.ascontiguousarray(self._room.reshape(height, width, 4)[..., :3])
         return self._start(Picture(pixels, height, width), self._hint)
 
     # ------------------------------------------------------------------------ steps
@@ -249,4 +256,9 @@ class Page:
 
 
 def _described(name: str, array: np.ndarray) -> list:
-    return [name, array.__array_interface__["data"][0], array.dtype.name, list(array.shape)]
+    return [name, _address(array), array.dtype.name, list(array.shape)]
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
