@@ -421,10 +421,11 @@ async function hint() {
   if (!live) return;
   try {
     const scale = Math.min(1, LIVE_SIDE / Math.max(video.videoWidth, video.videoHeight));
-    const frame = await createImageBitmap(video, {
-      resizeWidth: Math.round(video.videoWidth * scale),
-      resizeHeight: Math.round(video.videoHeight * scale), resizeQuality: "medium" });
-    const found = await ask("look", { frame }, [frame]);
+    const size = [video.videoWidth, video.videoHeight].map((side) => Math.round(side * scale));
+    const frame = typeof VideoFrame !== "undefined" ? new VideoFrame(video)
+      : await createImageBitmap(video, {
+        resizeWidth: size[0], resizeHeight: size[1], resizeQuality: "medium" });
+    const found = await ask("look", { frame, size }, [frame]);
     if (state.live !== live) return;
     live.looks += 1;
     state.rate = (1000 * live.looks / (performance.now() - live.since)).toFixed(1);

@@ -86,6 +86,7 @@ async function load(language) {
   }
   mark("networks");
   page.speak(language);
+  await trueColours();  // and how pixels are read
   const versions = JSON.parse(page.ready());
   mark("ready");
   return { versions, marks };
@@ -305,16 +306,29 @@ async function asPng(file) {
 
 let canvas, pen;
 
-async function look({ frame }) {
-  const { width, height } = frame;
+/** A frame's RGBA, whole, in Python's memory: its size, or null where a browser does not give that.
+Drawn on a canvas, each frame would leave megabytes behind. */
+async function copyFrame(frame) {
+  if (!direct || !(frame instanceof VideoFrame) || frame.rotation || frame.flip) return null;
+  const { width, height } = frame.visibleRect;
+  const planes = await frame.copyTo(room(4 * width * height), { format: "RGBA" });
+  return planes.length === 1 && planes[0].stride === 4 * width ? [width, height] : null;
+}
+
+async function look({ frame, size: [width, height] }) {
+  const whole = await copyFrame(frame).catch(() => null);
+  if (whole) {
+    frame.close();
+    return drive(page.look(...whole, width, height));
+  }
   if (!canvas || canvas.width !== width || canvas.height !== height) {
     canvas = new OffscreenCanvas(width, height);
     pen = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
   }
-  pen.drawImage(frame, 0, 0);
+  pen.drawImage(frame, 0, 0, width, height);
   frame.close();
   await copyPixels(canvas, pen, room(4 * width * height), width, height);
-  return drive(page.look(width, height));
+  return drive(page.look(width, height, width, height));
 }
 
 const tasks = {

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, UserError
@@ -128,10 +129,13 @@ class Page:
             self._file = self._pixels = None
         return self._start(picture, self._concluded, wanted["reference"])
 
-    def look(self, width: int, height: int) -> str:
-        """Begin to analyse a frame of the camera, for hints alone; as `begin`."""
-        pixels = np.ascontiguousarray(self._room.reshape(height, width, 4)[..., :3])
-        return self._start(Picture(pixels, height, width), self._hint)
+    def look(self, width: int, height: int, across: int, down: int) -> str:
+        """Begin to analyse a frame of the camera, made smaller, for hints alone; as `begin`."""
+        pixels = self._room.reshape(height, width, 4)
+        if (width, height) != (across, down):
+            pixels = cv2.resize(pixels, (across, down), interpolation=cv2.INTER_AREA)
+        pixels = np.ascontiguousarray(pixels[..., :3])
+        return self._start(Picture(pixels, down, across), self._hint)
 
     # ------------------------------------------------------------------------ steps
 
