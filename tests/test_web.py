@@ -118,6 +118,21 @@ def test_large_pictures_are_halved_as_on_the_desktop(visit, analyzer, tmp_path):
     assert found["same_advice"] == 4
 
 
+def test_a_browser_that_gives_neither_frames_nor_a_decoder(site, analyzer, pictures, tmp_path):
+    film, large = tmp_path / "camera.y4m", tmp_path / "large.jpg"
+    write_film(film, read_image(pictures[1]).pixels)
+    cv2.imwrite(str(large), cv2.resize(draw(2, "phone", (480, 640)).image, (2301, 1727)))
+    with Visit(site, "--disable-blink-features=WebCodecs", camera=film) as visit:
+        visit.start()
+        assert visit.browser.run("typeof ImageDecoder + typeof VideoFrame") == "undefined" * 2
+        found = compare(visit, analyzer, [*pictures, large])
+        assert found["network_inputs_not_equal"] == [large.name]
+        assert found["same_advice"] == found["compared"] == len(pictures) + 1
+        visit.browser.run("show('check'); openLive()")
+        visit.browser.wait("state.live && state.live.looks > 1")
+        assert visit.browser.run("$('live').querySelectorAll('path').length") == 2
+
+
 def test_what_tells_whether_a_browser_halves_is_what_the_desktop_makes_of_it():
     script = (PAGE / "worker.js").read_text(encoding="utf-8")
     probe = "".join(re.findall(r'"([^"]+)"', re.search(r"const PROBE = ([^;]*);", script)[1]))
@@ -239,6 +254,7 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     said = json.loads(browser.run("JSON.stringify(state.said)"))
     assert said["pictures"] == 2
     assert said["several"]
+    assert browser.run("$('picture').naturalWidth") > 0
     browser.run("newSpot()")
     browser.choose("#gallery", pictures[1])
     browser.wait("state.screen === 'result'")
