@@ -35,9 +35,9 @@ from edge_app.qa.web import Visit, compare, write_film
 from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
 from edge_app.web import apk
-from edge_app.web.build import build, page
+from edge_app.web.build import PAGE, build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
-from edge_app.web.site import PAGE, packed, unpacker, write_site
+from edge_app.web.site import packed, unpacker, write_site
 from tests import web
 
 READY = "typeof loading !== 'undefined' && loading.stage === 'ready'"
