@@ -131,7 +131,7 @@ class Page:
 
     def look(self, width: int, height: int, across: int, down: int) -> str:
         """Begin to analyse a frame of the camera, made smaller, for hints alone; as `begin`."""
-        pixels = self._room.reshape(height, width, 4)
+        pixels: np.ndarray = self._room.reshape(height, width, 4)
         if (width, height) != (across, down):
             pixels = cv2.resize(pixels, (across, down), interpolation=cv2.INTER_AREA)
         pixels = np.ascontiguousarray(pixels[..., :3])
