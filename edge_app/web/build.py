@@ -74,6 +74,8 @@ LICENCES = ", ".join(
 
 
 ZIPS = ("python_stdlib.zip", "numpy.zip", "core.zip")
+PAGES = ("index.html", "style.css", "app.js", "kept.js", "worker.js")
+WORKER_SCRIPTS = ("opencv_bridge.js", "seal.js", "unseal.js", "opfs.js")
 
 
 def build(
@@ -106,9 +108,9 @@ def build(
     content = _programs(vendor, numpy_wheel)
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
-    for name in ("opencv_bridge.js", "seal.js"):
+    for name in WORKER_SCRIPTS:
         content[f"files/{name}"] = (PAGE / name).read_bytes()
-    content |= {name: page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
+    content |= {name: page(name) for name in PAGES}
     content |= _about()
     unpack = unpacker(vendor)
     return write_site(out, content, packed(vendor / "packed", content, quality), unpack)
@@ -292,7 +294,7 @@ def page(name: str) -> bytes:
         said = reference.removeprefix("coin-").replace("-", " ")
         references.append([reference, N_("coin {name}") if coin else reference, said])
     used = {*re.findall(r'data-(?:t|label)="([^"]*)"', (PAGE / "index.html").read_text("utf-8"))}
-    script = (PAGE / "app.js").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text("utf-8") for name in ("app.js", "kept.js"))
     used |= {"".join(re.findall(r'"([^"]*)"', call)) for call in
              re.findall(r'\bt\(((?:"[^"]*"\s*\+?\s*)+)', script)}  # fmt: skip
     used |= {*MESSAGES, *TERMS, DISCLAIMER, *(english for _key, english, _name in references)}

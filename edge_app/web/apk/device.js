@@ -36,7 +36,7 @@
     dermedgeDevice.print();
   };
   window.deviceNotSaved = (reason) => {
-    const fault = document.getElementById("save-fault");
+    const fault = document.getElementById(state.screen === "kept" ? "kept-fault" : "save-fault");
     fault.textContent = t("The file could not be saved: {reason}", { reason });
     fault.hidden = false;
   };

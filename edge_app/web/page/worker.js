@@ -231,6 +231,12 @@ async function asPng(file) {
   }
 }
 
+/* Of `opfs.js`, which few visits need. */
+const keeping = (name) => (asked) => {
+  if (typeof keepCase === "undefined") importScripts(url("opfs.js"));
+  return { keepCase, openCase }[name](asked);
+};
+
 let canvas, pen;
 
 async function look({ frame }) {
@@ -249,6 +255,8 @@ const tasks = {
   analyse,
   look,
   seal,
+  keepCase: keeping("keepCase"),
+  openCase: keeping("openCase"),
   speak: async ({ language }) => JSON.parse(page.speak(language)),
   drop: async () => page.drop(),
 };
@@ -262,7 +270,8 @@ onmessage = ({ data }) => {
       id,
       error: {
         said: error instanceof Said ? error.message : "",
-        code: error instanceof Unread ? "unread" : error instanceof Falsified ? "falsified" : "",
+        code: error.named
+          || (error instanceof Unread ? "unread" : error instanceof Falsified ? "falsified" : ""),
         detail: String((error && error.message) || error).slice(-400),
       },
     }));

@@ -187,6 +187,33 @@ class Page:
             case.rows(asked["name"], self._analyses, asked["taken"], origin, asked["now"], *words)
         )
 
+    def form(self) -> str:
+        """What a sealed file must be, as JSON; see `case.form`."""
+        return json.dumps(case.form())
+
+    def restore(self, kept: str) -> str:
+        """Show a kept case again: its analyses are those at hand from now on.
+
+        `kept` is JSON: "person", a record, and "captures", lists of id, lesion and record. Gives
+        JSON: "order", the ids of the captures, the oldest first; "taken", their times; "name" of
+        the person; "analyses"; "said"; or "error".
+        """
+        given = json.loads(kept)
+        try:
+            captures = case.captures(given["captures"], self._bundle.sha256)
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+        self._analyses = [dict(capture.analysis) for capture in captures]
+        return json.dumps(
+            {
+                "order": [capture.id for capture in captures],
+                "taken": [capture.taken for capture in captures],
+                "name": given["person"]["name"],
+                "analyses": self._analyses,
+                "said": self._said(),
+            }
+        )
+
     # ------------------------------------------------------------------------ words
 
     def _concluded(self, analysis: Analysis) -> dict:
