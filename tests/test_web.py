@@ -35,7 +35,7 @@ from edge_app.web import apk
 from edge_app.web.build import build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
 from edge_app.web.site import packed, unpacker, write_site
-from tests import web
+from tests import kept, web
 
 READY = "typeof loading !== 'undefined' && loading.stage === 'ready'"
 
@@ -155,7 +155,7 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
             browser.resize(*size)
             for name in ("ar", "de"):
                 browser.run(f"choose('{name}')")
-                for screen in ("welcome", "check", "about"):
+                for screen in ("welcome", "check", "kept", "about"):
                     browser.run(f"show('{screen}')")
                     wide = "document.documentElement.scrollWidth, $('main').scrollWidth"
                     assert browser.run(f"Math.max({wide})") <= size[0], (screen, name)
@@ -259,10 +259,63 @@ def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
         )  # fmt: skip
         assert [capture.analysis for capture in captures] == analyses
         for capture, source in zip(captures, pictures[1:3], strict=True):
-            kept = read_image(store.picture(capture.id)).pixels
-            assert np.array_equal(kept, read_image(source).pixels)
+            stored = read_image(store.picture(capture.id)).pixels
+            assert np.array_equal(stored, read_image(source).pixels)
     with contextlib.closing(Store.open(path, good)) as store:
         store.check()
+
+
+def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, tmp_path):
+    browser, key = visit.browser, "grün Tisch 7 Wolke"
+    assert kept.files(browser) == {}
+    assert kept.entries(browser) == 0
+    browser.run("newSpot()")
+    for path in pictures[1:3]:
+        browser.choose("#gallery", path)
+        browser.wait("state.screen === 'result'")
+        browser.run("$('another').click()")
+    browser.run("show('result')")
+    said = browser.run("state.said")
+    for name, first, second, fault in (
+        ("Mira", key, "another", "The two are not the same."),
+        ("Mira", "password1234", "password1234", "among the first that are tried"),
+    ):
+        assert fault in kept.keep(browser, name, first, second)
+    # A device that is full: one line, and nothing of the file.
+    origin = visit.address.rstrip("/")
+    full = browser.run("navigator.storage.estimate().then((x) => x.usage)") + 200_000
+    browser.send("Storage.overrideQuotaForOrigin", origin=origin, quotaSize=full)
+    assert "not enough room" in kept.keep(browser, "Mira", key, key)
+    assert kept.files(browser) == {}
+    assert browser.run("$('kept-open').hidden")
+    browser.send("Storage.overrideQuotaForOrigin", origin=origin)
+    assert kept.keep(browser, "Mira", key, key) == ""
+    ((name, content),) = kept.files(browser).items()
+    assert re.fullmatch(r"[\d-]{10}T[\d-]{8}Z [\da-f]{8}\.dermcases", name)
+    for clear in (b"Mira", b"Spot", b"\x89PNG", b"IHDR", b"malignancy", b"polygons"):
+        assert clear not in content, clear
+    (tmp_path / name).write_bytes(content)
+    with contextlib.closing(Store.open(tmp_path / name, key)) as store:
+        store.check()
+
+    browser.run("newSpot(); $('kept-again').click()")
+    browser.wait("state.screen === 'kept'")
+    assert kept.opened(browser, "another one 42") == "The passphrase is wrong."
+    assert kept.opened(browser, key) == ""
+    assert browser.run("state.said") == said
+    assert browser.run("[$('kept-name').textContent, $('earlier').children.length]") == ["Mira", 1]
+    assert browser.run("$('another').offsetParent === null && $('keeping').offsetParent === null")
+    browser.run("$('back').click()")
+    browser.wait("state.screen === 'kept' && state.said === null")
+    kept.damage(browser)
+    assert "damaged" in kept.opened(browser, key)
+    browser.run("$('kept-list').querySelector('.delete').click()")
+    browser.wait("$('question').open")
+    browser.run("$('question').querySelector('[value=yes]').click()")
+    browser.wait("!$('kept-none').hidden")
+    assert kept.files(browser) == {}
+    assert browser.run("$('kept-open').hidden")
+    browser.run("newSpot()")
 
 
 def test_live_hints_and_a_photo_from_the_camera(visit):
@@ -283,9 +336,10 @@ def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
     visit.browser.open("about:blank")
     visit.start()
     assert visit.analyse(pictures[1])["analysis"]["triage"]
-    kept = visit.browser.run("Promise.all([localStorage.length, sessionStorage.length,"
+    stored = visit.browser.run("Promise.all([localStorage.length, sessionStorage.length,"
                              " indexedDB.databases().then((x) => x.length)])")  # fmt: skip
-    assert kept == [0, 0, 0]
+    assert stored == [0, 0, 0]
+    assert kept.files(visit.browser) == {}
     assert visit.foreign() == []
     # A page that asks another machine gets nothing, whatever asks.
     refused = "fetch('https://example.com/').then(() => 'let through', () => 'refused')"
@@ -363,7 +417,7 @@ def _tiny(folder: Path, name: str) -> None:
     versions = {"dermedge": "", "bundle": name, "bundle_sha256": "", "opencv": "", "runtime": ""}
     result = json.dumps({"versions": versions, "marks": {"ready": 0}})
     worker = f"onmessage = ({{data}}) => postMessage({{id: data.id, result: {result}}})"
-    content = {file: page(file) for file in ("index.html", "style.css", "app.js")}
+    content = {file: page(file) for file in ("index.html", "style.css", "app.js", "kept.js")}
     content["worker.js"] = worker.encode()
     content["files/model.dermbundle"] = random.Random(name).randbytes(50_000)
     vendor = web.archives()
