@@ -69,6 +69,22 @@ MESSAGES = (
     N_("It did not succeed: {reason}"),
     N_("Delete the case of {date} from this device? Nothing brings it back."),
     N_("Photo taken: {date}"),
+    N_("Save a referral (FHIR)"),
+    N_("Ask a dermatologist"),
+    N_(
+        "A file for a clinic that takes FHIR R4, without a name. This page sends nothing: you hand "
+        "the file on. It is not encrypted."
+    ),
+    N_("Where is the spot?"),
+    N_("Choose"),
+    N_("What does picture {number} show?"),
+    N_("How soon?"),
+    N_("What do you want to know?"),
+    N_("Consent to send"),
+    N_("The person has read or heard this, and agrees."),
+    N_("Show all that leaves"),
+    N_("This is all that leaves"),
+    N_("Referral"),
     N_("The photo, with the outline that was found"),
     N_("About this page"),
     N_("Size card to print (PDF)"),

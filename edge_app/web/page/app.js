@@ -51,6 +51,7 @@ function speak(language) {
 function title() {
   $("title").textContent = {
     result: t("Result"), check: t("Check a spot"), kept: t("Kept cases"),
+    referral: t("Referral"),
   }[state.screen]
     || "dermedge";
 }
@@ -59,7 +60,7 @@ function title() {
 
 function show(screen) {
   if (screen !== "check") closeLive();
-  for (const name of ["welcome", "check", "result", "kept", "about"]) $(name).hidden = name !== screen;
+  for (const name of ["welcome", "check", "result", "referral", "kept", "about"]) $(name).hidden = name !== screen;
   if (screen === "about" && state.screen !== "about") state.came = state.screen;
   state.screen = screen;
   $("back").hidden = screen === "welcome" || (screen === "check" && !state.another);
@@ -85,6 +86,7 @@ function figures() {
 function back() {
   if (state.screen === "about") show(state.came);
   else if (state.screen === "kept") show(state.before);
+  else if (state.screen === "referral") leaveReferral();
   else if (state.screen === "result" && state.kept) leaveKept();
   else if (state.screen === "check" && state.said) show("result");
   else newSpot();
@@ -504,6 +506,7 @@ function prepare() {
   $("print").onclick = () => print();
   $("save").onclick = save;
   prepareKept();
+  prepareReferral();
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   addEventListener("resize", fit);
   if (!navigator.mediaDevices) $("live-switch").hidden = true;

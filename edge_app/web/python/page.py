@@ -214,6 +214,30 @@ class Page:
             }
         )
 
+    # ------------------------------------------------------------------------ referring
+
+    def referral_form(self) -> str:
+        """As `edge_app.web.referral.form`, as JSON."""
+        from edge_app.web import referral  # few visits need it
+
+        return json.dumps(referral.form())
+
+    def referral_rows(self, wanted: str) -> str:
+        """All that a referral tells, as JSON: "rows", of label and value; or "error"."""
+        from edge_app.web import referral
+
+        try:
+            return json.dumps({"rows": referral.rows(json.loads(wanted), self._analyses)})
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+
+    def referral(self, wanted: str, images: Any) -> bytes:
+        """The transaction of what `referral_rows` showed; `images` : JPEG of each picture."""
+        from edge_app.web import referral
+
+        pictures = [image.to_bytes() for image in images]
+        return referral.transaction(json.loads(wanted), self._analyses, pictures)
+
     # ------------------------------------------------------------------------ words
 
     def _concluded(self, analysis: Analysis) -> dict:
