@@ -1,4 +1,6 @@
-"""What the tests of the page ask of the browser's private file system (OPFS)."""
+"""What the tests of the page ask of what it keeps and saves, in the browser's private file system
+(OPFS) and as files.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +65,19 @@ def opened(browser: Chromium, passphrase: str) -> str:
 def damage(browser: Chromium) -> None:
     """Overwrite the middle of what is kept, which is within a picture."""
     browser.run(DAMAGE)
+
+
+def file_of(browser: Chromium, script: str) -> bytes:
+    """The bytes of the file that a JavaScript promise gives."""
+    read = "Object.assign(new FileReader(), {onload: (event) => done(event.target.result)})"
+    data = browser.run(
+        f"{script}.then((file) => new Promise((done) => {read}.readAsDataURL(file)))"
+    )
+    return base64.b64decode(data.partition(",")[2])
+
+
+def fault_of_referral(browser: Chromium, answer: str) -> str:
+    """What the page says is missing after an answer; empty where it shows what leaves."""
+    browser.run(f"{answer}; $('refer-fault').hidden = true; $('refer-form').requestSubmit()")
+    browser.wait("!$('refer-fault').hidden || !$('refer-shown').hidden")
+    return browser.run("$('refer-fault').hidden ? '' : $('refer-fault').textContent")

@@ -29,10 +29,12 @@ from edge_app.presentation import estimate
 from edge_app.presentation.body_map import region
 from edge_app.qa.chromium import Chromium, program
 from edge_app.qa.web import Visit, compare, write_film
+from edge_app.referral import codes, consent
+from edge_app.referral.fhir_check import faults
 from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
 from edge_app.web import apk
-from edge_app.web.build import build, page
+from edge_app.web.build import SCRIPTS, build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
 from edge_app.web.site import packed, unpacker, write_site
 from tests import kept, web
@@ -50,6 +52,7 @@ def _needs_chromium() -> None:
 def site(tmp_path_factory) -> Path:
     """The page around the bundle that comes with dermedge."""
     _needs_chromium()
+    pytest.importorskip("pydicom", reason="codes are read from its tables")
     folder = tmp_path_factory.mktemp("site")
     report = build(open_bundle(), folder, web.archives(), web.numpy_wheel(), quality=1)
     assert (folder / "index.html").is_file()
@@ -155,7 +158,7 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
             browser.resize(*size)
             for name in ("ar", "de"):
                 browser.run(f"choose('{name}')")
-                for screen in ("welcome", "check", "kept", "about"):
+                for screen in ("welcome", "check", "kept", "referral", "about"):
                     browser.run(f"show('{screen}')")
                     wide = "document.documentElement.scrollWidth, $('main').scrollWidth"
                     assert browser.run(f"Math.max({wide})") <= size[0], (screen, name)
@@ -237,13 +240,11 @@ def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
     typed = (
         f"$('save-name').value = 'Mira'; $('save-key').value = $('save-again').value = '{good}';"
     )
-    content = browser.run(
-        f"{typed} save().then((file) => new Promise((done) => Object.assign(new FileReader(),"
-        " {onload: (event) => done(event.target.result)}).readAsDataURL(file)))"
-    )
+    browser.run(typed)
+    content = kept.file_of(browser, "save()")
     browser.run("newSpot()")
     path = tmp_path / "cases.dermcases"
-    path.write_bytes(base64.b64decode(content.partition(",")[2]))
+    path.write_bytes(content)
     assert b"Mira" not in path.read_bytes()
     (tmp_path / "store").mkdir()
     with contextlib.closing(Store.create(tmp_path / "store" / "cases", "another one 42")) as store:
@@ -316,6 +317,54 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert kept.files(browser) == {}
     assert browser.run("$('kept-open').hidden")
     browser.run("newSpot()")
+
+
+def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp_path):
+    from PIL import Image
+
+    browser, path = visit.browser, tmp_path / "Mira.jpg"
+    exif = Image.Exif()
+    exif[0x010F] = exif[0x010E] = "SENTINEL"  # the camera's maker, a description
+    exif.get_ifd(0x8825)[0x1D] = "2020:01:02"  # the date of a GPS position
+    Image.fromarray(read_image(pictures[1]).pixels).save(path, quality=95, exif=exif)
+    assert b"SENTINEL" in path.read_bytes()
+    browser.run("newSpot()")
+    browser.choose("#gallery", path)
+    browser.wait("state.screen === 'result'")
+    browser.run("$('save-name').value = 'Mira'; $('refer').click()")
+    browser.wait("state.screen === 'referral'")
+    shown = "$('refer-consent').innerText.replaceAll('\\n\\n', '\\n')"
+    assert browser.run(shown) == consent.text(consent.CURRENT, "en")
+    for answer, lacks in (
+        ("1", "what it shows"),
+        ("$('refer-pictures').querySelector('select').value = 'close_up'", "where the spot is"),
+        ("$('refer-site').value = 'left calf'", "Ask for consent"),
+        ("$('refer-agree').click(); $('refer-question').value = 'Is Mira ill?'", "name or notes"),
+    ):
+        assert lacks in kept.fault_of_referral(browser, answer)
+    answer = "$('refer-question').value = 'Harmless?'; $('refer-priority').value = 'urgent'"
+    assert kept.fault_of_referral(browser, answer) == ""
+    rows = browser.run("$('refer-rows').innerText")
+    assert all(words in rows for words in ("left calf", "Urgent", "Harmless?", "Close-up"))
+    content = kept.file_of(browser, "saveReferral()")
+    browser.run("newSpot()")
+    bundle = json.loads(content)
+    assert faults(bundle) == []
+    for told in (b"Mira", b"SENTINEL", b"2020:01:02", b"Exif"):
+        assert told not in content
+    sent = {entry["resource"]["resourceType"]: entry["resource"] for entry in bundle["entry"]}
+    assert set(sent) == {"Patient", "Device", "BodyStructure", "Consent", "DocumentReference",
+                         "RiskAssessment", "ServiceRequest", "Task"}  # fmt: skip
+    assert sent["ServiceRequest"]["priority"] == "urgent"
+    assert sent["ServiceRequest"]["note"] == [{"text": "Harmless?"}]
+    assert sent["Patient"].keys() == {"resourceType", "identifier", "gender"}
+    assert sent["BodyStructure"]["location"]["coding"][0]["code"] == codes.site("left calf").value
+    data = base64.b64decode(sent["DocumentReference"]["content"][0]["attachment"]["data"])
+    assert b"SENTINEL" not in data
+    assert b"Exif" not in data
+    (tmp_path / "sent.jpg").write_bytes(data)
+    seen = read_image(tmp_path / "sent.jpg").pixels.astype(int)
+    assert np.abs(seen - read_image(path).pixels).mean() < 3
 
 
 def test_live_hints_and_a_photo_from_the_camera(visit):
@@ -417,7 +466,7 @@ def _tiny(folder: Path, name: str) -> None:
     versions = {"dermedge": "", "bundle": name, "bundle_sha256": "", "opencv": "", "runtime": ""}
     result = json.dumps({"versions": versions, "marks": {"ready": 0}})
     worker = f"onmessage = ({{data}}) => postMessage({{id: data.id, result: {result}}})"
-    content = {file: page(file) for file in ("index.html", "style.css", "app.js", "kept.js")}
+    content = {file: page(file) for file in ("index.html", "style.css", *SCRIPTS)}
     content["worker.js"] = worker.encode()
     content["files/model.dermbundle"] = random.Random(name).randbytes(50_000)
     vendor = web.archives()
