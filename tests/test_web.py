@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import json
 import random
 import re
@@ -31,9 +32,10 @@ from edge_app.qa.chromium import Chromium, program
 from edge_app.qa.web import Visit, compare, write_film
 from edge_app.referral import codes, consent
 from edge_app.referral.fhir_check import faults
+from edge_app.store.records import StoreError
 from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
-from edge_app.web import apk
+from edge_app.web import apk, case
 from edge_app.web.build import SCRIPTS, build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
 from edge_app.web.site import packed, unpacker, write_site
@@ -317,6 +319,24 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert kept.files(browser) == {}
     assert browser.run("$('kept-open').hidden")
     browser.run("newSpot()")
+
+
+def test_a_kept_case_of_other_networks_is_not_put_together_again(analyzer, pictures, monkeypatch):
+    analyses = [analyzer.analyze(path).to_json() for path in pictures[1:3]]
+    monkeypatch.setattr(case, "form", dict)  # it is made with the page
+    made = case.rows("Mira", analyses, ["2026-11-29T10:00:00Z"] * 2, "aa", "2026-11-29T11:00:00Z",
+                     "Spot", "")  # fmt: skip
+    rows = [[*row["ids"], json.loads(row["record"])] for row in made["rows"][2:]]
+    bundle = analyses[0]["versions"]["bundle_sha256"]
+    whole = copy.deepcopy(rows)
+    assert [one.analysis for one in case.captures(whole, bundle)] == analyses
+    assert len(case.captures(copy.deepcopy(rows[:1]), "another")) == 1
+    with pytest.raises(StoreError, match="other networks"):
+        case.captures(copy.deepcopy(rows), "another")
+    newer = copy.deepcopy(rows[:1])
+    newer[0][2]["version"] = 99
+    with pytest.raises(StoreError, match="cannot read"):
+        case.captures(newer, bundle)
 
 
 def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp_path):

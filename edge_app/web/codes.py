@@ -27,7 +27,12 @@ def members() -> dict[str, bytes]:
 
 def _table() -> dict[str, dict[str, list[str]]]:
     """Context group or scheme: keyword: value, scheme and meaning."""
-    wanted = {("SCT", "SkinLesion"), ("DCM", "SubjectAge"), (244, "Left"), (244, "Right")}
+    wanted: set[tuple[int | str, str]] = {
+        ("SCT", "SkinLesion"),
+        ("DCM", "SubjectAge"),
+        (244, "Left"),
+        (244, "Right"),
+    }
     wanted |= {(4029, keyword) for keyword in SITES.values()}
     table: dict[str, dict[str, list[str]]] = {}
     try:
