@@ -162,6 +162,12 @@ QUESTIONS: dict[str, dict[str, Question]] = {
         "whole": Choice("is the page whole?"),
         "disclaimer": Choice("does it say that it is no diagnosis?"),
     },
+    "kept_case": {
+        "opened": Choice(
+            "kept, the page closed and started: is the case as it was?",
+            ("yes", "no", "not offered"),
+        ),
+    },
     "versions": {"line": VersionsLine("behind ?: the line under Versions")},
     "screen_reader": {
         "name": Choice("which one?", ("VoiceOver", "TalkBack", "another")),

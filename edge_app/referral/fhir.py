@@ -15,13 +15,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import cv2
-
 import dermedge
 from dermedge import DISCLAIMER
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.referral import codes
 from edge_app.referral.consent import text as consent_text
+from edge_app.referral.encoding import encoded
 from edge_app.referral.fhir_check import faults
 from edge_app.referral.form import Findings, Identifier, Referral, ReferredPicture
 from edge_app.referral.history import ONSETS, QUESTIONS
@@ -255,15 +254,14 @@ def _study(referral: Referral, instances: Sequence[Instance]) -> Resource:
 
 
 def _document(referral: Referral, name: str, picture: ReferredPicture, lossy: bool) -> Resource:
-    pixels = cv2.cvtColor(picture.pixels(), cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if lossy else []
-    done, encoded = cv2.imencode(".jpg" if lossy else ".png", pixels, options)
-    if not done:
-        raise ValueError("OpenCV did not encode a picture")
     kind = picture.kind.replace("_", "-")
     scale = "" if picture.px_per_mm is None else f", {picture.px_per_mm:.4g} px for a millimetre"
     found = _attached(
-        referral, name, "image/jpeg" if lossy else "image/png", encoded.tobytes(), f"{kind}{scale}"
+        referral,
+        name,
+        "image/jpeg" if lossy else "image/png",
+        encoded(picture, lossy),
+        f"{kind}{scale}",
     )
     if picture.taken is not None:
         found["content"][0]["attachment"]["creation"] = _instant(picture.taken)

@@ -27,7 +27,7 @@ from edge_app.i18n.language import FOLDER, LANGUAGES
 from edge_app.presentation.estimate import TERMS
 from edge_app.store import database, derivation
 from edge_app.ui import theme
-from edge_app.web import packages
+from edge_app.web import codes, packages
 from edge_app.web.packages import OPENCV, PACKAGES, PYODIDE, RUNTIME, SQLITE
 from edge_app.web.site import PAGE, POLICY, Report, filled, node, packed, unpacker, write_site
 
@@ -40,7 +40,10 @@ CORE = (
 )
 WORDS = (
     *("__init__", "i18n/__init__", "i18n/language", "presentation/__init__"),
-    *("web/__init__", "web/case"),
+    *("web/__init__", "web/case", "web/referral"),
+    *("presentation/body_map", "presentation/skin_type"),
+    *(f"referral/{name}" for name in ("__init__", "codes", "consent", "fhir", "fhir_check")),
+    *(f"referral/{name}" for name in ("form", "history", "review", "uids")),
 )
 # And what of the app's store says what is in a file that it imports.
 STORE = ("__init__", "clock", "passphrase", "records", "schema")
@@ -74,6 +77,9 @@ LICENCES = ", ".join(
 
 
 ZIPS = ("python_stdlib.zip", "numpy.zip", "core.zip")
+SCRIPTS = ("app.js", "kept.js", "referral.js")  # of the page itself
+PAGES = ("index.html", "style.css", *SCRIPTS, "worker.js")
+WORKER_SCRIPTS = ("opencv_bridge.js", "seal.js", "unseal.js", "opfs.js")
 
 
 def build(
@@ -106,9 +112,9 @@ def build(
     content = _programs(vendor, numpy_wheel)
     content = {f"files/{name}": value for name, value in content.items()}
     content["files/model.dermbundle"] = _bundle(bundle)
-    for name in ("opencv_bridge.js", "seal.js"):
+    for name in WORKER_SCRIPTS:
         content[f"files/{name}"] = (PAGE / name).read_bytes()
-    content |= {name: page(name) for name in ("index.html", "style.css", "app.js", "worker.js")}
+    content |= {name: page(name) for name in PAGES}
     content |= _about()
     unpack = unpacker(vendor)
     return write_site(out, content, packed(vendor / "packed", content, quality), unpack)
@@ -221,6 +227,8 @@ def _core() -> bytes:
         for path in _sources(app, name):
             members[f"edge_app/{path.relative_to(app).as_posix()}"] = path.read_bytes()
     members["edge_app/i18n/formats.py"] = (PYTHON / "formats.py").read_bytes()
+    members["edge_app/referral/encoding.py"] = (PYTHON / "encoding.py").read_bytes()
+    members |= codes.members()
     for language in LANGUAGES:
         if language != "en":
             text = json.dumps(_catalogue(language), ensure_ascii=False)
@@ -292,7 +300,7 @@ def page(name: str) -> bytes:
         said = reference.removeprefix("coin-").replace("-", " ")
         references.append([reference, N_("coin {name}") if coin else reference, said])
     used = {*re.findall(r'data-(?:t|label)="([^"]*)"', (PAGE / "index.html").read_text("utf-8"))}
-    script = (PAGE / "app.js").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text("utf-8") for name in SCRIPTS)
     used |= {"".join(re.findall(r'"([^"]*)"', call)) for call in
              re.findall(r'\bt\(((?:"[^"]*"\s*\+?\s*)+)', script)}  # fmt: skip
     used |= {*MESSAGES, *TERMS, DISCLAIMER, *(english for _key, english, _name in references)}

@@ -1,4 +1,4 @@
-"""What is in the rows of a case that the page saves as the app's own sealed file."""
+"""What is in the rows of a case that the page saves or keeps as the app's own sealed file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from edge_app.store.records import Brief, Capture, Lesion, Person, StoreError, S
 TITLE = N_("Spot")
 PLACE = N_("Photographed with the page: where on the body it is was not asked.")
 NAME = N_("a person needs a name or a code")
+OTHER_NETWORKS = N_(
+    "the photos of this case were judged together by other networks than those that are here now: "
+    "save the file and open it in the app"
+)
 
 
 def check(name: str, passphrase: str, now: str) -> None:
@@ -49,10 +53,27 @@ def rows(
     ]  # fmt: skip
     briefs = [Brief.of(capture) for capture in captures]
     said = [list(vars(Summary.of(briefs)).values()), [list(vars(one).values()) for one in briefs]]
-    form = json.loads(Path(__file__).with_name("store.json").read_text(encoding="utf-8"))
     made = [_row("person", person), _row("lesion", lesion, person.id, json.dumps(said))]
     made += [_row("capture", capture, lesion.id) for capture in captures]
-    return {"form": form, "now": now, "rows": made}
+    return {"form": form(), "now": now, "rows": made}
+
+
+def form() -> dict[str, Any]:
+    """Of the sealed file: "statements" that make it, "application", "version" and "purpose"."""
+    return json.loads(Path(__file__).with_name("store.json").read_text(encoding="utf-8"))
+
+
+def captures(kept: Sequence[Sequence], bundle: str) -> list[Capture]:
+    """Those of a kept case, the oldest first; `kept` holds id, lesion and record of each.
+
+    Raises StoreError where what was said of them cannot be said again: their analyses are of
+    another version, or several were put together with another bundle than that of this SHA-256.
+    """
+    found = records.in_order(records.unpacked(Capture, *one) for one in kept)
+    others = {capture.analysis["versions"]["bundle_sha256"] for capture in found} - {bundle}
+    if others and len(found) > 1:
+        raise StoreError(OTHER_NETWORKS, code="other-networks")
+    return found
 
 
 def _row(table: str, item: Any, above: str = "", summary: str = "") -> dict[str, Any]:

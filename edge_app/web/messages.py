@@ -30,7 +30,10 @@ MESSAGES = (
         "This browser falsifies the colours that a page reads, against tracking: switch that off "
         "for this page, or use another browser."
     ),
-    N_("Nothing is kept. When you close or reload the page, picture and result are gone."),
+    N_(
+        "Nothing is kept unless you ask. When you close or reload the page, picture and result are "
+        "gone."
+    ),
     N_(
         "On an iPhone or iPad: press Share, then \u201cAdd to Home Screen\u201d. Otherwise Safari "
         "deletes the page from the device after a week without a visit."
@@ -46,6 +49,42 @@ MESSAGES = (
     N_("Passphrase of the file"),
     N_("Once more"),
     N_("The file could not be saved: {reason}"),
+    N_("Keep on this device"),
+    N_(
+        "Encrypted, in this browser alone. Whoever forgets the passphrase has lost the case: "
+        "nobody can help."
+    ),
+    N_(
+        "On an iPhone or iPad, add the page to the Home Screen first: Safari deletes what is kept "
+        "together with the page."
+    ),
+    N_("Kept. It is under \u201cKept cases\u201d."),
+    N_("The browser may delete it when the device is short of room: save the file, too."),
+    N_("There is not enough room on this device: nothing was kept. Save the file instead."),
+    N_("Kept cases"),
+    N_("Nothing is kept on this device."),
+    N_("Open"),
+    N_("This file is damaged: it cannot be opened."),
+    N_("This file is of another version of the page: save it and open it in the app."),
+    N_("It did not succeed: {reason}"),
+    N_("Delete the case of {date} from this device? Nothing brings it back."),
+    N_("Photo taken: {date}"),
+    N_("Save a referral (FHIR)"),
+    N_("Ask a dermatologist"),
+    N_(
+        "A file for a clinic that takes FHIR R4, without a name. This page sends nothing: you hand "
+        "the file on. It is not encrypted."
+    ),
+    N_("Where is the spot?"),
+    N_("Choose"),
+    N_("What does picture {number} show?"),
+    N_("How soon?"),
+    N_("What do you want to know?"),
+    N_("Consent to send"),
+    N_("The person has read or heard this, and agrees."),
+    N_("Show all that leaves"),
+    N_("This is all that leaves"),
+    N_("Referral"),
     N_("The photo, with the outline that was found"),
     N_("About this page"),
     N_("Size card to print (PDF)"),

@@ -36,7 +36,8 @@
     dermedgeDevice.print();
   };
   window.deviceNotSaved = (reason) => {
-    const fault = document.getElementById("save-fault");
+    const faults = { kept: "kept-fault", referral: "refer-failed" };
+    const fault = document.getElementById(faults[state.screen] || "save-fault");
     fault.textContent = t("The file could not be saved: {reason}", { reason });
     fault.hidden = false;
   };

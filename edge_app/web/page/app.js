@@ -49,7 +49,10 @@ function speak(language) {
 }
 
 function title() {
-  $("title").textContent = { result: t("Result"), check: t("Check a spot") }[state.screen]
+  $("title").textContent = {
+    result: t("Result"), check: t("Check a spot"), kept: t("Kept cases"),
+    referral: t("Referral"),
+  }[state.screen]
     || "dermedge";
 }
 
@@ -57,7 +60,7 @@ function title() {
 
 function show(screen) {
   if (screen !== "check") closeLive();
-  for (const name of ["welcome", "check", "result", "about"]) $(name).hidden = name !== screen;
+  for (const name of ["welcome", "check", "result", "referral", "kept", "about"]) $(name).hidden = name !== screen;
   if (screen === "about" && state.screen !== "about") state.came = state.screen;
   state.screen = screen;
   $("back").hidden = screen === "welcome" || (screen === "check" && !state.another);
@@ -82,6 +85,9 @@ function figures() {
 
 function back() {
   if (state.screen === "about") show(state.came);
+  else if (state.screen === "kept") show(state.before);
+  else if (state.screen === "referral") leaveReferral();
+  else if (state.screen === "result" && state.kept) leaveKept();
   else if (state.screen === "check" && state.said) show("result");
   else newSpot();
 }
@@ -92,6 +98,7 @@ function newSpot() {
   state.pictures = [];
   for (const id of ["save-name", "save-key", "save-again"]) $(id).value = "";
   $("save-fault").hidden = true;
+  forgetKept();
   state.another = false;
   show("check");
 }
@@ -166,7 +173,7 @@ function progress() {
   if (stage === "download" && whole) $("bar").value = 100 * done / whole;
   else $("bar").removeAttribute("value");
   $("loading").classList.toggle("bad", ["https", "old", "failed", "broken"].includes(stage));
-  $("start").disabled = !(state.ready && $("agree").checked);
+  $("start").disabled = $("kept-open").disabled = !(state.ready && $("agree").checked);
 }
 
 function set(stage, values = {}) {
@@ -255,6 +262,7 @@ async function judge(file) {
     const taken = new Date().toISOString();
     const found = await ask("analyse", { file, reference, another });
     forget();
+    forgetKept();
     state.pictures = [...(another ? state.pictures : []), { file, taken }];
     state.said = found.said;
     state.analysis = found.analysis;
@@ -356,6 +364,14 @@ function fit() {
   }
 }
 
+function download(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
 /** Save the case at hand as a sealed file, which goes wherever the person puts it. */
 async function save() {
   const fault = $("save-fault");
@@ -366,11 +382,7 @@ async function save() {
       throw { said: t("The two are not the same.") };
     const file = await ask("seal", { name: $("save-name").value, passphrase: $("save-key").value,
       pictures: state.pictures, now: new Date().toISOString() });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(file);
-    link.download = `cases-${new Date().toISOString().slice(0, 10)}.dermcases`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    download(file, `cases-${new Date().toISOString().slice(0, 10)}.dermcases`);
     $("save-key").value = $("save-again").value = "";
     return file;
   } catch (error) {
@@ -482,7 +494,7 @@ function prepare() {
   const apple = /iPad|iPhone|iPod/.test(navigator.userAgent)
     || (navigator.platform === "MacIntel" && navigator.maxTouchPoints > 1);
   const installed = navigator.standalone || matchMedia("(display-mode: standalone)").matches;
-  $("ios").hidden = $("ios-again").hidden = !apple || installed;
+  for (const id of ["ios", "ios-again", "keep-ios"]) $(id).hidden = !apple || installed;
   $("agree").onchange = progress;
   $("start").onclick = () => show("check");
   $("back").onclick = back;
@@ -494,6 +506,8 @@ function prepare() {
   $("new").onclick = newSpot;
   $("print").onclick = () => print();
   $("save").onclick = save;
+  prepareKept();
+  prepareReferral();
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   addEventListener("resize", fit);
   if (!navigator.mediaDevices) $("live-switch").hidden = true;

@@ -72,13 +72,16 @@ async function scrypt(passphrase, salt, cost) {
   return bits("PBKDF2", typed, { salt: blocks, iterations: 1 }, 32);
 }
 
+/** Where a row belongs, which it is bound to. */
+const place = (...where) => utf8(["dermedge store", "1", ...where].join("\0"));
+
 class Sealer {
   static async of(secret) {
     const derived = (purpose) => bits("HKDF", secret,
       { salt: new Uint8Array(), info: utf8(`dermedge store ${purpose}`) }, 32);
     const made = new Sealer();
     made.key = await crypto.subtle.importKey("raw", await derived("records"), "AES-GCM", false,
-      ["encrypt"]);
+      ["encrypt", "decrypt"]);
     made.mac = await crypto.subtle.importKey("raw", await derived("audit"),
       { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
     made.origin = hexed((await derived("origin")).slice(0, 8));
@@ -86,13 +89,13 @@ class Sealer {
   }
 
   async seal(data, ...where) {
-    return sealed(this.key, data, utf8(["dermedge store", "1", ...where].join("\0")));
+    return sealed(this.key, data, place(...where));
   }
 
   async chain(last, number, entry) {
-    const place = new Uint8Array(8);
-    new DataView(place.buffer).setUint32(4, number);
-    return new Uint8Array(await crypto.subtle.sign("HMAC", this.mac, joined(last, place, entry)));
+    const at = new Uint8Array(8);
+    new DataView(at.buffer).setUint32(4, number);
+    return new Uint8Array(await crypto.subtle.sign("HMAC", this.mac, joined(last, at, entry)));
   }
 }
 

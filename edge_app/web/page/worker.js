@@ -289,7 +289,9 @@ async function seal({ name, passphrase, pictures, now }) {
 }
 
 /** As the app keeps a picture: upright sRGB, without loss, and without what a camera noted. */
-async function asPng(file) {
+const asPng = (file) => encoded(file, "image/png");
+
+async function encoded(file, type, quality) {
   const bitmap = await createImageBitmap(file);
   const whole = new OffscreenCanvas(bitmap.width, bitmap.height);
   try {
@@ -297,11 +299,26 @@ async function asPng(file) {
     pen.fillStyle = "#fff";
     pen.fillRect(0, 0, whole.width, whole.height);
     pen.drawImage(bitmap, 0, 0);
-    return new Uint8Array(await (await whole.convertToBlob({ type: "image/png" })).arrayBuffer());
+    return new Uint8Array(await (await whole.convertToBlob({ type, quality })).arrayBuffer());
   } finally {
     bitmap.close();
     whole.width = whole.height = 0;
   }
+}
+
+/* Of `opfs.js`, which few visits need. */
+const keeping = (name) => (asked) => {
+  if (typeof keepCase === "undefined") importScripts(url("opfs.js"));
+  return { keepCase, openCase }[name](asked);
+};
+
+/** A referral of the case at hand as a file; `wanted` as `Page.referral_rows` was asked. */
+async function refer({ wanted, pictures }) {
+  const images = [];
+  for (const { file } of pictures) images.push(await encoded(file, "image/jpeg", 0.92));
+  const made = page.referral(JSON.stringify(wanted), images), content = made.toJs();
+  made.destroy();
+  return new Blob([content], { type: "application/fhir+json" });
 }
 
 let canvas, pen;
@@ -336,6 +353,15 @@ const tasks = {
   analyse,
   look,
   seal,
+  keepCase: keeping("keepCase"),
+  openCase: keeping("openCase"),
+  referralForm: async () => JSON.parse(page.referral_form()),
+  referralRows: async ({ wanted }) => {
+    const found = JSON.parse(page.referral_rows(JSON.stringify(wanted)));
+    if (found.error) throw new Said(found.error);
+    return found.rows;
+  },
+  refer,
   speak: async ({ language }) => JSON.parse(page.speak(language)),
   drop: async () => page.drop(),
 };
@@ -349,7 +375,8 @@ onmessage = ({ data }) => {
       id,
       error: {
         said: error instanceof Said ? error.message : "",
-        code: error instanceof Unread ? "unread" : error instanceof Falsified ? "falsified" : "",
+        code: error.named
+          || (error instanceof Unread ? "unread" : error instanceof Falsified ? "falsified" : ""),
         detail: String((error && error.message) || error).slice(-400),
       },
     }));

@@ -206,6 +206,57 @@ class Page:
             case.rows(asked["name"], self._analyses, asked["taken"], origin, asked["now"], *words)
         )
 
+    def form(self) -> str:
+        """What a sealed file must be, as JSON; see `case.form`."""
+        return json.dumps(case.form())
+
+    def restore(self, kept: str) -> str:
+        """Show a kept case again: its analyses are those at hand from now on.
+
+        `kept` is JSON: "person", a record, and "captures", lists of id, lesion and record. Gives
+        JSON: "order", the ids of the captures, the oldest first; "taken", their times; "name" of
+        the person; "analyses"; "said"; or "error".
+        """
+        given = json.loads(kept)
+        try:
+            captures = case.captures(given["captures"], self._bundle.sha256)
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+        self._analyses = [dict(capture.analysis) for capture in captures]
+        return json.dumps(
+            {
+                "order": [capture.id for capture in captures],
+                "taken": [capture.taken for capture in captures],
+                "name": given["person"]["name"],
+                "analyses": self._analyses,
+                "said": self._said(),
+            }
+        )
+
+    # ------------------------------------------------------------------------ referring
+
+    def referral_form(self) -> str:
+        """As `edge_app.web.referral.form`, as JSON."""
+        from edge_app.web import referral  # few visits need it
+
+        return json.dumps(referral.form())
+
+    def referral_rows(self, wanted: str) -> str:
+        """All that a referral tells, as JSON: "rows", of label and value; or "error"."""
+        from edge_app.web import referral
+
+        try:
+            return json.dumps({"rows": referral.rows(json.loads(wanted), self._analyses)})
+        except UserError as error:
+            return json.dumps({"error": self._sentence(error)})
+
+    def referral(self, wanted: str, images: Any) -> bytes:
+        """The transaction of what `referral_rows` showed; `images` : JPEG of each picture."""
+        from edge_app.web import referral
+
+        pictures = [image.to_bytes() for image in images]
+        return referral.transaction(json.loads(wanted), self._analyses, pictures)
+
     # ------------------------------------------------------------------------ words
 
     def _concluded(self, analysis: Analysis) -> dict:
