@@ -77,7 +77,7 @@ def _appearance(view: np.ndarray, certainty: np.ndarray) -> list[float]:
     size = (GRID, GRID)
     # L* 0 to 100, a* and b* about -100 to 100.
     small = cv2.resize(view, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    colours = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    colours = cv2.cvtColor(small, cv2.COLOR_RGB2Lab).reshape(-1, 3)
     chart = cv2.resize(certainty, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     inside = chart.ravel() + 1e-3
     outside = 1.002 - inside
