@@ -141,12 +141,12 @@ def test_pressed_twice_is_queued_once_and_comes_to_its_receiver(cases, spot, tmp
 
 def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):
     _person, lesion, capture, to = spot
-    at("2026-11-29T09:00:00Z")
+    at("2100-01-01T09:00:00Z")
     stored = queue(cases, to, found=(None, lesion, capture))
-    at("2026-11-29T10:00:00Z")
+    at("2100-01-01T10:00:00Z")
     cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "x", wants_better_picture=True))
     assert sending.wanted(cases, lesion.id)
-    at("2026-11-29T11:00:00Z")
+    at("2100-01-01T11:00:00Z")
     cases.add_capture(replace(capture, id="", taken=""), _png())
     assert sending.wanted(cases, lesion.id) is None
 
