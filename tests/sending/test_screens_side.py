@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import cv2
 import pytest
@@ -139,14 +139,20 @@ def test_pressed_twice_is_queued_once_and_comes_to_its_receiver(cases, spot, tmp
     assert "folder" not in str(sending.check(to))
 
 
+def later(hours: int) -> str:
+    """As the store writes it: the case was made now, by the clock of this machine."""
+    when = datetime.now(timezone.utc) + timedelta(hours=hours)
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):
     _person, lesion, capture, to = spot
-    at("2100-01-01T09:00:00Z")
+    at(later(1))
     stored = queue(cases, to, found=(None, lesion, capture))
-    at("2100-01-01T10:00:00Z")
+    at(later(2))
     cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "x", wants_better_picture=True))
     assert sending.wanted(cases, lesion.id)
-    at("2100-01-01T11:00:00Z")
+    at(later(3))
     cases.add_capture(replace(capture, id="", taken=""), _png())
     assert sending.wanted(cases, lesion.id) is None
 
