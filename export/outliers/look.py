@@ -205,7 +205,7 @@ def in_folder(folder: Path) -> list[Shown]:
     if not files:
         raise ExportError(f"there is no KIND/PICTURE in {folder}")
     return [
-        Shown(file.parent.name, file.name, (file,), "as it is", lambda _, f=file: read_image(f))
+        Shown(file.parent.name, file.name, (file,), "as it is", _read(file))
         for file in files
     ]
 
@@ -215,6 +215,10 @@ def encoded(pixels: np.ndarray) -> Picture:
     done, content = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
     assert done
     return read_image(content.tobytes())
+
+
+def _read(file: Path) -> Callable:
+    return lambda _: read_image(file)
 
 
 def _drawn(draw: Callable[[np.random.Generator], np.ndarray], seed: int) -> Callable:
