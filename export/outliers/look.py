@@ -204,10 +204,7 @@ def in_folder(folder: Path) -> list[Shown]:
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
     if not files:
         raise ExportError(f"there is no KIND/PICTURE in {folder}")
-    return [
-        Shown(file.parent.name, file.name, (file,), "as it is", _read(file))
-        for file in files
-    ]
+    return [Shown(file.parent.name, file.name, (file,), "as it is", _read(file)) for file in files]
 
 
 def encoded(pixels: np.ndarray) -> Picture:
