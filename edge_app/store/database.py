@@ -220,6 +220,16 @@ def schema(version: int) -> list[str]:
 
 def check_kind(connection: sqlite3.Connection, path: Path) -> int:
     """The version of a file that is a store, and nothing besides."""
+    # Of one moment: another process may migrate the file meanwhile.
+    connection.execute("BEGIN")
+    try:
+        return _kind(connection, path)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _kind(connection: sqlite3.Connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION or version < 1:

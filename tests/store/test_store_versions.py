@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_app.store import derivation, migrations
+from edge_app.store import database, derivation, migrations
 from edge_app.store.records import DermoscopeSettings
 from edge_app.store.referrals import Destination, Endpoint
 from edge_app.store.store import Store, StoreError, WrongKey
@@ -148,6 +149,20 @@ def test_two_that_open_an_old_store_at_once_migrate_it_once(tmp_path):
     opened[0].check()
     for one in opened:
         one.close()
+
+
+def test_an_old_store_that_another_migrates_meanwhile_is_no_damaged_one(tmp_path):
+    path = old_store(tmp_path, 2)
+    with closing(database.connect(path)) as connection:
+
+        def migrate(statement: str) -> None:
+            if "sqlite_master" in statement:
+                connection.set_trace_callback(None)
+                Store.open(path, "1234").close()
+
+        connection.set_trace_callback(migrate)
+        assert database.check_kind(connection, path) == 2
+        assert database.check_kind(connection, path) == database.VERSION
 
 
 def test_a_newer_schema_and_other_files_are_refused_and_stay_as_they_are(tmp_path, cases):
