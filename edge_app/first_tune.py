@@ -113,7 +113,7 @@ class FirstTune:
 
     def start(self) -> None:
         """Begin, where no choice is kept and it was not tried too often."""
-        # The app's start has told already why a stored choice is of no use.
+        # The app's start has said already why a stored choice is of no use.
         if host() == "android" or tune.load_tuned(self._bundle, warn=lambda _line: None):
             return
         self._thread = threading.Thread(target=self._run, name="dermedge-tuning", daemon=True)

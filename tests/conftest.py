@@ -98,6 +98,24 @@ def tiny_bundle(tmp_path_factory) -> Path:
     return write_bundle(path, manifest, {f"{role}.onnx": graph for role, graph in graphs.items()})
 
 
+@pytest.fixture
+def both(tiny_bundle, tmp_path):
+    """An open bundle whose classifier comes in INT8, too: here simply the same graph."""
+    from dataclasses import replace
+
+    from dermedge.bundle.bundle import Bundle, write_bundle
+    from dermedge.bundle.manifest import Variant
+    from dermedge.runtime import host
+
+    tiny = Bundle.open(tiny_bundle)
+    variant = Variant("classifier-int8.onnx", "int8", (host(),))
+    model = replace(tiny.manifest.models["classifier"], variants=(variant,))
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[variant.part] = parts["classifier.onnx"]
+    manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
+    return Bundle.open(write_bundle(tmp_path / "both.dermbundle", manifest, parts))
+
+
 @pytest.fixture(scope="session")
 def export_runs(tmp_path_factory) -> Path:
     """Runs of each kind, trained for two steps on drawn pictures, and those, in "data"."""

@@ -16,7 +16,7 @@ from dermedge import cli, tune
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import Variant
 from dermedge.evaluation.paired_timing import paired_timing
-from dermedge.runtime import ExecutionConfig, SessionError, host, open_session
+from dermedge.runtime import ExecutionConfig, SessionError, open_session
 
 
 @pytest.fixture(autouse=True)
@@ -24,18 +24,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tune, "providers", lambda: ["cpu"])
     monkeypatch.setattr(tune, "PICTURES", 4)  # drawing them is most of the time
-
-
-@pytest.fixture
-def both(tiny_bundle, tmp_path) -> Bundle:
-    """A bundle whose classifier comes in INT8, too: here simply the same graph."""
-    tiny = Bundle.open(tiny_bundle)
-    variant = Variant("classifier-int8.onnx", "int8", (host(),))
-    model = replace(tiny.manifest.models["classifier"], variants=(variant,))
-    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
-    parts[variant.part] = parts["classifier.onnx"]
-    manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
-    return Bundle.open(write_bundle(tmp_path / "both.dermbundle", manifest, parts))
 
 
 class Clock:

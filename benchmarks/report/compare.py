@@ -185,7 +185,7 @@ def table(rows: Sequence[dict], repeats: Sequence[dict], reasons: Sequence[str])
 
 
 def phones_to_csv(phones: Mapping[str, Mapping[str, object]]) -> str:
-    """Forms about phones, one line each; they are marked as what a person told."""
+    """Forms about phones, one line each; marked as reported by a person."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["file", "reported_by", "date", *phone.FIELDS])

@@ -254,7 +254,7 @@ def answers(content: dict[str, Any]) -> dict[str, object]:
 def template() -> str:
     """The empty form."""
     lines = [
-        "# What dermedge does on a real phone, told by a person who tried it: docs/web.md.",
+        "# What dermedge does on a real phone, reported by a person who tried it: docs/web.md.",
         "# Name nobody, and take no picture of a person. What you left out stays as it is:",
         f'# "{NOT_TRIED}" is an answer. `dermedge bench validate FILE` says what is wrong.',
         f'format = "{PHONE}"',

@@ -11,9 +11,8 @@ import pytest
 
 from dermedge import UserError, tune
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle, write_bundle
-from dermedge.bundle.manifest import Variant
-from dermedge.runtime import ExecutionConfig, host
+from dermedge.bundle.bundle import Bundle
+from dermedge.runtime import ExecutionConfig
 from edge_app import first_tune, tune_process
 from edge_app.capture.worker import Worker
 from edge_app.first_tune import MOST_ATTEMPTS, FirstTune, Pauses, Stopped
@@ -35,15 +34,8 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def bundle(tiny_bundle, tmp_path) -> Bundle:
-    """Its classifier comes in INT8, too: here simply the same graph."""
-    tiny = Bundle.open(tiny_bundle)
-    variant = Variant("classifier-int8.onnx", "int8", (host(),))
-    model = replace(tiny.manifest.models["classifier"], variants=(variant,))
-    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
-    parts[variant.part] = parts["classifier.onnx"]
-    manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
-    return Bundle.open(write_bundle(tmp_path / "both.dermbundle", manifest, parts))
+def bundle(both) -> Bundle:
+    return both
 
 
 class Start:
