@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES, Manifest, Model, Variant
 from dermedge.data import DataSet, Record, make_split
+from dermedge.data.records import of_modality
 from dermedge.data.split import Split
 from dermedge.runtime import open_session
 from export import ExportError
@@ -130,7 +132,8 @@ def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Itera
     if model.precision != "fp32":
         raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
     split = _split(bundle, roles, data_set, source.split_file)
-    part = ValidationPart.of(data_set, split)
+    modality = str(_trained_on(bundle, roles).get("modality", ""))
+    part = ValidationPart.of(data_set, split, modality)
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
         judged = {
@@ -144,7 +147,7 @@ def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Itera
     accepting = _half(part, "accepting", kind, labels, spec)
     if source.options:
         tuning = _half(part, "tuning", kind, labels, spec)
-        training = split.select(data_set.records, "train")
+        training = of_modality(split.select(data_set.records, "train"), modality)
         candidates = _made(source, roles, tuning, training, spec)
     else:
         candidates = _candidates(bundle, roles, model, source.margins)
@@ -244,13 +247,19 @@ def _crop(bundle: Bundle) -> Crop | None:
     return cropper(session, models["segmenter"].preprocessing, bundle.manifest.thresholds.mask)
 
 
-def _split(
-    bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
-) -> Split:
+def _trained_on(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, Any]:
     wanted = "multitask" if len(roles) > 1 else roles[0]
     entry = next((e for e in bundle.manifest.training_data if e.get("role") == wanted), None)
     if entry is None:
         raise ExportError(f"{bundle.path} does not say what its {wanted} was trained on")
+    return entry
+
+
+def _split(
+    bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
+) -> Split:
+    entry = _trained_on(bundle, roles)
+    wanted = entry["role"]
     if entry["data_set"] != data_set.name:
         raise ExportError(
             f"the {wanted} of {bundle.path} was trained on {entry['data_set']}, not on "

@@ -21,7 +21,7 @@ from dermedge import UserError, __version__
 from dermedge.data.fingerprint import Fingerprints, of_pictures
 from dermedge.data.joint import BETWEEN
 from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
-from dermedge.data.records import DataSet, Record
+from dermedge.data.records import DataSet, Record, of_modality
 from dermedge.data.split import Split, group_records
 from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
@@ -285,7 +285,7 @@ def _choose(
     """The labels, and the records of train and val that have what this kind of network learns."""
     parts = {part: split.select(data_set.records, part) for part in ("train", "val")}
     if recipe.modality:
-        parts = {part: _of_kind(recipe.modality, records) for part, records in parts.items()}
+        parts = {part: of_modality(records, recipe.modality) for part, records in parts.items()}
         if not parts["train"]:
             raise UserError(f"{data_set.name} has no {recipe.modality} picture to learn from")
     if recipe.kind != "classifier" and not any(r.mask for r in parts["train"]):
@@ -312,11 +312,6 @@ def _choose(
             )
         chosen["train"] = sorted([*chosen["train"], *unlabelled], key=lambda record: record.id)
     return labels, chosen
-
-
-def _of_kind(modality: str, records: list[Record]) -> list[Record]:
-    """Without those that are said to be of another kind."""
-    return [record for record in records if record.modality in (modality, None)]
 
 
 def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: Accelerator) -> None:

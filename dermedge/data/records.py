@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,11 @@ class Record:
     licence: str | None = None
     official: str | None = None
     source: str | None = None
+
+
+def of_modality(records: Iterable[Record], modality: str | None) -> list[Record]:
+    """Without those that are said to be of another kind; all where `modality` is '' or None."""
+    return [one for one in records if not modality or one.modality in (modality, None)]
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "subset": run.subset,
         "pictures": run.pictures,
         "split_parts": {part: len(ids) for part, ids in network.split.parts.items()},
+        "modality": recipe.modality,  # of the pictures; "": all
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256((run.folder / "recipe.toml").read_bytes()).hexdigest(),
         "commit": run.commit,

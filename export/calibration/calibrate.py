@@ -50,7 +50,7 @@ def calibrate(validation: Validation) -> Calibration | None:
     network, classes = validation.network, validation.classes
     training = tuple(
         record
-        for record in network.split.select(network.data_set.records, "train")
+        for record in network.records("train")
         if serves(record, "classifier", network.run.labels)
     )
     if not training:

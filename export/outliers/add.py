@@ -21,6 +21,7 @@ from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.joint import BETWEEN, join, keyed
 from dermedge.data.leak import FILE, LEARNT, TrainingPictures, overlap
+from dermedge.data.records import of_modality
 from dermedge.data.split import Split
 from dermedge.files import write_atomic
 from dermedge.text import printable
@@ -68,9 +69,8 @@ def parts_of(
         for part, most in (("train", TRAINING), ("val", VALIDATION)):
             mine = [
                 record
-                for record in split.select(records, part)
+                for record in of_modality(split.select(records, part), modality)
                 if record.source == source
-                and (modality is None or record.modality in (None, modality))
             ]
             if part == "val":
                 mine = _unlearnt(bundle, mine, source)

@@ -125,7 +125,7 @@ def make_candidates(
 def training_feeds(validation: Validation, count: int) -> list[Feeds]:
     """About `count` training pictures as the graph takes them, of all classes."""
     network = validation.network
-    records = list(network.split.select(network.data_set.records, "train"))
+    records = network.records("train")
     note = f"reading the {network.run.kind}'s training pictures"
     # A few more than asked for: some classes may round down, some files may be broken.
     samples = prepare_samples(subset(records, count + 16), validation.spec, note)

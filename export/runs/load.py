@@ -13,9 +13,10 @@ import torch
 
 from dermedge import data as datasets
 from dermedge.bundle.manifest import ROLES
-from dermedge.data import DataSet
+from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import NO_NUMBER
 from dermedge.data.leak import TEST, Leak, TrainingPictures, leaks
+from dermedge.data.records import of_modality
 from dermedge.data.split import Split
 from export import ExportError
 from export.runs.half_weights import fold_norms, round_to_half
@@ -50,6 +51,10 @@ class TrainedNetwork:
     weights: str
     # That was asked for, and that the model carries by now; None: as it was trained.
     prior: Prior | None = None
+
+    def records(self, part: str) -> list[Record]:
+        """Of a part of the split, those of the modality that it learnt, ordered by id."""
+        return of_modality(self.split.select(self.data_set.records, part), self.recipe.modality)
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from dermedge import UserError
 from dermedge import data as datasets
 from dermedge.data import READERS, DataSet
 from dermedge.data.joint import BETWEEN, source_of
+from dermedge.data.records import of_modality
 from dermedge.data.tables import read_table
 from export import ExportError
 from export.runs.load import Prior, TrainedNetwork
@@ -142,8 +143,10 @@ def with_prior(network: TrainedNetwork, asked: str, stated: str = "") -> Trained
     """
     run = network.run
     try:
-        new = read_prior(asked, run.labels, network.data_set)
-        old = carried(run.prior, stated, run.labels, network.data_set)
+        records = of_modality(network.data_set.records, network.recipe.modality)
+        there = replace(network.data_set, records=tuple(records))
+        new = read_prior(asked, run.labels, there)
+        old = carried(run.prior, stated, run.labels, there)
     except ExportError:
         raise
     except UserError as error:

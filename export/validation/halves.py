@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dermedge.data.records import DataSet, Record
+from dermedge.data.records import DataSet, Record, of_modality
 from dermedge.data.split import Split, group_records
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
@@ -60,10 +60,11 @@ class Halves:
         return f"{sizes[0]} choose, {sizes[1]} accept"
 
 
-def halve(data_set: DataSet, split: Split) -> Halves:
+def halve(data_set: DataSet, split: Split, modality: str = "") -> Halves:
     """Deal the lesions and patients of the validation part out to the halves, class by class.
 
     A pure function of the split's hash, and of the lesions, patients and labels of the data set.
+    With `modality` without pictures that are said to be of the other one: it was not learnt.
     Of a class with one lesion alone the tuning half gets it.
 
     Raises
@@ -73,7 +74,7 @@ def halve(data_set: DataSet, split: Split) -> Halves:
     """
     everything = group_records(data_set.records, data_set.same)
     numbers = {record.id: number for number, group in enumerate(everything) for record in group}
-    records = split.select(data_set.records, PART)
+    records = of_modality(split.select(data_set.records, PART), modality)
     groups: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         groups[numbers[record.id]].append(record)
@@ -119,6 +120,7 @@ class ValidationPart:
     halves: Halves
 
     @classmethod
-    def of(cls, data_set: DataSet, split: Split) -> ValidationPart:
+    def of(cls, data_set: DataSet, split: Split, modality: str = "") -> ValidationPart:
         """Raises ExportError as `halve`."""
-        return cls(tuple(split.select(data_set.records, PART)), halve(data_set, split))
+        records = of_modality(split.select(data_set.records, PART), modality)
+        return cls(tuple(records), halve(data_set, split, modality))

@@ -113,7 +113,7 @@ def validate(
         Where a half has no picture for one of the network's roles, or all masks are empty.
     """
     run = network.run
-    part = ValidationPart.of(network.data_set, network.split)
+    part = ValidationPart.of(network.data_set, network.split, network.recipe.modality)
     print(f"the {run.kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
     spec = FeedSpec(run.preprocessing, run.metadata, crop)
     for role in network.roles:

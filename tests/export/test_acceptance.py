@@ -21,10 +21,11 @@ from dermedge.data.records import Record
 from dermedge.data.split import group_records
 from dermedge.evaluation import metrics
 from export import ExportError
+from export.recheck import recheck
 from export.validation.compare import compare
-from export.validation.halves import halve
+from export.validation.halves import ValidationPart, halve
 from export.validation.outputs import Outputs, ValidationSet
-from train.recipe import Acceptance
+from train.recipe import Acceptance, load_recipe
 
 LABELS = ("bcc", "mel", "nv")
 LIMITS = Thresholds(see_doctor=0.2, urgent=0.8)
@@ -243,6 +244,21 @@ def test_a_picture_outside_of_the_part_can_tie_two_in_it():
     assert (ids[0] in halves.tuning) == (ids[7] in halves.tuning)
 
 
+def test_pictures_of_the_other_modality_are_in_no_half():
+    data_set = data_of([("nv", 2)] * 4 + [("mel", 2)] * 4)
+    kinds = ("clinical", "dermoscopic", None, "clinical")
+    records = [
+        replace(record, modality=kinds[number % 4])
+        for number, record in enumerate(data_set.records)
+    ]
+    both = replace(data_set, records=tuple(records))
+    halves = halve(both, split_of(both), "clinical")
+    kept = {record.id for record in records if record.modality != "dermoscopic"}
+    assert halves.tuning | halves.accepting == kept
+    part = ValidationPart.of(both, split_of(both), "clinical")
+    assert {record.id for record in part.records} == kept
+
+
 def test_one_lesion_cannot_be_halved():
     data_set = data_of([("nv", 5)])
     with pytest.raises(ExportError, match="shows 1 lesions or patients"):
@@ -318,6 +334,28 @@ LOOSE = [
     "--accept-sensitivity=0.7",
     "--accept-speedup=0",
 ]
+
+
+def test_a_finished_bundle_is_judged_on_the_modality_that_it_learnt(finished, tmp_path):
+    path, source, split = finished
+    data_set = load(*source.split("=", 1))
+    kinds = ("dermoscopic", "dermoscopic", "clinical", "clinical")
+    records = tuple(
+        replace(record, modality=kinds[number % 4])
+        for number, record in enumerate(data_set.records)
+    )
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    trained = tuple({**entry, "modality": "clinical"} for entry in manifest.training_data)
+    parts = {name: bundle.part(name) for name in manifest.parts}
+    manifest = replace(manifest, training_data=trained)
+    one = Bundle.open(write_bundle(tmp_path / "clinical.dermbundle", manifest, parts))
+    margins = load_recipe("classifier").acceptance
+    report, *_ = recheck(one, replace(data_set, records=records), str(split), margins).reports
+    val = set(Split.load(split).parts["val"])
+    there = sum(record.modality == "clinical" and record.id in val for record in records)
+    judged = report["judged"]["accepting"]["pictures"]
+    assert abs(judged - there / 2) <= 1 < there / 4
 
 
 def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):

@@ -127,6 +127,26 @@ def test_the_bundle_says_what_it_is_made_of(bundle, export_runs):
     assert str(export_runs).encode() not in bundle.path.read_bytes()
 
 
+def test_only_the_modality_that_was_learnt_is_studied_and_measured(export_runs):
+    (network,) = load_networks([export_runs / "classifier"])
+    kinds = {
+        record.id: ("clinical", "dermoscopic")[number % 2]
+        for number, record in enumerate(network.data_set.records)
+    }
+    both = tuple(replace(r, modality=kinds[r.id]) for r in network.data_set.records)
+    network = replace(
+        network,
+        data_set=replace(network.data_set, records=both),
+        recipe=replace(network.recipe, modality="clinical"),
+    )
+    validation = validate(network)
+    assert len(validation.classes.targets) == len(validation.part.records)
+    measured = {record.id for record in validation.part.records}
+    assert measured == {one for one in network.split.parts["val"] if kinds[one] == "clinical"}
+    studied = calibrate(validation).training_records
+    assert {kinds[record.id] for record in studied} == {"clinical"}
+
+
 @pytest.mark.parametrize("name", ["segmenter", "classifier"])
 def test_the_tuning_half_chooses_and_the_accepting_half_measures(export_runs, name, monkeypatch):
     sizes = {}
