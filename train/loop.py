@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -33,11 +33,12 @@ from train.data import (
     loader,
     present_labels,
 )
-from train.feed import training_batches
+from train.feed import Steps, training_batches
 from train.late import feature_views
 from train.leaks import check_leaks
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
+from train.paired import paired_answers, partners
 from train.recipe import Recipe
 from train.run import (
     Log,
@@ -73,6 +74,7 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
+    others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
         known = check_leaks(recipe, data_set, split, out, accelerator)
     open_folder(out, recipe, split, fresh, accelerator)
@@ -112,16 +114,7 @@ def train(
 
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
-    priors = learner.batch_priors()
-    fed: Iterable[dict[str, Tensor]]
-    if recipe.views:
-        with accelerator.main_process_first():
-            features = feature_views(
-                learner, pictures["train"], labels, priors, out.parent / "cache"
-            )
-        fed = loader(features, steps, recipe.workers)
-    else:
-        fed = training_batches(pictures["train"], labels, recipe, steps, accelerator.device, priors)
+    fed = _fed(learner, pictures["train"], others, steps, out)
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -158,6 +151,28 @@ def train(
                 raise Interrupted(f"stopped after step {step} of {total}, all of it saved")
     accelerator.wait_for_everyone()
     return load_run(out)
+
+
+def _fed(
+    learner: Learner,
+    pictures: Pictures,
+    others: Mapping[str, Sequence[Record]],
+    steps: Steps,
+    out: Path,
+) -> Iterable[dict[str, Tensor]]:
+    """The batches of these steps: of pictures, or with `views` of their features."""
+    recipe, labels, accelerator = learner.recipe, learner.labels, learner.accelerator
+    priors, cache = learner.batch_priors(), out.parent / "cache"
+    paired = None
+    with accelerator.main_process_first():
+        if recipe.paired and learner.priors is not None:
+            paired = paired_answers(
+                recipe, labels, pictures.records, others, learner.priors, cache, accelerator
+            )
+        if recipe.views:
+            features = feature_views(learner, pictures, labels, priors, cache, paired)
+            return loader(features, steps, recipe.workers)
+    return training_batches(pictures, labels, recipe, steps, accelerator.device, priors, paired)
 
 
 def _keep_memory() -> None:
