@@ -320,6 +320,14 @@ def test_a_bundle_teaches_its_classes_and_its_licence_binds(data_set, split, tmp
     assert len(listed.of("classifier", EARLIER)) == len(known.of("classifier", LEARNT))
 
 
+def test_a_network_that_sees_cropped_lesions_is_refused(data_set, split, tmp_path):
+    options = ("modality=dermoscopic", "max_steps=1", "preprocessing.crop=1.5")
+    cropped = tmp_path / "cropped"
+    loop.train(load_recipe("classifier", [*TINY, *options]), data_set, split, cropped)
+    with pytest.raises(UserError, match=r"take a network with preprocessing\.crop = 0"):
+        asked(student(cropped), data_set, split, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

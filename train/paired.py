@@ -171,6 +171,11 @@ def _kept_answers(
     if model.kind != recipe.kind:
         raise UserError(f"distillation.paired: {path} is no {recipe.kind}, but a {model.kind}")
     preprocessing = source.preprocessing(recipe.kind)
+    if preprocessing.crop:
+        raise UserError(
+            f"distillation.paired: {path} sees lesions cropped by their outline, and the other "
+            "pictures are not: take a network with preprocessing.crop = 0"
+        )
     cache = folder / _key(model, preprocessing, records)
     make_private(folder)
     make_private(cache)
