@@ -153,14 +153,9 @@ class Learner:
             losses |= {name: share * value for name, value in parts.items()}
         if class_logits is not None and isinstance(loss, ClassifierLoss):
             weight = loss.classification if isinstance(loss, MultitaskLoss) else 1.0
+            more = batch.get("prior"), self._by_group(batch), self._share(batch)
             losses["cross_entropy"] = weight * classifier_loss(
-                class_logits,
-                batch["classes"],
-                self.class_weights,
-                loss,
-                batch.get("prior"),
-                self._by_group(batch),
-                self._share(batch),
+                class_logits, batch["classes"], self.class_weights, loss, *more
             )
         if self.teachers:
             distilled = distill(self.taught(batch), spec.temperature)
@@ -171,9 +166,8 @@ class Learner:
                 spec.temperature,
             )
         if "paired" in batch:
-            losses["paired"] = spec.paired_weight * paired_loss(
-                answer, batch["paired"], spec.temperature
-            )
+            lacking = paired_loss(answer, batch["paired"], spec.temperature)
+            losses["paired"] = spec.paired_weight * lacking
         self._descend(_sum(losses.values()), self.model, self.optimizer)
         if self.critic is not None and mask_logits is not None:
             made = torch.sigmoid(mask_logits.detach().float())

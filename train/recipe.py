@@ -324,9 +324,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("views keeps the features of frozen layers: set freeze, too")
     if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
-    _check_unlabelled(recipe)
-    _check_paired(recipe)
-    _check_groups(recipe)
+    for check in (_check_unlabelled, _check_paired, _check_groups):
+        check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
