@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -28,11 +28,12 @@ def training_batches(
     steps: Steps,
     device: torch.device,
     priors: Priors | None = None,
+    paired: Mapping[str, np.ndarray] | None = None,
 ) -> Iterable[dict[str, Tensor]]:
     """The batches of these steps, augmented where `recipe.augment_on` says."""
     if recipe.augment_on == "device":
-        return DeviceBatches(pictures, labels, recipe, device, priors)(steps)
-    return loader(Views(pictures, labels, recipe, priors), steps, recipe.workers)
+        return DeviceBatches(pictures, labels, recipe, device, priors, paired)(steps)
+    return loader(Views(pictures, labels, recipe, priors, paired), steps, recipe.workers)
 
 
 class DeviceBatches:
@@ -51,6 +52,7 @@ class DeviceBatches:
         recipe: Recipe,
         device: torch.device,
         priors: Priors | None = None,
+        paired: Mapping[str, np.ndarray] | None = None,
     ):
         self.pictures, self.recipe, self.device = pictures, recipe, device
         records, size = pictures.records, recipe.preprocessing.size
@@ -71,6 +73,9 @@ class DeviceBatches:
         if labels and priors is not None:
             rows = np.stack([priors.of(record) for record in records])
             self.fixed["prior"] = torch.from_numpy(rows).to(device)
+        if paired is not None:
+            rows = np.stack([paired[record.id] for record in records])
+            self.fixed["paired"] = torch.from_numpy(rows).to(device)
         self.overlays = Overlays.drawn(recipe.augmentation, size, recipe.seed, device)
         self._draws = lru_cache(2)(self._draw)
 

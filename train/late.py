@@ -7,7 +7,7 @@ and neither changes where those layers keep their weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dermedge import UserError
 from dermedge.code_hash import code_hash
 from dermedge.files import make_private
+from train.cache_key import add_files, add_weights
 from train.data import Pictures, Views, loader, memory_mapped
 from train.learner import Learner
 from train.sources import Priors
@@ -100,6 +101,7 @@ def feature_views(
     labels: Sequence[str],
     priors: Priors | None,
     folder: Path,
+    paired: Mapping[str, np.ndarray] | None = None,
 ) -> FeatureViews:
     """The features of `recipe.views` augmented views of each picture, from the cache in `folder`.
 
@@ -109,7 +111,7 @@ def feature_views(
     half precision cannot hold the features.
     """
     recipe, device = learner.recipe, learner.accelerator.device
-    views = Views(pictures, labels, recipe, priors)
+    views = Views(pictures, labels, recipe, priors, paired)
     network = learner.accelerator.unwrap_model(learner.model).eval()
     (sample,) = loader(views, [[(0, 0)]], 0)
     sample = {name: value.to(device) for name, value in sample.items()}
@@ -170,15 +172,8 @@ def _key(learner: Learner, views: Views) -> str:
     if recipe.fields:  # teachers hear what is told beside the picture
         digest.update(repr((recipe.fields, recipe.metadata_dropout)).encode())
     network = learner.accelerator.unwrap_model(learner.model)
-    _digest_weights(digest, network.early_layers(recipe.freeze).state_dict().values())
+    add_weights(digest, network.early_layers(recipe.freeze))
     for teacher in learner.teachers:
-        _digest_weights(digest, teacher.state_dict().values())
-    for record in views.pictures.records:
-        status = record.image.stat()
-        digest.update(f"{record.image}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+        add_weights(digest, teacher)
+    add_files(digest, views.pictures.records)
     return "late-" + digest.hexdigest()[:20]
-
-
-def _digest_weights(digest, tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

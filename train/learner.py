@@ -29,6 +29,7 @@ from train.losses import (
     discriminator_loss,
     distill,
     distillation_loss,
+    paired_loss,
     segmenter_losses,
 )
 from train.mobilegan import PatchDiscriminator
@@ -140,7 +141,7 @@ class Learner:
         answer = self._answer(batch)
         mask_logits, class_logits = _both(answer, self.recipe.kind)
         losses: dict[str, Tensor] = {}
-        loss = self.recipe.loss
+        loss, spec = self.recipe.loss, self.recipe.distillation
         if mask_logits is not None and known is not None and isinstance(loss, SegmenterLoss):
             images, masks, share = batch["image"], batch["mask"], 1.0
             if not known.all():
@@ -152,16 +153,11 @@ class Learner:
             losses |= {name: share * value for name, value in parts.items()}
         if class_logits is not None and isinstance(loss, ClassifierLoss):
             weight = loss.classification if isinstance(loss, MultitaskLoss) else 1.0
+            more = batch.get("prior"), self._by_group(batch), self._share(batch)
             losses["cross_entropy"] = weight * classifier_loss(
-                class_logits,
-                batch["classes"],
-                self.class_weights,
-                loss,
-                batch.get("prior"),
-                self._by_group(batch),
+                class_logits, batch["classes"], self.class_weights, loss, *more
             )
         if self.teachers:
-            spec = self.recipe.distillation
             distilled = distill(self.taught(batch), spec.temperature)
             losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
             losses["distillation"] = spec.weight * distillation_loss(
@@ -169,6 +165,9 @@ class Learner:
                 distilled,
                 spec.temperature,
             )
+        if "paired" in batch:
+            lacking = paired_loss(answer, batch["paired"], spec.temperature)
+            losses["paired"] = spec.paired_weight * lacking
         self._descend(_sum(losses.values()), self.model, self.optimizer)
         if self.critic is not None and mask_logits is not None:
             made = torch.sigmoid(mask_logits.detach().float())
@@ -240,6 +239,20 @@ class Learner:
             return groups(losses, batch["group"], total).to(losses.device)
 
         return weigh
+
+    def _share(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """What is left of each picture's cross-entropy, (N,), where `distillation.paired` answers.
+
+        Before the teachers take their weight of it: together all three weigh 1. None: everything.
+        """
+        if "paired" not in batch:
+            return None
+        spec = self.recipe.distillation
+        others = spec.weight if self.teachers else 0.0
+        answered = batch["paired"].isfinite().any(dim=1)
+        # No less than 0 by rounding.
+        taken = min(1.0, spec.paired_weight / (1 - others))
+        return 1 - taken * answered
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""

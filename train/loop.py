@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,11 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
-from dermedge.data.fingerprint import Fingerprints, of_pictures
-from dermedge.data.joint import BETWEEN
-from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
+from dermedge.data.leak import FILE
 from dermedge.data.records import DataSet, Record, of_modality
-from dermedge.data.split import Split, group_records
+from dermedge.data.split import Split
 from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
 from dermedge.taxonomy import CLASSES
@@ -35,16 +33,17 @@ from train.data import (
     loader,
     present_labels,
 )
-from train.feed import training_batches
+from train.feed import Steps, training_batches
 from train.late import feature_views
+from train.leaks import check_leaks
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
+from train.paired import paired_answers, partners
 from train.recipe import Recipe
 from train.run import (
     Log,
     Run,
     load_run,
-    of_split,
     open_folder,
     save_content,
 )
@@ -75,8 +74,9 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
+    others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
-        known = _check_leaks(recipe, data_set, split, out, accelerator)
+        known = check_leaks(recipe, data_set, split, out, accelerator)
     open_folder(out, recipe, split, fresh, accelerator)
     # A resumed run may no longer have what it started from; its list says so still.
     if accelerator.is_main_process and not (out / FILE).exists():
@@ -114,16 +114,7 @@ def train(
 
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
-    priors = learner.batch_priors()
-    fed: Iterable[dict[str, Tensor]]
-    if recipe.views:
-        with accelerator.main_process_first():
-            features = feature_views(
-                learner, pictures["train"], labels, priors, out.parent / "cache"
-            )
-        fed = loader(features, steps, recipe.workers)
-    else:
-        fed = training_batches(pictures["train"], labels, recipe, steps, accelerator.device, priors)
+    fed = _fed(learner, pictures["train"], others, steps, out)
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -162,6 +153,28 @@ def train(
     return load_run(out)
 
 
+def _fed(
+    learner: Learner,
+    pictures: Pictures,
+    others: Mapping[str, Sequence[Record]],
+    steps: Steps,
+    out: Path,
+) -> Iterable[dict[str, Tensor]]:
+    """The batches of these steps: of pictures, or with `views` of their features."""
+    recipe, labels, accelerator = learner.recipe, learner.labels, learner.accelerator
+    priors, cache = learner.batch_priors(), out.parent / "cache"
+    paired = None
+    with accelerator.main_process_first():
+        if recipe.paired and learner.priors is not None:
+            paired = paired_answers(
+                recipe, labels, pictures.records, others, learner.priors, cache, accelerator
+            )
+        if recipe.views:
+            features = feature_views(learner, pictures, labels, priors, cache, paired)
+            return loader(features, steps, recipe.workers)
+    return training_batches(pictures, labels, recipe, steps, accelerator.device, priors, paired)
+
+
 def _keep_memory() -> None:
     """Let freed memory stay with this process.
 
@@ -191,92 +204,6 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     if accelerator.device.type == "cpu":
         _keep_memory()
     return accelerator
-
-
-def _check_leaks(
-    recipe: Recipe, data_set: DataSet, split: Split, out: Path, accelerator: Accelerator
-) -> TrainingPictures:
-    """What the new network will know of which pictures.
-
-    UserError where a network to start or learn from knows pictures that are to be measured here,
-    by more than their look; a line on the terminal where only the look says so, and where the split
-    itself parts copies of one picture.
-    """
-    prints, records = {}, []
-    for part in split.parts:
-        chosen = split.select(data_set.records, part)
-        records += chosen
-        prints[part], _ = of_pictures(chosen, out.parent / "fingerprints", f"comparing {part}")
-    every = Fingerprints.joined(list(prints.values()))
-    notes, known, unknown = [], [], []
-    if apart := torn(split, duplicates(records, every)):
-        one, other = apart[0]
-        notes.append(
-            f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ "
-            f"{other}), so that its figures are too good: make it again with `dermedge data check`"
-        )
-    for source in origins(recipe):
-        path, run = source.path, source.run
-        if run is None and source.bundle is None:
-            if path != recipe.start:
-                load_run(path)  # says what it lacks
-            continue
-        learnt = source.pictures(recipe.kind)
-        if learnt is None:
-            unknown.append(run.folder.name if run else Path(path).name)
-            lacks = "split.json" if run else FILE
-            notes.append(f"{path} has no {lacks}: what it learnt from is not known")
-            continue
-        known.append(learnt)
-        lesions = _lesions_of(run, data_set, split) if run else ""
-        leak = leaks(learnt, prints, dict(split.parts))
-        if lesions or (leak and leak.certain):
-            if run and run.data_set == data_set.name:
-                owner = f"another split of {run.data_set}"
-                advice = "give its split.json with --split"
-            else:
-                owner, advice = source.data_set, "measure on pictures that it does not know"
-            raise UserError(
-                f"{path} was trained on {owner}, and knows what is to be measured here: "
-                f"{leak.line if leak else lesions}; {advice}, or do not build on it"
-            )
-        if leak:
-            notes.append(
-                f"{path} was trained on {source.data_set}, and may know what is to be measured "
-                f"here: {leak.line}"
-            )
-        unknown += learnt.unknown
-    if accelerator.is_main_process:
-        for note in notes:
-            print(f"warning: {note}", file=sys.stderr)
-    return of_split(recipe.kind, split, prints, known, unknown)
-
-
-def _lesions_of(run: Run, data_set: DataSet, split: Split) -> str:
-    """Lesions and patients of this data set that a run learnt from and `split` measures, in words.
-
-    Their ids mean something in one data set alone; so only for runs on the same one, or on one of
-    several here.
-    """
-    joint = BETWEEN in data_set.name and run.data_set in data_set.name.split(BETWEEN)
-    prefix = f"{run.data_set}/" if joint else ""
-    stored = Split.load(run.folder / "split.json").parts
-    before = {part: {prefix + name for name in names} for part, names in stored.items()}
-    ids = {record.id for record in data_set.records}
-    same = joint or run.data_set == data_set.name
-    if not same or not ids.issuperset(set().union(*before.values())):
-        return ""
-    learnt = before["train"]
-    tuned = learnt | before["val"]
-    measured = dict.fromkeys(split.parts["val"], learnt)
-    measured |= dict.fromkeys(split.parts["test"], tuned)
-    seen = [
-        record.id
-        for group in group_records(data_set.records, data_set.same)
-        for record in group
-        if any(other.id in measured.get(record.id, ()) for other in group)
-    ]
-    return f"{len(seen)} pictures, or their lesions or patients (first: {seen[0]})" if seen else ""
 
 
 def _choose(

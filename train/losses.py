@@ -90,13 +90,15 @@ def classifier_loss(
     spec: ClassifierLoss,
     prior: Tensor | None = None,
     by_group: Callable[[Tensor], Tensor] | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of (N, K) logits and targets, weighted by class.
 
     `targets` are float (N, K), each row the shares of the classes in a picture (a sum of 1).
     `prior` (N, K) is how much each class weighs in each picture's source: what weighs 0 is not
     known there, and neither gains nor loses by the picture; `spec.balanced` takes the others' out.
-    `by_group` turns the losses (N,) of the pictures into what each of them weighs.
+    `by_group` turns the losses (N,) of the pictures into what each of them weighs; `share` (N,) is
+    how much of its loss each then keeps.
     """
     smooth = spec.label_smoothing
     logits = logits.float()
@@ -117,7 +119,9 @@ def classifier_loss(
         each = each * (1 - log_probability.exp()).clamp(min=2**-24) ** spec.focal
     # Divided by the batch, not by its weights: the mean over processes is then that of the batch.
     losses = each.sum(dim=1) * (targets @ weights)
-    return (losses if by_group is None else losses * by_group(losses)).mean()
+    if by_group is not None:
+        losses = losses * by_group(losses)
+    return (losses if share is None else losses * share).mean()
 
 
 def distillation_loss(logits: Tensor, distilled: Tensor, temperature: float) -> Tensor:
@@ -133,6 +137,22 @@ def distillation_loss(logits: Tensor, distilled: Tensor, temperature: float) -> 
     else:
         difference = F.kl_div(torch.log_softmax(logits, dim=1), distilled, reduction="batchmean")
     return difference * temperature**2
+
+
+def paired_loss(logits: Tensor, distilled: Tensor, temperature: float) -> Tensor:
+    """`distillation_loss` of a classifier, whose teachers do not answer for every picture.
+
+    `distilled` (N, K) is NaN at the classes that they do not know, all over where they have no
+    answer. The learner's is taken over the known classes alone; a picture without any counts 0.
+    """
+    known = distilled.isfinite()
+    # Of a row without any, all: no softmax of nothing, whose slope is no number.
+    open_to = known | ~known.any(dim=1, keepdim=True)
+    logits = (logits.float() / temperature).masked_fill(~open_to, -torch.inf)
+    log_probability = torch.log_softmax(logits, dim=1).masked_fill(~known, 0.0)
+    wanted = distilled.masked_fill(~known, 0.0)
+    # Divided by the batch, as the cross-entropy is.
+    return F.kl_div(log_probability, wanted, reduction="batchmean") * temperature**2
 
 
 @torch.no_grad()

@@ -117,7 +117,7 @@ def origin(path: str) -> Origin:
 
 def origins(recipe: Recipe) -> Iterator[Origin]:
     """The networks that a recipe starts and learns from."""
-    for path in filter(None, (recipe.start, *recipe.teachers)):
+    for path in filter(None, (recipe.start, *recipe.teachers, *recipe.paired)):
         yield origin(path)
 
 

@@ -18,6 +18,7 @@ from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import FIELDS
 from dermedge.taxonomy import CLASSES
 from train.models import MODELS
+from train.sources import parsed_weights
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,8 +88,8 @@ class MultitaskLoss(ClassifierLoss, SegmenterLoss):
 class Distillation:
     """Learning from networks that are trained already (Hinton et al., arXiv:1503.02531).
 
-    The teachers see the same augmented view as the learner (Beyer et al., CVPR 2022); several are
-    averaged.
+    The teachers see the same augmented view as the learner (Beyer et al., CVPR 2022), those in
+    `paired` another picture of the lesion (`train.paired`); several are averaged.
     """
 
     # Run folders, bundles' names or files, separated by commas; none: the data set alone.
@@ -97,6 +98,10 @@ class Distillation:
     temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
     # Training pictures without a diagnosis are learnt from as well, by the teachers' answer alone.
     unlabelled: bool = False
+    # Networks, named as teachers are, that see another picture of the same lesion: that of the
+    # other modality than the recipe's `modality`, where there is one.
+    paired: str = ""
+    paired_weight: float = _number(0.3, 0.0, 1.0)  # of their answer, beside `weight`
 
 
 @dataclass(frozen=True)
@@ -198,8 +203,13 @@ class Recipe:
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The run folders to learn from."""
+        """The networks to learn from, which see what the learner sees."""
         return tuple(filter(None, map(str.strip, self.distillation.teachers.split(","))))
+
+    @property
+    def paired(self) -> tuple[str, ...]:
+        """The networks to learn from that see the lesion's picture of the other modality."""
+        return tuple(filter(None, map(str.strip, self.distillation.paired.split(","))))
 
     @property
     def balanced(self) -> float:
@@ -298,7 +308,10 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
     if unknown := [name for name in recipe.wanted if name not in CLASSES]:
         raise RecipeError(f"classes must be some of {', '.join(CLASSES)}; got {', '.join(unknown)}")
-    _check_source_weights(recipe.source_weights)
+    try:
+        parsed_weights(recipe.source_weights)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     if kind == "segmenter" and (recipe.fields or recipe.balanced_sampling):
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
     if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
@@ -311,8 +324,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("views keeps the features of frozen layers: set freeze, too")
     if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
-    _check_unlabelled(recipe)
-    _check_groups(recipe)
+    for check in (_check_unlabelled, _check_paired, _check_groups):
+        check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
     return recipe
@@ -343,6 +356,23 @@ def _check_unlabelled(recipe: Recipe) -> None:
         )
 
 
+def _check_paired(recipe: Recipe) -> None:
+    if not recipe.paired:
+        return
+    spec = recipe.distillation
+    if recipe.kind != "classifier" or not recipe.modality:
+        raise RecipeError(
+            "distillation.paired needs a classifier and modality: its networks see the other one"
+        )
+    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+        raise RecipeError("distillation.paired excludes mixup and cutmix, which mix two lesions")
+    if not spec.paired_weight or spec.paired_weight + bool(recipe.teachers) * spec.weight > 1:
+        raise RecipeError(
+            "distillation.paired_weight must be above 0, and with teachers at most 1 - weight; "
+            f"got {spec.paired_weight}"
+        )
+
+
 def _check_groups(recipe: Recipe) -> None:
     loss = recipe.loss
     if not isinstance(loss, ClassifierLoss):
@@ -352,20 +382,6 @@ def _check_groups(recipe: Recipe) -> None:
         raise RecipeError(
             "loss.group needs loss.group_balance or loss.group_dro above 0, and these need it"
         )
-
-
-def _check_source_weights(text: str) -> None:
-    for item in filter(None, map(str.strip, text.split(","))):
-        name, equals, value = (part.strip() for part in item.partition("="))
-        try:
-            right = bool(name and equals) and 0 <= float(value) <= 1000
-        except ValueError:
-            right = False
-        if not right:
-            raise RecipeError(
-                "source_weights must be NAME=WEIGHT, NAME=WEIGHT, each weight from 0 to 1000; "
-                f"got {item!r}"
-            )
 
 
 def _checked(kind: type, values: dict, prefix: str, built: dict[str, Any] | None = None):

@@ -40,7 +40,7 @@ _MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "disc
 _CLASS_SCORES = ("val_auc", "val_balanced_accuracy")
 COLUMNS = {
     "segmenter": (*_MASK_LOSSES, "distillation", "val_jaccard"),
-    "classifier": ("cross_entropy", "distillation", *_CLASS_SCORES),
+    "classifier": ("cross_entropy", "distillation", "paired", *_CLASS_SCORES),
     "multitask": (*_MASK_LOSSES, "cross_entropy", "val_jaccard", *_CLASS_SCORES, "val_mean"),
 }
 

@@ -17,21 +17,38 @@ def is_unlabelled(record: Record) -> bool:
     return record.label is None and record.diagnosis is None and record.malignant is None
 
 
+def parsed_weights(text: str) -> dict[str, float]:
+    """A recipe's "ham10000=1, milk10k=0.5" by name. ValueError where it is not written so."""
+    found = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        try:
+            right = bool(name and equals) and 0 <= float(value) <= 1000
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError(
+                "source_weights must be NAME=WEIGHT, NAME=WEIGHT, each weight from 0 to 1000; "
+                f"got {item!r}"
+            )
+        found[name] = float(value)
+    return found
+
+
 def source_weights(text: str, records: Sequence[Record]) -> dict[str, float]:
-    """A recipe's "ham10000=1, milk10k=0.5" by source; 1 for a source that is not named.
+    """`parsed_weights` of a recipe, by source; 1 for a source that is not named.
 
     UserError where it names a source that is not here.
     """
     here = sorted({record.source for record in records if record.source})
     weights = dict.fromkeys(here, 1.0)
-    for item in filter(None, map(str.strip, text.split(","))):
-        name, _, value = (part.strip() for part in item.partition("="))
+    for name, value in parsed_weights(text).items():
         if name not in weights:
             raise UserError(
                 f"source_weights names {name}, which has no training picture here; there are: "
                 f"{', '.join(here) or 'one data set alone, which needs no weight'}"
             )
-        weights[name] = float(value)
+        weights[name] = value
     if weights and not any(weights.values()):
         raise UserError("source_weights leaves no source to learn from: all are 0")
     return weights

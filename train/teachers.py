@@ -102,8 +102,14 @@ def learnt(recipe: Recipe, labels: Sequence[str]) -> list[int] | None:
     if recipe.kind != "classifier" or not recipe.teachers:
         return None
     answers = [origin(path).labels(recipe.kind) for path in recipe.teachers]
+    shared = known_by_all(answers, labels)
+    return None if shared == tuple(labels) else [labels.index(label) for label in shared]
+
+
+def known_by_all(answers: Sequence[Sequence[str]], labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes of `labels` that teachers with these classes know. UserError: not all the same"""
     known = {tuple(label for label in labels if label in theirs) for theirs in answers}
     if len(known) > 1:
         raise UserError("the teachers know different classes: each picture needs one answer")
     (shared,) = known
-    return None if shared == tuple(labels) else [labels.index(label) for label in shared]
+    return shared

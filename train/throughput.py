@@ -97,7 +97,7 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
     ------
     UserError : another kind of recipe, or a data set without two classes or readable pictures.
     """
-    if recipe.kind != "classifier" or recipe.fields or recipe.teachers:
+    if recipe.kind != "classifier" or recipe.fields or recipe.teachers or recipe.paired:
         raise UserError("throughput compares plain classifiers: no mask, metadata or teacher")
     # What the weights are makes no difference to the time.
     recipe = replace(recipe, pretrained="no", start="")

@@ -206,7 +206,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "prior": run.prior,  # of the classes, that the probabilities carry
         "prior_of": network.prior.title if network.prior else "",  # "": that of its training
         "start": Path(run.start).name,
-        "teachers": [Path(teacher).name for teacher in recipe.teachers],
+        "teachers": [Path(teacher).name for teacher in (*recipe.teachers, *recipe.paired)],
         "steps": run.steps,
         "planned_steps": run.planned,
         "finished": run.finished,

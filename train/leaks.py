@@ -1,0 +1,104 @@
+"""Whether what a run starts or learns from knows the pictures that the run is measured on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from dermedge import UserError
+from dermedge.data.fingerprint import Fingerprints, of_pictures
+from dermedge.data.joint import BETWEEN
+from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
+from dermedge.data.records import DataSet
+from dermedge.data.split import Split, group_records
+from train.origins import origins
+from train.recipe import Recipe
+from train.run import Run, load_run, of_split
+
+
+def check_leaks(
+    recipe: Recipe, data_set: DataSet, split: Split, out: Path, accelerator: Accelerator
+) -> TrainingPictures:
+    """What the new network will know of which pictures.
+
+    UserError where a network to start or learn from knows pictures that are to be measured here,
+    by more than their look; a line on the terminal where only the look says so, and where the split
+    itself parts copies of one picture.
+    """
+    prints, records = {}, []
+    for part in split.parts:
+        chosen = split.select(data_set.records, part)
+        records += chosen
+        prints[part], _ = of_pictures(chosen, out.parent / "fingerprints", f"comparing {part}")
+    every = Fingerprints.joined(list(prints.values()))
+    notes, known, unknown = [], [], []
+    if apart := torn(split, duplicates(records, every)):
+        one, other = apart[0]
+        notes.append(
+            f"the split parts {len(apart)} pairs of copies of one picture (first: {one} ~ "
+            f"{other}), so that its figures are too good: make it again with `dermedge data check`"
+        )
+    for source in origins(recipe):
+        path, run = source.path, source.run
+        if run is None and source.bundle is None:
+            if path != recipe.start:
+                load_run(path)  # says what it lacks
+            continue
+        learnt = source.pictures(recipe.kind)
+        if learnt is None:
+            unknown.append(run.folder.name if run else Path(path).name)
+            lacks = "split.json" if run else FILE
+            notes.append(f"{path} has no {lacks}: what it learnt from is not known")
+            continue
+        known.append(learnt)
+        lesions = _lesions_of(run, data_set, split) if run else ""
+        leak = leaks(learnt, prints, dict(split.parts))
+        if lesions or (leak and leak.certain):
+            if run and run.data_set == data_set.name:
+                owner = f"another split of {run.data_set}"
+                advice = "give its split.json with --split"
+            else:
+                owner, advice = source.data_set, "measure on pictures that it does not know"
+            raise UserError(
+                f"{path} was trained on {owner}, and knows what is to be measured here: "
+                f"{leak.line if leak else lesions}; {advice}, or do not build on it"
+            )
+        if leak:
+            notes.append(
+                f"{path} was trained on {source.data_set}, and may know what is to be measured "
+                f"here: {leak.line}"
+            )
+        unknown += learnt.unknown
+    if accelerator.is_main_process:
+        for note in notes:
+            print(f"warning: {note}", file=sys.stderr)
+    return of_split(recipe.kind, split, prints, known, unknown)
+
+
+def _lesions_of(run: Run, data_set: DataSet, split: Split) -> str:
+    """Lesions and patients of this data set that a run learnt from and `split` measures, in words.
+
+    Their ids mean something in one data set alone; so only for runs on the same one, or on one of
+    several here.
+    """
+    joint = BETWEEN in data_set.name and run.data_set in data_set.name.split(BETWEEN)
+    prefix = f"{run.data_set}/" if joint else ""
+    stored = Split.load(run.folder / "split.json").parts
+    before = {part: {prefix + name for name in names} for part, names in stored.items()}
+    ids = {record.id for record in data_set.records}
+    same = joint or run.data_set == data_set.name
+    if not same or not ids.issuperset(set().union(*before.values())):
+        return ""
+    learnt = before["train"]
+    tuned = learnt | before["val"]
+    measured = dict.fromkeys(split.parts["val"], learnt)
+    measured |= dict.fromkeys(split.parts["test"], tuned)
+    seen = [
+        record.id
+        for group in group_records(data_set.records, data_set.same)
+        for record in group
+        if any(other.id in measured.get(record.id, ()) for other in group)
+    ]
+    return f"{len(seen)} pictures, or their lesions or patients (first: {seen[0]})" if seen else ""
