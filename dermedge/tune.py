@@ -16,8 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,6 @@ from dermedge.evaluation.provenance import cpu_name, usable_cores
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.runtime import (
-    ENGINES,
     JAVA,
     OPENVINO,
     RUNTIMES,
@@ -44,6 +41,7 @@ from dermedge.runtime import (
     open_session,
     target,
 )
+from dermedge.runtime.installed import providers, version
 from dermedge.tune_budget import Budget, TimeOver
 from dermedge.tune_check import Feed, Open, References, answers, network_feeds
 
@@ -79,17 +77,6 @@ class Result:
 
 def _to_stderr(line: str) -> None:
     print(f"dermedge: {line}", file=sys.stderr)
-
-
-def providers() -> list[str]:
-    """The runtimes that may work here."""
-    names = onnx.available()
-    if find_spec("openvino"):
-        names.append(OPENVINO)
-    if java.installed():
-        names.append(JAVA)
-    modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-    return names + [name for name in ENGINES if any(map(find_spec, modules[name]))]
 
 
 def executions(bundle: Bundle, role: str) -> list[ExecutionConfig]:
@@ -279,6 +266,11 @@ def machine() -> dict[str, object]:
     }
 
 
+def runtimes() -> dict[str, str]:
+    """The version of each runtime that may work here: with one more, another may be the fastest."""
+    return {name: version(name) for name in providers()}
+
+
 def prepare_store(bundle: Bundle) -> Path:
     """The file that `store` will write. Raises TuneError where it could not: before the work."""
     path = _file(bundle)
@@ -302,6 +294,7 @@ def store(bundle: Bundle, results: Sequence[Result]) -> Path:
         "bundle_sha256": bundle.sha256,
         "machine": machine(),
         "versions": _versions(selected.values()),
+        "runtimes": runtimes(),
         "executions": {role: asdict(execution) for role, execution in selected.items()},
     }
     try:
@@ -355,6 +348,8 @@ def _choice(bundle: Bundle, content: object) -> dict[str, ExecutionConfig]:
         raise ValueError("it is for another machine or ONNX Runtime")
     if content.get("versions") != _versions(selected.values()):
         raise ValueError("it was found with other versions")
+    if content.get("runtimes") != runtimes():
+        raise ValueError(f"it was measured with other runtimes{_changed(content.get('runtimes'))}")
     return selected
 
 
@@ -375,14 +370,24 @@ def _execution(bundle: Bundle, role: str, entry: object) -> ExecutionConfig:
     return execution
 
 
+def _changed(stored: object) -> str:
+    """Which runtimes are not those of a stored choice; "" where it does not say."""
+    if not isinstance(stored, dict):
+        return ""
+    here = runtimes()
+    words = [f"{name} is new" for name in here if name not in stored]
+    words += [f"{name} is gone" for name in RUNTIMES if name in stored and name not in here]
+    words += [
+        f"{name} has another version"
+        for name, found in here.items()
+        if name in stored and stored[name] != found
+    ]
+    return f" ({', '.join(words)})" if words else ""
+
+
 def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
-    """Of dermedge and of what the executions need beside ONNX Runtime; engines carry their own."""
+    """Of dermedge, and of the Java library where it was chosen, for that takes a JVM to tell."""
     versions: dict[str, str | None] = {"dermedge": __version__}
-    if any(execution.provider == OPENVINO for execution in selected):
-        try:
-            versions[OPENVINO] = version(OPENVINO)
-        except PackageNotFoundError:
-            versions[OPENVINO] = None
     if any(execution.provider == JAVA for execution in selected):
         try:
             versions[JAVA] = java.version()

@@ -218,23 +218,15 @@ def _faults_at_start(args: argparse.Namespace, trial: bool) -> list[Check]:
 def _open_analyzer(args: argparse.Namespace) -> tuple[Bundle, Analyzer]:
     """The bundle with all its graphs, and those of them that run, loaded."""
     from edge_app.capture.sources import is_camera, open_source
+    from edge_app.networks import load_analyzer
 
     bundle = open_bundle(args)
-    analyzer = _tuned_analyzer(bundle)
+    analyzer = load_analyzer(bundle)
     sys.setswitchinterval(0.001)  # s that the screen waits for the analysis to let go of Python
     # A camera may come later; a file that is not there will not.
     if not is_camera(args.source) and not (args.measure or args.soak):
         open_source(args.source).close()
     return bundle, analyzer
-
-
-def _tuned_analyzer(bundle: Bundle) -> Analyzer:
-    from dermedge.analyzer import Analyzer
-    from dermedge.tune import load_tuned
-
-    # One core stays free for the screen; the live picture must not wait for the networks.
-    threads = max(1, (os.cpu_count() or 2) - 1)
-    return Analyzer(bundle, threads=threads, executions=load_tuned(bundle))
 
 
 def _source(args: argparse.Namespace, folder: str, drawn: bool) -> str:
@@ -269,6 +261,7 @@ def _make_app(
     from edge_app.capture.worker import Worker
     from edge_app.first_tune import FirstTune
     from edge_app.kiosk import Journal
+    from edge_app.networks import load_analyzer
     from edge_app.session import Session
 
     home = Path(folder, "app") if trial and not args.home else _home(args)
@@ -289,7 +282,7 @@ def _make_app(
     first_tune = None
     if args.tune == "auto" and not trial:
         first_tune = FirstTune(
-            bundle, lambda: worker.resting, lambda: worker.use(_tuned_analyzer(bundle)), **log
+            bundle, lambda: worker.resting, lambda: worker.use(load_analyzer(bundle)), **log
         )
     return DermedgeApp(worker, session, **log, first_tune=first_tune)
 
@@ -334,17 +327,14 @@ def _home(args: argparse.Namespace) -> Path:
 
 def _self_check(args: argparse.Namespace) -> list[Check]:
     """Print what the self-check finds, and return it."""
-    from dermedge.analyzer import Analyzer
-    from dermedge.tune import load_tuned
     from edge_app.capture.sources import open_source
+    from edge_app.networks import load_analyzer
     from edge_app.self_check import self_check
 
-    def load() -> Analyzer:
-        bundle = open_bundle(args)
-        return Analyzer(bundle, executions=load_tuned(bundle))
-
     checks, folder = [], _home(args)
-    for check in self_check(partial(open_source, args.source), load, folder):
+    for check in self_check(
+        partial(open_source, args.source), lambda: load_analyzer(open_bundle(args)), folder
+    ):
         checks.append(check)
         print(_line(check), flush=True)
     return checks

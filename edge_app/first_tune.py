@@ -19,7 +19,7 @@ from edge_app import unforeseen
 from edge_app.i18n.language import Message
 from edge_app.tune_process import LIMIT, Found, Gate, NothingTimed, measure
 
-MOST_ATTEMPTS = 3  # starts of the app, for the same bundle, machine and versions
+MOST_ATTEMPTS = 3  # starts of the app, for the same bundle, machine, runtimes and versions
 _POLL = 0.1  # s from one look at the analysis to the next
 _MOST_BYTES = 64 * 1024  # of the file that counts attempts
 
@@ -61,10 +61,15 @@ class Attempts:
 
     def __init__(self, path: Path, bundle: Bundle):
         self._path = path
-        self._key = {**tune.machine(), "dermedge": __version__, "bundle_sha256": bundle.sha256}
+        self._key = {
+            **tune.machine(),
+            "runtimes": tune.runtimes(),
+            "dermedge": __version__,
+            "bundle_sha256": bundle.sha256,
+        }
 
     def count(self) -> int:
-        """0 for another bundle, machine or version, and where the file is not one of these."""
+        """0 for another bundle, machine, runtime or version, or where the file is none of these."""
         try:
             with self._path.open("rb") as file:
                 content = json.loads(file.read(_MOST_BYTES))

@@ -17,11 +17,11 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture
-from dermedge.tune import load_tuned
 from edge_app.capture.sources import FAULTS, Frame, Source, SourceError, StreamMonitor
 from edge_app.capture.worker import Worker
 from edge_app.i18n.language import N_, Message, error_message
 from edge_app.kiosk import NO_PIN, Pin
+from edge_app.networks import load_analyzer
 from edge_app.store import clock as clocks
 
 FREE_BYTES = 2**30  # some hundred captures
@@ -81,7 +81,7 @@ def running_check(
                 code="bundle-replaced",
                 path=bundle.path,
             )
-        return Analyzer(bundle, executions=load_tuned(bundle))
+        return load_analyzer(bundle)
 
     yield from _check_bundle(load)
     seen = worker.snapshot()

@@ -176,11 +176,11 @@ def test_it_is_offered_only_where_pyjnius_and_a_jar_are(tmp_path, monkeypatch):
     monkeypatch.setattr(java, "find_spec", lambda name: object())
     paths = [str(tmp_path / "missing.jar"), str(tmp_path / "broken.jar"), str(empty)]
     monkeypatch.setenv("CLASSPATH", os.pathsep.join(paths))
-    assert not java.installed()
+    assert java.library() is None
     monkeypatch.setenv("CLASSPATH", os.pathsep.join([*paths, str(jar)]))
-    assert java.installed()
+    assert java.library() == "onnxruntime.jar"
     monkeypatch.setattr(java, "find_spec", lambda name: None)
-    assert not java.installed()
+    assert java.library() is None
 
 
 def test_what_is_missing_is_one_line(monkeypatch):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dermedge.runtime import ENGINES, JAVA
-from dermedge.tune import providers
+from dermedge.runtime.installed import providers
 
 ROOT = Path(__file__).parents[1]
 # io_uring would carry what strace does not see.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -366,6 +367,9 @@ def _with_execution(content: dict, **execution) -> dict:
         lambda c: {**c, "machine": {**c["machine"], "onnxruntime": "1.0.0"}},
         lambda c: {**c, "versions": {**c["versions"], "dermedge": "0.0.1"}},
         lambda c: {key: value for key, value in c.items() if key != "versions"},
+        lambda c: {key: value for key, value in c.items() if key != "runtimes"},
+        lambda c: {**c, "runtimes": ["cpu"]},
+        lambda c: {**c, "runtimes": {**c["runtimes"], "\x1b[2J\n": "1"}},
     ],
 )
 def test_a_stored_choice_that_is_of_no_use_is_ignored_with_a_line(both, change, capsys):
@@ -383,12 +387,61 @@ def test_a_stored_choice_that_is_of_no_use_is_ignored_with_a_line(both, change, 
 def test_a_choice_made_with_another_openvino_is_stale(both, monkeypatch, capsys):
     path, content = _stored(both)
     content = _with_execution(content, provider="openvino", precision="fp32", threads=1)
-    version = tune._versions([ExecutionConfig("fp32", "openvino", 1)])
-    path.write_text(json.dumps({**content, "versions": version}))
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "openvino"])
+    path.write_text(json.dumps({**content, "runtimes": tune.runtimes()}))
     assert tune.load_tuned(both)["classifier"].provider == "openvino"
-    monkeypatch.setattr(tune, "version", lambda name: "2000.1")
+    here = tune.version
+    monkeypatch.setattr(tune, "version", lambda name: here(name) + (name == "openvino") * " new")
     assert tune.load_tuned(both) == {}
-    assert "other versions" in capsys.readouterr().err
+    assert "other runtimes (openvino has another version)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        (["cpu"], ["cpu", "openvino"], " (openvino is new)"),
+        (["cpu", "xnnpack"], ["cpu"], " (xnnpack is gone)"),
+        (["cpu", "tensorrt"], ["cpu", "openvino"], " (openvino is new, tensorrt is gone)"),
+        (None, ["cpu"], ""),  # a file of before it was noted
+    ],
+)
+def test_a_choice_among_other_runtimes_is_stale(both, then, now, words, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "providers", lambda: then or now)
+    path, content = _stored(both)
+    assert tune.load_tuned(both)
+    monkeypatch.setattr(tune, "providers", lambda: now)
+    if then is None:
+        del content["runtimes"]
+        path.write_text(json.dumps(content))
+    assert tune.load_tuned(both) == {}
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"it was measured with other runtimes{words}; run `dermedge tune` again" in told
+
+
+def test_a_runtime_has_a_version_that_loads_nothing(tmp_path):
+    """Those that are packages here, and one that a folder on Python's path brings."""
+    (tmp_path / "tensorrt.py").write_text("raise SystemExit('it was loaded')")
+    package = tmp_path / "tensorrt_cu13_bindings-99.1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: tensorrt-cu13-bindings\nVersion: 99.1\n"
+    )
+    code = (
+        "import json, sys; from dermedge import tune; print(json.dumps(tune.runtimes())); "
+        "assert not {'openvino', 'jnius', 'tensorrt'} & set(sys.modules)"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(tune.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    found = json.loads(done.stdout)
+    assert found["cpu"] == tune.machine()["onnxruntime"]
+    assert found["tensorrt"] == "tensorrt-cu13-bindings 99.1"
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_nothing_stored_is_no_line(both, capsys):

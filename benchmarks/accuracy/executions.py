@@ -28,7 +28,7 @@ from dermedge.data.groups import SCALES, members
 from dermedge.evaluation import metrics
 from dermedge.evaluation.paired_timing import ratio
 from dermedge.runtime import ENGINES, ExecutionConfig, SessionError, host, target
-from dermedge.tune import providers
+from dermedge.runtime.installed import providers
 
 FP32 = "fp32"
 COLUMNS = (

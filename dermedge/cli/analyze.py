@@ -72,7 +72,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="all pictures show one lesion: print their common result, too",
     )
     parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)  # until 0.2
-    parser.add_argument("--threads", type=int, default=0, help="of the runtime (default: its own)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of the runtime (default: what `dermedge tune` chose, else its own)",
+    )
     execution_arguments(parser)
     engine_arguments(parser)
     parser.add_argument(

@@ -27,17 +27,18 @@ _ENTRIES = {
 _KINDS: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FLOAT": np.dtype(np.float32)}
 
 
-def installed() -> bool:
-    """Whether pyjnius and the library are there; starts no JVM.
+def library() -> str | None:
+    """The library's file name, None where it or pyjnius is missing; starts no JVM.
 
-    An Android app carries the library itself. On a desktop, the environment variable CLASSPATH
-    names its jar.
+    An Android app carries the library itself: "" there. On a desktop, the environment variable
+    CLASSPATH names its jar.
     """
     if find_spec("jnius") is None:
-        return False
+        return None
     if host() == "android":
-        return True
-    return any(map(_holds_runtime, os.environ.get("CLASSPATH", "").split(os.pathsep)))
+        return ""
+    paths = os.environ.get("CLASSPATH", "").split(os.pathsep)
+    return next((os.path.basename(path) for path in paths if _holds_runtime(path)), None)
 
 
 def _holds_runtime(path: str) -> bool:

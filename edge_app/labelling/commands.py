@@ -66,11 +66,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _ask(store: Store, args: argparse.Namespace) -> int:
     from dermedge.analyzer import Analyzer
+    from dermedge.tune import load_tuned
     from edge_app.labelling.queue import questions
     from edge_app.labelling.server import LabelServer, Sitting
 
     bundle = open_bundle(args)
-    waiting = questions(store, Analyzer(bundle))
+    waiting = questions(store, Analyzer(bundle, executions=load_tuned(bundle)))
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "

@@ -138,6 +138,17 @@ def test_another_runtime_is_tried_though_one_was_given_up(bundle, monkeypatch):
     assert Start(bundle).measured == 1
 
 
+def test_a_runtime_that_is_installed_later_is_measured(bundle, monkeypatch):
+    Start(bundle)
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "openvino"])
+    for _ in range(MOST_ATTEMPTS):
+        assert Start(bundle, UserError("it died")).measured == 1
+    assert Start(bundle).measured == 0
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "openvino", "tensorrt"])
+    assert Start(bundle).measured == 1
+    assert tune.load_tuned(bundle) == FASTER
+
+
 @pytest.mark.parametrize("content", [b"{", b"[" * 60_000, b"\xff", b"[]", b'{"attempts": "x"}'])
 def test_a_count_that_cannot_be_read_counts_nothing(bundle, cache, content):
     Start(bundle, Stopped())
