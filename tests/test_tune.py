@@ -424,9 +424,7 @@ def test_a_runtime_has_a_version_that_loads_nothing(tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise SystemExit('it was loaded')")
     package = tmp_path / "tensorrt_cu13_bindings-99.1.dist-info"
     package.mkdir()
-    (package / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: tensorrt-cu13-bindings\nVersion: 99.1\n"
-    )
+    (package / "METADATA").write_text("Name: tensorrt-cu13-bindings\nVersion: 99.1\n")
     code = (
         "import json, sys; from dermedge import tune; print(json.dumps(tune.runtimes())); "
         "assert not {'openvino', 'jnius', 'tensorrt'} & set(sys.modules)"
