@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_what_a_killed_import_left_behind_goes_with_the_next_opening(cases):
     folder = cases.path.parent
 
     def grow_old(left: Path, age: float) -> None:
-        then = left.stat().st_mtime - age
+        then = time.time() - age  # of this clock: that of the disk may be another
         os.utime(left, (then, then))
 
     (folder / ".importing-killed").mkdir()
@@ -91,6 +92,7 @@ def test_what_a_killed_import_left_behind_goes_with_the_next_opening(cases):
     (folder / ".writing-by-an-older-version").write_bytes(b"sealed")
     grow_old(folder / ".writing-by-an-older-version", 2 * database.STALE_SECONDS)
     (folder / ".importing-young").mkdir()
+    grow_old(folder / ".importing-young", 0)
     with database.workshop(folder, ".importing-") as busy:
         grow_old(busy, 2 * database.GRACE_SECONDS)
         cases.close()
