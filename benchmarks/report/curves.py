@@ -56,13 +56,19 @@ def read_log(run: Path) -> Log:
 
     Raises UserError where it is missing or no such table.
     """
+    log = _columns(run)
+    log.pop("epoch", None)
+    return log
+
+
+def _columns(run: Path) -> Log:
     path = run / "log.csv"
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
         return {
             name: [(int(row["step"]), float(row[name])) for row in rows if row[name]]
             for name in (rows[0] if rows else {})
-            if name not in ("step", "epoch", "lr")
+            if name not in ("step", "lr")
         }
     except OSError:
         raise UserError(f"{path} is missing: give a folder that `dermedge train` made") from None
@@ -75,11 +81,14 @@ def curves(run: Path) -> dict[str, Curve]:
 
     Raises UserError where the log is missing, or not one epoch was validated yet.
     """
-    log = {name: np.array(points) for name, points in read_log(run).items() if points}
+    log = {name: np.array(points) for name, points in _columns(run).items() if points}
+    begun = {int(step): number for step, number in log.pop("epoch", ())}  # from 0
     scores = [points for name, points in log.items() if name.startswith("val_")]
     if not scores:
         raise UserError(f"{run}: no epoch has ended yet; train on")
-    epoch = scores[0][0, 0]  # steps: each epoch ends with a validation
+    # A validation ends an epoch, but not each epoch ends with one.
+    first = int(scores[0][0, 0])
+    epoch = first / (begun[first] + 1)  # steps
     found = {}
     for name, points in log.items():
         epochs, values = points[:, 0] / epoch, points[:, 1]

@@ -118,7 +118,8 @@ def test_curves_are_against_epochs_and_average_the_losses(tmp_path):
     run.mkdir()
     lines = ["step,epoch,lr,bce,l1,val_jaccard"]
     lines += [
-        f"{10 * n},{n // 8},0.1,{1 / n},,{0.1 * n if n % 8 == 0 else ''}" for n in range(1, 17)
+        f"{10 * n},{(n - 1) // 8},0.1,{1 / n},,{0.1 * n if n % 8 == 0 else ''}"
+        for n in range(1, 17)
     ]
     (run / "log.csv").write_text("\n".join(lines) + "\n")
     found = curves.curves(run)
@@ -132,6 +133,15 @@ def test_curves_are_against_epochs_and_average_the_losses(tmp_path):
     assert shape[1] > shape[0] > 200
     curves.main([str(run), "--out", str(tmp_path / "curves.png")])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_is_validated_now_and_then_has_as_many_epochs(tmp_path):
+    lines = ["step,epoch,lr,bce,val_auc"]
+    lines += [f"{step},{(step - 1) // 20},0.1,0.5," for step in range(10, 121, 10)]
+    for step in (60, 120):  # each third of six epochs of twenty steps
+        lines[step // 10] += "0.9"
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    assert curves.curves(tmp_path)["val_auc"][0].tolist() == [3, 6]
 
 
 def test_a_run_without_a_whole_epoch_has_no_curves(tmp_path):
