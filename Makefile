@@ -18,12 +18,14 @@ demo: $(STAMP)
 
 MARKED ?= not slow
 # What takes long is left to `make test-all`. No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
+# Both runs of mypy at once: either takes one core for most of a minute.
 test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy dermedge train export benchmarks edge_app
-	$(BIN)/mypy dermedge edge_app --platform win32 --exclude 'qa/(chromium|web|webkit)\.py$$'
+	$(BIN)/mypy dermedge train export benchmarks edge_app & first=$$!; \
+	    $(BIN)/mypy dermedge edge_app --platform win32 --cache-dir .mypy_cache/win32 \
+	    --exclude 'qa/(chromium|web|webkit)\.py$$' && wait $$first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 # And what makes an APK of the page.

@@ -46,6 +46,7 @@ def test_an_export_on_empty_masks_alone_is_refused(tmp_path, monkeypatch):
         ids = tuple(record.id for record in data_set.records)
         network = SimpleNamespace(
             run=run,
+            recipe=SimpleNamespace(modality=""),
             split=Split("csv", 0, {"train": (), "val": ids, "test": ()}),
             data_set=data_set,
             model=torch.nn.Identity(),
