@@ -140,9 +140,9 @@ def test_the_answer_is_the_one_for_the_other_picture(data_set, split, teacher, t
         other = by_id[name.replace("c", "d")]
         square = read_prepared(other, run.preprocessing, False)[0]
         sides = [np.rot90(s, k) for s in (square, square[:, ::-1]) for k in range(4)]
-        told = encode(run.metadata, age=other.age, sex=other.sex)[None].repeat(8, 0)
+        metadata = encode(run.metadata, age=other.age, sex=other.sex)[None].repeat(8, 0)
         with torch.no_grad():
-            each = model(torch.from_numpy(np.stack(sides)), torch.from_numpy(told)).softmax(1)
+            each = model(torch.from_numpy(np.stack(sides)), torch.from_numpy(metadata)).softmax(1)
         logits = each.mean(0).log()[[run.labels.index(label) for label in known]] + move
         wanted = torch.softmax(logits / recipe.distillation.temperature, 0).numpy()
         assert np.isnan(answers[name][0])  # akiec, which the teacher does not know
@@ -196,9 +196,9 @@ def test_each_picture_weighs_as_much_with_an_answer_as_without(
     pictures, _, answers = asked(recipe, data_set, split, tmp_path)
     names = [record.id for record in pictures.records]
 
-    def losses(name: str, recipe, told) -> dict[str, float]:
+    def losses(name: str, recipe, answers) -> dict[str, float]:
         learner = Learner(recipe, LABELS, pictures, 10, loop.make_accelerator(recipe))
-        views = Views(pictures, LABELS, recipe, None, told)
+        views = Views(pictures, LABELS, recipe, None, answers)
         (batch,) = loader(views, [[(0, names.index(name))] * 2], 0)
         return {key: value.item() for key, value in learner.update(batch).items()}
 
@@ -273,9 +273,9 @@ def test_a_picture_that_cannot_be_read_answers_nothing(data_set, split, teacher,
     pictures, learner, answers = asked(
         student(teacher), replace(data_set, records=records), split, tmp_path / "cache"
     )
-    told = capsys.readouterr().err
-    assert "left out L2d" in told
-    assert "9 of 14 training pictures" in told
+    printed = capsys.readouterr().err
+    assert "left out L2d" in printed
+    assert "9 of 14 training pictures" in printed
     assert np.isnan(answers["L2c"]).all()
     others = {"L2c": [replace(data_set.records[0], id="L2d", image=broken)]}
     with pytest.raises(UserError, match=r"no dermoscopic picture of a lesion .* can be read"):

@@ -225,7 +225,7 @@ def _asked(
     image = torch.from_numpy(np.stack(list(images.values()))).to(device)
     extra: list[Tensor] = []
     if model.metadata:
-        rows = [encode(model.metadata, **_told(model, records[row])) for row in images]
+        rows = [encode(model.metadata, **_metadata(model, records[row])) for row in images]
         extra = [torch.from_numpy(np.stack(rows)).to(device)]
     found = [
         torch.log_softmax(model(torch.rot90(side, turn, (1, 2)), *extra).float(), dim=1)
@@ -237,15 +237,15 @@ def _asked(
     return answer
 
 
-def _told(model: Normalized, record: Record) -> dict:
+def _metadata(model: Normalized, record: Record) -> dict:
     return {name: getattr(record, name) for name in model.metadata}
 
 
 def _key(model: Normalized, preprocessing: Preprocessing, records: Sequence[Record]) -> str:
     """The name of the folder of these answers: of all that decides what they are."""
     digest = hashlib.sha256(code_hash("train.prepare", "dermedge.metadata").encode())
-    told = [_told(model, record) for record in records]
-    digest.update(repr((_VIEWS, preprocessing.to_dict(), model.metadata, told)).encode())
+    fields = [_metadata(model, record) for record in records]
+    digest.update(repr((_VIEWS, preprocessing.to_dict(), model.metadata, fields)).encode())
     add_weights(digest, model)
     add_files(digest, records)
     return "paired-" + digest.hexdigest()[:20]
