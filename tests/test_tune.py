@@ -414,9 +414,9 @@ def test_a_choice_among_other_runtimes_is_stale(both, then, now, words, monkeypa
         del content["runtimes"]
         path.write_text(json.dumps(content))
     assert tune.load_tuned(both) == {}
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"it was measured with other runtimes{words}; run `dermedge tune` again" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"it was measured with other runtimes{words}; run `dermedge tune` again" in printed
 
 
 def test_a_runtime_has_a_version_that_loads_nothing(tmp_path):
