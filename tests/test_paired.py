@@ -234,7 +234,7 @@ def test_every_feed_tells_the_same_answers(data_set, split, teacher, start, tmp_
         np.testing.assert_array_equal(batch["paired"].numpy(), wanted)
 
 
-@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("views", [0, 2])
 def test_a_stopped_run_goes_on_exactly(
     data_set, split, teacher, start, tmp_path, monkeypatch, views
 ):

@@ -27,7 +27,7 @@ def one_thread():
     [
         "mobilenet_v3_small",
         pytest.param("mobilenet_v2", marks=pytest.mark.slow),
-        pytest.param("mobilegan-edge", marks=pytest.mark.slow),
+        "mobilegan-edge",
         pytest.param("multitask_mobilenet_v2", marks=pytest.mark.slow),
     ],
 )
