@@ -1,0 +1,99 @@
+"""Two bundles on the same pictures: the second's figures minus the first's, paired.
+
+`python -m benchmarks.accuracy.paired OLD/pictures.csv NEW/pictures.csv --data NAME=PATH`, of what
+`dermedge evaluate --out` wrote for each. The data set says which pictures show one lesion or
+patient: these are drawn together, and both bundles see the same resamples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import call
+from benchmarks.accuracy import intervals
+from dermedge import UserError
+from dermedge.data import load, parse_source
+from dermedge.evaluation import metrics
+from dermedge.files import read_text
+
+Table = dict[str, dict[str, str]]  # by id, the row of a picture
+
+
+def read_pictures(path: Path) -> Table:
+    """The rows of pictures that could be read, by id. UserError where it is no such table."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        return {row["id"]: row for row in rows if row["malignancy"]}
+    except (OSError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is no pictures.csv of `dermedge evaluate --out`") from None
+
+
+def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, intervals.Figure]:
+    """By measure, new minus old; malignant AUC, and the balanced accuracy of the class named.
+
+    Raises UserError where the tables are not of the same pictures, or these not of the data set.
+    """
+    if old.keys() != new.keys():
+        raise UserError(
+            f"the tables are of {len(old)} and {len(new)} pictures, which are not the same: "
+            "evaluate both bundles on one part"
+        )
+    if strange := sorted(old.keys() - clusters.keys()):
+        raise UserError(f"{len(strange)} pictures are not in the data set (first: {strange[0]})")
+    certain = [name for name in sorted(old) if old[name]["malignant"]]
+    named = [name for name in sorted(old) if f"p_{old[name]['label']}" in old[name]]
+    classes = sorted({old[name]["label"] for name in named})
+    malignant = np.array([old[name]["malignant"] == "True" for name in certain])
+    truth = np.array([classes.index(old[name]["label"]) for name in named], int)
+
+    def auc(table: Table) -> Callable[[np.ndarray], float]:
+        risks = np.array([float(table[name]["malignancy"]) for name in certain])
+        return lambda weights: metrics.roc_auc(risks, malignant, weights)
+
+    def accuracy(table: Table) -> Callable[[np.ndarray], float]:
+        # A class that no picture here shows is wrong for each of them.
+        likely = [table[name]["likely"] for name in named]
+        numbers = np.array([classes.index(k) if k in classes else len(classes) for k in likely])
+        return lambda weights: metrics.balanced_accuracy(numbers, truth, len(classes) + 1, weights)
+
+    return {
+        measure: intervals.difference(
+            of(new), of(old), np.array([clusters[name] for name in names], int)
+        )
+        for measure, of, names in (
+            ("malignant_auc", auc, certain),
+            ("likely_balanced_accuracy", accuracy, named),
+        )
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the differences; UserError where the arguments cannot be followed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.paired", description=__doc__
+    )
+    parser.add_argument("old", metavar="OLD.csv")
+    parser.add_argument("new", metavar="NEW.csv")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="that both are of")
+    args = parser.parse_args(argv)
+    data_set = load(*parse_source(args.data))
+    clusters, kind = intervals.clusters(data_set.records, data_set.same)
+    old, new = (read_pictures(Path(path)) for path in (args.old, args.new))
+    print(f"{len(old)} pictures; 95 % intervals: bootstrap over {kind}")
+    for measure, figure in compare(old, new, clusters).items():
+        value, low, high = (
+            "-" if figure[key] is None else f"{figure[key]:+.3f}"
+            for key in ("value", "low", "high")
+        )
+        print(f"{measure} {value} ({low} to {high})")
+
+
+if __name__ == "__main__":
+    sys.exit(call(main))

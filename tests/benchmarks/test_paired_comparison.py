@@ -1,0 +1,47 @@
+"""Two bundles on the same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy.paired import compare, read_pictures
+from dermedge import UserError
+
+HEAD = "id,label,malignant,malignancy,likely,p_mel,p_nv"
+
+
+def table(folder: Path, name: str, wrong: int) -> Path:
+    """Forty pictures, of which the first `wrong` get the other class and risk."""
+    lines = [HEAD]
+    for number in range(40):
+        mel = number % 2 == 0
+        said = mel != (number < wrong)
+        risk = 0.9 if said else 0.1
+        label, likely = ("mel", "nv")[not mel], ("mel", "nv")[not said]
+        lines.append(f"p{number},{label},{mel},{risk},{likely},{risk},{1 - risk}")
+    path = folder / f"{name}.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_difference_is_of_the_same_pictures(tmp_path):
+    worse, better = (read_pictures(table(tmp_path, f"{n}", n)) for n in (10, 2))
+    clusters = {f"p{number}": number for number in range(40)}
+    found = compare(worse, better, clusters)
+    assert found["likely_balanced_accuracy"]["value"] == pytest.approx(8 / 40)
+    assert found["malignant_auc"]["low"] > 0
+    same = compare(better, better, clusters)
+    assert {value for figure in same.values() for value in figure.values()} == {0.0}
+
+
+def test_other_pictures_are_refused(tmp_path):
+    one = read_pictures(table(tmp_path, "one", 0))
+    with pytest.raises(UserError, match="not the same"):
+        compare(one, {"p0": one["p0"]}, {})
+    with pytest.raises(UserError, match="not in the data set"):
+        compare(one, one, {"p0": 0})
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"no pictures\.csv"):
+        read_pictures(tmp_path / "other.csv")
