@@ -85,11 +85,19 @@ def _recheck_arguments(parser: argparse.ArgumentParser) -> None:
         help="print what passes; with --out write the bundle again without what does not. Exit "
         "status 1: something did not pass",
     )
-    again.add_argument("--data", metavar="NAME=PATH", help="data set that it was trained on")
+    again.add_argument(
+        "--data",
+        action="append",
+        metavar="NAME=PATH",
+        help="data set that its networks were trained on; once for each",
+    )
     again.add_argument(
         "--split",
+        action="append",
+        default=[],
         metavar="FILE",
-        help="split that it was trained with (default: its own, else one made with seed 0)",
+        help="split that a network was trained with; once for each (default: its own, else one "
+        "made with seed 0)",
     )
 
 
@@ -295,14 +303,14 @@ def _recheck(
     bundle = open_bundle(args.recheck)
     if bundle.signed_by and out and key is None:
         raise ExportError(f"{args.recheck} is signed: give --sign KEYFILE, or leave --out away")
-    data_set = datasets.load(*datasets.parse_source(args.data))
+    data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
     options = ExportOptions(
         precisions=tuple(args.precisions),
         methods=tuple(args.calibration),
         targets=(args.target,) if args.target else TARGETS,
     )
     wanted = options if options.other_precisions else None
-    rechecked = recheck(bundle, data_set, args.split, Acceptance(**margins), wanted)
+    rechecked = recheck(bundle, data_sets, args.split, Acceptance(**margins), wanted)
     for report in rechecked.reports:
         note = report["judged"].get("note")
         print(judged_line(report) + (f"; mind that {note}" if note else ""))

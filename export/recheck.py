@@ -8,27 +8,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES, Manifest, Model, Variant
-from dermedge.data import DataSet, Record, make_split
-from dermedge.data.records import of_modality
-from dermedge.data.split import Split
+from dermedge.data import DataSet
 from dermedge.runtime import open_session
 from export import ExportError
 from export.acceptance.accept import decide
+from export.bundle.learnt import Learnt, learnt_by
 from export.graph.half import full_weights
 from export.options import CALIBRATION_PICTURES, ExportOptions
 from export.quantization.candidates import Candidate, Candidates, CandidateSearch
-from export.validation.halves import Halves, ValidationPart
+from export.validation.halves import Halves
 from export.validation.outputs import ValidationSet, run_graph
 from export.validation.prepared import Crop, FeedSpec, cropper, prepare_samples, subset
 from export.validation.validate import members_of, usable_samples, validation_set
 from train.recipe import Acceptance
 
-SPLIT = "split.json"  # part of bundles made before 2026-12
 NOT_INDEPENDENT = (
     "the thresholds and the candidate were chosen on the whole validation part, the accepting half "
     "among it"
@@ -49,8 +45,8 @@ class Rechecked:
 
 def recheck(
     bundle: Bundle,
-    data_set: DataSet,
-    split_file: str | None,
+    data_sets: Sequence[DataSet],
+    split_files: Sequence[str],
     margins: Acceptance,
     options: ExportOptions | None = None,
 ) -> Rechecked:
@@ -58,9 +54,7 @@ def recheck(
 
     Parameters
     ----------
-    data_set : what the networks were trained on.
-    split_file : the frozen split; None: the bundle's own where it carries one, else made with
-        seed 0. Its hash must be the one that the bundle names.
+    data_sets, split_files : what the networks were trained on, as `learnt_by` takes them.
     margins : what a lower bound must reach.
     options : given, these precisions are made from the FP32 graphs for these targets, calibrated
         on the training part and chosen by the tuning half, and judged instead of the variants that
@@ -74,8 +68,8 @@ def recheck(
     Raises
     ------
     ExportError
-        Where there is no variant, FP32 is not there to compare with, or data set or split are not
-        those that the bundle was made from.
+        Where there is no variant, FP32 is not there to compare with, or data sets or splits are
+        not those that the bundle was made from.
     """
     networks = _networks(bundle.manifest)
     if options is None:
@@ -83,8 +77,9 @@ def recheck(
     if not networks:
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
     crop = _crop(bundle)
-    source = _Source(bundle, data_set, split_file, margins, options)
-    judged = [one for roles in networks for one in _judged(source, roles, crop)]
+    learnt = learnt_by(bundle, networks, data_sets, split_files)
+    source = _Source(bundle, margins, options)
+    judged = [one for roles in networks for one in _judged(source, roles, learnt[roles], crop)]
     manifest = bundle.manifest
     parts = {name: bundle.part(name) for name in manifest.parts}
     again = {_key(one.report) for one in judged}
@@ -116,39 +111,35 @@ class _Judged:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """What is judged again, and on which pictures."""
+    """What is judged again, and by what."""
 
     bundle: Bundle
-    data_set: DataSet
-    split_file: str | None
     margins: Acceptance
     options: ExportOptions | None
 
 
-def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Iterator[_Judged]:
+def _judged(
+    source: _Source, roles: tuple[str, ...], learnt: Learnt, crop: Crop | None
+) -> Iterator[_Judged]:
     """Each variant of one network."""
-    bundle, data_set = source.bundle, source.data_set
+    bundle, kind = source.bundle, learnt.kind
     model = _first(bundle, roles)
     if model.precision != "fp32":
         raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
-    split = _split(bundle, roles, data_set, source.split_file)
-    modality = str(_trained_on(bundle, roles).get("modality", ""))
-    part = ValidationPart.of(data_set, split, modality)
+    part = learnt.validation
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
         judged = {
             "independent": False,
             "note": THRESHOLDS_ONLY if source.options else NOT_INDEPENDENT,
         }
-    kind = "multitask" if len(roles) > 1 else roles[0]
     print(f"the {kind}'s validation part: {part.halves}", file=sys.stderr, flush=True)
     labels = bundle.manifest.labels if "classifier" in roles else ()
     spec = FeedSpec(model.preprocessing, model.metadata, crop)
-    accepting = _half(part, "accepting", kind, labels, spec)
+    accepting = _half(learnt, "accepting", labels, spec)
     if source.options:
-        tuning = _half(part, "tuning", kind, labels, spec)
-        training = of_modality(split.select(data_set.records, "train"), modality)
-        candidates = _made(source, roles, tuning, training, spec)
+        tuning = _half(learnt, "tuning", labels, spec)
+        candidates = _made(source, roles, tuning, learnt, spec)
     else:
         candidates = _candidates(bundle, roles, model, source.margins)
     if not candidates.candidates:
@@ -167,13 +158,12 @@ def _judged(source: _Source, roles: tuple[str, ...], crop: Crop | None) -> Itera
         yield _Judged(variant, decision.candidate.graph, report)
 
 
-def _half(
-    part: ValidationPart, half: str, kind: str, labels: Sequence[str], spec: FeedSpec
-) -> ValidationSet:
+def _half(learnt: Learnt, half: str, labels: Sequence[str], spec: FeedSpec) -> ValidationSet:
     """The pictures of one half as the network takes them. ExportError where there is none."""
+    part, kind = learnt.validation, learnt.kind
     note = f"reading the {kind}'s pictures of the {half} half"
     samples = prepare_samples(members_of(part, half, kind, labels), spec, note)
-    found = validation_set(part, labels, usable_samples(samples, kind))
+    found = validation_set(part, labels, usable_samples(samples, kind), learnt.prior)
     if not found.feeds:
         raise ExportError(f"the {half} half has no picture for a {kind}")
     return found
@@ -183,7 +173,7 @@ def _made(
     source: _Source,
     roles: tuple[str, ...],
     tuning: ValidationSet,
-    training: Sequence[Record],
+    learnt: Learnt,
     spec: FeedSpec,
 ) -> Candidates:
     """New candidates of one network, by the stages of an export; thresholds stay the bundle's."""
@@ -198,7 +188,7 @@ def _made(
     found = search.fp16() if "fp16" in options.precisions else []
     if "int8" in options.precisions:
         note = f"reading the {' and '.join(roles)}'s training pictures"
-        samples = prepare_samples(subset(list(training), CALIBRATION_PICTURES + 16), spec, note)
+        samples = prepare_samples(subset(learnt.training, CALIBRATION_PICTURES + 16), spec, note)
         found += search.int8([sample.feeds for sample in samples], options.methods)
     fixed = tuple(replace(candidate, thresholds=thresholds) for candidate in found)
     return Candidates(graph, fixed, margins)
@@ -245,43 +235,6 @@ def _crop(bundle: Bundle) -> Crop | None:
         return None
     session = open_session(bundle.model("segmenter"))
     return cropper(session, models["segmenter"].preprocessing, bundle.manifest.thresholds.mask)
-
-
-def _trained_on(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, Any]:
-    wanted = "multitask" if len(roles) > 1 else roles[0]
-    entry = next((e for e in bundle.manifest.training_data if e.get("role") == wanted), None)
-    if entry is None:
-        raise ExportError(f"{bundle.path} does not say what its {wanted} was trained on")
-    return entry
-
-
-def _split(
-    bundle: Bundle, roles: tuple[str, ...], data_set: DataSet, split_file: str | None
-) -> Split:
-    entry = _trained_on(bundle, roles)
-    wanted = entry["role"]
-    if entry["data_set"] != data_set.name:
-        raise ExportError(
-            f"the {wanted} of {bundle.path} was trained on {entry['data_set']}, not on "
-            f"{data_set.name}: give --data {entry['data_set']}=PATH"
-        )
-    own = SPLIT
-    if wanted == "segmenter" and "split-segmenter.json" in bundle.manifest.parts:
-        own = "split-segmenter.json"
-    if split_file:
-        split = Split.load(split_file)
-    elif own in bundle.manifest.parts:
-        split = Split.from_json(bundle.part(own), f"{own} of {bundle.path}")
-    else:
-        split = make_split(data_set)
-    if split.sha256 != entry["split_sha256"]:
-        source = Path(split_file).name if split_file else f"one made of {data_set.root}"
-        raise ExportError(
-            f"the {wanted} of {bundle.path} was trained with the split "
-            f"{entry['split_sha256'][:12]}, {source} is {split.sha256[:12]}: give that one by "
-            "--split FILE"
-        )
-    return split
 
 
 def _independent(manifest: Manifest, roles: tuple[str, ...], halves: Halves) -> bool:

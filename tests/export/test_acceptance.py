@@ -351,7 +351,7 @@ def test_a_finished_bundle_is_judged_on_the_modality_that_it_learnt(finished, tm
     manifest = replace(manifest, training_data=trained)
     one = Bundle.open(write_bundle(tmp_path / "clinical.dermbundle", manifest, parts))
     margins = load_recipe("classifier").acceptance
-    report, *_ = recheck(one, replace(data_set, records=records), str(split), margins).reports
+    report, *_ = recheck(one, [replace(data_set, records=records)], [str(split)], margins).reports
     val = set(Split.load(split).parts["val"])
     there = sum(record.modality == "clinical" and record.id in val for record in records)
     judged = report["judged"]["accepting"]["pictures"]

@@ -1,0 +1,123 @@
+"""What a bundle's networks learnt from: found among the data sets and splits that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, make_split
+from dermedge.data.joint import BETWEEN, join, keyed
+from dermedge.data.records import Record, of_modality
+from dermedge.data.split import Split
+from export import ExportError
+from export.validation.halves import ValidationPart
+
+SPLIT = "split.json"  # part of bundles made before 2026-12
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What one network of a bundle learnt from."""
+
+    kind: str  # segmenter, classifier or multitask
+    data_set: DataSet
+    split: Split
+    modality: str  # of the pictures that it learnt from; "": both
+    prior: np.ndarray | None  # float (K,) that its export asked for, in the order of its labels
+
+    @property
+    def validation(self) -> ValidationPart:
+        """Raises ExportError as `ValidationPart.of`."""
+        return ValidationPart.of(self.data_set, self.split, self.modality)
+
+    @property
+    def training(self) -> list[Record]:
+        """The records of its training part."""
+        return of_modality(self.split.select(self.data_set.records, "train"), self.modality)
+
+
+def learnt_by(
+    bundle: Bundle,
+    networks: Sequence[tuple[str, ...]],
+    data_sets: Sequence[DataSet],
+    split_files: Sequence[str] = (),
+) -> dict[tuple[str, ...], Learnt]:
+    """What each network learnt from, by its roles.
+
+    Parameters
+    ----------
+    networks : the roles of each.
+    data_sets : single ones, all that the networks were trained on.
+    split_files : frozen splits, in any order. A network takes the one whose hash the bundle names,
+        else the bundle's own where it carries one, else, of a single data set, that of seed 0.
+
+    Raises
+    ------
+    ExportError
+        Where a data set or the split of a network is not among them, or one that is given is not
+        of any network.
+    """
+    sources = keyed(data_sets)
+    splits = {name: Split.load(name) for name in split_files}
+    found = {roles: _one(bundle, roles, sources, splits) for roles in networks}
+    used = {key for one in found.values() for key in one.data_set.name.split(BETWEEN)}
+    if unused := [key for key in sources if key not in used]:
+        raise ExportError(f"no network of {bundle.path} was trained on {unused[0]}: leave it out")
+    hashes = {one.split.sha256 for one in found.values()}
+    if unused := [name for name, split in splits.items() if split.sha256 not in hashes]:
+        raise ExportError(f"no network of {bundle.path} was trained with {unused[0]}: leave it out")
+    return found
+
+
+def _one(
+    bundle: Bundle,
+    roles: tuple[str, ...],
+    sources: Mapping[str, DataSet],
+    splits: Mapping[str, Split],
+) -> Learnt:
+    kind = "multitask" if len(roles) > 1 else roles[0]
+    entry = next((e for e in bundle.manifest.training_data if e.get("role") == kind), None)
+    if entry is None:
+        raise ExportError(f"{bundle.path} does not say what its {kind} was trained on")
+    keys = str(entry["data_set"]).split(BETWEEN)
+    if missing := [key for key in keys if key not in sources]:
+        given = f", not on {BETWEEN.join(sources)}" if len(sources) == 1 else ""
+        raise ExportError(
+            f"the {kind} of {bundle.path} was trained on {entry['data_set']}{given}: give "
+            f"--data {' --data '.join(f'{key}=PATH' for key in missing)}"
+        )
+    data_set = join([sources[key] for key in keys])
+    prior = None
+    if entry.get("prior_of"):  # without it the prior is that of the training
+        prior = np.array([entry["prior"][label] for label in bundle.manifest.labels])
+    split = _split(bundle, entry, data_set, splits)
+    return Learnt(kind, data_set, split, str(entry.get("modality", "")), prior)
+
+
+def _split(
+    bundle: Bundle, entry: Mapping[str, Any], data_set: DataSet, splits: Mapping[str, Split]
+) -> Split:
+    kind, wanted = entry["role"], entry["split_sha256"]
+    own = "split-segmenter.json" if kind == "segmenter" else SPLIT
+    if own not in bundle.manifest.parts:
+        own = SPLIT
+    near = {Path(name).name: split for name, split in splits.items()}
+    if own in bundle.manifest.parts:
+        title = f"{own} of {bundle.path}"
+        near[title] = Split.from_json(bundle.part(own), title)
+    mine = {name: split for name, split in near.items() if split.data_set == data_set.name}
+    if not mine and BETWEEN not in data_set.name:
+        mine[f"one made of {data_set.root}"] = make_split(data_set)
+    for split in mine.values():
+        if split.sha256 == wanted:
+            return split
+    others = "; ".join(f"{name} is {split.sha256[:12]}" for name, split in mine.items())
+    raise ExportError(
+        f"the {kind} of {bundle.path} was trained with the split {wanted[:12]} of "
+        f"{data_set.name}{f', {others}' if others else ''}: give that one by --split FILE"
+    )
