@@ -96,7 +96,8 @@ class Network:
         self._name = f"{' and '.join(roles)} of {bundle.path}"
         self._views = _VIEWS[:views]
         graph, precision = bundle.model(roles[0]), self.model.precision
-        self._session = open_session(graph, threads, provider, bundle.sha256, precision)
+        targets = self.model.targets
+        self._session = open_session(graph, threads, provider, bundle.sha256, precision, targets)
         self.runtime = self._session.runtime
         self.embedding: int | None = None  # length of the output `embedding`, where there is one
         self.gives = frozenset(item.name for item in self._session.outputs)

@@ -94,13 +94,47 @@ def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch)
 
     seen = []
 
-    def spying(model, threads, provider, sha256, precision):
+    def spying(model, threads, provider, sha256, precision, targets):
         seen.append(precision)
-        return open_session(model, threads, provider, sha256, precision)
+        return open_session(model, threads, provider, sha256, precision, targets)
 
     monkeypatch.setattr(network, "open_session", spying)
     analyzer.Analyzer(Bundle.open(make_bundle()))
     assert seen == ["fp32", "fp32"]
+
+
+def full_sum(channels: int) -> bytes:
+    """INT8: the sum of `channels` products of 255 and 127, which 16 bits cannot hold two of."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "one": np.array(1, np.float32),
+        "zero": np.array(0, np.uint8),
+        "weight": np.full((8, channels, 1, 1), 127, np.int8),
+        "ones": np.ones(8, np.float32),
+        "zeros": np.zeros(8, np.int8),
+        "step": np.array(127 * channels, np.float32),  # 255 steps are the whole sum
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["image", "one", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["weight", "ones", "zeros"], ["w"], axis=0),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["sum"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, (1, channels, 4, 4))
+    total = helper.make_tensor_value_info("sum", TensorProto.FLOAT, (1, 8, 4, 4))
+    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "sum", [image], [total], stored)
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+@pytest.mark.parametrize("made_for", ["arm", "tensorrt", "android"])
+def test_int8_of_another_machine_does_not_saturate_here(made_for):
+    session = open_session(full_sum(32), 1, targets=(made_for,))
+    (total,) = session.run({"image": np.full((1, 32, 4, 4), 255, np.uint8)}).values()
+    assert np.all(total == 255 * 127 * 32)
 
 
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])

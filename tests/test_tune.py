@@ -78,9 +78,9 @@ def test_the_faster_execution_is_chosen_and_used(both, tmp_path, monkeypatch):
 
     seen = []
 
-    def spying(model, threads, provider, sha256, precision):
+    def spying(model, threads, provider, sha256, precision, targets):
         seen.append((threads, provider))
-        return open_session(model, threads, provider, sha256, precision)
+        return open_session(model, threads, provider, sha256, precision, targets)
 
     monkeypatch.setattr(network, "open_session", spying)
     analyzer.Analyzer(both, executions=tune.load_tuned(both))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -99,6 +100,7 @@ def open_session(
     provider: str = "cpu",
     bundle_sha256: str = "",
     precision: str = "fp32",
+    targets: Sequence[str] | None = None,
 ) -> Session:
     """Load an ONNX graph.
 
@@ -110,6 +112,9 @@ def open_session(
     bundle_sha256 : of the bundle that the graph comes from; only engines need it.
     precision : of the graph, one of `PRECISIONS`. No provider computes in a lower
         one: floats stay FP32, and what would round them is refused.
+    targets : of `dermedge.bundle.manifest.TARGETS`, that the graph was made for; None: all.
+        INT8 of another machine is computed as it is there: x86 without VNNI adds products in 16
+        bits, where those of full weights saturate, so ONNX Runtime takes slower sums that do not.
 
     Raises
     ------
@@ -142,4 +147,5 @@ def open_session(
         return BrowserSession(model)
     from dermedge.runtime.onnx import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(model, threads, provider, precision)
+    foreign = targets is not None and target(provider) not in targets
+    return OnnxRuntimeSession(model, threads, provider, precision, foreign)

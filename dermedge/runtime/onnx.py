@@ -86,7 +86,9 @@ def version() -> str | None:
 class OnnxRuntimeSession:
     """A graph in ONNX Runtime."""
 
-    def __init__(self, model: bytes, threads: int, provider: str, precision: str):
+    def __init__(
+        self, model: bytes, threads: int, provider: str, precision: str, foreign: bool = False
+    ):
         settings = provider_options(provider, precision, threads)
         import onnxruntime
 
@@ -107,6 +109,8 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in _FP32_SESSION.items():
             options.add_session_config_entry(key, value)
+        if foreign:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         providers: list[str | tuple[str, dict[str, str]]] = [(full, settings)]
         if provider != "cpu":
             providers.append(PROVIDERS["cpu"])

@@ -114,7 +114,7 @@ def decide(
     decisions = []
     for candidate in every:
         note = f"{who} in {candidate.title}"
-        outputs = run_graph(accepting, candidate.graph, thresholds.mask, note)
+        outputs = run_graph(accepting, candidate.graph, thresholds.mask, note, candidate.targets)
         speed = _speed(candidate, candidates.graph, accepting)
         decision = _decision(
             replace(candidate, thresholds=shared),

@@ -27,18 +27,9 @@ class Learnt:
     kind: str  # segmenter, classifier or multitask
     data_set: DataSet
     split: Split
-    modality: str  # of the pictures that it learnt from; "": both
+    training: tuple[Record, ...]
+    validation: ValidationPart
     prior: np.ndarray | None  # float (K,) that its export asked for, in the order of its labels
-
-    @property
-    def validation(self) -> ValidationPart:
-        """Raises ExportError as `ValidationPart.of`."""
-        return ValidationPart.of(self.data_set, self.split, self.modality)
-
-    @property
-    def training(self) -> list[Record]:
-        """The records of its training part."""
-        return of_modality(self.split.select(self.data_set.records, "train"), self.modality)
 
 
 def learnt_by(
@@ -59,8 +50,8 @@ def learnt_by(
     Raises
     ------
     ExportError
-        Where a data set or the split of a network is not among them, or one that is given is not
-        of any network.
+        Where a data set or the split of a network is not among them, one that is given is not of
+        any network, or as `halve`.
     """
     sources = keyed(data_sets)
     splits = {name: Split.load(name) for name in split_files}
@@ -96,7 +87,10 @@ def _one(
     if entry.get("prior_of"):  # without it the prior is that of the training
         prior = np.array([entry["prior"][label] for label in bundle.manifest.labels])
     split = _split(bundle, entry, data_set, splits)
-    return Learnt(kind, data_set, split, str(entry.get("modality", "")), prior)
+    modality = str(entry.get("modality", ""))
+    training = of_modality(split.select(data_set.records, "train"), modality)
+    part = ValidationPart.of(data_set, split, modality)
+    return Learnt(kind, data_set, split, tuple(training), part, prior)
 
 
 def _split(

@@ -207,7 +207,8 @@ class CandidateSearch:
             return quantize(ranges, method, scheme, float_nodes)
 
         differences = {
-            method: self._difference(made(method, scheme.first)) for method in ranges.ranges
+            method: self._difference(made(method, scheme.first), scheme.targets)
+            for method in ranges.ranges
         }
         best = min(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
         compared = ", ".join(f"{method} {value:.4f}" for method, value in differences.items())
@@ -235,16 +236,16 @@ class CandidateSearch:
     ) -> Candidate:
         candidate = Candidate(self.roles, precision, targets, graph, path, self.thresholds)
         note = f"{' and '.join(self.roles)} in {candidate.title}"
-        outputs = run_graph(self.tuning, graph, self.thresholds.mask, note)
+        outputs = run_graph(self.tuning, graph, self.thresholds.mask, note, targets)
         thresholds = lowered(self.thresholds, self.tuning, self.reference, outputs, self.margins)
         _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
         against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"
         candidate.say(", ".join([*path[-1:], f"tuning half: {against}"]))
         return replace(candidate, thresholds=thresholds, refusals=tuple(refusals))
 
-    def _difference(self, graph: bytes) -> float:
+    def _difference(self, graph: bytes, targets: Sequence[str]) -> float:
         """Mean difference from FP32 over some pictures of the tuning half."""
-        session, feeds = open_session(graph), self.tuning.feeds
+        session, feeds = open_session(graph, targets=targets), self.tuning.feeds
         differences = []
         for index in range(0, len(feeds), max(1, len(feeds) // METHOD_PICTURES)):
             outputs = session.run(feeds[index])

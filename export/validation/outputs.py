@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +80,21 @@ def known(values: np.ndarray | None) -> np.ndarray:
     return values
 
 
-def run_graph(validation_set: ValidationSet, graph: bytes, threshold: float, note: str) -> Outputs:
-    """Run a graph over a validation set; `threshold` makes its probabilities a mask."""
-    session = open_session(graph)
+def run_graph(
+    validation_set: ValidationSet,
+    graph: bytes,
+    threshold: float,
+    note: str,
+    targets: Sequence[str] | None = None,
+) -> Outputs:
+    """Run a graph over a validation set.
+
+    Parameters
+    ----------
+    threshold : makes its probabilities a mask.
+    targets : that it was made for, as `open_session` takes them.
+    """
+    session = open_session(graph, targets=targets)
     probabilities, distances, jaccards, masks = [], [], [], []
     for index, feeds in enumerate(tqdm(validation_set.feeds, desc=note, unit="picture")):
         outputs = session.run(feeds)

@@ -61,7 +61,6 @@ def test_each_network_gets_its_own_data_and_split(tiny_bundle, clinics, tmp_path
         {
             "data_set": "csv+csv.2",
             "split_sha256": joint.sha256,
-            "modality": "dermoscopic",
             "prior": prior,
             "prior_of": "as given",
         },
@@ -74,7 +73,6 @@ def test_each_network_gets_its_own_data_and_split(tiny_bundle, clinics, tmp_path
     assert {one.id for one in classifier.training} == set(joint.parts["train"])
     assert {one.id for one in classifier.validation.records} == set(joint.parts["val"])
     assert classifier.data_set.name == join(clinics).name == "csv+csv.2"
-    assert classifier.modality == "dermoscopic"
     assert classifier.prior.tolist() == [prior[label] for label in labels]
 
 
