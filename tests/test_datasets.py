@@ -224,9 +224,10 @@ def csv_(root: Path) -> None:
     mask(root / "masks" / "one.png")
     table(
         root / "data.csv",
-        "id,image,mask,diagnosis,lesion_id,patient_id,age,sex,site,skin_type,licence,malignant,split",
-        "one,images/one.png,masks/one.png,nv,L1,P1,41,female,back,2,CC0,,train",
-        "two,images/two.png,,eczema,L2,P1,41,female,back,II,CC0,no,test",
+        "id,image,mask,diagnosis,lesion_id,patient_id,age,sex,site,skin_type,modality,licence,"
+        "malignant,split",
+        "one,images/one.png,masks/one.png,nv,L1,P1,41,female,back,2,Dermoscopy,CC0,,train",
+        "two,images/two.png,,eczema,L2,P1,41,female,back,II,clinical,CC0,no,test",
     )
 
 
@@ -564,6 +565,18 @@ def test_malformed_cells_are_problems_not_crashes(tmp_path):
     for part in ("'abc'", "'robot'", "'9'", "'-3'", "missing.png"):
         assert part in told
     assert len(data_set.problems) == 5
+
+
+def test_a_table_says_how_a_picture_was_taken(tmp_path):
+    csv_(tmp_path)
+    assert [r.modality for r in load("csv", tmp_path).records] == ["dermoscopic", "clinical"]
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+    table(tmp_path / "data.csv", "image,modality", "a.png,", "b.png,ultrasound")
+    with pytest.raises(DataError, match="modality 'ultrasound' is not dermoscopic or clinical"):
+        load("csv", tmp_path)
+    table(tmp_path / "data.csv", "image,modality", "a.png,", "b.png,unknown")
+    assert [r.modality for r in load("csv", tmp_path).records] == [None, None]
 
 
 @pytest.mark.parametrize(

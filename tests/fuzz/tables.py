@@ -24,8 +24,9 @@ _TREES: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
         ("a.png", "b.jpg", "in/c.png", "m.png"),
         {
             "data.csv": "id,image,mask,diagnosis,lesion_id,patient_id,age,sex,site,skin_type,"
-            "licence,malignant,split\n1,a.png,m.png,nevus,L1,P1,41,f,back,II,CC0,no,train\n"
-            "2,in\\c,,Melanom,L2,P2,60 Jahre,m,,3,,ja,val\n"
+            "modality,licence,malignant,split\n"
+            "1,a.png,m.png,nevus,L1,P1,41,f,back,II,Dermoscopy,CC0,no,train\n"
+            "2,in\\c,,Melanom,L2,P2,60 Jahre,m,,3,clinical,,ja,val\n"
         },
     ),
     (

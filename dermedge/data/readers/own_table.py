@@ -31,10 +31,15 @@ CSV_COLUMNS = (
     "sex",
     "site",
     "skin_type",
+    "modality",
     "licence",
     "malignant",
     "split",
 )
+_MODALITIES = {
+    **dict.fromkeys(("dermoscopic", "dermoscopy", "dermatoscopic", "dermatoscopy"), "dermoscopic"),
+    **dict.fromkeys(("clinical", "clinical: close-up", "close-up", "photograph"), "clinical"),
+}
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
 _MEANT = {
@@ -85,6 +90,11 @@ def _gather(g: Gathering) -> None:
         if part is None and stated(cells.get("split")):
             # It would count as training.
             g.errors.append(f"{where}: split '{short(cells['split'])}' is not train, val or test")
+        kind = stated(cells.get("modality"))
+        modality = _MODALITIES.get(kind.lower()) if kind else None
+        if kind and modality is None:
+            # It would count as either.
+            g.errors.append(f"{where}: modality '{short(kind)}' is not dermoscopic or clinical")
         g.add(
             cells.get("id") or PICTURE_ENDING.sub("", Path(cells["image"]).as_posix()),
             image,
@@ -98,6 +108,7 @@ def _gather(g: Gathering) -> None:
             sex=cells.get("sex"),
             site=cells.get("site"),
             skin_type=cells.get("skin_type"),
+            modality=modality,
             licence=cells.get("licence"),
             official=part,
         )
