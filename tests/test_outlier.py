@@ -21,9 +21,10 @@ from edge_app.store.schema import analysis_fault
 from export.outliers import add
 from export.outliers.choose import LOST, choose, refused_of_each_kind
 from export.outliers.draw import DRAWN, beside, retaken
-from export.outliers.fit import Pictures, fit_head, lowest_limit
+from export.outliers.fit import Pictures, farther, fit_head, lowest_limit
 
 SIDES = np.eye(12) * 6
+PENALTY = 100.0
 
 
 def _pictures(groups: dict[str, np.ndarray], again: bool = False) -> Pictures:
@@ -46,8 +47,15 @@ def _near() -> Pictures:
     return _pictures({"near": _drawn(9, 80) + SIDES[0]})
 
 
+def _kinds() -> Pictures:
+    """Two kinds that share what tells them, and each has its own beside it."""
+    return _pictures(
+        {"near": _drawn(9, 80) + SIDES[0] + SIDES[1], "other": _drawn(7, 80) + SIDES[0] + SIDES[2]}
+    )
+
+
 def _head(limit: float = 1.2) -> OutlierHead:
-    return replace(fit_head(_good(0), _near()), limit=np.array([limit], np.float32))
+    return replace(fit_head(_good(0), _near(), PENALTY), limit=np.array([limit], np.float32))
 
 
 def test_outliers_of_a_kind_that_was_fitted_and_of_one_that_is_far_are_refused():
@@ -81,6 +89,13 @@ def test_a_part_of_another_classifier_is_refused():
         OutlierHead.from_bytes(content[:200], 12)
 
 
+def test_a_farther_reach_lets_more_be_usual():
+    head = _head()
+    lonely = _drawn(8, 1) - SIDES[5]
+    near, far = (float(one.score(lonely)[0]) for one in (farther(head, 2.0), head))
+    assert far == pytest.approx(2 * near, rel=1e-5)
+
+
 def test_the_limit_loses_no_more_than_it_may():
     scores, none = np.linspace(0, 1, 100), np.zeros(100, bool)
     assert (scores > lowest_limit(scores, none, 0.02)).sum() == 2
@@ -91,7 +106,7 @@ def test_the_limit_loses_no_more_than_it_may():
 
 
 def test_a_small_source_weighs_as_much_as_a_large_one():
-    head = fit_head(_good(0, shift=1.0), _near())
+    head = fit_head(_good(0, shift=1.0), _near(), PENALTY)
     assert head.mean[3] == pytest.approx(3.0, abs=0.4)
 
 
@@ -106,7 +121,7 @@ def test_the_limit_spares_each_source_its_copies_and_sources_that_were_left_out(
         np.repeat([False, True], len(copies)),
         np.zeros(2 * len(copies), bool),
     )
-    chosen = choose(training, both, _near())
+    chosen = choose(training, both, _kinds())
     for name, one in chosen.report["lost"].items():
         assert one["more"][0] <= LOST, name
     for name, one in chosen.report["lost_elsewhere"].items():
@@ -116,8 +131,15 @@ def test_the_limit_spares_each_source_its_copies_and_sources_that_were_left_out(
         *("one", "one, copies", "one, left out", "two", "two, copies", "two, left out")
     }
     assert chosen.report["limit"] == max(chosen.report["limits"].values())
-    kinds = refused_of_each_kind(chosen.head, _near())
+    kinds = refused_of_each_kind(chosen.head, _kinds())
     assert kinds["near"]["refused"][0] > 0.8
+    # How it is fitted is chosen by kinds that it does not know.
+    tried = {
+        (penalty, reach): share
+        for penalty, reach, share in chosen.report["refused_of_unknown_kinds"]
+    }
+    assert tried[chosen.report["penalty"], chosen.report["reach"]] == max(tried.values()) > 0.8
+    assert len(tried) == 15
     assert kinds["near"]["without"] == 0
     json.dumps(chosen.report)
     assert any("left out" in line for line in add.lines_of({**chosen.report, "kinds": kinds}))

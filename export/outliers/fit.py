@@ -8,7 +8,6 @@ import numpy as np
 
 from dermedge.outlier import OutlierHead
 
-PENALTY = 100.0  # of squared weights, against the sum of all pictures' losses
 SHRINKAGE = 0.3  # of the covariance towards that of independent numbers
 LEAST = 1e-3  # standard deviation of a number of the evidence
 STEPS = 30  # of Newton's method
@@ -47,9 +46,11 @@ class Pictures:
         return sorted(set(self.groups.tolist()))
 
 
-def fit_head(good: Pictures, outliers: Pictures) -> OutlierHead:
+def fit_head(good: Pictures, outliers: Pictures, penalty: float) -> OutlierHead:
     """Fit to pictures with a lesion and to others; no limit yet.
 
+    `penalty` is that of squared weights, against the sum of all pictures' losses: a high one keeps
+    to what tells all kinds of outliers, a low one learns how the sources differ from those here.
     Each source and each kind has the same weight, however many pictures it has; all sources
     together have that of all kinds.
     """
@@ -72,12 +73,17 @@ def fit_head(good: Pictures, outliers: Pictures) -> OutlierHead:
     median, span = _spread(head.distance(usual), share)
     importance = np.concatenate([share, _shares(outliers.groups)]) * (len(good) + len(outliers)) / 2
     truth = np.repeat([0.0, 1.0], [len(good), len(outliers)])
-    weights = _logistic(np.concatenate([usual, others]), truth, importance)
+    weights = _logistic(np.concatenate([usual, others]), truth, importance, penalty)
     middle, reach = _spread(usual @ weights[:-1] + weights[-1], share)
     weights[-1] -= middle
     head = replace(head, weights=weights / reach, spread=np.array([median, span]))
     # As a device has it: scores that the limit is chosen on are those of the part.
     return OutlierHead.from_bytes(head.to_bytes(), width)
+
+
+def farther(head: OutlierHead, reach: float) -> OutlierHead:
+    """The head, for which only what lies `reach` times as far away is far."""
+    return replace(head, spread=head.spread * np.array([1, reach], np.float32))
 
 
 def _shares(groups: np.ndarray) -> np.ndarray:
@@ -95,15 +101,17 @@ def _spread(scores: np.ndarray, share: np.ndarray) -> tuple[float, float]:
     return median, max(usual - median, 1e-6)
 
 
-def _logistic(values: np.ndarray, truth: np.ndarray, importance: np.ndarray) -> np.ndarray:
+def _logistic(
+    values: np.ndarray, truth: np.ndarray, importance: np.ndarray, penalty: float
+) -> np.ndarray:
     """Weights (D + 1,), the bias last, of a penalized logistic regression on (n, D)."""
     rows = np.hstack([values, np.ones((len(values), 1))])
-    penalty = np.diag([PENALTY] * values.shape[1] + [1e-6])
+    ridge = np.diag([penalty] * values.shape[1] + [1e-6])
     weights = np.zeros(rows.shape[1])
     for _ in range(STEPS):
         chance = 1 / (1 + np.exp(-np.clip(rows @ weights, -30, 30)))
-        slope = rows.T @ (importance * (chance - truth)) + penalty @ weights
-        bend = (rows.T * (importance * chance * (1 - chance))) @ rows + penalty
+        slope = rows.T @ (importance * (chance - truth)) + ridge @ weights
+        bend = (rows.T * (importance * chance * (1 - chance))) @ rows + ridge
         step = np.linalg.solve(bend, slope)
         length = float(np.linalg.norm(step))
         # Far from the optimum a full step may overshoot.
