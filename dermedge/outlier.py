@@ -25,12 +25,13 @@ GRID = 32  # px, side of the copy of picture and map that colours are compared o
 NEEDED = ("probabilities", "activation", "embedding", "distance")  # outputs of the classifier
 OF_PICTURE = 35  # numbers of `evidence` that stem from neither labels nor embedding
 CLIP = 6.0  # standard deviations: farther is as far
+MOST_SCORES = 8  # linear ones
 MAX_BYTES = 1 << 20  # of all arrays
 MAX_ITEMS = 512  # numbers of the evidence
 _FIELDS = {
     "mean": Field("f", 1),
     "scale": Field("f", 1),
-    "weights": Field("f", 1),
+    "weights": Field("f", 2),
     "precision": Field("f", 2),
     "spread": Field("f", 1),
     "limit": Field("f", 1),
@@ -104,17 +105,17 @@ def _appearance(view: np.ndarray, certainty: np.ndarray) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class OutlierHead:
-    """The part `outlier.npz` of a bundle: two scores of the evidence, and the limit of the higher.
+    """The part `outlier.npz` of a bundle: scores of the evidence, and the limit of the highest.
 
-    Plain skin lies near the pictures that a classifier learnt from: a linear score that was fitted
-    with outliers tells it. Everyday things are of more kinds than one can fit to, but lie far: the
-    Mahalanobis distance tells those. Both are 0 at the median of the training pictures and 1 at
-    their 98th percentile.
+    Plain skin lies near the pictures that a classifier learnt from, everyday things lie elsewhere:
+    each has a linear score of its own, fitted with outliers. What is like neither may still lie
+    far: the Mahalanobis distance tells that. All are 0 at the median of the training pictures and
+    near 1 at their 98th percentile; how near is chosen with the limit.
 
-    mean, scale : float (D,), of the evidence of training pictures. weights : float (D + 1,), the
-    last one is the bias. precision : float (D, D), inverse covariance of the scaled evidence, over
-    D. spread : float (2,), median of the distance and from there to the 98th percentile.
-    limit : float (1,); a picture whose score lies above shows no lesion.
+    mean, scale : float (D,), of the evidence of training pictures. weights : float (S, D + 1), of
+    each linear score; the last of a row is the bias. precision : float (D, D), inverse covariance
+    of the scaled evidence, over D. spread : float (2,), median of the distance and how far above it
+    that score is 1. limit : float (1,); a picture whose score lies above shows no lesion.
     """
 
     mean: np.ndarray
@@ -136,9 +137,9 @@ class OutlierHead:
     def score(self, evidence: np.ndarray) -> np.ndarray:
         """How little pictures look like one with a lesion, float (...,), of evidence (..., D)."""
         scaled = self.scaled(evidence)
-        linear = scaled @ self.weights[:-1] + self.weights[-1]
+        linear = scaled @ self.weights[:, :-1].T + self.weights[:, -1]
         far = (self.distance(scaled) - self.spread[0]) / self.spread[1]
-        return np.asarray(np.maximum(linear, far))
+        return np.asarray(np.maximum(linear.max(axis=-1), far))
 
     def judge(self, score: float, quality: Quality) -> Quality:
         """The quality of a picture; refused as `no_lesion` where its score is above the limit."""
@@ -191,8 +192,10 @@ class OutlierHead:
         """Raises BundleError where the part is damaged, or takes not `length` numbers."""
         try:
             head = cls(**read_npz(content, _FIELDS, MAX_BYTES, MAX_ITEMS))
-            shapes = [head.mean.shape, head.scale.shape, head.weights.shape, head.precision.shape]
-            if shapes != [(length,), (length,), (length + 1,), (length, length)]:
+            shapes = [head.mean.shape, head.scale.shape, head.precision.shape]
+            if shapes != [(length,), (length,), (length, length)] or (
+                head.weights.shape[1] != length + 1 or not 1 <= len(head.weights) <= MOST_SCORES
+            ):
                 raise ArchiveError(f"does not fit the classifier, which gives {length} numbers")
             if len(head.limit) != 1 or len(head.spread) != 2:
                 raise ArchiveError("has not one limit and one spread")

@@ -21,7 +21,7 @@ from edge_app.store.schema import analysis_fault
 from export.outliers import add
 from export.outliers.choose import LOST, choose, refused_of_each_kind
 from export.outliers.draw import DRAWN, beside, retaken
-from export.outliers.fit import Pictures, farther, fit_head, lowest_limit
+from export.outliers.fit import SKIN, Pictures, fit_score, fit_usual, lowest_limit
 
 SIDES = np.eye(12) * 6
 PENALTY = 100.0
@@ -48,14 +48,22 @@ def _near() -> Pictures:
 
 
 def _kinds() -> Pictures:
-    """Two kinds that share what tells them, and each has its own beside it."""
+    """Kinds that share what tells them, and each has its own beside it."""
     return _pictures(
-        {"near": _drawn(9, 80) + SIDES[0] + SIDES[1], "other": _drawn(7, 80) + SIDES[0] + SIDES[2]}
+        {
+            "near": _drawn(9, 80) + SIDES[0] + SIDES[1],
+            "other": _drawn(7, 80) + SIDES[0] + SIDES[2],
+            f"{SKIN}one": _drawn(5, 40) + SIDES[4],
+            f"{SKIN}two": _drawn(4, 40) + SIDES[4] + SIDES[6] / 3,
+        }
     )
 
 
 def _head(limit: float = 1.2) -> OutlierHead:
-    return replace(fit_head(_good(0), _near(), PENALTY), limit=np.array([limit], np.float32))
+    usual = fit_usual(_good(0))
+    rows = fit_score(usual, _good(0), _near(), PENALTY)[None]
+    head = replace(usual, weights=rows, limit=np.array([limit], np.float32))
+    return OutlierHead.from_bytes(head.to_bytes(), 12)
 
 
 def test_outliers_of_a_kind_that_was_fitted_and_of_one_that_is_far_are_refused():
@@ -89,13 +97,6 @@ def test_a_part_of_another_classifier_is_refused():
         OutlierHead.from_bytes(content[:200], 12)
 
 
-def test_a_farther_reach_lets_more_be_usual():
-    head = _head()
-    lonely = _drawn(8, 1) - SIDES[5]
-    near, far = (float(one.score(lonely)[0]) for one in (farther(head, 2.0), head))
-    assert far == pytest.approx(2 * near, rel=1e-5)
-
-
 def test_the_limit_loses_no_more_than_it_may():
     scores, none = np.linspace(0, 1, 100), np.zeros(100, bool)
     assert (scores > lowest_limit(scores, none, 0.02)).sum() == 2
@@ -106,7 +107,7 @@ def test_the_limit_loses_no_more_than_it_may():
 
 
 def test_a_small_source_weighs_as_much_as_a_large_one():
-    head = fit_head(_good(0, shift=1.0), _near(), PENALTY)
+    head = fit_usual(_good(0, shift=1.0))
     assert head.mean[3] == pytest.approx(3.0, abs=0.4)
 
 
@@ -132,17 +133,21 @@ def test_the_limit_spares_each_source_its_copies_and_sources_that_were_left_out(
     }
     assert chosen.report["limit"] == max(chosen.report["limits"].values())
     kinds = refused_of_each_kind(chosen.head, _kinds())
-    assert kinds["near"]["refused"][0] > 0.8
+    assert min(kind["refused"][0] for kind in kinds.values()) > 0.8
     # How it is fitted is chosen by kinds that it does not know.
-    tried = {
-        (penalty, reach): share
-        for penalty, reach, share in chosen.report["refused_of_unknown_kinds"]
-    }
-    assert tried[chosen.report["penalty"], chosen.report["reach"]] == max(tried.values()) > 0.8
-    assert len(tried) == 15
+    tried = chosen.report["refused_of_unknown_kinds"]
+    (taken,) = [one for one in tried if chosen.report["setting"].items() <= one.items()]
+    assert taken["refused"] == max(one["refused"] for one in tried) > 0.8
     assert kinds["near"]["without"] == 0
     json.dumps(chosen.report)
     assert any("left out" in line for line in add.lines_of({**chosen.report, "kinds": kinds}))
+
+
+def test_plain_skin_of_one_data_set_is_not_enough():
+    outliers = _kinds()
+    one = outliers[outliers.groups != f"{SKIN}two"]
+    with pytest.raises(UserError, match="of one data set at most"):
+        choose(_good(0), _good(20), one)
 
 
 def test_evidence_has_the_length_that_a_bundle_is_checked_by():

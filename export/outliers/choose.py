@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+import itertools
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from dermedge.evaluation.metrics import wilson_interval
 from dermedge.outlier import OutlierHead
-from export.outliers.fit import Pictures, farther, fit_head, lowest_limit
+from export import ExportError
+from export.outliers.fit import SKIN, Pictures, fit_score, fit_usual, lowest_limit
 
 LOST = 0.01  # of the usable and familiar good pictures of each source, and of their copies
 LOST_ELSEWHERE = 0.02  # of all good pictures of a source that nothing was fitted to
-# What is tried: of squared weights, and of how far is far, as `fit_head` takes them.
-PENALTIES = (1e2, 1e3, 1e4, 3e4, 1e5)
-REACHES = (1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a head is fitted, and what its scores weigh.
+
+    things, skin : penalties of the two linear scores, as `fit_score` takes them. share : what the
+    score of plain skin is divided by. reach : how many times as far as the 98th percentile a
+    picture has to lie for a distance score of 1.
+    """
+
+    things: float
+    skin: float
+    share: float
+    reach: float
+
+
+SETTINGS = tuple(
+    Setting(*one)
+    for one in itertools.product((1e2, 1e4, 1e5), (3e1, 1e2, 1e3), (0.8, 1.0, 1.25), (1.0, 2.0))
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,31 +54,30 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
     LOST_ELSEWHERE of its validation pictures by a head that was fitted without that source. The
     latter says what a clinic loses that no data set is of.
 
-    Of PENALTIES and REACHES those are taken that refuse most of the kinds of outliers that the head
-    was not fitted to, each left out in turn: nobody can fit to all that a camera may show.
+    Of SETTINGS the one is taken that refuses most of what the head was not fitted to: each kind of
+    things left out in turn, and of each source in turn its plain skin, by the head that does not
+    know the source. Nobody can fit to all that a camera may show. Of equals it is the one with the
+    highest penalties.
+
+    Raises ExportError where there is plain skin of less than two sources.
     """
-    unknown: dict[tuple[float, float], list[float]] = {}
-    for penalty in PENALTIES:
-        for kind in outliers.names():
-            rows = outliers.groups == kind
-            heads = _heads(training, outliers[~rows], penalty)
-            for reach in REACHES:
-                fitted = _fitted(heads, validation, reach)
-                beyond = fitted.head.score(outliers.evidence[rows]) > fitted.limit
-                share = float((beyond | outliers.refused[rows]).mean())
-                unknown.setdefault((penalty, reach), []).append(share)
-    tried = {setting: float(np.mean(shares)) for setting, shares in unknown.items()}
-    penalty, reach = max(tried, key=lambda setting: tried[setting])
-    fitted = _fitted(_heads(training, outliers, penalty), validation, reach)
+    fits = _Fits(training, outliers)
+    if len(fits.skin.names()) < 2:
+        raise ExportError(
+            "plain skin can be cut from beside the lesions of one data set at most: add one whose "
+            "pictures show more of it"
+        )
+    tried = {one: _unknown(fits, validation, one) for one in SETTINGS}
+    setting = max(SETTINGS, key=lambda one: (round(tried[one], 4), one.things, one.skin))
+    fitted = _fitted(fits, validation, setting)
     limit = fitted.limit
     report = {
         "limit": limit,
         "chosen_by": max(fitted.limits, key=lambda name: fitted.limits[name]),
         "limits": fitted.limits,
-        "penalty": penalty,
-        "reach": reach,
+        "setting": asdict(setting),
         "refused_of_unknown_kinds": [
-            [*setting, _rounded(share)] for setting, share in tried.items()
+            {**asdict(one), "refused": _rounded(share)} for one, share in tried.items()
         ],
         "training": _counts(training),
         "outliers": _counts(outliers),
@@ -72,11 +92,39 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
     return Chosen(replace(fitted.head, limit=np.array([limit], np.float32)), report)
 
 
-def _heads(training: Pictures, outliers: Pictures, penalty: float) -> dict[str, OutlierHead]:
-    """The head, as "", and for each source the one that does not know it."""
-    without = {source: training[training.groups != source] for source in training.names()}
-    every = {"": training, **without}
-    return {name: fit_head(good, outliers, penalty) for name, good in every.items()}
+class _Fits:
+    """Heads of all settings; what two of them share is fitted once."""
+
+    def __init__(self, training: Pictures, outliers: Pictures):
+        self._training = training
+        self.sources = training.names()
+        skin = np.char.startswith(outliers.groups, SKIN)
+        self.things, self.skin = outliers[~skin], outliers[skin]
+        self._usual = functools.cache(lambda without: fit_usual(self._good(without)))
+        self._of_things = functools.cache(self._fit_things)
+        self._of_skin = functools.cache(self._fit_skin)
+
+    def head(self, setting: Setting, without: str = "", kind: str = "") -> OutlierHead:
+        """The head that knows neither a source nor a kind of things, as a device has it."""
+        rows = [
+            self._of_things(setting.things, without, kind),
+            self._of_skin(setting.skin, without) / setting.share,
+        ]
+        usual = self._usual(without)
+        spread = usual.spread * np.array([1, setting.reach])
+        head = replace(usual, weights=np.stack(rows), spread=spread)
+        return OutlierHead.from_bytes(head.to_bytes(), usual.mean.size)
+
+    def _good(self, without: str) -> Pictures:
+        return self._training[self._training.groups != without]
+
+    def _fit_things(self, penalty: float, without: str, kind: str) -> np.ndarray:
+        things = self.things[self.things.groups != kind]
+        return fit_score(self._usual(without), self._good(without), things, penalty)
+
+    def _fit_skin(self, penalty: float, without: str) -> np.ndarray:
+        skin = self.skin[self.skin.groups != f"{SKIN}{without}"]
+        return fit_score(self._usual(without), self._good(without), skin, penalty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +132,7 @@ class _Fitted:
     """A head without its limit, and what the limit has to let pass."""
 
     head: OutlierHead
+    without: dict[str, OutlierHead]  # by source, the head that does not know it
     scores: np.ndarray  # float (n,), of the validation pictures
     # Scores of each source's pictures by the head that does not know it, and which were refused.
     elsewhere: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -94,19 +143,43 @@ class _Fitted:
         return max(self.limits.values())
 
 
-def _fitted(heads: dict[str, OutlierHead], validation: Pictures, reach: float) -> _Fitted:
-    head, *others = (farther(one, reach) for one in heads.values())
+def _fitted(fits: _Fits, validation: Pictures, setting: Setting, kind: str = "") -> _Fitted:
+    head = fits.head(setting, kind=kind)
+    without = {source: fits.head(setting, source, kind) for source in fits.sources}
     scores = head.score(validation.evidence)
     limits = {}
     for name, rows in _rows(validation).items():
         usable = rows & ~validation.refused
         limits[name] = lowest_limit(scores[usable], validation.refused[usable], LOST)
     elsewhere = {}
-    for source, without in zip(list(heads)[1:], others, strict=True):
+    for source, other in without.items():
         rows = (validation.groups == source) & ~validation.again
-        elsewhere[source] = without.score(validation.evidence[rows]), validation.refused[rows]
+        elsewhere[source] = other.score(validation.evidence[rows]), validation.refused[rows]
         limits[f"{source}, left out"] = lowest_limit(*elsewhere[source], LOST_ELSEWHERE)
-    return _Fitted(head, scores, elsewhere, limits)
+    return _Fitted(head, without, scores, elsewhere, limits)
+
+
+def _unknown(fits: _Fits, validation: Pictures, setting: Setting) -> float:
+    """The share that gets no estimate of what a head does not know.
+
+    The mean over the kinds of things and the plain skin of the sources, each weighing the same.
+    """
+    seen = []
+    for kind in fits.things.names():
+        fitted = _fitted(fits, validation, setting, kind)
+        things = fits.things[fits.things.groups == kind]
+        seen.append(_refused(fitted.head, fitted.limit, things))
+    fitted = _fitted(fits, validation, setting)
+    for source, head in fitted.without.items():
+        skin = fits.skin[fits.skin.groups == f"{SKIN}{source}"]
+        if len(skin):
+            seen.append(_refused(head, fitted.limit, skin))
+    return float(np.mean(seen))
+
+
+def _refused(head: OutlierHead, limit: float, pictures: Pictures) -> float:
+    beyond = head.score(pictures.evidence) > limit
+    return float((beyond | pictures.refused).mean())
 
 
 def _rows(pictures: Pictures) -> dict[str, np.ndarray]:

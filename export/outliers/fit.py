@@ -9,6 +9,7 @@ import numpy as np
 from dermedge.outlier import OutlierHead
 
 SHRINKAGE = 0.3  # of the covariance towards that of independent numbers
+SKIN = "beside "  # and a source: the kind of outliers that is its plain skin
 LEAST = 1e-3  # standard deviation of a number of the evidence
 STEPS = 30  # of Newton's method
 USUAL = 0.98  # quantile of the training pictures at which either score is 1
@@ -19,8 +20,8 @@ class Pictures:
     """What was seen of n pictures.
 
     evidence : float32 (n, D). groups : str (n,), source of a picture with a lesion, or kind of one
-    without. ids : str (n,). again : bool (n,), a copy, changed as by another photograph.
-    refused : bool (n,), without a head: it is of bad quality, or unfamiliar.
+    without: SKIN and a source, or things. ids : str (n,). again : bool (n,), a copy, changed as by
+    another photograph. refused : bool (n,), without a head: it is of bad quality, or unfamiliar.
     """
 
     evidence: np.ndarray
@@ -46,13 +47,10 @@ class Pictures:
         return sorted(set(self.groups.tolist()))
 
 
-def fit_head(good: Pictures, outliers: Pictures, penalty: float) -> OutlierHead:
-    """Fit to pictures with a lesion and to others; no limit yet.
+def fit_usual(good: Pictures) -> OutlierHead:
+    """What is usual among pictures with a lesion: a head without linear scores, and no limit yet.
 
-    `penalty` is that of squared weights, against the sum of all pictures' losses: a high one keeps
-    to what tells all kinds of outliers, a low one learns how the sources differ from those here.
-    Each source and each kind has the same weight, however many pictures it has; all sources
-    together have that of all kinds.
+    Each source has the same weight, however many pictures it has.
     """
     seen, width = good.evidence.astype(np.float64), good.evidence.shape[1]
     share = _shares(good.groups)
@@ -60,30 +58,39 @@ def fit_head(good: Pictures, outliers: Pictures, penalty: float) -> OutlierHead:
     head = OutlierHead(
         mean=mean,
         scale=np.sqrt(share @ (seen - mean) ** 2) + LEAST,
-        weights=np.zeros(width + 1),
+        weights=np.zeros((0, width + 1)),
         precision=np.eye(width),
         spread=np.array([0.0, 1.0]),
         limit=np.zeros(1),
     )
-    usual, others = head.scaled(seen), head.scaled(outliers.evidence)
+    usual = head.scaled(seen)
     centred = usual - share @ usual
     covariance = (centred.T * share) @ centred
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(width)
     head = replace(head, precision=np.linalg.inv(covariance) / width)
-    median, span = _spread(head.distance(usual), share)
+    return replace(head, spread=np.array(_spread(head.distance(usual), share)))
+
+
+def fit_score(head: OutlierHead, good: Pictures, outliers: Pictures, penalty: float) -> np.ndarray:
+    """Weights float (D + 1,) of a linear score that tells these outliers from what is usual.
+
+    Each source and each kind has the same weight, however many pictures it has; all sources
+    together have that of all kinds.
+
+    Parameters
+    ----------
+    head : by `fit_usual`, of the same good pictures.
+    penalty : of squared weights, against the sum of all pictures' losses. A high one keeps to what
+        tells all kinds of outliers, a low one learns how the sources differ from those here.
+    """
+    share = _shares(good.groups)
+    usual, others = head.scaled(good.evidence), head.scaled(outliers.evidence)
     importance = np.concatenate([share, _shares(outliers.groups)]) * (len(good) + len(outliers)) / 2
     truth = np.repeat([0.0, 1.0], [len(good), len(outliers)])
     weights = _logistic(np.concatenate([usual, others]), truth, importance, penalty)
     middle, reach = _spread(usual @ weights[:-1] + weights[-1], share)
     weights[-1] -= middle
-    head = replace(head, weights=weights / reach, spread=np.array([median, span]))
-    # As a device has it: scores that the limit is chosen on are those of the part.
-    return OutlierHead.from_bytes(head.to_bytes(), width)
-
-
-def farther(head: OutlierHead, reach: float) -> OutlierHead:
-    """The head, for which only what lies `reach` times as far away is far."""
-    return replace(head, spread=head.spread * np.array([1, reach], np.float32))
+    return weights / reach
 
 
 def _shares(groups: np.ndarray) -> np.ndarray:

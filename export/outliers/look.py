@@ -26,7 +26,7 @@ from dermedge.image.read import ImageError, Picture, read_image
 from dermedge.text import printable
 from export import ExportError
 from export.outliers.draw import DRAWN, beside, mosaic, retaken
-from export.outliers.fit import Pictures
+from export.outliers.fit import SKIN, Pictures
 
 PIECES = 6  # pictures that a mosaic is made of
 BATCH = 500  # pictures between two writes of the cache
@@ -187,7 +187,8 @@ def outliers(training: Sequence[Sequence[Record]], count: int) -> list[Shown]:
         for number, record in enumerate(records[:count]):
             files = (record.image, *([record.mask] if record.mask else []))
             name = f"{record.id} beside"
-            shown.append(Shown("beside", name, files, f"beside {number}", _beside(record, number)))
+            kind = f"{SKIN}{record.source or ''}"
+            shown.append(Shown(kind, name, files, f"beside {number}", _beside(record, number)))
     mixed = [record for row in zip(*training, strict=False) for record in row]
     for seed in range(count):
         for kind, draw in DRAWN.items():
