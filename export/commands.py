@@ -83,7 +83,7 @@ def _recheck_arguments(parser: argparse.ArgumentParser) -> None:
         "--recheck",
         metavar="BUNDLE",
         help="print what passes; with --out write the bundle again without what does not. Exit "
-        "status 1: something did not pass",
+        "status 1: something did not pass, or could not be made",
     )
     again.add_argument(
         "--data",
@@ -314,13 +314,16 @@ def _recheck(
     for report in rechecked.reports:
         note = report["judged"].get("note")
         print(judged_line(report) + (f"; mind that {note}" if note else ""))
+    for line in rechecked.unmade:
+        print(line)
     if out:
         manifest, parts = rechecked.manifest, rechecked.parts
         if args.target and not args.beside_fp32:
             manifest, parts = slice_for(manifest, parts, args.target)
         write_bundle(out, manifest, parts, signing_key=key)
         print(f"written: {out}", file=sys.stderr)
-    return 0 if all(report["passed"] for report in rechecked.reports) else 1
+    passed = all(report["passed"] for report in rechecked.reports)
+    return 0 if passed and not rechecked.unmade else 1
 
 
 EXPORT = Command(

@@ -19,6 +19,7 @@ from export.bundle.learnt import Learnt, learnt_by
 from export.graph.half import full_weights
 from export.options import CALIBRATION_PICTURES, ExportOptions
 from export.quantization.candidates import Candidate, Candidates, CandidateSearch
+from export.quantization.int8 import TooFewPictures
 from export.validation.halves import Halves
 from export.validation.outputs import ValidationSet, run_graph
 from export.validation.prepared import Crop, FeedSpec, cropper, prepare_samples, subset
@@ -41,6 +42,7 @@ class Rechecked:
     manifest: Manifest
     parts: dict[str, bytes]
     reports: tuple[dict, ...]
+    unmade: tuple[str, ...]  # a line each: what was asked for and cannot be made, and why
 
 
 def recheck(
@@ -78,7 +80,7 @@ def recheck(
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
     crop = _crop(bundle)
     learnt = learnt_by(bundle, networks, data_sets, split_files)
-    source = _Source(bundle, margins, options)
+    source = _Source(bundle, margins, options, [])
     judged = [one for roles in networks for one in _judged(source, roles, learnt[roles], crop)]
     manifest = bundle.manifest
     parts = {name: bundle.part(name) for name in manifest.parts}
@@ -97,7 +99,7 @@ def recheck(
     others = tuple(report for report in manifest.gate if _key(report) not in again)
     reports = tuple(one.report for one in judged)
     manifest = replace(manifest, models=models, gate=(*others, *reports))
-    return Rechecked(manifest, parts, reports)
+    return Rechecked(manifest, parts, reports, tuple(source.unmade))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +118,7 @@ class _Source:
     bundle: Bundle
     margins: Acceptance
     options: ExportOptions | None
+    unmade: list[str]  # lines, filled as the networks are gone through
 
 
 def _judged(
@@ -189,7 +192,11 @@ def _made(
     if "int8" in options.precisions:
         note = f"reading the {' and '.join(roles)}'s training pictures"
         samples = prepare_samples(subset(learnt.training, CALIBRATION_PICTURES + 16), spec, note)
-        found += search.int8([sample.feeds for sample in samples], options.methods)
+        try:
+            found += search.int8([sample.feeds for sample in samples], options.methods)
+        except TooFewPictures as error:
+            # The other network may have more.
+            source.unmade.append(f"int8 {' and '.join(roles)}: not made: {error}")
     fixed = tuple(replace(candidate, thresholds=thresholds) for candidate in found)
     return Candidates(graph, fixed, margins)
 

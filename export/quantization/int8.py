@@ -70,6 +70,10 @@ SCHEMES = {
 }
 
 
+class TooFewPictures(ExportError):
+    """Ranges cannot be observed on so few."""
+
+
 class _Reader(CalibrationDataReader):
     def __init__(self, feeds: Feeds):
         self._feeds = iter(feeds)
@@ -102,10 +106,10 @@ def observe_ranges(
     feeds : training pictures as the graph takes them, at least `LEAST_PICTURES`.
     methods : of `METHODS`, to choose ranges by.
 
-    Raises ExportError where there are too few pictures.
+    Raises TooFewPictures.
     """
     if len(feeds) < LEAST_PICTURES:
-        raise ExportError(
+        raise TooFewPictures(
             f"{len(feeds)} training pictures are too few to calibrate INT8 on: "
             f"{LEAST_PICTURES} are needed, or leave int8 out of --precisions"
         )

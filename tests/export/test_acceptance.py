@@ -403,6 +403,18 @@ def test_a_finished_bundle_gets_a_precision_without_its_runs(finished, tmp_path,
     assert all(made.model(role) == before.model(role) for role in before.manifest.models)
 
 
+def test_a_precision_that_cannot_be_made_is_named_and_the_others_are_judged(finished, capsys):
+    path, source, split = finished
+    command = ["export", "--recheck", str(path), "--data", source, "--split", str(split)]
+    assert cli.main([*command, "--precisions", "fp32", "fp16", "int8", *LOOSE]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        *(["fp16", role] for role in ("segmenter", "classifier")),
+        *(["int8", f"{role}:"] for role in ("segmenter", "classifier")),
+    ]
+    assert all("not made: 20 training pictures are too few" in line for line in lines[2:])
+
+
 def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
     path, source, _ = finished
 
