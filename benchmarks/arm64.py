@@ -3,7 +3,8 @@
 Runs `dermedge analyze` on the real wheels for aarch64, by qemu's emulation of one process: Debian's
 own packages for that machine are unpacked into build/arm64, nothing is installed. About a
 minute a picture; the times say nothing of a device. Then the same pictures here, and both are
-compared (`benchmarks.agreement`). A run that was stopped goes on where it was.
+compared (`benchmarks.agreement`). In FP32, or what a slice holds that `--bundle` names. A run that
+was stopped goes on where it was.
 
 Needs root, for debootstrap, and Debian's packages qemu-user-static and debootstrap.
 """
@@ -132,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = Machine(args.folder)
     machine.prepare()
     options = ["-m", "dermedge.cli", "analyze", "--bundle", str(bundle.path), "--threads", "1"]
-    options += ["--provider", "cpu", "--precision", "fp32"]
+    if all(model.precision == "fp32" for model in bundle.manifest.models.values()):
+        options += ["--provider", "cpu", "--precision", "fp32"]
+    # A slice for ARM has one graph a network, which runs here, too, with the sums of ARM.
     here, there = args.folder / "here.jsonl", args.folder / "there.jsonl"
     machine.python(*options, "--out", str(there), *args.pictures)
     _run([sys.executable, *options, "--out", str(here), *args.pictures])
