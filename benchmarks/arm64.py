@@ -36,6 +36,7 @@ SUITE, PYTHON = "bookworm", "3.11"
 ONNXRUNTIME = "1.27.0"
 SAME = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "tqdm")  # versions as here
 ALSO = ("flatbuffers", "packaging", "protobuf")
+CHECKOUT = Path(__file__).parents[1]
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux2014_aarch64")
 PREPARED = """
 import sys
@@ -90,7 +91,7 @@ class Machine:
         """Run its Python with these words; the checkout's `dermedge` is found."""
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{Path(__file__).parents[1]}:{self._site}",
+            "PYTHONPATH": f"{CHECKOUT}:{self._site}",
             "PYTHONHOME": str(self._root / "usr"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
@@ -130,6 +131,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
     args = parser.parse_args(argv)
     bundle = Bundle.open(shipped().get(args.bundle, args.bundle))
+    if not (CHECKOUT / "dermedge.egg-info").is_dir():
+        raise UserError(
+            f"{CHECKOUT} does not say which subcommands dermedge has: pip install -e {CHECKOUT}",
+            code="tool",
+        )
     machine = Machine(args.folder)
     machine.prepare()
     options = ["-m", "dermedge.cli", "analyze", "--bundle", str(bundle.path), "--threads", "1"]
