@@ -6,7 +6,7 @@ Its precisions are judged as they are, or made from its own FP32 graphs first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dermedge.bundle.bundle import Bundle
@@ -80,8 +80,9 @@ def recheck(
         raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
     crop = _crop(bundle)
     learnt = learnt_by(bundle, networks, data_sets, split_files)
-    source = _Source(bundle, margins, options, [])
-    judged = [one for roles in networks for one in _judged(source, roles, learnt[roles], crop)]
+    source = _Source(bundle, margins, options)
+    results = [_judged(source, roles, learnt[roles], crop) for roles in networks]
+    judged = [one for ones, _ in results for one in ones]
     manifest = bundle.manifest
     parts = {name: bundle.part(name) for name in manifest.parts}
     again = {_key(one.report) for one in judged}
@@ -99,7 +100,7 @@ def recheck(
     others = tuple(report for report in manifest.gate if _key(report) not in again)
     reports = tuple(one.report for one in judged)
     manifest = replace(manifest, models=models, gate=(*others, *reports))
-    return Rechecked(manifest, parts, reports, tuple(source.unmade))
+    return Rechecked(manifest, parts, reports, tuple(line for _, line in results if line))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +119,12 @@ class _Source:
     bundle: Bundle
     margins: Acceptance
     options: ExportOptions | None
-    unmade: list[str]  # lines, filled as the networks are gone through
 
 
 def _judged(
     source: _Source, roles: tuple[str, ...], learnt: Learnt, crop: Crop | None
-) -> Iterator[_Judged]:
-    """Each variant of one network."""
+) -> tuple[list[_Judged], str]:
+    """Each variant of one network, and a line on what cannot be made of it; "": nothing."""
     bundle, kind = source.bundle, learnt.kind
     model = _first(bundle, roles)
     if model.precision != "fp32":
@@ -142,11 +142,12 @@ def _judged(
     accepting = _half(learnt, "accepting", labels, spec)
     if source.options:
         tuning = _half(learnt, "tuning", labels, spec)
-        candidates = _made(source, roles, tuning, learnt, spec)
+        candidates, unmade = _made(source, roles, tuning, learnt, spec)
     else:
-        candidates = _candidates(bundle, roles, model, source.margins)
+        candidates, unmade = _candidates(bundle, roles, model, source.margins), ""
     if not candidates.candidates:
-        return
+        return [], unmade
+    found = []
     decisions = decide(candidates, accepting, bundle.manifest.thresholds, judged)
     for decision in decisions:
         report = decision.report(len(candidates.graph))
@@ -158,7 +159,8 @@ def _judged(
             # The share was of the graph with full weights, which a bundle of half weights lacks.
             old = _old_report(bundle.manifest, roles, variant)
             report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
-        yield _Judged(variant, decision.candidate.graph, report)
+        found.append(_Judged(variant, decision.candidate.graph, report))
+    return found, unmade
 
 
 def _half(learnt: Learnt, half: str, labels: Sequence[str], spec: FeedSpec) -> ValidationSet:
@@ -178,8 +180,11 @@ def _made(
     tuning: ValidationSet,
     learnt: Learnt,
     spec: FeedSpec,
-) -> Candidates:
-    """New candidates of one network, by the stages of an export; thresholds stay the bundle's."""
+) -> tuple[Candidates, str]:
+    """New candidates of one network, by the stages of an export, and why there is no INT8.
+
+    Thresholds stay the bundle's. "": INT8 is there, or was not asked for.
+    """
     options, bundle, margins = source.options, source.bundle, source.margins
     assert options is not None
     thresholds = bundle.manifest.thresholds
@@ -188,7 +193,7 @@ def _made(
     search = CandidateSearch(
         roles, graph, tuning, reference, thresholds, margins, frozenset(options.targets)
     )
-    found = search.fp16() if "fp16" in options.precisions else []
+    found, unmade = search.fp16() if "fp16" in options.precisions else [], ""
     if "int8" in options.precisions:
         note = f"reading the {' and '.join(roles)}'s training pictures"
         samples = prepare_samples(subset(learnt.training, CALIBRATION_PICTURES + 16), spec, note)
@@ -196,9 +201,9 @@ def _made(
             found += search.int8([sample.feeds for sample in samples], options.methods)
         except TooFewPictures as error:
             # The other network may have more.
-            source.unmade.append(f"int8 {' and '.join(roles)}: not made: {error}")
+            unmade = f"int8 {' and '.join(roles)}: not made: {error}"
     fixed = tuple(replace(candidate, thresholds=thresholds) for candidate in found)
-    return Candidates(graph, fixed, margins)
+    return Candidates(graph, fixed, margins), unmade
 
 
 def _candidates(

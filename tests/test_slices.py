@@ -35,5 +35,5 @@ def test_a_slice_holds_what_was_accepted_for_its_machine(path):
     assert not failed
 
 
-def test_there_is_a_slice_for_each_machine_that_fp32_is_slow_on():
+def test_arm_and_tensorrt_have_a_slice():
     assert {path.stem.rpartition("-")[2] for path in SLICES} >= {"arm", "tensorrt"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,7 @@ def _split(
     own = "split-segmenter.json" if kind == "segmenter" else SPLIT
     if own not in bundle.manifest.parts:
         own = SPLIT
-    near = {Path(name).name: split for name, split in splits.items()}
+    near = dict(splits)
     if own in bundle.manifest.parts:
         title = f"{own} of {bundle.path}"
         near[title] = Split.from_json(bundle.part(own), title)

@@ -86,6 +86,8 @@ def test_what_is_missing_or_too_much_is_said_in_one_line(tiny_bundle, clinics, t
         {"data_set": "csv+csv.2", "split_sha256": joint.sha256},
     )
     good = saved(joint, tmp_path / "joint.json")
+    (tmp_path / "run").mkdir()
+    namesake = saved(alone, tmp_path / "run" / "joint.json")
     other = saved(joint_split(clinics, {"csv.2": make_split(clinics[1], seed=3)}), tmp_path / "o")
 
     def refused(roles, data_sets, files) -> str:
@@ -95,6 +97,9 @@ def test_what_is_missing_or_too_much_is_said_in_one_line(tiny_bundle, clinics, t
 
     # The split of seed 0 is made; that of several sets is not: it needs their pictures.
     assert learnt_by(bundle, ROLES, clinics, [good])
+    for order in ([good, namesake], [namesake, good]):  # files of one name in two folders
+        found = learnt_by(bundle, ROLES, clinics, order)
+        assert found["classifier",].split.sha256 == joint.sha256
     assert "classifier" in (line := refused(ROLES, clinics[:1], []))
     assert "give --data csv.2=PATH" in line
     assert f"the split {joint.sha256[:12]} of csv+csv.2: give that one by --split" in refused(
