@@ -576,6 +576,15 @@ def test_update_is_used_only_when_it_is_whole(tmp_path):
         browser.run("$('take-over').click()")
         browser.wait(f"{READY} && state.versions.bundle === 'newer'")
         assert browser.run("caches.keys().then((x) => x.length)") == 1
+        # One that was being fetched before the page listened is offered, too.
+        browser.run(
+            "self.early = Object.assign(new EventTarget(), {installing: new EventTarget()});"
+            "$('update').hidden = true; watch(early)"
+        )
+        assert browser.run("$('update').hidden")
+        browser.run("early.waiting = early.installing; early.installing = null")
+        browser.run("early.waiting.dispatchEvent(new Event('statechange'))")
+        assert not browser.run("$('update').hidden")
 
 
 def test_packages_must_be_the_pinned_ones(tmp_path):

@@ -212,11 +212,12 @@ async function keep() {
 
 function watch(registration) {
   const offer = () => { $("update").hidden = !registration.waiting; };
+  const follow = () => {
+    if (registration.installing) registration.installing.addEventListener("statechange", offer);
+  };
   offer();
-  registration.addEventListener("updatefound", () => {
-    const found = registration.installing;
-    if (found) found.addEventListener("statechange", offer);
-  });
+  follow();  // one that was found before anybody listened
+  registration.addEventListener("updatefound", follow);
   $("take-over").onclick = () => {
     navigator.serviceWorker.addEventListener("controllerchange", () => location.reload());
     registration.waiting.postMessage("take over");
