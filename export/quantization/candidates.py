@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from export.quantization.int8 import (
     observe_ranges,
     quantize,
 )
+from export.quantization.sensitivity import layers_around, map_effects
 from export.thresholds.lower import lowered
 from export.validation.compare import Refusal, compare
 from export.validation.outputs import Outputs, ValidationSet, run_graph
@@ -39,7 +40,11 @@ FP16_TARGETS = ("arm", "tensorrt", "android")
 # First layers that stay in float, one try after the other: all that follows inherits what they
 # lose. One in the middle would still be given rounded maps and have its own one rounded.
 FLOAT_LAYERS = (0, 3, 6, 10, 20)
+# Then those around the maps whose rounding, each alone, has so much of the effect of all.
+FLOAT_SHARES = (0.9, 0.95)
+EFFECT_PICTURES = 40  # training pictures that the effects are measured on
 METHOD_PICTURES = 150  # pictures of the tuning half that calibration methods are compared on
+METHOD_LAYERS = 3  # first layers in float meanwhile: what they lose would drown the difference
 RETRAINING_PICTURES = 2000  # training pictures of quantization-aware training
 
 
@@ -167,7 +172,7 @@ class CandidateSearch:
         """
         ranges = observe_ranges(equalize(self.graph, feeds), feeds, methods)
         schemes = [s for s in SCHEMES.values() if not self.targets.isdisjoint(s.targets)]
-        return [self._scheme(scheme, ranges, len(feeds)) for scheme in schemes]
+        return [self._scheme(scheme, ranges, feeds) for scheme in schemes]
 
     def retried(
         self,
@@ -181,13 +186,13 @@ class CandidateSearch:
         retrained : a float graph whose weights were trained to be quantized.
         """
         ranges = observe_ranges(equalize(retrained, feeds), feeds, methods)
-        return [
-            old if old.plausible else self._better(old, ranges, len(feeds)) for old in candidates
-        ]
+        return [old if old.plausible else self._better(old, ranges, feeds) for old in candidates]
 
-    def _better(self, old: Candidate, ranges: RangeCalibration, pictures: int) -> Candidate:
+    def _better(
+        self, old: Candidate, ranges: RangeCalibration, feeds: Sequence[Feeds]
+    ) -> Candidate:
         scheme = next(s for s in SCHEMES.values() if s.targets == old.targets)
-        new = self._scheme(scheme, ranges, pictures, (*old.path, "quantization-aware training"))
+        new = self._scheme(scheme, ranges, feeds, (*old.path, "quantization-aware training"))
         if new.missing < old.missing:
             return new
         step = "quantization-aware training, which brought it no nearer"
@@ -197,39 +202,42 @@ class CandidateSearch:
         self,
         scheme: Scheme,
         ranges: RangeCalibration,
-        pictures: int,
+        feeds: Sequence[Feeds],
         path: tuple[str, ...] = (),
     ) -> Candidate:
         every = layers(ranges, scheme)
 
-        def made(method: str, count: int) -> bytes:
-            float_nodes = [name for layer in every[:count] for name in layer]
+        def made(method: str, numbers: Iterable[int]) -> bytes:
+            float_nodes = [name for number in numbers for name in every[number]]
             return quantize(ranges, method, scheme, float_nodes)
 
+        least = range(min(max(scheme.first, METHOD_LAYERS), len(every)))
         differences = {
-            method: self._difference(made(method, scheme.first), scheme.targets)
+            method: self._difference(made(method, least), scheme.targets)
             for method in ranges.ranges
         }
         best = min(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
         compared = ", ".join(f"{method} {value:.4f}" for method, value in differences.items())
         path = (
             *path,
-            f"channels equalized, biases corrected, calibrated by {best} (mean difference from "
-            f"FP32: {compared})",
+            "channels equalized, weights rounded by what they see, calibrated by "
+            f"{best} (root mean square of the difference from FP32: {compared})",
         )
         tried: list[Candidate] = []
-        counts = [number for number in FLOAT_LAYERS if number >= scheme.first]
-        for count in counts:
-            step = (f"the first {count} of {len(every)} layers kept in float",) if count else ()
-            tried.append(self._tried("int8", scheme.targets, made(best, count), (*path, *step)))
+        counts = []
+        for words, numbers in _float_layers(scheme, ranges, best, feeds):
+            step = (words,) if numbers else ()
+            counts.append(len(numbers))
+            tried.append(self._tried("int8", scheme.targets, made(best, numbers), (*path, *step)))
             if tried[-1].hopeful:
                 break
         nearest = min(tried, key=lambda candidate: candidate.missing)
         if len(tried) > 1:
-            others = ", ".join(map(str, counts[: len(tried)]))
+            others = ", ".join(map(str, counts))
             step = (f"nearest of those with {others} layers kept in float",)
             nearest = replace(nearest, path=(*nearest.path, *step))
-        return replace(nearest, calibration={"pictures": pictures, "part": "train", "method": best})
+        calibration = {"pictures": len(feeds), "part": "train", "method": best}
+        return replace(nearest, calibration=calibration)
 
     def _tried(
         self, precision: str, targets: tuple[str, ...], graph: bytes, path: tuple[str, ...]
@@ -244,7 +252,7 @@ class CandidateSearch:
         return replace(candidate, thresholds=thresholds, refusals=tuple(refusals))
 
     def _difference(self, graph: bytes, targets: Sequence[str]) -> float:
-        """Mean difference from FP32 over some pictures of the tuning half."""
+        """Root mean square of the difference from FP32 over some pictures of the tuning half."""
         session, feeds = open_session(graph, targets=targets), self.tuning.feeds
         differences = []
         for index in range(0, len(feeds), max(1, len(feeds) // METHOD_PICTURES)):
@@ -255,7 +263,26 @@ class CandidateSearch:
             if self.reference.masks is not None:
                 mask = outputs["mask"][0, ::4, ::4]
                 differences.append(np.abs(mask - self.reference.masks[index]).mean())
-        return float(np.mean(differences))
+        return float(np.sqrt(np.mean(np.square(differences))))
+
+
+def _float_layers(
+    scheme: Scheme, ranges: RangeCalibration, method: str, feeds: Sequence[Feeds]
+) -> Iterator[tuple[str, Sequence[int]]]:
+    """Layers to keep in float, one try after the other, each with words on which."""
+    count = len(layers(ranges, scheme))
+    for first in FLOAT_LAYERS:
+        if scheme.first <= first < count:
+            yield f"the first {first} of {count} layers kept in float", range(first)
+    some = feeds[:: max(1, len(feeds) // EFFECT_PICTURES)][:EFFECT_PICTURES]
+    effects = map_effects(ranges, method, scheme, some)
+    for share in FLOAT_SHARES:
+        numbers = sorted({*range(scheme.first), *layers_around(effects, share)})
+        yield (
+            f"{len(numbers)} of {count} layers kept in float, around the maps whose rounding has "
+            f"{share:.0%} of the effect",
+            numbers,
+        )
 
 
 def refuse_unknown(precisions: Sequence[str], known: Sequence[str]) -> None:

@@ -12,14 +12,13 @@ import copy
 import io
 import logging
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
@@ -29,9 +28,17 @@ from export import METHODS, ExportError
 from export.graph.half import store_half
 from export.options import CALIBRATION_PICTURES
 from export.quantization.nodes import flat_nodes, shorten
+from export.quantization.rounding import (
+    InputMoments,
+    RoundedConvolution,
+    convolutions,
+    observe_moments,
+    put_rounded,
+    round_convolutions,
+)
 
 LEAST_PICTURES = CALIBRATION_PICTURES
-AVERAGED = 100  # of them, for the means that biases are corrected by
+AVERAGED = 100  # of them, for what the rounding of weights takes into account
 PERCENTILE = 99.99
 # All else stays in float, as does what follows a global pooling: it is small.
 OPERATORS = ("Conv", "Add", "Mul", "Concat", "Resize", "Relu", "Clip", "AveragePool", "MaxPool")
@@ -50,7 +57,7 @@ class Scheme:
     symmetric: bool  # whether 0 must stand for 0
     middle: int  # of 0..255; what the picture's bytes are counted from
     first: int = 0  # layers, from the picture on, that INT8 makes no faster there
-    levels: int = 127  # of a weight, to either side of 0
+    in_pairs: bool = False  # whether two products of bytes are added in 16 bits
 
     @property
     def zero(self) -> np.ndarray:
@@ -62,9 +69,9 @@ class Scheme:
 
 # 116 is the mean of ImageNet's three channel means: convolutions pad with it.
 SCHEMES = {
-    # Half of a weight's levels are left unused: without VNNI, x86 adds two products of bytes in 16
-    # bits, which overflow otherwise. What was accepted on one processor then holds on the others.
-    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3, levels=64),
+    # Without VNNI, x86 adds two products in 16 bits, and cuts off what does not fit. Weights that
+    # always fit are the same on all its processors, and so is what was accepted on one.
+    "unsigned": Scheme(("x86",), QuantType.QUInt8, False, 116, first=3, in_pairs=True),
     "signed": Scheme(("arm", "android"), QuantType.QInt8, False, 116),
     "symmetric": Scheme(("tensorrt",), QuantType.QInt8, True, 128),
 }
@@ -88,11 +95,20 @@ class RangeCalibration:
 
     graph: bytes
     ranges: dict[str, TensorsData]  # of all activations, by method
-    means: dict[int, dict[str, np.ndarray]]  # by `Scheme.middle`: of each convolution's input, (C,)
+    moments: dict[int, dict[str, InputMoments]]  # of convolutions' inputs, by `Scheme.middle`
+    _rounded: dict[tuple[str, ...], dict[str, RoundedConvolution]] = field(default_factory=dict)
 
     def model(self, scheme: Scheme) -> onnx.ModelProto:
         """The float graph, counting as the scheme does."""
         return count_from(onnx.load_model_from_string(self.graph), scheme.middle)
+
+    def rounded(self, scheme: Scheme) -> dict[str, RoundedConvolution]:
+        """Its convolutions with weights as the scheme rounds them; worked out once for each."""
+        if scheme.targets not in self._rounded:
+            self._rounded[scheme.targets] = round_convolutions(
+                self.model(scheme), self.moments[scheme.middle], scheme.in_pairs
+            )
+        return self._rounded[scheme.targets]
 
 
 def observe_ranges(
@@ -114,12 +130,12 @@ def observe_ranges(
             f"{LEAST_PICTURES} are needed, or leave int8 out of --precisions"
         )
     plain = onnx.load_model_from_string(graph)
-    means = {
-        middle: _channel_means(count_from(plain, middle), feeds[:AVERAGED])
+    moments = {
+        middle: observe_moments(count_from(plain, middle), feeds[:AVERAGED])
         for middle in {scheme.middle for scheme in SCHEMES.values()}
     }
     model = count_from(plain, SCHEMES["unsigned"].middle)
-    return RangeCalibration(graph, {name: _ranges(model, feeds, name) for name in methods}, means)
+    return RangeCalibration(graph, {name: _ranges(model, feeds, name) for name in methods}, moments)
 
 
 def _ranges(model: onnx.ModelProto, feeds: Feeds, method: str) -> TensorsData:
@@ -156,7 +172,13 @@ def _quantized(
     calibration: RangeCalibration, method: str, scheme: Scheme, float_nodes: Sequence[str] = ()
 ) -> onnx.ModelProto:
     model = calibration.model(scheme)
-    _correct_biases(model, calibration.means[scheme.middle], float_nodes, scheme.levels)
+    steps = put_rounded(model, calibration.rounded(scheme), float_nodes)
+    if scheme.in_pairs:
+        # A weight that the rounding has not seen might overflow.
+        seen = {node.name for node in convolutions(model)}
+        others = [n.name for n in model.graph.node if n.op_type == "Conv" and n.name not in seen]
+        float_nodes = [*float_nodes, *others]
+    overrides = {name: [_exactly(step) for step in values] for name, values in steps.items()}
     extra: dict[str, object] = {
         "ActivationSymmetric": scheme.symmetric,
         "WeightSymmetric": True,
@@ -166,12 +188,12 @@ def _quantized(
     counted = [node.output[0] for node in model.graph.node if node.name == _COUNTED]
     if counted:
         # The picture's own bytes: nothing is lost in the first step.
-        exact = {"scale": np.array(1, np.float32), "zero_point": scheme.zero}
-        extra["TensorQuantOverrides"] = {counted[0]: [exact]}
+        overrides[counted[0]] = [{"scale": np.array(1, np.float32), "zero_point": scheme.zero}]
+    extra["TensorQuantOverrides"] = overrides
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
-        reduce_range=scheme.levels < 127,
+        reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=scheme.activations,
         tensors_range=calibration.ranges[method],
@@ -189,62 +211,14 @@ def _quantized(
     return made
 
 
-def _correct_biases(
-    model: onnx.ModelProto, means: dict[str, np.ndarray], float_nodes: Sequence[str], levels: int
-) -> None:
-    """Let biases make up for what rounding the weights will shift, in place.
-
-    A rounded weight shifts a channel's mean by the rounding error times the mean of its input
-    (Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV
-    2019, with means that were measured instead of derived).
-    """
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in _convolutions(model):
-        if node.name in float_nodes:
-            continue
-        weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
-        step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / levels
-        lost = (weight - np.round(weight / np.where(step, step, 1)) * step).sum(axis=(2, 3))
-        mean = means[node.input[0]]
-        if lost.shape[1] < len(mean):  # grouped: each filter sees its own part of the channels
-            groups = len(mean) // lost.shape[1]
-            mean = np.repeat(mean.reshape(groups, -1), len(lost) // groups, axis=0)
-        bias = numpy_helper.to_array(weights[node.input[2]]) + (lost * mean).sum(axis=1)
-        weights[node.input[2]].CopyFrom(
-            numpy_helper.from_array(bias.astype(np.float32), node.input[2])
-        )
-
-
-def _convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Those whose weight and bias are constants of their own."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    users = Counter(name for node in model.graph.node for name in node.input)
-    return [
-        node
-        for node in model.graph.node
-        if node.op_type == "Conv"
-        and len(node.input) == 3
-        and all(name in constants and users[name] == 1 for name in node.input[1:])
-    ]
-
-
-def _channel_means(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray]:
-    """The mean of each channel of the convolutions' inputs over pictures and positions."""
-    names = sorted({node.input[0] for node in _convolutions(model)})
-    observed = copy.deepcopy(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
-    session = onnxruntime.InferenceSession(
-        observed.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    total = [np.zeros(1)] * len(names)
-    for inputs in feeds:
-        known = {item.name: inputs[item.name] for item in session.get_inputs()}
-        for index, value in enumerate(session.run(names, known)):
-            total[index] = total[index] + value.mean(axis=(0, 2, 3), dtype=np.float64)
-    return {name: value / len(feeds) for name, value in zip(names, total, strict=True)}
+def _exactly(step: np.float32) -> dict[str, object]:
+    """The quantizer's words for one filter whose weights are whole numbers of a step."""
+    return {
+        "quant_type": QuantType.QInt8,
+        "axis": 0,
+        "scale": np.array(step, np.float32),
+        "zero_point": np.array(0, np.int8),
+    }
 
 
 def layers(calibration: RangeCalibration, scheme: Scheme) -> list[list[str]]:
