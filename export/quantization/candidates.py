@@ -31,6 +31,7 @@ from export.quantization.int8 import (
 from export.quantization.sensitivity import layers_around, map_effects
 from export.thresholds.lower import lowered
 from export.validation.compare import Refusal, compare
+from export.validation.expected import expected_agreement
 from export.validation.outputs import Outputs, ValidationSet, run_graph
 from export.validation.prepared import Feeds, prepare_samples, subset
 from export.validation.validate import Validation
@@ -38,11 +39,11 @@ from train.recipe import Acceptance
 
 FP16_TARGETS = ("arm", "tensorrt", "android")
 # First layers that stay in float, one try after the other: all that follows inherits what they
-# lose. One in the middle would still be given rounded maps and have its own one rounded.
-FLOAT_LAYERS = (0, 3, 6, 10, 20)
-# Then those around the maps whose rounding, each alone, has so much of the effect of all.
-FLOAT_SHARES = (0.9, 0.95)
-EFFECT_PICTURES = 40  # training pictures that the effects are measured on
+# lose, and they are few weights. A layer in the middle would still be given rounded maps.
+FLOAT_LAYERS = (0, 3, 6, 10, 20, 30, 40, 50, 75)
+# With so many in float, those around a map that has this share of the effect of all are, too.
+OUTLYING_FROM, OUTLYING = 20, 0.01
+EFFECT_PICTURES = 40  # training pictures that effects are measured on
 METHOD_PICTURES = 150  # pictures of the tuning half that calibration methods are compared on
 METHOD_LAYERS = 3  # first layers in float meanwhile: what they lose would drown the difference
 RETRAINING_PICTURES = 2000  # training pictures of quantization-aware training
@@ -60,6 +61,12 @@ class Candidate:
     thresholds: Thresholds
     refusals: tuple[Refusal, ...] = ()  # what the tuning half has against it
     calibration: dict | None = None
+    expected_missing: float = 0.0  # from triage's margin to its lower bound on the other half
+
+    @property
+    def promising(self) -> bool:
+        """Whether it is hopeful, and the accepting half can be expected to see it so, too."""
+        return self.hopeful and self.expected_missing <= 0
 
     @property
     def hopeful(self) -> bool:
@@ -229,9 +236,9 @@ class CandidateSearch:
             step = (words,) if numbers else ()
             counts.append(len(numbers))
             tried.append(self._tried("int8", scheme.targets, made(best, numbers), (*path, *step)))
-            if tried[-1].hopeful:
+            if tried[-1].promising:
                 break
-        nearest = min(tried, key=lambda candidate: candidate.missing)
+        nearest = min(tried, key=lambda candidate: candidate.missing + candidate.expected_missing)
         if len(tried) > 1:
             others = ", ".join(map(str, counts))
             step = (f"nearest of those with {others} layers kept in float",)
@@ -247,9 +254,18 @@ class CandidateSearch:
         outputs = run_graph(self.tuning, graph, self.thresholds.mask, note, targets)
         thresholds = lowered(self.thresholds, self.tuning, self.reference, outputs, self.margins)
         _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
+        low = expected_agreement(self.tuning, self.reference, outputs, thresholds)
+        missing = max(0.0, self.margins.triage - low)
         against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"
+        if missing:
+            against += f"; of another half a lower bound of {low:.2%} is to be expected"
         candidate.say(", ".join([*path[-1:], f"tuning half: {against}"]))
-        return replace(candidate, thresholds=thresholds, refusals=tuple(refusals))
+        return replace(
+            candidate,
+            thresholds=thresholds,
+            refusals=tuple(refusals),
+            expected_missing=missing,
+        )
 
     def _difference(self, graph: bytes, targets: Sequence[str]) -> float:
         """Root mean square of the difference from FP32 over some pictures of the tuning half."""
@@ -271,18 +287,19 @@ def _float_layers(
 ) -> Iterator[tuple[str, Sequence[int]]]:
     """Layers to keep in float, one try after the other, each with words on which."""
     count = len(layers(ranges, scheme))
-    for first in FLOAT_LAYERS:
-        if scheme.first <= first < count:
-            yield f"the first {first} of {count} layers kept in float", range(first)
-    some = feeds[:: max(1, len(feeds) // EFFECT_PICTURES)][:EFFECT_PICTURES]
-    effects = map_effects(ranges, method, scheme, some)
-    for share in FLOAT_SHARES:
-        numbers = sorted({*range(scheme.first), *layers_around(effects, share)})
-        yield (
-            f"{len(numbers)} of {count} layers kept in float, around the maps whose rounding has "
-            f"{share:.0%} of the effect",
-            numbers,
-        )
+    outlying: set[int] | None = None
+    for first in (number for number in FLOAT_LAYERS if scheme.first <= number < count):
+        words = f"the first {first} of {count} layers kept in float"
+        if first < OUTLYING_FROM:
+            yield words, range(first)
+            continue
+        if outlying is None:
+            some = feeds[:: max(1, len(feeds) // EFFECT_PICTURES)][:EFFECT_PICTURES]
+            outlying = layers_around(map_effects(ranges, method, scheme, some), OUTLYING)
+        others = outlying - set(range(first))
+        if others:
+            words += f" and {len(others)} others around maps that bear no rounding"
+        yield words, sorted({*range(first), *others})
 
 
 def refuse_unknown(precisions: Sequence[str], known: Sequence[str]) -> None:

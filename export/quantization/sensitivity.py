@@ -71,15 +71,8 @@ def map_effects(
 
 
 def layers_around(effects: Sequence[MapEffect], share: float) -> set[int]:
-    """The layers around the maps that together have this share of the effect."""
-    found: set[int] = set()
-    reached = 0.0
-    for effect in effects:
-        if reached >= share:
-            break
-        reached += effect.share
-        found |= effect.layers
-    return found
+    """The layers around the maps that have this share of the whole effect or more."""
+    return {layer for effect in effects if effect.share >= share for layer in effect.layers}
 
 
 def _with_rounded(

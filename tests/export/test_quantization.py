@@ -10,6 +10,8 @@ import pytest
 import torch
 from drawn_networks import LABELS, answers_of, exported, lively, probability, squares
 from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle, write_bundle
@@ -25,6 +27,7 @@ from export.quantization.candidates import Candidates, CandidateSearch
 from export.quantization.equalize import equalize
 from export.quantization.fp16 import compute_half
 from export.quantization.int8 import SCHEMES, count_from, observe_ranges, quantize
+from export.quantization.sensitivity import layers_around, map_effects
 from export.validation.compare import compare
 from export.validation.outputs import Outputs, ValidationSet, run_graph
 from train.recipe import Acceptance
@@ -192,6 +195,37 @@ def test_first_layers_in_float_lose_less():
 
     assert difference(len(every)) < 1e-6
     assert difference(20) < difference(0)
+
+
+def test_the_map_that_bears_no_rounding_is_found():
+    _, graph, feeds = exported("mobilegan-nano")
+    scheme = SCHEMES["unsigned"]
+    seen = observe_ranges(graph, feeds, ["minmax"])
+    every = int8.layers(seen, scheme)
+    nodes = {node.name: node for node in seen.model(scheme).graph.node}
+    # One map in the middle gets steps a thousand times as coarse as it needs.
+    number = len(every) // 2
+    spoilt = nodes[every[number][-1]].output[0]
+    values = dict(seen.ranges["minmax"].data)
+    low, high = (1000 * np.ravel(value) for value in values[spoilt].range_value)
+    values[spoilt] = TensorData(lowest=low.astype(np.float32), highest=high.astype(np.float32))
+    ranges = {"minmax": TensorsData(CalibrationMethod.MinMax, values)}
+    coarse = replace(seen, ranges=ranges)
+
+    effects = map_effects(coarse, "minmax", scheme, feeds)
+    shares = [effect.share for effect in effects]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1)
+    assert number in effects[0].layers
+    assert number + 1 in effects[0].layers
+    assert layers_around(effects, effects[0].share / 2) == effects[0].layers
+    assert layers_around(effects, 0) == set()
+
+    # With these layers in float its steps no longer matter.
+    float_nodes = [name for one in effects[0].layers for name in every[one]]
+    made = [quantize(one, "minmax", scheme, float_nodes) for one in (seen, coarse)]
+    assert made[0] == made[1]
+    assert quantize(seen, "minmax", scheme) != quantize(coarse, "minmax", scheme)
 
 
 def test_too_few_pictures_to_calibrate_on(monkeypatch):
