@@ -30,19 +30,25 @@ def expected_agreement(
         return 1.0
     if not candidate.finite:
         return 0.0
+    expected = expected_changes(validation_set, reference, candidate, thresholds)
+    share = max(0.0, 1 - (expected + np.sqrt(expected)) / len(validation_set.groups))
+    lesions = len(np.unique(validation_set.groups))
+    return metrics.wilson_interval(share, lesions, LEVEL).low
+
+
+def expected_changes(
+    validation_set: ValidationSet, reference: Outputs, candidate: Outputs, thresholds: Thresholds
+) -> float:
+    """How many pictures of another half of this size would change their advice."""
     old, new = (_logit(outputs.malignancy(validation_set)) for outputs in (reference, candidate))
-    limits = _logit(np.array([thresholds.see_doctor, thresholds.urgent]))
-    changes = _crossing(old, new, limits)
+    changes = _crossing(old, new, _logit(np.array([thresholds.see_doctor, thresholds.urgent])))
     if thresholds.unfamiliar is not None and reference.distance is not None:
         before, after = (
             np.log(np.maximum(known(outputs.distance), 1e-12)) for outputs in (reference, candidate)
         )
         retakes = _crossing(before, after, np.log(np.array([thresholds.unfamiliar])))
         changes = changes + retakes - changes * retakes
-    count, expected = len(changes), float(changes.sum())
-    lesions = len(np.unique(validation_set.groups))
-    share = max(0.0, 1 - (expected + np.sqrt(expected)) / count)
-    return metrics.wilson_interval(share, lesions, LEVEL).low
+    return float(changes.sum())
 
 
 def _logit(share: np.ndarray) -> np.ndarray:

@@ -218,8 +218,8 @@ def test_the_map_that_bears_no_rounding_is_found():
     assert sum(shares) == pytest.approx(1)
     assert number in effects[0].layers
     assert number + 1 in effects[0].layers
-    assert layers_around(effects, effects[0].share / 2) == effects[0].layers
-    assert layers_around(effects, 0) == set()
+    assert layers_around(effects, effects[0].share) == effects[0].layers
+    assert layers_around(effects, 1.1) == set()
 
     # With these layers in float its steps no longer matter.
     float_nodes = [name for one in effects[0].layers for name in every[one]]
@@ -339,6 +339,33 @@ def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypa
         assert report["passed"] is False
         assert any("triage agrees" in reason for reason in report["reasons"])
         assert any("kept in float" in step for step in report["path"])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "layers"),
+    [([0.9, 0.9, 0.99, 1.0], "the first 6 of"), ([0.9, 0.97, 0.95, 0.94], "the first 3 of")],
+)
+def test_more_layers_stay_in_float_until_another_half_should_agree(monkeypatch, bounds, layers):
+    _, graph, feeds = exported("mobilenet_v2")
+    targets = np.array([i % len(LABELS) for i in range(len(feeds))])
+    tuning = ValidationSet(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+    expected = iter(bounds)
+    monkeypatch.setattr(candidates, "FLOAT_LAYERS", (0, 3, 6, 10))
+    monkeypatch.setattr(candidates, "compare", lambda *_: ({}, []))  # nothing against any
+    monkeypatch.setattr(candidates, "expected_agreement", lambda *_: next(expected))
+    reference = run_graph(tuning, graph, 0.5, "FP32")
+    search = CandidateSearch(
+        ("classifier",),
+        graph,
+        tuning,
+        reference,
+        Thresholds(see_doctor=0.3, urgent=0.6),
+        Acceptance(triage=0.985),
+        frozenset(("arm",)),
+    )
+    (chosen,) = search.int8(feeds, ["minmax"])
+    assert layers in chosen.path[1]
+    assert next(expected, None) == (1.0 if "6" in layers else None)
 
 
 def test_a_validation_set_is_run_through_the_runtime():
