@@ -31,7 +31,7 @@ from export.quantization.int8 import (
 from export.quantization.sensitivity import layers_around, map_effects
 from export.thresholds.lower import lowered
 from export.validation.compare import Refusal, compare
-from export.validation.expected import expected_agreement
+from export.validation.expected import expected_missing
 from export.validation.outputs import Outputs, ValidationSet, run_graph
 from export.validation.prepared import Feeds, prepare_samples, subset
 from export.validation.validate import Validation
@@ -61,7 +61,7 @@ class Candidate:
     thresholds: Thresholds
     refusals: tuple[Refusal, ...] = ()  # what the tuning half has against it
     calibration: dict | None = None
-    expected_missing: float = 0.0  # from triage's margin to its lower bound on the other half
+    expected_missing: float = 0.0  # see `export.validation.expected`
 
     @property
     def promising(self) -> bool:
@@ -254,11 +254,10 @@ class CandidateSearch:
         outputs = run_graph(self.tuning, graph, self.thresholds.mask, note, targets)
         thresholds = lowered(self.thresholds, self.tuning, self.reference, outputs, self.margins)
         _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
-        low = expected_agreement(self.tuning, self.reference, outputs, thresholds)
-        missing = max(0.0, self.margins.triage - low)
+        missing = expected_missing(self.tuning, self.reference, outputs, thresholds, self.margins)
         against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"
         if missing:
-            against += f"; of another half a lower bound of {low:.2%} is to be expected"
+            against += f"; with chance against it another half would miss a margin by {missing:.2%}"
         candidate.say(", ".join([*path[-1:], f"tuning half: {against}"]))
         return replace(
             candidate,

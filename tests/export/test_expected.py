@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from dermedge.bundle.manifest import Thresholds
-from export.validation.compare import compare
-from export.validation.expected import expected_agreement, expected_changes
+from export.validation.expected import expected_changes, expected_missing
 from export.validation.outputs import Outputs, ValidationSet
 from train.recipe import Acceptance
 
@@ -54,18 +53,31 @@ def test_it_expects_as_many_changes_as_there_are_on_average(population, noise, s
     assert np.std(expected) < 0.7 * np.std(changed)
 
 
-def test_it_agrees_with_what_is_counted_where_nothing_moves(population):
+def test_what_does_not_move_misses_nothing(population):
     pictures, logits, distance = population
     same = half(logits, distance)
-    figures, _ = compare(pictures, same, same, LIMITS, Acceptance())
-    counted = figures["triage_agreement"]["low"]
-    assert expected_agreement(pictures, same, same, LIMITS) == pytest.approx(counted, abs=1e-6)
+    assert expected_missing(pictures, same, same, LIMITS, Acceptance()) == 0
+
+
+def test_moves_that_reach_only_a_rare_class_miss_the_balanced_accuracy(population):
+    pictures, logits, distance = population
+    # Twenty pictures of one class, half of them hardly told from the other one.
+    rare = replace(pictures, targets=np.where(np.arange(COUNT) < 20, 0, 1))
+    logits = np.concatenate([np.linspace(-2, 2, 20), np.full(COUNT - 20, -4.0)])
+    moves = np.random.default_rng(0).normal(0, 0.4, COUNT)
+    before, after = half(logits, distance), half(logits + moves, distance)
+    quiet = half(logits + moves / 100, distance)
+    only = Acceptance(triage=0.0)
+    assert expected_missing(rare, before, after, LIMITS, only) > 0.02
+    assert expected_missing(rare, before, quiet, LIMITS, only) < 0.02
+    off = Acceptance(triage=0.0, retained=0.0)
+    assert expected_missing(rare, before, after, LIMITS, off) == 0
 
 
 def test_a_network_without_classes_or_without_numbers(population):
     pictures, logits, distance = population
     known = half(logits, distance)
     none = Outputs(None, None, np.ones(COUNT), None)
-    assert expected_agreement(pictures, none, none, LIMITS) == 1
+    assert expected_missing(pictures, none, none, LIMITS, Acceptance()) == 0
     broken = replace(known, distance=np.full(COUNT, np.nan))
-    assert expected_agreement(pictures, known, broken, LIMITS) == 0
+    assert expected_missing(pictures, known, broken, LIMITS, Acceptance()) == np.inf

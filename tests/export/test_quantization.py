@@ -342,17 +342,17 @@ def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("bounds", "layers"),
-    [([0.9, 0.9, 0.99, 1.0], "the first 6 of"), ([0.9, 0.97, 0.95, 0.94], "the first 3 of")],
+    ("missing", "layers"),
+    [([0.1, 0.1, 0.0, 9.0], "the first 6 of"), ([0.1, 0.02, 0.04, 0.05], "the first 3 of")],
 )
-def test_more_layers_stay_in_float_until_another_half_should_agree(monkeypatch, bounds, layers):
+def test_more_layers_stay_in_float_until_another_half_should_agree(monkeypatch, missing, layers):
     _, graph, feeds = exported("mobilenet_v2")
     targets = np.array([i % len(LABELS) for i in range(len(feeds))])
     tuning = ValidationSet(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
-    expected = iter(bounds)
+    expected = iter(missing)
     monkeypatch.setattr(candidates, "FLOAT_LAYERS", (0, 3, 6, 10))
     monkeypatch.setattr(candidates, "compare", lambda *_: ({}, []))  # nothing against any
-    monkeypatch.setattr(candidates, "expected_agreement", lambda *_: next(expected))
+    monkeypatch.setattr(candidates, "expected_missing", lambda *_: next(expected))
     reference = run_graph(tuning, graph, 0.5, "FP32")
     search = CandidateSearch(
         ("classifier",),
@@ -360,12 +360,12 @@ def test_more_layers_stay_in_float_until_another_half_should_agree(monkeypatch, 
         tuning,
         reference,
         Thresholds(see_doctor=0.3, urgent=0.6),
-        Acceptance(triage=0.985),
+        Acceptance(),
         frozenset(("arm",)),
     )
     (chosen,) = search.int8(feeds, ["minmax"])
     assert layers in chosen.path[1]
-    assert next(expected, None) == (1.0 if "6" in layers else None)
+    assert next(expected, None) == (9.0 if "6" in layers else None)
 
 
 def test_a_validation_set_is_run_through_the_runtime():
