@@ -198,8 +198,19 @@ def test_first_layers_in_float_lose_less():
 
 
 def test_the_map_that_bears_no_rounding_is_found():
-    _, graph, feeds = exported("mobilegan-nano")
-    scheme = SCHEMES["unsigned"]
+    model = onnx.load_model_from_string(uneven_graph())
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("GlobalAveragePool", ["map"], ["mean"], name="pool"),
+            onnx.helper.make_node("Flatten", ["mean"], ["logits"], name="flatten"),
+            onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], name="softmax"),
+        ]
+    )
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("probabilities", 1, [1, 4]))
+    graph = model.SerializeToString()
+    rng = np.random.default_rng(3)
+    feeds = [{"image": rng.integers(0, 256, (1, 16, 16, 3), np.uint8)} for _ in range(8)]
+    scheme = SCHEMES["signed"]
     seen = observe_ranges(graph, feeds, ["minmax"])
     every = int8.layers(seen, scheme)
     nodes = {node.name: node for node in seen.model(scheme).graph.node}
@@ -346,20 +357,19 @@ def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypa
     [([0.1, 0.1, 0.0, 9.0], "the first 6 of"), ([0.1, 0.02, 0.04, 0.05], "the first 3 of")],
 )
 def test_more_layers_stay_in_float_until_another_half_should_agree(monkeypatch, missing, layers):
-    _, graph, feeds = exported("mobilenet_v2")
-    targets = np.array([i % len(LABELS) for i in range(len(feeds))])
-    tuning = ValidationSet(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
+    _, graph, feeds = exported("mobilegan-nano")
+    tuning = ValidationSet(feeds, np.arange(8), masks=[None] * 8, placements=[None] * 8)
     expected = iter(missing)
     monkeypatch.setattr(candidates, "FLOAT_LAYERS", (0, 3, 6, 10))
     monkeypatch.setattr(candidates, "compare", lambda *_: ({}, []))  # nothing against any
     monkeypatch.setattr(candidates, "expected_missing", lambda *_: next(expected))
     reference = run_graph(tuning, graph, 0.5, "FP32")
     search = CandidateSearch(
-        ("classifier",),
+        ("segmenter",),
         graph,
         tuning,
         reference,
-        Thresholds(see_doctor=0.3, urgent=0.6),
+        Thresholds(),
         Acceptance(),
         frozenset(("arm",)),
     )
