@@ -63,6 +63,8 @@ def observe_moments(
     session = onnxruntime.InferenceSession(
         observed.SerializeToString(), providers=["CPUExecutionProvider"]
     )
+    # About what the first picture's mean is: beside a great mean float32 loses a small variance.
+    middles: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
     products: dict[str, list[np.ndarray]] = {}
     positions: Counter[str] = Counter()
@@ -71,6 +73,8 @@ def observe_moments(
         maps = dict(zip(names, session.run(names, known), strict=True))
         for node in nodes:
             seen = _columns(maps[node.input[0]][0], node, weights[node.input[1]].dims)
+            middle = middles.setdefault(node.name, seen.mean(axis=2, keepdims=True))
+            seen = seen - middle
             sums[node.name] = sums.get(node.name, 0) + seen.sum(axis=2, dtype=np.float64)
             made = [part @ part.transpose(0, 2, 1) for part in _blocks(seen)]
             before = products.get(node.name, [0] * len(made))
@@ -83,7 +87,7 @@ def observe_moments(
             product.astype(np.float64) / count - part[:, :, None] * part[:, None, :]
             for product, part in zip(products[name], _blocks(mean), strict=True)
         )
-        moments[name] = InputMoments(mean, covariances)
+        moments[name] = InputMoments(mean + middles[name][:, :, 0], covariances)
     return moments
 
 
@@ -166,12 +170,12 @@ def _round(
     spread = np.einsum("gkk->gk", covariance)
     # What matters most is rounded first, while all others can still make up for it.
     order = np.argsort(-spread.mean(axis=0), kind="stable")
-    values, vectors = np.linalg.eigh(covariance[:, order][:, :, order])
-    damping = DAMPING * spread.mean(axis=1, keepdims=True)
-    # Float32 leaves small variances below zero; what does not vary at all weighs nothing.
-    values = np.maximum(values, 0) + np.where(damping > 0, damping, 1.0)
-    inverse = (vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1)
-    shares = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    damping = DAMPING * spread.mean(axis=1)
+    damping = np.where(damping > 0, damping, 1.0)[:, None, None]
+    ordered = (covariance + damping * np.eye(size))[:, order][:, :, order]
+    # The upper triangle whose transpose times itself is the inverse of `ordered`.
+    backwards = np.linalg.cholesky(ordered[:, ::-1, ::-1])[:, ::-1, ::-1]
+    shares = np.linalg.solve(backwards, np.broadcast_to(np.eye(size), backwards.shape))
     left = filters[:, :, order]
     made = np.zeros_like(filters)
     for place, number in enumerate(order):
