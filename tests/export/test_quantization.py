@@ -352,6 +352,14 @@ def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypa
         assert any("kept in float" in step for step in report["path"])
 
 
+@pytest.mark.parametrize(("scheme", "first"), [("unsigned", 1), ("signed", 0)])
+def test_a_network_of_one_layer_has_a_candidate(scheme, first):
+    feeds = small_feeds()
+    seen = observe_ranges(small_graph(), feeds, ["minmax"])
+    tries = list(candidates._float_layers(SCHEMES[scheme], seen, "minmax", feeds))
+    assert [list(numbers) for _, numbers in tries] == [list(range(first))]
+
+
 @pytest.mark.parametrize(
     ("missing", "layers"),
     [([0.1, 0.1, 0.0, 9.0], "the first 6 of"), ([0.1, 0.02, 0.04, 0.05], "the first 3 of")],
