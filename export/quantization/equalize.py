@@ -7,14 +7,14 @@ here all maps that are added to one another do, so that residual networks are eq
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
+
+from export.quantization.nodes import session_of
 
 MOST = 64.0  # that a channel is scaled by; what is always zero would ask for infinity
 # A scale above zero passes through them, whatever the other inputs are.
@@ -162,14 +162,7 @@ def _peaks(
     model: onnx.ModelProto, names: list[str], feeds: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """The greatest distance from zero of each channel of these maps, (C,)."""
-    observed = copy.deepcopy(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
-    session = onnxruntime.InferenceSession(
-        observed.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = session_of(model, names)
     peaks: dict[str, np.ndarray] = {}
     for inputs in feeds if names else ():
         known = {item.name: inputs[item.name] for item in session.get_inputs()}

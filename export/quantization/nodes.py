@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
+import onnxruntime
 
 
 def flat_nodes(model: onnx.ModelProto, pooled: bool = False) -> list[str]:
@@ -39,3 +43,15 @@ def shorten(model: onnx.ModelProto) -> None:
         node.input[:] = [short(name) for name in node.input]
         node.output[:] = [short(name) for name in node.output]
     del graph.value_info[:]
+
+
+def session_of(model: onnx.ModelProto, names: Sequence[str]) -> onnxruntime.InferenceSession:
+    """A session that answers with these maps of a float graph instead of its outputs."""
+    observed = copy.deepcopy(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    return onnxruntime.InferenceSession(
+        observed.SerializeToString(), providers=["CPUExecutionProvider"]
+    )

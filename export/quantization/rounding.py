@@ -9,17 +9,15 @@ correction", ICCV 2019, with means that were measured instead of derived).
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
-from export.quantization.nodes import flat_nodes
+from export.quantization.nodes import flat_nodes, session_of
 
 LEVELS = 127  # of a weight, to either side of 0
 # Two products of an activation, 0 to 255, and a weight add up to less than 2 ** 15.
@@ -55,14 +53,7 @@ def observe_moments(
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = convolutions(model)
     names = sorted({node.input[0] for node in nodes})
-    observed = copy.deepcopy(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
-    session = onnxruntime.InferenceSession(
-        observed.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = session_of(model, names)
     # About what the first picture's mean is: beside a great mean float32 loses a small variance.
     middles: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
