@@ -1,4 +1,4 @@
-"""Nodes and names of a graph that is about to be quantized."""
+"""Nodes, names and inner maps of a graph that is about to be quantized."""
 
 from __future__ import annotations
 
