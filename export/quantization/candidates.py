@@ -256,7 +256,7 @@ class CandidateSearch:
         _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
         missing = expected_missing(self.tuning, self.reference, outputs, thresholds, self.margins)
         against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"
-        if missing:
+        if 0 < missing < math.inf:
             against += f"; with chance against it another half would miss a margin by {missing:.2%}"
         candidate.say(", ".join([*path[-1:], f"tuning half: {against}"]))
         return replace(

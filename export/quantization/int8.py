@@ -96,7 +96,10 @@ class RangeCalibration:
     graph: bytes
     ranges: dict[str, TensorsData]  # of all activations, by method
     moments: dict[int, dict[str, InputMoments]]  # of convolutions' inputs, by `Scheme.middle`
-    _rounded: dict[tuple[str, ...], dict[str, RoundedConvolution]] = field(default_factory=dict)
+    # Outside of `init`, so that `replace` with other moments begins with none.
+    _rounded: dict[tuple[str, ...], dict[str, RoundedConvolution]] = field(
+        init=False, default_factory=dict
+    )
 
     def model(self, scheme: Scheme) -> onnx.ModelProto:
         """The float graph, counting as the scheme does."""

@@ -46,7 +46,7 @@ def shorten(model: onnx.ModelProto) -> None:
 
 
 def session_of(model: onnx.ModelProto, names: Sequence[str]) -> onnxruntime.InferenceSession:
-    """A session that answers with these maps of a float graph instead of its outputs."""
+    """A session that answers with these values of a float graph, and no others."""
     observed = copy.deepcopy(model)
     del observed.graph.output[:]
     observed.graph.output.extend(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from export.quantization.int8 import Feeds, RangeCalibration, Scheme, layers
+from export.quantization.nodes import session_of
 
 _ANSWERS = ("probabilities", "mask")
 _STEP = 4  # of the rows and columns of a mask that are compared
@@ -102,10 +102,8 @@ def _with_rounded(
 
 def _answers(model: onnx.ModelProto, feeds: Feeds) -> list[list[np.ndarray]]:
     """Per picture the probabilities and masks, square roots of them and of what they lack of 1."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    names = [item.name for item in session.get_outputs() if item.name in _ANSWERS]
+    names = [item.name for item in model.graph.output if item.name in _ANSWERS]
+    session = session_of(model, names)
     known = [item.name for item in session.get_inputs()]
     answers = []
     for inputs in feeds:

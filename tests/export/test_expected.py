@@ -61,7 +61,7 @@ def test_what_does_not_move_misses_nothing(population):
 
 def test_moves_that_reach_only_a_rare_class_miss_the_balanced_accuracy(population):
     pictures, logits, distance = population
-    # Twenty pictures of one class, half of them hardly told from the other one.
+    # Twenty pictures of one class, half of them near the border to the other one.
     rare = replace(pictures, targets=np.where(np.arange(COUNT) < 20, 0, 1))
     logits = np.concatenate([np.linspace(-2, 2, 20), np.full(COUNT - 20, -4.0)])
     moves = np.random.default_rng(0).normal(0, 0.4, COUNT)

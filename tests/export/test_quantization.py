@@ -121,7 +121,7 @@ def test_biases_make_up_for_the_mean_that_rounding_shifts():
         middle: {n: replace(one, mean=0 * one.mean) for n, one in moments.items()}
         for middle, moments in seen.moments.items()
     }
-    assert shift(seen) < shift(replace(seen, moments=unseen, _rounded={})) / 3
+    assert shift(seen) < shift(replace(seen, moments=unseen)) / 3
 
 
 def uneven_graph() -> bytes:
@@ -216,10 +216,10 @@ def test_the_map_that_bears_no_rounding_is_found():
     nodes = {node.name: node for node in seen.model(scheme).graph.node}
     # One map in the middle gets steps a thousand times as coarse as it needs.
     number = len(every) // 2
-    spoilt = nodes[every[number][-1]].output[0]
+    coarsened = nodes[every[number][-1]].output[0]
     values = dict(seen.ranges["minmax"].data)
-    low, high = (1000 * np.ravel(value) for value in values[spoilt].range_value)
-    values[spoilt] = TensorData(lowest=low.astype(np.float32), highest=high.astype(np.float32))
+    low, high = (1000 * np.ravel(value) for value in values[coarsened].range_value)
+    values[coarsened] = TensorData(lowest=low.astype(np.float32), highest=high.astype(np.float32))
     ranges = {"minmax": TensorsData(CalibrationMethod.MinMax, values)}
     coarse = replace(seen, ranges=ranges)
 
