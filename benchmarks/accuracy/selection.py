@@ -13,6 +13,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import PARTS, DataError, DataSet, Record, Split, make_split
 from dermedge.data.fingerprint import Fingerprints, of_bytes, of_names, of_pictures
+from dermedge.data.joint import readers_of
 from dermedge.data.leak import (
     BITS,
     FILE,
@@ -285,7 +286,7 @@ def _known(
                 f"{count} of {len(records)} pictures, or their lesions or patients, were in the "
                 f"{name} part of the {owner} ({', '.join(ways)}): {harm}"
             )
-        if not seen and trained.get(role) != data_set.name:
+        if not seen and data_set.name not in readers_of(str(trained.get(role))):
             yield (
                 f"the {owner} was trained on {trained.get(role)}, not on {data_set.name}: none of "
                 "these pictures was found in its training, but whether a lesion was seen in "

@@ -33,6 +33,11 @@ def reader_name(key: str) -> str:
     return key.partition(".")[0]
 
 
+def readers_of(name: str) -> set[str]:
+    """The readers of all sets that are in a set, by its name: a joint one is called after them."""
+    return {reader_name(key) for key in name.split(BETWEEN)}
+
+
 def join(data_sets: Sequence[DataSet]) -> DataSet:
     """All sets as one; a single one as it is.
 

@@ -16,6 +16,7 @@ from dermedge.bundle.manifest import Thresholds
 from dermedge.runtime import open_session
 from dermedge.text import printable
 from export import ExportError
+from export.graph.half import full_weights
 from export.graph.onnx_graph import ExportedGraph, GraphModule, to_onnx
 from export.options import CALIBRATION_PICTURES, ExportOptions
 from export.quantization.equalize import equalize
@@ -115,7 +116,7 @@ def make_candidates(
     margins = replace(validation.network.recipe.acceptance, **options.margins)
     if not options.other_precisions or validation.sets is None:
         return Candidates(exported.graph, (), margins)
-    graph = to_onnx(exported.module, exported.size)
+    graph = full_weights(exported.graph)
     roles = validation.network.roles
     tuning = validation.sets[0]
     reference = run_graph(tuning, graph, thresholds.mask, f"{' and '.join(roles)} in FP32")

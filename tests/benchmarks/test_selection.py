@@ -149,6 +149,17 @@ def test_overlap_is_found_by_number_whatever_stands_around_it(tiny_bundle, disti
     assert "cannot be checked" in warning
 
 
+def test_a_set_that_was_joined_with_others_is_known(tiny_bundle, distinct, tmp_path):
+    data_set, tiny = distinct, Bundle.open(tiny_bundle)
+    split = make_split(data_set)
+    split.save(tmp_path / "own.json")
+    prints = {p: of_bytes(split.select(data_set.records, p)) for p in split.parts}
+    for joint, known in (("isic2017+csv", True), ("csv.2+isic2017", True), ("ph2+isic2017", False)):
+        bundle = with_list(tiny, replace(split, data_set=joint), prints, tmp_path)
+        warnings = select(data_set, bundle, "test", tmp_path / "own.json").warnings
+        assert any("not on csv" in warning for warning in warnings) != known
+
+
 def test_turned_copies_under_other_names_are_found(tiny_bundle, tmp_path):
     rng = np.random.default_rng(0)
     rows = ["image,diagnosis"]
