@@ -190,6 +190,8 @@ def pad_ufes_20(root: Path) -> None:
     picture(root / "images" / "imgs_part_3" / "PAT_46_881_1.png")
     for name in ("PAT_1006_53_716", "PAT_46_53_939"):
         mask(root / "student_masks" / f"{name}_mask.png")
+        mask(root / "student_masks_second" / f"{name}_mask.png")
+    mask(root / "student_masks_second" / "PAT_46_881_1_mask.png")
 
 
 def med_node(root: Path) -> None:
@@ -461,7 +463,11 @@ def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):
     _, by_id = read("pad_ufes_20", tmp_path)
     first, second, third = by_id.values()
     assert (first.label, first.mask, first.sex, first.skin_type) == ("akiec", None, None, None)
-    assert second.mask is not None
+    assert second.mask.parent.name == "student_masks"
+    assert second.second_mask.parent.name == "student_masks_second"
+    assert first.second_mask is None
+    # A second student alone has nobody who agreed.
+    assert third.mask is None
     assert (second.sex, second.skin_type, second.age) == ("male", 3, 59)
     assert third.label == "scc"
     assert first.lesion_id != second.lesion_id, "lesion number 53 of two patients"

@@ -23,7 +23,7 @@ from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import Cluster, ClusterPool, NetworkPool, in_threads
 from benchmarks.accuracy.selection import Selection
 from benchmarks.latency.hardware import hardware
-from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU
+from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU, SECOND_RATER
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record
@@ -100,7 +100,7 @@ def evaluate(
     rows = rows_of(selection.records, 0, "evaluating", options.baselines)
     all_read = time.perf_counter()
     read = [row for row in rows if row.error is None]
-    warnings = [*selection.warnings, *_empty_masks(read)]
+    warnings = [*selection.warnings, *_empty_masks(read), *_unread_second(read)]
     outlines = _segmentation(read)
     classes = _classification(bundle, selection, read, options, warnings)
     groups, gaps = by_group(read, labels, limits)
@@ -157,14 +157,13 @@ def _head(bundle: Bundle, options: Options, fields: Sequence[str]) -> dict:
 
 
 def _segmentation(read: Sequence[Row]) -> tuple[list[dict], list[dict]]:
-    """Methods that outline, and the networks' difference to the baseline."""
-    methods = [
-        figures.segmentation(name, baseline, read)
-        for name, baseline in ((NETWORKS, False), (OTSU, True))
-        if any(name in row.counts for row in read)
-    ]
-    compared = any(OTSU in row.counts for row in read)
-    return methods, [figures.jaccard_difference(read)] if compared else []
+    """Methods that outline, and the networks' difference to each of the others."""
+    names = (NETWORKS, OTSU, SECOND_RATER)
+    measured = [name for name in names if any(name in row.counts for row in read)]
+    return (
+        [figures.segmentation(name, name != NETWORKS, read) for name in measured],
+        [figures.jaccard_difference(read, name) for name in measured if name != NETWORKS],
+    )
 
 
 def _classification(
@@ -209,6 +208,18 @@ def _empty_masks(rows: Sequence[Row]) -> list[str]:
             count=empty,
         )
     return [f"{empty} of {len(truths)} masks are empty"] if empty else []
+
+
+def _unread_second(rows: Sequence[Row]) -> list[str]:
+    """A warning where a second person's masks were to be compared and some cannot be used."""
+    compared = [row for row in rows if OTSU in row.counts and row.record.second_mask]
+    unread = sum(SECOND_RATER not in row.counts for row in compared)
+    if not unread:
+        return []
+    return [
+        f"{unread} of {len(compared)} masks of the second person cannot be used; `dermedge data "
+        "check` names them"
+    ]
 
 
 def _about(bundle: Bundle) -> dict:
@@ -301,6 +312,16 @@ def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
     return picture, read_lesion_mask(record.mask, picture.height, picture.width)
 
 
+def _second_mask(record: Record, picture: Picture) -> np.ndarray | None:
+    """What a second person drew; None where nobody did, or it cannot be used."""
+    if record.second_mask is None:
+        return None
+    try:
+        return read_lesion_mask(record.second_mask, picture.height, picture.width)
+    except ImageError:
+        return None
+
+
 def examine(
     record: Record, cluster: int, networks: Networks, fields: Sequence[str], baselines: bool
 ) -> Row:
@@ -315,6 +336,9 @@ def examine(
         counts[NETWORKS] = count_pixels(outputs.mask, truth)
         if baselines:
             counts[OTSU] = count_pixels(otsu_mask(picture.pixels), truth)
+            second = _second_mask(record, picture)
+            if second is not None:
+                counts[SECOND_RATER] = count_pixels(second, truth)
     return Row(
         record,
         cluster,
@@ -375,7 +399,9 @@ def to_csv(rows: Sequence[Row], labels: tuple[str, ...]) -> str:
     names += [f"p_{name}" for name in labels]
     buffer = io.StringIO()
     writer = csv.DictWriter(
-        buffer, [*names, "jaccard", "dice", "otsu_jaccard", "error"], lineterminator="\n"
+        buffer,
+        [*names, "jaccard", "dice", "otsu_jaccard", "second_jaccard", "error"],
+        lineterminator="\n",
     )
     writer.writeheader()
     for row in rows:
@@ -388,7 +414,7 @@ def to_csv(rows: Sequence[Row], labels: tuple[str, ...]) -> str:
             line |= {f"p_{name}": f"{value:.6f}" for name, value in stated.items()}
             risk = figures.malignancy(row.probabilities[None], labels)[0]
             line["malignancy"] = f"{risk:.6f}"
-        for method, prefix in ((NETWORKS, ""), (OTSU, "otsu_")):
+        for method, prefix in ((NETWORKS, ""), (OTSU, "otsu_"), (SECOND_RATER, "second_")):
             if method in row.counts:
                 counts = metrics.Confusion(*np.array(row.counts[method])[:, None])
                 line[f"{prefix}jaccard"] = f"{counts.jaccard[0]:.6f}"

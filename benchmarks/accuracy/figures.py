@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.accuracy import intervals
 from benchmarks.accuracy.intervals import Figure, Statistic, weighted_mean
-from benchmarks.schema.names import COLOUR, NETWORKS, OTSU
+from benchmarks.schema.names import COLOUR, NETWORKS
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record
 from dermedge.evaluation import metrics
@@ -207,12 +207,12 @@ def malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
     return stated[:, [label in MALIGNANT for label in labels]].sum(axis=1)
 
 
-def jaccard_difference(rows: Sequence[Row]) -> dict:
-    """Networks minus Otsu's threshold on the same pictures."""
-    used = [row for row in rows if OTSU in row.counts]
-    ours, simple = (_counts(used, name).jaccard for name in (NETWORKS, OTSU))
-    figure = difference(weighted_mean(ours), weighted_mean(simple), used)
-    return {"metric": "jaccard", "baseline": OTSU, **figure}
+def jaccard_difference(rows: Sequence[Row], baseline: str) -> dict:
+    """Networks minus another method that outlines, on the same pictures."""
+    used = [row for row in rows if baseline in row.counts]
+    ours, others = (_counts(used, name).jaccard for name in (NETWORKS, baseline))
+    figure = difference(weighted_mean(ours), weighted_mean(others), used)
+    return {"metric": "jaccard", "baseline": baseline, **figure}
 
 
 def auc_difference(

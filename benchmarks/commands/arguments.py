@@ -61,7 +61,8 @@ def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="also measure Otsu's threshold, and colour statistics with logistic regression",
+        help="also measure Otsu's threshold, colour statistics with logistic regression, and "
+        "masks of a second person where the data set has them",
     )
     parser.add_argument(
         "--tta", action="store_true", help="mean over the picture and its three mirror images"

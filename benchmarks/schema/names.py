@@ -16,6 +16,7 @@ OTSU_METHOD = (
     "blue channel, Gaussian blur of 2.4 % of the long side, corners left out, Otsu's threshold, "
     "the component with most weight near the centre, holes filled"
 )
+SECOND_RATER = "second person who drew"
 COLOUR = "colour statistics + logistic regression"
 
 # Of one analysis, in their order; the last is the whole.

@@ -230,16 +230,22 @@ def _look_at(record: Record) -> _Seen:
     except (ImageError, OSError) as error:
         return _Seen(error=" ".join(str(error).split()))
     return _Seen(
-        mask_problem=_judge_mask(record.mask, picture.height, picture.width),
+        mask_problem=_judge_masks(record, picture.height, picture.width),
         size=(picture.height, picture.width),
         digest=digest,
         look=look(picture.pixels),
     )
 
 
-def _judge_mask(path: Path | None, height: int, width: int) -> str | None:
-    if path is None:
-        return None
+def _judge_masks(record: Record, height: int, width: int) -> str | None:
+    if record.mask and (problem := _judge_mask(record.mask, height, width)):
+        return problem
+    if record.second_mask and (problem := _judge_mask(record.second_mask, height, width)):
+        return f"drawn by the second person: {problem}"
+    return None
+
+
+def _judge_mask(path: Path, height: int, width: int) -> str | None:
     try:
         mask = read_mask(path)
     except (ImageError, OSError) as error:

@@ -53,12 +53,14 @@ class Record:
     word or code, `label` one of `taxonomy.CLASSES`. `age` is in years, `sex` 'male' or 'female',
     `skin_type` Fitzpatrick 1 to 6, `skin_tone` MILK10k's 0 (very dark) to 5 (very light),
     `modality` 'dermoscopic' or 'clinical', `official` the publisher's part: 'train', 'val' or
-    'test'. `source` is the set that a record of a joint one is of, see `dermedge.data.joint`.
+    'test'. `second_mask` is what a second person drew of the lesion in `mask`. `source` is the
+    set that a record of a joint one is of, see `dermedge.data.joint`.
     """
 
     id: str
     image: Path
     mask: Path | None = None
+    second_mask: Path | None = None
     diagnosis: str | None = None
     label: str | None = None
     malignant: bool | None = None

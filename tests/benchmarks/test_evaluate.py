@@ -28,6 +28,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record, Split, load
+from dermedge.data.check import check
 
 SCHEMA = Path(bench_result.__file__).parent / "bench.schema.json"
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -147,7 +148,7 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, discs, tmp_path):
     same = [
         replace(row, counts={**row.counts, names.OTSU: row.counts[names.NETWORKS]}) for row in rows
     ]
-    found = figures.jaccard_difference(same)
+    found = figures.jaccard_difference(same, names.OTSU)
     assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
     assert "difference to the baseline (95 % interval)" in plain.evaluation(result)
     text = page.render("t", bundle, evaluation=result)
@@ -155,6 +156,33 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, discs, tmp_path):
     schema = json.loads(SCHEMA.read_text())
     own = schema["properties"]["evaluation"] | {"$defs": schema["$defs"]}
     Draft202012Validator(own).validate(result)
+
+
+def test_a_second_person_who_drew_is_a_baseline(tiny_bundle, discs, tmp_path):
+    data_set, bundle = load("csv", discs), Bundle.open(tiny_bundle)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no mask")
+    first, second, third, *_ = sorted(data_set.records, key=lambda record: record.id)
+    records = (
+        replace(first, second_mask=first.mask),
+        replace(second, second_mask=broken),
+        third,
+    )
+    few = replace(data_set, records=records)
+    selection = select(few, bundle, "all")
+    plainly, _ = evaluate.evaluate(bundle, few, selection, Options())
+    result, rows = evaluate.evaluate(bundle, few, selection, Options(baselines=True))
+    measured = {method["name"]: method for method in result["methods"]}
+    assert measured[names.SECOND_RATER]["count"] == 1
+    assert measured[names.SECOND_RATER]["metrics"]["jaccard"]["value"] == 1
+    assert names.SECOND_RATER in [entry["baseline"] for entry in result["differences"]]
+    assert "1 of 2 masks of the second person cannot be used" in "; ".join(result["warnings"])
+    lines = list(csv.DictReader(evaluate.to_csv(rows, bundle.manifest.labels).splitlines()))
+    assert [line["second_jaccard"] for line in lines] == ["1.000000", "", ""]
+    # Without baselines nobody is compared with, and nothing is amiss.
+    assert [method["name"] for method in plainly["methods"]] == [names.NETWORKS] * 2
+    assert not any("second person" in line for line in plainly["warnings"])
+    assert check(few, progress=False).mask_problems.keys() == {second.id}
 
 
 def test_pixels_are_counted_at_the_size_of_the_true_mask():

@@ -240,6 +240,7 @@ class Gathering:
         *,
         where: str = "",
         mask: Path | None = None,
+        second_mask: Path | None = None,
         diagnosis: str | None = None,
         reading: Diagnosis | None = None,
         malignant: str | bool | None = "",
@@ -300,6 +301,7 @@ class Gathering:
             id=name,
             image=image,
             mask=mask,
+            second_mask=second_mask,
             diagnosis=diagnosis,
             label=label,
             malignant=final,
@@ -385,7 +387,8 @@ class Gathering:
 
     def _file_notes(self) -> Iterator[str]:
         used = {record.image for record in self.records.values()}
-        used |= {record.mask for record in self.records.values() if record.mask}
+        for record in self.records.values():
+            used |= {mask for mask in (record.mask, record.second_mask) if mask}
         unused = [file for file in self.images if file not in used]
         if unused:
             yield f"pictures here that are not used: {len(unused)} ({self._places(unused)})"

@@ -1,4 +1,7 @@
-"""PAD-UFES-20, as its publisher hands it out; masks that students drew lie in student_masks."""
+"""PAD-UFES-20, as its publisher hands it out; masks that students drew lie in student_masks.
+
+Those of a second student lie in student_masks_second, under the same names.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,14 @@ def _gather(g: Gathering) -> None:
         raise g.unfit("no metadata.csv with the columns img_id and diagnostic")
     table = g.read_table(path, _COLUMNS)
     table.need("patient_id", "lesion_id")
+    second_masks = g.pictures("student_masks_second")
     for row in table.rows:
         cells = row.cells
         name = without_ending(cells["img_id"])
         mask = g.picture(f"{name}_mask", near=path.parent)
+        second_mask = second_masks.get(f"{name}_mask")
+        if mask == second_mask:  # there is no other one to compare it with
+            mask = None
         # Students drew several masks for most pictures; where they agreed little, none is kept.
         if mask and "iou_best_other" in cells and not _at_least(cells["iou_best_other"], 0.7):
             g.count("masks on which two students agreed too little (IoU below 0.7), not used")
@@ -31,6 +38,7 @@ def _gather(g: Gathering) -> None:
             g.picture(name, near=path.parent),
             where=f"{name} ({table.where(row)})",
             mask=mask,
+            second_mask=second_mask if mask else None,
             diagnosis=cells["diagnostic"],
             # Lesion numbers may repeat from patient to patient.
             lesion=f"{cells['patient_id']}/{cells['lesion_id']}" if cells["lesion_id"] else None,
