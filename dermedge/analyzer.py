@@ -23,9 +23,9 @@ from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
-from dermedge.network import Network, Outputs, Steps, drive
+from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
-from dermedge.runtime import ExecutionConfig, target
+from dermedge.runtime import ExecutionConfig
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
@@ -191,10 +191,7 @@ def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -
     Raises BundleError where it has none of an execution's precision for its machine.
     """
     return bundle.sliced(
-        {
-            role: bundle.variant(role, execution.precision, target(execution.provider))
-            for role, execution in executions.items()
-        }
+        {role: graph_of(bundle, role, execution) for role, execution in executions.items()}
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import BundleError, Manifest
+from dermedge.bundle.manifest import BundleError, Manifest, Variant
 from dermedge.metadata import encode, width
-from dermedge.runtime import Session, SessionError, open_session
+from dermedge.runtime import ExecutionConfig, Session, SessionError, open_session, target
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
 # Axes of the square input that test-time augmentation mirrors; the picture as it is comes first.
@@ -61,6 +61,21 @@ def drive(steps: Steps[Result], run: Callable[[Inference], Outputs] = Inference.
     except StopIteration as end:
         result: Result = end.value
         return result
+
+
+def graph_of(bundle: Bundle, role: str, execution: ExecutionConfig) -> Variant:
+    """The graph of a role that an execution runs.
+
+    The first graph runs on the processor whatever machine it was made for, and is computed as it is
+    there: a slice for TensorRT holds no other one to begin with.
+
+    Raises BundleError where the bundle has none of this precision for the execution's machine.
+    """
+    model = bundle.manifest.models[role]
+    made = model.variant(execution.precision, target(execution.provider))
+    if made is None and (execution.precision, execution.provider) == (model.precision, "cpu"):
+        return model.first
+    return made or bundle.variant(role, execution.precision, target(execution.provider))
 
 
 class Network:

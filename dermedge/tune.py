@@ -23,12 +23,13 @@ import numpy as np
 
 from dermedge import UserError, __version__
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import PRECISIONS
+from dermedge.bundle.manifest import PRECISIONS, BundleError
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import cpu_name, usable_cores
 from dermedge.files import cache_folder, write_atomic
 from dermedge.image.preprocess import prepare
+from dermedge.network import graph_of
 from dermedge.runtime import (
     JAVA,
     OPENVINO,
@@ -36,6 +37,7 @@ from dermedge.runtime import (
     ExecutionConfig,
     Session,
     SessionError,
+    host,
     java,
     onnx,
     open_session,
@@ -195,7 +197,7 @@ def _checked(
             if not reason:
                 step()
                 start = how.clock()
-                session = how.opener(*references.graph(execution), execution.precision)
+                session = how.opener(*references.session(execution))
                 opened = how.clock()
                 outputs = answers(session, feeds, step)
                 run = (how.clock() - opened) / len(feeds)
@@ -310,8 +312,24 @@ def load_tuned(
 ) -> dict[str, ExecutionConfig]:
     """The stored choice, by role; {} where there is none for this bundle on this machine.
 
-    `warn` gets one line where there is one that cannot be used: the bundle's own graphs run then.
+    `warn` gets a line where there is one that cannot be used: the bundle's own graphs run then. And
+    one where those are made for another machine.
     """
+    chosen = _stored(bundle, warn)
+    foreign = [
+        f"{role} (for {', '.join(model.targets)})"
+        for role, model in bundle.manifest.models.items()
+        if role not in chosen and host() not in model.targets
+    ]
+    if foreign:
+        warn(
+            f"{bundle.path}: not made for this processor, which runs it all the same: "
+            f"{', '.join(foreign)}; `dermedge tune` finds what runs fastest"
+        )
+    return chosen
+
+
+def _stored(bundle: Bundle, warn: Callable[[str], None]) -> dict[str, ExecutionConfig]:
     try:
         path = _file(bundle)
         if not path.exists():
@@ -362,11 +380,11 @@ def _execution(bundle: Bundle, role: str, entry: object) -> ExecutionConfig:
     counted = type(execution.threads) is int and 0 <= execution.threads <= _MOST_THREADS
     if not known or execution.provider not in RUNTIMES or not counted:
         raise ValueError("it names what this dermedge does not know")
-    if (
-        bundle.manifest.models[role].variant(execution.precision, target(execution.provider))
-        is None
-    ):
-        raise ValueError(f"the bundle has no {execution.precision} {role} for {execution.provider}")
+    try:
+        graph_of(bundle, role, execution)
+    except BundleError:
+        reason = f"the bundle has no {execution.precision} {role} for {execution.provider}"
+        raise ValueError(reason) from None
     return execution
 
 

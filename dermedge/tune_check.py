@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import Model
+from dermedge.bundle.manifest import Model, Variant
 from dermedge.metadata import encode
-from dermedge.runtime import ExecutionConfig, Session, host, parity, target
+from dermedge.network import graph_of
+from dermedge.runtime import ExecutionConfig, Session, host, parity
 from dermedge.runtime.parity import FROM_FP32, SAME_GRAPH
 
-Open = Callable[[bytes, int, str, str, str], Session]
+# The first arguments of `open_session`: graph, threads, provider, SHA-256, precision, targets.
+SessionWords = tuple[bytes, int, str, str, str, tuple[str, ...]]
+Open = Callable[..., Session]
 Feed = dict[str, np.ndarray]
 Outputs = dict[str, np.ndarray]  # output's name to its values for all pictures
 
@@ -27,11 +29,15 @@ class References:
         self._own = bundle.manifest.models[role]
         self._known: dict[str, Outputs] = {}
 
-    def graph(self, execution: ExecutionConfig) -> tuple[bytes, int, str, str]:
-        """What `open_session` takes for an execution, but for its precision."""
-        variant = self._bundle.variant(self._role, execution.precision, target(execution.provider))
-        graph = self._bundle.sliced({self._role: variant}).model(self._role)
-        return graph, execution.threads, execution.provider, self._bundle.sha256
+    def session(self, execution: ExecutionConfig) -> SessionWords:
+        """What `open_session` takes for an execution."""
+        variant = graph_of(self._bundle, self._role, execution)
+        return self._words(variant, execution.threads, execution.provider)
+
+    def _words(self, variant: Variant, threads: int = 0, provider: str = "cpu") -> SessionWords:
+        graph = self._bundle.part(variant.part)
+        sha256 = self._bundle.sha256
+        return graph, threads, provider, sha256, variant.precision, variant.targets
 
     def mismatch(
         self, execution: ExecutionConfig, outputs: Outputs, step: Callable[[], None]
@@ -43,23 +49,22 @@ class References:
         if not parity.finite(outputs):
             return "it gives no finite numbers"
         own = parity.mismatch(
-            self._of(self.graph(execution)[0], execution.precision, step),
+            self._of(graph_of(self._bundle, self._role, execution), step),
             outputs,
             SAME_GRAPH[execution.precision],
         )
         if own:
             return f"it differs from the same graph in ONNX Runtime: {own}"
-        exact = self._own.variant("fp32", host()) or self._own
-        first = self._of(self._bundle.part(exact.part), exact.precision, step)
+        exact = self._own.variant("fp32", host()) or self._own.first
+        first = self._of(exact, step)
         other = parity.mismatch(first, outputs, FROM_FP32[execution.precision])
         return f"it differs from {exact.precision}: {other}" if other else ""
 
-    def _of(self, graph: bytes, precision: str, step: Callable[[], None]) -> Outputs:
-        key = hashlib.sha256(graph).hexdigest()
-        if key not in self._known:
-            session = self._opener(graph, 0, "cpu", self._bundle.sha256, precision)
-            self._known[key] = answers(session, self._feeds, step)
-        return self._known[key]
+    def _of(self, variant: Variant, step: Callable[[], None]) -> Outputs:
+        if variant.part not in self._known:
+            session = self._opener(*self._words(variant))
+            self._known[variant.part] = answers(session, self._feeds, step)
+        return self._known[variant.part]
 
 
 def network_feeds(squares: Sequence[np.ndarray], model: Model) -> list[Feed]:

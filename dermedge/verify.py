@@ -66,7 +66,7 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
         if model.part in seen:
             continue
         seen.add(model.part)
-        graphs = [Variant(model.part, model.precision, model.targets), *model.variants]
+        graphs = [model.first, *model.variants]
         fitting = [variant for variant in graphs if target in variant.targets]
         if not fitting:
             made = ", ".join(sorted({name for v in graphs for name in v.targets}))

@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from dermedge import cli, tune
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import Variant
 from dermedge.evaluation.paired_timing import paired_timing
@@ -41,7 +42,7 @@ def opener(clock: Clock, both: Bundle, spent: float, change=lambda outputs: outp
     """Sessions of which all but the first graph on its own threads take `spent` of its time, and
     give outputs that `change` was applied to."""
 
-    def open_(model, threads, provider, sha256, precision):
+    def open_(model, threads, provider, sha256, precision, targets):
         session = open_session(model, 1)
         usual, run = threads == 0, session.run
 
@@ -188,9 +189,9 @@ def test_a_graph_that_was_made_for_another_machine_is_compared_with_itself(both,
     path = write_bundle(both.path.with_name("trt.dermbundle"), manifest, parts)
     start = opener(clock, both, 0.1)
 
-    def wrong_on_gpu(model, threads, provider, sha256, precision):
-        session = start(model, threads, "cpu", sha256, precision)
-        seen.append((provider, precision))
+    def wrong_on_gpu(model, threads, provider, *others):
+        session = start(model, threads, "cpu", *others)
+        seen.append((provider, others[1:]))
         if provider == "cuda":
             run = session.run
             session.run = lambda feeds: {k: v + np.float32(0.12) for k, v in run(feeds).items()}
@@ -199,7 +200,47 @@ def test_a_graph_that_was_made_for_another_machine_is_compared_with_itself(both,
     results = tune.tune(Bundle.open(path), 1.0, wrong_on_gpu, clock)
     (int8,) = of(results, "classifier", precision="int8")
     assert "it differs from the same graph in ONNX Runtime" in int8.reason
-    assert ("cpu", "int8") in seen
+    # The reference is computed as TensorRT does, not with this processor's sums.
+    assert ("cpu", ("int8", ("tensorrt",))) in seen
+
+
+@pytest.mark.parametrize("spent", [0.5, 2.0])
+def test_a_slice_for_another_machine_is_tuned_and_runs(both, monkeypatch, capsys, spent):
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "cuda"])
+    tiny = Bundle.open(both.path)
+    role = "classifier"
+    first = replace(
+        tiny.manifest.models[role], precision="int8", targets=("tensorrt",), variants=()
+    )
+    manifest = replace(tiny.manifest, models={**tiny.manifest.models, role: first}, parts={})
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts if "int8" not in name}
+    slice_ = Bundle.open(write_bundle(both.path.with_name("slice.dermbundle"), manifest, parts))
+    clock = Clock()
+    start = opener(clock, both, spent)
+    results = tune.tune(
+        slice_,
+        1.0,
+        lambda model, threads, provider, *others: start(
+            model, int(provider == "cuda"), "cpu", *others
+        ),
+        clock,
+    )
+    (chosen,) = [r for r in of(results, role) if r.chosen]
+    assert chosen.execution == ExecutionConfig("int8", "cuda" if spent < 1 else "cpu", 0)
+    assert tune.load_tuned(slice_) == {}
+    assert (
+        "not made for this processor, which runs it all the same: classifier (for tensorrt);"
+        in capsys.readouterr().err
+    )
+    tune.store(slice_, results)
+    assert tune.load_tuned(slice_)[role] == chosen.execution
+    assert capsys.readouterr().err == ""
+    # Without TensorRT here, the processor computes it.
+    tune.store(
+        slice_, [replace(r, chosen=r.execution.provider == "cpu") for r in of(results, role)]
+    )
+    analyzer = Analyzer(slice_, executions=tune.load_tuned(slice_))
+    assert analyzer.networks()[role].model.targets == ("tensorrt",)
 
 
 def test_what_is_right_but_slower_is_not_chosen(both):
@@ -287,10 +328,10 @@ def test_a_runtime_that_does_not_start_is_left_out(both, monkeypatch):
     clock = Clock()
     start = opener(clock, both, 0.5)
 
-    def fails(model, threads, provider, sha256, precision):
+    def fails(model, threads, provider, *others):
         if provider == "xnnpack":
             raise SessionError("xnnpack cannot be started here")
-        return start(model, threads, provider, sha256, precision)
+        return start(model, threads, provider, *others)
 
     results = tune.tune(both, 1.0, fails, clock)
     missing = of(results, "classifier", provider="xnnpack")
@@ -479,10 +520,18 @@ def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert told.count("* ") == 2
     assert "int8 cpu 1 thread" in told
+    assert "of the segmenter the bundle holds FP32 alone" in told
     assert tune.load_tuned(both)
     assert cli.main(["tune", "--bundle", str(both.path), "--forget"]) == 0
     assert tune.load_tuned(both) == {}
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0"]) == 2
+
+
+def test_a_bundle_with_fp32_alone_is_named(tiny_bundle, capsys, monkeypatch):
+    monkeypatch.setattr(tune, "ROUNDS", (2, 3))
+    assert cli.main(["tune", "--bundle", str(tiny_bundle), "--seconds", "0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert "of the classifier and the segmenter the bundle holds FP32 alone" in printed
 
 
 def test_analyze_takes_a_precision_and_refuses_what_is_not_there(both, tmp_path, capsys):

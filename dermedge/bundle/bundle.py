@@ -124,7 +124,7 @@ class Bundle:
         """
         models = {}
         for role, model in self.manifest.models.items():
-            variant = variants.get(role, Variant(model.part, model.precision, model.targets))
+            variant = variants.get(role, model.first)
             models[role] = replace(model, **asdict(variant), variants=())
         dropped = self.graphs() - {model.part for model in models.values()}
         parts = {name: value for name, value in self._parts.items() if name not in dropped}

@@ -63,9 +63,14 @@ class Model:
     targets: tuple[str, ...] = TARGETS  # that `part` is made for; fewer in a sliced bundle
     variants: tuple[Variant, ...] = ()  # `part` in other precisions
 
+    @property
+    def first(self) -> Variant:
+        """`part`, which runs where nothing else was chosen."""
+        return Variant(self.part, self.precision, self.targets)
+
     def variant(self, precision: str, target: str) -> Variant | None:
         """`part` itself or the variant that has this precision and is made for this target."""
-        every = (Variant(self.part, self.precision, self.targets), *self.variants)
+        every = (self.first, *self.variants)
         fitting = (v for v in every if v.precision == precision and target in v.targets)
         return next(fitting, None)
 

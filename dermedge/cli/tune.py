@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         content = {"machine": tune.machine(), "results": [result.to_json() for result in results]}
         print(json.dumps(content), flush=True)
     else:
-        for result in results:
-            print(_line(result), flush=True)
+        for line in (*map(_line, results), *_fp32_alone(results)):
+            print(line, flush=True)
     try:
         path = tune.store(bundle, results)
     except tune.TuneError as error:
@@ -76,6 +77,19 @@ def _line(result: Result) -> str:
         f"{start}{result.ms:8.2f} ms, {result.ratio:.2f} times as fast "
         f"({result.low:.2f} to {result.high:.2f})"
     )
+
+
+def _fp32_alone(results: Sequence[Result]) -> Iterator[str]:
+    """A line on the roles that the bundle has nothing faster of to try on this machine."""
+    precisions: dict[str, set[str]] = {}
+    for result in results:
+        precisions.setdefault(result.role, set()).add(result.execution.precision)
+    roles = [role for role, held in precisions.items() if held == {"fp32"}]
+    if roles:
+        yield (
+            f"of the {' and the '.join(roles)} the bundle holds FP32 alone for this machine; "
+            "`dermedge export --recheck` makes FP16 and INT8 and says whether they may be used"
+        )
 
 
 TUNE = Command("find what runs a bundle fastest on this device", arguments, run)
