@@ -70,7 +70,11 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
         fitting = [variant for variant in graphs if target in variant.targets]
         if not fitting:
             made = ", ".join(sorted({name for v in graphs for name in v.targets}))
-            yield Check(role, "fail", f"no graph for {target}; it was sliced for {made}")
+            yield Check(
+                role,
+                "fail",
+                f"no graph for {target}; it was sliced for {made}: name yours by --target",
+            )
         for variant in fitting:
             yield _operators(bundle, variant, target)
         for variant in graphs:

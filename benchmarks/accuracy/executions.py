@@ -41,8 +41,8 @@ Execution = dict[str, ExecutionConfig]  # role to how its network is run
 def executions(bundle: Bundle) -> dict[str, Execution]:
     """Name to how each role is run: every precision in every runtime that takes it here.
 
-    A role that has not the precision keeps its first one. The first is FP32 on the processor, as
-    far as the bundle carries it.
+    A role that has not the precision keeps its first one, in this runtime if that takes it. The
+    first is FP32 on the processor, as far as the bundle carries it.
     """
     models = bundle.manifest.models
     if set(models) != set(ROLES):
@@ -61,20 +61,22 @@ def executions(bundle: Bundle) -> dict[str, Execution]:
         if provider in ENGINES:  # built by `dermedge engine build` for a GPU
             continue
         for precision in PRECISIONS:
-            execution = {
-                role: ExecutionConfig(precision, provider, 1)
-                if model.variant(precision, target(provider))
-                else ExecutionConfig(model.precision, provider, 1)
-                for role, model in models.items()
-            }
-            if any(config.precision == precision for config in execution.values()):
+            execution = {}
+            for role, model in models.items():
+                tried = (precision, provider), (model.precision, provider)
+                runs = (pair for pair in tried if model.variant(pair[0], target(provider)))
+                # A slice for another machine: the processor computes its graph.
+                chosen = next(runs, (model.precision, "cpu"))
+                execution[role] = ExecutionConfig(*chosen, 1)
+            if ExecutionConfig(precision, provider, 1) in execution.values():
                 named.setdefault(_name(execution), execution)
     return named
 
 
 def _name(execution: Execution) -> str:
     precisions = {config.precision for config in execution.values()}
-    return f"{'+'.join(sorted(precisions))} {next(iter(execution.values())).provider}"
+    runtimes = {config.provider for config in execution.values()}
+    return f"{'+'.join(sorted(precisions))} {'+'.join(sorted(runtimes))}"
 
 
 def measure(

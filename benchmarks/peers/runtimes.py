@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from benchmarks.peers.compared import Answer
+from dermedge.analyzer import with_executions
 from dermedge.bundle.bundle import Bundle
-from dermedge.runtime import ExecutionConfig, SessionError, open_session, target
+from dermedge.runtime import ExecutionConfig, SessionError, open_session
 from dermedge.runtime.parity import MASK, PROBABILITIES
 
 OUTPUT = {"segmenter": MASK, "classifier": PROBABILITIES}
@@ -34,8 +35,7 @@ def session(bundle: Bundle, role: str, threads: int, provider: str) -> Answer:
 
 def execution(bundle: Bundle, role: str, config: ExecutionConfig) -> Answer:
     """The bundle's graph as `config` runs it."""
-    variant = bundle.variant(role, config.precision, target(config.provider))
-    return session(bundle.sliced({role: variant}), role, config.threads, config.provider)
+    return session(with_executions(bundle, {role: config}), role, config.threads, config.provider)
 
 
 def _first(outputs: Any) -> np.ndarray:

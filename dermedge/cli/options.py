@@ -10,7 +10,7 @@ from dermedge import UserError
 from dermedge.bundle.bundle import DEFAULT, Bundle, shipped
 from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import one_line
-from dermedge.runtime import RUNTIMES, ExecutionConfig, host
+from dermedge.runtime import RUNTIMES, ExecutionConfig
 
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,5 +119,7 @@ def in_precision(bundle: Bundle, precision: str | None) -> Bundle:
     """
     if precision is None:
         return bundle
-    roles = bundle.manifest.models
-    return bundle.sliced({role: bundle.variant(role, precision, host()) for role in roles})
+    from dermedge.analyzer import with_executions
+
+    execution = ExecutionConfig(precision, "cpu")
+    return with_executions(bundle, dict.fromkeys(bundle.manifest.models, execution))

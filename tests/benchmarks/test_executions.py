@@ -15,7 +15,8 @@ from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.report import page
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
-from dermedge.bundle.manifest import Variant
+from dermedge.bundle.manifest import BundleError, Variant
+from dermedge.cli.options import in_precision
 from dermedge.runtime import ExecutionConfig, host
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -55,6 +56,27 @@ def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundl
     assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
     rows = executions.measure(Bundle.open(path), None, 1)
     assert [row["execution"] for row in rows] == list(found)
+
+
+def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_path):
+    from benchmarks.accuracy import executions
+
+    tiny = Bundle.open(tiny_bundle)
+    model = replace(tiny.manifest.models["classifier"], precision="fp16", targets=("tensorrt",))
+    models = {**tiny.manifest.models, "classifier": model}
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    path = write_bundle(tmp_path / "slice.dermbundle", replace(tiny.manifest, models=models), parts)
+    found = executions.executions(Bundle.open(path))
+    assert next(iter(found)) == "fp16+fp32 cpu"
+    assert {execution["classifier"].provider for execution in found.values()} == {"cpu"}
+    assert "fp16+fp32 cpu+openvino" in found
+    rows = executions.measure(Bundle.open(path), None, 1)
+    assert [row["execution"] for row in rows] == list(found)
+    whole = {role: replace(model, precision="fp16") for role, model in models.items()}
+    sliced = replace(tiny, manifest=replace(tiny.manifest, models=whole))
+    assert in_precision(sliced, "fp16").manifest.models == whole
+    with pytest.raises(BundleError, match="has no int8"):
+        in_precision(sliced, "int8")
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
