@@ -255,6 +255,15 @@ def test_unknown_groups_are_no_group(tmp_path):
     assert "no lesion or patient is stated" in noted(data_set)
 
 
+def test_one_lesion_is_not_two_patients(tmp_path):
+    rows = ("a.png,Ann,1", "b.png,Ann,1", "c.png,Bob,1")
+    told = refused(tmp_path, "image,patient_id,lesion_id", *rows)
+    assert "data.csv line 4: lesion 1 is patient Bob's, and patient Ann's in line 2" in told
+    assert "such as Bob/1" in told
+    rows = ("a.png,Ann,1", "b.png,,1", "c.png,Bob,unknown")
+    assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
+
+
 def test_several_tables_need_a_name(tmp_path):
     picture(tmp_path / "a.png")
     table(tmp_path / "train.csv", "image", "a.png")
@@ -264,6 +273,8 @@ def test_several_tables_need_a_name(tmp_path):
     assert "csv=" in told
     data_set = load("csv", tmp_path / "train.csv")
     assert "tables that are not read: 1 (test.csv)" in noted(data_set)
+    # As a run notes where its pictures are: not of another table in the same folder.
+    assert load("csv", data_set.root) == data_set
 
 
 def test_files_that_are_left_out_are_counted(tmp_path):

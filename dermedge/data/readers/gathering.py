@@ -351,7 +351,8 @@ class Gathering:
         )
         return DataSet(
             name=self.reader.name,
-            root=self.root,
+            # With the table alone, another one beside it might be read the next time.
+            root=self.table_path or self.root,
             records=tuple(self.records.values()),
             problems=tuple(map(printable, self.problems)),
             licence=self.reader.licence,

@@ -69,6 +69,7 @@ def _gather(g: Gathering) -> None:
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
     seen: dict[Path, Row] = {}
+    patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
         cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
         where = table.where(row)
@@ -84,6 +85,16 @@ def _gather(g: Gathering) -> None:
                 f"{first.line})"
             )
             continue
+        lesion, patient = stated(cells.get("lesion_id")), stated(cells.get("patient_id"))
+        if lesion and patient:
+            other, line = patients.setdefault(lesion, (patient, row.line))
+            if other != patient:
+                # Numbers that begin anew with each patient would make one lesion of all of these.
+                g.errors.append(
+                    f"{where}: lesion {short(lesion)} is patient {short(patient)}'s, and patient "
+                    f"{short(other)}'s in line {line}; give each lesion an id of its own, such as "
+                    f"{short(patient)}/{short(lesion)}"
+                )
         drawn = stated(cells.get("mask"))
         mask = g.written_path(path.parent, drawn, where) if drawn else None
         part = part_of(cells.get("split", ""))
