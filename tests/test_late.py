@@ -115,6 +115,22 @@ def test_kept_features_say_what_the_pictures_do(data_set, split, start, tmp_path
     assert np.array_equal(kept[0, 3]["features"], kept[2, 3]["features"])
 
 
+def test_features_are_of_what_was_said_and_drawn(data_set, split, start, tmp_path):
+    recipe = frozen(start)
+    pictures = load_pictures(split.select(data_set.records, "train"), recipe, tmp_path / "cache")
+    learner = Learner(recipe, LABELS, pictures, 10, loop.make_accelerator(recipe))
+
+    def key(**changed) -> str:
+        first, *others = pictures.records
+        other = replace(pictures, records=(replace(first, **changed), *others))
+        return late._key(learner, Views(other, LABELS, recipe))
+
+    mask = pictures.records[1].image
+    assert key() == key(mask=mask) != key(age=99.0)  # the teachers hear it
+    learner.recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, crop=1.5))
+    assert key() != key(mask=mask)
+
+
 def test_a_share_of_the_start_is_kept(data_set, split, start, tmp_path):
     """In the saved weights alone: the next steps learn from the run's own."""
     spec = ("epochs=1", "loss.class_balance=0.5")
@@ -225,6 +241,7 @@ def test_only_pictures_of_the_kind_and_the_classes_that_are_wanted(data_set, spl
         (["freeze=3"], "has a start"),
         (["views=2"], "set freeze, too"),
         (["freeze=3", "views=2", "start=x", "augmentation.mixup=0.2"], "leave one out"),
+        (["freeze=3", "views=2", "start=x", "augment_on=device"], "augmented by the loader"),
         (["classes=mel,wart"], "got wart"),
         (["modality=x-ray"], "modality must be one of"),
     ],

@@ -27,7 +27,7 @@ from train import data, loop
 from train.data import Batches, Views, load_pictures, loader, subset
 from train.learner import Learner
 from train.loop import make_accelerator
-from train.recipe import Augmentation, RecipeError, load_recipe
+from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
 from train.run import load_model, load_run
 from train.sources import sampling_shares
 
@@ -523,6 +523,45 @@ def test_another_recipe_or_split_does_not_touch_a_run(data_set, split, finished)
     assert before == {p.name: p.stat().st_mtime_ns for p in finished.iterdir() if p.is_file()}
 
 
+def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):
+    """Else a network that learnt melanomas would call them what the table says today."""
+    pictures, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    before = (folder / "run.json").read_bytes()
+    archive = renamed(pictures, "ham10000", "ISIC_{number:07}")
+    split = Split.load(folder / "split.json")
+    first, *others = archive.records
+    called = [replace(r, label="bcc" if r.label == "mel" else r.label) for r in archive.records]
+    for records, words in (
+        (called, "of bcc, nv, then .* of mel, nv"),
+        ([replace(first, label="nv"), *others], "their classes or metadata differ"),
+    ):
+        other = replace(archive, records=tuple(records))
+        with pytest.raises(UserError, match=rf"have changed since \(.*{words}"):
+            loop.train(classifier("max_steps=1", "ema=0"), other, split, folder)
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_what_is_not_learnt_from_is_said(data_set, split):
+    train, val = (split.parts[part] for part in ("train", "val"))
+    changed = {train[0]: {"label": None, "mask": None}, val[0]: {"label": "df"}}
+    records = tuple(replace(r, **changed.get(r.id, {})) for r in data_set.records)
+    other = replace(data_set, records=records)
+    said = {}
+    for recipe in (classifier("classes=mel,nv,scc,df"), segmenter()):
+        labels, chosen = loop._choose(recipe, other, split)
+        said[recipe.kind] = list(loop._unused(recipe, other, split, labels, chosen))
+    assert said["classifier"] == [
+        "no training picture is of scc, df: not a class of this network",
+        "1 of 16 training pictures have no class and are not used",
+        "validation pictures of classes without a training picture, not used: df 1",
+    ]
+    assert said["segmenter"] == ["1 of 16 training pictures have no mask and are not used"]
+    labels, chosen = loop._choose(classifier("classes=mel,nv"), other, split)
+    told = loop._unused(classifier("classes=mel,nv"), other, split, labels, chosen)
+    assert list(told) == ["1 of 16 training pictures have no class and are not used"]
+
+
 def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_path):
     out = tmp_path / "run"
     short = classifier("max_steps=2")
@@ -537,7 +576,14 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     for fresh in (False, True):
         with pytest.raises(UserError, match="holds other files"):
             loop.train(short, data_set, split, other, fresh=fresh)
-    assert (other / "chapter.txt").read_text() == "kept"
+    # Nor those beside a recipe of one's own, or in the folder of a run.
+    (other / "recipe.toml").write_text(to_toml(short))
+    for folder, ways in ((other, (False, True)), (out, (True,))):
+        (folder / "chapter.txt").write_text("kept")
+        for fresh in ways:
+            with pytest.raises(UserError, match=r"holds other files \(chapter.txt\)"):
+                loop.train(short, data_set, split, folder, fresh=fresh)
+        assert (folder / "chapter.txt").read_text() == "kept"
 
 
 def test_without_an_adversarial_weight_there_is_no_discriminator(data_set, split, tmp_path):

@@ -19,8 +19,10 @@ def add_weights(digest: _Hash, model: nn.Module) -> None:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 
-def add_files(digest: _Hash, records: Iterable[Record]) -> None:
-    """Which files the pictures are in, and in what state these are."""
+def add_files(digest: _Hash, records: Iterable[Record], masks: bool = False) -> None:
+    """Which files the pictures are in, and in what state these are; with `masks` theirs, too."""
     for record in records:
-        status = record.image.stat()
-        digest.update(f"{record.image}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+        for path in (record.image, record.mask if masks else None):
+            if path is not None:
+                status = path.stat()
+                digest.update(f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())

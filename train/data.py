@@ -37,7 +37,7 @@ from train.augment import augment
 from train.groups import group_row
 from train.prepare import UNKNOWN
 from train.prepare import read_prepared as _read
-from train.recipe import ClassifierLoss, Recipe
+from train.recipe import Recipe
 from train.sources import Priors
 
 _WAITING, _READY, _FAILED = 0, 1, 2
@@ -287,8 +287,7 @@ class Views(Dataset):
             sample["prior"] = self.priors.of(record)
         if self.paired is not None:
             sample["paired"] = self.paired[record.id]
-        group = self.recipe.loss.group if isinstance(self.recipe.loss, ClassifierLoss) else ""
-        if group:
+        if group := self.recipe.group:
             sample["group"] = group_row(record, group)
         if self.recipe.fields:
             sample["metadata"] = encode(self.recipe.fields, **told)

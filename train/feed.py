@@ -13,6 +13,7 @@ from torch import Tensor
 from dermedge.metadata import encode
 from train.batch_augment import Draws, Overlays, augment_batch, draw_epoch, on_device
 from train.data import UNKNOWN, Pictures, Views, loader
+from train.groups import group_row
 from train.recipe import Recipe
 from train.sources import Priors
 
@@ -76,6 +77,9 @@ class DeviceBatches:
         if paired is not None:
             rows = np.stack([paired[record.id] for record in records])
             self.fixed["paired"] = torch.from_numpy(rows).to(device)
+        if group := recipe.group:
+            rows = np.stack([group_row(record, group) for record in records])
+            self.fixed["group"] = torch.from_numpy(rows).to(device)
         self.overlays = Overlays.drawn(recipe.augmentation, size, recipe.seed, device)
         self._draws = lru_cache(2)(self._draw)
 

@@ -169,11 +169,13 @@ def _key(learner: Learner, views: Views) -> str:
     # Not all of the recipe: epochs and learning rate do not matter.
     parts = (recipe.seed, recipe.augmentation, recipe.preprocessing, recipe.views, recipe.freeze)
     digest.update(repr(parts).encode())
+    records = views.pictures.records
     if recipe.fields:  # teachers hear what is told beside the picture
-        digest.update(repr((recipe.fields, recipe.metadata_dropout)).encode())
+        told = [[getattr(record, name) for name in recipe.fields] for record in records]
+        digest.update(repr((recipe.fields, recipe.metadata_dropout, told)).encode())
     network = learner.accelerator.unwrap_model(learner.model)
     add_weights(digest, network.early_layers(recipe.freeze))
     for teacher in learner.teachers:
         add_weights(digest, teacher)
-    add_files(digest, views.pictures.records)
+    add_files(digest, records, masks=recipe.preprocessing.crop > 0)
     return "late-" + digest.hexdigest()[:20]

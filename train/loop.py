@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +46,8 @@ from train.run import (
     Run,
     load_run,
     open_folder,
+    refuse_other_words,
+    said_sha256,
     save_content,
 )
 from train.sources import is_unlabelled, sampling_shares, source_weights
@@ -74,6 +77,9 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
+    if accelerator.is_main_process:
+        for line in _unused(recipe, data_set, split, labels, chosen):
+            print(line, file=sys.stderr)
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
         known = check_leaks(recipe, data_set, split, out, accelerator)
@@ -91,6 +97,9 @@ def train(
         }
     _report_problems(split, pictures, accelerator)
     labels, pictures = _learnable(labels, pictures, accelerator)
+    counts = {part: len(found) for part, found in pictures.items()}
+    said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
+    refuse_other_words(out, labels, counts, said)
 
     weights = source_weights(recipe.source_weights, pictures["train"].records)
     shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling, weights)
@@ -106,7 +115,7 @@ def train(
         learner.load(checkpoint)
     bound = _bound(recipe, data_set, out)
     describe = partial(
-        _describe, recipe, data_set, split, out, labels, pictures, learner, commit("+"), bound
+        _describe, recipe, data_set, split, out, labels, counts, said, learner, commit("+"), bound
     )
     if resumed and accelerator.is_main_process:
         # The run may have been killed between its last checkpoint and this.
@@ -241,6 +250,34 @@ def _choose(
     return labels, chosen
 
 
+def _unused(
+    recipe: Recipe,
+    data_set: DataSet,
+    split: Split,
+    labels: tuple[str, ...],
+    chosen: dict[str, list[Record]],
+) -> Iterator[str]:
+    """What of train and val says nothing to this network, for its user: a line for each kind."""
+    if gone := [name for name in recipe.wanted if labels and name not in labels]:
+        yield f"no training picture is of {', '.join(gone)}: not a class of this network"
+    for part, title in (("train", "training"), ("val", "validation")):
+        every = of_modality(split.select(data_set.records, part), recipe.modality)
+        kept = {record.id for record in chosen[part]}
+        left = [record for record in every if record.id not in kept]
+        other = Counter(
+            record.label
+            for record in left
+            if labels and record.label and not (recipe.wanted and record.label not in recipe.wanted)
+        )
+        bare = sum(not labels or record.label is None for record in left)
+        if bare:
+            lack = "class" if labels else "mask"
+            yield f"{bare} of {len(every)} {title} pictures have no {lack} and are not used"
+        if other:
+            named = ", ".join(f"{name} {count}" for name, count in other.items())
+            yield f"{title} pictures of classes without a training picture, not used: {named}"
+
+
 def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         for line in split.notes[:MOST_NOTES]:
@@ -312,7 +349,8 @@ def _describe(
     split: Split,
     out: Path,
     labels: tuple[str, ...],
-    pictures: dict[str, Pictures],
+    pictures: dict[str, int],
+    said: str,
     learner: Learner,
     code: str,
     bound: tuple[str, str],
@@ -336,7 +374,8 @@ def _describe(
         metadata=recipe.fields,
         commit=code,
         subset=subset[0] if subset else None,
-        pictures={part: len(found) for part, found in pictures.items()},
+        pictures=pictures,
+        said=said,
         parameters=learner.complexity.parameters,
         macs=learner.complexity.macs,
         processes=learner.accelerator.num_processes,

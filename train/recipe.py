@@ -216,6 +216,11 @@ class Recipe:
         """The share of the classes' prior that the loss takes out; 0 of a segmenter."""
         return self.loss.balanced if isinstance(self.loss, ClassifierLoss) else 0.0
 
+    @property
+    def group(self) -> str:
+        """The scale by which the loss looks at groups of people; "" where it does not."""
+        return self.loss.group if isinstance(self.loss, ClassifierLoss) else ""
+
 
 LOSSES = {"segmenter": SegmenterLoss, "classifier": ClassifierLoss, "multitask": MultitaskLoss}
 
@@ -324,6 +329,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("views keeps the features of frozen layers: set freeze, too")
     if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
+    if recipe.views and recipe.augment_on == "device":
+        raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
     for check in (_check_unlabelled, _check_paired, _check_groups):
         check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:

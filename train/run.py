@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from dermedge.data.leak import (
     TrainingPictures,
     together,
 )
+from dermedge.data.records import Record
 from dermedge.data.split import Split
 from dermedge.files import read_text, write_atomic
 from dermedge.image.preprocess import Preprocessing
@@ -37,6 +39,13 @@ from train.models import MODELS, Normalized, build_model
 from train.recipe import Recipe, RecipeError, load_recipe, to_toml
 
 _MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "discriminator")
+# All that a run leaves in its folder.
+_FILES = frozenset(
+    {
+        *("recipe.toml", "split.json", "splits", FILE, "run.json", "checkpoint.pt", "best.pt"),
+        *("log.csv", "tensorboard"),
+    }
+)
 _CLASS_SCORES = ("val_auc", "val_balanced_accuracy")
 COLUMNS = {
     "segmenter": (*_MASK_LOSSES, "distillation", "val_jaccard"),
@@ -77,6 +86,8 @@ class Run:
     versions: dict[str, str]
     # By class, of a classifier: the prior that its probabilities carry. {}: not noted at that time.
     prior: dict[str, float] = field(default_factory=dict)
+    # Of what is said of the pictures, see `said_sha256`. "": not noted at that time.
+    said: str = ""
 
     def save(self) -> None:
         content = asdict(self)
@@ -97,7 +108,7 @@ def load_run(path: str | Path) -> Run:
     known = {item.name for item in fields(Run)} - {"folder"}
     if not isinstance(content, dict) or not known & content.keys():
         raise UserError(f"{stored} cannot be used: it says nothing of a run")
-    content = {"prior": {}, **content}  # runs of 0.2.0 and before have none
+    content = {"prior": {}, "said": "", **content}  # runs of 0.2.0 and before have neither
     if differs := known ^ content.keys():
         raise UserError(
             f"{folder}: this run was made by another version of dermedge"
@@ -204,8 +215,13 @@ def open_folder(
 ) -> None:
     """Make the run's folder, or check that the one which is there holds this very run."""
     resolved, stored = to_toml(recipe), out / "recipe.toml"
-    if out.exists() and any(out.iterdir()) and not stored.exists():
-        raise UserError(f"{out} holds other files; choose another folder with --out")
+    names = {item.name for item in out.iterdir()} if out.exists() else set()
+    others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
+    # A recipe of one's own may be called so, too, and --fresh deletes the whole folder.
+    is_run = {stored.name, "split.json"} <= names
+    if (names and not stored.exists()) or (others and (fresh or not is_run)):
+        named = f" ({', '.join(others[:3])})" if others else ""
+        raise UserError(f"{out} holds other files{named}; choose another folder with --out")
     if not fresh and stored.exists():
         if (out / "run.json").exists():
             load_run(out)  # one of another version does not go on
@@ -240,6 +256,43 @@ def open_folder(
             for key in split.data_set.split(BETWEEN):
                 split_of_source(split, key).save(out / "splits" / f"{key}.json")
     accelerator.wait_for_everyone()
+
+
+def said_sha256(recipe: Recipe, parts: Mapping[str, Sequence[Record]]) -> str:
+    """Of which pictures are in which part, and of all that their tables say and training hears."""
+    facts = ("id", "label", "source", *recipe.fields, *filter(None, [recipe.group]))
+    digest = hashlib.sha256()
+    for part, records in sorted(parts.items()):
+        for record in records:
+            drawn = record.mask is not None and recipe.kind != "classifier"
+            row = (part, drawn, *(getattr(record, name) for name in facts))
+            digest.update(f"{row!r}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_other_words(
+    out: Path, labels: Sequence[str], pictures: dict[str, int], said: str
+) -> None:
+    """UserError where the run in `out` learns from other pictures, or from other words on them.
+
+    Its split names pictures alone: their classes may be others by now, and so would be those of the
+    network. `pictures` are how many are in the parts, `said` as `said_sha256` gives it.
+    """
+    if not (out / "run.json").exists():
+        return
+    run = load_run(out)
+    now, before = (
+        f"{of['train']} training and {of['val']} validation pictures"
+        + (f" of {', '.join(names)}" if names else "")
+        for of, names in ((pictures, labels), (run.pictures, run.labels))
+    )
+    if now == before and run.said in ("", said):
+        return
+    changed = f"now {now}, then {before}" if now != before else "their classes or metadata differ"
+    raise UserError(
+        f"the pictures of {out}, or what is said of them, have changed since ({changed}): put them "
+        "back, choose another --out, or --fresh to throw that run away"
+    )
 
 
 class Log:

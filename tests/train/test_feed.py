@@ -72,7 +72,8 @@ STILL += ["augmentation.erase=0", "augmentation.constancy=0", "augmentation.flip
 
 
 def test_without_augmentation_the_batch_is_the_loaders(lesions, tmp_path):
-    recipe = recipe_of(*STILL, "metadata_dropout=0")
+    groups = ("loss.group=age", "loss.group_balance=1")
+    recipe = recipe_of(*STILL, *groups, "metadata_dropout=0")
     pictures = load_pictures(lesions.records, recipe, tmp_path)
     priors = priors_of(pictures.records, LABELS, None, [1.0, 1.0])
     step = [(0, 11), (0, 3), (0, 3), (0, 8)]
