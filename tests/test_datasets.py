@@ -512,7 +512,8 @@ def test_folders_of_kaggle_dermofit_and_sd198(tmp_path):
 
 
 def test_isic_cli_takes_the_finest_diagnosis_and_each_pictures_licence(tmp_path):
-    _, by_id = read("isic_cli", tmp_path)
+    data_set, by_id = read("isic_cli", tmp_path)
+    assert data_set.licence == "CC-0; CC-BY"  # a bundle has no column to look it up in
     nevus, adnexal = by_id["ISIC_0000000"], by_id["ISIC_0000001"]
     assert (nevus.diagnosis, nevus.label, nevus.skin_type) == ("Blue", "nv", 2)
     assert (nevus.licence, adnexal.licence) == ("CC-0", "CC-BY")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -253,6 +255,25 @@ def test_unknown_groups_are_no_group(tmp_path):
     data_set = own(tmp_path, "image,patient_id", "a.png,-", "b.png,n/a", "c.png,unbekannt")
     assert {record.patient_id for record in data_set.records} == {None}
     assert "no lesion or patient is stated" in noted(data_set)
+
+
+def test_licences_in_a_table_are_those_of_the_data_set(tmp_path):
+    rows = ("a.png,CC BY-NC 4.0", "b.png,", "c.png,CC BY-NC 4.0")
+    assert own(tmp_path, "image,licence", *rows).licence == "CC BY-NC 4.0; not stated"
+    assert own(tmp_path, "image", "a.png").licence == "not stated"
+
+
+def test_names_that_are_no_text_are_named(tmp_path):
+    picture(tmp_path / "nevus" / "a.png")
+    odd = os.fsencode(tmp_path / "nevus") + b"/m\xfcller.png"
+    try:
+        shutil.copy(tmp_path / "nevus" / "a.png", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    data_set = load("folders", tmp_path)
+    assert [record.id for record in data_set.records] == ["nevus/a"]
+    (problem,) = data_set.problems
+    assert "m?ller.png: its name is not UTF-8" in problem
 
 
 def test_one_lesion_is_not_two_patients(tmp_path):

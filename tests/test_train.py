@@ -19,11 +19,13 @@ import torch
 
 from dermedge import UserError, cli
 from dermedge.data import DataSet, Record, Split, load, make_split
+from dermedge.data.joint import keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from train import data, loop
+from train.commands import _frozen
 from train.data import Batches, Views, load_pictures, loader, subset
 from train.learner import Learner
 from train.loop import make_accelerator
@@ -1177,6 +1179,23 @@ def test_one_run_learns_from_two_data_sets(two_sources, tmp_path, capsys):
     wrong = ["--split", str(out / "split.json"), "--split", str(out / "splits" / "csv.json")]
     assert cli.main([*command, *wrong, "--out", str(tmp_path / "third")]) == 2
     assert "give one split for each data set, or the joint one" in capsys.readouterr().err
+
+
+def test_each_table_of_ones_own_takes_its_own_split():
+    def numbered(root: str, count: int) -> DataSet:
+        records = [Record(id=f"{n}", image=Path(root) / f"{n}.png") for n in range(count)]
+        return DataSet("csv", Path(root), tuple(records), (), "")
+
+    short, long = numbered("/a", 3), numbered("/b", 5)
+    first, second = (Split("csv", 0, make_split(one).parts) for one in (short, long))
+    for given in ([first, second], [second, first]):
+        assert _frozen(given, keyed([short, long])) == {"csv": first, "csv.2": second}
+    assert _frozen([second], keyed([short, long])) == {"csv.2": second}
+    with pytest.raises(UserError, match=r"fits csv and csv\.2.*in their order"):
+        _frozen([first], keyed([short, long]))
+    # One too many is left over, for the caller to refuse; one of no set here is refused later.
+    assert len(_frozen([first, second, second], keyed([short, long]))) == 2
+    assert list(_frozen([Split("ph2", 0, {})], keyed([short, long]))) == ["ph2"]
 
 
 def test_only_pictures_of_a_class_move_what_their_source_does_not_know(two_sources, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,13 +128,36 @@ def _split(args: argparse.Namespace, data_sets: Sequence[DataSet], out: Path) ->
     whole = "+".join(keyed(data_sets))
     if names == [whole]:
         return stored[0]
-    if len(set(names)) < len(names) or whole in names:
+    frozen = _frozen(stored, keyed(data_sets))
+    if len(frozen) < len(stored) or whole in names:
         raise UserError(
             f"--split names {', '.join(names)}: give one split for each data set, or the joint one "
             f"of {whole} alone"
         )
-    frozen = dict(zip(names, stored, strict=True))
     return default_joint_split(data_sets, frozen, out, args.split_by_picture)
+
+
+def _frozen(stored: Sequence[Split], sources: Mapping[str, DataSet]) -> dict[str, Split]:
+    """The splits by source. Of several tables of one's own each takes the one with its pictures.
+
+    Where their pictures have the same ids, in the order given. UserError where that is not sure.
+    """
+    from dermedge.data.joint import reader_name
+
+    found: dict[str, Split] = {}
+    for split in stored:
+        keys = [key for key in sources if reader_name(key) == split.data_set]
+        count = sum(other.data_set == split.data_set for other in stored)
+        ids = {name for names in split.parts.values() for name in names}
+        free = [key for key in keys if key not in found]
+        fits = [key for key in free if ids.issubset(r.id for r in sources[key].records)]
+        if len(fits) > 1 and count < len(keys):
+            raise UserError(
+                f"a split of {split.data_set} fits {' and '.join(fits)}, whose pictures have the "
+                "same ids: give one split for each of them, in their order"
+            )
+        found[next(iter(fits or free or [split.data_set]))] = split
+    return found
 
 
 def _throughput_arguments(parser: argparse.ArgumentParser) -> None:

@@ -78,7 +78,8 @@ class Reader:
     """How to read one data set. `layout` says in words what is looked for under the path.
 
     `strict`: a table that its user wrote, in which a row that contradicts itself is an error; a
-    publisher's is left out with a line.
+    publisher's is left out with a line. `licensed_by_row`: rows state licences, which together are
+    that of the data set; `licence` is that of the others.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Reader:
     gather: Callable[[Gathering], None]
     procedural: bool = False
     strict: bool = False
+    licensed_by_row: bool = False
 
     def read(self, path: Path) -> DataSet:
         """Read the data set under `path`; see `dermedge.data.load`."""
@@ -355,12 +357,17 @@ class Gathering:
             root=self.table_path or self.root,
             records=tuple(self.records.values()),
             problems=tuple(map(printable, self.problems)),
-            licence=self.reader.licence,
+            licence=self._licence(),
             procedural=self.procedural,
             same=tuple(pair for pair in self.same if self.records.keys() >= set(pair)),
             notes=tuple(map(printable, notes)),
             ungrouped=self.ungrouped,
         )
+
+    def _licence(self) -> str:
+        if not self.reader.licensed_by_row:
+            return self.reader.licence
+        return "; ".join(dict.fromkeys(r.licence for r in self.records.values() if r.licence))
 
     def _word_notes(self) -> Iterator[str]:
         for kind, what in (
@@ -503,4 +510,23 @@ def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
         seen.add(real)
         # Archives packed on macOS bring shadow files that look like pictures.
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
+        for name in names:
+            file = Path(folder, name)
+            if name.startswith("."):
+                continue
+            if _is_text(str(file)):
+                yield file
+            else:
+                problems.append(
+                    f"{short(str(file), 200)}: its name is not UTF-8 (was it unpacked on another "
+                    "system?); left out, rename it"
+                )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a split, a report or a hash can hold the name of a file."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -179,6 +179,7 @@ ISIC_CLI = Reader(
     "as its column copyright_license says",
     "metadata.csv with the columns isic_id and diagnosis_1, and the pictures",
     _gather_cli,
+    licensed_by_row=True,
 )
 ISIC2024 = Reader(
     "isic2024",
@@ -187,4 +188,5 @@ ISIC2024 = Reader(
     "train-metadata.csv and train-image, or ISIC_2024_Training_GroundTruth.csv, "
     "ISIC_2024_Training_Supplement.csv and ISIC_2024_Training_Input with metadata.csv",
     _gather_2024,
+    licensed_by_row=True,
 )

@@ -205,7 +205,15 @@ def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
 
 _LAYOUT = "data.csv with the columns " + ", ".join(CSV_COLUMNS) + " (only image is required)"
 
-CSV = Reader("csv", "a table of your own", "not stated", _LAYOUT, _gather, strict=True)
+CSV = Reader(
+    "csv",
+    "a table of your own",
+    "not stated",
+    _LAYOUT,
+    _gather,
+    strict=True,
+    licensed_by_row=True,
+)
 PROCEDURAL = Reader(
     "procedural",
     "pictures drawn by dermedge.data.synthetic",
