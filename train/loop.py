@@ -257,7 +257,11 @@ def _unused(
     labels: tuple[str, ...],
     chosen: dict[str, list[Record]],
 ) -> Iterator[str]:
-    """What of train and val says nothing to this network, for its user: a line for each kind."""
+    """What of the pictures says nothing to this network, for its user: a line for each kind."""
+    placed = {name for names in split.parts.values() for name in names}
+    outside = sum(record.id not in placed for record in data_set.records)
+    if outside and not _subset_of(split):
+        yield f"{outside} of {len(data_set.records)} pictures are in no part of the split, not used"
     if gone := [name for name in recipe.wanted if labels and name not in labels]:
         yield f"no training picture is of {', '.join(gone)}: not a class of this network"
     for part, title in (("train", "training"), ("val", "validation")):
@@ -276,6 +280,11 @@ def _unused(
         if other:
             named = ", ".join(f"{name} {count}" for name, count in other.items())
             yield f"{title} pictures of classes without a training picture, not used: {named}"
+
+
+def _subset_of(split: Split) -> str | None:
+    """What part of the data set `--limit` left, in words; None: all of it."""
+    return next((note for note in split.notes if note.startswith("subset")), None)
 
 
 def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: Accelerator) -> None:
@@ -355,7 +364,6 @@ def _describe(
     code: str,
     bound: tuple[str, str],
 ) -> Run:
-    subset = [note for note in split.notes if note.startswith("subset")]
     return Run(
         folder=out,
         kind=recipe.kind,
@@ -373,7 +381,7 @@ def _describe(
         start=bound[1],
         metadata=recipe.fields,
         commit=code,
-        subset=subset[0] if subset else None,
+        subset=_subset_of(split),
         pictures=pictures,
         said=said,
         parameters=learner.complexity.parameters,

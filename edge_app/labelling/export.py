@@ -22,9 +22,11 @@ from edge_app.store.records import Capture
 from edge_app.store.store import Store
 
 COLUMNS = (
-    *("id", "image", "mask", "diagnosis", "lesion_id", "patient_id"),
+    *("id", "image", "mask", "diagnosis", "lesion_id", "patient_id", "modality"),
     *("confirmed_by", "confirmed_as", "confirmed_at", "proposed_by"),
 )
+# Of a capture's kind; of what nobody said the table says nothing.
+MODALITIES = {"dermoscopic": "dermoscopic", "close_up": "clinical", "overview": "clinical"}
 
 
 def export(store: Store, folder: Path) -> tuple[int, int]:
@@ -80,6 +82,7 @@ def _write(
             "image": f"{name}.jpg",
             "patient_id": people.setdefault(person, f"p{len(people) + 1:05}"),
             "lesion_id": lesions.setdefault(capture.lesion, f"l{len(lesions) + 1:05}"),
+            "modality": MODALITIES.get(capture.kind, ""),
         }
         picture = shown(store.picture(capture.id))
         write_atomic(folder / row["image"], picture, private=True)

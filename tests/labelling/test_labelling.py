@@ -45,7 +45,9 @@ def taken(cases: Store, name: str, count: int = 1) -> list[Capture]:
     for number in range(count):
         pixels = np.full((SIZE[1], SIZE[0], 3), 90 + 20 * number, np.uint8)
         picture = cv2.imencode(".png", pixels)[1].tobytes()
-        found.append(cases.add_capture(Capture("", lesion.id, "", analysis(SIZE), SIZE), picture))
+        kind = ("", "close_up", "dermoscopic")[number % 3]
+        capture = Capture("", lesion.id, "", analysis(SIZE), SIZE, kind=kind)
+        found.append(cases.add_capture(capture, picture))
     return found
 
 
@@ -183,6 +185,7 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
     labelled, unlabelled = sorted(found.records, key=lambda record: record.label or "~")
     assert (labelled.label, unlabelled.label, unlabelled.diagnosis) == ("nv", None, None)
     assert labelled.lesion_id == unlabelled.lesion_id
+    assert (labelled.modality, unlabelled.modality) == (None, "clinical")
     mask = read_mask(labelled.mask)
     assert mask[6:15, 6:15].all()
     assert not mask[20:].any()
