@@ -169,7 +169,7 @@ def test_a_lesion_that_was_cropped_turned_and_recoloured_is_found(two_sets, tmp_
     # A photograph and a dermoscopic picture are never one.
     close = tuple(replace(record, modality="clinical") for record in milk.records)
     other = tuple(replace(record, modality="dermoscopic") for record in ham.records)
-    assert twins(close, other) == []
+    assert twins(close, other, tmp_path) == []  # nor where they were compared as one kind before
     assert twins([], ham.records) == []
 
 

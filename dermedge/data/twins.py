@@ -218,7 +218,8 @@ def _key(left: Sequence[Record], right: Sequence[Record]) -> str:
                 line = f"{record.image.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n"
             except OSError:
                 line = f"{record.image}\n"
-            digest.update(line.encode())
+            # Of two kinds they are not compared.
+            digest.update(f"{line}{record.modality}\n".encode())
         digest.update(b"and\n")
     return digest.hexdigest()[:20]
 
