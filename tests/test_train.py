@@ -141,7 +141,7 @@ def test_a_crop_is_around_the_drawn_lesion(data_set, tmp_path):
     # Where nobody drew the lesion, the whole picture is seen.
     whole, _ = prepare(read_image(bare.image).pixels, recipe.preprocessing)
     assert np.array_equal(pictures.image(1), whole)
-    # A mask that is drawn anew is another crop.
+    # A mask that is drawn again is another crop.
     moved = tmp_path / "moved.png"
     write_png(moved, np.roll(drawn.astype(np.uint8) * 255, 8, axis=1))
     again = load_pictures((replace(masked, mask=moved), bare), recipe, tmp_path)

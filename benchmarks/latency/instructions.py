@@ -5,7 +5,7 @@
 Times on shared machines are noise; valgrind counts the same instructions every time. One process
 runs each stage between two calls of getppid, before which callgrind writes what it counted. A
 stage that takes more than `TOLERANCE` above what `results/speed/instructions.json` holds fails;
-`--update` writes that file anew.
+`--update` writes that file again.
 """
 
 from __future__ import annotations

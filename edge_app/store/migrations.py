@@ -33,7 +33,7 @@ def migrate(connection, path: Path, keys: Keys, now: Callable[[], str], seconds:
     """
     copy = path.with_name(f"{path.name}.before-migration")
     if _version(connection) < VERSION:
-        # Tables that others refer to can only be made anew without their watch.
+        # Tables that others refer to can only be made again without their watch.
         connection.execute("PRAGMA foreign_keys=OFF")
         with database.transaction(connection, seconds):
             version = _version(connection)  # another process may have done it meanwhile
@@ -63,7 +63,7 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def pictures_apart(connection, keys: Keys, _now: Callable[[], str]) -> None:
-    """1 -> 2: pictures leave the captures' rows, where each change of a note wrote them anew."""
+    """1 -> 2: pictures leave the captures' rows, where each change of a note wrote them again."""
     connection.execute(database.statement("picture"))
     for (id,) in connection.execute("SELECT id FROM capture").fetchall():
         (data,) = connection.execute("SELECT picture FROM capture WHERE id = ?", (id,)).fetchone()

@@ -137,7 +137,7 @@ class Rows:
         self._trail.log(connection, what, item.id, digest(record))
 
     def summarise(self, connection, lesions: Collection[str]) -> None:
-        """Write anew what the captures of these lesions say for lists."""
+        """Write again what the captures of these lesions say for lists."""
         for lesion in lesions:
             briefs = [Brief.of(one) for one in self.of_lesion(connection, lesion)]
             write_summary(connection, self._file.keys, lesion, briefs)

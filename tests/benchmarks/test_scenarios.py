@@ -145,7 +145,7 @@ def write(root: Path, files: dict[str, object]) -> Path:
     return root
 
 
-def test_energy_of_a_counter_that_begins_anew(tmp_path, monkeypatch):
+def test_energy_of_a_counter_that_begins_again(tmp_path, monkeypatch):
     zone = "sys/class/powercap/intel-rapl:0"
     files = {"energy_uj": 9_000_000, "max_energy_range_uj": 10_000_000, "name": "package-0"}
     root = write(tmp_path, {f"{zone}/{name}": value for name, value in files.items()})

@@ -239,7 +239,7 @@ def test_the_bundle_names_no_picture_but_knows_them(bundle, export_runs):
 
 
 def check_reference(bundle):
-    """Prepare and compute the reference anew, as a device does; return it."""
+    """Prepare and compute the reference again, as a device does; return it."""
     reference = np.load(io.BytesIO(bundle.part("reference.npz")))
     grid = slice(None, None, STRIDE)
     for role in ("segmenter", "classifier"):

@@ -89,7 +89,7 @@ def _gather(g: Gathering) -> None:
         if lesion and patient:
             other, line = patients.setdefault(lesion, (patient, row.line))
             if other != patient:
-                # Numbers that begin anew with each patient would make one lesion of all of these.
+                # Numbers that begin again with each patient would make one lesion of all of these.
                 g.errors.append(
                     f"{where}: lesion {short(lesion)} is patient {short(patient)}'s, and patient "
                     f"{short(other)}'s in line {line}; give each lesion an id of its own, such as "
