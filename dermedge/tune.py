@@ -342,7 +342,8 @@ def _stored(bundle: Bundle, warn: Callable[[str], None]) -> dict[str, ExecutionC
     except TuneError:
         return {}  # no folder to keep a choice in, so there is none
     except (ValueError, RecursionError) as error:
-        reason = "it cannot be read" if isinstance(error, json.JSONDecodeError) else str(error)
+        unread = isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError))
+        reason = "it cannot be read" if unread else str(error)
     warn(f"{path}: this choice of `dermedge tune` is ignored, {reason}; run `dermedge tune` again")
     return {}
 

@@ -15,6 +15,7 @@ from dermedge.text import printable
 from export import METHODS, ExportError
 
 MOST_SIMILAR = 8  # of a class
+RETRAINING = 300  # steps
 _ACCEPT = {
     "retained": "share of FP32's AUC, balanced accuracy and Jaccard that is retained (0.99)",
     "sensitivity": "share of FP32's sensitivity to malignancy at its threshold that is retained "
@@ -119,8 +120,7 @@ def _content_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         choices=("full", "half"),
-        default="full",
-        help="half: a file of half the size; all figures are of the rounded network",
+        help="half: a file of half the size; all figures are of the rounded network (else: full)",
     )
     parser.add_argument(
         "--similar",
@@ -167,14 +167,15 @@ def _precision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retrain",
         type=int,
-        default=300,
         metavar="STEPS",
-        help="of quantization-aware training where INT8 is not accepted (default: 300; 0: none)",
+        help="of quantization-aware training where a figure of the tuning half keeps INT8 out "
+        f"(default: {RETRAINING}; 0: none)",
     )
     acceptance = parser.add_argument_group(
         "the acceptance",
         "what the lower bound of the 95 % interval must reach, on the half of the validation part "
-        "that chose nothing (default: the recipe's; 0: not asked)",
+        "that chose nothing (default: the recipe's, with --recheck the numbers in brackets; 0: not "
+        "asked)",
     )
     for name, meaning in _ACCEPT.items():
         acceptance.add_argument(f"--accept-{name}", type=float, metavar="X", help=meaning)
@@ -195,10 +196,11 @@ def _old_name(parser: argparse.ArgumentParser, name: str, kind: type | None) -> 
 
 def _run(args: argparse.Namespace) -> int:
     out = _checked_out(args)
-    key = Path(args.sign).read_bytes() if args.sign else None
+    key = _signing_key(args)
     _check(args)
     margins = _margins(args)
     if args.recheck:
+        _check_recheck(args, out)
         return _recheck(args, out, margins, key)
     assert out is not None
     if args.data or args.split:
@@ -211,6 +213,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _checked_out(args: argparse.Namespace) -> Path | None:
     from dermedge.bundle.bundle import SUFFIX
+    from dermedge.bundle.manifest import check_name
 
     if bool(args.recheck) == bool(args.runs):
         raise ExportError("give the run folders, or --recheck BUNDLE")
@@ -221,7 +224,22 @@ def _checked_out(args: argparse.Namespace) -> Path | None:
         raise ExportError(f"--out must end in {SUFFIX}, got {out.name}")
     if out and not out.parent.is_dir():
         raise ExportError(f"there is no folder {out.parent} to write {out.name} to")
+    if out and args.runs:
+        try:
+            check_name(args.name or out.stem)
+        except ValueError as error:
+            raise ExportError(f"the bundle's {error}: give another --name") from None
     return out
+
+
+def _signing_key(args: argparse.Namespace) -> bytes | None:
+    from dermedge.bundle import signature
+
+    if not args.sign:
+        return None
+    key = Path(args.sign).read_bytes()
+    signature.sign(b"", key)  # raises where it is none
+    return key
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -236,14 +254,27 @@ def _check(args: argparse.Namespace) -> None:
     if args.release is not None and not 1 <= args.release <= MAX_RELEASE:
         raise ExportError(f"--release must be 1 to {MAX_RELEASE}, got {args.release}")
     refuse_unknown(args.precisions, PRECISIONS)
-    if args.retrain < 0:
+    if args.retrain is not None and args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
     if args.carried and not args.prior:
         raise ExportError("--carried goes with --prior: what the probabilities carry so far")
-    if args.prior and args.recheck:
-        raise ExportError("--prior goes with run folders, not with --recheck")
-    if args.lender and args.recheck:
-        raise ExportError("--with goes with run folders, not with --recheck")
+
+
+def _check_recheck(args: argparse.Namespace, out: Path | None) -> None:
+    """Refuse what would change nothing."""
+    for option, value in {
+        "--prior": args.prior,
+        "--with": args.lender,
+        "--name": args.name,
+        "--weights": args.weights,
+        "--similar": args.similar or None,
+        "--retrain": args.retrain,
+    }.items():
+        if value is not None:
+            raise ExportError(f"{option} goes with run folders, not with --recheck")
+    for option, value in {"--sign": args.sign, "--release": args.release}.items():
+        if value is not None and out is None:
+            raise ExportError(f"{option} needs --out FILE: without it no bundle is written")
 
 
 def _margins(args: argparse.Namespace) -> dict[str, float]:
@@ -268,13 +299,13 @@ def _export(
     options = ExportOptions(
         prior=args.prior or "",
         carried=args.carried or "",
-        weights=args.weights,
+        weights=args.weights or "full",
         similar=args.similar,
         similar_pictures=args.similar_pictures,
         precisions=tuple(args.precisions),
         methods=tuple(args.calibration),
         margins=margins,
-        retraining=args.retrain,
+        retraining=RETRAINING if args.retrain is None else args.retrain,
         targets=(args.target,) if args.target else TARGETS,
     )
     lender = open_bundle(args.lender) if args.lender else None
@@ -301,7 +332,7 @@ def _recheck(
     if not args.data:
         raise ExportError("--recheck needs --data NAME=PATH: what the bundle was trained on")
     bundle = open_bundle(args.recheck)
-    if bundle.signed_by and out and key is None:
+    if bundle.signed and out and key is None:
         raise ExportError(f"{args.recheck} is signed: give --sign KEYFILE, or leave --out away")
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
     options = ExportOptions(
@@ -318,6 +349,8 @@ def _recheck(
         print(line)
     if out:
         manifest, parts = rechecked.manifest, rechecked.parts
+        if args.release is not None:
+            manifest = replace(manifest, release=args.release)
         if args.target and not args.beside_fp32:
             manifest, parts = slice_for(manifest, parts, args.target)
         write_bundle(out, manifest, parts, signing_key=key)

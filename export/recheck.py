@@ -18,7 +18,7 @@ from export.acceptance.accept import decide
 from export.bundle.learnt import Learnt, learnt_by
 from export.graph.half import full_weights
 from export.options import CALIBRATION_PICTURES, ExportOptions
-from export.quantization.candidates import Candidate, Candidates, CandidateSearch
+from export.quantization.candidates import NO_FP16, Candidate, Candidates, CandidateSearch
 from export.quantization.int8 import TooFewPictures
 from export.validation.halves import Halves
 from export.validation.outputs import ValidationSet, run_graph
@@ -77,7 +77,15 @@ def recheck(
     if options is None:
         networks = [roles for roles in networks if _first(bundle, roles).variants]
     if not networks:
-        raise ExportError(f"{bundle.path} carries FP32 alone: there is nothing to judge")
+        raise ExportError(
+            f"{bundle.path} carries one graph of each network: there is nothing to judge"
+        )
+    for roles in networks:
+        if (precision := _first(bundle, roles).precision) != "fp32":
+            raise ExportError(
+                f"{bundle.path} has its {' and '.join(roles)} in {precision}, and no FP32 to "
+                "compare with: give the whole bundle, not a slice of it"
+            )
     crop = _crop(bundle)
     learnt = learnt_by(bundle, networks, data_sets, split_files)
     source = _Source(bundle, margins, options)
@@ -89,18 +97,17 @@ def recheck(
     models = dict(manifest.models)
     for role, model in manifest.models.items():
         mine = [one for one in judged if role in one.report["roles"]]
-        names = {one.variant.part for one in mine}
-        retained = tuple(v for v in model.variants if v.part not in names)
+        retained = tuple(v for v in model.variants if not any(one.replaces(v) for one in mine))
+        for variant in set(model.variants) - set(retained):
+            parts.pop(variant.part, None)
         entering = tuple(one.variant for one in mine if one.report["passed"])
         models[role] = replace(model, variants=(*retained, *entering))
-    for one in judged:
-        parts.pop(one.variant.part, None)
-        if one.report["passed"]:
-            parts[one.variant.part] = one.graph
+    parts |= {one.variant.part: one.graph for one in judged if one.report["passed"]}
     others = tuple(report for report in manifest.gate if _key(report) not in again)
     reports = tuple(one.report for one in judged)
     manifest = replace(manifest, models=models, gate=(*others, *reports))
-    return Rechecked(manifest, parts, reports, tuple(line for _, line in results if line))
+    unmade = tuple(line for _, lines in results for line in lines)
+    return Rechecked(manifest, parts, reports, unmade)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +117,12 @@ class _Judged:
     variant: Variant
     graph: bytes
     report: dict
+
+    def replaces(self, variant: Variant) -> bool:
+        """Whether that one is for the same use; a network has one graph for each."""
+        mine = self.variant
+        alike = mine.precision == variant.precision
+        return alike and not set(mine.targets).isdisjoint(variant.targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +136,10 @@ class _Source:
 
 def _judged(
     source: _Source, roles: tuple[str, ...], learnt: Learnt, crop: Crop | None
-) -> tuple[list[_Judged], str]:
-    """Each variant of one network, and a line on what cannot be made of it; "": nothing."""
+) -> tuple[list[_Judged], list[str]]:
+    """Each variant of one network, and a line on each precision that cannot be made of it."""
     bundle, kind = source.bundle, learnt.kind
     model = _first(bundle, roles)
-    if model.precision != "fp32":
-        raise ExportError(f"{bundle.path} has no FP32 {roles[0]} to compare with")
     part = learnt.validation
     judged: dict[str, object] = {"independent": True}
     if not _independent(bundle.manifest, roles, part.halves):
@@ -144,7 +155,7 @@ def _judged(
         tuning = _half(learnt, "tuning", labels, spec)
         candidates, unmade = _made(source, roles, tuning, learnt, spec)
     else:
-        candidates, unmade = _candidates(bundle, roles, model, source.margins), ""
+        candidates, unmade = _candidates(bundle, roles, model, source.margins), []
     if not candidates.candidates:
         return [], unmade
     found = []
@@ -153,9 +164,8 @@ def _judged(
         report = decision.report(len(candidates.graph))
         variant = decision.variant(kind)
         if not source.options:
-            variant = next(
-                v for v in model.variants if bundle.part(v.part) == decision.candidate.graph
-            )
+            wanted = variant.precision, variant.targets
+            variant = next(v for v in model.variants if (v.precision, v.targets) == wanted)
             # The share was of the graph with full weights, which a bundle of half weights lacks.
             old = _old_report(bundle.manifest, roles, variant)
             report["share_of_fp32"] = old.get("share_of_fp32", report["share_of_fp32"])
@@ -180,10 +190,10 @@ def _made(
     tuning: ValidationSet,
     learnt: Learnt,
     spec: FeedSpec,
-) -> tuple[Candidates, str]:
-    """New candidates of one network, by the stages of an export, and why there is no INT8.
+) -> tuple[Candidates, list[str]]:
+    """New candidates of one network, by the stages of an export, and a line on what is not made.
 
-    Thresholds stay the bundle's. "": INT8 is there, or was not asked for.
+    Thresholds stay the bundle's.
     """
     options, bundle, margins = source.options, source.bundle, source.margins
     assert options is not None
@@ -191,9 +201,21 @@ def _made(
     graph = full_weights(bundle.part(_first(bundle, roles).part))
     reference = run_graph(tuning, graph, thresholds.mask, f"{' and '.join(roles)} in FP32")
     search = CandidateSearch(
-        roles, graph, tuning, reference, thresholds, margins, frozenset(options.targets)
+        roles,
+        graph,
+        tuning,
+        reference,
+        thresholds,
+        margins,
+        frozenset(options.targets),
+        lowering=False,
     )
-    found, unmade = search.fp16() if "fp16" in options.precisions else [], ""
+    found: list[Candidate] = []
+    unmade = []
+    if "fp16" in options.precisions:
+        found = search.fp16()
+        if not found:
+            unmade.append(f"fp16 {' and '.join(roles)}: not made: {NO_FP16}")
     if "int8" in options.precisions:
         note = f"reading the {' and '.join(roles)}'s training pictures"
         samples = prepare_samples(subset(learnt.training, CALIBRATION_PICTURES + 16), spec, note)
@@ -201,9 +223,8 @@ def _made(
             found += search.int8([sample.feeds for sample in samples], options.methods)
         except TooFewPictures as error:
             # The other network may have more.
-            unmade = f"int8 {' and '.join(roles)}: not made: {error}"
-    fixed = tuple(replace(candidate, thresholds=thresholds) for candidate in found)
-    return Candidates(graph, fixed, margins), unmade
+            unmade.append(f"int8 {' and '.join(roles)}: not made: {error}")
+    return Candidates(graph, tuple(found), margins), unmade
 
 
 def _candidates(

@@ -23,6 +23,7 @@ from dermedge import data as datasets
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, Manifest
 from dermedge.bundle.similar import SimilarCases
+from dermedge.cli import one_line
 from dermedge.data import DataSet, Split
 from dermedge.data.fingerprint import of_names, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, published
@@ -40,7 +41,7 @@ def repack(
     """
     manifest = bundle.manifest
     parts = {name: bundle.part(name) for name in manifest.parts}
-    if bundle.signed_by:
+    if bundle.signed:
         raise UserError(f"{bundle.path} is signed: export it again, and sign that")
     splits = [Split.from_json(parts.pop(name), name) for name in _SPLITS if name in parts]
     if not splits:
@@ -88,5 +89,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    except (UserError, OSError) as error:
+        sys.exit(f"dermedge: {one_line(error)}")

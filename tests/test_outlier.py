@@ -256,6 +256,16 @@ def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_pat
     with pytest.raises(UserError, match="give them in that order"):
         add.main([old, str(new), *two_sets, "--data", two_sets[1], "--cache", str(tmp_path)])
     assert not new.exists()
+    # Before pictures are looked at, not after.
+    (tmp_path / "others").mkdir()
+    for name, more, reason in (
+        ("new", [], "ends in .dermbundle"),
+        ("no/new.dermbundle", [], "there is no folder"),
+        ("new.dermbundle", ["--report", str(tmp_path / "no" / "r.json")], "there is no folder"),
+        ("new.dermbundle", ["--ood", str(tmp_path / "others")], "there is no KIND/PICTURE"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            add.main([old, str(tmp_path / name), "--data", "csv=none", *more])
 
 
 def test_what_the_head_refuses_is_not_called_an_unsure_outline():

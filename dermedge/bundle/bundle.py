@@ -76,6 +76,11 @@ class Bundle:
         """Fingerprint of the trusted key that signed it. None: nobody who is trusted did."""
         return self.signature.key if self.signature.state == "trusted" else None
 
+    @property
+    def signed(self) -> bool:
+        """Whether it carries a signature, whoever made it."""
+        return self.signature.state != "none"
+
     def reopen(self) -> Bundle:
         """Read and check its file again, with the keys that it was opened with.
 

@@ -193,11 +193,15 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     return Manifest(**values)
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError where a bundle cannot be called so: it becomes part of file names."""
+    if not re.fullmatch(r"\w[\w .-]{0,63}", name):
+        raise ValueError(f"name {name!r} may hold letters, digits, blank, '.', '_', '-'")
+
+
 def _validate(manifest: Manifest) -> None:
     """Raise ValueError where the manifest, whose entries are in order, contradicts itself."""
-    # The name becomes part of file names.
-    if not re.fullmatch(r"\w[\w .-]{0,63}", manifest.name):
-        raise ValueError(f"name {manifest.name!r} may hold letters, digits, blank, '.', '_', '-'")
+    check_name(manifest.name)
     if len(set(manifest.labels)) != len(manifest.labels):
         raise ValueError(f"labels must be distinct names of {', '.join(CLASSES)}")
     if not manifest.models:

@@ -55,13 +55,18 @@ def learnt_by(
     sources = keyed(data_sets)
     splits = {name: Split.load(name) for name in split_files}
     found = {roles: _one(bundle, roles, sources, splits) for roles in networks}
+    nobody = f"{bundle.path}: none of what is judged ({_names(networks)})"
     used = {key for one in found.values() for key in one.data_set.name.split(BETWEEN)}
     if unused := [key for key in sources if key not in used]:
-        raise ExportError(f"no network of {bundle.path} was trained on {unused[0]}: leave it out")
+        raise ExportError(f"{nobody} was trained on {unused[0]}: leave it out")
     hashes = {one.split.sha256 for one in found.values()}
     if unused := [name for name, split in splits.items() if split.sha256 not in hashes]:
-        raise ExportError(f"no network of {bundle.path} was trained with {unused[0]}: leave it out")
+        raise ExportError(f"{nobody} was trained with {unused[0]}: leave it out")
     return found
+
+
+def _names(networks: Sequence[tuple[str, ...]]) -> str:
+    return ", ".join(" and ".join(roles) for roles in networks)
 
 
 def _one(
@@ -72,7 +77,7 @@ def _one(
 ) -> Learnt:
     kind = "multitask" if len(roles) > 1 else roles[0]
     entry = next((e for e in bundle.manifest.training_data if e.get("role") == kind), None)
-    if entry is None:
+    if entry is None or not {"data_set", "split_sha256"} <= entry.keys():
         raise ExportError(f"{bundle.path} does not say what its {kind} was trained on")
     keys = str(entry["data_set"]).split(BETWEEN)
     if missing := [key for key in keys if key not in sources]:

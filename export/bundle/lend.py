@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dermedge.bundle.bundle import Bundle
-from dermedge.bundle.manifest import CASES, ROLES, Model, Thresholds
+from dermedge.bundle.manifest import CASES, OUTLIERS, ROLES, Model, Thresholds
 from dermedge.data.leak import FILE, ROLE_SHIFT, TrainingPictures
 from dermedge.runtime import open_session
 from dermedge.verify import verify
@@ -115,6 +115,12 @@ def lend(lender: Bundle, networks: Sequence[TrainedNetwork]) -> LentNetwork:
     if failed:
         raise ExportError(f"{path} fails `dermedge verify`: {failed[0].name}: {failed[0].detail}")
     lent = _renamed(role, lender, model)
+    if OUTLIERS in manifest.parts:
+        print(
+            f"what tells pictures without a lesion in {path} is left out: it was fitted to both of "
+            "its networks; `python -m export.outliers.add` fits one to these",
+            file=sys.stderr,
+        )
     _warn_of_leaks(lent, networks)
     return lent
 

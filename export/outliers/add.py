@@ -15,8 +15,9 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge import data as datasets
-from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
+from dermedge.bundle.bundle import SUFFIX, Bundle, open_bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, ROLES
+from dermedge.cli import one_line
 from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.joint import BETWEEN, join, keyed
@@ -170,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--cache", default="runs/outliers", metavar="DIR", help="default: runs/outliers"
     )
     args = parser.parse_args(argv)
+    _check_files(args)
     old = open_bundle(args.old)
-    if old.signed_by:
+    if old.signed:
         raise ExportError(f"{args.old} is signed: export it again, and sign that")
     if set(old.manifest.models) != set(ROLES):
         raise ExportError(f"{old.path} has not both roles: nothing tells a lesion there")
@@ -194,8 +196,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"written: {printable(args.new)}", file=sys.stderr)
 
 
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise ExportError before minutes of work, not after."""
+    if not args.new.endswith(SUFFIX):
+        raise ExportError(f"a bundle's name ends in {SUFFIX}, got {args.new}")
+    for path in map(Path, filter(None, (args.new, args.report))):
+        if not path.parent.is_dir():
+            raise ExportError(f"there is no folder {path.parent} to write {path.name} to")
+    if args.ood:
+        in_folder(Path(args.ood))
+
+
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    except (UserError, OSError) as error:
+        sys.exit(f"dermedge: {one_line(error)}")

@@ -39,6 +39,7 @@ from export.validation.validate import Validation
 from train.recipe import Acceptance
 
 FP16_TARGETS = ("arm", "tensorrt", "android")
+NO_FP16 = f"it is for {', '.join(FP16_TARGETS)} alone"
 # First layers that stay in float, one try after the other: all that follows inherits what they
 # lose, and they are few weights. A layer in the middle would still be given rounded maps.
 FLOAT_LAYERS = (0, 3, 6, 10, 20, 30, 40, 50, 75)
@@ -123,7 +124,11 @@ def make_candidates(
     search = CandidateSearch(
         roles, graph, tuning, reference, thresholds, margins, frozenset(options.targets)
     )
-    candidates = search.fp16() if "fp16" in options.precisions else []
+    candidates = []
+    if "fp16" in options.precisions:
+        candidates = search.fp16()
+        if not candidates:
+            print(f"fp16 {' and '.join(roles)}: not made: {NO_FP16}", file=sys.stderr, flush=True)
     if "int8" in options.precisions:
         feeds = training_feeds(validation, CALIBRATION_PICTURES)
         found = search.int8(feeds, options.methods)
@@ -165,9 +170,13 @@ class CandidateSearch:
     thresholds: Thresholds  # of FP32
     margins: Acceptance
     targets: frozenset[str]  # only what serves one of them is made
+    lowering: bool = True  # whether "see a doctor" may be lowered for a candidate
 
     def fp16(self) -> list[Candidate]:
-        """FP16, as this processor runs it: stored in half, some steps computed in float."""
+        """FP16, as this processor runs it: stored in half, some steps computed in float.
+
+        None where it serves no target, which is `NO_FP16` in words.
+        """
         if self.targets.isdisjoint(FP16_TARGETS):
             return []
         return [self._tried("fp16", FP16_TARGETS, compute_half(self.graph), ())]
@@ -253,7 +262,9 @@ class CandidateSearch:
         candidate = Candidate(self.roles, precision, targets, graph, path, self.thresholds)
         note = f"{' and '.join(self.roles)} in {candidate.title}"
         outputs = run_graph(self.tuning, graph, self.thresholds.mask, note, targets)
-        thresholds = lowered(self.thresholds, self.tuning, self.reference, outputs, self.margins)
+        thresholds = self.thresholds
+        if self.lowering:
+            thresholds = lowered(thresholds, self.tuning, self.reference, outputs, self.margins)
         _, refusals = compare(self.tuning, self.reference, outputs, thresholds, self.margins)
         missing = expected_missing(self.tuning, self.reference, outputs, thresholds, self.margins)
         against = "; ".join(refusal.words for refusal in refusals) or "nothing against it"

@@ -295,7 +295,7 @@ def _decide(margin: _Margin, words: str, interval: metrics.Interval) -> Refusal 
         more = _needed(pictures, interval, least, unchanged)
         return Refusal(
             f"{shown}: too few pictures to show at least {least:.1%}: {pictures} {margin.noun}; "
-            f"needs about {more}",
+            f"needs {more}",
             "few" if unchanged else "unsure",
             missing,
         )
@@ -309,7 +309,7 @@ def _lower(interval: metrics.Interval, bound: float) -> metrics.Interval:
 
 
 def _needed(pictures: int, interval: metrics.Interval, least: float, unchanged: bool) -> str:
-    """About how many pictures would bring the lower bound to `least`, in words."""
+    """How many pictures would bring the lower bound to `least`, in words."""
     if math.isnan(interval.low) or interval.value <= least:
         return "many more"
     if unchanged:  # a score interval, whose width falls with the number of lesions
@@ -319,7 +319,7 @@ def _needed(pictures: int, interval: metrics.Interval, least: float, unchanged: 
     if more > 100 * pictures:
         return "more than a hundred times as many"
     digits = 10 ** max(0, math.floor(math.log10(more)) - 1)
-    return f"{math.ceil(more / digits) * digits:,}"
+    return f"about {math.ceil(more / digits) * digits:,}"
 
 
 def _triage(pair: Pair, outputs: Outputs) -> np.ndarray:

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermedge import cli
-from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge import UserError, cli
+from dermedge.bundle.bundle import SHIPPED, Bundle, write_bundle
 from dermedge.bundle.manifest import Thresholds, Variant
 from dermedge.data import DataSet, Split, load, make_split
 from dermedge.data.records import Record
 from dermedge.data.split import group_records
 from dermedge.evaluation import metrics
-from export import ExportError
+from export import ExportError, repack
+from export.options import ExportOptions
+from export.outliers import add
+from export.quantization import candidates
 from export.recheck import recheck
 from export.validation.compare import compare
 from export.validation.halves import ValidationPart, halve
@@ -92,6 +95,12 @@ def test_the_same_answers_of_a_few_pictures_show_nothing(lesions):
     )
     more, same = validation_set_of(300)
     assert words(more, same, same, triage=0.985, sensitivity=0.95, retained=0.99) == ""
+
+
+def test_a_number_that_nobody_has_is_said_in_words():
+    validation_set, outputs = validation_set_of(600)
+    reasons = words(validation_set, outputs, missing(outputs, validation_set, 9), triage=0.98499)
+    assert reasons.endswith("600 pictures; needs more than a hundred times as many")
 
 
 def test_pictures_of_one_lesion_are_no_further_witnesses():
@@ -328,6 +337,7 @@ def inverted(graph: bytes) -> bytes:
     return model.SerializeToString()
 
 
+HALF = ExportOptions(precisions=("fp32", "fp16"))
 LOOSE = [
     "--accept-retained=0",
     "--accept-triage=0.7",
@@ -385,9 +395,48 @@ def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):
     assert "too few pictures to show at least 98.5%: 30 pictures" in reasons
 
 
-def test_a_finished_bundle_gets_a_precision_without_its_runs(finished, tmp_path, capsys):
+def test_graphs_are_told_apart_by_what_they_are_for(finished, tmp_path):
+    path, source, split = finished
+    bundle = Bundle.open(path)
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts}
+    parts["of-old.onnx"] = parts.pop("classifier-int8-x86.onnx")
+    parts["classifier-int8-arm.onnx"] = parts["of-old.onnx"]  # one graph for two
+    model = bundle.manifest.models["classifier"]
+    variants = (Variant("of-old.onnx", "int8", ("x86",)), model.variants[1])
+    models = {**bundle.manifest.models, "classifier": replace(model, variants=variants)}
+    old = write_bundle(tmp_path / "old.dermbundle", replace(bundle.manifest, models=models), parts)
+    loose = Acceptance(retained=0.0, triage=0.7, sensitivity=0.7, speedup=0.0)
+    data_sets = [load(*source.split("=", 1))]
+    judged = recheck(Bundle.open(old), data_sets, [str(split)], loose)
+    assert judged.manifest.models["classifier"].variants == variants
+    # One that is made anew takes the place of the old one, whatever that is called.
+    made = recheck(Bundle.open(old), data_sets, [str(split)], loose, HALF)
+    once = Bundle.open(write_bundle(tmp_path / "made.dermbundle", made.manifest, made.parts))
+    half = Variant("classifier-fp16-arm.onnx", "fp16", ("arm", "tensorrt", "android"))
+    assert half in once.manifest.models["classifier"].variants
+    named = {"classifier-fp16-arm.onnx": "half-of-old.onnx"}
+    parts = {named.get(name, name): part for name, part in made.parts.items()}
+    model = made.manifest.models["classifier"]
+    renamed = tuple(replace(v, part=named.get(v.part, v.part)) for v in model.variants)
+    models = {**made.manifest.models, "classifier": replace(model, variants=renamed)}
+    old = write_bundle(tmp_path / "old.dermbundle", replace(made.manifest, models=models), parts)
+    again = recheck(Bundle.open(old), data_sets, [str(split)], loose, HALF)
+    write_bundle(tmp_path / "again.dermbundle", again.manifest, again.parts)
+    assert "half-of-old.onnx" not in again.parts
+
+
+def test_a_finished_bundle_gets_a_precision_without_its_runs(
+    finished, tmp_path, capsys, monkeypatch
+):
     path, source, split = finished
     out = tmp_path / "new.dermbundle"
+    by = []
+
+    def noted(*given):
+        by.append(given[3])
+        return compare(*given)
+
+    monkeypatch.setattr(candidates, "compare", noted)
     command = ["export", "--recheck", str(path), "--data", source, "--split", str(split)]
     command += ["--precisions", "fp32", "fp16", *LOOSE, "--out", str(out)]
     cli.main(command)
@@ -395,6 +444,8 @@ def test_a_finished_bundle_gets_a_precision_without_its_runs(finished, tmp_path,
     assert lines
     before, made = Bundle.open(path), Bundle.open(out)
     assert made.manifest.thresholds == before.manifest.thresholds
+    # The tuning half judges by them, too.
+    assert by == [before.manifest.thresholds] * len(lines)
     for line in lines:
         role = line.split()[1]
         there = {v.precision for v in made.manifest.models[role].variants}
@@ -413,6 +464,34 @@ def test_a_precision_that_cannot_be_made_is_named_and_the_others_are_judged(fini
         *(["int8", f"{role}:"] for role in ("segmenter", "classifier")),
     ]
     assert all("not made: 20 training pictures are too few" in line for line in lines[2:])
+    assert cli.main([*command, "--precisions", "fp32", "fp16", "--for", "x86"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"fp16 {role}: not made: it is for arm, tensorrt, android alone"
+        for role in ("segmenter", "classifier")
+    ]
+
+
+def test_a_signature_is_not_lost_in_silence(finished, tmp_path, capsys):
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path, source, split = finished
+    bundle, out, key = Bundle.open(path), tmp_path / "new.dermbundle", tmp_path / "key.pem"
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    none = serialization.NoEncryption()
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(*form, none))
+    parts = {name: bundle.part(name) for name in bundle.manifest.parts}
+    write_bundle(path, replace(bundle.manifest, release=3), parts, signing_key=key.read_bytes())
+    command = ["export", "--recheck", str(path), "--data", source, "--split", str(split), *LOOSE]
+    assert cli.main([*command, "--out", str(out)]) == 2
+    assert "is signed: give --sign KEYFILE" in capsys.readouterr().err
+    assert not out.exists()
+    for tool in (add, repack):
+        with pytest.raises(UserError, match="is signed"):
+            tool.main([str(path), str(out), "--data", source])
+    assert cli.main([*command, "--out", str(out), "--sign", str(key), "--release", "4"]) == 1
+    made = Bundle.open(out)
+    assert (made.signed, made.manifest.release) == (True, 4)
 
 
 def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
@@ -430,3 +509,35 @@ def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
     assert "give the run folders, or --recheck" in refused("--out", "x.dermbundle")
     assert "go with --recheck" in refused("run", "--out", "x.dermbundle", "--data", source)
     assert "there is nothing to judge" in refused("--recheck", "smartphone", "--data", source)
+    slice_ = ("--recheck", str(SHIPPED / "slices" / "dermoscopy-arm.dermbundle"), "--data", source)
+    assert "one graph of each network" in refused(*slice_)
+    assert "in int8, and no FP32 to compare with" in refused(
+        *slice_, "--precisions", "fp32", "int8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--name", "other"), "--name goes with run folders"),
+        (("--weights", "half"), "--weights goes with run folders"),
+        (("--similar", "2"), "--similar goes with run folders"),
+        (("--retrain", "300"), "--retrain goes with run folders"),
+        (("--prior", "uniform"), "--prior goes with run folders"),
+        (("--with", "dermoscopy"), "--with goes with run folders"),
+        (("--release", "2"), "--release needs --out"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(capsys, options, reason):
+    assert cli.main(["export", "--recheck", "dermoscopy", "--data", "csv=x", *options]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_name_and_a_key_of_no_use_are_refused_before_the_work(tmp_path, capsys):
+    key = tmp_path / "key.pem"
+    key.write_text("no key")
+    command = ["export", "run", "--out"]
+    assert cli.main([*command, str(tmp_path / "model (2).dermbundle")]) == 2
+    assert "give another --name" in capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "a.dermbundle"), "--sign", str(key)]) == 2
+    assert "the signing key is" in capsys.readouterr().err

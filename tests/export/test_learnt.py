@@ -108,5 +108,9 @@ def test_what_is_missing_or_too_much_is_said_in_one_line(tiny_bundle, clinics, t
     assert f"o is {Split.load(other).sha256[:12]}: give that one by --split FILE" in refused(
         ROLES, clinics, [other]
     )
-    assert "was trained on csv.2: leave it out" in refused(ROLES[:1], clinics, [])
+    # Its classifier was, but is not judged.
+    assert "(segmenter) was trained on csv.2: leave it out" in refused(ROLES[:1], clinics, [])
     assert "was trained with" in refused(ROLES, clinics, [good, other])
+    bare = bundle_of(tiny_bundle, tmp_path, {"licence": "CC0"}, {})
+    with pytest.raises(ExportError, match="does not say what its segmenter was trained on"):
+        learnt_by(bare, ROLES, clinics)

@@ -13,6 +13,7 @@ from benchmarks.report.cards import describe
 from dermedge import cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, shipped, write_bundle
+from dermedge.bundle.manifest import OUTLIERS
 from dermedge.data import Split
 from dermedge.data.leak import FILE, LEARNT, VAL, TrainingPictures
 from dermedge.image.preprocess import Preprocessing
@@ -42,6 +43,9 @@ def test_a_classifier_gets_the_segmenter_of_a_shipped_bundle(export_runs, tmp_pa
     assert "the segmenter is the one of the bundle dermoscopy" in printed
     assert f"licence {lender.manifest.licence}, trained on ham10000" in printed
     assert "for evaluation only" not in printed
+    # A head for outliers was fitted to both networks of its bundle.
+    assert "what tells pictures without a lesion in" in printed
+    assert OUTLIERS not in made.manifest.parts
     theirs, own = lender.manifest, made.manifest
     assert own.models["segmenter"] == theirs.models["segmenter"]
     assert made.model("segmenter") == lender.model("segmenter")
