@@ -10,7 +10,7 @@ import numpy as np
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, make_split
-from dermedge.data.joint import BETWEEN, join, keyed
+from dermedge.data.joint import BETWEEN, join, keyed, reader_name
 from dermedge.data.records import Record, of_modality
 from dermedge.data.split import Split
 from export import ExportError
@@ -84,7 +84,8 @@ def _one(
         given = f", not on {BETWEEN.join(sources)}" if len(sources) == 1 else ""
         raise ExportError(
             f"the {kind} of {bundle.path} was trained on {entry['data_set']}{given}: give "
-            f"--data {' --data '.join(f'{key}=PATH' for key in missing)}"
+            f"--data {' --data '.join(f'{reader_name(key)}=PATH' for key in missing)}"
+            f"{', in that order' if any(reader_name(key) != key for key in keys) else ''}"
         )
     data_set = join([sources[key] for key in keys])
     prior = None

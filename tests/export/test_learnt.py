@@ -101,7 +101,7 @@ def test_what_is_missing_or_too_much_is_said_in_one_line(tiny_bundle, clinics, t
         found = learnt_by(bundle, ROLES, clinics, order)
         assert found["classifier",].split.sha256 == joint.sha256
     assert "classifier" in (line := refused(ROLES, clinics[:1], []))
-    assert "give --data csv.2=PATH" in line
+    assert line.endswith("trained on csv+csv.2, not on csv: give --data csv=PATH, in that order")
     assert f"the split {joint.sha256[:12]} of csv+csv.2: give that one by --split" in refused(
         ROLES, clinics, []
     )
