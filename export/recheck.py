@@ -78,7 +78,8 @@ def recheck(
         networks = [roles for roles in networks if _first(bundle, roles).variants]
     if not networks:
         raise ExportError(
-            f"{bundle.path} carries one graph of each network: there is nothing to judge"
+            f"{bundle.path} carries one graph of each network: there is nothing to judge; "
+            "--precisions says what to make of FP32"
         )
     for roles in networks:
         if (precision := _first(bundle, roles).precision) != "fp32":

@@ -534,6 +534,8 @@ def test_a_bundle_with_fp32_alone_is_named(tiny_bundle, capsys, monkeypatch):
     assert cli.main(["tune", "--bundle", str(tiny_bundle), "--seconds", "0.01"]) == 0
     printed = capsys.readouterr().out
     assert "of the classifier and the segmenter the bundle holds FP32 alone" in printed
+    # FP16 is not for every machine, and nothing is made unless it is asked for.
+    assert "--precisions fp32 int8` makes INT8" in printed
 
 
 def test_analyze_takes_a_precision_and_refuses_what_is_not_there(both, tmp_path, capsys):

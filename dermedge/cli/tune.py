@@ -88,7 +88,8 @@ def _fp32_alone(results: Sequence[Result]) -> Iterator[str]:
     if roles:
         yield (
             f"of the {' and the '.join(roles)} the bundle holds FP32 alone for this machine; "
-            "`dermedge export --recheck` makes FP16 and INT8 and says whether they may be used"
+            "`dermedge export --recheck BUNDLE --precisions fp32 int8` makes INT8 and says whether "
+            "it may be used"
         )
 
 
