@@ -97,11 +97,11 @@ def judged_line(report: dict) -> str:
         each = ", ".join(f"{label} {count}" for label, count in few.items())
         figures.append(f"of few lesions, and not shown for each: {each}")
     verdict = "in" if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
-    return (
-        f"{report['precision']} {' and '.join(report['roles'])} for "
-        f"{', '.join(report['targets'])}: {verdict}; {', '.join(figures)}; {fast}; "
-        f"{report['share_of_fp32']:.2f} of FP32's size"
-    )
+    size = f"{report['share_of_fp32']:.2f} of FP32's size"
+    # Of what gives no finite numbers there are no figures.
+    words = "; ".join(filter(None, (verdict, ", ".join(figures), fast, size)))
+    who = f"{report['precision']} {' and '.join(report['roles'])}"
+    return f"{who} for {', '.join(report['targets'])}: {words}"
 
 
 def _retained(interval: dict) -> str:

@@ -21,6 +21,7 @@ from dermedge.data.records import Record
 from dermedge.data.split import group_records
 from dermedge.evaluation import metrics
 from export import ExportError, repack
+from export.bundle.summary import judged_line
 from export.options import ExportOptions
 from export.outliers import add
 from export.quantization import candidates
@@ -104,6 +105,15 @@ def test_a_number_that_nobody_has_is_said_in_words():
     validation_set, outputs = validation_set_of(600)
     reasons = words(validation_set, outputs, missing(outputs, validation_set, 9), triage=0.98499)
     assert reasons.endswith("600 pictures; needs more than a hundred times as many")
+
+
+def test_the_line_of_what_gives_no_numbers_has_no_gap():
+    report = {"roles": ["classifier"], "precision": "fp16", "targets": ["arm"], "passed": False}
+    report |= {"reasons": ["it gives no finite numbers"], "figures": {}, "speed": None}
+    assert judged_line({**report, "share_of_fp32": 0.5}) == (
+        "fp16 classifier for arm: REFUSED: it gives no finite numbers; speed not measured here; "
+        "0.50 of FP32's size"
+    )
 
 
 def test_pictures_of_one_lesion_are_no_further_witnesses():
