@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dermedge.analysis import lesion_outline
 from dermedge.combine import Combined
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
@@ -126,12 +127,13 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
         if usable and risk is not None
         else "",
-        outline=analysis["lesion"]["polygons"],
+        outline=lesion_outline(analysis),
         extent=tuple(analysis["size"]),
         remarks=remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
         classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if usable else (),
-        measures=_measures(analysis) if usable else (),
+        # Of the picture, which may have been refused where others of the lesion were not.
+        measures=_measures(analysis) if analysis["triage"] != "retake" else (),
         limits=_limits(analysis, together) if usable else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
@@ -206,10 +208,8 @@ def _none_of(together: Combined) -> str:
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
     # The quality check asks how sure the outline is: where there is one, "no lesion" would
-    # contradict it, unless the bundle's head says that what is outlined is none.
-    outlier = (analysis.get("outlier") or {}).get("refused")
-    unsure = analysis["lesion"]["found"] and not outlier
-    messages = {**QUALITY, "no_lesion": UNSURE} if unsure else QUALITY
+    # contradict it.
+    messages = {**QUALITY, "no_lesion": UNSURE} if lesion_outline(analysis) else QUALITY
     return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 import numpy as np
 
 from dermedge import UserError
-from dermedge.analysis import Analysis
+from dermedge.analysis import Analysis, lesion_outline
 from dermedge.taxonomy import CLASSES
 from dermedge.triage import TRIAGE
 from edge_app.i18n.language import N_
@@ -103,13 +103,12 @@ class Findings:
         """
         found = analysis.to_json() if isinstance(analysis, Analysis) else analysis
         try:
-            lesion, abcd, versions = found["lesion"], found["abcd"], found["versions"]
+            abcd, versions, outlines = found["abcd"], found["versions"], lesion_outline(found)
             if found["triage"] not in TRIAGE or not set(found["probabilities"]) <= set(CLASSES):
                 raise KeyError(found["triage"])
             return cls(
                 outlines=tuple(
-                    tuple((float(x), float(y)) for x, y in polygon)
-                    for polygon in lesion["polygons"]
+                    tuple((float(x), float(y)) for x, y in polygon) for polygon in outlines
                 ),
                 triage=found["triage"],
                 rule=found["rule"],
@@ -117,7 +116,7 @@ class Findings:
                 probabilities=tuple(
                     sorted(found["probabilities"].items(), key=lambda it: (-it[1], it[0]))
                 ),
-                area_px=float(lesion["area_px"]),
+                area_px=float(found["lesion"]["area_px"]) if outlines else 0.0,
                 asymmetry=abcd["asymmetry"],
                 border=abcd["border"],
                 color=abcd["color"],

@@ -68,6 +68,13 @@ def test_what_must_be_there_is_refused_in_one_line(changes, code):
     assert "\n" not in str(refused.value)
 
 
+def test_what_is_outlined_on_a_picture_without_a_lesion_does_not_leave():
+    outlier = {"score": 2.5, "limit": 1.5, "refused": True}
+    assert Findings.of(analysis()).outlines
+    found = Findings.of(analysis(triage="retake", outlier=outlier))
+    assert (found.outlines, found.area_px, found.judged) == ((), 0.0, False)
+
+
 def test_a_word_that_only_contains_the_name_is_no_name():
     asked = referral(question="It may be annular, and it is on the arm.")
     review.require(asked, ("Ann Ar",))
