@@ -228,6 +228,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "figure": _number,
         "interval": lambda metric: f"{_number(metric['value'])} ({_interval(metric)})",
+        "range": _interval,
         "size": _size,
     }
     return environment

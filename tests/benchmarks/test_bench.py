@@ -120,6 +120,8 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
         ("--baselines", None),
         ("--tta", None),
         ("--ood", "empty"),
+        ("--modality", "clinical"),
+        ("--leave-out", "a-file"),
         ("--resume", None),
         ("--peers", "a-file"),
         ("--rest", "-1"),
@@ -135,7 +137,8 @@ def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, mon
     with pytest.raises((UserError, OSError)) as caught:
         call(BENCH, "--bundle", tiny_bundle, *out, *given)
     assert "\n" not in str(caught.value)
-    if option in ("--split", "--split-file", "--limit", "--baselines", "--tta", "--ood"):
+    of_data = ("--split", "--split-file", "--modality", "--leave-out", "--limit")
+    if option in (*of_data, "--baselines", "--tta", "--ood"):
         assert str(caught.value) == f"{option} needs --data"
 
 
