@@ -5,7 +5,7 @@ It needs no more than the core and the language, so that a browser's page says t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dermedge.analysis import lesion_outline
@@ -207,10 +207,16 @@ def _none_of(together: Combined) -> str:
 
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
+    outlined = bool(lesion_outline(analysis))
+    return tuple(map(_, quality_messages(analysis["quality"]["reasons"], outlined)))
+
+
+def quality_messages(reasons: Iterable[str], outlined: bool) -> tuple[str, ...]:
+    """The message of each of the codes, of a picture on which a lesion is `outlined`, or none."""
     # The quality check asks how sure the outline is: where there is one, "no lesion" would
     # contradict it.
-    messages = {**QUALITY, "no_lesion": UNSURE} if lesion_outline(analysis) else QUALITY
-    return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
+    messages = {**QUALITY, "no_lesion": UNSURE} if outlined else QUALITY
+    return tuple(messages.get(code, code) for code in reasons)
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,7 @@ from dermedge.analysis import Analysis, lesion_outline
 from dermedge.taxonomy import CLASSES
 from dermedge.triage import TRIAGE
 from edge_app.i18n.language import N_
+from edge_app.presentation.estimate import quality_messages
 from edge_app.referral.consent import Consent
 from edge_app.referral.history import ONSETS, QUESTIONS
 
@@ -92,6 +93,11 @@ class Findings:
     def judged(self) -> bool:
         """Whether its numbers mean anything: those of a refused picture only look like it."""
         return self.triage != "retake"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What speaks against the picture, in English, as the result shows it."""
+        return quality_messages(self.reasons, bool(self.outlines))
 
     @classmethod
     def of(cls, analysis: Analysis | Mapping) -> Findings:
