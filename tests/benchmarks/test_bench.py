@@ -27,6 +27,7 @@ from benchmarks.report import page, stored
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
 from dermedge import DISCLAIMER, UserError, cli
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import load
 from dermedge.lesion import quality
@@ -243,6 +244,13 @@ def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, mo
     assert 'class="outline over" d="M' in text
     assert "The outline is unsure" in text
     assert "No lesion was found" not in text
+    # Where the head says that it is none, nothing is outlined.
+    whole = Analyzer.analyze
+    refused = {"outlier": 2.5, "outlier_limit": 1.5}
+    monkeypatch.setattr(Analyzer, "analyze", lambda *a, **k: replace(whole(*a, **k), **refused))
+    (panel,) = examples.analysed(bundle, [(Path(image), "", None)])
+    assert panel["outline"] == ""
+    assert panel["quality"][0].startswith("No lesion was found")
 
 
 @pytest.mark.parametrize(
