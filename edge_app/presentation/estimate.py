@@ -19,6 +19,7 @@ from edge_app.i18n.language import N_, _, n_
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
 UNSURE = N_("The outline of the spot is unsure: put the spot in the middle of the picture.")
+UNLIKE = N_("This picture is unlike those that the model learnt from.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )
@@ -208,7 +209,14 @@ def _none_of(together: Combined) -> str:
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
     outlined = bool(lesion_outline(analysis))
-    return tuple(map(_, quality_messages(analysis["quality"]["reasons"], outlined)))
+    found = quality_messages(analysis["quality"]["reasons"], outlined)
+    if analysis["triage"] == "retake" and _unfamiliar(analysis):
+        found += (UNLIKE,)
+    return tuple(map(_, found))
+
+
+def _unfamiliar(analysis: Mapping) -> bool:
+    return bool((analysis.get("familiarity") or {}).get("unfamiliar"))
 
 
 def quality_messages(reasons: Iterable[str], outlined: bool) -> tuple[str, ...]:
@@ -245,8 +253,8 @@ def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
         limits.append(
             _("One picture shows less than an examination: no touch, no history, no second view.")
         )
-    if (analysis.get("familiarity") or {}).get("unfamiliar"):
-        limits.append(_("This picture is unlike those that the model learnt from."))
+    if _unfamiliar(analysis):
+        limits.append(_(UNLIKE))
     if analysis["abcd"]["diameter_mm"] is None:
         limits.append(
             _("The size in millimetres is unknown: nothing in the picture gives a scale.")

@@ -154,7 +154,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         text, style = language.sentence(_(bad)), "guide_bad"
     elif analysis is None:
         text, style = _("Looking at the picture."), "guide_wait"
-    elif not analysis["quality"]["ok"]:
+    elif not analysis["quality"]["ok"] or analysis["triage"] == "retake":
         # One thing at a time: the reasons come gravest first.
         text, style = remarks(analysis)[0], "guide_wait"
     else:

@@ -270,6 +270,17 @@ def test_what_is_outlined_on_a_picture_without_a_lesion_is_not_shown():
     assert present.result(accepted).outline == _analysis()["lesion"]["polygons"]
 
 
+def test_a_picture_unlike_those_that_were_learnt_from_is_told_why_it_is_refused():
+    far = _analysis(triage="retake", familiarity={"unfamiliar": True})
+    view = present.result(far)
+    assert view.remarks == ("This picture is unlike those that the model learnt from.",)
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
+    assert present.live(Snapshot(frame, fault="", analysis=far)).guidance == view.remarks[0]
+    # One that was judged all the same says so among its limits.
+    judged = present.result(_analysis(familiarity={"unfamiliar": True}))
+    assert (judged.remarks, judged.limits[1]) == ((), view.remarks[0])
+
+
 def test_result_orders_classes_and_says_that_the_size_is_unknown():
     view = present.result(_analysis())
     assert view.classes[0] == ("melanocytic nevus", "90%")

@@ -300,9 +300,10 @@ class Page:
     def _hint(self, analysis: Analysis) -> dict:
         found = analysis.to_json()
         remarks = estimate.remarks(found)
+        good = analysis.quality.ok and analysis.triage != "retake"
         return {
-            "good": analysis.quality.ok,
-            "guidance": _(GUIDE_GOOD) if analysis.quality.ok else remarks[0],
+            "good": good,
+            "guidance": _(GUIDE_GOOD) if good else remarks[0],
             "polygons": lesion_outline(found),
             "size": found["size"],
         }
