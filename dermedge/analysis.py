@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,3 +128,14 @@ class Analysis:
         part = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
         whole[y : y + height, x : x + width] = part > 127
         return whole
+
+
+def lesion_outline(analysis: Mapping[str, Any]) -> list[list[list[float]]]:
+    """The outline to show of `Analysis.to_json`: polygons of [x, y], px; empty without a lesion.
+
+    Where the bundle's head says that the picture shows none, what was outlined is not one.
+    """
+    if (analysis.get("outlier") or {}).get("refused"):
+        return []
+    polygons: list[list[list[float]]] = analysis["lesion"]["polygons"]
+    return polygons

@@ -113,7 +113,9 @@ def explain(
     if analysis.versions["procedural"]:
         page.append(_text(["Trained on generated pictures: not for real skin."], color=_QUIET))
     heat = overlay(pixels, analysis) if judged else None
-    left, right = [_fitted(outlined(pixels, analysis))], []
+    # What was outlined on a picture without a lesion is not one.
+    left = [_fitted(pixels if analysis.is_outlier else outlined(pixels, analysis))]
+    right: list[np.ndarray] = []
     if heat is not None:
         left.insert(
             0, _text(["The picture and the outline of the lesion"], half=True, heading=True)

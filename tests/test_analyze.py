@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from dermedge import cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
@@ -313,6 +314,18 @@ def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
         assert done.returncode == 2
         assert "another folder" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_pictures_of_a_folder_that_cannot_be_read_are_not_left_out_in_silence(
+    tmp_path, tiny_bundle, capsys
+):
+    (tmp_path / "sub").mkdir()
+    for name in ("scan.DCM", "sub/raw.dng", "sub/.hidden.gif", "notes.txt"):
+        (tmp_path / name).touch()
+    assert cli.main(["analyze", str(tmp_path), "--bundle", str(tiny_bundle)]) == 2
+    left_out, none = capsys.readouterr().err.splitlines()
+    assert "(.dcm, .dng; files: 2)" in left_out
+    assert "no pictures in" in none
 
 
 def test_cases_whose_pictures_stay_at_home_are_still_named():

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.figures import Row, malignancy
 from benchmarks.schema.names import NETWORKS
+from dermedge.analysis import lesion_outline
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import ImageError, Picture, read_image, read_mask
@@ -70,9 +71,15 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
             continue
         analysis = analyzer.analyze(picture, name=path.name).to_json()
         width, height = analysis["size"]
-        unsure = analysis["lesion"]["found"] and not (analysis["outlier"] or {}).get("refused")
-        hints = {**QUALITY_TITLES, **(_UNSURE if unsure else {})}
-        likely = sorted(analysis["probabilities"].items(), key=lambda item: -item[1])[:3]
+        outline = lesion_outline(analysis)
+        hints = {**QUALITY_TITLES, **(_UNSURE if outline else {})}
+        if true:  # what was outlined beside it, whatever it was taken for
+            outline = analysis["lesion"]["polygons"]
+        # The named class first: with class offsets it need not have the highest probability.
+        likely = sorted(
+            analysis["probabilities"].items(),
+            key=lambda item: (item[0] != analysis["likely"], -item[1]),
+        )[:3]
         panels.append(
             {
                 "name": path.name,
@@ -81,7 +88,7 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
                 "thumbnail": _thumbnail(picture.pixels),
                 "width": width,
                 "height": height,
-                "outline": " ".join(_path(polygon) for polygon in analysis["lesion"]["polygons"]),
+                "outline": " ".join(map(_path, outline)),
                 "truth": true,
                 "analysis": analysis,
                 "likely": likely,

@@ -109,7 +109,7 @@ def select(
         source,
         None if part == "all" else split,
         tuple(train),
-        (*known, *warnings),
+        (*known, *warnings, *(subset.warnings(data_set) if subset else ())),
         _ties(data_set, records),
         kept,
     )

@@ -42,16 +42,29 @@ class Subset:
             kept = [record for record in kept if record.modality == self.modality]
             words.append(self.modality)
         if self.left_out:
-            gone = _named(self.left_out, data_set)
+            gone = _left_out(self.left_out, data_set)
             kept = [record for record in kept if record.id not in gone]
             words.append(f"without those of {self.left_out.name}")
         if not kept:
             raise DataError(f"no picture of {data_set.name} is left: {', '.join(words)}")
         return kept, ", ".join(words)
 
+    def warnings(self, data_set: DataSet) -> tuple[str, ...]:
+        """What the table names that the data set has not: a slip of the pen leaves nothing out."""
+        if not self.left_out:
+            return ()
+        column, values = _named(self.left_out)
+        unknown = values - {getattr(record, column) for record in data_set.records}
+        if not unknown:
+            return ()
+        return (
+            f"{len(unknown)} of the {len(values)} that {self.left_out.name} names by {column} are "
+            f"not in {data_set.name}, such as {min(unknown)!r}: left out is only what is there",
+        )
 
-def _named(path: Path, data_set: DataSet) -> set[str]:
-    """Ids of the pictures that a table names, and of all that share a lesion or patient."""
+
+def _named(path: Path) -> tuple[str, set[str]]:
+    """The table's column, of _COLUMNS, and what it names."""
     table = read_table(path)
     columns = [name for name in _COLUMNS if name in table.columns]
     if len(columns) != 1:
@@ -59,8 +72,12 @@ def _named(path: Path, data_set: DataSet) -> set[str]:
             f"--leave-out: {path.name} needs one column of {', '.join(_COLUMNS)}; it has "
             f"{', '.join(table.columns)}"
         )
-    column = columns[0]
-    values = {row.cells[column] for row in table.rows}
+    return columns[0], {row.cells[columns[0]] for row in table.rows} - {""}
+
+
+def _left_out(path: Path, data_set: DataSet) -> set[str]:
+    """Ids of the pictures that a table names, and of all that share a lesion or patient."""
+    column, values = _named(path)
     named = {record.id for record in data_set.records if getattr(record, column) in values}
     if not named:
         raise DataError(f"--leave-out: {path.name} names no {column} of {data_set.name}")

@@ -177,7 +177,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.data and args.evaluation:
         raise UserError("--data measures again and --evaluation shows old figures: give one")
-    for option in ("split", "split_file", "limit", "baselines", "tta", "no_metadata", "ood"):
+    chosen = ("split", "split_file", "modality", "leave_out", "limit")
+    for option in (*chosen, "baselines", "tta", "no_metadata", "ood"):
         if getattr(args, option) and not args.data:
             raise UserError(f"--{option.replace('_', '-')} needs --data")
 

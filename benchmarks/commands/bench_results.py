@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for compare.csv and compare.html, and phones.csv where there are forms about "
         "phones (default: ./bench-compared)",
     )
-    compare.add_argument("--title", dest="compare_title", help="of the page")
+    compare.add_argument("--title", dest="compare_title", metavar="TITLE", help="of the page")
     compare.add_argument(
         "--json",
         dest="compare_json",

@@ -69,8 +69,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks.schema import tables
 
     cluster = Cluster(args.workers, args.ray_address) if check_engine(args) else None
-    if cluster and args.executions:
-        raise UserError("--executions compares what runs here: leave out --engine")
+    if args.executions:
+        _check_executions(args)
     bundle = in_precision(open_bundle(args), args.precision)
     if args.table:
         tables.read(args.table)  # what is wrong with it is said before all the work
@@ -103,6 +103,15 @@ def _evaluate(args: argparse.Namespace) -> int:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
+
+
+def _check_executions(args: argparse.Namespace) -> None:
+    """UserError where another option would be ignored."""
+    if args.engine == "ray":
+        raise UserError("--executions compares what runs here: leave out --engine")
+    for option in ("baselines", "tta", "ood", "json", "csv", "table", "out"):
+        if getattr(args, option):
+            raise UserError(f"--executions measures nothing else: leave out --{option}")
 
 
 def _write(out: Path, bundle: Bundle, result: dict, pictures: str) -> None:

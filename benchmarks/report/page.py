@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2
@@ -225,11 +225,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "figure": _number,
         "interval": lambda metric: f"{_number(metric['value'])} ({_interval(metric)})",
+        "range": _interval,
         "size": _size,
     }
+    environment.filters |= filters
     return environment
 
 

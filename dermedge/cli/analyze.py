@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args)
     metadata = _metadata(args, bundle)
     sources = find_sources(args.images)
+    _tell_left_out(args.images)
     if not sources:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, sources)
@@ -131,6 +132,19 @@ def run(args: argparse.Namespace) -> int:
             print("The bundle was trained on generated pictures: not for real skin.")
         print(DISCLAIMER)
     return 1 if failed else 0
+
+
+def _tell_left_out(names: list[str]) -> None:
+    """Say how many pictures of the folders are of kinds that are not read."""
+    from dermedge.image.read import find_other_pictures
+
+    if others := find_other_pictures(names):
+        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+        print(
+            f"dermedge: left out of the folders, as such pictures are not read ({kinds}; files: "
+            f"{len(others)}): save them as JPEG or PNG",
+            file=sys.stderr,
+        )
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -26,9 +25,6 @@ from dermedge.image.header import ImageError as ImageError  # of those who read 
 from dermedge.image.mask_values import lesion_pixels
 from dermedge.image.pixels import coloured, on_white, upright
 from dermedge.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 WORKING_SIDE = 1024  # px; pictures twice as long or longer are halved until they are not
 MAX_BYTES = 100_000_000  # of one file
@@ -41,6 +37,14 @@ EXTENSIONS = frozenset(
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff"),
         *("bmp", "dib", "heic", "heif", "avif"),
+    )
+)
+# Pictures, too, but none that is read here.
+OTHER_EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("dcm", "dicom", "gif", "jp2", "j2k", "jxl", "psd", "dng", "arw", "cr2", "cr3"),
+        *("nef", "orf", "raf", "rw2"),
     )
 )
 
@@ -147,8 +151,19 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     return list(images)
 
 
-def _looks_like_picture(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+def find_other_pictures(paths: Iterable[str | Path]) -> list[Path]:
+    """What `find_images` leaves out of folders, though it is a picture by its extension."""
+    return [
+        Path(folder, name)
+        for path in map(Path, paths)
+        for folder, _, names in os.walk(path)
+        for name in sorted(names)
+        if _looks_like_picture(name, OTHER_EXTENSIONS)
+    ]
+
+
+def _looks_like_picture(name: str, extensions: frozenset[str] = EXTENSIONS) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in extensions
 
 
 def _natural(path: Path) -> list[list[int | str]]:

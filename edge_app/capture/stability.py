@@ -43,7 +43,7 @@ class StabilityTracker:
             and overlap(box, self._box) >= OVERLAP
         )
         self._gray, self._box = gray, box
-        if not still or not analysis["quality"]["ok"]:
+        if not still or not analysis["quality"]["ok"] or analysis["triage"] == "retake":
             self._since = None
             return 0.0
         if self._since is None:

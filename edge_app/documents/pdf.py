@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dermedge.analysis import lesion_outline
 from dermedge.files import write_atomic
 from edge_app.documents.page import (
     FOOT,
@@ -100,7 +101,7 @@ def case(
     """
     facts = _facts(person, lesion, fields)
     both = [
-        each.capture.readable and each.capture.analysis["lesion"]["found"]
+        each.capture.readable and lesion_outline(each.capture.analysis)
         for each in (shot, earlier) if each
     ]  # fmt: skip
     change = None
@@ -179,7 +180,7 @@ class _CasePage(Page):
                 before = outlined(pixels, now.size, change.polygons, scale)
                 rotated = _("Before: {when}, turned alike", when=_when(earlier.capture))
                 views.append((*before, rotated))
-        elif now.analysis["lesion"]["found"]:
+        elif lesion_outline(now.analysis):
             views.append((*close_up(now, shot.pixels), _("The spot in it")))
         ratios = [image.shape[1] / image.shape[0] for image, *_ in views]
         tall = min(height, *(across / ratio for ratio in ratios))

@@ -7,13 +7,14 @@ import io
 import cv2
 import numpy as np
 
+from dermedge.analysis import lesion_outline
 from edge_app.store.store import Capture
 
 PICTURE_SIDE = 1400  # px; about 400 dpi at the size at which it is printed
 
 
 def drawn(capture: Capture, pixels: np.ndarray) -> tuple[np.ndarray, bool]:
-    outlines = capture.analysis["lesion"]["polygons"] if capture.readable else []
+    outlines = lesion_outline(capture.analysis) if capture.readable else []
     polygons = [np.asarray(p, float) for p in outlines]
     return outlined(pixels, capture.size, polygons, capture.px_per_mm)
 

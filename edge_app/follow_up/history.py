@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from dermedge import UserError
+from dermedge.analysis import lesion_outline
 from dermedge.image.preprocess import shades_of_gray
 from edge_app.i18n.language import N_, Message
 from edge_app.store.store import Capture
@@ -79,7 +80,7 @@ class Point:
 
     taken: str
     triage: str  # or records.OTHER_VERSION: then nothing below can be read here
-    malignancy: float | None
+    malignancy: float | None  # None also without a lesion, as all measures
     area_mm2: float | None
     diameter_mm: float | None
     asymmetry: float | None  # index, 0..1
@@ -94,7 +95,7 @@ def history(captures: Sequence[Capture]) -> list[Point]:
 
 
 def _point(capture: Capture) -> Point:
-    if not capture.readable:
+    if not capture.readable or not lesion_outline(capture.analysis):
         return Point(capture.taken, capture.triage, *(None,) * 6, dating=capture.dating)
     abcd = capture.analysis["abcd"]
     return Point(
@@ -112,12 +113,10 @@ def _point(capture: Capture) -> Point:
 
 def area_mm2(capture: Capture) -> float | None:
     """The lesion's area; None without a lesion or a scale, or where that cannot be read here."""
-    if not capture.readable:
+    if not capture.readable or not lesion_outline(capture.analysis) or capture.px_per_mm is None:
         return None
-    lesion = capture.analysis["lesion"]
-    if not lesion["found"] or capture.px_per_mm is None:
-        return None
-    return lesion["area_px"] / capture.px_per_mm**2
+    area: float = capture.analysis["lesion"]["area_px"]
+    return area / capture.px_per_mm**2
 
 
 def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarray) -> Comparison:
@@ -189,7 +188,7 @@ class _View:
 
     def __init__(self, capture: Capture, pixels: np.ndarray):
         lesion = capture.analysis["lesion"]
-        if not lesion["found"]:
+        if not lesion_outline(capture.analysis):
             day = capture.taken[:10]
             raise UserError(Message("no lesion was found in the picture of {day}", day=day))
         width, height = capture.size

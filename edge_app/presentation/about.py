@@ -13,7 +13,13 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
 
 LOG_LINES = 200
-COLLECTIONS = {"ham10000": "HAM10000", "pad_ufes_20": "PAD-UFES-20"}
+COLLECTIONS = {
+    "ham10000": "HAM10000",
+    "isic2017": "ISIC 2017",
+    "isic2020": "ISIC 2020",
+    "milk10k": "MILK10k",
+    "pad_ufes_20": "PAD-UFES-20",
+}
 LICENCES = (
     ("dermedge", "Apache License 2.0"),
     ("Roboto", "Apache License 2.0, Google"),
@@ -48,6 +54,11 @@ def sections(manifest: Manifest, sha256: str) -> list[Section]:
     ]
 
 
+def _collections(data_set: str) -> str:
+    """The names of those that a data set was joined of ("a+b"), or of the one."""
+    return ", ".join(COLLECTIONS.get(key, key) for key in data_set.split("+"))
+
+
 def accuracy(manifest: Manifest) -> tuple[str, ...]:
     """The measured accuracy of a manifest in plain words, with 95 % intervals."""
     measured, lines = manifest.measured.get("classifier", {}), []
@@ -67,7 +78,7 @@ def accuracy(manifest: Manifest) -> tuple[str, ...]:
            "malignant.",
            measured["pictures"],
            malignant=language.number(measured.get("malignant", 0)),
-           collection=COLLECTIONS.get(measured.get("data_set"), measured.get("data_set", "?"))),
+           collection=_collections(measured.get("data_set", "?"))),
     ]  # fmt: skip
     if measured.get("half") == "accepting":
         lines.append(

@@ -5,9 +5,10 @@ It needs no more than the core and the language, so that a browser's page says t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dermedge.analysis import lesion_outline
 from dermedge.combine import Combined
 from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
@@ -18,6 +19,7 @@ from edge_app.i18n.language import N_, _, n_
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
 UNSURE = N_("The outline of the spot is unsure: put the spot in the middle of the picture.")
+UNLIKE = N_("This picture is unlike those that the model learnt from.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )
@@ -126,12 +128,13 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
         estimate=_("Estimated risk of a malignant lesion: {risk}", risk=percent(risk))
         if usable and risk is not None
         else "",
-        outline=analysis["lesion"]["polygons"],
+        outline=lesion_outline(analysis),
         extent=tuple(analysis["size"]),
         remarks=remarks(analysis),
         # Numbers from a picture that cannot be judged would only look like knowledge.
         classes=tuple((_(CLASSES[n]), percent(v)) for n, v in likely) if usable else (),
-        measures=_measures(analysis) if usable else (),
+        # Of the picture, which may have been refused where others of the lesion were not.
+        measures=_measures(analysis) if analysis["triage"] != "retake" else (),
         limits=_limits(analysis, together) if usable else (),
         versions=(
             f"{versions['bundle']} ({versions['bundle_sha256'][:12]}), "
@@ -205,12 +208,23 @@ def _none_of(together: Combined) -> str:
 
 def remarks(analysis: Mapping) -> tuple[str, ...]:
     """What speaks against the picture, the gravest first."""
+    outlined = bool(lesion_outline(analysis))
+    found = quality_messages(analysis["quality"]["reasons"], outlined)
+    if analysis["triage"] == "retake" and _unfamiliar(analysis):
+        found += (UNLIKE,)
+    return tuple(map(_, found))
+
+
+def _unfamiliar(analysis: Mapping) -> bool:
+    return bool((analysis.get("familiarity") or {}).get("unfamiliar"))
+
+
+def quality_messages(reasons: Iterable[str], outlined: bool) -> tuple[str, ...]:
+    """The message of each of the codes, of a picture on which a lesion is `outlined`, or none."""
     # The quality check asks how sure the outline is: where there is one, "no lesion" would
-    # contradict it, unless the bundle's head says that what is outlined is none.
-    outlier = (analysis.get("outlier") or {}).get("refused")
-    unsure = analysis["lesion"]["found"] and not outlier
-    messages = {**QUALITY, "no_lesion": UNSURE} if unsure else QUALITY
-    return tuple(_(messages[code]) for code in analysis["quality"]["reasons"])
+    # contradict it.
+    messages = {**QUALITY, "no_lesion": UNSURE} if outlined else QUALITY
+    return tuple(messages.get(code, code) for code in reasons)
 
 
 def _measures(analysis: Mapping) -> tuple[tuple[str, str], ...]:
@@ -239,8 +253,8 @@ def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
         limits.append(
             _("One picture shows less than an examination: no touch, no history, no second view.")
         )
-    if (analysis.get("familiarity") or {}).get("unfamiliar"):
-        limits.append(_("This picture is unlike those that the model learnt from."))
+    if _unfamiliar(analysis):
+        limits.append(_(UNLIKE))
     if analysis["abcd"]["diameter_mm"] is None:
         limits.append(
             _("The size in millimetres is unknown: nothing in the picture gives a scale.")

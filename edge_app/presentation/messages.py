@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from dermedge.analysis import lesion_outline
 from dermedge.bundle.manifest import Manifest
 from edge_app.capture.shots import Snapshot
 from edge_app.follow_up import people
@@ -146,14 +147,14 @@ def spot(spot: Spot) -> str:
 def live(snapshot: Snapshot, notice: str = "") -> LiveView:
     """What the live screen shows for a snapshot; `notice` (a failed capture) goes before all."""
     analysis = snapshot.analysis if snapshot.frame is not None else None
-    outline = analysis["lesion"]["polygons"] if analysis else []
+    outline = lesion_outline(analysis) if analysis else []
     if snapshot.busy:
         text, style = _("Saving and analysing. You may move the camera away."), "guide_good"
     elif bad := notice or snapshot.fault or snapshot.failure:
         text, style = language.sentence(_(bad)), "guide_bad"
     elif analysis is None:
         text, style = _("Looking at the picture."), "guide_wait"
-    elif not analysis["quality"]["ok"]:
+    elif not analysis["quality"]["ok"] or analysis["triage"] == "retake":
         # One thing at a time: the reasons come gravest first.
         text, style = remarks(analysis)[0], "guide_wait"
     else:

@@ -277,8 +277,8 @@ def _comments(found: Findings | None, number: int, picture: ReferredPicture) -> 
         lines[1:] = ["No estimate was made."]
     else:
         lines.append(f"Rule: {found.rule}.")
-        if found.reasons:
-            lines.append(f"Picture quality: {', '.join(found.reasons)}.")
+        if found.remarks:
+            lines.append(f"Picture quality: {' '.join(found.remarks)}")
         if found.unfamiliar:
             lines.append("This picture is unlike those that the model learnt from.")
         if found.demonstration:

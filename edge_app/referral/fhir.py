@@ -298,6 +298,8 @@ def _attached(referral: Referral, name: str, kind: str, data: bytes, title: str)
 
 def _risk(referral: Referral, name: str, number: int, found: Findings, basis: str) -> Resource:
     notes = [f"Picture {number}. {codes.PRIVATE[found.triage].meaning}.", DISCLAIMER]
+    if found.remarks:
+        notes.append(f"Picture quality: {' '.join(found.remarks)}")
     notes.append(f"Rule: {found.rule}.")
     if found.unfamiliar:
         notes.append("This picture is unlike those that the model learnt from.")

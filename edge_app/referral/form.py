@@ -15,10 +15,11 @@ from datetime import datetime
 import numpy as np
 
 from dermedge import UserError
-from dermedge.analysis import Analysis
+from dermedge.analysis import Analysis, lesion_outline
 from dermedge.taxonomy import CLASSES
 from dermedge.triage import TRIAGE
 from edge_app.i18n.language import N_
+from edge_app.presentation.estimate import quality_messages
 from edge_app.referral.consent import Consent
 from edge_app.referral.history import ONSETS, QUESTIONS
 
@@ -93,6 +94,11 @@ class Findings:
         """Whether its numbers mean anything: those of a refused picture only look like it."""
         return self.triage != "retake"
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What speaks against the picture, in English, as the result shows it."""
+        return quality_messages(self.reasons, bool(self.outlines))
+
     @classmethod
     def of(cls, analysis: Analysis | Mapping) -> Findings:
         """Of an Analysis, or of one that the store kept as JSON.
@@ -103,13 +109,12 @@ class Findings:
         """
         found = analysis.to_json() if isinstance(analysis, Analysis) else analysis
         try:
-            lesion, abcd, versions = found["lesion"], found["abcd"], found["versions"]
+            abcd, versions, outlines = found["abcd"], found["versions"], lesion_outline(found)
             if found["triage"] not in TRIAGE or not set(found["probabilities"]) <= set(CLASSES):
                 raise KeyError(found["triage"])
             return cls(
                 outlines=tuple(
-                    tuple((float(x), float(y)) for x, y in polygon)
-                    for polygon in lesion["polygons"]
+                    tuple((float(x), float(y)) for x, y in polygon) for polygon in outlines
                 ),
                 triage=found["triage"],
                 rule=found["rule"],
@@ -117,7 +122,7 @@ class Findings:
                 probabilities=tuple(
                     sorted(found["probabilities"].items(), key=lambda it: (-it[1], it[0]))
                 ),
-                area_px=float(lesion["area_px"]),
+                area_px=float(found["lesion"]["area_px"]) if outlines else 0.0,
                 asymmetry=abcd["asymmetry"],
                 border=abcd["border"],
                 color=abcd["color"],

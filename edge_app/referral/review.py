@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.lesion.features import COLORS
-from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
@@ -323,8 +322,8 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
             yield _("Diameter"), _("{value} mm", value=language.number(found.diameter_mm, 1))
         if found.area_px:
             yield _("Area"), f"{language.number(found.area_px)} px"
-    if found.reasons:
-        yield _("Picture quality"), " ".join(_(QUALITY.get(it, it)) for it in found.reasons)
+    if found.remarks:
+        yield _("Picture quality"), " ".join(map(_, found.remarks))
     if found.unfamiliar:
         yield _("Note"), _("This picture is unlike those that the model learnt from.")
     yield _("Rule"), found.rule

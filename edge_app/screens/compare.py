@@ -13,6 +13,7 @@ from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from dermedge import UserError
+from dermedge.analysis import lesion_outline
 from edge_app import cases
 from edge_app.follow_up.history import Comparison
 from edge_app.i18n import language
@@ -206,7 +207,7 @@ def _compare(
         apart = tuple(
             comparison.Side(
                 cases.picture(store, one),
-                one.analysis["lesion"]["polygons"] if one.readable else [],
+                lesion_outline(one.analysis) if one.readable else [],
                 one.size,
             )
             for one in (earlier, later)

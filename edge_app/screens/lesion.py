@@ -11,6 +11,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
+from dermedge.analysis import lesion_outline
 from edge_app import cases, sending
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
@@ -155,7 +156,7 @@ class LesionScreen(View):
         def developed(pixels: np.ndarray) -> None:
             card.ids.picture.extent = capture.size
             if capture.readable:
-                card.ids.picture.outline = capture.analysis["lesion"]["polygons"]
+                card.ids.picture.outline = lesion_outline(capture.analysis)
             card.ids.picture.show(pixels)
             self.developed += 1
             go_on()

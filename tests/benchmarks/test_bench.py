@@ -27,6 +27,7 @@ from benchmarks.report import page, stored
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
 from dermedge import DISCLAIMER, UserError, cli
+from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import load
 from dermedge.lesion import quality
@@ -120,6 +121,8 @@ def test_bench_refuses_figures_of_another_bundle(tiny_bundle, tmp_path):
         ("--baselines", None),
         ("--tta", None),
         ("--ood", "empty"),
+        ("--modality", "clinical"),
+        ("--leave-out", "a-file"),
         ("--resume", None),
         ("--peers", "a-file"),
         ("--rest", "-1"),
@@ -135,7 +138,8 @@ def test_bench_refuses_before_it_times(option, value, tiny_bundle, tmp_path, mon
     with pytest.raises((UserError, OSError)) as caught:
         call(BENCH, "--bundle", tiny_bundle, *out, *given)
     assert "\n" not in str(caught.value)
-    if option in ("--split", "--split-file", "--limit", "--baselines", "--tta", "--ood"):
+    of_data = ("--split", "--split-file", "--modality", "--leave-out", "--limit")
+    if option in (*of_data, "--baselines", "--tta", "--ood"):
         assert str(caught.value) == f"{option} needs --data"
 
 
@@ -240,6 +244,13 @@ def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, mo
     assert 'class="outline over" d="M' in text
     assert "The outline is unsure" in text
     assert "No lesion was found" not in text
+    # Where the head says that it is none, nothing is outlined.
+    whole = Analyzer.analyze
+    refused = {"outlier": 2.5, "outlier_limit": 1.5}
+    monkeypatch.setattr(Analyzer, "analyze", lambda *a, **k: replace(whole(*a, **k), **refused))
+    (panel,) = examples.analysed(bundle, [(Path(image), "", None)])
+    assert panel["outline"] == ""
+    assert panel["quality"][0].startswith("No lesion was found")
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,12 @@ def test_a_card_says_which_groups_are_too_few():
 def test_pictures_are_left_out_by_lesion_and_kind(tiny_bundle, discs, tmp_path):
     data_set, bundle = load("csv", discs), Bundle.open(tiny_bundle)
     table = tmp_path / "twins.csv"
-    table.write_text("lesion_id,other\nl0,x\nl3,y\n")
+    table.write_text("lesion_id,other\nl0,x\nl3,y\nlost,z\n")
     found = select(data_set, bundle, "all", subset=Subset(left_out=table))
     assert found.pictures == 36
     assert found.subset == "without those of twins.csv"
+    assert found.warnings[-1].startswith("1 of the 3 that twins.csv names by lesion_id are not in ")
+    assert "'lost'" in found.warnings[-1]
     with pytest.raises(DataError, match="does not say which"):
         select(data_set, bundle, "all", subset=Subset("clinical"))
     table.write_text("lesion_id\nunknown\n")

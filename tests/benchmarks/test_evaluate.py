@@ -151,8 +151,12 @@ def test_differences_to_the_baselines_are_paired(tiny_bundle, discs, tmp_path):
     found = figures.jaccard_difference(same, names.OTSU)
     assert (found["value"], found["low"], found["high"]) == (0, 0, 0)
     assert "difference to the baseline (95 % interval)" in plain.evaluation(result)
+    # A class of one picture.
+    ours = next(m for m in result["methods"] if m["name"] == names.NETWORKS and "per_class" in m)
+    next(iter(ours["per_class"].values()))["sensitivity"] |= {"low": None, "high": None}
     text = page.render("t", bundle, evaluation=result)
     assert "Difference to the baseline (95 % interval)" in text
+    assert "– to –" not in text
     schema = json.loads(SCHEMA.read_text())
     own = schema["properties"]["evaluation"] | {"$defs": schema["$defs"]}
     Draft202012Validator(own).validate(result)

@@ -39,6 +39,8 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
         if row["measure"] == "same_advice":
             assert float(row["value"]) == 1  # the same graph
     assert "fp32 cpu" in capsys.readouterr().out
+    with pytest.raises(UserError, match="measures nothing else: leave out --tta"):
+        call(EVALUATE, *words, "--executions", path, "--tta")
 
 
 def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):

@@ -17,6 +17,7 @@ import pytest
 from dermedge import DISCLAIMER
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
+from dermedge.combine import Combined
 from dermedge.data import synthetic as procedural
 from dermedge.image.read import read_image
 from dermedge.lesion.quality import TITLES
@@ -246,6 +247,38 @@ def test_retake_gives_reasons_and_no_numbers():
     view = present.result(_analysis(triage="retake", quality=quality))
     assert view.remarks == (TITLES["too_dark"],)
     assert (view.estimate, view.measures, view.classes, view.limits) == ("", (), (), ())
+
+
+def test_a_refused_picture_gives_no_measures_beside_what_others_of_the_lesion_say():
+    together = Combined(2, 1, {"nv": 0.9, "mel": 0.1}, "nv", 0.1, 0.1, 0.1, True, "low", "", None)
+    view = present.result(_analysis(triage="retake"), together)
+    assert view.estimate.endswith("10%")
+    assert view.measures == ()
+    assert present.result(_analysis(), together).measures
+
+
+def test_what_is_outlined_on_a_picture_without_a_lesion_is_not_shown():
+    outlier = {"score": 2.5, "limit": 1.5, "refused": True}
+    quality = {"ok": False, "reasons": ["no_lesion"], "scores": {}}
+    analysis = _analysis(triage="retake", quality=quality, outlier=outlier)
+    view = present.result(analysis)
+    assert view.remarks == (TITLES["no_lesion"],)
+    assert view.outline == []
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
+    assert present.live(Snapshot(frame, fault="", analysis=analysis)).outline == []
+    accepted = analysis | {"outlier": outlier | {"refused": False}}
+    assert present.result(accepted).outline == _analysis()["lesion"]["polygons"]
+
+
+def test_a_picture_unlike_those_that_were_learnt_from_is_told_why_it_is_refused():
+    far = _analysis(triage="retake", familiarity={"unfamiliar": True})
+    view = present.result(far)
+    assert view.remarks == ("This picture is unlike those that the model learnt from.",)
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
+    assert present.live(Snapshot(frame, fault="", analysis=far)).guidance == view.remarks[0]
+    # One that was judged all the same says so among its limits.
+    judged = present.result(_analysis(familiarity={"unfamiliar": True}))
+    assert (judged.remarks, judged.limits[1]) == ((), view.remarks[0])
 
 
 def test_result_orders_classes_and_says_that_the_size_is_unknown():

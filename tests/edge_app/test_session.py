@@ -355,7 +355,14 @@ def test_faults_found_at_start_are_told_until_they_are_mended():
     assert present.faults([], Snapshot()) == ""
 
 
-@pytest.mark.parametrize("name", ["smartphone", "dermoscopy", "multitask"])
+COLLECTIONS = {
+    "smartphone": "PAD-UFES-20, MILK10k",
+    "dermoscopy": "HAM10000, MILK10k, ISIC 2017, ISIC 2020",
+    "multitask": "HAM10000",
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
 def test_a_bundle_tells_its_measured_accuracy_in_numbers_of_people(name):
     bundle = Bundle.open(Path(dermedge.__file__).with_name("models") / f"{name}.dermbundle")
     manifest, measured = bundle.manifest, bundle.manifest.measured["classifier"]
@@ -364,6 +371,7 @@ def test_a_bundle_tells_its_measured_accuracy_in_numbers_of_people(name):
     assert f"sends {100 * doctor['sensitivity']['value']:.0f} to a doctor" in said
     assert f"sends {100 - 100 * doctor['specificity']['value']:.0f} to a doctor without" in said
     assert language.number(measured["pictures"]) in said
+    assert f"of the collection {COLLECTIONS[name]}, of which" in said
     titles = [section.title for section in about.sections(manifest, bundle.sha256)]
     assert "Licences" in titles
 

@@ -13,7 +13,7 @@ from referrals import PDF, WHEN, drawn, findings, picture, referral
 from dermedge import UserError
 from edge_app.i18n import language
 from edge_app.presentation.body_map import REGIONS
-from edge_app.referral import consent, review
+from edge_app.referral import consent, fhir, review
 from edge_app.referral.consent import Consent
 from edge_app.referral.form import (
     Dermoscope,
@@ -66,6 +66,26 @@ def test_what_must_be_there_is_refused_in_one_line(changes, code):
         review.require(asked, private)
     assert refused.value.code == code
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_outlined_on_a_picture_without_a_lesion_does_not_leave():
+    outlier = {"score": 2.5, "limit": 1.5, "refused": True}
+    assert Findings.of(analysis()).outlines
+    found = Findings.of(analysis(triage="retake", outlier=outlier))
+    assert (found.outlines, found.area_px, found.judged) == ((), 0.0, False)
+
+
+def test_what_speaks_against_a_picture_is_told_to_the_receiver_in_words():
+    quality = {"ok": False, "usable": False, "reasons": ["no_lesion", "hair"], "scores": {}}
+    outlined = Findings.of(analysis(triage="retake", quality=quality))
+    assert outlined.remarks[0].startswith("The outline of the spot is unsure")
+    lesion = {"found": False, "box": None, "polygons": [], "area_px": 0.0, "centroid": None}
+    found = Findings.of(analysis(triage="retake", quality=quality, lesion=lesion))
+    words = "No lesion was found: put the spot in the middle of the picture. Hair lies over"
+    shown = picture(findings=found)
+    asked = referral(pictures=(shown,))
+    assert any(row.value.startswith(words) for row in review.preview(asked))
+    assert words in fhir.transaction(asked)[1].decode()
 
 
 def test_a_word_that_only_contains_the_name_is_no_name():

@@ -352,7 +352,7 @@ function say() {
   $("details").replaceChildren(
     ...(said.classes.length ? [card(t("How the model sees it"), said.classes)] : []),
     card(t("Versions"), [said.versions]));
-  outlined($("outline"), analysis.lesion.polygons, analysis.size);
+  outlined($("outline"), said.outline, analysis.size);
   fit();
 }
 

@@ -174,17 +174,17 @@ async function openKept(name, passphrase) {
   $("kept-of").hidden = false;
   $("result").classList.add("kept");
   $("earlier").replaceChildren(...found.shown.map((shown, at) => earlier(shown,
-    found.analyses[at])));
+    found.outlines[at], found.analyses[at].size)));
   show("result");
   say();
 }
 
-function earlier(shown, analysis) {
+function earlier(shown, polygons, size) {
   const box = document.createElement("div"), picture = document.createElement("img");
   picture.src = URL.createObjectURL(shown);
   picture.alt = $("picture").alt;
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  outlined(svg, analysis.lesion.polygons, analysis.size);
+  outlined(svg, polygons, size);
   box.append(picture, svg);
   return box;
 }

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, UserError
-from dermedge.analysis import Analysis
+from dermedge.analysis import Analysis, lesion_outline
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.combine import combine
@@ -215,7 +215,7 @@ class Page:
 
         `kept` is JSON: "person", a record, and "captures", lists of id, lesion and record. Gives
         JSON: "order", the ids of the captures, the oldest first; "taken", their times; "name" of
-        the person; "analyses"; "said"; or "error".
+        the person; "analyses"; "outlines" of each; "said"; or "error".
         """
         given = json.loads(kept)
         try:
@@ -229,6 +229,7 @@ class Page:
                 "taken": [capture.taken for capture in captures],
                 "name": given["person"]["name"],
                 "analyses": self._analyses,
+                "outlines": [lesion_outline(analysis) for analysis in self._analyses],
                 "said": self._said(),
             }
         )
@@ -280,6 +281,7 @@ class Page:
             "remarks": view.remarks,
             "measures": view.measures,
             "classes": view.classes,
+            "outline": view.outline,
             "limits": view.limits,
             "versions": view.versions,
             "demonstration": view.demonstration,
@@ -298,10 +300,11 @@ class Page:
     def _hint(self, analysis: Analysis) -> dict:
         found = analysis.to_json()
         remarks = estimate.remarks(found)
+        good = analysis.quality.ok and analysis.triage != "retake"
         return {
-            "good": analysis.quality.ok,
-            "guidance": _(GUIDE_GOOD) if analysis.quality.ok else remarks[0],
-            "polygons": found["lesion"]["polygons"],
+            "good": good,
+            "guidance": _(GUIDE_GOOD) if good else remarks[0],
+            "polygons": lesion_outline(found),
             "size": found["size"],
         }
 

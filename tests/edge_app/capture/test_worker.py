@@ -396,8 +396,9 @@ def test_stop_says_what_hangs_and_does_not_wait_for_it(tiny_bundle):
 # ---------------------------------------------------------------------------- taking by itself
 
 
-def _analysis(ok=True, box=(10, 10, 20, 20)):
-    return {"quality": {"ok": ok}, "lesion": {"box": list(box) if box else None}}
+def _analysis(ok=True, box=(10, 10, 20, 20), triage="low"):
+    lesion = {"box": list(box) if box else None}
+    return {"quality": {"ok": ok}, "lesion": lesion, "triage": triage}
 
 
 def test_good_and_still_for_a_moment_takes_the_picture(picture):
@@ -408,7 +409,7 @@ def test_good_and_still_for_a_moment_takes_the_picture(picture):
 
 @pytest.mark.parametrize(
     "change",
-    ["quality", "box", "no lesion", "motion"],
+    ["quality", "refused", "box", "no lesion", "motion"],
 )
 def test_what_ends_the_wait(picture, change):
     tracker = StabilityTracker()
@@ -416,6 +417,7 @@ def test_what_ends_the_wait(picture, change):
         tracker.update(_analysis(), picture, t)
     analysis, pixels = {
         "quality": (_analysis(ok=False), picture),
+        "refused": (_analysis(triage="retake"), picture),  # unlike what was learnt from
         "box": (_analysis(box=(25, 10, 20, 20)), picture),
         "no lesion": (_analysis(box=None), picture),
         "motion": (_analysis(), np.hstack([0 * picture[:, :320], picture[:, 320:]])),

@@ -105,11 +105,17 @@ def test_pictures_carry_no_metadata(tmp_path, shots):
         assert not re.search(rb"Exif|http://ns\.adobe|Photoshop", image.data)
 
 
-def test_the_earlier_picture_is_shown_though_it_holds_no_lesion(tmp_path, shots):
+@pytest.mark.parametrize(
+    "none",
+    [
+        {"lesion": {"found": False, "box": None, "polygons": [], "area_px": 0.0}},
+        {"outlier": {"score": 2.5, "limit": 1.5, "refused": True}},  # what is outlined is none
+    ],
+)
+def test_the_earlier_picture_is_shown_though_it_holds_no_lesion(tmp_path, shots, none):
     path = tmp_path / "case.pdf"
     now = shots[1]
-    lesion = {"found": False, "box": None, "polygons": [], "area_px": 0.0}
-    analysis = {**shots[0].capture.analysis, "lesion": lesion, "triage": "retake"}
+    analysis = {**shots[0].capture.analysis, **none, "triage": "retake"}
     empty = Shot(Capture("c", "l", "2026-01-31T09:30:00Z", analysis, (400, 300)), now.pixels)
     write_case(path, now, empty)
     assert "not compared" in read(path)[0]

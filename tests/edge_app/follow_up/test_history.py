@@ -141,6 +141,19 @@ def test_an_unreadable_analysis_is_refused_and_not_compared():
         compare(first, sample.image, other, sample.image)
 
 
+def test_a_picture_without_a_lesion_has_no_measures_and_is_not_compared():
+    sample = draw(3, size=(256, 320), artefacts=())
+    first = capture(sample.image, sample.mask, 10.0)
+    outlier = {"score": 2.5, "limit": 1.5, "refused": True}
+    other = replace(first, analysis=first.analysis | {"triage": "retake", "outlier": outlier})
+    area, colours, asymmetry, border = comparison.trends(history([first, other]))
+    assert [len(trend.values) for trend in (area, colours, asymmetry, border)] == [1, 1, 1, 1]
+    assert (area.now, colours.now) == ("size unknown", "not known")
+    assert comparison.shown(other).size == "size unknown"
+    with pytest.raises(UserError, match="no lesion was found in the picture of 2026-01-01"):
+        compare(first, sample.image, other, sample.image)
+
+
 def test_marks_on_the_skin_give_the_relative_size_where_no_scale_is_known():
     sample = draw(5, style="phone", size=(480, 640), artefacts=("freckles",))
     other, mask, matrix = seen_again(sample.image, sample.mask, 20, 1.15)
