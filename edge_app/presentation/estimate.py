@@ -87,7 +87,7 @@ TERMS = (
     ),
     N_(
         "Pictures and results stay on this device, without place and other hidden data. Nothing "
-        "is sent anywhere unless you export it yourself."
+        "is sent anywhere unless you export or send it yourself."
     ),
 )
 

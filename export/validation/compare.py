@@ -323,7 +323,10 @@ def _needed(pictures: int, interval: metrics.Interval, least: float, unchanged: 
 
 
 def _triage(pair: Pair, outputs: Outputs) -> np.ndarray:
-    """0 low, 1 see a doctor, 2 urgent, 3 retake (n,); as the device decides it."""
+    """0 low, 1 see a doctor, 2 urgent, 3 retake (n,); as the device decides it of the graph alone.
+
+    Without the picture's quality and the bundle's head against pictures without a lesion.
+    """
     level, limits = outputs.malignancy(pair.validation_set), pair.thresholds
     triage = (level >= limits.see_doctor).astype(int) + (level >= limits.urgent)
     if limits.unfamiliar is not None and outputs.distance is not None:
