@@ -51,6 +51,7 @@ PICTURES = 16  # drawn ones, that an execution is checked on
 ROUNDS = (10, 400)  # fewest and most rounds of all executions
 _MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
 NO_TIME = "there was no time to try it"
+ATTEMPTS = ".attempts"  # suffix of what `dermedge app` notes beside a choice
 _BUILDING = ("ort-tensorrt",)  # runtimes that build an engine when a session is opened
 _OWN_THREADS = ("cpu", "xnnpack", OPENVINO, JAVA)  # runtimes that use the processor's cores
 
@@ -416,8 +417,10 @@ def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
 
 
 def forget(bundle: Bundle) -> None:
-    """Drop the stored choice, where there is one."""
-    _file(bundle).unlink(missing_ok=True)
+    """Drop the stored choice, where there is one, and how often `dermedge app` failed to find one."""
+    path = _file(bundle)
+    path.unlink(missing_ok=True)
+    path.with_suffix(ATTEMPTS).unlink(missing_ok=True)
 
 
 def _file(bundle: Bundle) -> Path:

@@ -160,7 +160,7 @@ class FirstTune:
     def _tune(self) -> dict[str, str | int]:
         """Measure, keep, use; what the log gets."""
         path = tune.prepare_store(self._bundle)
-        attempts = Attempts(path.with_suffix(".attempts"), self._bundle)
+        attempts = Attempts(path.with_suffix(tune.ATTEMPTS), self._bundle)
         if attempts.count() >= MOST_ATTEMPTS:
             _print(f"tuning has failed at {MOST_ATTEMPTS} starts: run `dermedge tune`")
             return {"result": "gave-up"}

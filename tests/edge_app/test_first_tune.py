@@ -128,6 +128,9 @@ def test_what_fails_leaves_no_choice_and_is_tried_again_a_few_times(
     start = Start(bundle)
     assert (start.measured, start.logged) == (0, [("tune", "gave-up")])
     assert "run `dermedge tune`" in capsys.readouterr().err
+    # As `dermedge tune --forget` says, the app then measures at its next start.
+    tune.forget(bundle)
+    assert Start(bundle).measured == 1
 
 
 def test_another_runtime_is_tried_though_one_was_given_up(bundle, monkeypatch):
