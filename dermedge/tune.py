@@ -417,7 +417,7 @@ def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
 
 
 def forget(bundle: Bundle) -> None:
-    """Drop the stored choice, where there is one, and how often `dermedge app` failed to find one."""
+    """Drop the stored choice, if any, and how often `dermedge app` failed to find one."""
     path = _file(bundle)
     path.unlink(missing_ok=True)
     path.with_suffix(ATTEMPTS).unlink(missing_ok=True)
