@@ -98,7 +98,7 @@ def test_normalization_moves_into_the_first_convolution(middle):
 
 
 def test_the_picture_enters_int8_without_a_loss():
-    _, graph, feeds = exported("mobilenet_v2")
+    _, graph, feeds = exported("mobilenet_v3_small")
     made = quantize(observe_ranges(graph, feeds, ["minmax"]), "minmax", SCHEMES["unsigned"])
     model = onnx.load_model_from_string(made)
     first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
@@ -317,7 +317,7 @@ def test_slower_or_doubtful_speed_is_refused():
 
 
 def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypatch):
-    _, graph, feeds = exported("mobilenet_v2")
+    _, graph, feeds = exported("mobilenet_v3_small")
     targets = np.array([i % len(LABELS) for i in range(len(feeds))])
     tuning, accepting = (
         ValidationSet(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
