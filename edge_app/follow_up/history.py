@@ -76,11 +76,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Point:
-    """One capture in a lesion's history. None: not known."""
+    """One capture in a lesion's history. None: not known, or of a picture that was refused."""
 
     taken: str
     triage: str  # or records.OTHER_VERSION: then nothing below can be read here
-    malignancy: float | None  # None also without a lesion, as all measures
     area_mm2: float | None
     diameter_mm: float | None
     asymmetry: float | None  # index, 0..1
@@ -95,13 +94,12 @@ def history(captures: Sequence[Capture]) -> list[Point]:
 
 
 def _point(capture: Capture) -> Point:
-    if not capture.readable or not lesion_outline(capture.analysis):
-        return Point(capture.taken, capture.triage, *(None,) * 6, dating=capture.dating)
+    if not capture.readable or capture.triage == "retake":
+        return Point(capture.taken, capture.triage, *(None,) * 5, dating=capture.dating)
     abcd = capture.analysis["abcd"]
     return Point(
         taken=capture.taken,
         triage=capture.triage,
-        malignancy=capture.analysis["malignancy"],
         area_mm2=area_mm2(capture),
         diameter_mm=abcd["diameter_mm"],
         asymmetry=abcd.get("asymmetry_index"),

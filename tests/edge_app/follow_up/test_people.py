@@ -298,7 +298,7 @@ def test_a_result_that_cannot_be_read_here_is_not_taken_for_a_low_risk(store, mo
     (known,) = people.known(store, [ada])
     assert known.triage == "other version"
     (low, other) = history(store.captures(arm.id))
-    assert (low.triage, other.triage, other.malignancy) == ("low", "other version", None)
+    assert (low.triage, other.triage, other.area_mm2) == ("low", "other version", None)
 
 
 @pytest.mark.parametrize("today", [date(1970, 1, 1), date(2099, 1, 1)])
