@@ -27,6 +27,7 @@ class Question:
     size: tuple[int, int]  # width, height, px
     outline: tuple[Polygon, ...]
     probabilities: dict[str, float]
+    judged: bool  # False: the picture was refused, and its probabilities say nothing of it
     embedding: np.ndarray  # float32 (E,); of no length where the bundle gives none
 
 
@@ -73,12 +74,13 @@ def questions(
 
 
 def _question(capture: str, found: Analysis) -> Question:
-    outline = tuple(
-        tuple((float(x), float(y)) for x, y in polygon) for polygon in found.lesion.polygons
-    )
+    # What was outlined on a picture without a lesion is not one.
+    polygons = () if found.is_outlier else found.lesion.polygons
+    outline = tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons)
     embedding = np.zeros(0, np.float32) if found.embedding is None else found.embedding.ravel()
     size = found.width, found.height
-    return Question(capture, size, outline, dict(found.probabilities), embedding)
+    judged = found.triage != "retake"
+    return Question(capture, size, outline, dict(found.probabilities), judged, embedding)
 
 
 def shown(picture: bytes) -> bytes:

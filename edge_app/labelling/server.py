@@ -53,7 +53,8 @@ class Sitting:
                 "id": question.capture,
                 "size": question.size,
                 "outline": question.outline,
-                "probabilities": question.probabilities,
+                "probabilities": question.probabilities if question.judged else {},
+                "judged": question.judged,
             }
         return found
 

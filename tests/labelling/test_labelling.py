@@ -56,7 +56,8 @@ def person_of(cases: Store, name: str) -> Person:
 
 
 def asked(capture: Capture) -> Question:
-    return Question(capture.id, SIZE, (SQUARE,), {"nv": 0.6, "mel": 0.4}, np.zeros(2))
+    judged = capture.kind != "close_up"
+    return Question(capture.id, SIZE, (SQUARE,), {"nv": 0.6, "mel": 0.4}, judged, np.zeros(2))
 
 
 def test_only_pictures_of_those_who_allowed_it_are_asked_about(cases):
@@ -131,7 +132,8 @@ def request(server: LabelServer, path: str, body=None, headers=None, token: str 
 
 def test_answers_are_saved_one_by_one_and_taken_back(served):
     cases, captures, server = served
-    state = json.loads(request(server, "state")[1])
+    before = request(server, "state")[1]
+    state = json.loads(before)
     assert "not a diagnosis" in state["disclaimer"].lower()
     assert (state["count"], state["question"]["id"]) == (3, captures[0].id)
     given = {"id": captures[0].id, "verdict": "confirmed", "diagnosis": "mel", "outline": [SQUARE]}
@@ -139,6 +141,10 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     # Pressed twice: the second is to another picture than is shown.
     answer, said = request(server, "answer", given)
     assert (answer.status, "reload" in json.loads(said)["error"]) == (409, True)
+    first, second = (json.loads(text)["question"] for text in (before, request(server, "state")[1]))
+    assert (first["judged"], first["probabilities"]) == (True, {"nv": 0.6, "mel": 0.4})
+    # Of a picture that was refused the page gets no estimate to show.
+    assert (second["judged"], second["probabilities"]) == (False, {})
     unsure = {"id": captures[1].id, "verdict": "cannot tell", "outline": [SQUARE]}
     assert request(server, "answer", unsure)[0].status == 200
     assert cases.labels.of(captures[0].id).by == "Dr. Ames"
