@@ -65,13 +65,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _ask(store: Store, args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from dermedge.analyzer import Analyzer
     from dermedge.tune import load_tuned
-    from edge_app.labelling.queue import questions
+    from edge_app.labelling.queue import allowed, questions
     from edge_app.labelling.server import LabelServer, Sitting
 
     bundle = open_bundle(args)
-    waiting = questions(store, Analyzer(bundle, executions=load_tuned(bundle)))
+    analyzer = Analyzer(bundle, executions=load_tuned(bundle))
+    count = sum(1 for _ in allowed(store))
+    with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
+        waiting = questions(store, analyzer, lambda _number: bar.update())
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
@@ -79,7 +84,7 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
         )
         return 0
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
-    print(f"{len(waiting)} pictures: open {server.address} on this machine (end with Ctrl+C)")
+    print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
     try:
         server.wait()

@@ -42,7 +42,7 @@ def allowed(store: Store) -> Iterator[tuple[str, Capture]]:
 
 
 def questions(
-    store: Store, analyzer: Analyzer, progress: Callable[[int], None] = lambda _n: None
+    store: Store, analyzer: Analyzer, progress: Callable[[int], object] = lambda _n: None
 ) -> list[Question]:
     """Allowed pictures without a label, those first that bring the most: `ask_first` says which.
 
