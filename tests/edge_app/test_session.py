@@ -210,6 +210,9 @@ def test_locked_cases_are_told(session):
 
 
 def test_trends_keep_to_what_is_known(session, spot):
+    refused = [replace(one, analysis=one.analysis | {"triage": "retake"}) for one in spot]
+    assert {trend.values for trend in comparison.trends(history(refused))} == {()}
+    spot = [replace(one, analysis=one.analysis | {"triage": "low"}) for one in spot]
     area, colors, asymmetry, border = comparison.trends(history(spot))
     assert len(area.values) == 2  # one picture has no scale
     assert area.days == (0.0, pytest.approx(151))
