@@ -9,7 +9,7 @@ import pytest
 
 from dermedge.files import write_atomic
 from export.graph import onnx_graph
-from export.quantization import candidates
+from export.quantization import candidates, rounding
 
 _EXPORTERS = (onnx_graph, candidates, drawn_networks)
 _to_onnx = onnx_graph.to_onnx
@@ -34,6 +34,14 @@ def remembered_graphs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in _EXPORTERS:
             patch.setattr(module, "to_onnx", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_blocks():
+    """Rounding takes less time where fewer weights make up for one another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounding, "BLOCK", 128)
         yield
 
 
