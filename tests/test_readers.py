@@ -278,9 +278,9 @@ def test_names_that_are_no_text_are_named(tmp_path):
 
 def test_one_lesion_is_not_two_patients(tmp_path):
     rows = ("a.png,Ann,1", "b.png,Ann,1", "c.png,Bob,1")
-    told = refused(tmp_path, "image,patient_id,lesion_id", *rows)
-    assert "data.csv line 4: lesion 1 is patient Bob's, and patient Ann's in line 2" in told
-    assert "such as Bob/1" in told
+    line = refused(tmp_path, "image,patient_id,lesion_id", *rows)
+    assert "data.csv line 4: lesion 1 is patient Bob's, and patient Ann's in line 2" in line
+    assert "such as Bob/1" in line
     rows = ("a.png,Ann,1", "b.png,,1", "c.png,Bob,unknown")
     assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
 

@@ -560,20 +560,20 @@ def test_what_is_not_learnt_from_is_said(data_set, split):
     ]
     assert said["segmenter"] == ["1 of 16 training pictures have no mask and are not used"]
     labels, chosen = loop._choose(classifier("classes=mel,nv"), other, split)
-    told = loop._unused(classifier("classes=mel,nv"), other, split, labels, chosen)
-    assert list(told) == ["1 of 16 training pictures have no class and are not used"]
+    unused = loop._unused(classifier("classes=mel,nv"), other, split, labels, chosen)
+    assert list(unused) == ["1 of 16 training pictures have no class and are not used"]
     # As where the table has grown since the split was frozen.
     grown = replace(data_set, records=(*data_set.records, replace(data_set.records[0], id="new")))
-    told = loop._unused(segmenter(), grown, split, *loop._choose(segmenter(), grown, split))
-    assert list(told) == ["1 of 21 pictures are in no part of the split, not used"]
-    told = loop._unused(
+    unused = loop._unused(segmenter(), grown, split, *loop._choose(segmenter(), grown, split))
+    assert list(unused) == ["1 of 21 pictures are in no part of the split, not used"]
+    unused = loop._unused(
         segmenter(),
         data_set,
         part := subset(data_set, split, 8),
         (),
         {name: part.select(data_set.records, name) for name in ("train", "val")},
     )
-    assert list(told) == []
+    assert list(unused) == []
 
 
 def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_path):

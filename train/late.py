@@ -171,8 +171,8 @@ def _key(learner: Learner, views: Views) -> str:
     digest.update(repr(parts).encode())
     records = views.pictures.records
     if recipe.fields:  # teachers hear what is told beside the picture
-        told = [[getattr(record, name) for name in recipe.fields] for record in records]
-        digest.update(repr((recipe.fields, recipe.metadata_dropout, told)).encode())
+        metadata = [[getattr(record, name) for name in recipe.fields] for record in records]
+        digest.update(repr((recipe.fields, recipe.metadata_dropout, metadata)).encode())
     network = learner.accelerator.unwrap_model(learner.model)
     add_weights(digest, network.early_layers(recipe.freeze))
     for teacher in learner.teachers:

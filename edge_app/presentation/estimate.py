@@ -19,7 +19,7 @@ from edge_app.i18n.language import N_, _, n_
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
 UNSURE = N_("The outline of the spot is unsure: put the spot in the middle of the picture.")
-UNLIKE = N_("This picture is unlike those that the model learnt from.")
+OUT_OF_DISTRIBUTION = N_("This picture is unlike those that the model learnt from.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )
@@ -211,7 +211,7 @@ def remarks(analysis: Mapping) -> tuple[str, ...]:
     outlined = bool(lesion_outline(analysis))
     found = quality_messages(analysis["quality"]["reasons"], outlined)
     if analysis["triage"] == "retake" and _unfamiliar(analysis):
-        found += (UNLIKE,)
+        found += (OUT_OF_DISTRIBUTION,)
     return tuple(map(_, found))
 
 
@@ -254,7 +254,7 @@ def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
             _("One picture shows less than an examination: no touch, no history, no second view.")
         )
     if _unfamiliar(analysis):
-        limits.append(_(UNLIKE))
+        limits.append(_(OUT_OF_DISTRIBUTION))
     if analysis["abcd"]["diameter_mm"] is None:
         limits.append(
             _("The size in millimetres is unknown: nothing in the picture gives a scale.")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from dermedge import DISCLAIMER, __version__
+from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION
 from edge_app.referral import codes
 from edge_app.referral.dicom import (
     MEASURES,
@@ -280,7 +281,7 @@ def _comments(found: Findings | None, number: int, picture: ReferredPicture) -> 
         if found.remarks:
             lines.append(f"Picture quality: {' '.join(found.remarks)}")
         if found.unfamiliar:
-            lines.append("This picture is unlike those that the model learnt from.")
+            lines.append(OUT_OF_DISTRIBUTION)
         if found.demonstration:
             lines.append(
                 "Demonstration model, trained on drawn pictures: the numbers mean nothing."

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import dermedge
 from dermedge import DISCLAIMER
 from dermedge.taxonomy import TITLES as CLASSES
+from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION
 from edge_app.referral import codes
 from edge_app.referral.consent import text as consent_text
 from edge_app.referral.encoding import encoded
@@ -302,7 +303,7 @@ def _risk(referral: Referral, name: str, number: int, found: Findings, basis: st
         notes.append(f"Picture quality: {' '.join(found.remarks)}")
     notes.append(f"Rule: {found.rule}.")
     if found.unfamiliar:
-        notes.append("This picture is unlike those that the model learnt from.")
+        notes.append(OUT_OF_DISTRIBUTION)
     if referral.skin_type in (5, 6):
         notes.append(_SKIN_NOTE)
     if found.demonstration:

@@ -17,6 +17,7 @@ from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
 from edge_app.presentation.body_map import REGIONS
+from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION
 from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.referral.form import (
     IDENTIFIER,
@@ -325,7 +326,7 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
     if found.remarks:
         yield _("Picture quality"), " ".join(map(_, found.remarks))
     if found.unfamiliar:
-        yield _("Note"), _("This picture is unlike those that the model learnt from.")
+        yield _("Note"), _(OUT_OF_DISTRIBUTION)
     yield _("Rule"), found.rule
     model = f"{found.bundle} ({found.bundle_sha256[:12]}), dermedge {found.software}"
     yield _("Model"), model

@@ -427,7 +427,7 @@ def test_graphs_are_told_apart_by_what_they_are_for(finished, tmp_path):
     data_sets = [load(*source.split("=", 1))]
     judged = recheck(Bundle.open(old), data_sets, [str(split)], loose)
     assert judged.manifest.models["classifier"].variants == variants
-    # One that is made anew takes the place of the old one.
+    # One that is made again takes the place of the old one.
     options = ExportOptions(precisions=("fp32", "fp16"))
     made = recheck(Bundle.open(old), data_sets, [str(split)], loose, options)
     made = Bundle.open(write_bundle(tmp_path / "made.dermbundle", made.manifest, made.parts))
