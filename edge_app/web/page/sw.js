@@ -15,7 +15,8 @@ const hex = (buffer) => Array.from(new Uint8Array(buffer),
 const checksumOf = async (content) => hex(await crypto.subtle.digest("SHA-256", content));
 
 async function fetched(path, checksum, size) {
-  const answer = await fetch(`files/${checksum.slice(0, 32)}.br`, { cache: "no-cache" });
+  // Not what the browser kept of an attempt before: that may be the file that failed it.
+  const answer = await fetch(`files/${checksum.slice(0, 32)}.br`, { cache: "no-store" });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   let content = await answer.arrayBuffer();
   // A host may have told the browser to unpack it already.
