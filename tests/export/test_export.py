@@ -282,10 +282,8 @@ def test_one_multitask_run_plays_both_roles(export_runs, tmp_path, capsys):
     assert manifest.thresholds.unfamiliar > 0
     assert set(manifest.measured) == {"segmenter", "classifier"}
     measured = manifest.measured["classifier"]
-    told, alone = (
-        entry["auc_malignant"]["value"] for entry in (measured, measured["without_metadata"])
-    )
-    assert told != alone
+    # An AUC of so few pictures may stay as it is; the calibration moves with every answer.
+    assert measured["ece"] != measured["without_metadata"]["ece"]
     (entry,) = manifest.training_data
     assert entry["role"] == "multitask"
     check_reference(opened)
