@@ -27,6 +27,7 @@ from dermedge.metadata import encode
 from train import data, loop
 from train.commands import _frozen
 from train.data import Batches, Views, load_pictures, loader, subset
+from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
@@ -1275,12 +1276,41 @@ def test_a_source_without_any_diagnosis_moves_no_class_by_its_labels(data_set, s
     assert all(torch.isfinite(value).all() for value in load_model(run).state_dict().values())
 
 
+@pytest.mark.parametrize("feed", ["loader", "device"])
+def test_where_no_teacher_answers_the_diagnosis_counts_whole(data_set, split, tmp_path, feed):
+    teacher = loop.train(classifier("max_steps=1"), data_set, split, tmp_path / "teacher").folder
+    records = [replace(r, source="ab"[i % 2]) for i, r in enumerate(data_set.records)]
+    ways = (f"augment_on={feed}", "loss.class_balance=0")
+    options = (f"distillation.teachers={teacher}", "distillation.weight=0.3")
+    recipe, plain = classifier(*ways, *options, "distillation.sources=b"), classifier(*ways)
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    labels, accelerator = ("mel", "nv"), make_accelerator(recipe)
+
+    def losses(recipe, rows: list[int]) -> dict[str, float]:
+        learner = Learner(recipe, labels, pictures, 1, accelerator)
+        steps = [[(0, row) for row in rows]]
+        (batch,) = training_batches(pictures, labels, recipe, steps, accelerator.device)
+        return {name: value.item() for name, value in learner.update(batch).items()}
+
+    for rows, left in (([0, 2], 1.0), ([1, 3], 0.7)):
+        found = losses(recipe, rows)
+        wanted = left * losses(plain, rows)["cross_entropy"]
+        assert found["cross_entropy"] == pytest.approx(wanted, rel=1e-4)
+        assert (found["distillation"] > 0) == (left < 1)
+    with pytest.raises(UserError, match=r"distillation\.sources names b, which has no training"):
+        loop.train(recipe, data_set, split, tmp_path / "run")
+
+
 def test_what_has_no_teacher_or_no_unlabelled_picture_is_refused(data_set, split, tmp_path):
     with pytest.raises(RecipeError, match=r"needs a classifier and distillation\.teachers"):
         classifier("distillation.unlabelled=true")
     with pytest.raises(RecipeError, match="excludes mixup and cutmix"):
         classifier(
             "distillation.unlabelled=true", "distillation.teachers=x", "augmentation.mixup=0.2"
+        )
+    with pytest.raises(RecipeError, match=r"excludes distillation\.unlabelled"):
+        classifier(
+            "distillation.unlabelled=true", "distillation.teachers=x", "distillation.sources=a"
         )
     recipe = classifier("distillation.unlabelled=true", "distillation.teachers=x")
     with pytest.raises(UserError, match="every training picture"):

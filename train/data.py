@@ -227,7 +227,8 @@ class Views(Dataset):
     "image" uint8 (size, size, 3); "mask" float32 (1, size, size), -1 all over where the data set
     has none; "classes" float32 (K,), 1 at the label, 0 all over without one; "metadata"
     float32 (M,); with `priors` "prior" float32 (K,), that of the record's source; with `paired`, by
-    the record's id, "paired" float32 (K,), see `train.paired`; with `loss.group` "group", see
+    the record's id, "paired" float32 (K,), see `train.paired`; with `distillation.sources`
+    "distilled" float32 (), 1 where the teachers answer; with `loss.group` "group", see
     `train.groups`.
     A sample is a pure function of seed, epoch and index, whichever process makes it. Epoch None:
     the picture as it is, with all its metadata.
@@ -285,6 +286,8 @@ class Views(Dataset):
             sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
         if self.labels and self.priors is not None:
             sample["prior"] = self.priors.of(record)
+        if self.recipe.distilled:
+            sample["distilled"] = np.float32(record.source in self.recipe.distilled)
         if self.paired is not None:
             sample["paired"] = self.paired[record.id]
         if group := self.recipe.group:

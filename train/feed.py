@@ -74,6 +74,9 @@ class DeviceBatches:
         if labels and priors is not None:
             rows = np.stack([priors.of(record) for record in records])
             self.fixed["prior"] = torch.from_numpy(rows).to(device)
+        if named := recipe.distilled:
+            answered = [record.source in named for record in records]
+            self.fixed["distilled"] = torch.tensor(answered, dtype=torch.float32).to(device)
         if paired is not None:
             rows = np.stack([paired[record.id] for record in records])
             self.fixed["paired"] = torch.from_numpy(rows).to(device)

@@ -159,11 +159,14 @@ class Learner:
             )
         if self.teachers:
             distilled = distill(self.taught(batch), spec.temperature)
-            losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
+            answered = batch.get("distilled")
+            if answered is None:
+                losses = {name: (1 - spec.weight) * value for name, value in losses.items()}
             losses["distillation"] = spec.weight * distillation_loss(
                 answer if self.learnt is None else answer[:, self.learnt],
                 distilled,
                 spec.temperature,
+                answered,
             )
         if "paired" in batch:
             lacking = paired_loss(answer, batch["paired"], spec.temperature)
@@ -241,18 +244,23 @@ class Learner:
         return weigh
 
     def _share(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """What is left of each picture's cross-entropy, (N,), where `distillation.paired` answers.
+        """What is left of each picture's cross-entropy, (N,), where not all pictures are distilled.
 
-        Before the teachers take their weight of it: together all three weigh 1. None: everything.
+        Where the teachers answer for all, before they take their weight of it: together all three
+        weigh 1. None: everything.
         """
-        if "paired" not in batch:
-            return None
         spec = self.recipe.distillation
-        others = spec.weight if self.teachers else 0.0
-        answered = batch["paired"].isfinite().any(dim=1)
-        # No less than 0 by rounding.
-        taken = min(1.0, spec.paired_weight / (1 - others))
-        return 1 - taken * answered
+        others = torch.tensor(spec.weight if self.teachers else 0.0)
+        left: Tensor | None = None
+        if "distilled" in batch:
+            others = spec.weight * batch["distilled"]
+            left = 1 - others
+        if "paired" in batch:
+            answered = batch["paired"].isfinite().any(dim=1)
+            # No less than 0 by rounding.
+            taken = (spec.paired_weight / (1 - others)).clamp(max=1.0).to(answered.device)
+            left = (1 if left is None else left) * (1 - taken * answered)
+        return left
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""

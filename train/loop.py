@@ -50,7 +50,7 @@ from train.run import (
     said_sha256,
     save_content,
 )
-from train.sources import is_unlabelled, sampling_shares, source_weights
+from train.sources import is_unlabelled, sampling_shares, source_weights, sources_of
 
 LOG_EVERY = 10  # steps
 MOST_NOTES = 3  # lines on the split; split.json has them all
@@ -77,6 +77,7 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
+    sources_of("distillation.sources", recipe.distilled, chosen["train"])
     if accelerator.is_main_process:
         for line in _unused(recipe, data_set, split, labels, chosen):
             print(line, file=sys.stderr)

@@ -124,18 +124,21 @@ def classifier_loss(
     return (losses if share is None else losses * share).mean()
 
 
-def distillation_loss(logits: Tensor, distilled: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, distilled: Tensor, temperature: float, answered: Tensor | None = None
+) -> Tensor:
     """What the learner's answer still lacks of the teachers', times T^2 (Hinton et al., 2015).
 
     `logits` (N, K) of a classifier or (N, 1, S, S) of a segmenter; `distilled` as `distill` gives
-    it, of the same shape.
+    it, of the same shape. `answered` (N,), 0 or 1, of a classifier: the pictures that count.
     """
     logits = logits.float() / temperature
     if logits.ndim == 4:
         floor = F.binary_cross_entropy(distilled, distilled)
         difference = F.binary_cross_entropy_with_logits(logits, distilled) - floor
     else:
-        difference = F.kl_div(torch.log_softmax(logits, dim=1), distilled, reduction="batchmean")
+        each = F.kl_div(torch.log_softmax(logits, dim=1), distilled, reduction="none").sum(dim=1)
+        difference = (each if answered is None else each * answered).mean()
     return difference * temperature**2
 
 

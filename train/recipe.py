@@ -96,6 +96,9 @@ class Distillation:
     teachers: str = ""
     weight: float = _number(0.5, 0.0, 1.0)  # of the teachers' answer, against the data set's
     temperature: float = _number(2.0, 0.1, 20.0)  # softens both answers
+    # Data sets, separated by commas, for whose pictures the teachers answer; of the others the
+    # diagnosis counts alone. None: for all.
+    sources: str = ""
     # Training pictures without a diagnosis are learnt from as well, by the teachers' answer alone.
     unlabelled: bool = False
     # Networks, named as teachers are, that see another picture of the same lesion: that of the
@@ -205,6 +208,11 @@ class Recipe:
     def teachers(self) -> tuple[str, ...]:
         """The networks to learn from, which see what the learner sees."""
         return tuple(filter(None, map(str.strip, self.distillation.teachers.split(","))))
+
+    @property
+    def distilled(self) -> tuple[str, ...]:
+        """The data sets for whose pictures the teachers answer; (): all."""
+        return tuple(filter(None, map(str.strip, self.distillation.sources.split(","))))
 
     @property
     def paired(self) -> tuple[str, ...]:
@@ -331,7 +339,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
     if recipe.views and recipe.augment_on == "device":
         raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
-    for check in (_check_unlabelled, _check_paired, _check_groups):
+    for check in (_check_unlabelled, _check_distilled, _check_paired, _check_groups):
         check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
@@ -360,6 +368,23 @@ def _check_unlabelled(recipe: Recipe) -> None:
         raise RecipeError(
             "distillation.unlabelled excludes mixup and cutmix: half of a mixed picture would have "
             "no class"
+        )
+
+
+def _check_distilled(recipe: Recipe) -> None:
+    if not recipe.distilled:
+        return
+    if recipe.kind != "classifier" or not recipe.teachers:
+        raise RecipeError(
+            "distillation.sources says for which data sets distillation.teachers answer, for a "
+            "classifier: set these, too"
+        )
+    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+        raise RecipeError("distillation.sources excludes mixup and cutmix, which mix two data sets")
+    if recipe.distillation.unlabelled:
+        raise RecipeError(
+            "distillation.sources excludes distillation.unlabelled: where no teacher answers, a "
+            "picture without a diagnosis says nothing"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,20 +35,25 @@ def parsed_weights(text: str) -> dict[str, float]:
     return found
 
 
+def sources_of(key: str, named: Iterable[str], records: Sequence[Record]) -> list[str]:
+    """The sources of the records; UserError where the recipe's `key` names one that is not here."""
+    here = sorted({record.source for record in records if record.source})
+    for name in named:
+        if name not in here:
+            raise UserError(
+                f"{key} names {name}, which has no training picture here; there are: "
+                f"{', '.join(here) or f'one data set alone, for which {key} is left out'}"
+            )
+    return here
+
+
 def source_weights(text: str, records: Sequence[Record]) -> dict[str, float]:
     """`parsed_weights` of a recipe, by source; 1 for a source that is not named.
 
     UserError where it names a source that is not here.
     """
-    here = sorted({record.source for record in records if record.source})
-    weights = dict.fromkeys(here, 1.0)
-    for name, value in parsed_weights(text).items():
-        if name not in weights:
-            raise UserError(
-                f"source_weights names {name}, which has no training picture here; there are: "
-                f"{', '.join(here) or 'one data set alone, which needs no weight'}"
-            )
-        weights[name] = value
+    named = parsed_weights(text)
+    weights = {**dict.fromkeys(sources_of("source_weights", named, records), 1.0), **named}
     if weights and not any(weights.values()):
         raise UserError("source_weights leaves no source to learn from: all are 0")
     return weights
