@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -240,6 +241,19 @@ def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
     assert "line 2: several files fit 'images/00': 00.jpg, 00.png" in told
     data_set = own(tmp_path, "image", "images/00.jpg", "images/01.tif", pictures=())
     assert data_set.problems == ("data.csv line 3: missing file images/01.tif (there is 01.PNG)",)
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_letter_with_a_mark_is_one_however_it_is_put_together(tmp_path, written, stored):
+    """macOS and Windows write "ü" in two ways."""
+    there, name = (unicodedata.normalize(form, "Köln/Müller") for form in (stored, written))
+    picture(tmp_path / f"{there}.png")
+    data_set = own(tmp_path, "image", f"{name}.PNG", pictures=())
+    assert [record.image for record in data_set.records] == [tmp_path / f"{there}.png"]
+    apart = tmp_path / "apart"
+    picture(apart / "nevus" / f"{there}.jpg")
+    mask(apart / "masks" / "nevus" / f"{name}.png")
+    assert [bool(record.mask) for record in load("folders", apart).records] == [True]
 
 
 def test_ages_that_are_no_years_are_named(tmp_path):
