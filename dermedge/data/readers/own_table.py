@@ -40,16 +40,24 @@ _MODALITIES = {
     **dict.fromkeys(("dermoscopic", "dermoscopy", "dermatoscopic", "dermatoscopy"), "dermoscopic"),
     **dict.fromkeys(("clinical", "clinical: close-up", "close-up", "photograph"), "clinical"),
 }
+# What a column of ids may be called: "Patienten-ID", "patient_code", "id_paciente".
+_ID = (
+    r"(id|nr|no|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash|pseudonym)"
+)
+_LESION = r"(lesion|lésion|lasion|läsion|laesion|lesione)(s|en)?"
+_PERSON = (
+    r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
+    r"|fall)"
+)
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
 _MEANT = {
     "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
-    "lesion_id": r"(lesions?|lesion_?(nr|no|number|uid|name|identifier)|lasion\w*|läsion\w*)",
-    "patient_id": r"(patients?|patient_?(nr|no|number|uid|name|identifier)|subjects?|subject_?id"
-    r"|person|person_?id|case_?id|pid|mrn"
-    r"|participants?|participant_?id|individual(_?id)?|user_?id)",
+    "lesion_id": rf"({_LESION}(_?{_ID}(_?{_ID})?)?|{_ID}_{_LESION})",
+    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
+    r"|paziente|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
