@@ -302,6 +302,14 @@ def test_one_lesion_is_not_two_patients(tmp_path):
     assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
 
 
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID"])
+def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
+    told = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")
+    assert "data.csv line 2" in told
+    assert "as text" in told
+    assert "line 3" not in told
+
+
 def test_several_tables_need_a_name(tmp_path):
     picture(tmp_path / "a.png")
     table(tmp_path / "train.csv", "image", "a.png")

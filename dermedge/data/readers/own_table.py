@@ -18,6 +18,8 @@ from dermedge.data.synthetic import MARKER
 from dermedge.data.tables import Row, Table, columns_of, read_table
 from dermedge.taxonomy import interpret
 
+# A spreadsheet writes a long number so, and gives many one name: "1.23457E+15".
+_ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -93,6 +95,12 @@ def _gather(g: Gathering) -> None:
                 f"{first.line})"
             )
             continue
+        for column in ("id", "lesion_id", "patient_id"):
+            if _ROUNDED.fullmatch(cells.get(column, "")):
+                g.errors.append(
+                    f"{where}: {column} '{cells[column]}' was rounded by a spreadsheet; export the "
+                    "table again with this column as text"
+                )
         lesion, patient = stated(cells.get("lesion_id")), stated(cells.get("patient_id"))
         if lesion and patient:
             other, line = patients.setdefault(lesion, (patient, row.line))
