@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dermedge import UserError
 from dermedge.data.groups import NOT_STATED, SCALES, members
 from dermedge.data.records import Record
 from train.groups import GroupWeights, group_row
+from train.learner import Learner
 from train.losses import classifier_loss
 from train.recipe import ClassifierLoss, RecipeError, load_recipe
 
@@ -64,6 +67,23 @@ def test_group_dro_moves_towards_the_group_with_the_largest_loss():
     # A batch without the hard group is a plain mean.
     calm = weigh(each[:3], rows(records[:3]), alone)
     assert calm.tolist() == pytest.approx([1.0] * 3)
+
+
+def test_pictures_without_a_diagnosis_are_no_proof_that_a_group_is_served_well():
+    known = people(3, 3, 1, 1)
+    bare = [replace(record, id=f"x{record.id}", label=None) for record in people(1, 1, 1, 1)]
+    loss = ClassifierLoss(group="skin_tone", group_balance=1.0, group_dro=0.5)
+    classes = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 0.0]] * 4)
+    one = SimpleNamespace(device="cpu", reduce=lambda sums, _: sums)
+    each = torch.tensor([0.5] * 4 + [0.0] * 4)
+    found = []
+    for records in (known, known + bare):
+        count = len(records)
+        learner = SimpleNamespace(group_weights=GroupWeights(loss, records), accelerator=one)
+        weigh = Learner._by_group(learner, {"group": rows(records), "classes": classes[:count]})
+        found.append(weigh(each[:count])[:4].tolist())
+        assert learner.group_weights.q.max() == pytest.approx(0.5)
+    assert found[0] == pytest.approx(found[1])
 
 
 @pytest.mark.parametrize("options", [{"group_balance": 0.5}, {"group_dro": 0.3}])
