@@ -268,8 +268,12 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     assert len(data_set.problems) == 6
 
 
-def test_unknown_groups_are_no_group(tmp_path):
-    data_set = own(tmp_path, "image,patient_id", "a.png,-", "b.png,n/a", "c.png,unbekannt")
+@pytest.mark.parametrize(
+    "words", [("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")]
+)
+def test_unknown_groups_are_no_group(tmp_path, words):
+    rows = [f"{name},{word}" for name, word in zip(("a.png", "b.png", "c.png"), words, strict=True)]
+    data_set = own(tmp_path, "image,patient_id", *rows)
     assert {record.patient_id for record in data_set.records} == {None}
     assert "no lesion or patient is stated" in noted(data_set)
 
@@ -707,6 +711,13 @@ def test_milk10k(tmp_path):
         for other in data_set.records:
             assert one.lesion_id != other.lesion_id or parts[one.id] == parts[other.id]
     assert "milk10k=" in refusal("isic_cli", tmp_path)
+    about = tmp_path / "MILK10k_Training_Metadata.csv"
+    text = about.read_text()
+    assert ",3," in text
+    about.write_text(text.replace(",3,", ",23,"))
+    found = load("milk10k", tmp_path)
+    assert 23 not in {record.skin_tone for record in found.records}
+    assert "skin_tone_class '23' is not 0 to 5" in found.problems[0]
     truth = tmp_path / "MILK10k_Training_GroundTruth.csv"
     table(truth, f"lesion_id,{MILK_CODES.replace('SCCKA', 'SCC')}", f"IL_1{',0.0' * 10},1.0")
     assert "no column SCCKA" in refusal("milk10k", tmp_path)

@@ -34,7 +34,10 @@ _UNSTATED = frozenset(
     {
         *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
         *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu"),
-        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!"),
+        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!", "undefined"),
+        *("not known", "not available", "not applicable", "not recorded", "unspecified"),
+        *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
+        *("keine angabe", "nicht bekannt", "nicht angegeben"),
     }
 )
 _SEXES = {
