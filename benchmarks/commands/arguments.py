@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
+from dermedge.text import printable
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
     from benchmarks.accuracy.figures import Row
@@ -154,14 +155,15 @@ def select_pictures(bundle: Bundle, args: argparse.Namespace) -> tuple[DataSet, 
     """The data set, and what of it is to be measured."""
     from benchmarks.accuracy.selection import select
     from benchmarks.accuracy.subset import Subset
-    from dermedge.data import load, parse_source
+    from dermedge.data import load, parse_source, report_lines
 
     data_set = load(*parse_source(args.data))
     part = args.split or "test"
     subset = Subset(args.modality, Path(args.leave_out) if args.leave_out else None)
-    return data_set, select(
-        data_set, bundle, part, args.split_file, args.limit, args.baselines, subset
-    )
+    selection = select(data_set, bundle, part, args.split_file, args.limit, args.baselines, subset)
+    for line in report_lines(data_set):
+        print(printable(line), file=sys.stderr)
+    return data_set, selection
 
 
 def metadata_fields(bundle: Bundle, args: argparse.Namespace) -> tuple[str, ...]:

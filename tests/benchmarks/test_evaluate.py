@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp
     said = capsys.readouterr()
     assert said.err.startswith("dermedge: nothing to measure")
     assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_pictures_that_the_table_names_and_nobody_has_are_no_secret(
+    tiny_bundle, discs, tmp_path, capsys
+):
+    shutil.copytree(discs, tmp_path / "discs")
+    (tmp_path / "discs" / "p05.png").unlink()
+    words = ("--bundle", tiny_bundle, "--data", f"csv={tmp_path / 'discs'}", "--split", "all")
+    call(EVALUATE, *words, "--limit", 4)
+    said = capsys.readouterr()
+    assert "missing file p05.png" in said.err
+    assert "warning: 1 rows or files of csv are missing or malformed" in said.out
 
 
 def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, discs, capsys):
