@@ -84,7 +84,8 @@ def find_sources(names: Iterable[str]) -> tuple[list[str], list[str]]:
         if _is_address(name):
             here, left = _listed(name)
         else:
-            here, left = map(str, find_images([name])), map(str, find_other_pictures([name]))
+            here = [str(path) for path in find_images([name])]
+            left = [str(path) for path in find_other_pictures([name])]
         sources += here
         others += left
     return list(dict.fromkeys(sources)), list(dict.fromkeys(others))
