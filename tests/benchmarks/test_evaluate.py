@@ -89,6 +89,9 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert len(rows) == 40
     assert sum(bool(row["error"]) for row in rows) == 2
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+    # Where somebody keeps pictures is nobody else's business.
+    for name in ("evaluation.json", "pictures.csv", "evaluation.html"):
+        assert str(discs) not in (tmp_path / name).read_text()
     assert DISCLAIMER in (tmp_path / "evaluation.html").read_text()
 
 
