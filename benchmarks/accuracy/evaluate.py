@@ -316,10 +316,15 @@ def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
             return picture, None
         return picture, read_lesion_mask(record.mask, picture.height, picture.width)
     except ImageError as error:
-        said = str(error)
-        for path in filter(None, (record.image, record.mask)):
-            said = said.replace(printable(path), printable(path.name))
-        raise ImageError("{reason}", code=error.code, reason=said) from None
+        reason = without_folders(str(error), record.image, record.mask)
+        raise ImageError("{reason}", code=error.code, reason=reason) from None
+
+
+def without_folders(text: str, *paths: Path | None) -> str:
+    """A message that names these files by their last name alone."""
+    for path in filter(None, paths):
+        text = text.replace(printable(path), printable(path.name))
+    return text
 
 
 def _second_mask(record: Record, picture: Picture) -> np.ndarray | None:
