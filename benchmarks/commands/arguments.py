@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
 from dermedge.text import printable
@@ -132,6 +133,18 @@ def folder(path: str | Path) -> Path:
     """The folder, made where it was missing."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def file_to_write(path: str | Path) -> Path:
+    """The file, in a folder that is made where it was missing; said before all the work.
+
+    UserError where a folder has its name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it, or another one")
+    folder(path.parent)
     return path
 
 

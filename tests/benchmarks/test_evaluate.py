@@ -134,6 +134,16 @@ def test_pictures_that_the_table_names_and_nobody_has_are_no_secret(
     assert "warning: 1 rows or files of csv are missing or malformed" in said.out
 
 
+@pytest.mark.parametrize("option", ["--csv", "--executions"])
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(
+    tiny_bundle, discs, tmp_path, monkeypatch, option
+):
+    monkeypatch.setattr("benchmarks.commands.evaluate.measure_accuracy", None)
+    words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
+    with pytest.raises(UserError, match="is a folder: name a file"):
+        call(EVALUATE, *words, option, tmp_path)
+
+
 def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, discs, capsys):
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all", "--limit", 4)
     call(EVALUATE, *words)
