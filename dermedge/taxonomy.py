@@ -65,8 +65,9 @@ _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
 # words only. English, German, French, Spanish, Italian, Portuguese, Latin; without accents.
 _SQUAMOUS = (
-    rf"squamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell)(?:en)?(?:karzinom"
-    rf"|carcinom|krebs|ca)\w*|\bspinaliom\w*|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
+    rf"squamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
+    r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
+    rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
     r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
     rf"|epidermoid {_CARCINOMA}|\bscc\b"
 )
@@ -84,7 +85,7 @@ _WORDS = tuple(
         ),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
-            r"|\bbasalzell(?:en)?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
+            r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
             rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
             r"|\bulcus rodens\b|\bbcc\b",
             "bcc",
@@ -141,7 +142,7 @@ _WORDS = tuple(
     )
 )
 
-_ACTINIC = re.compile(r"\b(?:a[ck]tini\w+|attinic\w+|solar\w*)\b")
+_ACTINIC = re.compile(r"\b(?:a[ck]t(?:in(?:i\w+)?)?|attinic\w+|solar\w*)\b")
 _SEBORRHEIC = re.compile(r"\b(?:sebb?or+h?\w*|seb)\b")
 _BENIGN_KERATOSIS = re.compile(r"\b(?:benign\w*|gutartig\w*|lichenoid\w*|pigmented benign)\b")
 
@@ -192,9 +193,12 @@ _OTHER_MALIGNANT = re.compile(
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
     r"|\bpagets?\b|\bmetasta\w*"
 )
-# Words of cancer that no rule took: not a class for sure, and certainly not "something else".
+# Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
+# sure, and certainly not "something else".
 _UNPLACED = re.compile(
     r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen)\w*"
+    r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
+    r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )
 _SPELLINGS = (
     *("melanoma", "melanom", "nevus", "naevus", "carcinoma", "karzinom", "basaliom", "spinaliom"),

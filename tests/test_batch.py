@@ -91,13 +91,19 @@ def test_options_that_contradict_each_other(tiny_bundle, archive, tmp_path, opti
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_object_store_as_a_folder(tiny_bundle, archive):
+def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
     pytest.importorskip("pyarrow")
     here = rows(analyze(tiny_bundle, archive / "b", "--json").stdout)
     there = rows(analyze(tiny_bundle, f"file://{archive}/b", "--json").stdout)
     for row in there:
         row["image"] = row["image"].removeprefix("file://")
     assert there == here
+    (tmp_path / "raw.nef").touch()
+    write_png(tmp_path / "a.png", draw(1, size=(120, 160), label="nv").image)
+    drawn = [word for name in ("outlines", "explain") for word in (f"--{name}", tmp_path / name)]
+    done = analyze(tiny_bundle, f"file://{tmp_path}", *drawn)
+    assert "such pictures are not read (.nef; files: 1)" in done.stderr
+    assert all((tmp_path / name / "a.png").stat().st_size for name in ("outlines", "explain"))
     done = analyze(tiny_bundle, f"file://{archive}/none", "--json", status=2)
     assert "none" in done.stderr
     assert len(done.stderr.splitlines()) == 1

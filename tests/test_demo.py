@@ -53,6 +53,10 @@ def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     assert main(["demo", "--out", str(out)]) == 0
     assert len(titles) == demo.STEPS
 
+    (out / "mine.txt").write_text("precious")
+    assert main(["demo", "--out", str(out), "--fresh"]) == 2
+    assert "holds other files (mine.txt)" in capsys.readouterr().err
+    (out / "mine.txt").unlink()
     assert main(["demo", "--out", str(out), "--fresh"]) == 0
     assert len(titles) == 2 * demo.STEPS
 

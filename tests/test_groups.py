@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import torch
 from dermedge import UserError
 from dermedge.data.groups import NOT_STATED, SCALES, members
 from dermedge.data.records import Record
+from train import group_ablation
 from train.groups import GroupWeights, group_row
+from train.learner import Learner
 from train.losses import classifier_loss
 from train.recipe import ClassifierLoss, RecipeError, load_recipe
 
@@ -20,12 +24,52 @@ def people(*tones: int | None) -> list[Record]:
     return [Record(str(n), Path("x"), skin_tone=tone, label="nv") for n, tone in enumerate(tones)]
 
 
+@pytest.fixture
+def two_pictures(tmp_path) -> list[Record]:
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(bytes([number]))
+    return [Record(str(number), tmp_path / f"{number}.png") for number in (1, 2)]
+
+
 def rows(records) -> torch.Tensor:
     return torch.from_numpy(np.array([group_row(record, "skin_tone") for record in records]))
 
 
 def alone(sums: torch.Tensor) -> torch.Tensor:
     return sums
+
+
+def test_the_ablations_features_are_of_these_pictures_and_this_bundle(
+    tmp_path, monkeypatch, two_pictures
+):
+    made = []
+
+    def origin(bundle):
+        explain = lambda images: {"features": images.float().mean(dim=(1, 2))}  # noqa: E731
+        network = lambda _: (SimpleNamespace(explain=explain), ())  # noqa: E731
+        made.append(bundle)
+        return SimpleNamespace(title=bundle, network=network, preprocessing=lambda _: None)
+
+    read = lambda record, *_: (np.full((2, 2, 3), record.image.read_bytes()[-1], np.uint8), None)  # noqa: E731
+    monkeypatch.setattr(group_ablation, "origin", origin)
+    monkeypatch.setattr(group_ablation, "read_prepared", read)
+    cache = tmp_path / "features.npz"
+    first = group_ablation.features_of(two_pictures, "a", cache)
+    assert first.tolist() == [[1, 1, 1], [2, 2, 2]]
+    monkeypatch.setattr(group_ablation, "read_prepared", None)
+    assert group_ablation.features_of(two_pictures[1:], "a", cache).tolist() == [[2, 2, 2]]
+    with pytest.raises(UserError, match="no features of b"):
+        group_ablation.features_of(two_pictures, "b", cache)
+    # Another picture under the same id.
+    two_pictures[0].image.write_bytes(b"\x07")
+    monkeypatch.setattr(group_ablation, "read_prepared", read)
+    again = group_ablation.features_of(two_pictures, "a", cache)
+    assert again[0].tolist() == [7, 7, 7]
+
+
+def test_the_ablation_needs_two_groups_to_compare():
+    with pytest.raises(UserError, match="fewer than two groups of skin_tone"):
+        group_ablation.figures(people(3, 3, 1), {"without": np.zeros(3)}, "skin_tone", 10)
 
 
 def test_two_scales_are_two_scales():
@@ -64,6 +108,23 @@ def test_group_dro_moves_towards_the_group_with_the_largest_loss():
     # A batch without the hard group is a plain mean.
     calm = weigh(each[:3], rows(records[:3]), alone)
     assert calm.tolist() == pytest.approx([1.0] * 3)
+
+
+def test_pictures_without_a_diagnosis_are_no_proof_that_a_group_is_served_well():
+    known = people(3, 3, 1, 1)
+    bare = [replace(record, id=f"x{record.id}", label=None) for record in people(1, 1, 1, 1)]
+    loss = ClassifierLoss(group="skin_tone", group_balance=1.0, group_dro=0.5)
+    classes = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 0.0]] * 4)
+    one = SimpleNamespace(device="cpu", reduce=lambda sums, _: sums)
+    each = torch.tensor([0.5] * 4 + [0.0] * 4)
+    found = []
+    for records in (known, known + bare):
+        count = len(records)
+        learner = SimpleNamespace(group_weights=GroupWeights(loss, records), accelerator=one)
+        weigh = Learner._by_group(learner, {"group": rows(records), "classes": classes[:count]})
+        found.append(weigh(each[:count])[:4].tolist())
+        assert learner.group_weights.q.max() == pytest.approx(0.5)
+    assert found[0] == pytest.approx(found[1])
 
 
 @pytest.mark.parametrize("options", [{"group_balance": 0.5}, {"group_dro": 0.3}])

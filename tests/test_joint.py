@@ -53,6 +53,15 @@ def test_one_set_stays_as_it_is_and_two_are_told_apart():
         join([one, replace(other, root=Path(f"/a{os.pathsep}b"))])
 
 
+def test_two_tables_of_one_clinic_are_named():
+    mine, public = made("csv", 4, lesions="mine"), made("csv", 4, lesions="HAM")
+    people = replace(mine, records=tuple(replace(r, patient_id="P7") for r in mine.records))
+    patients, lesions = join([people, people]).notes
+    assert patients.startswith("csv and csv.2 name 1 patients alike (such as P7)")
+    assert lesions.startswith("csv and csv.2 name 2 lesions alike (such as mine_0000000)")
+    assert not join([public, public]).notes + join([people, made("folders", 4)]).notes
+
+
 def test_a_joint_set_is_read_again_by_its_name(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -22,6 +22,7 @@ from export.outliers import add
 from export.outliers.choose import LOST, choose, refused_of_each_kind
 from export.outliers.draw import DRAWN, beside, retaken
 from export.outliers.fit import SKIN, Pictures, fit_score, fit_usual, lowest_limit
+from export.outliers.look import Looker
 
 SIDES = np.eye(12) * 6
 PENALTY = 100.0
@@ -238,6 +239,15 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     monkeypatch.setattr(Analyzer, "analyze", None)
     add.main([str(new), str(tmp_path / "again.dermbundle"), *two_sets, *more])
     assert Bundle.open(tmp_path / "again.dermbundle").part(OUTLIERS) == bundle.part(OUTLIERS)
+
+
+def test_a_cache_in_a_folder_of_somebody_leaves_its_mode(tiny_bundle, tmp_path):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir()
+    shared.chmod(0o755)
+    for folder, mode in ((shared, 0o755), (own, 0o700)):
+        Looker(Bundle.open(tiny_bundle), folder)
+        assert folder.stat().st_mode & 0o777 == mode
 
 
 def test_a_head_for_outputs_that_are_not_there_is_refused(tiny_bundle, tmp_path):

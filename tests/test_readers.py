@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -124,6 +125,9 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("target", "diagnosis"), ("lesion", "lesion_id"), ("patient", "patient_id")),
         *(("Subject ID", "patient_id"), ("fold", "split"), ("benign_malignant", "malignant")),
         *(("mask_path", "mask"), ("pathology", "diagnosis"), ("MRN", "patient_id")),
+        *(("Patienten-ID", "patient_id"), ("PatNr", "patient_id"), ("id_paciente", "patient_id")),
+        *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
+        *(("lesion_code", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -242,6 +246,19 @@ def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
     assert data_set.problems == ("data.csv line 3: missing file images/01.tif (there is 01.PNG)",)
 
 
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_letter_with_a_mark_is_one_however_it_is_put_together(tmp_path, written, stored):
+    """macOS and Windows write "ü" in two ways."""
+    there, name = (unicodedata.normalize(form, "Köln/Müller") for form in (stored, written))
+    picture(tmp_path / f"{there}.png")
+    data_set = own(tmp_path, "image", f"{name}.PNG", pictures=())
+    assert [record.image for record in data_set.records] == [tmp_path / f"{there}.png"]
+    apart = tmp_path / "apart"
+    picture(apart / "nevus" / f"{there}.jpg")
+    mask(apart / "masks" / "nevus" / f"{name}.png")
+    assert [bool(record.mask) for record in load("folders", apart).records] == [True]
+
+
 def test_ages_that_are_no_years_are_named(tmp_path):
     names = [f"{number}.png" for number in range(8)]
     ages = ("45-50", "85+", "6 months", "1980", "-1", "ca. 40", "0", "45 Jahre")
@@ -251,8 +268,12 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     assert len(data_set.problems) == 6
 
 
-def test_unknown_groups_are_no_group(tmp_path):
-    data_set = own(tmp_path, "image,patient_id", "a.png,-", "b.png,n/a", "c.png,unbekannt")
+@pytest.mark.parametrize(
+    "words", [("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")]
+)
+def test_unknown_groups_are_no_group(tmp_path, words):
+    rows = [f"{name},{word}" for name, word in zip(("a.png", "b.png", "c.png"), words, strict=True)]
+    data_set = own(tmp_path, "image,patient_id", *rows)
     assert {record.patient_id for record in data_set.records} == {None}
     assert "no lesion or patient is stated" in noted(data_set)
 
@@ -283,6 +304,14 @@ def test_one_lesion_is_not_two_patients(tmp_path):
     assert "such as Bob/1" in line
     rows = ("a.png,Ann,1", "b.png,,1", "c.png,Bob,unknown")
     assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
+
+
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID"])
+def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
+    told = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")
+    assert "data.csv line 2" in told
+    assert "as text" in told
+    assert "line 3" not in told
 
 
 def test_several_tables_need_a_name(tmp_path):
@@ -682,6 +711,13 @@ def test_milk10k(tmp_path):
         for other in data_set.records:
             assert one.lesion_id != other.lesion_id or parts[one.id] == parts[other.id]
     assert "milk10k=" in refusal("isic_cli", tmp_path)
+    about = tmp_path / "MILK10k_Training_Metadata.csv"
+    text = about.read_text()
+    assert ",3," in text
+    about.write_text(text.replace(",3,", ",23,"))
+    found = load("milk10k", tmp_path)
+    assert 23 not in {record.skin_tone for record in found.records}
+    assert "skin_tone_class '23' is not 0 to 5" in found.problems[0]
     truth = tmp_path / "MILK10k_Training_GroundTruth.csv"
     table(truth, f"lesion_id,{MILK_CODES.replace('SCCKA', 'SCC')}", f"IL_1{',0.0' * 10},1.0")
     assert "no column SCCKA" in refusal("milk10k", tmp_path)

@@ -23,7 +23,7 @@ WORDS = {
         "carcinoma de células basales; basal-cell carcinoma; Basal cell carcinomas; BCC; "
         "4. Basal Cell Carcinoma (BCC) 3323; épithélioma basocellulaire; rodent ulcer; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
-        "basal cell ca; CBC"
+        "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -31,7 +31,7 @@ WORDS = {
         "carcinoma squamocellulare; squamous cell carcinoma; SCC; keratoacanthoma; "
         "Keratoakanthom; queratoacantoma; ceratoacantoma; cheratoacantoma; kératoacanthome; "
         "KA; SCC invasive; Squamous cell carcinoma, Invasive; carcinome spinocellulaire; "
-        "carcinoma epidermoide"
+        "carcinoma epidermoide; Plattenepithel-Ca; Stachelzell-Karzinom; spinozelluläres Karzinom"
     ),
     "akiec": (
         "SCC in situ; squamous cell carcinoma in situ; Morbus Bowen; M. Bowen; "
@@ -41,7 +41,7 @@ WORDS = {
         "ceratose actínica; solar keratosis; keratosis actinica; solare Keratose; "
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
-        "keratosis solaris"
+        "keratosis solaris; aktin. Keratose; act. keratosis"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -97,7 +97,8 @@ WORDS = {
         "melanoma scar; melanoma mimic; likely nevus; unlikely melanoma; Ausschluss Melanom; "
         "esclusione melanoma; nevus, DD melanoma; melanoma free; Verdacht auf BCC; "
         "carcinoma in situ; antimelanoma; family history of melanoma; sospetto melanoma; "
-        "suspeita de melanoma"
+        "suspeita de melanoma; D22.5; ICD-10 D03.9; cSCC; sq cell ca; MM in situ; NMSC; "
+        "basal cell; actinic kerat.; melan."
     ),
 }
 

@@ -861,6 +861,27 @@ def test_wrong_use_is_one_line(data_set, tmp_path, capsys, arguments, complaint)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("source_weights=csv=2", "source_weights names csv"),
+        ("loss.group=skin_tone", "needs two groups"),
+        ("start=none.pth", "none.pth to start from"),
+    ],
+)
+def test_what_was_refused_leaves_no_run(data_set, split, tmp_path, capsys, change, complaint):
+    """Else the corrected command is refused as another recipe."""
+    split.save(tmp_path / "split.json")
+    out, sets = tmp_path / "run", ["preprocessing.size=32", "pretrained=no", "model=mobilenet_v2"]
+    words = ["--data", f"csv={data_set.root}", "--split", str(tmp_path / "split.json")]
+    if change.startswith("loss.group"):
+        sets.append("loss.group_dro=0.1")
+    words += [word for key in (*sets, change) for word in ("--set", key)]
+    assert cli.main(["train", "classifier", "--recipe", "classifier", *words, "--out", str(out)])
+    assert complaint in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):
     bare = replace(data_set, records=tuple(replace(r, mask=None) for r in data_set.records))
     with pytest.raises(UserError, match="csv has no masks"):

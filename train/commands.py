@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,11 +101,17 @@ def _train(args: argparse.Namespace) -> int:
     split = _split(args, data_sets, out)
     if args.limit:
         split = subset(data_set, split, args.limit)
+    there = out.exists()
     try:
         run = train(recipe, data_set, split, out, fresh=args.fresh)
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from here", file=sys.stderr)
         return 130
+    except UserError:
+        # A run that never began would refuse the corrected command as another run.
+        if not there and not (out / "checkpoint.pt").exists() and PartialState().is_main_process:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
     state = PartialState()
     state.destroy_process_group()  # left to the exit, gloo's threads can abort the process
     if not state.is_main_process:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from dermedge import UserError, data
+from dermedge.data.fingerprint import of_bytes
 from dermedge.data.groups import SCALES, members
 from dermedge.data.records import Record
 from dermedge.data.split import group_records
@@ -48,21 +50,32 @@ WAYS = {
 
 @torch.inference_mode()
 def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarray:
-    """float32 (n, D): what the bundle's classifier pools of each picture; kept in `cache`."""
-    ids = np.array([record.id for record in records])
-    if cache.exists():
-        kept = np.load(cache)
-        place = {name: row for row, name in enumerate(kept["ids"].tolist())}
-        if set(ids.tolist()) <= place.keys():
-            return np.asarray(kept["features"][[place[name] for name in ids.tolist()]])
+    """float32 (n, D): what the bundle's classifier pools of each picture; kept in `cache`.
+
+    UserError where `cache` holds those of another bundle, or is no such file.
+    """
+    # By their bytes: other pictures may have the same ids.
+    files = of_bytes(records).files
     source = origin(bundle)
+    if cache.exists():
+        try:
+            with np.load(cache) as kept:
+                same = str(kept["bundle"]) == source.title
+                place = {file: row for row, file in enumerate(kept["files"].tolist())}
+                features = kept["features"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            same = False
+        if not same:
+            raise UserError(f"{cache} holds no features of {source.title}: name another file")
+        if set(files.tolist()) <= place.keys():
+            return np.asarray(features[[place[file] for file in files.tolist()]])
     model, preprocessing = source.network("classifier")[0], source.preprocessing("classifier")
     found = []
     for at in range(0, len(records), 16):
         squares = [read_prepared(r, preprocessing, False)[0] for r in records[at : at + 16]]
         found.append(model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy())
     features = np.concatenate(found)
-    np.savez(cache, ids=ids, features=features)
+    np.savez(cache, files=files, features=features, bundle=np.array(source.title))
     return features
 
 
@@ -127,7 +140,8 @@ def figures(
 ) -> dict:
     """Of each way: AUC and sensitivity by group, the gap and the worst; and gaps against without.
 
-    All by bootstrap over lesions, the ways in the same resamples.
+    All by bootstrap over lesions and patients, the ways in the same resamples. UserError where
+    there are not two groups that can be judged.
     """
     truth = np.array([bool(record.malignant) for record in records])
     own = members(records, SCALES[field])
@@ -137,7 +151,14 @@ def figures(
         if name in SCALES[field].groups
         and min(truth[places].sum(), (~truth[places]).sum()) >= LEAST
     ]
-    lesions = np.unique([r.lesion_id or r.id for r in records], return_inverse=True)[1]
+    if len(enough) < 2:
+        raise UserError(
+            f"fewer than two groups of {field} have {LEAST} malignant and {LEAST} benign pictures: "
+            "there is no gap to measure"
+        )
+    groups = enumerate(group_records(records))
+    numbers = {record.id: number for number, group in groups for record in group}
+    clusters = np.array([numbers[record.id] for record in records])
 
     def statistic(way: str, measure: str, name: str):
         risk, places = risks[way], np.array(own[name])
@@ -150,7 +171,7 @@ def figures(
         return lambda w: float((w[sick] * right).sum() / w[sick].sum()) if w[sick].any() else np.nan
 
     def figure(function) -> dict:
-        return asdict(metrics.bootstrap(function, len(records), lesions, resamples))
+        return asdict(metrics.bootstrap(function, len(records), clusters, resamples))
 
     found: dict = {"judged": enough, "counts": {}, "ways": {}}
     for name, places in own.items():
@@ -223,7 +244,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "data_set": data_set.name,
         "modality": args.modality,
         "scale": args.group,
-        "lesions": len(records),
+        "pictures": len(records),
+        "lesions": len({record.lesion_id or record.id for record in records}),
         "folds": FOLDS,
         "epochs": EPOCHS,
         "seeds": args.seeds,

@@ -12,6 +12,7 @@ from dermedge import UserError
 from dermedge.data.groups import SCALES
 from dermedge.data.records import Record
 from train.recipe import ClassifierLoss
+from train.sources import is_unlabelled
 
 Total = Callable[[Tensor], Tensor]  # the sum of a tensor over all processes
 
@@ -36,11 +37,13 @@ class GroupWeights:
       in the batch weigh is scaled so that they average 1 there.
 
     A picture whose group is not stated weighs 1, and moves nothing: its absence may tell the label.
+    Pictures without a diagnosis, which teachers alone speak of, are in no group.
     The state is the weights q, the same in every process.
     """
 
     def __init__(self, loss: ClassifierLoss, records: Sequence[Record]):
         self._loss = loss
+        records = [record for record in records if not is_unlabelled(record)]
         rows = np.array([group_row(record, loss.group) for record in records])
         counts = torch.from_numpy(rows.sum(axis=0)).double()
         if int((counts > 0).sum()) < 2:

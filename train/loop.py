@@ -35,12 +35,13 @@ from train.data import (
     present_labels,
 )
 from train.feed import Steps, training_batches
+from train.groups import GroupWeights
 from train.late import feature_views
 from train.leaks import check_leaks
 from train.learner import Learner
 from train.origins import licence_of, origin, origins
 from train.paired import paired_answers, partners
-from train.recipe import Recipe
+from train.recipe import ClassifierLoss, Recipe
 from train.run import (
     Log,
     Run,
@@ -77,7 +78,11 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
+    # What the recipe asks of the pictures is checked before the folder holds anything.
     sources_of("distillation.sources", recipe.distilled, chosen["train"])
+    source_weights(recipe.source_weights, chosen["train"])
+    if isinstance(recipe.loss, ClassifierLoss) and recipe.group:
+        GroupWeights(recipe.loss, chosen["train"])
     if accelerator.is_main_process:
         for line in _unused(recipe, data_set, split, labels, chosen):
             print(line, file=sys.stderr)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.figures import Row
-from benchmarks.accuracy.intervals import Statistic, weighted_mean
+from benchmarks.accuracy.intervals import Share, Statistic, weighted_mean
 from benchmarks.schema.names import GROUP_MEASURES, GROUP_MINIMUM, NETWORKS
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data.groups import NOT_STATED, SCALES, Scale, members
@@ -110,8 +110,8 @@ def _measures(
     right = (risk >= limits.see_doctor) == truth
     for measure, among in (("malignant_sensitivity", truth), ("malignant_specificity", ~truth)):
         if among.any():
-            share = weighted_mean(right[among].astype(float))
-            found[measure] = _Measure(known[among], share, int(among.sum()) >= GROUP_MINIMUM)
+            enough = int(among.sum()) >= GROUP_MINIMUM
+            found[measure] = _Measure(known[among], Share(right[among]), enough)
     return found
 
 
@@ -150,4 +150,7 @@ def _over(
         parts = np.split(weights, ends[:-1])
         return combine([m.statistic(w) for m, w in zip(measures, parts, strict=True)])
 
-    return {"pictures": len(used), **figures.interval(statistic, used)}
+    figure = figures.interval(statistic, used)
+    if figure["low"] == figure["high"]:  # all or none in each group: no resample differs
+        figure |= {"low": None, "high": None}
+    return {"pictures": len(used), **figure}

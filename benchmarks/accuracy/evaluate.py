@@ -32,6 +32,7 @@ from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.image.read import ImageError, Picture, find_images, read_image
 from dermedge.runtime import ExecutionConfig
+from dermedge.text import printable
 
 
 @dataclass(frozen=True)
@@ -305,11 +306,25 @@ def _out_of_distribution(
 
 
 def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
-    """A record's picture and true mask, bool at the size of its file. ImageError as they raise."""
-    picture = read_image(record.image)
-    if not record.mask:
-        return picture, None
-    return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+    """A record's picture and true mask, bool at the size of its file. ImageError as they raise.
+
+    It names the file without its folders: results are shown to others.
+    """
+    try:
+        picture = read_image(record.image)
+        if not record.mask:
+            return picture, None
+        return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+    except ImageError as error:
+        reason = without_folders(str(error), record.image, record.mask)
+        raise ImageError("{reason}", code=error.code, reason=reason) from None
+
+
+def without_folders(text: str, *paths: Path | None) -> str:
+    """A message that names these files by their last name alone."""
+    for path in filter(None, paths):
+        text = text.replace(printable(path), printable(path.name))
+    return text
 
 
 def _second_mask(record: Record, picture: Picture) -> np.ndarray | None:

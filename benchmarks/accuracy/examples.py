@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.accuracy.evaluate import without_folders
 from benchmarks.accuracy.figures import Row, malignancy
 from benchmarks.schema.names import NETWORKS
 from dermedge.analysis import lesion_outline
@@ -67,7 +68,8 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
             picture = read_image(path)
             true = _true_outline(truth, picture) if truth else ""
         except ImageError as error:
-            panels.append({"name": path.name, "note": note, "error": str(error)})
+            why = without_folders(str(error), path, truth)
+            panels.append({"name": path.name, "note": note, "error": why})
             continue
         analysis = analyzer.analyze(picture, name=path.name).to_json()
         width, height = analysis["size"]

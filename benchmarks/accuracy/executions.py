@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.accuracy import figures
 from benchmarks.accuracy.evaluate import examine
 from benchmarks.accuracy.figures import Row
-from benchmarks.accuracy.intervals import Statistic, clusters, weighted_mean
+from benchmarks.accuracy.intervals import Share, Statistic, clusters, weighted_mean
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import NetworkPool
 from benchmarks.accuracy.selection import Selection
@@ -194,8 +194,8 @@ def _figures(first: Sequence[Row], rows: Sequence[Row], labels: tuple[str, ...])
 
 
 def _same_advice(pairs: Sequence[tuple[Row, Row]]) -> dict:
-    same = np.array([float(a.triage == b.triage) for a, b in pairs])
-    agreed = figures.interval(weighted_mean(same), [b for _, b in pairs])
+    same = np.array([a.triage == b.triage for a, b in pairs])
+    agreed = figures.interval(Share(same), [b for _, b in pairs])
     entry = {"group": WHOLE, "measure": "same_advice", "pictures": len(pairs), **agreed}
     return entry | dict.fromkeys(("difference", "difference_low", "difference_high"))
 
@@ -211,7 +211,7 @@ def _statistic(name: str, rows: Sequence[Row], labels: tuple[str, ...], label: s
         counts = metrics.Confusion(*np.array([row.counts[NETWORKS] for row in rows]).T)
         return weighted_mean(counts.jaccard)
     if name == "sensitivity":
-        return weighted_mean(np.array([float(row.likely == label) for row in rows]))
+        return Share(np.array([row.likely == label for row in rows]))
     stated = np.array([row.probabilities for row in rows])
     if name == "auc":
         scores = stated[:, labels.index(label)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.accuracy import intervals
-from benchmarks.accuracy.intervals import Figure, Statistic, weighted_mean
+from benchmarks.accuracy.intervals import Figure, Share, Statistic, weighted_mean
 from benchmarks.schema.names import COLOUR, NETWORKS
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record
@@ -146,7 +146,7 @@ def _class_figures(
             metrics.balanced_accuracy, likely, truth, classes
         )
     return found | {
-        "class_accuracy": interval(weighted_mean((top == truth).astype(float)), rows),
+        "class_accuracy": interval(Share(top == truth), rows),
         "brier": interval(weighted_mean(metrics.squared_errors(shares, truth)), rows),
         "ece": figure(metrics.calibration_error, shares.max(axis=1), top == truth),
     }
@@ -249,12 +249,12 @@ def out_of_distribution(rows: Sequence[Row], others: Sequence[Row]) -> dict:
         distances = np.array([row.distance for row in both])
         truth = np.arange(len(both)) >= len(both) - len(members)
         advised = all(row.triage for row in members)
-        retaken = np.array([row.triage == "retake" for row in members], float)
+        retaken = np.array([row.triage == "retake" for row in members])
         return {
             "pictures": len(members),
             "auc": interval(metrics.Ranking(distances, truth).roc_auc, both),
             "flagged": _flagged(members),
-            "retaken": interval(weighted_mean(retaken), members) if advised else None,
+            "retaken": interval(Share(retaken), members) if advised else None,
         }
 
     return {
@@ -264,7 +264,7 @@ def out_of_distribution(rows: Sequence[Row], others: Sequence[Row]) -> dict:
 
 
 def _flagged(rows: Sequence[Row]) -> Figure:
-    return interval(weighted_mean(np.array([row.ood for row in rows], float)), rows)
+    return interval(Share(np.array([row.ood for row in rows])), rows)
 
 
 def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
@@ -275,7 +275,7 @@ def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
 def _share(right: np.ndarray, among: np.ndarray, rows: Sequence[Row]) -> Figure:
     """Figure of the share of `right` in the rows where `among` is true; bool (rows,) each."""
     subset = [row for row, member in zip(rows, among, strict=True) if member]
-    return interval(weighted_mean(right[among].astype(float)), subset)
+    return interval(Share(right[among]), subset)
 
 
 def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:

@@ -6,6 +6,7 @@ A figure is {'value', 'low', 'high'}; None stands for what cannot be computed (J
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,16 @@ SEED = 0
 
 Statistic = Callable[[np.ndarray], float]  # of the weights of a resample, float (pictures,)
 Figure = dict[str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """Statistic: the share of bool (pictures,) under the weights of a resample."""
+
+    counted: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> float:
+        return weighted_mean(self.counted)(weights)
 
 
 def clusters(
@@ -41,8 +52,16 @@ def interval(statistic: Statistic, groups: np.ndarray) -> Figure:
     """The statistic of all pictures with its interval.
 
     groups : int (pictures,), the cluster of each; clusters are drawn whole.
+
+    Where all or none of a share counts it is Wilson's over the clusters; another figure that is 1
+    in all resamples, such as the AUC of few pictures, has no limits.
     """
-    return _rounded(metrics.bootstrap(statistic, len(groups), groups, RESAMPLES, SEED, LEVEL))
+    found = metrics.bootstrap(statistic, len(groups), groups, RESAMPLES, SEED, LEVEL)
+    if isinstance(statistic, Share):
+        found = metrics.share_interval(found, len(np.unique(groups)))
+    elif found.low == found.high == 1:
+        found = metrics.Interval(found.value, np.nan, np.nan)
+    return _rounded(found)
 
 
 def difference(ours: Statistic, other: Statistic, groups: np.ndarray) -> Figure:

@@ -30,9 +30,15 @@ def read_pictures(path: Path) -> Table:
     """The rows of pictures that could be read, by id. UserError where it is no such table."""
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-        return {row["id"]: row for row in rows if row["malignancy"]}
-    except (OSError, KeyError, TypeError, csv.Error):
+        found = {row["id"]: row for row in rows if row["malignancy"]}
+        # A spreadsheet writes TRUE, or the word of its language.
+        if not {row["malignant"].lower() for row in found.values()} <= {"true", "false", ""}:
+            raise KeyError("malignant")
+    except (OSError, KeyError, TypeError, AttributeError, csv.Error):
         raise UserError(f"{path} is no pictures.csv of `dermedge evaluate --out`") from None
+    if not found:
+        raise UserError(f"{path} says of no picture how malignant it is: nothing to compare")
+    return found
 
 
 def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, intervals.Figure]:
@@ -50,7 +56,7 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
     certain = [name for name in sorted(old) if old[name]["malignant"]]
     named = [name for name in sorted(old) if f"p_{old[name]['label']}" in old[name]]
     classes = sorted({old[name]["label"] for name in named})
-    malignant = np.array([old[name]["malignant"] == "True" for name in certain])
+    malignant = np.array([old[name]["malignant"].lower() == "true" for name in certain])
     truth = np.array([classes.index(old[name]["label"]) for name in named], int)
 
     def auc(table: Table) -> Callable[[np.ndarray], float]:

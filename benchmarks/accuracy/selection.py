@@ -109,10 +109,24 @@ def select(
         source,
         None if part == "all" else split,
         tuple(train),
-        (*known, *warnings, *(subset.warnings(data_set) if subset else ())),
+        (
+            *known,
+            *warnings,
+            *_missing(data_set),
+            *(subset.warnings(data_set) if subset else ()),
+        ),
         _ties(data_set, records),
         kept,
     )
+
+
+def _missing(data_set: DataSet) -> Iterator[str]:
+    """A warning where rows or files are left out, or not read in full."""
+    if count := len(data_set.problems):
+        yield (
+            f"{count} rows or files of {data_set.name} are missing or malformed; `dermedge data "
+            "check` names them"
+        )
 
 
 def _split(

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
+from dermedge.text import printable
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
     from benchmarks.accuracy.figures import Row
@@ -134,6 +136,18 @@ def folder(path: str | Path) -> Path:
     return path
 
 
+def file_to_write(path: str | Path) -> Path:
+    """The file, in a folder that is made where it was missing; said before all the work.
+
+    UserError where a folder has its name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it, or another one")
+    folder(path.parent)
+    return path
+
+
 def command() -> str:
     """The command as it was typed; of a path that leads elsewhere only the last name.
 
@@ -154,14 +168,15 @@ def select_pictures(bundle: Bundle, args: argparse.Namespace) -> tuple[DataSet, 
     """The data set, and what of it is to be measured."""
     from benchmarks.accuracy.selection import select
     from benchmarks.accuracy.subset import Subset
-    from dermedge.data import load, parse_source
+    from dermedge.data import load, parse_source, report_lines
 
     data_set = load(*parse_source(args.data))
     part = args.split or "test"
     subset = Subset(args.modality, Path(args.leave_out) if args.leave_out else None)
-    return data_set, select(
-        data_set, bundle, part, args.split_file, args.limit, args.baselines, subset
-    )
+    selection = select(data_set, bundle, part, args.split_file, args.limit, args.baselines, subset)
+    for line in report_lines(data_set):
+        print(printable(line), file=sys.stderr)
+    return data_set, selection
 
 
 def metadata_fields(bundle: Bundle, args: argparse.Namespace) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _compare(args: argparse.Namespace) -> int:
     stems = [Path(path).stem for path in results]
     same = len(set(stems)) < len(stems)
     names = [Path(path).parent.name if same else Path(path).stem for path in results]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or "" in names:  # one lies in the working folder
         names = list(results)
     named = dict(zip(names, results.values(), strict=True))
     rows = compare.rows(named)

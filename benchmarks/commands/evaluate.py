@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.commands.arguments import (
     data_arguments,
+    file_to_write,
     folder,
     measure_accuracy,
     metadata_fields,
@@ -84,7 +85,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         return _executions(bundle, selection, args)
     out = folder(args.out) if args.out else None
     if args.csv:
-        folder(Path(args.csv).parent)
+        file_to_write(args.csv)
     result, rows = measure_accuracy(
         bundle, data_set, selection, args, args.threads, cluster=cluster
     )
@@ -129,7 +130,7 @@ def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) 
     from benchmarks.report import text
     from dermedge.evaluation.provenance import usable_cores
 
-    folder(Path(args.executions).parent)
+    file_to_write(args.executions)
     threads = args.threads or usable_cores()
     results = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
     write_atomic(args.executions, executions.to_csv(results))

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from benchmarks.commands.arguments import file_to_write
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
@@ -31,6 +32,7 @@ def _peers(args: argparse.Namespace) -> int:
 
     if args.threads < 1 or not args.seconds > 0:
         raise UserError("--threads must be 1 or more, --seconds above 0")
+    file_to_write(args.out)
     command = shlex.join(["dermedge", "peers", *_options(args)])
     rows = measure.measure(
         open_bundle(args),
@@ -40,7 +42,6 @@ def _peers(args: argparse.Namespace) -> int:
         command,
         progress=lambda text: print(printable(text), file=sys.stderr),
     )
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out, measure.to_csv(rows))
     for row in rows:
         figure = row["reason"] or (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.accuracy import intervals
-from benchmarks.accuracy.intervals import Figure, Statistic, weighted_mean
+from benchmarks.accuracy.intervals import Figure, Share, Statistic
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.selection import Selection
 from benchmarks.corruptions.corruptions import (
@@ -219,9 +219,7 @@ class _Figures:
         return self._figure(lambda weights: metrics.roc_auc(scores, bad, weights), both)
 
     def _share(self, samples: list[_Sample], holds: Callable[[_Sample], bool]) -> Figure:
-        return self._figure(
-            weighted_mean(np.array([holds(one) for one in samples], float)), samples
-        )
+        return self._figure(Share(np.array([holds(one) for one in samples])), samples)
 
     def _figure(self, statistic: Statistic, samples: list[_Sample]) -> Figure:
         return intervals.interval(statistic, self._groups[[one.record for one in samples]])

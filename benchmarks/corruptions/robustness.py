@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.accuracy import intervals
 from benchmarks.accuracy.evaluate import count_pixels
 from benchmarks.accuracy.figures import malignancy
-from benchmarks.accuracy.intervals import Figure, Statistic, weighted_mean
+from benchmarks.accuracy.intervals import Figure, Share, Statistic, weighted_mean
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.selection import Selection
 from benchmarks.corruptions.corruptions import CORRUPTIONS, applied
@@ -153,12 +153,12 @@ def _figures(
             )
     if answers[0].triage is not None:
         everything = np.ones(len(records), bool)
-        retake = np.array([one.triage == "retake" for one in answers], float)
-        add("retake", weighted_mean(retake), everything)
+        retake = np.array([one.triage == "retake" for one in answers])
+        add("retake", Share(retake), everything)
         if plain is not None:
             pairs = zip(answers, plain, strict=True)
-            same = np.array([one.triage == before.triage for one, before in pairs], float)
-            add("same_advice", weighted_mean(same), everything)
+            same = np.array([one.triage == before.triage for one, before in pairs])
+            add("same_advice", Share(same), everything)
     return figures
 
 
@@ -193,7 +193,7 @@ def repeats(
 
     same = [len({one.triage for one, _ in group}) == 1 for group in several.values()]
     spread = [np.ptp([one.risk for one, _ in group]) for group in several.values()]
-    add("same_advice", weighted_mean(np.array(same, float)), several)
+    add("same_advice", Share(np.array(same)), several)
     add("risk_range", weighted_mean(np.array(spread, float)), several)
     truth = np.array([bool(group[0][1]) for group in known.values()])
     if truth.any() and not truth.all():

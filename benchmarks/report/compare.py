@@ -60,8 +60,9 @@ def incomparable(results: dict[str, dict]) -> list[str]:
     for name in dict.fromkeys(name for own in pictures for name in own):
         if len({own[name] for own in pictures if name in own}) > 1:
             reasons.append(f"{name} is not the same picture in all results")
+    same = ("name", "part", "subset", "split_sha256", "limit", "evaluated")
     measured = {
-        json.dumps([data[key] for key in ("name", "part", "split_sha256", "limit", "evaluated")])
+        json.dumps([data[key] for key in same])
         for result in results.values()
         if result["evaluation"] and (data := result["evaluation"]["data"])
     }
@@ -101,8 +102,16 @@ def _of_device(name: str, result: dict) -> list[dict]:
         "joules_per_analysis": (result["energy"] or {}).get("joules_per_analysis"),
         **{name: figure and figure["value"] for name, figure in accuracy(evaluation).items()},
         "measured_on": evaluation
-        and f"{evaluation['data']['name']} {evaluation['data']['part']}, "
-        f"{evaluation['data']['evaluated']} pictures",
+        and ", ".join(
+            filter(
+                None,
+                (
+                    f"{evaluation['data']['name']} {evaluation['data']['part']}",
+                    evaluation["data"]["subset"],
+                    f"{evaluation['data']['evaluated']} pictures",
+                ),
+            )
+        ),
         "command": result["command"],
         "not_comparable": "; ".join(result["not_comparable"]) or None,
         "warnings": "; ".join(result["warnings"]) or None,

@@ -22,7 +22,8 @@ def evaluation(result: dict) -> str:
         f"{data['evaluated']} pictures{subset}; split: {data['split']}",
         *([PROCEDURAL] if result["bundle"]["procedural"] else []),
         *_how_it_ran(result),
-        f"95 % intervals: bootstrap over {how['clusters']}, {how['resamples']} resamples",
+        f"95 % intervals: bootstrap over {how['clusters']}, {how['resamples']} resamples; of "
+        "shares that are 0 or 1 Wilson's",
     ]
     for method in result["methods"]:
         lines += _method(method, result["labels"])

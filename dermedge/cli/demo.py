@@ -21,6 +21,14 @@ from dermedge.files import write_atomic
 from dermedge.text import printable
 
 STATE = "steps.json"
+# All that its steps write into the folder, which --fresh deletes.
+MADE = frozenset(
+    {
+        *(STATE, "data", "split.json", "cache", "fingerprints", "segmenter", "classifier"),
+        *("dermoscopy", "dermoscopy.jsonl", "demo.dermbundle", "evaluation.json"),
+        *("masks", "outlines", "analyses.jsonl", "bench", "report.html"),
+    }
+)
 STEPS = 8
 SAMPLES = 12
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
@@ -119,6 +127,12 @@ def _folder(out: Path, fresh: bool) -> list[str]:
     if out.exists() and not state.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose another folder with --out")
     if fresh and out.exists():
+        names = sorted(item.name for item in out.iterdir() if item.name not in MADE)
+        if others := [name for name in names if not name.startswith(".writing-")]:
+            raise UserError(
+                f"{out} holds other files ({', '.join(others[:3])}), which --fresh would delete: "
+                "move them, or choose another folder with --out"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     try:

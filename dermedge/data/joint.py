@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 from dermedge.data.fingerprint import lesion_number
 from dermedge.data.leak import split_apart
-from dermedge.data.records import PARTS, DataError, DataSet, Record
+from dermedge.data.records import PARTS, DataError, DataSet, Record, short
 from dermedge.data.split import Split, group_records
 
 BETWEEN = "+"  # in the name of a joint set
@@ -73,9 +74,28 @@ def join(data_sets: Sequence[DataSet]) -> DataSet:
             for key, source in sources.items()
             for one, other in source.same
         ),
-        notes=tuple(f"{k}: {line}" for k, s in sources.items() for line in s.notes),
+        notes=(
+            *(f"{k}: {line}" for k, s in sources.items() for line in s.notes),
+            *_same_names(sources),
+        ),
         ungrouped="; ".join(f"{k}: {s.ungrouped}" for k, s in sources.items() if s.ungrouped),
     )
+
+
+def _same_names(sources: Mapping[str, DataSet]) -> Iterator[str]:
+    """A line for two sets of one reader that call lesions or patients alike."""
+    for (key, one), (also, other) in combinations(sources.items(), 2):
+        if one.name != other.name:
+            continue
+        for field, what in (("patient_id", "patients"), ("lesion_id", "lesions")):
+            here, there = ({getattr(r, field) for r in s.records} - {None} for s in (one, other))
+            # A public lesion is one in both.
+            if alike := sorted(name for name in here & there if _own(name, key) != name):
+                yield (
+                    f"{key} and {also} name {len(alike)} {what} alike (such as {short(alike[0])}): "
+                    "they count as others, and may be learnt in one set and tested in the other; "
+                    "where they are the same, put both sets into one table"
+                )
 
 
 def source_of(record_id: str, data_set: str) -> str:

@@ -423,6 +423,15 @@ def wilson_interval(share: float, count: float, level: float = 0.95) -> Interval
     return Interval(share, float((middle - reach) / scale), float((middle + reach) / scale))
 
 
+def share_interval(found: Interval, count: int) -> Interval:
+    """`found` by bootstrap, of a share of `count` independent samples.
+
+    Where all of them count, or none does, no resample differs: a certainty that nobody has. There
+    it is Wilson's.
+    """
+    return wilson_interval(found.value, count) if found.value in (0, 1) else found
+
+
 def paired_share_interval(
     gained: float, lost: float, count: float, level: float = 0.95
 ) -> Interval:

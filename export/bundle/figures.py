@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -96,6 +95,12 @@ def class_figures(
     def interval(statistic: Statistic) -> dict:
         return _interval(lambda drawn: statistic(drawn * each), groups)
 
+    def share(hit: np.ndarray, among: np.ndarray) -> dict:
+        found = metrics.bootstrap(
+            lambda drawn: _share(hit, among, drawn * each), len(groups), groups, RESAMPLES
+        )
+        return plain_interval(metrics.share_interval(found, len(np.unique(groups[among]))))
+
     return {
         "auc_malignant": interval(lambda w: metrics.roc_auc(malignancy, truth, w)),
         "macro_auc": interval(lambda w: metrics.macro_auc(probabilities, targets, w)),
@@ -105,8 +110,8 @@ def class_figures(
         "ece": metrics.expected_calibration_error(probabilities, targets, weights=each),
         **{
             name: {
-                "sensitivity": interval(partial(_share, malignancy >= limit, truth)),
-                "specificity": interval(partial(_share, malignancy < limit, ~truth)),
+                "sensitivity": share(malignancy >= limit, truth),
+                "specificity": share(malignancy < limit, ~truth),
             }
             for name, limit in (("see_doctor", limits.see_doctor), ("urgent", limits.urgent))
         },

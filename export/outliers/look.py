@@ -84,7 +84,9 @@ class Looker:
             "code": code_hash("dermedge.analyzer", "export.outliers.draw", __name__),
         }
         name = hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
-        make_private(self.folder)
+        # A folder that is somebody's keeps its mode; what is stored in it is private by itself.
+        if not self.folder.exists():
+            make_private(self.folder)
         self._file = self.folder / f"seen-{name[:16]}.npz"
         if self._file.exists():
             with np.load(self._file) as stored:

@@ -169,6 +169,13 @@ def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle
     assert not re.search(r"[0-9]\.[0-9]{2}", re.sub(r"<svg.*?</svg>", "", card, flags=re.DOTALL))
 
 
+def test_the_page_names_a_picture_without_its_folders(tiny_bundle, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"words")
+    bundle = Bundle.open(tiny_bundle)
+    (panel,) = examples.analysed(bundle, [(tmp_path / "a.jpg", "", None)])
+    assert panel["error"].startswith("a.jpg: ")
+
+
 def test_bench_says_in_one_line_that_a_file_is_no_picture(tiny_bundle, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"words")
     with pytest.raises(UserError, match=r"--image: .*a\.jpg"):

@@ -118,6 +118,26 @@ def test_compare_puts_devices_side_by_side(result, tmp_path, capsys):
     assert "url(http" not in page
 
 
+def test_compare_names_a_result_in_the_working_folder(result, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changed(result, Path("bench.json"))
+    changed(result, Path("b") / "bench.json")
+    assert call(BENCH, "compare", "bench.json", "b/bench.json", "--json") == 0
+    names = dict.fromkeys(row["file"] for row in json.loads(capsys.readouterr().out))
+    assert list(names) == ["bench.json", "b/bench.json"]
+
+
+def test_accuracy_on_other_kinds_of_picture_is_not_compared():
+    """Of MILK10k each lesion has one of either kind: as many pictures, but not the same."""
+    data = dict.fromkeys(("name", "part", "split_sha256", "limit"), "x") | {"evaluated": 80}
+    both = {
+        kind: {"settings": {"pictures": {}}, "evaluation": {"data": {**data, "subset": kind}}}
+        for kind in ("clinical", "dermoscopic")
+    }
+    assert "not measured on the same pictures" in compare.incomparable(both)[0]
+    assert not compare.incomparable({"one": both["clinical"], "two": both["clinical"]})
+
+
 def test_compare_refuses_what_is_no_result(result, tmp_path):
     (tmp_path / "none.json").write_text("{]")
     with pytest.raises(UserError, match="not JSON"):

@@ -53,6 +53,9 @@ def test_gaps_are_of_groups_that_can_be_judged():
         "malignant_specificity",
     }
     found = {(gap["measure"], gap["kind"]): gap for gap in gaps}
+    # All twenty are found: not a certainty, but 0.839 to 1.
+    assert groups[0]["metrics"]["malignant_sensitivity"]["low"] == pytest.approx(0.8389, abs=1e-4)
+    assert found["malignant_specificity", "difference"]["low"] is None
     gap = found["malignant_sensitivity", "difference"]
     assert (gap["groups"], gap["value"], gap["pictures"]) == (["5", "1"], 0.5, 40)
     assert 0 < gap["low"] < 0.5 < gap["high"] < 1

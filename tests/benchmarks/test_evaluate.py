@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,9 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert len(rows) == 40
     assert sum(bool(row["error"]) for row in rows) == 2
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+    # Where somebody keeps pictures is nobody else's business.
+    for name in ("evaluation.json", "pictures.csv", "evaluation.html"):
+        assert str(discs) not in (tmp_path / name).read_text()
     assert DISCLAIMER in (tmp_path / "evaluation.html").read_text()
 
 
@@ -116,6 +120,28 @@ def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp
     said = capsys.readouterr()
     assert said.err.startswith("dermedge: nothing to measure")
     assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_pictures_that_the_table_names_and_nobody_has_are_no_secret(
+    tiny_bundle, discs, tmp_path, capsys
+):
+    shutil.copytree(discs, tmp_path / "discs")
+    (tmp_path / "discs" / "p05.png").unlink()
+    words = ("--bundle", tiny_bundle, "--data", f"csv={tmp_path / 'discs'}", "--split", "all")
+    call(EVALUATE, *words, "--limit", 4)
+    said = capsys.readouterr()
+    assert "missing file p05.png" in said.err
+    assert "warning: 1 rows or files of csv are missing or malformed" in said.out
+
+
+@pytest.mark.parametrize("option", ["--csv", "--executions"])
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(
+    tiny_bundle, discs, tmp_path, monkeypatch, option
+):
+    monkeypatch.setattr("benchmarks.commands.evaluate.measure_accuracy", None)
+    words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
+    with pytest.raises(UserError, match="is a folder: name a file"):
+        call(EVALUATE, *words, option, tmp_path)
 
 
 def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, discs, capsys):

@@ -36,7 +36,23 @@ def test_the_difference_is_of_the_same_pictures(tmp_path):
     assert {value for figure in same.values() for value in figure.values()} == {0.0}
 
 
+def test_a_table_that_a_spreadsheet_saved_says_the_same(tmp_path):
+    plain, other = table(tmp_path, "plain", 10), table(tmp_path, "other", 2)
+    saved = plain.with_name("saved.csv")
+    saved.write_text(plain.read_text().replace("True", "TRUE").replace("False", "FALSE"))
+    clusters, new = {f"p{number}": number for number in range(40)}, read_pictures(other)
+    assert compare(read_pictures(saved), new, clusters) == compare(
+        read_pictures(plain), new, clusters
+    )
+    saved.write_text(plain.read_text().replace("True", "WAHR"))
+    with pytest.raises(UserError, match=r"no pictures\.csv"):
+        read_pictures(saved)
+
+
 def test_other_pictures_are_refused(tmp_path):
+    (tmp_path / "outlines.csv").write_text(f"{HEAD}\np0,,True,,,,\n")
+    with pytest.raises(UserError, match="of no picture"):
+        read_pictures(tmp_path / "outlines.csv")
     one = read_pictures(table(tmp_path, "one", 0))
     with pytest.raises(UserError, match="not the same"):
         compare(one, {"p0": one["p0"]}, {})

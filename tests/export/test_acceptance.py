@@ -21,6 +21,7 @@ from dermedge.data.records import Record
 from dermedge.data.split import group_records
 from dermedge.evaluation import metrics
 from export import ExportError, repack
+from export.bundle.figures import class_figures
 from export.bundle.summary import judged_line
 from export.options import ExportOptions
 from export.outliers import add
@@ -81,6 +82,17 @@ def test_shares_have_a_width_where_nothing_was_seen():
     assert (turned.low, turned.high) == pytest.approx((-apart.high, -apart.low))
     for empty in (metrics.wilson_interval(1.0, 0), metrics.paired_share_interval(0, 0, 0)):
         assert np.isnan(empty.low)
+
+
+def test_a_bundle_states_a_width_where_all_malignant_ones_are_found():
+    """Twenty pictures of ten malignant lesions, as many benign ones, one of which is alarmed."""
+    right, wrong = np.log([0.9, 0.1]), np.log([0.1, 0.9])
+    stated = np.array([right] * 20 + [wrong] * 18 + [right] * 2)
+    targets, groups = np.repeat([0, 1], 20), np.repeat(np.arange(20), 2)
+    limits = Thresholds(see_doctor=0.5)
+    found = class_figures(stated, targets, groups, ("mel", "nv"), limits)["see_doctor"]
+    assert found["sensitivity"]["low"] == pytest.approx(0.7225, abs=1e-4)  # Wilson's of ten
+    assert 0.6 < found["specificity"]["low"] < found["specificity"]["high"] == 1
 
 
 @pytest.mark.parametrize("lesions", [3, 30, 150])

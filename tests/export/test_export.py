@@ -40,7 +40,7 @@ from export.graph import onnx_graph
 from export.graph.onnx_graph import TOLERANCE, check_parity
 from export.quantization.candidates import training_feeds
 from export.repack import repack
-from export.runs.load import load_networks
+from export.runs.load import _refuse_leaks, load_networks
 from export.thresholds import choose
 from export.validation import prepared
 from export.validation.halves import halve
@@ -501,6 +501,26 @@ def test_isic_pictures_that_one_learnt_and_the_other_is_tested_on_are_refused(
     # Their pictures are gone, so only numbers can be compared; that is said, too.
     assert all("compared by ISIC number alone" in line for line in lines[:-1])
     assert "1 of 1 test pictures (1 by ISIC number; first: ISIC_0000007)" in lines[-1]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_tables_of_ones_own_are_two_data_sets(export_runs, tmp_path, capsys, shared):
+    """Their reader has one name; what counts is whether one learnt the other's test pictures."""
+    learnt = Split("csv", 0, {"train": ("ISIC_0000007",), "val": (), "test": ()})
+    name = "ISIC_0000007" if shared else "ISIC_0000008"
+    tested = Split("csv", 0, {"train": (), "val": (), "test": (name,)})
+    runs = [
+        replace(load_run(resplit(export_runs / kind, tmp_path / kind, split)), data_root=kind)
+        for kind, split in (("segmenter", learnt), ("classifier", tested))
+    ]
+    if shared:
+        with pytest.raises(ExportError, match="1 of 1 test pictures"):
+            _refuse_leaks(runs, (learnt, tested))
+    else:
+        _refuse_leaks(runs, (learnt, tested))
+    one_root = [replace(run, data_root="x") for run in runs]
+    with pytest.raises(ExportError, match="split csv differently"):
+        _refuse_leaks(one_root, (learnt, tested))
 
 
 def test_bundles_of_the_first_version_lose_their_ids_and_nothing_else(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermedge.data.readers.gathering import Gathering, Reader, part_of
+from dermedge.data.readers.gathering import Gathering, Reader, folded, part_of
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
@@ -139,7 +139,7 @@ def _gather(g: Gathering) -> None:
     masks = set(in_mask_folder)
     pictures = [file for file in g.images if file not in masks]
     tree = _Tree(g, pictures)
-    stems = {(file.parent, file.stem.lower()) for file in pictures}
+    stems = {(file.parent, folded(file.stem)) for file in pictures}
     beside = _masks_by_stem(in_mask_folder)
     loose = 0
     ids = Counter(file.relative_to(g.root).with_suffix("").as_posix() for file in pictures)
@@ -192,7 +192,7 @@ def _refuse_names_of_lesions(g: Gathering) -> None:
 def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
     masks = defaultdict(list)
     for file in files:
-        stem = file.stem.lower()
+        stem = folded(file.stem)
         for ending in _MASK_ENDINGS:
             stem = stem.removesuffix(ending)
         masks[stem].append(file)
@@ -206,7 +206,7 @@ def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | 
         if path and path.parent == file.parent:
             return path
     own = _bare(file.relative_to(g.root).parts[:-1])
-    fits = [m for m in beside.get(file.stem.lower(), []) if _mirrors(g, m, own)]
+    fits = [m for m in beside.get(folded(file.stem), []) if _mirrors(g, m, own)]
     return fits[0] if len(fits) == 1 else None
 
 
@@ -216,11 +216,12 @@ def _mirrors(g: Gathering, mask: Path, own: list[str]) -> bool:
 
 
 def _bare(parts: Iterable[str]) -> list[str]:
-    return [part for part in parts if part.lower() not in ("images", "image", "imgs", "pictures")]
+    names = map(folded, parts)
+    return [name for name in names if name not in ("images", "image", "imgs", "pictures")]
 
 
 def _is_mask(file: Path, stems: set[tuple[Path, str]]) -> bool:
-    stem = file.stem.lower()
+    stem = folded(file.stem)
     return any(
         stem.endswith(end) and (file.parent, stem.removesuffix(end)) in stems
         for end in _MASK_ENDINGS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +34,10 @@ _UNSTATED = frozenset(
     {
         *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
         *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu"),
-        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!"),
+        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!", "undefined"),
+        *("not known", "not available", "not applicable", "not recorded", "unspecified"),
+        *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
+        *("keine angabe", "nicht bekannt", "nicht angegeben"),
     }
 )
 _SEXES = {
@@ -140,7 +144,7 @@ class Gathering:
         self._counts: Counter[str] = Counter()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.images:
-            self._by_stem[file.stem.lower()].append(file)
+            self._by_stem[folded(file.stem)].append(file)
 
     # --- finding ---------------------------------------------------------------------------
 
@@ -196,7 +200,7 @@ class Gathering:
 
     def picture(self, stem: str, near: Path | None = None) -> Path | None:
         """The picture with this stem (any case), below the folder `near` if it lies there."""
-        candidates = self._by_stem.get(stem.lower(), [])
+        candidates = self._by_stem.get(folded(stem), [])
         if near is not None:
             candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
         return candidates[0] if candidates else None
@@ -213,14 +217,15 @@ class Gathering:
             return None
         if os.path.isfile(path):  # False, not an error, for a name that is too long
             return path
-        # Tables written on Windows or macOS may differ from the file in case.
+        # Tables written on Windows or macOS may differ from the file in case, and in how an "ü" is
+        # put together.
         named = path.stem if path.suffix.lower() in PICTURES else path.name
         beside = [
             file
-            for file in self._by_stem.get(named.lower(), [])
-            if str(file.parent).lower() == str(path.parent).lower()
+            for file in self._by_stem.get(folded(named), [])
+            if folded(str(file.parent)) == folded(str(path.parent))
         ]
-        fits = [file for file in beside if str(file).lower() == str(path).lower()]
+        fits = [file for file in beside if folded(str(file)) == folded(str(path))]
         if not fits and path.suffix.lower() not in PICTURES:
             fits = beside
         if len(fits) > 1:
@@ -485,6 +490,11 @@ def stated(text: str | None) -> str | None:
     """The text of a cell, None where it says that nothing is known."""
     text = (text or "").strip()
     return None if text.lower() in _UNSTATED else text
+
+
+def folded(name: str) -> str:
+    """A name by which files are found whatever their case: "ü" is one letter, never "u" and "¨"."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def without_ending(text: str) -> str:

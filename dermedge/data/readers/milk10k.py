@@ -78,7 +78,7 @@ def _add(g: Gathering, table: Table, row: Row, truth: dict[str, str | None], off
     if modality is None:
         g.problems.append(f"{where}: image_type '{short(cells['image_type'])}' is not known")
     tone = cells.get("skin_tone_class", "").removesuffix(".0")
-    if tone and tone not in "012345":
+    if tone and tone not in tuple("012345"):
         g.problems.append(f"{where}: skin_tone_class '{short(tone)}' is not 0 to 5")
         tone = ""
     g.add(

@@ -18,6 +18,8 @@ from dermedge.data.synthetic import MARKER
 from dermedge.data.tables import Row, Table, columns_of, read_table
 from dermedge.taxonomy import interpret
 
+# A spreadsheet writes a long number so, and gives many one name: "1.23457E+15".
+_ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -40,16 +42,24 @@ _MODALITIES = {
     **dict.fromkeys(("dermoscopic", "dermoscopy", "dermatoscopic", "dermatoscopy"), "dermoscopic"),
     **dict.fromkeys(("clinical", "clinical: close-up", "close-up", "photograph"), "clinical"),
 }
+# What a column of ids may be called: "Patienten-ID", "patient_code", "id_paciente".
+_ID = (
+    r"(id|nr|no|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash|pseudonym)"
+)
+_LESION = r"(lesion|lésion|lasion|läsion|laesion|lesione)(s|en)?"
+_PERSON = (
+    r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
+    r"|fall)"
+)
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
 _MEANT = {
     "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
-    "lesion_id": r"(lesions?|lesion_?(nr|no|number|uid|name|identifier)|lasion\w*|läsion\w*)",
-    "patient_id": r"(patients?|patient_?(nr|no|number|uid|name|identifier)|subjects?|subject_?id"
-    r"|person|person_?id|case_?id|pid|mrn"
-    r"|participants?|participant_?id|individual(_?id)?|user_?id)",
+    "lesion_id": rf"({_LESION}(_?{_ID}(_?{_ID})?)?|{_ID}_{_LESION})",
+    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
+    r"|paziente|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
@@ -85,6 +95,12 @@ def _gather(g: Gathering) -> None:
                 f"{first.line})"
             )
             continue
+        for column in ("id", "lesion_id", "patient_id"):
+            if _ROUNDED.fullmatch(cells.get(column, "")):
+                g.errors.append(
+                    f"{where}: {column} '{cells[column]}' was rounded by a spreadsheet; export the "
+                    "table again with this column as text"
+                )
         lesion, patient = stated(cells.get("lesion_id")), stated(cells.get("patient_id"))
         if lesion and patient:
             other, line = patients.setdefault(lesion, (patient, row.line))
