@@ -287,7 +287,7 @@ class Views(Dataset):
         if self.labels and self.priors is not None:
             sample["prior"] = self.priors.of(record)
         if self.recipe.distilled:
-            sample["distilled"] = np.float32(record.source in self.recipe.distilled)
+            sample["distilled"] = np.array(record.source in self.recipe.distilled, np.float32)
         if self.paired is not None:
             sample["paired"] = self.paired[record.id]
         if group := self.recipe.group:

@@ -31,10 +31,12 @@ from dermedge.data.tables import read_table
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
+from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES, MALIGNANT
 from train.data import present_labels
 from train.groups import GroupWeights, group_row
 from train.losses import class_weights, classifier_loss
+from train.models import Normalized
 from train.origins import origin
 from train.prepare import read_prepared
 from train.recipe import ClassifierLoss
@@ -49,6 +51,17 @@ WAYS = {
 
 
 @torch.inference_mode()
+def pooled(
+    records: Sequence[Record], model: Normalized, preprocessing: Preprocessing
+) -> np.ndarray:
+    """float32 (n, D): what a classifier in evaluation mode pools of each picture."""
+    found = []
+    for at in range(0, len(records), 16):
+        squares = [read_prepared(r, preprocessing, False)[0] for r in records[at : at + 16]]
+        found.append(model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy())
+    return np.concatenate(found)
+
+
 def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarray:
     """float32 (n, D): what the bundle's classifier pools of each picture; kept in `cache`.
 
@@ -69,12 +82,7 @@ def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarr
             raise UserError(f"{cache} holds no features of {source.title}: name another file")
         if set(files.tolist()) <= place.keys():
             return np.asarray(features[[place[file] for file in files.tolist()]])
-    model, preprocessing = source.network("classifier")[0], source.preprocessing("classifier")
-    found = []
-    for at in range(0, len(records), 16):
-        squares = [read_prepared(r, preprocessing, False)[0] for r in records[at : at + 16]]
-        found.append(model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy())
-    features = np.concatenate(found)
+    features = pooled(records, source.network("classifier")[0], source.preprocessing("classifier"))
     np.savez(cache, files=files, features=features, bundle=np.array(source.title))
     return features
 

@@ -1,0 +1,35 @@
+"""What the wrong statistics cost: the same pictures, fed with each."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dermedge.data.synthetic import write_data_set
+from train import statistics_ablation
+from train.models import IMAGENET, LITE, build_model
+
+
+def test_a_backbone_is_fed_with_its_own_statistics_and_with_imagenets(tmp_path, monkeypatch):
+    fed = []
+
+    def pooled(records, model, preprocessing) -> np.ndarray:
+        fed.append((model.mean.flatten().tolist(), model.std.flatten().tolist()))
+        known = np.array([[float(record.malignant)] for record in records], np.float32)
+        return known if len(fed) == 1 else np.zeros_like(known)
+
+    monkeypatch.setattr(statistics_ablation, "pooled", pooled)
+    out, weights, source = tmp_path / "out", tmp_path / "weights.pth", f"csv={tmp_path / 'data'}"
+    write_data_set(tmp_path / "data", 30, size=(96, 128))
+    torch.save(build_model("efficientnet_lite0", ("mel", "nv")).state_dict(), weights)
+    words = ["--model", "efficientnet_lite0", "--weights", weights, "--data", source, "--out", out]
+    statistics_ablation.main([*map(str, words), "--seeds", "1", "--resamples", "20"])
+    for (mean, deviation), statistics in zip(fed, (LITE, IMAGENET), strict=True):
+        assert mean == pytest.approx(statistics.mean)
+        assert deviation == pytest.approx(statistics.std)
+    found = json.loads(out.read_text())
+    assert found["malignant_auc"]["its own"]["value"] == 1
+    assert found["its own minus ImageNet's"]["value"] > 0.2

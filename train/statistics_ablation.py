@@ -1,0 +1,87 @@
+"""What it costs to feed a backbone with the statistics of another one's training.
+
+`python -m train.statistics_ablation --model efficientnet_lite0 --weights FILE.pth
+--data ham10000=HAM10000 --out FILE.json`
+
+The backbone stays as ImageNet left it. A last layer alone learns on its pooled features, as in
+`train.group_ablation`: every picture is judged by heads that have not seen its lesion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dermedge import UserError, data
+from dermedge.evaluation import metrics
+from dermedge.evaluation.provenance import commit
+from dermedge.files import write_atomic
+from dermedge.image.preprocess import Preprocessing
+from dermedge.taxonomy import CLASSES
+from train.group_ablation import EPOCHS, FOLDS, judged, pooled
+from train.models import IMAGENET, MODELS, build_model
+from train.recipe import ClassifierLoss
+from train.start import start_from
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m train.statistics_ablation")
+    parser.add_argument("--model", required=True, choices=tuple(MODELS))
+    parser.add_argument("--weights", required=True, metavar="FILE.pth", help="of ImageNet")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--out", required=True, metavar="FILE.json")
+    args = parser.parse_args(argv)
+    data_set = data.load(*data.parse_source(args.data))
+    records = [record for record in data_set.records if record.label in CLASSES]
+    model = build_model(args.model, CLASSES).eval()
+    start_from(model, torch.load(args.weights, map_location="cpu", weights_only=True))
+    ways = {"its own": MODELS[args.model].statistics, "ImageNet's": IMAGENET}
+    risks = {}
+    for way, statistics in ways.items():
+        model.mean.copy_(torch.tensor(statistics.mean).view(1, 3, 1, 1))
+        model.std.copy_(torch.tensor(statistics.std).view(1, 3, 1, 1))
+        features = pooled(records, model, Preprocessing(size=args.size))
+        every = [judged(records, features, ClassifierLoss(), seed) for seed in range(args.seeds)]
+        risks[way] = np.mean(every, axis=0)
+        print(way, file=sys.stderr)
+    truth = np.array([bool(record.malignant) for record in records])
+    lesions = np.unique([r.lesion_id or r.id for r in records], return_inverse=True)[1]
+    ranked = {way: metrics.Ranking(risk, truth).roc_auc for way, risk in risks.items()}
+    own, other = ranked.values()
+
+    def figure(statistic) -> dict:
+        return asdict(metrics.bootstrap(statistic, len(records), lesions, args.resamples))
+
+    result = {
+        "model": args.model,
+        "weights": Path(args.weights).name,
+        "data_set": data_set.name,
+        "pictures": len(records),
+        "size": args.size,
+        "folds": FOLDS,
+        "epochs": EPOCHS,
+        "seeds": args.seeds,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "malignant_auc": {way: figure(statistic) for way, statistic in ranked.items()},
+        "its own minus ImageNet's": figure(lambda weights: own(weights) - other(weights)),
+    }
+    write_atomic(args.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"dermedge: {error}")
