@@ -136,7 +136,9 @@ class Page:
     def _printable(self, text: str) -> str:
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
         known = fonts.glyphs("DejaVu")
-        shown = "".join(c if ord(c) in known else MISSING for c in text)
+        # Marks of direction have no glyph: they are laid out by, and not drawn.
+        marks = (language.ISOLATE, language.END)
+        shown = "".join(c if ord(c) in known or c in marks else MISSING for c in text)
         if language.missing():
             shown = "".join(MISSING if language.from_right(c) else c for c in shown)
         self.lacks |= shown != text
