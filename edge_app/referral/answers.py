@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dermedge import UserError
@@ -22,6 +22,7 @@ from edge_app.referral import fhir
 from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
 from edge_app.referral.form import Identifier, Referral
 from edge_app.referral.uids import CODES, study_uid
+from edge_app.store.referrals import TAKEN_BACK
 
 BYTES = 32_000_000  # of one response
 ENTRIES = 500  # of a bundle
@@ -59,6 +60,14 @@ class Answer:
     wants_better_picture: bool
     report: bytes = b""  # a PDF
     more: bool = False  # the receiver has more of it than came along
+
+
+class TakenBack(UserError):
+    """An answer that its author takes back; `answer` says which, without its words."""
+
+    def __init__(self, answer: Answer):
+        super().__init__(NOT_FINAL, code="answer-not-final", what=answer.uid)
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -219,6 +228,19 @@ def _answer(
     uid = f"{kind}/{number}"
     mine = _whose(uid, resource, sent, pool)
     status = _str(resource.get("status"))
+    canonical = json.dumps(resource, sort_keys=True).encode()
+    answer = Answer(
+        referral=mine.referral,
+        uid=uid,
+        version=hashlib.sha256(canonical).hexdigest()[:16],
+        author=_author(resource, pool),
+        issued=_when(resource),
+        status=status,
+        text="",
+        wants_better_picture=False,
+    )
+    if status in TAKEN_BACK and kind != "Task":
+        raise TakenBack(answer)
     if kind == "Task":
         if status not in _TASK:
             return None
@@ -231,19 +253,7 @@ def _answer(
             return None
         raise UserError(EMPTY, code="answer-empty", what=uid)
     text, cut = clean("\n\n".join(words), TEXT)
-    canonical = json.dumps(resource, sort_keys=True).encode()
-    return Answer(
-        referral=mine.referral,
-        uid=uid,
-        version=hashlib.sha256(canonical).hexdigest()[:16],
-        author=_author(resource, pool),
-        issued=_when(resource),
-        status=status,
-        text=text,
-        wants_better_picture=better,
-        report=report,
-        more=more or cut,
-    )
+    return replace(answer, text=text, wants_better_picture=better, report=report, more=more or cut)
 
 
 def _whose(

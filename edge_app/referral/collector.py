@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 from dermedge import UserError
 from edge_app.referral import carriers
-from edge_app.referral.answers import Answer, Sent, from_fhir
+from edge_app.referral.answers import Answer, Sent, TakenBack, from_fhir
 from edge_app.referral.carriers import Carrier
 from edge_app.store import clock
 from edge_app.store.records import StoreError
@@ -54,8 +54,9 @@ class Collector:
         for destination, open_ in self._open().items():
             try:
                 for answers, refused in self._ask(destination, open_):
-                    found.refused += refused
-                    for answer in answers:
+                    gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
+                    found.refused += [it for it in refused if it not in gone]
+                    for answer in (*answers, *(it.answer for it in gone)):
                         if kept := self._keep(answer):
                             found.new.append(kept)
             except StoreError:
@@ -144,6 +145,11 @@ class Collector:
             except UserError as error:
                 refused.append(error)
         return answers, refused
+
+    def _has(self, gone: TakenBack) -> bool:
+        """Whether what its author takes back was kept: only then there is something to say."""
+        kept = self._store.mail.answers(gone.answer.referral)
+        return any(one.source == gone.answer.uid for one in kept)
 
     def _keep(self, answer: Answer) -> StoredAnswer | None:
         """None where it was kept before, or its referral was deleted meanwhile."""

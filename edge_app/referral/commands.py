@@ -189,6 +189,7 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
+    from edge_app.referral.timeline import standing_of
 
     for status in Outbox(store).all():
         referral = status.referral
@@ -202,6 +203,8 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
         for answer in status.answers:
             author = answer.author or "no name"
             print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+            if remark := standing_of(answer, status.answers):
+                print(f"            {remark}")
     return 0
 
 
@@ -217,7 +220,8 @@ def _answers(store: Store, _args: argparse.Namespace) -> int:
         found = Collector(store).run()
     for answer in found.new:
         better = ", asks for a better picture" if answer.wants_better_picture else ""
-        print(f"{answer.referral[:8]}  from {answer.author or 'no name'}{better}")
+        back = ", takes its answer back" if answer.taken_back else ""
+        print(f"{answer.referral[:8]}  from {answer.author or 'no name'}{better}{back}")
     for error in (*found.refused, *found.failed):
         print(f"dermedge: {error}", file=sys.stderr)
     print(f"{len(found.new)} new, {len(found.refused)} refused")
