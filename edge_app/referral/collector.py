@@ -1,4 +1,4 @@
-"""Fetching answers: by FHIR where the receiver has it, else from our studies by DICOMweb."""
+"""Fetching answers: by FHIR, and from our studies by DICOMweb, as far as the receiver has them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,14 @@ class Collector:
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
-        for destination, open_ in self._open().items():
+        doors = [
+            (door, open_)
+            for destination, open_ in self._open().items()
+            for door in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
+        ]
+        for door, open_ in doors:
             try:
-                for answers, refused in self._ask(destination, open_):
+                for answers, refused in self._ask(door, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
                     found.refused += [it for it in refused if it not in gone]
                     for answer in (*answers, *(it.answer for it in gone)):
@@ -61,7 +66,7 @@ class Collector:
                             found.new.append(kept)
             except StoreError:
                 raise
-            except UserError as error:  # another receiver may answer
+            except UserError as error:  # another door or receiver may answer
                 found.failed.append(error)
         return found
 
@@ -97,12 +102,9 @@ class Collector:
             raise StoreError("a record lacks a part", code="record") from None
 
     def _ask(
-        self, destination: Destination, referrals: Sequence[StoredReferral]
+        self, endpoint: Endpoint, referrals: Sequence[StoredReferral]
     ) -> Iterator[tuple[Sequence[Answer], Sequence[UserError]]]:
         """Answers to some of them at a time, and why others were not taken."""
-        endpoint = destination.fhir or destination.dicom
-        if endpoint is None:
-            return
         link = self._connect(endpoint)
         try:
             if hasattr(link, "search"):

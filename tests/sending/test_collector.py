@@ -121,14 +121,15 @@ def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
     assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
 
 
-def test_a_report_in_our_study_comes_home_without_fhir(cases, archive):
+@pytest.mark.parametrize("fhir", [False, True])
+def test_a_report_in_our_study_comes_home_with_fhir_and_without(cases, archive, clinic, fhir):
     from io import BytesIO
 
     import pydicom
 
     from sending.receivers import number
 
-    received(cases, archive, None, A)
+    received(cases, archive, clinic if fhir else None, A)
     study = number(A)
     with cases._file.writing() as connection:
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
@@ -152,7 +153,8 @@ def test_a_report_in_our_study_comes_home_without_fhir(cases, archive):
     document("2.25.502", "SOMEBODY")
     found = Collector(cases).run()
     assert [one.source for one in found.new] == ["2.25.501"]
-    assert [one.code for one in found.refused] == ["answer-other-person"]
+    # The Task that this receiver made is of nobody, too.
+    assert [one.code for one in found.refused] == ["answer-other-person"] * (1 + fhir)
     assert Collector(cases).run().new == []
 
 
