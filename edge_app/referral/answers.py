@@ -159,6 +159,12 @@ def from_fhir(
     return tuple(answers.values()), tuple(refused)
 
 
+def has_more(searchset: bytes) -> bool:
+    """Whether a searchset is one page of several. Raises UserError as `from_fhir`."""
+    links = _dicts(read_json(searchset).get("link"))
+    return any(_str(link.get("relation")) == "next" for link in links)
+
+
 def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     """By which references, as "Patient/7", the receiver knows what a transaction sent.
 

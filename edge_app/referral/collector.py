@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from dermedge import UserError
+from edge_app.i18n.language import N_
 from edge_app.referral import carriers
-from edge_app.referral.answers import Answer, Sent, TakenBack, from_fhir
+from edge_app.referral.answers import Answer, Sent, TakenBack, from_fhir, has_more
 from edge_app.referral.carriers import Carrier
 from edge_app.store import clock
 from edge_app.store.records import StoreError
@@ -23,6 +24,7 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
+MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
 
 
@@ -127,14 +129,26 @@ class Collector:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
+        more = False
         for kind, by in SEARCHES if requests else ():
             params = {by: ",".join(requests), "_count": "200"}
             if kind in INCLUDES:
                 params["_include"] = INCLUDES[kind]
-            yield from_fhir(link.search(f"/{kind}", params), sent)
+            found = link.search(f"/{kind}", params)
+            more |= has_more(found)
+            yield from_fhir(found, sent)
         if tasks:
             ids = ",".join(one.partition("/")[2] for one in tasks)
-            yield from_fhir(link.search("/Task", {"_id": ids, "_count": "200"}), sent)
+            found = link.search("/Task", {"_id": ids, "_count": "200"})
+            more |= has_more(found)
+            yield from_fhir(found, sent)
+        # No address in an answer is followed, that of the next page either: less is asked at once.
+        if more and len(sent) == 1:
+            yield (), (UserError(MORE, code="answer-more"),)
+        elif more:
+            half = len(sent) // 2
+            yield from self._by_fhir(link, sent[:half])
+            yield from self._by_fhir(link, sent[half:])
 
     def _by_dicom(self, link, sent: Sent) -> tuple[list[Answer], list[UserError]]:
         from edge_app.referral.answers_dicom import from_dicom

@@ -91,6 +91,17 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     cases.check()
 
 
+def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, A, 1, "benign")
+    report(clinic, B, 2, "benign, too")
+    clinic.page = 1
+    found = Collector(cases).run()
+    assert [one.text for one in found.new] == ["benign", "benign, too"]
+    report(clinic, B, 3, "one more")
+    assert "answer-more" in {one.code for one in Collector(cases).run().refused}
+
+
 def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, clinic):
     received(cases, archive, clinic, A, B)
     report(clinic, A, 1, "benign", status="preliminary")
