@@ -254,7 +254,7 @@ def _answer(
         raise UserError(NOT_FINAL, code="answer-not-final", what=uid)
     words, report, more = _words(kind, resource)
     better = _better(resource)
-    if not (words or report or better):
+    if not (words or report or better or more):
         if kind == "Task":
             return None
         raise UserError(EMPTY, code="answer-empty", what=uid)
@@ -338,9 +338,13 @@ def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
     report, more = b"", False
     for attachment in attachments:
         media = _str(attachment.get("contentType")).partition(";")[0].strip().lower()
-        data = _decoded(attachment)
-        if media == "application/pdf" and data and not report:
-            report = pdf(data)
+        try:
+            data = _decoded(attachment)
+            whole = pdf(data) if media == "application/pdf" and data else b""
+        except UserError:  # the words beside it count all the same
+            data = whole = b""
+        if whole and not report:
+            report = whole
         elif media == "text/plain" and data:
             words.append(data.decode("utf-8", "replace"))
         else:

@@ -237,6 +237,24 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     assert amended.version != answer.version
 
 
+@pytest.mark.parametrize(
+    "attachment",
+    [
+        {"contentType": "application/pdf", "data": base64.b64encode(b"no PDF").decode()},
+        {"contentType": "application/pdf", "data": "not base64"},
+        {"contentType": "application/pdf", "data": base64.b64encode(PDF).decode(), "size": 1},
+        {"contentType": "image/jpeg", "data": "/9j/"},
+        {"contentType": "application/pdf", "url": "https://evil.example/x.pdf"},
+    ],
+)
+@pytest.mark.parametrize("words", ["Melanoma suspected: see her this week.", ""])
+def test_an_attachment_that_cannot_be_read_hides_no_answer(attachment, words):
+    mine = [sent(1)]
+    report = diagnostic(mine[0], conclusion=words, presentedForm=[attachment])
+    (answer,) = taken(searchset(report), mine)
+    assert (answer.text, answer.report, answer.more) == (words, b"", True)
+
+
 def test_a_document_names_who_signed_it():
     mine = [sent(1)]
     (answer,) = taken(document(mine[0], 5), mine)
