@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.cli.options import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle, port
 from edge_app.folders import data_folder
 from edge_app.referral.commands import open_cases
 
@@ -42,7 +42,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", metavar="NAME", help="for `ask` and `allow`: who you are")
     parser.add_argument("--role", choices=ROLES, help="for `ask`: what you are")
     parser.add_argument(
-        "--port", type=int, default=0, help="of 127.0.0.1 (default: one that is free)"
+        "--port", type=port, default=0, help="of 127.0.0.1 (default: one that is free)"
     )
 
 

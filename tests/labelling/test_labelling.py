@@ -209,6 +209,14 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
         export(cases, tmp_path / "out")
 
 
+@pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
+def test_a_port_that_cannot_be_is_wrong_use(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--port", "99999"])
+    assert ended.value.code == 2
+    assert "must be 0 to 65535, got 99999" in capsys.readouterr().err
+
+
 def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     taken(cases, "Ada")
     ada = person_of(cases, "Ada")
