@@ -20,6 +20,7 @@ from dermedge.image.read import read_mask
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
 from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.qa import chromium
 from edge_app.store import derivation
 from edge_app.store.labels import Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
@@ -156,6 +157,32 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert b"off the picture" in request(server, "answer", off)[1]
     for outline in (7, [[1]], [[["a", 2], [1, 2], [3, 4]]], None):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
+
+
+@pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
+def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
+    cases, captures, server = served
+    browser = chromium.Chromium()
+    try:
+        browser.open(server.address)
+        browser.wait("!document.getElementById('bad').disabled")
+        shares = (
+            "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
+        )
+        assert "60" in browser.run(shares)
+        browser.run(
+            "const bad = document.getElementById('bad');"
+            "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
+            "press(1); window.late = 0;"
+            "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
+            ".observe(bad, {attributes: true});"
+        )
+        browser.wait("window.late")
+        assert set(browser.run(shares)) == {""}  # of the second, which was refused
+    finally:
+        browser.close()
+    assert cases.labels.of(captures[0].id).verdict == "bad picture"
+    assert cases.labels.of(captures[1].id) is None
 
 
 def test_no_other_page_and_no_other_picture_is_served(served):
