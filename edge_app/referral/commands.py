@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
+from dermedge.files import make_private
 from edge_app.folders import CASES, data_folder
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ ACTIONS = {
     "again": "send --referral again that was stopped, to --to where that is given",
     "add": "add a destination by its name and the addresses that follow",
     "remove": "remove a destination by its name",
-    "open": "open the sealed files of a stick: FROM and an empty folder INTO",
+    "open": "open the sealed files of a stick: FROM and a new or empty folder INTO",
 }
 
 
@@ -362,16 +363,36 @@ def _open_stick(args: argparse.Namespace) -> int:
     files = sorted(source.rglob(f"*{ENDING}"))
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError("{path} is there already", code="exists", path=target)
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
+    count, faults = 0, []
     for path in files:
-        parcel = opened(path, path.read_bytes(), passphrase)
-        # What the file says names no path: only its checked numbers do.
-        folder = target / path.parent.name
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ending = "dcm" if parcel.kind == "dicom" else "json"
-        (folder / f"{path.stem}.{ending}").write_bytes(parcel.data)
-    print(f"{len(files)} files in {target}, not encrypted")
-    return 0
+        try:
+            parcel = opened(path, path.read_bytes(), passphrase)
+            # Folders may have been renamed on the way: what is sealed says whose a file is.
+            ending = "dcm" if parcel.kind == "dicom" else "json"
+            plain = target / parcel.referral / f"{parcel.sequence:03}.{ending}"
+            if plain.exists():
+                if plain.read_bytes() == parcel.data:
+                    continue  # a copy
+                raise UserError(
+                    "{path} is another one than that of the same number",
+                    code="send-other",
+                    path=path,
+                )
+        except UserError as error:
+            faults.append(error)
+            continue
+        make_private(plain.parent)
+        plain.write_bytes(parcel.data)
+        count += 1
+    if faults and not count:
+        raise faults[0]
+    for fault in faults:
+        print(f"dermedge: {fault}", file=sys.stderr)
+    print(f"{count} files in {target}, not encrypted")
+    return 1 if faults else 0
 
 
 def _print_unit(args: argparse.Namespace) -> int:
