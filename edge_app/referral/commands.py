@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.files import make_private
+from dermedge.files import make_private, read_text
 from edge_app.folders import CASES, data_folder
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def open_cases(args: argparse.Namespace) -> Store:
 def _passphrase(args: argparse.Namespace, words: str) -> str:
     if args.passphrase_file:
         try:
-            return Path(args.passphrase_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
+            return read_text(args.passphrase_file).rstrip("\r\n")
+        except OSError:
             raise UserError(
                 "{path} cannot be read", code="passphrase-file", path=args.passphrase_file
             ) from None

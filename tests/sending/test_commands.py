@@ -186,6 +186,14 @@ def test_two_senders_at_once_are_told(home, send):
         send("--once")
 
 
+def test_a_passphrase_that_windows_saved_opens_the_cases(home, send):
+    (home.parent / "passphrase").write_bytes(b"\xef\xbb\xbf" + PASSPHRASE.encode() + b"\r\n")
+    assert send("list") == 0
+    (home.parent / "passphrase").write_bytes(b"\xff\xfe" + PASSPHRASE.encode("utf-16-le"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        send("list")
+
+
 def test_where_there_are_no_cases_that_is_told(tmp_path):
     with pytest.raises(UserError, match="no cases"):
         call(SEND, "list", "--home", tmp_path)
