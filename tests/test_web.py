@@ -345,6 +345,7 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert browser.run("$('kept-open').hidden")
     browser.send("Storage.overrideQuotaForOrigin", origin=origin)
     assert kept.keep(browser, "Mira", key, key) == ""
+    assert browser.run("namesTyped()") == ["Mira"]  # no referral may hold it either
     ((name, content),) = kept.files(browser).items()
     assert re.fullmatch(r"[\d-]{10}T[\d-]{8}Z [\da-f]{8}\.dermcases", name)
     for clear in (b"Mira", b"Spot", b"\x89PNG", b"IHDR", b"malignancy", b"polygons"):
@@ -354,6 +355,7 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
         store.check()
 
     browser.run("newSpot(); $('kept-again').click()")
+    assert browser.run("namesTyped()") == []
     browser.wait("state.screen === 'kept'")
     assert kept.opened(browser, "another one 42") == "The passphrase is wrong."
     assert kept.opened(browser, key) == ""

@@ -7,6 +7,7 @@ const LIVE_SIDE = 640;  // px of a frame that hints are made from, as in the app
 const state = {
   language: "en", screen: "welcome", ready: false, agreed: false, busy: false, live: null,
   said: null, analysis: null, another: false, pictures: [], shown: "", versions: null, came: "check",
+  names: [],  // that the spot was saved or kept under
 };
 
 /* ------------------------------------------------------------------------ words */
@@ -96,6 +97,7 @@ function newSpot() {
   forget();
   ask("drop").catch(report);
   state.pictures = [];
+  state.names = [];
   for (const id of ["save-name", "save-key", "save-again"]) $(id).value = "";
   $("save-fault").hidden = true;
   forgetKept();
@@ -383,6 +385,7 @@ async function save() {
       throw { said: t("The two are not the same.") };
     const file = await ask("seal", { name: $("save-name").value, passphrase: $("save-key").value,
       pictures: state.pictures, now: new Date().toISOString() });
+    state.names.push($("save-name").value);
     download(file, `cases-${new Date().toISOString().slice(0, 10)}.dermcases`);
     $("save-key").value = $("save-again").value = "";
     return file;
