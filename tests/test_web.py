@@ -254,12 +254,22 @@ def test_what_cannot_be_judged_is_refused_in_words(visit, pictures, tmp_path):
     assert "cut short" in visit.browser.run("$('error').textContent")
 
 
+def _outline_off_picture(browser) -> float:
+    """Px by which a corner of what the outline is drawn in lies beside the picture's."""
+    return browser.run(
+        "(() => { const m = $('outline').getScreenCTM(), [w, h] = state.analysis.size,"
+        " p = $('picture').getBoundingClientRect(); return Math.max(...[m.e - p.left,"
+        " m.f - p.top, m.a * w + m.e - p.right, m.d * h + m.f - p.bottom].map(Math.abs)); })()"
+    )
+
+
 def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     browser = visit.browser
     browser.run("newSpot()")
     for path in pictures[1:3]:
         browser.choose("#gallery", path)
-        browser.wait("state.screen === 'result'")
+        browser.wait("!state.busy && state.screen === 'result'")
+        assert _outline_off_picture(browser) < 1
         browser.run("$('another').click()")
     said = json.loads(browser.run("JSON.stringify(state.said)"))
     assert said["pictures"] == 2

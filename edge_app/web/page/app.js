@@ -355,16 +355,6 @@ function say() {
     ...(said.classes.length ? [card(t("How the model sees it"), said.classes)] : []),
     card(t("Versions"), [said.versions]));
   outlined($("outline"), said.outline, analysis.size);
-  fit();
-}
-
-/** The outline lies on the picture, wherever that is within its box. */
-function fit() {
-  for (const [media, svg] of [[$("picture"), $("outline")], [$("video"), $("live")]]) {
-    const { offsetLeft, offsetTop, clientWidth, clientHeight } = media;
-    Object.assign(svg.style, { inset: "auto", left: `${offsetLeft}px`, top: `${offsetTop}px`,
-      width: `${clientWidth}px`, height: `${clientHeight}px` });
-  }
 }
 
 function download(content, name) {
@@ -448,7 +438,6 @@ async function hint() {
     $("guidance").className = `panel ${found.good ? "good" : "wait"}`;
     if ($("guidance").textContent !== found.guidance) $("guidance").textContent = found.guidance;
     outlined($("live"), found.polygons, found.size);
-    fit();
   } catch (error) {
     if (state.live === live) report(error.said !== undefined ? error : { detail: String(error) });
     return;
@@ -513,7 +502,6 @@ function prepare() {
   prepareKept();
   prepareReferral();
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
-  addEventListener("resize", fit);
   if (!navigator.mediaDevices) $("live-switch").hidden = true;
 }
 
