@@ -112,7 +112,8 @@ def cautions(referral: Referral) -> tuple[Gap, ...]:
         notes.append(Gap("dark-skin", words))
     if referral.lesion.site == "genital area":
         notes.append(Gap("genital", N_("Some services take no pictures of the genital area.")))
-    child = referral.age is not None and referral.age < _CHILD
+    # By the year of birth alone an age may be one too many.
+    child = referral.age is not None and referral.age - 1 < _CHILD
     if child or referral.age_group == "0-15":
         notes.append(Gap("child", N_("Some services take nobody under 16 years.")))
     if dict(referral.answers).get("weak_immune"):

@@ -151,6 +151,9 @@ def test_cautions_name_what_services_refuse_and_models_know_less():
     }  # fmt: skip
     plain = referral(pictures=(picture(findings=None),), answers=(("weak_immune", False),))
     assert review.cautions(plain) == ()
+    for years, noted in ((16, {"child"}), (17, set())):  # who turns 16 this year may be 15
+        young = replace(plain, birth_year=plain.created.year - years)
+        assert codes(review.cautions(young)) == noted
 
 
 SHOWN = "a297951d1fa4367ea9f8a9db337b96557d0bbdd61e6f231ea68cd5ac68fa0a7a"
