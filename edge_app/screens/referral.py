@@ -107,7 +107,8 @@ class ReferralScreen(View):
         if answer.wants_better_picture:
             card.add_widget(Panel(text=_("Better picture, please."), style="demo", bold=True))
         if answer.text.strip():
-            card.add_widget(Text(text=answer.text.strip()))
+            for part in present.blocks(answer.text.strip()):
+                card.add_widget(Text(text=part))
         if answer.more:
             note = _("There is more of it at the receiver than could be fetched: ask there.")
             card.add_widget(Text(text=note, style="quiet", points=14))
