@@ -53,6 +53,13 @@ def _run(args: argparse.Namespace) -> int:
             code="label.name",
             action=args.action,
         )
+    if args.action in ("ask", "people") and args.name:
+        raise UserError(
+            "`dermedge label {action}` takes no name: leave out {name}",
+            code="label.name",
+            action=args.action,
+            name=args.name,
+        )
     nameless = args.action in ("ask", "allow") and not args.by
     if nameless or (args.action == "ask" and not args.role):
         raise UserError(

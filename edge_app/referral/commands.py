@@ -30,6 +30,7 @@ ACTIONS = {
     "remove": "remove a destination by its name",
     "open": "open the sealed files of a stick: FROM and a new or empty folder INTO",
 }
+NAMELESS = ("check", "list", "answers", "again")  # those that would ignore one
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,13 @@ def _run(args: argparse.Namespace) -> int:
             "say what to do: one of {actions}, --once or --watch",
             code="send-action",
             actions=", ".join(ACTIONS),
+        )
+    if args.names and args.action in NAMELESS:
+        raise UserError(
+            "`dermedge send {action}` takes no name: leave out {names}",
+            code="send-names",
+            action=args.action,
+            names=" ".join(args.names),
         )
     with closing(open_cases(args)) as store:
         if args.watch:

@@ -250,6 +250,8 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     secret = tmp_path / "secret"
     secret.write_text(PASSPHRASE)
     place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
+    assert cli.main(["label", "people", "Ada", *place]) == 2
+    assert "takes no name: leave out Ada" in capsys.readouterr().err
     assert cli.main(["label", "ask", *place]) == 2
     assert "say who you are" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0

@@ -171,6 +171,7 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
         (("add", "C", "--dicomweb", "https://a", "--dicom", "h:1"), "one way"),
         (("add", "C", "--dicomweb", "https://a", "--ca", "/nowhere"), "cannot be read as PEM"),
         (("remove", "C"), "there is no destination C"),
+        (("check", "C"), "takes no name: leave out C"),
         (("export", "DIR"), "say --referral"),
         (("again", "--referral", "zz"), "say --referral"),
     ],
