@@ -22,7 +22,7 @@ from edge_app.referral import fhir
 from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
 from edge_app.referral.form import Identifier, Referral
 from edge_app.referral.uids import CODES, study_uid
-from edge_app.store.referrals import TAKEN_BACK
+from edge_app.store.referrals import TAKEN_BACK, UNANSWERED
 
 BYTES = 32_000_000  # of one response
 ENTRIES = 500  # of a bundle
@@ -255,9 +255,10 @@ def _answer(
     words, report, more = _words(kind, resource)
     better = _better(resource)
     if not (words or report or better or more):
-        if kind == "Task":
+        if kind != "Task":
+            raise UserError(EMPTY, code="answer-empty", what=uid)
+        if status not in UNANSWERED:
             return None
-        raise UserError(EMPTY, code="answer-empty", what=uid)
     text, cut = clean("\n\n".join(words), TEXT)
     return replace(answer, text=text, wants_better_picture=better, report=report, more=more or cut)
 

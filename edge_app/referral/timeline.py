@@ -10,7 +10,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _, n_
 from edge_app.referral.outbox import DONE, STATES, STOPPED, Status
 from edge_app.store import clock
-from edge_app.store.referrals import RECEIVED, WAITING, StoredAnswer, standing
+from edge_app.store.referrals import RECEIVED, UNANSWERED, WAITING, StoredAnswer, standing
 
 
 class Event(NamedTuple):
@@ -99,6 +99,8 @@ def standing_of(answer: StoredAnswer, answers: Sequence[StoredAnswer]) -> str:
         return _("Its author took this answer back: do not act on it.")
     if last is not answer:
         return _("Replaced: its author has sent another version since.")
+    if answer.status in UNANSWERED:
+        return _("The receiver does not take this referral: ask there, or ask somebody else.")
     if answer.status in ("preliminary", "partial"):
         return _("Not final: its author may still change it.")
     return ""

@@ -9,6 +9,7 @@ from edge_app.i18n.language import N_, Message
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
+UNANSWERED = frozenset({"rejected", "failed"})  # nobody will look at it
 TAKEN_BACK = frozenset({"entered-in-error", "cancelled"})  # of an answer, by its author
 PARCEL_KINDS = ("dicom", "fhir")
 
