@@ -29,7 +29,7 @@ from edge_app.referral.draft import Draft, Lasting
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
-from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral
+from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
 from edge_app.store.store import Lesion, Person, Store
 
 THUMBNAIL = 320  # px, long side
@@ -183,7 +183,8 @@ def wanted(store: Store, lesion: str) -> StoredAnswer | None:
     """The newest answer that asks for a better picture, unless one was taken since."""
     captures = store.captures(lesion)
     newest = max((one.taken for one in captures if one.dated), default="")
-    answers = [it for one in store.mail.referrals(lesion) for it in store.mail.answers(one.id)]
+    referrals = store.mail.referrals(lesion)
+    answers = [it for one in referrals for it in standing(store.mail.answers(one.id))]
     asking = [it for it in answers if it.wants_better_picture and it.received > newest]
     return max(asking, key=lambda it: it.received, default=None)
 

@@ -254,12 +254,22 @@ def test_what_cannot_be_judged_is_refused_in_words(visit, pictures, tmp_path):
     assert "cut short" in visit.browser.run("$('error').textContent")
 
 
+def _outline_off_picture(browser) -> float:
+    """Px by which a corner of what the outline is drawn in lies beside the picture's."""
+    return browser.run(
+        "(() => { const m = $('outline').getScreenCTM(), [w, h] = state.analysis.size,"
+        " p = $('picture').getBoundingClientRect(); return Math.max(...[m.e - p.left,"
+        " m.f - p.top, m.a * w + m.e - p.right, m.d * h + m.f - p.bottom].map(Math.abs)); })()"
+    )
+
+
 def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     browser = visit.browser
     browser.run("newSpot()")
     for path in pictures[1:3]:
         browser.choose("#gallery", path)
-        browser.wait("state.screen === 'result'")
+        browser.wait("!state.busy && state.screen === 'result'")
+        assert _outline_off_picture(browser) < 1
         browser.run("$('another').click()")
     said = json.loads(browser.run("JSON.stringify(state.said)"))
     assert said["pictures"] == 2
@@ -345,6 +355,7 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert browser.run("$('kept-open').hidden")
     browser.send("Storage.overrideQuotaForOrigin", origin=origin)
     assert kept.keep(browser, "Mira", key, key) == ""
+    assert browser.run("namesTyped()") == ["Mira"]  # no referral may hold it either
     ((name, content),) = kept.files(browser).items()
     assert re.fullmatch(r"[\d-]{10}T[\d-]{8}Z [\da-f]{8}\.dermcases", name)
     for clear in (b"Mira", b"Spot", b"\x89PNG", b"IHDR", b"malignancy", b"polygons"):
@@ -354,6 +365,7 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
         store.check()
 
     browser.run("newSpot(); $('kept-again').click()")
+    assert browser.run("namesTyped()") == []
     browser.wait("state.screen === 'kept'")
     assert kept.opened(browser, "another one 42") == "The passphrase is wrong."
     assert kept.opened(browser, key) == ""

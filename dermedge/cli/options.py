@@ -57,6 +57,13 @@ def open_bundle(args: argparse.Namespace) -> Bundle:
     return bundle
 
 
+def port(value: str) -> int:
+    """A port, for argparse; 0: one that is free."""
+    if not (value.isascii() and value.isdigit() and int(value) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be 0 to 65535, got {value}")
+    return int(value)
+
+
 def execution_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `tuned_executions` reads."""
     execution = parser.add_argument_group(

@@ -71,11 +71,13 @@ class Page:
         self.pdf.line(x, self.y, x + wide, self.y)
         self.y += 1.5
 
-    def pair(self, x: float, y: float, wide: float, title: str, value: str, lines: int) -> float:
+    def pair(
+        self, x: float, y: float, wide: float, title: str, value: str, lines: int, size: float = 9
+    ) -> float:
         """A title and its value beside it; returns the height."""
         first = self.first(wide)
-        self.text(x, y, first, title, 9, color=QUIET, lines=1)
-        return self.text(x + first, y, wide - first, value, 9, lines=lines)
+        self.text(x, y, first, title, size, color=QUIET, lines=1)
+        return self.text(x + first, y, wide - first, value, size, lines=lines)
 
     @staticmethod
     def first(wide: float) -> float:
@@ -136,7 +138,9 @@ class Page:
     def _printable(self, text: str) -> str:
         text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
         known = fonts.glyphs("DejaVu")
-        shown = "".join(c if ord(c) in known else MISSING for c in text)
+        # Marks of direction have no glyph: they are laid out by, and not drawn.
+        marks = (language.ISOLATE, language.END)
+        shown = "".join(c if ord(c) in known or c in marks else MISSING for c in text)
         if language.missing():
             shown = "".join(MISSING if language.from_right(c) else c for c in shown)
         self.lacks |= shown != text

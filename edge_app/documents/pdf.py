@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,7 +45,20 @@ from edge_app.store import clock
 from edge_app.store.records import CLOCK_WRONG, CORRECTED
 from edge_app.store.store import Capture, Lesion, Person
 
-PICTURE_HEIGHTS = (84.0, 66.0, 54.0, 44.0, 34.0)  # mm; the first at which all else has room
+
+class Size(NamedTuple):
+    """How much room is given to what."""
+
+    height: float  # mm of the pictures
+    lines: int = 2  # of what was typed
+    points: float = 9  # of what limits the estimate
+
+
+# The first at which nothing is left out.
+SIZES = (
+    *(Size(height) for height in (84.0, 64.0, 48.0, 34.0)),
+    *(Size(height, 1, 7.5) for height in (34.0, 26.0, 18.0)),
+)
 SOFT_GRAY = 240  # where the earlier picture does not reach
 
 PERSON_FIELDS = {
@@ -109,18 +123,20 @@ def case(
         # The earlier one is laid onto this one, as the screen shows them.
         change = compare(shot.capture, shot.pixels, earlier.capture, earlier.pixels)
     broken: Broken = {}
-    for height in PICTURE_HEIGHTS:
+    for size in SIZES:
         page = _CasePage(broken)
         page.head(shot.capture)
-        page.known(facts)
-        page.pictures(shot, earlier, change, height)
-        whole = page.below_pictures(present.result(shot.capture.analysis), shot, earlier, change)
+        page.known(facts, size.lines)
+        page.pictures(shot, earlier, change, size.height)
+        view = present.result(shot.capture.analysis)
+        whole = page.below_pictures(view, shot, earlier, change, size.points)
         if whole:
             break
     return bytes(page.pdf.output())
 
 
-def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[str, str]]:
+def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[str, str, bool]]:
+    """Title and value of each; whether somebody typed it, who may have typed much."""
     found = []
     for item, titles, before in ((person, PERSON_FIELDS, ""), (lesion, LESION_FIELDS, "lesion.")):
         for name, title in titles.items():
@@ -128,7 +144,7 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
             if value not in (None, "", ()):
                 values = value if isinstance(value, tuple) else (str(value),)
                 text = ", ".join(_(one) if name in WORDS else one for one in values)
-                found.append((_(title), " ".join(text.split())))
+                found.append((_(title), " ".join(text.split()), name not in WORDS))
     return found
 
 
@@ -150,15 +166,22 @@ class _CasePage(Page):
         self.disclaimer(self.y + 1.7, 9.5)
         self.y += 8 + 4
 
-    def known(self, facts: Sequence[tuple[str, str]]) -> None:
-        """Person and lesion, in two columns."""
+    def known(self, facts: Sequence[tuple[str, str, bool]], lines: int) -> None:
+        """Person and lesion, in two columns; so many lines of what was typed."""
         if not facts:
             return
         column = (WIDTH - 2 * MARGIN - GUTTER) / 2
         for first in range(0, len(facts), 2):
             heights = [
-                self.pair(MARGIN + n * (column + GUTTER), self.y, column, *fact, lines=2)
-                for n, fact in enumerate(facts[first : first + 2])
+                self.pair(
+                    MARGIN + n * (column + GUTTER),
+                    self.y,
+                    column,
+                    title,
+                    value,
+                    lines if typed else 99,
+                )
+                for n, (title, value, typed) in enumerate(facts[first : first + 2])
             ]
             self.y += max(heights) + 0.8
         self.y += 2.5
@@ -199,13 +222,14 @@ class _CasePage(Page):
         shot: Shot,
         earlier: Shot | None,
         change: Comparison | None,
+        points: float,
     ) -> bool:
         """All below the pictures. Returns whether there was room for everything."""
         self.band(view)
         self.columns(view)
         if earlier is not None:
             self.changes(_changes(change) if change else [])
-        whole = self.remarks(view)
+        whole = self.remarks(view, points)
         self.foot(view, shot.capture)
         return whole
 
@@ -253,21 +277,21 @@ class _CasePage(Page):
         self.title(MARGIN, wide, _("Since the earlier picture"))
         rows = rows or [("", _("No spot was found in one of the pictures: not compared."))]
         for title, value in rows:
-            self.y += self.pair(MARGIN, self.y, wide, title, value, lines=1) + 0.5
+            self.y += self.pair(MARGIN, self.y, wide, title, value, lines=1 if title else 3) + 0.5
         self.y += 2.5
 
-    def remarks(self, view: present.ResultView) -> bool:
+    def remarks(self, view: present.ResultView, points: float) -> bool:
         """Quality, and what limits the estimate; False where not all of it had room."""
         wide, whole = WIDTH - 2 * MARGIN, True
         good = _("Good enough to be judged.")
         rows = [(_("Picture quality"), " ".join(view.remarks) or good)]
         rows += [(_("Limits") if not n else "", text) for n, text in enumerate(view.limits)]
         for title, value in rows:
-            left = int((FOOT - 1 - self.y) / (9 * LEADING * MM_PER_POINT))
+            left = int((FOOT - 1 - self.y) / (points * LEADING * MM_PER_POINT))
             room = wide - self.first(wide)
-            whole &= left > 0 and len(self.lines(value, 9, room, False)) <= left
+            whole &= left > 0 and len(self.lines(value, points, room, False)) <= left
             if left > 0:
-                self.y += self.pair(MARGIN, self.y, wide, title, value, lines=left) + 0.5
+                self.y += self.pair(MARGIN, self.y, wide, title, value, left, points) + 0.5
         return whole
 
     def foot(self, view: present.ResultView, capture: Capture) -> None:

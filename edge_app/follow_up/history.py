@@ -37,6 +37,10 @@ MAX_SCALE = 4.0  # between two pictures of one lesion
 
 REMARKS = {
     "size_unknown": N_("Nothing gives a scale in both pictures: whether it grew is unknown."),
+    "refused": N_(
+        "One of the pictures cannot be judged: what seems to have changed may be the picture, not "
+        "the lesion. Compare it with another one."
+    ),
     "cut_off": N_(
         "The lesion is cut off in one of the pictures: its size and shape are not whole."
     ),
@@ -110,8 +114,11 @@ def _point(capture: Capture) -> Point:
 
 
 def area_mm2(capture: Capture) -> float | None:
-    """The lesion's area; None without a lesion or a scale, or where that cannot be read here."""
-    if not capture.readable or not lesion_outline(capture.analysis) or capture.px_per_mm is None:
+    """The lesion's area; None without a lesion or a scale, of a picture that was refused, or where
+    it cannot be read here."""
+    if not capture.readable or capture.triage == "retake" or capture.px_per_mm is None:
+        return None
+    if not lesion_outline(capture.analysis):
         return None
     area: float = capture.analysis["lesion"]["area_px"]
     return area / capture.px_per_mm**2
@@ -140,8 +147,8 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
     if by == "scale":  # the turn and the place of the outlines, at the known size
         transform = _about(a.centre, size / _size(transform)) @ transform
     cut = a.cut or b.cut
-    change = None
-    if by != "outline" and not cut:
+    change, refused = None, "retake" in (first.triage, second.triage)
+    if by != "outline" and not cut and not refused:
         change = float(b.area / a.area * size**2 - 1)
     whole = np.linalg.inv(_to_work(a.scale)) @ transform @ _to_work(b.scale)
     warped, covered = _warp(ours, first.size[0], theirs, second.size[0], whole)
@@ -150,6 +157,7 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
     lighter, redder, yellower = (float(value) for value in shift)
     around = np.linalg.norm(_color(b, b.around) - _color(a, a.around))
     remarks = {
+        "refused": refused,
         "size_unknown": by == "outline",
         "cut_off": cut,
         "light": around > LIGHT,
@@ -164,19 +172,23 @@ def compare(first: Capture, ours: np.ndarray, second: Capture, theirs: np.ndarra
         transform=whole[:2],
         by=by,
         area_mm2=(None, None) if cut else (area_mm2(first), area_mm2(second)),
-        diameter_mm=_pair(captures, "diameter_mm"),
+        diameter_mm=_pair(captures, "diameter_mm", refused),
         area_change=change,
         overlap=overlap,
         color_change=float(np.linalg.norm(shift)),
         color_shift=(lighter, redder, yellower),
         skin_change=float(around),
-        asymmetry=_pair(captures, "asymmetry_index"),
-        border=_pair(captures, "border_irregularity"),
+        asymmetry=_pair(captures, "asymmetry_index", refused),
+        border=_pair(captures, "border_irregularity", refused),
         remarks=tuple(code for code, applies in remarks.items() if applies),
     )
 
 
-def _pair(captures: tuple[Capture, Capture], key: str) -> tuple[float | None, float | None]:
+def _pair(
+    captures: tuple[Capture, Capture], key: str, refused: bool
+) -> tuple[float | None, float | None]:
+    if refused:  # beside the other's, it would look like a change of the spot
+        return None, None
     first, second = (capture.analysis["abcd"].get(key) for capture in captures)
     return first, second
 

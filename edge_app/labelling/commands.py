@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.cli.options import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle, port
 from edge_app.folders import data_folder
 from edge_app.referral.commands import open_cases
 
@@ -42,7 +42,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", metavar="NAME", help="for `ask` and `allow`: who you are")
     parser.add_argument("--role", choices=ROLES, help="for `ask`: what you are")
     parser.add_argument(
-        "--port", type=int, default=0, help="of 127.0.0.1 (default: one that is free)"
+        "--port", type=port, default=0, help="of 127.0.0.1 (default: one that is free)"
     )
 
 
@@ -52,6 +52,13 @@ def _run(args: argparse.Namespace) -> int:
             "say what to {action}: dermedge label {action} NAME",
             code="label.name",
             action=args.action,
+        )
+    if args.action in ("ask", "people") and args.name:
+        raise UserError(
+            "`dermedge label {action}` takes no name: leave out {name}",
+            code="label.name",
+            action=args.action,
+            name=args.name,
         )
     nameless = args.action in ("ask", "allow") and not args.by
     if nameless or (args.action == "ask" and not args.role):

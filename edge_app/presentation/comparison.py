@@ -215,8 +215,9 @@ def _axis(most: float) -> tuple[float, int]:
 
 def _signed(share: float) -> str:
     """A change in percent; it says so where something grew."""
-    message = language.percent(share)
-    return f"+{message}" if round(share, 2) > 0 else message
+    rounded = round(share, 2)
+    message = language.percent(rounded or 0.0)  # not "-0 %"
+    return f"+{message}" if rounded > 0 else message
 
 
 def _hundredths(value: float | None) -> str:
@@ -320,6 +321,8 @@ def _area_change(change: Comparison) -> str:
     if change.area_change is not None:
         grown = _signed(1 / (1 + change.area_change) - 1)
         return _("{change}, by marks on the skin around", change=grown)
+    if "refused" in change.remarks:
+        return _("unknown: one of the pictures cannot be judged")
     if "cut_off" in change.remarks:
         return _("unknown: the lesion is cut off")
     return _("unknown: no scale in both pictures")

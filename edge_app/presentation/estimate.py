@@ -14,7 +14,7 @@ from dermedge.lesion.quality import TITLES as QUALITY
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.triage import RULES
 from edge_app.i18n import language
-from edge_app.i18n.language import N_, _, n_
+from edge_app.i18n.language import N_, Message, _, n_
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
@@ -259,7 +259,8 @@ def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
         limits.append(
             _("The size in millimetres is unknown: nothing in the picture gives a scale.")
         )
-    names = ", ".join(_(CLASSES[name]) for name in analysis["probabilities"])
+    # In the language already; its strokes are none of a path.
+    names = Message(", ".join(_(CLASSES[name]) for name in analysis["probabilities"]))
     limits.append(_("Only what the model was trained on can come out: {names}.", names=names))
     return tuple(limits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -38,6 +39,8 @@ from edge_app.store.store import Lesion, Person
 # The words of one estimate are among those of the screens.
 __all__ = ["Band", "ResultView", "millimetres", "percent", "reference", "result", "rule"]
 SEPARATOR = "  ·  "  # between facts on one line
+# Of a text that is drawn as one: small devices draw nothing that is higher than 4096 px.
+BLOCK, BLOCK_LINES = 600, 20
 
 
 TERMS_KIOSK = N_(
@@ -167,3 +170,15 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         can_capture=snapshot.frame is not None and not snapshot.busy,
         source=_(snapshot.source) or _("no source"),
     )
+
+
+def blocks(text: str) -> list[str]:
+    """A text that people wrote, however long, in parts that can be drawn one below the other."""
+    found: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        for part in textwrap.wrap(line, BLOCK, replace_whitespace=False) or [""]:
+            full = len("\n".join([*found[-1], part])) > BLOCK or len(found[-1]) == BLOCK_LINES
+            if found[-1] and full:
+                found.append([])
+            found[-1].append(part)
+    return ["\n".join(lines) for lines in found]

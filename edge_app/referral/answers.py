@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dermedge import UserError
@@ -22,6 +22,7 @@ from edge_app.referral import fhir
 from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
 from edge_app.referral.form import Identifier, Referral
 from edge_app.referral.uids import CODES, study_uid
+from edge_app.store.referrals import TAKEN_BACK, UNANSWERED
 
 BYTES = 32_000_000  # of one response
 ENTRIES = 500  # of a bundle
@@ -59,6 +60,14 @@ class Answer:
     wants_better_picture: bool
     report: bytes = b""  # a PDF
     more: bool = False  # the receiver has more of it than came along
+
+
+class TakenBack(UserError):
+    """An answer that its author takes back; `answer` says which, without its words."""
+
+    def __init__(self, answer: Answer):
+        super().__init__(NOT_FINAL, code="answer-not-final", what=answer.uid)
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,12 @@ def from_fhir(
     return tuple(answers.values()), tuple(refused)
 
 
+def has_more(searchset: bytes) -> bool:
+    """Whether a searchset is one page of several. Raises UserError as `from_fhir`."""
+    links = _dicts(read_json(searchset).get("link"))
+    return any(_str(link.get("relation")) == "next" for link in links)
+
+
 def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     """By which references, as "Patient/7", the receiver knows what a transaction sent.
 
@@ -219,6 +234,19 @@ def _answer(
     uid = f"{kind}/{number}"
     mine = _whose(uid, resource, sent, pool)
     status = _str(resource.get("status"))
+    canonical = json.dumps(resource, sort_keys=True).encode()
+    answer = Answer(
+        referral=mine.referral,
+        uid=uid,
+        version=hashlib.sha256(canonical).hexdigest()[:16],
+        author=_author(resource, pool),
+        issued=_when(resource),
+        status=status,
+        text="",
+        wants_better_picture=False,
+    )
+    if status in TAKEN_BACK and kind != "Task":
+        raise TakenBack(answer)
     if kind == "Task":
         if status not in _TASK:
             return None
@@ -226,24 +254,13 @@ def _answer(
         raise UserError(NOT_FINAL, code="answer-not-final", what=uid)
     words, report, more = _words(kind, resource)
     better = _better(resource)
-    if not (words or report or better):
-        if kind == "Task":
+    if not (words or report or better or more):
+        if kind != "Task":
+            raise UserError(EMPTY, code="answer-empty", what=uid)
+        if status not in UNANSWERED:
             return None
-        raise UserError(EMPTY, code="answer-empty", what=uid)
     text, cut = clean("\n\n".join(words), TEXT)
-    canonical = json.dumps(resource, sort_keys=True).encode()
-    return Answer(
-        referral=mine.referral,
-        uid=uid,
-        version=hashlib.sha256(canonical).hexdigest()[:16],
-        author=_author(resource, pool),
-        issued=_when(resource),
-        status=status,
-        text=text,
-        wants_better_picture=better,
-        report=report,
-        more=more or cut,
-    )
+    return replace(answer, text=text, wants_better_picture=better, report=report, more=more or cut)
 
 
 def _whose(
@@ -322,9 +339,13 @@ def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
     report, more = b"", False
     for attachment in attachments:
         media = _str(attachment.get("contentType")).partition(";")[0].strip().lower()
-        data = _decoded(attachment)
-        if media == "application/pdf" and data and not report:
-            report = pdf(data)
+        try:
+            data = _decoded(attachment)
+            whole = pdf(data) if media == "application/pdf" and data else b""
+        except UserError:  # the words beside it count all the same
+            data = whole = b""
+        if whole and not report:
+            report = whole
         elif media == "text/plain" and data:
             words.append(data.decode("utf-8", "replace"))
         else:

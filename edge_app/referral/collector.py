@@ -1,4 +1,4 @@
-"""Fetching answers: by FHIR where the receiver has it, else from our studies by DICOMweb."""
+"""Fetching answers: by FHIR, and from our studies by DICOMweb, as far as the receiver has them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from dermedge import UserError
+from edge_app.i18n.language import N_
 from edge_app.referral import carriers
-from edge_app.referral.answers import Answer, Sent, from_fhir
+from edge_app.referral.answers import Answer, Sent, TakenBack, from_fhir, has_more
 from edge_app.referral.carriers import Carrier
 from edge_app.store import clock
 from edge_app.store.records import StoreError
@@ -23,6 +24,7 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
+MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
 
 
@@ -51,16 +53,22 @@ class Collector:
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
-        for destination, open_ in self._open().items():
+        doors = [
+            (door, open_)
+            for destination, open_ in self._open().items()
+            for door in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
+        ]
+        for door, open_ in doors:
             try:
-                for answers, refused in self._ask(destination, open_):
-                    found.refused += refused
-                    for answer in answers:
+                for answers, refused in self._ask(door, open_):
+                    gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
+                    found.refused += [it for it in refused if it not in gone]
+                    for answer in (*answers, *(it.answer for it in gone)):
                         if kept := self._keep(answer):
                             found.new.append(kept)
             except StoreError:
                 raise
-            except UserError as error:  # another receiver may answer
+            except UserError as error:  # another door or receiver may answer
                 found.failed.append(error)
         return found
 
@@ -96,12 +104,9 @@ class Collector:
             raise StoreError("a record lacks a part", code="record") from None
 
     def _ask(
-        self, destination: Destination, referrals: Sequence[StoredReferral]
+        self, endpoint: Endpoint, referrals: Sequence[StoredReferral]
     ) -> Iterator[tuple[Sequence[Answer], Sequence[UserError]]]:
         """Answers to some of them at a time, and why others were not taken."""
-        endpoint = destination.fhir or destination.dicom
-        if endpoint is None:
-            return
         link = self._connect(endpoint)
         try:
             if hasattr(link, "search"):
@@ -124,14 +129,26 @@ class Collector:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
+        more = False
         for kind, by in SEARCHES if requests else ():
             params = {by: ",".join(requests), "_count": "200"}
             if kind in INCLUDES:
                 params["_include"] = INCLUDES[kind]
-            yield from_fhir(link.search(f"/{kind}", params), sent)
+            found = link.search(f"/{kind}", params)
+            more |= has_more(found)
+            yield from_fhir(found, sent)
         if tasks:
             ids = ",".join(one.partition("/")[2] for one in tasks)
-            yield from_fhir(link.search("/Task", {"_id": ids, "_count": "200"}), sent)
+            found = link.search("/Task", {"_id": ids, "_count": "200"})
+            more |= has_more(found)
+            yield from_fhir(found, sent)
+        # No address in an answer is followed, that of the next page either: less is asked at once.
+        if more and len(sent) == 1:
+            yield (), (UserError(MORE, code="answer-more"),)
+        elif more:
+            half = len(sent) // 2
+            yield from self._by_fhir(link, sent[:half])
+            yield from self._by_fhir(link, sent[half:])
 
     def _by_dicom(self, link, sent: Sent) -> tuple[list[Answer], list[UserError]]:
         from edge_app.referral.answers_dicom import from_dicom
@@ -144,6 +161,11 @@ class Collector:
             except UserError as error:
                 refused.append(error)
         return answers, refused
+
+    def _has(self, gone: TakenBack) -> bool:
+        """Whether what its author takes back was kept: only then there is something to say."""
+        kept = self._store.mail.answers(gone.answer.referral)
+        return any(one.source == gone.answer.uid for one in kept)
 
     def _keep(self, answer: Answer) -> StoredAnswer | None:
         """None where it was kept before, or its referral was deleted meanwhile."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
+from dermedge.files import make_private, read_text
 from edge_app.folders import CASES, data_folder
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ ACTIONS = {
     "again": "send --referral again that was stopped, to --to where that is given",
     "add": "add a destination by its name and the addresses that follow",
     "remove": "remove a destination by its name",
-    "open": "open the sealed files of a stick: FROM and an empty folder INTO",
+    "open": "open the sealed files of a stick: FROM and a new or empty folder INTO",
 }
+NAMELESS = ("check", "list", "answers", "again")  # those that would ignore one
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +83,13 @@ def _run(args: argparse.Namespace) -> int:
             code="send-action",
             actions=", ".join(ACTIONS),
         )
+    if args.names and args.action in NAMELESS:
+        raise UserError(
+            "`dermedge send {action}` takes no name: leave out {names}",
+            code="send-names",
+            action=args.action,
+            names=" ".join(args.names),
+        )
     with closing(open_cases(args)) as store:
         if args.watch:
             return _watch(store)
@@ -106,8 +115,8 @@ def open_cases(args: argparse.Namespace) -> Store:
 def _passphrase(args: argparse.Namespace, words: str) -> str:
     if args.passphrase_file:
         try:
-            return Path(args.passphrase_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
+            return read_text(args.passphrase_file).rstrip("\r\n")
+        except OSError:
             raise UserError(
                 "{path} cannot be read", code="passphrase-file", path=args.passphrase_file
             ) from None
@@ -189,6 +198,7 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
+    from edge_app.referral.timeline import standing_of
 
     for status in Outbox(store).all():
         referral = status.referral
@@ -202,6 +212,8 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
         for answer in status.answers:
             author = answer.author or "no name"
             print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+            if remark := standing_of(answer, status.answers):
+                print(f"            {remark}")
     return 0
 
 
@@ -217,7 +229,8 @@ def _answers(store: Store, _args: argparse.Namespace) -> int:
         found = Collector(store).run()
     for answer in found.new:
         better = ", asks for a better picture" if answer.wants_better_picture else ""
-        print(f"{answer.referral[:8]}  from {answer.author or 'no name'}{better}")
+        back = ", takes its answer back" if answer.taken_back else ""
+        print(f"{answer.referral[:8]}  from {answer.author or 'no name'}{better}{back}")
     for error in (*found.refused, *found.failed):
         print(f"dermedge: {error}", file=sys.stderr)
     print(f"{len(found.new)} new, {len(found.refused)} refused")
@@ -358,16 +371,36 @@ def _open_stick(args: argparse.Namespace) -> int:
     files = sorted(source.rglob(f"*{ENDING}"))
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError("{path} is there already", code="exists", path=target)
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
+    count, faults = 0, []
     for path in files:
-        parcel = opened(path, path.read_bytes(), passphrase)
-        # What the file says names no path: only its checked numbers do.
-        folder = target / path.parent.name
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ending = "dcm" if parcel.kind == "dicom" else "json"
-        (folder / f"{path.stem}.{ending}").write_bytes(parcel.data)
-    print(f"{len(files)} files in {target}, not encrypted")
-    return 0
+        try:
+            parcel = opened(path, path.read_bytes(), passphrase)
+            # Folders may have been renamed on the way: what is sealed says whose a file is.
+            ending = "dcm" if parcel.kind == "dicom" else "json"
+            plain = target / parcel.referral / f"{parcel.sequence:03}.{ending}"
+            if plain.exists():
+                if plain.read_bytes() == parcel.data:
+                    continue  # a copy
+                raise UserError(
+                    "{path} is another one than that of the same number",
+                    code="send-other",
+                    path=path,
+                )
+        except UserError as error:
+            faults.append(error)
+            continue
+        make_private(plain.parent)
+        plain.write_bytes(parcel.data)
+        count += 1
+    if faults and not count:
+        raise faults[0]
+    for fault in faults:
+        print(f"dermedge: {fault}", file=sys.stderr)
+    print(f"{count} files in {target}, not encrypted")
+    return 1 if faults else 0
 
 
 def _print_unit(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from edge_app.store.referrals import (
     StoredParcel,
     StoredReferral,
     line,
+    standing,
 )
 from edge_app.store.store import Store
 
@@ -73,7 +74,7 @@ class Outbox:
         parcels = tuple(self._mail.parcels(referral.id))
         answers = tuple(self._mail.answers(referral.id))
         if all(one.state == RECEIVED for one in parcels):
-            state = ANSWERED if answers else DONE
+            state = ANSWERED if standing(answers) else DONE
         elif referral.stopped:
             state = STOPPED
         else:

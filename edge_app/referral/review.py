@@ -6,6 +6,7 @@ No Kivy in it; words are in the app's language.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +45,9 @@ MEASURES = {
     "color": N_("Colours, 1 to 6"),
 }
 _CHILD = 16  # years: services that take adults begin here
-_SHORTEST = 3  # characters of a private word that is looked for: shorter ones are everywhere
+_SHORTEST = 3  # letters of a private word that is looked for: shorter ones are everywhere
+_UNSPACED = "[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # where words have no gaps
+_ARABIC = "[\u0600-\u06ff]"
 # Names of colours; they are those of dermedge.lesion.features, and messages of their own here.
 _COLORS = dict(
     zip(
@@ -109,7 +112,8 @@ def cautions(referral: Referral) -> tuple[Gap, ...]:
         notes.append(Gap("dark-skin", words))
     if referral.lesion.site == "genital area":
         notes.append(Gap("genital", N_("Some services take no pictures of the genital area.")))
-    child = referral.age is not None and referral.age < _CHILD
+    # By the year of birth alone an age may be one too many.
+    child = referral.age is not None and referral.age - 1 < _CHILD
     if child or referral.age_group == "0-15":
         notes.append(Gap("child", N_("Some services take nobody under 16 years.")))
     if dict(referral.answers).get("weak_immune"):
@@ -204,15 +208,30 @@ def _sendable(value: str) -> bool:
 
 
 def _told(referral: Referral, private: Sequence[str]) -> bool:
-    """Whether the question holds a private word, whole, in whatever case."""
-    question = " ".join(referral.question.casefold().split())
+    """Whether the question holds a private word, as it stands in a sentence of its language."""
+    question = _folded(referral.question)
     parts = {part for word in private for part in (word, *word.split())}
-    words = {" ".join(part.casefold().split()) for part in parts}
-    return any(
-        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", question)
-        for word in words
-        if len(word) >= _SHORTEST
-    )
+    return any(pattern and re.search(pattern, question) for pattern in map(_within, parts))
+
+
+def _within(word: str) -> str:
+    """A pattern that finds a name in a folded sentence; empty for one that is too short."""
+    word = _folded(word)
+    name = re.escape(word)
+    if re.match(_UNSPACED, word):
+        return name if len(word) >= _SHORTEST - 1 else ""
+    if len(word) < _SHORTEST:
+        return ""
+    if re.match(_ARABIC, word):  # "and", "to", "with" and the article are written onto it
+        return rf"(?<!\w)[وف]?[بلك]?(?:ال)?{name}(?!\w)"
+    return rf"(?<!\w){name}s?(?!\w)"  # "Marias Fleck"
+
+
+def _folded(text: str) -> str:
+    """Without case, accents and vowel marks, which people type or leave out."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(c for c in apart if not unicodedata.combining(c))
+    return " ".join(unicodedata.normalize("NFC", bare).split())
 
 
 # ---------------------------------------------------------------------------- what leaves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _, n_
 from edge_app.referral.outbox import DONE, STATES, STOPPED, Status
 from edge_app.store import clock
-from edge_app.store.referrals import RECEIVED, WAITING, StoredAnswer
+from edge_app.store.referrals import RECEIVED, UNANSWERED, WAITING, StoredAnswer, standing
 
 
 class Event(NamedTuple):
@@ -44,7 +44,8 @@ def _events(status: Status) -> Iterator[Event]:
         if status.received == len(parcels):
             yield Event(_("Received"), _when(last.received, last.dated), last.place)
     for answer in status.answers:
-        yield Event(_("Answered"), _when(answer.received, answer.dated), author(answer))
+        title = _("Answer taken back") if answer.taken_back else _("Answered")
+        yield Event(title, _when(answer.received, answer.dated), author(answer))
     if status.state == STOPPED and referral.why is not None:
         yield Event(_("Stopped"), "", language.sentence(_(referral.why)))
     elif status.received < len(parcels) and status.attempt.why is not None:
@@ -66,8 +67,8 @@ def _attempt(status: Status) -> str:
 def headline(status: Status) -> str:
     """How it stands, on one line."""
     title = language.capital(_(STATES[status.state]))
-    if status.answers:
-        return f"{title}: {author(status.answers[-1])}"
+    if found := standing(status.answers):
+        return f"{title}: {author(found[-1])}"
     if status.state != DONE and status.received:
         done, of = language.number(status.received), language.number(len(status.parcels))
         return _("{state} ({done} of {of})", state=title, done=done, of=of)
@@ -89,6 +90,20 @@ def author(answer: StoredAnswer) -> str:
     if answer.author:
         return _("from {name}, {day}", name=answer.author, day=day)
     return _("without a name, {day}", day=day)
+
+
+def standing_of(answer: StoredAnswer, answers: Sequence[StoredAnswer]) -> str:
+    """What has to be known before an answer is read; empty for one that stands, and is final."""
+    last = [one for one in answers if one.source == answer.source][-1]
+    if last.taken_back:
+        return _("Its author took this answer back: do not act on it.")
+    if last is not answer:
+        return _("Replaced: its author has sent another version since.")
+    if answer.status in UNANSWERED:
+        return _("The receiver does not take this referral: ask there, or ask somebody else.")
+    if answer.status in ("preliminary", "partial"):
+        return _("Not final: its author may still change it.")
+    return ""
 
 
 def _when(stamp: str, dated: bool = True) -> str:

@@ -65,7 +65,7 @@ class ReferralScreen(View):
         rows = self.ids.list
         rows.clear_widgets()
         for answer in reversed(status.answers):
-            rows.add_widget(self._answer(answer))
+            rows.add_widget(self._answer(answer, timeline.standing_of(answer, status.answers)))
         card = Card(spacing=10)
         card.add_widget(Text(text=_("What became of it"), style="quiet", points=14, bold=True))
         for title, when, detail in timeline.timeline(status):
@@ -93,16 +93,22 @@ class ReferralScreen(View):
 
     # ------------------------------------------------------------------------ answers
 
-    def _answer(self, answer: StoredAnswer) -> Card:
+    def _answer(self, answer: StoredAnswer, remark: str) -> Card:
+        """`remark` : why it does not hold, or not yet."""
         card = Card(spacing=10)
         title = _("Answer of a person, not of the model")
         card.add_widget(Text(text=title, style="quiet", points=14, bold=True))
         name = present.language.capital(timeline.author(answer))
         card.add_widget(Text(text=name, points=18, bold=True))
+        if remark:
+            card.add_widget(Panel(text=remark, style="demo", bold=True))
+        if answer.taken_back:
+            return card
         if answer.wants_better_picture:
             card.add_widget(Panel(text=_("Better picture, please."), style="demo", bold=True))
         if answer.text.strip():
-            card.add_widget(Text(text=answer.text.strip()))
+            for part in present.blocks(answer.text.strip()):
+                card.add_widget(Text(text=part))
         if answer.more:
             note = _("There is more of it at the receiver than could be fetched: ask there.")
             card.add_widget(Text(text=note, style="quiet", points=14))

@@ -11,6 +11,7 @@ from kivy.properties import ListProperty, StringProperty
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
 from edge_app.i18n.language import _
+from edge_app.presentation.messages import blocks
 from edge_app.referral.review import Row as Field
 from edge_app.sending import Prepared
 from edge_app.ui.text import Text
@@ -74,5 +75,8 @@ def _card(rows: Sequence[Field], pixels: np.ndarray | None) -> Card:
     for row in rows:
         short = len(row.label) <= SHORT and len(row.value) <= SHORT and "\n" not in row.value
         kind = Row if short else PreviewRow
-        card.add_widget(kind(name=row.label, value=row.value))
+        first, *others = blocks(row.value)
+        card.add_widget(kind(name=row.label, value=first))
+        for part in others:
+            card.add_widget(Text(text=part, points=15))
     return card

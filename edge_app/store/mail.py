@@ -28,6 +28,9 @@ from edge_app.store.rows import Rows, query
 from edge_app.store.trail import Trail
 
 IN_USE = N_("referrals still wait for this destination: send or delete them first")
+ITS_NUMBER = N_(
+    "it holds the person's number at {receiver}, which is nobody else's: make a new one"
+)
 
 
 class Mail:
@@ -239,7 +242,8 @@ class Mail:
         """Send it again, now; to another destination where that is given.
 
         What another receiver has shown that it has stays received there, so a referral of which
-        a part was received goes to no other.
+        a part was received goes to no other. Nor does one that names the person by a number of
+        the first: nobody has seen or agreed that another learns it.
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
@@ -249,6 +253,9 @@ class Mail:
             if moved and any(one.state != WAITING for one in parcels):
                 words = N_("a part of this referral is with {receiver}: make a new one")
                 raise StoreError(words, code="queued", receiver=old.receiver)
+            numbers = old.form.get("identifiers", ())
+            if moved and any(one[:1] != [target.system] for one in numbers):
+                raise StoreError(ITS_NUMBER, code="identifier", receiver=old.receiver)
             new = replace(old, stopped=None, destination=target.id, receiver=target.name)
             self._rows.put(connection, "referral", new, "resume referral")
             connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))

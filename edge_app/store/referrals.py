@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_app.i18n.language import N_, Message
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
+UNANSWERED = frozenset({"rejected", "failed"})  # nobody will look at it
+TAKEN_BACK = frozenset({"entered-in-error", "cancelled"})  # of an answer, by its author
 PARCEL_KINDS = ("dicom", "fhir")
 
 
@@ -108,6 +110,17 @@ class StoredAnswer:
     more: bool = False  # the receiver has more of it
     received: str = ""  # ISO 8601, UTC
     dated: bool = True  # whether the clock was right then
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether its author says by it that what came under its source before does not hold."""
+        return self.status in TAKEN_BACK
+
+
+def standing(answers: Sequence[StoredAnswer]) -> tuple[StoredAnswer, ...]:
+    """Of answers as they came, the last of each source, without what was taken back."""
+    latest = {answer.source: answer for answer in answers}
+    return tuple(it for it in answers if latest[it.source] is it and not it.taken_back)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.cli.options import bundle_arguments, open_bundle
+from dermedge.cli.options import bundle_arguments, open_bundle, port
 from dermedge.files import cache_folder
 
 PORT = 8080
@@ -39,7 +39,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--site", default="site", metavar="DIR", help="folder that was built (default: %(default)s)"
     )
-    serve.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1 (default: %(default)s)")
+    serve.add_argument(
+        "--port", type=port, default=PORT, help="of 127.0.0.1 (default: %(default)s)"
+    )
     apk = actions.add_parser("apk", help="put a built site into an app for Android")
     apk.add_argument(
         "--site", default="site", metavar="DIR", help="folder that was built (default: %(default)s)"

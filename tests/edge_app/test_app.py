@@ -290,6 +290,13 @@ def test_result_orders_classes_and_says_that_the_size_is_unknown():
     assert "Demonstration model" in present.result(_analysis(versions=drawn)).demonstration
 
 
+@pytest.mark.parametrize("text", ["word " * 4000, "x" * 20_000, "\n" * 9_999 + "a", "a\n\nb", ""])
+def test_a_long_text_is_drawn_in_parts_that_lose_no_word(text):
+    parts = present.blocks(text)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(len(part) <= 600 and part.count("\n") < 20 for part in parts)
+
+
 def test_live_guidance_goes_from_fault_to_quality_to_good():
     frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
     poor = _analysis(quality={"ok": False, "reasons": ["cut_off", "too_dark"], "scores": {}})

@@ -20,6 +20,7 @@ from dermedge.image.read import read_mask
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
 from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.qa import chromium
 from edge_app.store import derivation
 from edge_app.store.labels import Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
@@ -158,6 +159,32 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
 
 
+@pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
+def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
+    cases, captures, server = served
+    browser = chromium.Chromium()
+    try:
+        browser.open(server.address)
+        browser.wait("!document.getElementById('bad').disabled")
+        shares = (
+            "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
+        )
+        assert "60" in browser.run(shares)
+        browser.run(
+            "const bad = document.getElementById('bad');"
+            "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
+            "press(1); window.late = 0;"
+            "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
+            ".observe(bad, {attributes: true});"
+        )
+        browser.wait("window.late")
+        assert set(browser.run(shares)) == {""}  # of the second, which was refused
+    finally:
+        browser.close()
+    assert cases.labels.of(captures[0].id).verdict == "bad picture"
+    assert cases.labels.of(captures[1].id) is None
+
+
 def test_no_other_page_and_no_other_picture_is_served(served):
     _cases, captures, server = served
     port = urlsplit(server.address).port
@@ -209,12 +236,22 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
         export(cases, tmp_path / "out")
 
 
+@pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
+def test_a_port_that_cannot_be_is_wrong_use(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--port", "99999"])
+    assert ended.value.code == 2
+    assert "must be 0 to 65535, got 99999" in capsys.readouterr().err
+
+
 def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     taken(cases, "Ada")
     ada = person_of(cases, "Ada")
     secret = tmp_path / "secret"
     secret.write_text(PASSPHRASE)
     place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
+    assert cli.main(["label", "people", "Ada", *place]) == 2
+    assert "takes no name: leave out Ada" in capsys.readouterr().err
     assert cli.main(["label", "ask", *place]) == 2
     assert "say who you are" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0

@@ -18,13 +18,14 @@ from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from referrals import PDF, picture, referral  # noqa: E402
 
 from dermedge import UserError  # noqa: E402
-from edge_app.referral import fhir  # noqa: E402
+from edge_app.referral import fhir, timeline  # noqa: E402
 from edge_app.referral.answers import TEXT, Sent, assigned, from_fhir  # noqa: E402
 from edge_app.referral.answers_dicom import from_dicom  # noqa: E402
 from edge_app.referral.codes import SYSTEMS  # noqa: E402
 from edge_app.referral.form import Identifier  # noqa: E402
 from edge_app.referral.parcels import Options, build  # noqa: E402
 from edge_app.referral.uids import SYSTEM  # noqa: E402
+from edge_app.store.referrals import StoredAnswer  # noqa: E402
 
 BASE = "https://clinic.example/fhir"
 SR, DOC = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.104.1"
@@ -237,6 +238,24 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     assert amended.version != answer.version
 
 
+@pytest.mark.parametrize(
+    "attachment",
+    [
+        {"contentType": "application/pdf", "data": base64.b64encode(b"no PDF").decode()},
+        {"contentType": "application/pdf", "data": "not base64"},
+        {"contentType": "application/pdf", "data": base64.b64encode(PDF).decode(), "size": 1},
+        {"contentType": "image/jpeg", "data": "/9j/"},
+        {"contentType": "application/pdf", "url": "https://evil.example/x.pdf"},
+    ],
+)
+@pytest.mark.parametrize("words", ["Melanoma suspected: see her this week.", ""])
+def test_an_attachment_that_cannot_be_read_hides_no_answer(attachment, words):
+    mine = [sent(1)]
+    report = diagnostic(mine[0], conclusion=words, presentedForm=[attachment])
+    (answer,) = taken(searchset(report), mine)
+    assert (answer.text, answer.report, answer.more) == (words, b"", True)
+
+
 def test_a_document_names_who_signed_it():
     mine = [sent(1)]
     (answer,) = taken(document(mine[0], 5), mine)
@@ -281,6 +300,11 @@ def test_our_task_says_nothing_until_it_has_words():
     (answer,) = taken(searchset({**task, "status": "rejected",
                                  "statusReason": {"text": "no capacity"}}), mine)  # fmt: skip
     assert answer.text == "no capacity"
+    for status in ("rejected", "failed"):  # without a word, too: nobody will look at it
+        (answer,) = taken(searchset({**task, "status": status}), mine)
+        assert (answer.text, answer.status) == ("", status)
+        kept = StoredAnswer("", "r", answer.uid, "1", "", status=status)
+        assert "does not take this referral" in timeline.standing_of(kept, [kept])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,25 @@ def test_what_must_be_there_is_refused_in_one_line(changes, code):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "question", "told"),
+    [
+        ("José Pérez", "Is Jose\u0301 well?", True),
+        ("José Pérez", "Is Jose well?", True),
+        ("Maria Huber", "Ist Marias Fleck gutartig?", True),
+        ("محمد علي", "هل بقعة مُحمّد حميدة؟", True),
+        ("محمد علي", "البقعة لمحمد", True),
+        ("王伟", "王伟的痣是良性的吗?", True),
+        ("Isa Ito", "Is it benign?", False),
+        ("Mo Le", "Is this mole benign?", False),
+        ("عليا", "علي البقعة", False),
+    ],
+)
+def test_a_name_is_found_as_it_is_written_in_a_sentence(name, question, told):
+    asked = referral(question=question)
+    assert ("referral-private" in codes(review.missing(asked, (name,)))) == told
+
+
 def test_what_is_outlined_on_a_picture_without_a_lesion_does_not_leave():
     outlier = {"score": 2.5, "limit": 1.5, "refused": True}
     assert Findings.of(analysis()).outlines
@@ -132,6 +151,9 @@ def test_cautions_name_what_services_refuse_and_models_know_less():
     }  # fmt: skip
     plain = referral(pictures=(picture(findings=None),), answers=(("weak_immune", False),))
     assert review.cautions(plain) == ()
+    for years, noted in ((16, {"child"}), (17, set())):  # who turns 16 this year may be 15
+        young = replace(plain, birth_year=plain.created.year - years)
+        assert codes(review.cautions(young)) == noted
 
 
 SHOWN = "a297951d1fa4367ea9f8a9db337b96557d0bbdd61e6f231ea68cd5ac68fa0a7a"

@@ -285,8 +285,10 @@ class FhirHandler(Handler):
                 for name, one in list(self.server.site.held.items())
                 if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
             ]
-            said = {"resourceType": "Bundle", "type": "searchset",
-                    "entry": [{"resource": one} for one in found]}  # fmt: skip
+            page = self.server.site.page
+            following = [{"relation": "next", "url": "/elsewhere"}] if len(found) > page else []
+            said = {"resourceType": "Bundle", "type": "searchset", "link": following,
+                    "entry": [{"resource": one} for one in found[:page]]}  # fmt: skip
             return self.say(200, json.dumps(said).encode())
         found = self.server.site.held.get(path)
         return self.say(404) if found is None else self.say(200, json.dumps(found).encode())
@@ -298,6 +300,7 @@ def _based_on(resource: dict) -> str:
 
 class FhirReceiver(Site):
     kind = "fhir"
+    page = 200  # entries that it gives at once
 
     def __init__(self, certificate: str = "", lie=None):
         self.held: dict[str, dict] = {}

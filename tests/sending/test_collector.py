@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge_app.referral import timeline
 from edge_app.referral.answers import Sent
 from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
@@ -79,12 +80,44 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     assert Collector(cases).run().new == []
     report(clinic, ids[0], 0, "not benign after all", status="amended")
     assert [one.text for one in Collector(cases).run().new] == ["not benign after all"]
+    answers = cases.mail.answers(ids[0])
+    assert timeline.standing_of(answers[0], answers).startswith("Replaced")
+    assert timeline.standing_of(answers[1], answers) == ""
     # Another's patient under our request.
     other = clinic.by_identifier["Patient", SYSTEM, f"{ids[1]}.Patient"]
     report(clinic, ids[2], 99, "of another person", patient=other)
     found = Collector(cases).run()
     assert (found.new, [one.code for one in found.refused][:1]) == ([], ["answer-other-person"])
     cases.check()
+
+
+def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, A, 1, "benign")
+    report(clinic, B, 2, "benign, too")
+    clinic.page = 1
+    found = Collector(cases).run()
+    assert [one.text for one in found.new] == ["benign", "benign, too"]
+    report(clinic, B, 3, "one more")
+    assert "answer-more" in {one.code for one in Collector(cases).run().refused}
+
+
+def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, A, 1, "benign", status="preliminary")
+    (answer,) = Collector(cases).run().new
+    assert timeline.standing_of(answer, [answer]).startswith("Not final")
+    report(clinic, A, 1, "benign", status="entered-in-error")
+    report(clinic, B, 2, "never seen here", status="entered-in-error")
+    found = Collector(cases).run()
+    assert [(one.referral, one.text) for one in found.new] == [(A, "")]
+    assert [one.code for one in found.refused][:1] == ["answer-not-final"]
+    assert Collector(cases).run().new == []
+    status = Outbox(cases).status(cases.mail.referral(A))
+    assert (status.state, timeline.headline(status)) == ("received", "Received")
+    for one in status.answers:
+        assert "took this answer back" in timeline.standing_of(one, status.answers)
+    assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
 def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
@@ -99,14 +132,15 @@ def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
     assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
 
 
-def test_a_report_in_our_study_comes_home_without_fhir(cases, archive):
+@pytest.mark.parametrize("fhir", [False, True])
+def test_a_report_in_our_study_comes_home_with_fhir_and_without(cases, archive, clinic, fhir):
     from io import BytesIO
 
     import pydicom
 
     from sending.receivers import number
 
-    received(cases, archive, None, A)
+    received(cases, archive, clinic if fhir else None, A)
     study = number(A)
     with cases._file.writing() as connection:
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
@@ -130,7 +164,8 @@ def test_a_report_in_our_study_comes_home_without_fhir(cases, archive):
     document("2.25.502", "SOMEBODY")
     found = Collector(cases).run()
     assert [one.source for one in found.new] == ["2.25.501"]
-    assert [one.code for one in found.refused] == ["answer-other-person"]
+    # The Task that this receiver made is of nobody, too.
+    assert [one.code for one in found.refused] == ["answer-other-person"] * (1 + fhir)
     assert Collector(cases).run().new == []
 
 

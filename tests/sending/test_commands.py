@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import pytest
 from commands import call
@@ -11,12 +12,13 @@ from store.store_cases import PASSPHRASE
 
 from dermedge import UserError
 from edge_app.referral.alone import alone
+from edge_app.referral.carriers import connect
 from edge_app.referral.commands import SEND
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
 from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
 
-A = "a" * 32
+A, B = "a" * 32, "b" * 32
 
 
 @pytest.fixture
@@ -127,6 +129,37 @@ def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
         call(SEND, "open", home, tmp_path / "plain")
 
 
+def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_path, capsys):
+    stick, mails = FolderReceiver(tmp_path / "stick"), tmp_path / "mails"
+    link = connect(stick.endpoint())
+    for referral in (A, B):
+        for number in range(2):
+            link.deliver(picture(referral, number), again=False)
+        # Whoever carries them puts them into folders of other names.
+        (mails / referral[0]).mkdir(parents=True)
+        (stick.folder / referral).rename(mails / referral[0] / "files")
+    link.close()
+    shutil.copytree(mails / "a", mails / "copy of a")
+    cut = mails / "b" / "files" / "001.dermparcel"
+    cut.write_bytes(cut.read_bytes()[:200])
+    secret = tmp_path / "agreed"
+    secret.write_text(stick.passphrase)
+    words = ("open", mails, tmp_path / "plain", "--passphrase-file", secret)
+    assert call(SEND, *words) == 1
+    out, error = capsys.readouterr()
+    assert out.startswith("3 files in ")
+    assert error.splitlines() == [f"dermedge: {cut} is no parcel of dermedge, or damaged"]
+    for name, number in ((A, 0), (A, 1), (B, 0)):
+        plain = tmp_path / "plain" / name / f"{number:03}.dcm"
+        assert plain.read_bytes() == picture(name, number).data
+    with pytest.raises(UserError, match="is there already"):
+        call(SEND, *words)
+    secret.write_text("another that nobody agreed on")
+    with pytest.raises(UserError, match="passphrase"):
+        call(SEND, "open", mails, tmp_path / "none", "--passphrase-file", secret)
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -138,6 +171,7 @@ def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
         (("add", "C", "--dicomweb", "https://a", "--dicom", "h:1"), "one way"),
         (("add", "C", "--dicomweb", "https://a", "--ca", "/nowhere"), "cannot be read as PEM"),
         (("remove", "C"), "there is no destination C"),
+        (("check", "C"), "takes no name: leave out C"),
         (("export", "DIR"), "say --referral"),
         (("again", "--referral", "zz"), "say --referral"),
     ],
@@ -151,6 +185,14 @@ def test_what_cannot_be_done_is_said_in_one_line(home, send, words, said):
 def test_two_senders_at_once_are_told(home, send):
     with alone(home / "cases.db"), pytest.raises(UserError, match="another dermedge is sending"):
         send("--once")
+
+
+def test_a_passphrase_that_windows_saved_opens_the_cases(home, send):
+    (home.parent / "passphrase").write_bytes(b"\xef\xbb\xbf" + PASSPHRASE.encode() + b"\r\n")
+    assert send("list") == 0
+    (home.parent / "passphrase").write_bytes(b"\xff\xfe" + PASSPHRASE.encode("utf-16-le"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        send("list")
 
 
 def test_where_there_are_no_cases_that_is_told(tmp_path):

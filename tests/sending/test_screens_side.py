@@ -152,6 +152,10 @@ def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spo
     at(later(2))
     cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "x", wants_better_picture=True))
     assert sending.wanted(cases, lesion.id)
+    cases.mail.add_answer(StoredAnswer("", stored.id, "r", "2", "Benign after all."))
+    assert sending.wanted(cases, lesion.id) is None  # its author replaced it
+    cases.mail.add_answer(StoredAnswer("", stored.id, "s", "1", "x", wants_better_picture=True))
+    assert sending.wanted(cases, lesion.id)
     at(later(3))
     cases.add_capture(replace(capture, id="", taken=""), _png())
     assert sending.wanted(cases, lesion.id) is None

@@ -30,11 +30,13 @@ def parcel(number: int, data: bytes, kind: str = "dicom") -> tuple[StoredParcel,
     return StoredParcel("", "", f"2.25.{number}", kind, number, digest, len(data)), data
 
 
-def queued(cases: Store, lesion, captures, id: str = "a" * 32, destination=None, count: int = 3):
+def queued(
+    cases: Store, lesion, captures, id: str = "a" * 32, destination=None, count: int = 3, form=None
+):
     to = destination or clinic(cases)
     referral = StoredReferral(
         id, lesion.id, to.id, to.name, "2.25.99", "CODE", captures=tuple(c.id for c in captures),
-        consent="2026-11", form={"question": "melanoma?"},
+        consent="2026-11", form=form or {"question": "melanoma?"},
     )  # fmt: skip
     parcels = [parcel(n, b"secret pixels %d " % n * 500) for n in range(count)]
     return cases.mail.queue(referral, [*parcels, parcel(count, b"{}" * 20, "fhir")])
@@ -180,6 +182,18 @@ def test_a_stopped_referral_says_why_and_goes_on_when_somebody_says_so(cases):
         cases.mail.resume(referral.id, referral.destination)
     cases.mail.delete_destination(referral.destination)
     cases.check()
+
+
+def test_the_number_that_one_receiver_knows_a_person_by_goes_to_no_other(cases):
+    _, lesion, capture = fill(cases)
+    numbers = {"identifiers": [["urn:oid:1.2.3", "4711"]]}
+    referral = queued(cases, lesion, [capture], form=numbers)
+    other = clinic(cases, "Hospital")
+    with pytest.raises(StoreError, match="the person's number at Clinic"):
+        cases.mail.resume(referral.id, other.id)
+    cases.mail.update_destination(replace(other, system="urn:oid:1.2.3"))
+    cases.mail.resume(referral.id, other.id)  # it knows people by the same numbers
+    assert cases.mail.referral(referral.id).receiver == "Hospital"
 
 
 def test_an_answer_is_kept_once(cases):

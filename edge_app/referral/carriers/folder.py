@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from edge_app.referral.parcels import Parcel
 from edge_app.store import derivation
 from edge_app.store.keys import KEY, Keys
 from edge_app.store.passphrase import strength
-from edge_app.store.records import StoreError
+from edge_app.store.records import StoreError, WrongKey
 from edge_app.store.referrals import Endpoint
 
 ENDING = ".dermparcel"
@@ -116,7 +117,12 @@ class Folder:
 def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
     """What a sealed file holds. Raises UserError; WrongKey for another passphrase."""
     header, sealed = _split(path, data)
-    keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
+    try:
+        keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
+    except WrongKey:
+        raise
+    except StoreError:  # its line is about a store
+        raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None
     try:
         return _parcel(path, keys, sealed)
     finally:
@@ -136,6 +142,10 @@ def _parcel(path: Path, keys: Keys, sealed: bytes) -> Parcel:
         whole = keys.open(sealed, "parcel")
         length = int.from_bytes(whole[:4], "big")
         head = json.loads(whole[4 : 4 + length])
-        return Parcel(**head, data=whole[4 + length :])
+        parcel = Parcel(**head, data=whole[4 + length :])
+        # They become names of files.
+        if not re.fullmatch("[0-9a-f]{32}", parcel.referral) or type(parcel.sequence) is not int:
+            raise ValueError(parcel.referral)
+        return parcel
     except (StoreError, ValueError, TypeError):
         raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None

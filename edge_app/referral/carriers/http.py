@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -84,8 +84,8 @@ class Web:
 
     def __init__(self, endpoint: Endpoint):
         self.base = endpoint.address.rstrip("/")
-        parts = urlsplit(self.base)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        parts = _parts(self.base)
+        if parts is None:
             raise UserError(Message(NO_ADDRESS, address=endpoint.address), code="no-address")
         if parts.scheme == "http" and parts.hostname not in tls.LOOPBACK:
             raise UserError(Message(INSECURE, address=endpoint.address), code="insecure")
@@ -155,6 +155,17 @@ class Web:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _parts(address: str) -> SplitResult | None:
+    """An address that paths can be put behind; None where it is none."""
+    try:
+        parts = urlsplit(address)
+        known = parts.port != 0  # a port that cannot be raises
+    except ValueError:
+        return None
+    known = known and parts.scheme in ("http", "https") and bool(parts.hostname)
+    return parts if known and not ("@" in parts.netloc or parts.query or parts.fragment) else None
 
 
 def retry_after(value: str) -> float:

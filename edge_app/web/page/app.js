@@ -7,6 +7,7 @@ const LIVE_SIDE = 640;  // px of a frame that hints are made from, as in the app
 const state = {
   language: "en", screen: "welcome", ready: false, agreed: false, busy: false, live: null,
   said: null, analysis: null, another: false, pictures: [], shown: "", versions: null, came: "check",
+  names: [],  // that the spot was saved or kept under
 };
 
 /* ------------------------------------------------------------------------ words */
@@ -96,6 +97,7 @@ function newSpot() {
   forget();
   ask("drop").catch(report);
   state.pictures = [];
+  state.names = [];
   for (const id of ["save-name", "save-key", "save-again"]) $(id).value = "";
   $("save-fault").hidden = true;
   forgetKept();
@@ -353,16 +355,6 @@ function say() {
     ...(said.classes.length ? [card(t("How the model sees it"), said.classes)] : []),
     card(t("Versions"), [said.versions]));
   outlined($("outline"), said.outline, analysis.size);
-  fit();
-}
-
-/** The outline lies on the picture, wherever that is within its box. */
-function fit() {
-  for (const [media, svg] of [[$("picture"), $("outline")], [$("video"), $("live")]]) {
-    const { offsetLeft, offsetTop, clientWidth, clientHeight } = media;
-    Object.assign(svg.style, { inset: "auto", left: `${offsetLeft}px`, top: `${offsetTop}px`,
-      width: `${clientWidth}px`, height: `${clientHeight}px` });
-  }
 }
 
 function download(content, name) {
@@ -383,6 +375,7 @@ async function save() {
       throw { said: t("The two are not the same.") };
     const file = await ask("seal", { name: $("save-name").value, passphrase: $("save-key").value,
       pictures: state.pictures, now: new Date().toISOString() });
+    state.names.push($("save-name").value);
     download(file, `cases-${new Date().toISOString().slice(0, 10)}.dermcases`);
     $("save-key").value = $("save-again").value = "";
     return file;
@@ -445,7 +438,6 @@ async function hint() {
     $("guidance").className = `panel ${found.good ? "good" : "wait"}`;
     if ($("guidance").textContent !== found.guidance) $("guidance").textContent = found.guidance;
     outlined($("live"), found.polygons, found.size);
-    fit();
   } catch (error) {
     if (state.live === live) report(error.said !== undefined ? error : { detail: String(error) });
     return;
@@ -510,7 +502,6 @@ function prepare() {
   prepareKept();
   prepareReferral();
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
-  addEventListener("resize", fit);
   if (!navigator.mediaDevices) $("live-switch").hidden = true;
 }
 

@@ -71,6 +71,7 @@ async function keepThis(event) {
       + "save the file, too."));
     $("keep-done").textContent = said.join(" ");
     $("keep-form").hidden = !($("keep-done").hidden = false);
+    state.names.push($("keep-name").value);
     for (const id of ["keep-name", "keep-key", "keep-again"]) $(id).value = "";
     await offerKept();
   } catch (error) {

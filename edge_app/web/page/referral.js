@@ -39,6 +39,10 @@ function writeReferral() {
   $("refer-fault").hidden = $("refer-failed").hidden = true;
 }
 
+/** Of the person, also where a form was cleared since. */
+const namesTyped = () =>
+  [...state.names, $("save-name").value, $("keep-name").value].filter(Boolean);
+
 async function showReferral({ version, language, given }) {
   $("refer-fault").hidden = true;
   const { pictures } = state;
@@ -49,7 +53,7 @@ async function showReferral({ version, language, given }) {
     kinds: [...$("refer-pictures").querySelectorAll("select")].map((one) => one.value),
     question: $("refer-question").value,
     consent: $("refer-agree").checked ? { version, language, given } : null,
-    private: [$("save-name").value, $("keep-name").value].filter(Boolean),
+    private: namesTyped(),
   };
   try {
     const rows = await ask("referralRows", { wanted });

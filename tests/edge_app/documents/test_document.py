@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -21,7 +22,11 @@ pytest.importorskip("fpdf", reason="needs the package fpdf2")
 pytest.importorskip("kivy", reason="the fonts come with Kivy")
 from edge_app.documents.page import MISSING  # noqa: E402
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS, Shot, write_case  # noqa: E402
+from edge_app.follow_up.history import REMARKS  # noqa: E402
 from edge_app.i18n import language  # noqa: E402
+from edge_app.i18n.language import _  # noqa: E402
+from edge_app.presentation.estimate import result  # noqa: E402
+from edge_app.store.records import RISK_FACTORS  # noqa: E402
 from edge_app.store.store import Capture, Lesion, Person  # noqa: E402
 
 EVERYTHING = (*PERSON_FIELDS, *(f"lesion.{name}" for name in LESION_FIELDS))
@@ -95,6 +100,24 @@ def test_only_the_chosen_fields_are_printed(tmp_path, shots):
     assert "Zoë" not in str(reader.metadata)
     write_case(path, shots[1], None, PERSON, LESION)
     assert "1961" not in read(path)[0]
+
+
+def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, shots):
+    path, now = tmp_path / "case.pdf", shots[1]
+    person = replace(PERSON, risk_factors=tuple(RISK_FACTORS))
+    reasons = {"ok": True, "reasons": ["too_dark", "too_blurred"], "scores": {}}
+    unlike = {"unfamiliar": True, "distance": 1.0}
+    analysis = {**now.capture.analysis, "quality": reasons, "familiarity": unlike}
+    analysis["versions"] = {**analysis["versions"], "procedural": False}
+    doubtful = replace(now.capture, analysis=analysis, dating="clock wrong", px_per_mm=None)
+    language.use("de")  # its words are the longest
+    try:
+        write_case(path, Shot(doubtful, now.pixels), shots[0], person, LESION, EVERYTHING)
+        wanted = [RISK_FACTORS[-1], *result(analysis).limits, REMARKS["clock"]]
+        text = "".join(read(path)[0].split())
+        assert [words for words in wanted if "".join(_(words).split()) not in text] == []
+    finally:
+        language.use("en")
 
 
 def test_pictures_carry_no_metadata(tmp_path, shots):
@@ -190,8 +213,10 @@ def test_a_page_is_mirrored_where_lines_run_from_right_to_left(tmp_path, shots):
         write_case(path, shots[1], None, Person("p", "Ann"), fields=["name"])
     finally:
         language.use("en")
+    text, reader = read(path)
+    assert MISSING not in text  # not for the marks of direction around a path either
     places = []
-    read(path)[1].pages[0].extract_text(
+    reader.pages[0].extract_text(
         visitor_text=lambda text, _cm, at, *_: places.append(at[4]) if "Ann" in text else None
     )
     assert min(places) > 595 / 2  # points: in the right half

@@ -102,6 +102,23 @@ def test_growth_is_told_in_square_millimetres_or_said_to_be_unknown():
     assert "size_unknown" in found.remarks
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_picture_that_was_refused_shows_no_growth(which):
+    sample = draw(3, size=(256, 320), artefacts=())
+    whole = capture(sample.image, sample.mask, 10.0)
+    refused = replace(whole, analysis={**whole.analysis, "triage": "retake"})
+    pair = (refused, whole) if which else (whole, refused)
+    found = compare(pair[0], sample.image, pair[1], sample.image)
+    assert found.remarks[0] == "refused"
+    assert (found.area_change, found.area_mm2[1 - which]) == (None, None)
+    said = dict(comparison.changes(found))
+    assert said["Area"] == "unknown: one of the pictures cannot be judged"
+    assert not {"Asymmetry (0 to 1)", "Border (0 to 1)"} & set(said)
+    assert comparison.shown(refused).size == "size unknown"
+    same = dict(comparison.changes(compare(whole, sample.image, whole, sample.image)))
+    assert same["Area"].endswith("(0%)")
+
+
 def test_a_picture_that_the_clock_misdated_is_told():
     sample = draw(3, size=(256, 320), artefacts=())
     first = capture(sample.image, sample.mask)
