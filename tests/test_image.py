@@ -19,7 +19,14 @@ from PIL import Image, ImageOps
 
 from dermedge.image import read as image
 from dermedge.image.decode import MAX_PIXELS
-from dermedge.image.read import ImageError, find_images, read_image, read_mask, write_png
+from dermedge.image.read import (
+    ImageError,
+    find_images,
+    find_other_pictures,
+    read_image,
+    read_mask,
+    write_png,
+)
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
@@ -322,6 +329,25 @@ def test_find_images(tmp_path):
         tmp_path / "p10.jpg",
         missing,
     ]
+
+
+def test_find_images_takes_what_cameras_call_their_pictures(tmp_path):
+    for name in ("a.HIF", "b.mpo", "c.NRW", "d.x3f"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_images([tmp_path])] == ["a.HIF", "b.mpo"]
+    assert [path.name for path in find_other_pictures([tmp_path])] == ["c.NRW", "d.x3f"]
+
+
+def test_find_images_follows_links_to_folders_and_leaves_out_hidden_ones(tmp_path):
+    day, card = tmp_path / "day", tmp_path / "card"
+    for folder in (day / ".thumbnails", card):
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").touch()
+        (folder / "1.dng").touch()
+    (day / "linked").symlink_to(card)
+    (card / "back").symlink_to(day)
+    assert find_images([day]) == [day / "linked" / "1.jpg"]
+    assert find_other_pictures([day]) == [day / "linked" / "1.dng"]
 
 
 def test_find_images_sorts_numbers_beside_letters(tmp_path):
