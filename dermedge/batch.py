@@ -19,7 +19,13 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.cluster import EXTRA
 from dermedge.files import write_atomic
 from dermedge.image.header import ImageError
-from dermedge.image.read import EXTENSIONS, find_images
+from dermedge.image.read import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    find_images,
+    find_other_pictures,
+    looks_like_picture,
+)
 from dermedge.runtime import ExecutionConfig, SessionError
 
 
@@ -42,7 +48,7 @@ class Options:
         """A picture's analysis and its JSON; {"image", "error"} where there is none."""
         try:
             analysis = analyzer.analyze(
-                _content(source),
+                content_of(source),
                 source,
                 px_per_mm=self.px_per_mm,
                 metadata=self.metadata,
@@ -67,22 +73,30 @@ class Options:
         }
 
 
-def find_sources(names: Iterable[str]) -> list[str]:
+def find_sources(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Expand folders and addresses of object stores ("s3://bucket/folder") to their pictures.
 
-    Raises UserError where an address cannot be listed or holds no picture.
+    Those of kinds that are not read come second. Raises UserError where an address cannot be
+    listed or holds no picture.
     """
-    sources: list[str] = []
+    sources: dict[str, None] = {}
+    others: dict[str, None] = {}
     for name in names:
-        sources += _listed(name) if _is_address(name) else map(str, find_images([name]))
-    return list(dict.fromkeys(sources))
+        if _is_address(name):
+            pictures, left_out = _listed(name)
+        else:
+            pictures = list(map(str, find_images([name])))
+            left_out = list(map(str, find_other_pictures([name])))
+        sources |= dict.fromkeys(pictures)
+        others |= dict.fromkeys(left_out)
+    return list(sources), list(others)
 
 
 def _is_address(name: str) -> bool:
     return "://" in name
 
 
-def _listed(address: str) -> list[str]:
+def _listed(address: str) -> tuple[list[str], list[str]]:
     try:
         from pyarrow import fs
     except ImportError:
@@ -90,24 +104,26 @@ def _listed(address: str) -> list[str]:
     try:
         system, path = fs.FileSystem.from_uri(address)
         if system.get_file_info(path).type == fs.FileType.File:
-            return [address]
+            return [address], []
         files = system.get_file_info(fs.FileSelector(path, recursive=True))
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: {' '.join(str(error).split())}") from None
-    root = address.rstrip("/")
-    found = sorted(
-        root + file.path[len(path.rstrip("/")) :]
-        for file in files
-        if file.type == fs.FileType.File
-        and not file.base_name.startswith(".")
-        and f".{file.extension.lower()}" in EXTENSIONS
+    names = [file.path[len(path.rstrip("/")) :] for file in files if file.is_file]
+    visible = sorted(name for name in names if "/." not in name)
+    found, others = (
+        [
+            address.rstrip("/") + name
+            for name in visible
+            if looks_like_picture(name.rpartition("/")[2], extensions)
+        ]
+        for extensions in (EXTENSIONS, OTHER_EXTENSIONS)
     )
-    if not found:
+    if not found and not others:
         raise UserError(f"no pictures in {address}")
-    return found
+    return found, others
 
 
-def _content(source: str) -> str | bytes:
+def content_of(source: str) -> str | bytes:
     """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address."""
     if not _is_address(source):
         return source

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from dermedge.batch import find_sources
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -91,13 +92,15 @@ def test_options_that_contradict_each_other(tiny_bundle, archive, tmp_path, opti
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_object_store_as_a_folder(tiny_bundle, archive):
+def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
     pytest.importorskip("pyarrow")
     here = rows(analyze(tiny_bundle, archive / "b", "--json").stdout)
     there = rows(analyze(tiny_bundle, f"file://{archive}/b", "--json").stdout)
     for row in there:
         row["image"] = row["image"].removeprefix("file://")
     assert there == here
+    analyze(tiny_bundle, f"file://{archive}/b/1.png", "--explain", tmp_path)
+    assert (tmp_path / "1.png").exists()
     done = analyze(tiny_bundle, f"file://{archive}/none", "--json", status=2)
     assert "none" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -106,6 +109,15 @@ def test_an_object_store_as_a_folder(tiny_bundle, archive):
 
 
 @pytest.mark.slow
+def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / ".trash").mkdir()
+    for name in ("1.jpg", ".trash/2.jpg", "3.dng", ".trash/4.dng"):
+        (tmp_path / name).touch()
+    for name in (str(tmp_path), f"file://{tmp_path}"):
+        assert find_sources([name]) == ([f"{name}/1.jpg"], [f"{name}/3.dng"])
+
+
 def test_two_workers_of_a_cluster_say_what_one_process_says(tiny_bundle, archive, tmp_path):
     pytest.importorskip("ray")
     here = rows(analyze(tiny_bundle, archive, "--json", status=1).stdout)

@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     bundle = open_bundle(args)
     metadata = _metadata(args, bundle)
-    sources = find_sources(args.images)
-    _tell_left_out(args.images)
+    sources, others = find_sources(args.images)
+    _tell_left_out(others)
     if not sources:
         raise UserError(f"no pictures in {', '.join(args.images)}")
     _prepare_folders(args, sources)
@@ -134,12 +134,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tell_left_out(names: list[str]) -> None:
+def _tell_left_out(others: list[str]) -> None:
     """Say how many pictures of the folders are of kinds that are not read."""
-    from dermedge.image.read import find_other_pictures
-
-    if others := find_other_pictures(names):
-        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+    if others:
+        kinds = ", ".join(sorted({Path(name).suffix.lower() for name in others}))
         print(
             f"dermedge: left out of the folders, as such pictures are not read ({kinds}; files: "
             f"{len(others)}): save them as JPEG or PNG",
@@ -272,6 +270,7 @@ def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
 def _write_pictures(
     args: argparse.Namespace, path: Path, analysis: Analysis, analyzer: Analyzer
 ) -> None:
+    from dermedge.batch import content_of
     from dermedge.image.read import read_image, write_png
 
     name = f"{path.stem}.png"
@@ -281,7 +280,7 @@ def _write_pictures(
         return
     from dermedge.explain import explain, outlined
 
-    pixels = read_image(path).pixels
+    pixels = read_image(content_of(analysis.image)).pixels
     if args.outlines:
         write_png(Path(args.outlines) / name, outlined(pixels, analysis))
     if args.explain:
