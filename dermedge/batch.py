@@ -154,6 +154,9 @@ class Results:
 
     def __init__(self, path: Path, bundle: Bundle, options: Options):
         """Raises UserError where the file holds something else, or results of other options."""
+        # A pipe would be read for what a stopped run left, without end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file: name one, or use --json, which prints the lines")
         self.path = path
         self._stated = path.with_name(f"{path.name}.options.json")
         stated = {"bundle_sha256": bundle.sha256, **options.to_json()}

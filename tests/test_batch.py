@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from dermedge.batch import find_sources
+from dermedge import UserError
+from dermedge.batch import Options, Results, find_sources
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -61,6 +63,14 @@ def test_a_run_that_was_stopped_goes_on(tiny_bundle, archive, tmp_path):
     assert after.startswith(b"\n".join(untouched))
     key = lambda row: row["image"]  # noqa: E731
     assert sorted(rows(after.decode()), key=key) == sorted(rows(whole.read_text()), key=key)
+
+
+def test_results_go_into_a_file_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UserError, match="is no file: name one"):
+            Results(path, None, Options())
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
