@@ -149,7 +149,8 @@ class Results:
     """A file of one JSON line a picture, which an interrupted run goes on with.
 
     Beside it, `FILE.options.json` says what was run: lines of another bundle or of other options
-    are not mixed. Pictures that failed are tried again. One process at a time writes to it.
+    are not mixed. Pictures that failed are tried again, and those whose file was written here after
+    the results. One process at a time writes to it.
     """
 
     def __init__(self, path: Path, bundle: Bundle, options: Options):
@@ -162,7 +163,12 @@ class Results:
         stated = {"bundle_sha256": bundle.sha256, **options.to_json()}
         if path.exists() and path.stat().st_size:
             self._check(json.loads(json.dumps(stated)))
-        self.rows = {row["image"]: row for row in self._read() if "error" not in row}
+        written = path.stat().st_mtime if path.exists() else 0.0
+        self.rows = {
+            row["image"]: row
+            for row in self._read()
+            if "error" not in row and not _newer(row["image"], written)
+        }
         write_atomic(self._stated, json.dumps(stated, indent=2, sort_keys=True) + "\n")
         write_atomic(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("a", encoding="utf-8")
@@ -211,6 +217,15 @@ class Results:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _newer(source: str, written: float) -> bool:
+    """Whether another picture may have taken a file's name since."""
+    try:
+        # Not the time of the last change, which is that of the camera's clock.
+        return os.stat(source).st_ctime > written
+    except (OSError, ValueError):  # an address, or no longer there
+        return False
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +73,23 @@ def test_results_go_into_a_file_alone(tmp_path):
         with pytest.raises(UserError, match="is no file: name one"):
             Results(path, None, Options())
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path):
+    picture, out = tmp_path / "1.jpg", tmp_path / "out.jsonl"
+    picture.touch()
+
+    def results():
+        return Results(out, SimpleNamespace(sha256=""), Options())
+
+    with closing(results()) as first:
+        for name in (str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"):
+            first.add({"image": name})
+    with closing(results()) as again:
+        assert len(again.rows) == 3
+    os.utime(out, (0, 0))
+    with closing(results()) as again:
+        assert list(again.rows) == [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
 
 
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
