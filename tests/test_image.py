@@ -470,6 +470,26 @@ def test_damaged_png_is_not_half_a_picture():
     refuses(png(png_header(60, 44), (b"IDAT", short), (b"IEND", b"")), "damaged")
 
 
+@pytest.mark.parametrize(
+    ("tags", "order"),
+    [
+        *(({259: 33003}, "<"), ({259: 50001}, "<")),
+        *(({284: 2, 338: 1}, "<"), ({284: 2, 338: 0}, "<"), ({}, ">")),
+    ],
+)
+def test_whole_tiffs_that_pillow_does_not_read_are_not_called_damaged(tags, order):
+    pixels = np.zeros((4, 16, 16), np.uint8).tobytes()
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 2, 273: 400, 277: 4, 278: 16, 279: 1024, **tags}
+    if order == ">":
+        head, form = struct.pack(">2sHHHQQ", b"MM", 43, 8, 0, 16, len(tags)), ">HHQQ"
+    else:
+        head, form = struct.pack("<2sHIH", b"II", 42, 8, len(tags)), "<HHII"
+    whole_number = 16 if order == ">" else 4
+    entries = (struct.pack(form, tag, whole_number, 1, value) for tag, value in tags.items())
+    data = (head + b"".join(entries)).ljust(400, b"\0") + pixels
+    refuses(data, "this kind of TIFF is not supported")
+
+
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_float_and_32_bit_tiff(mode):
     refuses(encode(Image.fromarray(picture()).convert("L").convert(mode), "TIFF"), "save it")
