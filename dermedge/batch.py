@@ -24,6 +24,7 @@ from dermedge.image.read import (
     OTHER_EXTENSIONS,
     find_images,
     find_other_pictures,
+    looks_like_picture,
 )
 from dermedge.runtime import ExecutionConfig, SessionError
 
@@ -75,20 +76,20 @@ class Options:
 def find_sources(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Expand folders and addresses of object stores ("s3://bucket/folder") to their pictures.
 
-    Returns them, and what is left out though it is a picture by its extension. Raises UserError
-    where an address cannot be listed or holds no picture.
+    Those of kinds that are not read come second. Raises UserError where an address cannot be
+    listed or holds no picture.
     """
-    sources: list[str] = []
-    others: list[str] = []
+    sources: dict[str, None] = {}
+    others: dict[str, None] = {}
     for name in names:
         if _is_address(name):
-            here, left = _listed(name)
+            pictures, left_out = _listed(name)
         else:
-            here = [str(path) for path in find_images([name])]
-            left = [str(path) for path in find_other_pictures([name])]
-        sources += here
-        others += left
-    return list(dict.fromkeys(sources)), list(dict.fromkeys(others))
+            pictures = list(map(str, find_images([name])))
+            left_out = list(map(str, find_other_pictures([name])))
+        sources |= dict.fromkeys(pictures)
+        others |= dict.fromkeys(left_out)
+    return list(sources), list(others)
 
 
 def _is_address(name: str) -> bool:
@@ -107,15 +108,14 @@ def _listed(address: str) -> tuple[list[str], list[str]]:
         files = system.get_file_info(fs.FileSelector(path, recursive=True))
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: {' '.join(str(error).split())}") from None
-    root = address.rstrip("/")
+    names = [file.path[len(path.rstrip("/")) :] for file in files if file.is_file]
+    visible = sorted(name for name in names if "/." not in name)
     found, others = (
-        sorted(
-            root + file.path[len(path.rstrip("/")) :]
-            for file in files
-            if file.type == fs.FileType.File
-            and not file.base_name.startswith(".")
-            and f".{file.extension.lower()}" in extensions
-        )
+        [
+            address.rstrip("/") + name
+            for name in visible
+            if looks_like_picture(name.rpartition("/")[2], extensions)
+        ]
         for extensions in (EXTENSIONS, OTHER_EXTENSIONS)
     )
     if not found and not others:
@@ -149,17 +149,26 @@ class Results:
     """A file of one JSON line a picture, which an interrupted run goes on with.
 
     Beside it, `FILE.options.json` says what was run: lines of another bundle or of other options
-    are not mixed. Pictures that failed are tried again. One process at a time writes to it.
+    are not mixed. Pictures that failed are tried again, and those whose file was written here after
+    the results. One process at a time writes to it.
     """
 
     def __init__(self, path: Path, bundle: Bundle, options: Options):
         """Raises UserError where the file holds something else, or results of other options."""
+        # A pipe would be read for what a stopped run left, without end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file: name one, or use --json, which prints the lines")
         self.path = path
         self._stated = path.with_name(f"{path.name}.options.json")
         stated = {"bundle_sha256": bundle.sha256, **options.to_json()}
         if path.exists() and path.stat().st_size:
             self._check(json.loads(json.dumps(stated)))
-        self.rows = {row["image"]: row for row in self._read() if "error" not in row}
+        written = path.stat().st_mtime if path.exists() else 0.0
+        self.rows = {
+            row["image"]: row
+            for row in self._read()
+            if "error" not in row and not _newer(row["image"], written)
+        }
         write_atomic(self._stated, json.dumps(stated, indent=2, sort_keys=True) + "\n")
         write_atomic(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("a", encoding="utf-8")
@@ -208,6 +217,15 @@ class Results:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _newer(source: str, written: float) -> bool:
+    """Whether another picture may have taken a file's name since."""
+    try:
+        # Not the time of the last change, which is that of the camera's clock.
+        return os.stat(source).st_ctime > written
+    except (OSError, ValueError):  # an address, or no longer there
+        return False
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dermedge import UserError
@@ -109,6 +110,26 @@ def _take_over(temporary: Path, before: os.stat_result, private: bool) -> None:
             wanted = wanted & 0o707 | (wanted & 0o007) << 3
     if not private and stat.S_IMODE(now.st_mode) != wanted:
         os.chmod(temporary, wanted)
+
+
+def walk(
+    root: str | Path, failed: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from `root` down, with the names of its files; `failed` gets what is unreadable.
+
+    A folder that a link leads to is walked, too, each folder once. Hidden folders are not: they
+    hold thumbnails and what was deleted.
+    """
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        # Archives packed on macOS bring shadow files that look like pictures.
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        yield folder, names
 
 
 def make_private(folder: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
+from dermedge import UserError
+from dermedge.batch import Options, Results, find_sources
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -62,6 +67,31 @@ def test_a_run_that_was_stopped_goes_on(tiny_bundle, archive, tmp_path):
     assert sorted(rows(after.decode()), key=key) == sorted(rows(whole.read_text()), key=key)
 
 
+def test_results_go_into_a_file_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UserError, match="is no file: name one"):
+            Results(path, None, Options())
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path):
+    picture, out = tmp_path / "1.jpg", tmp_path / "out.jsonl"
+    picture.touch()
+
+    def results():
+        return Results(out, SimpleNamespace(sha256=""), Options())
+
+    with closing(results()) as first:
+        for name in (str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"):
+            first.add({"image": name})
+    with closing(results()) as again:
+        assert len(again.rows) == 3
+    os.utime(out, (0, 0))
+    with closing(results()) as again:
+        assert list(again.rows) == [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
+
+
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
     out = tmp_path / "out.jsonl"
     analyze(tiny_bundle, archive / "b", "--out", out)
@@ -112,6 +142,15 @@ def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / ".trash").mkdir()
+    for name in ("1.jpg", ".trash/2.jpg", "3.dng", ".trash/4.dng"):
+        (tmp_path / name).touch()
+    for name in (str(tmp_path), f"file://{tmp_path}"):
+        assert find_sources([name]) == ([f"{name}/1.jpg"], [f"{name}/3.dng"])
+
+
 def test_two_workers_of_a_cluster_say_what_one_process_says(tiny_bundle, archive, tmp_path):
     pytest.importorskip("ray")
     here = rows(analyze(tiny_bundle, archive, "--json", status=1).stdout)

@@ -19,7 +19,14 @@ from PIL import Image, ImageOps
 
 from dermedge.image import read as image
 from dermedge.image.decode import MAX_PIXELS
-from dermedge.image.read import ImageError, find_images, read_image, read_mask, write_png
+from dermedge.image.read import (
+    ImageError,
+    find_images,
+    find_other_pictures,
+    read_image,
+    read_mask,
+    write_png,
+)
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF")
@@ -324,6 +331,25 @@ def test_find_images(tmp_path):
     ]
 
 
+def test_find_images_takes_what_cameras_call_their_pictures(tmp_path):
+    for name in ("a.HIF", "b.mpo", "c.NRW", "d.x3f"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_images([tmp_path])] == ["a.HIF", "b.mpo"]
+    assert [path.name for path in find_other_pictures([tmp_path])] == ["c.NRW", "d.x3f"]
+
+
+def test_find_images_follows_links_to_folders_and_leaves_out_hidden_ones(tmp_path):
+    day, card = tmp_path / "day", tmp_path / "card"
+    for folder in (day / ".thumbnails", card):
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").touch()
+        (folder / "1.dng").touch()
+    (day / "linked").symlink_to(card)
+    (card / "back").symlink_to(day)
+    assert find_images([day]) == [day / "linked" / "1.jpg"]
+    assert find_other_pictures([day]) == [day / "linked" / "1.dng"]
+
+
 def test_find_images_sorts_numbers_beside_letters(tmp_path):
     for name in ("a1", "1", "b", "10", "2x", "a"):
         (tmp_path / name).mkdir()
@@ -442,6 +468,26 @@ def test_damaged_png_is_not_half_a_picture():
     refuses(bytes(data), "checksum")
     short = zlib.compress((b"\0" + bytes(180)) * 20)
     refuses(png(png_header(60, 44), (b"IDAT", short), (b"IEND", b"")), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("tags", "order"),
+    [
+        *(({259: 33003}, "<"), ({259: 50001}, "<")),
+        *(({284: 2, 338: 1}, "<"), ({284: 2, 338: 0}, "<"), ({}, ">")),
+    ],
+)
+def test_whole_tiffs_that_pillow_does_not_read_are_not_called_damaged(tags, order):
+    pixels = np.zeros((4, 16, 16), np.uint8).tobytes()
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 2, 273: 400, 277: 4, 278: 16, 279: 1024, **tags}
+    if order == ">":
+        head, form = struct.pack(">2sHHHQQ", b"MM", 43, 8, 0, 16, len(tags)), ">HHQQ"
+    else:
+        head, form = struct.pack("<2sHIH", b"II", 42, 8, len(tags)), "<HHII"
+    whole_number = 16 if order == ">" else 4
+    entries = (struct.pack(form, tag, whole_number, 1, value) for tag, value in tags.items())
+    data = (head + b"".join(entries)).ljust(400, b"\0") + pixels
+    refuses(data, "this kind of TIFF is not supported")
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])

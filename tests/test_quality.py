@@ -137,9 +137,12 @@ def test_resolution_does_not_matter():
         assert second.scores[name] == pytest.approx(value, rel=0.2, abs=0.1)
 
 
-def test_smallest_pictures_do_not_fail():
-    for size in ((16, 16), (16, 500), (500, 16)):
-        assess(np.zeros((*size, 3), np.uint8), np.ones(size, bool))
+@pytest.mark.parametrize("size", [(16, 16), (30, 40), (16, 500), (500, 16)])
+def test_smallest_pictures_are_refused_as_blurred_ones_are(size):
+    picture = skin(size=size)
+    for mask in (spot(size), np.ones(size, bool)):
+        quality = assess(picture, mask)
+        assert "too_blurred" in quality.reasons[: quality.refused]
 
 
 def test_rates_on_real_pictures(shared_data):

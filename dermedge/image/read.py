@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dermedge.files import write_atomic
+from dermedge.files import walk, write_atomic
 from dermedge.image.decode import Opened, open_picture
 from dermedge.image.header import ImageError as ImageError  # of those who read pictures, too
 from dermedge.image.mask_values import lesion_pixels
@@ -35,16 +35,19 @@ MAX_DECODED_BYTES = 600_000_000
 EXTENSIONS = frozenset(
     f".{name}"
     for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff"),
-        *("bmp", "dib", "heic", "heif", "avif"),
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff"),
+        *("bmp", "dib", "heic", "heif", "hif", "avif"),
     )
 )
 # Pictures, too, but none that is read here.
 OTHER_EXTENSIONS = frozenset(
     f".{name}"
     for name in (
-        *("dcm", "dicom", "gif", "jp2", "j2k", "jxl", "psd", "dng", "arw", "cr2", "cr3"),
-        *("nef", "orf", "raf", "rw2"),
+        *("dcm", "dicom", "gif", "jp2", "j2k", "jxl", "psd"),
+        # What a sensor saw, by camera.
+        *("3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "kdc"),
+        *("mef", "mos", "mrw", "nef", "nrw", "orf", "pef", "raf", "rw2", "rwl", "sr2", "srf"),
+        *("srw", "x3f"),
     )
 )
 
@@ -133,9 +136,10 @@ def write_png(path: str | Path, image: np.ndarray, private: bool = False) -> Non
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """Expand folders, recursively, to the pictures in them, in natural order (2 before 10).
 
-    In folders only files with a picture's extension count, and hidden ones do not. A file given
-    by name, or a path that does not exist, stays in the list, as does a folder that may not be
-    read: whoever reads it gets the line that says what is wrong with it. Each path comes once.
+    In folders only files with a picture's extension count, and hidden files and folders do not;
+    links to folders are followed. A file given by name, or a path that does not exist, stays in
+    the list, as does a folder that may not be read: whoever reads it gets the line that says what
+    is wrong with it. Each path comes once.
     """
     images: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -144,8 +148,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
             continue
         inside: list[Path] = []
         unreadable: list[OSError] = []
-        for folder, _, names in os.walk(path, onerror=unreadable.append):
-            inside += [Path(folder, name) for name in names if _looks_like_picture(name)]
+        for folder, names in walk(path, unreadable.append):
+            inside += [Path(folder, name) for name in names if looks_like_picture(name)]
         inside += [Path(error.filename) for error in unreadable]
         images.update(dict.fromkeys(sorted(inside, key=_natural)))
     return list(images)
@@ -156,13 +160,14 @@ def find_other_pictures(paths: Iterable[str | Path]) -> list[Path]:
     return [
         Path(folder, name)
         for path in map(Path, paths)
-        for folder, _, names in os.walk(path)
+        for folder, names in walk(path)
         for name in sorted(names)
-        if _looks_like_picture(name, OTHER_EXTENSIONS)
+        if looks_like_picture(name, OTHER_EXTENSIONS)
     ]
 
 
-def _looks_like_picture(name: str, extensions: frozenset[str] = EXTENSIONS) -> bool:
+def looks_like_picture(name: str, extensions: frozenset[str] = EXTENSIONS) -> bool:
+    """Whether a file's name, without its folder, is of one of these extensions and not hidden."""
     return not name.startswith(".") and Path(name).suffix.lower() in extensions
 
 

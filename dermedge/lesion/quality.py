@@ -172,9 +172,9 @@ def _percentile(channel: np.ndarray, share: float) -> float:
 
 
 def _sharpness(gray: np.ndarray) -> float:
-    """Of uint8 (h, w); that of a picture too small to measure is the usual."""
+    """Of uint8 (h, w); 0 of a picture too small to measure, which shows no detail either."""
     if min(gray.shape) < 32:
-        return LIMITS["too_blurred"].usual
+        return 0.0
     # In float: rounding would look like detail where a blur left none.
     smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 1)
     least = np.inf

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
 from dermedge.data.tables import Table, read_table
+from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
 from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
 
@@ -511,15 +512,7 @@ def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
     def failed(error: OSError) -> None:
         problems.append(f"{short(str(error.filename), 200)}: {error.strerror}")
 
-    seen = set()
-    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        # Archives packed on macOS bring shadow files that look like pictures.
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+    for folder, names in walk(root, failed):
         for name in names:
             file = Path(folder, name)
             if name.startswith("."):

@@ -26,13 +26,18 @@ class _Directory:
 _ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE = 274, 34665, 40965, 40961
 _NEW_SUBFILE, _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
 _WIDTH, _HEIGHT, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 256, 257, 277, 284, 339
+_EXTRA_SAMPLES = 338
 _SUBDIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
 _WANTED = {
     *(_ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _NEW_SUBFILE, _SUBFILE, _BITS),
     *(_COMPRESSION, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION, _WIDTH, _HEIGHT, _PLANAR),
-    *(_SAMPLE_FORMAT, _SAMPLES),
+    *(_SAMPLE_FORMAT, _SAMPLES, _EXTRA_SAMPLES),
 }
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the whole numbers
+
+
+# None, CCITT (three), LZW, JPEG, deflate (two), PackBits, LZMA, Zstandard.
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 50000}
 
 
 class _Directories:
@@ -128,15 +133,19 @@ def read_tiff(data: bytes) -> Tiff:
     bits = set(directory.numbers.get(_BITS, (1,)))
     deep = max(bits) > 8
     compression, photometric = directory.one(_COMPRESSION, 1), directory.one(_PHOTOMETRIC, 0)
+    planes = directory.one(_PLANAR, 1) == 2 and compression == 1
     # What Pillow would read wrongly without a word: signed samples as unsigned, 12 bits and
-    # inverted 16 bits as plain ones, planes of 16 bits as of 8; and JPEG of the first kind.
+    # inverted 16 bits as plain ones, planes of 16 bits as of 8. And what it takes for damage:
+    # other codings, BigTIFF of the other byte order, planes that are neither colour nor alpha.
     if (
         directory.one(_SAMPLE_FORMAT, 1) != 1
         or not bits <= {1, 2, 4, 8, 16}
-        or (deep and (photometric == 0 or (directory.one(_PLANAR, 1) == 2 and compression == 1)))
+        or (deep and (photometric == 0 or planes))
         or directory.one(_SAMPLES, 1) > 8
         or photometric not in (0, 1, 2, 3, 5, 6)
-        or compression == 6
+        or compression not in _COMPRESSIONS
+        or data.startswith(b"MM\0+")
+        or (planes and directory.one(_EXTRA_SAMPLES, 2) != 2)
     ):
         raise unusual("tiff")
     width, height = directory.one(_WIDTH, 0), directory.one(_HEIGHT, 0)

@@ -71,6 +71,8 @@ def _regular_rows(detail: np.ndarray, angle: float) -> list[_Row]:
     rows = []
     for high in (8, 24):
         strips = cv2.blur(rotated, (1, high))[high // 2 :: high // 2]
+        if not len(strips) or rotated.shape[1] < 6 * (_LEAST + 1):
+            continue  # no room for a row of marks
         for length in sorted({min(256, rotated.shape[1]), rotated.shape[1]}):
             for start in range(0, rotated.shape[1] - length + 1, 96):
                 part = strips[:, start : start + length]
