@@ -47,6 +47,7 @@ MEASURES = {
 _CHILD = 16  # years: services that take adults begin here
 _SHORTEST = 3  # letters of a private word that is looked for: shorter ones are everywhere
 _UNSPACED = "[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # where words have no gaps
+TATWEEL = "\N{ARABIC TATWEEL}"  # draws a word out
 _ARABIC = "[\u0600-\u06ff]"
 # Names of colours; they are those of dermedge.lesion.features, and messages of their own here.
 _COLORS = dict(
@@ -148,7 +149,8 @@ def _required(referral: Referral, private: Sequence[str]) -> Iterator[Gap]:
             N_("Shorten the question: the most characters are {limit}."),
             limit=TEXT,
         )
-    if not re.sub(r"\r?\n|\t", "", referral.question).isprintable():
+    plain = re.sub(r"\r?\n|\t", "", referral.question)
+    if language.printable(plain) != plain:  # a space that breaks no line is no fault
         words = N_("Type the question again: it holds characters that cannot be sent.")
         yield _must("question-characters", words)
     if referral.report and not referral.report.startswith(b"%PDF-"):
@@ -228,9 +230,9 @@ def _within(word: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Without case, accents and vowel marks, which people type or leave out."""
+    """Without case, accents, vowel marks and what is not seen: people may leave them out."""
     apart = unicodedata.normalize("NFKD", text.casefold())
-    bare = "".join(c for c in apart if not unicodedata.combining(c))
+    bare = "".join(c for c in apart if unicodedata.category(c) not in ("Mn", "Cf") and c != TATWEEL)
     return " ".join(unicodedata.normalize("NFC", bare).split())
 
 

@@ -69,6 +69,13 @@ def test_what_must_be_there_is_refused_in_one_line(changes, code):
 
 
 @pytest.mark.parametrize(
+    "question", ["5\u00a0mm\u202f?", "هل\u200f هي 5 mm؟", "\u200dok", "👩\u200d⚕"]
+)
+def test_what_keyboards_put_into_a_sentence_is_sent(question):
+    review.require(referral(question=question))
+
+
+@pytest.mark.parametrize(
     ("name", "question", "told"),
     [
         ("José Pérez", "Is Jose\u0301 well?", True),
@@ -76,6 +83,8 @@ def test_what_must_be_there_is_refused_in_one_line(changes, code):
         ("Maria Huber", "Ist Marias Fleck gutartig?", True),
         ("محمد علي", "هل بقعة مُحمّد حميدة؟", True),
         ("محمد علي", "البقعة لمحمد", True),
+        ("محمد علي", "هل محـمد بخير؟", True),
+        ("Mira", "Is Mi\u200dra\u00a0well?", True),
         ("王伟", "王伟的痣是良性的吗?", True),
         ("Isa Ito", "Is it benign?", False),
         ("Mo Le", "Is this mole benign?", False),
