@@ -483,6 +483,11 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
         mask(apart / "masks" / name / "1.png")
     found = load("folders", apart).records
     assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
+    for number, name in enumerate(("lesion_masks", "Masks 2", "mask of pregnancy")):
+        picture(apart / name / f"{number}.png")
+    loaded = load("folders", apart)
+    assert {r.diagnosis for r in loaded.records} == {"mel", "nv", "mask of pregnancy"}
+    assert "pictures here that are not used: 2" in noted(loaded)
 
 
 def test_folders_of_lesions_are_no_classes(tmp_path):

@@ -1232,7 +1232,9 @@ def test_each_table_of_ones_own_takes_its_own_split():
     assert list(_frozen([Split("ph2", 0, {})], keyed([short, long]))) == ["ph2"]
 
 
-def test_only_pictures_of_a_class_move_what_their_source_does_not_know(two_sources, tmp_path):
+def test_only_pictures_of_a_class_move_what_their_source_does_not_know(
+    two_sources, tmp_path, capsys
+):
     """Masked: the set without basal cell carcinomas says nothing against them."""
     from dermedge.data.joint import join
 
@@ -1254,6 +1256,7 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(two_sourc
     before = learner.model.net.head.layers[-1].bias.detach()
     moved = load_model(run).net.head.layers[-1].bias - before
     assert run.labels[0] == "bcc"
+    assert "bcc: only sources of weight 0 show it" in capsys.readouterr().err
     assert moved[0].abs() < 1e-6
     assert (moved[1:].abs() > 1e-6).all()
     assert run.prior["bcc"] < 0.01

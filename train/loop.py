@@ -270,6 +270,13 @@ def _unused(
         yield f"{outside} of {len(data_set.records)} pictures are in no part of the split, not used"
     if gone := [name for name in recipe.wanted if labels and name not in labels]:
         yield f"no training picture is of {', '.join(gone)}: not a class of this network"
+    weights = source_weights(recipe.source_weights, chosen["train"])
+    drawn = {r.label for r in chosen["train"] if weights.get(r.source or "", 1.0) > 0}
+    if never := [name for name in labels if name not in drawn]:
+        yield (
+            f"{', '.join(never)}: only sources of weight 0 show it; the network has the class, and "
+            "learns nothing of it"
+        )
     for part, title in (("train", "training"), ("val", "validation")):
         every = of_modality(split.select(data_set.records, part), recipe.modality)
         kept = {record.id for record in chosen[part]}

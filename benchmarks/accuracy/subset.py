@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,18 +49,25 @@ class Subset:
             raise DataError(f"no picture of {data_set.name} is left: {', '.join(words)}")
         return kept, ", ".join(words)
 
-    def warnings(self, data_set: DataSet) -> tuple[str, ...]:
-        """What the table names that the data set has not: a slip of the pen leaves nothing out."""
+    def warnings(self, data_set: DataSet) -> Iterator[str]:
+        """Pictures of which nobody says of what kind they are, and what the table names that the
+        data set has not: a slip of the pen leaves nothing out."""
+        silent = sum(record.modality is None for record in data_set.records)
+        if self.modality and silent:
+            yield (
+                f"{silent} of the {len(data_set.records)} pictures of {data_set.name} do not state "
+                f"whether they are {self.modality}, and are not measured"
+            )
         if not self.left_out:
-            return ()
+            return
         column, values = _named(self.left_out)
         unknown = values - {getattr(record, column) for record in data_set.records}
-        if not unknown:
-            return ()
-        return (
-            f"{len(unknown)} of the {len(values)} that {self.left_out.name} names by {column} are "
-            f"not in {data_set.name}, such as {min(unknown)!r}: left out is only what is there",
-        )
+        if unknown:
+            yield (
+                f"{len(unknown)} of the {len(values)} that {self.left_out.name} names by {column} "
+                f"are not in {data_set.name}, such as {min(unknown)!r}: left out is only what is "
+                "there"
+            )
 
 
 def _named(path: Path) -> tuple[str, set[str]]:

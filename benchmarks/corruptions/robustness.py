@@ -87,7 +87,7 @@ def robustness(
             for level in CORRUPTIONS[name].levels
         ]
         curves[name] = {"title": CORRUPTIONS[name].title, "levels": [first, *worse]}
-    return {
+    result = {
         **head(ROBUSTNESS, bundle),
         "data": about_data(data_set, selection, done),
         "intervals": intervals.about(done.kind),
@@ -95,6 +95,13 @@ def robustness(
         "repeats": repeats(done.records, plain, done.groups),
         **tail(selection, command),
     }
+    model = bundle.manifest.models.get("classifier")
+    if model is not None and model.metadata:
+        result["warnings"].append(
+            f"the classifier was not given {', '.join(model.metadata)}, as by `dermedge evaluate "
+            "--no-metadata`"
+        )
+    return result
 
 
 def _answer(

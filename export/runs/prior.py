@@ -20,10 +20,11 @@ from torch import nn
 
 from dermedge import UserError
 from dermedge import data as datasets
-from dermedge.data import READERS, DataSet
+from dermedge.data import DataError, DataSet
 from dermedge.data.joint import BETWEEN, source_of
 from dermedge.data.records import of_modality
 from dermedge.data.tables import read_table
+from dermedge.taxonomy import CLASSES
 from export import ExportError
 from export.runs.load import Prior, TrainedNetwork
 
@@ -42,13 +43,18 @@ def read_prior(text: str, labels: Sequence[str], data_set: DataSet | None = None
     """
     if text == UNIFORM:
         return Prior(np.full(len(labels), 1 / len(labels)), UNIFORM)
-    name, equals, path = text.partition("=")
+    name, equals, _ = text.partition("=")
     if text.endswith(".csv") and not equals:
         return _of(_table(Path(text)), labels, Path(text).name)
-    if equals and name in READERS:
-        return _counted(datasets.load(name, path), "", labels)
-    if equals:
+    if equals and ("," in name or name.strip() in CLASSES):
         return _of(_spelt(text), labels, "as given")
+    if equals:
+        try:
+            # As --data takes it: in any spelling, "~" for the home folder.
+            source = datasets.parse_source(text)
+        except DataError as error:
+            raise ExportError(f"a prior is {FORMS}; {error}") from None
+        return _counted(datasets.load(*source), "", labels)
     sources = data_set.name.split(BETWEEN) if data_set else []
     if data_set and text in sources:
         return _counted(data_set, text, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,11 @@ def test_pictures_are_left_out_by_lesion_and_kind(tiny_bundle, discs, tmp_path):
     assert found.subset == "without those of twins.csv"
     assert found.warnings[-1].startswith("1 of the 3 that twins.csv names by lesion_id are not in ")
     assert "'lost'" in found.warnings[-1]
+    kinds = ["clinical", None, "dermoscopic"]
+    mixed = [replace(r, modality=kinds[n % 3]) for n, r in enumerate(data_set.records)]
+    some = select(replace(data_set, records=tuple(mixed)), bundle, "all", subset=Subset("clinical"))
+    assert some.pictures == 14
+    assert some.warnings[-1].startswith("13 of the 40 pictures of csv do not state whether they")
     with pytest.raises(DataError, match="does not say which"):
         select(data_set, bundle, "all", subset=Subset("clinical"))
     table.write_text("lesion_id\nunknown\n")

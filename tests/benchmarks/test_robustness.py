@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.selection import select
 from benchmarks.corruptions.corruptions import CORRUPTIONS
-from benchmarks.corruptions.robustness import Answer, repeats
+from benchmarks.corruptions.robustness import Answer, repeats, robustness
 from benchmarks.schema import names
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle
-from dermedge.data import DataSet, Record, Split
+from dermedge.data import DataSet, Record, Split, load
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 RNG = np.random.default_rng(0)
@@ -53,6 +53,13 @@ def test_mask_and_picture_keep_the_same_view(name, height, width):
             assert (small & dark).sum() >= 0.6 * (small | dark).sum()
         else:
             assert truth is mask
+
+
+def test_what_the_classifier_is_not_given_is_said(full_bundle, people):
+    data_set = load("csv", people)
+    some = select(data_set, full_bundle, "all", limit=2)
+    result = robustness(full_bundle, data_set, some, ["rotation"], 1, "")
+    assert result["warnings"][-1].startswith("the classifier was not given age, as by ")
 
 
 @pytest.mark.parametrize("name", ["jpeg", "blur", "noise"])

@@ -10,6 +10,7 @@ import torch
 
 from dermedge import UserError, cli
 from dermedge.bundle.bundle import Bundle
+from dermedge.image.read import write_png
 from dermedge.runtime import open_session
 from export import ExportError
 from export.calibration.temperature import fit_temperature, log_softmax
@@ -30,6 +31,12 @@ def test_the_forms_of_a_prior(tmp_path):
     assert read_prior("uniform", LABELS).shares.tolist() == pytest.approx([1 / 3] * 3)
     given = read_prior("nv=6, mel=3,bcc=1", LABELS)
     assert given.stated(LABELS) == {"mel": 0.3, "nv": 0.6, "bcc": 0.1}
+    for number, name in enumerate(("mel", "nv", "nv", "bcc")):
+        write_png(tmp_path / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+        with open(tmp_path / "data.csv", "a") as table:
+            table.write(f"{number}.png,{name}\n" if number else f"image,diagnosis\n0.png,{name}\n")
+    # As --data takes it.
+    assert read_prior(f"CSV={tmp_path}", LABELS).shares.tolist() == [0.25, 0.5, 0.25]
     (tmp_path / "place.csv").write_text("class,share\nmel,30\nbcc,10\nnv,60\n")
     assert read_prior(str(tmp_path / "place.csv"), LABELS).shares.tolist() == pytest.approx(
         given.shares.tolist()
@@ -45,6 +52,7 @@ def test_the_forms_of_a_prior(tmp_path):
         ("nv=x,mel=1,bcc=1", "must be a number above 0"),
         ("nv=1,nv=2", "a prior is"),
         ("ham10000", "is none of them"),
+        ("ham1000=x", "no reader for 'ham1000'"),
     ],
 )
 def test_what_is_no_prior_of_these_classes_is_refused(text, said):

@@ -14,7 +14,9 @@ from dermedge.taxonomy import Diagnosis, interpret
 
 _MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
 _MASK_FOLDER = re.compile(
-    r"(masks?|segmentations?|segmentation_masks?|ground_?truths?|gt|annotations?|labels?)",
+    # "student_masks" and "masks_2", but no "mask of pregnancy".
+    r"((.*[ _-])?(masks|segmentations)([ _-].*)?|(.*[ _-])?(mask|segmentation)"
+    r"|ground_?truths?|gt|annotations?|labels?)",
     re.IGNORECASE,
 )
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
