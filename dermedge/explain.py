@@ -28,6 +28,8 @@ _COLORS = np.array([(255, 245, 160), (253, 160, 60), (220, 50, 30), (120, 0, 38)
 def outlined(pixels: np.ndarray, analysis: Analysis) -> np.ndarray:
     """A copy of the picture, uint8 (h, w, 3) RGB, with the lesion's outline on it."""
     drawn = np.ascontiguousarray(pixels).copy()
+    if analysis.is_outlier:  # what was outlined on a picture without a lesion is not one
+        return drawn
     width = max(1, round(max(pixels.shape[:2]) / 250))
     lines = _outlines(pixels, analysis)
     # A dark line under a bright one is seen on every skin.
@@ -113,8 +115,7 @@ def explain(
     if analysis.versions["procedural"]:
         page.append(_text(["Trained on generated pictures: not for real skin."], color=_QUIET))
     heat = overlay(pixels, analysis) if judged else None
-    # What was outlined on a picture without a lesion is not one.
-    left = [_fitted(pixels if analysis.is_outlier else outlined(pixels, analysis))]
+    left = [_fitted(outlined(pixels, analysis))]
     right: list[np.ndarray] = []
     if heat is not None:
         left.insert(

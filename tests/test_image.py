@@ -389,11 +389,27 @@ def test_real_jpeg_cut_short(shared_data):
 def test_empty_random_and_other_files(tmp_path):
     refuses(b"", "empty")
     refuses(os.urandom(5000).replace(b"\xff\xd8", b""), "not a JPEG")
-    refuses(b"GIF89a" + bytes(100), "not a JPEG")
+    refuses(b"%PDF-1.7" + bytes(100), "not a JPEG")
     refuses(b"%PDF-1.7" + bytes(100), "not a JPEG")
     for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"II*\0", b"BM"):
         for rest in (b"", bytes(200), b"\xff" * 200):
             refuses(magic + rest, "cut short|damaged|not a|empty|too")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"GIF89a", "GIF"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51", "JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"8BPS", "Photoshop"),
+    ],
+)
+def test_other_pictures_are_named_and_how_to_save_them(data, kind):
+    refuses(data, f"this is a {kind} picture, which is not read: save it as JPEG or PNG")
 
 
 def test_paths_that_are_no_files(tmp_path):

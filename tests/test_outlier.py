@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, BundleError
 from dermedge.data import load, parse_source, synthetic
 from dermedge.data.joint import joint_split
+from dermedge.explain import outlined
 from dermedge.image.read import write_png
 from dermedge.lesion.quality import Quality
 from dermedge.outlier import OutlierHead, evidence, length
@@ -285,3 +287,12 @@ def test_what_the_head_refuses_is_not_called_an_unsure_outline():
     assert "outline" in remarks(analysis(quality=quality, outlier=None))[0]
     # An analysis of an older dermedge.
     assert "outline" in remarks(analysis(quality=quality))[0]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_no_outline_is_drawn_on_a_picture_without_a_lesion(refused):
+    square = np.array([[10.0, 10.0], [50.0, 10.0], [50.0, 50.0]])
+    lesion = SimpleNamespace(polygons=(square,))
+    pixels = np.full((64, 64, 3), 120, np.uint8)
+    drawn = outlined(pixels, SimpleNamespace(is_outlier=refused, width=64, lesion=lesion))
+    assert np.array_equal(drawn, pixels) == refused

@@ -75,6 +75,14 @@ _RAW_STARTS = (
 )
 
 
+# Pictures that are not read: where a mark of theirs stands, the mark, and how people call them.
+_OTHERS = (
+    *((0, b"GIF8", "GIF"), (0, b"8BPS", "Photoshop"), (128, b"DICM", "DICOM")),
+    *((4, b"jP  \r\n", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000")),
+    *((4, b"JXL \r\n", "JPEG XL"), (0, b"\xff\x0a", "JPEG XL")),
+)
+
+
 def kind_of(data: bytes) -> str:
     """A key of TITLES, by the first bytes. Raises ImageError."""
     if data[:3] == b"\xff\xd8\xff":
@@ -99,6 +107,13 @@ def kind_of(data: bytes) -> str:
             return "avif"
         if names & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
             return "heic"
+    for start, mark, other in _OTHERS:
+        if data.startswith(mark, start):
+            raise ImageError(
+                "this is a {kind} picture, which is not read: save it as JPEG or PNG",
+                code="image_unsupported",
+                kind=other,
+            )
     raise ImageError(
         "this is not a JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF picture", code="image_unsupported"
     )
