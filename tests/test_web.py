@@ -432,6 +432,8 @@ def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp
     assert all(words in rows for words in ("left calf", "Urgent", "Harmless?", "Close-up"))
     content = kept.file_of(browser, "saveReferral()")
     browser.run("newSpot()")
+    left = "[referring, $('refer-rows').textContent, $('refer-question').value,"
+    assert browser.run(f"{left} $('refer-site').value]") == [None, "", "", ""]
     bundle = json.loads(content)
     assert faults(bundle) == []
     for told in (b"Mira", b"SENTINEL", b"2020:01:02", b"Exif"):

@@ -101,6 +101,7 @@ function newSpot() {
   for (const id of ["save-name", "save-key", "save-again"]) $(id).value = "";
   $("save-fault").hidden = true;
   forgetKept();
+  forgetReferral();
   state.another = false;
   show("check");
 }

@@ -39,6 +39,14 @@ function writeReferral() {
   $("refer-fault").hidden = $("refer-failed").hidden = true;
 }
 
+/** Nothing of it stays for the next person. */
+function forgetReferral() {
+  writeReferral();
+  $("refer-form").reset();
+  $("refer-rows").replaceChildren();
+  $("refer-pictures").replaceChildren();
+}
+
 /** Of the person, also where a form was cleared since. */
 const namesTyped = () =>
   [...state.names, $("save-name").value, $("keep-name").value].filter(Boolean);
