@@ -127,7 +127,7 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("mask_path", "mask"), ("pathology", "diagnosis"), ("MRN", "patient_id")),
         *(("Patienten-ID", "patient_id"), ("PatNr", "patient_id"), ("id_paciente", "patient_id")),
         *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
-        *(("lesion_code", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
+        *(("lesion_key", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):

@@ -57,7 +57,8 @@ _MEANT = {
     "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
-    "lesion_id": rf"({_LESION}(_?{_ID}(_?{_ID})?)?|{_ID}_{_LESION})",
+    # A code of a lesion may be what it is.
+    "lesion_id": rf"(?!.*cod)({_LESION}(_?{_ID}(_?{_ID})?)?|{_ID}_{_LESION})",
     "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
     r"|paziente|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
