@@ -723,6 +723,11 @@ def test_check_finds_what_is_amiss(tmp_path):
     assert report.near_duplicates == [["a", "b"]], "c and d are one lesion already"
     kept = check(load("csv", tmp_path), same=[("a", "b")], progress=False)
     assert kept.near_duplicates == []
+    assert report.contradictions == []
+    rows = (tmp_path / "data.csv").read_text()
+    (tmp_path / "data.csv").write_text(rows.replace("d.png,,mel", "d.png,,bkl"))
+    wrong = check(load("csv", tmp_path), progress=False)
+    assert wrong.contradictions == ["c = d: mel, bkl", "lesion L3: mel, bkl"]
 
 
 def test_check_writes_one_json_object_and_the_split(tmp_path, capsys):

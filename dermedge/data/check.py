@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,6 +70,8 @@ class Report:
     repeated_patients: dict[str, int]
     identical_files: list[list[str]]
     near_duplicates: list[list[str]]
+    # Pictures of one lesion, or copies of one picture, of which the data set says different things.
+    contradictions: list[str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         *("age", "sex", "site", "skin_type", "skin_tone", "modality", "lesion_id", "patient_id"),
         "malignant",
     )
+    identical = [sorted(ids) for ids in by_digest.values() if len(ids) > 1]
+    near = _near_duplicates(records, seen, groups)
     return Report(
         data_set=data_set.name,
         root=str(data_set.root),
@@ -119,8 +123,9 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         },
         repeated_lesions=_repeated(record.lesion_id for record in records),
         repeated_patients=_repeated(record.patient_id for record in records),
-        identical_files=[sorted(ids) for ids in by_digest.values() if len(ids) > 1],
-        near_duplicates=_near_duplicates(records, seen, groups),
+        identical_files=identical,
+        near_duplicates=near,
+        contradictions=_contradictions(records, [*identical, *near]),
     )
 
 
@@ -267,6 +272,23 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
     return {name: count for name, count in counts.most_common() if count > 1}
 
 
+def _contradictions(records: Sequence[Record], copies: Iterable[Sequence[str]]) -> list[str]:
+    """Lines such as "a = b: nv, mel"; of lesions by their name."""
+    by_id = {record.id: record for record in records}
+    shown = {" = ".join(ids): [by_id[name] for name in ids] for ids in copies}
+    lesions = defaultdict(list)
+    for record in records:
+        if record.lesion_id:
+            lesions[f"lesion {record.lesion_id}"].append(record)
+    found = {}
+    for name, same in (shown | lesions).items():
+        said = {record.label or ("malignant" if record.malignant else "benign"): None
+                for record in same if record.label or record.malignant is not None}  # fmt: skip
+        if len(said) > 1:
+            found[name] = ", ".join(said)
+    return [f"{name}: {words}" for name, words in found.items()]
+
+
 def _near_duplicates(
     records: tuple[Record, ...], seen: list[_Seen], groups: list[list[Record]]
 ) -> list[list[str]]:
@@ -320,6 +342,7 @@ def _lines(report: Report, stored: dict[str, Any]) -> list[str]:
             "near-duplicates (copied, flipped, turned, resized or recoloured), kept in one part",
             [" ~ ".join(pair) for pair in report.near_duplicates],
         ),
+        *_some("one lesion or one picture with several diagnoses", report.contradictions),
         f"split: {_counts(stored['parts'])}, seed {stored['seed']}, sha256 {stored['sha256'][:12]}",
         *_some("notes on the split", stored["notes"]),
     ]
