@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -303,6 +304,19 @@ def test_a_mask_that_cannot_be_written_costs_no_result(tmp_path, tiny_bundle):
     assert (tmp_path / "masks" / "b.png").is_file()
     (line,) = done.stderr.splitlines()
     assert str(tmp_path / "masks" / "a.png") in line
+
+
+def test_a_line_says_what_speaks_against_a_picture_that_is_judged_all_the_same(
+    analyzer, tmp_path, tiny_bundle, capsys, monkeypatch
+):
+    write_png(tmp_path / "a.png", draw(1, label="nv").image)
+    good = analyzer.analyze(tmp_path / "a.png")
+    advised = replace(good.quality, ok=False, reasons=("cut_off", "hair"), refused=0)
+    of_advice = replace(good, quality=advised, triage="low")
+    monkeypatch.setattr(Analyzer, "analyze", lambda *_, **__: of_advice)
+    assert cli.main(["analyze", str(tmp_path / "a.png"), "--bundle", str(tiny_bundle)]) == 0
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line.endswith("; picture quality: cut_off, hair")
 
 
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
