@@ -20,6 +20,7 @@ from dermedge import cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
+from dermedge.explain import explain
 from dermedge.image.read import read_image, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
@@ -317,6 +318,9 @@ def test_a_line_says_what_speaks_against_a_picture_that_is_judged_all_the_same(
     assert cli.main(["analyze", str(tmp_path / "a.png"), "--bundle", str(tiny_bundle)]) == 0
     line, *_ = capsys.readouterr().out.splitlines()
     assert line.endswith("; picture quality: cut_off, hair")
+    pixels = read_image(tmp_path / "a.png").pixels
+    quiet = replace(good, quality=replace(advised, reasons=()), triage="low")
+    assert len(explain(pixels, of_advice)) > len(explain(pixels, quiet))
 
 
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
