@@ -12,6 +12,7 @@ from dermedge import DISCLAIMER
 from dermedge.analysis import Analysis
 from dermedge.bundle.similar import SimilarCases
 from dermedge.image.header import ImageError
+from dermedge.lesion.quality import TITLES as ADVICE
 from dermedge.taxonomy import MALIGNANT, TITLES
 
 _PANEL, _MARGIN, _LINE = 620, 28, 30  # px
@@ -21,6 +22,7 @@ _COLUMNS = 54  # characters of a line in half the width
 _INK, _QUIET, _HEADING, _PAPER = (16, 34, 43), (70, 90, 100), (11, 93, 115), (255, 255, 255)
 _RAMP = (16, 300)  # px, height and width of the legend's colours
 _THUMBNAIL = 150  # px
+_UNSURE = "The outline of the spot is unsure: put the spot in the middle of the picture."
 # Pale yellow to dark red: darker is more, also without colour vision. Drawn over gray.
 _COLORS = np.array([(255, 245, 160), (253, 160, 60), (220, 50, 30), (120, 0, 38)], np.float32)
 
@@ -112,6 +114,8 @@ def explain(
         _text([title], 1.0),
         _text([f"{analysis.triage}: {analysis.rule}"], columns=108),
     ]
+    if analysis.quality.reasons:
+        page.append(_text(_advice(analysis), columns=108))
     if analysis.versions["procedural"]:
         page.append(_text(["Trained on generated pictures: not for real skin."], color=_QUIET))
     heat = overlay(pixels, analysis) if judged else None
@@ -134,6 +138,13 @@ def explain(
             page.append(_similar(analysis, cases))
     page.append(_text([DISCLAIMER], color=_QUIET, columns=108))
     return np.concatenate([_paper(_MARGIN // 2, _WIDTH), *page, _paper(_MARGIN // 2, _WIDTH)])
+
+
+def _advice(analysis: Analysis) -> list[str]:
+    # Beside an outline, "no lesion" would contradict it.
+    outlined = analysis.lesion.found and not analysis.is_outlier
+    words = {**ADVICE, "no_lesion": _UNSURE} if outlined else ADVICE
+    return [words[reason] for reason in analysis.quality.reasons]
 
 
 def _measures(analysis: Analysis) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dermedge import cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
+from dermedge.explain import explain
 from dermedge.image.read import read_image, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
@@ -303,6 +305,22 @@ def test_a_mask_that_cannot_be_written_costs_no_result(tmp_path, tiny_bundle):
     assert (tmp_path / "masks" / "b.png").is_file()
     (line,) = done.stderr.splitlines()
     assert str(tmp_path / "masks" / "a.png") in line
+
+
+def test_a_line_says_what_speaks_against_a_picture_that_is_judged_all_the_same(
+    analyzer, tmp_path, tiny_bundle, capsys, monkeypatch
+):
+    write_png(tmp_path / "a.png", draw(1, label="nv").image)
+    good = analyzer.analyze(tmp_path / "a.png")
+    advised = replace(good.quality, ok=False, reasons=("cut_off", "hair"), refused=0)
+    of_advice = replace(good, quality=advised, triage="low")
+    monkeypatch.setattr(Analyzer, "analyze", lambda *_, **__: of_advice)
+    assert cli.main(["analyze", str(tmp_path / "a.png"), "--bundle", str(tiny_bundle)]) == 0
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line.endswith("; picture quality: cut_off, hair")
+    pixels = read_image(tmp_path / "a.png").pixels
+    quiet = replace(good, quality=replace(advised, reasons=()), triage="low")
+    assert len(explain(pixels, of_advice)) > len(explain(pixels, quiet))
 
 
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):

@@ -298,6 +298,9 @@ def _sentence(analysis: Analysis) -> str:
         parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
         if lesion.diameter_mm is not None:
             parts.append(f"D {lesion.diameter_mm:.1f} mm")
+        # Advice: what refuses a picture is in the rule.
+        if analysis.quality.reasons:
+            parts.append(f"picture quality: {', '.join(analysis.quality.reasons)}")
     if analysis.scale is not None and analysis.scale["reason"]:
         parts.append(f"size unknown: {analysis.scale['reason']}")
     if analysis.inner is not None:
