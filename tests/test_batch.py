@@ -112,6 +112,7 @@ def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
         (["--engine", "ray", "--json", "--masks", "m"], "--masks needs --engine local"),
         (["--engine", "ray", "--json", "--workers", "0"], "--workers must be 1 or more"),
         (["--workers", "2"], "need --engine ray"),
+        (["--threads", "999999"], "--threads must be 0 (the runtime's choice) to 1024"),
         (["--out", "x", "--explain", "e"], "--explain cannot go with --out"),
     ],
 )

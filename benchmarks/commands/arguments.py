@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
+from dermedge.cli.options import MOST_THREADS
 from dermedge.text import printable
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
@@ -126,6 +127,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def thread_count(text: str) -> int:
+    """A number of threads from 1, as the type of an argument."""
+    value = positive(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MOST_THREADS}, got {value}")
     return value
 
 

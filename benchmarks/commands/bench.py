@@ -25,6 +25,7 @@ from benchmarks.commands.arguments import (
     positive,
     precision_argument,
     select_pictures,
+    thread_count,
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
@@ -75,7 +76,7 @@ def _speed_arguments(speed: argparse._ArgumentGroup) -> None:
     speed.add_argument(
         "--threads",
         nargs="+",
-        type=positive,
+        type=thread_count,
         metavar="N",
         help="thread counts to compare (default: 1, 2 and all cores)",
     )

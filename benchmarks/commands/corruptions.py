@@ -13,6 +13,7 @@ from benchmarks.commands.arguments import (
     positive,
     precision_argument,
     select_pictures,
+    thread_count,
 )
 from dermedge import DISCLAIMER
 from dermedge.cli import Command
@@ -35,7 +36,7 @@ def _shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="N pictures, selected by a hash of their ids"
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="default: all cores")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help=f"for {name}.json, .csv and .png"
     )

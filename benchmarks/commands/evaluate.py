@@ -15,9 +15,9 @@ from benchmarks.commands.arguments import (
     measure_accuracy,
     metadata_fields,
     old_option,
-    positive,
     precision_argument,
     select_pictures,
+    thread_count,
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
@@ -40,7 +40,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
     precision_argument(parser)
     data_arguments(parser, required=True)
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="default: all cores")
     engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument("--csv", metavar="FILE", help="write one line a picture")

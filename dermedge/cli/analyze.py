@@ -18,6 +18,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import Command, one_line
 from dermedge.cli.options import (
+    MOST_THREADS,
     bundle_arguments,
     check_engine,
     engine_arguments,
@@ -155,8 +156,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.reference is not None and args.px_per_mm is not None:
         raise UserError("--reference and --px-per-mm both state the scale: give one")
-    if args.threads < 0:
-        raise UserError("--threads must be 0 (the runtime's choice) or more")
+    if not 0 <= args.threads <= MOST_THREADS:
+        raise UserError(f"--threads must be 0 (the runtime's choice) to {MOST_THREADS}")
     drawn = [f"--{name}" for name in ("masks", "outlines", "explain") if getattr(args, name)]
     if args.out and drawn:
         raise UserError(f"{drawn[0]} cannot go with --out: a run that goes on skips pictures")
