@@ -251,7 +251,11 @@ def _export(store: Store, args: argparse.Namespace) -> int:
         try:
             target.mkdir(parents=True)
         except FileExistsError:
-            raise UserError("{path} is there already", code="exists", path=target) from None
+            raise UserError(
+                "{path} is there already: delete it, or name another folder",
+                code="exists",
+                path=target,
+            ) from None
         target.chmod(0o700)
         for parcel, content in data:
             ending = "dcm" if parcel.kind == "dicom" else "json"
@@ -372,7 +376,9 @@ def _open_stick(args: argparse.Namespace) -> int:
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError("{path} is there already", code="exists", path=target)
+        raise UserError(
+            "{path} is there already: name a new or empty folder", code="exists", path=target
+        )
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
     count, faults = 0, []
     for path in files:
@@ -385,9 +391,10 @@ def _open_stick(args: argparse.Namespace) -> int:
                 if plain.read_bytes() == parcel.data:
                     continue  # a copy
                 raise UserError(
-                    "{path} is another one than that of the same number",
+                    "{path} is left out: {plain}, opened before, is another file of this number",
                     code="send-other",
                     path=path,
+                    plain=plain,
                 )
         except UserError as error:
             faults.append(error)
