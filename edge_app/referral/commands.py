@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.files import make_private, read_text
+from dermedge.files import make_private, read_text, write_atomic
 from edge_app.folders import CASES, data_folder
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _export(store: Store, args: argparse.Namespace) -> int:
         target.chmod(0o700)
         for parcel, content in data:
             ending = "dcm" if parcel.kind == "dicom" else "json"
-            (target / f"{parcel.sequence:03}.{ending}").write_bytes(content)
+            write_atomic(target / f"{parcel.sequence:03}.{ending}", content, private=True)
     print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
     return 0
 
@@ -400,7 +400,7 @@ def _open_stick(args: argparse.Namespace) -> int:
             faults.append(error)
             continue
         make_private(plain.parent)
-        plain.write_bytes(parcel.data)
+        write_atomic(plain, parcel.data, private=True)
         count += 1
     if faults and not count:
         raise faults[0]
