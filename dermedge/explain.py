@@ -12,7 +12,7 @@ from dermedge import DISCLAIMER
 from dermedge.analysis import Analysis
 from dermedge.bundle.similar import SimilarCases
 from dermedge.image.header import ImageError
-from dermedge.lesion.quality import TITLES as ADVICE
+from dermedge.lesion import quality
 from dermedge.taxonomy import MALIGNANT, TITLES
 
 _PANEL, _MARGIN, _LINE = 620, 28, 30  # px
@@ -22,7 +22,6 @@ _COLUMNS = 54  # characters of a line in half the width
 _INK, _QUIET, _HEADING, _PAPER = (16, 34, 43), (70, 90, 100), (11, 93, 115), (255, 255, 255)
 _RAMP = (16, 300)  # px, height and width of the legend's colours
 _THUMBNAIL = 150  # px
-_UNSURE = "The outline of the spot is unsure: put the spot in the middle of the picture."
 # Pale yellow to dark red: darker is more, also without colour vision. Drawn over gray.
 _COLORS = np.array([(255, 245, 160), (253, 160, 60), (220, 50, 30), (120, 0, 38)], np.float32)
 
@@ -141,9 +140,7 @@ def explain(
 
 
 def _advice(analysis: Analysis) -> list[str]:
-    # Beside an outline, "no lesion" would contradict it.
-    outlined = analysis.lesion.found and not analysis.is_outlier
-    words = {**ADVICE, "no_lesion": _UNSURE} if outlined else ADVICE
+    words = quality.titles(analysis.lesion.found and not analysis.is_outlier)
     return [words[reason] for reason in analysis.quality.reasons]
 
 

@@ -142,7 +142,6 @@ def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / ".trash").mkdir()
@@ -152,6 +151,7 @@ def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
         assert find_sources([name]) == ([f"{name}/1.jpg"], [f"{name}/3.dng"])
 
 
+@pytest.mark.slow
 def test_two_workers_of_a_cluster_say_what_one_process_says(tiny_bundle, archive, tmp_path):
     pytest.importorskip("ray")
     here = rows(analyze(tiny_bundle, archive, "--json", status=1).stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermedge.cli import main
-from dermedge.data import READERS, DataError, Split, load, parse_source
-from dermedge.data.check import arguments, check, run
+from dermedge.data import READERS, DataError, Record, Split, load, parse_source
+from dermedge.data.check import _contradictions, arguments, check, run
 from dermedge.data.synthetic import write_data_set
 from dermedge.taxonomy import CLASSES, MALIGNANT, to_class
 
@@ -728,6 +729,13 @@ def test_check_finds_what_is_amiss(tmp_path):
     (tmp_path / "data.csv").write_text(rows.replace("d.png,,mel", "d.png,,bkl"))
     wrong = check(load("csv", tmp_path), progress=False)
     assert wrong.contradictions == ["c = d: mel, bkl", "lesion L3: mel, bkl"]
+
+
+@pytest.mark.parametrize(("malignant", "said"), [(False, []), (True, ["lesion L: nv, malignant"])])
+def test_benign_does_not_contradict_nevus(malignant, said):
+    known = Record("a", Path("a"), label="nv", malignant=False, lesion_id="L")
+    other = replace(known, id="b", label=None, malignant=malignant)
+    assert _contradictions([known, other, replace(other, id="c", malignant=None)], []) == said
 
 
 def test_check_writes_one_json_object_and_the_split(tmp_path, capsys):

@@ -72,6 +72,14 @@ def test_the_ablation_needs_two_groups_to_compare():
         group_ablation.figures(people(3, 3, 1), {"without": np.zeros(3)}, "skin_tone", 10)
 
 
+def test_the_ablations_draw_patients_whole():
+    """One patient alone gives no interval, however many lesions."""
+    records = [replace(r, patient_id="P", lesion_id=f"L{r.id}") for r in people(*[None] * 8)]
+    found = group_ablation.resampled(records, 10)(lambda weights: weights[0] / weights.sum())
+    assert found["value"] == 1 / 8
+    assert np.isnan([found["low"], found["high"]]).all()
+
+
 def test_two_scales_are_two_scales():
     tone = Record("a", Path("x"), skin_tone=3, skin_type=5, age=40, sex="male")
     found = {name: scale.group_of(tone) for name, scale in SCALES.items()}

@@ -138,6 +138,12 @@ def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
     assert "columns of data.csv that are not read: 1" in noted(data_set)
 
 
+@pytest.mark.parametrize("column", ["num_lesions", "lesions_number", "no_lesion", "lesion_code"])
+def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column):
+    data_set = own(tmp_path, f"image,{column}", "a.png,1")
+    assert "columns of data.csv that are not read: 1" in noted(data_set)
+
+
 @pytest.mark.parametrize(
     ("columns", "cells"), [("nv,mel", "1,0"), ("what,x", "nevus,7"), ("melanoma,x", "1,2")]
 )

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,6 +42,7 @@ from train.prepare import read_prepared
 from train.recipe import ClassifierLoss
 
 FOLDS, EPOCHS, BATCH, SENSITIVITY, LEAST = 5, 30, 256, 0.9, 20
+Statistic = Callable[[np.ndarray], float]  # of the weights of a resample, float (pictures,)
 WAYS = {
     "without": {},
     "reweighted": {"group_balance": 1.0},
@@ -143,6 +144,14 @@ def _head(
     return head
 
 
+def resampled(records: Sequence[Record], resamples: int) -> Callable[[Statistic], dict]:
+    """What gives a statistic of the records its interval; lesions and patients are drawn whole."""
+    groups = enumerate(group_records(records))
+    numbers = {record.id: number for number, group in groups for record in group}
+    clusters = np.array([numbers[record.id] for record in records])
+    return lambda of: asdict(metrics.bootstrap(of, len(records), clusters, resamples))
+
+
 def figures(
     records: Sequence[Record], risks: dict[str, np.ndarray], field: str, resamples: int
 ) -> dict:
@@ -164,9 +173,7 @@ def figures(
             f"fewer than two groups of {field} have {LEAST} malignant and {LEAST} benign pictures: "
             "there is no gap to measure"
         )
-    groups = enumerate(group_records(records))
-    numbers = {record.id: number for number, group in groups for record in group}
-    clusters = np.array([numbers[record.id] for record in records])
+    figure = resampled(records, resamples)
 
     def statistic(way: str, measure: str, name: str):
         risk, places = risks[way], np.array(own[name])
@@ -177,9 +184,6 @@ def figures(
         sick = places[truth[places]] if measure == "sensitivity" else places[~truth[places]]
         right = (risk[sick] >= limit) == (measure == "sensitivity")
         return lambda w: float((w[sick] * right).sum() / w[sick].sum()) if w[sick].any() else np.nan
-
-    def figure(function) -> dict:
-        return asdict(metrics.bootstrap(function, len(records), clusters, resamples))
 
     found: dict = {"judged": enough, "counts": {}, "ways": {}}
     for name, places in own.items():

@@ -15,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
 from dermedge.taxonomy import MALIGNANT
+from train.group_ablation import resampled
 from train.models import Normalized, complexity
 from train.origins import origin
 from train.prepare import read_prepared
@@ -67,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if model.metadata or own.crop:
         raise UserError(f"{args.bundle}: for classifiers of whole pictures without metadata")
     part = set(Split.load(args.split).parts["val"])
+    data_set = data.load(*data.parse_source(args.data))
     records = [
         record
-        for record in data.load(*data.parse_source(args.data)).records
+        for record in data_set.records
         if record.id in part and record.label in labels and args.modality in (None, record.modality)
     ]
     if not records:
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prior = np.log([source.prior.get(label, 1 / len(labels)) for label in labels])
     malignant = [label in MALIGNANT for label in labels]
     truth = np.array([labels.index(str(record.label)) for record in records])
-    lesions = np.unique([r.lesion_id or r.id for r in records], return_inverse=True)[1]
+    figure = resampled(records, args.resamples)
 
     def statistics(size: int) -> dict:
         found = []
@@ -102,13 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         by_size[size] = statistics(size)
         print(f"{size} px", file=sys.stderr)
 
-    def figure(statistic) -> dict:
-        return asdict(metrics.bootstrap(statistic, len(records), lesions, args.resamples))
-
     spent = milliseconds(model, sizes)
     result = {
         "bundle": source.title,
-        "data_set": args.data.partition("=")[0],
+        "data_set": data_set.name,
         "modality": args.modality,
         "pictures": len(records),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from dermedge.evaluation.provenance import commit
 from dermedge.files import write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
-from train.group_ablation import EPOCHS, FOLDS, judged, pooled
+from train.group_ablation import EPOCHS, FOLDS, judged, pooled, resampled
 from train.models import IMAGENET, MODELS, build_model
 from train.recipe import ClassifierLoss
 from train.start import start_from
@@ -56,13 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         risks[way] = np.mean(every, axis=0)
         print(way, file=sys.stderr)
     truth = np.array([bool(record.malignant) for record in records])
-    lesions = np.unique([r.lesion_id or r.id for r in records], return_inverse=True)[1]
     ranked = {way: metrics.Ranking(risk, truth).roc_auc for way, risk in risks.items()}
     own, other = ranked.values()
-
-    def figure(statistic) -> dict:
-        return asdict(metrics.bootstrap(statistic, len(records), lesions, args.resamples))
-
+    figure = resampled(records, args.resamples)
     result = {
         "model": args.model,
         "weights": Path(args.weights).name,

@@ -275,18 +275,19 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
 def _contradictions(records: Sequence[Record], copies: Iterable[Sequence[str]]) -> list[str]:
     """Lines such as "a = b: nv, mel"; of lesions by their name."""
     by_id = {record.id: record for record in records}
-    shown = {" = ".join(ids): [by_id[name] for name in ids] for ids in copies}
-    lesions = defaultdict(list)
+    same = {" = ".join(ids): [by_id[name] for name in ids] for ids in copies}
     for record in records:
         if record.lesion_id:
-            lesions[f"lesion {record.lesion_id}"].append(record)
-    found = {}
-    for name, same in (shown | lesions).items():
-        said = {record.label or ("malignant" if record.malignant else "benign"): None
-                for record in same if record.label or record.malignant is not None}  # fmt: skip
-        if len(said) > 1:
-            found[name] = ", ".join(said)
-    return [f"{name}: {words}" for name, words in found.items()]
+            same.setdefault(f"lesion {record.lesion_id}", []).append(record)
+    words = {True: "malignant", False: "benign", None: None}
+    lines = []
+    for name, group in same.items():
+        labels, flags = {r.label for r in group}, {r.malignant for r in group}
+        # "benign" beside "nv" says less, and nothing else.
+        if max(len(labels - {None}), len(flags - {None})) > 1:
+            stated = dict.fromkeys(record.label or words[record.malignant] for record in group)
+            lines.append(f"{name}: {', '.join(filter(None, stated))}")
+    return lines
 
 
 def _near_duplicates(

@@ -32,6 +32,7 @@ TITLES = {
     "several_lesions": "There are several lesions: show one at a time.",
     "hair": "Hair lies over the lesion: push it aside.",
 }
+UNSURE = "The outline of the spot is unsure: put the spot in the middle of the picture."
 
 SIDE = 256  # px
 
@@ -153,6 +154,14 @@ def assess(
     refusing = [name for name in scores if _refuses(name, scores[name])]
     warnings = [name for name in scores if scores[name] >= 1 and name not in refusing]
     return Quality(not refusing and not warnings, (*refusing, *warnings), scores, len(refusing))
+
+
+def titles(outlined: bool) -> dict[str, str]:
+    """TITLES, for a picture on which a lesion is outlined, or none.
+
+    The check asks how sure the outline is: where there is one, "no lesion" would contradict it.
+    """
+    return {**TITLES, "no_lesion": UNSURE} if outlined else TITLES
 
 
 def reduced(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -34,7 +34,7 @@ CONSOLE |= {"labelling", "labels.py", "systemd.py", "tune_process.py", "codes.py
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],
     "dermedge/triage.py": list(triage.RULES.values()),
-    "dermedge/lesion/quality.py": list(quality.TITLES.values()),
+    "dermedge/lesion/quality.py": [*quality.TITLES.values(), quality.UNSURE],
     "dermedge/taxonomy.py": list(taxonomy.TITLES.values()),
 }
 # Of the core what the app never runs: its errors are for a console.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dermedge.analysis import lesion_outline
 from dermedge.combine import Combined
-from dermedge.lesion.quality import TITLES as QUALITY
+from dermedge.lesion import quality
 from dermedge.taxonomy import TITLES as CLASSES
 from dermedge.triage import RULES
 from edge_app.i18n import language
@@ -18,7 +18,6 @@ from edge_app.i18n.language import N_, Message, _, n_
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
-UNSURE = N_("The outline of the spot is unsure: put the spot in the middle of the picture.")
 OUT_OF_DISTRIBUTION = N_("This picture is unlike those that the model learnt from.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
@@ -168,7 +167,7 @@ def _rule(because: Mapping | None, english: str) -> str:
     values = {
         name: language.number(value, digits)
         if isinstance(value, (int, float))
-        else "; ".join(_(QUALITY.get(code, code)).rstrip(".") for code in value)
+        else "; ".join(_(quality.TITLES.get(code, code)).rstrip(".") for code in value)
         for name, value in because["values"].items()
     }
     try:
@@ -221,9 +220,7 @@ def _unfamiliar(analysis: Mapping) -> bool:
 
 def quality_messages(reasons: Iterable[str], outlined: bool) -> tuple[str, ...]:
     """The message of each of the codes, of a picture on which a lesion is `outlined`, or none."""
-    # The quality check asks how sure the outline is: where there is one, "no lesion" would
-    # contradict it.
-    messages = {**QUALITY, "no_lesion": UNSURE} if outlined else QUALITY
+    messages = quality.titles(outlined)
     return tuple(messages.get(code, code) for code in reasons)
 
 

@@ -24,8 +24,8 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
-MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
+MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 
 
 @dataclass
@@ -53,14 +53,14 @@ class Collector:
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
-        doors = [
-            (door, open_)
+        endpoints = [
+            (endpoint, open_)
             for destination, open_ in self._open().items()
-            for door in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
+            for endpoint in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
         ]
-        for door, open_ in doors:
+        for endpoint, open_ in endpoints:
             try:
-                for answers, refused in self._ask(door, open_):
+                for answers, refused in self._ask(endpoint, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
                     found.refused += [it for it in refused if it not in gone]
                     for answer in (*answers, *(it.answer for it in gone)):
@@ -68,7 +68,7 @@ class Collector:
                             found.new.append(kept)
             except StoreError:
                 raise
-            except UserError as error:  # another door or receiver may answer
+            except UserError as error:  # another endpoint or receiver may answer
                 found.failed.append(error)
         return found
 

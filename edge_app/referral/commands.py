@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command
-from dermedge.files import make_private, read_text
+from dermedge.files import make_private, read_text, write_atomic
 from edge_app.folders import CASES, data_folder
 
 if TYPE_CHECKING:
@@ -251,11 +251,15 @@ def _export(store: Store, args: argparse.Namespace) -> int:
         try:
             target.mkdir(parents=True)
         except FileExistsError:
-            raise UserError("{path} is there already", code="exists", path=target) from None
+            raise UserError(
+                "{path} is there already: delete it, or name another folder",
+                code="exists",
+                path=target,
+            ) from None
         target.chmod(0o700)
         for parcel, content in data:
             ending = "dcm" if parcel.kind == "dicom" else "json"
-            (target / f"{parcel.sequence:03}.{ending}").write_bytes(content)
+            write_atomic(target / f"{parcel.sequence:03}.{ending}", content, private=True)
     print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
     return 0
 
@@ -372,7 +376,9 @@ def _open_stick(args: argparse.Namespace) -> int:
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError("{path} is there already", code="exists", path=target)
+        raise UserError(
+            "{path} is there already: name a new or empty folder", code="exists", path=target
+        )
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
     count, faults = 0, []
     for path in files:
@@ -385,15 +391,16 @@ def _open_stick(args: argparse.Namespace) -> int:
                 if plain.read_bytes() == parcel.data:
                     continue  # a copy
                 raise UserError(
-                    "{path} is another one than that of the same number",
+                    "{path} is left out: {plain}, opened before, is another file of this number",
                     code="send-other",
                     path=path,
+                    plain=plain,
                 )
         except UserError as error:
             faults.append(error)
             continue
         make_private(plain.parent)
-        plain.write_bytes(parcel.data)
+        write_atomic(plain, parcel.data, private=True)
         count += 1
     if faults and not count:
         raise faults[0]

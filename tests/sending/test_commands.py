@@ -152,6 +152,7 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
     for name, number in ((A, 0), (A, 1), (B, 0)):
         plain = tmp_path / "plain" / name / f"{number:03}.dcm"
         assert plain.read_bytes() == picture(name, number).data
+        assert plain.stat().st_mode & 0o077 == 0
     with pytest.raises(UserError, match="is there already"):
         call(SEND, *words)
     secret.write_text("another that nobody agreed on")

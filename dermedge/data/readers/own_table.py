@@ -46,7 +46,7 @@ _MODALITIES = {
 _ID = (
     r"(id|nr|no|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash|pseudonym)"
 )
-_LESION = r"(lesion|lésion|lasion|läsion|laesion|lesione)(s|en)?"
+_LESION = r"(lesione?|lésion|(lasion|läsion|laesion)(s|en)?)"
 _PERSON = (
     r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
     r"|fall)"
@@ -57,8 +57,8 @@ _MEANT = {
     "diagnosis": r"(class(_?(name|label|id))?|label(s|_?name)?|target|dx|diagnos(is|e|tic|tico"
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
-    # A code of a lesion may be what it is.
-    "lesion_id": rf"(?!.*cod)({_LESION}(_?{_ID}(_?{_ID})?)?|{_ID}_{_LESION})",
+    # A code of a lesion may be what it is; "num_lesions" says how many there are.
+    "lesion_id": rf"(?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})",
     "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
     r"|paziente|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",

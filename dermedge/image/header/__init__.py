@@ -75,7 +75,7 @@ _RAW_STARTS = (
 )
 
 
-# Pictures that are not read: where a mark of theirs stands, the mark, and how people call them.
+# Pictures that are not read: where a mark of theirs stands, the mark, and what people call them.
 _OTHERS = (
     *((0, b"GIF8", "GIF"), (0, b"8BPS", "Photoshop"), (128, b"DICM", "DICOM")),
     *((4, b"jP  \r\n", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000")),
