@@ -65,11 +65,11 @@ def _against_levels(
     points = [
         (place, *(entry[measure][key] for key in ("value", "low", "high")))
         for place, entry in enumerate(levels)
-        if measure in entry and entry[measure]["low"] is not None
+        if measure in entry and entry[measure]["value"] is not None
     ]
     if not points:
         return None
-    x, value, low, high = np.array(points, float).T
+    x, value, low, high = np.array(points, float).T  # without limits: nan, and no bar is drawn
     return axes.errorbar(
         x,
         value,

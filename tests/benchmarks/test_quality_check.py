@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from benchmarks.corruptions.corruptions import QUALITY_CORRUPTIONS, NotApplicable
 from benchmarks.corruptions.quality_check import GROUPS
+from benchmarks.report import corruption_plots
 from benchmarks.schema import names
 from dermedge import cli
 from dermedge.data.synthetic import draw
@@ -143,3 +145,14 @@ def test_gate_is_the_old_name_of_quality(tiny_bundle, data, tmp_path, capsys):
     names_of_commands = [line.split()[:1] for line in capsys.readouterr().out.splitlines()]
     assert ["quality"] in names_of_commands
     assert ["gate"] not in names_of_commands
+
+
+def test_a_figure_without_limits_is_drawn_without_a_bar():
+    levels = [{"auc": {"value": 0.9, "low": 0.8, "high": 1.0}},
+              {"auc": {"value": 1.0, "low": None, "high": None}},
+              {"auc": {"value": None, "low": None, "high": None}}]  # fmt: skip
+    axes = Figure().subplots()
+    drawn = corruption_plots._against_levels(axes, levels, "auc", "AUC", "k", "-", "o")
+    assert drawn.lines[0].get_xydata().tolist() == [[0, 0.9], [1, 1.0]]
+    (bars,) = drawn.lines[2]
+    assert [bar.tolist() for bar in bars.get_segments() if len(bar)] == [[[0, 0.8], [0, 1.0]]]
