@@ -423,6 +423,10 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     missing = tmp_path / "none" / "x.dermbundle"
     assert "no folder" in refused(capsys, segmenter, classifier, "--out", missing)
     assert list(tmp_path.iterdir()) == []
+    out[1].mkdir()
+    assert "x.dermbundle is a folder" in refused(capsys, segmenter, classifier, *out)
+    recheck = ("--recheck", "dermoscopy", "--data", "csv=nowhere")
+    assert "x.dermbundle is a folder" in refused(capsys, *recheck, *out)
 
 
 @pytest.mark.parametrize(
