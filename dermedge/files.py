@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,6 +111,27 @@ def _take_over(temporary: Path, before: os.stat_result, private: bool) -> None:
             wanted = wanted & 0o707 | (wanted & 0o007) << 3
     if not private and stat.S_IMODE(now.st_mode) != wanted:
         os.chmod(temporary, wanted)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise, before long work and not after it, where `write_atomic` could not write `path`.
+
+    UserError: a folder has its name. OSError, which names the folder: nothing can be written there.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder: name a file in it, or another one")
+    before = _stat(path)
+    if before is None or stat.S_ISREG(before.st_mode):
+        check_folder(Path(os.path.realpath(path)).parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OSError, which names the folder, where no file can be made in it; leaves nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def walk(

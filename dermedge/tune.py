@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from dermedge.bundle.manifest import PRECISIONS, BundleError
 from dermedge.data import synthetic as procedural
 from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.evaluation.provenance import cpu_name, usable_cores
-from dermedge.files import cache_folder, write_atomic
+from dermedge.files import cache_folder, check_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.network import graph_of
 from dermedge.runtime import (
@@ -279,8 +278,7 @@ def prepare_store(bundle: Bundle) -> Path:
     path = _file(bundle)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        check_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
     return path

@@ -11,6 +11,7 @@ from dermedge.bundle.bundle import shipped
 from dermedge.bundle.manifest import PRECISIONS, TARGETS
 from dermedge.bundle.manifest_check import MAX_RELEASE
 from dermedge.cli import Command
+from dermedge.files import check_writable
 from dermedge.text import printable
 from export import METHODS, ExportError
 
@@ -224,6 +225,8 @@ def _checked_out(args: argparse.Namespace) -> Path | None:
         raise ExportError(f"--out must end in {SUFFIX}, got {out.name}")
     if out and not out.parent.is_dir():
         raise ExportError(f"there is no folder {out.parent} to write {out.name} to")
+    if out:
+        check_writable(out)
     if out and args.runs:
         try:
             check_name(args.name or out.stem)

@@ -219,3 +219,11 @@ def test_versions_agree():
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## (\d+\.\d+\.\d+)", changes, re.MULTILINE)[1] == dermedge.__version__
     assert f"dermedge-{dermedge.__version__}-py3-none-any.whl" in (DOCS / "device.md").read_text()
+
+
+def test_on_a_jetson_what_was_tuned_is_read_where_it_was_kept():
+    page = (DOCS / "jetson.md").read_text(encoding="utf-8")
+    words = "bin/dermedge (engine build|tune|bench --tuned)"
+    lines = [line for line in page.splitlines() if re.search(words, line)]
+    assert len(lines) == 6
+    assert all("XDG_CACHE_HOME=/var/cache/dermedge" in line for line in lines)

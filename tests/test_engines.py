@@ -372,6 +372,11 @@ def test_an_engine_that_does_not_fit_is_built_again(here, tiny_bundle, monkeypat
     assert ask(replace(bundle, sha256="c" * 64)).path != first.path
     assert len(built) == 4
 
+    (here / "a file").write_bytes(b"")
+    with pytest.raises(OSError, match="a file"):  # before minutes of building
+        engines.build_engine(bundle, variant, ["segmenter"], "tensorrt", here / "a file")
+    assert len(built) == 4
+
 
 _words = st.text(max_size=20)
 _keys = st.builds(

@@ -79,6 +79,7 @@ def test_overrides_change_single_values():
         ("pretrained=imagenet", "pretrained must be 'no' for mobilegan"),
         ("metadata=age", "mobilegan is a segmenter: it takes neither metadata nor classes"),
         ("balanced_sampling=1", "mobilegan is a segmenter: it takes neither metadata nor"),
+        ("classes=mel", "mobilegan is a segmenter: it takes neither metadata nor classes"),
         ("augmentation.mixup=0.2", "mixup and cutmix mix classes, not masks: not for mobilegan"),
         ("augmentation.cutmix=1", "mixup and cutmix mix classes, not masks: not for mobilegan"),
         ("augmentation.hair=2", "augmentation.hair must be a number from 0 to 1; got 2.0"),

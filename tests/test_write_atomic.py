@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -11,8 +12,8 @@ import threading
 
 import pytest
 
-from dermedge import files
-from dermedge.files import write_atomic
+from dermedge import UserError, files
+from dermedge.files import check_writable, write_atomic
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 
@@ -259,3 +260,25 @@ def test_a_full_disk_in_a_process_of_its_own(tmp_path):
     )
     assert done.stdout == f"{path}\n", done.stderr
     assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_what_could_not_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    kept = tmp_path / "result.json"
+    kept.write_text("old")
+    for path in (kept, tmp_path / "new.json", os.devnull):
+        check_writable(path)
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [(kept.name, "old")]
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        check_writable(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        check_writable(tmp_path / "none" / "result.json")
+    assert missing.value.filename == str(tmp_path / "none")
+
+    def refuse(**_words):
+        raise OSError(errno.EROFS, "Read-only file system", "/a name that nobody gave")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="Read-only") as refused:
+        check_writable(kept)
+    assert refused.value.filename == str(tmp_path)
+    check_writable(os.devnull)  # a device needs no file beside it

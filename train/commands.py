@@ -188,7 +188,7 @@ def _throughput_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _throughput(args: argparse.Namespace) -> int:
     from dermedge.data import load, parse_source
-    from train.throughput import append_rows, measure
+    from train.throughput import append_rows, measure, table_before
 
     if not 0 < args.seconds < 3600:
         raise UserError("--seconds must be more than 0 and less than 3600")
@@ -196,6 +196,8 @@ def _throughput(args: argparse.Namespace) -> int:
         raise UserError("--limit must be 2 or more")
     if args.beside == "constant":
         return _feeds(args)
+    if args.out:
+        table_before(Path(args.out))
     rows = measure(_recipe(args), load(*parse_source(args.data)), args.seconds, args.limit)
     for row in rows:
         print(
@@ -213,8 +215,10 @@ def _throughput(args: argparse.Namespace) -> int:
 def _feeds(args: argparse.Namespace) -> int:
     from dermedge.data import load, parse_source
     from train.feed_speed import COLUMNS, measure_feeds
-    from train.throughput import append_rows
+    from train.throughput import append_rows, table_before
 
+    if args.out:
+        table_before(Path(args.out), COLUMNS)
     rows = measure_feeds(_recipe(args), load(*parse_source(args.data)), args.seconds, args.limit)
     for row in rows:
         print(

@@ -30,7 +30,7 @@ from dermedge.data.split import group_records
 from dermedge.data.tables import read_table
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES, MALIGNANT
 from train.data import present_labels
@@ -231,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--out", required=True, metavar="FILE.json")
     args = parser.parse_args(argv)
+    check_writable(args.out)
     gone = set()
     if args.leave_out:
         gone = {row.cells["lesion_id"] for row in read_table(Path(args.leave_out)).rows}

@@ -325,7 +325,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         parsed_weights(recipe.source_weights)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if kind == "segmenter" and (recipe.fields or recipe.balanced_sampling):
+    if kind == "segmenter" and (recipe.fields or recipe.wanted or recipe.balanced_sampling):
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
     if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")

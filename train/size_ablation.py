@@ -26,7 +26,7 @@ from dermedge import UserError, data
 from dermedge.data.split import Split
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.taxonomy import MALIGNANT
 from train.group_ablation import resampled
 from train.models import Normalized, complexity
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--out", required=True, metavar="FILE.json")
     args = parser.parse_args(argv)
+    check_writable(args.out)
     source = origin(args.bundle)
     (model, labels), own = source.network("classifier"), source.preprocessing("classifier")
     if model.metadata or own.crop:

@@ -22,7 +22,7 @@ import torch
 from dermedge import UserError, data
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
 from train.group_ablation import EPOCHS, FOLDS, judged, pooled, resampled
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--out", required=True, metavar="FILE.json")
     args = parser.parse_args(argv)
+    check_writable(args.out)
     data_set = data.load(*data.parse_source(args.data))
     records = [record for record in data_set.records if record.label in CLASSES]
     model = build_model(args.model, CLASSES).eval()

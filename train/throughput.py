@@ -35,7 +35,7 @@ from tqdm import tqdm
 from dermedge import UserError, __version__
 from dermedge.data.records import DataSet, Record
 from dermedge.evaluation.provenance import cpu_name
-from dermedge.files import read_text, write_atomic
+from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.taxonomy import CLASSES
 from train.data import Batches, Views, load_pictures, loader, present_labels
 from train.learner import Learner
@@ -167,12 +167,21 @@ def compared(ours: list[float], reference: list[float]) -> dict[str, str]:
     return {name: f"{math.exp(value):.4g}" for name, value in zip(names, values, strict=True)}
 
 
-def append_rows(rows: list[dict], path: Path, columns: Iterable[str] = COLUMNS) -> None:
-    """Add rows to a table of `columns`, or begin one. UserError where it is another table."""
+def table_before(path: Path, columns: Iterable[str] = COLUMNS) -> str:
+    """What a table of `columns` holds so far; "" where there is none yet.
+
+    UserError where it is another table or a folder, OSError where it could not be written.
+    """
+    check_writable(path)
     before = read_text(path) if path.exists() else ""
-    header = ",".join(columns)
-    if before and before.splitlines()[0] != header:
+    if before and before.splitlines()[0] != ",".join(columns):
         raise UserError(f"{path} is a table of something else: give another file with --out")
+    return before
+
+
+def append_rows(rows: list[dict], path: Path, columns: Iterable[str] = COLUMNS) -> None:
+    """Add rows to a table of `columns`, or begin one. Raises as `table_before`."""
+    before = table_before(path, columns)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     if not before:

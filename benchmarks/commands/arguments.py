@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli.options import MOST_THREADS
+from dermedge.files import check_folder, check_writable
 from dermedge.text import printable
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs
@@ -139,21 +139,21 @@ def thread_count(text: str) -> int:
 
 
 def folder(path: str | Path) -> Path:
-    """The folder, made where it was missing."""
+    """The folder, made where it was missing. OSError where nothing can be written into it."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
+    check_folder(path)
     return path
 
 
 def file_to_write(path: str | Path) -> Path:
     """The file, in a folder that is made where it was missing; said before all the work.
 
-    UserError where a folder has its name.
+    UserError where a folder has its name, OSError where it could not be written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file in it, or another one")
-    folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     return path
 
 

@@ -18,6 +18,7 @@ from benchmarks.commands import bench_results
 from benchmarks.commands.arguments import (
     command,
     data_arguments,
+    file_to_write,
     folder,
     measure_accuracy,
     metadata_fields,
@@ -157,9 +158,9 @@ def _bench(args: argparse.Namespace) -> int:
     inputs = _read(args)
     out = folder(args.out or f"bench-{inputs.bundle.manifest.name}")
     report = Path(args.report) if args.report else out / "bench.html"
-    folder(report.parent)
     if report.is_dir():
         raise UserError(f"--report: {report} is a folder; give the page a file name")
+    file_to_write(report)
     result = _measure(args, inputs, out)
     _write_page(args, inputs, result, report)
     _print(args, result, report, out)

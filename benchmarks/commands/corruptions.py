@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from pathlib import Path
 
 from benchmarks.commands.arguments import (
     command,
@@ -61,6 +62,7 @@ def _robustness(args: argparse.Namespace) -> int:
     args.baselines, args.modality, args.leave_out = False, None, None
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
+    folder(args.out)  # what is wrong with it is said before all the work
     names = args.corruptions or tuple(robustness.CORRUPTIONS)
     threads = args.threads or usable_cores()
     result = robustness.robustness(bundle, data_set, selection, names, threads, command())
@@ -85,6 +87,7 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
     args.baselines, args.modality, args.leave_out = False, None, None
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
+    folder(args.out)  # what is wrong with it is said before all the work
     threads = args.threads or usable_cores()
     result = quality_check.quality_check(bundle, data_set, selection, threads, command())
     table, plot = quality_check.to_csv(result), corruption_plots.quality_png(result)
@@ -93,7 +96,7 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
 
 def _deliver(where: str, name: str, result: dict, table: str, plot: bytes, shown: str) -> int:
     """Write NAME.json, .csv and .png, and print `shown`; the exit status."""
-    out = folder(where)
+    out = Path(where)
     write_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
     write_atomic(out / f"{name}.csv", table)
     write_atomic(out / f"{name}.png", plot)

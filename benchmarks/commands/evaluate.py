@@ -75,7 +75,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     bundle = in_precision(open_bundle(args), args.precision)
     if args.table:
         tables.read(args.table)  # what is wrong with it is said before all the work
-        folder(Path(args.table).parent)
+        file_to_write(args.table)
     try:
         data_set, selection = select_pictures(bundle, args)
     except NothingToMeasure as error:

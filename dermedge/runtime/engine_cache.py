@@ -19,7 +19,7 @@ from typing import Any
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import Variant
-from dermedge.files import cache_folder, write_atomic
+from dermedge.files import cache_folder, check_folder, write_atomic
 from dermedge.runtime import ENGINES, Session, SessionError, tensorrt
 
 SUFFIX = ".engine"
@@ -190,6 +190,8 @@ def build_engine(
     stored = _read(path)
     if isinstance(stored, Engine) and stored.header.key == key:
         return stored
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_folder(out)  # minutes of building would be lost where this fails
     built = tensorrt.build(model, provider)
     convolutions = [layer for layer in built.layers if layer.convolution]
     header = Header(
@@ -200,7 +202,6 @@ def build_engine(
         len(convolutions),
         sum(layer.int8 for layer in convolutions),
     )
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, to_file(header, built.engine), private=True)
     return Engine(path, header, len(built.engine), built.seconds)
 

@@ -24,7 +24,7 @@ from dermedge.data.joint import BETWEEN, join, keyed
 from dermedge.data.leak import FILE, LEARNT, TrainingPictures, overlap
 from dermedge.data.records import of_modality
 from dermedge.data.split import Split
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.text import printable
 from export import ExportError
 from export.outliers.choose import Chosen, choose, refused_of_each_kind
@@ -203,6 +203,7 @@ def _check_files(args: argparse.Namespace) -> None:
     for path in map(Path, filter(None, (args.new, args.report))):
         if not path.parent.is_dir():
             raise ExportError(f"there is no folder {path.parent} to write {path.name} to")
+        check_writable(path)
     if args.ood:
         in_folder(Path(args.ood))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dermedge import data as datasets
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import NO_NUMBER
+from dermedge.data.joint import BETWEEN
 from dermedge.data.leak import TEST, Leak, TrainingPictures, leaks
 from dermedge.data.records import of_modality
 from dermedge.data.split import Split
@@ -122,10 +124,23 @@ def _load(run: Run, split: Split, weights: str) -> TrainedNetwork:
         run=run,
         recipe=_recipe(run),
         split=split,
-        data_set=datasets.load(run.data_set, run.data_root),
+        data_set=_pictures(run),
         model=model.to(memory_format=torch.channels_last),
         weights=weights,
     )
+
+
+def _pictures(run: Run) -> DataSet:
+    """The data set that it learnt from. ExportError where that is no longer where it was."""
+    roots = run.data_root.split(os.pathsep) if BETWEEN in run.data_set else [run.data_root]
+    gone = [root for root in roots if not Path(root).exists()]
+    if gone:
+        raise ExportError(
+            f"the pictures of {run.folder} are no longer in {', '.join(gone)}: put them back, or "
+            "give the `dermedge train` command of this run again with --data where they are now, "
+            "which a finished run notes"
+        )
+    return datasets.load(run.data_set, run.data_root)
 
 
 def _recipe(run: Run) -> Recipe:

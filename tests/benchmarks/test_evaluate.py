@@ -20,6 +20,7 @@ from benchmarks.accuracy.evaluate import Options
 from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.commands import arguments
+from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.corruptions import out_of_distribution
 from benchmarks.report import page
@@ -142,6 +143,25 @@ def test_a_folder_in_place_of_a_file_is_refused_before_the_work(
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
     with pytest.raises(UserError, match="is a folder: name a file"):
         call(EVALUATE, *words, option, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        (ROBUSTNESS, "robustness.robustness"),
+        (QUALITY, "quality_check.quality_check"),
+    ],
+    ids=["robustness", "quality"],
+)
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(
+    tiny_bundle, discs, tmp_path, monkeypatch, command, work
+):
+    monkeypatch.setattr(f"benchmarks.corruptions.{work}", None)
+    words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileExistsError):
+        call(command, *words, "--out", tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(tiny_bundle, discs, capsys):

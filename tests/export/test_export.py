@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -40,7 +41,7 @@ from export.graph import onnx_graph
 from export.graph.onnx_graph import TOLERANCE, check_parity
 from export.quantization.candidates import training_feeds
 from export.repack import repack
-from export.runs.load import _refuse_leaks, load_networks
+from export.runs.load import _pictures, _refuse_leaks, load_networks
 from export.thresholds import choose
 from export.validation import prepared
 from export.validation.halves import halve
@@ -423,6 +424,10 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     missing = tmp_path / "none" / "x.dermbundle"
     assert "no folder" in refused(capsys, segmenter, classifier, "--out", missing)
     assert list(tmp_path.iterdir()) == []
+    out[1].mkdir()
+    assert "x.dermbundle is a folder" in refused(capsys, segmenter, classifier, *out)
+    recheck = ("--recheck", "dermoscopy", "--data", "csv=nowhere")
+    assert "x.dermbundle is a folder" in refused(capsys, *recheck, *out)
 
 
 @pytest.mark.parametrize(
@@ -477,6 +482,18 @@ def resplit(run_folder, target, split):
     (target / "run.json").write_text(json.dumps(content))
     split.save(target / "split.json")
     return target
+
+
+def test_a_run_whose_pictures_were_moved_says_what_to_do(export_runs, tmp_path):
+    own = tmp_path / "a:b"
+    run = replace(load_run(export_runs / "segmenter"), data_root=str(own))
+    with pytest.raises(ExportError, match=r"no longer in \S+/a:b: put them back, or give the"):
+        _pictures(run)
+    own.symlink_to(export_runs / "data")
+    assert _pictures(run).records
+    roots = os.pathsep.join([str(tmp_path), "/none"])
+    with pytest.raises(ExportError, match=r"no longer in /none: .* again with --data"):
+        _pictures(replace(run, data_set="procedural+csv", data_root=roots))
 
 
 def test_different_splits_of_one_data_set_are_refused(export_runs, tmp_path, capsys):

@@ -85,6 +85,17 @@ def test_figures_are_added_to_the_same_table_only(tmp_path):
     assert (tmp_path / "thesis.csv").read_text() == "id,diagnosis\np0,mel\n"
 
 
+@pytest.mark.parametrize("beside", ["torchvision", "constant"])
+def test_a_table_that_cannot_be_added_to_is_refused_before_the_measuring(
+    lesions, tmp_path, capsys, beside
+):
+    (tmp_path / "thesis.csv").write_text("id,diagnosis\np0,mel\n")
+    words = ["throughput", "--recipe", "classifier", "--data", "csv=/nowhere", "--beside", beside]
+    for name, reason in (("thesis.csv", "a table of something else"), ("", "is a folder")):
+        assert cli.main([*words, "--out", str(tmp_path / name)]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_the_reference_cuts_flips_and_normalizes(lesions):
     records = load("csv", lesions).records
     files = throughput._Files(records, ("mel", "nv"), 32)
