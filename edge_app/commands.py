@@ -39,8 +39,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         metavar="SPEC",
-        help="camera number, camera device, GStreamer pipeline, video file or folder of pictures "
-        "(default: 0, the first camera; a drawn picture for --screenshot, --measure and --soak)",
+        help="camera number, camera device, GStreamer pipeline, video file, picture file or folder "
+        "of pictures (default: 0, the first camera; a drawn picture for --screenshot, --measure "
+        "and --soak)",
     )
     parser.add_argument(
         "--rotate",

@@ -228,6 +228,12 @@ class Session:
         self._set(lesion=None)
         return found
 
+    def delete_capture(self, capture_id: str) -> Erased:
+        return _erased(partial(self.opened().delete_capture, capture_id))
+
+    def delete_referral(self, referral_id: str) -> Erased:
+        return _erased(partial(self.opened().delete_referral, referral_id))
+
     def due(self, today: date) -> list[tuple[Lesion, Person]]:
         """Lesions that are to be photographed again by today, the longest due first."""
         store = self.opened()

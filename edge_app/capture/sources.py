@@ -1,4 +1,4 @@
-"""Where live pictures come from: a camera, a video file or a folder, behind one interface."""
+"""Where live pictures come from: a camera, a video or picture file or a folder, all alike."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy as np
 from dermedge import UserError
 from dermedge.image.header import ImageError
 from dermedge.image.read import EXTENSIONS, read_image
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, error_message
 
 SECONDS_PER_PICTURE = 3.0  # of a folder
+STILL_SECONDS = 0.1  # from one frame of a single picture to the next, which is the same
 CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it has
 LOST_AFTER = 10  # reads in a row without a picture: the camera is gone
 LOST_SECONDS = 5.0  # or so long, where a read waits for the device
@@ -93,8 +94,8 @@ def open_source(spec: str) -> Source:
     Parameters
     ----------
     spec : a camera number ("0"), a camera device ("/dev/video0"), a GStreamer pipeline (holds
-        " ! "; ends in appsink), a video file, a folder of pictures, or "prefix:rest" of what was
-        registered.
+        " ! "; ends in appsink), a video file, a picture file, a folder of pictures, or
+        "prefix:rest" of what was registered.
 
     Raises
     ------
@@ -109,7 +110,8 @@ def open_source(spec: str) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
-        return VideoSource(path)
+        # As a video it would lie as the camera was held, without its colour profile.
+        return PictureSource(path) if path.suffix.lower() in EXTENSIONS else VideoSource(path)
     message = N_(
         "there is no source '{name}': give a camera number, a video or a folder of pictures"
     )
@@ -214,6 +216,28 @@ class VideoSource:
 
     def close(self) -> None:
         self._capture.release()
+
+
+class PictureSource:
+    """One picture file, as if a camera that does not move saw it."""
+
+    interval = STILL_SECONDS
+    live = False
+
+    def __init__(self, path: Path):
+        self.name = Message("picture {name}", name=path.name)
+        self._number = 0
+        try:
+            self._pixels = read_image(path, working_side=None).pixels
+        except (ImageError, OSError) as error:
+            raise SourceError(error_message(error)) from None
+
+    def read(self) -> Frame | None:
+        self._number += 1
+        return Frame(self._pixels, self._number)
+
+    def close(self) -> None:
+        pass
 
 
 class FolderSource:

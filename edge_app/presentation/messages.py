@@ -82,6 +82,12 @@ def elsewhere(found: Sequence[Elsewhere]) -> str:
     return " ".join([_("Deleted here."), *lines])
 
 
+def erased(error: BaseException | None, found: Sequence[Elsewhere]) -> str:
+    """What to say of something that was deleted: what of it is still anywhere; mostly nothing."""
+    lines = [error_line(error)] if error is not None else []
+    return " ".join([*lines, *([elsewhere(found)] if found else [])])
+
+
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
     """What the self-check found wrong, for the operator; empty where all is well.
 

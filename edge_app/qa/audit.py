@@ -85,6 +85,8 @@ def _audit_text(widget: Widget, box: Box, styles, pixels: np.ndarray) -> Iterato
         yield f"'{_name(widget)}' is cut off"
     if widget.breaks_words():
         yield f"'{_name(widget)}' is broken within a word"
+    if not widget.text.isascii() and widget.breaks_twice():
+        yield f"'{_name(widget)}' has its words in another order than they are read in"
     x, y, right, top = _whole(widget)
     scrolled = _scroll(widget)
     if x < -1 or right > Window.width + 1 or not (scrolled or (y > -1 and top < Window.height + 1)):

@@ -280,10 +280,7 @@ class LesionScreen(View):
 
         def done(erased: Erased) -> None:
             self.app.back()
-            if erased.error is not None:
-                self.app.tell(present.error_line(erased.error))
-            elif erased.elsewhere:
-                self.app.tell(present.elsewhere(erased.elsewhere))
+            self.app.tell(present.erased(erased.error, erased.elsewhere))
 
         def confirmed() -> None:
             self.app.work(

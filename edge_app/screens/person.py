@@ -142,10 +142,7 @@ class PersonScreen(View):
 
         def done(erased: Erased) -> None:
             app.back(to="people")
-            if erased.error is not None:
-                app.tell(present.error_line(erased.error))
-            elif erased.elsewhere:
-                app.tell(present.elsewhere(erased.elsewhere))
+            app.tell(present.erased(erased.error, erased.elsewhere))
 
         def confirmed() -> None:
             app.work(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 from kivy.properties import DictProperty, StringProperty
 
@@ -65,7 +66,8 @@ class PersonFormScreen(View):
             self.ids.page.to_top()
             return
         person = self._draft.person()
-        self.app.work(lambda: self.app.session.save_person(person), self._saved, writes=True)
+        action = partial(self.app.session.save_person, person)
+        self.app.work(action, self._saved, _("Saving."), writes=True)
 
     def _saved(self, person: Person) -> None:
         if self._draft.before.id:

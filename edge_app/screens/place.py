@@ -112,6 +112,7 @@ class PlaceScreen(View):
             app.work(
                 lambda: app.session.save_lesion(lesion),
                 lambda _saved: self._saved(lesion),
+                _("Saving."),
                 writes=True,
             )
 

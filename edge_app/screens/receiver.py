@@ -146,7 +146,7 @@ class ReceiverScreen(View):
             self.app.tell(message)
 
         action = partial(sending.save_destination, store, destination)
-        self.app.work(action, saved, failed=failed, writes=True)
+        self.app.work(action, saved, _("Saving."), failed, writes=True)
 
     def delete(self) -> None:
         store, id = self.app.session.opened(), self._draft.before.id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from kivy.clock import Clock
 from kivy.properties import StringProperty
 
@@ -11,7 +13,8 @@ from edge_app.presentation import messages as present
 from edge_app.referral import timeline
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED
 from edge_app.screens.view import View, load_kv
-from edge_app.store.referrals import WAITING, Destination, Elsewhere, StoredAnswer
+from edge_app.session import Erased
+from edge_app.store.referrals import WAITING, Destination, StoredAnswer
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Column, Panel, Press
 
@@ -145,21 +148,18 @@ class ReferralScreen(View):
         self.app.work(lambda: session.opened().mail.resume(id, destination), resumed, writes=True)
 
     def _ask_to_delete(self) -> None:
-        store, id = self.app.session.opened(), self._id
+        delete = partial(self.app.session.delete_referral, self._id)
 
-        def deleted(elsewhere: tuple[Elsewhere, ...]) -> None:
+        def deleted(erased: Erased) -> None:
             self.app.back()
-            if elsewhere:
-                self.app.tell(present.elsewhere(elsewhere))
+            self.app.tell(present.erased(erased.error, erased.elsewhere))
 
         self.app.ask(
             _("Delete this referral?"),
             _("What has not been received is not sent, and its answers are removed from here. "
               "What a receiver has stays there."),
             _("Delete"),
-            lambda: self.app.work(
-                lambda: store.delete_referral(id), deleted, _("Deleting."), writes=True
-            ),
+            lambda: self.app.work(delete, deleted, _("Deleting."), writes=True),
             style="danger",
         )  # fmt: skip
 

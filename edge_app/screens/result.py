@@ -21,7 +21,7 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
-from edge_app.store.referrals import Elsewhere
+from edge_app.session import Erased
 from edge_app.store.store import Capture
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Item, Panel, Press, Row, StageOption
@@ -254,14 +254,13 @@ class ResultScreen(View):
         self.app.go("files", task="report", capture=stored)
 
     def _delete(self, stored: Capture) -> None:
-        def deleted(elsewhere: tuple[Elsewhere, ...]) -> None:
+        def deleted(erased: Erased) -> None:
             self.app.back()
-            if elsewhere:
-                self.app.tell(present.elsewhere(elsewhere))
+            self.app.tell(present.erased(erased.error, erased.elsewhere))
 
         def confirmed() -> None:
-            store = self.app.session.opened()
-            self.app.work(lambda: store.delete_capture(stored.id), deleted, writes=True)
+            action = partial(self.app.session.delete_capture, stored.id)
+            self.app.work(action, deleted, _("Deleting."), writes=True)
 
         self.app.ask(
             _("Delete this picture?"),

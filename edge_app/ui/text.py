@@ -34,6 +34,7 @@ class Text(Label):
         self.font_name = fonts.family(self.text)
 
     def texture_update(self, *args) -> None:
+        self._label.resolve_font_name()  # else the font before is measured, and this one is drawn
         self._fit()
         if language.rtl() or not self.text.isascii():
             self._label.text = self._laid_out()
@@ -71,6 +72,11 @@ class Text(Label):
         """Whether a word is wider than there is room for."""
         room = self._room()
         return bool(room) and any(self._extent(word) > room for word in self._longest_words())
+
+    def breaks_twice(self) -> bool:
+        """Whether a line that was put into order is broken again: its words change places then."""
+        room, lines = self._room(), self._label.text.split("\n")
+        return bool(room) and any(" " in x and self._label.get_extents(x)[0] > room for x in lines)
 
     def _room(self) -> float:
         """px for a line, 0 where it may be as long as it is."""

@@ -524,6 +524,8 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
+from edge_app.follow_up.people import Draft
+from edge_app.session import VisitOver
 from edge_app.store import derivation
 from edge_app.store import store as stores
 from edge_app.ui import widgets
@@ -551,6 +553,15 @@ def steps():
     session.pin.set("2468")
     session.enter("2468")
     session.create("a passphrase")
+
+    # Whoever presses twice adds nobody twice: the screen is covered meanwhile.
+    app.go("person_form", draft=Draft(name=NAME))
+    session.save_person = lambda _person: at("lock", fail(VisitOver("")))()
+    app.screen.save()
+    assert waits() == ["Saving."], waits()
+    del session.save_person
+    gates["lock"].set()
+    yield lambda: waits() == []
 
     # Two waits at once: each goes when its own work is done.
     app.go("people")

@@ -37,7 +37,8 @@ from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
 from edge_app.store import derivation, store
-from edge_app.store.store import Capture, Entry, Lesion, Person, WrongKey
+from edge_app.store.referrals import Elsewhere
+from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, WrongKey
 
 
 @pytest.fixture(autouse=True)
@@ -283,6 +284,28 @@ def test_two_sides_show_the_same_skin(session, spot, close):
         assert (points <= later.extent).all()
     assert whole[1].extent == pytest.approx(reduced[1].extent, abs=4)
     assert close == (whole[1].extent[0] < spot[2].size[0])
+
+
+def test_what_is_deleted_is_gone_though_its_traces_and_a_receiver_stay(session, spot, monkeypatch):
+    """Not a failure: else the screen would go on showing what is not there any more."""
+    with_receiver = Elsewhere("Skin clinic", "2026-11-30T09:00:00Z")
+
+    def delete(_table, _id):
+        error = NotWiped("it is done, but sealed traces stay", code="not-wiped")
+        error.elsewhere = (with_receiver,)
+        raise error
+
+    monkeypatch.setattr(session.opened()._deletion, "delete", delete)
+    for found in (
+        session.delete_capture(spot[0].id),
+        session.delete_referral("any"),
+        session.delete_lesion(session.lesion),
+    ):
+        assert present.erased(found.error, found.elsewhere) == (
+            "It is done, but sealed traces stay. Deleted here. "
+            "Already with Skin clinic, since 2026-11-30."
+        )
+    assert present.erased(None, ()) == ""
 
 
 @given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.sampled_from(comparison.REMINDERS))

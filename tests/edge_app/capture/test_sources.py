@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from dermedge.image.read import write_png
+from dermedge.image.read import read_image, write_png
 from edge_app.capture import sources
 from edge_app.capture.sources import Frame, SourceError, StreamMonitor, open_source
 
@@ -67,7 +68,13 @@ def folder(tmp_path):
     return path
 
 
-@pytest.fixture(params=["camera", "video", "folder"])
+@pytest.fixture
+def picture(tmp_path):
+    write_png(tmp_path / "lesion.png", _pictures(1)[0])
+    return tmp_path / "lesion.png"
+
+
+@pytest.fixture(params=["camera", "video", "folder", "picture"])
 def source(request):
     if request.param == "camera":
         fake = request.getfixturevalue("camera")
@@ -106,6 +113,17 @@ def test_video_plays_at_its_own_rate(video):
     source = open_source(str(video))
     source.close()
     assert source.interval == pytest.approx(1 / 25)
+
+
+def test_a_picture_file_lies_as_analyze_reads_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the camera was held on its side
+    photo = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 48, 3)))
+    photo.save(tmp_path / "IMG_0001.jpg", exif=exif)
+    frame = open_source(str(tmp_path / "IMG_0001.jpg")).read()
+    assert frame.pixels.shape == (48, 64, 3)
+    whole = read_image(tmp_path / "IMG_0001.jpg", working_side=None)
+    assert np.array_equal(frame.pixels, whole.pixels)
 
 
 def test_folder_passes_over_a_broken_file(folder):
@@ -150,10 +168,12 @@ def test_pipeline_without_gstreamer_says_so(monkeypatch):
 def test_what_is_no_source_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.avi").write_text("no video")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no picture")
     for spec, words in {
         "nowhere": "there is no source 'nowhere'",
         str(tmp_path / "text.avi"): "not a video that can be played",
         str(tmp_path / "empty"): "holds no pictures",
+        str(tmp_path / "text.png"): "text.png",
     }.items():
         with pytest.raises(SourceError, match=words) as error:
             open_source(spec)

@@ -69,6 +69,13 @@ FloatLayout:
         pos: 20, 400
         size_hint: None, None
         width: 300
+    Text:  # which needs another font than what it showed before
+        style: 'page'
+        text: '...'
+        on_texture: self.text = 'كلما كان الموضع أغمق، زادت دلالته'
+        pos: 20, 300
+        size_hint: None, None
+        width: 215
     Press:
         text: 'Press this'
         pos: 20, 200
