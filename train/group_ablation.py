@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -152,6 +152,14 @@ def resampled(records: Sequence[Record], resamples: int) -> Callable[[Statistic]
     return lambda of: asdict(metrics.bootstrap(of, len(records), clusters, resamples))
 
 
+def minus(one: Statistic, other: Statistic) -> Statistic:
+    return lambda weights: one(weights) - other(weights)
+
+
+def _worst(groups: Mapping[str, Statistic]) -> Statistic:
+    return lambda weights: float(np.min([group(weights) for group in groups.values()]))
+
+
 def figures(
     records: Sequence[Record], risks: dict[str, np.ndarray], field: str, resamples: int
 ) -> dict:
@@ -195,23 +203,18 @@ def figures(
             by_name = {name: statistic(way, measure, name) for name in enough}
             base = {name: statistic("without", measure, name) for name in enough}
 
-            def gap(w, parts):
-                return parts[first](w) - parts[last](w)
-
-            def worst(w, parts):
-                return float(np.min([part(w) for part in parts.values()]))
-
+            gap = minus(by_name[first], by_name[last])
             entry[measure] = {
                 "by group": {name: figure(part) for name, part in by_name.items()},
-                "gap": figure(lambda w, p=by_name: gap(w, p)),
-                "worst": figure(lambda w, p=by_name: worst(w, p)),
+                "gap": figure(gap),
+                "worst": figure(_worst(by_name)),
             }
             if way != "without":
                 entry[measure]["gap against without"] = figure(
-                    lambda w, p=by_name, q=base: gap(w, p) - gap(w, q)
+                    minus(gap, minus(base[first], base[last]))
                 )
                 entry[measure]["worst against without"] = figure(
-                    lambda w, p=by_name, q=base: worst(w, p) - worst(w, q)
+                    minus(_worst(by_name), _worst(base))
                 )
         whole = metrics.Ranking(risks[way], truth)
         entry["auc of all"] = figure(whole.roc_auc)

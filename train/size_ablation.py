@@ -28,7 +28,7 @@ from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 from dermedge.taxonomy import MALIGNANT
-from train.group_ablation import resampled
+from train.group_ablation import minus, resampled
 from train.models import Normalized, complexity
 from train.origins import origin
 from train.prepare import read_prepared
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "ms": spent[size],
                 **{name: figure(statistic) for name, statistic in found.items()},
                 "minus its own": {
-                    name: figure(lambda w, a=statistic, b=by_size[own.size][name]: a(w) - b(w))
+                    name: figure(minus(statistic, by_size[own.size][name]))
                     for name, statistic in found.items()
                 },
             }

@@ -25,7 +25,7 @@ from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
-from train.group_ablation import EPOCHS, FOLDS, judged, pooled, resampled
+from train.group_ablation import EPOCHS, FOLDS, judged, minus, pooled, resampled
 from train.models import IMAGENET, MODELS, build_model
 from train.recipe import ClassifierLoss
 from train.start import start_from
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "malignant_auc": {way: figure(statistic) for way, statistic in ranked.items()},
-        "its own minus ImageNet's": figure(lambda weights: own(weights) - other(weights)),
+        "its own minus ImageNet's": figure(minus(own, other)),
     }
     write_atomic(args.out, json.dumps(result, indent=1) + "\n")
 
