@@ -119,7 +119,9 @@ def check_writable(path: str | Path) -> None:
     UserError: a folder has its name. OSError, which names the folder: nothing can be written there.
     """
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder: name a file in it, or another one")
+        raise UserError(
+            "{path} is a folder: name a file in it, or another one", code="folder", path=path
+        )
     before = _stat(path)
     if before is None or stat.S_ISREG(before.st_mode):
         check_folder(Path(os.path.realpath(path)).parent)

@@ -62,8 +62,9 @@ def _robustness(args: argparse.Namespace) -> int:
     args.baselines, args.modality, args.leave_out = False, None, None
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
-    folder(args.out)  # what is wrong with it is said before all the work
     names = args.corruptions or tuple(robustness.CORRUPTIONS)
+    robustness.check_names(names)
+    folder(args.out)  # what is wrong with it is said before all the work
     threads = args.threads or usable_cores()
     result = robustness.robustness(bundle, data_set, selection, names, threads, command())
     table, plot = robustness.to_csv(result), corruption_plots.robustness_png(result)

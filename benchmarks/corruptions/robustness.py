@@ -44,6 +44,12 @@ class Answer:
     triage: str | None
 
 
+def check_names(names: Sequence[str]) -> None:
+    """UserError where there is no such corruption."""
+    if unknown := [name for name in names if name not in CORRUPTIONS]:
+        raise UserError(f"no corruption {unknown[0]!r}; there are: {', '.join(CORRUPTIONS)}")
+
+
 def robustness(
     bundle: Bundle,
     data_set: DataSet,
@@ -65,8 +71,7 @@ def robustness(
     ------
     UserError : an unknown corruption, or no picture that can be read.
     """
-    if unknown := [name for name in names if name not in CORRUPTIONS]:
-        raise UserError(f"no corruption {unknown[0]!r}; there are: {', '.join(CORRUPTIONS)}")
+    check_names(names)
     steps: list[Step] = [(NONE, 0.0)]
     steps += [(name, level) for name in names for level in CORRUPTIONS[name].levels]
     labels = bundle.manifest.labels
