@@ -260,7 +260,7 @@ public final class Camera {
         @Override
         public void onConfigured(CameraCaptureSession session) {
             synchronized (Camera.this) {
-                if (closed) {
+                if (closed || device == null) { // it was closed or taken away meanwhile
                     return;
                 }
                 try {
