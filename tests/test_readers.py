@@ -131,8 +131,8 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
-    told = refused(tmp_path, f"image,{column}", "a.png,nevus")
-    assert f"rename it to {wanted}" in told
+    message = refused(tmp_path, f"image,{column}", "a.png,nevus")
+    assert f"rename it to {wanted}" in message
     # Where the right one is there, the other is only noted.
     data_set = own(tmp_path, f"image,{wanted},{column}", "a.png,,x")
     assert "columns of data.csv that are not read: 1" in noted(data_set)
@@ -148,8 +148,8 @@ def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column
     ("columns", "cells"), [("nv,mel", "1,0"), ("what,x", "nevus,7"), ("melanoma,x", "1,2")]
 )
 def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, cells):
-    told = refused(tmp_path, f"image,{columns}", f"a.png,{cells}")
-    assert "is not read, but holds diagnoses" in told
+    message = refused(tmp_path, f"image,{columns}", f"a.png,{cells}")
+    assert "is not read, but holds diagnoses" in message
 
 
 def test_one_picture_under_two_spellings_is_one(tmp_path):
@@ -314,10 +314,10 @@ def test_one_lesion_is_not_two_patients(tmp_path):
 
 @pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID"])
 def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
-    told = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")
-    assert "data.csv line 2" in told
-    assert "as text" in told
-    assert "line 3" not in told
+    message = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")
+    assert "data.csv line 2" in message
+    assert "as text" in message
+    assert "line 3" not in message
 
 
 def test_several_tables_need_a_name(tmp_path):

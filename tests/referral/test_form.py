@@ -76,7 +76,7 @@ def test_what_keyboards_put_into_a_sentence_is_sent(question):
 
 
 @pytest.mark.parametrize(
-    ("name", "question", "told"),
+    ("name", "question", "refused"),
     [
         ("José Pérez", "Is Jose\u0301 well?", True),
         ("José Pérez", "Is Jose well?", True),
@@ -91,9 +91,9 @@ def test_what_keyboards_put_into_a_sentence_is_sent(question):
         ("عليا", "علي البقعة", False),
     ],
 )
-def test_a_name_is_found_as_it_is_written_in_a_sentence(name, question, told):
+def test_a_name_is_found_as_it_is_written_in_a_sentence(name, question, refused):
     asked = referral(question=question)
-    assert ("referral-private" in codes(review.missing(asked, (name,)))) == told
+    assert ("referral-private" in codes(review.missing(asked, (name,)))) == refused
 
 
 def test_what_is_outlined_on_a_picture_without_a_lesion_does_not_leave():

@@ -106,8 +106,8 @@ def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, sho
     path, now = tmp_path / "case.pdf", shots[1]
     person = replace(PERSON, risk_factors=tuple(RISK_FACTORS))
     reasons = {"ok": True, "reasons": ["too_dark", "too_blurred"], "scores": {}}
-    unlike = {"unfamiliar": True, "distance": 1.0}
-    analysis = {**now.capture.analysis, "quality": reasons, "familiarity": unlike}
+    unfamiliar = {"unfamiliar": True, "distance": 1.0}
+    analysis = {**now.capture.analysis, "quality": reasons, "familiarity": unfamiliar}
     analysis["versions"] = {**analysis["versions"], "procedural": False}
     doubtful = replace(now.capture, analysis=analysis, dating="clock wrong", px_per_mm=None)
     language.use("de")  # its words are the longest
