@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +126,8 @@ def _export(store: Store, args: argparse.Namespace) -> int:
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
-        f"Train by: dermedge train classifier --data csv={args.name} ..."
+        "Train by: dermedge train classifier --recipe classifier --data "
+        f"{shlex.quote(f'csv={args.name}')}"
     )
     return 0
 

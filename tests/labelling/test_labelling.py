@@ -6,6 +6,7 @@ import csv
 import http.client
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import cv2
@@ -17,6 +18,7 @@ from store.store_cases import PASSPHRASE, QUICK
 from dermedge import cli
 from dermedge.data import load
 from dermedge.image.read import read_mask
+from edge_app.labelling import commands
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
 from edge_app.labelling.server import LabelServer, Sitting
@@ -203,7 +205,8 @@ def test_no_other_page_and_no_other_picture_is_served(served):
     assert request(server, "answer", long)[0].status == 400
 
 
-def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
+def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, second, bad = taken(cases, "Ada Lovelace", 3)
     (never,) = taken(cases, "Bea")
     cases.labels.allow(person_of(cases, "Ada Lovelace").id, "Nurse Kim")
@@ -234,6 +237,9 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path):
     ]
     with pytest.raises(Exception, match="is there already"):
         export(cases, tmp_path / "out")
+    commands._export(cases, SimpleNamespace(name="my labels"))
+    wanted = "dermedge train classifier --recipe classifier --data 'csv=my labels'\n"
+    assert capsys.readouterr().out.endswith(wanted)
 
 
 @pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
