@@ -18,7 +18,7 @@ from edge_app.i18n.language import N_, Message, _, n_
 
 Outline = list[list[list[float]]]  # closed polygons of [x, y], px of the whole picture
 
-OUT_OF_DISTRIBUTION = N_("This picture is unlike those that the model learnt from.")
+OUT_OF_DISTRIBUTION = N_("The model learnt from no pictures like this one.")
 DEMO = N_(
     "Demonstration model: trained on drawn pictures, not on skin. Its estimates mean nothing."
 )

@@ -273,7 +273,7 @@ def test_what_is_outlined_on_a_picture_without_a_lesion_is_not_shown():
 def test_a_picture_unlike_those_that_were_learnt_from_is_told_why_it_is_refused():
     far = _analysis(triage="retake", familiarity={"unfamiliar": True})
     view = present.result(far)
-    assert view.remarks == ("This picture is unlike those that the model learnt from.",)
+    assert view.remarks == ("The model learnt from no pictures like this one.",)
     frame = Frame(np.zeros((4, 4, 3), np.uint8), 1)
     assert present.live(Snapshot(frame, fault="", analysis=far)).guidance == view.remarks[0]
     # One that was judged all the same says so among its limits.
