@@ -33,7 +33,7 @@ from train.losses import (
     segmenter_losses,
 )
 from train.mobilegan import PatchDiscriminator
-from train.models import build_model, complexity
+from train.models import Multitask, Normalized, build_model, complexity
 from train.origins import start_network
 from train.recipe import ClassifierLoss, MultitaskLoss, Recipe, SegmenterLoss
 from train.run import intact, save_content
@@ -90,6 +90,9 @@ class Learner:
                 model.early_layers(recipe.freeze).requires_grad_(False)
             except ValueError as error:
                 raise UserError(f"freeze = {recipe.freeze}: {recipe.model}: {error}") from error
+        if recipe.outline_alone:
+            for part in _class_parts(model):
+                part.requires_grad_(False)
         self.average = copy.deepcopy(model).to(accelerator.device) if recipe.ema else None
         self.model, self.optimizer = accelerator.prepare(model, _adamw(model, recipe))
         self.critic = self.critic_optimizer = None
@@ -151,6 +154,8 @@ class Learner:
             with self._frozen_critic() as critic:
                 parts = segmenter_losses(mask_logits, masks, images, critic, loss)
             losses |= {name: share * value for name, value in parts.items()}
+        if self.recipe.outline_alone:
+            class_logits = None
         if class_logits is not None and isinstance(loss, ClassifierLoss):
             weight = loss.classification if isinstance(loss, MultitaskLoss) else 1.0
             more = batch.get("prior"), self._by_group(batch), self._share(batch)
@@ -204,6 +209,9 @@ class Learner:
             # Norms would follow the pictures.
             network = self.accelerator.unwrap_model(self.model)
             network.early_layers(self.recipe.freeze).eval()
+        if self.recipe.outline_alone:
+            for part in _class_parts(self.accelerator.unwrap_model(self.model)):
+                part.eval()
 
     @property
     def carried(self) -> dict[str, float]:
@@ -421,6 +429,13 @@ def _some(pictures: Pictures, labels: tuple[str, ...], recipe: Recipe) -> list[T
         torch.from_numpy(np.stack([views[0, int(index)]["image"] for index in batch]))
         for batch in batches
     ]
+
+
+def _class_parts(model: Normalized) -> tuple[nn.Module, nn.Module]:
+    """What a multitask network's classes come from."""
+    net = model.net
+    assert isinstance(net, Multitask)
+    return net.trunk, net.head
 
 
 def _both(answer, kind: str) -> tuple[Tensor | None, Tensor | None]:

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,7 @@ from train.groups import GroupWeights
 from train.late import feature_views
 from train.leaks import check_leaks
 from train.learner import Learner
-from train.origins import licence_of, origin, origins
+from train.origins import check_kept_classes, licence_of, origin, origins
 from train.paired import paired_answers, partners
 from train.recipe import ClassifierLoss, Recipe
 from train.run import (
@@ -78,7 +78,9 @@ def train(
     out = Path(out)
     accelerator = make_accelerator(recipe)
     labels, chosen = _choose(recipe, data_set, split)
-    # What the recipe asks of the pictures is checked before the folder holds anything.
+    # What the recipe asks of them, and of its start, is checked before the folder holds anything.
+    if recipe.outline_alone and (fresh or not (out / "run.json").exists()):
+        check_kept_classes(recipe, labels)
     sources_of("distillation.sources", recipe.distilled, chosen["train"])
     source_weights(recipe.source_weights, chosen["train"])
     if isinstance(recipe.loss, ClassifierLoss) and recipe.group:
@@ -102,7 +104,8 @@ def train(
             for part, records in chosen.items()
         }
     _report_problems(split, pictures, accelerator)
-    labels, pictures = _learnable(labels, pictures, accelerator)
+    if not recipe.outline_alone:
+        labels, pictures = _learnable(labels, pictures, accelerator)
     counts = {part: len(found) for part, found in pictures.items()}
     said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
     refuse_other_words(out, labels, counts, said)
@@ -236,6 +239,12 @@ def _choose(
         parts = {part: [r for r in rs if r.mask is not None] for part, rs in parts.items()}
         return (), parts
     wanted = [name for name in CLASSES if name in (recipe.wanted or CLASSES)]
+    if recipe.outline_alone:
+        drawn = [record for record in parts["train"] if record.mask is not None]
+        return tuple(wanted), {
+            "train": drawn,
+            "val": [record for record in parts["val"] if record.label in wanted],
+        }
     labels = present_labels(parts["train"], wanted)
     if len(labels) < 2:
         raise UserError(
@@ -272,6 +281,8 @@ def _unused(
         yield f"no training picture is of {', '.join(gone)}: not a class of this network"
     weights = source_weights(recipe.source_weights, chosen["train"])
     drawn = {r.label for r in chosen["train"] if weights.get(r.source or "", 1.0) > 0}
+    if recipe.outline_alone:
+        labels = ()
     if never := [name for name in labels if name not in drawn]:
         yield (
             f"{', '.join(never)}: only sources of weight 0 show it; the network has the class, and "
@@ -353,16 +364,26 @@ def _learnable(
     return kept, pictures
 
 
-def _bound(recipe: Recipe, data_set: DataSet, out: Path) -> tuple[str, str]:
-    """The licence that binds the network, and the record of what it started from.
+@dataclass(frozen=True)
+class _Bound:
+    """What binds the network by what it started from."""
 
-    Of a run that goes on, those that it began with: what it started from may be gone by now.
-    """
+    licence: str
+    start: str  # the record of it; "": none
+    prior: dict[str, float]  # of the classes, where those of the start are kept
+
+
+def _bound(recipe: Recipe, data_set: DataSet, out: Path) -> _Bound:
+    """Of a run that goes on, as it began: what it started from may be gone by now."""
     if (out / "run.json").exists():
         before = load_run(out)
-        return before.licence, before.start
-    start = origin(recipe.start).title if recipe.start else ""
-    return licence_of(data_set.licence, list(origins(recipe))), start
+        return _Bound(before.licence, before.start, before.prior)
+    source = origin(recipe.start) if recipe.start else None
+    return _Bound(
+        licence_of(data_set.licence, list(origins(recipe))),
+        source.title if source else "",
+        source.prior if source and recipe.outline_alone else {},
+    )
 
 
 def _describe(
@@ -375,7 +396,7 @@ def _describe(
     said: str,
     learner: Learner,
     code: str,
-    bound: tuple[str, str],
+    bound: _Bound,
 ) -> Run:
     return Run(
         folder=out,
@@ -386,12 +407,12 @@ def _describe(
         size=recipe.preprocessing.size,
         data_set=data_set.name,
         data_root=str(data_set.root),
-        licence=bound[0],
+        licence=bound.licence,
         procedural=data_set.procedural,
         split_sha256=split.sha256,
         seed=recipe.seed,
         pretrained=learner.pretrained,
-        start=bound[1],
+        start=bound.start,
         metadata=recipe.fields,
         commit=code,
         subset=_subset_of(split),
@@ -404,7 +425,7 @@ def _describe(
         planned=learner.total,
         finished=learner.step >= learner.total,
         val=learner.best_scores,
-        prior=learner.carried,
+        prior=bound.prior if recipe.outline_alone else learner.carried,
         versions={
             "dermedge": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "accelerate")},

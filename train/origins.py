@@ -127,6 +127,33 @@ def licence_of(own: str, earlier: list[Origin]) -> str:
     return "; ".join(dict.fromkeys(filter(None, stated)))
 
 
+def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
+    """UserError unless a network can answer for the classes as its start does, without learning."""
+    source = origin(recipe.start)
+    if source.bundle is None and source.run is None:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}, which is a bare file of "
+            "weights: start from a bundle or a run"
+        )
+    theirs = source.labels(recipe.kind)
+    if theirs != labels:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
+            f'classes="{", ".join(theirs)}"'
+        )
+    network, _ = source.network(recipe.kind)
+    if network.metadata != recipe.fields:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
+            f'metadata="{",".join(network.metadata)}"'
+        )
+    if source.preprocessing(recipe.kind) != recipe.preprocessing:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}, which sees pictures of "
+            f"{source.preprocessing(recipe.kind)}; here it is {recipe.preprocessing}"
+        )
+
+
 def start_network(model: Normalized, path: str, kind: str, labels: tuple[str, ...]) -> bool:
     """Take over the weights at `path`; says on stderr what was new.
 

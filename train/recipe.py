@@ -81,7 +81,9 @@ class ClassifierLoss:
 class MultitaskLoss(ClassifierLoss, SegmenterLoss):
     """Both, for one network that gives mask and class."""
 
-    classification: float = _number(1.0, 0.0, 100.0)  # weight of the class part
+    # Weight of the class part. 0: trunk and classes keep the weights of `start`, and the decoder
+    # alone learns, outlines.
+    classification: float = _number(1.0, 0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,11 @@ class Recipe:
         return tuple(filter(None, map(str.strip, self.distillation.paired.split(","))))
 
     @property
+    def outline_alone(self) -> bool:
+        """Whether a multitask network learns outlines alone, and keeps the classes of its start."""
+        return isinstance(self.loss, MultitaskLoss) and not self.loss.classification
+
+    @property
     def balanced(self) -> float:
         """The share of the classes' prior that the loss takes out; 0 of a segmenter."""
         return self.loss.balanced if isinstance(self.loss, ClassifierLoss) else 0.0
@@ -339,7 +346,13 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
     if recipe.views and recipe.augment_on == "device":
         raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
-    for check in (_check_unlabelled, _check_distilled, _check_paired, _check_groups):
+    for check in (
+        _check_unlabelled,
+        _check_distilled,
+        _check_paired,
+        _check_groups,
+        _check_outline_alone,
+    ):
         check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
@@ -413,6 +426,20 @@ def _check_groups(recipe: Recipe) -> None:
     if asked != bool(loss.group):
         raise RecipeError(
             "loss.group needs loss.group_balance or loss.group_dro above 0, and these need it"
+        )
+
+
+def _check_outline_alone(recipe: Recipe) -> None:
+    if not recipe.outline_alone:
+        return
+    if not recipe.start or len(recipe.wanted) < 2:
+        raise RecipeError(
+            "loss.classification = 0 keeps the classes of a start: set start, and its classes as "
+            "classes"
+        )
+    if recipe.group or recipe.balanced_sampling:
+        raise RecipeError(
+            "loss.classification = 0 learns no class: leave loss.group and balanced_sampling out"
         )
 
 
