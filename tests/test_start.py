@@ -253,3 +253,55 @@ def test_from_skin_the_demos_classifier_beats_colour_statistics(tmp_path):
     ours, theirs = (metrics.macro_auc(found, truth) for found in (network, simple))
     print(f"macro AUC {ours:.3f}, colour statistics {theirs:.3f}")
     assert ours > theirs
+
+
+def outlined(folder: Path) -> DataSet:
+    """Drawn pictures, all but the last with a mask."""
+    pictures = drawn(folder, count=10)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[12:36, 16:48] = 255
+    write_png(folder / "mask.png", mask)
+    *some, last = pictures.records
+    masked = (replace(record, mask=folder / "mask.png") for record in some)
+    return replace(pictures, records=(*masked, last))
+
+
+def outline_recipe(*more: str):
+    tiny = ["batch_size=4", "max_steps=2", "workers=0", "ema=0"]
+    return load_recipe("multitask-outline", [*tiny, *more])
+
+
+def test_a_network_that_learns_outlines_alone_keeps_the_classes_of_its_start(tmp_path, capsys):
+    pictures = outlined(tmp_path)
+    ids = [record.id for record in pictures.records]
+    split = Split("csv", 0, {"train": tuple(ids[2:]), "val": tuple(ids[:2]), "test": ()})
+    run = loop.train(outline_recipe(), pictures, split, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "new: the decoder;" in said
+    assert "1 of 8 training pictures have no mask" in said
+    assert "learns nothing of it" not in said  # none is learnt, and none should be
+    start = open_bundle("dermoscopy")
+    assert (run.labels, run.pictures["train"]) == (start.manifest.labels, 7)
+    assert run.prior == start.manifest.training_data[0]["prior"]
+    learnt, before = load_model(run), bundled_network(start, "classifier")
+    image = torch.from_numpy(squares(range(3), 224))
+    with torch.no_grad():
+        assert torch.allclose(learnt(image)[1], before(image), atol=1e-3)
+    # It begins at 0.
+    assert learnt.net.decoder[1].attend[1].strength.abs() > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("classes=mel,nv", 'set classes="akiec, bcc, bkl, df, mel, nv, vasc, scc"'),
+        ("preprocessing.size=192", "set preprocessing.size=224"),
+        ("metadata=age", 'set metadata=""'),
+    ],
+)
+def test_what_would_change_the_classes_that_are_kept_is_refused(tmp_path, more, said):
+    pictures = outlined(tmp_path)
+    with pytest.raises(UserError) as caught:
+        loop.train(outline_recipe(more), pictures, parts_of(pictures), tmp_path / "run")
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -148,9 +148,10 @@ def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
             f'metadata="{",".join(network.metadata)}"'
         )
     if source.preprocessing(recipe.kind) != recipe.preprocessing:
+        theirs_by = source.preprocessing(recipe.kind).to_dict()
         raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}, which sees pictures of "
-            f"{source.preprocessing(recipe.kind)}; here it is {recipe.preprocessing}"
+            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
+            + ", ".join(f"preprocessing.{key}={value}" for key, value in theirs_by.items())
         )
 
 
@@ -198,12 +199,15 @@ def start_network(model: Normalized, path: str, kind: str, labels: tuple[str, ..
 def _said(
     name: str, source: Origin, kept: list[str], labels: tuple[str, ...], theirs: tuple[str, ...]
 ) -> str:
-    lines = [f"started from {name}; new: {', '.join(kept) or 'nothing'}"]
+    fresh = [tensor for tensor in kept if not tensor.startswith("net.decoder.")]
+    if len(fresh) < len(kept):
+        fresh.append("the decoder")
+    lines = [f"started from {name}; new: {', '.join(fresh) or 'nothing'}"]
     if labels and theirs and labels != theirs and not any("head.layers" in name for name in kept):
-        fresh = ", ".join(label for label in labels if label not in theirs)
+        added = ", ".join(label for label in labels if label not in theirs)
         gone = ", ".join(label for label in theirs if label not in labels)
         shared = ", ".join(label for label in labels if label in theirs)
-        lines.append(f"classes kept: {shared or 'none'}; new: {fresh or 'none'}")
+        lines.append(f"classes kept: {shared or 'none'}; new: {added or 'none'}")
         if gone:
             lines.append(f"not among the classes here, and dropped: {gone}")
     if source.licence:
