@@ -70,6 +70,10 @@ class TakenBack(UserError):
         self.answer = answer
 
 
+class SaysNothing(TakenBack):
+    """Our own Task that says nothing: what it said before, as a rejection, holds no longer."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """What an answer must name to be ours."""
@@ -129,7 +133,8 @@ def from_fhir(
     """The answers in a resource or a searchset, and why others were not taken.
 
     DiagnosticReport and Communication that are based on our ServiceRequest, and our own Task where
-    it says something. Other resources only tell who is who. Any thread.
+    it says something; where it does not, `SaysNothing`. Other resources only tell who is who. Any
+    thread.
 
     Raises
     ------
@@ -154,8 +159,7 @@ def from_fhir(
         except UserError as error:
             refused.append(error)
         else:
-            if answer is not None:
-                answers[answer.uid] = answer
+            answers[answer.uid] = answer
     return tuple(answers.values()), tuple(refused)
 
 
@@ -224,10 +228,7 @@ def pdf(data: bytes) -> bytes:
 # ---------------------------------------------------------------------------- whose it is
 
 
-def _answer(
-    resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]
-) -> Answer | None:
-    """None for our Task that says nothing yet."""
+def _answer(resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]) -> Answer:
     kind, number = resource["resourceType"], _str(resource.get("id"))
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", number):
         raise UserError(UNREADABLE, code="answer-unreadable")
@@ -249,7 +250,7 @@ def _answer(
         raise TakenBack(answer)
     if kind == "Task":
         if status not in _TASK:
-            return None
+            raise SaysNothing(answer)
     elif status not in (_REPORT if kind == "DiagnosticReport" else {"completed", "in-progress"}):
         raise UserError(NOT_FINAL, code="answer-not-final", what=uid)
     words, report, more = _words(kind, resource)
@@ -258,7 +259,7 @@ def _answer(
         if kind != "Task":
             raise UserError(EMPTY, code="answer-empty", what=uid)
         if status not in UNANSWERED:
-            return None
+            raise SaysNothing(answer)
     text, cut = clean("\n\n".join(words), TEXT)
     return replace(answer, text=text, wants_better_picture=better, report=report, more=more or cut)
 

@@ -12,11 +12,18 @@ from datetime import date, timedelta
 from dermedge import UserError
 from edge_app.i18n.language import N_
 from edge_app.referral import carriers
-from edge_app.referral.answers import Answer, Sent, TakenBack, from_fhir, has_more
+from edge_app.referral.answers import Answer, SaysNothing, Sent, TakenBack, from_fhir, has_more
 from edge_app.referral.carriers import Carrier
 from edge_app.store import clock
 from edge_app.store.records import StoreError
-from edge_app.store.referrals import RECEIVED, Destination, Endpoint, StoredAnswer, StoredReferral
+from edge_app.store.referrals import (
+    RECEIVED,
+    Destination,
+    Endpoint,
+    StoredAnswer,
+    StoredReferral,
+    standing,
+)
 from edge_app.store.store import Store
 from edge_app.store.validation_mail import ANSWER, DOCUMENT
 
@@ -62,7 +69,8 @@ class Collector:
             try:
                 for answers, refused in self._ask(endpoint, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
-                    found.refused += [it for it in refused if it not in gone]
+                    others = [it for it in refused if not isinstance(it, SaysNothing)]
+                    found.refused += [it for it in others if it not in gone]
                     for answer in (*answers, *(it.answer for it in gone)):
                         if kept := self._keep(answer):
                             found.new.append(kept)
@@ -73,13 +81,20 @@ class Collector:
         return found
 
     def _open(self) -> dict[Destination, list[StoredReferral]]:
-        """Referrals that were received and may be answered, by their receiver."""
+        """Referrals that were received and may be answered, by their receiver.
+
+        Of one that is stopped, a part may have come through.
+        """
         mail, oldest = self._store.mail, ""
         now = clock.now()
         if not clock.fault(now):
             oldest = (clock.moment(now) - timedelta(days=DAYS)).isoformat()
         known = {one.id: one for one in mail.destinations()}
-        waiting = {one.id for one in mail.waiting()}
+        waiting = {
+            one.id
+            for one in mail.waiting()
+            if not one.stopped or all(it.state != RECEIVED for it in mail.parcels(one.id))
+        }
         found = defaultdict(list)
         for one in mail.referrals():
             if one.destination in known and one.sent and one.id not in waiting:
@@ -163,9 +178,9 @@ class Collector:
         return answers, refused
 
     def _has(self, gone: TakenBack) -> bool:
-        """Whether what its author takes back was kept: only then there is something to say."""
+        """Whether what its author takes back was kept, and stands: else there is nothing to say."""
         kept = self._store.mail.answers(gone.answer.referral)
-        return any(one.source == gone.answer.uid for one in kept)
+        return any(one.source == gone.answer.uid for one in standing(kept))
 
     def _keep(self, answer: Answer) -> StoredAnswer | None:
         """None where it was kept before, or its referral was deleted meanwhile."""

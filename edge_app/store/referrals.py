@@ -114,7 +114,11 @@ class StoredAnswer:
     @property
     def taken_back(self) -> bool:
         """Whether its author says by it that what came under its source before does not hold."""
-        return self.status in TAKEN_BACK
+        if self.status in TAKEN_BACK:
+            return True
+        # Our own Task, which was rejected and is worked on after all.
+        silent = not (self.text or self.document or self.wants_better_picture or self.more)
+        return silent and self.source.startswith("Task/") and self.status not in UNANSWERED
 
 
 def standing(answers: Sequence[StoredAnswer]) -> tuple[StoredAnswer, ...]:

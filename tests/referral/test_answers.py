@@ -19,7 +19,7 @@ from referrals import PDF, picture, referral  # noqa: E402
 
 from dermedge import UserError  # noqa: E402
 from edge_app.referral import fhir, timeline  # noqa: E402
-from edge_app.referral.answers import TEXT, Sent, assigned, from_fhir  # noqa: E402
+from edge_app.referral.answers import TEXT, SaysNothing, Sent, assigned, from_fhir  # noqa: E402
 from edge_app.referral.answers_dicom import from_dicom  # noqa: E402
 from edge_app.referral.codes import SYSTEMS  # noqa: E402
 from edge_app.referral.form import Identifier  # noqa: E402
@@ -294,9 +294,10 @@ def test_our_task_says_nothing_until_it_has_words():
     mine = [sent(1)]
     task = {"resourceType": "Task", "id": "1", "status": "in-progress",
             "for": named(mine[0].patients[0])}  # fmt: skip
-    answers, refused = from_fhir(searchset(task), mine)
-    assert (answers, refused) == ((), ())
-    assert from_fhir(searchset({**task, "status": "completed"}), mine) == ((), ())
+    for status in ("in-progress", "completed"):
+        answers, refused = from_fhir(searchset({**task, "status": status}), mine)
+        assert answers == ()
+        assert [type(it) for it in refused] == [SaysNothing]
     (answer,) = taken(searchset({**task, "status": "rejected",
                                  "statusReason": {"text": "no capacity"}}), mine)  # fmt: skip
     assert answer.text == "no capacity"

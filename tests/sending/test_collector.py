@@ -120,6 +120,26 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
+def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{A}.Task"]]
+    task |= {"for": {"reference": clinic.by_identifier["Patient", SYSTEM, f"{A}.Patient"]}}
+    found = Collector(cases).run()
+    assert (found.new, found.refused) == ([], [])
+    task |= {"status": "rejected", "statusReason": {"text": "no capacity"}}
+    assert [one.text for one in Collector(cases).run().new] == ["no capacity"]
+    for number in range(2):  # said once, however often the Task moves on
+        task.pop("statusReason", None)
+        task |= {"status": "accepted", "lastModified": f"2026-11-29T1{number}:00:00Z"}
+        assert len(Collector(cases).run().new) == 1 - number
+    status = Outbox(cases).status(cases.mail.referral(A))
+    assert status.state == "received"
+    assert "took this answer back" in timeline.standing_of(status.answers[0], status.answers)
+    task |= {"status": "rejected"}
+    assert [one.status for one in Collector(cases).run().new] == ["rejected"]
+    assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
+
+
 def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
     received(cases, archive, clinic, A)
     from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
@@ -132,15 +152,20 @@ def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
     assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
 
 
-@pytest.mark.parametrize("fhir", [False, True])
-def test_a_report_in_our_study_comes_home_with_fhir_and_without(cases, archive, clinic, fhir):
+@pytest.mark.parametrize("fhir", ["without", "with", "refused"])
+def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(cases, archive, clinic, fhir):
     from io import BytesIO
 
     import pydicom
 
     from sending.receivers import number
 
-    received(cases, archive, clinic if fhir else None, A)
+    if fhir == "refused":
+        clinic.lie = lambda handler, content: handler.say(422) or True
+    received(cases, archive, None if fhir == "without" else clinic, A)
+    if fhir == "refused":
+        assert Outbox(cases).status(cases.mail.referral(A)).state == "stopped"
+        clinic.lie = None
     study = number(A)
     with cases._file.writing() as connection:
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
@@ -165,7 +190,7 @@ def test_a_report_in_our_study_comes_home_with_fhir_and_without(cases, archive, 
     found = Collector(cases).run()
     assert [one.source for one in found.new] == ["2.25.501"]
     # The Task that this receiver made is of nobody, too.
-    assert [one.code for one in found.refused] == ["answer-other-person"] * (1 + fhir)
+    assert [one.code for one in found.refused] == ["answer-other-person"] * (1 + (fhir == "with"))
     assert Collector(cases).run().new == []
 
 
