@@ -704,6 +704,22 @@ def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
             loop.train(wrong, data_set, split, tmp_path / str(number))
 
 
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "teacher")
+    taught = f"distillation.teachers={tmp_path / 'teacher'}"
+    recipe = segmenter(taught, "loss.adversarial=0", "max_steps=2", "model=mobilegan-nano")
+    run = loop.train(recipe, data_set, split, tmp_path / "run")
+    assert len(run.teachers[str(tmp_path / "teacher")]) == 64
+    replace(run, finished=False, steps=1).save()
+    loop.train(recipe, data_set, split, tmp_path / "run")
+    # Trained again under the same name.
+    replace(run, finished=False, steps=1).save()
+    with open(tmp_path / "teacher" / "best.pt", "ab") as file:
+        file.write(b"0")
+    with pytest.raises(UserError, match=r"is another network than the one that .*run began to"):
+        loop.train(recipe, data_set, split, tmp_path / "run")
+
+
 def test_a_learner_that_is_its_teacher_has_nothing_to_learn(data_set, split, tmp_path):
     first = classifier("max_steps=1", "ema=0")
     run = loop.train(first, data_set, split, tmp_path / "run")

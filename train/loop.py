@@ -39,7 +39,7 @@ from train.groups import GroupWeights
 from train.late import feature_views
 from train.leaks import check_leaks
 from train.learner import Learner
-from train.origins import check_kept_classes, licence_of, origin, origins
+from train.origins import check_kept_classes, licence_of, origin, origins, teachers_of
 from train.paired import paired_answers, partners
 from train.recipe import ClassifierLoss, Recipe
 from train.run import (
@@ -47,6 +47,7 @@ from train.run import (
     Run,
     load_run,
     open_folder,
+    refuse_other_teachers,
     refuse_other_words,
     said_sha256,
     save_content,
@@ -109,6 +110,8 @@ def train(
     counts = {part: len(found) for part, found in pictures.items()}
     said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
     refuse_other_words(out, labels, counts, said)
+    teachers = teachers_of(recipe)
+    refuse_other_teachers(out, teachers)
 
     weights = source_weights(recipe.source_weights, pictures["train"].records)
     shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling, weights)
@@ -122,7 +125,7 @@ def train(
     learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
-    bound = _bound(recipe, data_set, out)
+    bound = _bound(recipe, data_set, out, teachers)
     describe = partial(
         _describe, recipe, data_set, split, out, labels, counts, said, learner, commit("+"), bound
     )
@@ -366,23 +369,25 @@ def _learnable(
 
 @dataclass(frozen=True)
 class _Bound:
-    """What binds the network by what it started from."""
+    """What binds the network by what it starts and learns from."""
 
     licence: str
     start: str  # the record of it; "": none
     prior: dict[str, float]  # of the classes, where those of the start are kept
+    teachers: dict[str, str]
 
 
-def _bound(recipe: Recipe, data_set: DataSet, out: Path) -> _Bound:
+def _bound(recipe: Recipe, data_set: DataSet, out: Path, teachers: dict[str, str]) -> _Bound:
     """Of a run that goes on, as it began: what it started from may be gone by now."""
     if (out / "run.json").exists():
         before = load_run(out)
-        return _Bound(before.licence, before.start, before.prior)
+        return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
     source = origin(recipe.start) if recipe.start else None
     return _Bound(
         licence_of(data_set.licence, list(origins(recipe))),
         source.title if source else "",
         source.prior if source and recipe.outline_alone else {},
+        teachers,
     )
 
 
@@ -418,6 +423,7 @@ def _describe(
         subset=_subset_of(split),
         pictures=pictures,
         said=said,
+        teachers=bound.teachers,
         parameters=learner.complexity.parameters,
         macs=learner.complexity.macs,
         processes=learner.accelerator.num_processes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ class Origin:
     def title(self) -> str:
         """What a run's record calls it: of a bundle, which one of that name it was, too."""
         return self.path if self.bundle is None else f"{self.path}@{self.bundle.sha256[:12]}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the bundle, of the run's best.pt or of the file of weights; "": there is none."""
+        if self.bundle is not None:
+            return self.bundle.sha256
+        file = Path(self.path) if self.run is None else self.run.folder / "best.pt"
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
     @property
     def licence(self) -> str:
@@ -113,6 +122,11 @@ def origin(path: str) -> Origin:
     if path.endswith(SUFFIX) and Path(path).exists():
         return Origin(path, bundle=open_bundle(path))
     return Origin(path, run=run_of(path))
+
+
+def teachers_of(recipe: Recipe) -> dict[str, str]:
+    """The networks that a recipe learns from, as it names them, and the hash of each."""
+    return {path: origin(path).sha256 for path in (*recipe.teachers, *recipe.paired)}
 
 
 def origins(recipe: Recipe) -> Iterator[Origin]:

@@ -88,6 +88,8 @@ class Run:
     prior: dict[str, float] = field(default_factory=dict)
     # Of what is said of the pictures, see `said_sha256`. "": not noted at that time.
     said: str = ""
+    # The networks that it learns from, as its recipe names them, and the SHA-256 of each.
+    teachers: dict[str, str] = field(default_factory=dict)
 
     def save(self) -> None:
         content = asdict(self)
@@ -108,7 +110,8 @@ def load_run(path: str | Path) -> Run:
     known = {item.name for item in fields(Run)} - {"folder"}
     if not isinstance(content, dict) or not known & content.keys():
         raise UserError(f"{stored} cannot be used: it says nothing of a run")
-    content = {"prior": {}, "said": "", **content}  # runs of 0.2.0 and before have neither
+    # Runs of 0.2.0 and before have none of these.
+    content = {"prior": {}, "said": "", "teachers": {}, **content}
     if differs := known ^ content.keys():
         raise UserError(
             f"{folder}: this run was made by another version of dermedge"
@@ -293,6 +296,21 @@ def refuse_other_words(
         f"the pictures of {out}, or what is said of them, have changed since ({changed}): put them "
         "back, choose another --out, or --fresh to throw that run away"
     )
+
+
+def refuse_other_teachers(out: Path, teachers: Mapping[str, str]) -> None:
+    """UserError where the run in `out` began with another network under a teacher's name."""
+    if not (out / "run.json").exists():
+        return
+    run = load_run(out)
+    changed = [
+        path for path, sha256 in teachers.items() if run.teachers.get(path, sha256) != sha256
+    ]
+    if changed and not run.finished:
+        raise UserError(
+            f"the teacher {changed[0]} is another network than the one that {out} began to learn "
+            "from: put it back, choose another --out, or --fresh to throw that run away"
+        )
 
 
 class Log:
