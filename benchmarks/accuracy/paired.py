@@ -44,6 +44,8 @@ def read_pictures(path: Path) -> Table:
 def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, intervals.Figure]:
     """By measure, new minus old; malignant AUC, and the balanced accuracy of the class named.
 
+    Mean Jaccard, too, of the pictures whose outline both tables measure, if there are any.
+
     Raises UserError where the tables are not of the same pictures, or these not of the data set.
     """
     if old.keys() != new.keys():
@@ -55,6 +57,7 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
         raise UserError(f"{len(strange)} pictures are not in the data set (first: {strange[0]})")
     certain = [name for name in sorted(old) if old[name]["malignant"]]
     named = [name for name in sorted(old) if f"p_{old[name]['label']}" in old[name]]
+    drawn = [name for name in sorted(old) if old[name].get("jaccard") and new[name].get("jaccard")]
     classes = sorted({old[name]["label"] for name in named})
     malignant = np.array([old[name]["malignant"].lower() == "true" for name in certain])
     truth = np.array([classes.index(old[name]["label"]) for name in named], int)
@@ -69,6 +72,9 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
         numbers = np.array([classes.index(k) if k in classes else len(classes) for k in likely])
         return lambda weights: metrics.balanced_accuracy(numbers, truth, len(classes) + 1, weights)
 
+    def jaccard(table: Table) -> Callable[[np.ndarray], float]:
+        return intervals.weighted_mean(np.array([float(table[name]["jaccard"]) for name in drawn]))
+
     return {
         measure: intervals.difference(
             of(new), of(old), np.array([clusters[name] for name in names], int)
@@ -76,7 +82,9 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
         for measure, of, names in (
             ("malignant_auc", auc, certain),
             ("likely_balanced_accuracy", accuracy, named),
+            ("jaccard", jaccard, drawn),
         )
+        if names or measure != "jaccard"
     }
 
 

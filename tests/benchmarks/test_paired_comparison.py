@@ -36,6 +36,16 @@ def test_the_difference_is_of_the_same_pictures(tmp_path):
     assert {value for figure in same.values() for value in figure.values()} == {0.0}
 
 
+def test_outlines_are_compared_where_both_tables_measure_them(tmp_path):
+    one = read_pictures(table(tmp_path, "one", 0))
+    clusters = {f"p{number}": number for number in range(40)}
+    assert "jaccard" not in compare(one, one, clusters)
+    old = {name: row | {"jaccard": "0.8"} for name, row in one.items()}
+    new = {name: row | {"jaccard": "" if name == "p0" else "0.9"} for name, row in one.items()}
+    found = compare(old, new, clusters)["jaccard"]
+    assert [found[key] for key in ("value", "low", "high")] == pytest.approx([0.1] * 3)
+
+
 def test_a_table_that_a_spreadsheet_saved_says_the_same(tmp_path):
     plain, other = table(tmp_path, "plain", 10), table(tmp_path, "other", 2)
     saved = plain.with_name("saved.csv")
