@@ -23,7 +23,7 @@ from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, OUTLIERS
 from dermedge.bundle.reference import REFERENCE
 from dermedge.lesion.scale import REFERENCES
-from edge_app.i18n.language import FOLDER, LANGUAGES
+from edge_app.i18n.language import FOLDER, LANGUAGES, RIGHT_TO_LEFT
 from edge_app.presentation.estimate import TERMS
 from edge_app.store import database, derivation
 from edge_app.ui import theme
@@ -318,6 +318,7 @@ def page(name: str) -> bytes:
         "DISCLAIMER": json.dumps(DISCLAIMER),
         "REFERENCES": json.dumps(references),
         "LANGUAGES": json.dumps(LANGUAGES, ensure_ascii=False),
+        "RIGHT_TO_LEFT": json.dumps(sorted(RIGHT_TO_LEFT)),
         "LICENCES": LICENCES,
         "HEAD_LIGHT": _hex(light["head"].ground),
         "HEAD_DARK": _hex(dark["head"].ground),

@@ -296,7 +296,7 @@ def test_another_form_is_no_referral(changes):
 
 def test_consent_is_to_a_text_that_was_shown():
     for version, texts in consent.TEXTS.items():
-        assert set(texts) == {"en", "de", "es", "ar"}
+        assert {"en", "de", "es", "ar"} <= set(texts)
         for tongue in texts:
             assert Consent.to(version, tongue, WHEN).valid
             assert len(texts[tongue].splitlines()) == 5
@@ -304,7 +304,7 @@ def test_consent_is_to_a_text_that_was_shown():
     # A text that was shown once never changes.
     assert Consent.to("2026-11", "en", WHEN).sha256 == SHOWN
     with pytest.raises(UserError):
-        Consent.to("2026-11", "fr", WHEN)
+        Consent.to("2026-11", "xx", WHEN)
 
 
 def test_pseudonyms_differ_by_receiver_and_tell_nothing():

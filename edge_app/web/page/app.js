@@ -32,7 +32,7 @@ function paragraphs(target, lines) {
 function speak(language) {
   state.language = language;
   document.documentElement.lang = language;
-  document.documentElement.dir = language === "ar" ? "rtl" : "ltr";
+  document.documentElement.dir = @RIGHT_TO_LEFT@.includes(language) ? "rtl" : "ltr";
   document.querySelectorAll("[data-t]").forEach((one) => { one.textContent = t(one.dataset.t); });
   document.querySelectorAll("[data-label]").forEach((one) =>
     one.setAttribute("aria-label", t(one.dataset.label)));

@@ -22,8 +22,10 @@ from edge_app.capture.sources import FAULTS
 from edge_app.i18n import catalogues, language
 from edge_app.i18n.language import LANGUAGES, Message, _, n_
 from edge_app.presentation import messages as present
+from edge_app.referral import consent
 from edge_app.settings import Settings
 from edge_app.store.store import Store, WrongKey
+from edge_app.web import build
 
 OTHERS = [name for name in LANGUAGES if name != "en"]
 # Message of itself that it is none; nowhere else.
@@ -92,6 +94,16 @@ def test_the_app_speaks_of_a_diagnosis_only_to_say_that_it_gives_none(template, 
         words = " ".join(said) if isinstance(said, (tuple, list)) else said
         found = re.search("diagno|diagnó|تشخيص", words, re.IGNORECASE)
         assert bool(found) == (message.id in OF_DIAGNOSES), message.id
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_consent_to_send_is_asked_for_in_every_language(name):
+    assert len(consent.text(consent.CURRENT, name).splitlines()) == 5
+
+
+def test_the_page_for_phones_is_written_from_the_side_of_its_language(monkeypatch):
+    monkeypatch.setattr(build, "RIGHT_TO_LEFT", {"ar", "fa"})
+    assert b'["ar", "fa"].includes(language) ? "rtl"' in build.page("app.js")
 
 
 def test_what_other_rooms_say_is_translated_where_it_is_shown():
@@ -419,7 +431,7 @@ def without_shaping(monkeypatch):
 
 
 def test_without_its_packages_arabic_is_not_offered(without_shaping, monkeypatch):
-    assert list(language.offered()) == ["en", "de", "es"]
+    assert list(language.offered()) == [name for name in LANGUAGES if name != "ar"]
     monkeypatch.setenv("LC_ALL", "ar_EG.UTF-8")
     assert language.preferred() == "en"
     assert Settings(language="ar").spoken() == "en"
