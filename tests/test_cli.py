@@ -41,6 +41,15 @@ def test_unknown_command(capsys):
     assert "no subcommand 'diagnose'" in capsys.readouterr().err
 
 
+def test_a_working_folder_that_was_deleted_is_no_traceback(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["--version"]) == 0
+    assert main(["verify", "--bundle", "none.dermbundle"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_missing_extra_is_told_in_one_line(capsys, monkeypatch):
     """A device without torch: its finder says no, as on a machine that lacks the package."""
     for module in list(sys.modules):

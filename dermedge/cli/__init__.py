@@ -96,7 +96,10 @@ def guarded(run: Callable[[], int], name: str) -> int:
 def _leave_working_folder() -> None:
     """Take the working folder off the path: a `train.py` of the user's must not stand for ours."""
     checkout = Path(__file__).resolve().parents[2]
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # deleted: nothing in it can be imported
+        return
     if not here.samefile(checkout):
         sys.path[:] = [entry for entry in sys.path if not _is_folder(entry, here)]
 
