@@ -53,8 +53,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help=f"where encrypted cases and settings are kept (default: {data_folder()}); nothing is "
-        "sent anywhere",
+        help=f"where encrypted cases and settings are kept (default: {data_folder()}); not for "
+        "--screenshot, --measure and --soak; nothing is sent but what a person sends",
     )
     parser.add_argument(
         "--captures",
@@ -156,6 +156,12 @@ def run(args: argparse.Namespace, attach: Attach = lambda app: None) -> int:
         return 0 if all(check.ok for check in _self_check(args)) else 1
     if args.screenshot and measured:
         raise UserError("--screenshot and --measure or --soak are two runs")
+    if args.home and (args.screenshot or measured):
+        # Else it would seal the operator's own cases under the passphrase of a test.
+        raise UserError("--screenshot, --measure and --soak keep a store of their own: no --home")
+    for name in ("language", "theme", "text"):
+        if getattr(args, name) and not args.screenshot:
+            raise UserError(f"--{name} is for --screenshot alone: choose it in the app's settings")
     if args.soak and sys.platform != "linux":
         raise UserError("--soak counts memory and handles in /proc: it needs Linux")
     _check_display()
@@ -265,7 +271,7 @@ def _make_app(
     from edge_app.networks import load_analyzer
     from edge_app.session import Session
 
-    home = Path(folder, "app") if trial and not args.home else _home(args)
+    home = Path(folder, "app") if trial else _home(args)
     session = Session(home, analyzer.bundle.manifest, args.kiosk)
     session.faults = faults
     for name in ("language", "theme", "text"):

@@ -722,11 +722,17 @@ def test_without_a_display_one_line_and_status_2(tiny_bundle, picture, tmp_path,
     assert done.stderr.count("\n") == 1
 
 
+TRIALS = (["--soak", "1"], ["--measure", "1"], ["--screenshot", "shots"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--source", "nowhere.mp4"], "there is no source 'nowhere.mp4'"),
         (["--size", "wide"], "--size is width x height"),
+        *(([*trial, "--home", "own"], "no --home") for trial in TRIALS),
+        (["--language", "de"], "--language is for --screenshot alone"),
+        (["--text", "large", "--measure", "1"], "--text is for --screenshot alone"),
     ],
 )
 def test_wrong_use_is_one_line(tiny_bundle, capsys, monkeypatch, arguments, words):
