@@ -31,6 +31,11 @@ ACTIONS = {
     "open": "open the sealed files of a stick: FROM and a new or empty folder INTO",
 }
 NAMELESS = ("check", "list", "answers", "again")  # those that would ignore one
+ADDRESS = (
+    *("dicomweb", "dicom", "fhir", "folder", "called", "calling"),
+    *("ca", "certificate", "key", "user", "token"),
+)
+OPTIONS = {"export": ("referral",), "again": ("referral", "to"), "add": ADDRESS}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +77,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    _refuse_unused(args)
     if args.systemd:
         return _print_unit(args)
     if args.action == "open":
@@ -96,6 +102,23 @@ def _run(args: argparse.Namespace) -> int:
         if args.once:
             return _once(store)
         return _DO[args.action](store, args)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """UserError where an option would do nothing: `--once --referral ID` sends all that is due."""
+    runs = [f"--{name}" for name in ("once", "watch", "systemd") if getattr(args, name)]
+    action = args.action or (runs[0] if runs else "")
+    unused = [name for name in ("referral", "to", *ADDRESS) if getattr(args, name)]
+    unused = [name for name in unused if name not in OPTIONS.get(action, ())]
+    if args.systemd and args.passphrase_file:
+        unused.append("passphrase-file")
+    if action and unused:
+        raise UserError(
+            "`dermedge send {action}` takes no --{option}: leave it out",
+            code="send-option",
+            action=action,
+            option=unused[0],
+        )
 
 
 def open_cases(args: argparse.Namespace) -> Store:

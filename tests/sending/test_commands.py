@@ -175,6 +175,10 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
         (("check", "C"), "takes no name: leave out C"),
         (("export", "DIR"), "say --referral"),
         (("again", "--referral", "zz"), "say --referral"),
+        (("--once", "--referral", "zz"), "takes no --referral"),
+        (("check", "--to", "C"), "takes no --to"),
+        (("remove", "C", "--fhir", "https://a"), "takes no --fhir"),
+        (("--systemd",), "takes no --passphrase-file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(home, send, words, said):
