@@ -52,7 +52,7 @@ def export(store: Store, folder: Path) -> tuple[int, int]:
         if label is None or label.verdict != BAD_PICTURE
     ]
     if not any(label for _person, _capture, label in captures):
-        raise UserError("no picture is labelled yet: run dermedge label", code="label.none")
+        raise UserError("no picture is labelled yet: run `dermedge label ask`", code="label.none")
     # A pseudonym must not tell in which order people came.
     random.SystemRandom().shuffle(captures)
     with store.act("export labels"):
