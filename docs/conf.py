@@ -6,6 +6,7 @@ import argparse
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
+from unittest.mock import patch
 
 from dermedge import DISCLAIMER, __version__
 
@@ -34,7 +35,17 @@ maximum_signature_line_length = 88
 
 def write_commands(_app) -> None:
     """A page with each command's own help, so that the two cannot differ."""
-    os.environ["COLUMNS"] = "92"
+    # The defaults of whoever reads the page, not the folders of whoever built it.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    with patch.dict(os.environ, {**own, "HOME": "/~", "COLUMNS": "92"}, clear=True):
+        text = _commands().replace("/~/", "~/")
+    page = HERE / "_generated" / "commands.md"
+    page.parent.mkdir(exist_ok=True)
+    if not page.exists() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
+
+
+def _commands() -> str:
     lines = ["# Commands", "", "What `dermedge COMMAND --help` prints, for every command.", ""]
     for entry in sorted(entry_points(group="dermedge.commands"), key=lambda it: it.name):
         command = entry.load()
@@ -45,11 +56,7 @@ def write_commands(_app) -> None:
         lines += [f"## {entry.name}", "", "```text", parser.format_help().rstrip(), "```", ""]
         for name, child in _children(parser):
             lines += [f"### {name}", "", "```text", child.format_help().rstrip(), "```", ""]
-    page = HERE / "_generated" / "commands.md"
-    page.parent.mkdir(exist_ok=True)
-    text = "\n".join(lines)
-    if not page.exists() or page.read_text(encoding="utf-8") != text:
-        page.write_text(text, encoding="utf-8")
+    return "\n".join(lines)
 
 
 def _children(parser: argparse.ArgumentParser):
