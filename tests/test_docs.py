@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from html.parser import HTMLParser
 from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 ROOMS = ("dermedge", "train", "export", "benchmarks", "edge_app", "tests", "docs")
-CODE = re.compile(r"```(?:sh|text)\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+CODE = re.compile(r"```(?:sh|bash|text)\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 
 
 # ---------------------------------------------------------------------------- the built site
@@ -107,6 +108,8 @@ def test_the_reference_is_all_of_the_public_api(site):
     for entry in entry_points(group="dermedge.commands"):
         listed = f"usage: dermedge {entry.name} " in commands
         assert listed == (entry.load().renamed is None)
+    assert f"{Path.home()}/" not in commands  # of whoever built the page
+    assert "(default: ~/.local/share/dermedge)" in " ".join(commands.split())
 
 
 # ---------------------------------------------------------------------------- what pages name
@@ -136,7 +139,7 @@ def _lines(page: Path) -> list[list[str]]:
     """The words of each command line that a page names, in a block or in a sentence."""
     lines = []
     for block, inline in CODE.findall(page.read_text(encoding="utf-8")):
-        for line in (block or inline).splitlines():
+        for line in (block or inline).replace("\\\n", " ").splitlines():
             words = _words(line.strip())
             if "-m" in words and "dermedge.cli" in words:
                 words = ["dermedge", *words[words.index("dermedge.cli") + 1 :]]
@@ -185,6 +188,39 @@ def test_every_file_and_folder_that_a_page_names_exists(page):
     tests = set(re.findall(r"`(test_\w+)`", text))
     written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     assert [name for name in tests if f"def {name}(" not in written] == []
+
+
+# Also of those that no test runs, with the values of the lines above them.
+RESULTS = ROOT / "benchmarks" / "results" / "README.md"
+BLOCK = re.compile(r"```(?:sh|bash|text)\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [*PAGES, RESULTS], ids=lambda page: page.name)
+def test_every_recipe_and_setting_that_a_page_names_is_taken(page):
+    text, known = page.read_text(encoding="utf-8"), {}
+    for line in "\n".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines():
+        line = re.sub(r"\$([A-Z]+)", lambda name: known.get(name[1], name[0]), line)
+        if value := re.match(r'([A-Z]+)="(.*)"$', line):
+            known[value[1]] = value[2]
+        words = _words(line.strip())
+        if words[:1] == ["dermedge"] and "--recipe" in words:
+            _load_recipe(words[words.index("--recipe") + 1], words)
+
+
+def test_every_setting_that_a_recipe_proposes_is_taken():
+    for path in sorted((ROOT / "train" / "recipes").glob("*.toml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line[1:] for line in lines if line.startswith("#"))
+        proposed = re.findall(r'(--set) ([\w.]+=(?:"[^"]*"|[\w.,]*\w))', comment)
+        one = [word for option in proposed for word in option if "=NAME" not in word]
+        _load_recipe(path.stem, one)
+
+
+def _load_recipe(name: str, words: list[str]) -> None:
+    pytest.importorskip("torch")
+    from train.recipe import load_recipe
+
+    load_recipe(name, [value for option, value in pairwise(words) if option == "--set"])
 
 
 def test_a_reader_written_as_the_page_says_passes_the_contract(tmp_path, monkeypatch):

@@ -320,7 +320,7 @@ def _recipe(table: dict, title: str) -> Recipe:
     if recipe.pretrained != "no" and not MODELS[model].has_weights:
         raise RecipeError(f"pretrained must be 'no' for {model}: there are no ImageNet weights")
     if recipe.start and recipe.pretrained != "no":
-        raise RecipeError("start and pretrained exclude each other: leave one of them out")
+        raise RecipeError("start and pretrained exclude each other: --set pretrained=no")
     if recipe.keep_start and (kind != "classifier" or not recipe.start):
         raise RecipeError("keep_start keeps a share of the weights of a classifier's start")
     unknown = [name for name in recipe.fields if name not in FIELDS]
