@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,9 @@ def test_importing_every_dependency_asks_for_nothing(record):
 
 # --- every command
 
+PASSPHRASE = "for the test alone"
+RESULT = next((ROOT / "benchmarks" / "results" / "devices").glob("*.json"))
+
 
 @pytest.fixture
 def dermedge(record):
@@ -334,15 +338,35 @@ def test_tune_and_what_it_chose(dermedge, tiny_bundle, picture):
         ["app", "--self-check", "--bundle", "{bundle}", "--source", "{data}/images"],
         ["app", "--systemd", "--bundle", "dermoscopy"],
         ["send", "--systemd"],
+        ["send", "list", "--home", "{home}", "--passphrase-file", "{home}/secret"],
+        ["label", "people", "--home", "{home}", "--passphrase-file", "{home}/secret"],
+        ["bench", "validate", "{result}"],
     ],
     ids=lambda words: "-".join(words[:2]),
 )
-def test_short_commands(dermedge, tiny_bundle, data, words):
-    if words[0] in ("card", "app", "send"):
+def test_short_commands(dermedge, tiny_bundle, data, tmp_path, words):
+    if words[0] in ("card", "app", "send", "label"):
         pytest.importorskip("fpdf")
         pytest.importorskip("cryptography")
-    filled = [word.format(bundle=tiny_bundle, data=data) for word in words]
-    _quiet(dermedge(*filled), ".local/share/dermedge")
+    if words[0] == "bench":
+        pytest.importorskip("jinja2")
+    home = tmp_path / "cases"
+    if "{home}" in words:
+        from edge_app.store.store import Store
+
+        home.mkdir()
+        Store.create(home / "cases.db", PASSPHRASE).close()
+        (home / "secret").write_text(PASSPHRASE)
+    values = {"bundle": tiny_bundle, "data": data, "home": home, "result": RESULT}
+    _quiet(dermedge(*(word.format(**values) for word in words)), ".local/share/dermedge")
+
+
+def test_every_command_is_recorded_or_named_as_not():
+    source = Path(__file__).read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8").split("\n## ")[0]
+    for entry in entry_points(group="dermedge.commands"):
+        if entry.load().renamed is None:
+            assert f'"{entry.name}"' in source or f"`dermedge {entry.name}`" in page, entry.name
 
 
 @pytest.mark.parametrize(
@@ -381,6 +405,8 @@ def test_train_then_export(dermedge, data, split):
     words = ["train", "multitask", "--recipe", "multitask", *chosen, *source, "--out", "run"]
     _quiet(dermedge(*words, name="train"))
     _quiet(dermedge("export", "run", "--out", "made.dermbundle", name="export"))
+    words = ["throughput", "--recipe", "classifier", *chosen, "--data", f"csv={data}"]
+    _quiet(dermedge(*words, "--seconds", "0.1", "--limit", "16", name="throughput"))
 
 
 @pytest.mark.slow
