@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import shlex
 import subprocess
@@ -245,6 +246,27 @@ def test_a_reader_written_as_the_page_says_passes_the_contract(tmp_path, monkeyp
     monkeypatch.setitem(READERS, "name", module["NAME"])
     monkeypatch.setitem(LAYOUTS, "name", layout)
     test_reader_contract("name", tmp_path)
+
+
+def test_what_is_refused_without_a_lesion_is_what_the_tables_say():
+    results, known = ROOT / "benchmarks" / "results", set()
+    for name in ("dermoscopy", "multitask", "smartphone"):
+        with (results / f"{name}-groups.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["measure"] == "retaken"]
+        known |= {_interval(row["value"], row["low"], row["high"]) for row in rows}
+        with (results / f"{name}.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["ood_retaken"]]
+        limits = ("ood_retaken", "ood_retaken_low", "ood_retaken_high")
+        known |= {_interval(*(row[limit] for limit in limits)) for row in rows}
+    page = (DOCS / "figures.md").read_text(encoding="utf-8")
+    table = page.split("\n| kind |")[1].split("\n\n")[0]
+    stated = re.findall(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", table)
+    assert len(stated) == 21
+    assert set(stated) - known == set()
+
+
+def _interval(*values: str) -> str:
+    return "{:.3f} ({:.3f} to {:.3f})".format(*map(float, values))
 
 
 def test_versions_agree():
