@@ -191,6 +191,25 @@ def test_every_file_and_folder_that_a_page_names_exists(page):
     assert [name for name in tests if f"def {name}(" not in written] == []
 
 
+def test_every_link_to_a_heading_works_where_the_pages_are_read_as_files():
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    dead = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s:]+\.md)?#([^)]+)\)", page.read_text(encoding="utf-8")):
+            target = page.parent / link[0] if link[0] else page
+            if link[1] not in _headings(target.resolve()):
+                dead.append((page.name, *link))
+    assert dead == []
+
+
+@cache
+def _headings(page: Path) -> set[str]:
+    """The names that a forge gives the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 # Also of those that no test runs, with the values of the lines above them.
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 BLOCK = re.compile(r"```(?:sh|bash|text)\n(.*?)```", re.DOTALL)
