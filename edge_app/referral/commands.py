@@ -338,12 +338,13 @@ def _add(store: Store, args: argparse.Namespace) -> int:
         ((n, getattr(args, n)) for n in ("dicomweb", "dicom", "folder") if getattr(args, n)), None
     )
     password = _ask(f"Password of {args.user}: ") if args.user else ""
+    secret = password  # of what takes the pictures: a stick's is no server's business
     if args.folder:
         args.folder = str(Path(args.folder).absolute())
         pictures = ("folder", args.folder)
-        password = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+        secret = _ask("Passphrase that opens the files, agreed on with the receiver: ")
     token = _ask("Token: ") if args.token else ""
-    dicom = _endpoint(args, *pictures, password, token) if pictures else None
+    dicom = _endpoint(args, *pictures, secret, token) if pictures else None
     fhir = _endpoint(args, "fhir", args.fhir, password, token) if args.fhir else None
     if args.folder and not args.fhir:
         fhir = dicom  # a folder takes both

@@ -73,6 +73,18 @@ def test_a_destination_is_added_checked_used_and_removed(home, send, capsys):
     assert send("remove", "Clinic") == 0
 
 
+@pytest.mark.parametrize(("user", "password"), [((), ""), (("--user", "kiosk"), "secret")])
+def test_the_passphrase_of_a_stick_goes_to_no_server(home, send, tmp_path, user, password):
+    stick = FolderReceiver(tmp_path / "stick")
+    typed = f"{password}\n" * bool(user) + f"{stick.passphrase}\n"
+    where = ("--folder", str(stick.folder), "--fhir", "https://c.example")
+    assert send("add", "Both", *where, *user, typed=typed) == 0
+    cases = opened(home)
+    (to,) = cases.mail.destinations()
+    assert (to.dicom.password, to.fhir.password) == (stick.passphrase, password)
+    cases.close()
+
+
 def test_what_was_stopped_says_why_and_is_sent_again(home, send, capsys):
     archive = DicomWebReceiver(lie=lambda handler, _: handler.say(401) or True)
     send("add", "Clinic", "--dicomweb", archive.endpoint().address)
