@@ -7,10 +7,11 @@ import os
 from dataclasses import replace
 
 import pytest
+from commands import call
 
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle, write_bundle
-from dermedge.bundle.manifest import Manifest
+from dermedge.bundle.manifest import BundleError, Manifest
 from dermedge.files import state_folder
 
 form = pytest.importorskip("cryptography.hazmat.primitives.serialization")
@@ -50,6 +51,18 @@ def released(tiny_bundle, tmp_path):
         return write_bundle(tmp_path / f"{name}-{release}.dermbundle", manifest, parts, key)
 
     return make
+
+
+def test_a_bundle_to_compare_with_is_held_to_the_key_too(
+    released, keys, home, tiny_bundle, tmp_path
+):
+    pytest.importorskip("jinja2")
+    from benchmarks.commands.bench import BENCH
+
+    (secret, key), _ = keys
+    words = ("--bundle", released(1, secret), "--trusted-key", key, "--out", tmp_path / "out")
+    with pytest.raises(BundleError, match="not signed"):
+        call(BENCH, *words, "--vs", tiny_bundle)
 
 
 def verify(path, *options) -> int:

@@ -29,7 +29,7 @@ from benchmarks.commands.arguments import (
     thread_count,
 )
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.bundle import Bundle, shipped
 from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
@@ -208,7 +208,7 @@ def _read(args: argparse.Namespace) -> _Inputs:
     from dermedge.tune import load_tuned
 
     bundle = in_precision(open_bundle(args), args.precision)
-    other = _other(args.vs, bundle) if args.vs else None
+    other = _other(args, bundle) if args.vs else None
     executions = load_tuned(bundle) if args.tuned else None
     if args.tuned and not executions:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
@@ -340,12 +340,14 @@ def _print(args: argparse.Namespace, result: dict, report: Path, out: Path) -> N
     print(DISCLAIMER)
 
 
-def _other(name: str, bundle: Bundle) -> Bundle:
+def _other(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+    name = args.vs
     if name in PRECISIONS:
         return in_precision(bundle, name)
-    if not Path(name).exists():
+    if name not in shipped() and not Path(name).exists():
         raise UserError(f"--vs: there is no bundle at {name}; give a file, or fp32, fp16 or int8")
-    return Bundle.open(name)
+    # By the same key as the first; which release is compared is up to whoever asks.
+    return open_bundle(argparse.Namespace(**{**vars(args), "bundle": name, "min_release": 0}))
 
 
 @contextmanager
