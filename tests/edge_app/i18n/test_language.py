@@ -437,6 +437,14 @@ def test_without_its_packages_arabic_is_not_offered(without_shaping, monkeypatch
     assert Settings(language="ar").spoken() == "en"
 
 
+def test_no_screen_offers_a_language_that_cannot_be_written_here():
+    screens = Path(catalogues.ROOM, "screens")
+    found = [path for kind in ("*.kv", "*.py") for path in screens.rglob(kind)]
+    offering = [path.name for path in found if "offered()" in path.read_text("utf-8")]
+    assert sorted(offering) == ["settings.py", "welcome.kv"]
+    assert not [path.name for path in found if "LANGUAGES" in path.read_text("utf-8")]
+
+
 def test_without_its_packages_no_letter_stands_out_of_order(without_shaping):
     assert language.visual("Anna \u0645\u0631\u064a\u0645, 12") == "Anna ????, 12"
     assert language.visual("plain") == "plain"
