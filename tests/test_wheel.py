@@ -125,8 +125,8 @@ def test_what_only_a_checkout_has_is_said_so(device, folder):
     done = run(device, folder, "--help")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  train +not part of this installation", done.stdout, re.MULTILINE)
-    for name in ("train", "export"):
-        done = run(device, folder, name, "--help")
+    for words in (["train", "--help"], ["export", "--help"], ["demo"]):
+        done = run(device, folder, *words)
         assert done.returncode == 2
         assert "runs in a checkout of dermedge" in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -20,7 +20,7 @@ from dermedge.text import printable
 
 GROUP = "dermedge.commands"
 DESKTOP = ("train", "export")  # rooms that the wheel leaves out
-_CHECKOUT = "clone the repository and call `make install`"
+CHECKOUT = "clone the repository and call `make install`"
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUS = (
     "0 done; 1 it ran, but something failed (a picture or bundle that is damaged, a check, a full "
@@ -139,7 +139,7 @@ def _main(argv: list[str]) -> int:
         return command.run(parser.parse_args(argv[1:]))
     except ModuleNotFoundError as error:
         if error.name in DESKTOP and command is None:
-            return _fail(f"'{name}' runs in a checkout of dermedge: {_CHECKOUT}", WRONG_USE)
+            return _fail(f"'{name}' runs in a checkout of dermedge: {CHECKOUT}", WRONG_USE)
         if _is_ours(error.name):
             raise
         extra = f"[{command.extra}]" if command and command.extra else ""
@@ -169,7 +169,7 @@ def _current(commands: Mapping[str, EntryPoint]) -> dict[str, str]:
         except ModuleNotFoundError as error:
             if error.name not in DESKTOP:
                 raise
-            summaries[name] = f"not part of this installation: {_CHECKOUT}"
+            summaries[name] = f"not part of this installation: {CHECKOUT}"
         else:
             if command.renamed is None:
                 summaries[name] = command.summary

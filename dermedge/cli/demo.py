@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
-from dermedge.cli import Command
+from dermedge.cli import CHECKOUT, DESKTOP, Command
 from dermedge.files import write_atomic
 from dermedge.text import printable
 
@@ -82,6 +82,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.limit < 0:
         raise UserError("--limit must be 0 (all) or the number of pictures")
+    if any(importlib.util.find_spec(room) is None for room in DESKTOP):
+        raise UserError(f"'demo' runs in a checkout of dermedge: {CHECKOUT}")
     for package in ("torch", "onnx", "jinja2"):
         # Said now, not after a minute of other steps.
         if importlib.util.find_spec(package) is None:
