@@ -203,6 +203,33 @@ def _dermedge(*words, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, **options)
 
 
+def test_a_working_folder_that_was_deleted_is_no_traceback(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["analyze", "lesion.png", "--bundle", "none.dermbundle"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
+def test_a_closed_output_is_no_traceback_and_takes_no_part_in_the_other(
+    closed, monkeypatch, capsys
+):
+    for name in closed:  # as Python finds it
+        monkeypatch.setattr(sys, name, None)
+
+    def run() -> int:
+        print('{"image": "1.png"}')
+        print("dermedge: 2.png: No such file or directory", file=sys.stderr)
+        return 1
+
+    assert guarded(run, "dermedge analyze") == 1
+    told = capsys.readouterr()
+    assert told.out == ("" if "stdout" in closed else '{"image": "1.png"}\n')
+    assert told.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--help"], ["verify", "--json"]])

@@ -63,6 +63,7 @@ def guarded(run: Callable[[], int], name: str) -> int:
     tidies up, and then ends by that signal. SystemExit passes.
     """
     _leave_working_folder()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no valid text must not end the whole call.
         if hasattr(stream, "reconfigure"):
@@ -96,9 +97,22 @@ def guarded(run: Callable[[], int], name: str) -> int:
 def _leave_working_folder() -> None:
     """Take the working folder off the path: a `train.py` of the user's must not stand for ours."""
     checkout = Path(__file__).resolve().parents[2]
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it was deleted, and holds nothing
+        return
     if not here.samefile(checkout):
         sys.path[:] = [entry for entry in sys.path if not _is_folder(entry, here)]
+
+
+def _open_streams() -> None:
+    """A process that was started without an output, as by a service, gets one that goes nowhere.
+
+    What is for standard error would be printed among the results.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
 
 
 def _is_folder(entry: str, folder: Path) -> bool:
