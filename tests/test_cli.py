@@ -158,6 +158,7 @@ def _behind(error: UserError, cause: OSError) -> UserError:
         (_behind(BundleError("cannot read"), PermissionError(13, "no")), 1, "cannot read"),
         (_behind(BundleError("cannot read"), FileNotFoundError(2, "no")), 2, "cannot read"),
         (MemoryError(), 1, "not enough memory"),
+        (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "loaded here: libGL.so.1: cannot"),
     ],
 )
 def test_a_fault_of_the_machine_is_no_wrong_use(capsys, error, status, line):

@@ -79,6 +79,11 @@ def guarded(run: Callable[[], int], name: str) -> int:
             return status
     except MemoryError:
         return _fail("not enough memory", FAILED)
+    except ImportError as error:
+        if _is_ours(error.name):
+            raise
+        # Its own library lacks another one, or was made for another system.
+        return _fail(f"a package cannot be loaded here: {one_line(error)}", FAILED)
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and _is_of_output(error):
             # Of a reader that went away (`| head`) nothing need be said.
