@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dermedge import UserError
 from dermedge.analysis import Analysis
@@ -96,6 +97,10 @@ def _is_address(name: str) -> bool:
     return "://" in name
 
 
+# What a path of an address holds as it is; all else would end it, or be read as another name.
+_PLAIN = "/!$&'()*+,;=:@"
+
+
 def _listed(address: str) -> tuple[list[str], list[str]]:
     try:
         from pyarrow import fs
@@ -110,9 +115,10 @@ def _listed(address: str) -> tuple[list[str], list[str]]:
         raise UserError(f"{address}: {' '.join(str(error).split())}") from None
     names = [file.path[len(path.rstrip("/")) :] for file in files if file.is_file]
     visible = sorted(name for name in names if "/." not in name)
+    folder, mark, query = address.partition("?")
     found, others = (
         [
-            address.rstrip("/") + name
+            f"{folder.rstrip('/')}{quote(name, safe=_PLAIN)}{mark}{query}"
             for name in visible
             if looks_like_picture(name.rpartition("/")[2], extensions)
         ]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from dermedge import UserError
-from dermedge.batch import Options, Results, find_sources
+from dermedge.batch import Options, Results, content_of, find_sources
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -181,6 +181,16 @@ def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     done = analyze(tiny_bundle, "nonsense://bucket/folder", "--json", status=2)
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("query", ["", "?use_mmap=false"])
+def test_names_in_an_object_store_are_read_as_they_are(tmp_path, query):
+    pytest.importorskip("pyarrow")
+    names = ["A.jpg", "%41.jpg", "50%.jpg", "a #1 (2).jpg", "q?x.jpg", "\u00e4+b.jpg"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    sources, _ = find_sources([f"file://{tmp_path}/{query}"])
+    assert sorted(content_of(source).decode() for source in sources) == sorted(names)
 
 
 def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
