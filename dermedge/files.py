@@ -195,7 +195,9 @@ def state_folder() -> Path:
 
 
 def _folder(variable: str, default: str) -> Path:
+    given = os.environ.get(variable, "")
     try:
-        return Path(os.environ.get(variable) or Path.home() / default) / "dermedge"
+        # XDG ignores what is not absolute: it would be another folder wherever a command starts.
+        return Path(given if os.path.isabs(given) else Path.home() / default) / "dermedge"
     except RuntimeError:  # as of a service, or of a container's user
         raise OSError(errno.ENOENT, f"this user has no home folder: set {variable}") from None

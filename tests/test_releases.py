@@ -129,6 +129,19 @@ def test_where_nothing_can_be_remembered_it_runs_and_says_so(released, keys, hom
     assert "the release is not remembered" in told
 
 
+def test_a_folder_that_is_not_absolute_is_not_another_one_in_each_working_folder(
+    released, keys, home, tmp_path, monkeypatch
+):
+    (secret, key), _ = keys
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for folder, release, status in (("one", 3, 0), ("two", 2, 1)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert verify(released(release, secret), "--trusted-key", key) == status
+        assert list((tmp_path / folder).iterdir()) == []
+
+
 def test_a_user_without_a_home_is_told_what_to_set(released, keys, home, monkeypatch, capsys):
     (secret, key), _ = keys
 
