@@ -254,6 +254,8 @@ class Results:
             self._files[row["image"]] = file
 
     def _is_own(self) -> bool:
+        if os.name == "nt":  # where no open file is replaced
+            return True
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
         except FileNotFoundError:
