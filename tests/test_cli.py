@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dermedge import UserError
+from dermedge import UserError, files
 from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.cli import guarded, main
 from dermedge.image.read import write_png
@@ -124,6 +124,19 @@ def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_
 
 
 # Exit status.
+
+
+def test_a_folder_for_masks_that_is_read_only_is_refused_before_the_work(
+    capsys, picture, tmp_path, tiny_bundle, monkeypatch
+):
+    def refuse(**_words):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    masks = tmp_path / "masks"
+    words = ["analyze", str(picture), "--bundle", str(tiny_bundle), "--masks", str(masks)]
+    assert main(words) == 1
+    assert tuple(capsys.readouterr()) == ("", f"dermedge: {masks}: Read-only file system\n")
 
 
 def test_the_statuses_are_told_in_help(capsys):

@@ -27,6 +27,7 @@ from dermedge.cli.options import (
     tuned_executions,
 )
 from dermedge.cluster import on_ray
+from dermedge.files import check_folder
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.text import printable
@@ -226,7 +227,7 @@ def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> 
 
 
 def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
-    """Make the output folders; refuse what would overwrite a picture or another output."""
+    """Make the output folders; refuse what would overwrite a picture, or cannot be written to."""
     images = [Path(source) for source in sources]
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
@@ -246,6 +247,7 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
             if (folder / f"{path.stem}.png").resolve() in pictures:
                 raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
