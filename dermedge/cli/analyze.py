@@ -149,8 +149,8 @@ def _tell_left_out(others: list[str]) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """UserError where options contradict each other or make no sense."""
-    if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
-        raise UserError("--px-per-mm must be a number above 0")
+    if args.px_per_mm is not None and not 0.01 <= args.px_per_mm <= 100_000:
+        raise UserError("--px-per-mm must be 0.01 to 100000: pixels to a millimetre")
     if args.reference is not None and args.reference not in REFERENCES:
         raise UserError(
             f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
