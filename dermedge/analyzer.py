@@ -109,9 +109,12 @@ def crop_frame(picture: Picture) -> Cropped:
         return Cropped(pixels, picture.width)
     # In px of the whole picture, which was maybe reduced in reading.
     covered = picture.width / pixels.shape[1]
-    left, top, width, height = (round(value * covered) for value in (x, y, across, down))
+    left, top = round(x * covered), round(y * covered)
+    # The last px of a reduced picture may cover less than the others.
+    right = min(round((x + across) * covered), picture.width)
+    bottom = min(round((y + down) * covered), picture.height)
     pixels = np.ascontiguousarray(pixels[y : y + down, x : x + across])
-    return Cropped(pixels, across * covered, (x, y), (left, top, width, height))
+    return Cropped(pixels, across * covered, (x, y), (left, top, right - left, bottom - top))
 
 
 def find_scale(pixels: np.ndarray, reference: str) -> Scaled:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dermedge import UserError
 from dermedge.analysis import Analysis
@@ -96,6 +97,10 @@ def _is_address(name: str) -> bool:
     return "://" in name
 
 
+# What a path of an address holds as it is; all else would end it, or be read as another name.
+_PLAIN = "/!$&'()*+,;=:@"
+
+
 def _listed(address: str) -> tuple[list[str], list[str]]:
     try:
         from pyarrow import fs
@@ -110,9 +115,10 @@ def _listed(address: str) -> tuple[list[str], list[str]]:
         raise UserError(f"{address}: {' '.join(str(error).split())}") from None
     names = [file.path[len(path.rstrip("/")) :] for file in files if file.is_file]
     visible = sorted(name for name in names if "/." not in name)
+    folder, mark, query = address.partition("?")
     found, others = (
         [
-            address.rstrip("/") + name
+            f"{folder.rstrip('/')}{quote(name, safe=_PLAIN)}{mark}{query}"
             for name in visible
             if looks_like_picture(name.rpartition("/")[2], extensions)
         ]
@@ -148,9 +154,9 @@ def in_actor(bundle: Bundle, options: Options) -> Callable[[str], dict[str, Any]
 class Results:
     """A file of one JSON line a picture, which an interrupted run goes on with.
 
-    Beside it, `FILE.options.json` says what was run: lines of another bundle or of other options
-    are not mixed. Pictures that failed are tried again, and those whose file was written here after
-    the results. One process at a time writes to it.
+    Beside it, `FILE.options.json` says what was run, and on which files: lines of another bundle,
+    of other options, or of the same names in another folder are not mixed. Pictures that failed
+    are tried again, and those whose file is another one since. One process at a time writes to it.
     """
 
     def __init__(self, path: Path, bundle: Bundle, options: Options):
@@ -160,23 +166,35 @@ class Results:
             raise UserError(f"{path} is no file: name one, or use --json, which prints the lines")
         self.path = path
         self._stated = path.with_name(f"{path.name}.options.json")
-        stated = {"bundle_sha256": bundle.sha256, **options.to_json()}
+        self._options = {"bundle_sha256": bundle.sha256, **options.to_json()}
+        before: dict[str, Any] = {}
         if path.exists() and path.stat().st_size:
-            self._check(json.loads(json.dumps(stated)))
+            before = self._check(json.loads(json.dumps(self._options)))
         written = path.stat().st_mtime if path.exists() else 0.0
+        lines = list(self._read())
+        self._check_folder(before.get("folder"), lines)
+        files = before.get("files", {})
         self.rows = {
             row["image"]: row
-            for row in self._read()
-            if "error" not in row and not _newer(row["image"], written)
+            for row in lines
+            if "error" not in row and _unchanged(row["image"], files.get(row["image"]), written)
         }
-        write_atomic(self._stated, json.dumps(stated, indent=2, sort_keys=True) + "\n")
+        self._files = {name: files[name] for name in self.rows if name in files}
+        self._state()
         write_atomic(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("a", encoding="utf-8")
 
-    def _check(self, stated: dict[str, Any]) -> None:
+    def _state(self) -> None:
+        stated = {**self._options, "folder": _folder(), "files": self._files}
+        write_atomic(self._stated, json.dumps(stated, indent=2, sort_keys=True) + "\n")
+
+    def _check(self, stated: dict[str, Any]) -> dict[str, Any]:
+        """What `FILE.options.json` says. UserError where that is of something else."""
         try:
-            before = json.loads(self._stated.read_text(encoding="utf-8"))
+            before: dict[str, Any] = json.loads(self._stated.read_text(encoding="utf-8"))
             different = [key for key in stated if before.get(key) != stated[key]]
+            if not isinstance(before.get("files", {}), dict):
+                raise ValueError
         except (OSError, ValueError, AttributeError):
             raise UserError(
                 f"{self.path} exists, and {self._stated.name}, which says how its lines were "
@@ -186,6 +204,18 @@ class Results:
             raise UserError(
                 f"{self.path} holds results of another {' and '.join(different)}: "
                 "name another file, or delete this one"
+            )
+        return before
+
+    def _check_folder(self, folder: object, lines: list[dict[str, Any]]) -> None:
+        """UserError where names within the working folder were of another one."""
+        if folder in (None, _folder()):
+            return
+        names = (row["image"] for row in lines if "error" not in row)
+        if any(not (_is_address(name) or os.path.isabs(name)) for name in names):
+            raise UserError(
+                f"{self.path} holds results of pictures in {folder}, where they may be others than "
+                "here: run it there, or name another file"
             )
 
     def _read(self) -> Iterator[dict[str, Any]]:
@@ -207,25 +237,67 @@ class Results:
             yield row
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a result; the operating system has it when this returns."""
+        """Append a result; the operating system has it when this returns.
+
+        UserError where the file is another one now: what is written into it would be lost.
+        """
         self._file.write(_line(row))
         self._file.flush()
+        if not self._is_own():
+            raise UserError(
+                f"{self.path} was replaced or taken away while results were written to it, by "
+                "another run perhaps: give each run a file of its own"
+            )
         self.rows[row["image"]] = row
+        file = _file_of(row["image"])
+        if file is not None:
+            self._files[row["image"]] = file
+
+    def _is_own(self) -> bool:
+        if os.name == "nt":  # where no open file is replaced
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Bring the lines onto the disk and close the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        if self._is_own():
+            self._state()
         self._file.close()
 
 
-def _newer(source: str, written: float) -> bool:
-    """Whether another picture may have taken a file's name since."""
+def _folder() -> str | None:
     try:
-        # Not the time of the last change, which is that of the camera's clock.
-        return os.stat(source).st_ctime > written
-    except (OSError, ValueError):  # an address, or no longer there
-        return False
+        return os.getcwd()
+    except OSError:  # it was deleted, and no name lies in it
+        return None
+
+
+def _unchanged(source: str, known: object, written: float) -> bool:
+    """Whether a file is the one that was analysed, as far as that is known."""
+    file = _file_of(source)
+    if file is None:
+        return True
+    if known is not None:
+        return known == file
+    # Of a run that was killed. Not the last change, whose time is that of the camera's clock.
+    return file[2] <= written * 1e9
+
+
+def _file_of(source: str) -> list[int] | None:
+    """Size and times of a file: clocks that are wrong give it others than another one has.
+
+    None of an address, or of what is no longer there.
+    """
+    try:
+        status = os.stat(source)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -179,14 +179,25 @@ def read_text(path: str | Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where dermedge keeps what it can make again: `dermedge` in the user's cache folder."""
+    """Where dermedge keeps what it can make again: `dermedge` in the user's cache folder.
+
+    OSError where no such folder is known: the user has no home.
+    """
     return _folder("XDG_CACHE_HOME", ".cache")
 
 
 def state_folder() -> Path:
-    """Where dermedge keeps what it must not forget: `dermedge` in the user's state folder."""
+    """Where dermedge keeps what it must not forget: `dermedge` in the user's state folder.
+
+    OSError as `cache_folder`.
+    """
     return _folder("XDG_STATE_HOME", ".local/state")
 
 
 def _folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / default) / "dermedge"
+    given = os.environ.get(variable, "")
+    try:
+        # XDG ignores what is not absolute: it would be another folder wherever a command starts.
+        return Path(given if os.path.isabs(given) else Path.home() / default) / "dermedge"
+    except RuntimeError:  # as of a service, or of a container's user
+        raise OSError(errno.ENOENT, f"this user has no home folder: set {variable}") from None

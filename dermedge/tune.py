@@ -426,7 +426,7 @@ def _file(bundle: Bundle) -> Path:
     name = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
     try:
         return cache_folder() / "tuned" / f"{bundle.sha256[:16]}-{name[:12]}.json"
-    except RuntimeError:  # a user without a home
+    except OSError:  # a user without a home
         raise TuneError(
             "there is no folder for what `dermedge tune` finds: set XDG_CACHE_HOME",
             code="tune-no-folder",

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from dermedge import UserError
-from dermedge.batch import Options, Results, find_sources
+from dermedge.batch import Options, Results, content_of, find_sources
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -75,7 +75,8 @@ def test_results_go_into_a_file_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path):
+@pytest.mark.parametrize("times", ["killed", "behind"])
+def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path, times):
     picture, out = tmp_path / "1.jpg", tmp_path / "out.jsonl"
     picture.touch()
 
@@ -87,9 +88,49 @@ def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path):
             first.add({"image": name})
     with closing(results()) as again:
         assert len(again.rows) == 3
-    os.utime(out, (0, 0))
+    lasting = [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
+    if times == "killed":  # before it could say which files they were
+        stated = tmp_path / "out.jsonl.options.json"
+        stated.write_text(json.dumps({**json.loads(stated.read_text()), "files": {}}))
+        os.utime(out, (0, 0))
+    else:  # by a camera whose clock is behind, as on a card that keeps its times alone
+        picture.write_bytes(b"another person's")
+        os.utime(out, (4e9, 4e9))
     with closing(results()) as again:
-        assert list(again.rows) == [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
+        assert list(again.rows) == lasting
+
+
+def test_equal_names_in_another_folder_are_not_mixed(tmp_path, monkeypatch):
+    def results():
+        return Results(tmp_path / "out.jsonl", SimpleNamespace(sha256=""), Options())
+
+    for clinic in ("one", "two"):
+        (tmp_path / clinic).mkdir()
+        (tmp_path / clinic / "1.jpg").touch()
+        monkeypatch.chdir(tmp_path / clinic)
+        if clinic == "one":
+            with closing(results()) as first:
+                first.add({"image": "1.jpg"})
+    before = (tmp_path / "out.jsonl").read_text()
+    with pytest.raises(UserError, match=r"holds results of pictures in .*one, where"):
+        results()
+    assert (tmp_path / "out.jsonl").read_text() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there an open file is not replaced")
+@pytest.mark.parametrize("how", ["another run", "deleted"])
+def test_a_file_of_results_that_is_another_one_now_is_told(tmp_path, how):
+    def results():
+        return Results(tmp_path / "out.jsonl", SimpleNamespace(sha256=""), Options())
+
+    first = results()
+    first.add({"image": "1.jpg"})
+    if how == "another run":
+        results().close()
+    else:
+        (tmp_path / "out.jsonl").unlink()
+    with closing(first), pytest.raises(UserError, match="give each run a file of its own"):
+        first.add({"image": "2.jpg"})
 
 
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
@@ -140,6 +181,16 @@ def test_an_object_store_as_a_folder(tiny_bundle, archive, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     done = analyze(tiny_bundle, "nonsense://bucket/folder", "--json", status=2)
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("query", ["", "?use_mmap=false"])
+def test_names_in_an_object_store_are_read_as_they_are(tmp_path, query):
+    pytest.importorskip("pyarrow")
+    names = ["A.jpg", "%41.jpg", "50%.jpg", "a #1 (2).jpg", "q?x.jpg", "\u00e4+b.jpg"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    sources, _ = find_sources([f"file://{tmp_path}/{query}"])
+    assert sorted(content_of(source).decode() for source in sources) == sorted(names)
 
 
 def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):

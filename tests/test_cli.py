@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dermedge import UserError
+from dermedge import UserError, files
 from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.cli import guarded, main
 from dermedge.image.read import write_png
@@ -135,6 +135,19 @@ def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_
 # Exit status.
 
 
+def test_a_folder_for_masks_that_is_read_only_is_refused_before_the_work(
+    capsys, picture, tmp_path, tiny_bundle, monkeypatch
+):
+    def refuse(**_words):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    masks = tmp_path / "masks"
+    words = ["analyze", str(picture), "--bundle", str(tiny_bundle), "--masks", str(masks)]
+    assert main(words) == 1
+    assert tuple(capsys.readouterr()) == ("", f"dermedge: {masks}: Read-only file system\n")
+
+
 def test_the_statuses_are_told_in_help(capsys):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
@@ -167,6 +180,7 @@ def _behind(error: UserError, cause: OSError) -> UserError:
         (_behind(BundleError("cannot read"), PermissionError(13, "no")), 1, "cannot read"),
         (_behind(BundleError("cannot read"), FileNotFoundError(2, "no")), 2, "cannot read"),
         (MemoryError(), 1, "not enough memory"),
+        (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "loaded here: libGL.so.1: cannot"),
     ],
 )
 def test_a_fault_of_the_machine_is_no_wrong_use(capsys, error, status, line):
@@ -210,6 +224,33 @@ def test_a_bundle_that_may_not_be_read_is_no_wrong_use(capsys, tiny_bundle, monk
 def _dermedge(*words, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "dermedge.cli", *map(str, words)]
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, **options)
+
+
+def test_a_working_folder_that_was_deleted_is_no_traceback(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["analyze", "lesion.png", "--bundle", "none.dermbundle"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
+def test_a_closed_output_is_no_traceback_and_takes_no_part_in_the_other(
+    closed, monkeypatch, capsys
+):
+    for name in closed:  # as Python finds it
+        monkeypatch.setattr(sys, name, None)
+
+    def run() -> int:
+        print('{"image": "1.png"}')
+        print("dermedge: 2.png: No such file or directory", file=sys.stderr)
+        return 1
+
+    assert guarded(run, "dermedge analyze") == 1
+    told = capsys.readouterr()
+    assert told.out == ("" if "stdout" in closed else '{"image": "1.png"}\n')
+    assert told.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

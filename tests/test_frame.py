@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermedge.analyzer import Analyzer
+from dermedge.analyzer import Analyzer, crop_frame
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.frame import inner
 from dermedge.image.preprocess import Placement, Preprocessing, prepare
@@ -156,6 +156,15 @@ def test_a_large_framed_picture(tiny_bundle, tmp_path):
     assert np.abs(np.subtract(found.lesion.centroid, middle)).max() < 12
     write_png(tmp_path / "mask.png", found.full_mask().astype(np.uint8) * 255)
     assert read_mask(tmp_path / "mask.png").shape == whole.shape[:2]
+
+
+def test_what_is_judged_lies_within_a_picture_of_an_odd_size():
+    """Reduced in reading: the last px of a row or column covers one px alone."""
+    for bar, whole in ((np.s_[:150], 1200), (np.s_[:, :300], 1199)):
+        pixels = np.random.default_rng(0).integers(80, 160, (601, 600, 3), dtype=np.uint8)
+        pixels[bar] = 255
+        x, y, width, height = crop_frame(Picture(pixels, 1201, whole)).part
+        assert (x + width, y + height) == (whole, 1201)
 
 
 def test_explanations_lie_inside(make_bundle):

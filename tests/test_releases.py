@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from commands import call
@@ -139,6 +140,38 @@ def test_where_nothing_can_be_remembered_it_runs_and_says_so(released, keys, hom
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "the release is not remembered" in told
+
+
+def test_a_folder_that_is_not_absolute_is_not_another_one_in_each_working_folder(
+    released, keys, home, tmp_path, monkeypatch
+):
+    (secret, key), _ = keys
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for folder, release, status in (("one", 3, 0), ("two", 2, 1)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert verify(released(release, secret), "--trusted-key", key) == status
+        assert list((tmp_path / folder).iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_what_to_set(released, keys, home, monkeypatch, capsys):
+    (secret, key), _ = keys
+
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "DERMEDGE_ENGINES"):
+        monkeypatch.delenv(variable, raising=False)
+    assert verify(released(3, secret), "--trusted-key", key) == 0
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "no home folder: set XDG_STATE_HOME; the release is not remembered" in told
+    assert cli.main(["engine", "list"]) == 2
+    assert capsys.readouterr().err.endswith("no folder for engines: set DERMEDGE_ENGINES\n")
+    assert cli.main(["tune", "--forget", "--bundle", str(released(3, None))]) == 2
+    assert "set XDG_CACHE_HOME" in capsys.readouterr().err
 
 
 def test_a_bundle_without_a_release_reads_in_older_versions(tiny_bundle):

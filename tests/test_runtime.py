@@ -137,6 +137,14 @@ def test_int8_of_another_machine_does_not_saturate_here(made_for):
     assert np.all(total == 255 * 127 * 32)
 
 
+def test_an_openvino_that_cannot_be_loaded_is_no_crash(monkeypatch, tmp_path):
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    with pytest.raises(SessionError, match="OpenVINO cannot be loaded: libtbb"):
+        open_session(b"", provider="openvino")
+
+
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
     if provider == "openvino":

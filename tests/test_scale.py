@@ -81,7 +81,7 @@ def test_real_pictures_without_a_coin_have_no_scale(shared_data):
     assert found <= 0.02 * len(paths)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (16, 1000), (2000, 40), (20, 64), (31, 25)])
+@pytest.mark.parametrize("size", [(16, 16), (16, 1000), (2000, 40), (20, 64), (31, 25), (8192, 2)])
 def test_a_picture_too_narrow_for_a_reference_has_no_scale(size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     for reference in ("card", "ruler", "coin-1-euro"):

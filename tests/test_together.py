@@ -163,7 +163,9 @@ def test_without_a_reference_the_size_is_unknown(tiny_bundle, pictures, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [(("--reference", "shilling"), "name one of card, ruler"),
-     (("--reference", "card", "--px-per-mm", "3"), "give one")],
+     (("--reference", "card", "--px-per-mm", "3"), "give one"),
+     (("--px-per-mm", "1e-310", "--json"), "must be 0.01 to 100000"),
+     (("--px-per-mm", "nan"), "must be 0.01 to 100000")],
 )  # fmt: skip
 def test_wrong_references_are_one_line(tiny_bundle, pictures, capsys, words, told):
     assert cli.main(["analyze", pictures[0], "--bundle", str(tiny_bundle), *words]) == 2

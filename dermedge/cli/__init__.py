@@ -63,6 +63,7 @@ def guarded(run: Callable[[], int], name: str) -> int:
     tidies up, and then ends by that signal. SystemExit passes.
     """
     _leave_working_folder()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no valid text must not end the whole call.
         if hasattr(stream, "reconfigure"):
@@ -78,6 +79,11 @@ def guarded(run: Callable[[], int], name: str) -> int:
             return status
     except MemoryError:
         return _fail("not enough memory", FAILED)
+    except ImportError as error:
+        if _is_ours(error.name):
+            raise
+        # Its own library lacks another one, or was made for another system.
+        return _fail(f"a package cannot be loaded here: {one_line(error)}", FAILED)
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and _is_of_output(error):
             # Of a reader that went away (`| head`) nothing need be said.
@@ -102,6 +108,16 @@ def _leave_working_folder() -> None:
         return
     if not here.samefile(checkout):
         sys.path[:] = [entry for entry in sys.path if not _is_folder(entry, here)]
+
+
+def _open_streams() -> None:
+    """A process that was started without an output, as by a service, gets one that goes nowhere.
+
+    What is for standard error would be printed among the results.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
 
 
 def _is_folder(entry: str, folder: Path) -> bool:

@@ -27,6 +27,7 @@ from dermedge.cli.options import (
     tuned_executions,
 )
 from dermedge.cluster import on_ray
+from dermedge.files import check_folder
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
 from dermedge.text import printable
@@ -148,8 +149,8 @@ def _tell_left_out(others: list[str]) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """UserError where options contradict each other or make no sense."""
-    if args.px_per_mm is not None and not 0 < args.px_per_mm < float("inf"):
-        raise UserError("--px-per-mm must be a number above 0")
+    if args.px_per_mm is not None and not 0.01 <= args.px_per_mm <= 100_000:
+        raise UserError("--px-per-mm must be 0.01 to 100000: pixels to a millimetre")
     if args.reference is not None and args.reference not in REFERENCES:
         raise UserError(
             f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
@@ -226,7 +227,7 @@ def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> 
 
 
 def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
-    """Make the output folders; refuse what would overwrite a picture or another output."""
+    """Make the output folders; refuse what would overwrite a picture, or cannot be written to."""
     images = [Path(source) for source in sources]
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
@@ -246,6 +247,7 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
             if (folder / f"{path.stem}.png").resolve() in pictures:
                 raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:

@@ -87,10 +87,13 @@ class Engine:
 
 
 def folder() -> Path:
-    """DERMEDGE_ENGINES, or `dermedge/engines` in the user's cache."""
+    """DERMEDGE_ENGINES, or `dermedge/engines` in the user's cache. SessionError: there is none."""
     if os.environ.get("DERMEDGE_ENGINES"):
         return Path(os.environ["DERMEDGE_ENGINES"])
-    return cache_folder() / "engines"
+    try:
+        return cache_folder() / "engines"
+    except OSError:
+        raise SessionError("there is no folder for engines: set DERMEDGE_ENGINES") from None
 
 
 def to_file(header: Header, engine: bytes) -> bytes:

@@ -21,6 +21,13 @@ class OpenVinoSession:
             raise SessionError(
                 "OpenVINO is not installed: pip install 'dermedge[openvino]'"
             ) from None
+        except ImportError as error:  # a library of it is missing, or made for another system
+            raise SessionError(
+                "{provider} cannot be loaded: {reason}",
+                code="provider.load",
+                provider="OpenVINO",
+                reason=" ".join(str(error).split())[:200],
+            ) from None
         if telemetry.reporting("openvino"):
             raise SessionError(
                 "openvino was imported before dermedge and may have reported to its maker: "

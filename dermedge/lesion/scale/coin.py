@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from dermedge.lesion.scale.plane import MAX_TILT, WORK, Scale, ScaleError
+from dermedge.lesion.scale.plane import MAX_TILT, Scale, ScaleError, copy_to_search
 
 # Diameters, mm, as the mints state them. Coins that are not round are left out.
 COINS = {
@@ -37,8 +37,7 @@ _SMALLEST = 16.0  # px of the copy, radius: a pixel's error would matter in smal
 
 
 def find_coin(pixels: np.ndarray, reference: str, diameter: float) -> Scale:
-    factor = min(1.0, WORK / max(pixels.shape[:2]))
-    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small, factor = copy_to_search(pixels)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     lab = cv2.GaussianBlur(lab, (0, 0), 1)
     rims = _distinct([_follow(lab, start) for start in _round_things(small)])

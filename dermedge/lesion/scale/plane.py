@@ -65,6 +65,16 @@ class Scale:
         return np.where(hidden[..., None] > 0, skin, pixels)
 
 
+def copy_to_search(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """A copy of at most `WORK` px a side, and its px per px of the picture."""
+    factor = min(1.0, WORK / max(pixels.shape[:2]))
+    if factor * min(pixels.shape[:2]) < 1:  # OpenCV refuses a strip that loses its width
+        height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), factor
+    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return small, factor
+
+
 def slope(matrix: np.ndarray, point: Sequence[float] | np.ndarray) -> np.ndarray:
     """The (2, 2) derivative of a homography at a point."""
     x, y, w = matrix @ (point[0], point[1], 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dermedge.lesion.scale.plane import WORK, Scale, ScaleError
+from dermedge.lesion.scale.plane import Scale, ScaleError, copy_to_search
 
 _TICKS = 14  # least number of millimetres that must be seen
 _LEAST = 4  # px of the copy, smallest spacing
@@ -18,8 +18,7 @@ _LONGER = 0.35  # autocorrelation of the ticks' lengths at five or ten
 
 def find_ruler(pixels: np.ndarray) -> Scale:
     """Ticks at one spacing, every fifth or tenth longer: nothing else on skin has both."""
-    factor = min(1.0, WORK / max(pixels.shape[:2]))
-    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small, factor = copy_to_search(pixels)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     # Neither slow changes of the light nor its strength are ticks.
     detail = gray - cv2.GaussianBlur(gray, (0, 0), 12)
