@@ -454,6 +454,19 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_goes_on_after_ctrl_c_is_not_thrown_away(
+    data_set, split, tmp_path, monkeypatch, capsys, fresh
+):
+    def interrupted(*_, **__):
+        raise loop.Interrupted("stopped after step 1 of 8, all of it saved")
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    words = train_arguments(data_set, split, tmp_path / "run", tmp_path)
+    assert cli.main([*words, *(["--fresh"] if fresh else [])]) == 130
+    assert ("goes on from here (without --fresh)" in capsys.readouterr().err) == fresh
+
+
 def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     whole = load_run(out)
