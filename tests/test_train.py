@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -650,6 +651,20 @@ def test_pictures_without_a_mask_teach_the_class_alone(data_set, tmp_path):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits[0][[0, 2]], known)
     assert some["bce"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert some["bce"] != whole["bce"]
+
+
+def test_masks_weigh_the_same_over_two_processes_as_over_one():
+    known = torch.tensor([True, False, False, True, False, True, False, False])
+    values = torch.arange(8.0)
+    found = 0.0
+    for rank in range(2):
+        mine = known[rank::2]
+        accelerator = SimpleNamespace(
+            num_processes=2, device="cpu", reduce=lambda *_: known.float().sum()
+        )
+        learner = SimpleNamespace(accelerator=accelerator, recipe=load_recipe("multitask"))
+        found += Learner._mask_share(learner, mine) * values[rank::2][mine].mean() / 2
+    assert float(found) == pytest.approx(float(values[known].mean()))
 
 
 def test_a_multitask_run_is_scored_by_both_of_its_answers(data_set, split, tmp_path):

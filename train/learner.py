@@ -146,10 +146,10 @@ class Learner:
         losses: dict[str, Tensor] = {}
         loss, spec = self.recipe.loss, self.recipe.distillation
         if mask_logits is not None and known is not None and isinstance(loss, SegmenterLoss):
-            images, masks, share = batch["image"], batch["mask"], 1.0
+            images, masks, share = batch["image"], batch["mask"], self._mask_share(known)
             if not known.all():
                 # Without any mask here, all count 0: other processes wait for the same parts.
-                rows, share = (known, 1.0) if known.any() else (slice(None), 0.0)
+                rows = known if known.any() else slice(None)
                 mask_logits, masks, images = mask_logits[rows], masks[rows].clamp(0), images[rows]
             with self._frozen_critic() as critic:
                 parts = segmenter_losses(mask_logits, masks, images, critic, loss)
@@ -272,6 +272,15 @@ class Learner:
             taken = (spec.paired_weight / (1 - others)).clamp(max=1.0).to(answered.device)
             left = (1 if left is None else left) * (1 - taken * answered)
         return left
+
+    def _mask_share(self, known: Tensor) -> Tensor | float:
+        """What the mean over this process's masks weighs: the processes' mean is that over all."""
+        count, processes = float(known.sum()), self.accelerator.num_processes
+        # All pictures of a segmenter have one.
+        if processes == 1 or self.recipe.kind == "segmenter":
+            return float(count > 0)
+        every = self.accelerator.reduce(torch.tensor(count, device=self.accelerator.device), "sum")
+        return count * processes / every.clamp(min=1)
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
