@@ -275,12 +275,17 @@ def outline_recipe(*more: str):
 
 def test_a_network_that_learns_outlines_alone_keeps_the_classes_of_its_start(tmp_path, capsys):
     pictures = outlined(tmp_path)
+    # An outline without a class is one to choose by, too.
+    first, *others = pictures.records
+    pictures = replace(pictures, records=(replace(first, label=None, diagnosis=None), *others))
     ids = [record.id for record in pictures.records]
     split = Split("csv", 0, {"train": tuple(ids[2:]), "val": tuple(ids[:2]), "test": ()})
     run = loop.train(outline_recipe(), pictures, split, tmp_path / "run")
     said = capsys.readouterr().err
     assert "new: the decoder;" in said
     assert "1 of 8 training pictures have no mask" in said
+    assert "validation pictures have no" not in said
+    assert (run.pictures["val"], set(run.val)) == (2, {"jaccard", "balanced_accuracy"})
     assert "learns nothing of it" not in said  # none is learnt, and none should be
     start = open_bundle("dermoscopy")
     assert (run.labels, run.pictures["train"]) == (start.manifest.labels, 7)

@@ -105,7 +105,7 @@ class Learner:
                 critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
-        if isinstance(recipe.loss, ClassifierLoss):
+        if isinstance(recipe.loss, ClassifierLoss) and not recipe.outline_alone:
             counts = [sum(r.label == label for r in pictures.records) for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
@@ -335,8 +335,10 @@ class Learner:
                 jaccards += found.jaccard.tolist()
             if classes is not None:
                 probabilities = torch.softmax(classes.float(), dim=1).cpu().numpy()
-                truth = batch["classes"].argmax(dim=1).tolist()
-                judged += list(zip(probabilities, truth, strict=True))
+                truth = batch["classes"].cpu().numpy()
+                stated = truth.any(axis=1)
+                named = truth[stated].argmax(axis=1).tolist()
+                judged += list(zip(probabilities[stated], named, strict=True))
         jaccards, judged = gather_object(jaccards), gather_object(judged)
         scores = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
         if judged:
@@ -350,7 +352,8 @@ class Learner:
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these are the best scores so far, which they then become."""
-        name = SCORE[self.recipe.kind]
+        # Classes that stay as they are choose nothing, and not all pictures may have one.
+        name = "jaccard" if self.recipe.outline_alone else SCORE[self.recipe.kind]
         # Written so that a score that cannot be had (no val part, one class) keeps the newest.
         if scores.get(name, math.nan) <= self.best_scores.get(name, -math.inf):
             return False

@@ -246,7 +246,7 @@ def _choose(
         drawn = [record for record in parts["train"] if record.mask is not None]
         return tuple(wanted), {
             "train": drawn,
-            "val": [record for record in parts["val"] if record.label in wanted],
+            "val": [r for r in parts["val"] if r.mask is not None or r.label in wanted],
         }
     labels = present_labels(parts["train"], wanted)
     if len(labels) < 2:
