@@ -6,8 +6,10 @@ import copy
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +108,15 @@ class Learner:
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
         if isinstance(recipe.loss, ClassifierLoss) and not recipe.outline_alone:
-            counts = [sum(r.label == label for r in pictures.records) for label in labels]
+            # What a source of weight 0 shows is never drawn: it makes no class or group frequent.
+            each = zip(pictures.records, shares or repeat(1.0), strict=False)
+            drawn = [record for record, share in each if share > 0]
+            often, ever = (Counter(r.label for r in some) for some in (drawn, pictures.records))
+            counts = [often[label] or ever[label] for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
             if recipe.loss.group:
-                self.group_weights = GroupWeights(recipe.loss, pictures.records)
+                self.group_weights = GroupWeights(recipe.loss, drawn)
             self._drawn = pictures.records, shares, weights.tolist()
             self.priors = self._weighed_priors()
         if self.start is not None and recipe.start and self.priors is not None:
