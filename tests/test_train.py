@@ -938,6 +938,43 @@ def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):
         loop.train(classifier(), none, split, tmp_path / "c")
 
 
+def test_a_network_of_both_answers_needs_pictures_of_both(data_set, split, tmp_path):
+    """Else its decoder stays random, and nothing says so."""
+    recipe = load_recipe("multitask", [*TINY, "pretrained=no"])
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    either, damaged = (
+        replace(
+            data_set,
+            records=tuple(replace(r, **(change if i % 2 else {"mask": None})) for i, r in rows),
+        )
+        for rows in [list(enumerate(data_set.records))]
+        for change in ({"label": None}, {"mask": tmp_path / "damaged.png"})
+    )
+    with pytest.raises(UserError, match="which a multitask network needs"):
+        loop.train(recipe, either, split, tmp_path / "a")
+    with pytest.raises(UserError, match="none of the masks of the training part could be read"):
+        loop.train(recipe, damaged, split, tmp_path / "b")
+    # A source of weight 0 is not learnt from.
+    drawn = {"csv": {}, "csv.2": {"mask": None}}
+    rows = [replace(r, source=key, **drawn[key]) for r in data_set.records for key in drawn]
+    two = replace(data_set, records=tuple(replace(r, id=f"{r.source}/{r.id}") for r in rows))
+    parts = {"train": tuple(sorted(r.id for r in two.records)), "val": (), "test": ()}
+    one_alone = replace(recipe, source_weights="csv=0")
+    with pytest.raises(UserError, match="which a multitask network needs"):
+        loop._choose(one_alone, two, Split("csv", 0, parts))
+
+
+def test_what_is_unreadable_but_pictures_without_a_class_is_one_line(data_set, split, tmp_path):
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(b"no picture")
+    bare = without_diagnoses(data_set, ("p00", "p01")).records
+    records = (*bare[:2], replace(bare[2], image=gone))
+    recipe = classifier("distillation.teachers=x", "distillation.unlabelled=true")
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    with pytest.raises(UserError, match="that can be read are without one"):
+        loop._learnable(("mel", "nv"), {"train": pictures, "val": pictures}, None)
+
+
 def test_folders_without_a_run_are_named(tmp_path, finished):
     with pytest.raises(UserError, match="is no run folder"):
         load_run(tmp_path)

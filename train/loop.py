@@ -255,6 +255,14 @@ def _choose(
             + (f"only {labels[0]}" if labels else "no labels")
         )
     chosen = {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+    if recipe.kind == "multitask":
+        weights = source_weights(recipe.source_weights, chosen["train"])
+        drawn = [r for r in chosen["train"] if weights.get(r.source or "", 1.0) > 0]
+        if not any(record.mask for record in drawn):
+            raise UserError(
+                f"no picture of {data_set.name} that is learnt from has both a class and a mask, "
+                "which a multitask network needs: train a segmenter and a classifier"
+            )
     if recipe.distillation.unlabelled:
         unlabelled = [record for record in parts["train"] if is_unlabelled(record)]
         if not unlabelled:
@@ -330,6 +338,8 @@ def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: A
     empty, drawn = _masks(pictures["train"])
     if empty and accelerator.is_main_process:
         print(f"{empty} of {drawn} masks of the training part are empty", file=sys.stderr)
+    if pictures["train"].masks is not None and not drawn:
+        raise UserError("none of the masks of the training part could be read")
     if drawn and empty == drawn:
         raise UserError("all masks of the training part are empty: there is no lesion to learn")
 
@@ -353,7 +363,7 @@ def _learnable(
     if len(kept) < 2:
         raise UserError(
             "a classifier needs two classes at least; all training pictures that can be read are "
-            f"{kept[0]}"
+            + (kept[0] if kept else "without one")
         )
     if gone := [label for label in labels if label not in kept]:
         other = sum(record.label in gone for record in pictures["val"].records)
