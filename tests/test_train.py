@@ -577,6 +577,21 @@ def test_what_is_not_learnt_from_is_said(data_set, split):
     labels, chosen = loop._choose(classifier("classes=mel,nv"), other, split)
     unused = loop._unused(classifier("classes=mel,nv"), other, split, labels, chosen)
     assert list(unused) == ["1 of 16 training pictures have no class and are not used"]
+    # Crops are by drawn lesions.
+    cropped = classifier("preprocessing.crop=1.5")
+    some, bare = (
+        replace(
+            data_set,
+            records=tuple(replace(r, mask=None) if r.id in ids else r for r in data_set.records),
+        )
+        for ids in ((train[0], val[0]), (*train, *val))
+    )
+    assert list(loop._unused(cropped, some, split, *loop._choose(cropped, some, split))) == [
+        f"1 of {count} {part} pictures have no mask: they are not cropped, but seen whole"
+        for part, count in (("training", 16), ("validation", 4))
+    ]
+    with pytest.raises(UserError, match="no training picture of csv has a mask"):
+        loop._choose(cropped, bare, split)
     # As where the table has grown since the split was frozen.
     grown = replace(data_set, records=(*data_set.records, replace(data_set.records[0], id="new")))
     unused = loop._unused(segmenter(), grown, split, *loop._choose(segmenter(), grown, split))

@@ -255,6 +255,11 @@ def _choose(
             + (f"only {labels[0]}" if labels else "no labels")
         )
     chosen = {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+    if recipe.preprocessing.crop and not any(record.mask for record in chosen["train"]):
+        raise UserError(
+            "preprocessing.crop is about drawn lesions, and no training picture of "
+            f"{data_set.name} has a mask: set preprocessing.crop=0"
+        )
     if recipe.kind == "multitask":
         weights = source_weights(recipe.source_weights, chosen["train"])
         drawn = [r for r in chosen["train"] if weights.get(r.source or "", 1.0) > 0]
@@ -309,6 +314,12 @@ def _unused(
             if labels and record.label and not (recipe.wanted and record.label not in recipe.wanted)
         )
         bare = sum(not labels or record.label is None for record in left)
+        whole = sum(record.mask is None for record in chosen[part])
+        if recipe.preprocessing.crop and whole:
+            yield (
+                f"{whole} of {len(chosen[part])} {title} pictures have no mask: they are not "
+                "cropped, but seen whole"
+            )
         if bare:
             lack = "class" if labels else "mask"
             yield f"{bare} of {len(every)} {title} pictures have no {lack} and are not used"
