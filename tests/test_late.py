@@ -226,6 +226,9 @@ def test_features_serve_the_next_run_unless_it_sees_other_views(
     passes = []
     real = late._Early.__call__
     monkeypatch.setattr(late._Early, "__call__", lambda *g: passes.append(1) or real(*g))
+    # A finished run that is given again computes nothing.
+    loop.train(frozen(start), data_set, split, tmp_path / "one")
+    assert not passes
     # One pass finds out the shapes.
     loop.train(frozen(start, "epochs=1", "optimizer.lr=1e-4"), data_set, split, tmp_path / "two")
     assert len(passes) == 1

@@ -135,7 +135,9 @@ def train(
 
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
-    fed = _fed(learner, pictures["train"], others, steps, out)
+    fed: Iterable[dict[str, Tensor]] = ()
+    if learner.step < total:  # a finished run needs none
+        fed = _fed(learner, pictures["train"], others, steps, out)
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
