@@ -620,6 +620,10 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     for fresh in (False, True):
         with pytest.raises(UserError, match="holds other files"):
             loop.train(short, data_set, split, other, fresh=fresh)
+    # Nor the run, where the one that was to replace it is refused.
+    with pytest.raises(UserError, match=r"none\.pth to start from"):
+        loop.train(classifier("start=none.pth"), data_set, split, out, fresh=True)
+    assert load_run(out) == run
     # Nor those beside a recipe of one's own, or in the folder of a run.
     (other / "recipe.toml").write_text(to_toml(short))
     for folder, ways in ((other, (False, True)), (out, (True,))):

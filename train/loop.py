@@ -45,8 +45,9 @@ from train.recipe import ClassifierLoss, Recipe
 from train.run import (
     Log,
     Run,
+    check_folder,
     load_run,
-    open_folder,
+    make_folder,
     refuse_other_teachers,
     refuse_other_words,
     said_sha256,
@@ -92,10 +93,7 @@ def train(
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
         known = check_leaks(recipe, data_set, split, out, accelerator)
-    open_folder(out, recipe, split, fresh, accelerator)
-    # A resumed run may no longer have what it started from; its list says so still.
-    if accelerator.is_main_process and not (out / FILE).exists():
-        write_atomic(out / FILE, known.to_bytes(), private=True)
+    check_folder(out, recipe, split, fresh)
     with accelerator.main_process_first():
         pictures = {
             # Only one process may heal a failed picture: all must see the same ones.
@@ -109,9 +107,10 @@ def train(
         labels, pictures = _learnable(labels, pictures, accelerator)
     counts = {part: len(found) for part, found in pictures.items()}
     said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
-    refuse_other_words(out, labels, counts, said)
     teachers = teachers_of(recipe)
-    refuse_other_teachers(out, teachers)
+    if not fresh:
+        refuse_other_words(out, labels, counts, said)
+        refuse_other_teachers(out, teachers)
 
     weights = source_weights(recipe.source_weights, pictures["train"].records)
     shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling, weights)
@@ -119,25 +118,30 @@ def train(
     total = recipe.epochs * batches.per_epoch
     total = min(total, recipe.max_steps or total)
     checkpoint = out / "checkpoint.pt"
-    resumed = checkpoint.exists()
+    resumed = checkpoint.exists() and not fresh
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
     start = replace(recipe, pretrained="no", start="") if resumed else recipe
     learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
-    bound = _bound(recipe, data_set, out, teachers)
+    bound = _bound(recipe, data_set, None if fresh else out, teachers)
     describe = partial(
         _describe, recipe, data_set, split, out, labels, counts, said, learner, commit("+"), bound
     )
-    if resumed and accelerator.is_main_process:
-        # The run may have been killed between its last checkpoint and this.
-        describe().save()
-
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
     fed: Iterable[dict[str, Tensor]] = ()
     if learner.step < total:  # a finished run needs none
         fed = _fed(learner, pictures["train"], others, steps, out)
+    # Not before all that may be refused is: `fresh` throws a run away.
+    make_folder(out, recipe, split, fresh, accelerator)
+    if accelerator.is_main_process:
+        # A resumed run may no longer have what it started from; its list says so still.
+        if not (out / FILE).exists():
+            write_atomic(out / FILE, known.to_bytes(), private=True)
+        if resumed:
+            # It may have been killed between its last checkpoint and this.
+            describe().save()
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -400,9 +404,9 @@ class _Bound:
     teachers: dict[str, str]
 
 
-def _bound(recipe: Recipe, data_set: DataSet, out: Path, teachers: dict[str, str]) -> _Bound:
-    """Of a run that goes on, as it began: what it started from may be gone by now."""
-    if (out / "run.json").exists():
+def _bound(recipe: Recipe, data_set: DataSet, out: Path | None, teachers: dict[str, str]) -> _Bound:
+    """Of a run in `out` that goes on, as it began: what it started from may be gone by now."""
+    if out is not None and (out / "run.json").exists():
         before = load_run(out)
         return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
     source = origin(recipe.start) if recipe.start else None
