@@ -624,6 +624,9 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     with pytest.raises(UserError, match=r"none\.pth to start from"):
         loop.train(classifier("start=none.pth"), data_set, split, out, fresh=True)
     assert load_run(out) == run
+    (out / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"without the checkpoint\.pt that it would go on from"):
+        loop.train(replace(short, max_steps=3), data_set, split, out)
     # Nor those beside a recipe of one's own, or in the folder of a run.
     (other / "recipe.toml").write_text(to_toml(short))
     for folder, ways in ((other, (False, True)), (out, (True,))):

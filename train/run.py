@@ -227,6 +227,12 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
         return
     if (out / "run.json").exists():
         load_run(out)  # one of another version does not go on
+        if not (out / "checkpoint.pt").exists():
+            # It would begin again, and replace the best.pt that it has.
+            raise UserError(
+                f"{out} holds a run without the checkpoint.pt that it would go on from: put it "
+                "back, choose another --out, or --fresh to throw that run away"
+            )
     try:
         # As it reads today: a run goes on although recipes know more keys by now.
         kept_recipe = to_toml(load_recipe(stored))
