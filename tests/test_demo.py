@@ -89,3 +89,13 @@ def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 2
     assert "other files" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_what_goes_on_after_an_interruption_is_not_thrown_away(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo._execute(demo.Step("train", ("dermedge",), demo.Path("run")))
+    assert "goes on from here (without --fresh)" in capsys.readouterr().err

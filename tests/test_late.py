@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dermedge import UserError
 from dermedge.data import load
 from dermedge.data.split import make_split
 from dermedge.image.read import write_png
-from train import late, loop
+from train import late, loop, teachers
 from train.average import StartWeights
 from train.data import Views, load_pictures
 from train.late import feature_views
@@ -23,6 +24,7 @@ from train.learner import Learner
 from train.models import build_model
 from train.recipe import RecipeError, load_recipe
 from train.run import load_model
+from train.sources import Priors
 from train.start import by_class, start_from
 
 LABELS = ("mel", "nv")
@@ -175,6 +177,18 @@ def test_what_the_start_does_not_have_is_the_runs_alone():
         assert torch.allclose(mixed[name][1:], (trained.state_dict()[name][1:] + start[name]) / 2)
 
 
+def test_a_class_that_was_never_drawn_is_not_moved_above_or_below_the_others(monkeypatch):
+    """Only a source of weight 0 shows it: the prior that the run notes is 0."""
+    stated = {"bcc": 0.0, "df": 0.1, "mel": 0.2, "nv": 0.7}
+    source = SimpleNamespace(run=True, labels=lambda kind: tuple(stated), prior=stated)
+    monkeypatch.setattr(teachers, "origin", lambda path: source)
+    here = np.array([0.2, 1e-12, 0.4, 0.4], np.float32)
+    moved = teachers.moved_by(
+        "x", load_recipe("classifier"), tuple(stated), Priors(here, {}), print
+    )
+    assert moved == pytest.approx({"bcc": 0, "df": 0, "mel": np.log(2), "nv": np.log(4 / 7)})
+
+
 @pytest.mark.parametrize("where", ["features", "training"])
 def test_a_stopped_run_goes_on_exactly(data_set, split, start, tmp_path, monkeypatch, where):
     monkeypatch.setattr(late, "_CHUNK", 4)
@@ -212,6 +226,9 @@ def test_features_serve_the_next_run_unless_it_sees_other_views(
     passes = []
     real = late._Early.__call__
     monkeypatch.setattr(late._Early, "__call__", lambda *g: passes.append(1) or real(*g))
+    # A finished run that is given again computes nothing.
+    loop.train(frozen(start), data_set, split, tmp_path / "one")
+    assert not passes
     # One pass finds out the shapes.
     loop.train(frozen(start, "epochs=1", "optimizer.lr=1e-4"), data_set, split, tmp_path / "two")
     assert len(passes) == 1

@@ -323,7 +323,12 @@ def test_a_bundle_teaches_its_classes_and_its_licence_binds(data_set, split, tmp
 def test_a_network_that_sees_cropped_lesions_is_refused(data_set, split, tmp_path):
     options = ("modality=dermoscopic", "max_steps=1", "preprocessing.crop=1.5")
     cropped = tmp_path / "cropped"
-    loop.train(load_recipe("classifier", [*TINY, *options]), data_set, split, cropped)
+    mask = np.zeros((36, 48), np.uint8)
+    mask[8:28, 10:38] = 255
+    write_png(tmp_path / "mask.png", mask)
+    drawn = tuple(replace(r, mask=tmp_path / "mask.png") for r in data_set.records)
+    recipe = load_recipe("classifier", [*TINY, *options])
+    loop.train(recipe, replace(data_set, records=drawn), split, cropped)
     with pytest.raises(UserError, match=r"take a network with preprocessing\.crop = 0"):
         asked(student(cropped), data_set, split, tmp_path)
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from train.models import KINDS, MODELS
 from train.recipe import RecipeError, load_recipe, recipe_names, to_toml
 
+NO_OUTLINE = [f"loss.{part}=0" for part in ("bce", "jaccard", "l1", "endpoint", "adversarial")]
+
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_load_and_survive_being_written(name, tmp_path):
@@ -116,6 +118,8 @@ def test_a_wrong_override_is_named_in_one_line(override, complaint):
         ("multitask", ["augmentation.mixup=0.2"], "not masks: not for multitask_mobilenet_v2"),
         ("multitask", ["preprocessing.crop=2"], "there already: not for multitask_mobilenet_v2"),
         ("segmenter-nano", ["pretrained=imagenet"], "must be 'no' for mobilegan-nano"),
+        ("segmenter", NO_OUTLINE, "no outline to learn: set one of bce, jaccard, dice, l1, "),
+        ("multitask-outline", NO_OUTLINE, "leaves multitask_mobilenet_v2 no outline to learn"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(name, overrides, complaint):

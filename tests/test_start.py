@@ -6,6 +6,7 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from dermedge.data.leak import EARLIER, FILE, LEARNT, TrainingPictures
 from dermedge.data.synthetic import draw
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import write_png
-from train import loop
+from dermedge.taxonomy import CLASSES
+from train import loop, origins
 from train.graphs import bundled_network, difference, fill
 from train.models import build_model
 from train.origins import start_network
@@ -273,12 +275,17 @@ def outline_recipe(*more: str):
 
 def test_a_network_that_learns_outlines_alone_keeps_the_classes_of_its_start(tmp_path, capsys):
     pictures = outlined(tmp_path)
+    # An outline without a class is one to choose by, too.
+    first, *others = pictures.records
+    pictures = replace(pictures, records=(replace(first, label=None, diagnosis=None), *others))
     ids = [record.id for record in pictures.records]
     split = Split("csv", 0, {"train": tuple(ids[2:]), "val": tuple(ids[:2]), "test": ()})
     run = loop.train(outline_recipe(), pictures, split, tmp_path / "run")
     said = capsys.readouterr().err
     assert "new: the decoder;" in said
     assert "1 of 8 training pictures have no mask" in said
+    assert "validation pictures have no" not in said
+    assert (run.pictures["val"], set(run.val)) == (2, {"jaccard", "balanced_accuracy"})
     assert "learns nothing of it" not in said  # none is learnt, and none should be
     start = open_bundle("dermoscopy")
     assert (run.labels, run.pictures["train"]) == (start.manifest.labels, 7)
@@ -296,6 +303,7 @@ def test_a_network_that_learns_outlines_alone_keeps_the_classes_of_its_start(tmp
     [
         ("classes=mel,nv", 'set classes="akiec, bcc, bkl, df, mel, nv, vasc, scc"'),
         ("preprocessing.size=192", "set preprocessing.size=224"),
+        ("preprocessing.color_constancy=true", "set preprocessing.color_constancy=false"),
         ("metadata=age", 'set metadata=""'),
     ],
 )
@@ -303,5 +311,23 @@ def test_what_would_change_the_classes_that_are_kept_is_refused(tmp_path, more, 
     pictures = outlined(tmp_path)
     with pytest.raises(UserError) as caught:
         loop.train(outline_recipe(more), pictures, parts_of(pictures), tmp_path / "run")
-    assert said in str(caught.value)
+    assert str(caught.value).endswith(said)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "crop", "said"),
+    [((), 0.0, "which has none: start from a classifier"), (CLASSES, 1.5, "of whole pictures")],
+)
+def test_a_start_whose_classes_cannot_be_kept_is_refused(monkeypatch, labels, crop, said):
+    recipe = outline_recipe(f"classes={','.join(CLASSES)}")
+    network = SimpleNamespace(metadata=())
+    source = SimpleNamespace(
+        bundle=True,
+        labels=lambda kind: labels,
+        network=lambda kind: (network, labels),
+        preprocessing=lambda kind: replace(recipe.preprocessing, crop=crop),
+    )
+    monkeypatch.setattr(origins, "origin", lambda path: source)
+    with pytest.raises(UserError, match=said):
+        origins.check_kept_classes(recipe, CLASSES)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -454,6 +455,19 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_goes_on_after_ctrl_c_is_not_thrown_away(
+    data_set, split, tmp_path, monkeypatch, capsys, fresh
+):
+    def interrupted(*_, **__):
+        raise loop.Interrupted("stopped after step 1 of 8, all of it saved")
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    words = train_arguments(data_set, split, tmp_path / "run", tmp_path)
+    assert cli.main([*words, *(["--fresh"] if fresh else [])]) == 130
+    assert ("goes on from here (without --fresh)" in capsys.readouterr().err) == fresh
+
+
 def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     whole = load_run(out)
@@ -563,6 +577,21 @@ def test_what_is_not_learnt_from_is_said(data_set, split):
     labels, chosen = loop._choose(classifier("classes=mel,nv"), other, split)
     unused = loop._unused(classifier("classes=mel,nv"), other, split, labels, chosen)
     assert list(unused) == ["1 of 16 training pictures have no class and are not used"]
+    # Crops are by drawn lesions.
+    cropped = classifier("preprocessing.crop=1.5")
+    some, bare = (
+        replace(
+            data_set,
+            records=tuple(replace(r, mask=None) if r.id in ids else r for r in data_set.records),
+        )
+        for ids in ((train[0], val[0]), (*train, *val))
+    )
+    assert list(loop._unused(cropped, some, split, *loop._choose(cropped, some, split))) == [
+        f"1 of {count} {part} pictures have no mask: they are not cropped, but seen whole"
+        for part, count in (("training", 16), ("validation", 4))
+    ]
+    with pytest.raises(UserError, match="no training picture of csv has a mask"):
+        loop._choose(cropped, bare, split)
     # As where the table has grown since the split was frozen.
     grown = replace(data_set, records=(*data_set.records, replace(data_set.records[0], id="new")))
     unused = loop._unused(segmenter(), grown, split, *loop._choose(segmenter(), grown, split))
@@ -591,6 +620,13 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     for fresh in (False, True):
         with pytest.raises(UserError, match="holds other files"):
             loop.train(short, data_set, split, other, fresh=fresh)
+    # Nor the run, where the one that was to replace it is refused.
+    with pytest.raises(UserError, match=r"none\.pth to start from"):
+        loop.train(classifier("start=none.pth"), data_set, split, out, fresh=True)
+    assert load_run(out) == run
+    (out / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"without the checkpoint\.pt that it would go on from"):
+        loop.train(replace(short, max_steps=3), data_set, split, out)
     # Nor those beside a recipe of one's own, or in the folder of a run.
     (other / "recipe.toml").write_text(to_toml(short))
     for folder, ways in ((other, (False, True)), (out, (True,))):
@@ -637,6 +673,20 @@ def test_pictures_without_a_mask_teach_the_class_alone(data_set, tmp_path):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits[0][[0, 2]], known)
     assert some["bce"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert some["bce"] != whole["bce"]
+
+
+def test_masks_weigh_the_same_over_two_processes_as_over_one():
+    known = torch.tensor([True, False, False, True, False, True, False, False])
+    values = torch.arange(8.0)
+    found = 0.0
+    for rank in range(2):
+        mine = known[rank::2]
+        accelerator = SimpleNamespace(
+            num_processes=2, device="cpu", reduce=lambda *_: known.float().sum()
+        )
+        learner = SimpleNamespace(accelerator=accelerator, recipe=load_recipe("multitask"))
+        found += Learner._mask_share(learner, mine) * values[rank::2][mine].mean() / 2
+    assert float(found) == pytest.approx(float(values[known].mean()))
 
 
 def test_a_multitask_run_is_scored_by_both_of_its_answers(data_set, split, tmp_path):
@@ -908,6 +958,43 @@ def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):
     none = replace(data_set, records=tuple(replace(r, label=None) for r in data_set.records))
     with pytest.raises(UserError, match="has no labels"):
         loop.train(classifier(), none, split, tmp_path / "c")
+
+
+def test_a_network_of_both_answers_needs_pictures_of_both(data_set, split, tmp_path):
+    """Else its decoder stays random, and nothing says so."""
+    recipe = load_recipe("multitask", [*TINY, "pretrained=no"])
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    either, damaged = (
+        replace(
+            data_set,
+            records=tuple(replace(r, **(change if i % 2 else {"mask": None})) for i, r in rows),
+        )
+        for rows in [list(enumerate(data_set.records))]
+        for change in ({"label": None}, {"mask": tmp_path / "damaged.png"})
+    )
+    with pytest.raises(UserError, match="which a multitask network needs"):
+        loop.train(recipe, either, split, tmp_path / "a")
+    with pytest.raises(UserError, match="none of the masks of the training part could be read"):
+        loop.train(recipe, damaged, split, tmp_path / "b")
+    # A source of weight 0 is not learnt from.
+    drawn = {"csv": {}, "csv.2": {"mask": None}}
+    rows = [replace(r, source=key, **drawn[key]) for r in data_set.records for key in drawn]
+    two = replace(data_set, records=tuple(replace(r, id=f"{r.source}/{r.id}") for r in rows))
+    parts = {"train": tuple(sorted(r.id for r in two.records)), "val": (), "test": ()}
+    one_alone = replace(recipe, source_weights="csv=0")
+    with pytest.raises(UserError, match="which a multitask network needs"):
+        loop._choose(one_alone, two, Split("csv", 0, parts))
+
+
+def test_what_is_unreadable_but_pictures_without_a_class_is_one_line(data_set, split, tmp_path):
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(b"no picture")
+    bare = without_diagnoses(data_set, ("p00", "p01")).records
+    records = (*bare[:2], replace(bare[2], image=gone))
+    recipe = classifier("distillation.teachers=x", "distillation.unlabelled=true")
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    with pytest.raises(UserError, match="that can be read are without one"):
+        loop._learnable(("mel", "nv"), {"train": pictures, "val": pictures}, None)
 
 
 def test_folders_without_a_run_are_named(tmp_path, finished):
@@ -1256,7 +1343,7 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(
 
     sets = [load("csv", text.partition("=")[2]) for text in two_sources[1::2]]
     whole = join(sets)
-    records = tuple(r for r in whole.records if r.source == "csv" or r.label == "bcc")
+    records = tuple(r for r in whole.records if r.source == "csv" or r.label in ("bcc", "mel"))
     whole = replace(whole, records=records)
     ids = sorted(record.id for record in records)
     parts = {"train": tuple(ids[:-4]), "val": tuple(ids[-4:]), "test": ()}
@@ -1276,6 +1363,8 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(
     assert moved[0].abs() < 1e-6
     assert (moved[1:].abs() > 1e-6).all()
     assert run.prior["bcc"] < 0.01
+    # What is never drawn makes no class frequent: moles and melanomas still weigh the same.
+    assert run.prior["mel"] == pytest.approx(run.prior["nv"])
 
 
 def without_diagnoses(data_set: DataSet, ids: tuple[str, ...]) -> DataSet:

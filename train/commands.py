@@ -105,7 +105,8 @@ def _train(args: argparse.Namespace) -> int:
     try:
         run = train(recipe, data_set, split, out, fresh=args.fresh)
     except Interrupted as stop:
-        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        how = " (without --fresh)" if args.fresh else ""
+        print(f"{stop}; the same command goes on from here{how}", file=sys.stderr)
         return 130
     except UserError:
         # A run that never began would refuse the corrected command as another run.

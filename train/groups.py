@@ -14,6 +14,8 @@ from dermedge.data.records import Record
 from train.recipe import ClassifierLoss
 from train.sources import is_unlabelled
 
+LEAST = 1e-12  # of a group's weight
+
 Total = Callable[[Tensor], Tensor]  # the sum of a tensor over all processes
 
 
@@ -75,7 +77,8 @@ class GroupWeights:
             there = mass > 0
             mean = torch.where(there, losses / mass.clamp(min=1e-12), 0.0)
             moved = self.q * torch.exp(self._loss.group_dro * mean)
-            self.q = moved / moved.sum()
+            # No less: a weight of 0 never comes back, and a batch of that group alone has no mean.
+            self.q = torch.where(self._counts > 0, (moved / moved.sum()).clamp(min=LEAST), 0.0)
             if there.any():
                 own = torch.where(there, self.q / mass.clamp(min=1e-12), 0.0)
                 own = own * mass.sum() / self.q[there].sum()

@@ -6,8 +6,10 @@ import copy
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +107,16 @@ class Learner:
                 critic.parameters(), lr=recipe.loss.discriminator_lr, betas=(0.5, 0.999)
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
-        if isinstance(recipe.loss, ClassifierLoss):
-            counts = [sum(r.label == label for r in pictures.records) for label in labels]
+        if isinstance(recipe.loss, ClassifierLoss) and not recipe.outline_alone:
+            # What a source of weight 0 shows is never drawn: it makes no class or group frequent.
+            each = zip(pictures.records, shares or repeat(1.0), strict=False)
+            drawn = [record for record, share in each if share > 0]
+            often, ever = (Counter(r.label for r in some) for some in (drawn, pictures.records))
+            counts = [often[label] or ever[label] for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
             if recipe.loss.group:
-                self.group_weights = GroupWeights(recipe.loss, pictures.records)
+                self.group_weights = GroupWeights(recipe.loss, drawn)
             self._drawn = pictures.records, shares, weights.tolist()
             self.priors = self._weighed_priors()
         if self.start is not None and recipe.start and self.priors is not None:
@@ -146,10 +152,10 @@ class Learner:
         losses: dict[str, Tensor] = {}
         loss, spec = self.recipe.loss, self.recipe.distillation
         if mask_logits is not None and known is not None and isinstance(loss, SegmenterLoss):
-            images, masks, share = batch["image"], batch["mask"], 1.0
+            images, masks, share = batch["image"], batch["mask"], self._mask_share(known)
             if not known.all():
                 # Without any mask here, all count 0: other processes wait for the same parts.
-                rows, share = (known, 1.0) if known.any() else (slice(None), 0.0)
+                rows = known if known.any() else slice(None)
                 mask_logits, masks, images = mask_logits[rows], masks[rows].clamp(0), images[rows]
             with self._frozen_critic() as critic:
                 parts = segmenter_losses(mask_logits, masks, images, critic, loss)
@@ -273,6 +279,15 @@ class Learner:
             left = (1 if left is None else left) * (1 - taken * answered)
         return left
 
+    def _mask_share(self, known: Tensor) -> Tensor | float:
+        """What the mean over this process's masks weighs: the processes' mean is that over all."""
+        count, processes = float(known.sum()), self.accelerator.num_processes
+        # All pictures of a segmenter have one.
+        if processes == 1 or self.recipe.kind == "segmenter":
+            return float(count > 0)
+        every = self.accelerator.reduce(torch.tensor(count, device=self.accelerator.device), "sum")
+        return count * processes / every.clamp(min=1)
+
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
         spec = self.recipe.optimizer
@@ -326,8 +341,10 @@ class Learner:
                 jaccards += found.jaccard.tolist()
             if classes is not None:
                 probabilities = torch.softmax(classes.float(), dim=1).cpu().numpy()
-                truth = batch["classes"].argmax(dim=1).tolist()
-                judged += list(zip(probabilities, truth, strict=True))
+                truth = batch["classes"].cpu().numpy()
+                stated = truth.any(axis=1)
+                named = truth[stated].argmax(axis=1).tolist()
+                judged += list(zip(probabilities[stated], named, strict=True))
         jaccards, judged = gather_object(jaccards), gather_object(judged)
         scores = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
         if judged:
@@ -341,7 +358,8 @@ class Learner:
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these are the best scores so far, which they then become."""
-        name = SCORE[self.recipe.kind]
+        # Classes that stay as they are choose nothing, and not all pictures may have one.
+        name = "jaccard" if self.recipe.outline_alone else SCORE[self.recipe.kind]
         # Written so that a score that cannot be had (no val part, one class) keeps the newest.
         if scores.get(name, math.nan) <= self.best_scores.get(name, -math.inf):
             return False

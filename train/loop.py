@@ -45,8 +45,9 @@ from train.recipe import ClassifierLoss, Recipe
 from train.run import (
     Log,
     Run,
+    check_folder,
     load_run,
-    open_folder,
+    make_folder,
     refuse_other_teachers,
     refuse_other_words,
     said_sha256,
@@ -92,10 +93,7 @@ def train(
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
         known = check_leaks(recipe, data_set, split, out, accelerator)
-    open_folder(out, recipe, split, fresh, accelerator)
-    # A resumed run may no longer have what it started from; its list says so still.
-    if accelerator.is_main_process and not (out / FILE).exists():
-        write_atomic(out / FILE, known.to_bytes(), private=True)
+    check_folder(out, recipe, split, fresh)
     with accelerator.main_process_first():
         pictures = {
             # Only one process may heal a failed picture: all must see the same ones.
@@ -109,9 +107,10 @@ def train(
         labels, pictures = _learnable(labels, pictures, accelerator)
     counts = {part: len(found) for part, found in pictures.items()}
     said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
-    refuse_other_words(out, labels, counts, said)
     teachers = teachers_of(recipe)
-    refuse_other_teachers(out, teachers)
+    if not fresh:
+        refuse_other_words(out, labels, counts, said)
+        refuse_other_teachers(out, teachers)
 
     weights = source_weights(recipe.source_weights, pictures["train"].records)
     shares = sampling_shares(pictures["train"].records, recipe.balanced_sampling, weights)
@@ -119,23 +118,30 @@ def train(
     total = recipe.epochs * batches.per_epoch
     total = min(total, recipe.max_steps or total)
     checkpoint = out / "checkpoint.pt"
-    resumed = checkpoint.exists()
+    resumed = checkpoint.exists() and not fresh
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
     start = replace(recipe, pretrained="no", start="") if resumed else recipe
     learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
-    bound = _bound(recipe, data_set, out, teachers)
+    bound = _bound(recipe, data_set, None if fresh else out, teachers)
     describe = partial(
         _describe, recipe, data_set, split, out, labels, counts, said, learner, commit("+"), bound
     )
-    if resumed and accelerator.is_main_process:
-        # The run may have been killed between its last checkpoint and this.
-        describe().save()
-
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
-    fed = _fed(learner, pictures["train"], others, steps, out)
+    fed: Iterable[dict[str, Tensor]] = ()
+    if learner.step < total:  # a finished run needs none
+        fed = _fed(learner, pictures["train"], others, steps, out)
+    # Not before all that may be refused is: `fresh` throws a run away.
+    make_folder(out, recipe, split, fresh, accelerator)
+    if accelerator.is_main_process:
+        # A resumed run may no longer have what it started from; its list says so still.
+        if not (out / FILE).exists():
+            write_atomic(out / FILE, known.to_bytes(), private=True)
+        if resumed:
+            # It may have been killed between its last checkpoint and this.
+            describe().save()
     with (
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
@@ -246,7 +252,7 @@ def _choose(
         drawn = [record for record in parts["train"] if record.mask is not None]
         return tuple(wanted), {
             "train": drawn,
-            "val": [record for record in parts["val"] if record.label in wanted],
+            "val": [r for r in parts["val"] if r.mask is not None or r.label in wanted],
         }
     labels = present_labels(parts["train"], wanted)
     if len(labels) < 2:
@@ -255,6 +261,19 @@ def _choose(
             + (f"only {labels[0]}" if labels else "no labels")
         )
     chosen = {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
+    if recipe.preprocessing.crop and not any(record.mask for record in chosen["train"]):
+        raise UserError(
+            "preprocessing.crop is about drawn lesions, and no training picture of "
+            f"{data_set.name} has a mask: set preprocessing.crop=0"
+        )
+    if recipe.kind == "multitask":
+        weights = source_weights(recipe.source_weights, chosen["train"])
+        drawn = [r for r in chosen["train"] if weights.get(r.source or "", 1.0) > 0]
+        if not any(record.mask for record in drawn):
+            raise UserError(
+                f"no picture of {data_set.name} that is learnt from has both a class and a mask, "
+                "which a multitask network needs: train a segmenter and a classifier"
+            )
     if recipe.distillation.unlabelled:
         unlabelled = [record for record in parts["train"] if is_unlabelled(record)]
         if not unlabelled:
@@ -301,6 +320,12 @@ def _unused(
             if labels and record.label and not (recipe.wanted and record.label not in recipe.wanted)
         )
         bare = sum(not labels or record.label is None for record in left)
+        whole = sum(record.mask is None for record in chosen[part])
+        if recipe.preprocessing.crop and whole:
+            yield (
+                f"{whole} of {len(chosen[part])} {title} pictures have no mask: they are not "
+                "cropped, but seen whole"
+            )
         if bare:
             lack = "class" if labels else "mask"
             yield f"{bare} of {len(every)} {title} pictures have no {lack} and are not used"
@@ -330,6 +355,8 @@ def _report_problems(split: Split, pictures: dict[str, Pictures], accelerator: A
     empty, drawn = _masks(pictures["train"])
     if empty and accelerator.is_main_process:
         print(f"{empty} of {drawn} masks of the training part are empty", file=sys.stderr)
+    if pictures["train"].masks is not None and not drawn:
+        raise UserError("none of the masks of the training part could be read")
     if drawn and empty == drawn:
         raise UserError("all masks of the training part are empty: there is no lesion to learn")
 
@@ -353,7 +380,7 @@ def _learnable(
     if len(kept) < 2:
         raise UserError(
             "a classifier needs two classes at least; all training pictures that can be read are "
-            f"{kept[0]}"
+            + (kept[0] if kept else "without one")
         )
     if gone := [label for label in labels if label not in kept]:
         other = sum(record.label in gone for record in pictures["val"].records)
@@ -377,9 +404,9 @@ class _Bound:
     teachers: dict[str, str]
 
 
-def _bound(recipe: Recipe, data_set: DataSet, out: Path, teachers: dict[str, str]) -> _Bound:
-    """Of a run that goes on, as it began: what it started from may be gone by now."""
-    if (out / "run.json").exists():
+def _bound(recipe: Recipe, data_set: DataSet, out: Path | None, teachers: dict[str, str]) -> _Bound:
+    """Of a run in `out` that goes on, as it began: what it started from may be gone by now."""
+    if out is not None and (out / "run.json").exists():
         before = load_run(out)
         return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
     source = origin(recipe.start) if recipe.start else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,6 +151,11 @@ def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
             "weights: start from a bundle or a run"
         )
     theirs = source.labels(recipe.kind)
+    if not theirs:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}, which has none: start "
+            "from a classifier"
+        )
     if theirs != labels:
         raise UserError(
             f"loss.classification = 0 keeps the classes of {recipe.start}: set "
@@ -161,11 +167,21 @@ def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
             f"loss.classification = 0 keeps the classes of {recipe.start}: set "
             f'metadata="{",".join(network.metadata)}"'
         )
-    if source.preprocessing(recipe.kind) != recipe.preprocessing:
-        theirs_by = source.preprocessing(recipe.kind).to_dict()
+    wanted, own = (p.to_dict() for p in (source.preprocessing(recipe.kind), recipe.preprocessing))
+    if wanted["crop"]:
+        raise UserError(
+            f"loss.classification = 0 keeps the classes of {recipe.start}, which sees lesions "
+            "cropped by their outline: start from a network of whole pictures"
+        )
+    if wanted != own:
         raise UserError(
             f"loss.classification = 0 keeps the classes of {recipe.start}: set "
-            + ", ".join(f"preprocessing.{key}={value}" for key, value in theirs_by.items())
+            # As a recipe and --set write it.
+            + ", ".join(
+                f"preprocessing.{key}={json.dumps(value)}"
+                for key, value in wanted.items()
+                if value != own[key]
+            )
         )
 
 

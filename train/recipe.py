@@ -351,6 +351,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         _check_distilled,
         _check_paired,
         _check_groups,
+        _check_outlines,
         _check_outline_alone,
     ):
         check(recipe)
@@ -426,6 +427,17 @@ def _check_groups(recipe: Recipe) -> None:
     if asked != bool(loss.group):
         raise RecipeError(
             "loss.group needs loss.group_balance or loss.group_dro above 0, and these need it"
+        )
+
+
+def _check_outlines(recipe: Recipe) -> None:
+    loss = recipe.loss
+    if not isinstance(loss, SegmenterLoss) or (recipe.teachers and recipe.distillation.weight):
+        return
+    parts = [item.name for item in fields(SegmenterLoss) if item.name != "discriminator_lr"]
+    if not any(getattr(loss, name) for name in parts):
+        raise RecipeError(
+            f"loss leaves {recipe.model} no outline to learn: set one of {', '.join(parts)} above 0"
         )
 
 

@@ -213,10 +213,8 @@ def load_model(run: Run) -> Normalized:
     return model.eval()
 
 
-def open_folder(
-    out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
-) -> None:
-    """Make the run's folder, or check that the one which is there holds this very run."""
+def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
+    """UserError unless the folder is free, may be thrown away, or holds this very run."""
     resolved, stored = to_toml(recipe), out / "recipe.toml"
     names = {item.name for item in out.iterdir()} if out.exists() else set()
     others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
@@ -225,33 +223,46 @@ def open_folder(
     if (names and not stored.exists()) or (others and (fresh or not is_run)):
         named = f" ({', '.join(others[:3])})" if others else ""
         raise UserError(f"{out} holds other files{named}; choose another folder with --out")
-    if not fresh and stored.exists():
-        if (out / "run.json").exists():
-            load_run(out)  # one of another version does not go on
-        try:
-            # As it reads today: a run goes on although recipes know more keys by now.
-            kept_recipe = to_toml(load_recipe(stored))
-        except RecipeError:
-            kept_recipe = read_text(stored)
-        before, now = (set(text.splitlines()) for text in (kept_recipe, resolved))
-        if before != now:
-            changed = ", ".join(sorted(now - before) or sorted(before - now))
+    if fresh or not stored.exists():
+        return
+    if (out / "run.json").exists():
+        load_run(out)  # one of another version does not go on
+        if not (out / "checkpoint.pt").exists():
+            # It would begin again, and replace the best.pt that it has.
             raise UserError(
-                f"{out} holds a run with another recipe (now {changed}): "
-                "choose another --out, or --fresh to throw that run away"
+                f"{out} holds a run without the checkpoint.pt that it would go on from: put it "
+                "back, choose another --out, or --fresh to throw that run away"
             )
-        kept = out / "split.json"
-        if kept.exists() and Split.load(kept).sha256 != split.sha256:
-            raise UserError(
-                f"{out} holds a run on another split: choose another --out, or --fresh to throw "
-                "that run away"
-            )
+    try:
+        # As it reads today: a run goes on although recipes know more keys by now.
+        kept_recipe = to_toml(load_recipe(stored))
+    except RecipeError:
+        kept_recipe = read_text(stored)
+    before, now = (set(text.splitlines()) for text in (kept_recipe, resolved))
+    if before != now:
+        changed = ", ".join(sorted(now - before) or sorted(before - now))
+        raise UserError(
+            f"{out} holds a run with another recipe (now {changed}): "
+            "choose another --out, or --fresh to throw that run away"
+        )
+    kept = out / "split.json"
+    if kept.exists() and Split.load(kept).sha256 != split.sha256:
+        raise UserError(
+            f"{out} holds a run on another split: choose another --out, or --fresh to throw "
+            "that run away"
+        )
+
+
+def make_folder(
+    out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
+) -> None:
+    """Make the run's folder, where `check_folder` allows it; `fresh` deletes what it holds."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if fresh and out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(stored, resolved)
+        write_atomic(out / "recipe.toml", to_toml(recipe))
         split.save(out / "split.json")
         if BETWEEN in split.data_set:
             # `evaluate --split-file` measures one data set at a time.

@@ -14,6 +14,8 @@ from train.origins import origin
 from train.recipe import Recipe
 from train.sources import Priors
 
+_NEVER = 1e-6  # a prior below it is 0, as runs note it
+
 
 class Teacher(nn.Module):
     """A classifier in evaluation mode: its logits in another order, each moved by as much."""
@@ -94,6 +96,9 @@ def moved_by(
         )
     held = np.array([stated[k] for k in shared]) if stated else priors.carried(0.0)[here]
     by = np.log(np.maximum(own, 1e-12) / np.maximum(held, 1e-12))
+    # Of a class that was never drawn, there or here, no prior is known: its score would be moved
+    # above all others, or below.
+    by[np.minimum(own, held) < _NEVER] = 0.0
     return dict(zip(shared, by.tolist(), strict=True))
 
 

@@ -37,7 +37,8 @@ from dermedge.data.records import DataSet, Record
 from dermedge.evaluation.provenance import cpu_name
 from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.taxonomy import CLASSES
-from train.data import Batches, Views, load_pictures, loader, present_labels
+from train.data import Batches, load_pictures, present_labels
+from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.models import build_model
@@ -195,12 +196,13 @@ def _ours(
 ) -> dict[str, tuple[Source, Use]]:
     pictures = load_pictures(records, recipe, Path(cache))
     learner = Learner(recipe, labels, pictures, ENDLESS, make_accelerator(recipe))
-    views = Views(pictures, labels, recipe)
     shares = sampling_shares(pictures.records, recipe.balanced_sampling)
     batches = Batches(len(pictures), recipe.batch_size, recipe.seed, shares)
+    device, priors = learner.accelerator.device, learner.batch_priors()
 
-    def source() -> DataLoader:
-        return loader(views, batches.share(learner.step, ENDLESS, 0, 1), recipe.workers)
+    def source() -> Iterable:
+        steps = batches.share(learner.step, ENDLESS, 0, 1)
+        return training_batches(pictures, labels, recipe, steps, device, priors)
 
     def learn(batch: dict[str, torch.Tensor]) -> int:
         learner.update(batch)

@@ -233,7 +233,8 @@ def _execute(step: Step) -> None:
             step.command, check=False, stdout=subprocess.PIPE if step.prints else None
         )
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        line = "interrupted; the same command goes on from here (without --fresh)"
+        print(f"\n{line}", file=sys.stderr)
         raise
     # Status 1 with an output: a few pictures could not be read, and the output names them.
     if done.returncode and not (done.returncode == 1 and done.stdout):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
 from dermedge.bundle.manifest import Thresholds
+from dermedge.data.records import Record
 from dermedge.evaluation import metrics
 from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 from export.calibration.calibrate import Calibration
 from export.calibration.temperature import log_softmax
+from export.runs.load import TrainedNetwork
 from export.validation.validate import MASK_THRESHOLDS, ClassOutputs, Validation
 
 SENSITIVITY = 0.95  # at "see a doctor"
 SPECIFICITY = 0.95  # at "urgent"
 IN_DISTRIBUTION = 0.99  # share of the validation pictures that are no stranger than the threshold
+_LEAST_SHARE = 1e-6  # a prior that is 0, as runs note it
 OFFSET_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -44,9 +47,7 @@ def choose_thresholds(validation: Validation, calibration: Calibration | None) -
     )
     with torch.inference_mode():
         _, distance = calibration.ood(torch.from_numpy(classes.features[tuning]))
-    counts = Counter(record.label for record in calibration.training_records)
-    prior = validation.network.prior
-    shares = [counts[name] for name in run.labels] if prior is None else prior.shares
+    shares = class_shares(validation.network, calibration.training_records)
     return Thresholds(
         mask=thresholds.mask,
         see_doctor=see_doctor,
@@ -54,6 +55,21 @@ def choose_thresholds(validation: Validation, calibration: Calibration | None) -
         unfamiliar=ood_limit(distance.numpy()),
         class_offsets=class_offsets(calibrated, classes.targets[tuning], shares),
     )
+
+
+def class_shares(network: TrainedNetwork, training: Iterable[Record]) -> Sequence[float]:
+    """How frequent each class was where the network learnt its classes, or is in a prior asked for.
+
+    All above 0.
+    """
+    labels = network.run.labels
+    if network.prior is not None:
+        return [float(share) for share in network.prior.shares]
+    if network.recipe.outline_alone:
+        # Its classes are those of its start: the training part may not even show them all.
+        return [max(network.run.prior.get(name, 1.0), _LEAST_SHARE) for name in labels]
+    counts = Counter(record.label for record in training)
+    return [counts[name] for name in labels]
 
 
 def _refuse_one_kind(data_set: str, classes: ClassOutputs, truth: np.ndarray) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from dermedge.data import Record
 from dermedge.evaluation.metrics import balanced_accuracy, expected_calibration_error
 from export.calibration import ood
 from export.calibration.ood import fit_ood
 from export.calibration.temperature import fit_temperature, log_softmax
 from export.runs.half_weights import round_to_half
-from export.thresholds.choose import class_offsets, ood_limit, operating_points
+from export.thresholds.choose import class_offsets, class_shares, ood_limit, operating_points
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +77,18 @@ def test_offsets_find_the_rare_class():
     )
     assert after > before + 0.1
     assert after > 0.8
+
+
+def test_classes_that_were_kept_are_as_frequent_as_where_they_were_learnt():
+    """The pictures that taught outlines alone may show other classes, and not all."""
+    run = SimpleNamespace(labels=("bcc", "mel", "nv"), prior={"bcc": 0.1, "mel": 0.2, "nv": 0.7})
+    outlined = [Record(str(number), Path("x"), label="mel") for number in range(3)]
+    network = SimpleNamespace(run=run, prior=None, recipe=SimpleNamespace(outline_alone=True))
+    assert class_shares(network, outlined) == [0.1, 0.2, 0.7]
+    run.prior = {}  # its start states none
+    assert class_shares(network, outlined) == [1.0] * 3
+    network.recipe.outline_alone = False
+    assert class_shares(network, outlined) == [0, 3, 0]
 
 
 def test_no_offsets_where_they_would_not_help():

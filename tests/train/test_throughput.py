@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dermedge import UserError, cli
 from dermedge.data import load
@@ -34,6 +35,14 @@ def lesions(tmp_path_factory):
         writer.writeheader()
         writer.writerows(rows)
     return root
+
+
+@pytest.mark.parametrize("where", ["loader", "device"])
+def test_our_side_augments_where_the_recipe_says(lesions, tmp_path, where):
+    recipe = load_recipe("classifier", [*TINY, "pretrained=no", f"augment_on={where}"])
+    records = load("csv", lesions).records
+    source, _ = throughput._ours(recipe, records, ("mel", "nv"), str(tmp_path))["loading"]
+    assert isinstance(source(), DataLoader) == (where == "loader")
 
 
 @pytest.mark.slow
