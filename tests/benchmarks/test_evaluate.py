@@ -19,6 +19,7 @@ from benchmarks.accuracy import baselines, evaluate, figures
 from benchmarks.accuracy.evaluate import Options
 from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
+from benchmarks.accuracy.subset import Subset
 from benchmarks.commands import arguments
 from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
@@ -291,6 +292,24 @@ def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp
     alone = rewritten(full_bundle, tmp_path, "outline", models=models, labels=())
     with pytest.raises(NothingToMeasure, match="has a mask"):
         evaluated(alone, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ({"subset": Subset("clinical")}, "part 'all' of csv, clinical has a"),
+        ({"limit": 1}, "part 'all' of csv, limit 1 has a"),
+    ],
+)
+def test_what_is_left_of_a_part_must_have_something_to_measure(left, said, full_bundle, tmp_path):
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), blob(60)[0])
+    table = "image,diagnosis,modality\na.png,,clinical\nb.png,mel,dermoscopic\nc.png,,clinical\n"
+    (tmp_path / "data.csv").write_text(table)
+    data_set = load("csv", tmp_path)
+    assert len(select(data_set, full_bundle, "all").records) == 3
+    with pytest.raises(NothingToMeasure, match=said):
+        select(data_set, full_bundle, "all", **left)
 
 
 def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle, tmp_path):
