@@ -74,8 +74,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         _check_executions(args)
     bundle = in_precision(open_bundle(args), args.precision)
     if args.table:
-        tables.read(args.table)  # what is wrong with it is said before all the work
-        file_to_write(args.table)
+        # What is wrong with them is said before all the work.
+        groups = tables.groups_of(args.table)
+        for file, columns in ((args.table, tables.COLUMNS), (groups, tables.GROUP_COLUMNS)):
+            tables.read(file, columns)
+            file_to_write(file)
     try:
         data_set, selection = select_pictures(bundle, args)
     except NothingToMeasure as error:

@@ -157,11 +157,14 @@ def update(path: str | Path, result: dict) -> None:
     Rows of the same measurement are replaced. UserError as `read` raises it.
     """
     measured = {tuple(key.values()) for key in _keys(result)}
-    for file, columns, new in (
-        (Path(path), COLUMNS, list(_rows(result))),
-        (groups_of(path), GROUP_COLUMNS, list(_groups(result)) if measured else []),
-    ):
-        others = [row for row in read(file, columns) if _key(row) not in measured]
+    files = [
+        (file, columns, [row for row in read(file, columns) if _key(row) not in measured], new)
+        for file, columns, new in (
+            (Path(path), COLUMNS, list(_rows(result))),
+            (groups_of(path), GROUP_COLUMNS, list(_groups(result)) if measured else []),
+        )
+    ]
+    for file, columns, others, new in files:  # both were read: neither is written alone
         buffer = io.StringIO()
         rows: list[dict[str, str]] = sorted([*others, *new], key=_order)
         writer = csv.DictWriter(buffer, list(columns), lineterminator="\n", restval="")

@@ -58,6 +58,10 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     with pytest.raises(UserError, match=r"a \.csv file"):
         call(EVALUATE, *words, "--table", tmp_path / "x.json")
     assert (tmp_path / "x.csv").read_bytes() == content.encode("latin-1")
+    (tmp_path / "y-groups.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"y-groups\.csv is no table of results"):
+        call(EVALUATE, *words, "--table", tmp_path / "y.csv")
+    assert not (tmp_path / "y.csv").exists()
 
 
 def test_every_column_is_described_and_tells_what_it_is():
