@@ -151,7 +151,11 @@ def fits(plan: Plan, result: dict) -> None:
         "another command": ("command", lambda text: [w for w in text.split() if w != "--resume"]),
         "another bundle, or another precision of it": ("bundle", None),
         "other versions": ("versions", None),
-        "another machine": ("hardware", lambda machine: [machine["cpu"], machine["usable_cores"]]),
+        "another machine": ("hardware", lambda m: [m["machine"], m["cpu"], m["usable_cores"]]),
+        "another power mode or CPU governor": (
+            "hardware",
+            lambda machine: [machine["power_mode"], machine["governor"]],
+        ),
         "other pictures": ("settings", lambda settings: settings["pictures"]),
         "other runtimes, by `dermedge tune`": ("settings", lambda settings: settings["executions"]),
     }
