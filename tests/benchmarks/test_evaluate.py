@@ -15,8 +15,9 @@ from commands import call
 from evaluations import blob, evaluated, network_metrics, rewritten
 from jsonschema import Draft202012Validator
 
-from benchmarks.accuracy import baselines, evaluate, figures
+from benchmarks.accuracy import baselines, evaluate, figures, pool
 from benchmarks.accuracy.evaluate import Options
+from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.accuracy.subset import Subset
@@ -434,12 +435,22 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     )
 
 
-def test_throughput_of_an_evaluation(tiny_bundle, discs):
+def test_throughput_of_an_evaluation(tiny_bundle, discs, monkeypatch):
     from benchmarks.accuracy import evaluation_throughput
 
+    loaded: list[int] = []
+
+    class Counted(Networks):
+        def __init__(self, *args, **options):
+            loaded.append(1)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(pool, "Networks", Counted)
+    monkeypatch.setattr(evaluation_throughput, "usable_cores", lambda: 2)
     found = evaluation_throughput.measure(
         Bundle.open(tiny_bundle), f"csv={discs}", "all", 9, "command"
     )
+    assert len(loaded) == 2 * 2  # a network a thread: to be timed alone, and to evaluate
     assert found["pictures"] == 8  # one does not decode
     assert found["share_of_possible"] > 0
     assert found["evaluate_per_second"] < found["read_per_second"]
