@@ -58,6 +58,8 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
     pairs = [(ours[name], theirs[name]) for name in sorted(set(ours) - refused[0])]
     if not pairs:
         raise UserError("there is no analysis to compare")
+    if any(a["probabilities"].keys() != b["probabilities"].keys() for a, b in pairs):
+        raise UserError("the two files are not of the same classes: analyze with one bundle")
 
     def largest(values) -> float:
         return float(max(max(map(abs, values(a, b)), default=0.0) for a, b in pairs))
@@ -71,6 +73,8 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
         return counted(lambda analysis: _inside(analysis, keys))
 
     areas = np.array([[x["lesion"]["area_px"] or 0 for x in pair] for pair in pairs])
+    # Where ours finds no lesion, it is a share of theirs.
+    whole = np.maximum(np.where(areas[:, 0] > 0, areas[:, 0], areas[:, 1]), 1)
     return {
         "pictures": len(pairs),
         "refused_by_both": len(refused[0]),
@@ -84,13 +88,8 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
             lambda a, b: [a["probabilities"][k] - b["probabilities"][k] for k in a["probabilities"]]
         ),
         "malignancy": largest(lambda a, b: [a["malignancy"] - b["malignancy"]]),
-        "quality": largest(
-            lambda a, b: [
-                a["quality"]["scores"][k] - b["quality"]["scores"][k]
-                for k in a["quality"]["scores"]
-            ]
-        ),
-        "area_share": float(np.max(abs(areas[:, 0] - areas[:, 1]) / np.maximum(areas[:, 0], 1))),
+        "quality": largest(_score_differences),
+        "area_share": float(np.max(abs(areas[:, 0] - areas[:, 1]) / whole)),
         "median_ms": [
             round(float(np.median([p[i]["timing_ms"]["total"] for p in pairs])), 2) for i in (0, 1)
         ],
@@ -101,6 +100,12 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
 def _points(analysis: dict[str, Any]) -> list[Any]:
     """What is shown of the ABCD measures."""
     return [analysis["abcd"][name] for name in ("asymmetry", "border", "color", "colors")]
+
+
+def _score_differences(a: dict[str, Any], b: dict[str, Any]) -> list[float]:
+    """Of the picture's quality; what one of them could not measure counts as usual there."""
+    ours, theirs = a["quality"]["scores"], b["quality"]["scores"]
+    return [ours.get(name, 0.0) - theirs.get(name, 0.0) for name in ours.keys() | theirs.keys()]
 
 
 def _index_differences(a: dict[str, Any], b: dict[str, Any]) -> list[float]:

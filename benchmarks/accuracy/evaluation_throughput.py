@@ -15,6 +15,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,15 +25,16 @@ import psutil
 from benchmarks import call
 from benchmarks.accuracy.evaluate import Options, evaluate
 from benchmarks.accuracy.networks import Networks
-from benchmarks.accuracy.pool import in_threads
+from benchmarks.accuracy.pool import NetworkPool, in_threads
 from benchmarks.accuracy.selection import select
 from benchmarks.latency.hardware import hardware
+from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli.options import bundle_arguments, open_bundle
-from dermedge.data import load, parse_source
+from dermedge.data import Record, load, parse_source
 from dermedge.evaluation.provenance import usable_cores
 from dermedge.files import write_atomic
-from dermedge.image.read import ImageError, read_image, read_mask
+from dermedge.image.read import ImageError, Picture, read_image, read_mask
 
 SAMPLE, ROUNDS = 120, 4
 PERIOD = 0.5  # s between two samples of the memory
@@ -43,36 +45,14 @@ def measure(bundle: Bundle, source: str, part: str, limit: int | None, command: 
     data_set = load(*parse_source(source))
     selection = select(data_set, bundle, part, limit=limit)
     threads = usable_cores()
-    rates: dict[str, list[float]] = {"read": [], "analyse": []}
     sample = selection.records[:: max(1, len(selection.records) // SAMPLE)][:SAMPLE]
-    local = threading.local()
-
-    def read(record):
-        try:
-            return read_image(record.image), read_mask(record.mask) if record.mask else None
-        except ImageError:
-            return None, None  # `evaluate` says which
-
-    def analyse(picture):
-        if not hasattr(local, "networks"):
-            local.networks = Networks(bundle, threads=1, views=1)
-        return local.networks.examine(picture, {})
-
-    pictures = [p for p in (read(record)[0] for record in sample) if p is not None]
-    for _ in range(ROUNDS):
-        for name, work, items in (("read", read, sample), ("analyse", analyse, pictures)):
-            start = time.perf_counter()
-            for _ in in_threads(work, items, threads, name):
-                pass
-            rates[name].append(len(items) / (time.perf_counter() - start))
-    del pictures
+    reading, analysing = _rates(bundle, sample, threads)
     with _Memory() as memory:
         start = time.perf_counter()
         busy = psutil.Process().cpu_times()
         result, _ = evaluate(bundle, data_set, selection, Options(threads=threads, command=command))
         elapsed = time.perf_counter() - start
         after = psutil.Process().cpu_times()
-    reading, analysing = (float(np.median(rates[name])) for name in ("read", "analyse"))
     possible = 1 / (1 / reading + 1 / analysing)
     count = result["data"]["evaluated"]
     seconds = result["seconds"]["pictures"], sum(result["seconds"].values())
@@ -97,6 +77,43 @@ def measure(bundle: Bundle, source: str, part: str, limit: int | None, command: 
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
     }
+
+
+def _rates(bundle: Bundle, sample: Sequence[Record], threads: int) -> tuple[float, float]:
+    """Pictures a second of reading alone and of analysing alone; UserError: none can be read."""
+
+    def read(record: Record) -> Picture | None:
+        try:
+            if record.mask:
+                read_mask(record.mask)
+            return read_image(record.image)
+        except ImageError:
+            return None  # `evaluate` says which
+
+    def read_all() -> None:
+        for _ in in_threads(read, sample, threads, "read"):
+            pass
+
+    def analyse(networks: Networks, picture: Picture) -> None:
+        networks.examine(picture, {})
+
+    def analyse_all() -> None:
+        pool.map(analyse, pictures, "analyse")
+
+    # Loaded before, as by `evaluate`, and run once: neither is a part of a picture.
+    pool = NetworkPool(bundle, threads)
+    pictures = [picture for picture in map(read, sample) if picture is not None]
+    if not pictures:
+        raise UserError(f"none of {len(sample)} pictures can be read: there is nothing to time")
+    analyse_all()
+    works = ((read_all, len(sample)), (analyse_all, len(pictures)))
+    rates = []
+    for _ in range(ROUNDS):
+        for work, count in works:
+            start = time.perf_counter()
+            work()
+            rates.append(count / (time.perf_counter() - start))
+    return float(np.median(rates[::2])), float(np.median(rates[1::2]))
 
 
 class _Memory:
@@ -127,11 +144,15 @@ def main() -> int:
     parser.add_argument("--limit", type=int, metavar="N")
     parser.add_argument("--out", metavar="FILE.json")
     args = parser.parse_args()
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit must be 1 or more, got {args.limit}")
+    bundle = open_bundle(args)
     command = (
         "python -m benchmarks.accuracy.evaluation_throughput "
-        f"--data {args.data.split('=')[0]} --split {args.split}"
+        f"--bundle {bundle.path.name} --data {args.data.split('=')[0]} --split {args.split}"
+        + (f" --limit {args.limit}" if args.limit else "")
     )
-    result = measure(open_bundle(args), args.data, args.split, args.limit, command)
+    result = measure(bundle, args.data, args.split, args.limit, command)
     text = json.dumps(result, indent=1) + "\n"
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,8 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
 
     Mean Jaccard, too, of the pictures whose outline both tables measure, if there are any.
 
-    Raises UserError where the tables are not of the same pictures, or these not of the data set.
+    Raises UserError where the tables are not of the same pictures, do not say the same of what they
+    show, or these are not of the data set.
     """
     if old.keys() != new.keys():
         raise UserError(
@@ -55,6 +56,11 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
         )
     if strange := sorted(old.keys() - clusters.keys()):
         raise UserError(f"{len(strange)} pictures are not in the data set (first: {strange[0]})")
+    if other := [name for name in sorted(old) if _truth(old[name]) != _truth(new[name])]:
+        raise UserError(
+            f"the tables do not say the same of what {len(other)} pictures show (first: "
+            f"{other[0]}): evaluate both bundles on the data set as it is now"
+        )
     certain = [name for name in sorted(old) if old[name]["malignant"]]
     named = [name for name in sorted(old) if f"p_{old[name]['label']}" in old[name]]
     drawn = [name for name in sorted(old) if old[name].get("jaccard") and new[name].get("jaccard")]
@@ -86,6 +92,11 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
         )
         if names or measure != "jaccard"
     }
+
+
+def _truth(row: dict[str, str]) -> tuple[str, str]:
+    """Diagnosis, and whether it is malignant; a spreadsheet writes TRUE."""
+    return row["label"], row["malignant"].lower()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -72,8 +72,8 @@ def select(
     DataError
         Where the split does not fit the data set, or the part or what is left of it is empty.
     NothingToMeasure
-        Where no picture of the part has what the bundle can be measured by: a mask for a segmenter,
-        a class that it knows, or malignant or not, for a classifier.
+        Where none of the pictures that are left has what the bundle can be measured by: a mask for
+        a segmenter, a class that it knows, or malignant or not, for a classifier.
     """
     stored = _stored_splits(bundle)
     training = _training(bundle)
@@ -83,7 +83,7 @@ def select(
         records, source = sorted(data_set.records, key=lambda record: record.id), "none"
     else:
         records = split.select(data_set.records, part)
-    _check(data_set, bundle, part, records, split)
+    _check(data_set, part, records, split)
     kept = ""
     if subset:
         records, kept = subset.of(data_set, records)
@@ -92,6 +92,8 @@ def select(
         records = _limited(records, limit)
     else:
         limit = None
+    words = [f"part '{part}' of {data_set.name}", kept, f"limit {limit}" if limit else ""]
+    _check_usable(bundle, records, ", ".join(filter(None, words)))
     train: list[Record] = []
     if baselines and part != "all":
         measured = _touched(data_set, {record.id for record in records})
@@ -166,16 +168,18 @@ def _split(
     return split, f"made here with seed {SEED}", [warning] if new else []
 
 
-def _check(
-    data_set: DataSet, bundle: Bundle, part: str, records: Sequence[Record], split: Split
-) -> None:
-    """Raise DataError where the part is empty, NothingToMeasure where nothing in it can be used."""
+def _check(data_set: DataSet, part: str, records: Sequence[Record], split: Split) -> None:
+    """Raise DataError where the part is empty."""
     if not records:
         held = {**split.parts, "all": data_set.records}
         filled = ", ".join(f"{name} ({len(ids)})" for name, ids in held.items() if ids)
         raise DataError(
             f"part '{part}' of {data_set.name} is empty; parts with pictures: {filled or 'none'}"
         )
+
+
+def _check_usable(bundle: Bundle, records: Sequence[Record], what: str) -> None:
+    """Raise NothingToMeasure where no record can measure the bundle; `what` says which they are."""
     needs: dict[str, tuple[str, Callable[[Record], object]]] = {
         "segmenter": ("a mask", lambda r: r.mask),
         "classifier": (
@@ -186,7 +190,7 @@ def _check(
     needed = [needs[role] for role in bundle.manifest.models]
     if not any(has(record) for record in records for _, has in needed):
         raise NothingToMeasure(
-            f"nothing to measure: no picture of part '{part}' of {data_set.name} has "
+            f"nothing to measure: no picture of {what} has "
             + ", or ".join(words for words, _ in needed)
         )
 

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dermedge import acquisition
+from benchmarks import call
+from dermedge import UserError, acquisition
 from dermedge.data import Record, load, make_split, parse_source
 from dermedge.evaluation.provenance import commit, cpu_name, usable_cores
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 
 MONTHS, FIRST = 12, 20  # pictures labelled before the first month
 STRATEGIES = ("random", "margin", "entropy", "malignancy", "k-center", "product")
@@ -281,7 +282,9 @@ def run(args: argparse.Namespace) -> dict:
     top = compared(whole.malignancy(part.features)[None, None], part.malignant)
     ones = np.ones(1), np.ones(part.malignant.sum()), np.ones((~part.malignant).sum())
     return {
-        "command": f"python -m benchmarks.accuracy.simulated_year --part {args.part}",
+        "command": "python -m benchmarks.accuracy.simulated_year "
+        f"--data {name} --part {args.part} --strategies {' '.join(args.strategies)} "
+        f"--seeds {args.seeds} --monthly {args.monthly} --resamples {args.resamples}",
         "date": date.today().isoformat(),
         "commit": commit("+"),
         "processor": cpu_name() or platform.machine(),
@@ -311,6 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--figure", metavar="FILE.png")
     args = parser.parse_args(arguments)
+    for name in ("seeds", "monthly", "resamples"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    stored = Path(args.features).is_file()
+    for file in filter(None, (args.out, args.figure, None if stored else args.features)):
+        check_writable(file)  # said before all the work
     args.strategies = list(dict.fromkeys(["random", *args.strategies]))
     result = run(args)
     write_atomic(Path(args.out), json.dumps(result, indent=1) + "\n")
@@ -320,4 +329,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(call(main))

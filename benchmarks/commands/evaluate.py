@@ -72,10 +72,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     cluster = Cluster(args.workers, args.ray_address) if check_engine(args) else None
     if args.executions:
         _check_executions(args)
-    bundle = in_precision(open_bundle(args), args.precision)
+    whole = open_bundle(args)
+    bundle = in_precision(whole, args.precision)
     if args.table:
-        tables.read(args.table)  # what is wrong with it is said before all the work
-        file_to_write(args.table)
+        # What is wrong with them is said before all the work.
+        groups = tables.groups_of(args.table)
+        for file, columns in ((args.table, tables.COLUMNS), (groups, tables.GROUP_COLUMNS)):
+            tables.read(file, columns)
+            file_to_write(file)
     try:
         data_set, selection = select_pictures(bundle, args)
     except NothingToMeasure as error:
@@ -93,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.csv:
         write_atomic(args.csv, pictures)
     if args.table:
-        tables.update(args.table, result)
+        tables.update(args.table, result, _other_precision(whole, bundle, args.precision))
     if out:
         _write(out, bundle, result, pictures)
     if args.json:
@@ -104,6 +108,14 @@ def _evaluate(args: argparse.Namespace) -> int:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0
+
+
+def _other_precision(whole: Bundle, bundle: Bundle, asked: str | None) -> str:
+    """The precision that was asked for; "" where the whole bundle's first graphs are of it."""
+    first, used = (
+        [model.part for model in one.manifest.models.values()] for one in (whole, bundle)
+    )
+    return "" if first == used else asked or ""
 
 
 def _check_executions(args: argparse.Namespace) -> None:

@@ -33,9 +33,10 @@ def _peers(args: argparse.Namespace) -> int:
     if not args.seconds > 0:
         raise UserError("--seconds must be above 0")
     file_to_write(args.out)
-    command = shlex.join(["dermedge", "peers", *_options(args)])
+    bundle = open_bundle(args)
+    command = shlex.join(["dermedge", "peers", "--bundle", bundle.path.name, *_options(args)])
     rows = measure.measure(
-        open_bundle(args),
+        bundle,
         args.runs,
         args.threads,
         args.seconds,

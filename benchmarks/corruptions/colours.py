@@ -25,7 +25,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import load, parse_source
-from dermedge.files import write_atomic
+from dermedge.files import read_text, write_atomic
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
 from dermedge.image.read import Picture, read_image
 
@@ -34,6 +34,10 @@ SPACES = {
     "Adobe RGB": matrix_profile(ADOBE_RGB, ADOBE_GAMMA),
     "ProPhoto RGB": matrix_profile(PROPHOTO, 1.8),
 }
+COLUMNS = (
+    *("data", "bundle", "space", "pictures", "advice_unchanged", "malignancy_median"),
+    *("malignancy_95", "malignancy_largest", "pixel_mean"),
+)
 
 
 def in_space(pixels: np.ndarray, profile: bytes) -> bytes:
@@ -85,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
+    read_rows(Path(args.out), COLUMNS)  # what is wrong with it is said before all the work
     name, path = parse_source(args.data)
     bundle = Bundle.open(args.bundle)
     records = sorted(
@@ -111,13 +116,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     append_rows(Path(args.out), rows)
 
 
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
+    """The rows of a table; [] where there is no such file. UserError: it has other columns."""
+    if not path.exists():
+        return []
+    try:
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        names, rows = list(table.fieldnames or ()), list(table)
+    except csv.Error:
+        names = []
+    if names != list(columns):
+        raise UserError(f"{path} is no table with the columns {', '.join(columns)}: give another")
+    return rows
+
+
 def append_rows(path: Path, rows: Sequence[dict]) -> None:
-    """Add rows to a CSV file, in place of those that begin with the same two cells."""
+    """Add rows to a CSV file, in place of those that begin with the same two cells.
+
+    UserError as `read_rows`.
+    """
     keys = list(rows[0])[:2]
-    kept: list[dict] = []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            kept = list(csv.DictReader(file))
+    kept = read_rows(path, list(rows[0]))
     taken = {tuple(str(row[key]) for key in keys) for row in rows}
     kept = [row for row in kept if tuple(row[key] for key in keys) not in taken]
     buffer = io.StringIO()

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks import call
-from benchmarks.corruptions.colours import append_rows
+from benchmarks.corruptions.colours import append_rows, read_rows
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
@@ -96,6 +96,10 @@ KINDS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "restart marker lost": _restart_lost,
     "wrong Huffman table": _wrong_table,
 }
+COLUMNS = (
+    *("damage", "seeds", "files", "refused", "identical", "slightly_different"),
+    *("largest_mean_difference", "largest_malignancy_difference", "judged_differently"),
+)
 
 
 def _with_restarts(data: bytes) -> bytes:
@@ -153,10 +157,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seeds", type=int, default=5, metavar="N", help="files a picture and kind"
     )
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--out", required=True, metavar="FILE.csv")
+    parser.add_argument("--out", required=True, metavar="FILE.csv", help="rows are added")
     args = parser.parse_args(argv)
     if args.seeds < 1:
         raise UserError(f"--seeds must be 1 or more, got {args.seeds}")
+    read_rows(Path(args.out), COLUMNS)  # what is wrong with it is said before all the work
     paths = sorted(
         path for path in Path(args.folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
     )

@@ -71,7 +71,11 @@ def head(schema: str, bundle: Bundle) -> dict:
     return {
         "schema": schema,
         "disclaimer": DISCLAIMER,
-        "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
+        "bundle": {
+            "name": bundle.manifest.name,
+            "sha256": bundle.sha256,
+            "precisions": {role: m.precision for role, m in bundle.manifest.models.items()},
+        },
     }
 
 

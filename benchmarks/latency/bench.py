@@ -151,7 +151,11 @@ def fits(plan: Plan, result: dict) -> None:
         "another command": ("command", lambda text: [w for w in text.split() if w != "--resume"]),
         "another bundle, or another precision of it": ("bundle", None),
         "other versions": ("versions", None),
-        "another machine": ("hardware", lambda machine: [machine["cpu"], machine["usable_cores"]]),
+        "another machine": ("hardware", lambda m: [m["machine"], m["cpu"], m["usable_cores"]]),
+        "another power mode or CPU governor": (
+            "hardware",
+            lambda machine: [machine["power_mode"], machine["governor"]],
+        ),
         "other pictures": ("settings", lambda settings: settings["pictures"]),
         "other runtimes, by `dermedge tune`": ("settings", lambda settings: settings["executions"]),
     }
@@ -233,12 +237,13 @@ def redo(plan: Plan, result: dict) -> None:
 
 def _parts(plan: Plan) -> dict[str, Part]:
     """Name to what measures it, in their order."""
+    tuned = bool(plan.executions)
     parts: dict[str, Part] = {
         ROUNDS: partial(_rounds, plan),
         COLD: lambda r: r.update(
-            cold_start=cold_start.cold_start(plan.bundle, plan.sources, COLD_STARTS)
+            cold_start=cold_start.cold_start(plan.bundle, plan.sources, COLD_STARTS, tuned)
         ),
-        LOADED: lambda r: r.update(networks_bytes=cold_start.networks_bytes(plan.bundle)),
+        LOADED: lambda r: r.update(networks_bytes=cold_start.networks_bytes(plan.bundle, tuned)),
     }
     if not plan.quick:  # after the cold starts, which give the device something else to do
         parts[AGAIN] = partial(_second_pass, plan)

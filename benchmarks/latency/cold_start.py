@@ -33,8 +33,12 @@ sys.exit(status)
 """
 
 
-def cold_start(bundle: Bundle, sources: Mapping[str, bytes | Picture], times: int) -> list[dict]:
+def cold_start(
+    bundle: Bundle, sources: Mapping[str, bytes | Picture], times: int, tuned: bool
+) -> list[dict]:
     """Start `dermedge analyze` for each picture: seconds to the first result, peak memory.
+
+    tuned : as `dermedge tune` has chosen, else as the bundle is, whatever was chosen here.
 
     Returns one dict a picture: 'seconds' (one a start; the first may still read from disk, the
     others find the files in the system's cache) and 'peak_bytes' (resident, the largest).
@@ -50,17 +54,19 @@ def cold_start(bundle: Bundle, sources: Mapping[str, bytes | Picture], times: in
             path.write_bytes(source)
             seconds, peaks = [], []
             for _ in range(times):
-                elapsed, peak = _start(bundle, path)
+                elapsed, peak = _start(bundle, path, tuned)
                 seconds.append(round(elapsed, 4))
                 peaks.append(peak)
             rows.append({"picture": name, "seconds": seconds, "peak_bytes": max(peaks)})
     return rows
 
 
-def _start(bundle: Bundle, image: Path) -> tuple[float, int]:
+def _start(bundle: Bundle, image: Path, tuned: bool) -> tuple[float, int]:
     command = [sys.executable, "-c", _CHILD, "analyze", str(image), "--bundle", str(bundle.path)]
-    if precision := _precision(bundle):  # not what `dermedge tune` may have chosen
-        command += ["--precision", precision]
+    if not tuned:  # which `analyze` would be where nothing is said
+        command += ["--provider", "cpu"]
+        if precision := _precision(bundle):
+            command += ["--precision", precision]
     start = time.perf_counter()
     with subprocess.Popen(
         [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -88,21 +94,27 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli.options import in_precision
 from dermedge.image.read import Picture
-bundle = in_precision(Bundle.open(sys.argv[1]), sys.argv[2] or None)
+from dermedge.tune import load_tuned
+whole, tuned = Bundle.open(sys.argv[1]), sys.argv[2] == "tuned"
+executions = load_tuned(whole) if tuned else None
+bundle = whole if tuned else in_precision(whole, sys.argv[2] or None)
 blank = Picture(numpy.full((224, 224, 3), 128, numpy.uint8), 224, 224)
 before = psutil.Process().memory_info().rss
-analyzer = Analyzer(bundle, threads=1)
+analyzer = Analyzer(bundle, threads=1, executions=executions)
 analyzer.analyze(blank)
 print(psutil.Process().memory_info().rss - before)
 """
 
 
-def networks_bytes(bundle: Bundle) -> int:
+def networks_bytes(bundle: Bundle, tuned: bool) -> int:
     """By how much a process grows that loads the networks and runs each once, on a small picture.
+
+    tuned : as of `cold_start`.
 
     Raises UserError where that fails.
     """
-    command = [sys.executable, "-c", _LOAD, str(bundle.path), _precision(bundle) or ""]
+    how = "tuned" if tuned else _precision(bundle) or ""
+    command = [sys.executable, "-c", _LOAD, str(bundle.path), how]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]

@@ -176,9 +176,9 @@ def _set(row: dict[str, str]) -> tuple[str, ...]:
     return row["data_set"], row["part"], row["split_sha256"], row["subset"], row["limit"]
 
 
-def _way(row: dict[str, str]) -> tuple[str, str]:
+def _way(row: dict[str, str]) -> tuple[str, str, str]:
     """How the networks were run; the plain way sorts first."""
-    return row["tta"], "~" if row["metadata"] == "withheld" else row["metadata"]
+    return row["precision"], row["tta"], "~" if row["metadata"] == "withheld" else row["metadata"]
 
 
 def _plain(rows: Rows) -> Rows:
@@ -194,6 +194,7 @@ def _headline(row: dict[str, str]) -> str:
     shown = [f"{title} {_figure(row, name)}" for name, title in HEADLINES.items() if row[name]]
     mind = " (mind what the card says of it)" if row["warnings"] else ""
     views = f", mean of {row['tta']} views" if row["tta"] != "1" else ""
+    views += f", in {row['precision']}" if row["precision"] else ""
     return f"*{_named(row)}{views}*{mind}: {'; '.join(shown)}"
 
 
@@ -266,6 +267,8 @@ def _way_in_words(row: dict[str, str]) -> str:
         words.append(f"with {row['metadata'].replace('+', ', ')}")
     if row["tta"] != "1":
         words.append(f"mean of {row['tta']} views")
+    if row["precision"]:
+        words.append(f"in {row['precision']}")
     return "Networks" + (f", {', '.join(words)}" if words else "")
 
 

@@ -34,7 +34,8 @@ def repeated(results: dict[str, dict]) -> list[dict]:
         return (
             *(machine[key] for key in ("cpu", "machine", "usable_cores", "power_mode")),
             *(result["bundle"]["sha256"], sorted(settings["executions"].items())),
-            *([m["precision"] for m in result["bundle"]["models"]], sorted(settings["pictures"])),
+            [m["precision"] for m in result["bundle"]["models"]],
+            sorted(settings["pictures"].items()),  # a name may stand for two photographs
             sorted(result["versions"].items()),
         )
 
@@ -61,14 +62,20 @@ def incomparable(results: dict[str, dict]) -> list[str]:
         if len({own[name] for own in pictures if name in own}) > 1:
             reasons.append(f"{name} is not the same picture in all results")
     same = ("name", "part", "subset", "split_sha256", "limit", "evaluated")
-    measured = {
-        json.dumps([data[key] for key in same])
-        for result in results.values()
-        if result["evaluation"] and (data := result["evaluation"]["data"])
-    }
-    if len(measured) > 1:
+    evaluations = [one for result in results.values() if (one := result["evaluation"])]
+    if len({json.dumps([one["data"][key] for key in same]) for one in evaluations}) > 1:
         reasons.append("the accuracy was not measured on the same pictures in all results")
+    if len({_way(one) for one in evaluations}) > 1:
+        reasons.append(
+            "the accuracy was not measured in the same way in all results (--tta, --no-metadata)"
+        )
     return reasons
+
+
+def _way(evaluation: dict) -> tuple[int, bool]:
+    """Mirrored views, and whether metadata was withheld from a classifier that takes it."""
+    metadata = evaluation.get("metadata", {"accepted": [], "used": []})
+    return evaluation.get("views", 1), metadata["accepted"] != metadata["used"]
 
 
 def _totals(result: dict) -> list[dict]:

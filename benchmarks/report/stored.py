@@ -18,7 +18,8 @@ from dermedge.bundle.bundle import Bundle
 
 
 def evaluation(path: str, bundle: Bundle) -> dict:
-    """What `dermedge evaluate --json` printed. UserError where the page cannot show it."""
+    """What `dermedge evaluate --json` printed. UserError where the page cannot show it, or it is of
+    another precision than the bundle is now: accuracy and time would be of two networks."""
     try:
         result = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError):
@@ -30,6 +31,8 @@ def evaluation(path: str, bundle: Bundle) -> dict:
     try:
         fits = result["bundle"]["sha256"] in hashes_of(bundle)
         if fits:
+            models = result["bundle"]["models"].items()
+            precisions = {role: model["precision"] for role, model in models}
             render("trial", bundle, evaluation=result)
     except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
         raise UserError(
@@ -37,7 +40,22 @@ def evaluation(path: str, bundle: Bundle) -> dict:
         ) from None
     if not fits:
         raise UserError(f"{path} was made with another bundle; evaluate {bundle.path} again")
+    _check_precisions(path, precisions, bundle)
     return result
+
+
+def _check_precisions(path: str, measured: dict[str, str], bundle: Bundle) -> None:
+    """UserError where it was measured in other precisions than those of the bundle's networks."""
+    here = {role: model.precision for role, model in bundle.manifest.models.items()}
+    if measured != here:
+        raise UserError(
+            f"{path} was measured in {_in_words(measured)}, and {_in_words(here)} is to be timed: "
+            "measure it in that precision"
+        )
+
+
+def _in_words(precisions: dict[str, str]) -> str:
+    return ", ".join(f"{precision} ({role})" for role, precision in sorted(precisions.items()))
 
 
 def robustness(path: str, bundle: Bundle) -> dict:
@@ -45,11 +63,14 @@ def robustness(path: str, bundle: Bundle) -> dict:
     try:
         curves = json.loads(Path(path).read_bytes())
         fits = curves["bundle"]["sha256"] in hashes_of(bundle)
+        precisions = curves["bundle"].get("precisions")
         robustness_png(curves)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError):
         raise UserError(f"{path} is no robustness.json of `dermedge robustness`") from None
     if not fits:
         raise UserError(f"{path} was made with another bundle; make it again")
+    if precisions is not None:  # results of version 0.2.0 do not say
+        _check_precisions(path, precisions, bundle)
     return curves
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.schema.names import NETWORKS, TITLES
@@ -32,6 +32,7 @@ KEY = {
     "tta": "mirrored views that were averaged: 1 (none) or 4",
     "metadata": "what the classifier got beside the picture, joined by +; 'withheld'; "
     "'-': it takes nothing",
+    "precision": "that was asked for by `--precision`; empty: the bundle's first",
 }
 _OF_ROLE = {
     "architecture": "name of the network in the registry",
@@ -136,7 +137,7 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
         raise UserError(f"{path} is no table of results: {error}") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path} is no table of results: choose another file") from None
-    required = set(KEY) - {"subset"}  # which tables of version 0.2.0 lack
+    required = set(KEY) - {"subset", "precision"}  # which tables of version 0.2.0 lack
     if not names <= set(columns) or not required <= names:
         odd = sorted(map(str, (names - set(columns)) or (required - names)))[0]
         raise UserError(f"{path} is no table of results (column {odd}): choose another file")
@@ -151,17 +152,23 @@ def groups_of(path: str | Path) -> Path:
     return Path(path).with_name(f"{Path(path).stem}-groups.csv")
 
 
-def update(path: str | Path, result: dict) -> None:
+def update(path: str | Path, result: dict, precision: str = "") -> None:
     """Write the rows of an evaluation into the table, and into that of its groups.
 
     Rows of the same measurement are replaced. UserError as `read` raises it.
+
+    precision : that was asked for; "": the bundle's first.
     """
-    measured = {tuple(key.values()) for key in _keys(result)}
-    for file, columns, new in (
-        (Path(path), COLUMNS, list(_rows(result))),
-        (groups_of(path), GROUP_COLUMNS, list(_groups(result)) if measured else []),
-    ):
-        others = [row for row in read(file, columns) if _key(row) not in measured]
+    keys = {key["method"]: key | {"precision": precision} for key in _keys(result)}
+    measured = {tuple(key.values()) for key in keys.values()}
+    files = [
+        (file, columns, [row for row in read(file, columns) if _key(row) not in measured], new)
+        for file, columns, new in (
+            (Path(path), COLUMNS, list(_rows(result, keys))),
+            (groups_of(path), GROUP_COLUMNS, list(_groups(result, keys)) if keys else []),
+        )
+    ]
+    for file, columns, others, new in files:  # both were read: neither is written alone
         buffer = io.StringIO()
         rows: list[dict[str, str]] = sorted([*others, *new], key=_order)
         writer = csv.DictWriter(buffer, list(columns), lineterminator="\n", restval="")
@@ -179,7 +186,7 @@ def _order(row: dict[str, str]) -> tuple:
 
 
 def _keys(result: dict) -> Iterator[dict[str, str]]:
-    """The key of each method that was measured."""
+    """The key of each method that was measured, but for the precision."""
     data, metadata = result["data"], result["metadata"]
     used = "+".join(metadata["used"]) or ("withheld" if metadata["accepted"] else "-")
     for method in dict.fromkeys(entry["name"] for entry in result["methods"]):
@@ -197,9 +204,9 @@ def _keys(result: dict) -> Iterator[dict[str, str]]:
         }
 
 
-def _rows(result: dict) -> Iterator[dict[str, str]]:
+def _rows(result: dict, keys: Mapping[str, dict[str, str]]) -> Iterator[dict[str, str]]:
     hardware, data = result["hardware"], result["data"]
-    for key in _keys(result):
+    for key in keys.values():
         methods = [entry for entry in result["methods"] if entry["name"] == key["method"]]
         measured = {name: value for entry in methods for name, value in entry["metrics"].items()}
         row = {
@@ -251,8 +258,7 @@ def _networks(bundle: dict) -> dict[str, str]:
     return row
 
 
-def _groups(result: dict) -> Iterator[dict[str, str]]:
-    keys = {key["method"]: key for key in _keys(result)}
+def _groups(result: dict, keys: Mapping[str, dict[str, str]]) -> Iterator[dict[str, str]]:
     groups: list[tuple[str, str, dict, dict]] = [
         (method["name"], f"class {label}", {"pictures": entry["count"]}, entry)
         for method in result["methods"]

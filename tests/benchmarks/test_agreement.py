@@ -48,6 +48,18 @@ def test_another_advice_and_the_largest_difference_are_counted(analyses):
     assert figures["box"]["equal"] == 3
 
 
+def test_what_one_alone_finds_or_measures_is_a_difference(analyses):
+    one = copy.deepcopy(analyses)
+    one["0.png"]["lesion"]["area_px"] = None
+    one["1.png"]["quality"]["scores"]["not_skin"] = 0.5
+    other = copy.deepcopy(one)
+    del other["1.png"]["quality"]["scores"]["not_skin"]
+    other["0.png"]["lesion"]["area_px"] = 900
+    for pair in ((one, other), (other, one)):
+        figures = agreement.agreement(*pair)
+        assert (figures["quality"], figures["area_share"]) == (0.5, 1)
+
+
 def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
     fewer = {"0.png": analyses["0.png"]}
     with pytest.raises(UserError, match="not of the same pictures"):
@@ -55,6 +67,10 @@ def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
     refused = {**analyses, "0.png": {"image": "0.png", "error": "damaged"}}
     with pytest.raises(UserError, match="refused by one alone"):
         agreement.agreement(analyses, refused)
+    classes = copy.deepcopy(analyses)
+    del classes["0.png"]["probabilities"]["mel"]
+    with pytest.raises(UserError, match="same classes"):
+        agreement.agreement(analyses, classes)
     path = tmp_path / "notes.jsonl"
     for text in ("not JSON", "[]", '{"image": "a/0.png"}\n{"image": "b/0.png"}'):
         path.write_text(text + "\n")

@@ -218,6 +218,8 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     words = ["--bundle", str(tiny_bundle), "--data", f"csv={discs}", "--split", "all"]
     few = [*words, "--limit", "10", "--changes", "blur", "--out", str(robust)]
     assert cli.main(["robustness", *few]) == 1
+    with pytest.raises(UserError, match="was measured in fp32"):
+        stored.robustness(robust / "robustness.json", _in_int8(tiny_bundle))
     words += ["--executions", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
     assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 0
     result = bench_result.load(tmp_path / "bench.json")
@@ -293,3 +295,13 @@ def test_an_evaluation_of_version_0_1_0_is_read(tiny_bundle, discs, tmp_path):
     old["metadata"] = {"taken": new["metadata"]["accepted"], "given": new["metadata"]["used"]}
     (tmp_path / "old.json").write_text(json.dumps(old))
     assert stored.evaluation(tmp_path / "old.json", Bundle.open(tiny_bundle)) == new
+    with pytest.raises(UserError, match=r"was measured in fp32 .* and int8 .* is to be timed"):
+        stored.evaluation(tmp_path / "old.json", _in_int8(tiny_bundle))
+
+
+def _in_int8(path: Path) -> Bundle:
+    bundle = Bundle.open(path)
+    models = {
+        role: replace(model, precision="int8") for role, model in bundle.manifest.models.items()
+    }
+    return replace(bundle, manifest=replace(bundle.manifest, models=models))

@@ -135,7 +135,12 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
         for kind in ("clinical", "dermoscopic")
     }
     assert "not measured on the same pictures" in compare.incomparable(both)[0]
-    assert not compare.incomparable({"one": both["clinical"], "two": both["clinical"]})
+    one = both["clinical"]
+    assert not compare.incomparable({"one": one, "two": one})
+    withheld = {"metadata": {"accepted": ["age"], "used": []}}
+    for other in ({"views": 4}, withheld):
+        two = one | {"evaluation": one["evaluation"] | other}
+        assert "not measured in the same way" in compare.incomparable({"one": one, "two": two})[0]
 
 
 def test_compare_refuses_what_is_no_result(result, tmp_path):
@@ -202,9 +207,12 @@ def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsy
     again = changed(result, tmp_path / "b" / "bench.json", latency=slow)
     hardware = told["hardware"] | {"cpu": "Slow processor"}
     other = changed(result, tmp_path / "c" / "bench.json", latency=slow, hardware=hardware)
-    assert call(BENCH, "compare", result, again, other, "--out", tmp_path) == 0
+    photos = dict.fromkeys(told["settings"]["pictures"], "0" * 16)
+    settings = told["settings"] | {"pictures": photos}
+    photo = changed(result, tmp_path / "d" / "bench.json", settings=settings)
+    assert call(BENCH, "compare", result, again, other, photo, "--out", tmp_path) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
-    assert len(lines) == 2  # a picture each; the other processor is no repetition
+    assert len(lines) == 2  # a picture each; another processor or photo is no repetition
     assert all("20.0 % apart, above 5 %: not comparable" in line for line in lines)
     assert "Measured twice" in (tmp_path / "compare.html").read_text()
 

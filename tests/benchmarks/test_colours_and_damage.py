@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.corruptions import colours, damage
+from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw, write_data_set
@@ -35,6 +36,18 @@ def test_colours(tmp_path, tiny_bundle, capsys):
         assert 0 < float(row["pixel_mean"]) < 1
 
 
+@pytest.mark.parametrize("content", ["damage,seeds\ncut,5\n", "words", ""])
+def test_another_table_is_refused_before_the_work(content, tmp_path, tiny_bundle):
+    out = tmp_path / "other.csv"
+    out.write_text(content)
+    words = ["--bundle", str(tiny_bundle), "--out", str(out)]
+    with pytest.raises(UserError, match="no table with the columns data, bundle"):
+        colours.main(["--data", "procedural=none", *words])
+    with pytest.raises(UserError, match="no table with the columns damage, seeds"):
+        damage.main([str(tmp_path), *words])
+    assert out.read_text() == content
+
+
 def test_a_picture_of_another_space_has_other_numbers():
     pixels = draw(0, size=(64, 80)).image
     for profile in colours.SPACES.values():
@@ -48,6 +61,7 @@ def test_damage(kind, analyzer, tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(draw(0, size=(320, 400)).image).save(path, quality=90)
     row = damage.measure(kind, [path], 2, analyzer)
+    assert tuple(row) == damage.COLUMNS
     assert row["files"] == 2 == row["refused"] + row["identical"] + row["slightly_different"]
     if kind in ("cut", "hole", "restart marker lost", "wrong Huffman table"):
         assert row["refused"] == 2

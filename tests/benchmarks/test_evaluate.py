@@ -15,10 +15,12 @@ from commands import call
 from evaluations import blob, evaluated, network_metrics, rewritten
 from jsonschema import Draft202012Validator
 
-from benchmarks.accuracy import baselines, evaluate, figures
+from benchmarks.accuracy import baselines, evaluate, figures, pool
 from benchmarks.accuracy.evaluate import Options
+from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
+from benchmarks.accuracy.subset import Subset
 from benchmarks.commands import arguments
 from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
@@ -293,6 +295,24 @@ def test_a_segmenter_alone_has_nothing_to_measure_without_masks(full_bundle, tmp
         evaluated(alone, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ({"subset": Subset("clinical")}, "part 'all' of csv, clinical has a"),
+        ({"limit": 1}, "part 'all' of csv, limit 1 has a"),
+    ],
+)
+def test_what_is_left_of_a_part_must_have_something_to_measure(left, said, full_bundle, tmp_path):
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), blob(60)[0])
+    table = "image,diagnosis,modality\na.png,,clinical\nb.png,mel,dermoscopic\nc.png,,clinical\n"
+    (tmp_path / "data.csv").write_text(table)
+    data_set = load("csv", tmp_path)
+    assert len(select(data_set, full_bundle, "all").records) == 3
+    with pytest.raises(NothingToMeasure, match=said):
+        select(data_set, full_bundle, "all", **left)
+
+
 def test_a_classifier_alone_is_refused_where_it_sees_cropped_lesions(full_bundle, tmp_path):
     model = full_bundle.manifest.models["classifier"]
     cropping = replace(model, preprocessing=replace(model.preprocessing, crop=1.5))
@@ -415,12 +435,22 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     )
 
 
-def test_throughput_of_an_evaluation(tiny_bundle, discs):
+def test_throughput_of_an_evaluation(tiny_bundle, discs, monkeypatch):
     from benchmarks.accuracy import evaluation_throughput
 
+    loaded: list[int] = []
+
+    class Counted(Networks):
+        def __init__(self, *args, **options):
+            loaded.append(1)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(pool, "Networks", Counted)
+    monkeypatch.setattr(evaluation_throughput, "usable_cores", lambda: 2)
     found = evaluation_throughput.measure(
         Bundle.open(tiny_bundle), f"csv={discs}", "all", 9, "command"
     )
+    assert len(loaded) == 2 * 2  # a network a thread: to be timed alone, and to evaluate
     assert found["pictures"] == 8  # one does not decode
     assert found["share_of_possible"] > 0
     assert found["evaluate_per_second"] < found["read_per_second"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from evaluations import short_bench
 
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.evaluate import EVALUATE
+from benchmarks.latency import cold_start
 from benchmarks.report import page
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
@@ -79,6 +81,35 @@ def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_pa
     assert in_precision(sliced, "fp16").manifest.models == whole
     with pytest.raises(BundleError, match="has no int8"):
         in_precision(sliced, "int8")
+
+
+class _Asked(Exception):
+    """What was to be started."""
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "tuned", "options"),
+    [
+        ("fp32", False, ["--provider", "cpu", "--precision", "fp32"]),
+        ("int8", False, ["--provider", "cpu"]),
+        ("int8", True, []),
+    ],
+)
+def test_a_cold_start_is_tuned_where_the_times_are(
+    segmenter, tuned, options, tiny_bundle, monkeypatch
+):
+    bundle = Bundle.open(tiny_bundle)
+    models = dict(bundle.manifest.models)
+    models["segmenter"] = replace(models["segmenter"], precision=segmenter)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, models=models))
+
+    def start(command: list[str], **_) -> None:
+        raise _Asked(command[command.index("--bundle") + 2 : -1])
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(_Asked) as asked:
+        cold_start.cold_start(bundle, {"a": b""}, 1, tuned)
+    assert asked.value.args == (options,)
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(

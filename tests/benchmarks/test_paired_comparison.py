@@ -59,6 +59,16 @@ def test_a_table_that_a_spreadsheet_saved_says_the_same(tmp_path):
         read_pictures(saved)
 
 
+@pytest.mark.parametrize("corrected", [{"label": "nv"}, {"malignant": "False"}, {"malignant": ""}])
+def test_tables_of_other_diagnoses_are_refused(corrected, tmp_path):
+    """Else the new bundle would be judged by the labels that were corrected since."""
+    old = read_pictures(table(tmp_path, "one", 0))
+    new = old | {"p0": old["p0"] | corrected}
+    clusters = {f"p{number}": number for number in range(40)}
+    with pytest.raises(UserError, match=r"what 1 pictures show \(first: p0\)"):
+        compare(old, new, clusters)
+
+
 def test_other_pictures_are_refused(tmp_path):
     (tmp_path / "outlines.csv").write_text(f"{HEAD}\np0,,True,,,,\n")
     with pytest.raises(UserError, match="of no picture"):

@@ -6,7 +6,9 @@ import csv
 
 import numpy as np
 import pytest
+from commands import call
 
+from benchmarks.commands.peers import PEERS
 from benchmarks.peers import measure, runtimes
 from benchmarks.peers.compared import ROUNDS, SAME, Side
 from benchmarks.peers.compared import compared as compared_rows
@@ -72,6 +74,14 @@ def test_table_holds_the_columns_that_it_says():
     rows = compared(ours=lambda x: x)
     table = [{name: rows["ours"].get(name) for name in measure.COLUMNS}]
     assert next(csv.reader([measure.to_csv(table).splitlines()[0]])) == list(measure.COLUMNS)
+
+
+def test_the_command_names_the_bundle(tiny_bundle, tmp_path, monkeypatch):
+    given: list[str] = []
+    monkeypatch.setattr(measure, "measure", lambda *args, **_: given.append(args[4]) or [])
+    call(PEERS, "--bundle", tiny_bundle, "--runs", "runs/a", "--out", tmp_path / "peers.csv")
+    words = f"dermedge peers --bundle {tiny_bundle.name} --runs a --threads 1 --seconds 30"
+    assert given == [words]
 
 
 def test_a_run_of_another_network_is_refused(tiny_bundle):

@@ -11,7 +11,7 @@ from commands import call
 from evaluations import short_bench
 
 from benchmarks.commands.bench import BENCH
-from benchmarks.latency import in_turns, timing
+from benchmarks.latency import hardware, in_turns, timing
 from benchmarks.latency.hardware import OtherPrograms
 from benchmarks.report.validate import problems
 from benchmarks.schema import bench_result
@@ -69,6 +69,13 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     assert done["latency"] == whole["latency"]
     assert "interrupted" not in (tmp_path / "bench.html").read_text()
     assert done["comparison"]["turns"] >= 30
+
+    for changed, said in (("power_mode", "power mode"), ("machine", "another machine")):
+        with monkeypatch.context() as patch:
+            machine = hardware.hardware() | {changed: "15W"}
+            patch.setattr(hardware, "hardware", lambda machine=machine: machine)
+            with pytest.raises(UserError, match=said):
+                call(BENCH, *words, "--resume")
 
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "7", "--resume"])
     with pytest.raises(UserError, match="another command"):

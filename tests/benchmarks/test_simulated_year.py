@@ -1,5 +1,8 @@
 """What the simulated year counts."""
 
+import runpy
+import sys
+
 import numpy as np
 import pytest
 
@@ -35,3 +38,22 @@ def test_a_year_learns_and_its_curves_are_aucs():
 
     mean = np.mean([roc_auc(one[-1], part.malignant) for one in scores])
     assert found["product"]["auc"][-1] == pytest.approx(mean, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "nowhere=x", "--out", "year.json"], "no reader for 'nowhere'"),
+        (["--data", "pad_ufes_20=x", "--out", "year.json", "--seeds", "0"], "--seeds must be 1"),
+        (["--data", "pad_ufes_20=x", "--out", "."], "is a folder"),
+    ],
+)
+def test_wrong_use_is_said_in_a_line(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["simulated_year.py", *words])
+    monkeypatch.delitem(sys.modules, year.__name__)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(year.__name__, run_name="__main__")
+    assert ended.value.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

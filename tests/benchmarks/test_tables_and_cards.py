@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,9 @@ from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.report import cards, curves
 from benchmarks.schema import tables
 from dermedge import DISCLAIMER, UserError
+from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.manifest import Variant
+from dermedge.runtime import host
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -46,6 +50,25 @@ def test_table_of_results_replaces_the_same_measurement_and_keeps_the_others(
     assert len(groups) == 3 * len([row for row in groups if row["tta"] + row["metadata"] == "1age"])
 
 
+def test_another_precision_is_another_measurement(tiny_bundle, people, tmp_path):
+    tiny = Bundle.open(tiny_bundle)
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    models = dict(tiny.manifest.models)
+    for role in ("segmenter", "classifier"):
+        variant = Variant(f"{role}-int8.onnx", "int8", (host(),))
+        parts[variant.part] = parts[models[role].part]
+        models[role] = replace(models[role], variants=(variant,))
+    path = write_bundle(tmp_path / "b.dermbundle", replace(tiny.manifest, models=models), parts)
+    file = tmp_path / "results" / "test.csv"
+    words = ["--bundle", path, "--data", f"csv={people}", "--split", "all", "--table", file]
+    for more in ([], ["--precision", "int8"], ["--precision", "fp32"]):
+        call(EVALUATE, *words, *more)
+    rows = [(row["precision"], row["segmenter_precision"]) for row in tables.read(file)]
+    assert rows == [("", "fp32"), ("int8", "int8")]
+    (section,) = cards.describe(Bundle.open(path), *cards.read_results(file.parent))["measured"]
+    assert section["figures"][0] == ["Measure", "Networks", "Networks, in int8"]
+
+
 @pytest.mark.parametrize("content", ["words", "bundle,colour\nx,red\n", "\xff", ""])
 def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     content, full_bundle, people, tmp_path, monkeypatch
@@ -58,6 +81,10 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     with pytest.raises(UserError, match=r"a \.csv file"):
         call(EVALUATE, *words, "--table", tmp_path / "x.json")
     assert (tmp_path / "x.csv").read_bytes() == content.encode("latin-1")
+    (tmp_path / "y-groups.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"y-groups\.csv is no table of results"):
+        call(EVALUATE, *words, "--table", tmp_path / "y.csv")
+    assert not (tmp_path / "y.csv").exists()
 
 
 def test_every_column_is_described_and_tells_what_it_is():
