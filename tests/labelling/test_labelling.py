@@ -115,6 +115,7 @@ def test_labels_that_make_no_sense_are_refused(cases, wrong):
 @pytest.fixture
 def served(cases):
     captures = taken(cases, "Ada", 3)
+    cases.labels.allow(person_of(cases, "Ada").id, "Nurse Kim")
     sitting = Sitting(cases, list(map(asked, captures)), "Dr. Ames", "dermatologist", "0" * 64)
     server = LabelServer(sitting)
     yield cases, captures, server
@@ -159,6 +160,24 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert b"off the picture" in request(server, "answer", off)[1]
     for outline in (7, [[1]], [[["a", 2], [1, 2], [3, 4]]], None):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
+
+
+@pytest.mark.parametrize("how", ["deleted", "forbidden"])
+def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
+    cases, captures, server = served
+    assert json.loads(request(server, "state")[1])["question"]["id"] == captures[0].id
+    if how == "deleted":
+        cases.delete_capture(captures[0].id)
+    else:
+        cases.labels.forbid(person_of(cases, "Ada").id)
+    answer = {"id": captures[0].id, "verdict": "cannot tell"}
+    assert request(server, "picture/" + captures[0].id)[0].status == 404
+    assert request(server, "answer", answer)[0].status == 409
+    state = json.loads(request(server, "state")[1])
+    left = captures[1:] if how == "deleted" else []
+    assert (state["done"], state["count"]) == (0, len(left))
+    assert (state["question"] or {}).get("id") == (left[0].id if left else None)
+    assert cases.labels.of(captures[0].id) is None
 
 
 @pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
