@@ -532,7 +532,8 @@ from edge_app.ui import widgets
 derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
-gates = {name: threading.Event() for name in ("first", "second", "keep", "shot", "lock", "read")}
+names = ("first", "second", "keep", "shot", "lock", "read", "before")
+gates = {name: threading.Event() for name in names}
 
 def at(gate, then=lambda: None):
     def action():
@@ -572,6 +573,16 @@ def steps():
     yield lambda: waits() == ["first"]
     gates["first"].set()
     yield lambda: waits() == []
+
+    # What was asked for one spot is not shown under another one, though the screen is the same.
+    shown = []
+    app.go("settings", part="about")
+    app.work(at("before", lambda: "about"), shown.append)
+    app.replace("settings", part="device")
+    app.work(lambda: "device", shown.append)
+    gates["before"].set()
+    yield lambda: "device" in shown
+    assert shown == ["device"], shown
 
     # An error of what was to be kept is told on another screen, one of a reading is not.
     app.work(fail(UserError("of a reading")))
