@@ -529,6 +529,7 @@ from edge_app.session import VisitOver
 from edge_app.store import derivation
 from edge_app.store import store as stores
 from edge_app.ui import widgets
+from edge_app.ui.widgets import Press
 derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
@@ -583,6 +584,24 @@ def steps():
     gates["before"].set()
     yield lambda: "device" in shown
     assert shown == ["device"], shown
+
+    # Two presses for more people add nobody twice.
+    app.go("people")
+    people = app.screen
+    yield lambda: people.message
+    people._at, more = 0, Press(text="Show more people")
+    people._rest = [Person(str(number), NAME) for number in range(3)]
+    more.bind(on_release=lambda _press: people._more())
+    people.ids.more.add_widget(more)
+    gates["before"].clear()
+    app.work(at("before"))
+    for _press in range(2):
+        if more.parent is not None:
+            more.dispatch("on_release")
+    app.work(lambda: "more", shown.append)
+    gates["before"].set()
+    yield lambda: "more" in shown
+    assert len(people.ids.rows.children) == 3
 
     # An error of what was to be kept is told on another screen, one of a reading is not.
     app.work(fail(UserError("of a reading")))
