@@ -603,6 +603,16 @@ def steps():
     yield lambda: "more" in shown
     assert len(people.ids.rows.children) == 3
 
+    # A store that cannot be read, as on a stick that was pulled out, is told and ends nothing.
+    clock, lost = stores.Store.clock_fault, stores.StoreError("disk i/o error")
+    stores.Store.clock_fault = lambda *_: fail(lost)()
+    app.go("settings", part="cases")
+    assert app.notice == "Disk i/o error.", app.notice
+    app.go("unlock")
+    app.screen._opened(None)
+    assert app.notice == "Disk i/o error." and app.here == "unlock"
+    stores.Store.clock_fault, app.notice = clock, ""
+
     # An error of what was to be kept is told on another screen, one of a reading is not.
     app.work(fail(UserError("of a reading")))
     app.work(at("keep", fail(UserError("the disk is full"))), writes=True)
