@@ -22,6 +22,7 @@ from edge_app.labelling import commands
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
 from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
 from edge_app.store.labels import Label
@@ -85,7 +86,10 @@ def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     cases.check()
     on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"Ames" not in on_disk
-    assert {"add-label", "undo-label"} <= {entry.what for entry in cases.audit()}
+    cases.labels.allow(person_of(cases, "Ada").id, "Nurse Kim")
+    cases.labels.forbid(person_of(cases, "Ada").id)
+    entered = {entry.what for entry in cases.audit()}
+    assert {"add-label", "undo-label"} <= entered <= set(AUDIT_EVENTS)  # which has their words
     cases.delete_person(person_of(cases, "Ada").id)
     assert not cases._file.select("SELECT 1 FROM store WHERE name LIKE 'label %'")
     with pytest.raises(StoreError, match="not in the store any more"):
@@ -250,10 +254,9 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
         assert secret not in text
     with open(tmp_path / "out" / "data.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
-    assert [entry.what for entry in cases.audit()][-2:] == [
-        "begin export labels",
-        "done export labels",
-    ]
+    entered = [entry.what for entry in cases.audit()][-2:]
+    assert entered == ["begin export labels", "done export labels"]
+    assert {*entered, "failed export labels"} <= set(AUDIT_EVENTS)
     with pytest.raises(Exception, match="is there already"):
         export(cases, tmp_path / "out")
     commands._export(cases, SimpleNamespace(name="my labels"))
