@@ -678,9 +678,14 @@ def steps():
     assert app.here == "live" and not app.snapshot.busy
     said = app.screen.view.guidance
     assert said == "The picture could not be saved: the disk is full.", said
-    # One that is left is saved all the same, and shown to nobody.
+    # One that is left is saved all the same, and shown to nobody. Another press, before the
+    # screen has its result, does not put it out.
     stores.Store.add_capture = kept
     app.take_picture()
+    assert worker.wait_for(lambda now: now.result is not None, 60)
+    found = worker.snapshot().result
+    app.take_picture()
+    assert worker.snapshot().result is found
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"
