@@ -187,6 +187,7 @@ def test_same_words_as_the_app(visit, pictures):
                 assert _plain(said[key]) == _plain(getattr(view, key)), (name, key)
             assert said["disclaimer"] == language._(DISCLAIMER)
             assert browser.run("$('disclaimer').textContent") == language._(DISCLAIMER)
+            assert browser.run("$('demonstration').textContent") == language._(estimate.DEMO)
             assert browser.run("getComputedStyle($('disclaimer')).display") != "none"
             assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
             # Whatever the page itself says is translated, too.

@@ -239,11 +239,7 @@ async function begin() {
     state.ready = true;
     state.versions = versions;
     state.marks = marks;
-    if (versions.procedural) {
-      $("demonstration").textContent = t("Demonstration model: trained on drawn pictures, not on "
-        + "skin. Its estimates mean nothing.");
-      $("demonstration").hidden = false;
-    }
+    $("demonstration").hidden = !versions.procedural;
     set("ready");
   } catch (error) {
     set(error.stage || "broken",
