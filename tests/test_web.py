@@ -283,6 +283,40 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     browser.run("newSpot()")
 
 
+# What a finger reaches now, by its words.
+REACHED = """[...document.querySelectorAll("button, label, select")].filter((one) => {
+  one.scrollIntoView({ block: "center" });
+  const box = one.getBoundingClientRect();
+  const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return one.offsetParent && one.contains(hit);
+}).map((one) => one.id || one.textContent.trim())"""
+
+
+def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit, pictures):
+    browser = visit.browser
+    browser.run("newSpot()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    browser.run("$('another').click()")
+    assert {"back", "live-switch", "Choose a photo"} <= set(browser.run(REACHED))
+    browser.run(
+        "self.own = ask; ask = (task, values) => new Promise((done) => {"
+        " self.goOn = () => done(own(task, values)); }); 1"
+    )
+    browser.choose("#gallery", pictures[2])
+    browser.wait("Boolean(self.goOn)")
+    assert browser.run(REACHED) == []
+    browser.run("ask = own; goOn()")
+    browser.wait("state.screen === 'result' && state.said.pictures === 2")
+    assert "new" in browser.run(REACHED)
+    browser.run("ask = () => new Promise((_, fail) => { self.goOn = fail; }); show('kept')")
+    browser.run("openKept('', '').catch(() => {}); 1")
+    assert browser.run(REACHED) == []
+    browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
+    assert "back" in browser.run(REACHED)
+    browser.run("newSpot()")
+
+
 def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
     browser = visit.browser
     browser.run("newSpot()")

@@ -249,9 +249,16 @@ async function begin() {
 
 /* ------------------------------------------------------------------------ pictures */
 
+/** While one thing is at work nothing else is pressed: what comes of it would be another spot's. */
+function cover(on) {
+  state.busy = on;
+  for (const one of document.querySelectorAll("header, #check > :not(#working), #kept"))
+    one.inert = on;
+}
+
 async function judge(file) {
   if (!file || state.busy) return;
-  state.busy = true;
+  cover(true);
   closeLive();
   $("error").hidden = true;
   $("working").hidden = false;
@@ -276,7 +283,7 @@ async function judge(file) {
   } catch (error) {
     report(error);
   } finally {
-    state.busy = false;
+    cover(false);
     $("working").hidden = true;
     $("camera").value = $("gallery").value = "";
   }

@@ -159,7 +159,9 @@ function sure(words) {
 }
 
 async function openKept(name, passphrase) {
-  const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase });
+  cover(true);
+  const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase })
+    .finally(() => cover(false));
   forget();
   forgetKept();
   state.pictures = [];
