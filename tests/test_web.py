@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -640,6 +641,26 @@ def test_update_is_used_only_when_it_is_whole(tmp_path):
         browser.run("early.waiting = early.installing; early.installing = null")
         browser.run("early.waiting.dispatchEvent(new Event('statechange'))")
         assert not browser.run("$('update').hidden")
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_an_update_leaves_a_still_newer_one_that_is_just_fetched_its_files(newest):
+    """Without them that would answer each request by 'not part of this page', for good."""
+    script = (PAGE / "sw.js").read_text(encoding="utf-8").replace("@FILES@", "{}")
+    stage = """
+      const names = ["dermedge / older", "dermedge / @BUILD@", "dermedge / newest", "another"];
+      const listeners = {}, gone = [];
+      globalThis.importScripts = () => {};
+      globalThis.caches = { keys: async () => names, delete: async (name) => gone.push(name) };
+      globalThis.self = { clients: { claim: async () => {} },
+        registration: { scope: "https://host/", installing: NEWEST },
+        addEventListener: (name, listener) => { listeners[name] = listener; } };
+      (0, eval)(require("fs").readFileSync(0, "utf8"));
+      listeners.activate({ waitUntil: (done) => done.then(() => console.log(gone.join())) });
+    """.replace("NEWEST", "{}" if newest else "null")
+    command = [web.node(), "-e", stage]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("" if newest else "dermedge / older,dermedge / newest")
 
 
 def test_packages_must_be_the_pinned_ones(tmp_path):
