@@ -505,6 +505,32 @@ def test_live_hints_and_a_photo_from_the_camera(visit):
     browser.run("newSpot()")
 
 
+def test_no_camera_stays_on_behind_the_page(visit):
+    browser = visit.browser
+    browser.run(
+        "self.streams = []; self.allow = () => {}; newSpot();"
+        "navigator.mediaDevices.getUserMedia = () => new Promise((done) => {"
+        "  const before = allow; self.allow = () => { before(); self.allow = () => {};"
+        "    const canvas = document.createElement('canvas');"
+        "    canvas.getContext('2d').fillRect(0, 0, 9, 9);"
+        "    streams.push(canvas.captureStream(30)); done(streams.at(-1)); }; }); 1"
+    )
+    left = "streams.filter((one) => one.getVideoTracks()[0].readyState === 'live').length"
+    settled = "new Promise((done) => setTimeout(done))"
+    # Two taps; and somebody who goes on before the camera is allowed.
+    for presses in ("$('live-switch').click(); $('live-switch').click()",
+                    "$('live-switch').click(); $('help').click()"):  # fmt: skip
+        browser.run(f"{presses}; allow(); {settled}")
+        browser.run("closeLive(); show('check')")
+        assert browser.run(f"[streams.length > 0, {left}]") == [True, 0]
+    # One that is taken away is said to be gone: its last picture stays where it was.
+    browser.run(f"$('live-switch').click(); allow(); {settled}")
+    browser.run("streams.at(-1).getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "The camera stopped." in browser.run("$('error').textContent")
+    assert browser.run(f"[state.live, $('stage').hidden, {left}]") == [None, True, 0]
+    browser.run("delete navigator.mediaDevices.getUserMedia; newSpot()")
+
+
 def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
     visit.stop_server()
     visit.browser.open("about:blank")
