@@ -80,7 +80,7 @@ class DermedgeApp(App):
         self._first_tune = first_tune
         worker.rotation = session.settings.rotation
         worker.begin_visit(session.visit)
-        self.background = Background(session, lambda: self.navigator.shown, self.tell)
+        self.background = Background(session, lambda: self.navigator.showing, self.tell)
         screens = Screens(self._update_live, lambda: self.replace("result"), self.tell)
         self.flow = CaptureFlow(worker, session, self.background, screens, log)
         self.navigator: Navigator  # set with the window, by `build`
@@ -192,11 +192,11 @@ class DermedgeApp(App):
     ) -> None:
         """Run `action` beside the screen, then `done` with its result, or tell why it failed.
 
-        With a `message` the screen is covered. What is finished after its screen was left
-        is not shown any more; that something which `writes` (changes what is kept) went wrong is
-        shown on whatever screen, and after the visit without a word of whose it was. An action
-        that only reads is not begun for a visit that has ended. The result may carry an `error`:
-        what of a writing action could not be done.
+        With a `message` the screen is covered. What is finished after its screen was left, or
+        shows something else, is not shown any more; that something which `writes` (changes what
+        is kept) went wrong is shown on whatever screen, and after the visit without a word of
+        whose it was. An action that only reads is not begun for a visit that has ended. The
+        result may carry an `error`: what of a writing action could not be done.
         """
         self.background.run(action, done, message, failed, writes)
 

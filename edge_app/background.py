@@ -68,7 +68,9 @@ class Background:
     def __init__(
         self, session: Session, screen: Callable[[], object], tell: Callable[[str], None]
     ) -> None:
-        """`screen` : the one that is shown. `tell` : shows one line for some seconds."""
+        """`screen` : what is shown, another object each time. `tell` : shows a line for some
+        seconds.
+        """
         self._session, self._screen, self._tell = session, screen, tell
         self._readers = ThreadPoolExecutor(1, "dermedge-reading")
         self._writers = ThreadPoolExecutor(1, "dermedge-writing")

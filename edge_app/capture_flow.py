@@ -51,12 +51,16 @@ class CaptureFlow:
         self.snapshot = Snapshot()  # what is shown
         self._latest = self.snapshot  # the worker's own, of which `snapshot` was made
         self._awaited: Shot | None = None  # whose result this screen waits for
+        self._out = False  # a shot is with the worker, and its result was not taken from there
         self._saving = False  # that result is on its way to the disk
 
     def take(self, source: Frame | Path) -> None:
         """Capture a frame or file, unless another one is not done yet."""
+        if self._saving or self._out:  # the worker may be done: another would replace its result
+            return
         shot = self._session.shot(source, date.today())
-        if not self._saving and self._worker.capture(shot):
+        if self._worker.capture(shot):
+            self._out = True
             self._session.refused = ""
             self._session.give_way(True)
             self._awaited = replace(shot, source=Path())  # its frame is not held for this
@@ -67,7 +71,7 @@ class CaptureFlow:
 
     def reset(self) -> None:
         """The visit is over."""
-        self._awaited, self._saving = None, False
+        self._awaited, self._out, self._saving = None, False, False
         self._latest = self.snapshot = self._worker.snapshot()
         self._session.give_way(self.snapshot.busy)
 
@@ -78,6 +82,7 @@ class CaptureFlow:
             return
         self._latest = latest
         if latest.result is not None and latest.result is not before.result:
+            self._out = False
             self._receive(latest.result)
         self._update_screen()
 

@@ -53,6 +53,8 @@ class Navigator:
         self._session, self._color, self._left = session, color, left
         self._trail: list[tuple[str, dict[str, Any]]] = []  # the last one is on the screen
         self.shown: View | None = None
+        # Of `shown` as it was filled last: one screen shows one picture, then another one.
+        self.showing: object = None
 
     def start(self, name: str) -> None:
         """From there on, without a way back."""
@@ -95,7 +97,7 @@ class Navigator:
         """Let what is shown put away what it shows."""
         if self.shown is not None:
             self.shown.hide()
-            self.shown = None
+            self.shown = self.showing = None
 
     def clear(self) -> None:
         """Forget the screens, with the pictures and words that they hold."""
@@ -115,7 +117,7 @@ class Navigator:
         if not self.manager.has_screen(name):
             self.manager.add_widget(self._kind(name)(name=name))
         shown: View = self.manager.get_screen(name)
-        self.shown = shown
+        self.shown, self.showing = shown, object()
         Window.clearcolor = self._color(shown.ground)
         shown.show(**values)
         self.manager.current = name

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -187,6 +188,7 @@ def test_same_words_as_the_app(visit, pictures):
                 assert _plain(said[key]) == _plain(getattr(view, key)), (name, key)
             assert said["disclaimer"] == language._(DISCLAIMER)
             assert browser.run("$('disclaimer').textContent") == language._(DISCLAIMER)
+            assert browser.run("$('demonstration').textContent") == language._(estimate.DEMO)
             assert browser.run("getComputedStyle($('disclaimer')).display") != "none"
             assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
             # Whatever the page itself says is translated, too.
@@ -282,6 +284,40 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     browser.run("newSpot()")
 
 
+# What a finger reaches now, by its words.
+REACHED = """[...document.querySelectorAll("button, label, select")].filter((one) => {
+  one.scrollIntoView({ block: "center" });
+  const box = one.getBoundingClientRect();
+  const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return one.offsetParent && one.contains(hit);
+}).map((one) => one.id || one.textContent.trim())"""
+
+
+def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit, pictures):
+    browser = visit.browser
+    browser.run("newSpot()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    browser.run("$('another').click()")
+    assert {"back", "live-switch", "Choose a photo"} <= set(browser.run(REACHED))
+    browser.run(
+        "self.own = ask; ask = (task, values) => new Promise((done) => {"
+        " self.goOn = () => done(own(task, values)); }); 1"
+    )
+    browser.choose("#gallery", pictures[2])
+    browser.wait("Boolean(self.goOn)")
+    assert browser.run(REACHED) == []
+    browser.run("ask = own; goOn()")
+    browser.wait("state.screen === 'result' && state.said.pictures === 2")
+    assert "new" in browser.run(REACHED)
+    browser.run("ask = () => new Promise((_, fail) => { self.goOn = fail; }); show('kept')")
+    browser.run("openKept('', '').catch(() => {}); 1")
+    assert browser.run(REACHED) == []
+    browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
+    assert "back" in browser.run(REACHED)
+    browser.run("newSpot()")
+
+
 def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
     browser = visit.browser
     browser.run("newSpot()")
@@ -354,7 +390,10 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert kept.files(browser) == {}
     assert browser.run("$('kept-open').hidden")
     browser.send("Storage.overrideQuotaForOrigin", origin=origin)
+    # Some browsers ask whether the page may keep it for good, and nobody answers.
+    browser.run("navigator.storage.persist = () => new Promise(() => {}); 1")
     assert kept.keep(browser, "Mira", key, key) == ""
+    assert browser.run("delete navigator.storage.persist")
     assert browser.run("namesTyped()") == ["Mira"]  # no referral may hold it either
     ((name, content),) = kept.files(browser).items()
     assert re.fullmatch(r"[\d-]{10}T[\d-]{8}Z [\da-f]{8}\.dermcases", name)
@@ -464,6 +503,32 @@ def test_live_hints_and_a_photo_from_the_camera(visit):
     assert browser.run("state.live === null && $('video').srcObject === null")
     assert browser.run("state.analysis.size.length") == 2
     browser.run("newSpot()")
+
+
+def test_no_camera_stays_on_behind_the_page(visit):
+    browser = visit.browser
+    browser.run(
+        "self.streams = []; self.allow = () => {}; newSpot();"
+        "navigator.mediaDevices.getUserMedia = () => new Promise((done) => {"
+        "  const before = allow; self.allow = () => { before(); self.allow = () => {};"
+        "    const canvas = document.createElement('canvas');"
+        "    canvas.getContext('2d').fillRect(0, 0, 9, 9);"
+        "    streams.push(canvas.captureStream(30)); done(streams.at(-1)); }; }); 1"
+    )
+    left = "streams.filter((one) => one.getVideoTracks()[0].readyState === 'live').length"
+    settled = "new Promise((done) => setTimeout(done))"
+    # Two taps; and somebody who goes on before the camera is allowed.
+    for presses in ("$('live-switch').click(); $('live-switch').click()",
+                    "$('live-switch').click(); $('help').click()"):  # fmt: skip
+        browser.run(f"{presses}; allow(); {settled}")
+        browser.run("closeLive(); show('check')")
+        assert browser.run(f"[streams.length > 0, {left}]") == [True, 0]
+    # One that is taken away is said to be gone: its last picture stays where it was.
+    browser.run(f"$('live-switch').click(); allow(); {settled}")
+    browser.run("streams.at(-1).getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "The camera stopped." in browser.run("$('error').textContent")
+    assert browser.run(f"[state.live, $('stage').hidden, {left}]") == [None, True, 0]
+    browser.run("delete navigator.mediaDevices.getUserMedia; newSpot()")
 
 
 def test_works_without_the_server_and_asks_nobody_else(visit, pictures):
@@ -602,6 +667,26 @@ def test_update_is_used_only_when_it_is_whole(tmp_path):
         browser.run("early.waiting = early.installing; early.installing = null")
         browser.run("early.waiting.dispatchEvent(new Event('statechange'))")
         assert not browser.run("$('update').hidden")
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_an_update_leaves_a_still_newer_one_that_is_just_fetched_its_files(newest):
+    """Without them that would answer each request by 'not part of this page', for good."""
+    script = (PAGE / "sw.js").read_text(encoding="utf-8").replace("@FILES@", "{}")
+    stage = """
+      const names = ["dermedge / older", "dermedge / @BUILD@", "dermedge / newest", "another"];
+      const listeners = {}, gone = [];
+      globalThis.importScripts = () => {};
+      globalThis.caches = { keys: async () => names, delete: async (name) => gone.push(name) };
+      globalThis.self = { clients: { claim: async () => {} },
+        registration: { scope: "https://host/", installing: NEWEST },
+        addEventListener: (name, listener) => { listeners[name] = listener; } };
+      (0, eval)(require("fs").readFileSync(0, "utf8"));
+      listeners.activate({ waitUntil: (done) => done.then(() => console.log(gone.join())) });
+    """.replace("NEWEST", "{}" if newest else "null")
+    command = [web.node(), "-e", stage]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("" if newest else "dermedge / older,dermedge / newest")
 
 
 def test_packages_must_be_the_pinned_ones(tmp_path):

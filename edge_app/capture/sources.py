@@ -23,6 +23,8 @@ CAMERA_SIZE = (1280, 720)  # asked for; the camera delivers the nearest that it 
 LOST_AFTER = 10  # reads in a row without a picture: the camera is gone
 LOST_SECONDS = 5.0  # or so long, where a read waits for the device
 FROZEN_AFTER = 45  # equal frames in a row, 1.5 s at 30 fps; a live sensor is never without noise
+# So many are no picture of now any more; in dim light some cameras give each frame twice or thrice.
+STALE_AFTER = 5
 
 
 # What can be wrong with a live picture and mends itself when its cause goes; `name` of the source.
@@ -52,6 +54,7 @@ class SourceError(UserError):
 class Frame:
     pixels: np.ndarray  # uint8 (height, width, 3) RGB
     number: int  # counts up from 1 within a source
+    stale: bool = False  # a camera has repeated it: what it shows may be gone
 
 
 class Source(Protocol):
@@ -296,6 +299,11 @@ class StreamMonitor:
         if np.percentile(sample, 99) < 16:
             return "black"
         return "frozen" if self._live and self._equal >= FROZEN_AFTER else ""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the last frame may not be of now any more, long before that is surely a fault."""
+        return self._live and self._equal >= STALE_AFTER
 
     @property
     def stuck(self) -> bool:

@@ -226,6 +226,8 @@ class Worker:
 
     def _pass_on(self, frame: Frame, monitor: StreamMonitor, visit: int) -> None:
         code = monitor.inspect(frame)
+        if monitor.stale:
+            frame = replace(frame, stale=True)
         if code and code != self._snapshot.fault_code:
             self._log("source fault", code=code)
         self._reported = ""
@@ -289,6 +291,9 @@ class Worker:
                     self._publish(analysis=None, analysed_frame=None, steady=0.0, failure=failure)
             return
         steady = stability.update(analysis, small, time.monotonic())
+        if frame.stale:  # a camera that hangs is still, too, and shows what was there before
+            stability.reset()
+            steady = 0.0
         with self._changed:
             wanted = self._live and self._shutter is None and visit == self._visit
             if wanted and self._snapshot.frame is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from edge_app.i18n.language import N_
@@ -120,14 +120,13 @@ class Draft:
         return found
 
     def person(self) -> Person:
-        """What to save; ValueError where `faults` names some."""
-        return Person(
-            id=self.before.id,
+        """What to save; ValueError where `faults` names some. What the form lacks stays."""
+        return replace(
+            self.before,
             name=self.name.strip(),
             year_of_birth=int(self.year) if self.year.strip() else None,
             sex=self.sex,
             skin_type=self.skin_type,
             risk_factors=self.risk_factors,
             notes=self.notes.strip(),
-            created=self.before.created,
         )

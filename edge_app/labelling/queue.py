@@ -13,7 +13,7 @@ from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.image.read import read_image
 from edge_app.store.labels import Polygon
-from edge_app.store.records import Capture
+from edge_app.store.records import Capture, StoreError
 from edge_app.store.store import Store
 
 AT_ONCE = 10  # questions that are chosen together: doubt first, no near copies
@@ -39,6 +39,17 @@ def allowed(store: Store) -> Iterator[tuple[str, Capture]]:
         for lesion in store.lesions(person.id):
             for capture in store.captures(lesion.id):
                 yield person.id, capture
+
+
+def is_allowed(store: Store, capture: str) -> bool:
+    """Whether a picture is still there, and allowed."""
+    try:
+        person = store.lesion(store.capture(capture).lesion).person
+    except StoreError as error:
+        if error.code != "gone":
+            raise
+        return False
+    return store.labels.permission(person) is not None
 
 
 def questions(

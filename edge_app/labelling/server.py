@@ -17,7 +17,7 @@ from typing import Any
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.taxonomy import CLASSES, TITLES
-from edge_app.labelling.queue import Question, shown
+from edge_app.labelling.queue import Question, is_allowed, shown
 from edge_app.store.labels import CONFIRMED, Label, Polygon
 from edge_app.store.records import StoreError
 from edge_app.store.store import Store
@@ -39,6 +39,7 @@ class Sitting:
 
     def state(self) -> dict[str, Any]:
         """What the page shows now; "question" is None at the end."""
+        question = self._next()
         found: dict[str, Any] = {
             "done": self._at,
             "count": len(self._questions),
@@ -47,8 +48,7 @@ class Sitting:
             "classes": {name: TITLES[name] for name in CLASSES},
             "question": None,
         }
-        if self._at < len(self._questions):
-            question = self._questions[self._at]
+        if question is not None:
             found["question"] = {
                 "id": question.capture,
                 "size": question.size,
@@ -78,10 +78,22 @@ class Sitting:
         self._store.labels.undo(self._questions[self._at - 1].capture)
         self._at -= 1
 
+    def _next(self) -> Question | None:
+        """The one that is asked about now.
+
+        Meanwhile its picture may have been deleted, or its use forbidden: it is asked no more.
+        """
+        while self._at < len(self._questions):
+            if is_allowed(self._store, self._questions[self._at].capture):
+                return self._questions[self._at]
+            del self._questions[self._at]
+        return None
+
     def _now(self, capture: str) -> Question:
-        if self._at >= len(self._questions) or self._questions[self._at].capture != capture:
+        question = self._next()
+        if question is None or question.capture != capture:
             raise StoreError("another picture is asked about now: reload the page", code="invalid")
-        return self._questions[self._at]
+        return question
 
 
 def _polygons(outline: Any, size: tuple[int, int]) -> tuple[Polygon, ...]:

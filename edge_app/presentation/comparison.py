@@ -64,6 +64,13 @@ AUDIT_EVENTS = {
     "begin delete destination": N_("Deleting a destination begun"),
     "done delete destination": N_("Deleted destination overwritten"),
     "failed delete destination": N_("Deleting a destination failed"),
+    "allow training": N_("Use of a person's pictures for training allowed"),
+    "forbid training": N_("Use of a person's pictures for training forbidden"),
+    "add-label": N_("Picture labelled"),
+    "undo-label": N_("Label of a picture taken back"),
+    "begin export labels": N_("Export of labelled pictures begun"),
+    "done export labels": N_("Labelled pictures exported"),
+    "failed export labels": N_("Export of labelled pictures failed"),
     "set dermoscope": N_("Dermoscope of this device changed"),
     "export": N_("Cases exported"),  # of dermedge 0.1.0
     "begin export": N_("Export of cases begun"),

@@ -113,6 +113,7 @@ class PeopleScreen(View):
             self.ids.more.add_widget(more)
 
     def _more(self) -> None:
+        self.ids.more.clear_widgets()  # a second press would add the same people once more
         store, rest = self.app.session.opened(), self._rest
         self.app.work(
             lambda: people.known(store, rest[:SHARE]), lambda some: self._add(rest[SHARE:], some)

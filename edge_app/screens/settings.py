@@ -141,7 +141,7 @@ class SettingsScreen(View):
 
     def _cases(self) -> None:
         go = self.app.go
-        self._clock()
+        self.app.attempt(self._clock)
         self._item(
             "lock", self._lock, _("Nobody reads them without the passphrase."), _("Lock now")
         )

@@ -32,11 +32,14 @@ class UnlockScreen(View):
         self.app.work(lambda: action(typed), self._opened, message, self._refused)
 
     def _opened(self, _result) -> None:
+        self.app.attempt(self._check_clock)
+        self.app.passed()
+
+    def _check_clock(self) -> None:
         session = self.app.session
         fault = session.opened().clock_fault()
         others = [check for check in session.faults if check.name != "clock"]
         session.faults = [*others, *([Check("clock", False, fault)] if fault else [])]
-        self.app.passed()
         if fault:
             self.app.tell(language.sentence(_(fault)))
 

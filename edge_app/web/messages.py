@@ -20,6 +20,7 @@ MESSAGES = (
     N_("Close the live picture"),
     N_("The live picture gives hints only. The result comes from a photo."),
     N_("The camera cannot be used: allow it in the browser's settings, or take a photo."),
+    N_("The camera stopped. Open the live picture again, or take a photo."),
     N_("Size reference beside the spot"),
     N_("The photo is being judged."),
     N_("Another photo of this spot"),

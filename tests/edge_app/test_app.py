@@ -529,10 +529,12 @@ from edge_app.session import VisitOver
 from edge_app.store import derivation
 from edge_app.store import store as stores
 from edge_app.ui import widgets
+from edge_app.ui.widgets import Press
 derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
 NAME = "Rosalind Example"
 # Also what the errors of a library say must reach nobody.
-gates = {name: threading.Event() for name in ("first", "second", "keep", "shot", "lock", "read")}
+names = ("first", "second", "keep", "shot", "lock", "read", "before")
+gates = {name: threading.Event() for name in names}
 
 def at(gate, then=lambda: None):
     def action():
@@ -572,6 +574,44 @@ def steps():
     yield lambda: waits() == ["first"]
     gates["first"].set()
     yield lambda: waits() == []
+
+    # What was asked for one spot is not shown under another one, though the screen is the same.
+    shown = []
+    app.go("settings", part="about")
+    app.work(at("before", lambda: "about"), shown.append)
+    app.replace("settings", part="device")
+    app.work(lambda: "device", shown.append)
+    gates["before"].set()
+    yield lambda: "device" in shown
+    assert shown == ["device"], shown
+
+    # Two presses for more people add nobody twice.
+    app.go("people")
+    people = app.screen
+    yield lambda: people.message
+    people._at, more = 0, Press(text="Show more people")
+    people._rest = [Person(str(number), NAME) for number in range(3)]
+    more.bind(on_release=lambda _press: people._more())
+    people.ids.more.add_widget(more)
+    gates["before"].clear()
+    app.work(at("before"))
+    for _press in range(2):
+        if more.parent is not None:
+            more.dispatch("on_release")
+    app.work(lambda: "more", shown.append)
+    gates["before"].set()
+    yield lambda: "more" in shown
+    assert len(people.ids.rows.children) == 3
+
+    # A store that cannot be read, as on a stick that was pulled out, is told and ends nothing.
+    clock, lost = stores.Store.clock_fault, stores.StoreError("disk i/o error")
+    stores.Store.clock_fault = lambda *_: fail(lost)()
+    app.go("settings", part="cases")
+    assert app.notice == "Disk i/o error.", app.notice
+    app.go("unlock")
+    app.screen._opened(None)
+    assert app.notice == "Disk i/o error." and app.here == "unlock"
+    stores.Store.clock_fault, app.notice = clock, ""
 
     # An error of what was to be kept is told on another screen, one of a reading is not.
     app.work(fail(UserError("of a reading")))
@@ -638,9 +678,14 @@ def steps():
     assert app.here == "live" and not app.snapshot.busy
     said = app.screen.view.guidance
     assert said == "The picture could not be saved: the disk is full.", said
-    # One that is left is saved all the same, and shown to nobody.
+    # One that is left is saved all the same, and shown to nobody. Another press, before the
+    # screen has its result, does not put it out.
     stores.Store.add_capture = kept
     app.take_picture()
+    assert worker.wait_for(lambda now: now.result is not None, 60)
+    found = worker.snapshot().result
+    app.take_picture()
+    assert worker.snapshot().result is found
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"

@@ -22,6 +22,7 @@ from edge_app.labelling import commands
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
 from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
 from edge_app.store.labels import Label
@@ -85,7 +86,10 @@ def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     cases.check()
     on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"Ames" not in on_disk
-    assert {"add-label", "undo-label"} <= {entry.what for entry in cases.audit()}
+    cases.labels.allow(person_of(cases, "Ada").id, "Nurse Kim")
+    cases.labels.forbid(person_of(cases, "Ada").id)
+    entered = {entry.what for entry in cases.audit()}
+    assert {"add-label", "undo-label"} <= entered <= set(AUDIT_EVENTS)  # which has their words
     cases.delete_person(person_of(cases, "Ada").id)
     assert not cases._file.select("SELECT 1 FROM store WHERE name LIKE 'label %'")
     with pytest.raises(StoreError, match="not in the store any more"):
@@ -115,6 +119,7 @@ def test_labels_that_make_no_sense_are_refused(cases, wrong):
 @pytest.fixture
 def served(cases):
     captures = taken(cases, "Ada", 3)
+    cases.labels.allow(person_of(cases, "Ada").id, "Nurse Kim")
     sitting = Sitting(cases, list(map(asked, captures)), "Dr. Ames", "dermatologist", "0" * 64)
     server = LabelServer(sitting)
     yield cases, captures, server
@@ -159,6 +164,24 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert b"off the picture" in request(server, "answer", off)[1]
     for outline in (7, [[1]], [[["a", 2], [1, 2], [3, 4]]], None):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
+
+
+@pytest.mark.parametrize("how", ["deleted", "forbidden"])
+def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
+    cases, captures, server = served
+    assert json.loads(request(server, "state")[1])["question"]["id"] == captures[0].id
+    if how == "deleted":
+        cases.delete_capture(captures[0].id)
+    else:
+        cases.labels.forbid(person_of(cases, "Ada").id)
+    answer = {"id": captures[0].id, "verdict": "cannot tell"}
+    assert request(server, "picture/" + captures[0].id)[0].status == 404
+    assert request(server, "answer", answer)[0].status == 409
+    state = json.loads(request(server, "state")[1])
+    left = captures[1:] if how == "deleted" else []
+    assert (state["done"], state["count"]) == (0, len(left))
+    assert (state["question"] or {}).get("id") == (left[0].id if left else None)
+    assert cases.labels.of(captures[0].id) is None
 
 
 @pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
@@ -231,10 +254,9 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
         assert secret not in text
     with open(tmp_path / "out" / "data.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
-    assert [entry.what for entry in cases.audit()][-2:] == [
-        "begin export labels",
-        "done export labels",
-    ]
+    entered = [entry.what for entry in cases.audit()][-2:]
+    assert entered == ["begin export labels", "done export labels"]
+    assert {*entered, "failed export labels"} <= set(AUDIT_EVENTS)
     with pytest.raises(Exception, match="is there already"):
         export(cases, tmp_path / "out")
     commands._export(cases, SimpleNamespace(name="my labels"))

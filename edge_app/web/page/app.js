@@ -239,11 +239,7 @@ async function begin() {
     state.ready = true;
     state.versions = versions;
     state.marks = marks;
-    if (versions.procedural) {
-      $("demonstration").textContent = t("Demonstration model: trained on drawn pictures, not on "
-        + "skin. Its estimates mean nothing.");
-      $("demonstration").hidden = false;
-    }
+    $("demonstration").hidden = !versions.procedural;
     set("ready");
   } catch (error) {
     set(error.stage || "broken",
@@ -253,9 +249,16 @@ async function begin() {
 
 /* ------------------------------------------------------------------------ pictures */
 
+/** While one thing is at work nothing else is pressed: what comes of it would be another spot's. */
+function cover(on) {
+  state.busy = on;
+  for (const one of document.querySelectorAll("header, #check > :not(#working), #kept"))
+    one.inert = on;
+}
+
 async function judge(file) {
   if (!file || state.busy) return;
-  state.busy = true;
+  cover(true);
   closeLive();
   $("error").hidden = true;
   $("working").hidden = false;
@@ -280,7 +283,7 @@ async function judge(file) {
   } catch (error) {
     report(error);
   } finally {
-    state.busy = false;
+    cover(false);
     $("working").hidden = true;
     $("camera").value = $("gallery").value = "";
   }
@@ -394,13 +397,26 @@ async function save() {
 
 async function openLive() {
   $("error").hidden = true;
+  const live = state.live = { stream: null, looks: 0, since: performance.now() };
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: {
       facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 720 } } });
-    state.live = { stream, looks: 0, since: performance.now() };
+    if (state.live !== live) {  // somebody went on before the camera was allowed
+      stream.getTracks().forEach((track) => track.stop());
+      return;
+    }
+    live.stream = stream;
+    stream.getVideoTracks()[0].onended = () => {
+      if (state.live !== live) return;
+      closeLive();
+      report({ said: t("The camera stopped. Open the live picture again, or take a photo.") });
+    };
+    live.since = performance.now();
     $("video").srcObject = stream;
     await $("video").play();
+    if (state.live !== live) return;
   } catch (error) {
+    if (state.live !== live) return;
     closeLive();
     report({ said: t("The camera cannot be used: allow it in the browser's settings, or take a "
       + "photo.") });
@@ -414,7 +430,7 @@ async function openLive() {
 }
 
 function closeLive() {
-  if (state.live) state.live.stream.getTracks().forEach((track) => track.stop());
+  if (state.live && state.live.stream) state.live.stream.getTracks().forEach((track) => track.stop());
   state.live = null;
   $("video").srcObject = null;
   $("live").replaceChildren();
@@ -440,7 +456,9 @@ async function hint() {
     if ($("guidance").textContent !== found.guidance) $("guidance").textContent = found.guidance;
     outlined($("live"), found.polygons, found.size);
   } catch (error) {
-    if (state.live === live) report(error.said !== undefined ? error : { detail: String(error) });
+    if (state.live !== live) return;
+    closeLive();  // its last hint would stay
+    report(error.said !== undefined ? error : { detail: String(error) });
     return;
   }
   requestAnimationFrame(hint);
@@ -448,16 +466,17 @@ async function hint() {
 
 /** A photo of its own: a frame of the live picture has other colours. */
 async function shoot() {
-  const track = state.live && state.live.stream.getVideoTracks()[0];
+  const { live } = state, track = live && live.stream && live.stream.getVideoTracks()[0];
   if (!track || typeof ImageCapture === "undefined") {
     $("camera").click();
     return;
   }
   $("shutter").disabled = true;
   try {
-    await judge(await new ImageCapture(track).takePhoto());
+    const photo = await new ImageCapture(track).takePhoto();
+    if (state.live === live) await judge(photo);
   } catch (error) {
-    $("camera").click();
+    if (state.live === live) $("camera").click();
   } finally {
     $("shutter").disabled = false;
   }

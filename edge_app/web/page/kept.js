@@ -62,12 +62,12 @@ async function keepThis(event) {
     const now = new Date().toISOString();
     const random = Array.from(crypto.getRandomValues(new Uint8Array(4)),
       (byte) => byte.toString(16).padStart(2, "0")).join("");
-    const lasting = navigator.storage.persist().catch(() => false);
+    navigator.storage.persist().catch(() => {});  // some browsers ask, and wait for an answer
     await ask("keepCase", {
       folder: KEPT_FOLDER, file: `${now.slice(0, 19).replaceAll(":", "-")}Z ${random}.dermcases`,
       name: $("keep-name").value, passphrase: $("keep-key").value, pictures: state.pictures, now });
     const said = [t("Kept. It is under “Kept cases”.")];
-    if (!await lasting) said.push(t("The browser may delete it when the device is short of room: "
+    if (!await navigator.storage.persisted().catch(() => false)) said.push(t("The browser may delete it when the device is short of room: "
       + "save the file, too."));
     $("keep-done").textContent = said.join(" ");
     $("keep-form").hidden = !($("keep-done").hidden = false);
@@ -159,7 +159,9 @@ function sure(words) {
 }
 
 async function openKept(name, passphrase) {
-  const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase });
+  cover(true);
+  const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase })
+    .finally(() => cover(false));
   forget();
   forgetKept();
   state.pictures = [];

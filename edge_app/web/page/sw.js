@@ -68,8 +68,10 @@ async function install() {
 }
 
 async function activate() {
+  // A still newer version that is just fetched keeps what it has: it clears up when its turn comes.
+  const newer = self.registration.installing;
   for (const name of await caches.keys())
-    if (name.startsWith(PREFIX) && name !== CACHE) await caches.delete(name);
+    if (!newer && name.startsWith(PREFIX) && name !== CACHE) await caches.delete(name);
   await self.clients.claim();
 }
 

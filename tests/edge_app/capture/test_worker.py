@@ -18,9 +18,9 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.data import synthetic as procedural
 from dermedge.explain import overlay
 from dermedge.image.read import read_image, write_png
-from edge_app.capture import processing, shots, worker
+from edge_app.capture import processing, shots, stability, worker
 from edge_app.capture.shots import Result, Shot
-from edge_app.capture.sources import Frame, SourceError
+from edge_app.capture.sources import STALE_AFTER, Frame, SourceError
 from edge_app.capture.stability import HOLD_SECONDS, StabilityTracker, overlap
 from edge_app.capture.worker import HANGS, Worker
 from edge_app.presentation import messages as present
@@ -423,6 +423,26 @@ def test_what_ends_the_wait(picture, change):
         "motion": (_analysis(), np.hstack([0 * picture[:, :320], picture[:, 320:]])),
     }[change]
     assert tracker.update(analysis, pixels, 1.2) == 0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_picture_of_a_camera_that_hangs_is_never_steady(start, picture, monkeypatch, hangs):
+    """It would be taken by itself, for whatever spot is under the camera by then."""
+    monkeypatch.setattr(stability, "HOLD_SECONDS", 1e-6)
+
+    class Camera(Pictures):
+        live = True
+
+        def read(self):
+            frame = super().read()
+            if not hangs:
+                frame.pixels[0, 0] = self.number % 256
+            return frame
+
+    running = start(lambda: Camera(picture))
+    running.processor.live = lambda frame: (_analysis(), frame.pixels)
+    seen = _until(running, lambda s: s.frame is not None and s.frame.number > STALE_AFTER).analysed
+    assert _until(running, lambda s: s.analysed >= seen + 5).steady == (0 if hangs else 1)
 
 
 def test_light_that_changes_is_no_motion(picture):

@@ -169,7 +169,9 @@ def test_half_a_sheet_gives_no_type(sheet):
 
 
 def test_a_form_gives_back_the_person_that_it_was_made_of():
-    person = Person("1", "Ada", 1980, "female", 3, ("sunbeds",), "a note", "2026-01-01T00:00:00Z")
+    person = Person("1", "Ada", 1980, "female", 3, ("sunbeds",), "a note", "2026-01-01T00:00:00Z",
+                    (("urn:clinic", "42"),))  # fmt: skip
+    assert all(vars(person).values())  # also what the form does not show
     draft = Draft.of(person)
     assert not draft.changed
     assert draft.person() == person
