@@ -140,7 +140,7 @@ def test_the_first_parcel_on_its_way_is_told_to_be_there_perhaps(cases, archive)
     other.close()
 
 
-@pytest.mark.parametrize("status", [401, 403, 409, 413, 422])
+@pytest.mark.parametrize("status", [401, 403, 409, 412, 413, 422])
 def test_what_needs_a_person_stops_that_referral_and_no_other(cases, archive, status):
     to = destination(cases, archive.endpoint())
     queue(cases, to, id=A)

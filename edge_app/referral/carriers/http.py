@@ -42,6 +42,9 @@ STOPS = {
     401: N_("{place} does not know this device (401): check the name, password or token"),
     403: N_("{place} does not let this device in (403): ask its administrator"),
     409: N_("{place} says that this is in conflict with what it has (409): {reason}"),
+    412: N_(
+        "{place} has several records under one number of this referral (412): ask its administrator"
+    ),
     413: N_("{place} takes no parcel of this size (413): ask its administrator to raise the limit"),
     422: N_("{place} does not understand the referral (422): {reason}"),
 }
