@@ -109,6 +109,8 @@ def test_where_nobody_answers_it_is_tried_again(receiver, link):
         ("dicomweb", "ftp://clinic.example", "no address"),
         ("dicomweb", "https://name:secret@clinic.example", "no address"),
         ("dicomweb", "https://clinic.example:99999", "no address"),
+        ("dicomweb", "https://clinic..example", "no address"),
+        ("dicomweb", "https://clinic example/dicom-web", "no address"),
         ("fhir", "https://[clinic.example", "no address"),
         ("fhir", "https://clinic.example/r4?_format=json", "no address"),
         ("fhir", "http://clinic.example/fhir", "not encrypted"),
@@ -122,6 +124,13 @@ def test_where_nobody_answers_it_is_tried_again(receiver, link):
 def test_addresses_that_must_not_be_used_are_refused(carrier, address, words):
     with pytest.raises(UserError, match=words):
         connect(Endpoint(carrier, address))
+
+
+@pytest.mark.parametrize("token", ["\N{CYRILLIC SMALL LETTER A}b", "a\N{ZERO WIDTH SPACE}b", "a b"])
+def test_a_token_that_cannot_be_sent_is_said_when_it_is_entered(token):
+    with pytest.raises(UserError, match=r"token for clinic\.example .* enter it again") as caught:
+        connect(Endpoint("fhir", "https://clinic.example/r4", token=token))
+    assert token not in str(caught.value)
 
 
 def test_a_receiver_is_believed_by_its_own_authority_alone(pems):

@@ -36,6 +36,7 @@ PIECE = 2**16
 
 INSECURE = N_("{address} is not encrypted: enter an address that begins with https://")
 NO_ADDRESS = N_("{address} is no address of the web: enter one that begins with https://")
+NO_TOKEN = N_("the token for {place} holds characters that no token has: enter it again")
 REDIRECT = N_("{place} sends to another address ({other}): if that is right, enter it instead")
 # HTTP statuses that stay as they are until somebody does something.
 STOPS = {
@@ -93,6 +94,8 @@ class Web:
         if parts.scheme == "http" and parts.hostname not in tls.LOOPBACK:
             raise UserError(Message(INSECURE, address=endpoint.address), code="insecure")
         self.place = parts.netloc
+        if not re.fullmatch("[!-~]*", endpoint.token):
+            raise UserError(Message(NO_TOKEN, place=self.place), code="token")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy or password of this computer's user
         self._session.mount("http://", HTTPAdapter(max_retries=0))
@@ -164,11 +167,13 @@ def _parts(address: str) -> SplitResult | None:
     """An address that paths can be put behind; None where it is none."""
     try:
         parts = urlsplit(address)
-        known = parts.port != 0  # a port that cannot be raises
+        known = parts.port != 0  # a port that cannot be raises, and so does a name
+        name = (parts.hostname or "").encode("idna")
     except ValueError:
         return None
-    known = known and parts.scheme in ("http", "https") and bool(parts.hostname)
-    return parts if known and not ("@" in parts.netloc or parts.query or parts.fragment) else None
+    known = known and parts.scheme in ("http", "https") and bool(name)
+    more = parts.query or parts.fragment or re.search(r"[@\s]", parts.netloc)
+    return parts if known and not more else None
 
 
 def retry_after(value: str) -> float:
