@@ -13,6 +13,7 @@ from edge_app.i18n.language import N_, Message
 from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
+from edge_app.referral.carriers.outcome import UNFORESEEN
 from edge_app.referral.outbox import Outbox, Status, must_take
 from edge_app.referral.parcels import Parcel
 from edge_app.store.records import StoreError
@@ -22,7 +23,6 @@ from edge_app.store.store import Store
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
 LONGEST_WAY = 30.0  # s that it gives way, should nobody say that it may go on
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
-UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 
 
 @dataclass
