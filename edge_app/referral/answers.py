@@ -322,24 +322,30 @@ def _identified(resource: Mapping[str, Any], identifiers: Sequence[Identifier]) 
 
 def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
     """Texts, a PDF, and whether there is more than came along."""
-    words, attachments = [], []
+    words, attachments, report, more = [], [], b"", False
     if kind == "DiagnosticReport":
         words.append(_str(resource.get("conclusion")))
         words += [_spoken(it) for it in _dicts(resource.get("conclusionCode"))]
         attachments = _dicts(resource.get("presentedForm"))
+        more = any(_dicts(resource.get(name)) for name in ("result", "media"))
     elif kind == "Communication":
         payloads = _dicts(resource.get("payload"))
         words += [_str(it.get("contentString")) for it in payloads]
         attachments = [
             _dict(it["contentAttachment"]) for it in payloads if "contentAttachment" in it
         ]
+        more = any("contentReference" in it for it in payloads)
     else:
         words.append(_spoken(_dict(resource.get("statusReason"))))
-        words += [_str(it.get("valueString")) for it in _dicts(resource.get("output"))]
+        for output in _dicts(resource.get("output")):
+            words += [_str(output.get(f"value{name}")) for name in ("String", "Markdown")]
+            words.append(_spoken(_dict(output.get("valueCodeableConcept"))))
+            attachments += [_dict(it) for name, it in output.items() if name == "valueAttachment"]
+            more |= any(_is_more(name, it) for name, it in output.items())
     words += [_str(it.get("text")) for it in _dicts(resource.get("note"))]
-    report, more = b"", False
     for attachment in attachments:
-        media = _str(attachment.get("contentType")).partition(";")[0].strip().lower()
+        media, _, parameters = _str(attachment.get("contentType")).partition(";")
+        media = media.strip().lower()
         try:
             data = _decoded(attachment)
             whole = pdf(data) if media == "application/pdf" and data else b""
@@ -348,10 +354,31 @@ def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
         if whole and not report:
             report = whole
         elif media == "text/plain" and data:
-            words.append(data.decode("utf-8", "replace"))
+            words.append(_text(data, parameters))
         else:
             more = True
     return [word for word in words if word.strip()], report, more
+
+
+def _is_more(name: str, value: Any) -> bool:
+    """Whether that part of a Task's output says what is not read here."""
+    if not name.startswith("value"):
+        return False
+    if name == "valueReference":  # answers that come by themselves
+        kind = re.split("[/?]", _str(_dict(value).get("reference")).removeprefix("urn:"))
+        return not {"DiagnosticReport", "Communication"} & {*kind, _str(_dict(value).get("type"))}
+    return name[5:] not in ("String", "Markdown", "CodeableConcept", "Attachment")
+
+
+def _text(data: bytes, parameters: str) -> str:
+    """A plain text by the charset that it is said to have, else as UTF-8."""
+    charset = re.search(r"charset\s*=\s*\"?([\w.:+-]+)", parameters, re.IGNORECASE)
+    name = charset[1] if charset else "utf-8"
+    try:
+        text = data.decode(name, "replace")
+    except (LookupError, ValueError):
+        text = data.decode("utf-8", "replace")
+    return text.removeprefix("\ufeff")
 
 
 def _decoded(attachment: Resource) -> bytes:
