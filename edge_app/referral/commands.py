@@ -302,7 +302,7 @@ def _needed(args: argparse.Namespace, *names: str) -> list[str]:
 
 def _add(store: Store, args: argparse.Namespace) -> int:
     from edge_app.referral import carriers
-    from edge_app.store.referrals import Destination
+    from edge_app.store.referrals import Destination, Endpoint
 
     (name,) = _needed(args, "NAME")
     if any(one.name == name for one in store.mail.destinations()):
@@ -311,16 +311,15 @@ def _add(store: Store, args: argparse.Namespace) -> int:
         raise UserError(
             "pictures go one way: --dicomweb, --dicom or --folder", code="send-two-ways"
         )
-    pictures = next(
-        ((n, getattr(args, n)) for n in ("dicomweb", "dicom", "folder") if getattr(args, n)), None
-    )
     password = _ask(f"Password of {args.user}: ") if args.user else ""
-    if args.folder:
-        args.folder = str(Path(args.folder).absolute())
-        pictures = ("folder", args.folder)
-        password = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+    dicom = None
+    if args.folder:  # its passphrase is for no server, nor is a server's password for it
+        passphrase = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+        dicom = Endpoint("folder", str(Path(args.folder).absolute()), password=passphrase)
     token = _ask("Token: ") if args.token else ""
-    dicom = _endpoint(args, *pictures, password, token) if pictures else None
+    for carrier in ("dicomweb", "dicom"):
+        if address := getattr(args, carrier):
+            dicom = _endpoint(args, carrier, address, password, token)
     fhir = _endpoint(args, "fhir", args.fhir, password, token) if args.fhir else None
     if args.folder and not args.fhir:
         fhir = dicom  # a folder takes both
