@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from types import SimpleNamespace
 
 import pytest
 
 from dermedge import UserError
-from edge_app.referral.carriers import CARRIERS, Later, Refused, connect
+from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, http
 from edge_app.referral.carriers.http import retry_after
 from edge_app.store.referrals import Endpoint
 from sending.receivers import (
@@ -163,6 +164,29 @@ def test_old_encryption_is_refused(pems):
     assert receiver.posts == 0
     link.close()
     receiver.close()
+
+
+@pytest.mark.parametrize("slow", ["way", "answer"])
+def test_a_bad_line_may_take_its_time_an_answer_may_not(monkeypatch, slow):
+    now, clinic = [0.0], FhirReceiver()
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pass_time(*_args):
+        now[0] += 2 * http.WHOLE
+
+    if slow == "way":
+        clinic.lie = pass_time
+    else:
+        monkeypatch.setattr(http, "PIECE", 1)
+        monkeypatch.setattr(http, "bytearray", lambda: pass_time() or bytearray(), raising=False)
+    link = connect(clinic.endpoint())
+    if slow == "way":
+        assert link.deliver(clinic.make(A, 0), again=False).place
+    else:
+        with pytest.raises(Later, match="does not answer in time"):
+            link.deliver(clinic.make(A, 0), again=False)
+    link.close()
+    clinic.close()
 
 
 @pytest.mark.parametrize("who", ["client", "stranger", ""])

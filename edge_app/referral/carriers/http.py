@@ -114,12 +114,13 @@ class Web:
 
         `most` : bytes that the answer may have.
         """
-        end = time.monotonic() + WHOLE
         try:
             with self._session.request(
                 method, f"{self.base}{path}", headers=headers, data=data or None, params=params,
                 timeout=(CONNECT, READ), allow_redirects=False, stream=True,
             ) as found:  # fmt: skip
+                # From here: what was sent before it may have gone by a bad line.
+                end = time.monotonic() + WHOLE
                 body = bytearray()
                 for piece in found.iter_content(PIECE):
                     body += piece
