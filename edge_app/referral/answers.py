@@ -176,7 +176,8 @@ def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     ------
     UserError : the response does not say that each entry is there, as the same type.
     """
-    asked, got = read_json(transaction), read_json(response)
+    # Pictures may have come along, and a receiver may show all of it again.
+    asked, got = json.loads(transaction), read_json(response, most_of(transaction))
     entries = _dicts(got.get("entry"))
     wanted = _dicts(asked.get("entry"))
     found = []
@@ -195,9 +196,14 @@ def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_json(data: bytes) -> Resource:
+def most_of(transaction: bytes) -> int:
+    """Bytes that a receiver's answer to it may have."""
+    return max(BYTES, 2 * len(transaction) + 2**20)
+
+
+def read_json(data: bytes, most: int = BYTES) -> Resource:
     """Bounded JSON of an object, without names that come twice; UserError otherwise."""
-    if len(data) > BYTES:
+    if len(data) > most:
         raise UserError(TOO_LARGE, code="answer-large")
     try:
         value = json.loads(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dermedge import UserError
+from edge_app.referral import answers
 from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, http
 from edge_app.referral.carriers.http import retry_after
 from edge_app.store.referrals import Endpoint
@@ -17,6 +18,7 @@ from sending.receivers import (
     DimseReceiver,
     FhirReceiver,
     FolderReceiver,
+    request,
     split_pem,
 )
 
@@ -164,6 +166,14 @@ def test_old_encryption_is_refused(pems):
     assert receiver.posts == 0
     link.close()
     receiver.close()
+
+
+def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):
+    monkeypatch.setattr(answers, "BYTES", 1000)
+    clinic = FhirReceiver()
+    item = request(A, 0, "x" * 2000)
+    assert len(connect(clinic.endpoint()).deliver(item, again=False).references) == 3
+    clinic.close()
 
 
 @pytest.mark.parametrize("slow", ["way", "answer"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from dermedge import UserError
 from edge_app.i18n.language import N_, Message
-from edge_app.referral.answers import assigned
+from edge_app.referral.answers import assigned, most_of
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.outcome import (
     CHANGED,
@@ -28,7 +28,7 @@ OTHER_PERSON = N_(
     "number and the person's data, ask its administrator, and make a new referral"
 )
 REASON = 200  # characters of what a receiver says
-MOST = 32 * 2**20  # bytes of an answer
+MOST = 32 * 2**20  # bytes of a searchset
 # What was there before a referral or is worked on after it, and what of it must be as we said.
 LASTING = {
     "Patient": ("resourceType", "identifier"),
@@ -59,7 +59,8 @@ class FhirRest:
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         # Each entry is made only where nobody has its identifier: sending twice makes nothing new.
         headers = {"Content-Type": JSON, "Accept": JSON}
-        response = self._web.ask("POST", "", headers, parcel.data, most=MOST)
+        most = most_of(parcel.data)
+        response = self._web.ask("POST", "", headers, parcel.data, most=most)
         self._web.must_be_well(response, _outcome(response))
         try:
             references = assigned(parcel.data, response.body)
@@ -71,11 +72,13 @@ class FhirRest:
             for entry, reference in zip(entries, references, strict=True)
         }
         for entry, reference in zip(entries, references, strict=True):
-            self._must_be_there(entry["resource"], reference, addresses)
+            self._must_be_there(entry["resource"], reference, addresses, most)
         return Receipt(self._web.place, references)
 
-    def _must_be_there(self, resource: dict, reference: str, addresses: dict[str, str]) -> None:
-        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=MOST)
+    def _must_be_there(
+        self, resource: dict, reference: str, addresses: dict[str, str], most: int
+    ) -> None:
+        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=most)
         if found.status in (404, 410):
             raise Later(Message(NOT_THERE, place=self._web.place), "not-there")
         self._web.must_be_well(found)
