@@ -242,11 +242,11 @@ def _export(store: Store, args: argparse.Namespace) -> int:
     (folder,) = _needed(args, "DIR")
     status = _wanted(store, args)
     target = Path(folder) / status.referral.id
-    data = [(one, store.mail.payload(one)) for one in status.parcels if one.state != "received"]
-    if not data:
+    if status.received == len(status.parcels):
         raise UserError(
             "all of this referral was received, its bytes are not kept here", code="send-exported"
         )
+    data = [(one, store.mail.payload(one)) for one in status.parcels]
     with store.act("export", status.referral.id):
         try:
             target.mkdir(parents=True)

@@ -95,6 +95,7 @@ def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_pa
     send("add", "Clinic", "--dicomweb", "https://clinic.example", "--fhir", "https://c.example")
     cases = opened(home)
     queue(cases, cases.mail.destinations()[0], fhir=True)
+    cases.mail.receive(cases.mail.parcels(A)[0], "clinic.example")  # its bytes are here still
     cases.close()
     assert send("export", str(tmp_path / "out"), "--referral", "a") == 0
     folder = tmp_path / "out" / A
