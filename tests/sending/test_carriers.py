@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 from types import SimpleNamespace
 
 import pytest
 
 from dermedge import UserError
+from edge_app.i18n.language import printable
 from edge_app.referral import answers
 from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, http
 from edge_app.referral.carriers.http import retry_after
@@ -166,6 +168,24 @@ def test_old_encryption_is_refused(pems):
     assert receiver.posts == 0
     link.close()
     receiver.close()
+
+
+@pytest.mark.parametrize("how", ["redirect", "reason"])
+def test_what_a_receiver_says_turns_no_terminal_about(how):
+    evil = "\x1b]0;owned\x07 \x1b[31mred \x9b"
+
+    def answer(handler, _content):
+        if how == "redirect":
+            return handler.say(307, Location=f"https://other.example/{evil}") or True
+        issue = [{"diagnostics": f"{evil}\u202etxt"}]
+        return handler.say(422, json.dumps({"issue": issue}).encode()) or True
+
+    clinic = FhirReceiver(lie=answer)
+    with pytest.raises(Refused) as refused:
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=False)
+    assert "red" in str(refused.value)
+    assert printable(str(refused.value)) == str(refused.value)
+    clinic.close()
 
 
 def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):

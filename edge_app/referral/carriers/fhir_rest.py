@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, printable
 from edge_app.referral.answers import assigned, most_of
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.outcome import (
@@ -51,7 +51,7 @@ class FhirRest:
         found = self._web.ask("GET", "/metadata", {"Accept": JSON})
         self._web.must_be_well(found)
         stated = _parsed(found.body)
-        version = str(stated.get("fhirVersion", ""))[:10]
+        version = printable(str(stated.get("fhirVersion", "")))[:10]
         if stated.get("resourceType") != "CapabilityStatement" or not version.startswith("4.0"):
             raise Refused(Message(NO_FHIR, place=self._web.place), "no-fhir")
         return Message(THERE, place=self._web.place, version=version)
@@ -154,7 +154,7 @@ def _outcome(response: Response) -> str:
     for issue in _parsed(response.body).get("issue") or []:
         if isinstance(issue, dict):
             text = issue.get("diagnostics") or (issue.get("details") or {}).get("text") or ""
-            line = " ".join(str(text).split())[:REASON]
+            line = printable(" ".join(str(text).split()))[:REASON]
             if line:
                 return line
     return ""

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, printable
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.outcome import (
     BROKEN,
@@ -61,6 +61,13 @@ class Response:
     body: bytes
 
 
+class _Session(requests.Session):
+    """Makes nothing of a redirection: what it names may be no address at all."""
+
+    def get_redirect_target(self, resp):
+        return None
+
+
 class _Adapter(HTTPAdapter):
     """Trusts whom the endpoint trusts, and nobody besides."""
 
@@ -96,7 +103,7 @@ class Web:
         self.place = parts.netloc
         if not re.fullmatch("[!-~]*", endpoint.token):
             raise UserError(Message(NO_TOKEN, place=self.place), code="token")
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False  # no proxy or password of this computer's user
         self._session.mount("http://", HTTPAdapter(max_retries=0))
         if parts.scheme == "https":
@@ -143,7 +150,7 @@ class Web:
             raise Later(Message(BROKEN, place=self.place), "broken") from error
         response = Response(found.status_code, found.headers, bytes(body))
         if 300 <= response.status < 400:
-            other = str(response.headers.get("Location", ""))[:200]
+            other = printable(str(response.headers.get("Location", "")))[:200]
             raise Refused(Message(REDIRECT, place=self.place, other=other), "redirect")
         return response
 
