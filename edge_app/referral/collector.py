@@ -151,9 +151,9 @@ class Collector:
                 for one in referrals:
                     if self._stop.is_set():
                         return
-                    sent = self._sent(one, "")
+                    named = self._sent(one, "")
                     try:
-                        yield self._by_dicom(link, sent)
+                        yield self._by_dicom(link, named)
                     except Later as error:  # of this study alone, unless nobody is there
                         if error.down:
                             raise
