@@ -176,7 +176,8 @@ def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     ------
     UserError : the response does not say that each entry is there, as the same type.
     """
-    asked, got = read_json(transaction), read_json(response)
+    # Pictures may have come along, and a receiver may show all of it again.
+    asked, got = json.loads(transaction), read_json(response, most_of(transaction))
     entries = _dicts(got.get("entry"))
     wanted = _dicts(asked.get("entry"))
     found = []
@@ -195,9 +196,14 @@ def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_json(data: bytes) -> Resource:
+def most_of(transaction: bytes) -> int:
+    """Bytes that a receiver's answer to it may have."""
+    return max(BYTES, 2 * len(transaction) + 2**20)
+
+
+def read_json(data: bytes, most: int = BYTES) -> Resource:
     """Bounded JSON of an object, without names that come twice; UserError otherwise."""
-    if len(data) > BYTES:
+    if len(data) > most:
         raise UserError(TOO_LARGE, code="answer-large")
     try:
         value = json.loads(
@@ -322,24 +328,30 @@ def _identified(resource: Mapping[str, Any], identifiers: Sequence[Identifier]) 
 
 def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
     """Texts, a PDF, and whether there is more than came along."""
-    words, attachments = [], []
+    words, attachments, report, more = [], [], b"", False
     if kind == "DiagnosticReport":
         words.append(_str(resource.get("conclusion")))
         words += [_spoken(it) for it in _dicts(resource.get("conclusionCode"))]
         attachments = _dicts(resource.get("presentedForm"))
+        more = any(_dicts(resource.get(name)) for name in ("result", "media"))
     elif kind == "Communication":
         payloads = _dicts(resource.get("payload"))
         words += [_str(it.get("contentString")) for it in payloads]
         attachments = [
             _dict(it["contentAttachment"]) for it in payloads if "contentAttachment" in it
         ]
+        more = any("contentReference" in it for it in payloads)
     else:
         words.append(_spoken(_dict(resource.get("statusReason"))))
-        words += [_str(it.get("valueString")) for it in _dicts(resource.get("output"))]
+        for output in _dicts(resource.get("output")):
+            words += [_str(output.get(f"value{name}")) for name in ("String", "Markdown")]
+            words.append(_spoken(_dict(output.get("valueCodeableConcept"))))
+            attachments += [_dict(it) for name, it in output.items() if name == "valueAttachment"]
+            more |= any(_is_more(name, it) for name, it in output.items())
     words += [_str(it.get("text")) for it in _dicts(resource.get("note"))]
-    report, more = b"", False
     for attachment in attachments:
-        media = _str(attachment.get("contentType")).partition(";")[0].strip().lower()
+        media, _, parameters = _str(attachment.get("contentType")).partition(";")
+        media = media.strip().lower()
         try:
             data = _decoded(attachment)
             whole = pdf(data) if media == "application/pdf" and data else b""
@@ -348,10 +360,31 @@ def _words(kind: str, resource: Resource) -> tuple[list[str], bytes, bool]:
         if whole and not report:
             report = whole
         elif media == "text/plain" and data:
-            words.append(data.decode("utf-8", "replace"))
+            words.append(_text(data, parameters))
         else:
             more = True
     return [word for word in words if word.strip()], report, more
+
+
+def _is_more(name: str, value: Any) -> bool:
+    """Whether that part of a Task's output says what is not read here."""
+    if not name.startswith("value"):
+        return False
+    if name == "valueReference":  # answers that come by themselves
+        kind = re.split("[/?]", _str(_dict(value).get("reference")).removeprefix("urn:"))
+        return not {"DiagnosticReport", "Communication"} & {*kind, _str(_dict(value).get("type"))}
+    return name[5:] not in ("String", "Markdown", "CodeableConcept", "Attachment")
+
+
+def _text(data: bytes, parameters: str) -> str:
+    """A plain text by the charset that it is said to have, else as UTF-8."""
+    charset = re.search(r"charset\s*=\s*\"?([\w.:+-]+)", parameters, re.IGNORECASE)
+    name = charset[1] if charset else "utf-8"
+    try:
+        text = data.decode(name, "replace")
+    except (LookupError, ValueError):
+        text = data.decode("utf-8", "replace")
+    return text.removeprefix("\ufeff")
 
 
 def _decoded(attachment: Resource) -> bytes:

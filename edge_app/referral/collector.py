@@ -10,10 +10,20 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from dermedge import UserError
-from edge_app.i18n.language import N_
+from edge_app import unforeseen
+from edge_app.i18n.language import N_, Message
 from edge_app.referral import carriers
-from edge_app.referral.answers import Answer, SaysNothing, Sent, TakenBack, from_fhir, has_more
-from edge_app.referral.carriers import Carrier
+from edge_app.referral.answers import (
+    TOO_LARGE,
+    Answer,
+    SaysNothing,
+    Sent,
+    TakenBack,
+    from_fhir,
+    has_more,
+)
+from edge_app.referral.carriers import Carrier, Later
+from edge_app.referral.carriers.outcome import UNFORESEEN
 from edge_app.store import clock
 from edge_app.store.records import StoreError
 from edge_app.store.referrals import (
@@ -32,6 +42,7 @@ DAYS = 365  # after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
 INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
+TOO_MUCH = ("long", "answer-large")  # codes of what may be asked for in parts
 MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 
 
@@ -78,6 +89,11 @@ class Collector:
                 raise
             except UserError as error:  # another endpoint or receiver may answer
                 found.failed.append(error)
+            # Whatever a library raises on what comes from outside: nobody waits for ever for it.
+            except Exception as error:
+                unforeseen.report(error)
+                words = Message(UNFORESEEN, fault=type(error).__name__)
+                found.failed.append(UserError(words, code="unforeseen"))
         return found
 
     def _open(self) -> dict[Destination, list[StoredReferral]]:
@@ -135,7 +151,13 @@ class Collector:
                 for one in referrals:
                     if self._stop.is_set():
                         return
-                    yield self._by_dicom(link, self._sent(one, ""))
+                    named = self._sent(one, "")
+                    try:
+                        yield self._by_dicom(link, named)
+                    except Later as error:  # of this study alone, unless nobody is there
+                        if error.down:
+                            raise
+                        yield (), (error,)
         finally:
             link.close()
 
@@ -144,23 +166,27 @@ class Collector:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
-        more = False
+        questions = []
         for kind, by in SEARCHES if requests else ():
-            params = {by: ",".join(requests), "_count": "200"}
-            if kind in INCLUDES:
-                params["_include"] = INCLUDES[kind]
-            found = link.search(f"/{kind}", params)
-            more |= has_more(found)
-            yield from_fhir(found, sent)
+            included = {"_include": INCLUDES[kind]} if kind in INCLUDES else {}
+            questions.append((kind, {by: ",".join(requests), **included}))
         if tasks:
-            ids = ",".join(one.partition("/")[2] for one in tasks)
-            found = link.search("/Task", {"_id": ids, "_count": "200"})
-            more |= has_more(found)
-            yield from_fhir(found, sent)
+            questions.append(("Task", {"_id": ",".join(it.partition("/")[2] for it in tasks)}))
+        fault: UserError | None = None
+        for kind, params in questions:
+            try:
+                page = link.search(f"/{kind}", {**params, "_count": "200"})
+                yield from_fhir(page, sent)
+                if has_more(page):
+                    fault = UserError(MORE, code="answer-more")
+            except UserError as error:
+                if error.code not in TOO_MUCH:
+                    raise
+                fault = UserError(TOO_LARGE, code="answer-large")
         # No address in an answer is followed, that of the next page either: less is asked at once.
-        if more and len(sent) == 1:
-            yield (), (UserError(MORE, code="answer-more"),)
-        elif more:
+        if fault and len(sent) == 1:
+            yield (), (fault,)
+        elif fault:
             half = len(sent) // 2
             yield from self._by_fhir(link, sent[:half])
             yield from self._by_fhir(link, sent[half:])
@@ -172,6 +198,8 @@ class Collector:
         answers, refused = [], []
         for data in link.foreign(sent.study_uid, sent.uids | kept, AT_ONCE):
             try:
+                if isinstance(data, UserError):
+                    raise data
                 answers.append(from_dicom(data, [sent]))
             except UserError as error:
                 refused.append(error)

@@ -265,11 +265,11 @@ def _export(store: Store, args: argparse.Namespace) -> int:
     (folder,) = _needed(args, "DIR")
     status = _wanted(store, args)
     target = Path(folder) / status.referral.id
-    data = [(one, store.mail.payload(one)) for one in status.parcels if one.state != "received"]
-    if not data:
+    if status.received == len(status.parcels):
         raise UserError(
             "all of this referral was received, its bytes are not kept here", code="send-exported"
         )
+    data = [(one, store.mail.payload(one)) for one in status.parcels]
     with store.act("export", status.referral.id):
         try:
             target.mkdir(parents=True)
@@ -325,7 +325,7 @@ def _needed(args: argparse.Namespace, *names: str) -> list[str]:
 
 def _add(store: Store, args: argparse.Namespace) -> int:
     from edge_app.referral import carriers
-    from edge_app.store.referrals import Destination
+    from edge_app.store.referrals import Destination, Endpoint
 
     (name,) = _needed(args, "NAME")
     if any(one.name == name for one in store.mail.destinations()):
@@ -334,17 +334,15 @@ def _add(store: Store, args: argparse.Namespace) -> int:
         raise UserError(
             "pictures go one way: --dicomweb, --dicom or --folder", code="send-two-ways"
         )
-    pictures = next(
-        ((n, getattr(args, n)) for n in ("dicomweb", "dicom", "folder") if getattr(args, n)), None
-    )
     password = _ask(f"Password of {args.user}: ") if args.user else ""
-    secret = password  # of what takes the pictures: a stick's is no server's business
-    if args.folder:
-        args.folder = str(Path(args.folder).absolute())
-        pictures = ("folder", args.folder)
-        secret = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+    dicom = None
+    if args.folder:  # its passphrase is for no server, nor is a server's password for it
+        passphrase = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+        dicom = Endpoint("folder", str(Path(args.folder).absolute()), password=passphrase)
     token = _ask("Token: ") if args.token else ""
-    dicom = _endpoint(args, *pictures, secret, token) if pictures else None
+    for carrier in ("dicomweb", "dicom"):
+        if address := getattr(args, carrier):
+            dicom = _endpoint(args, carrier, address, password, token)
     fhir = _endpoint(args, "fhir", args.fhir, password, token) if args.fhir else None
     if args.folder and not args.fhir:
         fhir = dicom  # a folder takes both

@@ -326,7 +326,7 @@ def _encode(ds: Dataset, pixels: np.ndarray, lossy: bool) -> str:
         ds.LossyImageCompressionMethod = "ISO_10918_1"
     else:
         ds.PhotometricInterpretation = "RGB"
-        ds.LossyImageCompression = "00"
+        ds.LossyImageCompression = ""  # a camera or a JPEG may have lost some before: not known
     from pydicom.encaps import encapsulate
 
     ds.PixelData = encapsulate([frame])

@@ -92,6 +92,8 @@ def outline_instance(
         omit_empty_frames=False,
         **_EQUIPMENT,
     )
+    if not segmentation.LossyImageCompression:  # it must say so of itself
+        segmentation.LossyImageCompression = "00"
     _place_in_space(segmentation)
     describe(segmentation, referral, series)
     segmentation.ContentDate = segmentation.InstanceCreationDate

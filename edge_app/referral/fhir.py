@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -378,7 +379,9 @@ def _task(referral: Referral) -> Resource:
 
 def _entry(referral: Referral, name: str, resource: Resource) -> Resource:
     first = resource["identifier"][0]
-    query = f"identifier={quote(first['system'], safe=':/.')}|{quote(first['value'], safe=':.-')}"
+    # Bare, these would ask for other numbers, too (search.html#escaping).
+    system, value = (re.sub(r"([\\$,|])", r"\\\1", first[it]) for it in ("system", "value"))
+    query = f"identifier={quote(system, safe=':/.')}|{quote(value, safe=':.-')}"
     kind = resource["resourceType"]
     return {
         "fullUrl": urn(referral.id, name),

@@ -65,8 +65,10 @@ class ReceiverDraft:
     def faults(self) -> Iterator[str]:
         """What is missing, the first thing first."""
         dicom, fhir = self.before.dicom, self.before.fhir
-        if dicom is not None and fhir is not None and _shared(dicom) != _shared(fhir):
-            yield DIFFERENT
+        if dicom is not None and fhir is not None:
+            stick = dicom.carrier == "folder" and fhir != dicom
+            if stick or _shared(dicom) != _shared(fhir):
+                yield DIFFERENT
         if not self.name.strip():
             yield NAMELESS
         if self.way and not self.address.strip():

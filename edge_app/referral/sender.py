@@ -13,6 +13,7 @@ from edge_app.i18n.language import N_, Message
 from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
+from edge_app.referral.carriers.outcome import UNFORESEEN
 from edge_app.referral.outbox import Outbox, Status, must_take
 from edge_app.referral.parcels import Parcel
 from edge_app.store.records import StoreError
@@ -21,8 +22,11 @@ from edge_app.store.store import Store
 
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
 LONGEST_WAY = 30.0  # s that it gives way, should nobody say that it may go on
+DAMAGED = ("damaged", "tampered")
+# Deleted meanwhile, and who deleted it was told that it may be there; or sent to another by now.
+GONE = ("gone", "moved")
+NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
-UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 
 
 @dataclass
@@ -102,7 +106,7 @@ class Sender:
                     if self._stop.is_set():
                         return
                 begun = time.thread_time()
-                self._deliver(links[endpoint], parcel)
+                self._deliver(links[endpoint], parcel, destination.id)
                 report.received += 1
                 self._rest(time.thread_time() - begun)
         except Later as error:
@@ -111,8 +115,11 @@ class Sender:
             self._outbox.failed(status, error)
             report.put_off += 1
         except StoreError as error:
-            if error.code != "gone":
-                raise  # deleted meanwhile: who deleted it was told that it may be there
+            if error.code in DAMAGED:  # the others are whole
+                self._stop_referral(status, Message(NOT_WHOLE), error.code)
+                report.stopped += 1
+            elif error.code not in GONE:
+                raise
         except UserError as error:
             words = error.args[0] if isinstance(error.args[0], Message) else Message(str(error))
             self._stop_referral(status, words, error.code)
@@ -130,12 +137,12 @@ class Sender:
             if error.code != "gone":
                 raise
 
-    def _deliver(self, link: Carrier, stored: StoredParcel) -> None:
+    def _deliver(self, link: Carrier, stored: StoredParcel, destination: str) -> None:
         """Send one parcel and keep its receipt."""
         mail, again = self._store.mail, stored.state != WAITING
         data = mail.payload(stored)
         if not again:
-            stored = mail.mark_sent(stored)
+            stored = mail.mark_sent(stored, destination)
         parcel = Parcel(
             stored.uid, stored.kind, stored.referral, stored.sequence, stored.sha256, data
         )

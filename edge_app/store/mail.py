@@ -184,9 +184,23 @@ class Mail:
             if self._rows.one(connection, "capture", capture).lesion != referral.lesion:
                 raise StoreError(N_("a referral needs its pictures"), code="invalid")
 
-    def mark_sent(self, parcel: StoredParcel) -> StoredParcel:
-        """Before its first byte leaves: from now on it may be with the receiver."""
-        return self._turn(parcel, "send parcel", state=SENT)
+    def mark_sent(self, parcel: StoredParcel, destination: str = "") -> StoredParcel:
+        """Before its first byte leaves: from now on it may be with the receiver.
+
+        Raises StoreError `moved` where `destination` is given, and its referral goes elsewhere by
+        now: who moved it was told that nothing had left.
+        """
+        with self._file.writing() as connection:
+            old = self._rows.one(connection, "parcel", parcel.id)
+            referral = self._rows.one(connection, "referral", old.referral)
+            if destination not in ("", referral.destination):
+                words = N_("this referral is sent to {receiver} by now")
+                raise StoreError(words, code="moved", receiver=referral.receiver)
+            if old.state != WAITING:
+                return old
+            new = replace(old, state=SENT)
+            self._rows.put(connection, "parcel", new, "send parcel")
+        return new
 
     def receive(
         self, parcel: StoredParcel, place: str, references: Sequence[str] = ()
@@ -209,16 +223,6 @@ class Mail:
                 connection.execute("DELETE FROM attempt WHERE referral = ?", (new.referral,))
         if all(one.state == RECEIVED for one in parcels):
             self._erasing.tidy()  # on a full disk, this is what makes room
-        return new
-
-    def _turn(self, parcel: StoredParcel, what: str, **values) -> StoredParcel:
-        with self._file.writing() as connection:
-            old = self._rows.one(connection, "parcel", parcel.id)
-            if old.state == RECEIVED:
-                return old
-            new = replace(old, **values)
-            if new != old:
-                self._rows.put(connection, "parcel", new, what)
         return new
 
     def note_attempt(self, referral: str, attempt: Attempt) -> None:

@@ -256,6 +256,53 @@ def test_an_attachment_that_cannot_be_read_hides_no_answer(attachment, words):
     assert (answer.text, answer.report, answer.more) == (words, b"", True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        ("text/plain; charset=iso-8859-1", "latin-1"),
+        ('Text/Plain;format=flowed; charset="windows-1252"', "cp1252"),
+        ("text/plain; charset=UTF-16", "utf-16"),
+        ("text/plain", "utf-8-sig"),
+        ("text/plain; charset=nobody-knows", "utf-8"),
+        ("text/plain; charset=base64", "utf-8"),
+    ],
+)
+def test_a_text_is_read_by_its_charset(kind, codec):
+    data = base64.b64encode("Größe geändert".encode(codec)).decode()
+    report = diagnostic(sent(1), conclusion="", presentedForm=[{"contentType": kind, "data": data}])
+    (answer,) = taken(searchset(report), [sent(1)])
+    assert answer.text == "Größe geändert"
+
+
+PAGE = {"contentType": "application/pdf", "data": base64.b64encode(PDF).decode()}
+
+
+@pytest.mark.parametrize(
+    ("output", "text", "more", "report"),
+    [
+        ({"valueCodeableConcept": {"text": "Nevus"}}, "Nevus", False, b""),
+        ({"valueMarkdown": "Nevus"}, "Nevus", False, b""),
+        ({"valueAttachment": PAGE}, "", False, PDF),
+        ({"valueReference": {"reference": "Observation/7"}}, "", True, b""),
+        ({"valueBoolean": False}, "", True, b""),
+        ({"valueReference": {"reference": f"{BASE}/DiagnosticReport/7"}}, None, False, b""),
+    ],
+)
+def test_an_output_of_our_task_is_an_answer_of_whatever_kind_it_is(output, text, more, report):
+    task = {"resourceType": "Task", "id": "1", "status": "completed",
+            "for": named(sent(1).patients[0]), "output": [{"type": {"text": "Answer"}} | output]
+            }  # fmt: skip
+    answers, _refused = from_fhir(searchset(task), [sent(1)])
+    expected = [] if text is None else [(text, more, report)]
+    assert [(one.text, one.more, one.report) for one in answers] == expected
+
+
+def test_a_report_whose_findings_lie_elsewhere_comes_home_without_them():
+    report = diagnostic(sent(1), conclusion="", result=[{"reference": "Observation/7"}])
+    (answer,) = taken(searchset(report), [sent(1)])
+    assert (answer.text, answer.more) == ("", True)
+
+
 def test_a_document_names_who_signed_it():
     mine = [sent(1)]
     (answer,) = taken(document(mine[0], 5), mine)

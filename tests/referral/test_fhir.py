@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import json
+from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -247,6 +249,11 @@ def test_a_birth_date_goes_only_to_whom_the_person_is_known(bundle):
     assert patient["identifier"] == [{"system": "urn:oid:1.2.3", "value": "A 7"}]
     request = next(it["request"] for it in bundle["entry"] if it["request"]["url"] == "Patient")
     assert request["ifNoneExist"] == "identifier=urn:oid:1.2.3|A%207"
+    # Bare, a comma would ask for whoever has the number 8 anywhere.
+    known = replace(known, identifiers=(Identifier("urn:oid:1.2.3", "7,8|$"),))
+    bundle = json.loads(fhir.transaction(known)[1])
+    request = next(it["request"] for it in bundle["entry"] if it["request"]["url"] == "Patient")
+    assert unquote(request["ifNoneExist"]) == r"identifier=urn:oid:1.2.3|7\,8\|\$"
 
 
 def test_the_consent_is_the_text_that_was_read(bundle):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
+from types import SimpleNamespace
 
 import pytest
 
 from dermedge import UserError
-from edge_app.referral.carriers import CARRIERS, Later, Refused, connect
+from edge_app.i18n.language import printable
+from edge_app.referral import answers
+from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, http
 from edge_app.referral.carriers.http import retry_after
 from edge_app.store.referrals import Endpoint
 from sending.receivers import (
@@ -16,6 +20,7 @@ from sending.receivers import (
     DimseReceiver,
     FhirReceiver,
     FolderReceiver,
+    request,
     split_pem,
 )
 
@@ -109,6 +114,8 @@ def test_where_nobody_answers_it_is_tried_again(receiver, link):
         ("dicomweb", "ftp://clinic.example", "no address"),
         ("dicomweb", "https://name:secret@clinic.example", "no address"),
         ("dicomweb", "https://clinic.example:99999", "no address"),
+        ("dicomweb", "https://clinic..example", "no address"),
+        ("dicomweb", "https://clinic example/dicom-web", "no address"),
         ("fhir", "https://[clinic.example", "no address"),
         ("fhir", "https://clinic.example/r4?_format=json", "no address"),
         ("fhir", "http://clinic.example/fhir", "not encrypted"),
@@ -122,6 +129,13 @@ def test_where_nobody_answers_it_is_tried_again(receiver, link):
 def test_addresses_that_must_not_be_used_are_refused(carrier, address, words):
     with pytest.raises(UserError, match=words):
         connect(Endpoint(carrier, address))
+
+
+@pytest.mark.parametrize("token", ["\N{CYRILLIC SMALL LETTER A}b", "a\N{ZERO WIDTH SPACE}b", "a b"])
+def test_a_token_that_cannot_be_sent_is_said_when_it_is_entered(token):
+    with pytest.raises(UserError, match=r"token for clinic\.example .* enter it again") as caught:
+        connect(Endpoint("fhir", "https://clinic.example/r4", token=token))
+    assert token not in str(caught.value)
 
 
 def test_a_receiver_is_believed_by_its_own_authority_alone(pems):
@@ -154,6 +168,55 @@ def test_old_encryption_is_refused(pems):
     assert receiver.posts == 0
     link.close()
     receiver.close()
+
+
+@pytest.mark.parametrize("how", ["redirect", "reason"])
+def test_what_a_receiver_says_turns_no_terminal_about(how):
+    evil = "\x1b]0;owned\x07 \x1b[31mred \x9b"
+
+    def answer(handler, _content):
+        if how == "redirect":
+            return handler.say(307, Location=f"https://other.example/{evil}") or True
+        issue = [{"diagnostics": f"{evil}\u202etxt"}]
+        return handler.say(422, json.dumps({"issue": issue}).encode()) or True
+
+    clinic = FhirReceiver(lie=answer)
+    with pytest.raises(Refused) as refused:
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=False)
+    assert "red" in str(refused.value)
+    assert printable(str(refused.value)) == str(refused.value)
+    clinic.close()
+
+
+def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):
+    monkeypatch.setattr(answers, "BYTES", 1000)
+    clinic = FhirReceiver()
+    item = request(A, 0, "x" * 2000)
+    assert len(connect(clinic.endpoint()).deliver(item, again=False).references) == 3
+    clinic.close()
+
+
+@pytest.mark.parametrize("slow", ["way", "answer"])
+def test_a_bad_line_may_take_its_time_an_answer_may_not(monkeypatch, slow):
+    now, clinic = [0.0], FhirReceiver()
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pass_time(*_args):
+        now[0] += 2 * http.WHOLE
+
+    if slow == "way":
+        clinic.lie = pass_time
+    else:
+        monkeypatch.setattr(http, "PIECE", 1)
+        monkeypatch.setattr(http, "bytearray", lambda: pass_time() or bytearray(), raising=False)
+    link = connect(clinic.endpoint())
+    if slow == "way":
+        assert link.deliver(clinic.make(A, 0), again=False).place
+    else:
+        with pytest.raises(Later, match="does not answer in time"):
+            link.deliver(clinic.make(A, 0), again=False)
+    link.close()
+    clinic.close()
 
 
 @pytest.mark.parametrize("who", ["client", "stranger", ""])

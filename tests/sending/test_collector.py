@@ -8,6 +8,7 @@ import pytest
 
 from edge_app.referral import timeline
 from edge_app.referral.answers import Sent
+from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
 from edge_app.referral.outbox import Outbox
@@ -15,7 +16,7 @@ from edge_app.referral.sender import Sender
 from sending.mail_cases import destination, queue
 from sending.receivers import DicomWebReceiver, FhirReceiver
 
-A, B = "a" * 32, "b" * 32
+A, B, C = "a" * 32, "b" * 32, "c" * 32
 SYSTEM = "urn:oid:2.25.1"
 
 
@@ -102,6 +103,35 @@ def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, arc
     assert "answer-more" in {one.code for one in Collector(cases).run().refused}
 
 
+def test_answers_that_are_too_much_at_once_are_asked_for_in_parts(
+    cases, archive, clinic, monkeypatch
+):
+    received(cases, archive, clinic, A, B, C)
+    report(clinic, A, 1, "benign" * 400)
+    report(clinic, B, 2, "long" * 2000)  # by itself, too
+    report(clinic, C, 3, "benign, too" * 200)
+    monkeypatch.setattr(fhir_rest, "MOST", 4000)
+    found = Collector(cases).run()
+    assert {one.referral for one in found.new} == {A, C}
+    assert "answer-large" in {one.code for one in found.refused}
+    assert found.failed == []
+
+
+def test_what_nobody_foresaw_ends_no_poll(cases, archive, clinic, capfd):
+    received(cases, archive, clinic, A)
+    report(clinic, A, 1, "benign")
+
+    def connected(endpoint):
+        if endpoint.carrier == "dicomweb":
+            raise KeyError("name of a person")
+        return connect(endpoint)
+
+    found = Collector(cases, connect=connected).run()
+    assert [one.text for one in found.new] == ["benign"]
+    assert [one.code for one in found.failed] == ["unforeseen"]
+    assert "name of a person" not in "".join(capfd.readouterr())
+
+
 def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, clinic):
     received(cases, archive, clinic, A, B)
     report(clinic, A, 1, "benign", status="preliminary")
@@ -153,7 +183,9 @@ def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
 
 
 @pytest.mark.parametrize("fhir", ["without", "with", "refused"])
-def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(cases, archive, clinic, fhir):
+def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
+    cases, archive, clinic, fhir, monkeypatch
+):
     from io import BytesIO
 
     import pydicom
@@ -171,7 +203,7 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(cases, arc
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
         cases._rows.put(connection, "referral", item, "resume referral")
 
-    def document(uid: str, patient: str = "CODE") -> None:
+    def document(uid: str, patient: str = "CODE", size: int = 0) -> None:
         ds = pydicom.Dataset()
         ds.file_meta = pydicom.dataset.FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -180,17 +212,21 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(cases, arc
         ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.104.1", uid
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, "2.25.77"
         ds.PatientID, ds.Modality, ds.DocumentTitle = patient, "DOC", "Opinion"
-        ds.EncapsulatedDocument = b"%PDF-1.4 opinion"
+        ds.EncapsulatedDocument = b"%PDF-1.4 opinion" + bytes(size)
         file = BytesIO()
         pydicom.dcmwrite(file, ds, enforce_file_format=True)
         archive.held[uid] = file.getvalue()
 
+    monkeypatch.setattr(dicomweb, "LARGEST", 10_000)
+    document("2.25.500", size=10_000)  # keeps none away that comes after it
     document("2.25.501")
     document("2.25.502", "SOMEBODY")
     found = Collector(cases).run()
     assert [one.source for one in found.new] == ["2.25.501"]
     # The Task that this receiver made is of nobody, too.
-    assert [one.code for one in found.refused] == ["answer-other-person"] * (1 + (fhir == "with"))
+    refused = [one.code for one in found.refused if one.code != "answer-other-person"]
+    assert refused == ["long"]
+    assert len(found.refused) == 2 + (fhir == "with")
     assert Collector(cases).run().new == []
 
 

@@ -107,6 +107,7 @@ def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_pa
     send("add", "Clinic", "--dicomweb", "https://clinic.example", "--fhir", "https://c.example")
     cases = opened(home)
     queue(cases, cases.mail.destinations()[0], fhir=True)
+    cases.mail.receive(cases.mail.parcels(A)[0], "clinic.example")  # its bytes are here still
     cases.close()
     assert send("export", str(tmp_path / "out"), "--referral", "a") == 0
     folder = tmp_path / "out" / A
@@ -139,6 +140,17 @@ def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
     assert (tmp_path / "plain" / A / "002.dcm").read_bytes() == picture(A, 2).data
     with pytest.raises(UserError, match="no sealed files"):
         call(SEND, "open", home, tmp_path / "plain")
+
+
+def test_the_passphrase_of_a_stick_is_for_no_server(home, send, tmp_path):
+    (tmp_path / "stick").mkdir()
+    words = ("add", "Both", "--folder", tmp_path / "stick", "--fhir", "https://clinic.example/r4")
+    assert send(*words, "--user", "kiosk", typed="secret\ncedar wren lamp orbit\n") == 0
+    cases = opened(home)
+    (to,) = cases.mail.destinations()
+    assert (to.fhir.user, to.fhir.password) == ("kiosk", "secret")
+    assert (to.dicom.user, to.dicom.password) == ("", "cedar wren lamp orbit")
+    cases.close()
 
 
 def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_path, capsys):

@@ -12,9 +12,12 @@ import pydicom
 import pytest
 from store.store_cases import fill
 
+from edge_app.referral.carriers import Refused, connect
 from edge_app.referral.collector import Collector
 from edge_app.referral.dispatch import dispatch, options
+from edge_app.referral.form import Identifier
 from edge_app.referral.outbox import Outbox
+from edge_app.referral.parcels import Options, build
 from edge_app.referral.sender import Sender
 from edge_app.referral.uids import SYSTEM
 from sending.mail_cases import destination
@@ -70,4 +73,39 @@ def test_a_referral_goes_the_whole_way_and_its_answer_comes_back(cases, tmp_path
     assert SYSTEM in str(stored.sent)
     cases.check()
     archive.close()
+    clinic.close()
+
+
+@pytest.mark.parametrize(
+    ("known", "sex", "told"),
+    [
+        ({}, "female", ""),  # as the first referral left it
+        ({"gender": "female", "birthDate": "1971-05-03"}, "female", ""),
+        ({"gender": "unknown", "birthDate": "1971"}, None, ""),
+        ({"gender": "male"}, "female", "another sex or year of birth"),
+        ({"birthDate": "1917-05-03"}, "female", "another sex or year of birth"),
+    ],
+)
+def test_who_is_at_the_receiver_already_is_referred_to_as_they_are_there(known, sex, told):
+    clinic, number = FhirReceiver(), Identifier("urn:oid:1.2.3", "77")
+    clinic.held["Patient/900"] = {
+        "resourceType": "Patient", "id": "900", "name": [{"family": "Doe"}],
+        "identifier": [{"system": "urn:oid:9", "value": "1"},
+                       {"system": number.system, "value": number.value, "use": "usual"}],
+        **known,
+    }  # fmt: skip
+    clinic.by_identifier["Patient", number.system, number.value] = "Patient/900"
+    wanted = referral(sex=sex, identifiers=(number,))
+    (item,) = build(wanted, Options(dicom=False))
+    link = connect(clinic.endpoint())
+    if told:
+        with pytest.raises(Refused, match=told):
+            link.deliver(item, again=False)
+    else:
+        assert "Patient/900" in link.deliver(item, again=False).references
+        for kind in ("ServiceRequest", "Consent"):  # worked on before our receipt came
+            name = next(it for it in clinic.held if it.startswith(f"{kind}/"))
+            clinic.held[name]["status"] = "completed"
+        assert link.deliver(item, again=True).place
+    link.close()
     clinic.close()

@@ -49,6 +49,11 @@ def test_what_is_missing_is_told():
     assert [*draft.faults()] == [HALF_KEY]
     two = Destination("a" * 32, "Clinic", DOOR, replace(FHIR, token="another"))
     assert [*ReceiverDraft.of(two).faults()] == [DIFFERENT]  # one of them would be lost
+    stick = Endpoint("folder", "/media/stick", password="cedar wren lamp orbit")
+    two = replace(
+        two, dicom=stick, fhir=replace(FHIR, token="", authorities="", password=stick.password)
+    )
+    assert [*ReceiverDraft.of(two).faults()] == [DIFFERENT]
 
 
 def _titles(cases, id="a" * 32) -> list[str]:

@@ -140,7 +140,7 @@ def test_the_first_parcel_on_its_way_is_told_to_be_there_perhaps(cases, archive)
     other.close()
 
 
-@pytest.mark.parametrize("status", [401, 403, 409, 413, 422])
+@pytest.mark.parametrize("status", [401, 403, 409, 412, 413, 422])
 def test_what_needs_a_person_stops_that_referral_and_no_other(cases, archive, status):
     to = destination(cases, archive.endpoint())
     queue(cases, to, id=A)
@@ -159,6 +159,34 @@ def test_what_needs_a_person_stops_that_referral_and_no_other(cases, archive, st
     assert Sender(cases).run().received == 0
     cases.mail.resume(A)
     assert Sender(cases).run().received == 3
+
+
+def test_a_damaged_parcel_stops_its_referral_and_no_other(cases, archive):
+    to = destination(cases, archive.endpoint())
+    queue(cases, to, id=A)
+    queue(cases, to, id=B)
+    with cases._file.writing() as connection:
+        which = cases.mail.parcels(A)[1].id
+        connection.execute("UPDATE payload SET data = zeroblob(99) WHERE parcel = ?", (which,))
+    report = Sender(cases).run()
+    assert (report.stopped, report.received) == (1, 4)
+    assert (state(cases, A), state(cases, B)) == ("stopped", "received")
+    assert "damaged" in cases.mail.referral(A).why
+
+
+def test_what_was_moved_to_another_receiver_within_a_round_goes_there_alone(cases, archive):
+    """By who was told that nothing of it had left."""
+    other = DicomWebReceiver()
+    to, elsewhere = destination(cases, archive.endpoint()), destination(cases, other.endpoint())
+    queue(cases, to, pictures=1, id=A)
+    queue(cases, to, pictures=2, id=B)
+    archive.lie = lambda *_: cases.mail.resume(B, elsewhere.id)
+    assert Sender(cases).run().received == 1
+    assert (len(archive.held), other.held) == (1, {})
+    assert Sender(cases).run().received == 2
+    assert len(other.held) == 2
+    other.close()
+    cases.check()
 
 
 def test_waits_grow_with_jitter_and_end_at_an_hour(cases):

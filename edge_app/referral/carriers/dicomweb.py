@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 
+from dermedge import UserError
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.instances import names, same
 from edge_app.referral.carriers.outcome import (
+    BROKEN,
     CHANGED,
     NOT_THERE,
     UNLISTED,
@@ -21,6 +23,7 @@ from edge_app.store.referrals import Endpoint
 
 JSON = "application/dicom+json"
 REFERENCED, FAILED, INSTANCE, REASON = "00081199", "00081198", "00081155", "00081197"
+LARGEST = 32 * 2**20  # bytes of an answer's file
 # Reasons that are about the moment, not about the parcel (PS3.7 Annex C, PS3.4 B.2.3).
 LATER_REASONS = (0x0110, *range(0xA700, 0xA800))
 NOT_STORED = N_("{place} did not store the parcel (reason {reason}): ask its administrator")
@@ -95,8 +98,9 @@ class DicomWeb:
             raise Refused(Message(CHANGED, place=self._web.place), "changed")
         return True
 
-    def foreign(self, study: str, ours: frozenset[str], most: int) -> list[bytes]:
-        """Structured reports and documents of a study that are not ours, as DICOM files.
+    def foreign(self, study: str, ours: frozenset[str], most: int) -> list[bytes | UserError]:
+        """Structured reports and documents of a study that are not ours, as DICOM files, or why
+        one could not be fetched.
 
         At most `most` of them, the rest is found another time. Raises Later or Refused.
         """
@@ -106,7 +110,7 @@ class DicomWeb:
             return []
         self._web.must_be_well(response)
         listed = _parsed(response.body)
-        found = []
+        found: list[bytes | UserError] = []
         for item in listed if isinstance(listed, list) else []:
             series, uid = (_first(item, tag) for tag in ("0020000E", "00080018"))
             kind = _first(item, "00080060")
@@ -114,15 +118,28 @@ class DicomWeb:
                         for it in (series, uid))  # fmt: skip
             if not sound or uid in ours or kind not in ("SR", "DOC", None):
                 continue
-            accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
             path = f"/studies/{study}/series/{series}/instances/{uid}"
-            answer = self._web.ask("GET", path, accept, most=32 * 2**20)
-            data = _part(answer) if answer.status == 200 else None
-            if data is not None:
-                found.append(data)
+            try:
+                found += self._fetched(path)
+            except Later as error:  # of this one alone, unless nobody is there
+                if error.down:
+                    raise
+                found.append(error)
             if len(found) >= most:
                 break
         return found
+
+    def _fetched(self, path: str) -> list[bytes]:
+        """The file of an answer; none where it is there no more. Raises Later or Refused."""
+        accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+        response = self._web.ask("GET", path, accept, most=LARGEST)
+        if response.status in (404, 410):
+            return []
+        self._web.must_be_well(response)
+        data = _part(response)
+        if data is None:
+            raise Later(Message(BROKEN, place=self._web.place), "broken")
+        return [data]
 
     def close(self) -> None:
         self._web.close()

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
-from edge_app.referral.answers import assigned
+from edge_app.i18n.language import N_, Message, printable
+from edge_app.referral.answers import assigned, most_of
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.outcome import (
     CHANGED,
@@ -23,8 +23,19 @@ from edge_app.store.referrals import Endpoint
 JSON = "application/fhir+json"
 THERE = N_("{place} answers as FHIR {version}")
 NO_FHIR = N_("{place} does not answer as FHIR R4: check the address")
+OTHER_PERSON = N_(
+    "{place} knows the person under this number with another sex or year of birth: check the "
+    "number and the person's data, ask its administrator, and make a new referral"
+)
 REASON = 200  # characters of what a receiver says
-MOST = 32 * 2**20  # bytes of an answer
+MOST = 32 * 2**20  # bytes of a searchset
+# What was there before a referral or is worked on after it, and what of it must be as we said.
+LASTING = {
+    "Patient": ("resourceType", "identifier"),
+    "Device": ("resourceType", "identifier"),
+    "Task": ("resourceType", "identifier", "focus", "for"),
+}
+MOVING = ("ServiceRequest", "Consent")  # their status may have gone on
 
 
 class FhirRest:
@@ -40,7 +51,7 @@ class FhirRest:
         found = self._web.ask("GET", "/metadata", {"Accept": JSON})
         self._web.must_be_well(found)
         stated = _parsed(found.body)
-        version = str(stated.get("fhirVersion", ""))[:10]
+        version = printable(str(stated.get("fhirVersion", "")))[:10]
         if stated.get("resourceType") != "CapabilityStatement" or not version.startswith("4.0"):
             raise Refused(Message(NO_FHIR, place=self._web.place), "no-fhir")
         return Message(THERE, place=self._web.place, version=version)
@@ -48,7 +59,8 @@ class FhirRest:
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         # Each entry is made only where nobody has its identifier: sending twice makes nothing new.
         headers = {"Content-Type": JSON, "Accept": JSON}
-        response = self._web.ask("POST", "", headers, parcel.data, most=MOST)
+        most = most_of(parcel.data)
+        response = self._web.ask("POST", "", headers, parcel.data, most=most)
         self._web.must_be_well(response, _outcome(response))
         try:
             references = assigned(parcel.data, response.body)
@@ -60,15 +72,20 @@ class FhirRest:
             for entry, reference in zip(entries, references, strict=True)
         }
         for entry, reference in zip(entries, references, strict=True):
-            self._must_be_there(entry["resource"], reference, addresses)
+            self._must_be_there(entry["resource"], reference, addresses, most)
         return Receipt(self._web.place, references)
 
-    def _must_be_there(self, resource: dict, reference: str, addresses: dict[str, str]) -> None:
-        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=MOST)
+    def _must_be_there(
+        self, resource: dict, reference: str, addresses: dict[str, str], most: int
+    ) -> None:
+        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=most)
         if found.status in (404, 410):
             raise Later(Message(NOT_THERE, place=self._web.place), "not-there")
         self._web.must_be_well(found)
-        if not _holds(_parsed(found.body), resource, addresses):
+        theirs = _parsed(found.body)
+        if resource["resourceType"] == "Patient" and not _same_person(theirs, resource):
+            raise Refused(Message(OTHER_PERSON, place=self._web.place), "other-person")
+        if not _holds(theirs, resource, addresses):
             raise Refused(Message(CHANGED, place=self._web.place), "changed")
 
     def search(self, path: str, params: dict[str, str]) -> bytes:
@@ -81,19 +98,33 @@ class FhirRest:
         self._web.close()
 
 
+def _same_person(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Whether nothing that the receiver knows of the person contradicts what we say."""
+    sexes = {str(one.get("gender") or "unknown") for one in (theirs, ours)} - {"unknown"}
+    born = str(theirs.get("birthDate") or "")
+    return len(sexes) < 2 and (not born or born.startswith(ours.get("birthDate", "")))
+
+
 def _holds(theirs: Any, ours: Any, addresses: dict[str, str], key: str = "") -> bool:
     """Whether all that we said is said there; the receiver may add, and it gives its own ids.
 
-    Task and consent live on at the receiver: their status is what the receiver makes of it.
+    What lives on at the receiver is what it makes of it: see LASTING and MOVING.
     """
     if isinstance(ours, dict):
-        if not isinstance(theirs, dict) or theirs.get("resourceType") != ours.get("resourceType"):
+        kind = ours.get("resourceType")
+        if not isinstance(theirs, dict) or theirs.get("resourceType") != kind:
             return False
         own = [name for name in ours if name != "text"]
-        if ours.get("resourceType") == "Task":
-            own = [name for name in own if name in ("resourceType", "identifier", "focus", "for")]
+        if kind in LASTING:
+            own = [name for name in own if name in LASTING[kind]]
+        elif kind in MOVING:
+            own = [name for name in own if name != "status"]
         return all(
             name in theirs and _holds(theirs[name], ours[name], addresses, name) for name in own
+        )
+    if isinstance(ours, list) and key == "identifier":  # it may know them by others, too
+        return isinstance(theirs, list) and all(
+            any(_holds(a, b, addresses) for a in theirs) for b in ours
         )
     if isinstance(ours, list):
         return (
@@ -123,7 +154,7 @@ def _outcome(response: Response) -> str:
     for issue in _parsed(response.body).get("issue") or []:
         if isinstance(issue, dict):
             text = issue.get("diagnostics") or (issue.get("details") or {}).get("text") or ""
-            line = " ".join(str(text).split())[:REASON]
+            line = printable(" ".join(str(text).split()))[:REASON]
             if line:
                 return line
     return ""

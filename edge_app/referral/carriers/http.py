@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, printable
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.outcome import (
     BROKEN,
@@ -36,12 +36,16 @@ PIECE = 2**16
 
 INSECURE = N_("{address} is not encrypted: enter an address that begins with https://")
 NO_ADDRESS = N_("{address} is no address of the web: enter one that begins with https://")
+NO_TOKEN = N_("the token for {place} holds characters that no token has: enter it again")
 REDIRECT = N_("{place} sends to another address ({other}): if that is right, enter it instead")
 # HTTP statuses that stay as they are until somebody does something.
 STOPS = {
     401: N_("{place} does not know this device (401): check the name, password or token"),
     403: N_("{place} does not let this device in (403): ask its administrator"),
     409: N_("{place} says that this is in conflict with what it has (409): {reason}"),
+    412: N_(
+        "{place} has several records under one number of this referral (412): ask its administrator"
+    ),
     413: N_("{place} takes no parcel of this size (413): ask its administrator to raise the limit"),
     422: N_("{place} does not understand the referral (422): {reason}"),
 }
@@ -55,6 +59,13 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Session(requests.Session):
+    """Makes nothing of a redirection: what it names may be no address at all."""
+
+    def get_redirect_target(self, resp):
+        return None
 
 
 class _Adapter(HTTPAdapter):
@@ -90,7 +101,9 @@ class Web:
         if parts.scheme == "http" and parts.hostname not in tls.LOOPBACK:
             raise UserError(Message(INSECURE, address=endpoint.address), code="insecure")
         self.place = parts.netloc
-        self._session = requests.Session()
+        if not re.fullmatch("[!-~]*", endpoint.token):
+            raise UserError(Message(NO_TOKEN, place=self.place), code="token")
+        self._session = _Session()
         self._session.trust_env = False  # no proxy or password of this computer's user
         self._session.mount("http://", HTTPAdapter(max_retries=0))
         if parts.scheme == "https":
@@ -108,12 +121,13 @@ class Web:
 
         `most` : bytes that the answer may have.
         """
-        end = time.monotonic() + WHOLE
         try:
             with self._session.request(
                 method, f"{self.base}{path}", headers=headers, data=data or None, params=params,
                 timeout=(CONNECT, READ), allow_redirects=False, stream=True,
             ) as found:  # fmt: skip
+                # From here: what was sent before it may have gone by a bad line.
+                end = time.monotonic() + WHOLE
                 body = bytearray()
                 for piece in found.iter_content(PIECE):
                     body += piece
@@ -136,7 +150,7 @@ class Web:
             raise Later(Message(BROKEN, place=self.place), "broken") from error
         response = Response(found.status_code, found.headers, bytes(body))
         if 300 <= response.status < 400:
-            other = str(response.headers.get("Location", ""))[:200]
+            other = printable(str(response.headers.get("Location", "")))[:200]
             raise Refused(Message(REDIRECT, place=self.place, other=other), "redirect")
         return response
 
@@ -161,11 +175,13 @@ def _parts(address: str) -> SplitResult | None:
     """An address that paths can be put behind; None where it is none."""
     try:
         parts = urlsplit(address)
-        known = parts.port != 0  # a port that cannot be raises
+        known = parts.port != 0  # a port that cannot be raises, and so does a name
+        name = (parts.hostname or "").encode("idna")
     except ValueError:
         return None
-    known = known and parts.scheme in ("http", "https") and bool(parts.hostname)
-    return parts if known and not ("@" in parts.netloc or parts.query or parts.fragment) else None
+    known = known and parts.scheme in ("http", "https") and bool(name)
+    more = parts.query or parts.fragment or re.search(r"[@\s]", parts.netloc)
+    return parts if known and not more else None
 
 
 def retry_after(value: str) -> float:

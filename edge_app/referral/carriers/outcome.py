@@ -44,6 +44,7 @@ NOBODY = N_("nobody answers at {place}: check the network and the address")
 SLOW = N_("{place} does not answer in time: it is tried again")
 BROKEN = N_("the connection to {place} broke off: it is tried again")
 CERTIFICATE = N_("the certificate of {place} is not to be trusted ({fault}): nothing was sent")
+UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 TOO_LONG = N_("the answer of {place} is longer than it can be: it is tried again")
 
 
