@@ -142,17 +142,6 @@ def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
         call(SEND, "open", home, tmp_path / "plain")
 
 
-def test_the_passphrase_of_a_stick_is_for_no_server(home, send, tmp_path):
-    (tmp_path / "stick").mkdir()
-    words = ("add", "Both", "--folder", tmp_path / "stick", "--fhir", "https://clinic.example/r4")
-    assert send(*words, "--user", "kiosk", typed="secret\ncedar wren lamp orbit\n") == 0
-    cases = opened(home)
-    (to,) = cases.mail.destinations()
-    assert (to.fhir.user, to.fhir.password) == ("kiosk", "secret")
-    assert (to.dicom.user, to.dicom.password) == ("", "cedar wren lamp orbit")
-    cases.close()
-
-
 def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_path, capsys):
     stick, mails = FolderReceiver(tmp_path / "stick"), tmp_path / "mails"
     link = connect(stick.endpoint())
