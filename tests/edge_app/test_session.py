@@ -387,7 +387,7 @@ def test_faults_found_at_start_are_told_until_they_are_mended():
 COLLECTIONS = {
     "smartphone": "PAD-UFES-20, MILK10k",
     "dermoscopy": "HAM10000, MILK10k, ISIC 2017, ISIC 2020",
-    "multitask": "HAM10000",
+    "multitask": "HAM10000, MILK10k, ISIC 2017, ISIC 2020",
 }
 
 
