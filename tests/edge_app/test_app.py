@@ -603,7 +603,7 @@ def steps():
     yield lambda: "more" in shown
     assert len(people.ids.rows.children) == 3
 
-    # A store that cannot be read, as on a stick that was pulled out, is told and ends nothing.
+    # A store that cannot be read, as on a stick that was pulled out, gives a line and ends nothing.
     clock, lost = stores.Store.clock_fault, stores.StoreError("disk i/o error")
     stores.Store.clock_fault = lambda *_: fail(lost)()
     app.go("settings", part="cases")

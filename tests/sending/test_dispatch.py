@@ -77,7 +77,7 @@ def test_a_referral_goes_the_whole_way_and_its_answer_comes_back(cases, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("known", "sex", "told"),
+    ("known", "sex", "said"),
     [
         ({}, "female", ""),  # as the first referral left it
         ({"gender": "female", "birthDate": "1971-05-03"}, "female", ""),
@@ -86,7 +86,7 @@ def test_a_referral_goes_the_whole_way_and_its_answer_comes_back(cases, tmp_path
         ({"birthDate": "1917-05-03"}, "female", "another sex or year of birth"),
     ],
 )
-def test_who_is_at_the_receiver_already_is_referred_to_as_they_are_there(known, sex, told):
+def test_who_is_at_the_receiver_already_is_referred_to_as_they_are_there(known, sex, said):
     clinic, number = FhirReceiver(), Identifier("urn:oid:1.2.3", "77")
     clinic.held["Patient/900"] = {
         "resourceType": "Patient", "id": "900", "name": [{"family": "Doe"}],
@@ -98,8 +98,8 @@ def test_who_is_at_the_receiver_already_is_referred_to_as_they_are_there(known, 
     wanted = referral(sex=sex, identifiers=(number,))
     (item,) = build(wanted, Options(dicom=False))
     link = connect(clinic.endpoint())
-    if told:
-        with pytest.raises(Refused, match=told):
+    if said:
+        with pytest.raises(Refused, match=said):
             link.deliver(item, again=False)
     else:
         assert "Patient/900" in link.deliver(item, again=False).references
