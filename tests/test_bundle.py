@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from dermedge.analyzer import Analyzer
 from dermedge.bundle import bundle as room
 from dermedge.bundle import manifest as manifest_module
-from dermedge.bundle.bundle import Bundle, write_bundle
+from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
 from dermedge.bundle.manifest import CASES, MANIFEST, SIGNATURE, BundleError, Manifest
 from dermedge.bundle.similar import SimilarCases
 
@@ -512,10 +512,12 @@ def test_an_encrypted_part_is_refused(tiny_bundle, tmp_path):
     assert "encrypted" in _refusal(path)
 
 
-def test_a_bundle_is_no_folder(tmp_path):
+def test_a_bundle_is_no_folder_and_no_name_that_is_not_here(tmp_path):
     (tmp_path / "x.dermbundle").mkdir()
     with pytest.raises(BundleError, match=r"cannot read bundle .*: Is a directory"):
         Bundle.open(tmp_path / "x.dermbundle")
+    with pytest.raises(BundleError, match="no bundle smartfone here: name one of dermoscopy, "):
+        open_bundle("smartfone")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes and devices of POSIX")

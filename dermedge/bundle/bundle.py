@@ -178,6 +178,15 @@ class Bundle:
             proof = signature.check(signed, text, trusted)
             parts = _parts(archive, manifest)
         except OSError as error:
+            # A name, and no path: a wheel holds the default bundle alone.
+            if isinstance(error, FileNotFoundError) and path.name == str(path) and not path.suffix:
+                raise BundleError(
+                    "there is no bundle {path} here: name one of {names}, or a {suffix} file",
+                    code="bundle.unreadable",
+                    path=path,
+                    names=", ".join(shipped()),
+                    suffix=SUFFIX,
+                ) from error
             raise BundleError(
                 "cannot read bundle {path}: {reason}",
                 code="bundle.unreadable",
