@@ -239,9 +239,9 @@ def test_a_closed_output_is_no_traceback_and_takes_no_part_in_the_other(
         return 1
 
     assert guarded(run, "dermedge analyze") == 1
-    told = capsys.readouterr()
-    assert told.out == ("" if "stdout" in closed else '{"image": "1.png"}\n')
-    assert told.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
+    printed = capsys.readouterr()
+    assert printed.out == ("" if "stdout" in closed else '{"image": "1.png"}\n')
+    assert printed.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -145,37 +145,26 @@ def licence_of(own: str, earlier: list[Origin]) -> str:
 def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
     """UserError unless a network can answer for the classes as its start does, without learning."""
     source = origin(recipe.start)
+    kept = f"loss.classification = 0 keeps the classes of {recipe.start}"
     if source.bundle is None and source.run is None:
-        raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}, which is a bare file of "
-            "weights: start from a bundle or a run"
-        )
+        raise UserError(f"{kept}, which is a bare file of weights: start from a bundle or a run")
     theirs = source.labels(recipe.kind)
     if not theirs:
-        raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}, which has none: start "
-            "from a classifier"
-        )
+        raise UserError(f"{kept}, which has none: start from a classifier")
     if theirs != labels:
-        raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
-            f'classes="{", ".join(theirs)}"'
-        )
+        raise UserError(f'{kept}: set classes="{", ".join(theirs)}"')
     network, _ = source.network(recipe.kind)
     if network.metadata != recipe.fields:
-        raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
-            f'metadata="{",".join(network.metadata)}"'
-        )
+        raise UserError(f'{kept}: set metadata="{",".join(network.metadata)}"')
     wanted, own = (p.to_dict() for p in (source.preprocessing(recipe.kind), recipe.preprocessing))
     if wanted["crop"]:
         raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}, which sees lesions "
-            "cropped by their outline: start from a network of whole pictures"
+            f"{kept}, which sees lesions cropped by their outline: start from a network of whole "
+            "pictures"
         )
     if wanted != own:
         raise UserError(
-            f"loss.classification = 0 keeps the classes of {recipe.start}: set "
+            f"{kept}: set "
             # As a recipe and --set write it.
             + ", ".join(
                 f"preprocessing.{key}={json.dumps(value)}"

@@ -23,7 +23,7 @@ from edge_app.store.store import Store
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
 LONGEST_WAY = 30.0  # s that it gives way, should nobody say that it may go on
 DAMAGED = ("damaged", "tampered")
-# Deleted meanwhile, and who deleted it was told that it may be there; or sent to another by now.
+# Deleted meanwhile, and who deleted it has read that it may be there; or sent to another by now.
 GONE = ("gone", "moved")
 NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")

@@ -188,7 +188,7 @@ class Mail:
         """Before its first byte leaves: from now on it may be with the receiver.
 
         Raises StoreError `moved` where `destination` is given, and its referral goes elsewhere by
-        now: who moved it was told that nothing had left.
+        now: who moved it has read that nothing had left.
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "parcel", parcel.id)

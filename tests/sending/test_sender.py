@@ -175,7 +175,7 @@ def test_a_damaged_parcel_stops_its_referral_and_no_other(cases, archive):
 
 
 def test_what_was_moved_to_another_receiver_within_a_round_goes_there_alone(cases, archive):
-    """By who was told that nothing of it had left."""
+    """By who has read that nothing of it had left."""
     other = DicomWebReceiver()
     to, elsewhere = destination(cases, archive.endpoint()), destination(cases, other.endpoint())
     queue(cases, to, pictures=1, id=A)
