@@ -50,37 +50,56 @@ class Process:
         self.process.stdout.close()
         self.told = self.told[: self.told.rfind(b"\n") + 1]  # one that is cut in two is none
 
+    def done(self) -> bool:
+        return self.told.endswith(b"done\n")
+
     def uids(self) -> set[str]:
         lines = self.told.decode().split("\n")
         return {line.split()[1] for line in lines if line.startswith("received ")}
 
 
 def prove(folder: Path, kills: int, instances: int, seed: int = 1) -> dict[str, int]:
-    """Half of the kills hit the sender, half the archive. Returns figures; AssertionError."""
+    """Half of the kills hit the sender, half the archive. Returns figures; AssertionError.
+
+    At least `instances` pictures are sent, and as many again as the kills take.
+    """
     chance = random.Random(seed)
     orthanc = Orthanc(folder / "orthanc", wait=60)
     path = folder / "cases"
     cases = Store.create(path, PASSPHRASE)
     to, found = destination(cases, orthanc.web()), fill(cases)
-    ids = [f"{number:032x}" for number in range(instances // EACH)]
-    for id in ids:
-        queue(cases, to, pictures=EACH, id=id, found=found)
     cases.close()
-    wanted = {one.uid: one.data for id in ids for one in (picture(id, n) for n in range(EACH))}
+    ids, wanted = [], {}
+
+    def queue_more() -> None:
+        cases = Store.open(path, PASSPHRASE)
+        for _ in range(instances // EACH):
+            ids.append(id := f"{len(ids):032x}")
+            queue(cases, to, pictures=EACH, id=id, found=found)
+            wanted.update((one.uid, one.data) for one in (picture(id, n) for n in range(EACH)))
+        cases.close()
+
+    def keep_sending() -> None:
+        """More to send where all had arrived before the last kill."""
+        if sender.process.poll() is not None:
+            sender.kill()  # reads what it told last
+            assert sender.done(), "the sender ended by itself"
+            queue_more()
+            sender.start()
+
+    queue_more()
     sender, counts = Process(path), {"sender": 0, "archive": 0}
     step = max(1, instances // kills)
     try:
         for kill in range(kills):
             target = len(sender.uids()) + chance.randint(1, max(1, 2 * step - 2))
             end = time.monotonic() + 120
-            while len(sender.uids()) < min(target, len(wanted)) and b"done" not in sender.told:
+            while len(sender.uids()) < target:
                 sender.read(1.0)
-                if sender.process.poll() is not None and b"done" not in sender.told:
-                    raise AssertionError("the sender ended by itself")
+                keep_sending()
                 assert time.monotonic() < end, "nothing more arrives"
-            if b"done" in sender.told:
-                break
             select.select([], [], [], chance.uniform(0, 0.06))  # about what a parcel takes
+            keep_sending()
             if kill % 2:
                 orthanc.kill()
                 counts["archive"] += 1
@@ -90,10 +109,11 @@ def prove(folder: Path, kills: int, instances: int, seed: int = 1) -> dict[str, 
                 counts["sender"] += 1
                 sender.start()
         end = time.monotonic() + 600
-        while b"done" not in sender.told:
+        while sender.process.poll() is None:
             sender.read(1.0)
             assert time.monotonic() < end, "nothing more arrives"
-        sender.process.wait()
+        sender.kill()
+        assert sender.done(), "the sender ended by itself"
         held = orthanc.held()  # raises for one that is there twice
     finally:
         if sender.process.poll() is None:
