@@ -211,7 +211,7 @@ def two_sets(tmp_path_factory):
 
 @pytest.fixture
 def few(monkeypatch):
-    for name, value in (("TRAINING", 10), ("COPIES", 3), ("OUTLIERS_OF_A_KIND", 2), ("FEWEST", 2)):
+    for name, value in (("TRAINING", 10), ("COPIES", 3), ("OUTLIERS_OF_A_KIND", 4), ("FEWEST", 2)):
         monkeypatch.setattr(add, name, value)
 
 
@@ -221,13 +221,22 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     old, new, others = make_bundle(), tmp_path / "new.dermbundle", tmp_path / "others"
     (others / "sky").mkdir(parents=True)
     write_png(others / "sky" / "a.png", np.full((80, 80, 3), (30, 60, 250), np.uint8))
+    rooms = tmp_path / "photographs" / "rooms"
+    rooms.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
+    write_png(rooms / "b.png", noise)
+    (rooms / "torn.png").write_bytes((rooms / "b.png").read_bytes()[:500])
     more = ["--cache", str(tmp_path / "cache"), "--ood", str(others)]
+    more += ["--photographs", str(rooms.parent)]
     more += ["--report", str(tmp_path / "report.json")]
     add.main([str(old), str(new), *two_sets, *more])
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report["lost_elsewhere"]) == {"procedural", "procedural.2"}
     assert report["kinds"]["sky"]["pictures"] == 1
-    assert "no lesion, sky: 1," in capsys.readouterr().out
+    assert report["outliers"]["photograph, rooms"] == 2
+    said = capsys.readouterr()
+    assert "no lesion, sky: 1," in said.out
+    assert said.err.count("torn.png") == 1
     bundle = Bundle.open(new)
     assert bundle.manifest.thresholds == Bundle.open(old).manifest.thresholds
     found = Analyzer(bundle).analyze(others / "sky" / "a.png").to_json()
@@ -270,11 +279,17 @@ def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_pat
     assert not new.exists()
     # Before pictures are looked at, not after.
     (tmp_path / "others").mkdir()
+    for folder in ("fitted", "measured"):
+        (tmp_path / folder / "sky").mkdir(parents=True)
+        (tmp_path / folder / "sky" / "a.png").write_bytes(b"the same")
+    both = ["--photographs", str(tmp_path / "fitted"), "--ood", str(tmp_path / "measured")]
     for name, more, reason in (
         ("new", [], "ends in .dermbundle"),
         ("no/new.dermbundle", [], "there is no folder"),
         ("new.dermbundle", ["--report", str(tmp_path / "no" / "r.json")], "there is no folder"),
         ("new.dermbundle", ["--ood", str(tmp_path / "others")], "there is no KIND/PICTURE"),
+        ("new.dermbundle", ["--photographs", str(tmp_path / "others")], "there is no KIND"),
+        ("new.dermbundle", both, "measures nothing"),
     ):
         with pytest.raises(UserError, match=reason):
             add.main([old, str(tmp_path / name), "--data", "csv=none", *more])

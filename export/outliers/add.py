@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,7 @@ from dermedge.files import check_writable, write_atomic
 from dermedge.text import printable
 from export import ExportError
 from export.outliers.choose import Chosen, choose, refused_of_each_kind
-from export.outliers.look import Looker, in_folder, outliers, with_lesion
+from export.outliers.look import Looker, cut_from, in_folder, outliers, with_lesion
 
 TRAINING, VALIDATION = 600, 500  # pictures of each source
 COPIES = 150  # of them that are looked at once more, as by another photograph
@@ -108,8 +109,12 @@ def fit_outliers(
     parts: tuple[list[list[Record]], list[list[Record]]],
     cache: Path,
     others: Path | None = None,
+    photographs: Path | None = None,
 ) -> Chosen:
-    """The head for a bundle, and its report; `others` is a folder of pictures KIND/PICTURE."""
+    """The head for a bundle, and its report.
+
+    Both folders hold KIND/PICTURE: `others` to measure with, `photographs` to fit to.
+    """
     looker = Looker(bundle, cache)
     training, validation = (
         looker.look(
@@ -119,7 +124,10 @@ def fit_outliers(
         )
         for part, note in zip(parts, ("training parts", "validation parts"), strict=True)
     )
-    without = looker.look(outliers(parts[0], OUTLIERS_OF_A_KIND), "without a lesion")
+    shown = outliers(parts[0], OUTLIERS_OF_A_KIND)
+    if photographs is not None:
+        shown += cut_from(photographs, OUTLIERS_OF_A_KIND)
+    without = looker.look(shown, "without a lesion")
     chosen = choose(training, validation, without)
     if others is not None:
         seen = looker.look(in_folder(others), "other pictures without a lesion")
@@ -137,6 +145,10 @@ def lines_of(report: dict) -> list[str]:
                 f"good pictures of {source}, {title}: {one['pictures']}, no estimate without a "
                 f"head {one['without']}, more with it {more}"
             )
+    lines += [
+        f"no lesion, {kind}, left out of fitting: no estimate with a head {share}"
+        for kind, share in report["kinds_left_out"].items()
+    ]
     for kind, one in report.get("kinds", {}).items():
         refused = " ".join(f"{value}" for value in one["refused"])
         lines.append(
@@ -159,6 +171,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--modality", choices=("dermoscopic", "clinical"), help="of the pictures to use; else all"
+    )
+    parser.add_argument(
+        "--photographs",
+        metavar="DIR",
+        help="photographs without a lesion to fit to, in a folder for each kind, such as people or "
+        "rooms: squares are cut from them (default: drawn things alone)",
     )
     parser.add_argument(
         "--ood",
@@ -186,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = Path(args.cache)
     split = joint_split_of(data_sets, args.split, cache)
     parts = parts_of(old, data_sets, split, args.modality)
-    chosen = fit_outliers(old, parts, cache, Path(args.ood) if args.ood else None)
+    others, photographs = (Path(one) if one else None for one in (args.ood, args.photographs))
+    chosen = fit_outliers(old, parts, cache, others, photographs)
     report = {"bundle": old.sha256, "split": split.sha256, **chosen.report}
     content = {name: old.part(name) for name in old.manifest.parts if name != OUTLIERS}
     write_bundle(args.new, old.manifest, {**content, OUTLIERS: chosen.head.to_bytes()})
@@ -204,8 +223,14 @@ def _check_files(args: argparse.Namespace) -> None:
         if not path.parent.is_dir():
             raise ExportError(f"there is no folder {path.parent} to write {path.name} to")
         check_writable(path)
-    if args.ood:
-        in_folder(Path(args.ood))
+    folders = [in_folder(Path(one)) for one in (args.photographs, args.ood) if one]
+    known: dict[str, Path] = {}
+    for shown in itertools.chain(*folders):
+        file = shown.files[0]
+        if (same := known.setdefault(shown.key(), file)).parent.parent != file.parent.parent:
+            raise ExportError(
+                f"{file} is {same}, too: a photograph that the head is fitted to measures nothing"
+            )
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
             "plain skin can be cut from beside the lesions of one data set at most: add one whose "
             "pictures show more of it"
         )
-    tried = {one: _unknown(fits, validation, one) for one in SETTINGS}
+    unknown = {one: _unknown(fits, validation, one) for one in SETTINGS}
+    tried = {one: float(np.mean(list(kinds.values()))) for one, kinds in unknown.items()}
     setting = max(SETTINGS, key=lambda one: (round(tried[one], 4), one.things, one.skin))
     fitted = _fitted(fits, validation, setting)
     limit = fitted.limit
@@ -79,6 +80,7 @@ def choose(training: Pictures, validation: Pictures, outliers: Pictures) -> Chos
         "refused_of_unknown_kinds": [
             {**asdict(one), "refused": _rounded(share)} for one, share in tried.items()
         ],
+        "kinds_left_out": {kind: _rounded(share) for kind, share in unknown[setting].items()},
         "training": _counts(training),
         "outliers": _counts(outliers),
         "lost": {
@@ -159,22 +161,22 @@ def _fitted(fits: _Fits, validation: Pictures, setting: Setting, kind: str = "")
     return _Fitted(head, without, scores, elsewhere, limits)
 
 
-def _unknown(fits: _Fits, validation: Pictures, setting: Setting) -> float:
-    """The share that gets no estimate of what a head does not know.
+def _unknown(fits: _Fits, validation: Pictures, setting: Setting) -> dict[str, float]:
+    """Kind of things, or plain skin of a source, to the share of it that gets no estimate.
 
-    The mean over the kinds of things and the plain skin of the sources, each weighing the same.
+    By a head that does not know that kind, or that source.
     """
-    seen = []
+    seen = {}
     for kind in fits.things.names():
         fitted = _fitted(fits, validation, setting, kind)
         things = fits.things[fits.things.groups == kind]
-        seen.append(_refused(fitted.head, fitted.limit, things))
+        seen[kind] = _refused(fitted.head, fitted.limit, things)
     fitted = _fitted(fits, validation, setting)
     for source, head in fitted.without.items():
         skin = fits.skin[fits.skin.groups == f"{SKIN}{source}"]
         if len(skin):
-            seen.append(_refused(head, fitted.limit, skin))
-    return float(np.mean(seen))
+            seen[f"{SKIN}{source}"] = _refused(head, fitted.limit, skin)
+    return seen
 
 
 def _refused(head: OutlierHead, limit: float, pictures: Pictures) -> float:

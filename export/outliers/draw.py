@@ -1,4 +1,4 @@
-"""Pictures that show no lesion, drawn or cut from pictures of skin; no foreign file is needed.
+"""Pictures that show no lesion: drawn, or cut from pictures of skin or from photographs.
 
 Every function takes a generator alone, or with pictures, and gives uint8 (h, w, 3) RGB. The kinds
 are drawn by other means than those of `benchmarks.corruptions.out_of_distribution`, which measure.
@@ -46,6 +46,14 @@ def beside(picture: np.ndarray, lesion: np.ndarray, rng: np.random.Generator) ->
     if best is None or best[2] < 24:
         return None
     top, left, side = best
+    return picture[top : top + side, left : left + side]
+
+
+def cutting(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A square of uint8 (h, w, 3) RGB, 0.3 to 1.0 of its short side, uint8 (s, s, 3)."""
+    height, width = picture.shape[:2]
+    side = max(1, int(rng.uniform(0.3, 1.0) * min(height, width)))
+    top, left = (int(rng.integers(0, n - side + 1)) for n in (height, width))
     return picture[top : top + side, left : left + side]
 
 

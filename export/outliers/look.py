@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import sys
 import tempfile
@@ -25,10 +26,11 @@ from dermedge.files import make_private, write_atomic
 from dermedge.image.read import ImageError, Picture, read_image
 from dermedge.text import printable
 from export import ExportError
-from export.outliers.draw import DRAWN, beside, mosaic, retaken
+from export.outliers.draw import DRAWN, beside, cutting, mosaic, retaken
 from export.outliers.fit import SKIN, Pictures
 
 PIECES = 6  # pictures that a mosaic is made of
+BESIDE = 2  # cuttings from beside each lesion
 BATCH = 500  # pictures between two writes of the cache
 _REFUSED = 1  # columns before the evidence in the cache: whether it is refused, NaN: no picture
 
@@ -100,6 +102,7 @@ class Looker:
         rows: list[np.ndarray] = []
         kept: list[Shown] = []
         fresh = 0
+        said: set[str] = set()  # a file may be shown more than once
         for one in tqdm(shown, note, unit="picture", file=sys.stderr, disable=None):
             try:
                 key = one.key()
@@ -107,7 +110,10 @@ class Looker:
                     self._known[key] = self._see(one)
                     fresh += 1
             except (ImageError, OSError) as error:
-                tqdm.write(printable(f"left out: {error}"), file=sys.stderr)
+                line = printable(f"left out: {error}")
+                if line not in said:
+                    tqdm.write(line, file=sys.stderr)
+                said.add(line)
                 continue
             if fresh == BATCH:
                 self._store()
@@ -181,16 +187,17 @@ def with_lesion(records: Iterable[Record], again: bool = False) -> list[Shown]:
 def outliers(training: Sequence[Sequence[Record]], count: int) -> list[Shown]:
     """Pictures without a lesion, made of `training`, records of each source, or drawn.
 
-    Of each source `count` are cut from beside the lesions, as far as there is room beside them; of
-    each other kind there are `count` in all.
+    BESIDE are cut from beside each lesion, where there is room beside it; of each other kind there
+    are `count` in all.
     """
     shown = []
     for records in training:
-        for number, record in enumerate(records[:count]):
+        for seed in range(BESIDE * len(records)):
+            record = records[seed % len(records)]
             files = (record.image, *([record.mask] if record.mask else []))
-            name = f"{record.id} beside"
+            name = f"{record.id} beside {seed}"
             kind = f"{SKIN}{record.source or ''}"
-            shown.append(Shown(kind, name, files, f"beside {number}", _beside(record, number)))
+            shown.append(Shown(kind, name, files, f"beside {seed}", _beside(record, seed)))
     mixed = [record for row in zip(*training, strict=False) for record in row]
     for seed in range(count):
         for kind, draw in DRAWN.items():
@@ -204,10 +211,29 @@ def outliers(training: Sequence[Sequence[Record]], count: int) -> list[Shown]:
 
 def in_folder(folder: Path) -> list[Shown]:
     """Every picture of FOLDER/KIND/; ExportError where there is none."""
+    return [
+        Shown(file.parent.name, file.name, (file,), "as it is", _read(file))
+        for file in _pictures(folder)
+    ]
+
+
+def cut_from(folder: Path, count: int) -> list[Shown]:
+    """Cuttings of the photographs FOLDER/KIND/, `count` of each kind; ExportError without any."""
+    kinds: dict[str, list[Path]] = {}
+    for file in _pictures(folder):
+        kinds.setdefault(f"photograph, {file.parent.name}", []).append(file)
+    return [
+        Shown(kind, f"{file.name} {seed}", (file,), f"cut {seed}", _cut(file, seed))
+        for kind, files in kinds.items()
+        for seed, file in zip(range(count), itertools.cycle(files), strict=False)
+    ]
+
+
+def _pictures(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
     if not files:
         raise ExportError(f"there is no KIND/PICTURE in {folder}")
-    return [Shown(file.parent.name, file.name, (file,), "as it is", _read(file)) for file in files]
+    return files
 
 
 def encoded(pixels: np.ndarray) -> Picture:
@@ -219,6 +245,10 @@ def encoded(pixels: np.ndarray) -> Picture:
 
 def _read(file: Path) -> Callable:
     return lambda _: read_image(file)
+
+
+def _cut(file: Path, seed: int) -> Callable:
+    return lambda _: encoded(cutting(read_image(file).pixels, np.random.default_rng(seed)))
 
 
 def _drawn(draw: Callable[[np.random.Generator], np.ndarray], seed: int) -> Callable:
