@@ -420,7 +420,9 @@ def wilson_interval(share: float, count: float, level: float = 0.95) -> Interval
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle, scale = share + z * z / (2 * count), 1 + z * z / count
     reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Interval(share, float((middle - reach) / scale), float((middle + reach) / scale))
+    # Rounding reaches beyond, by as little as the minus of -0.
+    low, high = max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+    return Interval(share, float(low), float(high))
 
 
 def share_interval(found: Interval, count: int) -> Interval:
