@@ -168,6 +168,11 @@ def test_zeros_in_coded_pixels(kind):
     refuses(data[:start] + bytes(600) + data[start + 600 :])
 
 
+def test_a_whole_plain_picture_is_not_called_damaged_alone():
+    data = encode(np.zeros((450, 600, 3), np.uint8), "WEBP", quality=100, method=0)
+    refuses(data, "or shows a large plain area: copy the file again, or save it as PNG")
+
+
 def test_zeros_in_exif_are_no_damage():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + bytes(3000)
     for kind in ("AVIF", "WEBP"):
