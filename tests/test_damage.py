@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.read import ImageError, read_image, read_mask
 
 
@@ -167,6 +168,11 @@ def test_zeros_in_coded_pixels(kind):
     refuses(data[:start] + bytes(600) + data[start + 600 :])
 
 
+def test_a_whole_plain_picture_is_not_called_damaged_alone():
+    data = encode(np.zeros((450, 600, 3), np.uint8), "WEBP", quality=100, method=0)
+    refuses(data, "or shows a large plain area: copy the file again, or save it as PNG")
+
+
 def test_zeros_in_exif_are_no_damage():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + bytes(3000)
     for kind in ("AVIF", "WEBP"):
@@ -297,6 +303,21 @@ def test_the_page_that_is_no_thumbnail():
     refuses(tiff(small, small), "preview")
 
 
+def test_a_page_is_not_in_the_colours_of_its_thumbnail():
+    profile = matrix_profile(DISPLAY_P3)
+    pixels = np.full((48, 64, 3), (200, 140, 120), np.uint8).tobytes()
+    data = bytearray(
+        tiff(
+            {**page(32, 24, 10, subfile=1), 34675: profile},
+            {**page(64, 48, 0), 262: 2, 273: pixels, 277: 3, 279: len(pixels)},
+        )
+    )
+    # The profile is as many bytes, not one number.
+    at = data.index(struct.pack("<HHI", 34675, 4, 1))
+    struct.pack_into("<HI", data, at + 2, 7, len(profile))
+    assert (read_image(bytes(data)).pixels == (200, 140, 120)).all()
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_raw_pictures_are_refused_in_words(order):
     preview = page(64, 48, 10)
@@ -373,5 +394,7 @@ def test_avif_of_more_than_8_bits_is_as_bright(bits):
 
 def test_xmp_tells_the_turn_where_exif_does_not():
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    for kind in ("JPEG", "WEBP", "AVIF"):
-        assert read_image(encode(skin(64, 48), kind, xmp=xmp)).width == 48
+    for kind in ("JPEG", "WEBP", "AVIF", "TIFF"):
+        options = {"tiffinfo": {700: xmp}} if kind == "TIFF" else {"xmp": xmp}
+        got = read_image(encode(skin(64, 48), kind, **options))
+        assert (got.width, got.height) == (48, 64) == got.pixels.shape[1::-1]

@@ -189,6 +189,18 @@ def test_one_colour_of_a_png_may_be_transparent(bits, colour):
     assert not mask[0, 0]
 
 
+def test_a_tiff_palette_of_8_bits_is_not_black():
+    drawn = np.zeros((44, 60), np.uint8)
+    drawn[10:30, 20:40] = 1
+    palette = Image.fromarray(drawn, "P")
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    data = bytearray(encode(palette, "TIFF"))
+    (at,) = struct.unpack_from("<I", data, data.index(struct.pack("<HHI", 320, 3, 768)) + 8)
+    for entry in range(at, at + 2 * 768, 2):
+        struct.pack_into("<H", data, entry, data[entry + 1])
+    assert (read_mask(bytes(data)) == drawn).all()
+
+
 def test_inverted_gray_tiff():
     buffer = io.BytesIO()
     stored = Image.fromarray(picture()[..., 0])

@@ -223,6 +223,13 @@ def test_a_map_of_any_size_gives_what_it_gives_when_enlarged(seed, height, width
     assert [p.tolist() for p in first.polygons] == [p.tolist() for p in second.polygons]
 
 
+def test_a_line_of_pixels_has_a_colour():
+    for row in (20, 21):
+        mask = np.zeros((40, 128), bool)
+        mask[row] = True
+        assert measure(mask, paint(mask)).color == 1
+
+
 @settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1))
 def test_any_map_gives_values_in_range(seed, height, width, threshold):

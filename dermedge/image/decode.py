@@ -231,9 +231,16 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
         boxes.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
     if tiff:
         with _decoding(kind):
-            _check_tiff(data, cast("TiffImageFile", picture), tiff)
+            page = cast("TiffImageFile", picture)
+            _check_tiff(data, page, tiff)
+            _widen_palette(page)
+            # Pillow turns by XMP, too, but states the size without it.
+            if 274 not in page.tag_v2 and page.getexif().get(274, 1) in range(5, 9):
+                width, height = height, width
         if tiff.profile:  # Pillow leaves out one that is cut short
             info.setdefault("icc_profile", None)
+        else:  # and keeps that of a page before
+            info.pop("icc_profile", None)
     if picture.mode not in _MODES:
         raise headers.unusual(kind)
     core, form = _MODES[picture.mode]
@@ -346,6 +353,15 @@ def _check_tiff(data: bytes, picture: TiffImageFile, tiff: Tiff) -> None:
             check_jpeg_part(tables, part)
         else:
             _check_deflated(part)
+
+
+def _widen_palette(picture: TiffImageFile) -> None:
+    """A palette of TIFF has 16 bits; of those that were written with 8, Pillow makes black."""
+    from PIL import ImagePalette
+
+    values = picture.tag_v2.get(320, ())
+    if picture.mode in ("P", "PA") and max(values, default=256) < 256:
+        picture.palette = ImagePalette.raw("RGB;L", bytes(values))
 
 
 def _check_deflated(part: bytes) -> None:

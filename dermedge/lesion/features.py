@@ -357,8 +357,10 @@ class _Near:
         The camera's colour cast is taken off by moving the skin around to `SKIN`; white is
         recognized against that skin, as the rule asks.
         """
-        # Every second px each way is enough.
-        inside, lab = self.mask[::2, ::2].ravel(), _lab(self.rgb[::2, ::2]).reshape(-1, 3)
+        # Every second px each way is enough, but for a line between them.
+        step = 2 if self.mask[::2, ::2].any() else 1
+        inside = self.mask[::step, ::step].ravel()
+        lab = _lab(self.rgb[::step, ::step]).reshape(-1, 3)
         around = lab.take(np.flatnonzero(inside == 0), axis=0)
         middle = len(around) // 2
         skin = np.partition(around, middle, axis=0)[middle] if middle > 5 else (70.0, *SKIN)

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dermedge.image.header import MAX_PARTS, ImageError, cut_short, damaged
+from dermedge.image.header import MAX_PARTS, TITLES, ImageError, cut_short, damaged
 from dermedge.image.header.colours import Colours
 
 
@@ -110,8 +110,9 @@ def check_zeros(
 ) -> None:
     """Raises ImageError where coded pixels hold `longest` zero bytes in a row.
 
-    Their coding makes no such rows, yet lost blocks of a disk or of a transfer read as zeros, and
-    the decoders of these kinds take anything. `other` is what may lie between them: EXIF, XMP.
+    Their coding makes no such rows of anything but large plain areas, yet lost blocks of a disk or
+    of a transfer read as zeros, and the decoders of these kinds take anything: a lost block often
+    shows as a plain area, too. `other` is what may lie between them: EXIF, XMP.
     """
     zeros = bytes(longest)
     if zeros not in data:
@@ -121,4 +122,9 @@ def check_zeros(
         for block in other:
             coded = coded.replace(bytes(block), b"") if block else coded
         if zeros in coded:
-            raise damaged(kind)
+            raise ImageError(
+                "the {kind} data is damaged, or shows a large plain area: copy the file again, or "
+                "save it as PNG",
+                code="image_damaged",
+                kind=TITLES[kind],
+            )
