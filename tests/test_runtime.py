@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def test_the_options_reach_onnx_runtime(tiny_bundle, monkeypatch):
     seen = []
 
     class Session:
-        def __init__(self, model, options, providers):
+        def __init__(self, model, options, providers, enable_fallback):
+            assert not enable_fallback
             seen.append((providers, options))
             raise RuntimeError("no GPU\nhere")
 
@@ -153,6 +155,36 @@ def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
     with pytest.raises(SessionError, match="failed") as caught:
         session.run({"image": np.zeros((1, 5, 5, 3), np.uint8)})
     assert "\n" not in str(caught.value)
+
+
+def _lose(*_):
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+
+    raise EPFail("error 700: device lost")
+
+
+def test_a_device_that_is_lost_is_no_run_on_the_processor(tiny_bundle, capsys):
+    session = open_session(Bundle.open(tiny_bundle).model("classifier"), 1)
+    inner = session._session._sess
+    used = ("is_webgpu_graph_capture_enabled", "get_providers")
+    names = {name: getattr(inner, name, None) for name in used}
+    session._session._sess = SimpleNamespace(**names, run=_lose)
+    feeds = {item.name: np.zeros(item.shape, item.dtype) for item in session.inputs}
+    with pytest.raises(SessionError, match="device lost"):
+        session.run(feeds)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_provider_that_fails_prints_nothing_among_the_results(tiny_bundle, monkeypatch, capsys):
+    from onnxruntime import InferenceSession
+
+    def fail(*_):
+        raise RuntimeError("error 35: driver too old")
+
+    monkeypatch.setattr(InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(SessionError, match="driver too old"):
+        open_session(Bundle.open(tiny_bundle).model("classifier"), 1)
+    assert capsys.readouterr().out == ""
 
 
 # Stand-ins: the real ones would report from here.

@@ -115,7 +115,12 @@ class OnnxRuntimeSession:
         if provider != "cpu":
             providers.append(PROVIDERS["cpu"])
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+            # By itself it would say on standard output that a provider failed, and go on on the
+            # processor without a word to the caller.
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=providers, enable_fallback=False
+            )
+            self._session.disable_fallback()  # earlier versions ignore the argument
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
