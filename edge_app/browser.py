@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import math
@@ -65,11 +66,12 @@ def places(home: Path | None = None, mounts: tuple[Path, ...] = MOUNTS) -> list[
                 found += _folders(folder)
             else:
                 found.append(folder)
-    home = home or Path.home()
     starts = [Place(path, "stick") for path in sorted(found, key=_natural)]
-    if home.is_dir():
+    with contextlib.suppress(RuntimeError):  # a service's user may have none
+        home = home or Path.home()
+    if home is not None and home.is_dir():
         starts.append(Place(home, "home"))
-    return [*starts, Place(Path(home.anchor), "device")]
+    return [*starts, Place(Path(home.anchor if home else os.sep), "device")]
 
 
 def listing(folder: Path, endings: frozenset[str]) -> list[Item]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle
-from edge_app.folders import data_folder
+from edge_app.folders import data_folder, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help=f"where encrypted cases and settings are kept (default: {data_folder()}); not for "
+        help=f"where encrypted cases and settings are kept (default: {in_words()}); not for "
         "--screenshot, --measure and --soak; nothing is sent but what a person sends",
     )
     parser.add_argument(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle, port
-from edge_app.folders import data_folder
+from edge_app.folders import in_words
 from edge_app.referral.commands import open_cases
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="what the action is about")
     bundle_arguments(parser)
     parser.add_argument(
-        "--home", metavar="DIR", help=f"where the cases are kept (default: {data_folder()})"
+        "--home", metavar="DIR", help=f"where the cases are kept (default: {in_words()})"
     )
     parser.add_argument(
         "--passphrase-file",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command
 from dermedge.files import make_private, read_text, write_atomic
-from edge_app.folders import CASES, data_folder
+from edge_app.folders import CASES, data_folder, in_words
 
 if TYPE_CHECKING:
     from edge_app.referral.outbox import Status
@@ -53,7 +53,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="print a systemd unit that sends beside a kiosk, with the other options given, end",
     )
     parser.add_argument(
-        "--home", metavar="DIR", help=f"where the cases are kept (default: {data_folder()})"
+        "--home", metavar="DIR", help=f"where the cases are kept (default: {in_words()})"
     )
     parser.add_argument(
         "--passphrase-file",

@@ -62,16 +62,35 @@ class Trail:
     def enter_pending(self) -> None:
         """Enter what happened while the store was closed."""
         folder = self._file.path.parent
-        events = pending.read(folder)
-        if not events:
+        if not pending.read(folder):
             return
         with self._file.writing() as connection:
+            events = pending.read(folder)
+            entered = self._entered(connection, min((when for when, *_ in events), default=""))
             begun: dict[str, int] = {}
             for when, event, count in events:
-                which = f"{count}x" if count > 1 else ""
+                before, number = entered.get((when, event), (0, 0))
                 verb, _, deed = event.partition(" ")
                 ends = begun.pop(deed, 0) if f"{verb} " in (DONE, FAILED) else 0
-                number = self.log(connection, event, which, when=when, ends=ends)
+                if (count := count - before) > 0:
+                    which = f"{count}x" if count > 1 else ""
+                    number = self.log(connection, event, which, when=when, ends=ends)
                 if f"{verb} " == BEGIN:
                     begun[deed] = number
         pending.clear(folder)
+
+    def _entered(self, connection, since: str) -> dict[tuple[str, str], tuple[int, int]]:
+        """How often each of those events from `since` on stands in the trail, and its number.
+
+        An app that was killed there, or another program that has just entered them, left the file.
+        """
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        rows = "SELECT number, entry FROM audit ORDER BY number DESC"
+        for number, sealed in connection.execute(rows):
+            one, _digest = audit.entry(self._file.keys, number, sealed)
+            if one.what in pending.EVENTS:
+                count, _ = found.get((one.when, one.what), (0, 0))
+                found[one.when, one.what] = count + int(one.which.removesuffix("x") or 1), number
+            elif one.when < since:
+                break
+        return found

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermedge import UserError
+from dermedge import UserError, cli
 from dermedge.image.read import write_png
 from edge_app import browser
 from edge_app.browser import above, check_writable, listing, nearest, places
+from edge_app.folders import data_folder
 
 PICTURES = frozenset({".png", ".jpg"})
 
@@ -127,3 +128,20 @@ def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert browser.thumbnail(tmp_path / "b.png", 160) is None
     assert browser.thumbnail(tmp_path / "gone.png", 160) is None
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(tmp_path, monkeypatch, capsys):
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")  # XDG ignores what is not absolute
+    for command in ("app", "send", "label"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, "--help"])
+        assert end.value.code == 0
+    assert cli.main(["send", "list"]) == 2
+    assert capsys.readouterr().err.endswith("say with --home where the cases are kept\n")
+    assert [place.kind for place in places(None, (tmp_path,))] == ["device"]
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert data_folder() == tmp_path / "dermedge"

@@ -272,6 +272,26 @@ def test_a_change_of_the_pin_is_entered_as_one_that_ended(cases):
     cases.check()
 
 
+def test_events_are_entered_once_also_where_their_file_was_left_by_a_kill(cases):
+    Pin(cases.path.with_name("operator.pin")).set("2580")
+    notes = cases.path.with_name("audit.pending")
+    lines = json.loads(notes.read_text())
+    once = cases.audit()
+    notes.write_text(json.dumps(lines))
+    assert cases.audit() == once
+    wrong = [cases.audit()[-1].when, "wrong passphrase", 1]
+    for number, count in enumerate((2, 3)):  # a third one, noted in the file that was left
+        notes.write_text(json.dumps([*lines, [*wrong[:2], count]]))
+        entry = cases.audit()[-1]
+        assert (entry.number, entry.which) == (once[-1].number + number + 1, ("2x", "")[number])
+    begun = ["2026-01-01T00:00:00.000Z", "begin change PIN", 1]
+    notes.write_text(json.dumps([begun]))
+    number = cases.audit()[-1].number
+    notes.write_text(json.dumps([begun, [begun[0], "done change PIN", 1]]))
+    assert cases.audit()[-1].ends == number
+    cases.check()
+
+
 def test_damaged_notes_of_events_are_left_out(cases):
     pending = cases.path.with_name("audit.pending")
     good = ["2026-01-01T00:00:00.000Z", "wrong passphrase", 2]
