@@ -102,9 +102,10 @@ class Draft:
 
     def _remember(self, store: Store) -> None:
         """Answers that hold still: of the risk factors, and of the person's last referrals."""
-        for lesion in store.lesions(self.person.id):
-            for earlier in store.mail.referrals(lesion.id):
-                self._take_over(earlier, lesion.id == self.lesion.id)
+        own = {lesion.id for lesion in store.lesions(self.person.id)}
+        for earlier in store.mail.referrals():  # the last one counts, of whatever spot
+            if earlier.lesion in own:
+                self._take_over(earlier, earlier.lesion == self.lesion.id)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
                 self.answers[key] = True

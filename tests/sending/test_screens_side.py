@@ -20,10 +20,16 @@ from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
+from edge_app.referral.outbox import Outbox  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
-from edge_app.store.referrals import Destination, Endpoint, StoredAnswer  # noqa: E402
+from edge_app.store.referrals import (  # noqa: E402
+    Destination,
+    Endpoint,
+    StoredAnswer,
+    StoredReferral,
+)
 from sending.mail_cases import queue  # noqa: E402
-from sending.receivers import FhirReceiver  # noqa: E402
+from sending.receivers import FhirReceiver, picture  # noqa: E402
 
 SECRET = "cedar wren lamp orbit"
 SYSTEM = "urn:oid:1.2.3"
@@ -55,6 +61,23 @@ def _filled(cases, lesion) -> sending.Draft:
     draft.consent = Consent.to(CURRENT, "en", NOW)
     draft.question = "Is this benign?"
     return draft
+
+
+def _referred(cases, lesion, capture, to, number: int, **form) -> None:
+    id = f"{number:032x}"
+    one = StoredReferral(
+        id, lesion.id, to.id, to.name, "2.25.9", "CODE", captures=(capture.id,), form=form
+    )
+    Outbox(cases).queue(one, [picture(id, 0)])
+
+
+def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
+    _person, first, capture, to = spot
+    second = cases.add_lesion(replace(first, id=""))
+    other = cases.add_capture(replace(capture, id="", lesion=second.id), b"picture")
+    _referred(cases, second, other, to, 1, answers=[["own_melanoma", False]])
+    _referred(cases, first, capture, to, 2, answers=[["own_melanoma", True]])
+    assert sending.begin(cases, first.id).answers["own_melanoma"] is True
 
 
 def test_a_form_begins_with_what_is_known(cases, spot):
