@@ -21,6 +21,7 @@ from edge_app import sending  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
+from edge_app.store import clock  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
 from edge_app.store.referrals import (  # noqa: E402
     Destination,
@@ -78,6 +79,20 @@ def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
     _referred(cases, second, other, to, 1, answers=[["own_melanoma", False]])
     _referred(cases, first, capture, to, 2, answers=[["own_melanoma", True]])
     assert sending.begin(cases, first.id).answers["own_melanoma"] is True
+
+
+@pytest.mark.parametrize(
+    ("onset", "days", "known"),
+    [("weeks", 20, "weeks"), ("weeks", 200, None), ("months", 200, None), ("years", 200, "years")],
+)
+def test_since_when_a_spot_is_there_is_asked_again_where_time_has_passed(
+    cases, spot, monkeypatch, onset, days, known
+):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1, onset=onset)
+    later = datetime.now(timezone.utc) + timedelta(days=days)
+    monkeypatch.setattr(clock, "now", lambda: f"{later:%Y-%m-%dT%H:%M:%S}.000Z")
+    assert sending.begin(cases, lesion.id).onset == known
 
 
 def test_a_form_begins_with_what_is_known(cases, spot):
