@@ -277,7 +277,9 @@ def _whose(
     task = resource["resourceType"] == "Task"
     for mine in sent:
         if task:
-            ours = _identified(resource, [mine.task]) or uid in mine.references
+            ours = _identified(resource, [mine.task]) or (
+                uid in mine.references and not resource.get("identifier")
+            )
         else:
             based = resource.get("basedOn")
             requests = [_dict(it) for it in based] if isinstance(based, list) else []

@@ -41,7 +41,11 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
-INCLUDES = {"DiagnosticReport": "DiagnosticReport:performer"}
+# With what they answer: after a fault a receiver may give another's request the number of ours.
+INCLUDES = {
+    "DiagnosticReport": ["DiagnosticReport:based-on", "DiagnosticReport:performer"],
+    "Communication": ["Communication:based-on"],
+}
 TOO_MUCH = ("long", "answer-large")  # codes of what may be asked for in parts
 MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 
@@ -166,10 +170,9 @@ class Collector:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
-        questions = []
+        questions: list[tuple[str, dict[str, str | list[str]]]] = []
         for kind, by in SEARCHES if requests else ():
-            included = {"_include": INCLUDES[kind]} if kind in INCLUDES else {}
-            questions.append((kind, {by: ",".join(requests), **included}))
+            questions.append((kind, {by: ",".join(requests), "_include": INCLUDES[kind]}))
         if tasks:
             questions.append(("Task", {"_id": ",".join(it.partition("/")[2] for it in tasks)}))
         fault: UserError | None = None

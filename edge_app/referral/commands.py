@@ -289,6 +289,11 @@ def _export(store: Store, args: argparse.Namespace) -> int:
 
 def _again(store: Store, args: argparse.Namespace) -> int:
     status = _wanted(store, args)
+    if status.received == len(status.parcels):
+        raise UserError(
+            "all of this referral was received: there is nothing to send again, make a new one",
+            code="send-again",
+        )
     to = _destination(store, args.to).id if args.to else ""
     store.mail.resume(status.referral.id, to)
     print("it is sent again")

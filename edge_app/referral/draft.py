@@ -20,11 +20,12 @@ from edge_app.referral.form import (
 )
 from edge_app.referral.history import FROM_RISK_FACTORS, ONSETS, QUESTIONS
 from edge_app.store import clock
-from edge_app.store.records import DermoscopeSettings
+from edge_app.store.records import DermoscopeSettings, seconds
 from edge_app.store.referrals import Destination, StoredReferral
 from edge_app.store.store import Capture, Lesion, Person, Store
 
 LASTING = ("own", "family")  # groups of questions whose answers hold for a person's next spot, too
+SOON = 28 * 86400.0  # s, within which what began "in the last weeks" did so still
 
 
 @dataclass
@@ -102,9 +103,10 @@ class Draft:
 
     def _remember(self, store: Store) -> None:
         """Answers that hold still: of the risk factors, and of the person's last referrals."""
-        for lesion in store.lesions(self.person.id):
-            for earlier in store.mail.referrals(lesion.id):
-                self._take_over(earlier, lesion.id == self.lesion.id)
+        own = {lesion.id for lesion in store.lesions(self.person.id)}
+        for earlier in store.mail.referrals():  # the last one counts, of whatever spot
+            if earlier.lesion in own:
+                self._take_over(earlier, earlier.lesion == self.lesion.id)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
                 self.answers[key] = True
@@ -113,8 +115,11 @@ class Draft:
         for key, yes in earlier.form.get("answers", ()):
             if key in QUESTIONS and QUESTIONS[key].group in LASTING:
                 self.answers[key] = bool(yes)
-        if same and earlier.form.get("onset") in ONSETS:
-            self.onset = earlier.form["onset"]
+        onset = earlier.form.get("onset")
+        if same and onset in ONSETS:
+            passed = seconds(clock.now()) - seconds(earlier.created)
+            holds = onset in ("years", "birth") or 0 <= passed <= SOON
+            self.onset = onset if holds else None
 
     def choose(self, destination: Destination | None) -> None:
         """Where it goes; the person's number there is filled in where it is known."""

@@ -107,11 +107,28 @@ class Mail:
         return item
 
     def update_destination(self, item: Destination) -> None:
+        """Of what was received in part, the parts for an address that is another now go again:
+        who gets the rest there must find them.
+        """
         self._validate(item)
         with self._file.writing() as connection:
-            self._rows.one(connection, "destination", item.id)
+            old = self._rows.one(connection, "destination", item.id)
             self._rows.put(connection, "destination", item, "update destination")
+            for referral in self._bound_for(connection, item.id):
+                parcels = self._of(connection, referral.id)
+                if any(one.state != RECEIVED for one in parcels):
+                    for parcel in parcels:
+                        self._look_again(connection, parcel, old, item)
         self._erasing.tidy()
+
+    def _look_again(
+        self, connection, parcel: StoredParcel, old: Destination, new: Destination
+    ) -> None:
+        doors = [one.endpoint(parcel.kind) for one in (old, new)]
+        before, after = [door and (door.carrier, door.address) for door in doors]
+        if parcel.state == RECEIVED and before != after:
+            again = replace(parcel, state=SENT, received="", place="", references=())
+            self._rows.put(connection, "parcel", again, "send parcel")
 
     def delete_destination(self, id: str) -> None:
         """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""

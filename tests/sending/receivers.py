@@ -285,6 +285,9 @@ class FhirHandler(Handler):
                 for name, one in list(self.server.site.held.items())
                 if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
             ]
+            if f"{path}:based-on" in asked.get("_include", ()):
+                held = self.server.site.held
+                found += [held[_based_on(one)] for one in found if _based_on(one) in held]
             page = self.server.site.page
             following = [{"relation": "next", "url": "/elsewhere"}] if len(found) > page else []
             said = {"resourceType": "Bundle", "type": "searchset", "link": following,

@@ -150,6 +150,21 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
+def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    clinic.held.clear()  # set up again, at the same address
+    clinic.by_identifier.clear()
+    received(cases, archive, clinic, B)
+    assert [cases.mail.parcels(id)[-1].references for id in (A, B)] == [
+        tuple(clinic.by_identifier.values())
+    ] * 2
+    report(clinic, B, 1, "melanoma")
+    task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{B}.Task"]]
+    patient = clinic.by_identifier["Patient", SYSTEM, f"{B}.Patient"]
+    task |= {"status": "rejected", "for": {"reference": patient}}
+    assert [one.referral for one in Collector(cases).run().new] == [B, B]
+
+
 def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):
     received(cases, archive, clinic, A)
     task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{A}.Task"]]

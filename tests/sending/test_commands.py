@@ -101,6 +101,8 @@ def test_what_was_stopped_says_why_and_is_sent_again(home, send, capsys):
     cases = opened(home)
     assert state(cases) == "received"
     cases.close()
+    with pytest.raises(UserError, match="all of this referral was received"):
+        send("again", "--referral", "aaaa")
 
 
 def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_path, capsys):

@@ -20,10 +20,17 @@ from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
+from edge_app.referral.outbox import Outbox  # noqa: E402
+from edge_app.store import clock  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
-from edge_app.store.referrals import Destination, Endpoint, StoredAnswer  # noqa: E402
+from edge_app.store.referrals import (  # noqa: E402
+    Destination,
+    Endpoint,
+    StoredAnswer,
+    StoredReferral,
+)
 from sending.mail_cases import queue  # noqa: E402
-from sending.receivers import FhirReceiver  # noqa: E402
+from sending.receivers import FhirReceiver, picture  # noqa: E402
 
 SECRET = "cedar wren lamp orbit"
 SYSTEM = "urn:oid:1.2.3"
@@ -55,6 +62,37 @@ def _filled(cases, lesion) -> sending.Draft:
     draft.consent = Consent.to(CURRENT, "en", NOW)
     draft.question = "Is this benign?"
     return draft
+
+
+def _referred(cases, lesion, capture, to, number: int, **form) -> None:
+    id = f"{number:032x}"
+    one = StoredReferral(
+        id, lesion.id, to.id, to.name, "2.25.9", "CODE", captures=(capture.id,), form=form
+    )
+    Outbox(cases).queue(one, [picture(id, 0)])
+
+
+def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
+    _person, first, capture, to = spot
+    second = cases.add_lesion(replace(first, id=""))
+    other = cases.add_capture(replace(capture, id="", lesion=second.id), b"picture")
+    _referred(cases, second, other, to, 1, answers=[["own_melanoma", False]])
+    _referred(cases, first, capture, to, 2, answers=[["own_melanoma", True]])
+    assert sending.begin(cases, first.id).answers["own_melanoma"] is True
+
+
+@pytest.mark.parametrize(
+    ("onset", "days", "known"),
+    [("weeks", 20, "weeks"), ("weeks", 200, None), ("months", 200, None), ("years", 200, "years")],
+)
+def test_since_when_a_spot_is_there_is_asked_again_where_time_has_passed(
+    cases, spot, monkeypatch, onset, days, known
+):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1, onset=onset)
+    later = datetime.now(timezone.utc) + timedelta(days=days)
+    monkeypatch.setattr(clock, "now", lambda: f"{later:%Y-%m-%dT%H:%M:%S}.000Z")
+    assert sending.begin(cases, lesion.id).onset == known
 
 
 def test_a_form_begins_with_what_is_known(cases, spot):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from store.store_cases import PASSPHRASE, fill
@@ -185,6 +186,27 @@ def test_what_was_moved_to_another_receiver_within_a_round_goes_there_alone(case
     assert (len(archive.held), other.held) == (1, {})
     assert Sender(cases).run().received == 2
     assert len(other.held) == 2
+    other.close()
+    cases.check()
+
+
+def test_an_address_that_is_mended_half_way_gets_all_of_a_referral(cases, archive, clinic):
+    """Its first pictures went to an archive for tests; nobody reads it."""
+    other = DicomWebReceiver()
+    to = destination(cases, archive.endpoint(), clinic.endpoint())
+    queue(cases, to, pictures=1, id=B)
+    queue(cases, to, fhir=True)
+    clinic.lie = lambda handler, _: handler.say(401) or True
+    Sender(cases).run()
+    assert (state(cases), len(received(cases))) == ("stopped", 3)
+    cases.mail.update_destination(replace(to, name="The clinic"))
+    assert len(received(cases)) == 3
+    cases.mail.update_destination(replace(to, dicom=other.endpoint()))
+    clinic.lie = None
+    cases.mail.resume(A)
+    Sender(cases).run()
+    assert (state(cases), state(cases, B)) == ("received", "received")
+    assert sorted(other.held) == sorted(received(cases)[:3])  # all of A, and nothing of B
     other.close()
     cases.check()
 

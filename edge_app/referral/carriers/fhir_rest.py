@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dermedge import UserError
@@ -88,7 +89,7 @@ class FhirRest:
         if not _holds(theirs, resource, addresses):
             raise Refused(Message(CHANGED, place=self._web.place), "changed")
 
-    def search(self, path: str, params: dict[str, str]) -> bytes:
+    def search(self, path: str, params: Mapping[str, str | list[str]]) -> bytes:
         """A searchset; raises Later or Refused."""
         found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)
         self._web.must_be_well(found)

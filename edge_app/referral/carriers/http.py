@@ -115,7 +115,7 @@ class Web:
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], data: bytes = b"",
-        most: int = SMALL, params: Mapping[str, str] | None = None,
+        most: int = SMALL, params: Mapping[str, str | list[str]] | None = None,
     ) -> Response:  # fmt: skip
         """Raises Later where nobody answers as they should; Refused for a redirection.
 
