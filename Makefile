@@ -65,7 +65,7 @@ apk: $(STAMP)
 	cp -r edge_app/android/java/src/main/java build/android/java
 	cd build/android && PATH=$(CURDIR)/$(BIN):$$PATH buildozer android debug
 
-# ARM64, emulated, against this machine: PICTURES="a.jpg b.jpg", about a minute each.
+# ARM64, emulated, against this machine: PICTURES="a.jpg b.jpg", up to a minute each.
 ARM64 ?= benchmarks/results/runtimes/arm64.json
 arm64: $(STAMP)
 	$(BIN)/python -m benchmarks.arm64 --out $(ARM64) $(PICTURES)
