@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermedge.image import decode
+from dermedge.image import read as reading
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.read import ImageError, read_image, read_mask
 
@@ -184,6 +186,26 @@ def test_damage_in_a_tiff(compression):
     data = encode(skin(), "TIFF", compression=compression)
     start = len(data) // 2
     refuses(data[:start] + bytes(1000) + data[start + 1000 :])
+
+
+@pytest.mark.parametrize(("free", "error"), [(True, ImageError), (False, MemoryError)])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_too_little_memory_is_no_damage(kind, free, error, monkeypatch):
+    data = encode(skin(64, 48), kind)
+    # What OpenCV and Pillow answer where there is none.
+    monkeypatch.setattr(decode.cv2, "imdecode", lambda *_: None)
+    monkeypatch.setattr("PIL.WebPImagePlugin._webp.WebPAnimDecoder", lambda _: None)
+    if not free:
+        monkeypatch.setattr(decode, "check_free", lambda _: decode.np.empty(1 << 60, np.uint8))
+        monkeypatch.setattr(reading, "check_free", decode.check_free)
+    with pytest.raises(error):
+        read_image(data)
+
+
+def test_bytes_that_are_not_there():
+    decode.check_free(1000)
+    with pytest.raises(MemoryError):
+        decode.check_free(1 << 60)
 
 
 def test_a_tiff_of_which_a_strip_is_missing():

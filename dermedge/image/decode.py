@@ -102,6 +102,14 @@ def check_size(kind: str, width: int, height: int) -> None:
         )
 
 
+def check_free(needed: int) -> None:
+    """Raises MemoryError where so many bytes cannot be had, which some decoders call damage."""
+    try:
+        np.empty(needed, np.uint8)
+    except MemoryError:
+        raise MemoryError from None
+
+
 def _open_jpeg(data: bytes) -> Opened:
     jpeg = read_jpeg(data)
     check_size("jpeg", jpeg.width, jpeg.height)
@@ -217,7 +225,7 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
         named = iso.colours
     else:
         boxes.check_bmp(data)
-    with _decoding(kind):
+    with _decoding(kind, extra):
         picture = _plugin(kind)(io.BytesIO(data))
         if tiff:
             picture.seek(tiff.page)
@@ -306,13 +314,17 @@ def _quiet_pillow() -> None:
 
 
 @contextlib.contextmanager
-def _decoding(kind: str) -> Iterator[None]:
-    """Make an ImageError of whatever a decoder raises: none documents its errors."""
+def _decoding(kind: str, needed: int = 0) -> Iterator[None]:
+    """Make an ImageError of whatever a decoder raises: none documents its errors.
+
+    MemoryError where `needed` bytes are not there.
+    """
     try:
         yield
     except (ImageError, MemoryError):
         raise
     except Exception as error:
+        check_free(needed)
         words = str(error).lower()
         if "truncated" in words or "end of file" in words or isinstance(error, EOFError):
             raise headers.cut_short(kind) from None

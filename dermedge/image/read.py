@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from dermedge.files import walk, write_atomic
-from dermedge.image.decode import Opened, open_picture
+from dermedge.image.decode import Opened, check_free, open_picture
 from dermedge.image.header import ImageError as ImageError  # of those who read pictures, too
 from dermedge.image.mask_values import lesion_pixels
 from dermedge.image.pixels import coloured, on_white, upright
@@ -90,7 +90,7 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
         opened = open_picture(load(source))
         factor = reduction(max(opened.width, opened.height), working_side)
         _check_memory(opened, factor)
-        samples = opened.decode(factor)
+        samples = _decoded(opened, factor)
         if samples.ndim == 3 and samples.shape[2] == 4 and not opened.cmyk:
             pixels = on_white(samples, opened.profile)
             pixels = _halved(pixels, opened, factor)
@@ -115,7 +115,7 @@ def read_mask(source: str | Path | bytes) -> np.ndarray:
     with _named(source):
         opened = open_picture(load(source))
         _check_memory(opened, 1)
-        samples = opened.decode(1)
+        samples = _decoded(opened, 1)
         if opened.cmyk:
             samples = coloured(samples, None)
         lossy = opened.kind in ("jpeg", "webp", "heic", "avif")
@@ -236,11 +236,24 @@ def reduction(side: int, working_side: int | None) -> int:
     return factor
 
 
-def _check_memory(opened: Opened, factor: int) -> None:
+def _memory(opened: Opened, factor: int) -> int:
+    """Bytes that the decoder needs, and the RGB copy."""
     pixels = opened.width * opened.height
     if opened.kind == "jpeg":
         pixels //= factor * factor
-    needed = pixels * (opened.pixel_bytes + 3) + opened.extra_bytes
+    return pixels * (opened.pixel_bytes + 3) + opened.extra_bytes
+
+
+def _decoded(opened: Opened, factor: int) -> np.ndarray:
+    try:
+        return opened.decode(factor)
+    except ImageError:
+        check_free(_memory(opened, factor))
+        raise
+
+
+def _check_memory(opened: Opened, factor: int) -> None:
+    needed = _memory(opened, factor)
     if needed > MAX_DECODED_BYTES:
         raise ImageError(
             "decoding {width}x{height} px needs {size} MB, at most {limit} MB are given; "
