@@ -275,7 +275,11 @@ def test_ages_that_are_no_years_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")]
+    "words",
+    [
+        *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
+        *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
+    ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):
     rows = [f"{name},{word}" for name, word in zip(("a.png", "b.png", "c.png"), words, strict=True)]

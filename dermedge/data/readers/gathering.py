@@ -34,8 +34,11 @@ _ASIDE = frozenset(
 _UNSTATED = frozenset(
     {
         *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
-        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu"),
-        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!", "undefined"),
+        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
+        # Of a lesion as of a patient: such words have a gender.
+        *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
+        *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
+        *("不详", "不明"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
         *("keine angabe", "nicht bekannt", "nicht angegeben"),
