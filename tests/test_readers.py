@@ -288,6 +288,11 @@ def test_unknown_groups_are_no_group(tmp_path, words):
     assert "no lesion or patient is stated" in noted(data_set)
 
 
+def test_sites_that_name_no_region_are_listed(tmp_path):
+    data_set = own(tmp_path, "image,site", "a.png,Rücken", "b.png,Rücken", "c.png,left forearm")
+    assert "as good as not stated to a classifier: 2 ('Rücken' 2)" in noted(data_set)
+
+
 def test_licences_in_a_table_are_those_of_the_data_set(tmp_path):
     rows = ("a.png,CC BY-NC 4.0", "b.png,", "c.png,CC BY-NC 4.0")
     assert own(tmp_path, "image,licence", *rows).licence == "CC BY-NC 4.0; not stated"
