@@ -128,6 +128,8 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("Patienten-ID", "patient_id"), ("PatNr", "patient_id"), ("id_paciente", "patient_id")),
         *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
         *(("lesion_key", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
+        *(("ID lesión", "lesion_id"), ("lésion", "lesion_id"), ("código_paciente", "patient_id")),
+        *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
