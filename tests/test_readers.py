@@ -295,6 +295,22 @@ def test_sites_that_name_no_region_are_listed(tmp_path):
     assert "as good as not stated to a classifier: 2 ('Rücken' 2)" in noted(data_set)
 
 
+@pytest.mark.parametrize(
+    ("sexes", "found"),
+    [
+        *(("HM", None), ("VM", None), ("nf", None)),
+        *(("MF", ["male", "female"]), ("HF", [None, "female"]), ("wm", ["female", "male"])),
+    ],
+)
+def test_a_letter_that_may_be_either_sex_is_refused(tmp_path, sexes, found):
+    rows = [f"{name},{sex}" for name, sex in zip(("a.png", "b.png"), sexes, strict=True)]
+    if found is None:
+        assert "may be either; write male and female" in refused(tmp_path, "image,Sex", *rows)
+    else:
+        data_set = own(tmp_path, "image,Sex", *rows)
+        assert [record.sex for record in data_set.records] == found
+
+
 def test_licences_in_a_table_are_those_of_the_data_set(tmp_path):
     rows = ("a.png,CC BY-NC 4.0", "b.png,", "c.png,CC BY-NC 4.0")
     assert own(tmp_path, "image,licence", *rows).licence == "CC BY-NC 4.0; not stated"

@@ -81,6 +81,7 @@ def _gather(g: Gathering) -> None:
     _check_columns(g, table, spelt)
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
+    _refuse_letters_of_sexes(g, table, spelt)
     seen: dict[Path, Row] = {}
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
@@ -202,6 +203,21 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
             )
     if "diagnosis" not in names:
         _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+
+
+def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+    """An error where a letter may stand for either sex: beside H or V an M may be 'mujer', and
+    beside an N alone an F is 'férfi'."""
+    column = next((name for name in table.columns if spelt.get(name, name) == "sex"), None)
+    if column is None:
+        return
+    letters = {row.cells[column].lower() for row in table.rows}
+    letter, others = ("m", {"h", "v"}) if "m" in letters else ("f", {"n"})
+    if letter in letters and (beside := sorted(others & letters)):
+        g.errors.append(
+            f"{table.path.name}: sex '{letter.upper()}' beside '{beside[0].upper()}' may be "
+            "either; write male and female"
+        )
 
 
 def _plain(name: str) -> str:
