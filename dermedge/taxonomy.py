@@ -56,7 +56,7 @@ _CODES = {
 }
 
 _NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
-_KERATOSIS = r"\b(?:keratos(?:e|es|en|is)|queratos[ei]s?|ceratoses?|cheratosi)\b"
+_KERATOSIS = r"\b(?:keratos(?:e|es|en|is)|queratos[ei]s?|ceratoses?|cheratosi|keratoz\w*)\b"
 _LESION = r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?sion(?:en)?|tumou?r(?:s|en|es|e|i)?)"
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
 _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
@@ -97,7 +97,7 @@ _WORDS = tuple(
         ),
         (
             r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
-            r"|\blentig\w+ (?:solar|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
+            r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b",
             "bkl",
@@ -142,7 +142,7 @@ _WORDS = tuple(
     )
 )
 
-_ACTINIC = re.compile(r"\b(?:a[ck]t(?:in(?:i\w+)?)?|attinic\w+|solar\w*)\b")
+_ACTINIC = re.compile(r"\b(?:a[ck]t(?:in(?:i\w+)?)?|attinic\w+|sola(?:r|ir)\w*)\b")
 _SEBORRHEIC = re.compile(r"\b(?:sebb?or+h?\w*|seb)\b")
 _BENIGN_KERATOSIS = re.compile(r"\b(?:benign\w*|gutartig\w*|lichenoid\w*|pigmented benign)\b")
 
@@ -167,6 +167,8 @@ _VAGUE = re.compile(
     r"|sin|ni|nao|sem|senza|descart\w+|esclu\w*|sospech\w*|sospett\w*|suspeit\w*|posibl[ey]"
     r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
     r"|cicatri[zx]|cicatrici|antecedente"
+    # Turkish, Dutch
+    r"|degil|suphe\w*|olasi\w*|geen|mogelijk\w*|waarschijnlijk\w*"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"
@@ -182,8 +184,10 @@ _SUBTYPES = re.compile(
     r"|congenital|combined|recurrent|benign|solar|actinic|acral|nodular|superficial)\b ?)+"
 )
 
-_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*)\b")
-_MALIGNANT_WORD = re.compile(r"\b(?:malignan\w*|malign[aoe]s?|malin|bosartig\w*|boesartig\w*)\b")
+_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|iyi huylu)\b")
+_MALIGNANT_WORD = re.compile(
+    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kotu huylu)\b"
+)
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
 )
@@ -196,7 +200,9 @@ _OTHER_MALIGNANT = re.compile(
 # Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
 # sure, and certainly not "something else".
 _UNPLACED = re.compile(
-    r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen)\w*"
+    r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen"
+    # Words of languages whose diagnoses are not read otherwise: Turkish, Dutch, Polish, Czech.
+    r"|karsinom|epiteliom|epitheliom|huylu|carcinoo|aardig|czerniak|rogowacenie|znamie)\w*|\brak\b"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )

@@ -91,6 +91,15 @@ def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
+def test_a_wrong_data_set_throws_no_demo_away(tmp_path, capsys):
+    (tmp_path / demo.STATE).write_text("[]")
+    (tmp_path / "report.html").write_text("precious")
+    wrong = f"ham10000={tmp_path / 'missing'}"
+    assert main(["demo", "--out", str(tmp_path), "--fresh", "--data", wrong]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "precious"
+
+
 def test_what_goes_on_after_an_interruption_is_not_thrown_away(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -128,6 +128,8 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("Patienten-ID", "patient_id"), ("PatNr", "patient_id"), ("id_paciente", "patient_id")),
         *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
         *(("lesion_key", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
+        *(("ID lesión", "lesion_id"), ("lésion", "lesion_id"), ("código_paciente", "patient_id")),
+        *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -275,13 +277,38 @@ def test_ages_that_are_no_years_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")]
+    "words",
+    [
+        *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
+        *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
+    ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):
     rows = [f"{name},{word}" for name, word in zip(("a.png", "b.png", "c.png"), words, strict=True)]
     data_set = own(tmp_path, "image,patient_id", *rows)
     assert {record.patient_id for record in data_set.records} == {None}
     assert "no lesion or patient is stated" in noted(data_set)
+
+
+def test_sites_that_name_no_region_are_listed(tmp_path):
+    data_set = own(tmp_path, "image,site", "a.png,Rücken", "b.png,Rücken", "c.png,left forearm")
+    assert "as good as not stated to a classifier: 2 ('Rücken' 2)" in noted(data_set)
+
+
+@pytest.mark.parametrize(
+    ("sexes", "found"),
+    [
+        *(("HM", None), ("VM", None), ("nf", None)),
+        *(("MF", ["male", "female"]), ("HF", [None, "female"]), ("wm", ["female", "male"])),
+    ],
+)
+def test_a_letter_that_may_be_either_sex_is_refused(tmp_path, sexes, found):
+    rows = [f"{name},{sex}" for name, sex in zip(("a.png", "b.png"), sexes, strict=True)]
+    if found is None:
+        assert "may be either; write male and female" in refused(tmp_path, "image,Sex", *rows)
+    else:
+        data_set = own(tmp_path, "image,Sex", *rows)
+        assert [record.sex for record in data_set.records] == found
 
 
 def test_licences_in_a_table_are_those_of_the_data_set(tmp_path):

@@ -41,7 +41,7 @@ WORDS = {
         "ceratose actínica; solar keratosis; keratosis actinica; solare Keratose; "
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
-        "keratosis solaris; aktin. Keratose; act. keratosis"
+        "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -52,7 +52,7 @@ WORDS = {
         "pigmented benign keratosis; lichen planus-like keratosis; Alterswarze; "
         "verruca seborrhoica; seborrhoische Warze; BKL; SEK; lichenoid keratosis; "
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
-        "seborrheic keratosis, irritated; verruca senilis"
+        "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -98,7 +98,8 @@ WORDS = {
         "esclusione melanoma; nevus, DD melanoma; melanoma free; Verdacht auf BCC; "
         "carcinoma in situ; antimelanoma; family history of melanoma; sospetto melanoma; "
         "suspeita de melanoma; D22.5; ICD-10 D03.9; cSCC; sq cell ca; MM in situ; NMSC; "
-        "basal cell; actinic kerat.; melan."
+        "basal cell; actinic kerat.; melan.; épithélioma; bazal hücreli karsinom; czerniak; "
+        "basaalcelcarcinoom; melanom şüphesi; melanom değil; geen melanoma; malign"
     ),
 }
 
@@ -125,7 +126,8 @@ def test_class_numbers_name_nothing(words):
 
 @pytest.mark.parametrize(
     ("words", "malignant"),
-    [("benign", False), ("malignant lesions", True), ("gutartig", False), ("bösartig", True)],
+    [("benign", False), ("malignant lesions", True), ("gutartig", False), ("bösartig", True)]
+    + [("iyi huylu", False), ("Kötü huylu", True)],
 )
 def test_benign_and_malignant_are_no_classes(words, malignant):
     assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)

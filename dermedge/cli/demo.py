@@ -88,6 +88,11 @@ def run(args: argparse.Namespace) -> int:
         # Said now, not after a minute of other steps.
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
+    if args.data:
+        from dermedge.data import load, parse_source
+
+        # Before --fresh throws the last demo away.
+        load(*parse_source(args.data))
     out = Path(args.out)
     done = _folder(out, args.fresh)
     started = time.monotonic()

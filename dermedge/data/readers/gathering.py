@@ -15,6 +15,7 @@ from dermedge.data.records import DataError, DataSet, Record, RowErrors, printab
 from dermedge.data.tables import Table, read_table
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
+from dermedge.metadata import region
 from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
 
 Known = TypeVar("Known")
@@ -34,8 +35,11 @@ _ASIDE = frozenset(
 _UNSTATED = frozenset(
     {
         *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
-        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu"),
-        *("desconocido", "desconhecido", "sconosciuto", "missing", "#null!", "undefined"),
+        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
+        # Of a lesion as of a patient: such words have a gender.
+        *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
+        *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
+        *("不详", "不明"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
         *("keine angabe", "nicht bekannt", "nicht angegeben"),
@@ -140,7 +144,7 @@ class Gathering:
         self._where: dict[str, str] = {}
         self._read: set[Path] = set()
         self._words: dict[str, Counter[str]] = {
-            kind: Counter() for kind in ("other", "unclear", "flag")
+            kind: Counter() for kind in ("other", "unclear", "flag", "site")
         }
         self._counts: Counter[str] = Counter()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -336,6 +340,8 @@ class Gathering:
             return
         if diagnosis is not None and reading.kind in self._words:
             self._words[reading.kind][diagnosis] += 1
+        if record.site and region(record.site) is None:
+            self._words["site"][record.site] += 1
         self.records[name] = record
         self._where[name] = where
 
@@ -380,6 +386,11 @@ class Gathering:
             ("other", "diagnoses that are none of the classes, taken as 'other'"),
             ("unclear", "diagnoses that name no class for sure, left without a label"),
             ("flag", "diagnoses that say no more than benign or malignant, left without a label"),
+            (
+                "site",
+                "sites of no body region that is known (such as head/neck, trunk, lower "
+                "extremity), as good as not stated to a classifier",
+            ),
         ):
             words = self._words[kind]
             if words:

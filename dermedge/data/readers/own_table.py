@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from dermedge.data.readers.gathering import (
@@ -46,10 +47,10 @@ _MODALITIES = {
 _ID = (
     r"(id|nr|no|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash|pseudonym)"
 )
-_LESION = r"(lesione?|lésion|(lasion|läsion|laesion)(s|en)?)"
+_LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
     r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
-    r"|fall)"
+    r"|hasta|fall)"
 )
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
@@ -60,7 +61,8 @@ _MEANT = {
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
     "lesion_id": rf"(?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})",
     "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
-    r"|paziente|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym)",
+    r"|paziente|hasta|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym"
+    r"|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
@@ -79,6 +81,7 @@ def _gather(g: Gathering) -> None:
     _check_columns(g, table, spelt)
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
+    _refuse_letters_of_sexes(g, table, spelt)
     seen: dict[Path, Row] = {}
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
@@ -188,7 +191,7 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
     for wanted, pattern in _MEANT.items():
         if wanted in names:
             continue
-        meant = [name for name in table.columns if re.fullmatch(pattern, name)]
+        meant = [name for name in table.columns if re.fullmatch(pattern, _plain(name))]
         if meant:
             raise DataError(
                 "{path}: the column '{name}' is not read, {wanted} is; rename it to {wanted}, or "
@@ -200,6 +203,28 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
             )
     if "diagnosis" not in names:
         _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+
+
+def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+    """An error where a letter may stand for either sex: beside H or V an M may be 'mujer', and
+    beside an N alone an F is 'férfi'."""
+    column = next((name for name in table.columns if spelt.get(name, name) == "sex"), None)
+    if column is None:
+        return
+    letters = {row.cells[column].lower() for row in table.rows}
+    letter, others = ("m", {"h", "v"}) if "m" in letters else ("f", {"n"})
+    if letter in letters and (beside := sorted(others & letters)):
+        g.errors.append(
+            f"{table.path.name}: sex '{letter.upper()}' beside '{beside[0].upper()}' may be "
+            "either; write male and female"
+        )
+
+
+def _plain(name: str) -> str:
+    """'código_paciente' as 'codigo_paciente', 'pat._nr.' as 'pat_nr'."""
+    letters = unicodedata.normalize("NFKD", name.replace("ı", "i"))
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[\W_]+", "_", bare).strip("_")
 
 
 def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
