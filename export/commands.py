@@ -161,7 +161,6 @@ def _precision_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         nargs="+",
         choices=METHODS,
-        default=list(METHODS),
         metavar="METHOD",
         help=f"of INT8's ranges, compared with one another: {', '.join(METHODS)} (default: all)",
     )
@@ -206,6 +205,11 @@ def _run(args: argparse.Namespace) -> int:
     assert out is not None
     if args.data or args.split:
         raise ExportError("--data and --split go with --recheck: a run knows its own")
+    if margins and set(args.precisions) == {"fp32"}:
+        raise ExportError(
+            f"--accept-{min(margins)} asks something of other precisions than FP32: name them by "
+            "--precisions, or leave it out"
+        )
     return _export(args, out, margins, key)
 
 
@@ -259,6 +263,10 @@ def _check(args: argparse.Namespace) -> None:
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain is not None and args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
+    retrain = None if args.recheck else args.retrain
+    for option, value in {"--calibration": args.calibration, "--retrain": retrain}.items():
+        if value is not None and "int8" not in args.precisions:
+            raise ExportError(f"{option} is of INT8: add int8 to --precisions, or leave it out")
     if args.carried and not args.prior:
         raise ExportError("--carried goes with --prior: what the probabilities carry so far")
 
@@ -275,7 +283,13 @@ def _check_recheck(args: argparse.Namespace, out: Path | None) -> None:
     }.items():
         if value is not None:
             raise ExportError(f"{option} goes with run folders, not with --recheck")
-    for option, value in {"--sign": args.sign, "--release": args.release}.items():
+    idle = args.target if set(args.precisions) == {"fp32"} else None
+    for option, value in {
+        "--sign": args.sign,
+        "--release": args.release,
+        "--for": idle,
+        "--beside-fp32": args.beside_fp32 or None,
+    }.items():
         if value is not None and out is None:
             raise ExportError(f"{option} needs --out FILE: without it no bundle is written")
 
@@ -306,7 +320,7 @@ def _export(
         similar=args.similar,
         similar_pictures=args.similar_pictures,
         precisions=tuple(args.precisions),
-        methods=tuple(args.calibration),
+        methods=tuple(args.calibration or METHODS),
         margins=margins,
         retraining=RETRAINING if args.retrain is None else args.retrain,
         targets=(args.target,) if args.target else TARGETS,
@@ -340,7 +354,7 @@ def _recheck(
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
     options = ExportOptions(
         precisions=tuple(args.precisions),
-        methods=tuple(args.calibration),
+        methods=tuple(args.calibration or METHODS),
         targets=(args.target,) if args.target else TARGETS,
     )
     wanted = options if options.other_precisions else None

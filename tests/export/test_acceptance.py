@@ -553,6 +553,9 @@ def test_recheck_takes_no_other_split(finished, tmp_path, capsys):
         (("--prior", "uniform"), "--prior goes with run folders"),
         (("--with", "dermoscopy"), "--with goes with run folders"),
         (("--release", "2"), "--release needs --out"),
+        (("--calibration", "minmax"), "--calibration is of INT8"),
+        (("--for", "arm"), "--for needs --out"),
+        (("--precisions", "fp32", "fp16", "--for", "x86", "--beside-fp32"), "--beside-fp32 needs"),
     ],
 )
 def test_what_would_change_nothing_is_refused(capsys, options, reason):

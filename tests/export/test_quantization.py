@@ -512,6 +512,9 @@ def test_one_target_beside_fp32_makes_nothing_for_others(export_runs, tmp_path):
         (["--precisions", "int8"], "--precisions takes fp32"),
         (["--precisions", "fp32", "fp8"], "--precisions takes fp32"),
         (["--retrain", "-1"], "--retrain must be 0 or more"),
+        (["--retrain", "300", "--precisions", "fp32", "fp16"], "--retrain is of INT8: add int8"),
+        (["--calibration", "minmax"], "--calibration is of INT8: add int8"),
+        (["--accept-triage", "0.9"], "--accept-triage asks something of other precisions"),
         (["--accept-retained", "1.5"], "--accept-retained must lie in 0 to 1"),
     ],
 )
