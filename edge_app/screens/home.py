@@ -20,6 +20,7 @@ from edge_app.ui.text import Text
 from edge_app.ui.widgets import Press
 
 REFRESH = 15.0  # s between two counts of what was sent
+SHOWN = 20  # of what is due, at once
 COUNTS = {
     "waiting": N_("Waiting: {number}"),
     DONE: N_("Received: {number}"),
@@ -82,10 +83,25 @@ class HomeScreen(View):
     def _remind(self, due: list[tuple[Lesion, Person]]) -> None:
         if due:
             self.ids.due.add_widget(Text(text=_("To be photographed again"), style="page"))
-        for lesion, person in due:
+        self._more(due)
+
+    def _more(self, due: list[tuple[Lesion, Person]]) -> None:
+        """The next of them, and a press for those after them: many at once hold the screen up."""
+        rows = self.ids.due
+        for lesion, person in due[:SHOWN]:
             row = Press(text=present.reminder(lesion, person), style="plain")
             row.bind(on_release=lambda _press, found=(lesion, person): self._open(*found))
-            self.ids.due.add_widget(row)
+            rows.add_widget(row)
+        if len(due) > SHOWN:
+            more = Press(text=_("Show more"), style="plain")
+
+            def pressed(_press: Press) -> None:
+                if more.parent is not None:  # a second press
+                    rows.remove_widget(more)
+                    self._more(due[SHOWN:])
+
+            more.bind(on_release=pressed)
+            rows.add_widget(more)
 
     def _open(self, lesion: Lesion, person: Person) -> None:
         self.app.session.person, self.app.session.lesion = person, lesion

@@ -603,6 +603,18 @@ def steps():
     yield lambda: "more" in shown
     assert len(people.ids.rows.children) == 3
 
+    # What is due is listed in parts: hundreds of rows at once would hold the screen up.
+    app.go("home")
+    due = (Lesion("", "", "left arm", remind="2026-01-01"), Person("", NAME))
+    app.screen._remind([due] * 45)
+    rows = app.screen.ids.due
+    for listed in (20, 40, 45):
+        more = rows.children[0]
+        assert len(rows.children) == 1 + listed + (listed < 45), len(rows.children)
+        for _press in range(2):
+            if listed < 45:
+                more.dispatch("on_release")
+
     # A store that cannot be read, as on a stick that was pulled out, gives a line and ends nothing.
     clock, lost = stores.Store.clock_fault, stores.StoreError("disk i/o error")
     stores.Store.clock_fault = lambda *_: fail(lost)()
