@@ -245,6 +245,64 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
     assert Collector(cases).run().new == []
 
 
+class Archive:
+    """Gives what is asked for of these files."""
+
+    def __init__(self, *files: tuple[str, bytes]):
+        self._files = files
+
+    def foreign(self, _study, ours, _most):
+        return [data for uid, data in self._files if uid not in ours]
+
+    def close(self):
+        pass
+
+
+def opinion(text: str, uid: str, earlier: str = "") -> tuple[str, bytes]:
+    """A structured report in the study of `received`."""
+    import io
+
+    import pydicom
+
+    ds, item = pydicom.Dataset(), pydicom.Dataset()
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", uid
+    ds.StudyInstanceUID, ds.PatientID, ds.VerificationFlag = "2.25.9", "CODE", "VERIFIED"
+    item.ValueType, item.TextValue = "TEXT", text
+    ds.ContentSequence = [item]
+    if earlier:
+        study, series, report = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        report.ReferencedSOPInstanceUID = earlier
+        series.ReferencedSOPSequence = [report]
+        study.StudyInstanceUID, study.ReferencedSeriesSequence = "2.25.9", [series]
+        ds.PredecessorDocumentsSequence = [study]
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    return uid, file.getvalue()
+
+
+@pytest.mark.parametrize("polls", [(1, 2, 3), (3,)])
+def test_a_structured_report_that_is_amended_is_said_to_be_replaced(cases, archive, polls):
+    received(cases, archive, None, A)
+    own = cases.mail.parcels(A)[0].uid
+    files = [
+        opinion("benign", "2.25.600", own),  # our measures are nobody's answer
+        opinion("melanoma", "2.25.601", "2.25.600"),
+        opinion("nevus", "2.25.602", "2.25.601"),
+        opinion("another doctor's", "2.25.603", own),
+    ]
+    for number in polls:  # in whatever order they are listed
+        link = Archive(*reversed([*files[:number], *files[3:]]))
+        Collector(cases, connect=lambda _, link=link: link).run()
+    assert Collector(cases, connect=lambda _: link).run().new == []
+    answers = cases.mail.answers(A)
+    stand = [one.text for one in answers if not timeline.standing_of(one, answers)]
+    assert sorted(stand) == ["another doctor's", "nevus"]
+    assert len(answers) == 4
+    assert link.foreign("", {it for one in answers for it in (one.source, one.version)}, 9) == []
+
+
 def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):
     received(cases, archive, clinic, A)
     (to,) = cases.mail.destinations()
