@@ -233,14 +233,19 @@ class Collector:
             more=answer.more or large,
         )
         try:
+            # First: an answer that is kept is not seen again, should this end in between.
+            if stored.wants_better_picture and not self._kept(stored):
+                self._remind(stored)
             kept = self._store.mail.add_answer(stored)
-            if kept and kept.wants_better_picture:
-                self._remind(kept)
         except StoreError as error:
             if error.code == "gone":
                 return None
             raise
         return kept
+
+    def _kept(self, answer: StoredAnswer) -> bool:
+        kept = self._store.mail.answers(answer.referral)
+        return (answer.source, answer.version) in {(one.source, one.version) for one in kept}
 
     def _remind(self, answer: StoredAnswer) -> None:
         """ "Better picture, please": the lesion is due today."""

@@ -13,6 +13,7 @@ from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
+from edge_app.store.records import StoreError
 from sending.mail_cases import destination, queue
 from sending.receivers import DicomWebReceiver, FhirReceiver
 
@@ -185,16 +186,27 @@ def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, c
     assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
 
 
-def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
+def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, monkeypatch):
     received(cases, archive, clinic, A)
     from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
 
     code = {"system": SYSTEMS[BETTER_PICTURE[1]], "code": BETTER_PICTURE[0]}
     report(clinic, A, 1, "blurred", conclusionCode=[{"coding": [code]}])
+    lesion = cases.lesion(cases.mail.referral(A).lesion)
+    with monkeypatch.context() as full:  # as by a disk
+
+        def fails(_lesion):
+            raise StoreError("there is no room")
+
+        full.setattr(cases, "update_lesion", fails)
+        with pytest.raises(StoreError):
+            Collector(cases).run()
     (answer,) = Collector(cases).run().new
     assert answer.wants_better_picture
-    lesion = cases.lesion(cases.mail.referral(A).lesion)
     assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
+    cases.update_lesion(lesion)  # a nurse took the picture
+    assert Collector(cases).run().new == []
+    assert cases.reminders("2999-01-01") == []
 
 
 @pytest.mark.parametrize("fhir", ["without", "with", "refused"])
