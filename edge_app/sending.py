@@ -114,7 +114,7 @@ def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
     report = _report(draft, images)
     referral = draft.referral(now, images, report)
     small = {id: _small(image, THUMBNAIL) for id, image in images.items()}
-    rows = review.preview(referral)
+    rows = review.preview(referral, draft.risk_factors)
     return Prepared(referral, rows, review.missing(referral, draft.private), small)
 
 
@@ -138,7 +138,8 @@ def _report(draft: Draft, images: dict[str, bytes]) -> bytes:
     known = draft.destination is not None and draft.destination.system and draft.identifier.strip()
     pixels = _small(images[shown.capture.id], PRINTED)
     fields = IDENTIFIED if known else PSEUDONYMOUS
-    return pdf.case(pdf.Shot(shown.capture, pixels), None, draft.person, draft.lesion, fields)
+    person = replace(draft.person, risk_factors=draft.risk_factors)
+    return pdf.case(pdf.Shot(shown.capture, pixels), None, person, draft.lesion, fields)
 
 
 def _small(image: bytes, side: int) -> np.ndarray:

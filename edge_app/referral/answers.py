@@ -60,6 +60,7 @@ class Answer:
     wants_better_picture: bool
     report: bytes = b""  # a PDF
     more: bool = False  # the receiver has more of it than came along
+    replaces: str = ""  # the `uid` of an earlier one, whose content it takes over
 
 
 class TakenBack(UserError):

@@ -123,7 +123,19 @@ def _answer(ds: Dataset, uid: str, mine: Sent, data: bytes) -> Answer:
         wants_better_picture=better,
         report=report,
         more=cut,
+        replaces=_predecessor(ds, mine),
     )
+
+
+def _predecessor(ds: Dataset, mine: Sent) -> str:
+    """The report that it amends (PS3.3 C.17.2); our own measures are none."""
+    for study in ds.get("PredecessorDocumentsSequence", []):
+        for series in study.get("ReferencedSeriesSequence", []):
+            for item in series.get("ReferencedSOPSequence", []):
+                uid = _uid(item, "ReferencedSOPInstanceUID")
+                if _uid(study, "StudyInstanceUID") == mine.study_uid and uid not in mine.uids:
+                    return uid
+    return ""
 
 
 def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:

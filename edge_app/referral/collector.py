@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
@@ -197,16 +197,19 @@ class Collector:
     def _by_dicom(self, link, sent: Sent) -> tuple[list[Answer], list[UserError]]:
         from edge_app.referral.answers_dicom import from_dicom
 
-        kept = {one.source for one in self._store.mail.answers(sent.referral)}
-        answers, refused = [], []
-        for data in link.foreign(sent.study_uid, sent.uids | kept, AT_ONCE):
+        answers: list[Answer] = []
+        refused: list[UserError] = []
+        # Of one that is amended the version is its UID, and the source that of the first.
+        first = {it: one.source for one in self._store.mail.answers(sent.referral)
+                 for it in (one.source, one.version)}  # fmt: skip
+        for data in link.foreign(sent.study_uid, sent.uids | first.keys(), AT_ONCE):
             try:
                 if isinstance(data, UserError):
                     raise data
                 answers.append(from_dicom(data, [sent]))
             except UserError as error:
                 refused.append(error)
-        return answers, refused
+        return _amended(answers, first), refused
 
     def _has(self, gone: TakenBack) -> bool:
         """Whether what its author takes back was kept, and stands: else there is nothing to say."""
@@ -230,14 +233,19 @@ class Collector:
             more=answer.more or large,
         )
         try:
+            # First: an answer that is kept is not seen again, should this end in between.
+            if stored.wants_better_picture and not self._kept(stored):
+                self._remind(stored)
             kept = self._store.mail.add_answer(stored)
-            if kept and kept.wants_better_picture:
-                self._remind(kept)
         except StoreError as error:
             if error.code == "gone":
                 return None
             raise
         return kept
+
+    def _kept(self, answer: StoredAnswer) -> bool:
+        kept = self._store.mail.answers(answer.referral)
+        return (answer.source, answer.version) in {(one.source, one.version) for one in kept}
 
     def _remind(self, answer: StoredAnswer) -> None:
         """ "Better picture, please": the lesion is due today."""
@@ -245,3 +253,22 @@ class Collector:
         today = date.today().isoformat()
         if lesion.remind is None or lesion.remind > today:
             self._store.update_lesion(replace(lesion, remind=today))
+
+
+def _amended(answers: Sequence[Answer], first: Mapping[str, str]) -> list[Answer]:
+    """Each after those that it replaces, and as another version of the first of them.
+
+    `first` : by the UID of each that is kept, the source that it is kept under.
+    """
+    by_uid = {one.uid: one for one in answers}
+    found: list[tuple[int, Answer]] = []
+    for answer in answers:
+        source, chain = answer.uid, [answer.uid]
+        while source in by_uid and (earlier := by_uid[source].replaces) and earlier not in chain:
+            source = earlier
+            chain.append(source)
+        if source != answer.uid:
+            source = first.get(source, source)
+            answer = replace(answer, uid=source, version=answer.uid)
+        found.append((len(chain), answer))
+    return [answer for _, answer in sorted(found, key=lambda it: it[0])]

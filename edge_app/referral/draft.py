@@ -214,6 +214,15 @@ class Draft:
             )
 
     @property
+    def risk_factors(self) -> tuple[str, ...]:
+        """What of the person's may leave: where a question asks for it, if that is answered so."""
+        return tuple(
+            risk
+            for risk in self.person.risk_factors
+            if risk not in FROM_RISK_FACTORS or self.answers.get(FROM_RISK_FACTORS[risk])
+        )
+
+    @property
     def private(self) -> tuple[str, ...]:
         """Words that must not leave with a pseudonymous referral."""
         return (self.person.name,)

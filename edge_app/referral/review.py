@@ -239,14 +239,21 @@ def _folded(text: str) -> str:
 # ---------------------------------------------------------------------------- what leaves
 
 
-def preview(referral: Referral) -> tuple[Row, ...]:
-    """Every field and picture that leaves, as rows for a person to read."""
+def preview(referral: Referral, risk_factors: Sequence[str] = ()) -> tuple[Row, ...]:
+    """Every field and picture that leaves, as rows for a person to read.
+
+    `risk_factors` : those that the report's page names.
+    """
     rows = [*_person(referral), *_asked(referral)]
     for number, picture in enumerate(referral.pictures, 1):
         rows += _picture(number, picture)
     if referral.report:
         size = language.number(len(referral.report) / 1000)
         rows.append(Row(_("Report"), _("a PDF of {size} kB", size=size)))
+    if referral.report and risk_factors:
+        risks = ", ".join(map(_, risk_factors))
+        line = _("{group}: {question}", group=_("Risk factors"), question=risks)
+        rows.append(Row(_("Report"), line))
     rows += [Row(_("Note"), str(note)) for note in cautions(referral)]
     return (*rows, Row(_("Note"), _(DISCLAIMER)))
 

@@ -13,6 +13,7 @@ from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
+from edge_app.store.records import StoreError
 from sending.mail_cases import destination, queue
 from sending.receivers import DicomWebReceiver, FhirReceiver
 
@@ -185,16 +186,27 @@ def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, c
     assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
 
 
-def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic):
+def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, monkeypatch):
     received(cases, archive, clinic, A)
     from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
 
     code = {"system": SYSTEMS[BETTER_PICTURE[1]], "code": BETTER_PICTURE[0]}
     report(clinic, A, 1, "blurred", conclusionCode=[{"coding": [code]}])
+    lesion = cases.lesion(cases.mail.referral(A).lesion)
+    with monkeypatch.context() as full:  # as by a disk
+
+        def fails(_lesion):
+            raise StoreError("there is no room")
+
+        full.setattr(cases, "update_lesion", fails)
+        with pytest.raises(StoreError):
+            Collector(cases).run()
     (answer,) = Collector(cases).run().new
     assert answer.wants_better_picture
-    lesion = cases.lesion(cases.mail.referral(A).lesion)
     assert [one.id for one in cases.reminders("2999-01-01")] == [lesion.id]
+    cases.update_lesion(lesion)  # a nurse took the picture
+    assert Collector(cases).run().new == []
+    assert cases.reminders("2999-01-01") == []
 
 
 @pytest.mark.parametrize("fhir", ["without", "with", "refused"])
@@ -243,6 +255,64 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
     assert refused == ["long"]
     assert len(found.refused) == 2 + (fhir == "with")
     assert Collector(cases).run().new == []
+
+
+class Archive:
+    """Gives what is asked for of these files."""
+
+    def __init__(self, *files: tuple[str, bytes]):
+        self._files = files
+
+    def foreign(self, _study, ours, _most):
+        return [data for uid, data in self._files if uid not in ours]
+
+    def close(self):
+        pass
+
+
+def opinion(text: str, uid: str, earlier: str = "") -> tuple[str, bytes]:
+    """A structured report in the study of `received`."""
+    import io
+
+    import pydicom
+
+    ds, item = pydicom.Dataset(), pydicom.Dataset()
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", uid
+    ds.StudyInstanceUID, ds.PatientID, ds.VerificationFlag = "2.25.9", "CODE", "VERIFIED"
+    item.ValueType, item.TextValue = "TEXT", text
+    ds.ContentSequence = [item]
+    if earlier:
+        study, series, report = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        report.ReferencedSOPInstanceUID = earlier
+        series.ReferencedSOPSequence = [report]
+        study.StudyInstanceUID, study.ReferencedSeriesSequence = "2.25.9", [series]
+        ds.PredecessorDocumentsSequence = [study]
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    return uid, file.getvalue()
+
+
+@pytest.mark.parametrize("polls", [(1, 2, 3), (3,)])
+def test_a_structured_report_that_is_amended_is_said_to_be_replaced(cases, archive, polls):
+    received(cases, archive, None, A)
+    own = cases.mail.parcels(A)[0].uid
+    files = [
+        opinion("benign", "2.25.600", own),  # our measures are nobody's answer
+        opinion("melanoma", "2.25.601", "2.25.600"),
+        opinion("nevus", "2.25.602", "2.25.601"),
+        opinion("another doctor's", "2.25.603", own),
+    ]
+    for number in polls:  # in whatever order they are listed
+        link = Archive(*reversed([*files[:number], *files[3:]]))
+        Collector(cases, connect=lambda _, link=link: link).run()
+    assert Collector(cases, connect=lambda _: link).run().new == []
+    answers = cases.mail.answers(A)
+    stand = [one.text for one in answers if not timeline.standing_of(one, answers)]
+    assert sorted(stand) == ["another doctor's", "nevus"]
+    assert len(answers) == 4
+    assert link.foreign("", {it for one in answers for it in (one.source, one.version)}, 9) == []
 
 
 def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):

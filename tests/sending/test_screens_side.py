@@ -151,6 +151,20 @@ def test_all_that_is_shown_leaves_and_nothing_else(cases, spot):
     assert not sending.prepare(cases, draft, NOW).ready
 
 
+def test_the_report_names_no_risk_factor_that_the_preview_does_not(cases, spot):
+    person, lesion, _capture, _to = spot
+    risks = ("own skin cancer", "sunbeds", "weak immune system")
+    cases.update_person(replace(person, risk_factors=risks))
+    draft = _filled(cases, lesion)
+    draft.answers["sunbeds"] = False  # on second thoughts
+    del draft.answers["weak_immune"]  # nobody's business there
+    prepared = sending.prepare(cases, draft, NOW)
+    (page,) = pypdf.PdfReader(io.BytesIO(prepared.referral.report)).pages
+    text, said = page.extract_text(), " ".join(row.value for row in prepared.rows)
+    assert [risk for risk in risks if risk in text] == ["own skin cancer"]
+    assert "own skin cancer" in said
+
+
 def test_pressed_twice_is_queued_once_and_comes_to_its_receiver(cases, spot, tmp_path):
     _person, lesion, _capture, to = spot
     draft = _filled(cases, lesion)
