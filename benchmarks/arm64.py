@@ -1,7 +1,7 @@
 """Does ARM64 say what this machine says? `make arm64 PICTURES="a.jpg b.jpg"`.
 
 Runs `dermedge analyze` on the real wheels for aarch64, by qemu's emulation of one process: Debian's
-own packages for that machine are unpacked into build/arm64, nothing is installed. About a
+own packages for that machine are unpacked into build/arm64, nothing is installed. Up to a
 minute a picture; the times say nothing of a device. Then the same pictures here, and both are
 compared (`benchmarks.agreement`). In FP32, or what a slice holds that `--bundle` names. A run that
 was stopped goes on where it was.
