@@ -323,6 +323,14 @@ def test_a_line_says_what_speaks_against_a_picture_that_is_judged_all_the_same(
     assert len(explain(pixels, of_advice)) > len(explain(pixels, quiet))
 
 
+def test_names_that_are_not_there_are_wrong_use(tmp_path, tiny_bundle, capsys):
+    (tmp_path / "empty.png").touch()
+    gone = str(tmp_path / "gone.png")
+    for names, status in (([gone], 2), ([gone, str(tmp_path / "empty.png")], 1)):
+        assert cli.main(["analyze", *names, "--json", "--bundle", str(tiny_bundle)]) == status
+        assert len(capsys.readouterr().out.splitlines()) == len(names)
+
+
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
     path = tmp_path / "a.png"
     write_png(path, draw(1, label="nv").image)
