@@ -278,7 +278,9 @@ def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Anal
 
     name = f"{Path(analysis.image).stem}.png"
     if args.masks:
-        write_png(Path(args.masks) / name, analysis.full_mask().astype("uint8") * 255)
+        # What was outlined on a picture without a lesion is not one.
+        mask = analysis.full_mask() & (not analysis.is_outlier)
+        write_png(Path(args.masks) / name, mask.astype("uint8") * 255)
     if not args.outlines and not args.explain:
         return
     from dermedge.explain import explain, outlined
