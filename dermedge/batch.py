@@ -97,6 +97,11 @@ def _is_address(name: str) -> bool:
     return "://" in name
 
 
+def exists(source: str) -> bool:
+    """Whether a picture's name is one that is there; of an address that is not known: True."""
+    return _is_address(source) or os.path.lexists(source)
+
+
 # What a path of an address holds as it is; all else would end it, or be read as another name.
 _PLAIN = "/!$&'()*+,;=:@"
 

@@ -21,7 +21,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.explain import explain
-from dermedge.image.read import read_image, write_png
+from dermedge.image.read import read_image, read_mask, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -321,6 +321,27 @@ def test_a_line_says_what_speaks_against_a_picture_that_is_judged_all_the_same(
     pixels = read_image(tmp_path / "a.png").pixels
     quiet = replace(good, quality=replace(advised, reasons=()), triage="low")
     assert len(explain(pixels, of_advice)) > len(explain(pixels, quiet))
+
+
+@pytest.mark.parametrize("limit", [1.0, 2.0])
+def test_a_mask_shows_no_lesion_where_the_picture_has_none(
+    analyzer, tmp_path, tiny_bundle, monkeypatch, limit
+):
+    write_png(tmp_path / "a.png", draw(1, label="nv").image)
+    good = analyzer.analyze(tmp_path / "a.png")
+    scored = replace(good, outlier=1.5, outlier_limit=limit)
+    monkeypatch.setattr(Analyzer, "analyze", lambda *_, **__: scored)
+    call = [str(tmp_path / "a.png"), "--bundle", str(tiny_bundle), "--masks", str(tmp_path / "m")]
+    assert cli.main(["analyze", *call]) == 0
+    assert read_mask(tmp_path / "m" / "a.png").any() == (limit > 1.5)
+
+
+def test_names_that_are_not_there_are_wrong_use(tmp_path, tiny_bundle, capsys):
+    (tmp_path / "empty.png").touch()
+    gone = str(tmp_path / "gone.png")
+    for names, status in (([gone], 2), ([gone, str(tmp_path / "empty.png")], 1)):
+        assert cli.main(["analyze", *names, "--json", "--bundle", str(tiny_bundle)]) == status
+        assert len(capsys.readouterr().out.splitlines()) == len(names)
 
 
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):

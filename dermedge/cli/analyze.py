@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
-from dermedge.cli import Command, one_line
+from dermedge.cli import DONE, FAILED, WRONG_USE, Command, one_line
 from dermedge.cli.options import (
     MOST_THREADS,
     bundle_arguments,
@@ -99,7 +99,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dermedge.batch import Options, Results, find_sources
+    from dermedge.batch import Options, Results, exists, find_sources
 
     if args.together:
         print("dermedge: --together is now called --combine", file=sys.stderr)
@@ -133,7 +133,9 @@ def run(args: argparse.Namespace) -> int:
         if bundle.manifest.procedural:
             print("The bundle was trained on generated pictures: not for real skin.")
         print(DISCLAIMER)
-    return 1 if failed else 0
+    if failed == len(sources) and not any(map(exists, sources)):
+        return WRONG_USE  # none of these names is there
+    return FAILED if failed else DONE
 
 
 def _tell_left_out(others: list[str]) -> None:
@@ -276,7 +278,9 @@ def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Anal
 
     name = f"{Path(analysis.image).stem}.png"
     if args.masks:
-        write_png(Path(args.masks) / name, analysis.full_mask().astype("uint8") * 255)
+        # What was outlined on a picture without a lesion is not one.
+        mask = analysis.full_mask() & (not analysis.is_outlier)
+        write_png(Path(args.masks) / name, mask.astype("uint8") * 255)
     if not args.outlines and not args.explain:
         return
     from dermedge.explain import explain, outlined
