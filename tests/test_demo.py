@@ -91,7 +91,13 @@ def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
-def test_a_wrong_data_set_throws_no_demo_away(tmp_path, capsys):
+def test_a_limit_of_generated_pictures_is_refused(ran, tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--limit", "50"]) == 2
+    assert "--limit is for --data" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_wrong_data_set_throws_no_demo_away(ran, tmp_path, capsys):
     (tmp_path / demo.STATE).write_text("[]")
     (tmp_path / "report.html").write_text("precious")
     wrong = f"ham10000={tmp_path / 'missing'}"

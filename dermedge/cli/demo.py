@@ -31,6 +31,7 @@ MADE = frozenset(
 )
 STEPS = 8
 SAMPLES = 12
+SUBSET = 1200
 PICTURES = 900  # generated: enough to learn from in a few minutes of two slow cores
 # Neither needs a network: the classifier starts from the bundle that comes with dermedge.
 RECIPES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -69,9 +70,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
-        default=1200,
         metavar="N",
-        help="with --data: train on a stratified subset of N pictures, 0 for all (default: 1200)",
+        help="with --data: train on a stratified subset of N pictures, 0 for all "
+        f"(default: {SUBSET})",
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="default: ./demo")
     parser.add_argument(
@@ -80,8 +81,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.limit < 0:
+    limit = SUBSET if args.limit is None else args.limit
+    if limit < 0:
         raise UserError("--limit must be 0 (all) or the number of pictures")
+    if args.limit is not None and not args.data:
+        raise UserError("--limit is for --data: leave it out, or give a data set")
     if any(importlib.util.find_spec(room) is None for room in DESKTOP):
         raise UserError(f"'demo' runs in a checkout of dermedge: {CHECKOUT}")
     for package in ("torch", "onnx", "jinja2"):
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         print("[generating pictures to learn from]", flush=True)
         write_data_set(out / "data", PICTURES)
     recipes = RECIPES["real" if args.data else "generated"]
-    subset = ("--limit", str(args.limit)) if args.data and args.limit else ()
+    subset = ("--limit", str(limit)) if args.data and limit else ()
     for number, step in enumerate(_steps(out, source, recipes, subset), start=1):
         if done[number - 1 : number] == [step.key] and step.makes.exists():
             print(f"[{number}/{STEPS}] {step.title}: done before", flush=True)
