@@ -30,6 +30,7 @@ from dermedge.files import cache_folder, check_folder, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.network import graph_of
 from dermedge.runtime import (
+    ENGINES,
     JAVA,
     OPENVINO,
     RUNTIMES,
@@ -41,6 +42,7 @@ from dermedge.runtime import (
     onnx,
     open_session,
     target,
+    tensorrt,
 )
 from dermedge.runtime.installed import providers, version
 from dermedge.tune_budget import Budget, TimeOver
@@ -365,7 +367,7 @@ def _choice(bundle: Bundle, content: object) -> dict[str, ExecutionConfig]:
     if content.get("machine") != machine():
         raise ValueError("it is for another machine or ONNX Runtime")
     if content.get("versions") != _versions(selected.values()):
-        raise ValueError("it was found with other versions")
+        raise ValueError("it was found with other versions or another GPU")
     if content.get("runtimes") != runtimes():
         raise ValueError(f"it was measured with other runtimes{_changed(content.get('runtimes'))}")
     return selected
@@ -404,13 +406,16 @@ def _changed(stored: object) -> str:
 
 
 def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
-    """Of dermedge, and of the Java library where it was chosen, for that takes a JVM to tell."""
+    """Of dermedge, and what takes a JVM or CUDA to tell, where that was chosen.
+
+    An engine runs on the GPU alone that it was built for: with another one the choice is stale.
+    """
     versions: dict[str, str | None] = {"dermedge": __version__}
-    if any(execution.provider == JAVA for execution in selected):
+    for provider in sorted({one.provider for one in selected} & {JAVA, *ENGINES}):
         try:
-            versions[JAVA] = java.version()
+            versions[provider] = java.version() if provider == JAVA else tensorrt.device(provider)
         except SessionError:  # it was taken away since
-            versions[JAVA] = None
+            versions[provider] = None
     return versions
 
 

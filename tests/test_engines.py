@@ -33,7 +33,8 @@ from dermedge.runtime import SessionError, open_session, tensorrt
 from dermedge.runtime import engine_cache as engines
 from dermedge.runtime.tensorrt import RTX, Layer, TensorRTSession
 
-HERE = engines.Key("b" * 64, "0" * 64, "tensorrt", "10.3.0", "Orin (compute capability 8.7)")
+GPU = "Orin (compute capability 8.7, 16 multiprocessors)"
+HERE = engines.Key("b" * 64, "0" * 64, "tensorrt", "10.3.0", GPU)
 HEADER = engines.Header(HERE, "tiny", "segmenter", "int8", 53, 52)
 
 
@@ -309,7 +310,8 @@ def test_the_engine_of_this_machine_is_loaded(here, monkeypatch):
         ({"graph": "d" * 64}, "another bundle"),
         ({"version": "10.7.0"}, "built by tensorrt 10.7.0, here is tensorrt 10.3.0"),
         ({"provider": RTX}, "built by tensorrt-rtx"),
-        ({"device": "Orin (compute capability 8.6)"}, "8.6), here is Orin"),
+        ({"device": GPU.replace("8.7", "8.6")}, "8.6, 16 multiprocessors), here is Orin"),
+        ({"device": GPU.replace("16", "8")}, "8 multiprocessors), here is Orin"),  # a Nano's
     ],
 )
 def test_a_foreign_engine_is_refused(here, changes, reason):
@@ -463,7 +465,8 @@ class _Cuda:
         return (_Error.cudaSuccess,)
 
     def cudaGetDeviceProperties(self, index):
-        return (_Error.cudaSuccess, SimpleNamespace(name=b"Orin\0\0", major=8, minor=7))
+        orin = SimpleNamespace(name=b"Orin\0\0", major=8, minor=7, multiProcessorCount=16)
+        return (_Error.cudaSuccess, orin)
 
     def __getattr__(self, name):
         def call(*args):
@@ -612,7 +615,7 @@ def test_session_computes_with_and_without_a_graph(pretend, failing, capturable,
     session = make()
     assert [(t.name, t.shape, t.dtype) for t in session.inputs] == [("image", (1, 2, 2, 3), "u1")]
     assert [(t.name, t.shape, t.dtype) for t in session.outputs] == [("mean", (1, 3), "f4")]
-    assert session.runtime.startswith("tensorrt 10.3.0 Orin (compute capability 8.7)")
+    assert session.runtime.startswith(f"tensorrt 10.3.0 {GPU}")
     assert session.runtime.endswith("with CUDA graph") == graph
     if failing == "cudaStreamEndCapture":
         cuda.capture = None  # CUDA has left the capture, whatever its result
@@ -707,11 +710,22 @@ def test_a_machine_without_a_gpu_is_told_so(tiny_bundle, tmp_path, monkeypatch):
 
 def test_a_gpu_that_is_too_old_for_tensorrt_rtx(monkeypatch):
     cuda = _Cuda()
-    turing = SimpleNamespace(name=b"T4", major=7, minor=5)
+    turing = SimpleNamespace(name=b"T4", major=7, minor=5, multiProcessorCount=40)
     cuda.cudaGetDeviceProperties = lambda index: (_Error.cudaSuccess, turing)
     monkeypatch.setattr(tensorrt, "_cudart", lambda provider: cuda)
     assert "need compute capability 8.0 and later, this is T4" in _refusal(tensorrt.gpu, RTX)
     assert tensorrt.gpu("tensorrt").name == "T4"
+
+
+def test_jetsons_that_share_a_name_share_no_engine(monkeypatch):
+    """An AGX Orin, an Orin Nano and either in a mode with fewer multiprocessors are all "Orin"."""
+    cuda, devices = _Cuda(), set()
+    monkeypatch.setattr(tensorrt, "_cudart", lambda provider: cuda)
+    for count in (16, 8, 4):
+        orin = SimpleNamespace(name=b"Orin", major=8, minor=7, multiProcessorCount=count)
+        cuda.cudaGetDeviceProperties = lambda index, orin=orin: (_Error.cudaSuccess, orin)
+        devices.add(tensorrt.device("tensorrt"))
+    assert len(devices) == 3
 
 
 # --- the calls of the API

@@ -439,6 +439,18 @@ def test_a_choice_made_with_another_openvino_is_stale(both, monkeypatch, capsys)
     assert "other runtimes (openvino has another version)" in capsys.readouterr().err
 
 
+def test_an_engine_that_was_chosen_on_another_gpu_is_stale(both, monkeypatch, capsys):
+    """As in a power mode with fewer multiprocessors: it would be refused, and nothing analysed."""
+    monkeypatch.setattr(tune.tensorrt, "device", lambda provider: "Orin, 16 multiprocessors")
+    monkeypatch.setattr(tune, "providers", lambda: ["cpu", "tensorrt"])
+    execution = ExecutionConfig("fp32", "tensorrt", 0)
+    path = tune.store(both, [tune.Result("classifier", execution, chosen=True)])
+    assert tune.load_tuned(both) == {"classifier": execution}
+    monkeypatch.setattr(tune.tensorrt, "device", lambda provider: "Orin, 8 multiprocessors")
+    assert tune.load_tuned(both) == {}
+    assert f"{path}: this choice of `dermedge tune` is ignored" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("then", "now", "words"),
     [

@@ -38,9 +38,14 @@ class Gpu:
 
     name: str
     capability: tuple[int, int]  # compute capability, major and minor
+    multiprocessors: int  # every Jetson Orin is called "Orin", whatever its size and power mode
 
     def __str__(self) -> str:
-        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+        major, minor = self.capability
+        return (
+            f"{self.name} (compute capability {major}.{minor}, "
+            f"{self.multiprocessors} multiprocessors)"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def version(provider: str) -> str:
 def device(provider: str) -> str:
     """What an engine that is built here will run on; part of its key.
 
-    An engine of TensorRT is for one model of GPU, one of TensorRT-RTX for a whole family.
+    An engine of TensorRT is for one model of GPU in one power mode, as far as that switches
+    multiprocessors off, one of TensorRT-RTX for a whole family.
     SessionError where TensorRT has no GPU to build for.
     """
     if provider == RTX:
@@ -128,7 +134,8 @@ def gpu(provider: str) -> Gpu:
             reason=error,
         ) from None
     name = properties.name.decode(errors="replace").rstrip("\0")
-    found = Gpu(name, (properties.major, properties.minor))
+    capability = properties.major, properties.minor
+    found = Gpu(name, capability, properties.multiProcessorCount)
     if provider == RTX and found.capability < _RTX_CAPABILITY:
         raise SessionError(
             "{provider} engines need {device}, this is {found}",
