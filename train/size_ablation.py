@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -53,6 +53,15 @@ def milliseconds(model: Normalized, sizes: Sequence[int]) -> dict[int, float]:
     return {size: round(float(np.median(values)), 2) for size, values in spent.items()}
 
 
+def log_prior(prior: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
+    """What the log-probabilities carry of each class, float64 (K,).
+
+    0 for a class that was never drawn: its share of 0 would put it above all others.
+    """
+    shares = [prior.get(label, 1 / len(labels)) for label in labels]
+    return np.array([np.log(share) if share > 0 else 0.0 for share in shares])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.size_ablation")
     parser.add_argument("--bundle", required=True)
@@ -78,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not records:
         raise UserError(f"{args.split}: no picture of its validation part is in {args.data}")
     sizes = sorted({own.size, *args.sizes})
-    prior = np.log([source.prior.get(label, 1 / len(labels)) for label in labels])
+    prior = log_prior(source.prior, labels)
     malignant = [label in MALIGNANT for label in labels]
     truth = np.array([labels.index(str(record.label)) for record in records])
     figure = resampled(records, args.resamples)

@@ -31,14 +31,31 @@ def read_pictures(path: Path) -> Table:
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
         found = {row["id"]: row for row in rows if row["malignancy"]}
+        twice = len(rows) - len({row["id"] for row in rows})
         # A spreadsheet writes TRUE, or the word of its language.
         if not {row["malignant"].lower() for row in found.values()} <= {"true", "false", ""}:
             raise KeyError("malignant")
     except (OSError, KeyError, TypeError, AttributeError, csv.Error):
         raise UserError(f"{path} is no pictures.csv of `dermedge evaluate --out`") from None
+    if twice:
+        raise UserError(f"{path}: {twice} rows name a picture again: evaluate the bundle again")
+    for name, row in found.items():
+        for column in ("malignancy", "jaccard"):
+            if not _is_share(row.get(column) or "0"):
+                raise UserError(
+                    f"{path}: the {column} of {name} is {row[column]!r}, no number from 0 to 1; a "
+                    "spreadsheet may have changed it: take the file as it was written"
+                )
     if not found:
         raise UserError(f"{path} says of no picture how malignant it is: nothing to compare")
     return found
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1.0001  # a sum of shares, rounded
+    except ValueError:
+        return False
 
 
 def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, intervals.Figure]:

@@ -70,11 +70,17 @@ def select(
     Raises
     ------
     DataError
-        Where the split does not fit the data set, or the part or what is left of it is empty.
+        Where the split does not fit the data set, or the part or what is left of it is empty; where
+        a file parts what is all measured.
     NothingToMeasure
         Where none of the pictures that are left has what the bundle can be measured by: a mask for
         a segmenter, a class that it knows, or malignant or not, for a classifier.
     """
+    if split_file and part == "all":
+        raise DataError(
+            "--split all measures every picture, also what the file of --split-file does not name: "
+            "leave one of the two out"
+        )
     stored = _stored_splits(bundle)
     training = _training(bundle)
     exact = _exact(data_set, training) if training else None

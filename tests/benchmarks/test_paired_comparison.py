@@ -59,6 +59,23 @@ def test_a_table_that_a_spreadsheet_saved_says_the_same(tmp_path):
         read_pictures(saved)
 
 
+@pytest.mark.parametrize("column", ["malignancy", "jaccard"])
+@pytest.mark.parametrize("cell", ['"0,1"', "100000", "nan", "-0.1"])
+def test_numbers_that_a_spreadsheet_changed_are_refused(cell, column, tmp_path):
+    """A decimal comma ended in a traceback; 0.100000 without its point ranked above all."""
+    path, risk = tmp_path / "saved.csv", cell if column == "malignancy" else "0.1"
+    path.write_text(f"{HEAD},jaccard\np0,mel,True,{risk},mel,0.1,0.9,{cell}\n")
+    with pytest.raises(UserError, match=rf"the {column} of p0 is .*no number from 0 to 1"):
+        read_pictures(path)
+
+
+def test_a_picture_that_stands_twice_in_a_table_is_refused(tmp_path):
+    path = table(tmp_path, "one", 0)
+    path.write_text(path.read_text() + "p0,mel,True,0.1,nv,0.1,0.9\n")
+    with pytest.raises(UserError, match="1 rows name a picture again"):
+        read_pictures(path)
+
+
 @pytest.mark.parametrize("corrected", [{"label": "nv"}, {"malignant": "False"}, {"malignant": ""}])
 def test_tables_of_other_diagnoses_are_refused(corrected, tmp_path):
     """Else the new bundle would be judged by the labels that were corrected since."""

@@ -200,6 +200,15 @@ def test_pictures_for_the_baselines_are_chosen_only_where_asked_for(tiny_bundle,
     assert select(data_set, bundle, "test", baselines=True).train
 
 
+def test_a_file_that_parts_what_is_all_measured_is_refused(tiny_bundle, discs, tmp_path):
+    """Pictures that it does not name were measured, too, and the result said "none"."""
+    data_set, file = load("csv", discs), tmp_path / "split.json"
+    make_split(data_set).save(file)
+    assert select(data_set, Bundle.open(tiny_bundle), "val", file).source == "the file split.json"
+    with pytest.raises(UserError, match="leave one of the two out"):
+        select(data_set, Bundle.open(tiny_bundle), "all", file)
+
+
 def test_an_empty_part_is_refused_with_the_parts_that_have_pictures(tiny_bundle, discs):
     data_set = load("csv", discs)
     records = tuple(replace(record, official="train") for record in data_set.records)

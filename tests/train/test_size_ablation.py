@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dermedge import UserError, cli
@@ -13,6 +14,12 @@ from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
 from train import size_ablation
 from train.models import build_model
+
+
+def test_a_class_that_was_never_drawn_is_not_put_above_all_others():
+    carried = size_ablation.log_prior({"nv": 0.8, "mel": 0.2, "scc": 0.0}, ("nv", "mel", "scc"))
+    assert carried == pytest.approx([np.log(0.8), np.log(0.2), 0.0])
+    assert (np.array([3.0, 1.0, -9.0]) - carried).argmax() == 0
 
 
 def test_other_sizes_beside_the_bundles_own(tmp_path, monkeypatch):
