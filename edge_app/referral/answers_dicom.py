@@ -193,7 +193,8 @@ def _author(ds: Dataset) -> str:
 
 
 def _person(name: str) -> str:
-    """DICOM's Family^Given^Middle^Prefix^Suffix as people write it."""
+    """DICOM's Family^Given^Middle^Prefix^Suffix as people write it; the first of its scripts."""
+    name = next((group for group in name.split("=") if group.strip("^ ")), "")
     family, given, middle, prefix, suffix = ([*name.split("^"), "", "", "", ""])[:5]
     return " ".join(part for part in (prefix, given, middle, family, suffix) if part.strip())
 

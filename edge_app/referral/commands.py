@@ -112,13 +112,35 @@ def _refuse_unused(args: argparse.Namespace) -> None:
     unused = [name for name in unused if name not in OPTIONS.get(action, ())]
     if args.systemd and args.passphrase_file:
         unused.append("passphrase-file")
+    here = ""
+    if action == "add" and not unused and (unused := _without_use(args)):
+        beside = unused[0] == "user" and args.token
+        here = " beside --token" if beside else " for these addresses"
+        here = " without --certificate" if unused[0] == "key" else here
     if action and unused:
         raise UserError(
-            "`dermedge send {action}` takes no --{option}: leave it out",
+            "`dermedge send {action}` takes no --{option}{here}: leave it out",
             code="send-option",
+            here=here,
             action=action,
             option=unused[0],
         )
+
+
+def _without_use(args: argparse.Namespace) -> list[str]:
+    """What of a destination's options would be dropped: a password or key that nobody is shown."""
+    web = args.dicomweb or args.fhir
+    useful = {
+        "called": args.dicom,
+        "calling": args.dicom,
+        "user": web and not args.token,
+        "token": web,
+        "ca": web or args.dicom,
+        "certificate": web or args.dicom,
+        "key": args.certificate,
+    }
+    some = args.folder or args.dicom or web  # without an address, that is said
+    return [name for name, use in useful.items() if some and getattr(args, name) and not use]
 
 
 def open_cases(args: argparse.Namespace) -> Store:

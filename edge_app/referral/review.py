@@ -48,6 +48,12 @@ _CHILD = 16  # years: services that take adults begin here
 _SHORTEST = 3  # letters of a private word that is looked for: shorter ones are everywhere
 _UNSPACED = "[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # where words have no gaps
 TATWEEL = "\N{ARABIC TATWEEL}"  # draws a word out
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
+# Words of a name that are words of any sentence, too.
+_PARTICLES = frozenset(
+    ("von", "van", "der", "den", "dem", "des", "vom", "zum", "zur", "und")
+    + ("del", "las", "los", "das", "dos")
+)
 _ARABIC = "[\u0600-\u06ff]"
 # Names of colours; they are those of dermedge.lesion.features, and messages of their own here.
 _COLORS = dict(
@@ -212,8 +218,19 @@ def _sendable(value: str) -> bool:
 def _told(referral: Referral, private: Sequence[str]) -> bool:
     """Whether the question holds a private word, as it stands in a sentence of its language."""
     question = _folded(referral.question)
-    parts = {part for word in private for part in (word, *word.split())}
+    parts = {part for word in private for part in _parts(word)}
     return any(pattern and re.search(pattern, question) for pattern in map(_within, parts))
+
+
+def _parts(name: str) -> Iterator[str]:
+    """A name and its words, also those of a double name or before a comma; umlauts as ae, too."""
+    bare = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in name)
+    for text in (name, bare):
+        for number, word in enumerate(text.split()):
+            if word.casefold() not in _PARTICLES or not (number or word.islower()):
+                yield word
+                yield unicodedata.normalize("NFC", word.casefold()).translate(_UMLAUTS)
+    yield name
 
 
 def _within(word: str) -> str:

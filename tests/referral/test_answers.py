@@ -311,6 +311,14 @@ def test_a_document_names_who_signed_it():
     assert answer.issued == "2026-11-29T08:15:00+01:00"
     (page,) = taken(document(mine[0], 6, DOC), mine)
     assert page.report == PDF
+    observer = Dataset()
+    for name, author in (
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Tarou Yamada"),
+        ("=山田^太郎", "太郎 山田"),
+    ):
+        observer.VerifyingObserverName = name
+        (answer,) = taken(document(mine[0], 7, VerifyingObserverSequence=[observer]), mine)
+        assert answer.author == f"{author}, Clinic"
 
 
 def test_a_better_picture_is_asked_for_by_a_code():

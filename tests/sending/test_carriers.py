@@ -12,7 +12,7 @@ import pytest
 from dermedge import UserError
 from edge_app.i18n.language import printable
 from edge_app.referral import answers
-from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, http
+from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, folder, http
 from edge_app.referral.carriers.http import retry_after
 from edge_app.store.referrals import Endpoint
 from sending.receivers import (
@@ -272,6 +272,25 @@ def test_a_key_of_this_device_that_is_none_is_told():
 )  # fmt: skip
 def test_how_long_a_receiver_asks_to_wait(value, seconds):
     assert retry_after(value) == seconds
+
+
+def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch):
+    receiver = FolderReceiver(tmp_path / "my stick")
+    place = str(receiver.folder).replace(" ", r"\040")
+    table, mounted = tmp_path / "fstab", tmp_path / "mounts"
+    table.write_text(f"# sticks\nUUID=1 / ext4\nLABEL=S {place} vfat noauto,user 0 0\n")
+    mounted.write_text("/dev/sda1 / ext4 rw 0 0\n")
+    monkeypatch.setattr(folder, "FSTAB", table)
+    monkeypatch.setattr(folder, "MOUNTS", mounted)
+    link = connect(receiver.endpoint())
+    for ask in (link.check, lambda: link.deliver(receiver.make(A, 0), again=False)):
+        with pytest.raises(Later, match="put the stick in"):
+            ask()
+    assert receiver.count() == 0
+    mounted.write_text(f"/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 {place} vfat rw 0 0\n")
+    link.deliver(receiver.make(A, 0), again=False)
+    assert receiver.count() == 1
+    link.close()
 
 
 def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):

@@ -194,6 +194,11 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
         (("check", "--to", "C"), "takes no --to"),
         (("remove", "C", "--fhir", "https://a"), "takes no --fhir"),
         (("--systemd",), "takes no --passphrase-file"),
+        (("add", "C", "--fhir", "https://a", "--key", "k"), "takes no --key without --certif"),
+        (("add", "C", "--fhir", "https://a", "--user", "u", "--token"), "no --user beside"),
+        (("add", "C", "--dicomweb", "https://a", "--calling", "X"), "takes no --calling"),
+        (("add", "C", "--dicom", "localhost:104", "--token"), "no --token for these"),
+        (("add", "C", "--folder", "here", "--ca", "ca.pem"), "takes no --ca"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(home, send, words, said):

@@ -30,6 +30,8 @@ from edge_app.store.referrals import Endpoint
 ENDING = ".dermparcel"
 MAGIC = b"dermedge parcel 1\n"
 MOST = 2**29  # bytes of a file
+# What this system mounts by itself or by hand, and what it has mounted; Linux.
+FSTAB, MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
 NO_FOLDER = N_("{folder} is not there: put the stick in")
 NOT_WRITTEN = N_("{folder} cannot be written ({reason}): it is tried again")
 FULL = N_("{folder} is full: make room on it, or take another")
@@ -70,7 +72,7 @@ class Folder:
         return Receipt(str(self._folder))
 
     def _must_be_there(self) -> None:
-        if not self._folder.is_dir():
+        if not self._folder.is_dir() or not _mounted(self._folder):
             raise Later(Message(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
 
     @contextlib.contextmanager
@@ -112,6 +114,27 @@ class Folder:
         if self._keys is not None:
             self._keys.wipe()
         self._keys = None
+
+
+def _mounted(folder: Path) -> bool:
+    """Whether no stick is missing that the system would show here: its folder stays, empty."""
+    here = Path(os.path.realpath(folder))
+    missing = _points(FSTAB) - _points(MOUNTS) if MOUNTS.exists() else set()
+    return missing.isdisjoint((here, *here.parents))
+
+
+def _points(table: Path) -> set[Path]:
+    """Where a table of file systems (fstab(5)) mounts them; none where there is no such table."""
+    try:
+        lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return set()
+    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    return {
+        Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), each[1]))
+        for each in fields
+        if len(each) > 1
+    }
 
 
 def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
