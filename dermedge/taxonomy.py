@@ -196,7 +196,11 @@ _OTHER_MALIGNANT = re.compile(
 # Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
 # sure, and certainly not "something else".
 _UNPLACED = re.compile(
-    r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen)\w*"
+    r"\w*(?:melanom|carcino|karcino|karzino|karsino|cancer|krebs|malign|bosartig|basaliom"
+    r"|spinaliom|bowen"
+    # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
+    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak|kwaadaardig|ondartet"
+    r"|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat|kotu huylu|ung thu)\w*|\b\w*rak\b"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )

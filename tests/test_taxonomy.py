@@ -98,7 +98,9 @@ WORDS = {
         "esclusione melanoma; nevus, DD melanoma; melanoma free; Verdacht auf BCC; "
         "carcinoma in situ; antimelanoma; family history of melanoma; sospetto melanoma; "
         "suspeita de melanoma; D22.5; ICD-10 D03.9; cSCC; sq cell ca; MM in situ; NMSC; "
-        "basal cell; actinic kerat.; melan."
+        "basal cell; actinic kerat.; melan.; cancro della pelle; cancro da pele; "
+        "basaalcelcarcinoom; huidkanker; hudkræft; ihosyöpä; rak skóry; bőrrák; rakovina kůže; "
+        "kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu"
     ),
 }
 
