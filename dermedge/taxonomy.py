@@ -200,9 +200,12 @@ _OTHER_MALIGNANT = re.compile(
 # Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
 # sure, and certainly not "something else".
 _UNPLACED = re.compile(
-    r"\w*(?:melanom|carcinom|karzinom|cancer|krebs|malign|bosartig|basaliom|spinaliom|bowen"
-    # Words of languages whose diagnoses are not read otherwise: Turkish, Dutch, Polish, Czech.
-    r"|karsinom|epiteliom|epitheliom|huylu|carcinoo|aardig|czerniak|rogowacenie|znamie)\w*|\brak\b"
+    r"\w*(?:melanom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs|malign"
+    r"|bosartig|basaliom|spinaliom|bowen"
+    # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
+    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak|rogowacenie|znamie"
+    r"|aardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat|huylu"
+    r"|ung thu)\w*|\b\w*rak\b"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )

@@ -99,7 +99,9 @@ WORDS = {
         "carcinoma in situ; antimelanoma; family history of melanoma; sospetto melanoma; "
         "suspeita de melanoma; D22.5; ICD-10 D03.9; cSCC; sq cell ca; MM in situ; NMSC; "
         "basal cell; actinic kerat.; melan.; épithélioma; bazal hücreli karsinom; czerniak; "
-        "basaalcelcarcinoom; melanom şüphesi; melanom değil; geen melanoma; malign"
+        "basaalcelcarcinoom; melanom şüphesi; melanom değil; geen melanoma; malign; "
+        "cancro della pelle; cancro da pele; huidkanker; hudkræft; ihosyöpä; rak skóry; bőrrák; "
+        "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu"
     ),
 }
 
