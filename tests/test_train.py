@@ -32,7 +32,7 @@ from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
-from train.run import load_model, load_run
+from train.run import load_model, load_run, make_folder
 from train.sources import sampling_shares
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
@@ -538,6 +538,24 @@ def test_another_recipe_or_split_does_not_touch_a_run(data_set, split, finished)
     with pytest.raises(UserError, match=r"another split.*--fresh"):
         loop.train(segmenter(), data_set, make_split(data_set, seed=9), finished)
     assert before == {p.name: p.stat().st_mtime_ns for p in finished.iterdir() if p.is_file()}
+
+
+def test_a_training_that_began_meanwhile_is_left_alone(
+    data_set, split, tmp_path, monkeypatch, capsys
+):
+    out, other = tmp_path / "run", to_toml(segmenter("seed=2"))
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+
+    def begin(recipe, _, split, folder, fresh):
+        out.mkdir()
+        (out / "recipe.toml").write_text(other)
+        make_folder(folder, recipe, split, fresh, process)
+
+    monkeypatch.setattr(loop, "train", begin)
+    assert cli.main(train_arguments(data_set, split, out, tmp_path)) == 2
+    assert "holds a run with another recipe" in capsys.readouterr().err
+    assert [item.name for item in out.iterdir()] == ["recipe.toml"]
+    assert (out / "recipe.toml").read_text() == other
 
 
 def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):

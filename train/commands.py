@@ -87,6 +87,7 @@ def _train(args: argparse.Namespace) -> int:
     from dermedge.data.joint import join
     from train.data import subset
     from train.loop import Interrupted, train
+    from train.run import holds
 
     if args.limit is not None and args.limit < 1:
         raise UserError("--limit must be 1 or more")
@@ -110,7 +111,8 @@ def _train(args: argparse.Namespace) -> int:
         return 130
     except UserError:
         # A run that never began would refuse the corrected command as another run.
-        if not there and not (out / "checkpoint.pt").exists() and PartialState().is_main_process:
+        mine = not there and holds(out, recipe) and not (out / "checkpoint.pt").exists()
+        if mine and PartialState().is_main_process:
             shutil.rmtree(out, ignore_errors=True)
         raise
     state = PartialState()

@@ -253,14 +253,22 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
         )
 
 
+def holds(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder was made for a run of this recipe."""
+    stored = out / "recipe.toml"
+    return stored.exists() and read_text(stored) == to_toml(recipe)
+
+
 def make_folder(
     out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
 ) -> None:
-    """Make the run's folder, where `check_folder` allows it; `fresh` deletes what it holds."""
+    """Make the run's folder; `fresh` deletes what it holds. UserError as of `check_folder`."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if fresh and out.exists():
             shutil.rmtree(out)
+        # Another training may have begun here while the pictures of this one were prepared.
+        check_folder(out, recipe, split, fresh)
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "recipe.toml", to_toml(recipe))
         split.save(out / "split.json")
