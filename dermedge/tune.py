@@ -13,7 +13,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,25 @@ def load_tuned(
             f"{', '.join(foreign)}; `dermedge tune` finds what runs fastest"
         )
     return chosen
+
+
+@contextmanager
+def chosen(executions: Mapping[str, ExecutionConfig]) -> Iterator[None]:
+    """Say of a session that cannot be opened inside that `dermedge tune` chose it, where it did.
+
+    `executions` is what `load_tuned` gave.
+    """
+    try:
+        yield
+    except SessionError as error:
+        if not executions:
+            raise
+        raise SessionError(
+            "{reason}; `dermedge tune` chose to run the networks so: run it again, or `dermedge "
+            "tune --forget`",
+            code="tune-choice",
+            reason=error,
+        ) from None
 
 
 def _stored(bundle: Bundle, warn: Callable[[str], None]) -> dict[str, ExecutionConfig]:

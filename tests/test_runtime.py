@@ -12,7 +12,7 @@ import pytest
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
-from dermedge.runtime import PROVIDERS, SessionError, open_session
+from dermedge.runtime import PROVIDERS, SessionError, host, open_session
 from dermedge.runtime.onnx import FP32_OPTIONS, HALF_ONLY, provider_options
 
 
@@ -155,6 +155,15 @@ def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
     with pytest.raises(SessionError, match="failed") as caught:
         session.run({"image": np.zeros((1, 5, 5, 3), np.uint8)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "made_for"),
+    [("aarch64", "arm"), ("ARM64", "arm"), ("armv7l", "arm"), ("x86_64", "x86"), ("AMD64", "x86")],
+)
+def test_a_processor_takes_the_graphs_that_are_made_for_it(monkeypatch, machine, made_for):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert host() == made_for
 
 
 def _lose(*_):

@@ -192,7 +192,11 @@ def _analyze(
         lines = on_ray(make, remaining, args.workers, max(1, args.threads), args.ray_address)
         outcomes = ((row, None) for row in lines)
     else:
-        analyzer = options.analyzer(bundle)
+        from dermedge.tune import chosen
+
+        named = args.precision is not None or args.provider is not None
+        with chosen({} if named else options.executions):
+            analyzer = options.analyzer(bundle)
         outcomes = (options.outcome(analyzer, source) for source in remaining)
     failed = 0
     silent = None if results and not args.json else True  # None: where stderr is no terminal

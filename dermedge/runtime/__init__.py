@@ -84,7 +84,8 @@ def host() -> str:
     """Which of `dermedge.bundle.manifest.TARGETS` this machine's processor is."""
     if hasattr(sys, "getandroidapilevel"):
         return "android"
-    return "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
+    # Of 32 bits it is "armv7l" and the like.
+    return "arm" if platform.machine().lower().startswith(("aarch64", "arm")) else "x86"
 
 
 def target(provider: str) -> str:

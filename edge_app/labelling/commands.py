@@ -76,12 +76,14 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dermedge.analyzer import Analyzer
-    from dermedge.tune import load_tuned
+    from dermedge.tune import chosen, load_tuned
     from edge_app.labelling.queue import allowed, questions
     from edge_app.labelling.server import LabelServer, Sitting
 
     bundle = open_bundle(args)
-    analyzer = Analyzer(bundle, executions=load_tuned(bundle))
+    executions = load_tuned(bundle)
+    with chosen(executions):
+        analyzer = Analyzer(bundle, executions=executions)
     count = sum(1 for _ in allowed(store))
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
         waiting = questions(store, analyzer, lambda _number: bar.update())

@@ -13,7 +13,7 @@ from dermedge import cli, network, tune
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
-from dermedge.runtime import ExecutionConfig, open_session
+from dermedge.runtime import ExecutionConfig, SessionError, open_session
 from edge_app import commands, networks
 from edge_app.capture.worker import Snapshot
 from edge_app.self_check import running_check
@@ -65,6 +65,33 @@ def test_the_app_runs_what_was_chosen_and_leaves_the_screen_a_core(
         keep(both, {role: ExecutionConfig("fp32", "cpu", count) for role, count in roles})
     networks.load_analyzer(both)
     assert opened == run
+
+
+def test_a_choice_that_starts_no_more_leaves_the_app_the_bundles_own_graphs(
+    both, opened, tmp_path, monkeypatch, capsys
+):
+    """As after an update of a driver: the kiosk stood still, and nothing said why."""
+
+    def failing(model, threads, provider, *words):
+        if provider != "cpu":
+            raise SessionError("its driver is gone")
+        return opening(model, threads, provider, *words)
+
+    opening = network.open_session
+    monkeypatch.setattr(network, "open_session", failing)
+    execution = ExecutionConfig("fp32", "openvino", 1)
+    keep(both, dict.fromkeys(both.manifest.models, execution))
+    assert tune.load_tuned(both)
+    networks.load_analyzer(both)
+    assert opened == [3, 3]
+    line = "what `dermedge tune` chose is ignored, its driver is gone; run it again\n"
+    assert capsys.readouterr().err == f"dermedge: {line}"
+    write_png(tmp_path / "a.png", draw(1).image)
+    command = ["analyze", "--bundle", str(both.path), str(tmp_path / "a.png")]
+    assert cli.main(command) == 2
+    assert "gone; `dermedge tune` chose to run the networks so: run" in capsys.readouterr().err
+    assert cli.main([*command, "--provider", "openvino"]) == 2
+    assert capsys.readouterr().err == "dermedge: its driver is gone\n"
 
 
 def app(bundle: Bundle, _folder: Path) -> None:
