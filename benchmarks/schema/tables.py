@@ -66,7 +66,7 @@ _OOD = {
 _ORIGIN = {
     "ood_pictures": "pictures that show no lesion",
     "clusters": "what the bootstrap draws whole",
-    "commit": "of dermedge; '-': not run from a checkout",
+    "commit": "of dermedge; a + behind it: files differed from it; '-': not run from a checkout",
     "hardware": "processor and cores",
     "date": "UTC",
     "command": "that was typed; of paths that lead elsewhere the last name",
