@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,7 +36,8 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             analysis = json.loads(line)
-            name = Path(analysis["image"]).name
+            # Of whichever system it was written on.
+            name = re.split(r"[/\\]", analysis["image"])[-1]
             if name in analyses:
                 raise UserError(f"{path} names {name} twice")
             analyses[name] = analysis

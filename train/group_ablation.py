@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "epochs": EPOCHS,
         "seeds": args.seeds,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": commit("+"),
         **figures(records, risks, args.group, args.resamples),
     }
     write_atomic(args.out, json.dumps(result, indent=1) + "\n")

@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "modality": args.modality,
         "pictures": len(records),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": commit("+"),
         "sizes": {
             size: {
                 "macs": complexity(model, size).macs,

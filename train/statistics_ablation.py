@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "epochs": EPOCHS,
         "seeds": args.seeds,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": commit("+"),
         "malignant_auc": {way: figure(statistic) for way, statistic in ranked.items()},
         "its own minus ImageNet's": figure(minus(own, other)),
     }

@@ -149,7 +149,7 @@ def _head(bundle: Bundle, options: Options, fields: Sequence[str]) -> dict:
         "disclaimer": DISCLAIMER,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": options.command,
-        "commit": commit(),
+        "commit": commit("+"),
         "bundle": _about(bundle),
         "views": options.views,
         "executions": {role: str(replace(execution, threads=1)) for role, execution in executions},

@@ -81,7 +81,7 @@ def _name(execution: Execution) -> str:
 
 def measure(
     bundle: Bundle, selection: Selection | None, threads: int, fields: Sequence[str] = ()
-) -> list[dict]:
+) -> tuple[list[dict], list[dict]]:
     """Figures of every execution on the same pictures; None: of none.
 
     fields : of metadata that the classifier gets, where the record has them.
@@ -93,6 +93,8 @@ def measure(
     LABEL or skin TYPES), 'measure' of `EXECUTION_MEASURES`, 'pictures', 'value', 'low' and 'high',
     and the 'difference', 'difference_low' and 'difference_high' to the first execution by paired
     bootstrap (None where it has none).
+
+    And 'id' and 'error' of each picture that could not be read.
     """
     numbers = clusters(selection.records, selection.same)[0] if selection else {}
     results: list[dict] = []
@@ -111,14 +113,16 @@ def measure(
             continue
         first = first or rows
         results[-1]["figures"] = _figures(first, rows, bundle.manifest.labels)
-    return results
+    unread = [{"id": row.record.id, "error": row.error} for row in first or () if row.error]
+    return results, unread
 
 
 def part(
     selection: Selection | None, threads: int, fields: Sequence[str], plan: Plan, result: dict
 ) -> None:
     """For a benchmark: what `measure` gives, and the time of each execution, all in turns."""
-    entries, analyzers = measure(plan.bundle, selection, threads, fields), {}
+    # What cannot be read is in the result of the accuracy, which is measured on the same pictures.
+    (entries, _), analyzers = measure(plan.bundle, selection, threads, fields), {}
     for entry, execution in zip(entries, executions(plan.bundle).values(), strict=True):
         if entry["reason"] is None:
             try:

@@ -144,12 +144,14 @@ def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) 
 
     file_to_write(args.executions)
     threads = args.threads or usable_cores()
-    results = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
+    results, unread = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
     write_atomic(args.executions, executions.to_csv(results))
     print(printable_lines(text.executions(results)))
+    for line in text.unread_and_warnings(unread, selection.warnings):
+        print(printable(line))
     print(f"written: {printable(args.executions)}")
     print(DISCLAIMER)
-    return 0
+    return 1 if unread else 0
 
 
 EVALUATE = Command(

@@ -130,12 +130,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
     return rows
 
 
-def append_rows(path: Path, rows: Sequence[dict]) -> None:
-    """Add rows to a CSV file, in place of those that begin with the same two cells.
+def append_rows(path: Path, rows: Sequence[dict], same: int = 2) -> None:
+    """Add rows to a CSV file, in place of those whose first `same` cells are alike.
 
     UserError as `read_rows`.
     """
-    keys = list(rows[0])[:2]
+    keys = list(rows[0])[:same]
     kept = read_rows(path, list(rows[0]))
     taken = {tuple(str(row[key]) for key in keys) for row in rows}
     kept = [row for row in kept if tuple(row[key] for key in keys) not in taken]

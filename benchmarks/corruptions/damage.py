@@ -97,7 +97,8 @@ KINDS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "wrong Huffman table": _wrong_table,
 }
 COLUMNS = (
-    *("damage", "seeds", "files", "refused", "identical", "slightly_different"),
+    *("bundle", "sha256", "damage", "seeds"),
+    *("files", "refused", "identical", "slightly_different"),
     *("largest_mean_difference", "largest_malignancy_difference", "judged_differently"),
 )
 
@@ -134,6 +135,8 @@ def measure(name: str, paths: Sequence[Path], seeds: int, analyzer: Analyzer) ->
             advice += found.triage != plain.triage
             drift = max(drift, abs(found.malignancy - plain.malignancy))
     return {
+        "bundle": analyzer.bundle.manifest.name,
+        "sha256": analyzer.bundle.sha256[:16],
         "damage": name,
         "seeds": seeds,
         "files": len(paths) * seeds,
@@ -157,7 +160,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seeds", type=int, default=5, metavar="N", help="files a picture and kind"
     )
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--out", required=True, metavar="FILE.csv", help="rows are added")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE.csv",
+        help="rows are added, in place of those of the same bundle, damage and number",
+    )
     args = parser.parse_args(argv)
     if args.seeds < 1:
         raise UserError(f"--seeds must be 1 or more, got {args.seeds}")
@@ -171,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.kinds:
         row = measure(name, paths, args.seeds, analyzer)
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        append_rows(Path(args.out), [row])
+        append_rows(Path(args.out), [row], same=4)
 
 
 if __name__ == "__main__":

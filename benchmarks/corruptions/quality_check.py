@@ -113,7 +113,7 @@ def quality_check(
             for name, way in QUALITY_CORRUPTIONS.items()
         },
         **tail(selection, command),
-        "commit": commit(),
+        "commit": commit("+"),
     }
 
 

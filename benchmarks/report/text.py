@@ -113,10 +113,15 @@ def _out_of_distribution(result: dict) -> Iterator[str]:
             )
 
 
-def _unread_and_warnings(result: dict) -> Iterator[str]:
-    for entry in result["data"]["unreadable"]:
+def unread_and_warnings(unread: Sequence[dict], warnings: Sequence[str]) -> Iterator[str]:
+    """What a person has to know of the pictures, beside the figures."""
+    for entry in unread:
         yield f"not read: {entry['id']}: {entry['error']}"
-    yield from (f"warning: {warning}" for warning in result["warnings"])
+    yield from (f"warning: {warning}" for warning in warnings)
+
+
+def _unread_and_warnings(result: dict) -> Iterator[str]:
+    return unread_and_warnings(result["data"]["unreadable"], result["warnings"])
 
 
 def figure(metric: dict | None, sign: str = "-") -> str:

@@ -66,7 +66,7 @@ _OOD = {
 _ORIGIN = {
     "ood_pictures": "pictures that show no lesion",
     "clusters": "what the bootstrap draws whole",
-    "commit": "of dermedge; '-': not run from a checkout",
+    "commit": "of dermedge; a + behind it: files differed from it; '-': not run from a checkout",
     "hardware": "processor and cores",
     "date": "UTC",
     "command": "that was typed; of paths that lead elsewhere the last name",
@@ -104,6 +104,10 @@ GROUP_COLUMNS = {
     "high": "upper limit",
 }
 
+_FIGURES = {"value", "low", "high"} | {
+    name + suffix for name in MEASURES for suffix in ("", "_low", "_high")
+}
+
 # Tables of version 0.1.0 have other names; they are read for one version.
 _RENAMED = {
     "unlike_pictures": "ood_pictures",
@@ -121,7 +125,7 @@ _RENAMED = {
 def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, str]]:
     """The rows of a table of results; [] where there is no such file.
 
-    Raises UserError where the file is something else.
+    Raises UserError where the file is something else, or a figure in it is no number.
     """
     path = Path(path)
     if path.suffix != ".csv":
@@ -144,7 +148,22 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
     for row in rows:
         if (group := row.get("group") or "").startswith("unlike "):
             row["group"] = "ood " + group.removeprefix("unlike ")
+    for row in rows:
+        for name in columns:
+            if name in _FIGURES & names and not _is_number(row[name] or "0"):
+                raise UserError(
+                    f"{path}: {name} is {row[name]!r}, no number; a spreadsheet may have changed "
+                    "it: take the file as it was written"
+                )
     return [{name: row.get(name) or "" for name in columns} for row in rows]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def groups_of(path: str | Path) -> Path:

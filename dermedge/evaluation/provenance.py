@@ -9,20 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]  # of the checkout, where there is one
+_RESULTS = "benchmarks/results"
 _GIT_SECONDS = 10
 
 
 def commit(dirty_mark: str = "") -> str:
     """The commit of this code, 12 digits or more; '-' where it does not run from a checkout.
 
-    dirty_mark : what is put behind it where files differ from the commit.
+    dirty_mark : what is put behind it where files differ from the commit, but for results that
+        were measured and not committed yet: they are not what measures.
     """
     # An environment may lie inside the checkout of something else.
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != _ROOT:
         return "-"
-    dirty = (f"--dirty={dirty_mark}",) if dirty_mark else ()
-    return _git("describe", "--always", "--abbrev=12", "--exclude=*", *dirty) or "-"
+    name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+    if name is None:
+        return "-"
+    if dirty_mark and _git("diff", "--name-only", "HEAD", "--", ":/", f":(top,exclude){_RESULTS}"):
+        name += dirty_mark
+    return name
 
 
 def _git(*arguments: str) -> str | None:

@@ -60,6 +60,13 @@ def test_what_one_alone_finds_or_measures_is_a_difference(analyses):
         assert (figures["quality"], figures["area_share"]) == (0.5, 1)
 
 
+def test_a_file_of_windows_names_the_same_pictures(tmp_path):
+    """Its separators were a part of the names: "not of the same pictures"."""
+    path = tmp_path / "windows.jsonl"
+    path.write_text(json.dumps({"image": "C:\\pictures\\0.png"}) + "\n")
+    assert list(agreement.read(path)) == ["0.png"]
+
+
 def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
     fewer = {"0.png": analyses["0.png"]}
     with pytest.raises(UserError, match="not of the same pictures"):

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from evaluations import rewritten
 from PIL import Image
 
 from benchmarks.corruptions import colours, damage
@@ -43,7 +44,7 @@ def test_another_table_is_refused_before_the_work(content, tmp_path, tiny_bundle
     words = ["--bundle", str(tiny_bundle), "--out", str(out)]
     with pytest.raises(UserError, match="no table with the columns data, bundle"):
         colours.main(["--data", "procedural=none", *words])
-    with pytest.raises(UserError, match="no table with the columns damage, seeds"):
+    with pytest.raises(UserError, match="no table with the columns bundle, sha256"):
         damage.main([str(tmp_path), *words])
     assert out.read_text() == content
 
@@ -54,6 +55,17 @@ def test_a_picture_of_another_space_has_other_numbers():
         opened = Image.open(io.BytesIO(colours.in_space(pixels, profile)))
         assert opened.info["icc_profile"] == profile
         assert np.abs(np.asarray(opened).astype(int) - pixels).mean() > 2
+
+
+def test_rows_of_another_bundle_stay(analyzer, tiny_bundle, tmp_path):
+    """They took the place of the first bundle's, and neither row said whose it was."""
+    Image.fromarray(draw(0, size=(64, 80)).image).save(tmp_path / "a.jpg")
+    other = rewritten(analyzer.bundle, tmp_path, "other")
+    out, words = tmp_path / "damage.csv", ["--kinds", "cut", "--seeds", "1", "--bundle"]
+    for bundle in (tiny_bundle, other.path, tiny_bundle):
+        damage.main([str(tmp_path), "--out", str(out), *words, str(bundle)])
+    hashes = [row["sha256"] for row in csv.DictReader(out.open())]
+    assert hashes == [one.sha256[:16] for one in (other, analyzer.bundle)]
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)

@@ -98,7 +98,10 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert DISCLAIMER in (tmp_path / "evaluation.html").read_text()
 
 
-def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(tiny_bundle, discs):
+def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
+    tiny_bundle, discs, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "commit", lambda mark="": f"ab{mark}")  # of a changed checkout
     data_set = load("csv", discs)
     records = tuple(
         replace(record, label="scc", malignant=True) if record.label == "bcc" else record
@@ -109,6 +112,7 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(t
     selection = Selection("all", records, len(records), None, "none", None, ())
     result, _ = evaluate.evaluate(bundle, data_set, selection, Options())
     method = next(m for m in result["methods"] if m["task"] == "classification")
+    assert result["commit"] == "ab+"
     assert result["data"]["outside_labels"] == 10
     assert method["count"] == 38
     assert method["labelled"] == 28

@@ -29,7 +29,7 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
 
     path = tmp_path / "executions.csv"
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
-    assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 0
+    assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 1
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert list(rows[0]) == list(executions.COLUMNS)
     first = [row for row in rows if row["execution"] == "fp32 cpu"]
@@ -40,7 +40,11 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
     for row in rows:
         if row["measure"] == "same_advice":
             assert float(row["value"]) == 1  # the same graph
-    assert "fp32 cpu" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fp32 cpu" in printed
+    # As without --executions: they were left out in silence.
+    assert "\nwarning: " in printed
+    assert [k for k in range(10) if f"not read: p0{k}: " in printed] == [7, 8]
     with pytest.raises(UserError, match="measures nothing else: leave out --tta"):
         call(EVALUATE, *words, "--executions", path, "--tta")
 
@@ -58,7 +62,7 @@ def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundl
     found = executions.executions(Bundle.open(path))
     assert list(found)[:2] == ["fp32 cpu", "fp32+int8 cpu"]
     assert found["fp32+int8 cpu"]["classifier"].precision == "int8"
-    rows = executions.measure(Bundle.open(path), None, 1)
+    rows, _ = executions.measure(Bundle.open(path), None, 1)
     assert [row["execution"] for row in rows] == list(found)
 
 
@@ -74,7 +78,7 @@ def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_pa
     assert next(iter(found)) == "fp16+fp32 cpu"
     assert {execution["classifier"].provider for execution in found.values()} == {"cpu"}
     assert "fp16+fp32 cpu+openvino" in found
-    rows = executions.measure(Bundle.open(path), None, 1)
+    rows, _ = executions.measure(Bundle.open(path), None, 1)
     assert [row["execution"] for row in rows] == list(found)
     whole = {role: replace(model, precision="fp16") for role, model in models.items()}
     sliced = replace(tiny, manifest=replace(tiny.manifest, models=whole))

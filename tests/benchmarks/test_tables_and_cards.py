@@ -87,6 +87,18 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     assert not (tmp_path / "y.csv").exists()
 
 
+@pytest.mark.parametrize("columns", [tables.COLUMNS, tables.GROUP_COLUMNS])
+def test_a_figure_that_a_spreadsheet_changed_is_refused(columns, tmp_path):
+    """A decimal comma ended the making of cards in a traceback."""
+    path, figure = tmp_path / "t.csv", "jaccard_low" if columns is tables.COLUMNS else "low"
+    cells = dict.fromkeys(columns, "") | {figure: '"0,89"'}
+    path.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    with pytest.raises(UserError, match=f"{figure} is '0,89', no number"):
+        tables.read(path, columns)
+    path.write_text(path.read_text().replace(",89", ".89"))
+    assert tables.read(path, columns)[0][figure] == "0.89"
+
+
 def test_every_column_is_described_and_tells_what_it_is():
     text = (Path(tables.__file__).parents[1] / "results" / "README.md").read_text()
     for column in (*tables.KEY, *tables.MEASURES, *tables.GROUP_COLUMNS):
