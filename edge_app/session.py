@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -218,6 +218,10 @@ class Session:
         self._set(lesion=lesion)
         return lesion
 
+    def change_lesion(self, lesion: Lesion, **values) -> Lesion:
+        """Change these alone: an answer that came meanwhile may have made it due."""
+        return self.save_lesion(replace(self.opened().lesion(lesion.id), **values))
+
     def delete_person(self, person: Person) -> Erased:
         found = _erased(partial(self.opened().delete_person, person.id))
         self._set(person=None, lesion=None)
@@ -266,7 +270,10 @@ class Session:
         )
 
     def save(self, result: Result) -> Result:
-        """Put a result into the store, under its lesion: when this returns, it is on disk."""
+        """Put a result into the store, under its lesion: when this returns, it is on disk.
+
+        A lesion that was due is so no more, unless the picture cannot be judged.
+        """
         return self._save(result, result.lesion_id)
 
     def take(self, result: Result) -> None:
@@ -316,7 +323,13 @@ class Session:
         scale = (analysis["scale"] or {}).get("px_per_mm")
         width, height = analysis["size"]
         record = Capture("", lesion_id, "", analysis, (width, height), scale)
-        saved = self.opened().add_capture(record, result.png)
+        store = self.opened()
+        saved = store.add_capture(record, result.png)
+        if saved.dated and saved.triage != "retake":
+            with suppress(UserError):  # the picture is kept; then it stays due
+                lesion = store.lesion(lesion_id)
+                if lesion.remind and lesion.remind <= date.today().isoformat():
+                    store.update_lesion(replace(lesion, remind=None))
         return replace(result, record_id=saved.id, lesion_id=lesion_id, png=b"")
 
     def metadata(self, today: date) -> dict[str, object]:

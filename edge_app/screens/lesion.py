@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,6 +11,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 import edge_app.ui.picture_view
 import edge_app.ui.trend  # noqa: F401  the .kv names its class
+from dermedge import UserError
 from dermedge.analysis import lesion_outline
 from edge_app import cases, sending
 from edge_app.follow_up.history import history
@@ -72,7 +73,10 @@ class LesionScreen(View):
             field.ids.entry.bind(focus=lambda _entry, focus: None if focus else self.save())
 
     def show(self) -> None:
-        lesion, person = self.app.session.lesion, self.app.session.person
+        session, store = self.app.session, self.app.session.opened()
+        with suppress(UserError):  # a picture or an answer may have changed when it is due
+            session.lesion = store.lesion(session.lesion.id)
+        lesion, person = session.lesion, session.person
         self._captures: list[Capture] = []
         self._undeveloped: list[CaptureCard] = []
         self.title, self.several, self.developed = lesion.title, False, 0
@@ -80,7 +84,6 @@ class LesionScreen(View):
         self.ids.name.text, self.ids.notes.text = lesion.title, lesion.notes
         self._filled = True
         self._remind()
-        store = self.app.session.opened()
         self.ids.sent.clear_widgets()
         self.app.work(lambda: store.captures(lesion.id), self._list)
         self.app.work(
@@ -235,9 +238,11 @@ class LesionScreen(View):
         session = self.app.session
         if not self._filled or session.lesion is None or session.store is None:
             return
-        name = self.ids.name.text.strip() or session.lesion.title
-        changed = replace(session.lesion, title=name, notes=self.ids.notes.text.strip())
-        if changed != session.lesion and self.app.attempt(lambda: session.save_lesion(changed)):
+        lesion, notes = session.lesion, self.ids.notes.text.strip()
+        name = self.ids.name.text.strip() or lesion.title
+        if (name, notes) != (lesion.title, lesion.notes) and self.app.attempt(
+            lambda: session.change_lesion(lesion, title=name, notes=notes)
+        ):
             self.title = name
 
     def _remind(self) -> None:
@@ -271,8 +276,8 @@ class LesionScreen(View):
 
     def _keep_reminder(self, day: date | None) -> None:
         session = self.app.session
-        changed = replace(session.lesion, remind=day and day.isoformat())
-        self.app.attempt(lambda: session.save_lesion(changed))
+        remind = day and day.isoformat()
+        self.app.attempt(lambda: session.change_lesion(session.lesion, remind=remind))
         self._remind()
 
     def delete(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from kivy.clock import Clock
 from kivy.properties import ListProperty, ObjectProperty, StringProperty
 
 import edge_app.ui.body_view as drawn
@@ -21,6 +22,8 @@ from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased, Kept
 from edge_app.store.store import Lesion, Person
 from edge_app.ui.widgets import PressCard
+
+PER_FRAME = 3  # rows that are built between two frames
 
 
 class SpotRow(PressCard):
@@ -68,6 +71,8 @@ class PersonScreen(View):
         )
         self.notes = person.notes
         self.message = ""
+        self._waiting: list[tuple[int, Spot]] = []
+        self._building = Clock.create_trigger(lambda _dt: self._build())
         self._seat()
         app.bind(portrait=self._seat)
 
@@ -79,7 +84,8 @@ class PersonScreen(View):
 
     def hide(self) -> None:
         self.app.unbind(portrait=self._seat)
-        self.marks = []
+        self._building.cancel()
+        self.marks, self._waiting = [], []
         self.ids.spots.clear_widgets()
         self.who = self.facts = self.risks = self.notes = ""
 
@@ -95,19 +101,29 @@ class PersonScreen(View):
     def _fill(self, person: Person, spots: list[Spot]) -> None:
         if person is not self.app.session.person:
             return  # of somebody who was looked at before
-        marks = []
         self.ids.spots.clear_widgets()
-        for number, spot in enumerate(spots, 1):
+        self._waiting = list(enumerate(spots, 1))
+        marks = []
+        for number, spot in self._waiting:
             band, lesion = present.estimated(spot.triage), spot.lesion
             place = (lesion.view, lesion.x, lesion.y)
             marks.append(drawn.Mark(number, place, band.style, band.shape, lesion))
+        self.marks = marks
+        self.message = "" if spots else _("No spot yet: press its place on the body.")
+        self._build()
+
+    def _build(self) -> None:
+        """Some rows between two frames: a hundred at once would hold the screen up."""
+        now, self._waiting = self._waiting[:PER_FRAME], self._waiting[PER_FRAME:]
+        for number, spot in now:
+            lesion, band = spot.lesion, present.estimated(spot.triage)
             row = SpotRow(
                 number=str(number), title=lesion.title, message=present.spot(spot), band=band
             )
             row.bind(on_release=lambda _row, lesion=lesion: self.choose(lesion))
             self.ids.spots.add_widget(row)
-        self.marks = marks
-        self.message = "" if spots else _("No spot yet: press its place on the body.")
+        if self._waiting:
+            self._building()
 
     # ------------------------------------------------------------------------ spots
 

@@ -105,12 +105,18 @@ class PlaceScreen(View):
             return
         view, x, y = self.pin
         lesion = self._lesion or Lesion("", app.session.person.id, title)
-        lesion = replace(lesion, title=title, view=view, x=x, y=y)
+        placed = {"title": title, "view": view, "x": x, "y": y}
+        lesion = replace(lesion, **placed)
         if self.task == "keep":
             keep(app, lesion)
         else:
+            session = app.session
             app.work(
-                lambda: app.session.save_lesion(lesion),
+                lambda: (
+                    session.change_lesion(lesion, **placed)
+                    if lesion.id
+                    else session.save_lesion(lesion)
+                ),
                 lambda _saved: self._saved(lesion),
                 _("Saving."),
                 writes=True,

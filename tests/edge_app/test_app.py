@@ -524,7 +524,7 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
-from edge_app.follow_up.people import Draft
+from edge_app.follow_up.people import Draft, Spot
 from edge_app.session import VisitOver
 from edge_app.store import derivation
 from edge_app.store import store as stores
@@ -614,6 +614,20 @@ def steps():
         for _press in range(2):
             if listed < 45:
                 more.dispatch("on_release")
+
+    # The spots of a person come between frames, too, and those of somebody else do not follow.
+    session.person = Person("", NAME)
+    app.go("person")
+    yield lambda: app.screen.message
+    spots, person = app.screen.ids.spots, session.person
+    app.screen._fill(person, [Spot(due[0], 1, "low", "2026-01-01T00:00:00Z")] * 8)
+    assert len(app.screen.marks) == 8 and 0 < len(spots.children) < 8
+    yield lambda: len(spots.children) == 8
+    app.screen._fill(person, [Spot(due[0], 1, "low", "2026-01-01T00:00:00Z")] * 8)
+    app.go("home")
+    yield lambda: True
+    yield lambda: True
+    assert not spots.children
 
     # A store that cannot be read, as on a stick that was pulled out, gives a line and ends nothing.
     clock, lost = stores.Store.clock_fault, stores.StoreError("disk i/o error")

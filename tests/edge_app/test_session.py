@@ -318,6 +318,20 @@ def test_a_reminder_falls_into_the_month_that_was_asked_for(today, months):
     assert day.day <= today.day
 
 
+def test_a_spot_is_due_until_a_picture_of_it_is_kept_whatever_else_is_changed(session, spot):
+    store, old, analysis = session.opened(), session.lesion, spot[0].analysis
+    for triage, remind, left in (
+        ("low", "2049-09-01", "2049-09-01"),
+        ("retake", "2026-09-01", "2026-09-01"),  # it is still to be photographed
+        ("low", "2026-09-01", None),
+    ):
+        store.update_lesion(replace(old, remind=remind))  # as an answer does
+        assert session.change_lesion(old, notes="itches").remind == remind
+        found = Result({**analysis, "triage": triage}, png=b"png", lesion_id=old.id)
+        assert session.save(found).saved
+        assert store.lesion(old.id) == replace(old, notes="itches", remind=left)
+
+
 def test_every_event_of_the_audit_trail_has_a_message(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
