@@ -226,6 +226,11 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
                         ".map((x) => x.outerHTML)"
                     )
                     assert small == [], screen
+        browser.resize(195, 422)  # 390x844 at 200 %
+        foot = "document.querySelector('#result .foot')"
+        stays = f"getComputedStyle({foot}).position === 'sticky' ? {foot}.offsetHeight : 0"
+        browser.run("show('result')")
+        assert browser.run(f"$('main').clientHeight - ({stays})") >= 120
     finally:
         browser.resize(390, 844)
         browser.run("choose('en'); newSpot()")
