@@ -26,7 +26,7 @@ DAMAGE = """(async () => {
   for await (const one of (await keptFolder()).values()) {
     const { size } = await one.getFile();
     const to = await one.createWritable({ keepExistingData: true });
-    await to.write({ type: "write", position: Math.floor(size / 2), data: new Uint8Array(64) });
+    await to.write({ type: "write", position: Math.floor(size * 3 / 4), data: new Uint8Array(64) });
     await to.close();
   }
 })()"""
@@ -63,7 +63,7 @@ def opened(browser: Chromium, passphrase: str) -> str:
 
 
 def damage(browser: Chromium) -> None:
-    """Overwrite the middle of what is kept, which is within a picture."""
+    """Overwrite a part of what is kept, which is within the last picture."""
     browser.run(DAMAGE)
 
 

@@ -6,15 +6,18 @@ import base64
 import contextlib
 import copy
 import hashlib
+import io
 import json
 import os
 import random
 import re
+import struct
 import subprocess
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -34,7 +37,7 @@ from edge_app.i18n import language
 from edge_app.presentation import estimate
 from edge_app.presentation.body_map import region
 from edge_app.qa.chromium import Chromium, program
-from edge_app.qa.web import Visit, compare, write_film
+from edge_app.qa.web import SETTLED, STARTED, Visit, compare, write_film
 from edge_app.referral import codes, consent
 from edge_app.referral.fhir_check import faults
 from edge_app.store.records import StoreError
@@ -223,6 +226,11 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
                         ".map((x) => x.outerHTML)"
                     )
                     assert small == [], screen
+        browser.resize(195, 422)  # 390x844 at 200 %
+        foot = "document.querySelector('#result .foot')"
+        stays = f"getComputedStyle({foot}).position === 'sticky' ? {foot}.offsetHeight : 0"
+        browser.run("show('result')")
+        assert browser.run(f"$('main').clientHeight - ({stays})") >= 120
     finally:
         browser.resize(390, 844)
         browser.run("choose('en'); newSpot()")
@@ -238,6 +246,21 @@ def test_colours_have_contrast():
             assert css[name] >= (3 if name == "off" else 4.5), name
 
 
+def _turned_webp() -> bytes:
+    from PIL import Image
+
+    exif, into = Image.Exif(), io.BytesIO()
+    exif[0x112] = 6
+    Image.fromarray(draw(2, "phone", (64, 96)).image).save(into, "WEBP", exif=exif)
+    return into.getvalue()
+
+
+def _hdr_png() -> bytes:
+    png = cv2.imencode(".png", draw(2, "phone", (64, 96)).image)[1].tobytes()
+    colours = b"cICP" + bytes([9, 16, 0, 1])  # BT.2100 PQ
+    return png[:33] + struct.pack(">I", 4) + colours + struct.pack(">I", crc32(colours)) + png[33:]
+
+
 def test_what_cannot_be_judged_is_refused_in_words(visit, pictures, tmp_path):
     whole = pictures[1].read_bytes()
     cases = {
@@ -245,6 +268,9 @@ def test_what_cannot_be_judged_is_refused_in_words(visit, pictures, tmp_path):
         "text.jpg": (b"no picture at all, but text", "not a JPEG"),
         "tiny.png": (cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), "too small"),
         "raw.tif": (b"II*\0" + bytes(40), "not supported"),
+        # Some browsers turn it, others do not.
+        "turned.webp": (_turned_webp(), "as its file describes it"),
+        "hdr.png": (_hdr_png(), "unusual kind"),
     }
     for name, (content, words) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -310,7 +336,15 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
     browser.run("ask = own; goOn()")
     browser.wait("state.screen === 'result' && state.said.pictures === 2")
     assert "new" in browser.run(REACHED)
-    browser.run("ask = () => new Promise((_, fail) => { self.goOn = fail; }); show('kept')")
+    # A case that is being saved or kept: whoever goes on would not hear that it failed.
+    browser.run("ask = () => new Promise((_, fail) => { self.goOn = fail; }); 1")
+    for deed, fault in (("keepThis(new Event('submit'))", "keep"), ("save()", "save")):
+        browser.run(f"{deed}; 1")
+        assert browser.run(REACHED) == []
+        browser.run("goOn({ said: 'It did not succeed.' })")
+        assert browser.run(f"$('{fault}-fault').textContent") == "It did not succeed."
+        assert "new" in browser.run(REACHED)
+    browser.run("show('kept')")
     browser.run("openKept('', '').catch(() => {}); 1")
     assert browser.run(REACHED) == []
     browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
@@ -413,8 +447,15 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert browser.run("$('another').offsetParent === null && $('keeping').offsetParent === null")
     browser.run("$('back').click()")
     browser.wait("state.screen === 'kept' && state.said === null")
+    browser.run("$('back').click()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    browser.run("$('another').click(); $('kept-again').click()")
+    browser.wait("state.screen === 'kept'")
     kept.damage(browser)
     assert "damaged" in kept.opened(browser, key)
+    # The spot at hand did not give way to it.
+    assert browser.run("ask('speak', {language: 'en'})") == browser.run("state.said")
     browser.run("$('kept-list').querySelector('.delete').click()")
     browser.wait("$('question').open")
     browser.run("$('question').querySelector('[value=yes]').click()")
@@ -667,6 +708,50 @@ def test_update_is_used_only_when_it_is_whole(tmp_path):
         browser.run("early.waiting = early.installing; early.installing = null")
         browser.run("early.waiting.dispatchEvent(new Event('statechange'))")
         assert not browser.run("$('update').hidden")
+
+
+def test_each_way_into_the_page_ends_at_a_page_or_says_why_not(tmp_path):
+    _needs_chromium()
+    folder = tmp_path / "site"
+    _tiny(folder, "one")
+    script = (folder / "sw.js").read_bytes()
+    settled = f"{STARTED} && {SETTLED} && loading.stage"
+    with Visit(folder) as visit:
+        browser, origin = visit.browser, visit.address.rstrip("/")
+        # A host that fails is none without https, and a full device no bad network.
+        (folder / "sw.js").unlink()
+        browser.open(visit.address)
+        assert browser.wait(settled) == "failed"
+        (folder / "sw.js").write_bytes(script)
+        browser.send("Storage.overrideQuotaForOrigin", origin=origin, quotaSize=20_000)
+        browser.open("about:blank")
+        browser.open(visit.address)
+        assert browser.wait(settled) == "full"
+        assert "not enough room on this device for the page" in browser.run(
+            "$('progress').textContent"
+        )
+        browser.send("Storage.overrideQuotaForOrigin", origin=origin)
+        browser.open("about:blank")
+        visit.start()
+        # Reloaded past what is kept; and what is kept was lost.
+        browser.run("self.old = true")
+        browser.send("Page.reload", ignoreCache=True)
+        browser.wait(f"self.old === undefined && {READY}", 10)
+        gone = "caches.keys().then((all) => Promise.all(all.map((one) => caches.delete(one))))"
+        browser.run(f"{gone}.then(() => 1)")
+        browser.open("about:blank")
+        visit.start()
+        # Brought back by the browser's "Back", perhaps to another person.
+        browser.run("self.old = true; state.pictures = [1]; $('save-name').value = 'Mira'; 1")
+        browser.run("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        browser.wait(f"self.old === undefined && {READY}", 10)
+        assert browser.run("[state.screen, state.pictures, namesTyped()]") == ["welcome", [], []]
+        # Another page of this browser took a new version: this one can still follow.
+        browser.run("self.old = true; navigator.serviceWorker.dispatchEvent("
+                    "new Event('controllerchange'))")  # fmt: skip
+        assert not browser.run("$('update').hidden")
+        browser.run("$('take-over').click()")
+        browser.wait(f"self.old === undefined && {READY}", 10)
 
 
 @pytest.mark.parametrize("newest", [False, True])

@@ -13,6 +13,7 @@ from dermedge.image.header import boxes
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
 from dermedge.image.jpeg import is_shifted
+from dermedge.image.pixels import NO_PROFILE, profile_of_picture
 from dermedge.image.read import WORKING_SIDE, Picture, load, reduction
 
 
@@ -62,7 +63,8 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
 
     Raises
     ------
-    ImageError : as `read_image`; also for CMYK and TIFF, which browsers read each in its own way.
+    ImageError : as `read_image`; also for CMYK, TIFF and a WebP that says how it is to be turned,
+        which browsers read each in its own way.
     """
     data = load(data)
     kind = headers.kind_of(data)
@@ -82,9 +84,15 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
         png = read_png(data)
         width, height, orientation = png.width, png.height, png.orientation or 1
         png.bare()
+        profile_of_picture(NO_PROFILE if png.profile is None else png.profile, png.colours)
     elif kind == "webp":
         webp = boxes.read_webp(data)
         width, height = webp.width, webp.height
+        if (webp.orientation or 1) != 1:  # which some browsers follow, and others do not
+            raise headers.ImageError(
+                "the browser cannot read this picture as its file describes it: save it as JPEG",
+                code="image_unsupported",
+            )
         boxes.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
     else:
         raise headers.unusual(kind)

@@ -36,7 +36,7 @@ from edge_app.web.serve import Server
 
 STARTS, FURTHER, LIVE_SECONDS = 3, 10, 5
 STARTED = "document.readyState === 'complete' && typeof loading !== 'undefined'"
-SETTLED = "['ready', 'broken', 'failed', 'https', 'old'].includes(loading.stage)"
+SETTLED = "['ready', 'broken', 'failed', 'full', 'https', 'old'].includes(loading.stage)"
 
 
 class Page(Protocol):

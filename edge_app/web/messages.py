@@ -12,6 +12,7 @@ MESSAGES = (
     N_("The download did not succeed: {reason}. Try again where the network is better."),
     N_("The program could not be started: {reason}"),
     N_("This browser is too old for the page: update it."),
+    N_("There is not enough room on this device for the page: make room, then open it again."),
     N_("A new version is ready."),
     N_("Use it now"),
     N_("Take a photo"),

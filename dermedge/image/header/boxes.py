@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dermedge.image.header import MAX_PARTS, TITLES, ImageError, cut_short, damaged
 from dermedge.image.header.colours import Colours
+from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class WebP:
     height: int
     lossless: bool
     media: tuple[tuple[int, int], ...]  # where coded pixels lie
+    orientation: int | None  # of EXIF or XMP
 
 
 def read_webp(data: bytes) -> WebP:
@@ -63,6 +65,7 @@ def read_webp(data: bytes) -> WebP:
         raise cut_short("webp")
     width = height = 0
     lossless, media = False, []
+    exif = xmp = b""
     position = 12
     for _ in range(MAX_PARTS):
         if position + 8 > size + 8:
@@ -84,10 +87,15 @@ def read_webp(data: bytes) -> WebP:
         elif kind == b"ANMF":
             media.append((body, body + length))
             lossless = True
+        elif kind == b"EXIF":
+            exif = data[body : body + length]
+        elif kind == b"XMP ":
+            xmp = data[body : body + length]
         position = body + length + (length & 1)
     else:
         raise damaged("webp")
-    return WebP(width, height, lossless, tuple(media))
+    orientation = read_exif(exif)[0] or xmp_orientation(xmp)
+    return WebP(width, height, lossless, tuple(media), orientation)
 
 
 def check_bmp(data: bytes) -> None:

@@ -168,6 +168,7 @@ function progress() {
     ready: t("Ready. It works without a network from now on."),
     https: t("This browser cannot keep the page: open it by https, not in a private window."),
     old: t("This browser is too old for the page: update it."),
+    full: t("There is not enough room on this device for the page: make room, then open it again."),
     failed: t("The download did not succeed: {reason}. Try again where the network is better.",
       { reason }),
     broken: t("The program could not be started: {reason}", { reason }),
@@ -175,7 +176,7 @@ function progress() {
   $("bar").hidden = !["download", "kept"].includes(stage);
   if (stage === "download" && whole) $("bar").value = 100 * done / whole;
   else $("bar").removeAttribute("value");
-  $("loading").classList.toggle("bad", ["https", "old", "failed", "broken"].includes(stage));
+  $("loading").classList.toggle("bad", ["https", "old", "full", "failed", "broken"].includes(stage));
   $("start").disabled = $("kept-open").disabled = !(state.ready && $("agree").checked);
 }
 
@@ -194,7 +195,7 @@ async function keep() {
     navigator.serviceWorker.addEventListener("message", ({ data }) => {
       if (data.failed) {
         if (!navigator.serviceWorker.controller)
-          reject(Object.assign(new Error(data.failed), { stage: "failed" }));
+          reject(Object.assign(new Error(data.failed), { stage: data.full ? "full" : "failed" }));
       } else if (!navigator.serviceWorker.controller) set("download", data);
     });
   });
@@ -207,21 +208,37 @@ async function keep() {
     .catch((error) => {
       // Without a network, the version that is here goes on.
       if (navigator.serviceWorker.controller) return null;
-      throw Object.assign(error, { stage: navigator.onLine ? "https" : "failed" });
+      // A browser that refuses says so by another error than a network that fails.
+      throw Object.assign(error, { stage: error.name === "TypeError" ? "failed" : "https" });
     });
-  if (registration) watch(registration);
+  if (registration) {
+    watch(registration);
+    // A page that was reloaded past what is kept is nobody's until it is asked for.
+    if (registration.active && !navigator.serviceWorker.controller)
+      registration.active.postMessage("claim");
+  }
   await Promise.race([controlled, failed]);
 }
 
 function watch(registration) {
-  const offer = () => { $("update").hidden = !registration.waiting; };
+  let outdated = false;  // another page of this browser took the new version
+  const offer = () => { $("update").hidden = !registration.waiting && !outdated; };
   const follow = () => {
     if (registration.installing) registration.installing.addEventListener("statechange", offer);
   };
   offer();
   follow();  // one that was found before anybody listened
   registration.addEventListener("updatefound", follow);
+  if (navigator.serviceWorker.controller)
+    navigator.serviceWorker.addEventListener("controllerchange", () => {
+      outdated = true;
+      offer();
+    });
   $("take-over").onclick = () => {
+    if (!registration.waiting) {
+      location.reload();
+      return;
+    }
     navigator.serviceWorker.addEventListener("controllerchange", () => location.reload());
     registration.waiting.postMessage("take over");
   };
@@ -252,7 +269,7 @@ async function begin() {
 /** While one thing is at work nothing else is pressed: what comes of it would be another spot's. */
 function cover(on) {
   state.busy = on;
-  for (const one of document.querySelectorAll("header, #check > :not(#working), #kept"))
+  for (const one of document.querySelectorAll("header, #check > :not(#working), #result, #kept"))
     one.inert = on;
 }
 
@@ -373,7 +390,7 @@ function download(content, name) {
 async function save() {
   const fault = $("save-fault");
   fault.hidden = true;
-  $("save").disabled = true;
+  cover(true);  // whoever goes on meanwhile does not hear that it failed
   try {
     if ($("save-key").value !== $("save-again").value)
       throw { said: t("The two are not the same.") };
@@ -389,7 +406,7 @@ async function save() {
     fault.hidden = false;
     return null;
   } finally {
-    $("save").disabled = false;
+    cover(false);
   }
 }
 
@@ -521,6 +538,12 @@ function prepare() {
   $("save").onclick = save;
   prepareKept();
   prepareReferral();
+  // Left for another page and brought back by "Back" it would show what the last person left.
+  addEventListener("pageshow", ({ persisted }) => {
+    if (!persisted) return;
+    newSpot();
+    location.reload();
+  });
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   if (!navigator.mediaDevices) $("live-switch").hidden = true;
 }

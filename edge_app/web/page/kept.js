@@ -55,7 +55,7 @@ function keptFault(error) {
 async function keepThis(event) {
   event.preventDefault();
   $("keep-fault").hidden = true;
-  $("keep").disabled = true;
+  cover(true);  // whoever goes on meanwhile does not hear that it failed
   try {
     if ($("keep-key").value !== $("keep-again").value)
       throw { said: t("The two are not the same.") };
@@ -78,7 +78,7 @@ async function keepThis(event) {
     $("keep-fault").textContent = keptFault(error);
     $("keep-fault").hidden = false;
   } finally {
-    $("keep").disabled = false;
+    cover(false);
   }
 }
 

@@ -46,14 +46,15 @@ async function openCase({ folder, file, passphrase }) {
   const handle = await (await folderOf(folder, false)).getFileHandle(file);
   const content = new Uint8Array(await (await handle.getFile()).arrayBuffer());
   return openedCase(content, passphrase, JSON.parse(page.form()), async (kept, pictureOf) => {
-    const found = JSON.parse(page.restore(JSON.stringify(kept)));
-    if (found.error) throw new Said(found.error);
-    const shown = [];
-    for (const id of found.order) {
+    const shown = new Map();
+    for (const [id] of kept.captures) {
       const png = new Blob([await pictureOf(id)], { type: "image/png" });
       const bitmap = await createImageBitmap(png);
-      shown.push(await preview(bitmap).finally(() => bitmap.close()));
+      shown.set(id, await preview(bitmap).finally(() => bitmap.close()));
     }
-    return { ...found, shown };
+    // Only now: the spot at hand gives way to a case that is whole.
+    const found = JSON.parse(page.restore(JSON.stringify(kept)));
+    if (found.error) throw new Said(found.error);
+    return { ...found, shown: found.order.map((id) => shown.get(id)) };
   });
 }

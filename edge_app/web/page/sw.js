@@ -62,7 +62,7 @@ async function install() {
       await tell({ done, whole });
     }
   } catch (error) {
-    await tell({ failed: String(error.message || error) });
+    await tell({ failed: String(error.message || error), full: error.name === "QuotaExceededError" });
     throw error;
   }
 }
@@ -79,15 +79,25 @@ async function respond(request) {
   const path = new URL(request.url).pathname.slice(SCOPE.length) || "index.html";
   const cache = await caches.open(CACHE);
   const found = await cache.match(SCOPE + path);
-  return found || new Response("not part of this page", { status: 404 });
+  if (found) return found;
+  if (Object.hasOwn(FILES, path)) {  // what a browser lost is fetched again, and checked
+    const [checksum, , size] = FILES[path];
+    const content = await fetched(path, checksum, size).catch(() => null);
+    if (content) {
+      await cache.put(SCOPE + path, answer(path, content)).catch(() => {});
+      return answer(path, content);
+    }
+  }
+  return new Response("not part of this page", { status: 404 });
 }
 
 self.addEventListener("install", (event) => event.waitUntil(install()));
 self.addEventListener("activate", (event) => event.waitUntil(activate()));
 self.addEventListener("message", (event) => {
   if (event.data === "take over") self.skipWaiting();
+  if (event.data === "claim") event.waitUntil(self.clients.claim());
 });
-// Nothing goes on to the network, whatever asks for it.
+// Nothing goes on to the network, whatever asks for it, but for a file of the page that was lost.
 self.addEventListener("fetch", (event) => event.respondWith(
   new URL(event.request.url).origin === self.location.origin && event.request.method === "GET"
     ? respond(event.request) : Response.error()));
