@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -168,6 +169,22 @@ def test_old_encryption_is_refused(pems):
     assert receiver.posts == 0
     link.close()
     receiver.close()
+
+
+def test_the_address_to_which_a_server_sends_is_the_one_to_enter():
+    def lie(handler, _content):
+        if handler.path.endswith("/"):
+            return None
+        return handler.say(302, Location=f"{site.address('/fhir')}/") or True
+
+    site = FhirReceiver(lie=lie)
+    with pytest.raises(Refused) as sent_on:
+        connect(site.endpoint()).deliver(site.make(A, 0), again=False)
+    address = sent_on.value.words.values["other"]
+    item = site.make(A, 1)
+    connect(replace(site.endpoint(), address=address)).deliver(item, again=False)
+    assert site.holds(item)
+    site.close()
 
 
 @pytest.mark.parametrize("how", ["redirect", "reason"])
