@@ -187,6 +187,25 @@ def test_the_address_to_which_a_server_sends_is_the_one_to_enter():
     site.close()
 
 
+def test_of_an_archive_that_moved_the_address_to_enter_is_named():
+    """Not that of the one request: all others lie beside it."""
+    new = DicomWebReceiver()
+    base = new.endpoint().address
+
+    def moved(handler, _content):
+        asked = handler.path[handler.path.index("/studies") :]
+        return handler.say(308, Location=f"{base}{asked}") or True
+
+    old = DicomWebReceiver(lie=moved)
+    item = old.make(A, 0)
+    with pytest.raises(Refused) as sent_on:
+        connect(old.endpoint()).deliver(item, again=False)
+    assert sent_on.value.words.values["other"] == base
+    connect(replace(old.endpoint(), address=base)).deliver(item, again=False)
+    for site in (old, new):
+        site.close()
+
+
 @pytest.mark.parametrize("how", ["redirect", "reason"])
 def test_what_a_receiver_says_turns_no_terminal_about(how):
     evil = "\x1b]0;owned\x07 \x1b[31mred \x9b"
