@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import ssl
 from dataclasses import replace
 from types import SimpleNamespace
@@ -327,6 +329,20 @@ def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch):
     link.deliver(receiver.make(A, 0), again=False)
     assert receiver.count() == 1
     link.close()
+
+
+@pytest.mark.parametrize("asked", ["is_dir", "exists"])
+def test_a_stick_that_is_pulled_out_half_way_is_told(tmp_path, monkeypatch, asked):
+    receiver = FolderReceiver(tmp_path / "stick")
+    link = connect(receiver.endpoint())
+
+    def fails(_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(folder.Path, asked, fails)
+    with pytest.raises(Later, match="Input/output error") as told:
+        link.deliver(receiver.make(A, 0), again=False)
+    assert told.value.down
 
 
 def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):
