@@ -262,6 +262,8 @@ def _answer(resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resourc
         raise UserError(NOT_FINAL, code="answer-not-final", what=uid)
     words, report, more = _words(kind, resource)
     better = _better(resource)
+    if kind != "Task" and not (words or report):  # markup alone is not read, but it is there
+        more |= bool(_str(_dict(resource.get("text")).get("div")))
     if not (words or report or better or more):
         if kind != "Task":
             raise UserError(EMPTY, code="answer-empty", what=uid)

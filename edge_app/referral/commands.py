@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
-from dermedge.cli import Command
+from dermedge.cli import Command, one_line
 from dermedge.files import make_private, read_text, write_atomic
 from edge_app.folders import CASES, data_folder, in_words
 
@@ -421,7 +421,8 @@ def _open_stick(args: argparse.Namespace) -> int:
     from edge_app.referral.carriers.folder import ENDING, opened
 
     source, target = map(Path, _needed(args, "FROM", "INTO"))
-    files = sorted(source.rglob(f"*{ENDING}"))
+    # A Mac puts one that begins with "._" beside each file on a stick.
+    files = sorted(it for it in source.rglob(f"*{ENDING}") if not it.name.startswith("._"))
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -429,10 +430,16 @@ def _open_stick(args: argparse.Namespace) -> int:
             "{path} is there already: name a new or empty folder", code="exists", path=target
         )
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
-    count, faults = 0, []
+    count = 0
+    faults: list[UserError | OSError] = []
     for path in files:
         try:
-            parcel = opened(path, path.read_bytes(), passphrase)
+            data = path.read_bytes()
+        except OSError as error:  # the rest of the stick may be read
+            faults.append(error)
+            continue
+        try:
+            parcel = opened(path, data, passphrase)
             # Folders may have been renamed on the way: what is sealed says whose a file is.
             ending = "dcm" if parcel.kind == "dicom" else "json"
             plain = target / parcel.referral / f"{parcel.sequence:03}.{ending}"
@@ -454,7 +461,7 @@ def _open_stick(args: argparse.Namespace) -> int:
     if faults and not count:
         raise faults[0]
     for fault in faults:
-        print(f"dermedge: {fault}", file=sys.stderr)
+        print(f"dermedge: {one_line(fault)}", file=sys.stderr)
     print(f"{count} files in {target}, not encrypted")
     return 1 if faults else 0
 

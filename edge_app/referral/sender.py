@@ -17,7 +17,7 @@ from edge_app.referral.carriers.outcome import UNFORESEEN
 from edge_app.referral.outbox import Outbox, Status, must_take
 from edge_app.referral.parcels import Parcel
 from edge_app.store.records import StoreError
-from edge_app.store.referrals import RECEIVED, WAITING, Endpoint, StoredParcel
+from edge_app.store.referrals import RECEIVED, WAITING, Destination, Endpoint, StoredParcel
 from edge_app.store.store import Store
 
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
@@ -106,7 +106,8 @@ class Sender:
                     if self._stop.is_set():
                         return
                 begun = time.thread_time()
-                self._deliver(links[endpoint], parcel, destination.id)
+                if not self._deliver(links[endpoint], parcel, destination):
+                    return  # it stays due, for where it goes now
                 report.received += 1
                 self._rest(time.thread_time() - begun)
         except Later as error:
@@ -137,12 +138,12 @@ class Sender:
             if error.code != "gone":
                 raise
 
-    def _deliver(self, link: Carrier, stored: StoredParcel, destination: str) -> None:
-        """Send one parcel and keep its receipt."""
+    def _deliver(self, link: Carrier, stored: StoredParcel, destination: Destination) -> bool:
+        """Send one parcel and keep its receipt; False where the addresses are others by now."""
         mail, again = self._store.mail, stored.state != WAITING
         data = mail.payload(stored)
         if not again:
-            stored = mail.mark_sent(stored, destination)
+            stored = mail.mark_sent(stored, destination.id)
         parcel = Parcel(
             stored.uid, stored.kind, stored.referral, stored.sequence, stored.sha256, data
         )
@@ -155,4 +156,7 @@ class Sender:
             unforeseen.report(error)
             words = Message(UNFORESEEN, fault=type(error).__name__)
             raise Later(words, "unforeseen") from error
+        if mail.destination(destination.id) != destination:
+            return False
         mail.receive(stored, receipt.place, receipt.references)
+        return True

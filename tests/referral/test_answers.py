@@ -297,8 +297,15 @@ def test_an_output_of_our_task_is_an_answer_of_whatever_kind_it_is(output, text,
     assert [(one.text, one.more, one.report) for one in answers] == expected
 
 
-def test_a_report_whose_findings_lie_elsewhere_comes_home_without_them():
-    report = diagnostic(sent(1), conclusion="", result=[{"reference": "Observation/7"}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"result": [{"reference": "Observation/7"}]},
+        {"text": {"status": "additional", "div": "<div>Melanoma</div>"}},
+    ],
+)
+def test_a_report_whose_findings_lie_elsewhere_comes_home_without_them(where):
+    report = diagnostic(sent(1), conclusion="", **where)
     (answer,) = taken(searchset(report), [sent(1)])
     assert (answer.text, answer.more) == ("", True)
 

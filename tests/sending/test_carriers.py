@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import ssl
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -170,6 +173,41 @@ def test_old_encryption_is_refused(pems):
     receiver.close()
 
 
+def test_the_address_to_which_a_server_sends_is_the_one_to_enter():
+    def lie(handler, _content):
+        if handler.path.endswith("/"):
+            return None
+        return handler.say(302, Location=f"{site.address('/fhir')}/") or True
+
+    site = FhirReceiver(lie=lie)
+    with pytest.raises(Refused) as sent_on:
+        connect(site.endpoint()).deliver(site.make(A, 0), again=False)
+    address = sent_on.value.words.values["other"]
+    item = site.make(A, 1)
+    connect(replace(site.endpoint(), address=address)).deliver(item, again=False)
+    assert site.holds(item)
+    site.close()
+
+
+def test_of_an_archive_that_moved_the_address_to_enter_is_named():
+    """Not that of the one request: all others lie beside it."""
+    new = DicomWebReceiver()
+    base = new.endpoint().address
+
+    def moved(handler, _content):
+        asked = handler.path[handler.path.index("/studies") :]
+        return handler.say(308, Location=f"{base}{asked}") or True
+
+    old = DicomWebReceiver(lie=moved)
+    item = old.make(A, 0)
+    with pytest.raises(Refused) as sent_on:
+        connect(old.endpoint()).deliver(item, again=False)
+    assert sent_on.value.words.values["other"] == base
+    connect(replace(old.endpoint(), address=base)).deliver(item, again=False)
+    for site in (old, new):
+        site.close()
+
+
 @pytest.mark.parametrize("how", ["redirect", "reason"])
 def test_what_a_receiver_says_turns_no_terminal_about(how):
     evil = "\x1b]0;owned\x07 \x1b[31mred \x9b"
@@ -291,6 +329,20 @@ def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch):
     link.deliver(receiver.make(A, 0), again=False)
     assert receiver.count() == 1
     link.close()
+
+
+@pytest.mark.parametrize("asked", ["is_dir", "exists"])
+def test_a_stick_that_is_pulled_out_half_way_is_told(tmp_path, monkeypatch, asked):
+    receiver = FolderReceiver(tmp_path / "stick")
+    link = connect(receiver.endpoint())
+
+    def fails(_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(folder.Path, asked, fails)
+    with pytest.raises(Later, match="Input/output error") as told:
+        link.deliver(receiver.make(A, 0), again=False)
+    assert told.value.down
 
 
 def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):

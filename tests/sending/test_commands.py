@@ -157,13 +157,17 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
     shutil.copytree(mails / "a", mails / "copy of a")
     cut = mails / "b" / "files" / "001.dermparcel"
     cut.write_bytes(cut.read_bytes()[:200])
+    (cut.parent / "._000.dermparcel").write_bytes(b"\0\5\x16\7")  # a Mac's
+    (mails / "z.dermparcel").mkdir()  # stands for what a bad stick does not give
     secret = tmp_path / "agreed"
     secret.write_text(stick.passphrase)
     words = ("open", mails, tmp_path / "plain", "--passphrase-file", secret)
     assert call(SEND, *words) == 1
     out, error = capsys.readouterr()
     assert out.startswith("3 files in ")
-    assert error.splitlines() == [f"dermedge: {cut} is no parcel of dermedge, or damaged"]
+    damaged, unread = error.splitlines()
+    assert damaged == f"dermedge: {cut} is no parcel of dermedge, or damaged"
+    assert "Is a directory" in unread
     for name, number in ((A, 0), (A, 1), (B, 0)):
         plain = tmp_path / "plain" / name / f"{number:03}.dcm"
         assert plain.read_bytes() == picture(name, number).data

@@ -211,6 +211,20 @@ def test_an_address_that_is_mended_half_way_gets_all_of_a_referral(cases, archiv
     cases.check()
 
 
+def test_an_address_that_is_mended_within_a_round_gets_all_of_a_referral(cases, archive):
+    other = DicomWebReceiver()
+    to = destination(cases, archive.endpoint())
+    queue(cases, to)
+    mended = replace(to, dicom=other.endpoint())
+    archive.lie = lambda *_: (len(archive.held) and cases.mail.update_destination(mended)) or None
+    assert Sender(cases).run().received == 1
+    assert received(cases) == []
+    assert Sender(cases).run().received == 3
+    assert (state(cases), sorted(other.held)) == ("received", sorted(received(cases)))
+    other.close()
+    cases.check()
+
+
 def test_waits_grow_with_jitter_and_end_at_an_hour(cases):
     queue(cases, destination(cases, Endpoint("folder", "/nowhere", password="four words that go")))
     bounds = []

@@ -47,6 +47,8 @@ class FhirRest:
     def __init__(self, endpoint: Endpoint):
         self._web = Web(endpoint)
         self.base = self._web.base
+        # Some take a transaction at their address with a slash alone, and send there.
+        self._root = "/" if endpoint.address.endswith("/") else ""
 
     def check(self) -> Message:
         found = self._web.ask("GET", "/metadata", {"Accept": JSON})
@@ -61,7 +63,7 @@ class FhirRest:
         # Each entry is made only where nobody has its identifier: sending twice makes nothing new.
         headers = {"Content-Type": JSON, "Accept": JSON}
         most = most_of(parcel.data)
-        response = self._web.ask("POST", "", headers, parcel.data, most=most)
+        response = self._web.ask("POST", self._root, headers, parcel.data, most=most)
         self._web.must_be_well(response, _outcome(response))
         try:
             references = assigned(parcel.data, response.body)

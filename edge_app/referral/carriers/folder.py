@@ -56,13 +56,16 @@ class Folder:
 
     def check(self) -> Message:
         self._must_be_there()
-        free = shutil.disk_usage(self._folder).free // 2**20
+        with self._told():
+            free = shutil.disk_usage(self._folder).free // 2**20
         return Message(THERE, folder=str(self._folder), size=free)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         self._must_be_there()
         path = self._folder / parcel.referral / f"{parcel.sequence:03}{ENDING}"
-        if not (path.exists() and self._holds(path, parcel)):
+        with self._told():
+            exists = path.exists()
+        if not (exists and self._holds(path, parcel)):
             with self._told():
                 path.parent.mkdir(exist_ok=True)
                 write_atomic(path, self._sealed(parcel), private=True)
@@ -72,7 +75,9 @@ class Folder:
         return Receipt(str(self._folder))
 
     def _must_be_there(self) -> None:
-        if not self._folder.is_dir() or not _mounted(self._folder):
+        with self._told():
+            there = self._folder.is_dir() and _mounted(self._folder)
+        if not there:
             raise Later(Message(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
 
     @contextlib.contextmanager

@@ -150,7 +150,8 @@ class Web:
             raise Later(Message(BROKEN, place=self.place), "broken") from error
         response = Response(found.status_code, found.headers, bytes(body))
         if 300 <= response.status < 400:
-            other = printable(str(response.headers.get("Location", "")))[:200]
+            other = _base(str(response.headers.get("Location", "")), path)
+            other = printable(other)[:200]
             raise Refused(Message(REDIRECT, place=self.place, other=other), "redirect")
         return response
 
@@ -182,6 +183,12 @@ def _parts(address: str) -> SplitResult | None:
     known = known and parts.scheme in ("http", "https") and bool(name)
     more = parts.query or parts.fragment or re.search(r"[@\s]", parts.netloc)
     return parts if known and not more else None
+
+
+def _base(location: str, path: str) -> str:
+    """What to enter so that a request for `path` goes to `location`; else that itself."""
+    bare = location.partition("?")[0]
+    return bare.removesuffix(path) if path and bare.endswith(path) else location
 
 
 def retry_after(value: str) -> float:
