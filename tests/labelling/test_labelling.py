@@ -78,9 +78,10 @@ def test_only_pictures_of_those_who_allowed_it_are_asked_about(cases):
 def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     (capture,) = taken(cases, "Ada")
     cases.labels.add(capture.id, NEVUS)
-    cases.labels.add(capture.id, replace(NEVUS, diagnosis="mel"))
-    assert cases.labels.of(capture.id).diagnosis == "mel"
-    cases.labels.undo(capture.id)
+    second = cases.labels.add(capture.id, replace(NEVUS, diagnosis="mel"))
+    assert cases.labels.of(capture.id) == second
+    assert second.diagnosis == "mel"
+    cases.labels.undo(capture.id, second)
     kept = cases.labels.of(capture.id)
     assert (kept.diagnosis, kept.outline, bool(kept.when)) == ("nv", (SQUARE,), True)
     cases.check()
@@ -95,6 +96,27 @@ def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     with pytest.raises(StoreError, match="not in the store any more"):
         cases.labels.add(capture.id, NEVUS)
     cases.check()
+
+
+def test_two_programs_lose_and_take_back_no_label_of_each_other(cases, tmp_path, monkeypatch):
+    (capture,) = taken(cases, "Ada")
+    theirs = replace(NEVUS, by="Bo", role="nurse", diagnosis="mel")
+    other = Store.open(tmp_path / "cases.db", PASSPHRASE)
+    begin = cases._file.writing
+
+    def late(*given):  # the other program is between what this one reads and what it writes
+        monkeypatch.undo()
+        other.labels.add(capture.id, theirs)
+        return begin(*given)
+
+    monkeypatch.setattr(cases._file, "writing", late)
+    ours = cases.labels.add(capture.id, NEVUS)
+    assert [one.by for one in cases.labels._history(capture.id)] == ["Bo", "Dr. Ames"]
+    last = other.labels.add(capture.id, theirs)
+    cases.labels.undo(capture.id, ours)
+    assert cases.labels.of(capture.id) == last
+    assert [one.by for one in cases.labels._history(capture.id)] == ["Bo", "Bo"]
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -166,22 +188,26 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
 
 
-@pytest.mark.parametrize("how", ["deleted", "forbidden"])
+@pytest.mark.parametrize("how", ["deleted", "forbidden", "labelled"])
 def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
     cases, captures, server = served
     assert json.loads(request(server, "state")[1])["question"]["id"] == captures[0].id
     if how == "deleted":
         cases.delete_capture(captures[0].id)
+    elif how == "labelled":  # in another program
+        cases.labels.add(captures[0].id, NEVUS)
     else:
         cases.labels.forbid(person_of(cases, "Ada").id)
     answer = {"id": captures[0].id, "verdict": "cannot tell"}
     assert request(server, "picture/" + captures[0].id)[0].status == 404
     assert request(server, "answer", answer)[0].status == 409
     state = json.loads(request(server, "state")[1])
-    left = captures[1:] if how == "deleted" else []
+    left = [] if how == "forbidden" else captures[1:]
     assert (state["done"], state["count"]) == (0, len(left))
     assert (state["question"] or {}).get("id") == (left[0].id if left else None)
-    assert cases.labels.of(captures[0].id) is None
+    assert getattr(cases.labels.of(captures[0].id), "diagnosis", "") == (
+        "nv" if how == "labelled" else ""
+    )
 
 
 @pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
