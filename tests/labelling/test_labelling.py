@@ -230,9 +230,22 @@ def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
         )
         browser.wait("window.late")
         assert set(browser.run(shares)) == {""}  # of the second, which was refused
+        first, second = (cases.labels.of(capture.id) for capture in captures[:2])
+        assert (first.verdict, second) == ("bad picture", None)
+        browser.run("press(1)")
+        browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
+        assert cases.labels.of(captures[1].id)
+        # Nor takes a double click two answers back.
+        browser.run(
+            "const undo = document.getElementById('undo'), again = detail =>"
+            " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
+        )
+        browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
+        browser.run("again(2); new Promise(done => setTimeout(done, 50))")
+        browser.wait("!busy")
     finally:
         browser.close()
-    assert cases.labels.of(captures[0].id).verdict == "bad picture"
+    assert cases.labels.of(captures[0].id)
     assert cases.labels.of(captures[1].id) is None
 
 
