@@ -243,6 +243,13 @@ def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
         browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
         browser.run("again(2); new Promise(done => setTimeout(done, 50))")
         browser.wait("!busy")
+        server._http.token = "of another run at this port"
+        browser.run("press(1)")
+        said = browser.wait("!busy && document.getElementById('error').textContent")
+        assert "`dermedge label ask` has ended" in said
+        server.close()
+        browser.run("document.getElementById('error').textContent = ''; press(1)")
+        assert browser.wait("!busy && document.getElementById('error').textContent") == said
     finally:
         browser.close()
     assert cases.labels.of(captures[0].id)
