@@ -326,8 +326,14 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
     assert cli.main(["label", "people", "Ada", *place]) == 2
     assert "takes no name: leave out Ada" in capsys.readouterr().err
-    assert cli.main(["label", "ask", *place]) == 2
-    assert "say who you are" in capsys.readouterr().err
+    for nobody in ([], ["--by", " ", "--role", "nurse"]):
+        assert cli.main(["label", "ask", *nobody, *place]) == 2
+        assert "say who you are" in capsys.readouterr().err
+    for action, option in (("forbid", "by"), ("allow", "role"), ("people", "port")):
+        value = {"by": "Kim", "role": "nurse", "port": "7777"}[option]
+        who = [] if action == "people" else [ada.id]
+        assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
+        assert f"takes no --{option}: leave it out" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
     assert cli.main(["label", "people", *place]) == 0
     assert "entered by Kim" in capsys.readouterr().out
