@@ -25,6 +25,7 @@ ACTIONS = {
     "forbid": "take that back",
     "export": "write what was confirmed into the new folder NAME, for `dermedge train`",
 }
+OPTIONS = {"by": ("ask", "allow"), "role": ("ask",), "port": ("ask",)}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,15 @@ def _run(args: argparse.Namespace) -> int:
             action=args.action,
             name=args.name,
         )
-    nameless = args.action in ("ask", "allow") and not args.by
+    for option, actions in OPTIONS.items():
+        if getattr(args, option) and args.action not in actions:
+            raise UserError(
+                "`dermedge label {action}` takes no --{option}: leave it out",
+                code="label.option",
+                action=args.action,
+                option=option,
+            )
+    nameless = args.action in ("ask", "allow") and not (args.by or "").strip()
     if nameless or (args.action == "ask" and not args.role):
         raise UserError(
             "say who you are: --by NAME, for `ask` with --role {roles}",

@@ -35,6 +35,7 @@ class Sitting:
     def __init__(self, store: Store, questions: Sequence[Question], by: str, role: str, model: str):
         self._store, self._questions = store, list(questions)
         self._by, self._role, self._model = by, role, model
+        self._answers: list[Label] = []  # as they are kept, one for each question answered
         self._at = 0
 
     def state(self) -> dict[str, Any]:
@@ -68,23 +69,26 @@ class Sitting:
         question = self._now(capture)
         polygons = _polygons(outline, question.size) if verdict == CONFIRMED else ()
         label = Label(verdict, diagnosis, polygons, self._by, self._role, self._model)
-        self._store.labels.add(question.capture, label)
+        self._answers.append(self._store.labels.add(question.capture, label))
         self._at += 1
 
     def undo(self) -> None:
         """Take the last answer back, and ask again."""
         if not self._at:
             raise StoreError("there is no answer to take back", code="invalid")
-        self._store.labels.undo(self._questions[self._at - 1].capture)
+        self._store.labels.undo(self._questions[self._at - 1].capture, self._answers[-1])
+        self._answers.pop()
         self._at -= 1
 
     def _next(self) -> Question | None:
         """The one that is asked about now.
 
-        Meanwhile its picture may have been deleted, or its use forbidden: it is asked no more.
+        Meanwhile its picture may have been deleted, its use forbidden, or somebody else may have
+        labelled it: it is asked no more.
         """
         while self._at < len(self._questions):
-            if is_allowed(self._store, self._questions[self._at].capture):
+            capture = self._questions[self._at].capture
+            if is_allowed(self._store, capture) and self._store.labels.of(capture) is None:
                 return self._questions[self._at]
             del self._questions[self._at]
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from sqlite3 import Connection
 
 from edge_app.i18n.language import N_
 from edge_app.store import clock
@@ -78,37 +79,47 @@ class Labels:
         history = self._history(capture)
         return history[-1] if history else None
 
-    def add(self, capture: str, label: Label) -> None:
-        """Save a label; StoreError for one that makes no sense, then nothing was changed."""
+    def add(self, capture: str, label: Label) -> Label:
+        """Save a label, as it is kept; StoreError for one that makes no sense, nothing changed."""
         _refuse(_faults(label))
-        history = [*self._history(capture), label][-HISTORY:]
-        history[-1] = Label(**{**vars(label), "when": clock.now()})
+        kept = Label(**{**vars(label), "when": clock.now()})
         with self._file.writing() as connection:
             must_exist(connection, "capture", capture)
+            history = [*self._history(capture, connection), kept][-HISTORY:]
             self._write(connection, f"label {capture}", [asdict(one) for one in history])
             self._trail.log(connection, "add-label", capture)
+        return kept
 
-    def undo(self, capture: str) -> None:
-        """Take the newest label of a capture back."""
-        history = self._history(capture)[:-1]
+    def undo(self, capture: str, label: Label) -> None:
+        """Take a label, as `add` kept it, back; another's stays, whoever was the last."""
         with self._file.writing() as connection:
+            history = self._history(capture, connection)
+            if label not in history:
+                return  # it went with its picture
+            history.remove(label)
             if history:
                 self._write(connection, f"label {capture}", [asdict(one) for one in history])
             else:
                 connection.execute("DELETE FROM store WHERE name = ?", (f"label {capture}",))
             self._trail.log(connection, "undo-label", capture)
 
-    def _history(self, capture: str) -> list[Label]:
+    def _history(self, capture: str, writing: Connection | None = None) -> list[Label]:
+        """`writing` : the transaction that changes it; else what another adds would be lost."""
         try:
             return [
                 Label(**{**one, "outline": _tuples(one["outline"])})
-                for one in self._read(f"label {capture}") or []
+                for one in self._read(f"label {capture}", writing) or []
             ]
         except (TypeError, KeyError):
             raise StoreError(RECORD, code="record") from None
 
-    def _read(self, name: str):
-        rows = self._file.select("SELECT value FROM store WHERE name = ?", (name,))
+    def _read(self, name: str, writing: Connection | None = None):
+        query, values = "SELECT value FROM store WHERE name = ?", (name,)
+        rows = (
+            writing.execute(query, values).fetchall()
+            if writing
+            else self._file.select(query, values)
+        )
         return self._file.keys.record(rows[0][0], name) if rows else None
 
     def _write(self, connection, name: str, value: object) -> None:

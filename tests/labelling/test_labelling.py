@@ -78,9 +78,10 @@ def test_only_pictures_of_those_who_allowed_it_are_asked_about(cases):
 def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     (capture,) = taken(cases, "Ada")
     cases.labels.add(capture.id, NEVUS)
-    cases.labels.add(capture.id, replace(NEVUS, diagnosis="mel"))
-    assert cases.labels.of(capture.id).diagnosis == "mel"
-    cases.labels.undo(capture.id)
+    second = cases.labels.add(capture.id, replace(NEVUS, diagnosis="mel"))
+    assert cases.labels.of(capture.id) == second
+    assert second.diagnosis == "mel"
+    cases.labels.undo(capture.id, second)
     kept = cases.labels.of(capture.id)
     assert (kept.diagnosis, kept.outline, bool(kept.when)) == ("nv", (SQUARE,), True)
     cases.check()
@@ -95,6 +96,27 @@ def test_a_label_is_sealed_undone_and_goes_with_its_picture(cases, tmp_path):
     with pytest.raises(StoreError, match="not in the store any more"):
         cases.labels.add(capture.id, NEVUS)
     cases.check()
+
+
+def test_two_programs_lose_and_take_back_no_label_of_each_other(cases, tmp_path, monkeypatch):
+    (capture,) = taken(cases, "Ada")
+    theirs = replace(NEVUS, by="Bo", role="nurse", diagnosis="mel")
+    other = Store.open(tmp_path / "cases.db", PASSPHRASE)
+    begin = cases._file.writing
+
+    def late(*given):  # the other program is between what this one reads and what it writes
+        monkeypatch.undo()
+        other.labels.add(capture.id, theirs)
+        return begin(*given)
+
+    monkeypatch.setattr(cases._file, "writing", late)
+    ours = cases.labels.add(capture.id, NEVUS)
+    assert [one.by for one in cases.labels._history(capture.id)] == ["Bo", "Dr. Ames"]
+    last = other.labels.add(capture.id, theirs)
+    cases.labels.undo(capture.id, ours)
+    assert cases.labels.of(capture.id) == last
+    assert [one.by for one in cases.labels._history(capture.id)] == ["Bo", "Bo"]
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -166,22 +188,26 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
         assert request(server, "answer", {**off, "outline": outline})[0].status == 409
 
 
-@pytest.mark.parametrize("how", ["deleted", "forbidden"])
+@pytest.mark.parametrize("how", ["deleted", "forbidden", "labelled"])
 def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
     cases, captures, server = served
     assert json.loads(request(server, "state")[1])["question"]["id"] == captures[0].id
     if how == "deleted":
         cases.delete_capture(captures[0].id)
+    elif how == "labelled":  # in another program
+        cases.labels.add(captures[0].id, NEVUS)
     else:
         cases.labels.forbid(person_of(cases, "Ada").id)
     answer = {"id": captures[0].id, "verdict": "cannot tell"}
     assert request(server, "picture/" + captures[0].id)[0].status == 404
     assert request(server, "answer", answer)[0].status == 409
     state = json.loads(request(server, "state")[1])
-    left = captures[1:] if how == "deleted" else []
+    left = [] if how == "forbidden" else captures[1:]
     assert (state["done"], state["count"]) == (0, len(left))
     assert (state["question"] or {}).get("id") == (left[0].id if left else None)
-    assert cases.labels.of(captures[0].id) is None
+    assert getattr(cases.labels.of(captures[0].id), "diagnosis", "") == (
+        "nv" if how == "labelled" else ""
+    )
 
 
 @pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
@@ -204,9 +230,29 @@ def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
         )
         browser.wait("window.late")
         assert set(browser.run(shares)) == {""}  # of the second, which was refused
+        first, second = (cases.labels.of(capture.id) for capture in captures[:2])
+        assert (first.verdict, second) == ("bad picture", None)
+        browser.run("press(1)")
+        browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
+        assert cases.labels.of(captures[1].id)
+        # Nor takes a double click two answers back.
+        browser.run(
+            "const undo = document.getElementById('undo'), again = detail =>"
+            " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
+        )
+        browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
+        browser.run("again(2); new Promise(done => setTimeout(done, 50))")
+        browser.wait("!busy")
+        server._http.token = "of another run at this port"
+        browser.run("press(1)")
+        said = browser.wait("!busy && document.getElementById('error').textContent")
+        assert "`dermedge label ask` has ended" in said
+        server.close()
+        browser.run("document.getElementById('error').textContent = ''; press(1)")
+        assert browser.wait("!busy && document.getElementById('error').textContent") == said
     finally:
         browser.close()
-    assert cases.labels.of(captures[0].id).verdict == "bad picture"
+    assert cases.labels.of(captures[0].id)
     assert cases.labels.of(captures[1].id) is None
 
 
@@ -280,8 +326,14 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
     assert cli.main(["label", "people", "Ada", *place]) == 2
     assert "takes no name: leave out Ada" in capsys.readouterr().err
-    assert cli.main(["label", "ask", *place]) == 2
-    assert "say who you are" in capsys.readouterr().err
+    for nobody in ([], ["--by", " ", "--role", "nurse"]):
+        assert cli.main(["label", "ask", *nobody, *place]) == 2
+        assert "say who you are" in capsys.readouterr().err
+    for action, option in (("forbid", "by"), ("allow", "role"), ("people", "port")):
+        value = {"by": "Kim", "role": "nurse", "port": "7777"}[option]
+        who = [] if action == "people" else [ada.id]
+        assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
+        assert f"takes no --{option}: leave it out" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
     assert cli.main(["label", "people", *place]) == 0
     assert "entered by Kim" in capsys.readouterr().out
