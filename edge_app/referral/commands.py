@@ -35,7 +35,12 @@ ADDRESS = (
     *("dicomweb", "dicom", "fhir", "folder", "called", "calling"),
     *("ca", "certificate", "key", "user", "token"),
 )
-OPTIONS = {"export": ("referral",), "again": ("referral", "to"), "add": ADDRESS}
+OPTIONS = {
+    "export": ("referral",),
+    "again": ("referral", "to"),
+    "add": ADDRESS,
+    "--systemd": ("folder",),
+}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +71,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--dicomweb", metavar="URL", help="pictures go to this DICOMweb server")
     add.add_argument("--dicom", metavar="HOST:PORT", help="pictures go to this DICOM node, by TLS")
     add.add_argument("--fhir", metavar="URL", help="requests go to this FHIR R4 server")
-    add.add_argument("--folder", metavar="DIR", help="all goes into this folder, sealed")
+    add.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="all goes into this folder, sealed; with --systemd: the unit may write there",
+    )
     add.add_argument("--called", metavar="TITLE", default="", help="AE title of the node")
     add.add_argument("--calling", metavar="TITLE", default="", help="AE title of this device")
     add.add_argument("--ca", metavar="FILE", help="PEM: certificates that vouch for the receiver")
@@ -472,7 +481,8 @@ def _print_unit(args: argparse.Namespace) -> int:
     if args.action or args.names:
         raise UserError("--systemd takes no action", code="send-action")
     home = {"--home": str(Path(args.home).absolute())} if args.home else {}
-    print(unit(home), end="")
+    stick = str(Path(args.folder).absolute()) if args.folder else ""
+    print(unit(home, stick), end="")
     return 0
 
 

@@ -236,3 +236,10 @@ def test_the_unit_sends_for_a_kiosk_that_has_no_network(capsys):
     assert "--passphrase-file %d/passphrase" in text
     assert 'ReadWritePaths="/var/lib/derm edge"' in text
     assert "AF_INET6" in text
+
+
+def test_the_unit_may_write_to_the_stick_that_it_is_told_of(capsys):
+    assert call(SEND, "--systemd", "--folder", "/media/derm stick") == 0
+    assert 'ReadWritePaths="-/media/derm stick"' in capsys.readouterr().out
+    with pytest.raises(UserError, match="a service does not see /tmp/stick"):
+        call(SEND, "--systemd", "--folder", "/tmp/stick")
