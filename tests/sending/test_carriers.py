@@ -297,6 +297,16 @@ def test_what_a_node_says_is_heeded(status, kind):
     receiver.close()
 
 
+def test_a_node_with_too_many_connections_is_asked_later(monkeypatch):
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver()
+    monkeypatch.setattr(receiver._server.ae, "_maximum_associations", 0)
+    with pytest.raises(Later, match="is busy") as caught:
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    assert caught.value.down
+    receiver.close()
+
+
 def test_a_key_of_this_device_that_is_none_is_told():
     with pytest.raises(UserError, match="enter them again"):
         connect(Endpoint("dicomweb", "https://clinic.example", certificate="x", key="y"))
