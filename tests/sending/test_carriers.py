@@ -279,10 +279,14 @@ def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
     receiver.close()
 
 
-def test_a_node_that_shows_nothing_gets_nothing():
+@pytest.mark.parametrize(
+    ("takes", "said"), [(2, "nothing would show that a picture arrived"), (1, "kind of picture")]
+)
+def test_a_node_that_shows_or_takes_nothing_gets_nothing(takes, said):
     pytest.importorskip("pynetdicom")
     receiver = DimseReceiver(get=False)
-    with pytest.raises(Refused, match="nothing would show that a picture arrived"):
+    receiver._server.contexts = receiver._server.contexts[:takes]  # Verification first
+    with pytest.raises(Refused, match=said):
         connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
     assert receiver.held == {}
     receiver.close()

@@ -170,6 +170,10 @@ class _Link:
             words = Message(REJECTED, place=node.place, title=node._calling)
             raise Refused(words, "rejected")
         if not self.association.is_established:
+            said = self.association.acceptor.primitive
+            let_in = said is not None and said.result == 0
+            if brought and let_in and not self.association.accepted_contexts:  # none of what we ask
+                raise Refused(Message(NO_CLASS, place=node.place), "no-class")
             raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
 
     def takes(self, syntax: str) -> bool:
