@@ -141,16 +141,22 @@ def service_command(program: list[str], options: Mapping[str, str]) -> str:
                 code="systemd-character",
                 word=repr(word),
             )
-        hidden = [folder for folder in _PRIVATE if folder in Path(word).parents]
-        if hidden and word in options.values():
-            raise UserError(
-                "a service does not see {path}: put it outside of {folder}",
-                code="systemd-private",
-                path=word,
-                folder=hidden[0],
-            )
+        if word in options.values():
+            must_be_seen(word)
     # The program's own name is not searched for variables.
     return " ".join([_quoted(start[0]), *(_quoted(w).replace("$", "$$") for w in start[1:])])
+
+
+def must_be_seen(path: str) -> None:
+    """UserError for a path that a service does not see."""
+    hidden = [folder for folder in _PRIVATE if folder in Path(path).parents]
+    if hidden:
+        raise UserError(
+            "a service does not see {path}: put it outside of {folder}",
+            code="systemd-private",
+            path=path,
+            folder=hidden[0],
+        )
 
 
 def _quoted(word: str) -> str:

@@ -85,7 +85,7 @@ class Collector:
                 for answers, refused in self._ask(endpoint, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
                     others = [it for it in refused if not isinstance(it, SaysNothing)]
-                    found.refused += [it for it in others if it not in gone]
+                    found.refused += [it for it in others if not self._had(it)]
                     for answer in (*answers, *(it.answer for it in gone)):
                         if kept := self._keep(answer):
                             found.new.append(kept)
@@ -215,6 +215,13 @@ class Collector:
         """Whether what its author takes back was kept, and stands: else there is nothing to say."""
         kept = self._store.mail.answers(gone.answer.referral)
         return any(one.source == gone.answer.uid for one in standing(kept))
+
+    def _had(self, refused: UserError) -> bool:
+        """Whether it takes back what was kept: that is taken, and not refused at the next poll."""
+        if not isinstance(refused, TakenBack):
+            return False
+        kept = self._store.mail.answers(refused.answer.referral)
+        return any(one.source == refused.answer.uid for one in kept)
 
     def _keep(self, answer: Answer) -> StoredAnswer | None:
         """None where it was kept before, or its referral was deleted meanwhile."""

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from dermedge.files import make_private, read_text, write_atomic
 from edge_app.folders import CASES, data_folder, in_words
 
 if TYPE_CHECKING:
+    from edge_app.referral.collector import Collected
     from edge_app.referral.outbox import Status
     from edge_app.store.referrals import Destination, Endpoint
     from edge_app.store.store import Store
@@ -35,7 +37,12 @@ ADDRESS = (
     *("dicomweb", "dicom", "fhir", "folder", "called", "calling"),
     *("ca", "certificate", "key", "user", "token"),
 )
-OPTIONS = {"export": ("referral",), "again": ("referral", "to"), "add": ADDRESS}
+OPTIONS = {
+    "export": ("referral",),
+    "again": ("referral", "to"),
+    "add": ADDRESS,
+    "--systemd": ("folder",),
+}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +73,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--dicomweb", metavar="URL", help="pictures go to this DICOMweb server")
     add.add_argument("--dicom", metavar="HOST:PORT", help="pictures go to this DICOM node, by TLS")
     add.add_argument("--fhir", metavar="URL", help="requests go to this FHIR R4 server")
-    add.add_argument("--folder", metavar="DIR", help="all goes into this folder, sealed")
+    add.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="all goes into this folder, sealed; with --systemd: the unit may write there",
+    )
     add.add_argument("--called", metavar="TITLE", default="", help="AE title of the node")
     add.add_argument("--calling", metavar="TITLE", default="", help="AE title of this device")
     add.add_argument("--ca", metavar="FILE", help="PEM: certificates that vouch for the receiver")
@@ -210,18 +221,28 @@ def _watch(store: Store) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sender, collector, left = Sender(store, stop), Collector(store, stop), 0.0
+    known: list[str] = []
     while not stop.is_set():
         try:
             _say_round(sender.run())
             if left <= 0:
-                found, left = collector.run(), POLL
-                if found.new or found.refused:
-                    print(f"{len(found.new)} answers, {len(found.refused)} refused", flush=True)
+                known, left = _say_answers(collector.run(), known), POLL
         except StoreError as error:  # another process writes; a full disk may have room later
             print(f"dermedge: {error}", file=sys.stderr, flush=True)
         stop.wait(LOOK)
         left -= LOOK
     return 0
+
+
+def _say_answers(found: Collected, known: Sequence[str]) -> list[str]:
+    """What came, and once what is wrong, however often it is asked; `known` : what was before."""
+    faults = [str(error) for error in (*found.refused, *found.failed)]
+    for fault in dict.fromkeys(faults):
+        if fault not in known:
+            print(f"dermedge: {fault}", file=sys.stderr, flush=True)
+    if found.new:
+        print(f"{len(found.new)} answers, {len(found.refused)} refused", flush=True)
+    return faults
 
 
 def _check(store: Store, _args: argparse.Namespace) -> int:
@@ -472,7 +493,8 @@ def _print_unit(args: argparse.Namespace) -> int:
     if args.action or args.names:
         raise UserError("--systemd takes no action", code="send-action")
     home = {"--home": str(Path(args.home).absolute())} if args.home else {}
-    print(unit(home), end="")
+    stick = str(Path(args.folder).absolute()) if args.folder else ""
+    print(unit(home, stick), end="")
     return 0
 
 

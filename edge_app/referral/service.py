@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from edge_app.systemd import service_command
+from edge_app.systemd import must_be_seen, service_command
 
 CREDENTIAL = "/etc/dermedge/passphrase.cred"
 
 
-def unit(options: Mapping[str, str]) -> str:
+def unit(options: Mapping[str, str], stick: str = "") -> str:
     """`dermedge send --watch` as a service, under the kiosk's user.
 
     Parameters
     ----------
     options : what follows `dermedge send --watch`, by name. Paths are absolute.
+    stick : the folder of a destination, which is read-only for a service that is not given it.
 
     Raises
     ------
@@ -24,6 +25,9 @@ def unit(options: Mapping[str, str]) -> str:
     command = service_command([sys.executable, "-m", "dermedge.cli", "send", "--watch"], options)
     home = options.get("--home")
     paths = f"ReadWritePaths={service_command([home], {})}\n" if home else ""
+    if stick:  # it may be out while the service starts
+        must_be_seen(stick)
+        paths += f"ReadWritePaths={service_command([f'-{stick}'], {})}\n"
     return f"""\
 # dermedge send --systemd > /etc/systemd/system/dermedge-send.service
 # The passphrase of the cases, readable by nobody and on this computer alone:

@@ -31,6 +31,11 @@ IN_USE = N_("referrals still wait for this destination: send or delete them firs
 ITS_NUMBER = N_(
     "it holds the person's number at {receiver}, which is nobody else's: make a new one"
 )
+# Why a referral is stopped that another address, password or certificate may mend.
+MENDED = frozenset(
+    {"401", "403", "redirect", "rejected", "token", "key", "authority", "passphrase", "insecure",
+     "no-address", "no-way"}
+)  # fmt: skip
 
 
 class Mail:
@@ -108,7 +113,8 @@ class Mail:
 
     def update_destination(self, item: Destination) -> None:
         """Of what was received in part, the parts for an address that is another now go again:
-        who gets the rest there must find them.
+        who gets the rest there must find them. What waited or was stopped for what is another
+        now, as a token that had expired, is sent at once.
         """
         self._validate(item)
         with self._file.writing() as connection:
@@ -117,9 +123,24 @@ class Mail:
             for referral in self._bound_for(connection, item.id):
                 parcels = self._of(connection, referral.id)
                 if any(one.state != RECEIVED for one in parcels):
+                    self._take_up(connection, referral, parcels, old, item)
                     for parcel in parcels:
                         self._look_again(connection, parcel, old, item)
         self._erasing.tidy()
+
+    def _take_up(
+        self, connection, referral: StoredReferral, parcels: Sequence[StoredParcel],
+        old: Destination, new: Destination,
+    ) -> None:  # fmt: skip
+        left = {one.kind for one in parcels if one.state != RECEIVED}
+        if all(old.endpoint(kind) == new.endpoint(kind) for kind in left):
+            return
+        if referral.stopped:
+            if referral.stopped.get("code") not in MENDED:
+                return
+            going = replace(referral, stopped=None)
+            self._rows.put(connection, "referral", going, "resume referral")
+        connection.execute("DELETE FROM attempt WHERE referral = ?", (referral.id,))
 
     def _look_again(
         self, connection, parcel: StoredParcel, old: Destination, new: Destination

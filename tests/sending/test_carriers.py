@@ -246,7 +246,7 @@ def test_a_bad_line_may_take_its_time_an_answer_may_not(monkeypatch, slow):
         clinic.lie = pass_time
     else:
         monkeypatch.setattr(http, "PIECE", 1)
-        monkeypatch.setattr(http, "bytearray", lambda: pass_time() or bytearray(), raising=False)
+        monkeypatch.setattr(http, "bytearray", lambda: pass_time() or bytearray())
     link = connect(clinic.endpoint())
     if slow == "way":
         assert link.deliver(clinic.make(A, 0), again=False).place
@@ -279,10 +279,14 @@ def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
     receiver.close()
 
 
-def test_a_node_that_shows_nothing_gets_nothing():
+@pytest.mark.parametrize(
+    ("takes", "said"), [(2, "nothing would show that a picture arrived"), (1, "kind of picture")]
+)
+def test_a_node_that_shows_or_takes_nothing_gets_nothing(takes, said):
     pytest.importorskip("pynetdicom")
     receiver = DimseReceiver(get=False)
-    with pytest.raises(Refused, match="nothing would show that a picture arrived"):
+    receiver._server.contexts = receiver._server.contexts[:takes]  # Verification first
+    with pytest.raises(Refused, match=said):
         connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
     assert receiver.held == {}
     receiver.close()
@@ -294,6 +298,16 @@ def test_what_a_node_says_is_heeded(status, kind):
     receiver = DimseReceiver(status=status)
     with pytest.raises(kind, match=f"{status:04X}"):
         connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    receiver.close()
+
+
+def test_a_node_with_too_many_connections_is_asked_later(monkeypatch):
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver()
+    monkeypatch.setattr(receiver._server.ae, "_maximum_associations", 0)
+    with pytest.raises(Later, match="is busy") as caught:
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    assert caught.value.down
     receiver.close()
 
 
@@ -312,13 +326,19 @@ def test_how_long_a_receiver_asks_to_wait(value, seconds):
     assert retry_after(value) == seconds
 
 
-def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch):
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
     receiver = FolderReceiver(tmp_path / "my stick")
     place = str(receiver.folder).replace(" ", r"\040")
     table, mounted = tmp_path / "fstab", tmp_path / "mounts"
-    table.write_text(f"# sticks\nUUID=1 / ext4\nLABEL=S {place} vfat noauto,user 0 0\n")
+    stick = "" if unit else f"LABEL=S {place} vfat noauto,user 0 0\n"
+    table.write_text(f"# sticks\nUUID=1 / ext4\n{stick}")
+    if unit:
+        text = f"[Mount]\nWhat=/dev/disk/by-label/S\nWhere={receiver.folder}\n"
+        (tmp_path / "my.mount").write_text(text)
     mounted.write_text("/dev/sda1 / ext4 rw 0 0\n")
     monkeypatch.setattr(folder, "FSTAB", table)
+    monkeypatch.setattr(folder, "UNITS", (tmp_path, tmp_path / "none"))
     monkeypatch.setattr(folder, "MOUNTS", mounted)
     link = connect(receiver.endpoint())
     for ask in (link.check, lambda: link.deliver(receiver.make(A, 0), again=False)):

@@ -13,7 +13,8 @@ from store.store_cases import PASSPHRASE
 from dermedge import UserError
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import connect
-from edge_app.referral.commands import SEND
+from edge_app.referral.collector import Collected
+from edge_app.referral.commands import SEND, _say_answers
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
 from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
@@ -236,3 +237,20 @@ def test_the_unit_sends_for_a_kiosk_that_has_no_network(capsys):
     assert "--passphrase-file %d/passphrase" in text
     assert 'ReadWritePaths="/var/lib/derm edge"' in text
     assert "AF_INET6" in text
+
+
+def test_the_unit_may_write_to_the_stick_that_it_is_told_of(capsys):
+    assert call(SEND, "--systemd", "--folder", "/media/derm stick") == 0
+    assert 'ReadWritePaths="-/media/derm stick"' in capsys.readouterr().out
+    with pytest.raises(UserError, match="a service does not see /tmp/stick"):
+        call(SEND, "--systemd", "--folder", "/tmp/stick")
+
+
+def test_the_service_says_once_who_cannot_be_asked_for_answers(capsys):
+    failed = Collected(failed=[UserError("clinic.example does not know this device (401)")])
+    known = _say_answers(failed, [])
+    assert "does not know this device (401)" in capsys.readouterr().err
+    assert _say_answers(failed, known) == known
+    assert capsys.readouterr() == ("", "")
+    _say_answers(failed, _say_answers(Collected(), known))
+    assert "(401)" in capsys.readouterr().err

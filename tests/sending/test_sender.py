@@ -162,6 +162,26 @@ def test_what_needs_a_person_stops_that_referral_and_no_other(cases, archive, st
     assert Sender(cases).run().received == 3
 
 
+@pytest.mark.parametrize(
+    ("status", "after"), [(401, "received"), (503, "received"), (422, "stopped")]
+)
+def test_a_token_that_is_entered_again_takes_up_all_that_waits_for_it(
+    cases, archive, status, after
+):
+    to = destination(cases, archive.endpoint())
+    for id in (A, B):
+        queue(cases, to, pictures=1, id=id)
+    archive.lie = lambda handler, _: handler.say(status) or True
+    for _ in range(2):
+        Sender(cases).run()
+    archive.lie = None
+    cases.mail.update_destination(replace(to, name="The clinic"))
+    assert Sender(cases).run().received == 0
+    cases.mail.update_destination(replace(to, dicom=replace(to.dicom, token="other")))
+    Sender(cases).run()
+    assert (state(cases, A), state(cases, B)) == (after, after)
+
+
 def test_a_damaged_parcel_stops_its_referral_and_no_other(cases, archive):
     to = destination(cases, archive.endpoint())
     queue(cases, to, id=A)

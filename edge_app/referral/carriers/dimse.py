@@ -18,13 +18,22 @@ from dermedge import UserError
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.instances import Names, names, same
-from edge_app.referral.carriers.outcome import CHANGED, NOBODY, NOT_THERE, Later, Receipt, Refused
+from edge_app.referral.carriers.outcome import (
+    BUSY,
+    CHANGED,
+    NOBODY,
+    NOT_THERE,
+    Later,
+    Receipt,
+    Refused,
+)
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
 
 # SOP classes: Verification, and Study Root Query/Retrieve Information Model - GET.
 VERIFICATION, GET = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.3"
 CONNECT, ANSWER = 10.0, 60.0  # s
+TRANSIENT = 2  # result of an association that was rejected (PS3.8, 9.3.4)
 OWN_TITLE, ANY_TITLE = "DERMEDGE", "ANY-SCP"
 NO_ADDRESS = N_("{address} is no address of DICOM: enter HOST:PORT")
 INSECURE = N_("{address} is not on this computer, and no certificate is entered: DICOM needs TLS")
@@ -153,9 +162,18 @@ class _Link:
                 tls_args=node._tls, evt_handlers=handlers,
             )  # fmt: skip
         if self.association.is_rejected:
+            why = self.association.acceptor.primitive
+            if why is not None and why.result == TRANSIENT:  # as with too many connections at once
+                status = f"{why.result}-{why.result_source}-{why.diagnostic}"
+                words = Message(BUSY, place=node.place, status=status)
+                raise Later(words, "busy", down=True)
             words = Message(REJECTED, place=node.place, title=node._calling)
             raise Refused(words, "rejected")
         if not self.association.is_established:
+            said = self.association.acceptor.primitive
+            let_in = said is not None and said.result == 0
+            if brought and let_in and not self.association.accepted_contexts:  # none of what we ask
+                raise Refused(Message(NO_CLASS, place=node.place), "no-class")
             raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
 
     def takes(self, syntax: str) -> bool:

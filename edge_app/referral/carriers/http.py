@@ -20,6 +20,7 @@ from edge_app.i18n.language import N_, Message, printable
 from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.outcome import (
     BROKEN,
+    BUSY,
     CERTIFICATE,
     NOBODY,
     SLOW,
@@ -49,7 +50,6 @@ STOPS = {
     413: N_("{place} takes no parcel of this size (413): ask its administrator to raise the limit"),
     422: N_("{place} does not understand the referral (422): {reason}"),
 }
-BUSY = N_("{place} is busy ({status}): it is tried again")
 FAULT = N_("{place} has a fault of its own ({status}): it is tried again; tell its administrator")
 NOT_TAKEN = N_("{place} did not take it ({status}): check the address; it is tried again")
 

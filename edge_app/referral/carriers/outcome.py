@@ -42,6 +42,7 @@ CHANGED = N_(
 )
 NOBODY = N_("nobody answers at {place}: check the network and the address")
 SLOW = N_("{place} does not answer in time: it is tried again")
+BUSY = N_("{place} is busy ({status}): it is tried again")
 BROKEN = N_("the connection to {place} broke off: it is tried again")
 CERTIFICATE = N_("the certificate of {place} is not to be trusted ({fault}): nothing was sent")
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
