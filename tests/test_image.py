@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from dermedge.image import read as image
 from dermedge.image.decode import MAX_PIXELS
+from dermedge.image.foreign import read_foreign
 from dermedge.image.read import (
     ImageError,
     find_images,
@@ -487,6 +488,20 @@ def test_jpeg_with_endless_scans():
     data = encode(Image.fromarray(picture()), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     refuses(data[:last] + data[last:-2] * 300 + b"\xff\xd9", "too many scans")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_a_jpeg_is_no_part_of_it(progressive):
+    """A motion photo's film may look like scans without an end, a gain map is a second JPEG."""
+    data = encode(Image.fromarray(picture()), "JPEG", progressive=progressive)
+    padded = data[:-2] + bytes(99) + data[-2:]
+    shown = read_image(data).pixels
+    for behind in (b"\xff\xda" * 300, data, data[:-2]):
+        for whole in (data, padded):
+            assert np.array_equal(read_image(whole + behind).pixels, shown)
+            assert read_foreign(whole + behind).width == shown.shape[1]
+    with pytest.raises(ImageError, match="cut short"):
+        read_foreign(data[:-2] + data)
 
 
 def test_damaged_png_is_not_half_a_picture():
