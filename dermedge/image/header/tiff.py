@@ -112,7 +112,7 @@ def read_exif(exif: bytes) -> tuple[int | None, bool]:
 
 def xmp_orientation(xmp: bytes) -> int | None:
     """What XMP says of the orientation; it counts where EXIF says nothing."""
-    match = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+    match = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*([1-8])", xmp)
     return int(match[1]) if match else None
 
 
