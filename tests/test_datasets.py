@@ -874,3 +874,17 @@ def test_a_data_set_without_a_readable_picture_gets_no_split(tmp_path, capsys):
     assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / "s.json")]) == 2
     assert "no picture can be read" in capsys.readouterr().err
     assert not (tmp_path / "s.json").exists()
+
+
+@pytest.mark.parametrize("place", ["", "data.csv/s.json", "data.csv/in/s.json"])
+def test_a_place_where_no_split_can_be_stored_is_refused_before_the_work(
+    tmp_path, monkeypatch, capsys, place
+):
+    """Every picture was read before, and the report was lost with the split."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "data.csv").write_text("image\na.png\n")
+    monkeypatch.setattr("dermedge.data.check.check", lambda *_: pytest.fail("it was begun"))
+    assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / place)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert str(tmp_path) in printed
