@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -327,6 +329,21 @@ def read(name: str, root: Path):
 
 def facts(data_set) -> list[tuple]:
     return [(r.id, r.label, r.official, r.mask and r.mask.name) for r in data_set.records]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_table_that_a_spreadsheet_with_decimal_commas_saved_says_the_same(tmp_path, name):
+    before, _ = read(name, tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.name == "ISBI2016_ISIC_Part3_Test_GroundTruth.csv":
+            continue  # "ISIC_1;1,0" without a header may be of either kind, and is refused
+        if path.is_file() and (path.suffix == ".csv" or "metadata" in path.name.lower()):
+            rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+            cells = [[re.sub(r"^([0-9]+)\.([0-9]+)$", r"\1,\2", c) for c in row] for row in rows]
+            table(path, *(";".join(row) for row in cells), encoding="utf-8-sig", end="\r\n")
+    after = load(name, tmp_path)
+    assert after.records == before.records
+    assert after.problems == before.problems
 
 
 def test_every_reader_has_a_layout_here():

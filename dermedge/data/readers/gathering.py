@@ -64,8 +64,12 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _FLAGS = {
-    **dict.fromkeys(("true", "1", "1.0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no", "n", "f", "nein", "non", "não", "nao"), False),
+    **dict.fromkeys(
+        ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True
+    ),
+    **dict.fromkeys(
+        ("false", "0", "0.0", "0,0", "no", "n", "f", "nein", "non", "não", "nao"), False
+    ),
     "sim": True,
 }
 _PARTS = {
@@ -472,7 +476,7 @@ class Gathering:
         return age
 
     def _skin_type(self, text: str | None, where: str) -> int | None:
-        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|\.0$", "", (text or "").strip().lower())
+        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|[.,]0$", "", (text or "").strip().lower())
         known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
         return self._one_of(known, bare, "skin type", where)
 
