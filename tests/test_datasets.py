@@ -477,6 +477,14 @@ def test_ph2(tmp_path):
     assert by_id["IMD003"].mask.name == "IMD003_lesion.bmp"
 
 
+def test_a_mask_of_its_pictures_name_is_not_taken_for_it(tmp_path):
+    ham10000(tmp_path)
+    for name in ("ISIC_0025030", "ISIC_0027419"):
+        mask(tmp_path / "Ground_Truth" / f"{name}.png")
+    folders = {record.image.parent.name for record in load("ham10000", tmp_path).records}
+    assert folders == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
+
+
 def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):
     _, by_id = read("pad_ufes_20", tmp_path)
     first, second, third = by_id.values()
