@@ -201,8 +201,14 @@ def test_colours_that_a_png_names():
     data = encode(plain(SPACES["p3"][1]), "PNG")
     assert shows(data[:33] + png((b"cICP", bytes([12, 13, 0, 1])))[8:] + data[33:])
     assert shows(with_chunk(b"cICP", bytes([1, 13, 0, 1])), within=0)
-    with pytest.raises(ImageError, match="save it as sRGB"):
-        read_image(with_chunk(b"cICP", bytes([9, 16, 0, 1])))
+    # What cICP says counts, not the profile for those who do not know it.
+    profile = png((b"iCCP", b"p\0\0" + zlib.compress(SPACES["p3"][0])))[8:]
+    srgb = with_chunk(b"cICP", bytes([1, 13, 0, 1]))
+    assert shows(srgb[:33] + profile + srgb[33:], within=0)
+    hdr = with_chunk(b"cICP", bytes([9, 16, 0, 1]))
+    for data in (hdr, hdr[:33] + profile + hdr[33:]):
+        with pytest.raises(ImageError, match="save it as sRGB"):
+            read_image(data)
 
 
 def test_gamma_and_chromaticities_of_a_png():

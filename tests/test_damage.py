@@ -414,8 +414,16 @@ def test_avif_of_more_than_8_bits_is_as_bright(bits):
     assert np.abs(read_image(data.tobytes()).pixels.astype(int) - skin(64, 48)).mean() < 8
 
 
-def test_xmp_tells_the_turn_where_exif_does_not():
-    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+@pytest.mark.parametrize(
+    "turn",
+    [
+        b'<rdf:Description tiff:Orientation="6"/>',
+        b"<rdf:Description tiff:Orientation = '6'/>",
+        b"<tiff:Orientation>\n 6\n</tiff:Orientation>",
+    ],
+)
+def test_xmp_tells_the_turn_where_exif_does_not(turn):
+    xmp = b"<x:xmpmeta>" + turn + b"</x:xmpmeta>"
     for kind in ("JPEG", "WEBP", "AVIF", "TIFF"):
         options = {"tiffinfo": {700: xmp}} if kind == "TIFF" else {"xmp": xmp}
         got = read_image(encode(skin(64, 48), kind, **options))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -329,6 +331,21 @@ def facts(data_set) -> list[tuple]:
     return [(r.id, r.label, r.official, r.mask and r.mask.name) for r in data_set.records]
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_table_that_a_spreadsheet_with_decimal_commas_saved_says_the_same(tmp_path, name):
+    before, _ = read(name, tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.name == "ISBI2016_ISIC_Part3_Test_GroundTruth.csv":
+            continue  # "ISIC_1;1,0" without a header may be of either kind, and is refused
+        if path.is_file() and (path.suffix == ".csv" or "metadata" in path.name.lower()):
+            rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+            cells = [[re.sub(r"^([0-9]+)\.([0-9]+)$", r"\1,\2", c) for c in row] for row in rows]
+            table(path, *(";".join(row) for row in cells), encoding="utf-8-sig", end="\r\n")
+    after = load(name, tmp_path)
+    assert after.records == before.records
+    assert after.problems == before.problems
+
+
 def test_every_reader_has_a_layout_here():
     assert LAYOUTS.keys() == READERS.keys(), "docs/add-data-set.md, step 3"
 
@@ -458,6 +475,14 @@ def test_ph2(tmp_path):
         "IMD058": ("melanoma", "mel"),
     }
     assert by_id["IMD003"].mask.name == "IMD003_lesion.bmp"
+
+
+def test_a_mask_of_its_pictures_name_is_not_taken_for_it(tmp_path):
+    ham10000(tmp_path)
+    for name in ("ISIC_0025030", "ISIC_0027419"):
+        mask(tmp_path / "Ground_Truth" / f"{name}.png")
+    folders = {record.image.parent.name for record in load("ham10000", tmp_path).records}
+    assert folders == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
 
 
 def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):
@@ -874,3 +899,17 @@ def test_a_data_set_without_a_readable_picture_gets_no_split(tmp_path, capsys):
     assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / "s.json")]) == 2
     assert "no picture can be read" in capsys.readouterr().err
     assert not (tmp_path / "s.json").exists()
+
+
+@pytest.mark.parametrize("place", ["", "data.csv/s.json", "data.csv/in/s.json"])
+def test_a_place_where_no_split_can_be_stored_is_refused_before_the_work(
+    tmp_path, monkeypatch, capsys, place
+):
+    """Every picture was read before, and the report was lost with the split."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "data.csv").write_text("image\na.png\n")
+    monkeypatch.setattr("dermedge.data.check.check", lambda *_: pytest.fail("it was begun"))
+    assert main(["data", "check", f"csv={tmp_path}", "--split", str(tmp_path / place)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert str(tmp_path) in printed

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from dermedge.image import read as image
 from dermedge.image.decode import MAX_PIXELS
+from dermedge.image.foreign import read_foreign
 from dermedge.image.read import (
     ImageError,
     find_images,
@@ -489,6 +490,20 @@ def test_jpeg_with_endless_scans():
     refuses(data[:last] + data[last:-2] * 300 + b"\xff\xd9", "too many scans")
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_a_jpeg_is_no_part_of_it(progressive):
+    """A motion photo's film may look like scans without an end, a gain map is a second JPEG."""
+    data = encode(Image.fromarray(picture()), "JPEG", progressive=progressive)
+    padded = data[:-2] + bytes(99) + data[-2:]
+    shown = read_image(data).pixels
+    for behind in (b"\xff\xda" * 300, data, data[:-2]):
+        for whole in (data, padded):
+            assert np.array_equal(read_image(whole + behind).pixels, shown)
+            assert read_foreign(whole + behind).width == shown.shape[1]
+    with pytest.raises(ImageError, match="cut short"):
+        read_foreign(data[:-2] + data)
+
+
 def test_damaged_png_is_not_half_a_picture():
     data = bytearray(encode(Image.fromarray(picture()), "PNG"))
     data[len(data) // 2] ^= 0xFF
@@ -502,6 +517,8 @@ def test_damaged_png_is_not_half_a_picture():
     [
         *(({259: 33003}, "<"), ({259: 50001}, "<")),
         *(({284: 2, 338: 1}, "<"), ({284: 2, 338: 0}, "<"), ({}, ">")),
+        # Colours of fewer px than brightness: read as of each, with what lies behind.
+        *(({262: 6, 277: 3, 530: 0x10002}, "<"), ({262: 6, 277: 3}, "<")),
     ],
 )
 def test_whole_tiffs_that_pillow_does_not_read_are_not_called_damaged(tags, order):

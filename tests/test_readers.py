@@ -521,6 +521,10 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     loaded = load("folders", apart)
     assert {r.diagnosis for r in loaded.records} == {"mel", "nv", "mask of pregnancy"}
     assert "pictures here that are not used: 2" in noted(loaded)
+    mask(apart / "lesion_masks" / "mel" / "1.png")
+    loaded = load("folders", apart)
+    assert [r.mask and r.mask.parent.name for r in loaded.records] == [None, None, "nv"]
+    assert "several masks are here, none of them used: 1" in noted(loaded)
 
 
 def test_folders_of_lesions_are_no_classes(tmp_path):

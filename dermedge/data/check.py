@@ -23,6 +23,7 @@ from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataError, DataSet, Record, RowErrors
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
+from dermedge.files import check_folder, check_writable
 from dermedge.image.header import ImageError
 from dermedge.image.mask_values import looks_inverted
 from dermedge.image.read import read_image, read_mask
@@ -168,6 +169,8 @@ def run(args: argparse.Namespace) -> int:
     name, path = parse_source(args.source)
     same = _read_pairs(Path(args.same)) if args.same else []
     data_set = _load(name, path)
+    file = Path(args.split or f"{name}.split.json")
+    _check_place(file, args.force)
     report = check(data_set, same)
     # A stored split never names a picture that training would stumble over.
     if len(report.unreadable) == report.pictures:
@@ -183,7 +186,6 @@ def run(args: argparse.Namespace) -> int:
         args.test_on,
         args.split_by_picture,
     )
-    file = Path(args.split or f"{name}.split.json")
     refusal = _store(split, file, args.force)
 
     stored = {
@@ -305,6 +307,16 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
     return [(row.cells["id_a"], row.cells["id_b"]) for row in table.rows]
 
 
+def _check_place(file: Path, force: bool) -> None:
+    """Raise, before every picture is read, where the split could not be stored."""
+    if file.is_dir() or force or not file.exists():
+        here = next(folder for folder in file.absolute().parents if folder.exists())
+        if here == file.absolute().parent:
+            check_writable(file)
+        else:
+            check_folder(here)
+
+
 def _store(split: Split, file: Path, force: bool) -> str | None:
     """Write the split unless another one is stored there; then the line that says so."""
     if file.exists() and not force:
@@ -315,6 +327,7 @@ def _store(split: Split, file: Path, force: bool) -> str | None:
             return f"{error}; {advice}"
         if stored.sha256 != split.sha256:
             return f"{file}: a different split is frozen there ({stored.sha256[:12]}), {advice}"
+        return None
     file.parent.mkdir(parents=True, exist_ok=True)
     split.save(file)
     return None

@@ -22,7 +22,7 @@ from dermedge.image.header import ImageError, boxes
 from dermedge.image.header.colours import Colours, near_srgb
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
-from dermedge.image.header.tiff import Tiff, read_tiff
+from dermedge.image.header.tiff import Tiff, read_tiff, xmp_orientation
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
 from dermedge.image.pixels import NO_PROFILE, of_8_bits, profile_of_picture, strips
 
@@ -230,8 +230,8 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
         if tiff:
             picture.seek(tiff.page)
         info = picture.info
-        # Pillow rotates a TIFF by itself.
-        orientation = picture.getexif().get(274, 1) if kind in ("webp", "avif") else 1
+        # Pillow rotates a TIFF by itself, but for some of the ways in which XMP may be written.
+        orientation = _orientation(picture) if kind in ("webp", "avif") else 1
     width, height = picture.size
     check_size(kind, width, height)
     if iso:
@@ -243,8 +243,12 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
             _check_tiff(data, page, tiff)
             _widen_palette(page)
             # Pillow turns by XMP, too, but states the size without it.
-            if 274 not in page.tag_v2 and page.getexif().get(274, 1) in range(5, 9):
-                width, height = height, width
+            if 274 not in page.tag_v2:
+                turned = page.getexif().get(274, 1)
+                if turned in range(5, 9):
+                    width, height = height, width
+                elif turned == 1:
+                    orientation = _orientation(page)
         if tiff.profile:  # Pillow leaves out one that is cut short
             info.setdefault("icc_profile", None)
         else:  # and keeps that of a page before
@@ -270,6 +274,15 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
         profile_of_picture(info.get("icc_profile", NO_PROFILE), named),
         form == "CMYK",
     )
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    """What EXIF, else XMP says; 1 where neither does."""
+    stated: int | None = picture.getexif().get(274)
+    if stated is None:
+        xmp = picture.info.get("xmp", b"")
+        stated = xmp_orientation(xmp if isinstance(xmp, bytes) else str(xmp).encode())
+    return stated or 1
 
 
 def _plugin(kind: str) -> type[ImageFile.ImageFile]:

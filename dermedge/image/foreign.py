@@ -73,7 +73,7 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
         jpeg = read_jpeg(data)
         if jpeg.channels == 4:
             raise headers.unusual(kind)
-        if b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+        if not jpeg.whole:
             raise headers.cut_short(kind)
         width, height, block = jpeg.width, jpeg.height, jpeg.block
         orientation = jpeg.orientation or 1

@@ -8,17 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermedge.data.readers.gathering import Gathering, Reader, folded, part_of
+from dermedge.data.readers.gathering import MASK_FOLDER, Gathering, Reader, folded, part_of
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
 _MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
-_MASK_FOLDER = re.compile(
-    # "student_masks" and "masks_2", but no "mask of pregnancy".
-    r"((.*[ _-])?(masks|segmentations)([ _-].*)?|(.*[ _-])?(mask|segmentation)"
-    r"|ground_?truths?|gt|annotations?|labels?)",
-    re.IGNORECASE,
-)
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 
@@ -133,11 +127,7 @@ class _Tree:
 
 
 def _gather(g: Gathering) -> None:
-    in_mask_folder = [
-        file
-        for file in g.images
-        if any(_MASK_FOLDER.fullmatch(name) for name in file.relative_to(g.root).parts[:-1])
-    ]
+    in_mask_folder = [file for file in g.images if g.in_mask_folder(file)]
     masks = set(in_mask_folder)
     pictures = [file for file in g.images if file not in masks]
     tree = _Tree(g, pictures)
@@ -209,12 +199,14 @@ def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | 
             return path
     own = _bare(file.relative_to(g.root).parts[:-1])
     fits = [m for m in beside.get(folded(file.stem), []) if _mirrors(g, m, own)]
+    if len(fits) > 1:
+        g.count("pictures of which several masks are here, none of them used")
     return fits[0] if len(fits) == 1 else None
 
 
 def _mirrors(g: Gathering, mask: Path, own: list[str]) -> bool:
     parts = mask.relative_to(g.root).parts[:-1]
-    return _bare([part for part in parts if not _MASK_FOLDER.fullmatch(part)]) == own
+    return _bare([part for part in parts if not MASK_FOLDER.fullmatch(part)]) == own
 
 
 def _bare(parts: Iterable[str]) -> list[str]:

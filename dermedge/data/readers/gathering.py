@@ -25,6 +25,12 @@ PICTURE_ENDING = re.compile(
     "(" + "|".join(re.escape(ending) for ending in sorted(EXTENSIONS)) + r"|\.dcm)$", re.IGNORECASE
 )
 TABLES = frozenset({".csv", ".tsv", ".tab"})
+MASK_FOLDER = re.compile(
+    # "student_masks" and "masks_2", but no "mask of pregnancy".
+    r"((.*[ _-])?(masks|segmentations)([ _-].*)?|(.*[ _-])?(mask|segmentation)"
+    r"|ground_?truths?|gt|annotations?|labels?)",
+    re.IGNORECASE,
+)
 # Neither pictures nor tables, and nobody expects them to be.
 _ASIDE = frozenset(
     {
@@ -64,8 +70,12 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _FLAGS = {
-    **dict.fromkeys(("true", "1", "1.0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no", "n", "f", "nein", "non", "não", "nao"), False),
+    **dict.fromkeys(
+        ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True
+    ),
+    **dict.fromkeys(
+        ("false", "0", "0.0", "0,0", "no", "n", "f", "nein", "non", "não", "nao"), False
+    ),
     "sim": True,
 }
 _PARTS = {
@@ -204,11 +214,19 @@ class Gathering:
         return by_stem
 
     def picture(self, stem: str, near: Path | None = None) -> Path | None:
-        """The picture with this stem (any case), below the folder `near` if it lies there."""
+        """The picture with this stem (any case), below the folder `near` if it lies there.
+
+        One in a folder of masks is found where there is no other.
+        """
         candidates = self._by_stem.get(folded(stem), [])
         if near is not None:
             candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
-        return candidates[0] if candidates else None
+        # A mask may have its picture's name.
+        return min(candidates, key=self.in_mask_folder, default=None)
+
+    def in_mask_folder(self, file: Path) -> bool:
+        """Whether a folder between the root and the file is one of masks, by its name."""
+        return any(MASK_FOLDER.fullmatch(name) for name in file.relative_to(self.root).parts[:-1])
 
     def written_path(self, base: Path, text: str, where: str) -> Path | None:
         """A path as a table states it, relative to `base`; never outside of the root.
@@ -472,7 +490,7 @@ class Gathering:
         return age
 
     def _skin_type(self, text: str | None, where: str) -> int | None:
-        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|\.0$", "", (text or "").strip().lower())
+        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|[.,]0$", "", (text or "").strip().lower())
         known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
         return self._one_of(known, bare, "skin type", where)
 

@@ -77,7 +77,7 @@ def _add(g: Gathering, table: Table, row: Row, truth: dict[str, str | None], off
     modality = _MODALITIES.get(cells["image_type"].lower())
     if modality is None:
         g.problems.append(f"{where}: image_type '{short(cells['image_type'])}' is not known")
-    tone = cells.get("skin_tone_class", "").removesuffix(".0")
+    tone = cells.get("skin_tone_class", "").replace(",", ".").removesuffix(".0")
     if tone and tone not in tuple("012345"):
         g.problems.append(f"{where}: skin_tone_class '{short(tone)}' is not 0 to 5")
         tone = ""

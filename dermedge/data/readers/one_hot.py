@@ -8,8 +8,8 @@ from dermedge.data.readers.gathering import Gathering
 from dermedge.data.records import short
 from dermedge.data.tables import Row, Table
 
-ONE = frozenset({"1", "1.0"})
-ZERO = frozenset({"0", "0.0"})
+ONE = frozenset({"1", "1.0", "1,0"})
+ZERO = frozenset({"0", "0.0", "0,0"})
 
 
 def code_of(g: Gathering, table: Table, row: Row, codes: Iterable[str]) -> str | None:

@@ -53,7 +53,7 @@ def _gather(g: Gathering) -> None:
 
 def _at_least(text: str, least: float) -> bool:
     try:
-        return float(text) >= least
+        return float(text.replace(",", ".")) >= least
     except ValueError:
         return False
 

@@ -18,8 +18,9 @@ class Jpeg:
 
     channels : 1, 3 or 4. block : (height, width) in px of a unit of coding. profile : ICC; empty
     where a part of it is missing. extra_bytes : for the coefficients of a progressive picture.
-    data : the file, mended where a sequential scan names a range of coefficients, which it must
-        not and which decoders ignore.
+    data : the picture without what follows its end (a gain map, a motion photo's film), mended
+        where a sequential scan names a range of coefficients, which it must not and which decoders
+        ignore. whole : whether its end is there.
     """
 
     width: int
@@ -31,8 +32,10 @@ class Jpeg:
     profile: bytes | None
     extra_bytes: int
     data: bytes
+    whole: bool
 
 
+_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker among coded data
 _FILL = re.compile(rb"\xff+")
 # The Huffman tables of ITU-T T.81, K.3.3, which nearly all cameras use: code lengths to values.
 _USUAL_TABLES = {
@@ -109,14 +112,9 @@ def _read_jpeg(data: bytes) -> Jpeg:
         raise unusual("jpeg")
     each = [a * b for a, b in zip(across[:channels], down[:channels], strict=True)]
     progressive = marker in (0xC2, 0xCA)  # all coefficients are kept, 16 bits each
-    if progressive and data.count(b"\xff\xda", end) > MAX_JPEG_SCANS:
-        raise ImageError(
-            "the JPEG has too many scans (the limit is {limit}): save it again",
-            code="image_too_large",
-            limit=MAX_JPEG_SCANS,
-        )
+    finish = _end_of_picture(data, end, progressive)
     if not progressive and data[end - 3 : end] != b"\0\x3f\0":
-        data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:]])
+        data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:finish]])
     parts = sorted(profile)
     whole = parts and all(len(p) > 2 and p[1] == len(parts) for p in parts)
     orientation, adobe_rgb = read_exif(exif)
@@ -129,8 +127,35 @@ def _read_jpeg(data: bytes) -> Jpeg:
         adobe_rgb,
         b"".join(p[2:] for p in parts) if whole else b"" if parts else None,
         2 * width * height * sum(each) // max(each) if progressive else 0,
-        data,
+        data[:finish],
+        finish is not None,
     )
+
+
+def _end_of_picture(data: bytes, position: int, progressive: bool) -> int | None:
+    """The byte behind the end of a picture whose first scan begins here; None: it has none.
+
+    Raises ImageError for too many scans.
+    """
+    scans = 1
+    for _ in range(MAX_PARTS):
+        found = _IN_SCAN.search(data, position)
+        if found is None or data[found.end() - 1] == 0xD8:  # the next picture
+            return None
+        marker, position = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            return position
+        if marker == 0x01:
+            continue
+        scans += marker == 0xDA
+        if progressive and scans > MAX_JPEG_SCANS:
+            raise ImageError(
+                "the JPEG has too many scans (the limit is {limit}): save it again",
+                code="image_too_large",
+                limit=MAX_JPEG_SCANS,
+            )
+        position += int.from_bytes(data[position : position + 2], "big")
+    return None
 
 
 def _check_tables(segment: bytes) -> None:

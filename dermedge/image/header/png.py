@@ -146,7 +146,9 @@ def read_png(data: bytes) -> Png:
             exif = exif or _unhexed(text)
         elif kind == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
             xmp = body if body[18:19] == b"\0" else _inflated(body[22:], _MAX_TEXT)
-    if profile is None and not colours and not standard and not near_srgb(gamma, corners):
+    if colours:
+        profile = None  # which is for readers that do not know cICP
+    elif profile is None and not standard and not near_srgb(gamma, corners):
         raise odd_colours()
     orientation = read_exif(exif)[0] or xmp_orientation(xmp)
     return Png(

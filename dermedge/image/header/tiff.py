@@ -26,12 +26,12 @@ class _Directory:
 _ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE = 274, 34665, 40965, 40961
 _NEW_SUBFILE, _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
 _WIDTH, _HEIGHT, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 256, 257, 277, 284, 339
-_EXTRA_SAMPLES = 338
+_EXTRA_SAMPLES, _SUBSAMPLING = 338, 530
 _SUBDIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
 _WANTED = {
     *(_ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _NEW_SUBFILE, _SUBFILE, _BITS),
     *(_COMPRESSION, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION, _WIDTH, _HEIGHT, _PLANAR),
-    *(_SAMPLE_FORMAT, _SAMPLES, _EXTRA_SAMPLES),
+    *(_SAMPLE_FORMAT, _SAMPLES, _EXTRA_SAMPLES, _SUBSAMPLING),
 }
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the whole numbers
 
@@ -112,7 +112,7 @@ def read_exif(exif: bytes) -> tuple[int | None, bool]:
 
 def xmp_orientation(xmp: bytes) -> int | None:
     """What XMP says of the orientation; it counts where EXIF says nothing."""
-    match = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+    match = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*([1-8])", xmp)
     return int(match[1]) if match else None
 
 
@@ -135,10 +135,13 @@ def read_tiff(data: bytes) -> Tiff:
     compression, photometric = directory.one(_COMPRESSION, 1), directory.one(_PHOTOMETRIC, 0)
     planes = directory.one(_PLANAR, 1) == 2 and compression == 1
     # What Pillow would read wrongly without a word: signed samples as unsigned, 12 bits and
-    # inverted 16 bits as plain ones, planes of 16 bits as of 8. And what it takes for damage:
-    # other codings, BigTIFF of the other byte order, planes that are neither colour nor alpha.
+    # inverted 16 bits as plain ones, planes of 16 bits as of 8, colours of fewer px, where they
+    # are not compressed, as of each px. And what it takes for damage: other codings, BigTIFF of
+    # the other byte order, planes that are neither colour nor alpha.
+    sparse = photometric == 6 and directory.numbers.get(_SUBSAMPLING, (2, 2)) != (1, 1)
     if (
         directory.one(_SAMPLE_FORMAT, 1) != 1
+        or (sparse and compression == 1)
         or not bits <= {1, 2, 4, 8, 16}
         or (deep and (photometric == 0 or planes))
         or directory.one(_SAMPLES, 1) > 8
