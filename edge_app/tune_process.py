@@ -237,7 +237,12 @@ def main(path: str, sha256: str) -> int:
 
     if hasattr(os, "nice"):
         os.nice(2)  # the screen and the camera go before it, as they do before the analysis
-    link = Link(sys.stdin.readline, lambda line: print(line, flush=True), time.perf_counter)
+    # What a native library prints, as bytes or without an end of line, is no part of a message.
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    link = Link(
+        sys.stdin.readline, lambda line: print(line, file=messages, flush=True), time.perf_counter
+    )
     try:
         tune_linked(link, path, sha256, _STARTED)
     except BrokenPipeError:  # the app is gone

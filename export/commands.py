@@ -351,6 +351,13 @@ def _recheck(
     bundle = open_bundle(args.recheck)
     if bundle.signed and out and key is None:
         raise ExportError(f"{args.recheck} is signed: give --sign KEYFILE, or leave --out away")
+    before = bundle.manifest.release
+    if before and out and (args.release or 0) <= before:
+        # With the same number a device would take the old one again, too.
+        raise ExportError(
+            f"{args.recheck} is release {before}, and another bundle is to be written: give a "
+            f"later --release, from {before + 1}"
+        )
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
     options = ExportOptions(
         precisions=tuple(args.precisions),

@@ -1,9 +1,9 @@
-"""A simulated year of active learning on PAD-UFES-20: what labels bring, by how they are chosen.
+"""A simulated year of active learning: what labels bring, by how they are chosen.
 
     python -m benchmarks.accuracy.simulated_year --data pad_ufes_20=DIR --out FILE.json
         [--part test --strategies random NAME] [--figure FILE.png]
 
-Features are those of the bundle `dermoscopy`, which has seen no picture of this set. On them a
+Features are those of the bundle `dermoscopy`, which has seen no picture of PAD-UFES-20. On them a
 multinomial logistic head is fitted again each month to what is labelled by then. Patients of the
 training part arrive in twelve months, in an order of each seed's own; each month `--monthly`
 pictures of all that have arrived are labelled. The AUC is of malignancy, over the pictures of
@@ -24,10 +24,12 @@ import numpy as np
 
 from benchmarks import call
 from dermedge import UserError, acquisition
+from dermedge.bundle.bundle import Bundle, shipped
 from dermedge.data import Record, load, make_split, parse_source
 from dermedge.evaluation.provenance import commit, cpu_name, usable_cores
 from dermedge.files import check_writable, write_atomic
 
+BUNDLE = "dermoscopy"
 MONTHS, FIRST = 12, 20  # pictures labelled before the first month
 STRATEGIES = ("random", "margin", "entropy", "malignancy", "k-center", "product")
 PENALTY = 0.01  # C of scikit-learn, on standardised features
@@ -44,25 +46,23 @@ class Pool:
     patients: np.ndarray
 
 
-def read_features(records: Sequence[Record], cache: Path, bundle: str = "dermoscopy") -> np.ndarray:
+def read_features(records: Sequence[Record], cache: Path, bundle: Bundle) -> np.ndarray:
     """The classifier's embeddings, float32 (N, E); kept in `cache` by bundle and record ids."""
     from dermedge.analyzer import Analyzer
-    from dermedge.bundle.bundle import Bundle, shipped
 
-    opened = Bundle.open(shipped()[bundle])
     names = [record.id for record in records]
     if cache.is_file():
         with np.load(cache) as stored:
-            if str(stored["bundle"]) == opened.sha256 and stored["ids"].tolist() == names:
+            if str(stored["bundle"]) == bundle.sha256 and stored["ids"].tolist() == names:
                 return np.asarray(stored["features"])
-    analyzer = Analyzer(opened)
+    analyzer = Analyzer(bundle)
     found = []
     for record in records:
         embedding = analyzer.analyze(record.image).embedding
         assert embedding is not None
         found.append(embedding)
     features = np.stack(found)
-    np.savez(cache, features=features, ids=np.array(names), bundle=np.array(opened.sha256))
+    np.savez(cache, features=features, ids=np.array(names), bundle=np.array(bundle.sha256))
     return features
 
 
@@ -245,7 +245,7 @@ def draw(result: dict, path: Path) -> None:
     axes.set_xlabel("labelled pictures")
     axes.set_ylabel(f"AUC of malignancy, {result['part']} part")
     axes.set_title(
-        f"PAD-UFES-20, {result['seeds']} simulated years; band: 95 % of random", fontsize=10
+        f"{result['data']}, {result['seeds']} simulated years; band: 95 % of random", fontsize=10
     )
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path)
@@ -255,9 +255,17 @@ def run(args: argparse.Namespace) -> dict:
     """Simulate, and return what is written."""
     name, path = parse_source(args.data)
     data_set = load(name, path)
-    records = sorted((r for r in data_set.records if r.diagnosis), key=lambda record: record.id)
+    stated = sorted((r for r in data_set.records if r.diagnosis), key=lambda record: record.id)
+    records = [record for record in stated if record.malignant is not None]
+    if left_out := len(stated) - len(records):
+        print(f"left out: {left_out} pictures, of which it is not known whether they are malignant")
     split = make_split(data_set)
-    features = read_features(records, Path(args.features))
+    for part_name in ("train", args.part):
+        ids = set(split.parts[part_name])
+        if len({record.malignant for record in records if record.id in ids}) < 2:
+            raise UserError(f"the {part_name} part of {name} lacks malignant or benign pictures")
+    bundle = Bundle.open(shipped()[BUNDLE])
+    features = read_features(records, Path(args.features), bundle)
     place = {record.id: at for at, record in enumerate(records)}
 
     def pool(part: str) -> Pool:
@@ -289,9 +297,13 @@ def run(args: argparse.Namespace) -> dict:
         "commit": commit("+"),
         "processor": cpu_name() or platform.machine(),
         "cores": usable_cores(),
+        "data": name,
+        "bundle": BUNDLE,
+        "bundle_sha256": bundle.sha256,
         "split_sha256": split.sha256,
         "part": args.part,
         "pictures": len(part.classes),
+        "left_out": left_out,
         "malignant": int(part.malignant.sum()),
         "train_pictures": len(everything),
         "seeds": args.seeds,

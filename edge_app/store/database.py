@@ -268,7 +268,7 @@ def _bare(sql: str) -> str:
 
 def check_rows(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Of a foreign file, before anything of it is read: no row is too large, or of another kind."""
-    columns = [("store", "value", 2**16), ("audit", "entry", MAX_RECORD), ("audit", "mac", 64)]
+    columns = [("store", "value", MAX_RECORD), ("audit", "entry", MAX_RECORD), ("audit", "mac", 64)]
     tables = [table for table in KINDS if version > 3 or table not in _SINCE_4]
     columns += [(table, "record", MAX_RECORD) for table in tables]
     picture = ("picture", "data") if version > 1 else ("capture", "picture")

@@ -15,7 +15,7 @@ def summary(bundle: Bundle) -> list[str]:
     lines += _origins(manifest)
     if "segmenter" in manifest.measured:
         measured = manifest.measured["segmenter"]
-        jaccard, limit = measured["jaccard"], manifest.thresholds.mask
+        jaccard, limit = measured.get("jaccard"), manifest.thresholds.mask
         lines.append(f"{_where(measured)}: Jaccard {_shown(jaccard)}; threshold: mask {limit:g}")
     if "classifier" in manifest.measured:
         lines += _classifier(manifest)
@@ -66,7 +66,7 @@ def _origins(manifest: Manifest) -> list[str]:
 
 def _classifier(manifest: Manifest) -> list[str]:
     measured, limits = manifest.measured["classifier"], manifest.thresholds
-    lines = [_classified(_where(measured), measured, measured["ece_before"])]
+    lines = [_classified(_where(measured), measured, measured.get("ece_before"))]
     if "without_metadata" in measured:
         lines.append(_classified("with the picture alone", measured["without_metadata"]))
     ood = "" if limits.unfamiliar is None else f", unfamiliar {limits.unfamiliar:g}"
@@ -81,23 +81,23 @@ def _where(measured: dict) -> str:
 
 def judged_line(report: dict) -> str:
     """What the acceptance said of one precision of one network, in a line."""
-    speed = report["speed"]
+    speed, measured = report.get("speed"), report.get("figures", {})
     fast = "speed not measured here"
     if speed:
         fast = f"{speed['ratio']:.2f} times as fast as FP32 ({speed['low']:.2f} to "
         fast += f"{speed['high']:.2f})"
     figures = [
         f"{name} {_number(figure['value'], '.4f')} ({_retained(figure['kept'])} of FP32)"
-        for name, figure in report["figures"].items()
+        for name, figure in measured.items()
         if isinstance(figure, dict) and "kept" in figure
     ]
-    if "triage_agreement" in report["figures"]:
-        figures.append(f"triage agrees on {_retained(report['figures']['triage_agreement'])}")
-    if few := report["figures"].get("few_lesions"):
+    if "triage_agreement" in measured:
+        figures.append(f"triage agrees on {_retained(measured['triage_agreement'])}")
+    if few := measured.get("few_lesions"):
         each = ", ".join(f"{label} {count}" for label, count in few.items())
         figures.append(f"of few lesions, and not shown for each: {each}")
     verdict = "in" if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
-    size = f"{report['share_of_fp32']:.2f} of FP32's size"
+    size = f"{_number(report.get('share_of_fp32'), '.2f')} of FP32's size"
     # Of what gives no finite numbers there are no figures.
     words = "; ".join(filter(None, (verdict, ", ".join(figures), fast, size)))
     who = f"{report['precision']} {' and '.join(report['roles'])}"
@@ -116,13 +116,13 @@ def _number(value: float | None, form: str) -> str:
 def _classified(where: str, measured: dict, ece_before: float | None = None) -> str:
     before = "" if ece_before is None else f"{ece_before:.3f} -> "
     return (
-        f"{where}: AUC malignant {_shown(measured['auc_malignant'])}, "
-        f"balanced accuracy {_shown(measured['balanced_accuracy'])}, "
-        f"ECE {before}{measured['ece']:.3f}"
+        f"{where}: AUC malignant {_shown(measured.get('auc_malignant'))}, "
+        f"balanced accuracy {_shown(measured.get('balanced_accuracy'))}, "
+        f"ECE {before}{_number(measured.get('ece'), '.3f')}"
     )
 
 
-def _shown(figure: dict) -> str:
-    if figure["low"] is None:
-        return _number(figure["value"], ".3f")
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+def _shown(figure: dict | None) -> str:
+    """A figure with its interval; a bundle from elsewhere need state neither."""
+    value, low, high = (_number((figure or {}).get(n), ".3f") for n in ("value", "low", "high"))
+    return value if "unknown" in (low, high) else f"{value} ({low} to {high})"

@@ -2,11 +2,16 @@
 
 import runpy
 import sys
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from benchmarks.accuracy import simulated_year as year
+from dermedge import UserError
+from dermedge.data.records import DataSet, Record
 
 
 def pool(rng: np.random.Generator, count: int) -> year.Pool:
@@ -38,6 +43,37 @@ def test_a_year_learns_and_its_curves_are_aucs():
 
     mean = np.mean([roc_auc(one[-1], part.malignant) for one in scores])
     assert found["product"]["auc"][-1] == pytest.approx(mean, abs=1e-4)
+
+
+DIAGNOSES = {"nevus": False, "melanoma": True, "lentigo?": None}
+
+
+def run(monkeypatch, diagnoses) -> dict:
+    """A short year on pictures of these diagnoses, of features that say nothing."""
+    records = tuple(
+        Record(f"{n}", Path("x.png"), diagnosis=word, malignant=DIAGNOSES[word], patient_id=f"p{n}")
+        for n, word in enumerate(diagnoses)
+    )
+    monkeypatch.setattr(year, "load", lambda *_: DataSet("folders", Path(), records, (), "CC0"))
+    drawn = np.random.default_rng(0).normal(size=(len(records), 3))
+    monkeypatch.setattr(year, "read_features", lambda some, *_: drawn[: len(some)])
+    short = {"seeds": 1, "monthly": 5, "resamples": 5}
+    return year.run(
+        Namespace(data="folders=x", features="x", part="val", strategies=["random"], **short)
+    )
+
+
+def test_what_is_not_known_to_be_malignant_is_not_benign(monkeypatch, tmp_path):
+    result = run(monkeypatch, ["nevus", "melanoma", "lentigo?"] * 60)
+    assert result["left_out"] == 60
+    assert result["train_pictures"] + result["pictures"] <= 120
+    assert (result["data"], len(result["bundle_sha256"])) == ("folders", 64)
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda _self, title, **_: titles.append(title))
+    year.draw(result, tmp_path / "year.png")
+    assert "folders" in titles[0]
+    with pytest.raises(UserError, match="train part of folders lacks"):
+        run(monkeypatch, ["nevus", "lentigo?"] * 40)
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,23 @@ def test_what_the_process_found_comes_back(bundle):
     assert gate.left == [3.0]
 
 
+@pytest.mark.parametrize("printed", [b"\xff\n", b"half a line"])
+def test_what_a_native_library_prints_is_no_message(bundle, printed):
+    program = f"""
+import os
+from edge_app import tune_process
+
+def found(link, *_):
+    os.write(1, {printed!r})
+    link.ask("wait", left=3)
+    link.tell("found", executions={{}}, timed=3, untried=1)
+
+tune_process.tune_linked = found
+tune_process.main("", "")
+"""
+    assert measure(bundle, Open(), most=20.0, program=("-c", program)) == Found({}, 3, 1)
+
+
 def test_a_runtime_that_hangs_is_ended(bundle):
     with pytest.raises(UserError, match="a runtime hangs"):
         measure(bundle, Open(), most=0.0, program=("-c", "import sys; sys.stdin.read()"))

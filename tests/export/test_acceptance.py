@@ -516,7 +516,12 @@ def test_a_signature_is_not_lost_in_silence(finished, tmp_path, capsys):
     for tool in (add, repack):
         with pytest.raises(UserError, match="is signed"):
             tool.main([str(path), str(out), "--data", source])
-    assert cli.main([*command, "--out", str(out), "--sign", str(key), "--release", "4"]) == 1
+    command += ["--out", str(out), "--sign", str(key)]
+    for old in ([], ["--release", "3"]):  # a device that has the new one would take it back
+        assert cli.main([*command, *old]) == 2
+        assert "is release 3" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*command, "--release", "4"]) == 1
     made = Bundle.open(out)
     assert (made.signed, made.manifest.release) == (True, 4)
 

@@ -35,6 +35,7 @@ from dermedge.taxonomy import MALIGNANT
 from export import ExportError, pipeline
 from export.bundle import assemble as assembly
 from export.bundle import figures
+from export.bundle.summary import summary
 from export.calibration import calibrate as calibration_stage
 from export.calibration.calibrate import calibrate
 from export.graph import onnx_graph
@@ -374,6 +375,25 @@ def test_a_signed_bundle_and_its_summary(bundle, export_runs, capsys, tmp_path):
     # The same runs give the same graphs and reference, byte for byte.
     for part in bundle.manifest.parts:
         assert signed.part(part) == bundle.part(part)
+
+
+def test_the_summary_of_a_bundle_that_states_few_figures(tiny_bundle, tmp_path):
+    bundle, path = Bundle.open(tiny_bundle), tmp_path / "few.dermbundle"
+    report = {"roles": ["segmenter"], "precision": "fp16", "targets": ["arm"]}
+    few = replace(
+        bundle.manifest,
+        measured={"segmenter": {"pictures": 3}, "classifier": {"ece": None, "auc_malignant": {}}},
+        gate=({**report, "passed": True, "reasons": []},),
+    )
+    write_bundle(path, few, {name: bundle.part(name) for name in bundle.manifest.parts})
+    lines = "\n".join(summary(Bundle.open(path)))
+    for words in (
+        "Jaccard unknown",
+        "ECE unknown",
+        "fp16 segmenter for arm: in",
+        "unknown of FP32",
+    ):
+        assert words in lines, words
 
 
 def test_a_graph_that_differs_leaves_what_was_there(export_runs, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import http.client
 import json
@@ -25,7 +26,7 @@ from edge_app.labelling.server import LabelServer, Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
-from edge_app.store.labels import Label
+from edge_app.store.labels import MOST_POINTS, Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 
 SIZE = (40, 30)
@@ -117,6 +118,15 @@ def test_two_programs_lose_and_take_back_no_label_of_each_other(cases, tmp_path,
     assert cases.labels.of(capture.id) == last
     assert [one.by for one in cases.labels._history(capture.id)] == ["Bo", "Bo"]
     other.close()
+
+
+def test_a_store_with_a_long_outline_is_taken_by_another_device(cases, tmp_path):
+    (capture,) = taken(cases, "Ada")
+    drawn = tuple((at / 70 + 1 / 3, at / 90 + 1 / 7) for at in range(MOST_POINTS))
+    cases.labels.add(capture.id, replace(NEVUS, outline=(drawn,)))
+    cases.close()
+    with contextlib.closing(Store.create(tmp_path / "here", PASSPHRASE)) as here:
+        assert here.merge(tmp_path / "cases.db", PASSPHRASE) == 1
 
 
 @pytest.mark.parametrize(
