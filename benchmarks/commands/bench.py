@@ -249,6 +249,10 @@ def _measure(args: argparse.Namespace, inputs: _Inputs, out: Path) -> dict:
             result = bench_result.load(out / "bench.json")
             bench.fits(plan, result)
             bench.redo(plan, result)
+            # As these files are now: they may have been made again meanwhile.
+            shown = {"evaluation": inputs.evaluation, "robustness": inputs.curves}
+            shown["peers"] = inputs.peers
+            result |= {name: content for name, content in shown.items() if content is not None}
         else:
             result = bench.begin(plan, inputs.evaluation, inputs.curves, inputs.peers)
         bench.run(plan, result, save)

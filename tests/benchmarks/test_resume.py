@@ -13,9 +13,11 @@ from evaluations import short_bench
 from benchmarks.commands.bench import BENCH
 from benchmarks.latency import hardware, in_turns, timing
 from benchmarks.latency.hardware import OtherPrograms
+from benchmarks.report import stored
 from benchmarks.report.validate import problems
 from benchmarks.schema import bench_result
 from dermedge import UserError
+from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -63,10 +65,16 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     monkeypatch.setattr(OtherPrograms, "percent", lambda *_: 0.0)
     monkeypatch.setattr(timing, "measure", lambda *_: pytest.fail("it was measured again"))
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "6", "--resume"])
-    assert call(BENCH, *words, "--resume") == 0
+    # A file that it shows and that was made again meanwhile is shown as it is now.
+    peer = dict.fromkeys(stored._PEERS, "1") | {
+        "bundle_sha256": Bundle.open(tiny_bundle).sha256[:16]
+    }
+    (tmp_path / "peers.csv").write_text(f"{','.join(peer)}\n{','.join(peer.values())}\n")
+    assert call(BENCH, *words, "--resume", "--peers", tmp_path / "peers.csv") == 0
     done = bench_result.load(tmp_path / "bench.json")
     assert (done["missing"], len(done["sessions"])) == ([], 3)
     assert done["latency"] == whole["latency"]
+    assert (whole["peers"], len(done["peers"])) == (None, 1)
     assert "interrupted" not in (tmp_path / "bench.html").read_text()
     assert done["comparison"]["turns"] >= 30
 
