@@ -250,8 +250,11 @@ def _measure(args: argparse.Namespace, inputs: _Inputs, out: Path) -> dict:
             bench.fits(plan, result)
             bench.redo(plan, result)
             # As these files are now: they may have been made again meanwhile.
-            shown = {"evaluation": inputs.evaluation, "robustness": inputs.curves}
-            shown["peers"] = inputs.peers
+            shown: dict[str, object] = {
+                "evaluation": inputs.evaluation,
+                "robustness": inputs.curves,
+                "peers": inputs.peers,
+            }
             result |= {name: content for name, content in shown.items() if content is not None}
         else:
             result = bench.begin(plan, inputs.evaluation, inputs.curves, inputs.peers)
