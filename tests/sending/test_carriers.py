@@ -326,13 +326,19 @@ def test_how_long_a_receiver_asks_to_wait(value, seconds):
     assert retry_after(value) == seconds
 
 
-def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch):
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
     receiver = FolderReceiver(tmp_path / "my stick")
     place = str(receiver.folder).replace(" ", r"\040")
     table, mounted = tmp_path / "fstab", tmp_path / "mounts"
-    table.write_text(f"# sticks\nUUID=1 / ext4\nLABEL=S {place} vfat noauto,user 0 0\n")
+    stick = "" if unit else f"LABEL=S {place} vfat noauto,user 0 0\n"
+    table.write_text(f"# sticks\nUUID=1 / ext4\n{stick}")
+    if unit:
+        text = f"[Mount]\nWhat=/dev/disk/by-label/S\nWhere={receiver.folder}\n"
+        (tmp_path / "my.mount").write_text(text)
     mounted.write_text("/dev/sda1 / ext4 rw 0 0\n")
     monkeypatch.setattr(folder, "FSTAB", table)
+    monkeypatch.setattr(folder, "UNITS", (tmp_path, tmp_path / "none"))
     monkeypatch.setattr(folder, "MOUNTS", mounted)
     link = connect(receiver.endpoint())
     for ask in (link.check, lambda: link.deliver(receiver.make(A, 0), again=False)):

@@ -32,6 +32,7 @@ MAGIC = b"dermedge parcel 1\n"
 MOST = 2**29  # bytes of a file
 # What this system mounts by itself or by hand, and what it has mounted; Linux.
 FSTAB, MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
+UNITS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))  # as fstab, one file each
 NO_FOLDER = N_("{folder} is not there: put the stick in")
 NOT_WRITTEN = N_("{folder} cannot be written ({reason}): it is tried again")
 FULL = N_("{folder} is full: make room on it, or take another")
@@ -124,7 +125,8 @@ class Folder:
 def _mounted(folder: Path) -> bool:
     """Whether no stick is missing that the system would show here: its folder stays, empty."""
     here = Path(os.path.realpath(folder))
-    missing = _points(FSTAB) - _points(MOUNTS) if MOUNTS.exists() else set()
+    planned = _points(FSTAB) | _unit_points()
+    missing = planned - _points(MOUNTS) if MOUNTS.exists() else set()
     return missing.isdisjoint((here, *here.parents))
 
 
@@ -140,6 +142,16 @@ def _points(table: Path) -> set[Path]:
         for each in fields
         if len(each) > 1
     }
+
+
+def _unit_points() -> set[Path]:
+    """Where systemd's own units (systemd.mount(5)) mount file systems."""
+    found = set()
+    for unit in (file for folder in UNITS for file in folder.glob("*.mount")):
+        with contextlib.suppress(OSError):
+            text = unit.read_text(encoding="utf-8", errors="surrogateescape")
+            found |= {Path(it.strip()) for it in re.findall(r"(?m)^\s*Where\s*=(.+)$", text)}
+    return found
 
 
 def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
