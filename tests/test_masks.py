@@ -129,6 +129,10 @@ def test_transparency_that_disagrees_is_refused():
     values[..., :3] = 255
     values[..., 3] = lesion() * np.uint8(255)
     assert "transparency" in refusal(stored(values))
+    # However small: black all over is no empty mask.
+    values = np.zeros((200, 200, 4), np.uint8)
+    values[90:94, 90:94, 3] = 255
+    assert "transparency" in refusal(stored(values))
 
 
 @pytest.mark.parametrize("quality", [20, 50, 75, 95])
