@@ -124,8 +124,10 @@ def test_it_analyses_measures_and_checks_a_camera(device, folder):
 def test_what_only_a_checkout_has_is_said_so(device, folder):
     done = run(device, folder, "--help")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^  train +not part of this installation", done.stdout, re.MULTILINE)
-    for words in (["train", "--help"], ["export", "--help"], ["demo"]):
+    for name in ("train", "peers"):
+        assert re.search(rf"^  {name} +not part of this installation", done.stdout, re.MULTILINE)
+    peers = ["peers", "--runs", "run", "--out", "peers.csv"]
+    for words in (["train", "--help"], ["export", "--help"], ["demo"], peers):
         done = run(device, folder, *words)
         assert done.returncode == 2
         assert "runs in a checkout of dermedge" in done.stderr

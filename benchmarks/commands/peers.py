@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
 
 from benchmarks.commands.arguments import file_to_write, thread_count
 from dermedge import UserError
-from dermedge.cli import Command
+from dermedge.cli import DESKTOP, Command
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.files import write_atomic
 from dermedge.text import printable
+
+# It measures by rooms that the wheel leaves out: said before anybody installs torch in vain.
+for room in DESKTOP:
+    if importlib.util.find_spec(room) is None:
+        raise ModuleNotFoundError(f"No module named {room!r}", name=room)
 
 
 def _peers_arguments(parser: argparse.ArgumentParser) -> None:

@@ -210,7 +210,16 @@ class LabelServer:
     """A sitting on a port of the loopback interface, until it is closed."""
 
     def __init__(self, sitting: Sitting, port: int = 0):
-        self._http = _Http(sitting, port)
+        """Begin to serve. UserError where the port is taken."""
+        try:
+            self._http = _Http(sitting, port)
+        except OSError as error:
+            raise UserError(
+                "port {port} cannot be had ({reason}): give another --port, or none",
+                code="label.port",
+                port=port,
+                reason=error.strerror,
+            ) from error
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 

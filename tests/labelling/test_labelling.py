@@ -6,6 +6,7 @@ import contextlib
 import csv
 import http.client
 import json
+import socket
 from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import pytest
 from analyses import analysis
 from store.store_cases import PASSPHRASE, QUICK
 
-from dermedge import cli
+from dermedge import UserError, cli
 from dermedge.data import load
 from dermedge.image.read import read_mask
 from edge_app.labelling import commands
@@ -28,6 +29,7 @@ from edge_app.qa import chromium
 from edge_app.store import derivation
 from edge_app.store.labels import MOST_POINTS, Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
+from edge_app.web.serve import Server
 
 SIZE = (40, 30)
 SQUARE = ((5.0, 5.0), (15.0, 5.0), (15.0, 15.0), (5.0, 15.0))
@@ -326,6 +328,15 @@ def test_a_port_that_cannot_be_is_wrong_use(command, capsys):
         cli.main([*command, "--port", "99999"])
     assert ended.value.code == 2
     assert "must be 0 to 65535, got 99999" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("server", [LabelServer, Server])
+def test_a_port_that_is_taken_is_named(server, tmp_path):
+    (tmp_path / "sw.js").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken_by:
+        port = taken_by.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} cannot be had .*another --port"):
+            server(tmp_path, port)
 
 
 def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
