@@ -137,7 +137,12 @@ def _shown(value: object) -> object:
         return f"{RTL_MARK}{text}"
     # A path would lose its order to the Arabic words around it.
     path = isinstance(value, PurePath) or "/" in text or "\\" in text
-    return f"{ISOLATE}{text}{END}" if path and rtl() else text
+    return isolated(text) if path else text
+
+
+def isolated(text: str) -> str:
+    """Text of numbers or Latin letters, which Arabic words beside it would tear apart."""
+    return f"{ISOLATE}{text}{END}" if rtl() else text
 
 
 def printable(text: str) -> str:

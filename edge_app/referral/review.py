@@ -296,7 +296,7 @@ def _person(referral: Referral) -> Iterator[Row]:
         words = _(
             "{when}, text {version} ({language})",
             when=_moment(consent.given),
-            version=consent.version,
+            version=language.isolated(consent.version),
             language=consent.language,
         )
         yield Row(_("Consent to send"), words)
@@ -321,7 +321,7 @@ def _asked(referral: Referral) -> Iterator[Row]:
 
 def _picture(number: int, picture: ReferredPicture) -> Iterator[Row]:
     height, width = picture.pixels().shape[:2]
-    parts = [_(KINDS[picture.kind]), f"{width} x {height} px"]
+    parts = [_(KINDS[picture.kind]), language.isolated(f"{width} x {height} px")]
     if picture.px_per_mm is not None:
         scale = language.number(picture.px_per_mm, 2)
         parts.append(_("{scale} px for a millimetre", scale=scale))
@@ -378,4 +378,4 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _moment(when: datetime) -> str:
-    return when.strftime("%Y-%m-%d %H:%M %z")
+    return language.isolated(when.strftime("%Y-%m-%d %H:%M %z"))

@@ -257,6 +257,24 @@ def test_every_field_shows_in_the_preview(tongue):
         language.use("en")
 
 
+@pytest.mark.skipif("ar" not in language.offered(), reason="needs the extra app")
+def test_the_preview_in_arabic_keeps_sizes_times_and_versions_together():
+    sent = referral()
+    assert sent.consent is not None
+    height, width = sent.pictures[0].pixels().shape[:2]
+    language.use("ar")
+    try:
+        drawn = [language.visual(row.value) for row in review.preview(sent)]
+    finally:
+        language.use("en")
+    for words in (
+        f"{width} x {height} px",
+        sent.consent.version,
+        f"{sent.created:%Y-%m-%d %H:%M %z}",
+    ):
+        assert any(words in line for line in drawn), words
+
+
 def test_findings_are_taken_from_what_the_store_keeps():
     found = Findings.of(analysis(triage="urgent", malignancy=0.9))
     assert found.triage == "urgent"
