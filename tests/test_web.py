@@ -198,9 +198,22 @@ def test_same_words_as_the_app(visit, pictures):
             texts = browser.run("[...document.querySelectorAll('[data-t]')].map((x) =>"
                                 " [x.dataset.t, x.textContent])")  # fmt: skip
             assert [said for english, said in texts if said != language._(english)] == []
+            assert _nameless(browser) == []
+            browser.run("show('welcome')")
+            assert _nameless(browser) == []
+            browser.run("show('result')")
     finally:
         language.use(before)
         browser.run("choose('en'); newSpot()")
+
+
+def _nameless(browser: Chromium) -> list[str]:
+    """Roles of what a screen reader stops at and has no name for."""
+    stops = ("image", "button", "radio", "radiogroup", "checkbox", "combobox", "textbox", "link")
+    nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+    roles = [node["role"]["value"] for node in nodes
+             if not node["ignored"] and not node["name"]["value"]]  # fmt: skip
+    return [role for role in roles if role in stops]
 
 
 def _plain(words) -> str:
