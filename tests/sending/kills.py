@@ -21,10 +21,10 @@ EACH = 5  # pictures of a referral
 
 
 class Process:
-    """The sender; what it told until it was killed."""
+    """The sender; what it printed until it was killed."""
 
     def __init__(self, path: Path):
-        self.path, self.told, self.received = path, b"", 0
+        self.path, self.printed, self.received = path, b"", 0
         self.start()
 
     def start(self) -> None:
@@ -35,26 +35,27 @@ class Process:
         )
 
     def read(self, seconds: float) -> bool:
-        """Whether it told more within that time."""
+        """Whether it printed more within that time."""
         handle = self.process.stdout.fileno()
         if not select.select([handle], [], [], seconds)[0]:
             return False
         piece = os.read(handle, 65536)
-        self.told += piece
+        self.printed += piece
         return bool(piece)
 
     def kill(self) -> None:
         self.process.kill()
-        self.told += self.process.stdout.read()
+        self.printed += self.process.stdout.read()
         self.process.wait()
         self.process.stdout.close()
-        self.told = self.told[: self.told.rfind(b"\n") + 1]  # one that is cut in two is none
+        # A line that is cut in two is none.
+        self.printed = self.printed[: self.printed.rfind(b"\n") + 1]
 
     def done(self) -> bool:
-        return self.told.endswith(b"done\n")
+        return self.printed.endswith(b"done\n")
 
     def uids(self) -> set[str]:
-        lines = self.told.decode().split("\n")
+        lines = self.printed.decode().split("\n")
         return {line.split()[1] for line in lines if line.startswith("received ")}
 
 
@@ -82,7 +83,7 @@ def prove(folder: Path, kills: int, instances: int, seed: int = 1) -> dict[str, 
     def keep_sending() -> None:
         """More to send where all had arrived before the last kill."""
         if sender.process.poll() is not None:
-            sender.kill()  # reads what it told last
+            sender.kill()  # reads what it printed last
             assert sender.done(), "the sender ended by itself"
             queue_more()
             sender.start()
@@ -121,7 +122,7 @@ def prove(folder: Path, kills: int, instances: int, seed: int = 1) -> dict[str, 
         orthanc.close()
     assert set(held) == set(wanted), "lost"
     assert all(held[uid] == data for uid, data in wanted.items()), "corrupt"
-    assert sender.uids() <= set(held), "told received, but absent"
+    assert sender.uids() <= set(held), "reported as received, but absent"
     cases = Store.open(path, PASSPHRASE)
     cases.check()
     for id in ids:

@@ -360,9 +360,9 @@ def test_a_stick_that_is_pulled_out_half_way_is_told(tmp_path, monkeypatch, aske
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(folder.Path, asked, fails)
-    with pytest.raises(Later, match="Input/output error") as told:
+    with pytest.raises(Later, match="Input/output error") as raised:
         link.deliver(receiver.make(A, 0), again=False)
-    assert told.value.down
+    assert raised.value.down
 
 
 def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):

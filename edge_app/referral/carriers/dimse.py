@@ -161,17 +161,16 @@ class _Link:
                 node._host, node._port, ae_title=node._called, ext_neg=roles,
                 tls_args=node._tls, evt_handlers=handlers,
             )  # fmt: skip
+        reply = self.association.acceptor.primitive
         if self.association.is_rejected:
-            why = self.association.acceptor.primitive
-            if why is not None and why.result == TRANSIENT:  # as with too many connections at once
-                status = f"{why.result}-{why.result_source}-{why.diagnostic}"
+            if reply is not None and reply.result == TRANSIENT:  # as with too many connections
+                status = f"{reply.result}-{reply.result_source}-{reply.diagnostic}"
                 words = Message(BUSY, place=node.place, status=status)
                 raise Later(words, "busy", down=True)
             words = Message(REJECTED, place=node.place, title=node._calling)
             raise Refused(words, "rejected")
         if not self.association.is_established:
-            said = self.association.acceptor.primitive
-            let_in = said is not None and said.result == 0
+            let_in = reply is not None and reply.result == 0
             if brought and let_in and not self.association.accepted_contexts:  # none of what we ask
                 raise Refused(Message(NO_CLASS, place=node.place), "no-class")
             raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
