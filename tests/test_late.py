@@ -25,7 +25,7 @@ from train.models import build_model
 from train.recipe import RecipeError, load_recipe
 from train.run import load_model
 from train.sources import Priors
-from train.start import by_class, start_from
+from train.start import by_class, settle_norms, start_from
 
 LABELS = ("mel", "nv")
 TINY = [
@@ -177,6 +177,25 @@ def test_what_the_start_does_not_have_is_the_runs_alone():
         assert torch.allclose(mixed[name][1:], (trained.state_dict()[name][1:] + start[name]) / 2)
 
 
+@pytest.mark.parametrize("outlines", [True, False])
+def test_a_segmenter_keeps_a_share_of_a_start_and_its_own_decoder_where_that_has_none(outlines):
+    torch.manual_seed(0)
+    model, start = (build_model("mobilegan-nano", ()) for _ in range(2))
+    theirs = start.state_dict()
+    if not outlines:
+        theirs = {k: v for k, v in theirs.items() if not k.startswith("net.decoder.")}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    own = start_from(model, theirs)
+    trained = build_model("mobilegan-nano", ())
+    settle_norms(model, [torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)])
+    mixed = StartWeights(model, before, 0.5, own).blended(trained).state_dict()
+    for name, value in trained.state_dict().items():
+        if value.is_floating_point():
+            alone = name.startswith("net.decoder.") and not outlines
+            half = value if alone else (value + model.state_dict()[name]) / 2
+            assert torch.allclose(mixed[name], half), name
+
+
 def test_a_class_that_was_never_drawn_is_not_moved_above_or_below_the_others(monkeypatch):
     """Only a source of weight 0 shows it: the prior that the run notes is 0."""
     stated = {"bcc": 0.0, "df": 0.1, "mel": 0.2, "nv": 0.7}
@@ -254,7 +273,7 @@ def test_only_pictures_of_the_kind_and_the_classes_that_are_wanted(data_set, spl
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["keep_start=0.2"], "classifier's start"),
+        (["keep_start=0.2"], "or a segmenter's start"),
         (["freeze=3"], "has a start"),
         (["views=2"], "set freeze, too"),
         (["freeze=3", "views=2", "start=x", "augmentation.mixup=0.2"], "leave one out"),

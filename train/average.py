@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,20 @@ class StartWeights(nn.Module):
     What the start did not have, such as a new class, is the run's alone.
     """
 
-    def __init__(self, model: nn.Module, before: Mapping[str, Tensor], share: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        before: Mapping[str, Tensor],
+        share: float,
+        own: Collection[str] = (),
+    ):
         """Remember `model`, which has taken over the start's weights.
 
         Parameters
         ----------
         before : the model's own weights before it did.
         share : of the start's weights in the result, 0 to 1.
+        own : names of the tensors that the start did not have.
         """
         super().__init__()
         self.share = share
@@ -44,7 +51,8 @@ class StartWeights(nn.Module):
         for place, name in enumerate(self.names):
             value = model.state_dict()[name].detach()
             self.register_buffer(f"value_{place}", value.clone())
-            self.register_buffer(f"known_{place}", _taken_over(name, value, before[name]))
+            taken = _taken_over(name, value, before[name])
+            self.register_buffer(f"known_{place}", taken & (name not in own))
 
     def carry(self, labels: Sequence[str], moved: Mapping[str, float]) -> None:
         """Move the logits of the start's classes: its answers are to carry the run's prior."""

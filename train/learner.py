@@ -78,11 +78,14 @@ class Learner:
         except ValueError as error:
             raise UserError(str(error)) from error
         before = copy.deepcopy(model.state_dict()) if recipe.keep_start else {}
-        if recipe.start and start_network(model, recipe.start, recipe.kind, labels):
+        unsettled, own = False, list[str]()
+        if recipe.start:
+            unsettled, own = start_network(model, recipe.start, recipe.kind, labels)
+        if unsettled:
             settle_norms(model, _some(pictures, labels, recipe))
         self.start: StartWeights | None = None
         if recipe.keep_start:  # of a resumed run they are in the checkpoint
-            self.start = StartWeights(model, before, recipe.keep_start).to(accelerator.device)
+            self.start = StartWeights(model, before, recipe.keep_start, own).to(accelerator.device)
         self.pretrained = model.pretrained
         self.complexity = complexity(model, recipe.preprocessing.size)
         if recipe.channels_last:

@@ -174,11 +174,14 @@ def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
         )
 
 
-def start_network(model: Normalized, path: str, kind: str, labels: tuple[str, ...]) -> bool:
+def start_network(
+    model: Normalized, path: str, kind: str, labels: tuple[str, ...]
+) -> tuple[bool, list[str]]:
     """Take over the weights at `path`; says on stderr what was new.
 
-    Returns whether its batch norms have to be settled on pictures (`train.start.settle_norms`).
-    UserError where the weights do not fit, or where nobody knows what they learnt from.
+    Returns whether its batch norms have to be settled on pictures (`train.start.settle_norms`), and
+    the names of the tensors that kept the model's own values. UserError where the weights
+    do not fit, or where nobody knows what they learnt from.
     """
     source = origin(path)
     theirs: tuple[str, ...] = labels
@@ -212,7 +215,7 @@ def start_network(model: Normalized, path: str, kind: str, labels: tuple[str, ..
     except ValueError as error:
         raise UserError(f"cannot start from {name}: {error}") from error
     print(_said(name, source, kept, labels, theirs), file=sys.stderr)
-    return source.bundle is not None
+    return source.bundle is not None, kept
 
 
 def _said(

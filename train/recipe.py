@@ -321,8 +321,10 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"pretrained must be 'no' for {model}: there are no ImageNet weights")
     if recipe.start and recipe.pretrained != "no":
         raise RecipeError("start and pretrained exclude each other: --set pretrained=no")
-    if recipe.keep_start and (kind != "classifier" or not recipe.start):
-        raise RecipeError("keep_start keeps a share of the weights of a classifier's start")
+    if recipe.keep_start and (kind == "multitask" or not recipe.start):
+        raise RecipeError(
+            "keep_start keeps a share of the weights of a classifier's or a segmenter's start"
+        )
     unknown = [name for name in recipe.fields if name not in FIELDS]
     if unknown or len(set(recipe.fields)) != len(recipe.fields):
         raise RecipeError(f"metadata must be some of {', '.join(FIELDS)}; got {recipe.metadata!r}")
