@@ -1333,6 +1333,11 @@ def test_one_run_learns_from_two_data_sets(two_sources, tmp_path, capsys):
     capsys.readouterr()
     wrong = ["--split", str(out / "split.json"), "--split", str(out / "splits" / "csv.json")]
     assert cli.main([*command, *wrong, "--out", str(tmp_path / "third")]) == 2
+    assert "give it alone, with the --data of those sets in that order" in capsys.readouterr().err
+    # Of other sets: refused before pictures are compared.
+    other = tmp_path / "other.json"
+    Split("ham10000", 0, split.parts).save(other)
+    assert cli.main([*command, "--split", str(other), "--out", str(tmp_path / "third")]) == 2
     assert "give one split for each data set, or the joint one" in capsys.readouterr().err
 
 

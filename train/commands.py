@@ -125,7 +125,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace, data_sets: Sequence[DataSet], out: Path) -> Split:
-    from dermedge.data.joint import keyed
+    from dermedge.data.joint import BETWEEN, keyed
     from dermedge.data.split import Split
     from train.data import default_joint_split, default_split
 
@@ -135,11 +135,16 @@ def _split(args: argparse.Namespace, data_sets: Sequence[DataSet], out: Path) ->
         if len(stored) > 1:
             raise UserError("one data set has one split: give --split once")
         return stored[0] if stored else default_split(data_sets[0], out, args.split_by_picture)
-    whole = "+".join(keyed(data_sets))
+    whole = BETWEEN.join(keyed(data_sets))
     if names == [whole]:
         return stored[0]
+    if joint := [name for name in names if BETWEEN in name]:
+        raise UserError(
+            f"--split names the joint split of {joint[0]}: give it alone, with the --data of those "
+            f"sets in that order; here they are {whole}"
+        )
     frozen = _frozen(stored, keyed(data_sets))
-    if len(frozen) < len(stored) or whole in names:
+    if len(frozen) < len(stored) or not frozen.keys() <= keyed(data_sets).keys():
         raise UserError(
             f"--split names {', '.join(names)}: give one split for each data set, or the joint one "
             f"of {whole} alone"
