@@ -6,8 +6,10 @@ import contextlib
 import csv
 import http.client
 import json
+import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -17,17 +19,20 @@ import pytest
 from analyses import analysis
 from store.store_cases import PASSPHRASE, QUICK
 
-from dermedge import UserError, cli
+from dermedge import DISCLAIMER, UserError, cli
 from dermedge.data import load
 from dermedge.image.read import read_mask
-from edge_app.labelling import commands
+from dermedge.taxonomy import TITLES
+from edge_app.i18n import language
+from edge_app.labelling import commands, page
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed
-from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.labelling.server import LabelServer
+from edge_app.labelling.sitting import Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
-from edge_app.store.labels import MOST_POINTS, Label
+from edge_app.store.labels import MOST_POINTS, ROLES, Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 from edge_app.web.serve import Server
 
@@ -182,7 +187,7 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert request(server, "answer", given)[0].status == 200
     # Pressed twice: the second is to another picture than is shown.
     answer, said = request(server, "answer", given)
-    assert (answer.status, "reload" in json.loads(said)["error"]) == (409, True)
+    assert (answer.status, "reload" in json.loads(said)["error"]["en"]) == (409, True)
     first, second = (json.loads(text)["question"] for text in (before, request(server, "state")[1]))
     assert (first["judged"], first["probabilities"]) == (True, {"nv": 0.6, "mel": 0.4})
     # Of a picture that was refused the page gets no estimate to show.
@@ -222,48 +227,157 @@ def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
     )
 
 
-@pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
-def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
-    cases, captures, server = served
+def test_the_page_says_nothing_that_is_not_in_the_catalogues():
+    text = Path(page.__file__).with_name("page.html").read_text(encoding="utf-8")
+    used = {*re.findall(r'data-(?:t|label)="([^"]*)"', text)}
+    said = re.findall(r'\b(?:t|fail)\(((?:\s*\+?\s*"[^"]*")+)|throw ((?:\s*\+?\s*"[^"]*")+)', text)
+    used |= {"".join(re.findall(r'"([^"]*)"', "".join(call))) for call in said}
+    assert used | {"not known", *ROLES} == {*page.MESSAGES}
+    assert set(re.findall("@[A-Z_]+@", page.html())) == {"@NONCE@"}
+
+
+def test_what_is_refused_is_said_in_each_language(served):
+    _cases, captures, server = served
+    wrong = {"id": captures[0].id, "verdict": "confirmed", "diagnosis": "a mole"}
+    said = json.loads(request(server, "answer", wrong)[1])["error"]
+    assert said["en"] == "A label needs a class, or says that nobody could say which."
+    assert said["de"].startswith("Eine Antwort nennt eine Klasse")
+    assert {*said} == {*language.LANGUAGES}
+    assert language.current() == "en"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if chromium.program() is None:
+        pytest.skip("needs Chromium")
     browser = chromium.Chromium()
+    yield browser
+    browser.close()
+
+
+def prefers(browser: chromium.Chromium, name: str) -> None:
+    agent = browser.run("navigator.userAgent")
+    browser.send("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=name)
+
+
+def test_the_page_speaks_the_languages_and_is_used_by_keys_alone(served, browser):
+    cases, captures, server = served
+
+    def press(*keys: str) -> str:
+        codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
+        for key in keys:
+            values = {"key": key, "windowsVirtualKeyCode": codes[key]}
+            letter = {"Enter": "\r", " ": " "}.get(key, "")
+            browser.send("Input.dispatchKeyEvent", type="keyDown", text=letter, **values)
+            browser.send("Input.dispatchKeyEvent", type="keyUp", **values)
+        return browser.run("document.activeElement.id || document.activeElement.value")
+
+    prefers(browser, "ar-EG,de")
     try:
         browser.open(server.address)
         browser.wait("!document.getElementById('bad').disabled")
-        shares = (
-            "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
-        )
-        assert "60" in browser.run(shares)
-        browser.run(
-            "const bad = document.getElementById('bad');"
-            "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
-            "press(1); window.late = 0;"
-            "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
-            ".observe(bad, {attributes: true});"
-        )
-        browser.wait("window.late")
-        assert set(browser.run(shares)) == {""}  # of the second, which was refused
-        first, second = (cases.labels.of(capture.id) for capture in captures[:2])
-        assert (first.verdict, second) == ("bad picture", None)
-        browser.run("press(1)")
-        browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
-        assert cases.labels.of(captures[1].id)
-        # Nor takes a double click two answers back.
-        browser.run(
-            "const undo = document.getElementById('undo'), again = detail =>"
-            " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
-        )
-        browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
-        browser.run("again(2); new Promise(done => setTimeout(done, 50))")
-        browser.wait("!busy")
-        server._http.token = "of another run at this port"
-        browser.run("press(1)")
-        said = browser.wait("!busy && document.getElementById('error').textContent")
-        assert "`dermedge label ask` has ended" in said
-        server.close()
-        browser.run("document.getElementById('error').textContent = ''; press(1)")
-        assert browser.wait("!busy && document.getElementById('error').textContent") == said
+        assert browser.run("[document.documentElement.lang, document.documentElement.dir]") == [
+            "ar", "rtl",
+        ]  # fmt: skip
+        for name in language.LANGUAGES:
+            browser.run(f"speak('{name}')")
+            language.use(name)
+            said = browser.run(
+                "[...document.querySelectorAll('[data-t]')].map(x => [x.dataset.t, x.textContent])"
+            )
+            assert [line for english, line in said if line != language._(english)] == []
+            assert {*TITLES.values(), "Confirm"} <= {english for english, _line in said}
+            assert browser.run("$('disclaimer').textContent") == language._(DISCLAIMER)
+            assert browser.run("$('role').textContent") == language._("dermatologist")
+            assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
+            browser.run("fail('The picture cannot be shown.')")
+            assert browser.run("$('error').textContent") == language._(
+                "The picture cannot be shown."
+            )
+            for width, letters in ((360, "100%"), (360, "200%"), (1280, "100%")):
+                browser.resize(width, 800)
+                browser.run(f"document.documentElement.style.fontSize = '{letters}'")
+                assert browser.run("document.documentElement.scrollWidth") <= width, (name, letters)
+        browser.run("fail(null); document.documentElement.style.fontSize = ''")
+        pressed = "[...document.querySelectorAll('button, select, .class')]"
+        assert browser.run(f"Math.min(...{pressed}.map(x => x.offsetHeight))") >= 44
+        nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+        named = {node["role"]["value"]: node["name"]["value"] for node in nodes if "name" in node}
+        stops = ("button", "radio", "combobox", "image", "group")
+        assert all(named[role] for role in stops), named
+        language.use("en")
+        browser.run("speak('en'); $('language').focus()")
+        order = ["accept", "draw", "none", "nv", "confirm", "unsure", "bad"]
+        assert [press("Tab") for _ in order] == order
+        # An outline of three points, by keys.
+        browser.run("$('draw').focus()")
+        assert press("Enter") == "view"
+        press("Enter", "ArrowRight", "Enter", "ArrowDown", "Enter")
+        browser.run("document.querySelector('input[value=mel]').focus()")
+        press(" ")
+        browser.run("$('confirm').focus()")
+        press("Enter")
+        # Of the second picture, which was refused: it is announced, and the keyboard is there.
+        browser.wait("!busy && !$('bad').disabled && question.id === " + json.dumps(captures[1].id))
+        assert browser.run("document.activeElement.id") == "accept"
+        live = "document.querySelector('#now[aria-live=polite]')"
+        assert browser.run(f"{live}.innerText").split("\n")[0] == "Picture 2 of 3"
+        assert "refuses" in browser.run(f"{live}.innerText")
+        label = cases.labels.of(captures[0].id)
+        assert (label.diagnosis, len(label.outline[0])) == ("mel", 3)
+        x, y = np.ptp(label.outline[0], axis=0)
+        assert 0 < x < SIZE[0] / 10
+        assert 0 < y < SIZE[1] / 10
+        for _ in range(2):
+            browser.run("$('unsure').focus()")
+            press("Enter")
+            browser.wait("!busy && !(question && $('bad').disabled)")
+        assert browser.run("document.activeElement.id") == "now"
+        assert browser.run(f"{live}.innerText").startswith("All pictures are answered")
+        browser.run("$('undo').focus()")
+        press("Enter")
+        browser.wait("!busy && question && !$('bad').disabled")
+        assert browser.run("document.activeElement.id") == "accept"
     finally:
-        browser.close()
+        language.use("en")
+        prefers(browser, "en")
+
+
+def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served, browser):
+    cases, captures, server = served
+    browser.open(server.address)
+    browser.wait("!document.getElementById('bad').disabled")
+    shares = "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
+    assert "60" in browser.run(shares)
+    browser.run(
+        "const bad = document.getElementById('bad');"
+        "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
+        "press(1); window.late = 0;"
+        "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
+        ".observe(bad, {attributes: true});"
+    )
+    browser.wait("window.late")
+    assert set(browser.run(shares)) == {""}  # of the second, which was refused
+    first, second = (cases.labels.of(capture.id) for capture in captures[:2])
+    assert (first.verdict, second) == ("bad picture", None)
+    browser.run("press(1)")
+    browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
+    assert cases.labels.of(captures[1].id)
+    # Nor takes a double click two answers back.
+    browser.run(
+        "const undo = document.getElementById('undo'), again = detail =>"
+        " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
+    )
+    browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
+    browser.run("again(2); new Promise(done => setTimeout(done, 50))")
+    browser.wait("!busy")
+    server._http.token = "of another run at this port"
+    browser.run("press(1)")
+    said = browser.wait("!busy && document.getElementById('error').textContent")
+    assert "`dermedge label ask` has ended" in said
+    server.close()
+    browser.run("document.getElementById('error').textContent = ''; press(1)")
+    assert browser.wait("!busy && document.getElementById('error').textContent") == said
     assert cases.labels.of(captures[0].id)
     assert cases.labels.of(captures[1].id) is None
 
