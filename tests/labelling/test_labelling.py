@@ -343,6 +343,25 @@ def test_the_page_speaks_the_languages_and_is_used_by_keys_alone(served, browser
         prefers(browser, "en")
 
 
+def test_a_long_outline_is_drawn_to_its_end(served, browser):
+    _cases, _captures, server = served
+    browser.open(server.address)
+    browser.wait("!document.getElementById('bad').disabled")
+    drawn = browser.run(
+        "$('draw').onclick({detail: 1}); paint = () => {};"
+        "const box = view.getBoundingClientRect();"
+        "for (let at = 0; at < 7999; at++) view.onpointermove({buttons: 1,"  # to and fro
+        " clientX: box.left + Math.abs((at / 1000 + 1) % 2 - 1) * box.width,"
+        " clientY: box.top + at / 8000 * box.height});"
+        "drawing"
+    )
+    assert 700 < len(drawn) <= MOST_POINTS
+    steps = np.hypot(*np.diff(drawn, axis=0).T)
+    assert steps.max() < 4 * steps.min()  # as fine at its start as at its end
+    assert drawn[0][1] < 0.5
+    assert drawn[-1][1] > SIZE[1] - 1.5
+
+
 def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served, browser):
     cases, captures, server = served
     browser.open(server.address)
