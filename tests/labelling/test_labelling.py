@@ -20,13 +20,15 @@ from analyses import analysis
 from store.store_cases import PASSPHRASE, QUICK
 
 from dermedge import DISCLAIMER, UserError, cli
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
 from dermedge.data import load
 from dermedge.image.read import read_mask
 from dermedge.taxonomy import TITLES
 from edge_app.i18n import language
 from edge_app.labelling import commands, page
 from edge_app.labelling.export import export
-from edge_app.labelling.queue import Question, allowed
+from edge_app.labelling.queue import Question, allowed, questions
 from edge_app.labelling.server import LabelServer
 from edge_app.labelling.sitting import Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
@@ -175,6 +177,25 @@ def request(server: LabelServer, path: str, body=None, headers=None, token: str 
     content = answer.read()
     link.close()
     return answer, content
+
+
+def kept(cases: Store, name: str, picture: bytes, size: tuple[int, int]) -> Capture:
+    """A picture of a person who allowed it."""
+    person = cases.add_person(Person("", name))
+    cases.labels.allow(person.id, "Nurse Kim")
+    lesion = cases.add_lesion(Lesion("", person.id, "arm"))
+    return cases.add_capture(Capture("", lesion.id, "", analysis(size), size), picture)
+
+
+def test_an_outline_to_the_edge_of_a_reduced_picture_can_be_confirmed(cases, tiny_bundle):
+    size = 4608, 601  # read at a quarter: its last row covers a single one of the whole
+    pixels = np.full((size[1], size[0]), 220, np.uint8)
+    pixels[300:, 1000:2000] = 20
+    capture = kept(cases, "Ada", cv2.imencode(".jpg", pixels)[1].tobytes(), size)
+    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)))
+    sitting = Sitting(cases, asked, "Dr. Ames", "dermatologist", "0" * 64)
+    sitting.answer(capture.id, "confirmed", "nv", sitting.state()["question"]["outline"])
+    assert max(y for _x, y in cases.labels.of(capture.id).outline[0]) == size[1] - 1
 
 
 def test_answers_are_saved_one_by_one_and_taken_back(served):
