@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from edge_app.folders import in_words
 from edge_app.referral.commands import open_cases
 
 if TYPE_CHECKING:
+    from edge_app.labelling.queue import Unread
     from edge_app.store.store import Store
 
 ROLES = ("dermatologist", "nurse")  # as edge_app.store.labels has them
@@ -94,14 +96,16 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     with chosen(executions):
         analyzer = Analyzer(bundle, executions=executions)
     count = sum(1 for _ in allowed(store))
+    unread: list[Unread] = []
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
-        waiting = questions(store, analyzer, lambda _number: bar.update())
+        waiting = questions(store, analyzer, lambda _number: bar.update(), unread.append)
+    status = _left_out(unread)
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
             "training (`dermedge label allow`)"
         )
-        return 0
+        return status
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
     print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
@@ -133,14 +137,22 @@ def _forbid(store: Store, args: argparse.Namespace) -> int:
 def _export(store: Store, args: argparse.Namespace) -> int:
     from edge_app.labelling.export import export
 
-    labelled, unlabelled = export(store, Path(args.name))
+    unread: list[Unread] = []
+    labelled, unlabelled = export(store, Path(args.name), unread.append)
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
         "Train by: dermedge train classifier --recipe classifier --data "
         f"{shlex.quote(f'csv={args.name}')}"
     )
-    return 0
+    return _left_out(unread)
+
+
+def _left_out(unread: list[Unread]) -> int:
+    """Say which pictures were not read, and why; the status of a command that left some out."""
+    for person, error in unread:
+        print(f"dermedge: a picture of {person} is left out: {error}", file=sys.stderr)
+    return int(bool(unread))
 
 
 _DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}

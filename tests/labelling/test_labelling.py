@@ -198,6 +198,30 @@ def test_an_outline_to_the_edge_of_a_reduced_picture_can_be_confirmed(cases, tin
     assert max(y for _x, y in cases.labels.of(capture.id).outline[0]) == size[1] - 1
 
 
+@pytest.mark.parametrize("how", ["damaged", "too small", "deleted"])
+def test_a_picture_that_cannot_be_read_stops_no_other(cases, tmp_path, tiny_bundle, how):
+    picture = cv2.imencode(".png", np.full((64, 64), 99, np.uint8))[1].tobytes()
+    small = cv2.imencode(".png", np.full((8, 8), 99, np.uint8))[1].tobytes()
+    first = kept(cases, "Ada", small if how == "too small" else picture, (64, 64))
+    second = kept(cases, "Bea", picture, (64, 64))
+    for one in (first, second):
+        cases.labels.add(one.id, replace(NEVUS, by="Bo"))
+    third = kept(cases, "Cleo", picture, (64, 64))
+    if how == "damaged":
+        with cases._file.writing() as connection:
+            wrong = connection.execute("SELECT data FROM picture").fetchone()[0][:-1] + b"x"
+            connection.execute("UPDATE picture SET data = ? WHERE capture = ?", (wrong, first.id))
+    elif how == "deleted":  # after the list was made
+        read = cases.picture
+        cases.picture = lambda id: (id == first.id and cases.delete_capture(id)) or read(id)
+    unread: list = []
+    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)), unread=unread.append)
+    assert [one.capture for one in asked] == [third.id]
+    assert export(cases, tmp_path / "out", unread.append) == (1, 1)
+    whose = person_of(cases, "Ada").id
+    assert [person for person, _error in unread] == ([] if how == "deleted" else [whose] * 2)
+
+
 def test_answers_are_saved_one_by_one_and_taken_back(served):
     cases, captures, server = served
     before = request(server, "state")[1]
