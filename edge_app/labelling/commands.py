@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
+from dermedge.bundle.bundle import DEFAULT
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle, port
 from edge_app.folders import in_words
@@ -27,7 +28,12 @@ ACTIONS = {
     "forbid": "take that back",
     "export": "write what was confirmed into the new folder NAME, for `dermedge train`",
 }
-OPTIONS = {"by": ("ask", "allow"), "role": ("ask",), "port": ("ask",)}
+OPTIONS = {
+    "by": ("ask", "allow"),
+    "role": ("ask",),
+    "port": ("ask",),
+    **dict.fromkeys(("bundle", "trusted_key", "min_release"), ("ask",)),
+}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +71,12 @@ def _run(args: argparse.Namespace) -> int:
             name=args.name,
         )
     for option, actions in OPTIONS.items():
-        if getattr(args, option) and args.action not in actions:
+        if getattr(args, option) not in (None, 0, DEFAULT) and args.action not in actions:
             raise UserError(
                 "`dermedge label {action}` takes no --{option}: leave it out",
                 code="label.option",
                 action=args.action,
-                option=option,
+                option=option.replace("_", "-"),
             )
     nameless = args.action in ("ask", "allow") and not (args.by or "").strip()
     if nameless or (args.action == "ask" and not args.role):
@@ -79,6 +85,12 @@ def _run(args: argparse.Namespace) -> int:
             code="label.by",
             roles=" or ".join(ROLES),
         )
+    from edge_app.store.basics import text
+    from edge_app.store.labels import NAME
+
+    # Else the store would refuse each answer, after all pictures were analysed.
+    for fault in text(args.by or "", NAME):
+        raise UserError("--by: {reason}", code="label.by", reason=fault)
     with closing(open_cases(args)) as store:
         return _DO[args.action](store, args)
 

@@ -528,8 +528,17 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     for nobody in ([], ["--by", " ", "--role", "nurse"]):
         assert cli.main(["label", "ask", *nobody, *place]) == 2
         assert "say who you are" in capsys.readouterr().err
-    for action, option in (("forbid", "by"), ("allow", "role"), ("people", "port")):
-        value = {"by": "Kim", "role": "nurse", "port": "7777"}[option]
+    # Else each answer would be refused, after all pictures were analysed.
+    for name, why in (
+        ("x" * 201, "is longer than 200 characters"),
+        ("\udcff", "holds half of a character"),
+    ):
+        for action in (["ask", "--role", "nurse"], ["allow", ada.id]):
+            assert cli.main(["label", *action, "--by", name, *place]) == 2
+            assert f"--by: a text {why}" in capsys.readouterr().err
+    wrong = (("forbid", "by"), ("allow", "role"), ("people", "port"), ("export", "bundle"))
+    for action, option in (*wrong, ("forbid", "trusted-key"), ("people", "min-release")):
+        value = {"by": "Kim", "role": "nurse", "port": "7777", "min-release": "3"}.get(option, "x")
         who = [] if action == "people" else [ada.id]
         assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
         assert f"takes no --{option}: leave it out" in capsys.readouterr().err
