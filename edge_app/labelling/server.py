@@ -11,11 +11,12 @@ import json
 import secrets
 import threading
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from dermedge import UserError
 from edge_app.labelling.page import html, in_each_language
 from edge_app.labelling.sitting import Sitting
+from edge_app.loopback import LoopbackServer
 from edge_app.presentation.messages import error_line
 
 MOST_BYTES = 200_000  # of what the page sends
@@ -111,12 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass  # of people's pictures, nothing is written down
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, sitting: Sitting, port: int):
-        self.sitting, self.lock, self.token = sitting, threading.Lock(), secrets.token_urlsafe(24)
-        self.page = html()
+class _Http(LoopbackServer):
+    def __init__(self, sitting: Sitting, page: str, port: int):
+        self.sitting, self.page = sitting, page
+        self.lock, self.token = threading.Lock(), secrets.token_urlsafe(24)
         super().__init__(("127.0.0.1", port), _Handler)
 
 
@@ -125,8 +124,9 @@ class LabelServer:
 
     def __init__(self, sitting: Sitting, port: int = 0):
         """Begin to serve. UserError where the port is taken."""
+        page = html()
         try:
-            self._http = _Http(sitting, port)
+            self._http = _Http(sitting, page, port)
         except OSError as error:
             raise UserError(
                 "port {port} cannot be had ({reason}): give another --port, or none",

@@ -500,6 +500,19 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
     assert capsys.readouterr().out.endswith(wanted)
 
 
+@pytest.mark.parametrize("server", [LabelServer, Server])
+def test_a_page_that_is_left_while_it_loads_ends_in_no_traceback(server, tmp_path, capsys):
+    (tmp_path / "sw.js").touch()
+    opened = server(tmp_path)
+    for error in (ConnectionResetError, BrokenPipeError, ValueError):
+        try:
+            raise error
+        except error:
+            opened._http.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) == (error is ValueError)
+    opened.close()
+
+
 @pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
 def test_a_port_that_cannot_be_is_wrong_use(command, capsys):
     with pytest.raises(SystemExit) as ended:
