@@ -13,6 +13,7 @@ from dermedge import UserError
 from dermedge.bundle.bundle import DEFAULT
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle, port
+from dermedge.text import printable
 from edge_app.folders import in_words
 from edge_app.referral.commands import open_cases
 
@@ -132,7 +133,7 @@ def _people(store: Store, _args: argparse.Namespace) -> int:
     for person in store.people():
         found = store.labels.permission(person.id)
         said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
-        print(f"{person.id}  {person.name}: {said}")
+        print(printable(f"{person.id}  {person.name}: {said}"))
     return 0
 
 

@@ -556,8 +556,11 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
         assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
         assert f"takes no --{option}: leave it out" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
+    taken(cases, "\x1b[2JBea\nCleo")  # of another device's file: no escape sequence, nobody more
     assert cli.main(["label", "people", *place]) == 0
-    assert "entered by Kim" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "entered by Kim" in listed
+    assert (len(listed.splitlines()), "\x1b" in listed) == (2, False)
     assert cli.main(["label", "forbid", ada.id, *place]) == 0
     assert cli.main(["label", "ask", "--by", "Ames", "--role", "nurse", *place]) == 0
     assert "there is nothing to ask" in capsys.readouterr().out
