@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -105,7 +106,8 @@ def questions(
     while len(left):
         known_now = np.concatenate([labelled, features[ordered]])
         chosen = ask_first(probabilities[left], features[left], known_now, AT_ONCE)
-        ordered += left[chosen].tolist()
+        # Two who label at once would else be at the same picture, and the slower one's answer lost.
+        ordered += random.sample(left[chosen].tolist(), len(chosen))
         left = np.delete(left, chosen)
     return [waiting[at] for at in ordered]
 

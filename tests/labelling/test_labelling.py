@@ -6,6 +6,7 @@ import contextlib
 import csv
 import http.client
 import json
+import random
 import re
 import socket
 from dataclasses import replace
@@ -26,7 +27,7 @@ from dermedge.data import load
 from dermedge.image.read import read_mask
 from dermedge.taxonomy import TITLES
 from edge_app.i18n import language
-from edge_app.labelling import commands, page
+from edge_app.labelling import commands, page, queue
 from edge_app.labelling.export import export
 from edge_app.labelling.queue import Question, allowed, questions
 from edge_app.labelling.server import LabelServer
@@ -196,6 +197,22 @@ def test_an_outline_to_the_edge_of_a_reduced_picture_can_be_confirmed(cases, tin
     sitting = Sitting(cases, asked, "Dr. Ames", "dermatologist", "0" * 64)
     sitting.answer(capture.id, "confirmed", "nv", sitting.state()["question"]["outline"])
     assert max(y for _x, y in cases.labels.of(capture.id).outline[0]) == size[1] - 1
+
+
+def test_two_who_label_at_once_begin_with_different_pictures(cases, tiny_bundle, monkeypatch):
+    picture = cv2.imencode(".png", np.full((64, 64), 99, np.uint8))[1].tobytes()
+    monkeypatch.setattr(queue, "AT_ONCE", 3)
+    for number in range(4):
+        kept(cases, f"P{number}", picture, (64, 64))
+    analyzer = Analyzer(Bundle.open(tiny_bundle))
+    orders = []
+    for seed in (0, 1):
+        random.seed(seed)
+        orders.append([one.capture for one in questions(cases, analyzer)])
+    first, second = orders
+    assert first[0] != second[0]
+    assert {*first[:3]} == {*second[:3]}  # the more doubtful ones come first all the same
+    assert {*first} == {*second}
 
 
 @pytest.mark.parametrize("how", ["damaged", "too small", "deleted"])
