@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
+from dermedge.bundle.bundle import DEFAULT
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle, port
+from dermedge.text import printable
 from edge_app.folders import in_words
 from edge_app.referral.commands import open_cases
 
 if TYPE_CHECKING:
+    from edge_app.labelling.queue import Unread
     from edge_app.store.store import Store
 
 ROLES = ("dermatologist", "nurse")  # as edge_app.store.labels has them
@@ -25,7 +29,12 @@ ACTIONS = {
     "forbid": "take that back",
     "export": "write what was confirmed into the new folder NAME, for `dermedge train`",
 }
-OPTIONS = {"by": ("ask", "allow"), "role": ("ask",), "port": ("ask",)}
+OPTIONS = {
+    "by": ("ask", "allow"),
+    "role": ("ask",),
+    "port": ("ask",),
+    **dict.fromkeys(("bundle", "trusted_key", "min_release"), ("ask",)),
+}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +72,12 @@ def _run(args: argparse.Namespace) -> int:
             name=args.name,
         )
     for option, actions in OPTIONS.items():
-        if getattr(args, option) and args.action not in actions:
+        if getattr(args, option) not in (None, 0, DEFAULT) and args.action not in actions:
             raise UserError(
                 "`dermedge label {action}` takes no --{option}: leave it out",
                 code="label.option",
                 action=args.action,
-                option=option,
+                option=option.replace("_", "-"),
             )
     nameless = args.action in ("ask", "allow") and not (args.by or "").strip()
     if nameless or (args.action == "ask" and not args.role):
@@ -77,6 +86,12 @@ def _run(args: argparse.Namespace) -> int:
             code="label.by",
             roles=" or ".join(ROLES),
         )
+    from edge_app.store.basics import text
+    from edge_app.store.labels import NAME
+
+    # Else the store would refuse each answer, after all pictures were analysed.
+    for fault in text(args.by or "", NAME):
+        raise UserError("--by: {reason}", code="label.by", reason=fault)
     with closing(open_cases(args)) as store:
         return _DO[args.action](store, args)
 
@@ -94,14 +109,16 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     with chosen(executions):
         analyzer = Analyzer(bundle, executions=executions)
     count = sum(1 for _ in allowed(store))
+    unread: list[Unread] = []
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
-        waiting = questions(store, analyzer, lambda _number: bar.update())
+        waiting = questions(store, analyzer, lambda _number: bar.update(), unread.append)
+    status = _left_out(unread)
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
             "training (`dermedge label allow`)"
         )
-        return 0
+        return status
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
     print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
@@ -116,7 +133,7 @@ def _people(store: Store, _args: argparse.Namespace) -> int:
     for person in store.people():
         found = store.labels.permission(person.id)
         said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
-        print(f"{person.id}  {person.name}: {said}")
+        print(printable(f"{person.id}  {person.name}: {said}"))
     return 0
 
 
@@ -133,14 +150,22 @@ def _forbid(store: Store, args: argparse.Namespace) -> int:
 def _export(store: Store, args: argparse.Namespace) -> int:
     from edge_app.labelling.export import export
 
-    labelled, unlabelled = export(store, Path(args.name))
+    unread: list[Unread] = []
+    labelled, unlabelled = export(store, Path(args.name), unread.append)
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
         "Train by: dermedge train classifier --recipe classifier --data "
         f"{shlex.quote(f'csv={args.name}')}"
     )
-    return 0
+    return _left_out(unread)
+
+
+def _left_out(unread: list[Unread]) -> int:
+    """Say which pictures were not read, and why; the status of a command that left some out."""
+    for person, error in unread:
+        print(f"dermedge: a picture of {person} is left out: {error}", file=sys.stderr)
+    return int(bool(unread))
 
 
 _DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}

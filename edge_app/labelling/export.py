@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 from dermedge import UserError
 from dermedge.files import make_private, write_atomic
 from dermedge.image.read import read_image, write_png
-from edge_app.labelling.queue import allowed, shown
+from edge_app.labelling.queue import Unread, allowed, reading, shown
 from edge_app.store.labels import BAD_PICTURE, CONFIRMED, Label
 from edge_app.store.records import Capture
 from edge_app.store.store import Store
@@ -29,12 +30,17 @@ COLUMNS = (
 MODALITIES = {"dermoscopic": "dermoscopic", "close_up": "clinical", "overview": "clinical"}
 
 
-def export(store: Store, folder: Path) -> tuple[int, int]:
+def export(
+    store: Store,
+    folder: Path,
+    unread: Callable[[Unread], object] = lambda _left_out: None,
+) -> tuple[int, int]:
     """Write data.csv, images and masks into a new folder; (labelled, unlabelled) pictures in it.
 
     Of allowed cases alone, under pseudonyms that are new each time. What nobody labelled, or
     nobody could tell, has an empty diagnosis: `distillation.unlabelled` learns from those. A bad
-    picture stays out. It is entered into the audit trail; whole or not at all.
+    picture stays out, and one that cannot be read: `unread` gets it. It is entered into the audit
+    trail; whole or not at all.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def export(store: Store, folder: Path) -> tuple[int, int]:
         made = Path(tempfile.mkdtemp(prefix=".labels-", dir=folder.parent))
         try:
             make_private(made)
-            rows = _write(store, captures, made)
+            rows = _write(store, captures, made, unread)
             os.rename(made, folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
@@ -70,12 +76,21 @@ def export(store: Store, folder: Path) -> tuple[int, int]:
 
 
 def _write(
-    store: Store, captures: list[tuple[str, Capture, Label | None]], folder: Path
+    store: Store,
+    captures: list[tuple[str, Capture, Label | None]],
+    folder: Path,
+    unread: Callable[[Unread], object],
 ) -> list[dict[str, str]]:
     people: dict[str, str] = {}
     lesions: dict[str, str] = {}
     rows = []
     for number, (person, capture, label) in enumerate(captures, 1):
+        picture = reading(store, capture.id, shown)
+        if isinstance(picture, UserError):
+            unread((person, picture))
+            continue
+        if picture is None:
+            continue
         name = f"c{number:05}"
         row = dict.fromkeys(COLUMNS, "") | {
             "id": name,
@@ -84,7 +99,6 @@ def _write(
             "lesion_id": lesions.setdefault(capture.lesion, f"l{len(lesions) + 1:05}"),
             "modality": MODALITIES.get(capture.kind, ""),
         }
-        picture = shown(store.picture(capture.id))
         write_atomic(folder / row["image"], picture, private=True)
         if label is not None and label.verdict == CONFIRMED:
             row |= {

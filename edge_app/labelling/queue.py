@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from dermedge import UserError
 from dermedge.acquisition import ask_first
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
-from dermedge.image.read import read_image
+from dermedge.image.read import ImageError, read_image
 from edge_app.store.labels import Polygon
 from edge_app.store.records import Capture, StoreError
 from edge_app.store.store import Store
 
+T = TypeVar("T")
+Unread = tuple[str, UserError]  # whose picture cannot be read, and why
 AT_ONCE = 10  # questions that are chosen together: doubt first, no near copies
 
 
@@ -52,21 +57,43 @@ def is_allowed(store: Store, capture: str) -> bool:
     return store.labels.permission(person) is not None
 
 
+def reading(store: Store, capture: str, work: Callable[[bytes], T]) -> T | UserError | None:
+    """What `work` makes of a picture: the error where it cannot be read; None where it is gone.
+
+    One damaged picture, or one that is deleted meanwhile, must not stop the work on all others.
+    """
+    try:
+        return work(store.picture(capture))
+    except ImageError as error:
+        return error
+    except StoreError as error:
+        if error.code not in ("gone", "damaged"):
+            raise
+        return error if error.code == "damaged" else None
+
+
 def questions(
-    store: Store, analyzer: Analyzer, progress: Callable[[int], object] = lambda _n: None
+    store: Store,
+    analyzer: Analyzer,
+    progress: Callable[[int], object] = lambda _n: None,
+    unread: Callable[[Unread], object] = lambda _left_out: None,
 ) -> list[Question]:
     """Allowed pictures without a label, those first that bring the most: `ask_first` says which.
 
     Each is analysed again by the analyzer's bundle: what the store holds of it may be of another.
+    `unread` gets each that cannot be read.
     """
     waiting, known = [], []
-    for number, (_person, capture) in enumerate(allowed(store), 1):
-        found = analyzer.analyze(store.picture(capture.id))
-        question = _question(capture.id, found)
-        if store.labels.of(capture.id) is None:
-            waiting.append(question)
-        else:
-            known.append(question.embedding)
+    for number, (person, capture) in enumerate(allowed(store), 1):
+        found = reading(store, capture.id, analyzer.analyze)
+        if isinstance(found, UserError):
+            unread((person, found))
+        elif found is not None:
+            question = _question(capture.id, found)
+            if store.labels.of(capture.id) is None:
+                waiting.append(question)
+            else:
+                known.append(question.embedding)
         progress(number)
     if not waiting:
         return []
@@ -79,7 +106,8 @@ def questions(
     while len(left):
         known_now = np.concatenate([labelled, features[ordered]])
         chosen = ask_first(probabilities[left], features[left], known_now, AT_ONCE)
-        ordered += left[chosen].tolist()
+        # Two who label at once would else be at the same picture, and the slower one's answer lost.
+        ordered += random.sample(left[chosen].tolist(), len(chosen))
         left = np.delete(left, chosen)
     return [waiting[at] for at in ordered]
 
@@ -87,7 +115,9 @@ def questions(
 def _question(capture: str, found: Analysis) -> Question:
     # What was outlined on a picture without a lesion is not one.
     polygons = () if found.is_outlier else found.lesion.polygons
-    outline = tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons)
+    # The last row of a reduced picture may lie half a px off the whole one.
+    most = found.width - 1, found.height - 1
+    outline = tuple(tuple(map(tuple, np.clip(one, 0, most).tolist())) for one in polygons)
     embedding = np.zeros(0, np.float32) if found.embedding is None else found.embedding.ravel()
     size = found.width, found.height
     judged = found.triage != "retake"

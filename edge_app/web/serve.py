@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 from dermedge import UserError
+from edge_app.loopback import LoopbackServer
 from edge_app.web.site import TYPES
 
 
@@ -30,7 +31,7 @@ class Server:
             )
         handler = functools.partial(_Handler, directory=str(site))
         try:
-            self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+            self._http = LoopbackServer(("127.0.0.1", port), handler)
         except OSError as error:
             raise UserError(
                 "port {port} cannot be had ({reason}): give another --port, or none",
@@ -38,7 +39,6 @@ class Server:
                 port=port,
                 reason=error.strerror,
             ) from error
-        self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 

@@ -6,8 +6,11 @@ import contextlib
 import csv
 import http.client
 import json
+import random
+import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -17,17 +20,22 @@ import pytest
 from analyses import analysis
 from store.store_cases import PASSPHRASE, QUICK
 
-from dermedge import UserError, cli
+from dermedge import DISCLAIMER, UserError, cli
+from dermedge.analyzer import Analyzer
+from dermedge.bundle.bundle import Bundle
 from dermedge.data import load
 from dermedge.image.read import read_mask
-from edge_app.labelling import commands
+from dermedge.taxonomy import TITLES
+from edge_app.i18n import language
+from edge_app.labelling import commands, page, queue
 from edge_app.labelling.export import export
-from edge_app.labelling.queue import Question, allowed
-from edge_app.labelling.server import LabelServer, Sitting
+from edge_app.labelling.queue import Question, allowed, questions
+from edge_app.labelling.server import LabelServer
+from edge_app.labelling.sitting import Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
-from edge_app.store.labels import MOST_POINTS, Label
+from edge_app.store.labels import MOST_POINTS, ROLES, Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 from edge_app.web.serve import Server
 
@@ -172,6 +180,65 @@ def request(server: LabelServer, path: str, body=None, headers=None, token: str 
     return answer, content
 
 
+def kept(cases: Store, name: str, picture: bytes, size: tuple[int, int]) -> Capture:
+    """A picture of a person who allowed it."""
+    person = cases.add_person(Person("", name))
+    cases.labels.allow(person.id, "Nurse Kim")
+    lesion = cases.add_lesion(Lesion("", person.id, "arm"))
+    return cases.add_capture(Capture("", lesion.id, "", analysis(size), size), picture)
+
+
+def test_an_outline_to_the_edge_of_a_reduced_picture_can_be_confirmed(cases, tiny_bundle):
+    size = 4608, 601  # read at a quarter: its last row covers a single one of the whole
+    pixels = np.full((size[1], size[0]), 220, np.uint8)
+    pixels[300:, 1000:2000] = 20
+    capture = kept(cases, "Ada", cv2.imencode(".jpg", pixels)[1].tobytes(), size)
+    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)))
+    sitting = Sitting(cases, asked, "Dr. Ames", "dermatologist", "0" * 64)
+    sitting.answer(capture.id, "confirmed", "nv", sitting.state()["question"]["outline"])
+    assert max(y for _x, y in cases.labels.of(capture.id).outline[0]) == size[1] - 1
+
+
+def test_two_who_label_at_once_begin_with_different_pictures(cases, tiny_bundle, monkeypatch):
+    picture = cv2.imencode(".png", np.full((64, 64), 99, np.uint8))[1].tobytes()
+    monkeypatch.setattr(queue, "AT_ONCE", 3)
+    for number in range(4):
+        kept(cases, f"P{number}", picture, (64, 64))
+    analyzer = Analyzer(Bundle.open(tiny_bundle))
+    orders = []
+    for seed in (0, 1):
+        random.seed(seed)
+        orders.append([one.capture for one in questions(cases, analyzer)])
+    first, second = orders
+    assert first[0] != second[0]
+    assert {*first[:3]} == {*second[:3]}  # the more doubtful ones come first all the same
+    assert {*first} == {*second}
+
+
+@pytest.mark.parametrize("how", ["damaged", "too small", "deleted"])
+def test_a_picture_that_cannot_be_read_stops_no_other(cases, tmp_path, tiny_bundle, how):
+    picture = cv2.imencode(".png", np.full((64, 64), 99, np.uint8))[1].tobytes()
+    small = cv2.imencode(".png", np.full((8, 8), 99, np.uint8))[1].tobytes()
+    first = kept(cases, "Ada", small if how == "too small" else picture, (64, 64))
+    second = kept(cases, "Bea", picture, (64, 64))
+    for one in (first, second):
+        cases.labels.add(one.id, replace(NEVUS, by="Bo"))
+    third = kept(cases, "Cleo", picture, (64, 64))
+    if how == "damaged":
+        with cases._file.writing() as connection:
+            wrong = connection.execute("SELECT data FROM picture").fetchone()[0][:-1] + b"x"
+            connection.execute("UPDATE picture SET data = ? WHERE capture = ?", (wrong, first.id))
+    elif how == "deleted":  # after the list was made
+        read = cases.picture
+        cases.picture = lambda id: (id == first.id and cases.delete_capture(id)) or read(id)
+    unread: list = []
+    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)), unread=unread.append)
+    assert [one.capture for one in asked] == [third.id]
+    assert export(cases, tmp_path / "out", unread.append) == (1, 1)
+    whose = person_of(cases, "Ada").id
+    assert [person for person, _error in unread] == ([] if how == "deleted" else [whose] * 2)
+
+
 def test_answers_are_saved_one_by_one_and_taken_back(served):
     cases, captures, server = served
     before = request(server, "state")[1]
@@ -182,7 +249,7 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert request(server, "answer", given)[0].status == 200
     # Pressed twice: the second is to another picture than is shown.
     answer, said = request(server, "answer", given)
-    assert (answer.status, "reload" in json.loads(said)["error"]) == (409, True)
+    assert (answer.status, "reload" in json.loads(said)["error"]["en"]) == (409, True)
     first, second = (json.loads(text)["question"] for text in (before, request(server, "state")[1]))
     assert (first["judged"], first["probabilities"]) == (True, {"nv": 0.6, "mel": 0.4})
     # Of a picture that was refused the page gets no estimate to show.
@@ -222,48 +289,176 @@ def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
     )
 
 
-@pytest.mark.skipif(chromium.program() is None, reason="needs Chromium")
-def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served):
-    cases, captures, server = served
+def test_the_page_says_nothing_that_is_not_in_the_catalogues():
+    text = Path(page.__file__).with_name("page.html").read_text(encoding="utf-8")
+    used = {*re.findall(r'data-(?:t|label)="([^"]*)"', text)}
+    said = re.findall(r'\b(?:t|fail)\(((?:\s*\+?\s*"[^"]*")+)|throw ((?:\s*\+?\s*"[^"]*")+)', text)
+    used |= {"".join(re.findall(r'"([^"]*)"', "".join(call))) for call in said}
+    assert used | {"not known", *ROLES} == {*page.MESSAGES}
+    assert set(re.findall("@[A-Z_]+@", page.html())) == {"@NONCE@"}
+
+
+def test_what_is_refused_is_said_in_each_language(served):
+    _cases, captures, server = served
+    wrong = {"id": captures[0].id, "verdict": "confirmed", "diagnosis": "a mole"}
+    said = json.loads(request(server, "answer", wrong)[1])["error"]
+    assert said["en"] == "A label needs a class, or says that nobody could say which."
+    assert said["de"].startswith("Eine Antwort nennt eine Klasse")
+    assert {*said} == {*language.LANGUAGES}
+    assert language.current() == "en"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if chromium.program() is None:
+        pytest.skip("needs Chromium")
     browser = chromium.Chromium()
+    yield browser
+    browser.close()
+
+
+def prefers(browser: chromium.Chromium, name: str) -> None:
+    agent = browser.run("navigator.userAgent")
+    browser.send("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=name)
+
+
+def test_the_page_speaks_the_languages_and_is_used_by_keys_alone(served, browser):
+    cases, captures, server = served
+
+    def press(*keys: str) -> str:
+        codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
+        for key in keys:
+            values = {"key": key, "windowsVirtualKeyCode": codes[key]}
+            letter = {"Enter": "\r", " ": " "}.get(key, "")
+            browser.send("Input.dispatchKeyEvent", type="keyDown", text=letter, **values)
+            browser.send("Input.dispatchKeyEvent", type="keyUp", **values)
+        return browser.run("document.activeElement.id || document.activeElement.value")
+
+    prefers(browser, "ar-EG,de")
     try:
         browser.open(server.address)
         browser.wait("!document.getElementById('bad').disabled")
-        shares = (
-            "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
-        )
-        assert "60" in browser.run(shares)
-        browser.run(
-            "const bad = document.getElementById('bad');"
-            "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
-            "press(1); window.late = 0;"
-            "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
-            ".observe(bad, {attributes: true});"
-        )
-        browser.wait("window.late")
-        assert set(browser.run(shares)) == {""}  # of the second, which was refused
-        first, second = (cases.labels.of(capture.id) for capture in captures[:2])
-        assert (first.verdict, second) == ("bad picture", None)
-        browser.run("press(1)")
-        browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
-        assert cases.labels.of(captures[1].id)
-        # Nor takes a double click two answers back.
-        browser.run(
-            "const undo = document.getElementById('undo'), again = detail =>"
-            " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
-        )
-        browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
-        browser.run("again(2); new Promise(done => setTimeout(done, 50))")
-        browser.wait("!busy")
-        server._http.token = "of another run at this port"
-        browser.run("press(1)")
-        said = browser.wait("!busy && document.getElementById('error').textContent")
-        assert "`dermedge label ask` has ended" in said
-        server.close()
-        browser.run("document.getElementById('error').textContent = ''; press(1)")
-        assert browser.wait("!busy && document.getElementById('error').textContent") == said
+        assert browser.run("[document.documentElement.lang, document.documentElement.dir]") == [
+            "ar", "rtl",
+        ]  # fmt: skip
+        for name in language.LANGUAGES:
+            browser.run(f"speak('{name}')")
+            language.use(name)
+            said = browser.run(
+                "[...document.querySelectorAll('[data-t]')].map(x => [x.dataset.t, x.textContent])"
+            )
+            assert [line for english, line in said if line != language._(english)] == []
+            assert {*TITLES.values(), "Confirm"} <= {english for english, _line in said}
+            assert browser.run("$('disclaimer').textContent") == language._(DISCLAIMER)
+            assert browser.run("$('role').textContent") == language._("dermatologist")
+            assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
+            browser.run("fail('The picture cannot be shown.')")
+            assert browser.run("$('error').textContent") == language._(
+                "The picture cannot be shown."
+            )
+            for width, letters in ((360, "100%"), (360, "200%"), (1280, "100%")):
+                browser.resize(width, 800)
+                browser.run(f"document.documentElement.style.fontSize = '{letters}'")
+                assert browser.run("document.documentElement.scrollWidth") <= width, (name, letters)
+        browser.run("fail(null); document.documentElement.style.fontSize = ''")
+        pressed = "[...document.querySelectorAll('button, select, .class')]"
+        assert browser.run(f"Math.min(...{pressed}.map(x => x.offsetHeight))") >= 44
+        nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+        named = {node["role"]["value"]: node["name"]["value"] for node in nodes if "name" in node}
+        stops = ("button", "radio", "combobox", "image", "group")
+        assert all(named[role] for role in stops), named
+        language.use("en")
+        browser.run("speak('en'); $('language').focus()")
+        order = ["accept", "draw", "none", "nv", "confirm", "unsure", "bad"]
+        assert [press("Tab") for _ in order] == order
+        # An outline of three points, by keys.
+        browser.run("$('draw').focus()")
+        assert press("Enter") == "view"
+        press("Enter", "ArrowRight", "Enter", "ArrowDown", "Enter")
+        browser.run("document.querySelector('input[value=mel]').focus()")
+        press(" ")
+        browser.run("$('confirm').focus()")
+        press("Enter")
+        # Of the second picture, which was refused: it is announced, and the keyboard is there.
+        browser.wait("!busy && !$('bad').disabled && question.id === " + json.dumps(captures[1].id))
+        assert browser.run("document.activeElement.id") == "accept"
+        live = "document.querySelector('#now[aria-live=polite]')"
+        assert browser.run(f"{live}.innerText").split("\n")[0] == "Picture 2 of 3"
+        assert "refuses" in browser.run(f"{live}.innerText")
+        label = cases.labels.of(captures[0].id)
+        assert (label.diagnosis, len(label.outline[0])) == ("mel", 3)
+        x, y = np.ptp(label.outline[0], axis=0)
+        assert 0 < x < SIZE[0] / 10
+        assert 0 < y < SIZE[1] / 10
+        for _ in range(2):
+            browser.run("$('unsure').focus()")
+            press("Enter")
+            browser.wait("!busy && !(question && $('bad').disabled)")
+        assert browser.run("document.activeElement.id") == "now"
+        assert browser.run(f"{live}.innerText").startswith("All pictures are answered")
+        browser.run("$('undo').focus()")
+        press("Enter")
+        browser.wait("!busy && question && !$('bad').disabled")
+        assert browser.run("document.activeElement.id") == "accept"
     finally:
-        browser.close()
+        language.use("en")
+        prefers(browser, "en")
+
+
+def test_a_long_outline_is_drawn_to_its_end(served, browser):
+    _cases, _captures, server = served
+    browser.open(server.address)
+    browser.wait("!document.getElementById('bad').disabled")
+    drawn = browser.run(
+        "$('draw').onclick({detail: 1}); paint = () => {};"
+        "const box = view.getBoundingClientRect();"
+        "for (let at = 0; at < 7999; at++) view.onpointermove({buttons: 1,"  # to and fro
+        " clientX: box.left + Math.abs((at / 1000 + 1) % 2 - 1) * box.width,"
+        " clientY: box.top + at / 8000 * box.height});"
+        "drawing"
+    )
+    assert 700 < len(drawn) <= MOST_POINTS
+    steps = np.hypot(*np.diff(drawn, axis=0).T)
+    assert steps.max() < 4 * steps.min()  # as fine at its start as at its end
+    assert drawn[0][1] < 0.5
+    assert drawn[-1][1] > SIZE[1] - 1.5
+
+
+def test_a_double_click_answers_to_the_picture_that_was_seen_alone(served, browser):
+    cases, captures, server = served
+    browser.open(server.address)
+    browser.wait("!document.getElementById('bad').disabled")
+    shares = "[...document.querySelectorAll('#classes span:last-child')].map(s => s.textContent)"
+    assert "60" in browser.run(shares)
+    browser.run(
+        "const bad = document.getElementById('bad');"
+        "const press = detail => bad.dispatchEvent(new MouseEvent('click', {detail}));"
+        "press(1); window.late = 0;"
+        "new MutationObserver(() => { if (!bad.disabled && !window.late++) press(2); })"
+        ".observe(bad, {attributes: true});"
+    )
+    browser.wait("window.late")
+    assert set(browser.run(shares)) == {""}  # of the second, which was refused
+    first, second = (cases.labels.of(capture.id) for capture in captures[:2])
+    assert (first.verdict, second) == ("bad picture", None)
+    browser.run("press(1)")
+    browser.wait("!bad.disabled && question.id === " + json.dumps(captures[2].id))
+    assert cases.labels.of(captures[1].id)
+    # Nor takes a double click two answers back.
+    browser.run(
+        "const undo = document.getElementById('undo'), again = detail =>"
+        " undo.dispatchEvent(new MouseEvent('click', {detail})); again(1);"
+    )
+    browser.wait("!busy && !bad.disabled && question.id === " + json.dumps(captures[1].id))
+    browser.run("again(2); new Promise(done => setTimeout(done, 50))")
+    browser.wait("!busy")
+    server._http.token = "of another run at this port"
+    browser.run("press(1)")
+    said = browser.wait("!busy && document.getElementById('error').textContent")
+    assert "`dermedge label ask` has ended" in said
+    server.close()
+    browser.run("document.getElementById('error').textContent = ''; press(1)")
+    assert browser.wait("!busy && document.getElementById('error').textContent") == said
     assert cases.labels.of(captures[0].id)
     assert cases.labels.of(captures[1].id) is None
 
@@ -322,6 +517,19 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
     assert capsys.readouterr().out.endswith(wanted)
 
 
+@pytest.mark.parametrize("server", [LabelServer, Server])
+def test_a_page_that_is_left_while_it_loads_ends_in_no_traceback(server, tmp_path, capsys):
+    (tmp_path / "sw.js").touch()
+    opened = server(tmp_path)
+    for error in (ConnectionResetError, BrokenPipeError, ValueError):
+        try:
+            raise error
+        except error:
+            opened._http.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) == (error is ValueError)
+    opened.close()
+
+
 @pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
 def test_a_port_that_cannot_be_is_wrong_use(command, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -350,14 +558,26 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     for nobody in ([], ["--by", " ", "--role", "nurse"]):
         assert cli.main(["label", "ask", *nobody, *place]) == 2
         assert "say who you are" in capsys.readouterr().err
-    for action, option in (("forbid", "by"), ("allow", "role"), ("people", "port")):
-        value = {"by": "Kim", "role": "nurse", "port": "7777"}[option]
+    # Else each answer would be refused, after all pictures were analysed.
+    for name, why in (
+        ("x" * 201, "is longer than 200 characters"),
+        ("\udcff", "holds half of a character"),
+    ):
+        for action in (["ask", "--role", "nurse"], ["allow", ada.id]):
+            assert cli.main(["label", *action, "--by", name, *place]) == 2
+            assert f"--by: a text {why}" in capsys.readouterr().err
+    wrong = (("forbid", "by"), ("allow", "role"), ("people", "port"), ("export", "bundle"))
+    for action, option in (*wrong, ("forbid", "trusted-key"), ("people", "min-release")):
+        value = {"by": "Kim", "role": "nurse", "port": "7777", "min-release": "3"}.get(option, "x")
         who = [] if action == "people" else [ada.id]
         assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
         assert f"takes no --{option}: leave it out" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
+    taken(cases, "\x1b[2JBea\nCleo")  # of another device's file: no escape sequence, nobody more
     assert cli.main(["label", "people", *place]) == 0
-    assert "entered by Kim" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "entered by Kim" in listed
+    assert (len(listed.splitlines()), "\x1b" in listed) == (2, False)
     assert cli.main(["label", "forbid", ada.id, *place]) == 0
     assert cli.main(["label", "ask", "--by", "Ames", "--role", "nurse", *place]) == 0
     assert "there is nothing to ask" in capsys.readouterr().out
