@@ -101,10 +101,19 @@ class Stopwatch:
         return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
 
 
-def crop_frame(picture: Picture) -> Cropped:
-    """Leave out a plain frame: it would be judged as too bright or too dark."""
+def crop_frame(picture: Picture, side: int = SIDE) -> Cropped:
+    """Leave out a plain frame: it would be judged as too bright or too dark.
+
+    `side` px is the most that any stage needs of the whole picture.
+    """
     pixels = picture.pixels
     x, y, across, down = inner(pixels)
+    part = pixels[y : y + down, x : x + across]
+    view = working(part, side)
+    if view.shape != part.shape:  # in the smaller copy, noise no longer hides a frame
+        factor = across // view.shape[1]
+        left, top, across, down = (factor * value for value in inner(view))
+        x, y = x + left, y + top
     if (down, across) == pixels.shape[:2]:
         return Cropped(pixels, picture.width)
     # In px of the whole picture, which was maybe reduced in reading.
@@ -130,7 +139,7 @@ def find_scale(pixels: np.ndarray, reference: str) -> Scaled:
 def prepare_whole(pixels: np.ndarray, side: int, spec: Preprocessing) -> Prepared:
     """The whole picture for a network; `side` px is the most that any stage needs of it."""
     view = working(pixels, side)
-    return Prepared(view, *prepare(view, spec))
+    return Prepared(view, *prepare(view, spec, framed=False))
 
 
 def outline(
@@ -170,8 +179,9 @@ def prepare_lesion(
     if spec.crop and lesion.found:
         # Not `lesion.box`, which is of the whole picture and rounded there.
         box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
-        return Prepared(view, *prepare(scaled.pixels, spec, box * (width // view.shape[1])))
-    square, _ = prepare(view, spec)
+        box *= width // view.shape[1]
+        return Prepared(view, *prepare(scaled.pixels, spec, box, framed=False))
+    square, _ = prepare(view, spec, framed=False)
     return Prepared(view, square, Placement(height, width, spec.size))
 
 
@@ -346,7 +356,7 @@ class Analyzer:
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
         with clock.stage("prepare"):
-            cropped = crop_frame(picture)
+            cropped = crop_frame(picture, self._side)
         scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
             scale = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}
