@@ -20,6 +20,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.cluster import EXTRA
 from dermedge.files import write_atomic
 from dermedge.image.header import ImageError
+from dermedge.image.opencv import short_of_memory
 from dermedge.image.read import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
@@ -48,13 +49,14 @@ class Options:
     def outcome(self, analyzer: Analyzer, source: str) -> tuple[dict[str, Any], Analysis | None]:
         """A picture's analysis and its JSON; {"image", "error"} where there is none."""
         try:
-            analysis = analyzer.analyze(
-                content_of(source),
-                source,
-                px_per_mm=self.px_per_mm,
-                metadata=self.metadata,
-                reference=self.reference,
-            )
+            with short_of_memory():
+                analysis = analyzer.analyze(
+                    content_of(source),
+                    source,
+                    px_per_mm=self.px_per_mm,
+                    metadata=self.metadata,
+                    reference=self.reference,
+                )
         except (ImageError, SessionError, OSError, MemoryError) as error:
             reason = " ".join(str(error).split()) or "not enough memory for this picture"
             return {"image": source, "error": reason}, None
@@ -187,7 +189,7 @@ class Results:
         self._files = {name: files[name] for name in self.rows if name in files}
         self._state()
         write_atomic(path, "".join(map(_line, self.rows.values())))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def _state(self) -> None:
         stated = {**self._options, "folder": _folder(), "files": self._files}
@@ -245,9 +247,14 @@ class Results:
         """Append a result; the operating system has it when this returns.
 
         UserError where the file is another one now: what is written into it would be lost.
+        OSError, which names the file: it cannot be written.
         """
-        self._file.write(_line(row))
-        self._file.flush()
+        rest = memoryview(_line(row).encode())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if not self._is_own():
             raise UserError(
                 f"{self.path} was replaced or taken away while results were written to it, by "
@@ -268,11 +275,10 @@ class Results:
 
     def close(self) -> None:
         """Bring the lines onto the disk and close the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._is_own():
-            self._state()
-        self._file.close()
+        with self._file:
+            os.fsync(self._file.fileno())
+            if self._is_own():
+                self._state()
 
 
 def _folder() -> str | None:

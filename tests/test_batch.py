@@ -9,10 +9,12 @@ import sys
 from contextlib import closing
 from types import SimpleNamespace
 
+import cv2
 import pytest
 
 from dermedge import UserError
 from dermedge.batch import Options, Results, content_of, find_sources
+from dermedge.cli import analyze as analyze_command
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -131,6 +133,39 @@ def test_a_file_of_results_that_is_another_one_now_is_told(tmp_path, how):
         (tmp_path / "out.jsonl").unlink()
     with closing(first), pytest.raises(UserError, match="give each run a file of its own"):
         first.add({"image": "2.jpg"})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_behind_the_results_names_their_file(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with closing(Results(path, SimpleNamespace(sha256=""), Options())) as results:
+        results.add({"image": "1.jpg"})
+        file = results._file
+        with (
+            open("/dev/full", "ab", buffering=0) as results._file,
+            pytest.raises(OSError, match="No space left") as raised,
+        ):
+            results.add({"image": "2.jpg"})
+        results._file = file
+    assert raised.value.filename == str(path)
+    assert path.read_text() == '{"image": "1.jpg"}\n'
+
+
+def short_of_memory(*_, **__):
+    error = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
+    error.code = cv2.Error.StsNoMem
+    raise error
+
+
+def test_a_picture_that_memory_is_short_for_ends_no_batch(capsys, monkeypatch):
+    row, found = Options().outcome(SimpleNamespace(analyze=short_of_memory), "1.jpg")
+    assert found is None
+    assert analyze_command._named(row) == "1.jpg: not enough memory for this picture"
+    row = {"image": "a\n1.jpg", "error": r"a\n1.jpg: the file is empty"}
+    assert analyze_command._named(row) == row["error"]
+    monkeypatch.setattr(analyze_command, "_write_pictures", short_of_memory)
+    assert not analyze_command._drawn(None, SimpleNamespace(image="1.jpg"), None)
+    assert capsys.readouterr().err == "dermedge: 1.jpg: not enough memory to draw it\n"
 
 
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):

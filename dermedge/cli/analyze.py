@@ -212,7 +212,7 @@ def _analyze(
                 print(_sentence(analysis), flush=True)
             if "error" in row:
                 failed += 1
-                print(f"dermedge: {printable(row['error'])}", file=sys.stderr)
+                print(f"dermedge: {_named(row)}", file=sys.stderr)
                 continue
             rows[row["image"]] = row
             if analysis is not None and analyzer is not None:
@@ -220,14 +220,23 @@ def _analyze(
     return failed, [rows[source] for source in sources if source in rows]
 
 
+def _named(row: dict[str, Any]) -> str:
+    """Why a picture has no result, and which picture that is."""
+    name, error = (" ".join(printable(row[key]).split()) for key in ("image", "error"))
+    return error if error.startswith(f"{name}: ") else f"{name}: {error}"
+
+
 def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> bool:
     """Whether the pictures that were asked for could be written."""
     from dermedge.image.header import ImageError
+    from dermedge.image.opencv import short_of_memory
 
     try:
-        _write_pictures(args, analysis, analyzer)
-    except (OSError, ImageError) as error:
-        print(f"dermedge: {one_line(error)}", file=sys.stderr)
+        with short_of_memory():
+            _write_pictures(args, analysis, analyzer)
+    except (OSError, ImageError, MemoryError) as error:
+        reason = one_line(error) or f"{printable(analysis.image)}: not enough memory to draw it"
+        print(f"dermedge: {reason}", file=sys.stderr)
         return False
     return True
 
