@@ -208,8 +208,11 @@ def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -
     )
 
 
-def _cases(bundle: Bundle, length: int | None) -> SimilarCases:
-    """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none."""
+def similar_cases(bundle: Bundle, length: int | None) -> SimilarCases:
+    """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none.
+
+    Raises BundleRefused where they are not what the classifier needs.
+    """
     try:
         cases = SimilarCases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
         found = cases.embeddings.shape[1]
@@ -282,7 +285,7 @@ class Analyzer:
             self._segmenter, self._classifier = network("segmenter"), network("classifier")
         self.cases = None
         if CASES in manifest.parts:
-            self.cases = _cases(bundle, self._classifier.embedding)
+            self.cases = similar_cases(bundle, self._classifier.embedding)
         self.outliers = OutlierHead.of(bundle, self._classifier)
         self.keeps_evidence = False  # also without a head, for one to be fitted
         # What is looked at is never larger; a network that crops is given the whole picture.
