@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -166,8 +166,11 @@ class Results:
     are tried again, and those whose file is another one since. One process at a time writes to it.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, options: Options):
-        """Raises UserError where the file holds something else, or results of other options."""
+    def __init__(self, path: Path, bundle: Bundle, options: Options, sources: Sequence[str] = ()):
+        """`sources` : what will be analysed; which files they are is stated before, for a kill.
+
+        Raises UserError where the file holds something else, or results of other options.
+        """
         # A pipe would be read for what a stopped run left, without end.
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is no file: name one, or use --json, which prints the lines")
@@ -186,7 +189,9 @@ class Results:
             for row in lines
             if "error" not in row and _unchanged(row["image"], files.get(row["image"]), written)
         }
-        self._files = {name: files[name] for name in self.rows if name in files}
+        now = {name: _file_of(name) for name in sources}
+        self._files = {name: file for name, file in now.items() if file is not None}
+        self._files |= {name: files[name] for name in self.rows if name in files}
         self._state()
         write_atomic(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("ab", buffering=0)
@@ -295,7 +300,8 @@ def _unchanged(source: str, known: object, written: float) -> bool:
         return True
     if known is not None:
         return known == file
-    # Of a run that was killed. Not the last change, whose time is that of the camera's clock.
+    # Of a run by an earlier version that was killed. Not the last change, whose time is that of
+    # the camera's clock.
     return file[2] <= written * 1e9
 
 

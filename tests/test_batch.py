@@ -77,24 +77,31 @@ def test_results_go_into_a_file_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-@pytest.mark.parametrize("times", ["killed", "behind"])
+@pytest.mark.parametrize("times", ["killed", "killed ahead", "behind"])
 def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path, times):
     picture, out = tmp_path / "1.jpg", tmp_path / "out.jsonl"
     picture.touch()
 
+    names = [str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
+
     def results():
-        return Results(out, SimpleNamespace(sha256=""), Options())
+        return Results(out, SimpleNamespace(sha256=""), Options(), names)
 
     with closing(results()) as first:
-        for name in (str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"):
+        stated = tmp_path / "out.jsonl.options.json"
+        before = stated.read_text()
+        for name in names:
             first.add({"image": name})
     with closing(results()) as again:
         assert len(again.rows) == 3
     lasting = [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
-    if times == "killed":  # before it could say which files they were
-        stated = tmp_path / "out.jsonl.options.json"
+    if times == "killed":  # by an earlier version, before it could say which files they were
         stated.write_text(json.dumps({**json.loads(stated.read_text()), "files": {}}))
         os.utime(out, (0, 0))
+    elif times == "killed ahead":  # by a loss of power, after which the clock is an earlier one
+        stated.write_text(before)
+        picture.write_bytes(b"another person's")
+        os.utime(out, (4e9, 4e9))
     else:  # by a camera whose clock is behind, as on a card that keeps its times alone
         picture.write_bytes(b"another person's")
         os.utime(out, (4e9, 4e9))

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         reference=args.reference,
     )
     if args.out:
-        with closing(Results(Path(args.out), bundle, options)) as results:
+        with closing(Results(Path(args.out), bundle, options, sources)) as results:
             failed, rows = _analyze(args, bundle, options, sources, results)
     else:
         failed, rows = _analyze(args, bundle, options, sources)
