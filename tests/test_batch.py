@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import closing
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import cv2
 import pytest
 
-from dermedge import UserError
+from dermedge import UserError, cluster
 from dermedge.batch import Options, Results, content_of, find_sources
 from dermedge.cli import analyze as analyze_command
 from dermedge.data.synthetic import draw
@@ -242,6 +243,18 @@ def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
         (tmp_path / name).touch()
     for name in (str(tmp_path), f"file://{tmp_path}"):
         assert find_sources([name]) == ([f"{name}/1.jpg"], [f"{name}/3.dng"])
+
+
+@pytest.mark.parametrize("fails", ["make", "work"])
+def test_what_a_machine_of_a_cluster_refuses_comes_home_as_a_line(fails):
+    def refuse(*_):
+        raise UserError("there is no\n engine")
+
+    actor = cluster._Actor(refuse if fails == "make" else lambda: refuse)
+    (result,) = actor({"item": [pickle.dumps("1.jpg")]})["result"]
+    with pytest.raises(UserError, match=r"^--engine ray: on a machine .*: there is no engine$"):
+        cluster._home(result)
+    assert cluster._home(pickle.dumps({"image": "1.jpg"})) == {"image": "1.jpg"}
 
 
 @pytest.mark.slow
