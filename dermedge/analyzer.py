@@ -178,8 +178,7 @@ def prepare_lesion(
     view, (height, width) = prepared.view, scaled.pixels.shape[:2]
     if spec.crop and lesion.found:
         # Not `lesion.box`, which is of the whole picture and rounded there.
-        box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
-        box *= width // view.shape[1]
+        box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8))) * (width // view.shape[1])
         return Prepared(view, *prepare(scaled.pixels, spec, box, framed=False))
     square, _ = prepare(view, spec, framed=False)
     return Prepared(view, square, Placement(height, width, spec.size))
