@@ -24,6 +24,7 @@ from dermedge.image.opencv import short_of_memory
 from dermedge.image.read import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
+    check_bytes,
     find_images,
     find_other_pictures,
     looks_like_picture,
@@ -137,12 +138,16 @@ def _listed(address: str) -> tuple[list[str], list[str]]:
 
 
 def content_of(source: str) -> str | bytes:
-    """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address."""
+    """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address.
+
+    ImageError where these are too many: an archive may hold scans of several GB.
+    """
     if not _is_address(source):
         return source
     from pyarrow import fs
 
     system, path = fs.FileSystem.from_uri(source)
+    check_bytes(system.get_file_info(path).size or 0)  # None of what is not there
     with system.open_input_stream(path) as stream:
         content: bytes = stream.read()
     return content

@@ -236,6 +236,19 @@ def test_names_in_an_object_store_are_read_as_they_are(tmp_path, query):
     assert sorted(content_of(source).decode() for source in sources) == sorted(names)
 
 
+def test_what_is_too_large_in_an_object_store_is_not_read(tmp_path, monkeypatch):
+    fs = pytest.importorskip("pyarrow.fs")
+    with open(tmp_path / "slide.tif", "wb") as file:
+        file.truncate(6 << 30)
+    # It has no way to read one.
+    system = SimpleNamespace(get_file_info=fs.LocalFileSystem().get_file_info)
+    monkeypatch.setattr(
+        fs, "FileSystem", SimpleNamespace(from_uri=lambda _: (system, str(tmp_path / "slide.tif")))
+    )
+    row, _ = Options().outcome(SimpleNamespace(analyze=None), f"file://{tmp_path}/slide.tif")
+    assert row["error"] == "the file has 6442 MB, at most 100 MB are read: save it smaller"
+
+
 def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / ".trash").mkdir()
