@@ -100,6 +100,11 @@ def _is_address(name: str) -> bool:
     return "://" in name
 
 
+def stem(source: str) -> str:
+    """The name of a picture without its folder and ending; of an address without its options."""
+    return Path(source.partition("?")[0] if _is_address(source) else source).stem
+
+
 def exists(source: str) -> bool:
     """Whether a picture's name is one that is there; of an address that is not known: True."""
     return _is_address(source) or os.path.lexists(source)

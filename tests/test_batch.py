@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from dermedge import UserError, cluster
-from dermedge.batch import Options, Results, content_of, find_sources
+from dermedge.batch import Options, Results, content_of, find_sources, stem
 from dermedge.cli import analyze as analyze_command
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
@@ -234,6 +234,14 @@ def test_names_in_an_object_store_are_read_as_they_are(tmp_path, query):
         (tmp_path / name).write_text(name)
     sources, _ = find_sources([f"file://{tmp_path}/{query}"])
     assert sorted(content_of(source).decode() for source in sources) == sorted(names)
+
+
+def test_pictures_in_an_object_store_are_drawn_under_their_own_names():
+    """Options of the store, as an address of its own, are no part of them."""
+    options = "?scheme=http&endpoint_override=http://192.168.1.5:9000"
+    names = [stem(f"s3://bucket/a.b/{name}.jpg{options}") for name in ("1.2", "c")]
+    assert names == ["1.2", "c"]
+    assert stem("a/what?.jpg") == "what?"
 
 
 def test_what_is_too_large_in_an_object_store_is_not_read(tmp_path, monkeypatch):

@@ -243,24 +243,27 @@ def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> 
 
 def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
     """Make the output folders; refuse what would overwrite a picture, or cannot be written to."""
-    images = [Path(source) for source in sources]
+    from dermedge.batch import stem
+
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
         return
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("--masks, --outlines and --explain need a folder each")
     # Some file systems take A.png and a.png for one file.
-    twice = [s for s, count in Counter(p.stem.casefold() for p in images).items() if count > 1]
+    counts = Counter(stem(source).casefold() for source in sources)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise UserError(
             f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
-    pictures = {path.resolve() for path in images}
+    pictures = {Path(source).resolve() for source in sources}
     for folder in folders:
-        for path in images:
-            if (folder / f"{path.stem}.png").resolve() in pictures:
-                raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
+        for source in sources:
+            if (folder / f"{stem(source)}.png").resolve() in pictures:
+                name = Path(source).name
+                raise UserError(f"{folder} holds the picture {name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)
 
@@ -286,10 +289,10 @@ def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
 
 
 def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> None:
-    from dermedge.batch import content_of
+    from dermedge.batch import content_of, stem
     from dermedge.image.read import read_image, write_png
 
-    name = f"{Path(analysis.image).stem}.png"
+    name = f"{stem(analysis.image)}.png"
     if args.masks:
         # What was outlined on a picture without a lesion is not one.
         mask = analysis.full_mask() & (not analysis.is_outlier)
