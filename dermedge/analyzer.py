@@ -101,10 +101,19 @@ class Stopwatch:
         return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
 
 
-def crop_frame(picture: Picture) -> Cropped:
-    """Leave out a plain frame: it would be judged as too bright or too dark."""
+def crop_frame(picture: Picture, side: int = SIDE) -> Cropped:
+    """Leave out a plain frame: it would be judged as too bright or too dark.
+
+    `side` px is the most that any stage needs of the whole picture.
+    """
     pixels = picture.pixels
     x, y, across, down = inner(pixels)
+    part = pixels[y : y + down, x : x + across]
+    view = working(part, side)
+    if view.shape != part.shape:  # in the smaller copy, noise no longer hides a frame
+        factor = across // view.shape[1]
+        left, top, across, down = (factor * value for value in inner(view))
+        x, y = x + left, y + top
     if (down, across) == pixels.shape[:2]:
         return Cropped(pixels, picture.width)
     # In px of the whole picture, which was maybe reduced in reading.
@@ -130,7 +139,7 @@ def find_scale(pixels: np.ndarray, reference: str) -> Scaled:
 def prepare_whole(pixels: np.ndarray, side: int, spec: Preprocessing) -> Prepared:
     """The whole picture for a network; `side` px is the most that any stage needs of it."""
     view = working(pixels, side)
-    return Prepared(view, *prepare(view, spec))
+    return Prepared(view, *prepare(view, spec, framed=False))
 
 
 def outline(
@@ -169,9 +178,9 @@ def prepare_lesion(
     view, (height, width) = prepared.view, scaled.pixels.shape[:2]
     if spec.crop and lesion.found:
         # Not `lesion.box`, which is of the whole picture and rounded there.
-        box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8)))
-        return Prepared(view, *prepare(scaled.pixels, spec, box * (width // view.shape[1])))
-    square, _ = prepare(view, spec)
+        box = np.array(cv2.boundingRect(lesion.mask.view(np.uint8))) * (width // view.shape[1])
+        return Prepared(view, *prepare(scaled.pixels, spec, box, framed=False))
+    square, _ = prepare(view, spec, framed=False)
     return Prepared(view, square, Placement(height, width, spec.size))
 
 
@@ -198,8 +207,11 @@ def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -
     )
 
 
-def _cases(bundle: Bundle, length: int | None) -> SimilarCases:
-    """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none."""
+def similar_cases(bundle: Bundle, length: int | None) -> SimilarCases:
+    """The bundle's cases, for a classifier whose `embedding` has `length` numbers, None: none.
+
+    Raises BundleRefused where they are not what the classifier needs.
+    """
     try:
         cases = SimilarCases.from_bytes(bundle.part(CASES), len(bundle.manifest.labels))
         found = cases.embeddings.shape[1]
@@ -272,7 +284,7 @@ class Analyzer:
             self._segmenter, self._classifier = network("segmenter"), network("classifier")
         self.cases = None
         if CASES in manifest.parts:
-            self.cases = _cases(bundle, self._classifier.embedding)
+            self.cases = similar_cases(bundle, self._classifier.embedding)
         self.outliers = OutlierHead.of(bundle, self._classifier)
         self.keeps_evidence = False  # also without a head, for one to be fitted
         # What is looked at is never larger; a network that crops is given the whole picture.
@@ -346,7 +358,7 @@ class Analyzer:
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
         with clock.stage("prepare"):
-            cropped = crop_frame(picture)
+            cropped = crop_frame(picture, self._side)
         scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
             scale = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}

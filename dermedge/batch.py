@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.cluster import EXTRA
 from dermedge.files import write_atomic
 from dermedge.image.header import ImageError
+from dermedge.image.opencv import short_of_memory
 from dermedge.image.read import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
+    check_bytes,
     find_images,
     find_other_pictures,
     looks_like_picture,
@@ -48,13 +50,14 @@ class Options:
     def outcome(self, analyzer: Analyzer, source: str) -> tuple[dict[str, Any], Analysis | None]:
         """A picture's analysis and its JSON; {"image", "error"} where there is none."""
         try:
-            analysis = analyzer.analyze(
-                content_of(source),
-                source,
-                px_per_mm=self.px_per_mm,
-                metadata=self.metadata,
-                reference=self.reference,
-            )
+            with short_of_memory():
+                analysis = analyzer.analyze(
+                    content_of(source),
+                    source,
+                    px_per_mm=self.px_per_mm,
+                    metadata=self.metadata,
+                    reference=self.reference,
+                )
         except (ImageError, SessionError, OSError, MemoryError) as error:
             reason = " ".join(str(error).split()) or "not enough memory for this picture"
             return {"image": source, "error": reason}, None
@@ -97,6 +100,11 @@ def _is_address(name: str) -> bool:
     return "://" in name
 
 
+def stem(source: str) -> str:
+    """The name of a picture without its folder and ending; of an address without its options."""
+    return Path(source.partition("?")[0] if _is_address(source) else source).stem
+
+
 def exists(source: str) -> bool:
     """Whether a picture's name is one that is there; of an address that is not known: True."""
     return _is_address(source) or os.path.lexists(source)
@@ -135,12 +143,16 @@ def _listed(address: str) -> tuple[list[str], list[str]]:
 
 
 def content_of(source: str) -> str | bytes:
-    """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address."""
+    """What `Analyzer.analyze` takes: a path as it is, the bytes behind an address.
+
+    ImageError where these are too many: an archive may hold scans of several GB.
+    """
     if not _is_address(source):
         return source
     from pyarrow import fs
 
     system, path = fs.FileSystem.from_uri(source)
+    check_bytes(system.get_file_info(path).size or 0)  # None of what is not there
     with system.open_input_stream(path) as stream:
         content: bytes = stream.read()
     return content
@@ -164,8 +176,11 @@ class Results:
     are tried again, and those whose file is another one since. One process at a time writes to it.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, options: Options):
-        """Raises UserError where the file holds something else, or results of other options."""
+    def __init__(self, path: Path, bundle: Bundle, options: Options, sources: Sequence[str] = ()):
+        """`sources` : what will be analysed; which files they are is stated before, for a kill.
+
+        Raises UserError where the file holds something else, or results of other options.
+        """
         # A pipe would be read for what a stopped run left, without end.
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is no file: name one, or use --json, which prints the lines")
@@ -184,10 +199,12 @@ class Results:
             for row in lines
             if "error" not in row and _unchanged(row["image"], files.get(row["image"]), written)
         }
-        self._files = {name: files[name] for name in self.rows if name in files}
+        now = {name: _file_of(name) for name in sources}
+        self._files = {name: file for name, file in now.items() if file is not None}
+        self._files |= {name: files[name] for name in self.rows if name in files}
         self._state()
         write_atomic(path, "".join(map(_line, self.rows.values())))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def _state(self) -> None:
         stated = {**self._options, "folder": _folder(), "files": self._files}
@@ -245,9 +262,14 @@ class Results:
         """Append a result; the operating system has it when this returns.
 
         UserError where the file is another one now: what is written into it would be lost.
+        OSError, which names the file: it cannot be written.
         """
-        self._file.write(_line(row))
-        self._file.flush()
+        rest = memoryview(_line(row).encode())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if not self._is_own():
             raise UserError(
                 f"{self.path} was replaced or taken away while results were written to it, by "
@@ -268,11 +290,10 @@ class Results:
 
     def close(self) -> None:
         """Bring the lines onto the disk and close the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._is_own():
-            self._state()
-        self._file.close()
+        with self._file:
+            os.fsync(self._file.fileno())
+            if self._is_own():
+                self._state()
 
 
 def _folder() -> str | None:
@@ -289,7 +310,8 @@ def _unchanged(source: str, known: object, written: float) -> bool:
         return True
     if known is not None:
         return known == file
-    # Of a run that was killed. Not the last change, whose time is that of the camera's clock.
+    # Of a run by an earlier version that was killed. Not the last change, whose time is that of
+    # the camera's clock.
     return file[2] <= written * 1e9
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -21,14 +22,40 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """What a machine of the cluster raised. As an exception it would be pages of Ray's here."""
+
+    reason: str
+
+
+def _tried(work: Callable[..., Any], *arguments: object) -> Any:
+    try:
+        return work(*arguments)
+    except UserError as error:
+        return _Refused(" ".join(str(error).split()))
+
+
 class _Actor:
     """What was made once on a machine of the cluster, applied to item after item."""
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]]):
-        self._one = make()
+        self._one = _tried(make)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"result": [pickle.dumps(self._one(pickle.loads(item))) for item in batch["item"]]}
+        return {"result": [pickle.dumps(self._result(item)) for item in batch["item"]]}
+
+    def _result(self, item: bytes) -> Any:
+        one = self._one
+        return one if isinstance(one, _Refused) else _tried(one, pickle.loads(item))
+
+
+def _home(packed: bytes) -> Any:
+    """A result as it comes from an actor. Raises UserError where one was raised there."""
+    result = pickle.loads(packed)
+    if isinstance(result, _Refused):
+        raise UserError(f"--engine ray: on a machine of the cluster: {result.reason}")
+    return result
 
 
 def on_ray(
@@ -52,7 +79,8 @@ def on_ray(
     Raises
     ------
     UserError
-        Where Ray is not installed, the cluster cannot be reached, or has too few cores.
+        Where Ray is not installed, the cluster cannot be reached, or has too few cores; where
+        `make`, or what it gives, raises one.
     """
     try:
         ray: Any = import_module("ray")
@@ -80,7 +108,7 @@ def on_ray(
             num_cpus=cores,
         )
         for row in results.iter_rows():
-            yield pickle.loads(row["result"])
+            yield _home(row["result"])
     finally:
         ray.shutdown()
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from dermedge.analyzer import similar_cases
 from dermedge.bundle.archive import ArchiveError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.graph_check import check_graph
-from dermedge.bundle.manifest import ROLES, BundleError, Model, Variant
+from dermedge.bundle.manifest import CASES, OUTLIERS, ROLES, BundleError, Model, Variant
 from dermedge.bundle.reference import REFERENCE, Expected, Reference, network_of, strided
 from dermedge.image.preprocess import prepare
 from dermedge.lesion.features import clean
 from dermedge.network import Network
+from dermedge.outlier import OutlierHead
 from dermedge.runtime import SessionError, host, parity
 
 LEVELS = 1  # of 255, that a prepared picture may be off: processors round a mean differently
@@ -79,6 +81,32 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
             yield _operators(bundle, variant, target)
         for variant in graphs:
             yield from _parity(bundle, model, variant)
+    if "classifier" in manifest.models:
+        yield from _beside_classifier(bundle)
+
+
+def _beside_classifier(bundle: Bundle) -> Iterator[Check]:
+    """The parts that an analysis reads with what the classifier gives."""
+    readers: dict[str, Callable[[Network], object]] = {
+        CASES: lambda network: similar_cases(bundle, network.embedding),
+        OUTLIERS: lambda network: OutlierHead.of(bundle, network),
+    }
+    parts = [part for part in readers if part in bundle.manifest.parts]
+    if not parts:
+        return
+    try:
+        roles = _roles(bundle, bundle.manifest.models["classifier"].part)
+        network = Network(bundle.sliced({}), roles, threads=1)
+    except (BundleError, SessionError) as error:
+        yield Check(" and ".join(parts), "skip", str(error))
+        return
+    for part in parts:
+        try:
+            readers[part](network)
+        except BundleError as error:
+            yield Check(part, "fail", str(error))
+        else:
+            yield Check(part, "pass", "fits the classifier")
 
 
 def _operators(bundle: Bundle, variant: Variant, target: str) -> Check:
@@ -119,7 +147,7 @@ def _parity(bundle: Bundle, model: Model, variant: Variant) -> Iterator[Check]:
     if expected is None:
         yield Check(name, "skip", "the reference says nothing of it")
         return
-    roles = tuple(name for name in ROLES if _plays(bundle, name, model.part))
+    roles = _roles(bundle, model.part)
     try:
         network = Network(bundle.sliced(dict.fromkeys(roles, variant)), roles, threads=1)
     except SessionError as error:
@@ -134,8 +162,10 @@ def _parity(bundle: Bundle, model: Model, variant: Variant) -> Iterator[Check]:
         yield Check(name, "fail", str(error))
 
 
-def _plays(bundle: Bundle, role: str, part: str) -> bool:
-    return role in bundle.manifest.models and bundle.manifest.models[role].part == part
+def _roles(bundle: Bundle, part: str) -> tuple[str, ...]:
+    """Those that the graph `part` plays."""
+    models = bundle.manifest.models
+    return tuple(role for role in ROLES if role in models and models[role].part == part)
 
 
 def _compare(

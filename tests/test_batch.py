@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import closing
 from types import SimpleNamespace
 
+import cv2
 import pytest
 
-from dermedge import UserError
-from dermedge.batch import Options, Results, content_of, find_sources
+from dermedge import UserError, cluster
+from dermedge.batch import Options, Results, content_of, find_sources, stem
+from dermedge.cli import analyze as analyze_command
 from dermedge.data.synthetic import draw
 from dermedge.image.read import write_png
 
@@ -75,24 +78,31 @@ def test_results_go_into_a_file_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-@pytest.mark.parametrize("times", ["killed", "behind"])
+@pytest.mark.parametrize("times", ["killed", "killed ahead", "behind"])
 def test_a_picture_that_took_the_name_of_another_is_analysed(tmp_path, times):
     picture, out = tmp_path / "1.jpg", tmp_path / "out.jsonl"
     picture.touch()
 
+    names = [str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
+
     def results():
-        return Results(out, SimpleNamespace(sha256=""), Options())
+        return Results(out, SimpleNamespace(sha256=""), Options(), names)
 
     with closing(results()) as first:
-        for name in (str(picture), str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"):
+        stated = tmp_path / "out.jsonl.options.json"
+        before = stated.read_text()
+        for name in names:
             first.add({"image": name})
     with closing(results()) as again:
         assert len(again.rows) == 3
     lasting = [str(tmp_path / "gone.jpg"), "s3://bucket/1.jpg"]
-    if times == "killed":  # before it could say which files they were
-        stated = tmp_path / "out.jsonl.options.json"
+    if times == "killed":  # by an earlier version, before it could say which files they were
         stated.write_text(json.dumps({**json.loads(stated.read_text()), "files": {}}))
         os.utime(out, (0, 0))
+    elif times == "killed ahead":  # by a loss of power, after which the clock is an earlier one
+        stated.write_text(before)
+        picture.write_bytes(b"another person's")
+        os.utime(out, (4e9, 4e9))
     else:  # by a camera whose clock is behind, as on a card that keeps its times alone
         picture.write_bytes(b"another person's")
         os.utime(out, (4e9, 4e9))
@@ -131,6 +141,39 @@ def test_a_file_of_results_that_is_another_one_now_is_told(tmp_path, how):
         (tmp_path / "out.jsonl").unlink()
     with closing(first), pytest.raises(UserError, match="give each run a file of its own"):
         first.add({"image": "2.jpg"})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_behind_the_results_names_their_file(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with closing(Results(path, SimpleNamespace(sha256=""), Options())) as results:
+        results.add({"image": "1.jpg"})
+        file = results._file
+        with (
+            open("/dev/full", "ab", buffering=0) as results._file,
+            pytest.raises(OSError, match="No space left") as raised,
+        ):
+            results.add({"image": "2.jpg"})
+        results._file = file
+    assert raised.value.filename == str(path)
+    assert path.read_text() == '{"image": "1.jpg"}\n'
+
+
+def short_of_memory(*_, **__):
+    error = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
+    error.code = cv2.Error.StsNoMem
+    raise error
+
+
+def test_a_picture_that_memory_is_short_for_ends_no_batch(capsys, monkeypatch):
+    row, found = Options().outcome(SimpleNamespace(analyze=short_of_memory), "1.jpg")
+    assert found is None
+    assert analyze_command._named(row) == "1.jpg: not enough memory for this picture"
+    row = {"image": "a\n1.jpg", "error": r"a\n1.jpg: the file is empty"}
+    assert analyze_command._named(row) == row["error"]
+    monkeypatch.setattr(analyze_command, "_write_pictures", short_of_memory)
+    assert not analyze_command._drawn(None, SimpleNamespace(image="1.jpg"), None)
+    assert capsys.readouterr().err == "dermedge: 1.jpg: not enough memory to draw it\n"
 
 
 def test_results_of_other_options_are_not_mixed(tiny_bundle, archive, tmp_path):
@@ -193,6 +236,27 @@ def test_names_in_an_object_store_are_read_as_they_are(tmp_path, query):
     assert sorted(content_of(source).decode() for source in sources) == sorted(names)
 
 
+def test_pictures_in_an_object_store_are_drawn_under_their_own_names():
+    """Options of the store, as an address of its own, are no part of them."""
+    options = "?scheme=http&endpoint_override=http://192.168.1.5:9000"
+    names = [stem(f"s3://bucket/a.b/{name}.jpg{options}") for name in ("1.2", "c")]
+    assert names == ["1.2", "c"]
+    assert stem("a/what?.jpg") == "what?"
+
+
+def test_what_is_too_large_in_an_object_store_is_not_read(tmp_path, monkeypatch):
+    fs = pytest.importorskip("pyarrow.fs")
+    with open(tmp_path / "slide.tif", "wb") as file:
+        file.truncate(6 << 30)
+    # It has no way to read one.
+    system = SimpleNamespace(get_file_info=fs.LocalFileSystem().get_file_info)
+    monkeypatch.setattr(
+        fs, "FileSystem", SimpleNamespace(from_uri=lambda _: (system, str(tmp_path / "slide.tif")))
+    )
+    row, _ = Options().outcome(SimpleNamespace(analyze=None), f"file://{tmp_path}/slide.tif")
+    assert row["error"] == "the file has 6442 MB, at most 100 MB are read: save it smaller"
+
+
 def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / ".trash").mkdir()
@@ -200,6 +264,18 @@ def test_an_object_store_tells_what_it_leaves_out_as_a_folder_does(tmp_path):
         (tmp_path / name).touch()
     for name in (str(tmp_path), f"file://{tmp_path}"):
         assert find_sources([name]) == ([f"{name}/1.jpg"], [f"{name}/3.dng"])
+
+
+@pytest.mark.parametrize("fails", ["make", "work"])
+def test_what_a_machine_of_a_cluster_refuses_comes_home_as_a_line(fails):
+    def refuse(*_):
+        raise UserError("there is no\n engine")
+
+    actor = cluster._Actor(refuse if fails == "make" else lambda: refuse)
+    (result,) = actor({"item": [pickle.dumps("1.jpg")]})["result"]
+    with pytest.raises(UserError, match=r"^--engine ray: on a machine .*: there is no engine$"):
+        cluster._home(result)
+    assert cluster._home(pickle.dumps({"image": "1.jpg"})) == {"image": "1.jpg"}
 
 
 @pytest.mark.slow

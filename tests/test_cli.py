@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,9 @@ from dermedge import UserError, files
 from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.cli import guarded, main
 from dermedge.image.read import write_png
+
+SHORT = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
+SHORT.code = cv2.Error.StsNoMem
 
 
 @pytest.fixture
@@ -179,7 +183,9 @@ def _behind(error: UserError, cause: OSError) -> UserError:
         (BundleRefused("it is damaged"), 1, "it is damaged"),
         (_behind(BundleError("cannot read"), PermissionError(13, "no")), 1, "cannot read"),
         (_behind(BundleError("cannot read"), FileNotFoundError(2, "no")), 2, "cannot read"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "dermedge: No space left"),  # of another file
         (MemoryError(), 1, "not enough memory"),
+        (SHORT, 1, "not enough memory"),
         (ImportError("libGL.so.1: cannot open", name="cv2"), 1, "loaded here: libGL.so.1: cannot"),
     ],
 )

@@ -158,6 +158,21 @@ def test_a_large_framed_picture(tiny_bundle, tmp_path):
     assert read_mask(tmp_path / "mask.png").shape == whole.shape[:2]
 
 
+def test_a_frame_that_noise_hides_moves_no_outline(tiny_bundle):
+    """Found in the smaller copy alone, it stretched the outline over the whole picture."""
+    pixels = np.kron(skin(), np.ones((4, 4, 1), np.uint8))
+    whole = framed(pixels, 0, 0, 0, 240, (230, 225, 220)).astype(float)
+    whole[:, 1200:] += np.random.default_rng(0).normal(0, 7, (880, 240, 1))
+    whole = np.clip(whole, 0, 255).astype(np.uint8)
+    assert inner(whole) == (0, 0, 1440, 880)
+    analyzer = Analyzer(Bundle.open(tiny_bundle))
+    plain, found = (analyzer.analyze(Picture(p, *p.shape[:2]), "x") for p in (pixels, whole))
+    assert found.inner == (0, 0, 1200, 880)
+    for name in ("box", "area_px", "border"):
+        assert getattr(found.lesion, name) == getattr(plain.lesion, name)
+    assert found.probabilities == plain.probabilities
+
+
 def test_what_is_judged_lies_within_a_picture_of_an_odd_size():
     """Reduced in reading: the last px of a row or column covers one px alone."""
     for bar, whole in ((np.s_[:150], 1200), (np.s_[:, :300], 1199)):

@@ -77,6 +77,21 @@ def test_other_weights_under_their_own_hash_are_found(tiny_bundle, tmp_path, cap
     assert "FAIL  segmenter.onnx computes" not in told
 
 
+@pytest.mark.parametrize("part", ["cases.npz", "outlier.npz"])
+def test_what_an_analysis_would_refuse_beside_the_classifier_is_found(
+    part, make_bundle, tmp_path, capsys
+):
+    def change(manifest, parts):
+        return manifest, {**parts, part: b"no archive"}
+
+    bundle = Bundle.open(make_bundle())
+    path = referenced(bundle, tmp_path / "x.dermbundle", change)
+    assert cli.main(["verify", "--bundle", str(path)]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 1
+    assert failed[0].startswith(f"FAIL  {part}: ")
+
+
 def test_pictures_that_are_prepared_differently_are_found(whole, monkeypatch):
     import dermedge.verify as module
 

@@ -172,7 +172,7 @@ PLATFORMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [None, "app", "openvino", "java"])
+@pytest.mark.parametrize("extra", [None, "app", "bench", "openvino", "java"])
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_every_library_has_a_wheel(name, extra, tmp_path):
     """Asked of the package index that pip is set up with. Resolved, not run there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -97,6 +98,11 @@ def guarded(run: Callable[[], int], name: str) -> int:
     except KeyboardInterrupt:
         _say(f"{name}: interrupted")
         return INTERRUPTED
+    except Exception as error:
+        cv2 = sys.modules.get("cv2")
+        if cv2 and isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            return _fail("not enough memory", FAILED)
+        raise
 
 
 def _leave_working_folder() -> None:
@@ -244,7 +250,9 @@ def _is_of_output(error: OSError) -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     # Where it is not buffered, the write failed, and there is nothing left to flush.
-    return error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
+    buffered = isinstance(getattr(sys.stdout, "buffer", None), io.BufferedIOBase)
+    full = error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
+    return error.filename is None and full and not buffered
 
 
 def one_line(error: BaseException) -> str:

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         reference=args.reference,
     )
     if args.out:
-        with closing(Results(Path(args.out), bundle, options)) as results:
+        with closing(Results(Path(args.out), bundle, options, sources)) as results:
             failed, rows = _analyze(args, bundle, options, sources, results)
     else:
         failed, rows = _analyze(args, bundle, options, sources)
@@ -212,7 +212,7 @@ def _analyze(
                 print(_sentence(analysis), flush=True)
             if "error" in row:
                 failed += 1
-                print(f"dermedge: {printable(row['error'])}", file=sys.stderr)
+                print(f"dermedge: {_named(row)}", file=sys.stderr)
                 continue
             rows[row["image"]] = row
             if analysis is not None and analyzer is not None:
@@ -220,38 +220,50 @@ def _analyze(
     return failed, [rows[source] for source in sources if source in rows]
 
 
+def _named(row: dict[str, Any]) -> str:
+    """Why a picture has no result, and which picture that is."""
+    name, error = (" ".join(printable(row[key]).split()) for key in ("image", "error"))
+    return error if error.startswith(f"{name}: ") else f"{name}: {error}"
+
+
 def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> bool:
     """Whether the pictures that were asked for could be written."""
     from dermedge.image.header import ImageError
+    from dermedge.image.opencv import short_of_memory
 
     try:
-        _write_pictures(args, analysis, analyzer)
-    except (OSError, ImageError) as error:
-        print(f"dermedge: {one_line(error)}", file=sys.stderr)
+        with short_of_memory():
+            _write_pictures(args, analysis, analyzer)
+    except (OSError, ImageError, MemoryError) as error:
+        reason = one_line(error) or f"{printable(analysis.image)}: not enough memory to draw it"
+        print(f"dermedge: {reason}", file=sys.stderr)
         return False
     return True
 
 
 def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
     """Make the output folders; refuse what would overwrite a picture, or cannot be written to."""
-    images = [Path(source) for source in sources]
+    from dermedge.batch import stem
+
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
     if not folders:
         return
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("--masks, --outlines and --explain need a folder each")
     # Some file systems take A.png and a.png for one file.
-    twice = [s for s, count in Counter(p.stem.casefold() for p in images).items() if count > 1]
+    counts = Counter(stem(source).casefold() for source in sources)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise UserError(
             f"two pictures are called {twice[0]}, their results would overwrite each other: "
             "analyse their folders one at a time"
         )
-    pictures = {path.resolve() for path in images}
+    pictures = {Path(source).resolve() for source in sources}
     for folder in folders:
-        for path in images:
-            if (folder / f"{path.stem}.png").resolve() in pictures:
-                raise UserError(f"{folder} holds the picture {path.name}: choose another folder")
+        for source in sources:
+            if (folder / f"{stem(source)}.png").resolve() in pictures:
+                name = Path(source).name
+                raise UserError(f"{folder} holds the picture {name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)
 
@@ -277,10 +289,10 @@ def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
 
 
 def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> None:
-    from dermedge.batch import content_of
+    from dermedge.batch import content_of, stem
     from dermedge.image.read import read_image, write_png
 
-    name = f"{Path(analysis.image).stem}.png"
+    name = f"{stem(analysis.image)}.png"
     if args.masks:
         # What was outlined on a picture without a lesion is not one.
         mask = analysis.full_mask() & (not analysis.is_outlier)

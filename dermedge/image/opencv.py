@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
+
+
+@contextmanager
+def short_of_memory() -> Iterator[None]:
+    """Raise MemoryError where OpenCV could not have the memory that it asked for."""
+    try:
+        yield
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError from None
 
 
 def compare_number(image: np.ndarray, number: float, operation: int) -> np.ndarray:

@@ -188,6 +188,7 @@ def prepare(
     image: np.ndarray,
     spec: Preprocessing,
     box: tuple[float, float, float, float] | None = None,
+    framed: bool = True,
 ) -> tuple[np.ndarray, Placement]:
     """Turn a picture into a network input; a plain frame around it is left out.
 
@@ -197,6 +198,7 @@ def prepare(
     spec : the bundle's (or recipe's) preprocessing.
     box : (x, y, width, height) of the lesion, px of `image`, where `spec` crops. None: no lesion
         was found, and the whole picture is taken.
+    framed : whether a frame is looked for; False where that was done, and all of `image` counts.
 
     Returns
     -------
@@ -204,9 +206,9 @@ def prepare(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    left, top, width, height = inner(image)
-    framed = (height, width) != image.shape[:2]
-    whole = image.shape[:2] if framed else None
+    height, width = image.shape[:2]
+    left, top, width, height = inner(image) if framed else (0, 0, width, height)
+    whole = image.shape[:2] if (height, width) != image.shape[:2] else None
     if spec.crop and box is not None:
         x, y, width, height = _window(
             height, width, (box[0] - left, box[1] - top, *box[2:]), spec.crop

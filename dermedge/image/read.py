@@ -201,7 +201,7 @@ def load(source: str | Path | bytes) -> bytes:
             # Reading a pipe or a device could wait for ever.
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError("is not a regular file", code="image_unreadable")
-            _check_bytes(status.st_size)
+            check_bytes(status.st_size)
             with open(source, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
@@ -214,11 +214,12 @@ def load(source: str | Path | bytes) -> bytes:
             raise ImageError("{reason}", code="image_unreadable", reason=error) from None
     if not data:
         raise ImageError("the file is empty", code="image_unreadable")
-    _check_bytes(len(data))
+    check_bytes(len(data))
     return data
 
 
-def _check_bytes(count: int) -> None:
+def check_bytes(count: int) -> None:
+    """Raise ImageError where a file has more bytes than are read."""
     if count > MAX_BYTES:
         raise ImageError(
             "the file has {size} MB, at most {limit} MB are read: save it smaller",

@@ -216,10 +216,22 @@ class _View:
             raise UserError(Message("the lesion in the picture of {day} is too small", day=day))
         self.centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         self.radius = float(np.sqrt(moments["m00"] / np.pi))
+        # A plain frame is no skin, and cuts a lesion off as the picture's edge does.
+        left, top, columns, rows = capture.analysis.get("inner") or (0, 0, width, height)
         x, y, across, down = lesion["box"]
-        self.cut = x <= 1 or y <= 1 or x + across >= width - 1 or y + down >= height - 1
+        self.cut = (
+            x <= left + 1
+            or y <= top + 1
+            or x + across >= left + columns - 1
+            or y + down >= top + rows - 1
+        )
+        start = np.ceil(np.multiply((top, left), self.scale)).astype(int)
+        end = np.multiply((top + rows, left + columns), self.scale).astype(int)
+        self.inner = tuple(slice(*ends) for ends in zip(start, end, strict=True))
+        framed = np.ones(self.mask.shape, bool)
+        framed[self.inner] = False
         near, far = (_grown(self.mask, share * self.radius) for share in (0.25, 1.0))
-        self.near, self.around = near, far & ~near
+        self.near, self.around = near | framed, far & ~near & ~framed
 
     def patch(self) -> np.ndarray:
         """The transform (3, 3) that brings the lesion to the middle of a patch, at RADIUS."""
@@ -323,8 +335,8 @@ def _warp(ours, our_width, theirs, their_width, whole) -> tuple[np.ndarray, np.n
 
 def _color(view: _View, where: np.ndarray) -> np.ndarray:
     """Mean CIELAB (3,) after shades of gray; of the whole picture where nothing is in `where`."""
-    even = shades_of_gray(view.pixels).astype(np.float32) / 255
-    lab = cv2.cvtColor(even, cv2.COLOR_RGB2Lab)
+    even = shades_of_gray(view.pixels[view.inner]).astype(np.float32) / 255
+    lab, where = cv2.cvtColor(even, cv2.COLOR_RGB2Lab), where[view.inner]
     return lab[where].mean(axis=0) if where.any() else lab.mean(axis=(0, 1))
 
 

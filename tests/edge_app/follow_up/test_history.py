@@ -225,6 +225,24 @@ def test_another_shape_and_a_lesion_that_is_cut_off_are_said():
     assert points[1].area_mm2 is None
 
 
+@pytest.mark.parametrize("start", [110, 0])
+def test_a_plain_frame_is_no_skin_and_cuts_a_lesion_off(start):
+    pixels = np.random.default_rng(0).integers(-6, 7, (200, 300, 1)) + np.array((190, 135, 105))
+    mask = cv2.circle(np.zeros((200, 300), np.uint8), (150, 100), 40, 1, -1) > 0
+    pixels[mask] -= (90, 70, 50)
+    pixels = pixels.astype(np.uint8)
+    part = np.s_[:, start + 39 :] if start else np.s_[:]  # through the lesion's middle, or none
+    shape = mask[part].shape
+    whole, drawn = np.full((200, shape[1] + 80, 3), 255, np.uint8), np.zeros((200, shape[1] + 80))
+    whole[:, 80:], drawn[:, 80:] = pixels[part], mask[part]
+    second = capture(whole, drawn > 0)
+    second.analysis["inner"] = [80, 0, shape[1], 200]
+    found = compare(capture(pixels, mask), pixels, second, whole)
+    assert ("cut_off" in found.remarks) == (start > 0)
+    assert "light" not in found.remarks
+    assert found.skin_change < 1
+
+
 def test_a_reduced_picture_gives_the_same():
     sample = draw(1, size=(512, 640), asymmetry=0.6)
     other, mask, _ = seen_again(sample.image, sample.mask, 50, 1.1)
