@@ -122,6 +122,15 @@ def test_group_dro_moves_towards_the_group_with_the_largest_loss():
     assert calm.tolist() == pytest.approx([1.0] * 3)
 
 
+@pytest.mark.parametrize("options", [{"group_balance": 1.0}, {"group_dro": 0.5}])
+def test_groups_count_as_often_as_they_are_drawn(options):
+    """A source that is drawn thrice as often made its group count thrice."""
+    records, drawn = people(3, 3, 1, 1), np.array([1.5, 1.5, 0.5, 0.5])
+    weigh = GroupWeights(ClassifierLoss(group="skin_tone", **options), records, drawn)
+    sums = (drawn * weigh.of_records(records)).reshape(2, 2).sum(axis=1)
+    assert sums.tolist() == pytest.approx([2, 2])
+
+
 def test_pictures_without_a_diagnosis_are_no_proof_that_a_group_is_served_well():
     known = people(3, 3, 1, 1)
     bare = [replace(record, id=f"x{record.id}", label=None) for record in people(1, 1, 1, 1)]

@@ -27,7 +27,7 @@ from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from train import data, loop
 from train.commands import _frozen
-from train.data import Batches, Views, load_pictures, loader, subset
+from train.data import Batches, Pictures, Views, load_pictures, loader, subset
 from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
@@ -319,6 +319,24 @@ def test_balanced_sampling_draws_rare_classes_as_often(data_set):
         assert np.mean(np.array(drawn) < 2) == pytest.approx(share, abs=0.03)
         # Any step can be the first, and each process takes its own part.
         assert list(plan.share(7, 9, 0, 1)) == list(plan.share(0, 9, 0, 1))[7:]
+
+
+@pytest.mark.parametrize("sampling", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_classes_are_not_weighed_for_what_the_drawing_evens_out(data_set, sampling, balance):
+    """Drawn alike and weighed alike, a class of two among ten pictures counted four times."""
+    one, *_ = data_set.records
+    labels = ["mel"] * 2 + ["nv"] * 8
+    records = [replace(one, id=f"{i}", label=label) for i, label in enumerate(labels)]
+    recipe = classifier(f"balanced_sampling={sampling}", f"loss.class_balance={balance}")
+    pictures = Pictures(tuple(records), np.zeros(0), None, np.arange(10), ())
+    shares = sampling_shares(records, sampling)
+    learner = Learner(recipe, ("mel", "nv"), pictures, 1, make_accelerator(recipe), shares)
+    left = 4 ** -((1 - sampling) * (1 - balance))  # of the 1 to 4 in which they are there
+    assert learner.carried["mel"] / learner.carried["nv"] == pytest.approx(left, rel=1e-4)
+    drawn = [1 / 10] * 10 if shares is None else shares
+    weights = learner.class_weights[[0] * 2 + [1] * 8].numpy()
+    assert (drawn * weights).sum() == pytest.approx(1)
 
 
 def test_batches_visit_all_once_an_epoch_and_start_anywhere():
