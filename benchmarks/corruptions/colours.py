@@ -35,7 +35,8 @@ SPACES = {
     "ProPhoto RGB": matrix_profile(PROPHOTO, 1.8),
 }
 COLUMNS = (
-    *("data", "bundle", "space", "pictures", "advice_unchanged", "malignancy_median"),
+    *("data", "bundle", "sha256", "space", "pictures"),
+    *("advice_unchanged", "malignancy_median"),
     *("malignancy_95", "malignancy_largest", "pixel_mean"),
 )
 
@@ -85,7 +86,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument("--bundle", required=True, metavar="FILE")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures")
-    parser.add_argument("--out", required=True, metavar="FILE.csv", help="rows are added")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE.csv",
+        help="rows are added, in place of those of the same data set and bundle",
+    )
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
@@ -103,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {
                 "data": name,
                 "bundle": bundle.manifest.name,
+                "sha256": bundle.sha256[:16],
                 "space": space,
                 "pictures": len(values),
                 "advice_unchanged": round(float(same.mean()), 4),
@@ -113,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
         )
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
-    append_rows(Path(args.out), rows)
+    append_rows(Path(args.out), rows, same=3)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
@@ -130,7 +137,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
     return rows
 
 
-def append_rows(path: Path, rows: Sequence[dict], same: int = 2) -> None:
+def append_rows(path: Path, rows: Sequence[dict], same: int) -> None:
     """Add rows to a CSV file, in place of those whose first `same` cells are alike.
 
     UserError as `read_rows`.

@@ -31,6 +31,7 @@ def test_colours(tmp_path, tiny_bundle, capsys):
     colours.main(words)  # the same rows again
     rows = list(csv.DictReader(out.open()))
     assert [row["space"] for row in rows] == list(colours.SPACES)
+    assert {row["sha256"] for row in rows} == {Bundle.open(tiny_bundle).sha256[:16]}
     for row in rows:
         assert (row["pictures"], float(row["advice_unchanged"])) == ("3", 1.0)
         assert float(row["malignancy_median"]) < 0.01
