@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -95,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         counted(auc, sizes, args.draws) for auc, sizes in tqdm(wanted, unit="row", disable=None)
     ]
     figures = {
-        "command": f"python -m benchmarks.accuracy.coverage --draws {args.draws}",
+        "command": f"python -m benchmarks.accuracy.coverage --draws {args.draws} "
+        f"--out {shlex.quote(args.out.name)}",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit("+"),
         "resamples": intervals.RESAMPLES,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import threading
 import time
@@ -146,10 +147,12 @@ def main() -> int:
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be 1 or more, got {args.limit}")
+    name, path = parse_source(args.data)
     bundle = open_bundle(args)
     command = (
         "python -m benchmarks.accuracy.evaluation_throughput "
-        f"--bundle {bundle.path.name} --data {args.data.split('=')[0]} --split {args.split}"
+        f"--bundle {shlex.quote(bundle.path.name)} "
+        f"--data {name}={shlex.quote(Path(path).resolve().name)} --split {args.split}"
         + (f" --limit {args.limit}" if args.limit else "")
     )
     result = measure(bundle, args.data, args.split, args.limit, command)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -291,7 +292,9 @@ def run(args: argparse.Namespace) -> dict:
     ones = np.ones(1), np.ones(part.malignant.sum()), np.ones((~part.malignant).sum())
     return {
         "command": "python -m benchmarks.accuracy.simulated_year "
-        f"--data {name} --part {args.part} --strategies {' '.join(args.strategies)} "
+        f"--data {name}={shlex.quote(Path(path).resolve().name)} "
+        f"--out {shlex.quote(Path(args.out).name)} "
+        f"--part {args.part} --strategies {' '.join(args.strategies)} "
         f"--seeds {args.seeds} --monthly {args.monthly} --resamples {args.resamples}",
         "date": date.today().isoformat(),
         "commit": commit("+"),
