@@ -576,6 +576,27 @@ def test_a_training_that_began_meanwhile_is_left_alone(
     assert (out / "recipe.toml").read_text() == other
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a lock of a folder")
+@pytest.mark.parametrize("more", [[], ["--fresh"]])
+def test_a_training_at_work_is_left_alone(data_set, split, tmp_path, monkeypatch, capsys, more):
+    """Even of the same recipe, which would go on there, and with --fresh, which throws it away."""
+    out, held = tmp_path / "run", []
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+
+    def begin(recipe, _, split, folder, fresh):
+        held.append(make_folder(folder, recipe, split, False, process))
+        make_folder(folder, recipe, split, fresh, process)
+
+    monkeypatch.setattr(loop, "train", begin)
+    words = [*train_arguments(data_set, split, out, tmp_path), *more]
+    assert cli.main(words) == 2
+    refused = f"another training is at work in {out}: wait for it, or give another --out"
+    assert refused in capsys.readouterr().err
+    assert sorted(item.name for item in out.iterdir()) == ["recipe.toml", "split.json"]
+    held.pop().close()
+    make_folder(out, segmenter(), split, bool(more), process).close()
+
+
 def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):
     """Else a network that learnt melanomas would call them what the table says today."""
     pictures, run = known
