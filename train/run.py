@@ -305,6 +305,8 @@ def _hold(folder: Path, held: ExitStack) -> None:
     handle, free = _locked(folder)
     if handle is not None:
         held.callback(os.close, handle)
+        # Also where a worker that was forked meanwhile has the handle, too.
+        held.callback(fcntl.flock, handle, fcntl.LOCK_UN)
     if not free:
         raise _busy(folder)
 
