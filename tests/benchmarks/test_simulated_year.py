@@ -6,6 +6,7 @@ import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,32 @@ def test_the_commands_of_stored_results_run_today(monkeypatch):
         found = understood(command, monkeypatch)
         if source := getattr(found, "data", None):
             parse_source(source)
+
+
+def test_features_are_kept_whole_under_the_name_that_was_given(monkeypatch, tmp_path):
+    """numpy put .npz behind it, so that nothing was found again; half a file was a traceback."""
+    seen = []
+
+    def analyze(image):
+        seen.append(image)
+        return SimpleNamespace(embedding=np.ones(3, np.float32))
+
+    monkeypatch.setattr(
+        "dermedge.analyzer.Analyzer", lambda _bundle: SimpleNamespace(analyze=analyze)
+    )
+    records, bundle = [Record("a", Path("a.png"))], SimpleNamespace(sha256="0")
+    cache = tmp_path / "features"
+    for _ in range(2):
+        assert year.read_features(records, cache, bundle).tolist() == [[1, 1, 1]]
+    assert len(seen) == 1
+    for content in (b"", cache.read_bytes()[:90], b"id,diagnosis\n"):
+        cache.write_bytes(content)
+        with pytest.raises(UserError, match="holds no features of a simulated year"):
+            year.read_features(records, cache, bundle)
+        assert cache.read_bytes() == content
+    np.savez(tmp_path / "own.npz", mine=np.ones(2))
+    with pytest.raises(UserError, match="holds no features of a simulated year"):
+        year.read_features(records, tmp_path / "own.npz", bundle)
 
 
 def test_what_is_not_known_to_be_malignant_is_not_benign(monkeypatch, tmp_path):
