@@ -112,14 +112,15 @@ class Learner:
             drawn = np.ones(len(pictures))
             if shares is not None:
                 drawn = len(pictures) * np.array(shares)
-            often, ever = Counter[str | None](), Counter(r.label for r in pictures.records)
-            for record, times in zip(pictures.records, drawn.tolist(), strict=True):
-                often[record.label] += times
-            counts = [often[label] or ever[label] for label in labels]
+            found = [record.label for record in pictures.records]
+            often, ever = dict.fromkeys(found, 0.0), Counter(found)
+            for label, times in zip(found, drawn.tolist(), strict=True):
+                often[label] += times
+            counts = [often.get(label) or ever[label] for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
             if recipe.loss.group:
-                self.group_weights = GroupWeights(recipe.loss, pictures.records, drawn)
+                self.group_weights = GroupWeights(recipe.loss, pictures.records, drawn.tolist())
             self._drawn = pictures.records, shares, weights.tolist()
             self.priors = self._weighed_priors()
         if self.start is not None and recipe.start and self.priors is not None:
