@@ -451,6 +451,23 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(data_set, split, finished
     assert load_run(finished).val == load_run(out).val
 
 
+def test_a_worker_leaves_the_first_request_to_stop_to_the_training():
+    """systemd asks all of a group: a worker died of it, and the training with a traceback."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before, threads = [signal.getsignal(one) for one in signals], cv2.getNumThreads()
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        data._start_worker(0)
+        for one in signals:
+            signal.raise_signal(one)
+        # PyTorch ends a worker that hangs by the same signal.
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        cv2.setNumThreads(threads)
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
+
+
 def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_path, monkeypatch):
     update = loop.Learner.update
 
