@@ -25,7 +25,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import load, parse_source
-from dermedge.files import read_text, write_atomic
+from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
 from dermedge.image.read import Picture, read_image
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
-    read_rows(Path(args.out), COLUMNS)  # what is wrong with it is said before all the work
+    check_table(Path(args.out), COLUMNS)
     name, path = parse_source(args.data)
     bundle = Bundle.open(args.bundle)
     records = sorted(
@@ -121,6 +121,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
     append_rows(Path(args.out), rows, same=3)
+
+
+def check_table(path: Path, columns: Sequence[str]) -> None:
+    """Say before all the work, and not after it, why rows cannot be added; as `read_rows`."""
+    read_rows(path, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
@@ -150,7 +157,6 @@ def append_rows(path: Path, rows: Sequence[dict], same: int) -> None:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows([*kept, *rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
 
 
