@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import agreement, call
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, shipped
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image
 
@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--note", default="", help="what is to be said of the machine")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
     args = parser.parse_args(argv)
+    check_writable(args.out)  # said before all the work
     bundle = Bundle.open(shipped().get(args.bundle, args.bundle))
     if not (CHECKOUT / "dermedge.egg-info").is_dir():
         raise UserError(

@@ -110,8 +110,9 @@ def _content_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior",
         metavar="P",
         help="how frequent the classes are where the bundle will be used: "
-        "uniform, the name of a data set of the training, NAME=PATH of another one, "
-        "CLASS=SHARE,..., or FILE.csv with the columns class and share (default: as trained)",
+        "uniform, the name of a data set of the training, NAME=PATH of another one (both by their "
+        "labelled pictures), CLASS=SHARE,..., or FILE.csv with the columns class and share "
+        "(default: as trained)",
     )
     prior.add_argument(
         "--carried",

@@ -53,18 +53,31 @@ def test_the_ablations_features_are_of_these_pictures_and_this_bundle(
     read = lambda record, *_: (np.full((2, 2, 3), record.image.read_bytes()[-1], np.uint8), None)  # noqa: E731
     monkeypatch.setattr(group_ablation, "origin", origin)
     monkeypatch.setattr(group_ablation, "read_prepared", read)
-    cache = tmp_path / "features.npz"
+    cache = tmp_path / "features"  # numpy put .npz behind it, and nothing was found again
     first = group_ablation.features_of(two_pictures, "a", cache)
     assert first.tolist() == [[1, 1, 1], [2, 2, 2]]
     monkeypatch.setattr(group_ablation, "read_prepared", None)
     assert group_ablation.features_of(two_pictures[1:], "a", cache).tolist() == [[2, 2, 2]]
     with pytest.raises(UserError, match="no features of b"):
         group_ablation.features_of(two_pictures, "b", cache)
+    kept = cache.read_bytes()
+    cache.write_bytes(b"")
+    with pytest.raises(UserError, match="no features of a"):
+        group_ablation.features_of(two_pictures, "a", cache)
+    cache.write_bytes(kept)
     # Another picture under the same id.
     two_pictures[0].image.write_bytes(b"\x07")
     monkeypatch.setattr(group_ablation, "read_prepared", read)
     again = group_ablation.features_of(two_pictures, "a", cache)
     assert again[0].tolist() == [7, 7, 7]
+
+
+def test_a_table_of_what_is_left_out_without_lesions_is_refused(tmp_path):
+    table = tmp_path / "out.csv"
+    table.write_text("id\np0\n")
+    words = ["--bundle", "dermoscopy", "--data", "csv=x", "--features", str(tmp_path / "f.npz")]
+    with pytest.raises(UserError, match="no column 'lesion_id'"):
+        group_ablation.main([*words, "--leave-out", str(table), "--out", str(tmp_path / "o.json")])
 
 
 def test_the_ablation_needs_two_groups_to_compare():
@@ -120,6 +133,15 @@ def test_group_dro_moves_towards_the_group_with_the_largest_loss():
         weigh(each, rows(records), alone)
     calm = weigh(each[:3], rows(records[:3]), alone)
     assert calm.tolist() == pytest.approx([1.0] * 3)
+
+
+@pytest.mark.parametrize("options", [{"group_balance": 1.0}, {"group_dro": 0.5}])
+def test_groups_count_as_often_as_they_are_drawn(options):
+    """A source that is drawn thrice as often made its group count thrice."""
+    records, drawn = people(3, 3, 1, 1), np.array([1.5, 1.5, 0.5, 0.5])
+    weigh = GroupWeights(ClassifierLoss(group="skin_tone", **options), records, drawn)
+    sums = (drawn * weigh.of_records(records)).reshape(2, 2).sum(axis=1)
+    assert sums.tolist() == pytest.approx([2, 2])
 
 
 def test_pictures_without_a_diagnosis_are_no_proof_that_a_group_is_served_well():

@@ -27,7 +27,7 @@ from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from train import data, loop
 from train.commands import _frozen
-from train.data import Batches, Views, load_pictures, loader, subset
+from train.data import Batches, Pictures, Views, load_pictures, loader, subset
 from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
@@ -321,6 +321,24 @@ def test_balanced_sampling_draws_rare_classes_as_often(data_set):
         assert list(plan.share(7, 9, 0, 1)) == list(plan.share(0, 9, 0, 1))[7:]
 
 
+@pytest.mark.parametrize("sampling", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_classes_are_not_weighed_for_what_the_drawing_evens_out(data_set, sampling, balance):
+    """Drawn alike and weighed alike, a class of two among ten pictures counted four times."""
+    one, *_ = data_set.records
+    labels = ["mel"] * 2 + ["nv"] * 8
+    records = [replace(one, id=f"{i}", label=label) for i, label in enumerate(labels)]
+    recipe = classifier(f"balanced_sampling={sampling}", f"loss.class_balance={balance}")
+    pictures = Pictures(tuple(records), np.zeros(0), None, np.arange(10), ())
+    shares = sampling_shares(records, sampling)
+    learner = Learner(recipe, ("mel", "nv"), pictures, 1, make_accelerator(recipe), shares)
+    left = 4 ** -((1 - sampling) * (1 - balance))  # of the 1 to 4 in which they are there
+    assert learner.carried["mel"] / learner.carried["nv"] == pytest.approx(left, rel=1e-4)
+    drawn = [1 / 10] * 10 if shares is None else shares
+    weights = learner.class_weights[[0] * 2 + [1] * 8].numpy()
+    assert (drawn * weights).sum() == pytest.approx(1)
+
+
 def test_batches_visit_all_once_an_epoch_and_start_anywhere():
     batches = Batches(count=21, size=4, seed=3)
     assert batches.per_epoch == 5
@@ -431,6 +449,23 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(data_set, split, finished
     assert_same(*best)
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
     assert load_run(finished).val == load_run(out).val
+
+
+def test_a_worker_leaves_the_first_request_to_stop_to_the_training():
+    """systemd asks all of a group: a worker died of it, and the training with a traceback."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before, threads = [signal.getsignal(one) for one in signals], cv2.getNumThreads()
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        data._start_worker(0)
+        for one in signals:
+            signal.raise_signal(one)
+        # PyTorch ends a worker that hangs by the same signal.
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        cv2.setNumThreads(threads)
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_path, monkeypatch):
@@ -556,6 +591,27 @@ def test_a_training_that_began_meanwhile_is_left_alone(
     assert "holds a run with another recipe" in capsys.readouterr().err
     assert [item.name for item in out.iterdir()] == ["recipe.toml"]
     assert (out / "recipe.toml").read_text() == other
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a lock of a folder")
+@pytest.mark.parametrize("more", [[], ["--fresh"]])
+def test_a_training_at_work_is_left_alone(data_set, split, tmp_path, monkeypatch, capsys, more):
+    """Even of the same recipe, which would go on there, and with --fresh, which throws it away."""
+    out, held = tmp_path / "run", []
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+
+    def begin(recipe, _, split, folder, fresh):
+        held.append(make_folder(folder, recipe, split, False, process))
+        make_folder(folder, recipe, split, fresh, process)
+
+    monkeypatch.setattr(loop, "train", begin)
+    words = [*train_arguments(data_set, split, out, tmp_path), *more]
+    assert cli.main(words) == 2
+    refused = f"another training is at work in {out}: wait for it, or give another --out"
+    assert refused in capsys.readouterr().err
+    assert sorted(item.name for item in out.iterdir()) == ["recipe.toml", "split.json"]
+    held.pop().close()
+    make_folder(out, segmenter(), split, bool(more), process).close()
 
 
 def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):

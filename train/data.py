@@ -348,8 +348,14 @@ def present_labels(records: Sequence[Record], classes: Sequence[str]) -> tuple[s
 def _start_worker(_: int) -> None:
     import signal
 
+    def once(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
     cv2.setNumThreads(0)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process to handle
+    # Both are for the training process to handle, and come to all of its group: by Ctrl-C, or from
+    # systemd. Where a worker dies of it, the checkpoint is not saved. A second one is for it alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, once)
 
 
 def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -> str:

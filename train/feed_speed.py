@@ -47,14 +47,20 @@ def measure_feeds(recipe: Recipe, data_set: DataSet, seconds: float, limit: int)
 
     Parameters
     ----------
-    recipe : any; what its `augment_on` says makes no difference.
+    recipe : without kept views and paired teachers; what its `augment_on` says makes no difference.
     seconds : of each turn; there are five times `ROUNDS` of them.
     limit : how many pictures are used at most.
 
     Raises
     ------
-    UserError : a data set without what the recipe's network learns, or without readable pictures.
+    UserError : another recipe, or a data set without what its network learns, or without readable
+        pictures.
     """
+    if recipe.views or recipe.paired:
+        # Its steps are other ones: of features, or with answers that are computed before.
+        raise UserError(
+            "throughput measures steps on pictures: leave distillation.paired out, and set views=0"
+        )
     # What the weights are makes no difference to the time.
     recipe = replace(recipe, pretrained="no", start="")
     records, labels = _chosen(recipe, data_set, limit)

@@ -11,6 +11,7 @@ all malignant lesions are found.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import zipfile
@@ -77,14 +78,16 @@ def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarr
                 same = str(kept["bundle"]) == source.title
                 place = {file: row for row, file in enumerate(kept["files"].tolist())}
                 features = kept["features"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             same = False
         if not same:
             raise UserError(f"{cache} holds no features of {source.title}: name another file")
         if set(files.tolist()) <= place.keys():
             return np.asarray(features[[place[file] for file in files.tolist()]])
     features = pooled(records, source.network("classifier")[0], source.preprocessing("classifier"))
-    np.savez(cache, files=files, features=features, bundle=np.array(source.title))
+    buffer = io.BytesIO()  # to a path, numpy would add .npz
+    np.savez(buffer, files=files, features=features, bundle=np.array(source.title))
+    write_atomic(cache, buffer.getvalue())
     return features
 
 
@@ -234,10 +237,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--out", required=True, metavar="FILE.json")
     args = parser.parse_args(argv)
-    check_writable(args.out)
+    for file in (args.out, args.features):
+        check_writable(file)
     gone = set()
     if args.leave_out:
-        gone = {row.cells["lesion_id"] for row in read_table(Path(args.leave_out)).rows}
+        table = read_table(Path(args.leave_out))
+        table.need("lesion_id")
+        gone = {row.cells["lesion_id"] for row in table.rows}
     data_set = data.load(*data.parse_source(args.data))
     records = [
         record

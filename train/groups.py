@@ -32,7 +32,7 @@ class GroupWeights:
     Two ways, which may be joined:
 
     - `loss.group_balance`: a picture weighs its group's count ** -balance, scaled so that those who
-      state a group average 1.
+      state a group average 1. It counts how often they are drawn.
     - `loss.group_dro`: the weight of a group moves towards the groups with the largest loss, by
       q * exp(step * loss), as in Algorithm 1 of Sagawa et al. ("Distributionally robust neural
       networks for group shifts", ICLR 2020). Groups that a batch lacks keep theirs, and what those
@@ -43,18 +43,25 @@ class GroupWeights:
     The state is the weights q, the same in every process.
     """
 
-    def __init__(self, loss: ClassifierLoss, records: Sequence[Record]):
+    def __init__(
+        self,
+        loss: ClassifierLoss,
+        records: Sequence[Record],
+        drawn: Sequence[float] | None = None,
+    ):
+        """`drawn` is how often each record is drawn in an epoch; None: each once."""
         self._loss = loss
-        records = [record for record in records if not is_unlabelled(record)]
+        often = np.ones(len(records)) if drawn is None else np.array(drawn, float)
+        often = often * [not is_unlabelled(record) for record in records]
         rows = np.array([group_row(record, loss.group) for record in records])
-        counts = torch.from_numpy(rows.sum(axis=0)).double()
+        counts = torch.from_numpy(often @ rows)
         if int((counts > 0).sum()) < 2:
             raise UserError(
                 f"loss.group = '{loss.group}' needs two groups to compare; the training pictures "
                 f"state {int((counts > 0).sum())}"
             )
         there = counts > 0
-        balance = torch.where(there, counts.clamp(min=1) ** -loss.group_balance, 0.0)
+        balance = torch.where(there, counts.clamp(min=LEAST) ** -loss.group_balance, 0.0)
         self._static = balance * counts.sum() / (balance * counts).sum()
         self.q = there.double() / there.sum()
         self._counts = counts
@@ -92,7 +99,7 @@ class GroupWeights:
         """
         weights = self._static.clone()
         if self._loss.group_dro:
-            weights = weights * self.q * self._counts.sum() / self._counts.clamp(min=1)
+            weights = weights * self.q * self._counts.sum() / self._counts.clamp(min=LEAST)
         rows = np.array([group_row(record, self._loss.group) for record in records])
         return np.asarray(rows @ weights.numpy() + 1 - rows.sum(axis=1))
 

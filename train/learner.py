@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -111,15 +110,20 @@ class Learner:
             )
             self.critic, self.critic_optimizer = accelerator.prepare(critic, optimizer)
         if isinstance(recipe.loss, ClassifierLoss) and not recipe.outline_alone:
-            # What a source of weight 0 shows is never drawn: it makes no class or group frequent.
-            each = zip(pictures.records, shares or repeat(1.0), strict=False)
-            drawn = [record for record, share in each if share > 0]
-            often, ever = (Counter(r.label for r in some) for some in (drawn, pictures.records))
-            counts = [often[label] or ever[label] for label in labels]
+            # By how often they are drawn: what is drawn evenly already is not weighed once more,
+            # and what a source of weight 0 shows makes no class or group frequent.
+            drawn = np.ones(len(pictures))
+            if shares is not None:
+                drawn = len(pictures) * np.array(shares)
+            found = [record.label for record in pictures.records]
+            often, ever = dict.fromkeys(found, 0.0), Counter(found)
+            for label, times in zip(found, drawn.tolist(), strict=True):
+                often[label] += times
+            counts = [often.get(label) or ever[label] for label in labels]
             weights = class_weights(torch.tensor(counts), recipe.loss.class_balance)
             self.class_weights = weights.to(accelerator.device)
             if recipe.loss.group:
-                self.group_weights = GroupWeights(recipe.loss, drawn)
+                self.group_weights = GroupWeights(recipe.loss, pictures.records, drawn.tolist())
             self._drawn = pictures.records, shares, weights.tolist()
             self.priors = self._weighed_priors()
         if self.start is not None and recipe.start and self.priors is not None:

@@ -134,7 +134,7 @@ def train(
     if learner.step < total:  # a finished run needs none
         fed = _fed(learner, pictures["train"], others, steps, out)
     # Not before all that may be refused is: `fresh` throws a run away.
-    make_folder(out, recipe, split, fresh, accelerator)
+    held = make_folder(out, recipe, split, fresh, accelerator)
     if accelerator.is_main_process:
         # A resumed run may no longer have what it started from; its list says so still.
         if not (out / FILE).exists():
@@ -143,6 +143,7 @@ def train(
             # It may have been killed between its last checkpoint and this.
             describe().save()
     with (
+        held,
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
         _interruption() as asked,
         tqdm(

@@ -168,8 +168,9 @@ def distill(answers: list[Tensor], temperature: float) -> Tensor:
 def class_weights(counts: Tensor, balance: float) -> Tensor:
     """A weight for each class, (K,): count ** -balance, scaled so that samples average 1.
 
-    A class without a sample weighs nothing: none can be lost.
+    `counts` are how often each is drawn, whole numbers or not. A class without a sample weighs
+    nothing: none can be lost.
     """
     counts = counts.float()
-    weights = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
+    weights = torch.where(counts > 0, counts.clamp(min=1e-12) ** -balance, 0.0)
     return weights * counts.sum() / (weights * counts).sum().clamp(min=1e-12)

@@ -6,12 +6,15 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +40,8 @@ from dermedge.files import read_text, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from train.models import MODELS, Normalized, build_model
 from train.recipe import Recipe, RecipeError, load_recipe, to_toml
+
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None  # none on Windows
 
 _MASK_LOSSES = ("bce", "jaccard", "dice", "l1", "endpoint", "adversarial", "discriminator")
 # All that a run leaves in its folder.
@@ -215,6 +220,7 @@ def load_model(run: Run) -> Normalized:
 
 def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
     """UserError unless the folder is free, may be thrown away, or holds this very run."""
+    refuse_busy(out)
     resolved, stored = to_toml(recipe), out / "recipe.toml"
     names = {item.name for item in out.iterdir()} if out.exists() else set()
     others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
@@ -254,22 +260,75 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
 
 
 def holds(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder was made for a run of this recipe."""
+    """Whether the folder was made for a run of this recipe, which is not at work there."""
     stored = out / "recipe.toml"
-    return stored.exists() and read_text(stored) == to_toml(recipe)
+    if not stored.exists() or read_text(stored) != to_toml(recipe):
+        return False
+    handle, free = _locked(out, shared=True)
+    if handle is not None:
+        os.close(handle)
+    return free
+
+
+def refuse_busy(out: Path) -> None:
+    """UserError where a training is at work in the folder."""
+    handle, free = _locked(out, shared=True)
+    if handle is not None:
+        os.close(handle)
+    if not free:
+        raise _busy(out)
+
+
+def _busy(out: Path) -> UserError:
+    return UserError(f"another training is at work in {out}: wait for it, or give another --out")
+
+
+def _locked(folder: Path, shared: bool = False) -> tuple[int | None, bool]:
+    """Lock the folder itself, which a deletion of what it holds leaves locked.
+
+    Returns the handle, None where there is no folder or no such lock, and whether nobody else has
+    it. The system lets go of the lock when the handle is closed or the process ends, however.
+    """
+    if fcntl is None or not folder.is_dir():
+        return None, True
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:  # some network file systems know no locks
+        os.close(handle)
+        return None, not isinstance(error, BlockingIOError)
+    return handle, True
+
+
+def _hold(folder: Path, held: ExitStack) -> None:
+    """Lock the folder until `held` is left. UserError: a training is at work there."""
+    handle, free = _locked(folder)
+    if handle is not None:
+        held.callback(os.close, handle)
+        # Also where a worker that was forked meanwhile has the handle, too.
+        held.callback(fcntl.flock, handle, fcntl.LOCK_UN)
+    if not free:
+        raise _busy(folder)
 
 
 def make_folder(
     out: Path, recipe: Recipe, split: Split, fresh: bool, accelerator: Accelerator
-) -> None:
-    """Make the run's folder; `fresh` deletes what it holds. UserError as of `check_folder`."""
+) -> ExitStack:
+    """Make the run's folder; `fresh` deletes what it holds. UserError as of `check_folder`.
+
+    Until what it returns is left, no other training begins there.
+    """
+    held = ExitStack()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if fresh and out.exists():
-            shutil.rmtree(out)
         # Another training may have begun here while the pictures of this one were prepared.
+        if fresh and out.exists():
+            with ExitStack() as before:
+                _hold(out, before)
+                shutil.rmtree(out)
         check_folder(out, recipe, split, fresh)
         out.mkdir(parents=True, exist_ok=True)
+        _hold(out, held)
         write_atomic(out / "recipe.toml", to_toml(recipe))
         split.save(out / "split.json")
         if BETWEEN in split.data_set:
@@ -278,6 +337,7 @@ def make_folder(
             for key in split.data_set.split(BETWEEN):
                 split_of_source(split, key).save(out / "splits" / f"{key}.json")
     accelerator.wait_for_everyone()
+    return held
 
 
 def said_sha256(recipe: Recipe, parts: Mapping[str, Sequence[Record]]) -> str:

@@ -90,7 +90,8 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
 
     Parameters
     ----------
-    recipe : of a classifier without metadata and teachers, which the reference does not have.
+    recipe : of a classifier without metadata, teachers and kept views, which the reference does not
+        have.
     seconds : of each turn; there are four times `ROUNDS` of them.
     limit : how many labelled pictures are used at most.
 
@@ -98,8 +99,11 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
     ------
     UserError : another kind of recipe, or a data set without two classes or readable pictures.
     """
-    if recipe.kind != "classifier" or recipe.fields or recipe.teachers or recipe.paired:
-        raise UserError("throughput compares plain classifiers: no mask, metadata or teacher")
+    beside = (recipe.fields, recipe.teachers, recipe.paired, recipe.views)
+    if recipe.kind != "classifier" or any(beside):
+        raise UserError(
+            "throughput compares plain classifiers: no mask, metadata, teacher or kept views"
+        )
     # What the weights are makes no difference to the time.
     recipe = replace(recipe, pretrained="no", start="")
     labelled = [record for record in data_set.records if record.label]

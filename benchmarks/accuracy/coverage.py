@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -24,7 +25,7 @@ from benchmarks.accuracy import intervals
 from dermedge import DISCLAIMER, UserError
 from dermedge.evaluation.metrics import roc_auc, wilson_interval
 from dermedge.evaluation.provenance import commit
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 
 AUCS = (0.85, 0.93, 0.97)
 SIZES = ((10, 50), (20, 80), (50, 200), (200, 1300))  # malignant, benign
@@ -90,12 +91,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.draws < 1:
         raise UserError(f"--draws must be 1 or more, got {args.draws}")
+    check_writable(args.out)  # said before all the work
     wanted = [(auc, sizes) for auc in AUCS for sizes in SIZES]
     rows = [
         counted(auc, sizes, args.draws) for auc, sizes in tqdm(wanted, unit="row", disable=None)
     ]
     figures = {
-        "command": f"python -m benchmarks.accuracy.coverage --draws {args.draws}",
+        "command": f"python -m benchmarks.accuracy.coverage --draws {args.draws} "
+        f"--out {shlex.quote(args.out.name)}",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit("+"),
         "resamples": intervals.RESAMPLES,

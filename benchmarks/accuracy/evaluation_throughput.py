@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.data import Record, load, parse_source
 from dermedge.evaluation.provenance import usable_cores
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.image.read import ImageError, Picture, read_image, read_mask
 
 SAMPLE, ROUNDS = 120, 4
@@ -146,16 +147,20 @@ def main() -> int:
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be 1 or more, got {args.limit}")
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        check_writable(args.out)  # said before all the work
+    name, path = parse_source(args.data)
     bundle = open_bundle(args)
     command = (
         "python -m benchmarks.accuracy.evaluation_throughput "
-        f"--bundle {bundle.path.name} --data {args.data.split('=')[0]} --split {args.split}"
+        f"--bundle {shlex.quote(bundle.path.name)} "
+        f"--data {name}={shlex.quote(Path(path).resolve().name)} --split {args.split}"
         + (f" --limit {args.limit}" if args.limit else "")
     )
     result = measure(bundle, args.data, args.split, args.limit, command)
     text = json.dumps(result, indent=1) + "\n"
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.out, text)
     print(text, end="")
     return 0

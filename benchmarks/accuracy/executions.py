@@ -32,6 +32,7 @@ from dermedge.runtime.installed import providers
 
 FP32 = "fp32"
 COLUMNS = (
+    *("bundle", "sha256"),
     *("execution", "segmenter", "classifier", "group", "measure", "pictures"),
     *("value", "low", "high", "difference", "difference_low", "difference_high", "reason"),
 )
@@ -231,12 +232,14 @@ def _statistic(name: str, rows: Sequence[Row], labels: tuple[str, ...], label: s
     return lambda weights: metrics.balanced_accuracy(likely, truth, len(labels), weights)
 
 
-def to_csv(results: Sequence[dict]) -> str:
+def to_csv(results: Sequence[dict], bundle: Bundle) -> str:
     """One line an execution, group and measure; its reason where it was not measured."""
+    whose = {"bundle": bundle.manifest.name, "sha256": bundle.sha256[:16]}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for entry in results:
         head = {"execution": entry["execution"], "reason": entry["reason"], **entry["roles"]}
+        head |= whose
         writer.writerows(head | figure for figure in entry["figures"] or [{}])
     return text.getvalue()

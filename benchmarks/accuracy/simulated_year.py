@@ -13,8 +13,11 @@ pictures of all that have arrived are labelled. The AUC is of malignancy, over t
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import platform
+import shlex
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -47,14 +50,25 @@ class Pool:
 
 
 def read_features(records: Sequence[Record], cache: Path, bundle: Bundle) -> np.ndarray:
-    """The classifier's embeddings, float32 (N, E); kept in `cache` by bundle and record ids."""
+    """The classifier's embeddings, float32 (N, E); kept in `cache` by bundle and record ids.
+
+    UserError where `cache` is another file, which would be lost, or a damaged one.
+    """
     from dermedge.analyzer import Analyzer
 
     names = [record.id for record in records]
     if cache.is_file():
-        with np.load(cache) as stored:
-            if str(stored["bundle"]) == bundle.sha256 and stored["ids"].tolist() == names:
-                return np.asarray(stored["features"])
+        try:
+            with np.load(cache) as stored:
+                same = str(stored["bundle"]) == bundle.sha256 and stored["ids"].tolist() == names
+                features = np.asarray(stored["features"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            raise UserError(
+                f"{cache} holds no features of a simulated year, or is damaged: give another "
+                "--features, or delete it"
+            ) from None
+        if same:
+            return features
     analyzer = Analyzer(bundle)
     found = []
     for record in records:
@@ -62,7 +76,9 @@ def read_features(records: Sequence[Record], cache: Path, bundle: Bundle) -> np.
         assert embedding is not None
         found.append(embedding)
     features = np.stack(found)
-    np.savez(cache, features=features, ids=np.array(names), bundle=np.array(bundle.sha256))
+    buffer = io.BytesIO()
+    np.savez(buffer, features=features, ids=np.array(names), bundle=np.array(bundle.sha256))
+    write_atomic(cache, buffer.getvalue())
     return features
 
 
@@ -291,7 +307,9 @@ def run(args: argparse.Namespace) -> dict:
     ones = np.ones(1), np.ones(part.malignant.sum()), np.ones((~part.malignant).sum())
     return {
         "command": "python -m benchmarks.accuracy.simulated_year "
-        f"--data {name} --part {args.part} --strategies {' '.join(args.strategies)} "
+        f"--data {name}={shlex.quote(Path(path).resolve().name)} "
+        f"--out {shlex.quote(Path(args.out).name)} "
+        f"--part {args.part} --strategies {' '.join(args.strategies)} "
         f"--seeds {args.seeds} --monthly {args.monthly} --resamples {args.resamples}",
         "date": date.today().isoformat(),
         "commit": commit("+"),

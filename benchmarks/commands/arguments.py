@@ -27,6 +27,20 @@ if TYPE_CHECKING:  # heavy; a command imports them when it runs
 MODALITIES = ("dermoscopic", "clinical")  # of `dermedge.data.Record`
 
 
+def subset_arguments(parser: argparse._ActionsContainer) -> None:
+    """What of the part is measured."""
+    parser.add_argument(
+        "--modality",
+        choices=MODALITIES,
+        help="pictures of this kind alone, where the data set has both",
+    )
+    parser.add_argument(
+        "--leave-out",
+        metavar="FILE.csv",
+        help="do not measure on what this table names in its column id, lesion_id or patient_id",
+    )
+
+
 def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     """What to measure the accuracy on, and how."""
     parser.add_argument(
@@ -45,16 +59,7 @@ def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
         metavar="FILE",
         help="split to use; default: the bundle's own, else one made with seed 0",
     )
-    parser.add_argument(
-        "--modality",
-        choices=MODALITIES,
-        help="pictures of this kind alone, where the data set has both",
-    )
-    parser.add_argument(
-        "--leave-out",
-        metavar="FILE.csv",
-        help="do not measure on what this table names in its column id, lesion_id or patient_id",
-    )
+    subset_arguments(parser)
     parser.add_argument(
         "--limit",
         type=positive,

@@ -14,6 +14,7 @@ from benchmarks.commands.arguments import (
     positive,
     precision_argument,
     select_pictures,
+    subset_arguments,
     thread_count,
 )
 from dermedge import DISCLAIMER
@@ -34,6 +35,7 @@ def _shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         help="part of the data set (default: test)",
     )
     parser.add_argument("--split-file", metavar="FILE", help="as of `dermedge evaluate`")
+    subset_arguments(parser)
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="N pictures, selected by a hash of their ids"
     )
@@ -59,7 +61,7 @@ def _robustness(args: argparse.Namespace) -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines, args.modality, args.leave_out = False, None, None
+    args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     names = args.corruptions or tuple(robustness.CORRUPTIONS)
@@ -85,7 +87,7 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines, args.modality, args.leave_out = False, None, None
+    args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     folder(args.out)  # what is wrong with it is said before all the work

@@ -145,7 +145,7 @@ def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) 
     file_to_write(args.executions)
     threads = args.threads or usable_cores()
     results, unread = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
-    write_atomic(args.executions, executions.to_csv(results))
+    write_atomic(args.executions, executions.to_csv(results, bundle))
     print(printable_lines(text.executions(results)))
     for line in text.unread_and_warnings(unread, selection.warnings):
         print(printable(line))

@@ -25,7 +25,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import load, parse_source
-from dermedge.files import read_text, write_atomic
+from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
 from dermedge.image.read import Picture, read_image
 
@@ -35,7 +35,8 @@ SPACES = {
     "ProPhoto RGB": matrix_profile(PROPHOTO, 1.8),
 }
 COLUMNS = (
-    *("data", "bundle", "space", "pictures", "advice_unchanged", "malignancy_median"),
+    *("data", "bundle", "sha256", "space", "pictures"),
+    *("advice_unchanged", "malignancy_median"),
     *("malignancy_95", "malignancy_largest", "pixel_mean"),
 )
 
@@ -85,11 +86,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument("--bundle", required=True, metavar="FILE")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures")
-    parser.add_argument("--out", required=True, metavar="FILE.csv", help="rows are added")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE.csv",
+        help="rows are added, in place of those of the same data set and bundle",
+    )
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
-    read_rows(Path(args.out), COLUMNS)  # what is wrong with it is said before all the work
+    check_table(Path(args.out), COLUMNS)
     name, path = parse_source(args.data)
     bundle = Bundle.open(args.bundle)
     records = sorted(
@@ -103,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {
                 "data": name,
                 "bundle": bundle.manifest.name,
+                "sha256": bundle.sha256[:16],
                 "space": space,
                 "pictures": len(values),
                 "advice_unchanged": round(float(same.mean()), 4),
@@ -113,7 +120,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
         )
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
-    append_rows(Path(args.out), rows)
+    append_rows(Path(args.out), rows, same=3)
+
+
+def check_table(path: Path, columns: Sequence[str]) -> None:
+    """Say before all the work, and not after it, why rows cannot be added; as `read_rows`."""
+    read_rows(path, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
@@ -130,7 +144,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict]:
     return rows
 
 
-def append_rows(path: Path, rows: Sequence[dict], same: int = 2) -> None:
+def append_rows(path: Path, rows: Sequence[dict], same: int) -> None:
     """Add rows to a CSV file, in place of those whose first `same` cells are alike.
 
     UserError as `read_rows`.
@@ -143,7 +157,6 @@ def append_rows(path: Path, rows: Sequence[dict], same: int = 2) -> None:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows([*kept, *rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks import call
-from benchmarks.corruptions.colours import append_rows, read_rows
+from benchmarks.corruptions.colours import append_rows, check_table
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.seeds < 1:
         raise UserError(f"--seeds must be 1 or more, got {args.seeds}")
-    read_rows(Path(args.out), COLUMNS)  # what is wrong with it is said before all the work
+    check_table(Path(args.out), COLUMNS)
     paths = sorted(
         path for path in Path(args.folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
     )

@@ -18,6 +18,7 @@ from benchmarks.latency.hardware import hardware
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record
+from dermedge.evaluation.provenance import commit
 from dermedge.image.read import ImageError, Picture
 
 Answer = TypeVar("Answer")
@@ -84,6 +85,7 @@ def about_data(data_set: DataSet, selection: Selection, done: Pass) -> dict:
     return {
         "name": data_set.name,
         "part": selection.part,
+        "subset": selection.subset,
         "split": selection.source,
         "split_sha256": selection.split.sha256 if selection.split else None,
         "limit": selection.limit,
@@ -100,4 +102,5 @@ def tail(selection: Selection, command: str) -> dict:
         "hardware": hardware(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
+        "commit": commit("+"),
     }

@@ -31,7 +31,6 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet, Record
 from dermedge.evaluation import metrics
-from dermedge.evaluation.provenance import commit
 from dermedge.image.read import Picture
 from dermedge.lesion.quality import LIMITS, TITLES, Quality
 
@@ -113,7 +112,6 @@ def quality_check(
             for name, way in QUALITY_CORRUPTIONS.items()
         },
         **tail(selection, command),
-        "commit": commit("+"),
     }
 
 

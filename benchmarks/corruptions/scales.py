@@ -25,7 +25,7 @@ from benchmarks import call
 from dermedge import DISCLAIMER, UserError
 from dermedge.data import load, parse_source
 from dermedge.data.synthetic import draw
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.image.read import ImageError, read_image
 from dermedge.lesion import scale
 from dermedge.text import printable
@@ -248,6 +248,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    check_writable(args.out)  # said before all the work
     work: list[Callable[[], dict]] = [
         partial(_measured, kind, args.count, args.tilt) for kind in args.kinds
     ]
@@ -262,7 +264,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out, buffer.getvalue())
 
 

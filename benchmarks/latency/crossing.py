@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import call
 from benchmarks.latency.hardware import hardware
 from dermedge import DISCLAIMER, UserError
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from dermedge.runtime import RUNTIMES, open_session
 
 SIDES = (192, 224, 960)  # px; the networks' own, and a large one
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.rounds < 1:
         raise UserError(f"--rounds must be 1 or more, got {args.rounds}")
+    check_writable(args.out)  # said before all the work
     figures = {
         "rows": measure(args.providers, args.rounds),
         "rounds": args.rounds,

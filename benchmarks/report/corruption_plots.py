@@ -15,6 +15,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from benchmarks.report.plots import STYLE, WIDTH, new_figure, svg
+from benchmarks.report.text import part_of
 from benchmarks.schema.names import LEVELS_BEFORE_UNCHANGED
 
 _ROBUSTNESS = {
@@ -104,7 +105,7 @@ def robustness_png(result: dict) -> bytes:
     figure = _curves(result)
     data = result["data"]
     title = (
-        f"{result['bundle']['name']} on {data['name']}, part {data['part']}, "
+        f"{result['bundle']['name']} on {part_of(data)}, "
         f"{data['pictures']} pictures; 95 % intervals"
     )
     return _png(figure, title, dpi=120)
@@ -144,7 +145,7 @@ def quality_png(result: dict) -> bytes:
     figure.legend(handles, titles, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     data = result["data"]
     title = (
-        f"Quality check, {result['bundle']['name']} on {data['name']}, part {data['part']}, "
+        f"Quality check, {result['bundle']['name']} on {part_of(data)}, "
         f"{data['pictures']} pictures; grey: has to be taken again; 95 % intervals"
     )
     return _png(figure, title, dpi=110)

@@ -220,11 +220,17 @@ def bench(result: dict) -> str:
     return "\n".join(lines)
 
 
+def part_of(data: dict) -> str:
+    """On which pictures a measurement on corrupted ones was made."""
+    kept = data.get("subset")  # results of 0.2.0 and before have none
+    return f"{data['name']}, part {data['part']}" + (f" ({kept})" if kept else "")
+
+
 def robustness(result: dict) -> str:
     """What `dermedge robustness` prints."""
     data = result["data"]
     lines = [
-        f"{result['bundle']['name']} on {data['name']}, part {data['part']}: "
+        f"{result['bundle']['name']} on {part_of(data)}: "
         f"{data['pictures']} pictures; 95 % intervals over {result['intervals']['clusters']}"
     ]
     for curve in result["curves"].values():
@@ -257,7 +263,7 @@ def quality(result: dict) -> str:
     """What `dermedge quality` prints."""
     data = result["data"]
     lines = [
-        f"quality check, {result['bundle']['name']} on {data['name']}, part {data['part']}: "
+        f"quality check, {result['bundle']['name']} on {part_of(data)}: "
         f"{data['pictures']} pictures ({data['with_mask']} with a mask); 95 % intervals over "
         f"{result['intervals']['clusters']}",
         "",

@@ -241,7 +241,10 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     for lesions, words in ((page.FEW - 1, "too few to judge by"), (page.FEW, "the same advice")):
         result["robustness"]["repeats"]["lesions"] = lesions
         alone = result | {"executions": None, "evaluation": None, "worst": []}
-        assert words in page.render("t", Bundle.open(tiny_bundle), bench=alone)
+        alone["robustness"]["data"]["subset"] = "clinical"
+        shown = page.render("t", Bundle.open(tiny_bundle), bench=alone)
+        assert words in shown
+        assert "part &ldquo;all&rdquo;, clinical) get worse" in shown
 
 
 def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, monkeypatch):

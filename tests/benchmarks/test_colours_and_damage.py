@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ def test_colours(tmp_path, tiny_bundle, capsys):
     colours.main(words)  # the same rows again
     rows = list(csv.DictReader(out.open()))
     assert [row["space"] for row in rows] == list(colours.SPACES)
+    assert {row["sha256"] for row in rows} == {Bundle.open(tiny_bundle).sha256[:16]}
     for row in rows:
         assert (row["pictures"], float(row["advice_unchanged"])) == ("3", 1.0)
         assert float(row["malignancy_median"]) < 0.01
@@ -47,6 +50,29 @@ def test_another_table_is_refused_before_the_work(content, tmp_path, tiny_bundle
     with pytest.raises(UserError, match="no table with the columns bundle, sha256"):
         damage.main([str(tmp_path), *words])
     assert out.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("module", "work", "words"),
+    [
+        ("corruptions.colours", "load", ["--data", "procedural=x", "--bundle", "x"]),
+        ("corruptions.damage", "Bundle", [".", "--bundle", "x"]),
+        ("corruptions.scales", "_measured", ["--count", "1"]),
+        ("accuracy.coverage", "counted", []),
+        ("accuracy.evaluation_throughput", "open_bundle", ["--data", "procedural=x"]),
+        ("latency.crossing", "measure", []),
+        ("arm64", "shipped", ["x.png"]),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(module, work, words, tmp_path, monkeypatch):
+    """Minutes of it were lost."""
+    script = import_module(f"benchmarks.{module}")
+    monkeypatch.setattr(script, work, None)
+    (tmp_path / "file").touch()
+    words = [*words, "--out", str(tmp_path / "file" / "figures")]
+    monkeypatch.setattr(sys, "argv", ["script", *words])
+    with pytest.raises(OSError, match="file"):
+        script.main()
 
 
 def test_a_picture_of_another_space_has_other_numbers():

@@ -32,6 +32,7 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
     assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 1
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert list(rows[0]) == list(executions.COLUMNS)
+    assert {row["sha256"] for row in rows} == {Bundle.open(tiny_bundle).sha256[:16]}
     first = [row for row in rows if row["execution"] == "fp32 cpu"]
     assert {row["measure"] for row in first} >= {"malignant_auc", "same_advice"}
     assert all(float(row["difference"]) == 0 for row in first if row["difference"])

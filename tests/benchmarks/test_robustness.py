@@ -15,10 +15,12 @@ from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.selection import select
 from benchmarks.corruptions.corruptions import CORRUPTIONS
 from benchmarks.corruptions.robustness import Answer, repeats, robustness
+from benchmarks.report import text
 from benchmarks.schema import names
 from dermedge import cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record, Split, load
+from dermedge.evaluation.provenance import commit
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 RNG = np.random.default_rng(0)
@@ -119,6 +121,7 @@ def test_the_command_writes_curves_a_table_and_a_picture(tiny_bundle, data, tmp_
     assert result["schema"] == names.ROBUSTNESS
     assert list(result["curves"]) == ["blur", "crop"]
     assert result["data"]["pictures"] == 6
+    assert (result["data"]["subset"], result["commit"]) == ("", commit("+"))
     levels = result["curves"]["blur"]["levels"]
     assert [entry["level"] for entry in levels] == ["none", *CORRUPTIONS["blur"].levels]
     for entry in levels:
@@ -135,6 +138,16 @@ def test_the_command_writes_curves_a_table_and_a_picture(tiny_bundle, data, tmp_
     words[-3:] = ["1", "--out", str(again)]  # the noise and the order hang on no thread
     assert cli.main(words) == 1
     assert (again / "robustness.csv").read_text() == (out / "robustness.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["robustness", "quality"])
+def test_pictures_of_one_kind_alone_are_asked_for(name, tiny_bundle, data, tmp_path, capsys):
+    """As of `evaluate`: a set of both kinds was measured as one."""
+    words = [name, "--bundle", str(tiny_bundle), "--data", f"csv={data}", "--split", "all"]
+    assert cli.main([*words, "--modality", "dermoscopic", "--out", str(tmp_path / "out")]) == 2
+    assert "csv does not say which of its pictures are dermoscopic" in capsys.readouterr().err
+    about = {"name": "milk10k", "part": "test", "subset": "dermoscopic"}
+    assert text.part_of(about) == "milk10k, part test (dermoscopic)"
 
 
 def test_lesions_of_one_patient_are_drawn_together():

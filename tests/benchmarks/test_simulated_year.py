@@ -1,9 +1,12 @@
 """What the simulated year counts."""
 
+import json
 import runpy
+import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,10 @@ from matplotlib.axes import Axes
 
 from benchmarks.accuracy import simulated_year as year
 from dermedge import UserError
+from dermedge.data import parse_source
 from dermedge.data.records import DataSet, Record
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def pool(rng: np.random.Generator, count: int) -> year.Pool:
@@ -59,8 +65,76 @@ def run(monkeypatch, diagnoses) -> dict:
     monkeypatch.setattr(year, "read_features", lambda some, *_: drawn[: len(some)])
     short = {"seeds": 1, "monthly": 5, "resamples": 5}
     return year.run(
-        Namespace(data="folders=x", features="x", part="val", strategies=["random"], **short)
+        Namespace(
+            data="folders=home/x",
+            out="home/year.json",
+            features="x",
+            part="val",
+            strategies=["random"],
+            **short,
+        )
     )
+
+
+class _Parsed(Exception):
+    """What a command was understood as."""
+
+
+def understood(command: str, monkeypatch) -> Namespace:
+    """The arguments of a command as its parser takes them today; its work is not begun."""
+    python, option, module, *words = shlex.split(command)
+    assert (python, option) == ("python", "-m")
+    parse = ArgumentParser.parse_args
+
+    def stop(parser, given=None, namespace=None):
+        raise _Parsed(parse(parser, given, namespace))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ArgumentParser, "parse_args", stop)
+        patched.setattr(sys, "argv", [module, *words])
+        patched.delitem(sys.modules, module, raising=False)
+        with pytest.raises(_Parsed) as parsed:
+            runpy.run_module(module, run_name="__main__")
+    return parsed.value.args[0]
+
+
+def test_the_commands_of_stored_results_run_today(monkeypatch):
+    """Some named no --data, or no folder beside its name: whoever repeated them was refused."""
+    stored = sorted(RESULTS.rglob("*.json"))
+    commands = [json.loads(path.read_text()) for path in stored]
+    commands = [one["command"] for one in commands if isinstance(one, dict) and "command" in one]
+    own = [command for command in commands if command.startswith("python -m")]
+    assert len(own) > 3
+    for command in own:
+        found = understood(command, monkeypatch)
+        if source := getattr(found, "data", None):
+            parse_source(source)
+
+
+def test_features_are_kept_whole_under_the_name_that_was_given(monkeypatch, tmp_path):
+    """numpy put .npz behind it, so that nothing was found again; half a file was a traceback."""
+    seen = []
+
+    def analyze(image):
+        seen.append(image)
+        return SimpleNamespace(embedding=np.ones(3, np.float32))
+
+    monkeypatch.setattr(
+        "dermedge.analyzer.Analyzer", lambda _bundle: SimpleNamespace(analyze=analyze)
+    )
+    records, bundle = [Record("a", Path("a.png"))], SimpleNamespace(sha256="0")
+    cache = tmp_path / "features"
+    for _ in range(2):
+        assert year.read_features(records, cache, bundle).tolist() == [[1, 1, 1]]
+    assert len(seen) == 1
+    for content in (b"", cache.read_bytes()[:90], b"id,diagnosis\n"):
+        cache.write_bytes(content)
+        with pytest.raises(UserError, match="holds no features of a simulated year"):
+            year.read_features(records, cache, bundle)
+        assert cache.read_bytes() == content
+    np.savez(tmp_path / "own.npz", mine=np.ones(2))
+    with pytest.raises(UserError, match="holds no features of a simulated year"):
+        year.read_features(records, tmp_path / "own.npz", bundle)
 
 
 def test_what_is_not_known_to_be_malignant_is_not_benign(monkeypatch, tmp_path):
@@ -68,6 +142,7 @@ def test_what_is_not_known_to_be_malignant_is_not_benign(monkeypatch, tmp_path):
     assert result["left_out"] == 60
     assert result["train_pictures"] + result["pictures"] <= 120
     assert (result["data"], len(result["bundle_sha256"])) == ("folders", 64)
+    assert understood(result["command"], monkeypatch).data == "folders=x"
     titles = []
     monkeypatch.setattr(Axes, "set_title", lambda _self, title, **_: titles.append(title))
     year.draw(result, tmp_path / "year.png")

@@ -17,6 +17,7 @@ from dermedge.image.read import write_png
 from train import feed_speed, throughput
 from train.recipe import load_recipe
 
+NO_TEACHER = ["--set", "distillation.teachers="]
 TINY = ["preprocessing.size=32", "batch_size=4", "workers=0", "model=mobilenet_v3_small"]
 
 
@@ -123,6 +124,8 @@ def test_the_reference_cuts_flips_and_normalizes(lesions):
     [
         (["--recipe", "segmenter"], "throughput compares plain classifiers"),
         (["--recipe", "classifier", "--set", "metadata=age"], "throughput compares plain"),
+        (["--recipe", "classifier-late", "--beside", "constant"], "on pictures: leave"),
+        (["--recipe", "classifier-late", *NO_TEACHER], "or kept views"),
         (["--recipe", "nothing"], "no recipe 'nothing'"),
         (["--recipe", "classifier", "--seconds", "0"], "--seconds must be more than 0"),
         (["--recipe", "classifier", "--limit", "1"], "--limit must be 2 or more"),
