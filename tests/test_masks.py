@@ -180,9 +180,21 @@ def test_inverted_masks_and_masks_of_another_shape(tmp_path):
         read_lesion_mask(path, 96, 72)
     # A lesion that fills the frame, or lies at its border, is none.
     assert not looks_inverted(np.ones(SIZE, bool))
-    half = np.zeros(SIZE, bool)
-    half[:, :60] = True
-    assert not looks_inverted(half)
+    for width in (60, 80, 92):
+        half = np.zeros(SIZE, bool)
+        half[:, :width] = True
+        assert not looks_inverted(half)
+
+
+def test_inverted_masks_of_a_lesion_at_the_border_or_a_tiny_one():
+    for shift, radius in ((-36, 20), (0, 6)):
+        mask = np.ones(SIZE, np.uint8)
+        cv2.circle(mask, (SIZE[1] // 2 + shift, SIZE[0] // 2), radius, 0, -1)
+        assert looks_inverted(mask.astype(bool))
+        assert not looks_inverted(~mask.astype(bool))
+    noise = np.ones(SIZE, bool)
+    noise[30, 40] = False
+    assert not looks_inverted(noise)
 
 
 # --- data sets ---------------------------------------------------------------------------------

@@ -262,10 +262,10 @@ def _judge_mask(path: Path, height: int, width: int) -> str | None:
     share = float(mask.mean())
     if not share:
         return "mask is empty: it covers 0.00% of the frame"
+    if looks_inverted(mask):
+        return f"{_INVERTED}: it covers more of the frame's border than of the frame ({share:.2%})"
     if not _SMALLEST_MASK <= share <= _LARGEST_MASK:
         return f"mask covers {share:.2%} of the frame"
-    if looks_inverted(mask):
-        return f"{_INVERTED}: it covers the frame's border and {share:.2%} of it"
     return None
 
 

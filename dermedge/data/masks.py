@@ -35,8 +35,8 @@ def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
         )
     if looks_inverted(mask):
         raise ImageError(
-            "{path}: the mask looks inverted: it covers the frame's border and leaves a part "
-            "inside; swap its values, or leave it out",
+            "{path}: the mask looks inverted: it covers more of the frame's border than of the "
+            "frame; swap its values, or leave it out",
             code="mask_inverted",
             path=path.name,
         )
