@@ -19,6 +19,7 @@ from dermedge.cli import main
 from dermedge.data import READERS, DataError, Record, Split, load, parse_source
 from dermedge.data.check import _contradictions, arguments, check, run
 from dermedge.data.synthetic import write_data_set
+from dermedge.metadata import region
 from dermedge.taxonomy import CLASSES, MALIGNANT, to_class
 
 
@@ -545,6 +546,23 @@ def test_isic_cli_takes_the_finest_diagnosis_and_each_pictures_licence(tmp_path)
     assert (nevus.licence, adnexal.licence) == ("CC-0", "CC-BY")
     # Basal cell carcinomas are among the adnexal ones: malignant, and no more is known.
     assert (adnexal.label, adnexal.malignant) == (None, True)
+
+
+def test_isic_cli_takes_sites_as_the_archive_states_them_today_and_before(tmp_path):
+    sites = {
+        "Lower extremity,Foot,Sole of foot,Arch of foot,,": "palms/soles",
+        "Head and neck,Head,Ear,Pinna,Helix of pinna,": "head/neck",
+        "Upper extremity,,,,,nail NOS": "upper extremity",
+        ",,,,,": None,
+    }
+    rows = [f"ISIC_{n},Nevus,{cells}" for n, cells in enumerate(sites)]
+    levels = ",".join(f"anatom_site_{level}" for level in range(1, 6))
+    table(tmp_path / "m.csv", f"isic_id,diagnosis_1,{levels},anatom_site_special", *rows)
+    for number in range(len(sites)):
+        picture(tmp_path / f"ISIC_{number}.jpg", number)
+    found = load("isic_cli", tmp_path)
+    assert [region(record.site) for record in found.records] == [*sites.values()]
+    assert not any("site" in line for line in found.notes)
 
 
 def test_csv_never_leaves_its_folder(tmp_path):
