@@ -565,6 +565,17 @@ def test_isic_cli_takes_sites_as_the_archive_states_them_today_and_before(tmp_pa
     assert not any("site" in line for line in found.notes)
 
 
+def test_isic_cli_leaves_confocal_microscopy_out_and_says_so(tmp_path):
+    kinds = ("dermoscopic", "RCM: macroscopic", "RCM: tile", "RCM: mosaic", "TBP tile: close-up")
+    rows = [f"ISIC_{number},Melanoma,{kind}" for number, kind in enumerate(kinds)]
+    table(tmp_path / "metadata.csv", "isic_id,diagnosis_3,image_type", *rows)
+    for number in range(len(kinds)):
+        picture(tmp_path / f"ISIC_{number}.jpg", number)
+    found = load("isic_cli", tmp_path)
+    assert [record.modality for record in found.records] == ["dermoscopic", None, "clinical"]
+    assert "confocal microscopy (RCM: tile, RCM: mosaic), not used: 2" in found.notes
+
+
 def test_csv_never_leaves_its_folder(tmp_path):
     outside = picture(tmp_path / "outside.png")
     picture(tmp_path / "in" / "inside.png")

@@ -14,6 +14,8 @@ from dermedge.metadata import region
 from dermedge.taxonomy import Diagnosis, interpret
 
 _LEVELS = (5, 4, 3, 2, 1)
+# Gray pictures of cells under the microscope, no photographs of a lesion.
+_CONFOCAL = ("rcm: tile", "rcm: mosaic")
 # The site from its body region to the place, today; anatom_site_general and _special before.
 _SITES = tuple(f"anatom_site_{level}" for level in reversed(_LEVELS))
 _ABOUT = (
@@ -68,6 +70,9 @@ def _gather_cli(g: Gathering) -> None:
         table = g.read_table(path, (*_ABOUT, *_LABELS))
         for row in table.rows:
             cells = row.cells
+            if cells.get("image_type", "").lower() in _CONFOCAL:
+                g.count("confocal microscopy (RCM: tile, RCM: mosaic), not used")
+                continue
             name = cells["isic_id"]
             levels = (cells.get(f"diagnosis_{level}", "") for level in _LEVELS)
             word, reading = _finest([*levels, cells.get("diagnosis", "")])
