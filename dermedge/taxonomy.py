@@ -65,7 +65,7 @@ _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
 # words only. English, German, French, Spanish, Italian, Portuguese, Latin; without accents.
 _SQUAMOUS = (
-    rf"squamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
+    rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
     r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
@@ -75,10 +75,15 @@ _WORDS = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (
-            r"\bbowens?\b(?: s\b)?|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
+            r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
+            r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
             r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
             "akiec",
         ),
+        (
+            rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}",
+            "bcc",
+        ),  # ICD-O 8094, among basal cell tumours
         (
             _SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b",
             "scc",
@@ -103,7 +108,7 @@ _WORDS = tuple(
             "bkl",
         ),
         (
-            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*"
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
             r"|\b(?:ha?e?m|em)?angiom(?:a|as|ata|e|en|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
@@ -116,9 +121,10 @@ _WORDS = tuple(
         (
             # Also the syndromes in whose name a class is only a part.
             rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
-            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker s?|beckers"
-            rf"|connective tissue|eccrine|verrucous epidermal) {_NEVUS}\b"
-            rf"|\b{_NEVUS} (?:de|di|von) becker\b|basal cell {_NEVUS}",
+            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
+            rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
+            rf"|basal cell {_NEVUS}",
             "other",
         ),
         (
@@ -193,7 +199,8 @@ _BARE = re.compile(
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\w*lymphom(?:a|as|e|en|es)?\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?!pseudo)\w*lymphom(?:a|as|e|en|es)?\b|\bctcl\b|\bsezary\b|\bleuka?emia cutis\b"
+    r"|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
     r"|\bpagets?\b|\bmetasta\w*"
 )

@@ -23,7 +23,8 @@ WORDS = {
         "carcinoma de células basales; basal-cell carcinoma; Basal cell carcinomas; BCC; "
         "4. Basal Cell Carcinoma (BCC) 3323; épithélioma basocellulaire; rodent ulcer; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
-        "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom"
+        "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
+        "Baso-squamous carcinoma"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -41,7 +42,8 @@ WORDS = {
         "ceratose actínica; solar keratosis; keratosis actinica; solare Keratose; "
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
-        "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz"
+        "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
+        "erythroplasia of Queyrat"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -72,14 +74,16 @@ WORDS = {
         "angiokeratoma; pyogenic granuloma; granuloma piógeno; granulome pyogénique; "
         "naevus flammeus; Feuermal; Nevus_Flammeus; vascular lesion; vascular lesions; "
         "lesión vascular; lésion vasculaire; lesione vascolare; lesão vascular; "
-        "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas"
+        "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
+        "blue rubber bleb nevus"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
         "Merkel cell carcinoma; psoriasis; melanosis; porokeratosis; wart; nevo sebaceo; "
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
-        "Atypical melanocytic proliferation"
+        "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
+        "naevus of Becker; white sponge nevus; nevus unius lateris"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -136,8 +140,17 @@ def test_benign_and_malignant_are_no_classes(words, malignant):
 
 
 def test_other_malignancies_are_malignant():
-    for words in ("Merkel cell carcinoma", "angiosarcoma", "DFSP", "cutaneous lymphoma"):
+    for words in (
+        "Merkel cell carcinoma",
+        "angiosarcoma",
+        "DFSP",
+        "cutaneous lymphoma",
+        "CTCL",
+        "Sézary",
+    ):
         assert (interpret(words).label, interpret(words).malignant) == ("other", True)
+    for words in ("pseudolymphoma", "B-cell pseudolymphoma"):
+        assert (interpret(words).label, interpret(words).malignant) == ("other", None)
 
 
 @given(st.text(max_size=60))
