@@ -204,15 +204,20 @@ _OTHER_MALIGNANT = re.compile(
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
     r"|\bpagets?\b|\bmetasta\w*"
 )
-# Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
-# sure, and certainly not "something else".
-_UNPLACED = re.compile(
-    r"\w*(?:melanom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs|malign"
-    r"|bosartig|basaliom|spinaliom|bowen"
+# Words of cancer that no rule took.
+_CANCER = (
+    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs"
+    r"|basaliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
-    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak|rogowacenie|znamie"
-    r"|aardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat|huylu"
+    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
+    r"|kwaadaardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat"
     r"|ung thu)\w*|\b\w*rak\b"
+)
+_CANCER_WORD = re.compile(_CANCER)
+# These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
+# "something else".
+_UNPLACED = re.compile(
+    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )
@@ -286,7 +291,8 @@ def interpret(diagnosis: str) -> Diagnosis:
     (label,) = classes
     if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
         return Diagnosis("other", "other", True)
-    if label not in MALIGNANT and _OTHER_MALIGNANT.search(text):
+    # "Naevus, czerniak": a class beside a cancer of which no rule knows which it is.
+    if label not in MALIGNANT and (_OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)):
         return Diagnosis("unclear")
     if (label in ("bcc", "mel", "scc") and benign) or (label not in MALIGNANT and malignant):
         return Diagnosis("unclear")

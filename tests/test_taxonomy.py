@@ -105,7 +105,9 @@ WORDS = {
         "basal cell; actinic kerat.; melan.; épithélioma; bazal hücreli karsinom; czerniak; "
         "basaalcelcarcinoom; melanom şüphesi; melanom değil; geen melanoma; malign; "
         "cancro della pelle; cancro da pele; huidkanker; hudkræft; ihosyöpä; rak skóry; bőrrák; "
-        "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu"
+        "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu; "
+        "naevus, czerniak; dysplastische naevus / melanoom; nevus, carcinome; nevus, rak skóry; "
+        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }
 
