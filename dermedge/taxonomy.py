@@ -63,7 +63,8 @@ _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
-# words only. English, German, French, Spanish, Italian, Portuguese, Latin; without accents.
+# words only. English, German, French, Spanish, Italian, Portuguese, Latin, a few of Dutch, Turkish
+# and Polish; without accents.
 _SQUAMOUS = (
     rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
@@ -131,7 +132,13 @@ _WORDS = tuple(
             rf"\b(?:compound|junktions|grenz|spindelzell|pigment|spitz|halo|zell|papillen)?{_NEVUS}\b"
             rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
-            r"|\bne[oi] (?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu)\w*",
+            r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
+            r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
+            # Dutch, Turkish, Polish
+            r"|\bmoedervlek(?:ken)?\b|\bbenler\b|\bpieprzyki?\b"
+            r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
+            r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
+            r"|reed|clark)\w*",
             "nv",
         ),
         (
@@ -174,7 +181,10 @@ _VAGUE = re.compile(
     r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
     r"|cicatri[zx]|cicatrici|antecedente"
     # Turkish, Dutch
-    r"|degil|suphe\w*|olasi\w*|geen|mogelijk\w*|waarschijnlijk\w*"
+    r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
+    r"|waarschijnlijk\w*"
+    # Polish
+    r"|nie|bez|brak|podejrz\w*|wykluczon\w*|prawdopodobn\w*"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"
@@ -190,9 +200,10 @@ _SUBTYPES = re.compile(
     r"|congenital|combined|recurrent|benign|solar|actinic|acral|nodular|superficial)\b ?)+"
 )
 
-_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|iyi huylu)\b")
+_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|goedaardig\w*|iyi huylu)\b")
 _MALIGNANT_WORD = re.compile(
-    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kotu huylu)\b"
+    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu"
+    r"|zlosliw\w*)\b"
 )
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
@@ -218,6 +229,8 @@ _CANCER_WORD = re.compile(_CANCER)
 # "something else".
 _UNPLACED = re.compile(
     _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
+    # A mole in Portuguese; also a sign, an infection.
+    r"|\b(?:pintas?|sinal|sinais)\b"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )

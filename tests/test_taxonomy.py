@@ -67,7 +67,9 @@ WORDS = {
         "Spitznävus; blue nevus; blauer Nävus; nevo displásico; nevo azul; nevo atipico; "
         "Nevus, Atypical, Dysplastic, or Clark; reed or spitz nevus; halo nevus; "
         "5. Melanocytic Nevi (NV) - 7970; junctional nevus; Compoundnävus; NV; NEV; "
-        "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound"
+        "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound; moedervlek; "
+        "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
+        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -107,6 +109,8 @@ WORDS = {
         "cancro della pelle; cancro da pele; huidkanker; hudkræft; ihosyöpä; rak skóry; bőrrák; "
         "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu; "
         "naevus, czerniak; dysplastische naevus / melanoom; nevus, carcinome; nevus, rak skóry; "
+        "kwaadaardige moedervlek; geen moedervlek; znamię złośliwe barwnikowe; znamię; ben; pinta; "
+        "znamię barwnikowe, podejrzenie czerniaka; moedervlek, melanoom niet uitgesloten; sinal; "
         "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }
@@ -135,7 +139,7 @@ def test_class_numbers_name_nothing(words):
 @pytest.mark.parametrize(
     ("words", "malignant"),
     [("benign", False), ("malignant lesions", True), ("gutartig", False), ("bösartig", True)]
-    + [("iyi huylu", False), ("Kötü huylu", True)],
+    + [("iyi huylu", False), ("Kötü huylu", True), ("goedaardig", False), ("złośliwy", True)],
 )
 def test_benign_and_malignant_are_no_classes(words, malignant):
     assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)
