@@ -480,10 +480,12 @@ def test_ph2(tmp_path):
 
 def test_a_mask_of_its_pictures_name_is_not_taken_for_it(tmp_path):
     ham10000(tmp_path)
-    for name in ("ISIC_0025030", "ISIC_0027419"):
+    for name in ("ISIC_0025030", "ISIC_0027419", "ISIC_0099999"):
         mask(tmp_path / "Ground_Truth" / f"{name}.png")
-    folders = {record.image.parent.name for record in load("ham10000", tmp_path).records}
+    found = load("ham10000", tmp_path)
+    folders = {record.image.parent.name for record in found.records}
     assert folders == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
+    assert found.problems == ("ISIC_0099999: its picture is missing",)
 
 
 def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):

@@ -194,7 +194,7 @@ def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
 def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | None:
     """The mask beside the picture, or in a mask folder that mirrors the picture's."""
     for ending in _MASK_ENDINGS:
-        path = g.picture(f"{file.stem}{ending}", near=file.parent)
+        path = g.mask(f"{file.stem}{ending}", near=file.parent)
         if path and path.parent == file.parent:
             return path
     own = _bare(file.relative_to(g.root).parts[:-1])
