@@ -222,6 +222,32 @@ def test_data_check_names_masks_of_other_kinds_with_counts(tmp_path):
     assert "empty" in report.mask_problems["4"]
 
 
+def test_a_mask_in_place_of_a_picture_is_neither_split_learnt_nor_measured(tmp_path):
+    from benchmarks.accuracy.evaluate import read_picture
+    from train.data import load_pictures
+    from train.recipe import load_recipe
+
+    for number, suffix in enumerate((".jpg", ".png", ".png")):
+        picture(tmp_path / "nevus" / f"{number}{suffix}", number, SIZE)
+    skin = np.full((*SIZE, 3), (225, 180, 160), np.uint8)
+    skin[lesion()] = (90, 60, 50)
+    Image.fromarray(skin).save(tmp_path / "nevus" / "drawn.png")
+    for name in ("0_lesion.png", "1_lesion.jpg"):
+        Image.fromarray(drawn(0, 255)).save(tmp_path / "nevus" / name)
+    found = load("folders", tmp_path)
+    masks = {"nevus/0_lesion", "nevus/1_lesion"}
+    report = check(found, progress=False)
+    assert report.unreadable.keys() == masks
+    assert (
+        "a mask of two values, no picture of skin; move it" in report.unreadable["nevus/0_lesion"]
+    )
+    recipe = load_recipe("classifier", ["preprocessing.size=32", "pretrained=no"])
+    pictures = load_pictures(found.records, recipe, tmp_path / "cache")
+    assert {record.id for record in found.records} - {r.id for r in pictures.records} == masks
+    with pytest.raises(ImageError, match=r"^1_lesion\.jpg: a mask of two values"):
+        read_picture(next(r for r in found.records if r.id == "nevus/1_lesion"))
+
+
 def test_data_check_counts_inverted_and_empty_masks(tmp_path, capsys):
     from dermedge.cli import main
 

@@ -510,10 +510,15 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     mask(beside / "nevus" / "1_mask.png")
     picture(beside / "mel" / "1.jpg")
     assert [r.mask and r.mask.name for r in load("folders", beside).records] == [None, "1_mask.png"]
+    (beside / "nevus" / "1_mask.png").rename(beside / "nevus" / "1_GT.png")
+    assert [r.mask and r.mask.name for r in load("folders", beside).records] == [None, "1_GT.png"]
     apart = tmp_path / "apart"
     for name in ("mel", "nv"):
         picture(apart / "images" / name / "1.jpg")
         mask(apart / "masks" / name / "1.png")
+    found = load("folders", apart).records
+    assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
+    (apart / "masks").rename(apart / "Lesion_GroundTruth_v3")
     found = load("folders", apart).records
     assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
     for number, name in enumerate(("lesion_masks", "Masks 2", "mask of pregnancy")):

@@ -20,13 +20,14 @@ from dermedge import DISCLAIMER
 from dermedge.data import READERS, load, parse_source
 from dermedge.data.fingerprint import LOOK_BYTES, described, look
 from dermedge.data.leak import duplicates, split_apart
+from dermedge.data.masks import read_lesion_picture
 from dermedge.data.records import DataError, DataSet, Record, RowErrors
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
 from dermedge.files import check_folder, check_writable
 from dermedge.image.header import ImageError
 from dermedge.image.mask_values import looks_inverted
-from dermedge.image.read import read_image, read_mask
+from dermedge.image.read import read_mask
 from dermedge.taxonomy import CLASSES
 from dermedge.text import printable
 
@@ -232,7 +233,7 @@ def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
 
 def _look_at(record: Record) -> _Seen:
     try:
-        picture = read_image(record.image)
+        picture = read_lesion_picture(record.image)
         digest = hashlib.sha256(record.image.read_bytes()).digest()
     except (ImageError, OSError) as error:
         return _Seen(error=" ".join(str(error).split()))

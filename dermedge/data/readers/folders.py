@@ -12,7 +12,10 @@ from dermedge.data.readers.gathering import MASK_FOLDER, Gathering, Reader, fold
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
-_MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
+_MASK_ENDINGS = (
+    *("_segmentation", "_segmentation_mask", "_seg", "_binary_mask", "_mask", "-mask", "mask"),
+    *("_groundtruth", "_ground_truth", "_gt", "-gt"),
+)
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 

@@ -26,9 +26,9 @@ PICTURE_ENDING = re.compile(
 )
 TABLES = frozenset({".csv", ".tsv", ".tab"})
 MASK_FOLDER = re.compile(
-    # "student_masks" and "masks_2", but no "mask of pregnancy".
-    r"((.*[ _-])?(masks|segmentations)([ _-].*)?|(.*[ _-])?(mask|segmentation)"
-    r"|ground_?truths?|gt|annotations?|labels?)",
+    # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
+    r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
+    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?)",
     re.IGNORECASE,
 )
 # Neither pictures nor tables, and nobody expects them to be.
