@@ -239,6 +239,8 @@ _SPELLINGS = (
     *("basalzellkarzinom", "plattenepithelkarzinom", "keratosis", "keratose", "dermatofibroma"),
     *("hemangioma", "haemangioma", "keratoacanthoma", "seborrheic", "basocelular", "squamous"),
 )
+# The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
+_QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -275,6 +277,10 @@ def interpret(diagnosis: str) -> Diagnosis:
     words ("2. Melanoma 15.75k") are dropped. A lentigo that is not called solar, melanosis, and
     atypical melanocytic proliferations belong to none of the classes of HAM10000: 'other'.
     """
+    if diagnosis.lstrip().startswith(("[", "{")):
+        listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
+        if len(listed) > 1:
+            return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")

@@ -69,6 +69,7 @@ WORDS = {
         "5. Melanocytic Nevi (NV) - 7970; junctional nevus; Compoundnävus; NV; NEV; "
         "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound; moedervlek; "
         "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
+        "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
         "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato"
     ),
     "vasc": (
@@ -111,6 +112,7 @@ WORDS = {
         "naevus, czerniak; dysplastische naevus / melanoom; nevus, carcinome; nevus, rak skóry; "
         "kwaadaardige moedervlek; geen moedervlek; znamię złośliwe barwnikowe; znamię; ben; pinta; "
         "znamię barwnikowe, podejrzenie czerniaka; moedervlek, melanoom niet uitgesloten; sinal; "
+        "['Eczema', 'Melanocytic Nevus']; {'Melanoma': 0.41, 'Eczema': 0.41}; "
         "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }
