@@ -587,6 +587,7 @@ def test_csv_never_leaves_its_folder(tmp_path):
     assert [(r.id, r.mask) for r in data_set.records] == [("inside", None)]
     assert len(data_set.problems) == 5
     assert all("leaves the data set" in problem for problem in data_set.problems)
+    assert all("put the table into a folder above" in problem for problem in data_set.problems)
 
 
 def test_drawn_pictures_are_marked_under_either_name(tmp_path):

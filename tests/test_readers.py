@@ -276,6 +276,14 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     assert len(data_set.problems) == 6
 
 
+def test_skin_types_in_other_spellings(tmp_path):
+    types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7")
+    rows = [f"{number}.png,{kind}" for number, kind in enumerate(types)]
+    pictures = [f"{number}.png" for number in range(len(types))]
+    data_set = own(tmp_path, "image,skin_type", *rows, pictures=pictures)
+    assert [record.skin_type for record in data_set.records] == [3, 4, 2, 5, None]
+
+
 @pytest.mark.parametrize(
     "words",
     [

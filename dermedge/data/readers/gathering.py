@@ -245,7 +245,10 @@ class Gathering:
         text = text.replace("\\", "/")
         path = Path(os.path.normpath(base / text)) if "\0" not in text else base
         if not path.is_relative_to(self.root) or path == base:
-            self.problems.append(f"{where}: the path '{short(text)}' leaves the data set; ignored")
+            self.problems.append(
+                f"{where}: the path '{short(text)}' leaves the data set; ignored (put the table "
+                "into a folder above its pictures)"
+            )
             return None
         if os.path.isfile(path):  # False, not an error, for a name that is too long
             return path
@@ -499,7 +502,9 @@ class Gathering:
         return age
 
     def _skin_type(self, text: str | None, where: str) -> int | None:
-        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|[.,]0$", "", (text or "").strip().lower())
+        bare = re.sub(
+            r"^(fitzpatrick|fst|skin|photo|type|\s)+|[.,]0$", "", (text or "").strip().lower()
+        )
         known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
         return self._one_of(known, bare, "skin type", where)
 
