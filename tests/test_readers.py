@@ -129,6 +129,9 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
         *(("lesion_key", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
         *(("ID lesión", "lesion_id"), ("lésion", "lesion_id"), ("código_paciente", "patient_id")),
+        *(("record_id", "patient_id"), ("midas_record_id", "patient_id"), ("IPP", "patient_id")),
+        *(("N.º prontuário", "patient_id"), ("Protokol No", "patient_id"), ("NHC", "patient_id")),
+        *(("Nr dossier", "patient_id"), ("PESEL", "patient_id"), ("id_pacjenta", "patient_id")),
         *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
     ],
 )
