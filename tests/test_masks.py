@@ -258,6 +258,18 @@ def test_data_check_counts_inverted_and_empty_masks(tmp_path, capsys):
     assert "empty masks: 1" in printed
 
 
+def test_data_check_judges_masks_that_are_smaller_than_their_pictures(tmp_path):
+    masks = [
+        values[::2, ::2] for values in (drawn(255, 0), drawn(0, 255), np.zeros(SIZE, np.uint8))
+    ]
+    masked_set(tmp_path, *masks, drawn(0, 255)[:40])
+    problems = check(load("csv", tmp_path), progress=False).mask_problems
+    assert "looks inverted" in problems["0"]
+    assert problems["1"] == "mask is 48x36, picture 96x72; it is scaled"
+    assert "mask is empty" in problems["2"]
+    assert problems["3"] == "mask is 96x40, picture 96x72"
+
+
 def test_training_leaves_masks_of_other_kinds_out_and_refuses_nothing_but_empty_ones(tmp_path):
     from train.data import load_pictures
     from train.loop import _masks

@@ -20,7 +20,7 @@ from dermedge import DISCLAIMER
 from dermedge.data import READERS, load, parse_source
 from dermedge.data.fingerprint import LOOK_BYTES, described, look
 from dermedge.data.leak import duplicates, split_apart
-from dermedge.data.masks import read_lesion_picture
+from dermedge.data.masks import has_shape, read_lesion_picture
 from dermedge.data.records import DataError, DataSet, Record, RowErrors
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
@@ -258,8 +258,9 @@ def _judge_mask(path: Path, height: int, width: int) -> str | None:
         mask = read_mask(path)
     except (ImageError, OSError) as error:
         return " ".join(str(error).split())
-    if mask.shape != (height, width):
-        return f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
+    sizes = f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
+    if not has_shape(mask, height, width):
+        return sizes
     share = float(mask.mean())
     if not share:
         return "mask is empty: it covers 0.00% of the frame"
@@ -267,7 +268,7 @@ def _judge_mask(path: Path, height: int, width: int) -> str | None:
         return f"{_INVERTED}: it covers more of the frame's border than of the frame ({share:.2%})"
     if not _SMALLEST_MASK <= share <= _LARGEST_MASK:
         return f"mask covers {share:.2%} of the frame"
-    return None
+    return f"{sizes}; it is scaled" if mask.shape != (height, width) else None
 
 
 def _repeated(names: Iterable[str | None]) -> dict[str, int]:

@@ -47,6 +47,11 @@ def _is_mask(pixels: np.ndarray) -> bool:
     return False
 
 
+def has_shape(mask: np.ndarray, height: int, width: int) -> bool:
+    """Whether a mask may be of a picture of `height` x `width` px, at this or another size."""
+    return bool(abs(mask.shape[1] / mask.shape[0] / (width / height) - 1) <= _SHAPE)
+
+
 def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
     """Read the mask of a picture of `height` x `width` px: bool, of the mask's own size.
 
@@ -56,7 +61,7 @@ def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
         picture, or lesion and skin look swapped.
     """
     mask = read_mask(path)
-    if abs(mask.shape[1] / mask.shape[0] / (width / height) - 1) > _SHAPE:
+    if not has_shape(mask, height, width):
         raise ImageError(
             "{path}: the mask ({mask_width}x{mask_height}) has another shape than the picture "
             "({width}x{height})",
