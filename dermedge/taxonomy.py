@@ -63,9 +63,10 @@ _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
-# words only. English, German, French, Spanish, Italian, Portuguese, Latin; without accents.
+# words only. English, German, French, Spanish, Italian, Portuguese, Latin, a few of Dutch, Turkish
+# and Polish; without accents.
 _SQUAMOUS = (
-    rf"squamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
+    rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
     r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
@@ -75,10 +76,15 @@ _WORDS = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (
-            r"\bbowens?\b(?: s\b)?|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
+            r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
+            r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
             r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
             "akiec",
         ),
+        (
+            rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}",
+            "bcc",
+        ),  # ICD-O 8094, among basal cell tumours
         (
             _SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b",
             "scc",
@@ -103,7 +109,7 @@ _WORDS = tuple(
             "bkl",
         ),
         (
-            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*"
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
             r"|\b(?:ha?e?m|em)?angiom(?:a|as|ata|e|en|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
@@ -116,16 +122,23 @@ _WORDS = tuple(
         (
             # Also the syndromes in whose name a class is only a part.
             rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
-            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker s?|beckers"
-            rf"|connective tissue|eccrine|verrucous epidermal) {_NEVUS}\b"
-            rf"|\b{_NEVUS} (?:de|di|von) becker\b|basal cell {_NEVUS}",
+            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
+            rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
+            rf"|basal cell {_NEVUS}",
             "other",
         ),
         (
             rf"\b(?:compound|junktions|grenz|spindelzell|pigment|spitz|halo|zell|papillen)?{_NEVUS}\b"
             rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
-            r"|\bne[oi] (?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu)\w*",
+            r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
+            r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
+            # Dutch, Turkish, Polish
+            r"|\bmoedervlek(?:ken)?\b|\bbenler\b|\bpieprzyki?\b"
+            r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
+            r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
+            r"|reed|clark)\w*",
             "nv",
         ),
         (
@@ -168,7 +181,10 @@ _VAGUE = re.compile(
     r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
     r"|cicatri[zx]|cicatrici|antecedente"
     # Turkish, Dutch
-    r"|degil|suphe\w*|olasi\w*|geen|mogelijk\w*|waarschijnlijk\w*"
+    r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
+    r"|waarschijnlijk\w*"
+    # Polish
+    r"|nie|bez|brak|podejrz\w*|wykluczon\w*|prawdopodobn\w*"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"
@@ -184,28 +200,37 @@ _SUBTYPES = re.compile(
     r"|congenital|combined|recurrent|benign|solar|actinic|acral|nodular|superficial)\b ?)+"
 )
 
-_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|iyi huylu)\b")
+_BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|goedaardig\w*|iyi huylu)\b")
 _MALIGNANT_WORD = re.compile(
-    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kotu huylu)\b"
+    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu"
+    r"|zlosliw\w*)\b"
 )
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\w*lymphom(?:a|as|e|en|es)?\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?!pseudo)\w*lymphom(?:a|as|e|en|es)?\b|\bctcl\b|\bsezary\b|\bleuka?emia cutis\b"
+    r"|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
     r"|\bpagets?\b|\bmetasta\w*"
 )
-# Words of cancer that no rule took, abbreviations of classes, and codes of the ICD: not a class for
-# sure, and certainly not "something else".
-_UNPLACED = re.compile(
-    r"\w*(?:melanom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs|malign"
-    r"|bosartig|basaliom|spinaliom|bowen"
+# Words of cancer that no rule took.
+_CANCER = (
+    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs"
+    r"|basaliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
-    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak|rogowacenie|znamie"
-    r"|aardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat|huylu"
+    r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
+    r"|kwaadaardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat"
     r"|ung thu)\w*|\b\w*rak\b"
+)
+_CANCER_WORD = re.compile(_CANCER)
+# These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
+# "something else".
+_UNPLACED = re.compile(
+    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
+    # A mole in Portuguese; also a sign, an infection.
+    r"|\b(?:pintas?|sinal|sinais)\b"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )
@@ -214,6 +239,8 @@ _SPELLINGS = (
     *("basalzellkarzinom", "plattenepithelkarzinom", "keratosis", "keratose", "dermatofibroma"),
     *("hemangioma", "haemangioma", "keratoacanthoma", "seborrheic", "basocelular", "squamous"),
 )
+# The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
+_QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -250,6 +277,10 @@ def interpret(diagnosis: str) -> Diagnosis:
     words ("2. Melanoma 15.75k") are dropped. A lentigo that is not called solar, melanosis, and
     atypical melanocytic proliferations belong to none of the classes of HAM10000: 'other'.
     """
+    if diagnosis.lstrip().startswith(("[", "{")):
+        listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
+        if len(listed) > 1:
+            return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")
@@ -279,7 +310,8 @@ def interpret(diagnosis: str) -> Diagnosis:
     (label,) = classes
     if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
         return Diagnosis("other", "other", True)
-    if label not in MALIGNANT and _OTHER_MALIGNANT.search(text):
+    # "Naevus, czerniak": a class beside a cancer of which no rule knows which it is.
+    if label not in MALIGNANT and (_OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)):
         return Diagnosis("unclear")
     if (label in ("bcc", "mel", "scc") and benign) or (label not in MALIGNANT and malignant):
         return Diagnosis("unclear")

@@ -19,6 +19,7 @@ from dermedge.cli import main
 from dermedge.data import READERS, DataError, Record, Split, load, parse_source
 from dermedge.data.check import _contradictions, arguments, check, run
 from dermedge.data.synthetic import write_data_set
+from dermedge.metadata import region
 from dermedge.taxonomy import CLASSES, MALIGNANT, to_class
 
 
@@ -479,10 +480,12 @@ def test_ph2(tmp_path):
 
 def test_a_mask_of_its_pictures_name_is_not_taken_for_it(tmp_path):
     ham10000(tmp_path)
-    for name in ("ISIC_0025030", "ISIC_0027419"):
+    for name in ("ISIC_0025030", "ISIC_0027419", "ISIC_0099999"):
         mask(tmp_path / "Ground_Truth" / f"{name}.png")
-    folders = {record.image.parent.name for record in load("ham10000", tmp_path).records}
+    found = load("ham10000", tmp_path)
+    folders = {record.image.parent.name for record in found.records}
     assert folders == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
+    assert found.problems == ("ISIC_0099999: its picture is missing",)
 
 
 def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):
@@ -547,6 +550,34 @@ def test_isic_cli_takes_the_finest_diagnosis_and_each_pictures_licence(tmp_path)
     assert (adnexal.label, adnexal.malignant) == (None, True)
 
 
+def test_isic_cli_takes_sites_as_the_archive_states_them_today_and_before(tmp_path):
+    sites = {
+        "Lower extremity,Foot,Sole of foot,Arch of foot,,": "palms/soles",
+        "Head and neck,Head,Ear,Pinna,Helix of pinna,": "head/neck",
+        "Upper extremity,,,,,nail NOS": "upper extremity",
+        ",,,,,": None,
+    }
+    rows = [f"ISIC_{n},Nevus,{cells}" for n, cells in enumerate(sites)]
+    levels = ",".join(f"anatom_site_{level}" for level in range(1, 6))
+    table(tmp_path / "m.csv", f"isic_id,diagnosis_1,{levels},anatom_site_special", *rows)
+    for number in range(len(sites)):
+        picture(tmp_path / f"ISIC_{number}.jpg", number)
+    found = load("isic_cli", tmp_path)
+    assert [region(record.site) for record in found.records] == [*sites.values()]
+    assert not any("site" in line for line in found.notes)
+
+
+def test_isic_cli_leaves_confocal_microscopy_out_and_says_so(tmp_path):
+    kinds = ("dermoscopic", "RCM: macroscopic", "RCM: tile", "RCM: mosaic", "TBP tile: close-up")
+    rows = [f"ISIC_{number},Melanoma,{kind}" for number, kind in enumerate(kinds)]
+    table(tmp_path / "metadata.csv", "isic_id,diagnosis_3,image_type", *rows)
+    for number in range(len(kinds)):
+        picture(tmp_path / f"ISIC_{number}.jpg", number)
+    found = load("isic_cli", tmp_path)
+    assert [record.modality for record in found.records] == ["dermoscopic", None, "clinical"]
+    assert "confocal microscopy (RCM: tile, RCM: mosaic), not used: 2" in found.notes
+
+
 def test_csv_never_leaves_its_folder(tmp_path):
     outside = picture(tmp_path / "outside.png")
     picture(tmp_path / "in" / "inside.png")
@@ -556,6 +587,7 @@ def test_csv_never_leaves_its_folder(tmp_path):
     assert [(r.id, r.mask) for r in data_set.records] == [("inside", None)]
     assert len(data_set.problems) == 5
     assert all("leaves the data set" in problem for problem in data_set.problems)
+    assert all("put the table into a folder above" in problem for problem in data_set.problems)
 
 
 def test_drawn_pictures_are_marked_under_either_name(tmp_path):

@@ -180,9 +180,21 @@ def test_inverted_masks_and_masks_of_another_shape(tmp_path):
         read_lesion_mask(path, 96, 72)
     # A lesion that fills the frame, or lies at its border, is none.
     assert not looks_inverted(np.ones(SIZE, bool))
-    half = np.zeros(SIZE, bool)
-    half[:, :60] = True
-    assert not looks_inverted(half)
+    for width in (60, 80, 92):
+        half = np.zeros(SIZE, bool)
+        half[:, :width] = True
+        assert not looks_inverted(half)
+
+
+def test_inverted_masks_of_a_lesion_at_the_border_or_a_tiny_one():
+    for shift, radius in ((-36, 20), (0, 6)):
+        mask = np.ones(SIZE, np.uint8)
+        cv2.circle(mask, (SIZE[1] // 2 + shift, SIZE[0] // 2), radius, 0, -1)
+        assert looks_inverted(mask.astype(bool))
+        assert not looks_inverted(~mask.astype(bool))
+    noise = np.ones(SIZE, bool)
+    noise[30, 40] = False
+    assert not looks_inverted(noise)
 
 
 # --- data sets ---------------------------------------------------------------------------------
@@ -210,6 +222,32 @@ def test_data_check_names_masks_of_other_kinds_with_counts(tmp_path):
     assert "empty" in report.mask_problems["4"]
 
 
+def test_a_mask_in_place_of_a_picture_is_neither_split_learnt_nor_measured(tmp_path):
+    from benchmarks.accuracy.evaluate import read_picture
+    from train.data import load_pictures
+    from train.recipe import load_recipe
+
+    for number, suffix in enumerate((".jpg", ".png", ".png")):
+        picture(tmp_path / "nevus" / f"{number}{suffix}", number, SIZE)
+    skin = np.full((*SIZE, 3), (225, 180, 160), np.uint8)
+    skin[lesion()] = (90, 60, 50)
+    Image.fromarray(skin).save(tmp_path / "nevus" / "drawn.png")
+    for name in ("0_lesion.png", "1_lesion.jpg"):
+        Image.fromarray(drawn(0, 255)).save(tmp_path / "nevus" / name)
+    found = load("folders", tmp_path)
+    masks = {"nevus/0_lesion", "nevus/1_lesion"}
+    report = check(found, progress=False)
+    assert report.unreadable.keys() == masks
+    assert (
+        "a mask of two values, no picture of skin; move it" in report.unreadable["nevus/0_lesion"]
+    )
+    recipe = load_recipe("classifier", ["preprocessing.size=32", "pretrained=no"])
+    pictures = load_pictures(found.records, recipe, tmp_path / "cache")
+    assert {record.id for record in found.records} - {r.id for r in pictures.records} == masks
+    with pytest.raises(ImageError, match=r"^1_lesion\.jpg: a mask of two values"):
+        read_picture(next(r for r in found.records if r.id == "nevus/1_lesion"))
+
+
 def test_data_check_counts_inverted_and_empty_masks(tmp_path, capsys):
     from dermedge.cli import main
 
@@ -218,6 +256,18 @@ def test_data_check_counts_inverted_and_empty_masks(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "masks that look inverted (lesion and skin swapped): 2" in printed
     assert "empty masks: 1" in printed
+
+
+def test_data_check_judges_masks_that_are_smaller_than_their_pictures(tmp_path):
+    masks = [
+        values[::2, ::2] for values in (drawn(255, 0), drawn(0, 255), np.zeros(SIZE, np.uint8))
+    ]
+    masked_set(tmp_path, *masks, drawn(0, 255)[:40])
+    problems = check(load("csv", tmp_path), progress=False).mask_problems
+    assert "looks inverted" in problems["0"]
+    assert problems["1"] == "mask is 48x36, picture 96x72; it is scaled"
+    assert "mask is empty" in problems["2"]
+    assert problems["3"] == "mask is 96x40, picture 96x72"
 
 
 def test_training_leaves_masks_of_other_kinds_out_and_refuses_nothing_but_empty_ones(tmp_path):

@@ -129,6 +129,9 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("patient_id_hash", "patient_id"), ("Fallnummer", "patient_id")),
         *(("lesion_key", "lesion_id"), ("Läsions-ID", "lesion_id"), ("id_lesion", "lesion_id")),
         *(("ID lesión", "lesion_id"), ("lésion", "lesion_id"), ("código_paciente", "patient_id")),
+        *(("record_id", "patient_id"), ("midas_record_id", "patient_id"), ("IPP", "patient_id")),
+        *(("N.º prontuário", "patient_id"), ("Protokol No", "patient_id"), ("NHC", "patient_id")),
+        *(("Nr dossier", "patient_id"), ("PESEL", "patient_id"), ("id_pacjenta", "patient_id")),
         *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
     ],
 )
@@ -274,6 +277,14 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     data_set = own(tmp_path, "image,age", *rows, pictures=names)
     assert [record.age for record in data_set.records] == [None] * 6 + [0, 45]
     assert len(data_set.problems) == 6
+
+
+def test_skin_types_in_other_spellings(tmp_path):
+    types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7")
+    rows = [f"{number}.png,{kind}" for number, kind in enumerate(types)]
+    pictures = [f"{number}.png" for number in range(len(types))]
+    data_set = own(tmp_path, "image,skin_type", *rows, pictures=pictures)
+    assert [record.skin_type for record in data_set.records] == [3, 4, 2, 5, None]
 
 
 @pytest.mark.parametrize(
@@ -510,10 +521,15 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     mask(beside / "nevus" / "1_mask.png")
     picture(beside / "mel" / "1.jpg")
     assert [r.mask and r.mask.name for r in load("folders", beside).records] == [None, "1_mask.png"]
+    (beside / "nevus" / "1_mask.png").rename(beside / "nevus" / "1_GT.png")
+    assert [r.mask and r.mask.name for r in load("folders", beside).records] == [None, "1_GT.png"]
     apart = tmp_path / "apart"
     for name in ("mel", "nv"):
         picture(apart / "images" / name / "1.jpg")
         mask(apart / "masks" / name / "1.png")
+    found = load("folders", apart).records
+    assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
+    (apart / "masks").rename(apart / "Lesion_GroundTruth_v3")
     found = load("folders", apart).records
     assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
     for number, name in enumerate(("lesion_masks", "Masks 2", "mask of pregnancy")):

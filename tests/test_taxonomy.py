@@ -23,7 +23,8 @@ WORDS = {
         "carcinoma de células basales; basal-cell carcinoma; Basal cell carcinomas; BCC; "
         "4. Basal Cell Carcinoma (BCC) 3323; épithélioma basocellulaire; rodent ulcer; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
-        "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom"
+        "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
+        "Baso-squamous carcinoma"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -41,7 +42,8 @@ WORDS = {
         "ceratose actínica; solar keratosis; keratosis actinica; solare Keratose; "
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
-        "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz"
+        "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
+        "erythroplasia of Queyrat"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -65,21 +67,26 @@ WORDS = {
         "Spitznävus; blue nevus; blauer Nävus; nevo displásico; nevo azul; nevo atipico; "
         "Nevus, Atypical, Dysplastic, or Clark; reed or spitz nevus; halo nevus; "
         "5. Melanocytic Nevi (NV) - 7970; junctional nevus; Compoundnävus; NV; NEV; "
-        "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound"
+        "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound; moedervlek; "
+        "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
+        "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
+        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
         "angiokeratoma; pyogenic granuloma; granuloma piógeno; granulome pyogénique; "
         "naevus flammeus; Feuermal; Nevus_Flammeus; vascular lesion; vascular lesions; "
         "lesión vascular; lésion vasculaire; lesione vascolare; lesão vascular; "
-        "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas"
+        "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
+        "blue rubber bleb nevus"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
         "Merkel cell carcinoma; psoriasis; melanosis; porokeratosis; wart; nevo sebaceo; "
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
-        "Atypical melanocytic proliferation"
+        "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
+        "naevus of Becker; white sponge nevus; nevus unius lateris"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -101,7 +108,12 @@ WORDS = {
         "basal cell; actinic kerat.; melan.; épithélioma; bazal hücreli karsinom; czerniak; "
         "basaalcelcarcinoom; melanom şüphesi; melanom değil; geen melanoma; malign; "
         "cancro della pelle; cancro da pele; huidkanker; hudkræft; ihosyöpä; rak skóry; bőrrák; "
-        "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu"
+        "rakovina kůže; kanser; karsinoma; kwaadaardig; złośliwy; kötü huylu; "
+        "naevus, czerniak; dysplastische naevus / melanoom; nevus, carcinome; nevus, rak skóry; "
+        "kwaadaardige moedervlek; geen moedervlek; znamię złośliwe barwnikowe; znamię; ben; pinta; "
+        "znamię barwnikowe, podejrzenie czerniaka; moedervlek, melanoom niet uitgesloten; sinal; "
+        "['Eczema', 'Melanocytic Nevus']; {'Melanoma': 0.41, 'Eczema': 0.41}; "
+        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }
 
@@ -129,15 +141,24 @@ def test_class_numbers_name_nothing(words):
 @pytest.mark.parametrize(
     ("words", "malignant"),
     [("benign", False), ("malignant lesions", True), ("gutartig", False), ("bösartig", True)]
-    + [("iyi huylu", False), ("Kötü huylu", True)],
+    + [("iyi huylu", False), ("Kötü huylu", True), ("goedaardig", False), ("złośliwy", True)],
 )
 def test_benign_and_malignant_are_no_classes(words, malignant):
     assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)
 
 
 def test_other_malignancies_are_malignant():
-    for words in ("Merkel cell carcinoma", "angiosarcoma", "DFSP", "cutaneous lymphoma"):
+    for words in (
+        "Merkel cell carcinoma",
+        "angiosarcoma",
+        "DFSP",
+        "cutaneous lymphoma",
+        "CTCL",
+        "Sézary",
+    ):
         assert (interpret(words).label, interpret(words).malignant) == ("other", True)
+    for words in ("pseudolymphoma", "B-cell pseudolymphoma"):
+        assert (interpret(words).label, interpret(words).malignant) == ("other", None)
 
 
 @given(st.text(max_size=60))

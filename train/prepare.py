@@ -11,10 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dermedge.data.masks import read_lesion_mask
+from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.data.records import Record
 from dermedge.image.preprocess import Preprocessing, prepare
-from dermedge.image.read import read_image
 
 UNKNOWN = 128  # pixels of a mask that the data set does not have
 
@@ -22,7 +21,7 @@ UNKNOWN = 128  # pixels of a mask that the data set does not have
 def read_prepared(
     record: Record, preprocessing: Preprocessing, masks: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    pixels = read_image(record.image).pixels
+    pixels = read_lesion_picture(record.image).pixels
     mask = None
     if record.mask is not None and (masks or preprocessing.crop):
         mask = _mask(record.mask, pixels.shape[:2])

@@ -27,10 +27,10 @@ from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU, SECOND_R
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record
-from dermedge.data.masks import read_lesion_mask
+from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.image.read import ImageError, Picture, find_images, read_image
+from dermedge.image.read import ImageError, Picture, find_images
 from dermedge.runtime import ExecutionConfig
 from dermedge.text import printable
 
@@ -311,7 +311,7 @@ def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
     It names the file without its folders: results are shown to others.
     """
     try:
-        picture = read_image(record.image)
+        picture = read_lesion_picture(record.image)
         if not record.mask:
             return picture, None
         return picture, read_lesion_mask(record.mask, picture.height, picture.width)
@@ -392,7 +392,7 @@ def _fit_colours(
 
     def features(record: Record) -> np.ndarray | None:
         try:
-            return colour_features(read_image(record.image).pixels)
+            return colour_features(read_lesion_picture(record.image).pixels)
         except ImageError:
             return None
 

@@ -20,13 +20,14 @@ from dermedge import DISCLAIMER
 from dermedge.data import READERS, load, parse_source
 from dermedge.data.fingerprint import LOOK_BYTES, described, look
 from dermedge.data.leak import duplicates, split_apart
+from dermedge.data.masks import has_shape, read_lesion_picture
 from dermedge.data.records import DataError, DataSet, Record, RowErrors
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
 from dermedge.files import check_folder, check_writable
 from dermedge.image.header import ImageError
 from dermedge.image.mask_values import looks_inverted
-from dermedge.image.read import read_image, read_mask
+from dermedge.image.read import read_mask
 from dermedge.taxonomy import CLASSES
 from dermedge.text import printable
 
@@ -232,7 +233,7 @@ def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
 
 def _look_at(record: Record) -> _Seen:
     try:
-        picture = read_image(record.image)
+        picture = read_lesion_picture(record.image)
         digest = hashlib.sha256(record.image.read_bytes()).digest()
     except (ImageError, OSError) as error:
         return _Seen(error=" ".join(str(error).split()))
@@ -257,16 +258,17 @@ def _judge_mask(path: Path, height: int, width: int) -> str | None:
         mask = read_mask(path)
     except (ImageError, OSError) as error:
         return " ".join(str(error).split())
-    if mask.shape != (height, width):
-        return f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
+    sizes = f"mask is {mask.shape[1]}x{mask.shape[0]}, picture {width}x{height}"
+    if not has_shape(mask, height, width):
+        return sizes
     share = float(mask.mean())
     if not share:
         return "mask is empty: it covers 0.00% of the frame"
+    if looks_inverted(mask):
+        return f"{_INVERTED}: it covers more of the frame's border than of the frame ({share:.2%})"
     if not _SMALLEST_MASK <= share <= _LARGEST_MASK:
         return f"mask covers {share:.2%} of the frame"
-    if looks_inverted(mask):
-        return f"{_INVERTED}: it covers the frame's border and {share:.2%} of it"
-    return None
+    return f"{sizes}; it is scaled" if mask.shape != (height, width) else None
 
 
 def _repeated(names: Iterable[str | None]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The drawn mask of a record, checked against its picture."""
+"""The picture of a record, and its drawn mask, checked against the picture."""
 
 from __future__ import annotations
 
@@ -7,10 +7,49 @@ from pathlib import Path
 import numpy as np
 
 from dermedge.image.header import ImageError
-from dermedge.image.mask_values import looks_inverted
-from dermedge.image.read import read_mask
+from dermedge.image.mask_values import lesion_pixels, looks_inverted
+from dermedge.image.read import Picture, read_image, read_mask
 
 _SHAPE = 0.03  # by which width / height may differ: rounding of small copies
+_SAMPLES = 256  # of the longer side, at which most photographs show that they are no mask
+_END = 25  # values this close to the darkest or brightest one are that one: JPEG noise
+
+
+def read_lesion_picture(path: Path) -> Picture:
+    """Read the picture of a record, as `read_image` does. ImageError also where it is a mask."""
+    picture = read_image(path)
+    if _is_mask(picture.pixels):
+        raise ImageError(
+            "{path}: a mask of two values, no picture of skin; move it into a folder called masks, "
+            "or leave it out",
+            code="picture_is_mask",
+            path=path.name,
+        )
+    return picture
+
+
+def _is_mask(pixels: np.ndarray) -> bool:
+    step = max(1, max(pixels.shape) // _SAMPLES)
+    sampled = pixels[::step, ::step]
+    gray = sampled.max(axis=2)
+    if int((gray - sampled.min(axis=2)).max()) > _END:
+        return False  # skin has a colour, also where it is drawn in two
+    low, high = int(gray.min()), int(gray.max())
+    ends = (gray <= low + _END) | (gray >= high - _END)
+    if high - low <= 2 * _END or ends.mean() < 0.8:
+        return False
+    for lossy in (False, True):
+        try:
+            lesion_pixels(pixels, lossy)
+        except ImageError:
+            continue
+        return True
+    return False
+
+
+def has_shape(mask: np.ndarray, height: int, width: int) -> bool:
+    """Whether a mask may be of a picture of `height` x `width` px, at this or another size."""
+    return bool(abs(mask.shape[1] / mask.shape[0] / (width / height) - 1) <= _SHAPE)
 
 
 def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
@@ -22,7 +61,7 @@ def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
         picture, or lesion and skin look swapped.
     """
     mask = read_mask(path)
-    if abs(mask.shape[1] / mask.shape[0] / (width / height) - 1) > _SHAPE:
+    if not has_shape(mask, height, width):
         raise ImageError(
             "{path}: the mask ({mask_width}x{mask_height}) has another shape than the picture "
             "({width}x{height})",
@@ -35,8 +74,8 @@ def read_lesion_mask(path: Path, height: int, width: int) -> np.ndarray:
         )
     if looks_inverted(mask):
         raise ImageError(
-            "{path}: the mask looks inverted: it covers the frame's border and leaves a part "
-            "inside; swap its values, or leave it out",
+            "{path}: the mask looks inverted: it covers more of the frame's border than of the "
+            "frame; swap its values, or leave it out",
             code="mask_inverted",
             path=path.name,
         )

@@ -61,10 +61,11 @@ def lesion_pixels(samples: np.ndarray, lossy: bool) -> np.ndarray:
 
 
 def looks_inverted(mask: np.ndarray) -> bool:
-    """Whether lesion and skin look swapped: nearly all of the frame's border is set, and a part
-    inside is not. None of 13,488 drawn masks is so."""
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return bool(border.mean() >= 0.95 and mask.mean() < 0.98)
+    """Whether lesion and skin look swapped: most of the frame's border is set, and a larger share
+    of it than of the frame. None of 13,488 drawn masks is so; swapped, 98 % of them are."""
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    # A few pixels that are not set are noise in a full mask.
+    return bool(border >= 0.7 and mask.mean() < min(border, 0.999))
 
 
 def _lesion(colours: np.ndarray, lossy: bool) -> np.ndarray:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dermedge.data.masks import read_lesion_picture
 from dermedge.data.records import Record
 from dermedge.image.header import ImageError
 from dermedge.image.preprocess import Placement, Preprocessing, prepare
-from dermedge.image.read import read_image
 from dermedge.lesion.features import clean
 from dermedge.metadata import encode
 from dermedge.runtime import Session
@@ -74,7 +74,7 @@ class Prediction:
 
 def _prepare(record: Record, spec: FeedSpec) -> PreparedSample:
     """Raises ImageError where the picture cannot be read."""
-    pixels = read_image(record.image).pixels
+    pixels = read_lesion_picture(record.image).pixels
     box = spec.crop(pixels) if spec.crop and spec.preprocessing.crop else None
     square, placement = prepare(pixels, spec.preprocessing, box)
     metadata = encode(spec.metadata, record.age, record.sex, record.site)

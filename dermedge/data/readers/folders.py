@@ -12,7 +12,10 @@ from dermedge.data.readers.gathering import MASK_FOLDER, Gathering, Reader, fold
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
-_MASK_ENDINGS = ("_segmentation", "_mask", "-mask", "mask")
+_MASK_ENDINGS = (
+    *("_segmentation", "_segmentation_mask", "_seg", "_binary_mask", "_mask", "-mask", "mask"),
+    *("_groundtruth", "_ground_truth", "_gt", "-gt"),
+)
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 
@@ -194,7 +197,7 @@ def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
 def _mask_of(g: Gathering, file: Path, beside: dict[str, list[Path]]) -> Path | None:
     """The mask beside the picture, or in a mask folder that mirrors the picture's."""
     for ending in _MASK_ENDINGS:
-        path = g.picture(f"{file.stem}{ending}", near=file.parent)
+        path = g.mask(f"{file.stem}{ending}", near=file.parent)
         if path and path.parent == file.parent:
             return path
     own = _bare(file.relative_to(g.root).parts[:-1])

@@ -26,9 +26,9 @@ PICTURE_ENDING = re.compile(
 )
 TABLES = frozenset({".csv", ".tsv", ".tab"})
 MASK_FOLDER = re.compile(
-    # "student_masks" and "masks_2", but no "mask of pregnancy".
-    r"((.*[ _-])?(masks|segmentations)([ _-].*)?|(.*[ _-])?(mask|segmentation)"
-    r"|ground_?truths?|gt|annotations?|labels?)",
+    # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
+    r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
+    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?)",
     re.IGNORECASE,
 )
 # Neither pictures nor tables, and nobody expects them to be.
@@ -157,6 +157,8 @@ class Gathering:
             kind: Counter() for kind in ("other", "unclear", "flag", "site")
         }
         self._counts: Counter[str] = Counter()
+        masks = {file for file in self.images if self.in_mask_folder(file)}
+        self._masks = masks if len(masks) < len(self.images) else set()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.images:
             self._by_stem[folded(file.stem)].append(file)
@@ -216,13 +218,20 @@ class Gathering:
     def picture(self, stem: str, near: Path | None = None) -> Path | None:
         """The picture with this stem (any case), below the folder `near` if it lies there.
 
-        One in a folder of masks is found where there is no other.
+        A mask may have its picture's name: one in a folder of masks is no picture, unless all are.
         """
+        files = (file for file in self._named(stem, near) if file not in self._masks)
+        return next(files, None)
+
+    def mask(self, stem: str, near: Path | None = None) -> Path | None:
+        """The mask with this stem, as `picture`; in a folder of masks or not."""
+        return next(iter(self._named(stem, near)), None)
+
+    def _named(self, stem: str, near: Path | None) -> list[Path]:
         candidates = self._by_stem.get(folded(stem), [])
         if near is not None:
             candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
-        # A mask may have its picture's name.
-        return min(candidates, key=self.in_mask_folder, default=None)
+        return candidates
 
     def in_mask_folder(self, file: Path) -> bool:
         """Whether a folder between the root and the file is one of masks, by its name."""
@@ -236,7 +245,10 @@ class Gathering:
         text = text.replace("\\", "/")
         path = Path(os.path.normpath(base / text)) if "\0" not in text else base
         if not path.is_relative_to(self.root) or path == base:
-            self.problems.append(f"{where}: the path '{short(text)}' leaves the data set; ignored")
+            self.problems.append(
+                f"{where}: the path '{short(text)}' leaves the data set; ignored (put the table "
+                "into a folder above its pictures)"
+            )
             return None
         if os.path.isfile(path):  # False, not an error, for a name that is too long
             return path
@@ -490,7 +502,9 @@ class Gathering:
         return age
 
     def _skin_type(self, text: str | None, where: str) -> int | None:
-        bare = re.sub(r"^(fitzpatrick|skin|type|\s)+|[.,]0$", "", (text or "").strip().lower())
+        bare = re.sub(
+            r"^(fitzpatrick|fst|skin|photo|type|\s)+|[.,]0$", "", (text or "").strip().lower()
+        )
         known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
         return self._one_of(known, bare, "skin type", where)
 

@@ -20,7 +20,7 @@ def _gather(g: Gathering) -> None:
             name,
             g.picture(name, near=near),
             where=f"{name} ({table.where(row)})",
-            mask=g.picture(f"{name}_segmentation", near=near),
+            mask=g.mask(f"{name}_segmentation", near=near),
             diagnosis=cells["dx"],
             lesion=cells["lesion_id"],
             age=cells.get("age"),

@@ -10,12 +10,17 @@ from dermedge.data.readers.gathering import Gathering, Reader, stated
 from dermedge.data.readers.one_hot import ONE, ZERO
 from dermedge.data.records import DataError, short
 from dermedge.data.tables import Row, Table, columns_of
+from dermedge.metadata import region
 from dermedge.taxonomy import Diagnosis, interpret
 
 _LEVELS = (5, 4, 3, 2, 1)
+# Gray pictures of cells under the microscope, no photographs of a lesion.
+_CONFOCAL = ("rcm: tile", "rcm: mosaic")
+# The site from its body region to the place, today; anatom_site_general and _special before.
+_SITES = tuple(f"anatom_site_{level}" for level in reversed(_LEVELS))
 _ABOUT = (
     *("isic_id", "lesion_id", "patient_id", "age_approx", "sex", "copyright_license"),
-    *("anatom_site_special", "anatom_site_general", "fitzpatrick_skin_type", "image_type"),
+    *("anatom_site_special", "anatom_site_general", "fitzpatrick_skin_type", "image_type", *_SITES),
 )
 _LABELS = (*(f"diagnosis_{level}" for level in _LEVELS), "diagnosis", "benign_malignant")
 _LABELS_2024 = ("target", "malignant", "iddx_full", *(f"iddx_{level}" for level in _LEVELS))
@@ -65,6 +70,9 @@ def _gather_cli(g: Gathering) -> None:
         table = g.read_table(path, (*_ABOUT, *_LABELS))
         for row in table.rows:
             cells = row.cells
+            if cells.get("image_type", "").lower() in _CONFOCAL:
+                g.count("confocal microscopy (RCM: tile, RCM: mosaic), not used")
+                continue
             name = cells["isic_id"]
             levels = (cells.get(f"diagnosis_{level}", "") for level in _LEVELS)
             word, reading = _finest([*levels, cells.get("diagnosis", "")])
@@ -86,10 +94,18 @@ def _about(cells: dict[str, str]) -> dict[str, Any]:
         "patient": cells.get("patient_id"),
         "age": cells.get("age_approx"),
         "sex": cells.get("sex"),
-        "site": cells.get("anatom_site_special") or cells.get("anatom_site_general"),
+        "site": _site(cells),
         "skin_type": cells.get("fitzpatrick_skin_type"),
         "modality": _modality(cells.get("image_type")),
     }
+
+
+def _site(cells: dict[str, str]) -> str:
+    """The most exact statement that names a body region: a special one may be "nail NOS"."""
+    levels = ", ".join(filter(None, map(cells.get, _SITES)))
+    stated = (cells.get("anatom_site_special"), levels, cells.get("anatom_site_general"))
+    known = [site for site in stated if site]
+    return next(filter(region, known), "".join(known[:1]))
 
 
 def _coarse(text: str | None) -> str:

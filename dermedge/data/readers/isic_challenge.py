@@ -93,7 +93,7 @@ def _gather(g: Gathering, challenge: _Challenge) -> None:
                 name,
                 path,
                 where=f"{name} ({listed[0].table.where(listed[0].row)})" if listed else name,
-                mask=g.picture(f"{name}_segmentation", near=path.parent.parent) if path else None,
+                mask=g.mask(f"{name}_segmentation", near=path.parent.parent) if path else None,
                 lesion=about.get("lesion_id"),
                 patient=about.get("patient_id"),
                 age=about.get("age_approx") or about.get("age_approximate") or about.get("age"),

@@ -43,14 +43,17 @@ _MODALITIES = {
     **dict.fromkeys(("dermoscopic", "dermoscopy", "dermatoscopic", "dermatoscopy"), "dermoscopic"),
     **dict.fromkeys(("clinical", "clinical: close-up", "close-up", "photograph"), "clinical"),
 }
-# What a column of ids may be called: "Patienten-ID", "patient_code", "id_paciente".
+# What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|no|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash|pseudonym)"
+    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash"
+    r"|pseudonym)"
 )
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
     r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
-    r"|hasta|fall)"
+    r"|hasta|fall|pacjent(a|ki)?"
+    # Numbers of a person's file: REDCap's, and those of hospitals.
+    r"|(\w+_)?record|dossier|prontuario|protokol|dosya|historia_?clinica|cartella(_?clinica)?)"
 )
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
@@ -62,6 +65,7 @@ _MEANT = {
     "lesion_id": rf"(?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})",
     "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
     r"|paziente|hasta|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym"
+    r"|ipp|nhc|pesel|prontuario|historia_?clinica|cartella_?clinica|pacjent(ka)?"
     r"|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",

@@ -25,7 +25,7 @@ def _gather(g: Gathering) -> None:
     for row in table.rows:
         cells = row.cells
         name = without_ending(cells["img_id"])
-        mask = g.picture(f"{name}_mask", near=path.parent)
+        mask = g.mask(f"{name}_mask", near=path.parent)
         second_mask = second_masks.get(f"{name}_mask")
         if mask == second_mask:  # there is no other one to compare it with
             mask = None

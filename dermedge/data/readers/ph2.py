@@ -29,7 +29,7 @@ def _gather(g: Gathering) -> None:
             name,
             g.picture(name, near=near),
             where=f"{name} ({where})",
-            mask=g.picture(f"{name}_lesion", near=near),
+            mask=g.mask(f"{name}_lesion", near=near),
             diagnosis=_WORDS.get(code),
             modality="dermoscopic",
         )
