@@ -213,7 +213,7 @@ class Store:
         self._changes.update("capture", capture)
 
     def correct_date(self, capture_id: str, day: str) -> Capture:
-        """Say on which ISO date a picture was taken whose date the clock got wrong.
+        """Say on which ISO date, here, a picture was taken whose date the clock got wrong.
 
         It is marked as corrected and keeps what the clock said. Raises StoreError for a day that
         does not fit in between those of the pictures before and after it.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
+from edge_app.documents import pdf
+from edge_app.presentation import comparison
 from edge_app.store.store import Person, Store, StoreError
 from store.store_cases import (
     DEC,
@@ -101,6 +104,34 @@ def test_a_date_is_corrected_within_those_around_it_and_marked(tmp_path, at):
     cases.update_capture(replace(again, notes="seen"))
     cases.check()
     cases.close()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="needs time zones that can be set")
+@pytest.mark.parametrize(
+    ("zone", "now"),
+    [("NZT-13", "2026-12-01T22:00:00.000Z"), ("PST+8", "2026-12-03T05:00:00.000Z")],
+)
+def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, zone, now):
+    at(NOV)
+    lesion = spot(cases)
+    at(JAN)
+    picture = take(cases, lesion)
+    at(now)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            take(cases, lesion)
+            # In both places it is the 2nd, and on no other day in UTC.
+            corrected = cases.correct_date(picture.id, "2026-12-02")
+            assert comparison.when(corrected) == "Dec 2, 2026 (date corrected)"
+            with pytest.raises(StoreError, match="before 2026-12-02"):
+                cases.correct_date(picture.id, "2026-12-03")
+            assert "2026-12-02 (date corrected)" in pdf._when(corrected)
+            with pytest.raises(StoreError):  # no clock of the west can say it
+                cases.correct_date(picture.id, "9999-12-31")
+    finally:
+        time.tzset()
 
 
 def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at):
