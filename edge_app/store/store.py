@@ -7,7 +7,8 @@ its id and the row it belongs to. The data key is random; a key from the passphr
 cut. Several processes may use one file at once.
 
 What this cannot do: a short passphrase can be guessed by whoever takes the file away; an older
-copy of the whole file put in place of the newer one is not noticed; flash memory may keep old
+copy of the whole file put in place of the newer one is not noticed; of a picture that was deleted,
+up to 4 KiB may stay, sealed, in a page that SQLite had moved it from; flash memory may keep old
 blocks of its own, out of reach of any file system; `edge_app.store.memory` says what may stay in
 memory after the store was closed.
 """
