@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _, n_
 from edge_app.referral.outbox import DONE, STATES, STOPPED, Status
 from edge_app.store import clock
+from edge_app.store.records import seconds
 from edge_app.store.referrals import RECEIVED, UNANSWERED, WAITING, StoredAnswer, standing
 
 
@@ -30,7 +32,10 @@ def _events(status: Status) -> Iterator[Event]:
     referral, parcels = status.referral, status.parcels
     yield Event(_("Queued"), _when(referral.created), _("to {name}", name=referral.receiver))
     if referral.consent:
-        yield Event(_("Consent to send"), "", referral.consent)
+        text, _gap, given = referral.consent.rpartition(" ")
+        known = seconds(given) > -math.inf  # else it is older, without a time
+        when, text = (_when(given), text) if known else ("", referral.consent)
+        yield Event(_("Consent to send"), when, text)
     if any(one.state != WAITING for one in parcels):
         count = n_(
             "{done} of {count} part received",

@@ -18,6 +18,8 @@ from store.store_cases import fill  # noqa: E402
 from dermedge import UserError  # noqa: E402
 from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
+from edge_app.i18n import language  # noqa: E402
+from edge_app.referral import timeline  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
@@ -106,7 +108,10 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     draft.answers |= {"family_melanoma": False, "itching": True}
     draft.identifier, draft.onset = "  4711 ", "months"
     sending.remember(cases, draft.lasting())
-    sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
+    stored = sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
+    events = timeline.timeline(Outbox(cases).status(stored))
+    (agreed,) = [one for one in events if one.title == "Consent to send"]
+    assert (agreed.when, agreed.detail) == (language.moment(NOW.isoformat()), f"{CURRENT} en")
     again = sending.begin(cases, lesion.id)
     # Of the person it still holds; whether the spot itches is asked again.
     assert again.answers == {"family_melanoma": False, "sunbeds": True}
