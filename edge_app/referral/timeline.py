@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -88,10 +89,10 @@ def sent_to(status: Status) -> str:
 
 def author(answer: StoredAnswer) -> str:
     """Of whom an answer is, and of which day."""
-    try:
-        day = language.day(answer.issued[:10] if len(answer.issued) >= 10 else answer.received)
-    except ValueError:
-        day = language.day(answer.received)
+    day = language.day(answer.received) if answer.dated else _("date not known")
+    if len(answer.issued) >= 10:
+        with suppress(ValueError):
+            day = language.day(answer.issued[:10])
     if answer.author:
         return _("from {name}, {day}", name=answer.author, day=day)
     return _("without a name, {day}", day=day)

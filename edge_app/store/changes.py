@@ -22,6 +22,7 @@ from edge_app.store.records import (
     DermoscopeSettings,
     StoreError,
 )
+from edge_app.store.referrals import StoredAnswer
 from edge_app.store.rows import Rows, query
 from edge_app.store.trail import Trail
 
@@ -167,4 +168,20 @@ class Changes:
                     self._rows.put(connection, "capture", marked, "date capture")
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)
+            for table in ("parcel", "answer"):
+                for row in connection.execute(query(table)).fetchall():
+                    item = self._rows.item(table, *row)
+                    if item.dated and item.received and clock.moment(item.received) > limit:
+                        marked = replace(item, dated=False)
+                        self._rows.put(connection, table, marked, f"date {table}")
+                        if table == "answer" and item.wants_better_picture:
+                            self._bring_forward(connection, item, now)
         self._erasing.tidy()
+
+    def _bring_forward(self, connection, answer: StoredAnswer, now: str) -> None:
+        """What it made due on the day of a clock that was ahead is due today."""
+        referral = self._rows.one(connection, "referral", answer.referral)
+        lesion = self._rows.one(connection, "lesion", referral.lesion)
+        if lesion.remind == clock.local_day(answer.received):
+            due = replace(lesion, remind=clock.local_day(now))
+            self._rows.put(connection, "lesion", due, "update lesion")

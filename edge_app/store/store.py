@@ -224,7 +224,7 @@ class Store:
     def confirm_clock(self) -> None:
         """The clock of this device is right now, though it is behind the last entry.
 
-        Pictures that were taken while it was ahead are marked.
+        Pictures, receipts and answers of the time while it was ahead are marked.
         """
         self._changes.confirm_clock()
 

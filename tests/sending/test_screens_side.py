@@ -202,6 +202,28 @@ def later(hours: int) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def test_what_came_while_the_clock_was_ahead_holds_nothing_up_when_it_is_right(cases, spot, at):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1)
+    at(later(24 * 90))
+    (parcel,) = cases.mail.parcels(f"{1:032x}")
+    cases.mail.receive(parcel, "clinic")
+    asked = StoredAnswer("", parcel.referral, "r", "1", "x", "Dr. Bea", wants_better_picture=True)
+    ahead = cases.mail.add_answer(asked).received
+    cases.update_lesion(replace(lesion, remind=clock.local_day(ahead)))
+    at(later(1))
+    cases.confirm_clock()
+    assert cases.reminders(clock.local_day(clock.now()))
+    status = Outbox(cases).status(cases.mail.referral(parcel.referral))
+    events = {one.title: one.when for one in timeline.timeline(status)}
+    assert (events["Received"], events["Answered"]) == ("date not known", "date not known")
+    assert timeline.author(status.answers[0]) == "from Dr. Bea, date not known"
+    assert sending.wanted(cases, lesion.id) == status.answers[0]
+    cases.add_capture(replace(capture, id="", taken=""), _png())
+    assert sending.wanted(cases, lesion.id) is None
+    cases.check()
+
+
 def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):
     _person, lesion, capture, to = spot
     at(later(1))
