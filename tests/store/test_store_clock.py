@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -132,6 +133,34 @@ def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, 
                 cases.correct_date(picture.id, "9999-12-31")
     finally:
         time.tzset()
+
+
+def test_pictures_of_a_backup_that_went_on_elsewhere_are_sorted_by_their_dates(tmp_path, at):
+    at("2026-01-01T10:00:00.000Z")
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    first = take(cases, lesion)
+    cases.close()
+    shutil.copyfile(cases.path, tmp_path / "backup")
+    cases, backup = (Store.open(tmp_path / name, PASSPHRASE) for name in ("cases", "backup"))
+    at("2026-03-01T10:00:00.000Z")
+    for name in "abc":  # what is added here gets numbers that the other gives later
+        cases.add_person(Person("", name))
+    march = take(cases, lesion)
+    at("2026-06-01T10:00:00.000Z")
+    june = take(backup, lesion, "urgent")
+    assert june.sequence < march.sequence
+    backup.export(tmp_path / "export", FOREIGN)
+    assert cases.merge(tmp_path / "export", FOREIGN) == 1
+    assert [one.id for one in cases.captures(lesion.id)] == [first.id, march.id, june.id]
+    assert cases.summaries([lesion.person])[lesion.person][lesion.id].triage == "urgent"
+    cases.export(tmp_path / "own", FOREIGN)
+    cases.delete_capture(march.id)
+    cases.merge(tmp_path / "own", FOREIGN)
+    assert cases.capture(march.id) == march  # it was added here
+    cases.check()
+    for store in (cases, backup):
+        store.close()
 
 
 def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at):
