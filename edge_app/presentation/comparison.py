@@ -142,6 +142,13 @@ def _marked(capture: Capture, message: str) -> str:
     return _("{when} (date corrected)", when=when) if capture.dating == CORRECTED else message
 
 
+def pair(captures: Sequence[Capture], one: Capture, other: Capture) -> list[Capture]:
+    """Two captures of a spot in the order of all of its captures, as the history shows it: by
+    themselves, one whose date does not hold may have no place."""
+    places = {capture.id: place for place, capture in enumerate(captures)}
+    return sorted((one, other), key=lambda capture: places.get(capture.id, 0))
+
+
 def labels(captures: Sequence[Capture]) -> list[str]:
     """The day of each capture; with the time where they share it."""
     days = [language.day(capture.taken) for capture in captures]

@@ -183,6 +183,7 @@ def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at)
         "2026-06", "2026-08", "2026-11", "2026-12", "1970-01"
     ]  # fmt: skip
     assert [one.dating for one in found] == ["", "given", "", "", "clock wrong"]
+    assert comparison.pair(found, found[-1], found[0]) == [found[0], found[-1]]
     ours.check()
     ours.close()
     theirs.close()
