@@ -19,6 +19,7 @@ from dermedge import UserError  # noqa: E402
 from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
 from edge_app.i18n import language  # noqa: E402
+from edge_app.presentation import messages as present  # noqa: E402
 from edge_app.referral import timeline  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
@@ -31,6 +32,7 @@ from edge_app.store.referrals import (  # noqa: E402
     StoredAnswer,
     StoredReferral,
 )
+from edge_app.store.store import Store  # noqa: E402
 from sending.mail_cases import queue  # noqa: E402
 from sending.receivers import FhirReceiver, picture  # noqa: E402
 
@@ -222,6 +224,23 @@ def test_what_came_while_the_clock_was_ahead_holds_nothing_up_when_it_is_right(c
     cases.add_capture(replace(capture, id="", taken=""), _png())
     assert sending.wanted(cases, lesion.id) is None
     cases.check()
+
+
+def test_an_answer_that_comes_with_a_file_of_cases_is_not_said_to_be_nothing_new(
+    cases, spot, tmp_path
+):
+    _person, lesion, capture, to = spot
+    stored = queue(cases, to, found=(None, lesion, capture))
+    other = Store.create(tmp_path / "other", SECRET)
+    said = []
+    for number in range(2):
+        cases.export(tmp_path / str(number), SECRET)
+        said.append(present.imported(other.merge(tmp_path / str(number), SECRET)))
+        cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "melanoma"))
+    assert [one.text for one in other.mail.answers(stored.id)] == ["melanoma"]
+    assert said[0] == "1 new picture"
+    assert said[1].endswith("What else is new in it, as an answer, is here now.")
+    other.close()
 
 
 def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):
