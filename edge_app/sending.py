@@ -7,7 +7,7 @@ UserError, of which StoreError is a kind.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,7 +30,7 @@ from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
-from edge_app.store.store import Lesion, Person, Store
+from edge_app.store.store import Capture, Lesion, Person, Store
 
 THUMBNAIL = 320  # px, long side
 PRINTED = 4096  # px, long side of the picture on the report
@@ -183,11 +183,22 @@ def counts(store: Store) -> dict[str, int]:
 def wanted(store: Store, lesion: str) -> StoredAnswer | None:
     """The newest answer that asks for a better picture, unless one was taken since."""
     captures = store.captures(lesion)
-    newest = max((one.taken for one in captures if one.dated), default="")
-    referrals = store.mail.referrals(lesion)
-    answers = [it for one in referrals for it in standing(store.mail.answers(one.id))]
-    asking = [it for it in answers if it.wants_better_picture and it.received > newest]
+    asking = [
+        answer
+        for referral in store.mail.referrals(lesion)
+        for answer in standing(store.mail.answers(referral.id))
+        if answer.wants_better_picture and not _taken_since(answer, referral, captures)
+    ]
     return max(asking, key=lambda it: it.received, default=None)
+
+
+def _taken_since(
+    answer: StoredAnswer, referral: StoredReferral, captures: Sequence[Capture]
+) -> bool:
+    """Whether a picture is newer than an answer or, where that has no date, than those sent."""
+    if answer.dated:
+        return any(one.dated and one.taken >= answer.received for one in captures)
+    return bool(captures) and captures[-1].id not in referral.captures
 
 
 def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:

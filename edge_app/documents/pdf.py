@@ -319,11 +319,14 @@ def _when(capture: Capture) -> str:
     if capture.dating == CLOCK_WRONG:
         return _("{when} (the clock was wrong)", when=_day(capture.taken))
     if capture.dating == CORRECTED:
-        return _("{when} (date corrected)", when=_day(capture.taken, time=False))
+        return _("{when} (date corrected)", when=_marked(clock.local_day(capture.taken)))
     return _day(capture.taken)
 
 
-def _day(stamp: str, time: bool = True) -> str:
+def _day(stamp: str) -> str:
     """'2026-01-31T09:30:00Z' as '2026-01-31 09:30 UTC', in this order in every language."""
-    text = f"{stamp[:10]} {stamp[11:16]} UTC" if time else stamp[:10]
+    return _marked(clock.shown(stamp))
+
+
+def _marked(text: str) -> str:
     return f"{language.MARK}{text}{language.MARK}" if language.rtl() else text

@@ -55,8 +55,10 @@ AUDIT_EVENTS = {
     "add parcel": N_("Part of a referral queued"),
     "send parcel": N_("Sending a part of a referral begun"),
     "receive parcel": N_("Part of a referral received"),
+    "date parcel": N_("Time of a receipt marked as not known"),
     "delete parcel": N_("Part of a referral deleted"),
     "add answer": N_("Answer received"),
+    "date answer": N_("Time of an answer marked as not known"),
     "delete answer": N_("Answer deleted"),
     "add destination": N_("Destination added"),
     "update destination": N_("Destination changed"),
@@ -138,6 +140,13 @@ def _marked(capture: Capture, message: str) -> str:
     if capture.dating == CLOCK_WRONG:
         return _("{when} (the clock was wrong)", when=when)
     return _("{when} (date corrected)", when=when) if capture.dating == CORRECTED else message
+
+
+def pair(captures: Sequence[Capture], one: Capture, other: Capture) -> list[Capture]:
+    """Two captures of a spot in the order of all of its captures, as the history shows it: by
+    themselves, one whose date does not hold may have no place."""
+    places = {capture.id: place for place, capture in enumerate(captures)}
+    return sorted((one, other), key=lambda capture: places.get(capture.id, 0))
 
 
 def labels(captures: Sequence[Capture]) -> list[str]:

@@ -88,6 +88,13 @@ def erased(error: BaseException | None, found: Sequence[Elsewhere]) -> str:
     return " ".join([*lines, *([elsewhere(found)] if found else [])])
 
 
+def imported(pictures: int) -> str:
+    """What to say of a file of cases that was taken in; people and answers are not counted."""
+    if pictures:
+        return n_("{count} new picture", "{count} new pictures", pictures)
+    return _("No new picture. What else is new in it, as an answer, is here now.")
+
+
 def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
     """What the self-check found wrong, for the operator; empty where all is well.
 

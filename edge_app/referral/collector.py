@@ -38,7 +38,7 @@ from edge_app.store.store import Store
 from edge_app.store.validation_mail import ANSWER, DOCUMENT
 
 AT_ONCE = 20  # referrals in one question
-DAYS = 365  # after which nobody answers any more
+DAYS = 365  # from its receipt, after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
 # With what they answer: after a fault a receiver may give another's request the number of ours.
@@ -118,10 +118,17 @@ class Collector:
         found = defaultdict(list)
         for one in mail.referrals():
             if one.destination in known and one.sent and one.id not in waiting:
-                if not clock.fault(one.created) and one.created < oldest:
+                if self._is_over(one, oldest):
                     continue
                 found[known[one.destination]].append(one)
         return found
+
+    def _is_over(self, referral: StoredReferral, oldest: str) -> bool:
+        """Whether the last of it was received before that: it may have waited long to be sent, or
+        the clock was behind when it was queued."""
+        parcels = self._store.mail.parcels(referral.id)
+        last = max([referral.created, *(one.received for one in parcels if one.dated)])
+        return not clock.fault(last) and last < oldest
 
     def _sent(self, referral: StoredReferral, base: str) -> Sent:
         parcels = self._store.mail.parcels(referral.id)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timezone
 
 from dermedge import UserError
 from edge_app.i18n.language import N_
 from edge_app.referral.answers import Sent
+from edge_app.referral.consent import Consent
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.parcels import Options, build
@@ -16,6 +18,12 @@ from edge_app.store.referrals import Destination, StoredReferral
 from edge_app.store.store import Store
 
 OTHER_WAY = N_("{receiver} has an address for neither DICOM nor FHIR: enter one")
+
+
+def _kept(consent: Consent) -> str:
+    """To which text, in which language and when (ISO 8601, UTC)."""
+    given = consent.given.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{consent.version} {consent.language} {given}"
 
 
 def options(destination: Destination, lossy: bool = False, private: Sequence[str] = ()) -> Options:
@@ -60,7 +68,7 @@ def dispatch(
         study_uid=study_uid(referral),
         patient_id=referral.patient_id,
         captures=tuple(picture.id for picture in referral.pictures),
-        consent="" if consent is None else f"{consent.version} {consent.language}",
+        consent="" if consent is None else _kept(consent),
         form={
             "onset": referral.onset,
             "answers": [list(pair) for pair in referral.answers],

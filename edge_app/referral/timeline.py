@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import _, n_
 from edge_app.referral.outbox import DONE, STATES, STOPPED, Status
 from edge_app.store import clock
+from edge_app.store.records import seconds
 from edge_app.store.referrals import RECEIVED, UNANSWERED, WAITING, StoredAnswer, standing
 
 
@@ -30,7 +33,10 @@ def _events(status: Status) -> Iterator[Event]:
     referral, parcels = status.referral, status.parcels
     yield Event(_("Queued"), _when(referral.created), _("to {name}", name=referral.receiver))
     if referral.consent:
-        yield Event(_("Consent to send"), "", referral.consent)
+        text, _gap, given = referral.consent.rpartition(" ")
+        known = seconds(given) > -math.inf  # else it is older, without a time
+        when, text = (_when(given), text) if known else ("", referral.consent)
+        yield Event(_("Consent to send"), when, text)
     if any(one.state != WAITING for one in parcels):
         count = n_(
             "{done} of {count} part received",
@@ -83,10 +89,10 @@ def sent_to(status: Status) -> str:
 
 def author(answer: StoredAnswer) -> str:
     """Of whom an answer is, and of which day."""
-    try:
-        day = language.day(answer.issued[:10] if len(answer.issued) >= 10 else answer.received)
-    except ValueError:
-        day = language.day(answer.received)
+    day = language.day(answer.received) if answer.dated else _("date not known")
+    if len(answer.issued) >= 10:
+        with suppress(ValueError):
+            day = language.day(answer.issued[:10])
     if answer.author:
         return _("from {name}, {day}", name=answer.author, day=day)
     return _("without a name, {day}", day=day)

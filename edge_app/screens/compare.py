@@ -22,7 +22,6 @@ from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.screens.result import TableCard, TextCard
 from edge_app.screens.view import View, load_kv
-from edge_app.store.records import in_order
 from edge_app.store.store import Capture, Store
 from edge_app.ui.focus import Target
 from edge_app.ui.text import Text
@@ -84,7 +83,7 @@ class Fader(Target, Widget):
 
 
 class CompareScreen(View):
-    """Of two captures of `session.lesion`, in either order."""
+    """Of two captures of `session.lesion`."""
 
     operator = unlocked = True
     title = StringProperty()
@@ -95,7 +94,7 @@ class CompareScreen(View):
     first, second = StringProperty(), StringProperty()  # days of the earlier and the later one
 
     def show(self, earlier: Capture, later: Capture) -> None:
-        self._pair: Sequence[Capture] = in_order((earlier, later))
+        self._pair: Sequence[Capture] = (earlier, later)
         self._views: dict[bool, tuple[comparison.Side, ...]] = {}
         self.seat()
         self.app.bind(portrait=self.seat)
@@ -172,17 +171,18 @@ class CompareScreen(View):
             row = Wrap()
             for capture, label in zip(captures, comparison.labels(captures), strict=True):
                 option = Option(text=label, chosen=self._pair[place].id == capture.id)
-                option.bind(on_release=partial(self._choose, place, capture))
+                option.bind(on_release=partial(self._choose, captures, place, capture))
                 row.add_widget(option)
             card.add_widget(row)
         self.ids.others.add_widget(card)
 
-    def _choose(self, place: int, capture: Capture, _press) -> None:
+    def _choose(self, captures: list[Capture], place: int, capture: Capture, _press) -> None:
         other = self._pair[1 - place]
         if other.id == capture.id:
             self.app.tell(_("Choose two different pictures."))
         elif self._pair[place].id != capture.id:
-            self.app.replace("compare", earlier=capture, later=other)
+            earlier, later = comparison.pair(captures, capture, other)
+            self.app.replace("compare", earlier=earlier, later=later)
 
     def report(self) -> None:
         earlier, later = self._pair

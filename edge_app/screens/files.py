@@ -16,7 +16,6 @@ from dermedge.image.read import EXTENSIONS
 from dermedge.lesion.scale import PAPERS
 from edge_app import browser, cases, sending
 from edge_app.documents.pdf import LESION_FIELDS, PERSON_FIELDS
-from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.presentation import messages as present
 from edge_app.screens.view import View, load_kv
@@ -346,10 +345,8 @@ class FilesScreen(View):
         self._leave()
         if isinstance(result, Path):
             self.app.tell(_("Written: {name}", name=result.name))
-        elif result:
-            self.app.tell(language.n_("{count} new picture", "{count} new pictures", result))
         else:
-            self.app.tell(_("Nothing new: all of it was here already."))
+            self.app.tell(present.imported(result))
 
     def _leave(self) -> None:
         """Back over form and browser to where one came from."""

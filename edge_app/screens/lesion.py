@@ -23,6 +23,7 @@ from edge_app.presentation.messages import BANDS
 from edge_app.referral import timeline
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
+from edge_app.store import clock
 from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture
 from edge_app.ui.calendar import DaySheet
@@ -196,7 +197,7 @@ class LesionScreen(View):
                 writes=True,
             )
 
-        others = [one.taken[:10] for one in self._captures if one.dated]
+        others = [clock.local_day(one.taken) for one in self._captures if one.dated]
         start = date.fromisoformat(max(others)) if others else date.today()
         title = _("On which day was this picture taken?")
         DaySheet(title=title, chosen=start, confirm=confirmed).open(animation=False)

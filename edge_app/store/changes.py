@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import time
 
 from edge_app.i18n.language import N_
 from edge_app.store import audit, clock, schema, validation
@@ -21,11 +22,13 @@ from edge_app.store.records import (
     DermoscopeSettings,
     StoreError,
 )
+from edge_app.store.referrals import StoredAnswer
 from edge_app.store.rows import Rows, query
 from edge_app.store.trail import Trail
 
 # What of a capture only the store itself sets.
 FIXED = ("taken", "dating", "clock", "origin", "sequence", "version")
+DAY = (time(0), time(12), time(23, 59, 59))  # its first moment, noon and its last one
 
 
 class Changes:
@@ -107,21 +110,24 @@ class Changes:
 
     def correct_date(self, capture_id: str, day: str) -> Capture:
         """As `Store.correct_date`."""
-        if not is_date(day):
+        try:
+            hours = [clock.on(day, hour) for hour in DAY] if is_date(day) else []
+        except ValueError:
+            hours = []
+        if not hours:
             raise StoreError("a picture needs a date", code="invalid")
         with self._file.writing() as connection:
             old = self._rows.one(connection, "capture", capture_id)
-            taken = self._placed(connection, old, day)
+            taken = self._placed(connection, old, *hours)
             new = replace(old, taken=taken, dating=CORRECTED, clock=old.clock or old.taken)
             self._rows.put(connection, "capture", new, "date capture")
             self._rows.summarise(connection, {new.lesion})
         self._erasing.tidy()
         return new
 
-    def _placed(self, connection, old: Capture, day: str) -> str:
+    def _placed(self, connection, old: Capture, low: str, noon: str, high: str) -> str:
         """A time of that day in between the captures before and after it; raises StoreError."""
         now = clock.now()
-        low, high = f"{day}T00:00:00Z", f"{day}T23:59:59Z"
         chain = [
             one
             for one in self._rows.of_lesion(connection, old.lesion)
@@ -137,10 +143,9 @@ class Changes:
             raise StoreError(
                 "the picture was taken after {before} and before {after}: choose a day in between",
                 code="order",
-                before=max(before, default="-")[:10],
-                after=min(after, default="-")[:10],
+                before=clock.local_day(max(before)) if before else "-",
+                after=clock.local_day(min(after)) if after else "-",
             )
-        noon = f"{day}T12:00:00Z"
         return min(max(noon, first, key=clock.moment), last, key=clock.moment)
 
     def confirm_clock(self) -> None:
@@ -163,4 +168,20 @@ class Changes:
                     self._rows.put(connection, "capture", marked, "date capture")
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)
+            for table in ("parcel", "answer"):
+                for row in connection.execute(query(table)).fetchall():
+                    item = self._rows.item(table, *row)
+                    if item.dated and item.received and clock.moment(item.received) > limit:
+                        marked = replace(item, dated=False)
+                        self._rows.put(connection, table, marked, f"date {table}")
+                        if table == "answer" and item.wants_better_picture:
+                            self._bring_forward(connection, item, now)
         self._erasing.tidy()
+
+    def _bring_forward(self, connection, answer: StoredAnswer, now: str) -> None:
+        """What it made due on the day of a clock that was ahead is due today."""
+        referral = self._rows.one(connection, "referral", answer.referral)
+        lesion = self._rows.one(connection, "lesion", referral.lesion)
+        if lesion.remind == clock.local_day(answer.received):
+            due = replace(lesion, remind=clock.local_day(now))
+            self._rows.put(connection, "lesion", due, "update lesion")

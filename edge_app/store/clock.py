@@ -6,7 +6,7 @@ Times are ISO 8601 in UTC, as '2026-01-31T09:30:00.000Z'.
 from __future__ import annotations
 
 import os
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 from edge_app.i18n.language import N_, Message
@@ -35,6 +35,21 @@ def moment(stamp: str) -> datetime:
     if found.tzinfo is None:
         raise ValueError("a time without its zone")
     return found
+
+
+def local_day(stamp: str) -> str:
+    """The ISO date that it was here, as screens show it."""
+    return moment(stamp).astimezone().date().isoformat()
+
+
+def on(day: str, hour: time) -> str:
+    """A time of day here on an ISO date; raises ValueError for one that no clock here can say."""
+    try:
+        here = datetime.combine(date.fromisoformat(day), hour).astimezone()
+        found = here.astimezone(timezone.utc)
+    except (OverflowError, OSError):
+        raise ValueError("no such date") from None
+    return found.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def fault(now: str, seen: str = "") -> str:

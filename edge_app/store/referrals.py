@@ -64,7 +64,7 @@ class StoredReferral:
     patient_id: str  # that the receiver sees
     created: str = ""  # ISO 8601, UTC
     captures: tuple[str, ...] = ()  # ids of the pictures that are sent
-    consent: str = ""  # version of the text that was agreed to
+    consent: str = ""  # version and language of the text that was agreed to, and when
     form: Mapping = field(default_factory=dict)  # answers and priority, as JSON
     sent: Mapping = field(default_factory=dict)  # what an answer must name, `answers.Sent`
     stopped: Mapping | None = None  # why it is not sent: code, message and values of a line

@@ -7,7 +7,8 @@ its id and the row it belongs to. The data key is random; a key from the passphr
 cut. Several processes may use one file at once.
 
 What this cannot do: a short passphrase can be guessed by whoever takes the file away; an older
-copy of the whole file put in place of the newer one is not noticed; flash memory may keep old
+copy of the whole file put in place of the newer one is not noticed; of a picture that was deleted,
+up to 4 KiB may stay, sealed, in a page that SQLite had moved it from; flash memory may keep old
 blocks of its own, out of reach of any file system; `edge_app.store.memory` says what may stay in
 memory after the store was closed.
 """
@@ -213,7 +214,7 @@ class Store:
         self._changes.update("capture", capture)
 
     def correct_date(self, capture_id: str, day: str) -> Capture:
-        """Say on which ISO date a picture was taken whose date the clock got wrong.
+        """Say on which ISO date, here, a picture was taken whose date the clock got wrong.
 
         It is marked as corrected and keeps what the clock said. Raises StoreError for a day that
         does not fit in between those of the pictures before and after it.
@@ -223,7 +224,7 @@ class Store:
     def confirm_clock(self) -> None:
         """The clock of this device is right now, though it is behind the last entry.
 
-        Pictures that were taken while it was ahead are marked.
+        Pictures, receipts and answers of the time while it was ahead are marked.
         """
         self._changes.confirm_clock()
 

@@ -15,7 +15,7 @@ from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.opening import build, open_copy
 from edge_app.store.passphrase import strength
-from edge_app.store.records import StoreError
+from edge_app.store.records import Capture, StoreError
 from edge_app.store.referrals import RECEIVED, StoredReferral, line
 from edge_app.store.rows import PARTS, Rows, must_exist, query
 from edge_app.store.trail import Trail
@@ -98,11 +98,25 @@ def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | 
             item = _judged(rows, table, row, path, number, seen)
             blob = _blob(rows, reading, others, table, item) if table in BLOBS else None
             if table == "capture":
+                if path is not None and item.origin == other.keys.origin:
+                    item = replace(item, origin=_origin(writing, other, item))
                 added += 1
                 lesions.add(parent)
             others.insert(writing, table, item, blob)
     others.summarise(writing, lesions)
     return added
+
+
+def _origin(connection, file: StoreFile, item: Capture) -> str:
+    """That of a picture which says that it was added here. Where the audit trail knows nothing of
+    it, a copy of this store's file went on elsewhere, and numbers its pictures as this one does.
+    """
+    query = "SELECT entry FROM audit WHERE number = ?"
+    for (sealed,) in connection.execute(query, (item.sequence,)):
+        entry, _digest = audit.entry(file.keys, item.sequence, sealed)
+        if (entry.what, entry.which) == ("add capture", item.id):
+            return item.origin
+    return hashlib.sha256(f"copy of {item.origin}".encode()).hexdigest()[: len(item.origin)]
 
 
 def _blob(rows: Rows, reading, others: Rows, table: str, item) -> bytes | None:

@@ -365,6 +365,20 @@ def test_a_stick_that_is_pulled_out_half_way_is_told(tmp_path, monkeypatch, aske
     assert raised.value.down
 
 
+def test_what_a_stick_is_said_to_hold_stays_when_it_is_pulled_out(tmp_path, monkeypatch):
+    receiver = FolderReceiver(tmp_path / "stick")
+    link, synced, fsync = connect(receiver.endpoint()), set(), os.fsync
+
+    def noted(handle):
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    link.deliver(receiver.make(A, 0), again=False)
+    link.close()
+    assert {each.stat().st_ino for each in (receiver.folder, *receiver.folder.rglob("*"))} <= synced
+
+
 def test_a_stick_shows_nothing_of_what_is_on_it(tmp_path):
     receiver = FolderReceiver(tmp_path / "stick")
     item = receiver.make(A, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from store.store_cases import PASSPHRASE
 
 from edge_app.referral import timeline
 from edge_app.referral.answers import Sent
@@ -14,6 +15,7 @@ from edge_app.referral.form import Identifier
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import Sender
 from edge_app.store.records import StoreError
+from edge_app.store.store import Store
 from sending.mail_cases import destination, queue
 from sending.receivers import DicomWebReceiver, FhirReceiver
 
@@ -43,7 +45,7 @@ def archive():
     made.close()
 
 
-def received(cases, archive, clinic, *ids: str):
+def received(cases, archive, clinic, *ids: str, meanwhile=lambda: None):
     to = destination(cases, archive.endpoint(), clinic and clinic.endpoint())
     for id in ids:
         queue(cases, to, pictures=1, fhir=bool(clinic), id=id)
@@ -52,6 +54,7 @@ def received(cases, archive, clinic, *ids: str):
             cases._rows.put(
                 connection, "referral", replace(referral, sent=sent(id)), "resume referral"
             )
+    meanwhile()
     Sender(cases).run()
 
 
@@ -91,6 +94,21 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     found = Collector(cases).run()
     assert (found.new, [one.code for one in found.refused][:1]) == ([], ["answer-other-person"])
     cases.check()
+
+
+def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
+    tmp_path, archive, clinic, at
+):
+    at("2025-06-01T09:00:00.000Z")
+    cases = Store.create(tmp_path / "store", PASSPHRASE)
+    received(cases, archive, clinic, A, meanwhile=lambda: at("2026-05-30T09:00:00.000Z"))
+    at("2026-06-10T09:00:00.000Z")
+    report(clinic, A, 1, "benign")
+    assert [one.text for one in Collector(cases).run().new] == ["benign"]
+    at("2027-06-10T09:00:00.000Z")
+    report(clinic, A, 1, "not benign", status="amended")
+    assert Collector(cases).run().new == []
+    cases.close()
 
 
 def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):

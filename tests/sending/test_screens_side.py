@@ -18,6 +18,9 @@ from store.store_cases import fill  # noqa: E402
 from dermedge import UserError  # noqa: E402
 from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
+from edge_app.i18n import language  # noqa: E402
+from edge_app.presentation import messages as present  # noqa: E402
+from edge_app.referral import timeline  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
@@ -29,6 +32,7 @@ from edge_app.store.referrals import (  # noqa: E402
     StoredAnswer,
     StoredReferral,
 )
+from edge_app.store.store import Store  # noqa: E402
 from sending.mail_cases import queue  # noqa: E402
 from sending.receivers import FhirReceiver, picture  # noqa: E402
 
@@ -106,7 +110,10 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     draft.answers |= {"family_melanoma": False, "itching": True}
     draft.identifier, draft.onset = "  4711 ", "months"
     sending.remember(cases, draft.lasting())
-    sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
+    stored = sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
+    events = timeline.timeline(Outbox(cases).status(stored))
+    (agreed,) = [one for one in events if one.title == "Consent to send"]
+    assert (agreed.when, agreed.detail) == (language.moment(NOW.isoformat()), f"{CURRENT} en")
     again = sending.begin(cases, lesion.id)
     # Of the person it still holds; whether the spot itches is asked again.
     assert again.answers == {"family_melanoma": False, "sunbeds": True}
@@ -195,6 +202,45 @@ def later(hours: int) -> str:
     """As the store writes it: the case was made now, by the clock of this machine."""
     when = datetime.now(timezone.utc) + timedelta(hours=hours)
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_what_came_while_the_clock_was_ahead_holds_nothing_up_when_it_is_right(cases, spot, at):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1)
+    at(later(24 * 90))
+    (parcel,) = cases.mail.parcels(f"{1:032x}")
+    cases.mail.receive(parcel, "clinic")
+    asked = StoredAnswer("", parcel.referral, "r", "1", "x", "Dr. Bea", wants_better_picture=True)
+    ahead = cases.mail.add_answer(asked).received
+    cases.update_lesion(replace(lesion, remind=clock.local_day(ahead)))
+    at(later(1))
+    cases.confirm_clock()
+    assert cases.reminders(clock.local_day(clock.now()))
+    status = Outbox(cases).status(cases.mail.referral(parcel.referral))
+    events = {one.title: one.when for one in timeline.timeline(status)}
+    assert (events["Received"], events["Answered"]) == ("date not known", "date not known")
+    assert timeline.author(status.answers[0]) == "from Dr. Bea, date not known"
+    assert sending.wanted(cases, lesion.id) == status.answers[0]
+    cases.add_capture(replace(capture, id="", taken=""), _png())
+    assert sending.wanted(cases, lesion.id) is None
+    cases.check()
+
+
+def test_an_answer_that_comes_with_a_file_of_cases_is_not_said_to_be_nothing_new(
+    cases, spot, tmp_path
+):
+    _person, lesion, capture, to = spot
+    stored = queue(cases, to, found=(None, lesion, capture))
+    other = Store.create(tmp_path / "other", SECRET)
+    said = []
+    for number in range(2):
+        cases.export(tmp_path / str(number), SECRET)
+        said.append(present.imported(other.merge(tmp_path / str(number), SECRET)))
+        cases.mail.add_answer(StoredAnswer("", stored.id, "r", "1", "melanoma"))
+    assert [one.text for one in other.mail.answers(stored.id)] == ["melanoma"]
+    assert said[0] == "1 new picture"
+    assert said[1].endswith("What else is new in it, as an answer, is here now.")
+    other.close()
 
 
 def test_a_better_picture_is_not_asked_for_any_more_when_it_was_taken(cases, spot, at):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
+from edge_app.documents import pdf
+from edge_app.presentation import comparison
 from edge_app.store.store import Person, Store, StoreError
 from store.store_cases import (
     DEC,
@@ -103,6 +107,62 @@ def test_a_date_is_corrected_within_those_around_it_and_marked(tmp_path, at):
     cases.close()
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="needs time zones that can be set")
+@pytest.mark.parametrize(
+    ("zone", "now"),
+    [("NZT-13", "2026-12-01T22:00:00.000Z"), ("PST+8", "2026-12-03T05:00:00.000Z")],
+)
+def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, zone, now):
+    at(NOV)
+    lesion = spot(cases)
+    at(JAN)
+    picture = take(cases, lesion)
+    at(now)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            take(cases, lesion)
+            # In both places it is the 2nd, and on no other day in UTC.
+            corrected = cases.correct_date(picture.id, "2026-12-02")
+            assert comparison.when(corrected) == "Dec 2, 2026 (date corrected)"
+            with pytest.raises(StoreError, match="before 2026-12-02"):
+                cases.correct_date(picture.id, "2026-12-03")
+            assert "2026-12-02 (date corrected)" in pdf._when(corrected)
+            with pytest.raises(StoreError):  # no clock of the west can say it
+                cases.correct_date(picture.id, "9999-12-31")
+    finally:
+        time.tzset()
+
+
+def test_pictures_of_a_backup_that_went_on_elsewhere_are_sorted_by_their_dates(tmp_path, at):
+    at("2026-01-01T10:00:00.000Z")
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    first = take(cases, lesion)
+    cases.close()
+    shutil.copyfile(cases.path, tmp_path / "backup")
+    cases, backup = (Store.open(tmp_path / name, PASSPHRASE) for name in ("cases", "backup"))
+    at("2026-03-01T10:00:00.000Z")
+    for name in "abc":  # what is added here gets numbers that the other gives later
+        cases.add_person(Person("", name))
+    march = take(cases, lesion)
+    at("2026-06-01T10:00:00.000Z")
+    june = take(backup, lesion, "urgent")
+    assert june.sequence < march.sequence
+    backup.export(tmp_path / "export", FOREIGN)
+    assert cases.merge(tmp_path / "export", FOREIGN) == 1
+    assert [one.id for one in cases.captures(lesion.id)] == [first.id, march.id, june.id]
+    assert cases.summaries([lesion.person])[lesion.person][lesion.id].triage == "urgent"
+    cases.export(tmp_path / "own", FOREIGN)
+    cases.delete_capture(march.id)
+    cases.merge(tmp_path / "own", FOREIGN)
+    assert cases.capture(march.id) == march  # it was added here
+    cases.check()
+    for store in (cases, backup):
+        store.close()
+
+
 def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at):
     at("2026-06-01T00:00:00.000Z")
     theirs = Store.create(tmp_path / "theirs", PASSPHRASE)
@@ -123,6 +183,7 @@ def test_pictures_of_two_devices_are_sorted_by_the_dates_that_hold(tmp_path, at)
         "2026-06", "2026-08", "2026-11", "2026-12", "1970-01"
     ]  # fmt: skip
     assert [one.dating for one in found] == ["", "given", "", "", "clock wrong"]
+    assert comparison.pair(found, found[-1], found[0]) == [found[0], found[-1]]
     ours.check()
     ours.close()
     theirs.close()

@@ -96,6 +96,22 @@ def test_what_a_reader_that_came_meanwhile_holds_is_erased_as_soon_as_it_ends(
     cases.close()
 
 
+def test_of_a_record_that_sqlite_had_moved_to_another_page_no_copy_stays(cases):
+    # Records that grow push those behind them to new pages; `secure_delete` forgets where they lay.
+    people = [cases.add_person(Person("", f"P{number:02}")) for number in range(27)]
+    for number, notes in ((5, 2000), (8, 2000), (4, 500), (11, 2000)):
+        cases.update_person(replace(people[number], notes="x" * notes))
+    query = "SELECT record FROM person WHERE id = ?"
+    gone = cases._file.select(query, (people[13].id,))[0]
+    assert traces(cases, gone) == 1
+    cases.delete_person(people[13].id)
+    assert traces(cases, gone) == 0
+    assert [one.id for one in cases._rows.all("person")] == [
+        one.id for one in people if one is not people[13]
+    ]
+    cases.check()
+
+
 def test_a_reader_does_not_keep_a_change_from_being_saved(cases):
     person, *_ = fill(cases)
     other = reader(cases)

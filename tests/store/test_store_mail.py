@@ -136,7 +136,7 @@ def test_what_was_being_sent_when_it_was_deleted_is_said_to_be_perhaps_there(cas
     person, lesion, capture = fill(cases)
     referral = queued(cases, lesion, [capture])
     assert cases.mail.mark_sent(cases.mail.parcels(referral.id)[0])
-    monkeypatch.setattr(type(cases._erasing), "_wipe", lambda self: _raise(NotWiped("x")))
+    monkeypatch.setattr(type(cases._erasing), "_wipe", lambda *_args: _raise(NotWiped("x")))
     with pytest.raises(NotWiped) as caught:
         cases.delete_person(person.id)
     (elsewhere,) = caught.value.elsewhere

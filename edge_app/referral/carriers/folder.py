@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.files import write_atomic
+from dermedge.files import sync_folder, write_atomic
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt
 from edge_app.referral.parcels import Parcel
@@ -69,6 +69,7 @@ class Folder:
         if not (exists and self._holds(path, parcel)):
             with self._told():
                 path.parent.mkdir(exist_ok=True)
+                sync_folder(self._folder)  # else its name may go with a stick that is pulled
                 write_atomic(path, self._sealed(parcel), private=True)
             if not self._holds(path, parcel):
                 words = Message(NOT_WRITTEN, folder=str(self._folder), reason="read back")
