@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +82,24 @@ def _run(args: argparse.Namespace) -> int:
         return _DO[args.action](store, args)
 
 
+class LeftOut:
+    """What is damaged in the cases, to be named once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def __call__(self, what: str, error: UserError) -> None:
+        self._lines.append(f"{what} is left out: {error}")
+
+    def say(self) -> None:
+        for line in self._lines:
+            print(f"dermedge: {line}", file=sys.stderr, flush=True)
+
+    @property
+    def status(self) -> int:
+        return 1 if self._lines else 0
+
+
 def _ask(store: Store, args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -93,15 +112,17 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     executions = load_tuned(bundle)
     with chosen(executions):
         analyzer = Analyzer(bundle, executions=executions)
-    count = sum(1 for _ in allowed(store))
+    count = sum(1 for _ in allowed(store, lambda *_: None))
+    left = LeftOut()
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
-        waiting = questions(store, analyzer, lambda _number: bar.update())
+        waiting = questions(store, analyzer, lambda _number: bar.update(), left)
+    left.say()
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
             "training (`dermedge label allow`)"
         )
-        return 0
+        return left.status
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
     print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
@@ -133,14 +154,18 @@ def _forbid(store: Store, args: argparse.Namespace) -> int:
 def _export(store: Store, args: argparse.Namespace) -> int:
     from edge_app.labelling.export import export
 
-    labelled, unlabelled = export(store, Path(args.name))
+    left = LeftOut()
+    try:
+        labelled, unlabelled = export(store, Path(args.name), left)
+    finally:
+        left.say()
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
         "Train by: dermedge train classifier --recipe classifier --data "
         f"{shlex.quote(f'csv={args.name}')}"
     )
-    return 0
+    return left.status
 
 
 _DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}

@@ -22,7 +22,7 @@ from dermedge.data import load
 from dermedge.image.read import read_mask
 from edge_app.labelling import commands
 from edge_app.labelling.export import export
-from edge_app.labelling.queue import Question, allowed
+from edge_app.labelling.queue import Question, allowed, questions
 from edge_app.labelling.server import LabelServer, Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
@@ -320,6 +320,43 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
     commands._export(cases, SimpleNamespace(name="my labels"))
     wanted = "dermedge train classifier --recipe classifier --data 'csv=my labels'\n"
     assert capsys.readouterr().out.endswith(wanted)
+
+
+@pytest.mark.parametrize("part", ["picture", "capture", "label"])
+def test_what_is_damaged_is_named_and_the_rest_is_asked_and_exported(cases, tmp_path, capsys, part):
+    (bad,), (first, second) = taken(cases, "Ada"), taken(cases, "Bea", 2)
+    for name in ("Ada", "Bea"):
+        cases.labels.allow(person_of(cases, name).id, "Nurse Kim")
+    for capture in (bad, first):
+        cases.labels.add(capture.id, NEVUS)
+    row = {
+        "picture": f"picture SET data = X'07' WHERE capture = '{bad.id}'",
+        "capture": f"capture SET record = X'07' WHERE id = '{bad.id}'",
+        "label": f"store SET value = X'07' WHERE name = 'label {bad.id}'",
+    }[part]
+    with cases._file.writing() as connection:
+        connection.execute(f"UPDATE {row}")
+    found = SimpleNamespace(
+        is_outlier=True, embedding=np.ones(2), width=40, height=30, triage="low",
+        probabilities={"nv": 0.6, "mel": 0.4},
+    )  # fmt: skip
+    left = commands.LeftOut()
+    analyzer = SimpleNamespace(analyze=lambda picture: found)
+    asked_about = questions(cases, analyzer, leave_out=left)
+    assert [one.capture for one in asked_about] == [second.id]
+    left.say()
+    assert commands._export(cases, SimpleNamespace(name=str(tmp_path / "out"))) == 1
+    lines = capsys.readouterr().err.splitlines()
+    place = bad.lesion if part == "capture" else bad.id
+    assert len(lines) == 2
+    assert all(place in line and "left out" in line and "damaged" in line for line in lines)
+    with open(tmp_path / "out" / "data.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["c00001", "c00002"]
+    assert sorted(row["diagnosis"] for row in rows) == ["", "nv"]
+    with pytest.raises(StoreError, match="damaged"):  # who does not name what is left out
+        export(cases, tmp_path / "other")
+    assert not list(tmp_path.glob(".labels*"))
 
 
 @pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])
