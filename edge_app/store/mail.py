@@ -31,6 +31,10 @@ IN_USE = N_("referrals still wait for this destination: send or delete them firs
 ITS_NUMBER = N_(
     "it holds the person's number at {receiver}, which is nobody else's: make a new one"
 )
+ITS_CODE = N_(
+    "{receiver} has other referrals under the same code of the person, and both receivers could "
+    "tell that it is one person: make a new one"
+)
 # Why a referral is stopped that another address, password or certificate may mend.
 MENDED = frozenset(
     {"401", "403", "redirect", "rejected", "token", "key", "authority", "passphrase", "insecure",
@@ -285,7 +289,8 @@ class Mail:
 
         What another receiver has shown that it has stays received there, so a referral of which
         a part was received goes to no other. Nor does one that names the person by a number of
-        the first: nobody has seen or agreed that another learns it.
+        the first, or by a code under which others have something already: nobody has seen or
+        agreed that these learn that it is one person.
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
@@ -298,9 +303,20 @@ class Mail:
             numbers = old.form.get("identifiers", ())
             if moved and any(one[:1] != [target.system] for one in numbers):
                 raise StoreError(ITS_NUMBER, code="identifier", receiver=old.receiver)
+            if moved and not numbers:
+                self._must_join_nothing(connection, old, target)
             new = replace(old, stopped=None, destination=target.id, receiver=target.name)
             self._rows.put(connection, "referral", new, "resume referral")
             connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
+
+    def _must_join_nothing(self, connection, moving: StoredReferral, target: Destination) -> None:
+        """What is somewhere else under the code of a referral, or may be, keeps it from moving."""
+        for row in connection.execute(query("referral")).fetchall():
+            other = self._rows.item("referral", *row)
+            if other.patient_id != moving.patient_id or other.destination == target.id:
+                continue
+            if any(one.state != WAITING for one in self._of(connection, other.id)):
+                raise StoreError(ITS_CODE, code="pseudonym", receiver=other.receiver)
 
     # ------------------------------------------------------------------------ answers
 

@@ -106,6 +106,19 @@ def test_what_was_stopped_says_why_and_is_sent_again(home, send, capsys):
         send("again", "--referral", "aaaa")
 
 
+def test_who_moves_a_referral_reads_whose_code_it_carries(home, send, capsys):
+    for name in ("Clinic", "Hospital"):
+        send("add", name, "--dicomweb", "https://clinic.example")
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0])
+    cases.close()
+    send("again", "--referral", A, "--to", "Clinic")
+    send("again", "--referral", A, "--to", "Hospital")
+    stays, moved = capsys.readouterr().out.splitlines()[-2:]
+    assert stays == "it is sent again"
+    assert "to Hospital, under the code of the person that was made for Clinic" in moved
+
+
 def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_path, capsys):
     send("add", "Clinic", "--dicomweb", "https://clinic.example", "--fhir", "https://c.example")
     cases = opened(home)
