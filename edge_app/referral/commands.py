@@ -513,4 +513,4 @@ _DO = {
     "remove": _remove,
 }
 
-SEND = Command("send cases to a dermatologist, and fetch the answers", _arguments, _run, "app")
+SEND = Command("send cases to a dermatologist, and fetch the answers", _arguments, _run, "send")
