@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edge_app.referral import timeline
-from edge_app.referral.answers import Sent
+from edge_app.referral.answers import OTHER_PERSON, Sent
 from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
@@ -90,7 +90,13 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     report(clinic, ids[2], 99, "of another person", patient=other)
     found = Collector(cases).run()
     assert (found.new, [one.code for one in found.refused][:1]) == ([], ["answer-other-person"])
+    # The screens say so, as long as it is so.
+    line = cases.mail.faults()[0]
+    assert (str(line), line.message) == (str(found.refused[0]), OTHER_PERSON)
     cases.check()
+    del clinic.held["DiagnosticReport/r99"]
+    Collector(cases).run()
+    assert line not in cases.mail.faults()
 
 
 def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):
