@@ -182,7 +182,7 @@ class Collector:
         for kind, params in questions:
             try:
                 page = link.search(f"/{kind}", {**params, "_count": "200"})
-                yield from_fhir(page, sent)
+                yield from_fhir(page, sent, link.read)
                 if has_more(page):
                     fault = UserError(MORE, code="answer-more")
             except UserError as error:

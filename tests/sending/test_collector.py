@@ -158,7 +158,11 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
-def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(cases, archive, clinic):
+@pytest.mark.parametrize("includes", [True, False])
+def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
+    cases, archive, clinic, includes
+):
+    clinic.includes = includes
     received(cases, archive, clinic, A)
     clinic.held.clear()  # set up again, at the same address
     clinic.by_identifier.clear()
@@ -171,6 +175,10 @@ def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(cases
     patient = clinic.by_identifier["Patient", SYSTEM, f"{B}.Patient"]
     task |= {"status": "rejected", "for": {"reference": patient}}
     assert [one.referral for one in Collector(cases).run().new] == [B, B]
+    del clinic.held[clinic.by_identifier["ServiceRequest", SYSTEM, f"{B}.ServiceRequest"]]
+    report(clinic, B, 2, "nobody knows of what")
+    found = Collector(cases).run()
+    assert (found.new, found.refused[0].code) == ([], "answer-foreign")
 
 
 def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):
