@@ -225,11 +225,11 @@ def _plain(words) -> str:
 def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
     browser = visit.browser
     try:
-        for size in ((360, 640), (1024, 768)):
+        for size in ((195, 422), (360, 640), (1024, 768)):  # the first: 390x844 at 200 %
             browser.resize(*size)
-            for name in ("ar", "de"):
+            for name in ("ar", "de", "es"):
                 browser.run(f"choose('{name}')")
-                for screen in ("welcome", "check", "kept", "referral", "about"):
+                for screen in ("welcome", "check", "result", "kept", "referral", "about"):
                     browser.run(f"show('{screen}')")
                     wide = "document.documentElement.scrollWidth, $('main').scrollWidth"
                     assert browser.run(f"Math.max({wide})") <= size[0], (screen, name)
@@ -316,6 +316,9 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
     assert said["pictures"] == 2
     assert said["several"]
     assert browser.run("$('picture').naturalWidth") > 0
+    alt = "$('picture').alt"
+    assert browser.run(alt) == "The photo, with the outline that was found"
+    assert browser.run(f"state.said.outline = []; say(); {alt}").endswith("no outline was found")
     browser.run("newSpot()")
     browser.choose("#gallery", pictures[1])
     browser.wait("state.screen === 'result'")
@@ -357,7 +360,7 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
         browser.run("goOn({ said: 'It did not succeed.' })")
         assert browser.run(f"$('{fault}-fault').textContent") == "It did not succeed."
         assert "new" in browser.run(REACHED)
-    browser.run("show('kept')")
+    browser.run("state.saved = state.pictures; show('kept')")
     browser.run("openKept('', '').catch(() => {}); 1")
     assert browser.run(REACHED) == []
     browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
@@ -465,7 +468,14 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     browser.wait("state.screen === 'result'")
     browser.run("$('another').click(); $('kept-again').click()")
     browser.wait("state.screen === 'kept'")
+    # A spot that nobody has saved goes where the person says so alone.
+    browser.run(f"openKept({json.dumps([name, key])[1:-1]}); 1")
+    browser.wait("$('question').open")
+    assert browser.run("$('question-no').textContent") == "Back"
+    browser.run("$('question-no').click()")
+    assert browser.run("[state.screen, state.said.pictures, state.kept]") == ["kept", 1, None]
     kept.damage(browser)
+    browser.run("state.saved = state.pictures; 1")
     assert "damaged" in kept.opened(browser, key)
     # The spot at hand did not give way to it.
     assert browser.run("ask('speak', {language: 'en'})") == browser.run("state.said")

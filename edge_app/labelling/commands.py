@@ -18,7 +18,6 @@ from edge_app.folders import in_words
 from edge_app.referral.commands import open_cases
 
 if TYPE_CHECKING:
-    from edge_app.labelling.queue import Unread
     from edge_app.store.store import Store
 
 ROLES = ("dermatologist", "nurse")  # as edge_app.store.labels has them
@@ -96,6 +95,24 @@ def _run(args: argparse.Namespace) -> int:
         return _DO[args.action](store, args)
 
 
+class LeftOut:
+    """What is damaged in the cases, to be named once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def __call__(self, what: str, error: UserError) -> None:
+        self._lines.append(f"{what} is left out: {error}")
+
+    def say(self) -> None:
+        for line in self._lines:
+            print(f"dermedge: {line}", file=sys.stderr, flush=True)
+
+    @property
+    def status(self) -> int:
+        return 1 if self._lines else 0
+
+
 def _ask(store: Store, args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -108,17 +125,17 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     executions = load_tuned(bundle)
     with chosen(executions):
         analyzer = Analyzer(bundle, executions=executions)
-    count = sum(1 for _ in allowed(store))
-    unread: list[Unread] = []
+    count = sum(1 for _ in allowed(store, lambda *_: None))
+    left = LeftOut()
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
-        waiting = questions(store, analyzer, lambda _number: bar.update(), unread.append)
-    status = _left_out(unread)
+        waiting = questions(store, analyzer, lambda _number: bar.update(), left)
+    left.say()
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
             "training (`dermedge label allow`)"
         )
-        return status
+        return left.status
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
     print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
@@ -126,7 +143,7 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
         server.wait()
     finally:
         server.close()
-    return 0
+    return left.status
 
 
 def _people(store: Store, _args: argparse.Namespace) -> int:
@@ -150,22 +167,18 @@ def _forbid(store: Store, args: argparse.Namespace) -> int:
 def _export(store: Store, args: argparse.Namespace) -> int:
     from edge_app.labelling.export import export
 
-    unread: list[Unread] = []
-    labelled, unlabelled = export(store, Path(args.name), unread.append)
+    left = LeftOut()
+    try:
+        labelled, unlabelled = export(store, Path(args.name), left)
+    finally:
+        left.say()
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
         "Train by: dermedge train classifier --recipe classifier --data "
         f"{shlex.quote(f'csv={args.name}')}"
     )
-    return _left_out(unread)
-
-
-def _left_out(unread: list[Unread]) -> int:
-    """Say which pictures were not read, and why; the status of a command that left some out."""
-    for person, error in unread:
-        print(f"dermedge: a picture of {person} is left out: {error}", file=sys.stderr)
-    return int(bool(unread))
+    return left.status
 
 
 _DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 from dermedge import UserError
 from dermedge.files import make_private, write_atomic
 from dermedge.image.read import read_image, write_png
-from edge_app.labelling.queue import Unread, allowed, reading, shown
+from edge_app.labelling.queue import LeaveOut, allowed, named, shown, stop, without_damage
 from edge_app.store.labels import BAD_PICTURE, CONFIRMED, Label
 from edge_app.store.records import Capture
 from edge_app.store.store import Store
@@ -30,16 +29,12 @@ COLUMNS = (
 MODALITIES = {"dermoscopic": "dermoscopic", "close_up": "clinical", "overview": "clinical"}
 
 
-def export(
-    store: Store,
-    folder: Path,
-    unread: Callable[[Unread], object] = lambda _left_out: None,
-) -> tuple[int, int]:
+def export(store: Store, folder: Path, leave_out: LeaveOut = stop) -> tuple[int, int]:
     """Write data.csv, images and masks into a new folder; (labelled, unlabelled) pictures in it.
 
     Of allowed cases alone, under pseudonyms that are new each time. What nobody labelled, or
     nobody could tell, has an empty diagnosis: `distillation.unlabelled` learns from those. A bad
-    picture stays out, and one that cannot be read: `unread` gets it. It is entered into the audit
+    picture stays out, and what is damaged, which `leave_out` names. It is entered into the audit
     trail; whole or not at all.
 
     Raises
@@ -51,14 +46,14 @@ def export(
         raise UserError(
             "{path} is there already: choose another name", code="label.exists", path=folder
         )
-    captures = [
-        (person, capture, label)
-        for person, capture in allowed(store)
-        for label in [store.labels.of(capture.id)]
-        if label is None or label.verdict != BAD_PICTURE
-    ]
+    captures: list[tuple[str, Capture, Label | None]] = []
+    for person, capture in allowed(store, leave_out):
+        with without_damage(named(person, capture), leave_out):
+            label = store.labels.of(capture.id)
+            if label is None or label.verdict != BAD_PICTURE:
+                captures.append((person, capture, label))
     if not any(label for _person, _capture, label in captures):
-        raise UserError("no picture is labelled yet: run `dermedge label ask`", code="label.none")
+        raise _none()
     # A pseudonym must not tell in which order people came.
     random.SystemRandom().shuffle(captures)
     with store.act("export labels"):
@@ -66,7 +61,9 @@ def export(
         made = Path(tempfile.mkdtemp(prefix=".labels-", dir=folder.parent))
         try:
             make_private(made)
-            rows = _write(store, captures, made, unread)
+            rows, labels = _write(store, captures, made, leave_out)
+            if not labels:
+                raise _none()
             os.rename(made, folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
@@ -75,23 +72,28 @@ def export(
     return labelled, len(rows) - labelled
 
 
+def _none() -> UserError:
+    return UserError("no picture is labelled yet: run `dermedge label ask`", code="label.none")
+
+
 def _write(
     store: Store,
     captures: list[tuple[str, Capture, Label | None]],
     folder: Path,
-    unread: Callable[[Unread], object],
-) -> list[dict[str, str]]:
+    leave_out: LeaveOut,
+) -> tuple[list[dict[str, str]], int]:
+    """The rows of data.csv, and how many of them somebody labelled."""
     people: dict[str, str] = {}
     lesions: dict[str, str] = {}
-    rows = []
-    for number, (person, capture, label) in enumerate(captures, 1):
-        picture = reading(store, capture.id, shown)
-        if isinstance(picture, UserError):
-            unread((person, picture))
-            continue
+    rows: list[dict[str, str]] = []
+    labels = 0
+    for person, capture, label in captures:
+        picture = None
+        with without_damage(named(person, capture), leave_out):
+            picture = shown(store.picture(capture.id))
         if picture is None:
             continue
-        name = f"c{number:05}"
+        name = f"c{len(rows) + 1:05}"
         row = dict.fromkeys(COLUMNS, "") | {
             "id": name,
             "image": f"{name}.jpg",
@@ -113,12 +115,13 @@ def _write(
                 mask = _mask(label, capture.size, read_image(picture).pixels.shape[:2])
                 write_png(folder / row["mask"], mask, private=True)
         rows.append(row)
+        labels += label is not None
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "data.csv", text.getvalue(), private=True)
-    return rows
+    return rows, labels
 
 
 def _mask(label: Label, size: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,14 +14,15 @@ from dermedge import UserError
 from dermedge.acquisition import ask_first
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
-from dermedge.image.read import ImageError, read_image
+from dermedge.image.header import ImageError
+from dermedge.image.read import read_image
 from edge_app.store.labels import Polygon
-from edge_app.store.records import Capture, StoreError
+from edge_app.store.records import Capture, Lesion, StoreError
 from edge_app.store.store import Store
 
-T = TypeVar("T")
-Unread = tuple[str, UserError]  # whose picture cannot be read, and why
 AT_ONCE = 10  # questions that are chosen together: doubt first, no near copies
+
+LeaveOut = Callable[[str, UserError], object]  # gets what is damaged, and how
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,41 @@ class Question:
     embedding: np.ndarray  # float32 (E,); of no length where the bundle gives none
 
 
-def allowed(store: Store) -> Iterator[tuple[str, Capture]]:
+def stop(_what: str, error: UserError) -> None:
+    """Leave nothing out."""
+    raise error
+
+
+@contextmanager
+def without_damage(what: str, leave_out: LeaveOut) -> Iterator[None]:
+    """What is damaged is left out, by its name; the rest goes on."""
+    try:
+        yield
+    except (StoreError, ImageError) as error:
+        if isinstance(error, StoreError) and error.code not in ("damaged", "record", "gone"):
+            raise
+        if error.code != "gone":  # deleted meanwhile, as in the app
+            leave_out(what, error)
+
+
+def allowed(store: Store, leave_out: LeaveOut = stop) -> Iterator[tuple[str, Capture]]:
     """(person, capture) of those who allowed the use of their pictures for training."""
     for person in store.people():
-        if store.labels.permission(person.id) is None:
-            continue
-        for lesion in store.lesions(person.id):
-            for capture in store.captures(lesion.id):
+        lesions: list[Lesion] = []
+        with without_damage(f"person {person.id}", leave_out):
+            if store.labels.permission(person.id) is not None:
+                lesions = store.lesions(person.id)
+        for lesion in lesions:
+            captures: list[Capture] = []
+            with without_damage(f"lesion {lesion.id} of person {person.id}", leave_out):
+                captures = store.captures(lesion.id)
+            for capture in captures:
                 yield person.id, capture
+
+
+def named(person: str, capture: Capture) -> str:
+    """A picture, as somebody finds it in the app."""
+    return f"picture {capture.id} of {capture.taken[:16]}, person {person}"
 
 
 def is_allowed(store: Store, capture: str) -> bool:
@@ -57,40 +85,22 @@ def is_allowed(store: Store, capture: str) -> bool:
     return store.labels.permission(person) is not None
 
 
-def reading(store: Store, capture: str, work: Callable[[bytes], T]) -> T | UserError | None:
-    """What `work` makes of a picture: the error where it cannot be read; None where it is gone.
-
-    One damaged picture, or one that is deleted meanwhile, must not stop the work on all others.
-    """
-    try:
-        return work(store.picture(capture))
-    except ImageError as error:
-        return error
-    except StoreError as error:
-        if error.code not in ("gone", "damaged"):
-            raise
-        return error if error.code == "damaged" else None
-
-
 def questions(
     store: Store,
     analyzer: Analyzer,
     progress: Callable[[int], object] = lambda _n: None,
-    unread: Callable[[Unread], object] = lambda _left_out: None,
+    leave_out: LeaveOut = stop,
 ) -> list[Question]:
     """Allowed pictures without a label, those first that bring the most: `ask_first` says which.
 
     Each is analysed again by the analyzer's bundle: what the store holds of it may be of another.
-    `unread` gets each that cannot be read.
     """
     waiting, known = [], []
-    for number, (person, capture) in enumerate(allowed(store), 1):
-        found = reading(store, capture.id, analyzer.analyze)
-        if isinstance(found, UserError):
-            unread((person, found))
-        elif found is not None:
-            question = _question(capture.id, found)
-            if store.labels.of(capture.id) is None:
+    for number, (person, capture) in enumerate(allowed(store, leave_out), 1):
+        with without_damage(named(person, capture), leave_out):
+            label = store.labels.of(capture.id)
+            question = _question(capture.id, analyzer.analyze(store.picture(capture.id)))
+            if label is None:
                 waiting.append(question)
             else:
                 known.append(question.embedding)

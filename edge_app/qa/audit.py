@@ -80,6 +80,8 @@ def _audit_text(widget: Widget, box: Box, styles, pixels: np.ndarray) -> Iterato
         if measured < LEAST_CONTRAST:
             yield f"'{_name(widget)}' is drawn with a contrast of {measured:.1f}"
     if not isinstance(widget, Text):
+        if widget.cut:
+            yield f"'{_name(widget)}' is cut off"
         return
     if widget.texture_size[0] > widget.width + 1 or widget.texture_size[1] > widget.height + 1:
         yield f"'{_name(widget)}' is cut off"

@@ -16,11 +16,13 @@ from kivy.core.window import Window
 from kivy.graphics.opengl import GL_RGBA, GL_UNSIGNED_BYTE, glReadPixels
 from kivy.uix.widget import Widget
 
+from dermedge import UserError
 from dermedge.image.read import write_png
 from edge_app.app import DermedgeApp
 from edge_app.i18n.language import _, n_
 from edge_app.presentation import skin_type
 from edge_app.qa.audit import audit
+from edge_app.referral.answers import FOREIGN
 from edge_app.store.referrals import StoredAnswer
 from edge_app.ui import widgets
 from edge_app.ui.body_view import Figure
@@ -258,6 +260,8 @@ class Tour:
             StoredAnswer("", referral.id, "report/1", "1", words, "Dr. Bea Example",
                          wants_better_picture=True)
         )  # fmt: skip
+        foreign = {"code": "answer-foreign", "what": "DiagnosticReport/12"}
+        store.mail.note_faults([UserError(FOREIGN, **foreign)])
         yield from self._wait("no answer is shown", lambda: app.screen.state == "answered")
         yield from self._picture("referral-answered")
         yield from self._press(_("Back"))

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ NOT_FINAL = N_("an answer that its author took back or has not written was not t
 NOT_RECEIVED = N_("the receiver did not take all of the referral: send it again")
 
 Resource = dict[str, Any]
+Read = Callable[[str], Resource | None]  # of "ServiceRequest/7"; None: it is not there
 _REPORT = {"preliminary", "partial", "final", "amended", "corrected", "appended"}
 _TASK = {"rejected", "on-hold", "failed", "completed"}
 # Bidirectional overrides would show a name or a sentence backwards.
@@ -61,6 +62,20 @@ class Answer:
     report: bytes = b""  # a PDF
     more: bool = False  # the receiver has more of it than came along
     replaces: str = ""  # the `uid` of an earlier one, whose content it takes over
+
+
+class Pool(dict[str, Resource]):
+    """What came along by its address, and requests that did not, as they are fetched once."""
+
+    def __init__(self, read: Read | None):
+        super().__init__()
+        self._read = read
+
+    def request(self, address: str) -> Resource | None:
+        """None where nobody can be asked for it; empty where it is not there."""
+        if "identifier" not in self.get(address, {}) and self._read is not None:
+            self[address] = self._read(address) or {"identifier": []}
+        return self.get(address)
 
 
 class TakenBack(UserError):
@@ -129,20 +144,21 @@ class Sent:
 
 
 def from_fhir(
-    data: bytes, sent: Sequence[Sent]
+    data: bytes, sent: Sequence[Sent], read: Read | None = None
 ) -> tuple[tuple[Answer, ...], tuple[UserError, ...]]:
     """The answers in a resource or a searchset, and why others were not taken.
 
     DiagnosticReport and Communication that are based on our ServiceRequest, and our own Task where
-    it says something; where it does not, `SaysNothing`. Other resources only tell who is who. Any
-    thread.
+    it says something; where it does not, `SaysNothing`. Other resources only tell who is who.
+    `read` : fetches a request that an answer names and that did not come along; without it, its
+    reference is taken for it. Any thread.
 
     Raises
     ------
     UserError : `data` is no FHIR JSON, or too large.
     """
     whole = read_json(data)
-    pool: dict[str, Resource] = {}
+    pool = Pool(read)
     for address, resource in _resources(whole):
         kind, number = resource.get("resourceType"), resource.get("id")
         if isinstance(kind, str) and isinstance(number, str):
@@ -235,7 +251,7 @@ def pdf(data: bytes) -> bytes:
 # ---------------------------------------------------------------------------- whose it is
 
 
-def _answer(resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]) -> Answer:
+def _answer(resource: Resource, sent: Sequence[Sent], pool: Pool) -> Answer:
     kind, number = resource["resourceType"], _str(resource.get("id"))
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", number):
         raise UserError(UNREADABLE, code="answer-unreadable")
@@ -273,9 +289,7 @@ def _answer(resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resourc
     return replace(answer, text=text, wants_better_picture=better, report=report, more=more or cut)
 
 
-def _whose(
-    uid: str, resource: Resource, sent: Sequence[Sent], pool: Mapping[str, Resource]
-) -> Sent:
+def _whose(uid: str, resource: Resource, sent: Sequence[Sent], pool: Pool) -> Sent:
     """The referral that it answers; every request that it names must be that one."""
     task = resource["resourceType"] == "Task"
     for mine in sent:
@@ -303,7 +317,7 @@ def _names(
     kind: str,
     identifiers: Sequence[Identifier],
     mine: Sent,
-    pool: Mapping[str, Resource],
+    pool: Pool,
 ) -> bool:
     """Whether a reference means one of ours: each way in which it names something must."""
     said = []
@@ -313,11 +327,13 @@ def _names(
         address = re.sub(r"/_history/[^/]+$", "", _str(reference["reference"]))
         if mine.base:
             address = address.removeprefix(mine.base + "/")
-        target = pool.get(address)
-        if target is not None and target.get("resourceType") == kind and "identifier" in target:
-            said.append(_identified(target, identifiers))
-        else:
-            said.append(address.startswith(f"{kind}/") and address in mine.references)
+        by_address = address.startswith(f"{kind}/") and address in mine.references
+        # A server that was set up again gives another's request the address that ours had.
+        asked = by_address and kind == "ServiceRequest"
+        target = pool.request(address) if asked else pool.get(address)
+        if target is not None and "identifier" in target:
+            by_address = target.get("resourceType") == kind and _identified(target, identifiers)
+        said.append(by_address)
     return bool(said) and all(said)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,8 @@ class Collector:
                 unforeseen.report(error)
                 words = Message(UNFORESEEN, fault=type(error).__name__)
                 found.failed.append(UserError(words, code="unforeseen"))
+        with contextlib.suppress(StoreError):  # what came is kept, and told all the same
+            self._store.mail.note_faults([*found.refused, *found.failed])
         return found
 
     def _open(self) -> dict[Destination, list[StoredReferral]]:
@@ -186,7 +189,7 @@ class Collector:
         for kind, params in questions:
             try:
                 page = link.search(f"/{kind}", {**params, "_count": "200"})
-                yield from_fhir(page, sent)
+                yield from_fhir(page, sent, link.read)
                 if has_more(page):
                     fault = UserError(MORE, code="answer-more")
             except UserError as error:

@@ -338,8 +338,13 @@ def _again(store: Store, args: argparse.Namespace) -> int:
             code="send-again",
         )
     to = _destination(store, args.to).id if args.to else ""
-    store.mail.resume(status.referral.id, to)
-    print("it is sent again")
+    old = status.referral
+    store.mail.resume(old.id, to)
+    under = ""
+    if to not in ("", old.destination) and not old.form.get("identifiers"):
+        under = f" to {args.to}, under the code of the person that was made for {old.receiver}: "
+        under += "what that one gets of this person later can be joined with it"
+    print(f"it is sent again{under}")
     return 0
 
 
@@ -508,4 +513,4 @@ _DO = {
     "remove": _remove,
 }
 
-SEND = Command("send cases to a dermatologist, and fetch the answers", _arguments, _run, "app")
+SEND = Command("send cases to a dermatologist, and fetch the answers", _arguments, _run, "send")

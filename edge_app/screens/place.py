@@ -26,6 +26,7 @@ class PlaceScreen(View):
     """`change`: `session.lesion`. `place`: of a new one, where it is known."""
 
     operator = unlocked = True
+    FIGURE = 120  # dp, least height: where there is less room, the screen is scrolled
     task = StringProperty()
     title = StringProperty()
     fault = StringProperty()

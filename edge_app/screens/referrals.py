@@ -6,13 +6,14 @@ from kivy.properties import BooleanProperty
 
 from edge_app import sending
 from edge_app.i18n import language
-from edge_app.i18n.language import _
+from edge_app.i18n.language import Message, _
 from edge_app.referral import timeline
 from edge_app.screens.view import View, load_kv
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Item, Press
+from edge_app.ui.widgets import Item, Panel, Press
 
 SHOWN = 40  # of a group; more on demand
+FAULTS = 3  # of the last question for answers
 
 
 class ReferralsScreen(View):
@@ -22,22 +23,29 @@ class ReferralsScreen(View):
     def show(self) -> None:
         self.filled = False
         store = self.app.session.opened()
-        self.app.work(lambda: sending.cases(store), self._fill)
+        self.app.work(lambda: (sending.cases(store), store.mail.faults()), self._fill)
 
     def hide(self) -> None:
         self.ids.list.clear_widgets()
 
-    def _fill(self, cases: list[sending.Case]) -> None:
+    def _fill(self, found: tuple[list[sending.Case], list[Message]]) -> None:
+        cases, faults = found
         self.ids.list.clear_widgets()
+        if faults:
+            title = _("Answers were not taken, or could not be asked for.")
+            reasons = [language.sentence(_(fault)) for fault in faults[:FAULTS]]
+            if len(faults) > FAULTS:
+                reasons.append("…")
+            self.ids.list.add_widget(Panel(text="\n".join([title, *reasons]), style="demo"))
         if not cases:
             self.ids.list.add_widget(Text(text=_("Nothing was sent yet."), style="page_quiet"))
         for group, title in sending.GROUPS.items():
-            found = [case for case in cases if case.group == group]
-            if found:
-                number = language.number(len(found))
+            some = [case for case in cases if case.group == group]
+            if some:
+                number = language.number(len(some))
                 title = _("{title}: {number}", title=_(title), number=number)
                 self.ids.list.add_widget(Text(text=title, style="page", bold=True))
-                self._rows(found, len(self.ids.list.children))
+                self._rows(some, len(self.ids.list.children))
         self.filled = True
 
     def _rows(self, cases: list[sending.Case], at: int) -> None:

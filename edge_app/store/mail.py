@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dermedge import UserError
 from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, validation
 from edge_app.store.erasing import Erasing
@@ -23,6 +24,7 @@ from edge_app.store.referrals import (
     StoredParcel,
     StoredReferral,
     line,
+    said,
 )
 from edge_app.store.rows import Rows, query
 from edge_app.store.trail import Trail
@@ -31,6 +33,11 @@ IN_USE = N_("referrals still wait for this destination: send or delete them firs
 ITS_NUMBER = N_(
     "it holds the person's number at {receiver}, which is nobody else's: make a new one"
 )
+ITS_CODE = N_(
+    "{receiver} has other referrals under the same code of the person, and both receivers could "
+    "tell that it is one person: make a new one"
+)
+FAULTS, MOST_FAULTS = "answer faults", 20  # a row of the table `store`, and the lines in it
 # Why a referral is stopped that another address, password or certificate may mend.
 MENDED = frozenset(
     {"401", "403", "redirect", "rejected", "token", "key", "authority", "passphrase", "insecure",
@@ -285,7 +292,8 @@ class Mail:
 
         What another receiver has shown that it has stays received there, so a referral of which
         a part was received goes to no other. Nor does one that names the person by a number of
-        the first: nobody has seen or agreed that another learns it.
+        the first, or by a code under which others have something already: nobody has seen or
+        agreed that these learn that it is one person.
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
@@ -298,9 +306,20 @@ class Mail:
             numbers = old.form.get("identifiers", ())
             if moved and any(one[:1] != [target.system] for one in numbers):
                 raise StoreError(ITS_NUMBER, code="identifier", receiver=old.receiver)
+            if moved and not numbers:
+                self._must_join_nothing(connection, old, target)
             new = replace(old, stopped=None, destination=target.id, receiver=target.name)
             self._rows.put(connection, "referral", new, "resume referral")
             connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
+
+    def _must_join_nothing(self, connection, moving: StoredReferral, target: Destination) -> None:
+        """What is somewhere else under the code of a referral, or may be, keeps it from moving."""
+        for row in connection.execute(query("referral")).fetchall():
+            other = self._rows.item("referral", *row)
+            if other.patient_id != moving.patient_id or other.destination == target.id:
+                continue
+            if any(one.state != WAITING for one in self._of(connection, other.id)):
+                raise StoreError(ITS_CODE, code="pseudonym", receiver=other.receiver)
 
     # ------------------------------------------------------------------------ answers
 
@@ -316,6 +335,30 @@ class Mail:
                 return None
             self._rows.insert(connection, "answer", item, None)
         return item
+
+    def faults(self) -> list[Message]:
+        """What was wrong when answers were last asked for: not taken, or nobody to ask."""
+        rows = self._file.select("SELECT value FROM store WHERE name = ?", (FAULTS,))
+        if not rows:
+            return []
+        try:
+            return [said(one) for one in self._file.keys.record(rows[0][0], FAULTS)]
+        except (TypeError, KeyError):
+            raise StoreError(RECORD, code="record") from None
+
+    def note_faults(self, errors: Sequence[UserError]) -> None:
+        """For the screens; each line once. Not an entry of the audit trail."""
+        lines = [
+            line(it if isinstance(it, Message) else Message(it, **error.values), error.code)
+            for error in errors
+            for it in [error.message]
+        ]
+        lines = [one for at, one in enumerate(lines) if one not in lines[:at]][:MOST_FAULTS]
+        if [said(one) for one in lines] == self.faults():
+            return  # asked every few minutes, on a disk that wears
+        sealed = self._file.keys.seal(json.dumps(lines).encode(), FAULTS)
+        with self._file.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (FAULTS, sealed))
 
     def _dated(self, connection) -> tuple[str, bool]:
         """The time now, and whether it holds."""

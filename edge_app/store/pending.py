@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import math
 from pathlib import Path
 
 from dermedge.files import write_atomic
+from edge_app.store.records import seconds
 
 NAME = "audit.pending"
 MOST = 500  # lines; those of one kind in a row share one
@@ -39,7 +40,8 @@ def read(folder: Path) -> list[list]:
         line
         for line in (lines if isinstance(lines, list) else [])
         if isinstance(line, list) and [type(part) for part in line] == [str, str, int]
-        and re.fullmatch(r"[-0-9T:.Z]{20,27}", line[0]) and line[1] in EVENTS and line[2] > 0
+        and seconds(line[0]) > -math.inf  # the trail, which nothing is taken out of, has no other
+        and line[1] in EVENTS and line[2] > 0
     ][:MOST]  # fmt: skip
 
 

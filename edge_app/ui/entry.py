@@ -33,10 +33,29 @@ class Entry(TextInput):
     # cursor goes the other way.
 
     def _create_line_label(self, text, hint=False):
-        return super()._create_line_label(text if self.password else language.visual(text), hint)
+        text = text if self.password else language.visual(text)
+        label, size = super()._create_line_label(text, hint), self.font_size
+        room = self.width - self.padding[0] - self.padding[2]
+        if not hint or label.width <= room or room <= 0:
+            return label
+        options = self._get_line_options()  # a hint that is too wide is smaller: Kivy cuts it
+        options["font_size"] = size * room / label.width * 0.98
+        try:
+            return super()._create_line_label(text, hint)
+        finally:
+            options["font_size"] = size
 
     def _get_text_width(self, text, *args):
         return super()._get_text_width(text if self.password else language.visual(text), *args)
+
+    def on_width(self, *_) -> None:
+        self._refresh_hint_text()
+
+    @property
+    def cut(self) -> bool:
+        """Whether a part of the hint is not seen."""
+        room = self.width - self.padding[0] - self.padding[2]
+        return not self.text and any(it.width > room + 1 for it in self._hint_text_labels)
 
     def _refresh_hint_text(self):
         super()._refresh_hint_text()

@@ -39,4 +39,4 @@ def family(text: str) -> str:
     if text.isascii():
         return "Roboto"
     known = glyphs("Roboto")
-    return "Roboto" if all(ord(character) in known for character in text) else "DejaVu"
+    return "Roboto" if all(ord(it) in known for it in text.replace("\n", "")) else "DejaVu"

@@ -88,6 +88,8 @@ MESSAGES = (
     N_("This is all that leaves"),
     N_("Referral"),
     N_("The photo, with the outline that was found"),
+    N_("The photo, in which no outline was found"),
+    N_("The photos of the spot at hand are not saved: they go when you open another case."),
     N_("About this page"),
     N_("Size card to print (PDF)"),
 )

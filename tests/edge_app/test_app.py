@@ -28,7 +28,7 @@ from edge_app.capture.shots import Result, Shot, Snapshot
 from edge_app.capture.sources import Frame, SourceError, film
 from edge_app.capture.worker import Worker
 from edge_app.presentation import messages as present
-from edge_app.ui import theme
+from edge_app.ui import fonts, theme
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
 
@@ -351,6 +351,9 @@ def video(real_images, picture, tmp_path_factory) -> Path:
     ("size", "looks"),
     [
         ("360x640", ["--language", "de", "--text", "very large"]),
+        pytest.param(
+            "320x480", ["--language", "de", "--text", "very large"], marks=pytest.mark.slow
+        ),
         pytest.param("1280x800", ["--language", "ar", "--theme", "dark"], marks=pytest.mark.slow),
         # And without a source: a drawn picture stands for it, at once.
         pytest.param("1920x1080", None, marks=pytest.mark.slow),
@@ -461,6 +464,49 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cleared\n"
+
+
+PLACES = (
+    SETUP.replace("640, 480", "320, 480").replace("kiosk=True", "kiosk=False")
+    + """
+from edge_app.ui.body_view import Figure
+
+def steps():
+    app.restyle(language="de", text="very large")
+    session.agree()
+    session.create("a passphrase")
+    session.save_person(Person("", "Rosalind Example"))
+    app.go("place")
+    yield lambda: app.screen.ids.all.height > app.screen.ids.scroll.height > 100
+    yield lambda: True
+    shown = [w for w in app.screen.walk() if isinstance(w, Figure) and not w.disabled]
+    assert len(shown) == 2 and all(min(w.size) > 100 for w in shown), [w.size for w in shown]
+    app.go("people")
+    yield lambda: app.screen.ids.search.width > 250
+    yield lambda: True
+    assert not app.screen.ids.search.cut
+    print("there")
+"""
+)
+
+
+@pytest.mark.slow
+def test_on_the_smallest_screen_with_the_largest_text_a_place_can_be_chosen(
+    display, video, tiny_bundle, tmp_path
+):
+    arguments = [str(tmp_path), str(tiny_bundle), str(video)]
+    environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
+    command = [sys.executable, "-c", PLACES + DRIVE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "there\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("\u00dcber\nuns", "Roboto"), ("\u0633\u0644\u0627\u0645", "DejaVu")]
+)
+def test_words_are_drawn_in_one_font_whatever_their_lines(text, found):
+    assert fonts.family(text) == found
 
 
 TUNES = (

@@ -231,12 +231,16 @@ def test_a_picture_that_cannot_be_read_stops_no_other(cases, tmp_path, tiny_bund
     elif how == "deleted":  # after the list was made
         read = cases.picture
         cases.picture = lambda id: (id == first.id and cases.delete_capture(id)) or read(id)
-    unread: list = []
-    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)), unread=unread.append)
+    left: list = []
+
+    def note(what: str, _error: UserError) -> None:
+        left.append(what)
+
+    asked = questions(cases, Analyzer(Bundle.open(tiny_bundle)), leave_out=note)
     assert [one.capture for one in asked] == [third.id]
-    assert export(cases, tmp_path / "out", unread.append) == (1, 1)
-    whose = person_of(cases, "Ada").id
-    assert [person for person, _error in unread] == ([] if how == "deleted" else [whose] * 2)
+    assert export(cases, tmp_path / "out", note) == (1, 1)
+    assert len(left) == (0 if how == "deleted" else 2)
+    assert all(first.id in what and person_of(cases, "Ada").id in what for what in left)
 
 
 def test_answers_are_saved_one_by_one_and_taken_back(served):
@@ -528,6 +532,43 @@ def test_a_page_that_is_left_while_it_loads_ends_in_no_traceback(server, tmp_pat
             opened._http.handle_error(None, ("127.0.0.1", 1))
         assert ("Traceback" in capsys.readouterr().err) == (error is ValueError)
     opened.close()
+
+
+@pytest.mark.parametrize("part", ["picture", "capture", "label"])
+def test_what_is_damaged_is_named_and_the_rest_is_asked_and_exported(cases, tmp_path, capsys, part):
+    (bad,), (first, second) = taken(cases, "Ada"), taken(cases, "Bea", 2)
+    for name in ("Ada", "Bea"):
+        cases.labels.allow(person_of(cases, name).id, "Nurse Kim")
+    for capture in (bad, first):
+        cases.labels.add(capture.id, NEVUS)
+    row = {
+        "picture": f"picture SET data = X'07' WHERE capture = '{bad.id}'",
+        "capture": f"capture SET record = X'07' WHERE id = '{bad.id}'",
+        "label": f"store SET value = X'07' WHERE name = 'label {bad.id}'",
+    }[part]
+    with cases._file.writing() as connection:
+        connection.execute(f"UPDATE {row}")
+    found = SimpleNamespace(
+        is_outlier=True, embedding=np.ones(2), width=40, height=30, triage="low",
+        probabilities={"nv": 0.6, "mel": 0.4},
+    )  # fmt: skip
+    left = commands.LeftOut()
+    analyzer = SimpleNamespace(analyze=lambda picture: found)
+    asked_about = questions(cases, analyzer, leave_out=left)
+    assert [one.capture for one in asked_about] == [second.id]
+    left.say()
+    assert commands._export(cases, SimpleNamespace(name=str(tmp_path / "out"))) == 1
+    lines = capsys.readouterr().err.splitlines()
+    place = bad.lesion if part == "capture" else bad.id
+    assert len(lines) == 2
+    assert all(place in line and "left out" in line and "damaged" in line for line in lines)
+    with open(tmp_path / "out" / "data.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["c00001", "c00002"]
+    assert sorted(row["diagnosis"] for row in rows) == ["", "nv"]
+    with pytest.raises(StoreError, match="damaged"):  # who does not name what is left out
+        export(cases, tmp_path / "other")
+    assert not list(tmp_path.glob(".labels*"))
 
 
 @pytest.mark.parametrize("command", [("label", "ask"), ("web", "serve")])

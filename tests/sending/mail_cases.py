@@ -23,9 +23,8 @@ def queue(
     parcels = [picture(id, number, side) for number in range(pictures)]
     if fhir:
         parcels.append(request(id, pictures))
-    referral = StoredReferral(
-        id, lesion.id, to.id, to.name, "2.25.9", "CODE", captures=(capture.id,)
-    )
+    code = f"CODE{lesion.person[:8]}"
+    referral = StoredReferral(id, lesion.id, to.id, to.name, "2.25.9", code, captures=(capture.id,))
     return Outbox(cases).queue(referral, parcels)
 
 

@@ -285,7 +285,7 @@ class FhirHandler(Handler):
                 for name, one in list(self.server.site.held.items())
                 if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
             ]
-            if f"{path}:based-on" in asked.get("_include", ()):
+            if self.server.site.includes and f"{path}:based-on" in asked.get("_include", ()):
                 held = self.server.site.held
                 found += [held[_based_on(one)] for one in found if _based_on(one) in held]
             page = self.server.site.page
@@ -304,6 +304,7 @@ def _based_on(resource: dict) -> str:
 class FhirReceiver(Site):
     kind = "fhir"
     page = 200  # entries that it gives at once
+    includes = True  # what is asked for along with them
 
     def __init__(self, certificate: str = "", lie=None):
         self.held: dict[str, dict] = {}

@@ -8,7 +8,7 @@ import pytest
 from store.store_cases import PASSPHRASE
 
 from edge_app.referral import timeline
-from edge_app.referral.answers import Sent
+from edge_app.referral.answers import OTHER_PERSON, Sent
 from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
 from edge_app.referral.form import Identifier
@@ -93,7 +93,13 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     report(clinic, ids[2], 99, "of another person", patient=other)
     found = Collector(cases).run()
     assert (found.new, [one.code for one in found.refused][:1]) == ([], ["answer-other-person"])
+    # The screens say so, as long as it is so.
+    line = cases.mail.faults()[0]
+    assert (str(line), line.message) == (str(found.refused[0]), OTHER_PERSON)
     cases.check()
+    del clinic.held["DiagnosticReport/r99"]
+    Collector(cases).run()
+    assert line not in cases.mail.faults()
 
 
 def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
@@ -170,7 +176,11 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
-def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(cases, archive, clinic):
+@pytest.mark.parametrize("includes", [True, False])
+def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
+    cases, archive, clinic, includes
+):
+    clinic.includes = includes
     received(cases, archive, clinic, A)
     clinic.held.clear()  # set up again, at the same address
     clinic.by_identifier.clear()
@@ -183,6 +193,10 @@ def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(cases
     patient = clinic.by_identifier["Patient", SYSTEM, f"{B}.Patient"]
     task |= {"status": "rejected", "for": {"reference": patient}}
     assert [one.referral for one in Collector(cases).run().new] == [B, B]
+    del clinic.held[clinic.by_identifier["ServiceRequest", SYSTEM, f"{B}.ServiceRequest"]]
+    report(clinic, B, 2, "nobody knows of what")
+    found = Collector(cases).run()
+    assert (found.new, found.refused[0].code) == ([], "answer-foreign")
 
 
 def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from commands import call
@@ -104,6 +108,19 @@ def test_what_was_stopped_says_why_and_is_sent_again(home, send, capsys):
     cases.close()
     with pytest.raises(UserError, match="all of this referral was received"):
         send("again", "--referral", "aaaa")
+
+
+def test_who_moves_a_referral_reads_whose_code_it_carries(home, send, capsys):
+    for name in ("Clinic", "Hospital"):
+        send("add", name, "--dicomweb", "https://clinic.example")
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0])
+    cases.close()
+    send("again", "--referral", A, "--to", "Clinic")
+    send("again", "--referral", A, "--to", "Hospital")
+    stays, moved = capsys.readouterr().out.splitlines()[-2:]
+    assert stays == "it is sent again"
+    assert "to Hospital, under the code of the person that was made for Clinic" in moved
 
 
 def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_path, capsys):
@@ -254,3 +271,38 @@ def test_the_service_says_once_who_cannot_be_asked_for_answers(capsys):
     assert capsys.readouterr() == ("", "")
     _say_answers(failed, _say_answers(Collected(), known))
     assert "(401)" in capsys.readouterr().err
+
+
+BLOCKED = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(name, name=name)
+
+blocked, words = set(sys.argv[1].split()), sys.argv[2:]
+sys.meta_path.insert(0, Missing())
+from dermedge.cli import main
+
+sys.exit(main(["send", "check", *words]) + main(["send", "answers", *words]))
+"""
+IMPORTED = {
+    "kivy": "kivy", "fpdf2": "fpdf", "uharfbuzz": "uharfbuzz", "python-bidi": "bidi",
+    "arabic-reshaper": "arabic_reshaper", "cryptography": "cryptography", "babel": "babel",
+}  # fmt: skip
+
+
+def test_the_extra_send_is_enough_to_send(home):
+    tomllib = pytest.importorskip("tomllib")
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    app, own = ({re.split("[>=]", it)[0] for it in extras[name]} for name in ("app", "send"))
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKED, " ".join(IMPORTED[name] for name in app - own),
+         "--home", home, "--passphrase-file", home.parent / "passphrase"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "0 new" in run.stdout
+    assert SEND.extra == "send"  # what is missing is said to come with it

@@ -84,6 +84,17 @@ def test_two_senders_at_once_send_each_parcel_once(cases, archive):
     cases.check()
 
 
+def test_a_lock_that_cannot_be_opened_is_not_said_to_be_held(cases):
+    path = cases.path.with_name(f"{cases.path.name}-sender")
+    path.mkdir()  # as a file of another user
+    with pytest.raises(StoreError, match="-sender cannot be opened, nothing was sent"):
+        Sender(cases).run()
+    path.rmdir()
+    assert not Sender(cases).run().busy
+    if os.name == "posix":
+        assert path.stat().st_uid == cases.path.stat().st_uid
+
+
 def test_a_store_that_is_locked_in_mid_send_stops_and_goes_on_later(cases, archive):
     queue(cases, destination(cases, archive.endpoint()))
     here, go_on = threading.Event(), threading.Event()

@@ -314,7 +314,8 @@ def test_damaged_notes_of_events_are_left_out(cases):
     for text in ("", "[", "{}", "[[1, 2, 3]]", '[["x", "wrong passphrase", 1]]', "[" * 99_999):
         pending.write_text(text)
         assert cases.audit()[-1].what == "create"
-    pending.write_text(json.dumps([good, ["2026-01-01T00:00:00.000Z", "Ada", 1], 5]))
+    never = ["2026-13-45T00:00:00.000Z", "wrong passphrase", 1]
+    pending.write_text(json.dumps([good, ["2026-01-01T00:00:00.000Z", "Ada", 1], 5, never]))
     assert [(e.what, e.when) for e in cases.audit()[1:]] == [("wrong passphrase", good[0])]
     cases.check()
 

@@ -196,6 +196,20 @@ def test_the_number_that_one_receiver_knows_a_person_by_goes_to_no_other(cases):
     assert cases.mail.referral(referral.id).receiver == "Hospital"
 
 
+def test_a_code_that_one_receiver_knows_a_person_by_is_moved_to_no_other(cases):
+    _, lesion, capture = fill(cases)
+    earlier = queued(cases, lesion, [capture])
+    to, other = cases.mail.destination(earlier.destination), clinic(cases, "Hospital")
+    later = queued(cases, lesion, [capture], id="b" * 32, destination=to)
+    cases.mail.resume(later.id, other.id)  # nothing has left to either
+    cases.mail.resume(later.id, to.id)
+    cases.mail.mark_sent(cases.mail.parcels(earlier.id)[0])
+    with pytest.raises(StoreError, match="Clinic has other referrals under the same code"):
+        cases.mail.resume(later.id, other.id)
+    assert cases.mail.referral(later.id).receiver == "Clinic"
+    cases.mail.resume(later.id, to.id)
+
+
 def test_an_answer_is_kept_once(cases):
     person, lesion, capture = fill(cases)
     referral = queued(cases, lesion, [capture])

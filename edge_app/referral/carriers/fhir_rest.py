@@ -91,6 +91,14 @@ class FhirRest:
         if not _holds(theirs, resource, addresses):
             raise Refused(Message(CHANGED, place=self._web.place), "changed")
 
+    def read(self, reference: str) -> dict[str, Any] | None:
+        """What is at "ServiceRequest/7"; None: nothing. Raises Later or Refused."""
+        found = self._web.ask("GET", f"/{reference}", {"Accept": JSON}, most=MOST)
+        if found.status in (404, 410):
+            return None
+        self._web.must_be_well(found)
+        return _parsed(found.body)
+
     def search(self, path: str, params: Mapping[str, str | list[str]]) -> bytes:
         """A searchset; raises Later or Refused."""
         found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)

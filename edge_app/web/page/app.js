@@ -8,6 +8,7 @@ const state = {
   language: "en", screen: "welcome", ready: false, agreed: false, busy: false, live: null,
   said: null, analysis: null, another: false, pictures: [], shown: "", versions: null, came: "check",
   names: [],  // that the spot was saved or kept under
+  saved: null,  // the pictures that were
 };
 
 /* ------------------------------------------------------------------------ words */
@@ -42,7 +43,6 @@ function speak(language) {
   $("reference").replaceChildren(...REFERENCES.map(([key, english, name]) =>
     new Option(t(english, { name }), key || "")));
   $("reference").value = chosen;
-  $("picture").alt = t("The photo, with the outline that was found");
   for (const button of $("languages").children)
     button.setAttribute("aria-checked", String(button.lang === language));
   title();
@@ -376,6 +376,10 @@ function say() {
     ...(said.classes.length ? [card(t("How the model sees it"), said.classes)] : []),
     card(t("Versions"), [said.versions]));
   outlined($("outline"), said.outline, analysis.size);
+  for (const one of document.querySelectorAll("#shown img, #earlier img"))
+    one.alt = one.nextElementSibling.querySelector("[d^=M]")
+      ? t("The photo, with the outline that was found")
+      : t("The photo, in which no outline was found");
 }
 
 function download(content, name) {
@@ -397,6 +401,7 @@ async function save() {
     const file = await ask("seal", { name: $("save-name").value, passphrase: $("save-key").value,
       pictures: state.pictures, now: new Date().toISOString() });
     state.names.push($("save-name").value);
+    state.saved = state.pictures;
     download(file, `cases-${new Date().toISOString().slice(0, 10)}.dermcases`);
     $("save-key").value = $("save-again").value = "";
     return file;

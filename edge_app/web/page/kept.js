@@ -72,6 +72,7 @@ async function keepThis(event) {
     $("keep-done").textContent = said.join(" ");
     $("keep-form").hidden = !($("keep-done").hidden = false);
     state.names.push($("keep-name").value);
+    state.saved = state.pictures;
     for (const id of ["keep-name", "keep-key", "keep-again"]) $(id).value = "";
     await offerKept();
   } catch (error) {
@@ -141,16 +142,17 @@ function keptRow(name) {
   });
   part(".delete").onclick = guarded(async () => {
     if (!await sure(t("Delete the case of {date} from this device? Nothing brings it back.",
-      { date: inWords(keptWhen(name)) }))) return;
+      { date: inWords(keptWhen(name)) }), t("Keep it"), t("Delete"))) return;
     await (await keptFolder()).removeEntry(name);
     await showKept();
   });
   return row;
 }
 
-function sure(words) {
+function sure(words, no, yes) {
   const box = $("question");
   $("question-words").textContent = words;
+  [$("question-no").textContent, $("question-yes").textContent] = [no, yes];
   box.returnValue = "";
   box.showModal();
   return new Promise((answered) => {
@@ -159,6 +161,10 @@ function sure(words) {
 }
 
 async function openKept(name, passphrase) {
+  // "Another photo" leads here, too, with a spot that nobody has saved yet.
+  if (state.said && !state.kept && state.saved !== state.pictures && !await sure(
+    t("The photos of the spot at hand are not saved: they go when you open another case."),
+    t("Back"), t("Open"))) return;
   cover(true);
   const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase })
     .finally(() => cover(false));
@@ -185,7 +191,6 @@ async function openKept(name, passphrase) {
 function earlier(shown, polygons, size) {
   const box = document.createElement("div"), picture = document.createElement("img");
   picture.src = URL.createObjectURL(shown);
-  picture.alt = $("picture").alt;
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   outlined(svg, polygons, size);
   box.append(picture, svg);
