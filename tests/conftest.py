@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -11,10 +12,30 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side; threads that wait for one another's share of small arrays only spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import dermedge  # noqa: F401  # before ONNX Runtime, which some tests import by themselves
 
 settings.register_profile("dermedge", deadline=None)  # speed belongs in benchmarks
 settings.load_profile("dermedge")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What the tests import stays: the collector of garbage need not go over it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        gc.enable()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # some libraries complain of what is left at the end
+
 
 # Real skin images lie beside a developer's checkout; they are never part of the project.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
