@@ -137,32 +137,6 @@ def both(tiny_bundle, tmp_path):
     return Bundle.open(write_bundle(tmp_path / "both.dermbundle", manifest, parts))
 
 
-@pytest.fixture(scope="session")
-def export_runs(tmp_path_factory) -> Path:
-    """Runs of each kind, trained for two steps on drawn pictures, and those, in "data"."""
-    import torch
-
-    from dermedge.data import load, make_split, synthetic
-    from train.loop import train
-    from train.recipe import load_recipe
-
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("runs")
-    synthetic.write_data_set(folder / "data", 60, size=(96, 128))
-    data_set = load("procedural", folder / "data")
-    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
-    small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
-    for name, recipe, special in (
-        ("segmenter", "segmenter", ["model=mobilegan-nano"]),
-        ("classifier", "classifier", ["model=mobilenet_v3_small"]),
-        ("mobilenet_v2", "classifier", ["model=mobilenet_v2"]),
-        ("multitask", "multitask", ["metadata=age,sex,site"]),
-        ("cropped", "classifier", ["model=mobilenet_v2", "preprocessing.crop=1.5"]),
-    ):
-        train(load_recipe(recipe, [*small, *special]), data_set, split, folder / name)
-    return folder
-
-
 @pytest.fixture
 def make_bundle(tiny_bundle, tmp_path):
     """Makes a bundle whose classifier explains itself; see `_explaining_graph` for what it gives.
