@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -11,10 +12,30 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side; threads that wait for one another's share of small arrays only spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import dermedge  # noqa: F401  # before ONNX Runtime, which some tests import by themselves
 
 settings.register_profile("dermedge", deadline=None)  # speed belongs in benchmarks
 settings.load_profile("dermedge")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What the tests import stays: the collector of garbage need not go over it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        gc.enable()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # some libraries complain of what is left at the end
+
 
 # Real skin images lie beside a developer's checkout; they are never part of the project.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -114,32 +135,6 @@ def both(tiny_bundle, tmp_path):
     parts[variant.part] = parts["classifier.onnx"]
     manifest = replace(tiny.manifest, models={**tiny.manifest.models, "classifier": model})
     return Bundle.open(write_bundle(tmp_path / "both.dermbundle", manifest, parts))
-
-
-@pytest.fixture(scope="session")
-def export_runs(tmp_path_factory) -> Path:
-    """Runs of each kind, trained for two steps on drawn pictures, and those, in "data"."""
-    import torch
-
-    from dermedge.data import load, make_split, synthetic
-    from train.loop import train
-    from train.recipe import load_recipe
-
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("runs")
-    synthetic.write_data_set(folder / "data", 60, size=(96, 128))
-    data_set = load("procedural", folder / "data")
-    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
-    small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
-    for name, recipe, special in (
-        ("segmenter", "segmenter", ["model=mobilegan-nano"]),
-        ("classifier", "classifier", ["model=mobilenet_v3_small"]),
-        ("mobilenet_v2", "classifier", ["model=mobilenet_v2"]),
-        ("multitask", "multitask", ["metadata=age,sex,site"]),
-        ("cropped", "classifier", ["model=mobilenet_v2", "preprocessing.crop=1.5"]),
-    ):
-        train(load_recipe(recipe, [*small, *special]), data_set, split, folder / name)
-    return folder
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,15 +83,24 @@ def frozen(start: Path, *overrides: str):
     return load_recipe("classifier", [*TINY, *more, *overrides])
 
 
-def test_frozen_layers_stay_and_late_ones_learn(data_set, split, start, tmp_path):
-    trained = load_model(loop.train(frozen(start), data_set, split, tmp_path / "run"))
-    before, after = load_model(loop.load_run(start)).state_dict(), trained.state_dict()
+@pytest.fixture(scope="module")
+def trained(data_set, split, start, tmp_path_factory) -> Path:
+    """A folder with a run of frozen layers and its cache; to write there, take a copy."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("trained")
+    loop.train(frozen(start), data_set, split, folder / "run")
+    return folder
+
+
+def test_frozen_layers_stay_and_late_ones_learn(split, start, trained):
+    run = loop.load_run(trained / "run")
+    before, after = load_model(loop.load_run(start)).state_dict(), load_model(run).state_dict()
     first = {f"net.trunk.{block}." for block in range(FREEZE)}
     for name, value in before.items():
         early = any(name.startswith(prefix) for prefix in first)
         if early or (name.startswith("net.trunk.5.") and name.endswith("weight")):
             assert torch.equal(value, after[name]) == early, name
-    assert loop.load_run(tmp_path / "run").steps == 3 * (len(split.parts["train"]) // 4)
+    assert run.steps == 3 * (len(split.parts["train"]) // 4)
 
 
 def test_kept_features_say_what_the_pictures_do(data_set, split, start, tmp_path):
@@ -208,12 +218,26 @@ def test_a_class_that_was_never_drawn_is_not_moved_above_or_below_the_others(mon
     assert moved == pytest.approx({"bcc": 0, "df": 0, "mel": np.log(2), "nv": np.log(4 / 7)})
 
 
+def small_chunks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(late, "_CHUNK", 4)
+    patch.setattr(late, "_MARK", 8)
+
+
+@pytest.fixture(scope="module")
+def whole(data_set, split, start, tmp_path_factory) -> Path:
+    """A run that nobody stopped."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        small_chunks(patch)
+        loop.train(frozen(start, "keep_start=0.25"), data_set, split, out)
+    return out
+
+
 @pytest.mark.parametrize("where", ["features", "training"])
-def test_a_stopped_run_goes_on_exactly(data_set, split, start, tmp_path, monkeypatch, where):
-    monkeypatch.setattr(late, "_CHUNK", 4)
-    monkeypatch.setattr(late, "_MARK", 8)
+def test_a_stopped_run_goes_on_exactly(data_set, split, start, whole, tmp_path, monkeypatch, where):
+    small_chunks(monkeypatch)
     recipe = frozen(start, "keep_start=0.25")
-    loop.train(recipe, data_set, split, tmp_path / "whole" / "run")
     owner, name, last = {
         "features": (late._Early, "__call__", 6),
         "training": (Learner, "update", 5),
@@ -235,18 +259,18 @@ def test_a_stopped_run_goes_on_exactly(data_set, split, start, tmp_path, monkeyp
     assert done.all() == (where == "training")
     assert done.any()
     loop.train(recipe, data_set, split, tmp_path / "torn" / "run")
-    assert_same(checkpoint(tmp_path / "whole" / "run"), checkpoint(tmp_path / "torn" / "run"))
+    assert_same(checkpoint(whole), checkpoint(tmp_path / "torn" / "run"))
 
 
 def test_features_serve_the_next_run_unless_it_sees_other_views(
-    data_set, split, start, tmp_path, monkeypatch
+    data_set, split, start, trained, tmp_path, monkeypatch
 ):
-    loop.train(frozen(start), data_set, split, tmp_path / "one")
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     passes = []
     real = late._Early.__call__
     monkeypatch.setattr(late._Early, "__call__", lambda *g: passes.append(1) or real(*g))
     # A finished run that is given again computes nothing.
-    loop.train(frozen(start), data_set, split, tmp_path / "one")
+    loop.train(frozen(start), data_set, split, tmp_path / "run")
     assert not passes
     # One pass finds out the shapes.
     loop.train(frozen(start, "epochs=1", "optimizer.lr=1e-4"), data_set, split, tmp_path / "two")

@@ -240,7 +240,8 @@ DEPENDENCIES = {
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
 }
 IMPORT = """
-import os, sys
+import gc, os, sys
+gc.disable()  # all of it stays
 import dermedge
 from importlib import import_module
 os.environ.update(KIVY_HOME=os.environ["TMPDIR"] + "/kivy", KIVY_NO_ARGS="1", KIVY_NO_FILELOG="1")

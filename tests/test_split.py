@@ -47,7 +47,7 @@ def data_sets(draw, official=(None,)):
     return data_set(records, same=tuple(draw(st.lists(st.tuples(ids, ids), max_size=4))))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data_sets(), st.integers(0, 3))
 def test_every_picture_is_in_one_part_and_no_group_crosses(found, seed):
     split = make_split(found, seed)

@@ -126,7 +126,9 @@ def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     """The commonest colour within a box, 0..255, and the greatest contrast with it in there."""
     left, low, right, high = (round(v) for v in box)
     part = pixels[len(pixels) - high : len(pixels) - low, left:right].reshape(-1, 3)
-    colors, counts = np.unique(part, axis=0, return_counts=True)
+    # As numbers, which are sorted many times as fast as triples.
+    numbers, counts = np.unique(part.astype(np.uint32) @ (65536, 256, 1), return_counts=True)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     ground = colors[counts.argmax()]
     most = max(theme.contrast(tuple(color / 255), tuple(ground / 255)) for color in colors)
     return ground.astype(float), most

@@ -100,6 +100,17 @@ def to_onnx(network: GraphModule, size: int, weights: str = "full") -> bytes:
     it says nothing of the machine that made it. `weights` "half" stores those that half precision
     holds exactly as such. ExportError where the result breaks a rule that devices rely on.
     """
+    graph = translated(network, size)
+    graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
+    if weights == "half":
+        store_half(graph)
+    _anonymize(graph)
+    _check(graph, list(network.sample(size)), list(network.outputs))
+    return graph.SerializeToString(deterministic=True)
+
+
+def translated(network: GraphModule, size: int) -> onnx.ModelProto:
+    """The network as PyTorch's exporter gives it, folded: the first step of `to_onnx`."""
     sample = network.sample(size)
     with warnings.catch_warnings():
         # Of torch's own insides, nothing that a user could act upon.
@@ -116,13 +127,7 @@ def to_onnx(network: GraphModule, size: int, weights: str = "full") -> bytes:
         )
     if program is None:
         raise ExportError("PyTorch gave no ONNX graph of the network")
-    graph = onnxslim.slim(program.model_proto)
-    graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
-    if weights == "half":
-        store_half(graph)
-    _anonymize(graph)
-    _check(graph, list(sample), list(network.outputs))
-    return graph.SerializeToString(deterministic=True)
+    return onnxslim.slim(program.model_proto)
 
 
 def _anonymize(graph: onnx.ModelProto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import call
@@ -94,9 +95,12 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
 def test_a_bench_that_is_killed_leaves_what_it_had_measured(sent, tiny_bundle, tmp_path):
     code = f"""
 import signal, sys
-from benchmarks.latency import cold_start, scenarios
+sys.path.append({str(Path(__file__).parents[1])!r})
+from evaluations import short_bench
+from pytest import MonkeyPatch
+from benchmarks.latency import scenarios
 from dermedge.cli import main
-cold_start.cold_start, cold_start.networks_bytes = lambda *_: [], lambda *_: 1
+short_bench(MonkeyPatch())
 scenarios.single_stream = lambda *_: signal.raise_signal({int(sent)})
 sys.exit(main(sys.argv[1:]))
 """

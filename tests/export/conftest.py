@@ -1,39 +1,53 @@
-"""An export takes seconds: what was exported once is not exported again."""
+"""Trainings and exports take seconds: each is done once, for all workers of a session."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import drawn_networks
+import onnx
 import pytest
+import torch
+from filelock import FileLock
 
+from dermedge.data import load, make_split, synthetic
 from dermedge.files import write_atomic
 from export.graph import onnx_graph
-from export.quantization import candidates, rounding
+from export.quantization import rounding
+from train.loop import train
+from train.models import MODELS
+from train.recipe import load_recipe
 
-_EXPORTERS = (onnx_graph, candidates, drawn_networks)
-_to_onnx = onnx_graph.to_onnx
+_translated = onnx_graph.translated
+
+
+@pytest.fixture(scope="session")
+def common_folder(tmp_path_factory) -> Path:
+    """One for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
 
 
 @pytest.fixture(scope="session", autouse=True)
-def remembered_graphs(tmp_path_factory):
+def remembered_graphs(common_folder):
     """A network of equal weights gets the graph that it got before, also from another worker."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if base.name.startswith("popen-") else base) / "graphs"
+    folder = common_folder / "graphs"
     folder.mkdir(exist_ok=True)
 
-    def remembered(network, size: int, weights: str = "full") -> bytes:
-        digest = hashlib.sha256(repr((size, weights, network.temperature)).encode())
+    def remembered(network, size: int) -> onnx.ModelProto:
+        digest = hashlib.sha256(repr((size, network.temperature)).encode())
         for name, value in network.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)}".encode() + value.numpy().tobytes())
         path = folder / f"{digest.hexdigest()}.onnx"
-        if not path.exists():
-            write_atomic(path, _to_onnx(network, size, weights))
-        return path.read_bytes()
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                write_atomic(path, _translated(network, size).SerializeToString())
+        return onnx.load_model_from_string(path.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in _EXPORTERS:
-            patch.setattr(module, "to_onnx", remembered)
+        patch.setattr(onnx_graph, "translated", remembered)
         yield
 
 
@@ -48,5 +62,51 @@ def small_blocks():
 @pytest.fixture
 def forgotten_graphs(monkeypatch, remembered_graphs):
     """For a test that needs a second export of one network."""
-    for module in _EXPORTERS:
-        monkeypatch.setattr(module, "to_onnx", _to_onnx)
+    monkeypatch.setattr(onnx_graph, "translated", _translated)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_networks():
+    """Registered for the tests of this folder alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, *drawn_networks.SHORT)
+        yield
+
+
+@pytest.fixture(scope="session")
+def export_runs(common_folder) -> Iterator[Path]:
+    """Runs of each kind, trained for two steps on drawn pictures, and those, in "data".
+
+    To be read: whoever changes a run takes a copy.
+    """
+    folder = common_folder / "runs"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            _train(folder)
+            (folder / "complete").touch()
+    before = _times(folder)
+    yield folder
+    assert _times(folder) == before, "a test wrote into the runs that all workers read"
+
+
+def _train(folder: Path) -> None:
+    torch.set_num_threads(1)
+    synthetic.write_data_set(folder / "data", 60, size=(96, 128))
+    data_set = load("procedural", folder / "data")
+    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
+    small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
+    short, _ = drawn_networks.SHORT
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, *drawn_networks.SHORT)
+        for name, recipe, special in (
+            ("segmenter", "segmenter", ["model=mobilegan-nano"]),
+            ("classifier", "classifier", ["model=mobilenet_v3_small"]),
+            ("short", "classifier", [f"model={short}"]),
+            ("multitask", "multitask", ["metadata=age,sex,site"]),
+            ("cropped", "classifier", [f"model={short}", "preprocessing.crop=1.5"]),
+        ):
+            train(load_recipe(recipe, [*small, *special]), data_set, split, folder / name)
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

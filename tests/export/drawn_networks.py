@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from torchvision.models import mobilenet_v2
 
 from dermedge.data import synthetic
 from dermedge.image.preprocess import Preprocessing, prepare
@@ -13,10 +14,20 @@ from dermedge.metadata import encode
 from dermedge.runtime import open_session
 from export.calibration.ood import fit_ood
 from export.graph.onnx_graph import GraphModule, to_onnx
-from train.models import MODELS, Normalized, build_model
+from train.models import MODELS, Classifier, Entry, Head, Normalized, build_model
 
 SIZE = 64
 LABELS = ("bcc", "mel", "nv")
+
+
+def _short(outputs: int, pretrained: bool, metadata: int) -> torch.nn.Module:
+    trunk = mobilenet_v2(inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]).features
+    layers = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(1280, outputs))
+    return Classifier(trunk, Head(layers, outputs, metadata))
+
+
+# MobileNetV2 of three blocks, for what any classifier shows.
+SHORT = "short-mobilenet", Entry("classifier", _short)
 
 
 @cache
@@ -27,7 +38,7 @@ def squares() -> tuple[np.ndarray, ...]:
     return tuple(prepare(image, spec)[0] for image in drawn)
 
 
-def lively(name: str, metadata: tuple[str, ...] = (), pictures=None) -> Normalized:
+def lively(name: str, metadata: tuple[str, ...] = ()) -> Normalized:
     """A network with random weights whose answers depend on the picture.
 
     As built, batch norm passes so little on that any two pictures get one answer, and every
@@ -40,15 +51,15 @@ def lively(name: str, metadata: tuple[str, ...] = (), pictures=None) -> Normaliz
             # All of the pictures' statistics make a random U-Net blow rounding up a hundredfold.
             module.momentum = 1.0 if model.kind == "classifier" else 0.9
     with torch.no_grad():
-        model.train()(torch.from_numpy(np.stack(squares() if pictures is None else pictures)))
+        model.train()(torch.from_numpy(np.stack(squares())))
     return model.eval()
 
 
-def calibrated(model: Normalized, temperature: float = 1.0, pictures=None) -> GraphModule:
-    """The network of a bundle; the pictures are what is in its distribution."""
+def calibrated(model: Normalized, temperature: float = 1.0) -> GraphModule:
+    """The network of a bundle; the drawn pictures are what is in its distribution."""
     if model.kind == "segmenter":
         return GraphModule(model)
-    stacked = torch.from_numpy(np.stack(squares() if pictures is None else pictures))
+    stacked = torch.from_numpy(np.stack(squares()))
     with torch.inference_mode():
         features = model.explain(stacked)["features"].numpy()
     return GraphModule(model, temperature, fit_ood(features))

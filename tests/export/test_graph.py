@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from drawn_networks import SIZE, calibrated, feeds_of, graph_of, lively, squares
+from drawn_networks import SIZE, calibrated, exported, feeds_of, graph_of, lively, squares
 
 from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.image.read import read_image
@@ -23,12 +23,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def alone(network: GraphModule, square: np.ndarray) -> dict[str, np.ndarray]:
+    """A picture of which nothing else is known."""
+    return {**network.sample(SIZE), "image": square[None]}
+
+
 def test_real_pictures_get_the_same_probabilities(shared_data):
     found = sorted((shared_data / "HAM10000").rglob("ISIC_*.jpg"))[::1000]
     if not found:
         pytest.skip("HAM10000 is not here")
     real = [prepare(read_image(path).pixels, Preprocessing(size=SIZE))[0] for path in found]
-    network = calibrated(lively("mobilenet_v3_small", pictures=real), pictures=real)
+    network = calibrated(lively("mobilenet_v3_small"))
     parity = check_parity(network, graph_of(network), feeds_of(network, real))
     assert parity.max_abs_difference <= TOLERANCE
 
@@ -62,6 +67,7 @@ def test_a_graph_with_another_notion_of_the_familiar_is_refused():
         check_parity(network, content, feeds_of(network))
 
 
+@pytest.mark.usefixtures("forgotten_graphs")
 def test_export_leaves_the_trained_network_as_it_is():
     model = lively("mobilenet_v3_small").train().to(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -83,36 +89,36 @@ def test_a_graph_that_transposes_bytes_is_refused():
 
 
 def test_what_was_never_seen_is_far():
-    model = lively("mobilenet_v2")
-    network = calibrated(model, temperature=1.5)
+    network, graph, _ = exported("mobilenet_v2")
     noise = np.random.default_rng(5).integers(0, 256, squares()[0].shape, np.uint8)
-    session = open_session(graph_of(network), threads=1)
+    session = open_session(graph, threads=1)
     known, strange = (
-        [session.run({"image": square[None]})["distance"].item() for square in group]
+        [session.run(alone(network, square))["distance"].item() for square in group]
         for group in (squares(), [noise])
     )
     assert strange[0] > 2 * max(known)
 
 
 def test_the_activation_adds_up_to_the_probabilities():
-    network = calibrated(lively("mobilenet_v2"), temperature=1.5)
-    session = open_session(graph_of(network), threads=1)
+    network, graph, _ = exported("mobilenet_v2")
+    session = open_session(graph, threads=1)
     bias = network.model.net.head.layers[-1].bias.detach().numpy()
     for square in squares()[:3]:
-        found = session.run({"image": square[None]})
+        found = session.run(alone(network, square))
         logits = found["activation"].mean(axis=(2, 3)) + bias
-        expected = np.exp(log_softmax(logits / 1.5))
+        expected = np.exp(log_softmax(logits / network.temperature))
         assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_metadata_counts_and_may_be_absent():
-    with_fields = lively("mobilenet_v3_small", ("age", "site"))
-    session = open_session(to_onnx(GraphModule(with_fields), SIZE), threads=1)
-    images = torch.from_numpy(squares()[0][None])
-    absent = session.run({"image": squares()[0][None], "metadata": np.zeros((1, 11), np.float32)})
+    network, graph, _ = exported("mobilenet_v3_small")
+    session = open_session(graph, threads=1)
+    feeds = alone(network, squares()[0])
+    absent = session.run(feeds)
     with torch.inference_mode():
-        alone = torch.softmax(with_fields.explain(images)["classes"], dim=1).numpy()
-    assert absent["probabilities"] == pytest.approx(alone, abs=1e-5)
-    known = encode(("age", "site"), age=70, site="back")[None]
-    told = session.run({"image": squares()[0][None], "metadata": known})
-    assert np.abs(told["probabilities"] - alone).max() > 1e-4
+        logits = network.model.explain(torch.from_numpy(feeds["image"]))["classes"]
+        expected = torch.softmax(logits / network.temperature, dim=1).numpy()
+    assert absent["probabilities"] == pytest.approx(expected, abs=1e-5)
+    known = encode(network.model.metadata, age=70, sex="female")[None]
+    told = session.run({**feeds, "metadata": known})
+    assert np.abs(told["probabilities"] - expected).max() > 1e-4

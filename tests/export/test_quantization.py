@@ -423,7 +423,7 @@ OPEN = [f"--accept-{name}=0" for name in ("retained", "sensitivity", "triage", "
 @pytest.fixture(scope="module")
 def full(export_runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("full") / "full.dermbundle"
-    folders = [str(export_runs / "segmenter"), str(export_runs / "mobilenet_v2")]
+    folders = [str(export_runs / "segmenter"), str(export_runs / "short")]
     words = ["--precisions", "fp32", "fp16", "int8", "--calibration", "minmax", *OPEN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(int8, "LEAST_PICTURES", 8)
