@@ -74,6 +74,39 @@ def test_missing_bundle_is_one_line(capsys, picture):
     assert "none.dermbundle" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["analyze", ""], "a name"),
+        (["analyze", "{picture}", "--masks="], "--masks"),
+        (["analyze", "{picture}", "--masks", ""], "a name"),
+        (["verify", "--bundle", ""], "a name"),
+        (["label", "people", "--home="], "--home"),
+    ],
+)
+def test_an_empty_word_is_refused(words, named, capsys, picture, tmp_path, monkeypatch):
+    """`analyze "$PICTURE"` analysed all of the working folder, `--home "$STICK"` took another."""
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("{picture}", str(picture)) for word in words]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"dermedge: {named} is empty: is a variable of the shell not set?\n",
+    )
+
+
+@pytest.mark.parametrize("option", [["--out=~/results.jsonl"], ["--out", "~/results.jsonl"]])
+def test_a_home_folder_that_the_shell_left_is_written_out(
+    option, picture, tiny_bundle, tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["analyze", str(picture), "--bundle", str(tiny_bundle), *option]) == 0
+    assert (tmp_path / "results.jsonl").is_file()
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_analyze_as_text_says_that_it_is_no_diagnosis(capsys, picture, tiny_bundle):
     assert main(["analyze", str(picture), "--bundle", str(tiny_bundle)]) == 0
     text = capsys.readouterr().out

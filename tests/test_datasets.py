@@ -19,6 +19,7 @@ from dermedge.cli import main
 from dermedge.data import READERS, DataError, Record, Split, load, parse_source
 from dermedge.data.check import _contradictions, arguments, check, run
 from dermedge.data.synthetic import write_data_set
+from dermedge.data.tables import DELIMITERS, decode
 from dermedge.metadata import region
 from dermedge.taxonomy import CLASSES, MALIGNANT, to_class
 
@@ -332,14 +333,33 @@ def facts(data_set) -> list[tuple]:
     return [(r.id, r.label, r.official, r.mask and r.mask.name) for r in data_set.records]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_table_that_a_spreadsheet_with_decimal_commas_saved_says_the_same(tmp_path, name):
-    before, _ = read(name, tmp_path)
+def semicolons(root: Path) -> None:
+    """A table of the kind that a new reader's publisher may hand out."""
+    table(
+        root / "data.csv",
+        "image;diagnosis;lesion_id;age;site",
+        "one.png;nävus;L1;41,5;back, upper",
+        "two.png;melanoma;L2;;back",
+        encoding="latin-1",
+    )
+    picture(root / "one.png")
+    picture(root / "two.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [*LAYOUTS.items(), pytest.param("csv", semicolons, id="csv-semicolons")],
+)
+def test_a_table_that_a_spreadsheet_with_decimal_commas_saved_says_the_same(tmp_path, name, layout):
+    layout(tmp_path)
+    before = load(name, tmp_path)
     for path in tmp_path.rglob("*"):
         if path.name == "ISBI2016_ISIC_Part3_Test_GroundTruth.csv":
             continue  # "ISIC_1;1,0" without a header may be of either kind, and is refused
         if path.is_file() and (path.suffix == ".csv" or "metadata" in path.name.lower()):
-            rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+            lines = decode(path, path.read_bytes()).splitlines()
+            delimiter = max(DELIMITERS, key=lines[0].count)  # a publisher may have another than ","
+            rows = csv.reader(lines, delimiter=delimiter)
             cells = [[re.sub(r"^([0-9]+)\.([0-9]+)$", r"\1,\2", c) for c in row] for row in rows]
             table(path, *(";".join(row) for row in cells), encoding="utf-8-sig", end="\r\n")
     after = load(name, tmp_path)

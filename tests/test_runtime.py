@@ -12,7 +12,16 @@ import pytest
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
-from dermedge.runtime import PROVIDERS, SessionError, host, open_session
+from dermedge.runtime import (
+    ENGINES,
+    JAVA,
+    PROVIDERS,
+    RUNTIMES,
+    SessionError,
+    host,
+    installed,
+    open_session,
+)
 from dermedge.runtime.onnx import FP32_OPTIONS, HALF_ONLY, provider_options
 
 
@@ -147,10 +156,34 @@ def test_an_openvino_that_cannot_be_loaded_is_no_crash(monkeypatch, tmp_path):
         open_session(b"", provider="openvino")
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+# Java's library and engines have tests of their own; ONNX Runtime's providers are one session.
+APART = {*PROVIDERS, *ENGINES, JAVA} - {"cpu"}
+HERE = [name for name in installed.providers() if name not in APART]
+
+
+def test_every_runtime_names_the_packages_that_make_a_choice_stale():
+    """Else ONNX Runtime's version stands for its own."""
+    assert set(installed._PACKAGES) == set(RUNTIMES) - set(PROVIDERS)
+
+
+@pytest.mark.parametrize("provider", HERE)
+def test_a_run_writes_over_no_earlier_one(tiny_bundle, provider):
+    session = open_session(Bundle.open(tiny_bundle).model("segmenter"), 1, provider)
+    assert provider not in PROVIDERS or PROVIDERS[provider] in session.runtime
+    black, white = (
+        {item.name: np.full(item.shape, value, item.dtype) for item in session.inputs}
+        for value in (0, 255)
+    )
+    first = session.run(black)
+    before = {name: values.copy() for name, values in first.items()}
+    after = session.run(white)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, before[name])
+        assert (after[name] != values).any()
+
+
+@pytest.mark.parametrize("provider", HERE)
 def test_a_run_that_fails_is_one_line(tiny_bundle, provider):
-    if provider == "openvino":
-        pytest.importorskip("openvino")
     session = open_session(Bundle.open(tiny_bundle).model("classifier"), 1, provider)
     with pytest.raises(SessionError, match="failed") as caught:
         session.run({"image": np.zeros((1, 5, 5, 3), np.uint8)})
@@ -197,7 +230,7 @@ def test_a_provider_that_fails_prints_nothing_among_the_results(tiny_bundle, mon
 
 
 # Stand-ins: the real ones would report from here.
-RUNTIMES = {
+STAND_INS = {
     "onnxruntime.py": """
 __version__ = "{version}"
 disable_telemetry_events = lambda: print("told to be silent")
@@ -253,7 +286,7 @@ except SessionError as error:
 def test_a_runtime_that_was_loaded_while_it_reports_is_refused(
     tmp_path, monkeypatch, provider, imports, version, switch, answer
 ):
-    for name, text in RUNTIMES.items():
+    for name, text in STAND_INS.items():
         (tmp_path / name).write_text(text.replace("{version}", version))
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     if switch is not None:

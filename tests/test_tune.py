@@ -541,6 +541,14 @@ def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0"]) == 2
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--seconds", "3"]])
+def test_what_forgets_a_choice_takes_no_option_of_a_measurement(both, words, capsys):
+    assert cli.main(["tune", "--bundle", str(both.path), "--forget", *words]) == 2
+    assert capsys.readouterr().err == (
+        "dermedge: --forget measures nothing: leave out --json and --seconds\n"
+    )
+
+
 def test_a_bundle_with_fp32_alone_is_named(tiny_bundle, capsys, monkeypatch):
     monkeypatch.setattr(tune, "ROUNDS", (2, 3))
     assert cli.main(["tune", "--bundle", str(tiny_bundle), "--seconds", "0.01"]) == 0

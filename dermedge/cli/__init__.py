@@ -158,7 +158,7 @@ def _main(argv: list[str]) -> int:
         command.arguments(parser)
         if command.renamed:
             _say(f"dermedge: '{name}' is called '{command.renamed}' now; the old name will go")
-        return command.run(parser.parse_args(argv[1:]))
+        return command.run(parser.parse_args([_written_out(word) for word in argv[1:]]))
     except ModuleNotFoundError as error:
         if error.name in DESKTOP and command is None:
             return _fail(f"'{name}' runs in a checkout of dermedge: {CHECKOUT}", WRONG_USE)
@@ -168,6 +168,23 @@ def _main(argv: list[str]) -> int:
         return _fail(
             f"'{name}' needs the package {error.name}: pip install 'dermedge{extra}'", WRONG_USE
         )
+
+
+def _written_out(word: str) -> str:
+    """A word of the command line with the home folder for its '~'; UserError for an empty one.
+
+    A shell leaves '--out=~/x' as it is, a service manager every '~': a folder '~' would be made.
+    An empty word is a variable that is not set. As a path it would mean all of the working folder,
+    as an option that it was not given.
+    """
+    option, separator, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not value and (separator or not word):
+        raise UserError(
+            f"{printable(option) or 'a name'} is empty: is a variable of the shell not set?",
+        )
+    if value == "~" or value.startswith(("~/", f"~{os.sep}")):
+        value = os.path.expanduser(value)
+    return f"{option}{separator}{value}"
 
 
 def _load(entry: EntryPoint) -> Command:

@@ -16,15 +16,16 @@ from dermedge.text import printable
 if TYPE_CHECKING:
     from dermedge.tune import Result
 
+SECONDS = 20
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     bundle_arguments(parser)
     parser.add_argument(
         "--seconds",
         type=float,
-        default=20.0,
         metavar="S",
-        help="for timing each network (default: 20)",
+        help=f"for timing each network (default: {SECONDS})",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.add_argument(
@@ -38,7 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dermedge import tune
 
-    if not 0 < args.seconds < float("inf"):
+    if args.forget and (args.json or args.seconds is not None):
+        raise UserError("--forget measures nothing: leave out --json and --seconds")
+    seconds = SECONDS if args.seconds is None else args.seconds
+    if not 0 < seconds < float("inf"):
         raise UserError("--seconds must be a number above 0")
     bundle = open_bundle(args)
     if args.forget:
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
     tune.prepare_store(bundle)  # minutes of measuring would be lost where this fails
-    results = tune.tune(bundle, args.seconds, progress=progress)
+    results = tune.tune(bundle, seconds, progress=progress)
     progress("")
     # The result first: a full disk must not cost it.
     if args.json:
