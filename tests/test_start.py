@@ -289,7 +289,8 @@ def test_a_network_that_learns_outlines_alone_keeps_the_classes_of_its_start(tmp
     assert "learns nothing of it" not in said  # none is learnt, and none should be
     start = open_bundle("dermoscopy")
     assert (run.labels, run.pictures["train"]) == (start.manifest.labels, 7)
-    assert run.prior == start.manifest.training_data[0]["prior"]
+    (theirs,) = (e for e in start.manifest.training_data if e["role"] == "classifier")
+    assert run.prior == theirs["prior"]
     learnt, before = load_model(run), bundled_network(start, "classifier")
     image = torch.from_numpy(squares(range(3), 224))
     with torch.no_grad():

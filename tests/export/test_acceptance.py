@@ -310,10 +310,10 @@ def finished(tiny_bundle, tmp_path):
     lines = ["image,mask,diagnosis,lesion_id"]
     for number in range(80):
         dark = number % 2
-        pixels = np.full((48, 64, 3), 235, np.uint8)
+        pixels = np.full((48, 64, 3), (220, 235, 250), np.uint8)
         mask = np.zeros((48, 64), np.uint8)
         cv2.circle(mask, (32, 24), 10 + number % 5, 255, cv2.FILLED)
-        pixels[mask > 0] = 60
+        pixels[mask > 0] = (45, 60, 75)
         if dark:
             pixels //= 4
         cv2.imwrite(str(root / f"p{number}.png"), pixels)

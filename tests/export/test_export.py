@@ -27,6 +27,7 @@ from dermedge.data import Split, load, make_split
 from dermedge.data import synthetic as procedural
 from dermedge.data.fingerprint import of_pictures
 from dermedge.data.leak import FILE, TRAIN, VAL, TrainingPictures, overlap
+from dermedge.data.masks import read_lesion_picture
 from dermedge.data.records import Record
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture, read_image
@@ -185,9 +186,9 @@ def test_the_validation_part_is_read_once(export_runs, tmp_path, monkeypatch):
 
     def counted(path):
         read[str(path)] += 1
-        return read_image(path)
+        return read_lesion_picture(path)
 
-    monkeypatch.setattr(prepared, "read_image", counted)
+    monkeypatch.setattr(prepared, "read_lesion_picture", counted)
     (network,) = load_networks([export_runs / "multitask"])
     validation = validate(network, precisions=True)
     records = network.split.select(network.data_set.records, "val")

@@ -26,7 +26,7 @@ def lesions(tmp_path_factory):
     root = tmp_path_factory.mktemp("lesions")
     rows = []
     for number in range(8):
-        image = np.full((40, 56, 3), 200, np.uint8)
+        image = np.full((40, 56, 3), (150, 180, 220), np.uint8)
         cv2.circle(image, (28, 20), 6 + number, (60, 40, 40), -1)
         write_png(root / f"p{number}.png", image)
         label = ("mel", "nv")[number % 2]
@@ -113,8 +113,10 @@ def test_the_reference_cuts_flips_and_normalizes(lesions):
     views = [files[0][0] for _ in range(3)]
     assert all(tuple(image.shape) == (3, 32, 32) for image in views)
     assert not torch.equal(views[0], views[1])
-    # Skin of 200 in each channel, by ImageNet's statistics.
-    skin = (200 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    # The skin of `lesions`, by ImageNet's statistics.
+    skin = (
+        torch.tensor([150, 180, 220]) / 255 - torch.tensor([0.485, 0.456, 0.406])
+    ) / torch.tensor([0.229, 0.224, 0.225])
     assert torch.stack(views).amax(dim=(0, 2, 3)) == pytest.approx(skin, rel=1e-3)
     assert [files[index][1] for index in range(4)] == [0, 1, 0, 1]
 
