@@ -23,6 +23,7 @@ from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
+from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
 from dermedge.runtime import ExecutionConfig
@@ -326,8 +327,9 @@ class Analyzer:
         source : a file, an encoded picture, or one that was read already.
         name : what the analysis calls it; default: the file's path.
         px_per_mm : scale of the whole picture, where it is known; gives the diameter.
-        metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
-            `dermedge.metadata.encode`. What the classifier does not take is ignored.
+        metadata : of the person, as far as known: `age` in years, 0 to 120, `sex`, "male" or
+            "female", `site`, a part of the body in English such as "back" or "forearm". Of these,
+            what the classifier does not take is ignored. None, NaN and "" say nothing.
         reference : one of `dermedge.lesion.scale.REFERENCES` that lies beside the lesion; gives the
             diameter where it is found. The networks see drawn skin in its place, which shifts
             what they say: take the size from an extra picture.
@@ -338,6 +340,8 @@ class Analyzer:
             Where the picture cannot be read.
         SessionError
             Where a network gives no finite numbers.
+        UserError
+            Where metadata has another name, or a value that is not understood.
         ValueError
             Where both `px_per_mm` and `reference` are given.
         """
@@ -354,6 +358,7 @@ class Analyzer:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
             raise ValueError("px_per_mm and reference both state the scale: give one")
+        metadata = checked(metadata)
         clock, limits = Stopwatch(), self.bundle.manifest.thresholds
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)

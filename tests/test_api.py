@@ -11,9 +11,10 @@ import pytest
 from test_readme import ROOT
 
 import dermedge
-from dermedge import Analysis, Analyzer, open_bundle
+from benchmarks.accuracy.networks import Networks
+from dermedge import Analysis, Analyzer, UserError, open_bundle
 from dermedge.data.synthetic import draw
-from dermedge.image.read import write_png
+from dermedge.image.read import Picture, write_png
 
 
 def test_a_picture_is_analysed_by_name_of_a_shipped_bundle(tmp_path):
@@ -30,7 +31,7 @@ def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):
     """What a browser does: it is told what to run, and sends the outputs when they are there."""
     picture = draw(2, size=(120, 160)).image
     analyzer = Analyzer(open_bundle(tiny_bundle))
-    source = dermedge.image.read.Picture(picture, *picture.shape[:2])
+    source = Picture(picture, *picture.shape[:2])
     steps, asked, result = analyzer.steps(source), 0, None
     inference = next(steps)
     while result is None:
@@ -43,6 +44,17 @@ def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):
     assert asked == 2
     assert {**result.to_json(), "timing_ms": 0} == {**expected.to_json(), "timing_ms": 0}
     assert np.array_equal(result.lesion.mask, expected.lesion.mask)
+
+
+def test_what_is_not_understood_of_the_person_is_an_error_with_every_bundle(tiny_bundle):
+    """A bundle that judges pictures alone ignored it, another one took it for not known."""
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    picture = Picture(draw(2, size=(120, 160)).image, 120, 160)
+    with pytest.raises(UserError, match="sex 'F' is not understood: give male or female"):
+        analyzer.analyze(picture, metadata={"sex": "F"})
+    # Of a data set its reader has counted it.
+    networks = Networks(open_bundle(tiny_bundle), threads=1, views=1)
+    assert networks.examine(picture, {"age": None, "sex": None, "site": "R\u00fccken"}).triage
 
 
 def test_what_is_not_public_is_no_attribute():
