@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_what_is_not_understood_of_the_person_is_an_error_with_every_bundle(tiny
     # Of a data set its reader has counted it.
     networks = Networks(open_bundle(tiny_bundle), threads=1, views=1)
     assert networks.examine(picture, {"age": None, "sex": None, "site": "R\u00fccken"}).triage
+
+
+def test_what_is_added_to_a_record_is_in_no_other(tiny_bundle):
+    """All analyses of an analyzer had one dictionary of versions, and `to_json` gave it away."""
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    picture = Picture(draw(2, size=(120, 160)).image, 120, 160)
+    analysis = analyzer.analyze(picture, px_per_mm=np.float32(12))
+    before = json.dumps(analysis.to_json(), allow_nan=False)
+    changed = analysis.to_json()
+    for name in ("versions", "probabilities", "scale", "timing_ms"):
+        changed[name].clear()
+    assert json.dumps(analysis.to_json()) == before
+    analysis.versions["clinic"] = "here"
+    assert "clinic" not in analyzer.analyze(picture).versions
+
+
+@pytest.mark.parametrize("scale", [0, -3, float("nan"), float("inf"), 1e9])
+def test_a_scale_that_no_picture_has_is_an_error(tiny_bundle, scale):
+    """`inf` gave a diameter of 0 mm, and a record that is no JSON."""
+    with pytest.raises(ValueError, match=r"px_per_mm must be 0\.01 to 100000"):
+        Analyzer(open_bundle(tiny_bundle)).analyze(b"", px_per_mm=scale)
 
 
 def test_what_is_not_public_is_no_attribute():
