@@ -326,7 +326,8 @@ class Analyzer:
 
         Parameters
         ----------
-        source : a file, an encoded picture, or one that was read already.
+        source : a file, an encoded picture, or one that was read already: pixels go into a
+            `dermedge.image.read.Picture`, uint8 RGB and upright.
         name : what the analysis calls it; default: the file's path.
         px_per_mm : scale of the whole picture, 0.01 to 100,000 px, where it is known; gives the
             diameter.
@@ -341,6 +342,8 @@ class Analyzer:
         ------
         ImageError
             Where the picture cannot be read.
+        TypeError
+            Where `source` is neither.
         SessionError
             Where a network gives no finite numbers.
         UserError

@@ -79,6 +79,36 @@ def test_a_scale_that_no_picture_has_is_an_error(tiny_bundle, scale):
         Analyzer(open_bundle(tiny_bundle)).analyze(b"", px_per_mm=scale)
 
 
+PIXELS = np.zeros((40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize("source", [PIXELS, PIXELS[:0], bytearray(b"\xff\xd8"), 3, None])
+def test_pixels_buffers_and_numbers_are_no_path(tiny_bundle, source):
+    """An array was printed as the name of a missing file, and a number was read as an open one."""
+    with pytest.raises(TypeError, match="expected the path of a picture or the bytes") as refused:
+        Analyzer(open_bundle(tiny_bundle)).analyze(source)
+    assert "dermedge.image.read.Picture" in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("pixels", "height", "width"),
+    [
+        (PIXELS / np.float32(255), 40, 60),
+        (PIXELS.astype(np.uint16), 40, 60),
+        (PIXELS > 0, 40, 60),
+        (PIXELS[..., 0], 40, 60),
+        (np.dstack([PIXELS, PIXELS[..., :1]]), 40, 60),
+        (PIXELS[:0], 0, 60),
+        (PIXELS, 60, 40),  # the wrong way round
+        (PIXELS, 10, 10),
+    ],
+)
+def test_pixels_that_are_none_of_a_picture_are_refused(pixels, height, width):
+    with pytest.raises(ValueError, match=r"^expected uint8|are of no picture"):
+        Picture(pixels, height, width)
+
+
 def test_what_is_not_public_is_no_attribute():
     assert set(dermedge.__all__) == {"Analysis", "Analyzer", "Bundle", "UserError", "open_bundle"}
     with pytest.raises(AttributeError, match="no attribute 'analyse'"):
