@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,12 @@ from test_readme import ROOT
 import dermedge
 from benchmarks.accuracy.networks import Networks
 from dermedge import Analysis, Analyzer, UserError, open_bundle
+from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture, write_png
+from edge_app.i18n.language import Message
+from edge_app.referral.carriers.outcome import Later
+from edge_app.tune_process import NothingTimed
 
 
 def test_a_picture_is_analysed_by_name_of_a_shipped_bundle(tmp_path):
@@ -107,6 +113,24 @@ def test_pixels_buffers_and_numbers_are_no_path(tiny_bundle, source):
 def test_pixels_that_are_none_of_a_picture_are_refused(pixels, height, width):
     with pytest.raises(ValueError, match=r"^expected uint8|are of no picture"):
         Picture(pixels, height, width)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("{a} is no {b}", code="x", a="{c}", b=2),
+        RowErrors(("row 2: x", "row 3: y", "row 4: z", "row 5: z")),
+        Later(Message("{place} is busy", place="there"), "busy", 3.0, True),
+        NothingTimed(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_says_the_same_after_a_copy_and_in_another_process(error):
+    """Rows that contradict each other became 'r; o; w; and 45 more', others could not be made."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
 
 
 def test_what_is_not_public_is_no_attribute():
