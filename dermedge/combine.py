@@ -60,7 +60,7 @@ def combine(
         raise ValueError("there are no analyses to put together")
     if len({one["versions"]["bundle_sha256"] for one in analyses}) > 1:
         raise ValueError("analyses of different bundles cannot be put together: analyse again")
-    if any(tuple(one["probabilities"]) != tuple(manifest.labels) for one in analyses):
+    if any(set(one["probabilities"]) != set(manifest.labels) for one in analyses):
         raise ValueError("these analyses were made with another bundle: analyse again")
     pictures = len(analyses) + unreadable
     judged = [one for one in analyses if one["triage"] != "retake"]
@@ -68,7 +68,8 @@ def combine(
     if not used:
         rule = f"none of {pictures} pictures can be judged"
         return Combined(pictures, 0, {}, None, None, None, None, None, "retake", rule, None)
-    stated = np.array([list(one["probabilities"].values()) for one in used])
+    # By name: what stores JSON may have sorted it.
+    stated = np.array([[one["probabilities"][label] for label in manifest.labels] for one in used])
     mean = stated.mean(axis=0)
     malignant = [label in MALIGNANT for label in manifest.labels]
     risks = [one["malignancy"] for one in used]

@@ -46,6 +46,11 @@ def test_the_mean_is_judged_by_the_thresholds(manifest):
     assert common.likely == "nv"
     assert sum(common.probabilities.values()) == pytest.approx(1)
     VALIDATOR.validate(common.to_json())
+    # As a database gives it back that orders keys.
+    backwards = [
+        {**one, "probabilities": dict([*one["probabilities"].items()][::-1])} for one in told
+    ]
+    assert combine(backwards, manifest) == common
 
 
 def test_refused_pictures_say_nothing(manifest):
