@@ -32,6 +32,16 @@ class UserError(Exception):
         super().__init__(message.format(**values) if values else message)
         self.message, self.code, self.values = message, code, values
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied, or from another process: whatever `__init__` takes, it is not called again.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[UserError], args: tuple[Any, ...], state: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 if TYPE_CHECKING:
     from dermedge.analysis import Analysis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ class Analysis:
         return str(self.because)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `analysis.schema.json` describes."""
+        """The object that `analysis.schema.json` describes; the caller's own, to add to it."""
         lesion = self.lesion
         return {
             "image": self.image,
@@ -90,8 +91,8 @@ class Analysis:
                 "colors": list(lesion.colors),
                 "axis": None if lesion.axis is None else round(lesion.axis, 4),
             },
-            "scale": self.scale,
-            "probabilities": self.probabilities,
+            "scale": deepcopy(self.scale),
+            "probabilities": dict(self.probabilities),
             "likely": self.likely,
             "malignancy": self.malignancy,
             "familiarity": None
@@ -115,8 +116,8 @@ class Analysis:
             "triage": self.triage,
             "rule": self.rule,
             "because": self.because.to_json(),
-            "timing_ms": self.timing_ms,
-            "versions": self.versions,
+            "timing_ms": dict(self.timing_ms),
+            "versions": deepcopy(self.versions),
             "disclaimer": DISCLAIMER,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
 from dermedge.lesion.scale import Scale, ScaleError, find
+from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
 from dermedge.runtime import ExecutionConfig
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
+LEAST_PX_PER_MM, MOST_PX_PER_MM = 0.01, 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,11 +326,14 @@ class Analyzer:
 
         Parameters
         ----------
-        source : a file, an encoded picture, or one that was read already.
+        source : a file, an encoded picture, or one that was read already: pixels go into a
+            `dermedge.image.read.Picture`, uint8 RGB and upright.
         name : what the analysis calls it; default: the file's path.
-        px_per_mm : scale of the whole picture, where it is known; gives the diameter.
-        metadata : of the person, as far as known: `age` in years, `sex`, `site`; see
-            `dermedge.metadata.encode`. What the classifier does not take is ignored.
+        px_per_mm : scale of the whole picture, 0.01 to 100,000 px, where it is known; gives the
+            diameter.
+        metadata : of the person, as far as known: `age` in years, 0 to 120, `sex`, "male" or
+            "female", `site`, a part of the body in English such as "back" or "forearm". Of these,
+            what the classifier does not take is ignored. None, NaN and "" say nothing.
         reference : one of `dermedge.lesion.scale.REFERENCES` that lies beside the lesion; gives the
             diameter where it is found. The networks see drawn skin in its place, which shifts
             what they say: take the size from an extra picture.
@@ -336,10 +342,14 @@ class Analyzer:
         ------
         ImageError
             Where the picture cannot be read.
+        TypeError
+            Where `source` is neither.
         SessionError
             Where a network gives no finite numbers.
+        UserError
+            Where metadata has another name, or a value that is not understood.
         ValueError
-            Where both `px_per_mm` and `reference` are given.
+            Where both `px_per_mm` and `reference` are given, or `px_per_mm` is out of its range.
         """
         return drive(self.steps(source, name, px_per_mm, metadata, reference))
 
@@ -354,6 +364,13 @@ class Analyzer:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
             raise ValueError("px_per_mm and reference both state the scale: give one")
+        if px_per_mm is not None:
+            px_per_mm = float(px_per_mm)  # numpy's own are no JSON
+            if not LEAST_PX_PER_MM <= px_per_mm <= MOST_PX_PER_MM:
+                raise ValueError(
+                    f"px_per_mm must be {LEAST_PX_PER_MM} to {MOST_PX_PER_MM}, got {px_per_mm:g}"
+                )
+        metadata = checked(metadata)
         clock, limits = Stopwatch(), self.bundle.manifest.thresholds
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
@@ -455,6 +472,6 @@ class Analyzer:
             triage=triage,
             because=because,
             timing_ms=clock.total(),
-            versions=self.versions,
+            versions=deepcopy(self.versions),  # of one picture alone, whatever is added
             outlier_limit=None if self.outliers is None else float(self.outliers.limit[0]),
         )

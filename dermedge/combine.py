@@ -18,11 +18,13 @@ from dermedge.triage import Rule, most_likely, triage_of
 class Combined:
     """What several pictures of one lesion say; those that were refused say nothing.
 
+    A card, ruler or coin beside the lesion shifts the risk: such a picture gives the size alone
+    where another one can be judged.
     Without a usable picture: triage 'retake', no probabilities, the rest None.
     """
 
-    pictures: int  # that were given
-    used: int  # of them, not refused
+    pictures: int  # that were given, those that cannot be read, too
+    used: int  # of them, for the mean
     probabilities: dict[str, float]  # class: mean of the calibrated probabilities
     likely: str | None
     malignancy: float | None
@@ -39,13 +41,16 @@ class Combined:
         return {"together": {**asdict(self), "because": because}, "disclaimer": DISCLAIMER}
 
 
-def combine(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Combined:
+def combine(
+    analyses: Sequence[Mapping[str, Any]], manifest: Manifest, unreadable: int = 0
+) -> Combined:
     """Mean over the analyses of one lesion's pictures, judged as one picture is.
 
     Parameters
     ----------
     analyses : as `Analysis.to_json` gives them, one or more, all made with one bundle.
     manifest : of that bundle; its thresholds and class offsets hold for the mean, too.
+    unreadable : how many more pictures of the lesion have no analysis.
 
     Raises
     ------
@@ -55,20 +60,23 @@ def combine(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Combin
         raise ValueError("there are no analyses to put together")
     if len({one["versions"]["bundle_sha256"] for one in analyses}) > 1:
         raise ValueError("analyses of different bundles cannot be put together: analyse again")
-    if any(tuple(one["probabilities"]) != tuple(manifest.labels) for one in analyses):
+    if any(set(one["probabilities"]) != set(manifest.labels) for one in analyses):
         raise ValueError("these analyses were made with another bundle: analyse again")
-    used = [one for one in analyses if one["triage"] != "retake"]
+    pictures = len(analyses) + unreadable
+    judged = [one for one in analyses if one["triage"] != "retake"]
+    used = [one for one in judged if not _with_reference(one)] or judged
     if not used:
-        rule = f"none of {len(analyses)} pictures can be judged"
-        return Combined(len(analyses), 0, {}, None, None, None, None, None, "retake", rule, None)
-    stated = np.array([list(one["probabilities"].values()) for one in used])
+        rule = f"none of {pictures} pictures can be judged"
+        return Combined(pictures, 0, {}, None, None, None, None, None, "retake", rule, None)
+    # By name: what stores JSON may have sorted it.
+    stated = np.array([[one["probabilities"][label] for label in manifest.labels] for one in used])
     mean = stated.mean(axis=0)
     malignant = [label in MALIGNANT for label in manifest.labels]
     risks = [one["malignancy"] for one in used]
     malignancy = round(float(mean[malignant].sum().clip(0, 1)), 6)
     triage, because = triage_of(malignancy, manifest.thresholds)
     return Combined(
-        pictures=len(analyses),
+        pictures=pictures,
         used=len(used),
         probabilities={
             label: round(float(value), 6)
@@ -83,3 +91,9 @@ def combine(analyses: Sequence[Mapping[str, Any]], manifest: Manifest) -> Combin
         rule=f"mean of {len(used)} pictures: {because}",
         because=because,
     )
+
+
+def _with_reference(analysis: Mapping[str, Any]) -> bool:
+    """Whether the networks saw drawn skin in the place of a card, ruler or coin."""
+    scale = analysis.get("scale") or {}
+    return scale.get("px_per_mm") is not None and scale["reference"] != "given"

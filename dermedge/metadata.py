@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
+
+from dermedge import UserError
 
 FIELDS = ("age", "sex", "site")
 SEXES = ("male", "female")
@@ -17,6 +20,8 @@ REGIONS = (
     "palms/soles",
     "oral/genital",
 )
+
+OLDEST = 120  # years
 
 _AGES = np.array([0.0, 20.0, 40.0, 60.0, 80.0])  # years
 _WIDTHS = {"age": len(_AGES), "sex": len(SEXES), "site": len(REGIONS)}
@@ -45,6 +50,12 @@ _WORDS = tuple(
     )
 )
 
+_WANTED = {
+    "age": f"0 to {OLDEST} years",
+    "sex": " or ".join(SEXES),
+    "site": f"one of {', '.join(REGIONS)}, or a part of the body within them",
+}
+
 
 def region(site: str | None) -> str | None:
     """The body region, one of `REGIONS`, that a data set's own word for a site means, or None."""
@@ -52,6 +63,58 @@ def region(site: str | None) -> str | None:
         if site and pattern.search(site.lower().replace("_", " ")):
             return name
     return None
+
+
+def checked(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is known of a person, as `encode` takes it; None, NaN and "" say nothing.
+
+    Raises
+    ------
+    UserError : a name that is none of `FIELDS`, an age that is not 0 to 120 years, a sex that is
+        none of `SEXES`, a site that is no part of the body that is known.
+    """
+    known = {}
+    for name, value in dict(metadata or {}).items():
+        if name not in FIELDS:
+            raise UserError(
+                "metadata {name} is not known: there are {names}",
+                code="metadata",
+                name=repr(name),
+                names=", ".join(FIELDS),
+            )
+        if value is None or (isinstance(value, str) and not value):
+            continue
+        if _is_number(value) and value != value:  # how tables say that a cell is empty
+            continue
+        if not _understood(name, value):
+            raise UserError(
+                "metadata {name} {value} is not understood: give {wanted}, or leave it out",
+                code="metadata",
+                name=name,
+                value=repr(value),
+                wanted=_WANTED[name],
+            )
+        known[name] = value
+    return known
+
+
+def understood(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without what is not understood: of data sets, whose readers have counted it, and
+    of sites that people name as they like."""
+    return {name: value for name, value in metadata.items() if _understood(name, value)}
+
+
+def _understood(name: str, value: object) -> bool:
+    if name == "age":
+        return _is_number(value) and 0 <= value <= OLDEST
+    if not isinstance(value, str):
+        return False
+    return value in SEXES if name == "sex" else region(value) is not None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    numbers = (int, float, np.integer, np.floating)
+    return isinstance(value, numbers) and not isinstance(value, bool)
 
 
 def width(fields: Sequence[str]) -> int:

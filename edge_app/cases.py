@@ -17,6 +17,7 @@ import numpy as np
 from dermedge import UserError
 from dermedge.image.read import read_image
 from dermedge.lesion import scale
+from dermedge.metadata import understood
 from edge_app.browser import check_writable
 from edge_app.capture.processing import Processor
 from edge_app.capture.shots import Explained
@@ -55,7 +56,7 @@ def metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
     if person.sex:
         known["sex"] = person.sex
     known["site"] = region(lesion.view, lesion.x, lesion.y) or lesion.title
-    return known
+    return understood(known)  # a title is in words of one's own
 
 
 def explained(store: Store, capture: Capture, processor: Processor) -> Explained:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +14,14 @@ import pytest
 from test_readme import ROOT
 
 import dermedge
-from dermedge import Analysis, Analyzer, open_bundle
+from benchmarks.accuracy.networks import Networks
+from dermedge import Analysis, Analyzer, UserError, open_bundle
+from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
-from dermedge.image.read import write_png
+from dermedge.image.read import Picture, write_png
+from edge_app.i18n.language import Message
+from edge_app.referral.carriers.outcome import Later
+from edge_app.tune_process import NothingTimed
 
 
 def test_a_picture_is_analysed_by_name_of_a_shipped_bundle(tmp_path):
@@ -30,7 +38,7 @@ def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):
     """What a browser does: it is told what to run, and sends the outputs when they are there."""
     picture = draw(2, size=(120, 160)).image
     analyzer = Analyzer(open_bundle(tiny_bundle))
-    source = dermedge.image.read.Picture(picture, *picture.shape[:2])
+    source = Picture(picture, *picture.shape[:2])
     steps, asked, result = analyzer.steps(source), 0, None
     inference = next(steps)
     while result is None:
@@ -43,6 +51,86 @@ def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):
     assert asked == 2
     assert {**result.to_json(), "timing_ms": 0} == {**expected.to_json(), "timing_ms": 0}
     assert np.array_equal(result.lesion.mask, expected.lesion.mask)
+
+
+def test_what_is_not_understood_of_the_person_is_an_error_with_every_bundle(tiny_bundle):
+    """A bundle that judges pictures alone ignored it, another one took it for not known."""
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    picture = Picture(draw(2, size=(120, 160)).image, 120, 160)
+    with pytest.raises(UserError, match="sex 'F' is not understood: give male or female"):
+        analyzer.analyze(picture, metadata={"sex": "F"})
+    # Of a data set its reader has counted it.
+    networks = Networks(open_bundle(tiny_bundle), threads=1, views=1)
+    assert networks.examine(picture, {"age": None, "sex": None, "site": "R\u00fccken"}).triage
+
+
+def test_what_is_added_to_a_record_is_in_no_other(tiny_bundle):
+    """All analyses of an analyzer had one dictionary of versions, and `to_json` gave it away."""
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    picture = Picture(draw(2, size=(120, 160)).image, 120, 160)
+    analysis = analyzer.analyze(picture, px_per_mm=np.float32(12))
+    before = json.dumps(analysis.to_json(), allow_nan=False)
+    changed = analysis.to_json()
+    for name in ("versions", "probabilities", "scale", "timing_ms"):
+        changed[name].clear()
+    assert json.dumps(analysis.to_json()) == before
+    analysis.versions["clinic"] = "here"
+    assert "clinic" not in analyzer.analyze(picture).versions
+
+
+@pytest.mark.parametrize("scale", [0, -3, float("nan"), float("inf"), 1e9])
+def test_a_scale_that_no_picture_has_is_an_error(tiny_bundle, scale):
+    """`inf` gave a diameter of 0 mm, and a record that is no JSON."""
+    with pytest.raises(ValueError, match=r"px_per_mm must be 0\.01 to 100000"):
+        Analyzer(open_bundle(tiny_bundle)).analyze(b"", px_per_mm=scale)
+
+
+PIXELS = np.zeros((40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize("source", [PIXELS, PIXELS[:0], bytearray(b"\xff\xd8"), 3, None])
+def test_pixels_buffers_and_numbers_are_no_path(tiny_bundle, source):
+    """An array was printed as the name of a missing file, and a number was read as an open one."""
+    with pytest.raises(TypeError, match="expected the path of a picture or the bytes") as refused:
+        Analyzer(open_bundle(tiny_bundle)).analyze(source)
+    assert "dermedge.image.read.Picture" in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("pixels", "height", "width"),
+    [
+        (PIXELS / np.float32(255), 40, 60),
+        (PIXELS.astype(np.uint16), 40, 60),
+        (PIXELS > 0, 40, 60),
+        (PIXELS[..., 0], 40, 60),
+        (np.dstack([PIXELS, PIXELS[..., :1]]), 40, 60),
+        (PIXELS[:0], 0, 60),
+        (PIXELS, 60, 40),  # the wrong way round
+        (PIXELS, 10, 10),
+    ],
+)
+def test_pixels_that_are_none_of_a_picture_are_refused(pixels, height, width):
+    with pytest.raises(ValueError, match=r"^expected uint8|are of no picture"):
+        Picture(pixels, height, width)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("{a} is no {b}", code="x", a="{c}", b=2),
+        RowErrors(("row 2: x", "row 3: y", "row 4: z", "row 5: z")),
+        Later(Message("{place} is busy", place="there"), "busy", 3.0, True),
+        NothingTimed(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_says_the_same_after_a_copy_and_in_another_process(error):
+    """Rows that contradict each other became 'r; o; w; and 45 more', others could not be made."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
 
 
 def test_what_is_not_public_is_no_attribute():

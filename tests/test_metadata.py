@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermedge.metadata import FIELDS, REGIONS, encode, region, width
+from dermedge import UserError
+from dermedge.metadata import FIELDS, REGIONS, checked, encode, region, understood, width
 
 
 @given(
@@ -71,3 +72,35 @@ def test_words_of_the_data_sets_for_a_site(words, expected):
 
 def test_regions_name_themselves():
     assert [region(name) for name in REGIONS] == list(REGIONS)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"sex": "F"}, "metadata sex 'F' is not understood: give male or female, or leave it out"),
+        ({"sex": 1}, "metadata sex 1 is not"),
+        ({"site": "R\u00fccken"}, "metadata site 'R\u00fccken' is not understood: give one of"),
+        ({"site": 3}, "metadata site 3 is not"),
+        ({"age": -1}, "metadata age -1 is not understood: give 0 to 120 years"),
+        ({"age": 121}, "metadata age 121 is not"),
+        ({"age": float("inf")}, "metadata age inf is not"),
+        ({"age": "60"}, "metadata age '60' is not"),
+        ({"age": True}, "metadata age True is not"),
+        ({"Age": 60}, "metadata 'Age' is not known: there are age, sex, site"),
+    ],
+)
+def test_what_is_not_understood_of_a_person_is_an_error(metadata, reason):
+    with pytest.raises(UserError) as refused:
+        checked({"age": 60, **metadata})
+    assert str(refused.value).startswith(reason)
+    assert "\n" not in str(refused.value)
+    # A data set's reader has counted it.
+    assert understood({"site": "back", **metadata}).keys() == {"site"} - metadata.keys()
+
+
+def test_what_is_not_known_of_a_person_is_left_out():
+    known = {"age": np.float32(60), "sex": "female", "site": "left forearm"}
+    assert checked(known) == understood(known) == known
+    assert checked({"age": float("nan"), "sex": float("nan"), "site": ""}) == {}
+    assert checked({"age": 0, "sex": None}) == {"age": 0}
+    assert checked(None) == checked({}) == {}

@@ -380,6 +380,29 @@ def test_paired_difference_is_narrower_than_its_parts():
     assert difference.high - difference.low < alone.high - alone.low
 
 
+@pytest.mark.parametrize("factor", [100, -1])
+def test_what_is_no_probability_is_refused(factor):
+    """Percent gave a calibration error of 86 and a Brier score of 7,000."""
+    shares, labels = np.array([[0.9, 0.1], [0.2, 0.8]]) * factor, np.array([0, 1])
+    for measure, values in (
+        (metrics.brier, shares[:, 0]),
+        (metrics.brier, shares),
+        (metrics.expected_calibration_error, shares),
+        (metrics.calibration_error, shares[:, 0]),
+    ):
+        with pytest.raises(ValueError, match="probabilities must be 0 to 1, got"):
+            measure(values, labels)
+
+
+def test_weights_below_zero_and_groups_that_are_nan_are_refused():
+    for weight in (-1, np.nan):
+        with pytest.raises(ValueError, match="weights must be 0 or more"):
+            metrics.roc_auc([0.1, 0.2, 0.3], [0, 1, 1], [1, 1, weight])
+    # An empty cell of a table: all of them were drawn as one lesion.
+    with pytest.raises(ValueError, match="a group is nan"):
+        metrics.bootstrap(lambda w: w.sum(), 3, groups=[1, np.nan, np.nan])
+
+
 def test_bootstrap_where_nothing_can_be_said():
     scores, ones = np.arange(5.0), np.ones(5, bool)
     lost = metrics.bootstrap(lambda w: metrics.roc_auc(scores, ones, w), 5, resamples=20)

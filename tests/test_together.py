@@ -46,6 +46,11 @@ def test_the_mean_is_judged_by_the_thresholds(manifest):
     assert common.likely == "nv"
     assert sum(common.probabilities.values()) == pytest.approx(1)
     VALIDATOR.validate(common.to_json())
+    # As a database gives it back that orders keys.
+    backwards = [
+        {**one, "probabilities": dict([*one["probabilities"].items()][::-1])} for one in told
+    ]
+    assert combine(backwards, manifest) == common
 
 
 def test_refused_pictures_say_nothing(manifest):
@@ -59,6 +64,30 @@ def test_refused_pictures_say_nothing(manifest):
     assert none.malignancy is None
     assert none.probabilities == {}
     VALIDATOR.validate(none.to_json())
+
+
+def test_a_picture_for_the_size_is_not_in_the_mean(manifest):
+    """A card, ruler or coin beside the lesion shifts the risk."""
+    found = {"reference": "card", "px_per_mm": 9.5, "reason": ""}
+    lost = {"reference": "card", "px_per_mm": None, "reason": "not found"}
+    given = {"reference": "given", "px_per_mm": 9.5, "reason": ""}
+    card = {**analysis(manifest, 0.9, "urgent"), "scale": found}
+    others = [{**analysis(manifest, 0.1), "scale": scale} for scale in (None, lost, given)]
+    common = combine([card, *others], manifest)
+    assert (common.pictures, common.used, common.highest) == (4, 3, 0.1)
+    refused = analysis(manifest, 0.1, "retake")
+    assert combine([card, refused], manifest).malignancy == pytest.approx(0.9)
+
+
+def test_a_picture_that_cannot_be_read_is_counted(tiny_bundle, pictures, tmp_path, capsys):
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    names = [*pictures, str(tmp_path / "cut.png")]
+    words = ["analyze", *names, "--bundle", str(tiny_bundle), "--combine"]
+    assert cli.main([*words, "--json"]) == 1
+    common = json.loads(capsys.readouterr().out.splitlines()[-1])["together"]
+    assert (common["pictures"], common["used"]) == (3, 2)
+    assert cli.main(words) == 1
+    assert "1 of 3 not in the mean: not readable," in capsys.readouterr().out
 
 
 def test_what_does_not_belong_together_is_refused(manifest):

@@ -15,6 +15,7 @@ from dermedge.image.preprocess import prepare, working
 from dermedge.image.read import Picture
 from dermedge.lesion.features import measure
 from dermedge.lesion.quality import SIDE, Quality
+from dermedge.metadata import understood
 from dermedge.network import Network
 from dermedge.runtime import ExecutionConfig
 from dermedge.triage import most_likely
@@ -70,7 +71,7 @@ class Networks:
         """
         if self._analyzer is None:
             return self._alone(picture, metadata)
-        analysis = self._analyzer.analyze(picture, metadata=metadata or None)
+        analysis = self._analyzer.analyze(picture, metadata=understood(metadata))
         return Outputs(
             mask=analysis.full_mask(),
             probabilities=np.array(list(analysis.probabilities.values())),

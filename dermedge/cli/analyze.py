@@ -71,7 +71,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--combine",
         action="store_true",
-        help="all pictures show one lesion: print their common result, too",
+        help="all pictures show one lesion: print their common result, too; those with a "
+        "--reference that is found give the size alone where another one can be judged",
     )
     parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)  # until 0.2
     parser.add_argument(
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.combine or args.together) and rows:
         from dermedge.combine import combine
 
-        common = combine(rows, bundle.manifest)
+        common = combine(rows, bundle.manifest, len(sources) - len(rows))
         print(json.dumps(common.to_json()) if args.json else _common(common), flush=True)
     if not args.json:
         if bundle.manifest.procedural:
@@ -343,7 +344,10 @@ def _common(common: Combined) -> str:
             + ("lead to the same advice" if common.agreed else "do not lead to the same advice")
         )
     if common.used < common.pictures:
-        parts.append(f"{common.pictures - common.used} of {common.pictures} refused")
+        parts.append(
+            f"{common.pictures - common.used} of {common.pictures} not in the mean: not readable, "
+            "refused, or with a card, ruler or coin"
+        )
     return "; ".join(parts)
 
 

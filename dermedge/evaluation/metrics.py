@@ -2,9 +2,10 @@
 
 What cannot be computed (one class only, no samples) is nan, without a warning; masks follow the
 conventions of the ISIC challenges instead, see `Confusion`. Predictions come before truths in
-every argument list. Scores, probabilities and confidences must be finite, else ScoreError.
-`weights` (n,) count each sample so many times; the bootstrap works through them, so every metric
-that takes weights can be bootstrapped without copying its data.
+every argument list. Scores, probabilities and confidences must be finite, else ScoreError;
+what measures probabilities takes none beyond 0 to 1, such as percent (ValueError).
+`weights` (n,), 0 or more, count each sample so many times; the bootstrap works through them, so
+every metric that takes weights can be bootstrapped without copying its data.
 """
 
 from __future__ import annotations
@@ -304,6 +305,7 @@ def expected_calibration_error(
     probabilities : float (n, classes); labels : class numbers int (n,). Returns 0 to 1.
     """
     probabilities, labels = _class_probabilities(probabilities, labels)
+    _check_range(probabilities)
     right = probabilities.argmax(axis=1) == labels
     return calibration_error(probabilities.max(axis=1), right, bins, weights)
 
@@ -313,6 +315,7 @@ def calibration_error(
 ) -> float:
     """As `expected_calibration_error`, of float (n,) confidences in answers, bool (n,) right."""
     confidence = _finite(confidence)
+    _check_range(confidence)
     weights = _weights(weights, len(confidence))
     if weights.sum() == 0:
         return float("nan")
@@ -337,6 +340,7 @@ def brier(
 def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of each sample, float64 (n,): what `brier` is the mean of."""
     probabilities = _finite(probabilities)
+    _check_range(probabilities)
     if probabilities.ndim == 1:
         errors: np.ndarray = (probabilities - _binary(labels, len(probabilities))) ** 2
         return errors
@@ -365,7 +369,8 @@ def bootstrap(
         For example `lambda w: roc_auc(scores, labels, w)`.
     count : number of samples.
     groups : (count,) lesion or patient of each sample. Pictures of one lesion are no independent
-        witnesses: they are drawn together. None: each sample is its own group.
+        witnesses: they are drawn together. None: each sample is its own group. ValueError where
+        one is nan: all of these would be drawn as one.
 
     Returns
     -------
@@ -377,6 +382,8 @@ def bootstrap(
         raise ValueError(f"level must be above 0 and below 1, got {level!r}")
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, got {resamples!r}")
+    if groups is not None and np.asarray(groups).dtype.kind == "f" and np.isnan(groups).any():
+        raise ValueError("a group is nan: give each such sample a group of its own")
     members = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     members = np.ravel(members).astype(np.int64)
     if len(members) != count:
@@ -504,6 +511,14 @@ def _finite(values: npt.ArrayLike) -> np.ndarray:
     return scores
 
 
+def _check_range(probabilities: np.ndarray) -> None:
+    # Sums of rounded ones may be a little beyond.
+    if probabilities.size and not -1e-3 <= probabilities.min() <= probabilities.max() <= 1 + 1e-3:
+        raise ValueError(
+            f"probabilities must be 0 to 1, got {probabilities.min():g} to {probabilities.max():g}"
+        )
+
+
 def _binary(values: npt.ArrayLike, count: int) -> np.ndarray:
     labels: np.ndarray = np.asarray(values)
     if labels.shape != (count,) or not ((labels == 0) | (labels == 1)).all():
@@ -518,6 +533,8 @@ def _weights(values: npt.ArrayLike | None, count: int) -> np.ndarray:
     weights: np.ndarray = np.asarray(values, np.float64)
     if weights.shape != (count,):
         raise ValueError(f"weights must be {count} numbers, got {weights.shape}")
+    if not (weights >= 0).all():
+        raise ValueError("weights must be 0 or more")
     return weights
 
 

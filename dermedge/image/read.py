@@ -57,12 +57,25 @@ class Picture:
     """A decoded picture.
 
     pixels : uint8 (h, w, 3) RGB, upright (EXIF orientation applied), maybe reduced.
-    height, width : full size in px after orientation.
+    height, width : full size in px after orientation, no smaller than `pixels`.
+
+    Raises ValueError where they are not so. That the order is RGB, and not the BGR of OpenCV,
+    cannot be checked.
     """
 
     pixels: np.ndarray
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"expected uint8 (height, width, 3) RGB, got {dtype} {shape}")
+        if self.height < shape[0] or self.width < shape[1]:
+            raise ValueError(
+                f"pixels of {shape[0]}x{shape[1]} are of no picture of height {self.height} and "
+                f"width {self.width}"
+            )
 
 
 def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SIDE) -> Picture:
@@ -85,6 +98,7 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
     ------
     ImageError : not a picture, raw, damaged, cut short, too large or too small, of colours that
         are not understood; one line that says what to do.
+    TypeError : `source` is neither a path nor bytes.
     """
     with _named(source):
         opened = open_picture(load(source))
@@ -190,9 +204,15 @@ def _named(source: str | Path | bytes) -> Iterator[None]:
 
 
 def load(source: str | Path | bytes) -> bytes:
-    """The bytes of a file, no more than `MAX_BYTES`. Raises ImageError."""
+    """The bytes of a file, no more than `MAX_BYTES`. Raises ImageError, or TypeError."""
     if isinstance(source, bytes):
         data = source
+    # An array's or a buffer's content would be taken for a path, a number for an open file.
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "expected the path of a picture or the bytes of its file, got "
+            f"{type(source).__name__}: pixels go into a dermedge.image.read.Picture"
+        )
     else:
         try:
             status = os.stat(source)

@@ -374,6 +374,8 @@ def test_a_spot_that_lies_off_the_figure_is_told_by_its_name(tiny_bundle, tmp_pa
     session = Session(tmp_path, Bundle.open(tiny_bundle).manifest)
     session.person, session.lesion = Person("1", "Ada"), Lesion("2", "1", "heel", "front", 0, 0)
     assert session.metadata(TODAY) == {"site": "heel"}
+    session.lesion = Lesion("2", "1", "the new one", "front", 0, 0)  # no part of the body
+    assert session.metadata(TODAY) == {}
 
 
 # ---------------------------------------------------------------------------- keeping
