@@ -114,9 +114,8 @@ def test_the_reference_cuts_flips_and_normalizes(lesions):
     assert all(tuple(image.shape) == (3, 32, 32) for image in views)
     assert not torch.equal(views[0], views[1])
     # The skin of `lesions`, by ImageNet's statistics.
-    skin = (
-        torch.tensor([150, 180, 220]) / 255 - torch.tensor([0.485, 0.456, 0.406])
-    ) / torch.tensor([0.229, 0.224, 0.225])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    skin = (torch.tensor([150, 180, 220]) / 255 - mean) / std
     assert torch.stack(views).amax(dim=(0, 2, 3)) == pytest.approx(skin, rel=1e-3)
     assert [files[index][1] for index in range(4)] == [0, 1, 0, 1]
 
