@@ -16,7 +16,8 @@ import numpy as np
 from dermedge import UserError
 from dermedge.files import make_private, write_atomic
 from dermedge.image.read import read_image, write_png
-from edge_app.labelling.queue import LeaveOut, allowed, named, shown, stop, without_damage
+from edge_app.labelling.queue import allowed, named, shown
+from edge_app.store.damage import LeaveOut, stop, without_damage
 from edge_app.store.labels import BAD_PICTURE, CONFIRMED, Label
 from edge_app.store.records import Capture
 from edge_app.store.store import Store
