@@ -6,6 +6,7 @@ import contextlib
 import csv
 import http.client
 import json
+import os
 import random
 import re
 import socket
@@ -496,7 +497,11 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
         export(cases, tmp_path / "none")
     cases.labels.add(first.id, NEVUS)
     cases.labels.add(bad.id, replace(NEVUS, verdict="bad picture", diagnosis="", outline=()))
+    killed = tmp_path / ".labels-killed"  # with pictures that are not sealed
+    killed.mkdir()
+    os.utime(killed, (1, 1))
     assert export(cases, tmp_path / "out") == (1, 1)
+    assert not killed.exists()
     found = load("csv", tmp_path / "out")
     assert found.problems == ()
     labelled, unlabelled = sorted(found.records, key=lambda record: record.label or "~")
