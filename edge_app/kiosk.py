@@ -37,6 +37,7 @@ EVENTS = (
     "stop",
     "self-check",
     "source fault",
+    "source well",
     "capture",
     "capture failed",
     "idle reset",
