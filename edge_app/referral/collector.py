@@ -75,6 +75,8 @@ class Collector:
         self._store, self._connect = store, connect
         self._stop = stop or threading.Event()
         self._left = LeftOut()  # of this round
+        # By referral and UID, files of its study that hold no answer, and why.
+        self._none: dict[str, dict[str, UserError]] = {}
 
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
@@ -228,14 +230,21 @@ class Collector:
         # Of one that is amended the version is its UID, and the source that of the first.
         first = {it: one.source for one in self._answers(sent.referral)
                  for it in (one.source, one.version)}  # fmt: skip
-        for data in link.foreign(sent.study_uid, sent.uids | first.keys(), AT_ONCE):
-            try:
+        # What is none of ours stays so: it keeps no later answer away, nor is it fetched again.
+        none = self._none.setdefault(sent.referral, {})
+        seen, whole = sent.uids | first.keys() | none.keys(), False
+        while not answers and not whole and not self._stop.is_set():
+            some = link.foreign(sent.study_uid, seen, AT_ONCE)
+            seen, whole = seen | {uid for uid, _data in some}, len(some) < AT_ONCE
+            for uid, data in some:
                 if isinstance(data, UserError):
-                    raise data
-                answers.append(from_dicom(data, [sent]))
-            except UserError as error:
-                refused.append(error)
-        return _amended(answers, first), refused
+                    refused.append(data)
+                    continue
+                try:
+                    answers.append(from_dicom(data, [sent]))
+                except UserError as error:
+                    none[uid] = error
+        return _amended(answers, first), [*none.values(), *refused]
 
     def _has(self, gone: TakenBack) -> bool:
         """Whether what its author takes back was kept, and stands: else there is nothing to say."""
