@@ -122,11 +122,11 @@ class DicomWeb:
                 continue
             path = f"/studies/{study}/series/{series}/instances/{uid}"
             try:
-                found += [(uid, data) for data in self._fetched(path)]
+                found += [(str(uid), data) for data in self._fetched(path)]
             except Later as error:  # of this one alone, unless nobody is there
                 if error.down:
                     raise
-                found.append((uid, error))
+                found.append((str(uid), error))
             if len(found) >= most:
                 break
         return found
