@@ -14,6 +14,7 @@ from edge_app import unforeseen
 from edge_app.i18n.language import N_, _
 from edge_app.presentation import messages as present
 from edge_app.session import Session, VisitOver
+from edge_app.store.damage import LeftOut
 from edge_app.ui import widgets
 
 UNFINISHED = N_("Something that was begun before the screen was cleared could not be finished.")
@@ -37,12 +38,13 @@ class Task:
         self.done: Callable[[Any], None] | None = done
         self.failed: Callable[[str], None] | None = failed
         self.writes, self.cover = writes, cover
+        self.left = LeftOut()
 
     def __call__(self) -> Any:
         action, self.action = self.action, None
         if action is None:
             raise VisitOver("the screen was cleared meanwhile", code="visit_over")
-        with self.session.on_behalf_of(self.visit):
+        with self.session.on_behalf_of(self.visit) as self.left:
             return action()
 
     def uncover(self) -> None:
@@ -131,6 +133,8 @@ class Background:
         elif task.screen is self._screen():
             if error is None and task.done is not None:
                 task.done(result)
+                if task.left.what:
+                    self._tell(present.left_out(task.left.what))
             elif error is not None and task.failed is not None:
                 task.failed(present.error_line(error))
         elif task.writes and failure:

@@ -24,6 +24,7 @@ from edge_app.capture.shots import Explained
 from edge_app.follow_up.history import Comparison, compare
 from edge_app.follow_up.people import age
 from edge_app.presentation.body_map import region
+from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.store import Capture, Lesion, Person, Store
 
 FILE_ENDING = ".dermcases"  # of what `export` writes
@@ -83,12 +84,15 @@ def explained(store: Store, capture: Capture, processor: Processor) -> Explained
     )
 
 
-def export(store: Store, folder: Path, passphrase: str, only: Person | None = None) -> Path:
+def export(
+    store: Store, folder: Path, passphrase: str, only: Person | None = None,
+    leave_out: LeaveOut = stop,
+) -> Path:  # fmt: skip
     """All cases, or those of one person, as one encrypted file in `folder`."""
     check_writable(folder)
     # No name of a person: whoever finds the file must not learn it.
     path = _free(folder, f"cases-{date.today()}", FILE_ENDING)
-    store.export(path, passphrase, only.id if only else None)
+    store.export(path, passphrase, only.id if only else None, leave_out)
     return path
 
 

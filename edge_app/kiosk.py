@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import json
 import logging
@@ -37,6 +38,7 @@ EVENTS = (
     "stop",
     "self-check",
     "source fault",
+    "source well",
     "capture",
     "capture failed",
     "idle reset",
@@ -156,7 +158,16 @@ class Pin:
         return kept
 
     def _write(self, content: dict) -> None:
-        write_atomic(self._path, json.dumps(content), private=True)
+        try:
+            write_atomic(self._path, json.dumps(content), private=True)
+        except OSError as error:
+            # The operator must enter to make room: what is there has room for a new count.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._path.is_file():
+                raise
+            data = json.dumps(content).encode().ljust(self._path.stat().st_size)
+            with open(self._path, "r+b", buffering=0) as file:
+                file.write(data)
+                os.fsync(file.fileno())
 
     def _note(self, event: str) -> None:
         now = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")

@@ -29,6 +29,8 @@ from edge_app.referral.draft import Draft, Lasting
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
+from edge_app.store import damage
+from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
 from edge_app.store.store import Capture, Lesion, Person, Store
 
@@ -85,11 +87,13 @@ GROUPS = {
 # ---------------------------------------------------------------------------- sending
 
 
-def begin(store: Store, lesion: str, captures: Collection[str] = ()) -> Draft:
+def begin(
+    store: Store, lesion: str, captures: Collection[str] = (), leave_out: LeaveOut = stop
+) -> Draft:
     """A form with all that is known; `captures` as `Draft.start` takes them."""
     if not all(map(find_spec, LIBRARIES)):
         raise UserError(Message(NO_LIBRARY, extra="send"), code="no-library")
-    return Draft.start(store, lesion, captures)
+    return Draft.start(store, lesion, captures, leave_out)
 
 
 def remember(store: Store, lasting: Lasting) -> Person:
@@ -98,7 +102,7 @@ def remember(store: Store, lasting: Lasting) -> Person:
         capture = store.capture(id)
         if capture.kind != kind:
             store.update_capture(replace(capture, kind=kind))
-    if lasting.dermoscope != store.dermoscope():
+    if lasting.dermoscope != store.dermoscope(pass_over):  # a damaged one is entered again
         store.set_dermoscope(lasting.dermoscope)
     person = store.person(lasting.person)
     if lasting.identifier is not None and lasting.identifier not in person.identifiers:
@@ -155,15 +159,19 @@ def _small(image: bytes, side: int) -> np.ndarray:
 # ---------------------------------------------------------------------------- what became of it
 
 
-def case(store: Store, id: str) -> Case:
+def case(store: Store, id: str, leave_out: LeaveOut = stop) -> Case:
     """One referral."""
-    return _case(store, Outbox(store).status(store.mail.referral(id)))
+    return _case(store, Outbox(store).status(store.mail.referral(id), leave_out))
 
 
-def cases(store: Store, lesion: str = "") -> list[Case]:
+def cases(store: Store, lesion: str = "", leave_out: LeaveOut = stop) -> list[Case]:
     """All referrals, or those of a lesion, the oldest first."""
-    outbox = Outbox(store)
-    return [_case(store, outbox.status(one)) for one in store.mail.referrals(lesion)]
+    outbox, found = Outbox(store), []
+    for one in store.mail.referrals(lesion, leave_out):
+        # Without its person or spot nobody knows whose it is.
+        with without_damage(damage.row("referral", one.id, "lesion", one.lesion), leave_out):
+            found.append(_case(store, outbox.status(one, leave_out)))
+    return found
 
 
 def _case(store: Store, status: Status) -> Case:
@@ -174,19 +182,19 @@ def _case(store: Store, status: Status) -> Case:
 def counts(store: Store) -> dict[str, int]:
     """How many referrals there are of each of GROUPS."""
     found = dict.fromkeys(GROUPS, 0)
-    for status in Outbox(store).all():
+    for status in Outbox(store).all(pass_over):  # the list of them names what is left out
         state = status.state
         found[state if state in found else "waiting"] += 1
     return found
 
 
-def wanted(store: Store, lesion: str) -> StoredAnswer | None:
+def wanted(store: Store, lesion: str, leave_out: LeaveOut = stop) -> StoredAnswer | None:
     """The newest answer that asks for a better picture, unless one was taken since."""
-    captures = store.captures(lesion)
+    captures = store.captures(lesion, leave_out)
     asking = [
         answer
-        for referral in store.mail.referrals(lesion)
-        for answer in standing(store.mail.answers(referral.id))
+        for referral in store.mail.referrals(lesion, leave_out)
+        for answer in standing(store.mail.answers(referral.id, leave_out))
         if answer.wants_better_picture and not _taken_since(answer, referral, captures)
     ]
     return max(asking, key=lambda it: it.received, default=None)

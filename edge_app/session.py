@@ -27,6 +27,8 @@ from edge_app.capture.sources import Frame
 from edge_app.kiosk import LOG, Pin
 from edge_app.self_check import Check
 from edge_app.settings import Settings
+from edge_app.store import damage
+from edge_app.store.damage import LeftOut, stop, without_damage
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
@@ -119,13 +121,18 @@ class Session:
             self.lock()
 
     @contextmanager
-    def on_behalf_of(self, visit: int) -> Iterator[None]:
-        """What this thread sets of the session within is for that visit alone."""
-        self._working.visit = visit
+    def on_behalf_of(self, visit: int) -> Iterator[LeftOut]:
+        """What this thread sets of the session within is for that visit alone; what it leaves out
+        by `leave_out` is in the value."""
+        self._working.visit, self._working.left = visit, LeftOut()
         try:
-            yield
+            yield self._working.left
         finally:
-            del self._working.visit
+            del self._working.visit, self._working.left
+
+    def leave_out(self, what: str, error: UserError) -> None:
+        """A `LeaveOut` for work beside the screen, which names it in the end."""
+        getattr(self._working, "left", stop)(what, error)
 
     def _set(self, **values) -> None:
         with self._setting:
@@ -240,8 +247,11 @@ class Session:
 
     def due(self, today: date) -> list[tuple[Lesion, Person]]:
         """Lesions that are to be photographed again by today, the longest due first."""
-        store = self.opened()
-        return [(one, store.person(one.person)) for one in store.reminders(today.isoformat())]
+        store, found = self.opened(), []
+        for one in store.reminders(today.isoformat(), self.leave_out):
+            with without_damage(damage.row("lesion", one.id, "person", one.person), self.leave_out):
+                found.append((one, store.person(one.person)))
+        return found
 
     def change_passphrase(self, old: str, new: str) -> Erased:
         """Raises WrongKey."""

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 
 ROOMS = ("dermedge", "edge_app")
 
@@ -29,10 +30,29 @@ def described(error: BaseException) -> str:
     return f"{name} from {described(cause)}" if cause is not None and cause is not error else name
 
 
+def line(error: BaseException) -> str:
+    return f"unforeseen {described(error)}"
+
+
 def report(error: BaseException) -> None:
     """One line on standard error. Any thread."""
     if sys.stderr is not None:
-        print(f"dermedge: unforeseen {described(error)}", file=sys.stderr, flush=True)
+        print(f"dermedge: {line(error)}", file=sys.stderr, flush=True)
+
+
+class Lasting:
+    """Says a fault once on standard error, however often it is met, and that it is over."""
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+
+    def say(self, faults: Sequence[str]) -> None:
+        """`faults` : all that there are now."""
+        before, self._known = self._known, list(dict.fromkeys(faults))
+        lines = [fault for fault in self._known if fault not in before]
+        lines += [f"over: {fault}" for fault in before if fault not in self._known]
+        for line in lines if sys.stderr is not None else ():
+            print(f"dermedge: {line}", file=sys.stderr, flush=True)
 
 
 def _hook(event: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:

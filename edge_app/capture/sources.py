@@ -288,12 +288,14 @@ class StreamMonitor:
         self._live = live
         self._last: np.ndarray | None = None
         self._equal = 0
+        self.moved = False  # the last frame is another than the one before it
 
     def inspect(self, frame: Frame) -> str:
         """What is wrong with the stream after this frame, a key of FAULTS; empty if nothing is."""
         sample = frame.pixels[::8, ::8]
         same = self._last is not None and np.array_equal(sample, self._last)
         self._equal = self._equal + 1 if same else 0
+        self.moved = self._last is not None and not same
         self._last = sample.copy()
         # The 99th percentile: a few hot pixels do not make a picture.
         if np.percentile(sample, 99) < 16:

@@ -74,6 +74,7 @@ class Worker:
         self.processor = Processor(analyzer, captures)
         self._log = log
         self._reported = ""
+        self._noted = ""  # code of the fault that the log holds, and not its end
         self._stability = StabilityTracker()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -195,7 +196,8 @@ class Worker:
         # A fault that lasts is reported once, not with every attempt.
         if fault != self._reported:
             self._reported = fault
-            self._log("source fault", code=code if code in FAULTS else "other")
+            self._noted = code if code in FAULTS else "other"
+            self._log("source fault", code=self._noted)
             if strange:
                 unforeseen.report(error)
         self._publish(
@@ -228,8 +230,13 @@ class Worker:
         code = monitor.inspect(frame)
         if monitor.stale:
             frame = replace(frame, stale=True)
-        if code and code != self._snapshot.fault_code:
+        if code and code != self._noted:
             self._log("source fault", code=code)
+            self._noted = code
+        # A frozen camera is opened again and again, and each time it takes a while to show it.
+        elif not code and self._noted and (monitor.moved or self._noted != "frozen"):
+            self._log("source well")
+            self._noted = ""
         self._reported = ""
         preview = None
         if self._live:

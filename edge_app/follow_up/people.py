@@ -8,6 +8,7 @@ from datetime import date
 
 from edge_app.i18n.language import N_
 from edge_app.store import clock
+from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.records import OTHER_VERSION
 from edge_app.store.store import Lesion, Person, Store, Summary
 from edge_app.store.validation import NAME
@@ -39,9 +40,9 @@ class Known:
     triage: str | None  # the gravest of the spots', as `Spot.triage`
 
 
-def spots(store: Store, person_id: str) -> list[Spot]:
+def spots(store: Store, person_id: str, leave_out: LeaveOut = stop) -> list[Spot]:
     """A person's spots, in the order in which they were added; raises StoreError."""
-    lesions = store.lesions(person_id)
+    lesions = store.lesions(person_id, leave_out)
     summaries = store.summaries([person_id])[person_id]
     return [_spot(lesion, summaries.get(lesion.id, Summary())) for lesion in lesions]
 

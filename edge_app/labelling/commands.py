@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, open_bundle, port
 from dermedge.text import printable
 from edge_app.folders import in_words
-from edge_app.referral.commands import open_cases
+from edge_app.referral.commands import open_cases, say_damage
 
 if TYPE_CHECKING:
     from edge_app.store.store import Store
@@ -95,24 +94,6 @@ def _run(args: argparse.Namespace) -> int:
         return _DO[args.action](store, args)
 
 
-class LeftOut:
-    """What is damaged in the cases, to be named once."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def __call__(self, what: str, error: UserError) -> None:
-        self._lines.append(f"{what} is left out: {error}")
-
-    def say(self) -> None:
-        for line in self._lines:
-            print(f"dermedge: {line}", file=sys.stderr, flush=True)
-
-    @property
-    def status(self) -> int:
-        return 1 if self._lines else 0
-
-
 def _ask(store: Store, args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -120,22 +101,23 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
     from dermedge.tune import chosen, load_tuned
     from edge_app.labelling.queue import allowed, questions
     from edge_app.labelling.server import LabelServer, Sitting
+    from edge_app.store.damage import LeftOut, pass_over
 
     bundle = open_bundle(args)
     executions = load_tuned(bundle)
     with chosen(executions):
         analyzer = Analyzer(bundle, executions=executions)
-    count = sum(1 for _ in allowed(store, lambda *_: None))
+    count = sum(1 for _ in allowed(store, pass_over))
     left = LeftOut()
     with tqdm(total=count, desc="analysing", unit="picture", disable=None, leave=False) as bar:
         waiting = questions(store, analyzer, lambda _number: bar.update(), left)
-    left.say()
+    status = say_damage(left)
     if not waiting:
         print(
             "there is nothing to ask: no picture without a label is of somebody who allowed "
             "training (`dermedge label allow`)"
         )
-        return left.status
+        return status
     server = LabelServer(Sitting(store, waiting, args.by, args.role, bundle.sha256), args.port)
     print(f"pictures: {len(waiting)}; open {server.address} on this machine (end with Ctrl+C)")
     print("What was answered stays when this ends; the next call goes on.", flush=True)
@@ -143,15 +125,19 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
         server.wait()
     finally:
         server.close()
-    return left.status
+    return status
 
 
 def _people(store: Store, _args: argparse.Namespace) -> int:
-    for person in store.people():
-        found = store.labels.permission(person.id)
-        said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
-        print(printable(f"{person.id}  {person.name}: {said}"))
-    return 0
+    from edge_app.store.damage import LeftOut, without_damage
+
+    left = LeftOut()
+    for person in store.people(leave_out=left):
+        with without_damage(f"what person {person.id} allowed", left):
+            found = store.labels.permission(person.id)
+            said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
+            print(printable(f"{person.id}  {person.name}: {said}"))
+    return say_damage(left)
 
 
 def _allow(store: Store, args: argparse.Namespace) -> int:
@@ -166,19 +152,20 @@ def _forbid(store: Store, args: argparse.Namespace) -> int:
 
 def _export(store: Store, args: argparse.Namespace) -> int:
     from edge_app.labelling.export import export
+    from edge_app.store.damage import LeftOut
 
     left = LeftOut()
     try:
         labelled, unlabelled = export(store, Path(args.name), left)
     finally:
-        left.say()
+        status = say_damage(left)
     print(
         f"{args.name}: {labelled} labelled pictures, {unlabelled} without a diagnosis. They are "
         "pictures of people, and not sealed: keep them so. "
         "Train by: dermedge train classifier --recipe classifier --data "
         f"{shlex.quote(f'csv={args.name}')}"
     )
-    return left.status
+    return status
 
 
 _DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}

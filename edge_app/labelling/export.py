@@ -6,17 +6,17 @@ import csv
 import io
 import os
 import random
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dermedge import UserError
-from dermedge.files import make_private, write_atomic
+from dermedge.files import write_atomic
 from dermedge.image.read import read_image, write_png
-from edge_app.labelling.queue import LeaveOut, allowed, named, shown, stop, without_damage
+from edge_app.labelling.queue import allowed, named, shown
+from edge_app.store.damage import LeaveOut, stop, without_damage
+from edge_app.store.database import sweep, workshop
 from edge_app.store.labels import BAD_PICTURE, CONFIRMED, Label
 from edge_app.store.records import Capture
 from edge_app.store.store import Store
@@ -58,16 +58,12 @@ def export(store: Store, folder: Path, leave_out: LeaveOut = stop) -> tuple[int,
     random.SystemRandom().shuffle(captures)
     with store.act("export labels"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".labels-", dir=folder.parent))
-        try:
-            make_private(made)
+        sweep(folder.parent)  # unsealed pictures of an export that was killed, too
+        with workshop(folder.parent, ".labels-") as made:
             rows, labels = _write(store, captures, made, leave_out)
             if not labels:
                 raise _none()
             os.rename(made, folder)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
     labelled = sum(bool(row["diagnosis"]) for row in rows)
     return labelled, len(rows) - labelled
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dermedge import UserError
 from dermedge.acquisition import ask_first
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
-from dermedge.image.header import ImageError
 from dermedge.image.read import read_image
+from edge_app.store.damage import LeaveOut, stop, without_damage
 from edge_app.store.labels import Polygon
 from edge_app.store.records import Capture, Lesion, StoreError
 from edge_app.store.store import Store
 
 AT_ONCE = 10  # questions that are chosen together: doubt first, no near copies
-
-LeaveOut = Callable[[str, UserError], object]  # gets what is damaged, and how
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,35 +33,15 @@ class Question:
     embedding: np.ndarray  # float32 (E,); of no length where the bundle gives none
 
 
-def stop(_what: str, error: UserError) -> None:
-    """Leave nothing out."""
-    raise error
-
-
-@contextmanager
-def without_damage(what: str, leave_out: LeaveOut) -> Iterator[None]:
-    """What is damaged is left out, by its name; the rest goes on."""
-    try:
-        yield
-    except (StoreError, ImageError) as error:
-        if isinstance(error, StoreError) and error.code not in ("damaged", "record", "gone"):
-            raise
-        if error.code != "gone":  # deleted meanwhile, as in the app
-            leave_out(what, error)
-
-
 def allowed(store: Store, leave_out: LeaveOut = stop) -> Iterator[tuple[str, Capture]]:
     """(person, capture) of those who allowed the use of their pictures for training."""
-    for person in store.people():
+    for person in store.people(leave_out=leave_out):
         lesions: list[Lesion] = []
         with without_damage(f"person {person.id}", leave_out):
             if store.labels.permission(person.id) is not None:
-                lesions = store.lesions(person.id)
+                lesions = store.lesions(person.id, leave_out)
         for lesion in lesions:
-            captures: list[Capture] = []
-            with without_damage(f"lesion {lesion.id} of person {person.id}", leave_out):
-                captures = store.captures(lesion.id)
-            for capture in captures:
+            for capture in store.captures(lesion.id, leave_out):
                 yield person.id, capture
 
 

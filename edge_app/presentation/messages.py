@@ -39,6 +39,7 @@ from edge_app.store.store import Lesion, Person
 # The words of one estimate are among those of the screens.
 __all__ = ["Band", "ResultView", "millimetres", "percent", "reference", "result", "rule"]
 SEPARATOR = "  ·  "  # between facts on one line
+LEFT_OUT = 3  # names of what is damaged, on one line
 # Of a text that is drawn as one: small devices draw nothing that is higher than 4096 px.
 BLOCK, BLOCK_LINES = 600, 20
 
@@ -74,6 +75,14 @@ def demonstration(manifest: Manifest) -> str:
 def error_line(error: BaseException) -> str:
     """An error as one line for the screen."""
     return language.sentence(_(language.error_message(error)))
+
+
+def left_out(names: Sequence[str]) -> str:
+    """What a screen lacks because it is damaged."""
+    some = [*map(_, names[:LEFT_OUT]), *(["…"] if len(names) > LEFT_OUT else [])]
+    return _(
+        "Damaged, and left out here: {what}. Restore it from an export.", what=SEPARATOR.join(some)
+    )
 
 
 def elsewhere(found: Sequence[Elsewhere]) -> str:

@@ -10,6 +10,7 @@ from edge_app import unforeseen
 from edge_app.referral.alone import alone
 from edge_app.referral.collector import Collector
 from edge_app.referral.sender import Sender
+from edge_app.store.damage import pass_over
 from edge_app.store.memory import overwrite_freed
 from edge_app.store.records import StoreError
 from edge_app.store.store import Store
@@ -83,19 +84,24 @@ class SenderThread:
             return
         sender = Sender(self._store, self._stop, share=SHARE, calm=self._calm)
         collector = Collector(self._store, self._stop)
-        asked = -POLL
+        asked, lasting = -POLL, unforeseen.Lasting()
+        faults: dict[str, list[str]] = {"send": [], "ask": []}
         while not self._stop.is_set():
+            deed = "send"
             try:
-                if self._store.mail.waiting():
+                if self._store.mail.waiting(pass_over):
                     sender.run()
+                faults[deed] = []
                 if time.monotonic() - asked >= POLL:
-                    asked = time.monotonic()
+                    deed, asked = "ask", time.monotonic()
                     with alone(self._store.path) as may:
                         if may:
                             collector.run()
+                    faults[deed] = []
             except StoreError as error:
                 if error.code == "closed":
                     raise
-                unforeseen.report(error)  # a full disk may have room later
+                faults[deed] = [unforeseen.line(error)]  # a full disk may have room later
+            lasting.say([*faults["send"], *faults["ask"]])
             self._nudge.wait(LOOK)
             self._nudge.clear()

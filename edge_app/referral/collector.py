@@ -25,13 +25,15 @@ from edge_app.referral.answers import (
 )
 from edge_app.referral.carriers import Carrier, Later
 from edge_app.referral.carriers.outcome import UNFORESEEN
-from edge_app.store import clock
+from edge_app.store import clock, damage
+from edge_app.store.damage import LeftOut, without_damage
 from edge_app.store.records import StoreError
 from edge_app.store.referrals import (
     RECEIVED,
     Destination,
     Endpoint,
     StoredAnswer,
+    StoredParcel,
     StoredReferral,
     standing,
 )
@@ -72,10 +74,14 @@ class Collector:
     ):
         self._store, self._connect = store, connect
         self._stop = stop or threading.Event()
+        self._left = LeftOut()  # of this round
+        # By referral and UID, files of its study that hold no answer, and why.
+        self._none: dict[str, dict[str, UserError]] = {}
 
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
+        self._left = LeftOut()
         endpoints = [
             (endpoint, open_)
             for destination, open_ in self._open().items()
@@ -99,6 +105,7 @@ class Collector:
                 unforeseen.report(error)
                 words = Message(UNFORESEEN, fault=type(error).__name__)
                 found.failed.append(UserError(words, code="unforeseen"))
+        found.failed += self._left.lines
         with contextlib.suppress(StoreError):  # what came is kept, and told all the same
             self._store.mail.note_faults([*found.refused, *found.failed])
         return found
@@ -112,14 +119,14 @@ class Collector:
         now = clock.now()
         if not clock.fault(now):
             oldest = (clock.moment(now) - timedelta(days=DAYS)).isoformat()
-        known = {one.id: one for one in mail.destinations()}
+        known = {one.id: one for one in mail.destinations(self._left)}
         waiting = {
             one.id
-            for one in mail.waiting()
-            if not one.stopped or all(it.state != RECEIVED for it in mail.parcels(one.id))
+            for one in mail.waiting(self._left)
+            if not one.stopped or all(it.state != RECEIVED for it in self._parcels(one))
         }
         found = defaultdict(list)
-        for one in mail.referrals():
+        for one in mail.referrals(leave_out=self._left):
             if one.destination in known and one.sent and one.id not in waiting:
                 if self._is_over(one, oldest):
                     continue
@@ -129,24 +136,33 @@ class Collector:
     def _is_over(self, referral: StoredReferral, oldest: str) -> bool:
         """Whether the last of it was received before that: it may have waited long to be sent, or
         the clock was behind when it was queued."""
-        parcels = self._store.mail.parcels(referral.id)
+        parcels = self._parcels(referral)
         last = max([referral.created, *(one.received for one in parcels if one.dated)])
         return not clock.fault(last) and last < oldest
 
-    def _sent(self, referral: StoredReferral, base: str) -> Sent:
-        parcels = self._store.mail.parcels(referral.id)
+    def _parcels(self, referral: StoredReferral) -> list[StoredParcel]:
+        return self._store.mail.parcels(referral.id, self._left)
+
+    def _answers(self, referral: str) -> list[StoredAnswer]:
+        return self._store.mail.answers(referral, self._left)
+
+    def _sent(self, referral: StoredReferral, base: str) -> Sent | None:
+        """None where it is damaged."""
+        parcels = self._parcels(referral)
         references = [it for one in parcels if one.state == RECEIVED for it in one.references]
-        try:
-            return Sent.from_json(
-                {
-                    **referral.sent,
-                    "uids": [one.uid for one in parcels],
-                    "references": references,
-                    "base": base,
-                }
-            )
-        except (TypeError, KeyError):
-            raise StoreError("a record lacks a part", code="record") from None
+        with without_damage(damage.row("referral", referral.id), self._left):
+            try:
+                return Sent.from_json(
+                    {
+                        **referral.sent,
+                        "uids": [one.uid for one in parcels],
+                        "references": references,
+                        "base": base,
+                    }
+                )
+            except (TypeError, KeyError):
+                raise StoreError("a record lacks a part", code="record") from None
+        return None
 
     def _ask(
         self, endpoint: Endpoint, referrals: Sequence[StoredReferral]
@@ -156,7 +172,7 @@ class Collector:
         try:
             if hasattr(link, "search"):
                 base = endpoint.address.rstrip("/")
-                sent = [self._sent(one, base) for one in referrals]
+                sent = [it for one in referrals if (it := self._sent(one, base))]
                 for first in range(0, len(sent), AT_ONCE):
                     if self._stop.is_set():
                         return
@@ -166,6 +182,8 @@ class Collector:
                     if self._stop.is_set():
                         return
                     named = self._sent(one, "")
+                    if named is None:
+                        continue
                     try:
                         yield self._by_dicom(link, named)
                     except Later as error:  # of this study alone, unless nobody is there
@@ -210,27 +228,34 @@ class Collector:
         answers: list[Answer] = []
         refused: list[UserError] = []
         # Of one that is amended the version is its UID, and the source that of the first.
-        first = {it: one.source for one in self._store.mail.answers(sent.referral)
+        first = {it: one.source for one in self._answers(sent.referral)
                  for it in (one.source, one.version)}  # fmt: skip
-        for data in link.foreign(sent.study_uid, sent.uids | first.keys(), AT_ONCE):
-            try:
+        # What is none of ours stays so: it keeps no later answer away, nor is it fetched again.
+        none = self._none.setdefault(sent.referral, {})
+        seen, whole = sent.uids | first.keys() | none.keys(), False
+        while not answers and not whole and not self._stop.is_set():
+            some = link.foreign(sent.study_uid, seen, AT_ONCE)
+            seen, whole = seen | {uid for uid, _data in some}, len(some) < AT_ONCE
+            for uid, data in some:
                 if isinstance(data, UserError):
-                    raise data
-                answers.append(from_dicom(data, [sent]))
-            except UserError as error:
-                refused.append(error)
-        return _amended(answers, first), refused
+                    refused.append(data)
+                    continue
+                try:
+                    answers.append(from_dicom(data, [sent]))
+                except UserError as error:
+                    none[uid] = error
+        return _amended(answers, first), [*none.values(), *refused]
 
     def _has(self, gone: TakenBack) -> bool:
         """Whether what its author takes back was kept, and stands: else there is nothing to say."""
-        kept = self._store.mail.answers(gone.answer.referral)
+        kept = self._answers(gone.answer.referral)
         return any(one.source == gone.answer.uid for one in standing(kept))
 
     def _had(self, refused: UserError) -> bool:
         """Whether it takes back what was kept: that is taken, and not refused at the next poll."""
         if not isinstance(refused, TakenBack):
             return False
-        kept = self._store.mail.answers(refused.answer.referral)
+        kept = self._answers(refused.answer.referral)
         return any(one.source == refused.answer.uid for one in kept)
 
     def _keep(self, answer: Answer) -> StoredAnswer | None:
@@ -252,7 +277,8 @@ class Collector:
         try:
             # First: an answer that is kept is not seen again, should this end in between.
             if stored.wants_better_picture and not self._kept(stored):
-                self._remind(stored)
+                with without_damage(damage.row("referral", stored.referral), self._left):
+                    self._remind(stored)
             kept = self._store.mail.add_answer(stored)
         except StoreError as error:
             if error.code == "gone":
@@ -261,7 +287,7 @@ class Collector:
         return kept
 
     def _kept(self, answer: StoredAnswer) -> bool:
-        kept = self._store.mail.answers(answer.referral)
+        kept = self._answers(answer.referral)
         return (answer.source, answer.version) in {(one.source, one.version) for one in kept}
 
     def _remind(self, answer: StoredAnswer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from edge_app.folders import CASES, data_folder, in_words
 if TYPE_CHECKING:
     from edge_app.referral.collector import Collected
     from edge_app.referral.outbox import Status
+    from edge_app.store.damage import LeftOut
     from edge_app.store.referrals import Destination, Endpoint
     from edge_app.store.store import Store
 
@@ -168,6 +170,13 @@ def open_cases(args: argparse.Namespace) -> Store:
     return Store.open(path, _passphrase(args, "Passphrase of the cases: "))
 
 
+def say_damage(left: LeftOut) -> int:
+    """Name what was left out; the command's exit status."""
+    for line in left.lines:
+        print(f"dermedge: {line}", file=sys.stderr, flush=True)
+    return 1 if left.lines else 0
+
+
 def _passphrase(args: argparse.Namespace, words: str) -> str:
     if args.passphrase_file:
         try:
@@ -199,7 +208,7 @@ def _once(store: Store) -> int:
             "another dermedge is sending these cases now: nothing was done", code="send-busy"
         )
     _say_round(report)
-    return 1 if report.put_off or report.stopped else 0
+    return 1 if say_damage(report.damaged) or report.put_off or report.stopped else 0
 
 
 def _say_round(report) -> None:
@@ -216,19 +225,25 @@ def _watch(store: Store) -> int:
     from edge_app.referral.collector import Collector
     from edge_app.referral.sender import Sender
     from edge_app.store.records import StoreError
+    from edge_app.unforeseen import Lasting
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sender, collector, left = Sender(store, stop), Collector(store, stop), 0.0
     known: list[str] = []
+    damaged: list[str] = []
+    lasting = Lasting()
     while not stop.is_set():
         try:
-            _say_round(sender.run())
+            report = sender.run()
+            _say_round(report)
+            damaged = [str(line) for line in report.damaged.lines]
             if left <= 0:
                 known, left = _say_answers(collector.run(), known), POLL
+            lasting.say(damaged)
         except StoreError as error:  # another process writes; a full disk may have room later
-            print(f"dermedge: {error}", file=sys.stderr, flush=True)
+            lasting.say([*damaged, str(error)])
         stop.wait(LOOK)
         left -= LOOK
     return 0
@@ -247,8 +262,10 @@ def _say_answers(found: Collected, known: Sequence[str]) -> list[str]:
 
 def _check(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral import carriers
+    from edge_app.store.damage import LeftOut
 
-    faults, destinations = 0, store.mail.destinations()
+    faults, left = 0, LeftOut()
+    destinations = store.mail.destinations(left)
     if not destinations:
         print("there is no destination yet: `dermedge send add`")
     for destination in destinations:
@@ -259,14 +276,16 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
             except UserError as error:
                 faults += 1
                 print(f"{destination.name:20} FAULT  {error}", flush=True)
-    return 1 if faults else 0
+    return 1 if say_damage(left) or faults else 0
 
 
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
     from edge_app.referral.timeline import standing_of
+    from edge_app.store.damage import LeftOut
 
-    for status in Outbox(store).all():
+    left = LeftOut()
+    for status in Outbox(store).all(left):
         referral = status.referral
         print(
             f"{referral.id[:8]}  {referral.created[:16]}  {referral.receiver:20} "
@@ -280,7 +299,7 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
             print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
-    return 0
+    return say_damage(left)
 
 
 def _answers(store: Store, _args: argparse.Namespace) -> int:
@@ -350,10 +369,15 @@ def _again(store: Store, args: argparse.Namespace) -> int:
 
 def _wanted(store: Store, args: argparse.Namespace) -> Status:
     from edge_app.referral.outbox import Outbox
+    from edge_app.store.damage import LeftOut
 
+    left = LeftOut()
     found = [
-        one for one in store.mail.referrals() if args.referral and one.id.startswith(args.referral)
+        one
+        for one in store.mail.referrals(leave_out=left)
+        if args.referral and one.id.startswith(args.referral)
     ]
+    say_damage(left)
     if len(found) != 1:
         raise UserError(
             "say --referral and the number of one, as `dermedge send list` shows it",
@@ -378,10 +402,12 @@ def _needed(args: argparse.Namespace, *names: str) -> list[str]:
 
 def _add(store: Store, args: argparse.Namespace) -> int:
     from edge_app.referral import carriers
+    from edge_app.store.damage import LeftOut
     from edge_app.store.referrals import Destination, Endpoint
 
     (name,) = _needed(args, "NAME")
-    if any(one.name == name for one in store.mail.destinations()):
+    left = LeftOut()
+    if any(one.name == name for one in store.mail.destinations(left)):
         raise UserError("there is a destination {name} already", code="send-name", name=name)
     if sum(map(bool, (args.dicomweb, args.dicom, args.folder))) > 1:
         raise UserError(
@@ -403,7 +429,7 @@ def _add(store: Store, args: argparse.Namespace) -> int:
         carriers.connect(endpoint).close()  # says where an address must not be used
     store.mail.add_destination(Destination("", name, dicom, fhir))
     print(f"{name} was added: try `dermedge send check`")
-    return 0
+    return say_damage(left)
 
 
 def _endpoint(
@@ -428,15 +454,21 @@ def _pem(path: str | None) -> str:
 
 def _remove(store: Store, args: argparse.Namespace) -> int:
     (name,) = _needed(args, "NAME")
-    store.mail.delete_destination(_destination(store, name).id)
+    # A damaged one has no name any more.
+    id = name if re.fullmatch("[0-9a-f]{32}", name) else _destination(store, name).id
+    store.mail.delete_destination(id)
     print(f"{name} was removed")
     return 0
 
 
 def _destination(store: Store, name: str) -> Destination:
-    for one in store.mail.destinations():
+    from edge_app.store.damage import LeftOut
+
+    left = LeftOut()
+    for one in store.mail.destinations(left):
         if one.name == name:
             return one
+    say_damage(left)
     raise UserError("there is no destination {name}", code="send-name", name=name)
 
 

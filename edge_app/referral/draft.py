@@ -20,6 +20,7 @@ from edge_app.referral.form import (
 )
 from edge_app.referral.history import FROM_RISK_FACTORS, ONSETS, QUESTIONS
 from edge_app.store import clock
+from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.records import DermoscopeSettings, seconds
 from edge_app.store.referrals import Destination, StoredReferral
 from edge_app.store.store import Capture, Lesion, Person, Store
@@ -68,7 +69,10 @@ class Draft:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
 
     @classmethod
-    def start(cls, store: Store, lesion_id: str, captures: Collection[str] = ()) -> Draft:
+    def start(
+        cls, store: Store, lesion_id: str, captures: Collection[str] = (),
+        leave_out: LeaveOut = stop,
+    ) -> Draft:  # fmt: skip
         """Of a lesion, with all that is known of it filled in. Raises StoreError.
 
         Parameters
@@ -77,15 +81,16 @@ class Draft:
         """
         lesion = store.lesion(lesion_id)
         person = store.person(lesion.person)
-        kept = store.captures(lesion_id)
+        kept = store.captures(lesion_id, leave_out)
         pictures = [DraftPicture(it, kind=it.kind) for it in reversed(kept) if it.readable]
-        destinations = tuple(store.mail.destinations())
+        destinations = tuple(store.mail.destinations(leave_out))
         draft = cls(
-            person, lesion, pictures, len(kept) - len(pictures), destinations, store.dermoscope(),
+            person, lesion, pictures, len(kept) - len(pictures), destinations,
+            store.dermoscope(leave_out),
         )  # fmt: skip
         draft._select(captures)
         draft.choose(destinations[0] if len(destinations) == 1 else None)
-        draft._remember(store)
+        draft._remember(store, leave_out)
         return draft
 
     def _select(self, captures: Collection[str]) -> None:
@@ -101,10 +106,12 @@ class Draft:
             for picture in self.pictures:
                 picture.selected = picture.selected and bool(picture.kind)
 
-    def _remember(self, store: Store) -> None:
+    def _remember(self, store: Store, leave_out: LeaveOut) -> None:
         """Answers that hold still: of the risk factors, and of the person's last referrals."""
-        own = {lesion.id for lesion in store.lesions(self.person.id)}
-        for earlier in store.mail.referrals():  # the last one counts, of whatever spot
+        own = {lesion.id for lesion in store.lesions(self.person.id, leave_out)}
+        for earlier in store.mail.referrals(
+            leave_out=leave_out
+        ):  # the last one counts, of whatever spot
             if earlier.lesion in own:
                 self._take_over(earlier, earlier.lesion == self.lesion.id)
         for risk in self.person.risk_factors:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dermedge import UserError
-from edge_app.i18n.language import N_
+from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers import Later
 from edge_app.referral.parcels import Parcel
-from edge_app.store import clock
+from edge_app.store import clock, damage
+from edge_app.store.damage import LeaveOut, LeftOut, stop, without_damage
 from edge_app.store.referrals import (
     RECEIVED,
     WAITING,
@@ -34,6 +35,9 @@ STATES = {
     ANSWERED: N_("answered"),
     STOPPED: N_("not sent: something has to be done"),
 }
+
+
+NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
 
 
 @dataclass(frozen=True)
@@ -70,25 +74,39 @@ class Outbox:
         ]
         return self._mail.queue(referral, stored)
 
-    def status(self, referral: StoredReferral) -> Status:
-        parcels = tuple(self._mail.parcels(referral.id))
-        answers = tuple(self._mail.answers(referral.id))
-        if all(one.state == RECEIVED for one in parcels):
+    def status(self, referral: StoredReferral, leave_out: LeaveOut = stop) -> Status:
+        """One of which a parcel is damaged goes nowhere any more: it is stopped."""
+        left = LeftOut()
+        parcels = tuple(self._mail.parcels(referral.id, left))
+        answers = tuple(self._mail.answers(referral.id, leave_out))
+        halts = bool(left.what) and self._mail.waits(referral.id)
+        if left.what and not halts:  # nothing of it is sent any more
+            parcels = tuple(self._mail.parcels(referral.id, leave_out))
+        if halts:
+            why = referral.stopped or line(Message(NOT_WHOLE), "damaged")
+            referral, state = replace(referral, stopped=why), STOPPED
+        elif all(one.state == RECEIVED for one in parcels):
             state = ANSWERED if standing(answers) else DONE
         elif referral.stopped:
             state = STOPPED
         else:
             state = QUEUED if all(one.state == WAITING for one in parcels) else SENDING
-        return Status(referral, state, parcels, answers, self._mail.attempt(referral.id))
+        attempt = Attempt()
+        with without_damage("", damage.pass_over):  # then it is tried at once
+            attempt = self._mail.attempt(referral.id)
+        return Status(referral, state, parcels, answers, attempt)
 
-    def all(self) -> list[Status]:
+    def all(self, leave_out: LeaveOut = stop) -> list[Status]:
         """The oldest first."""
-        return [self.status(one) for one in self._mail.referrals()]
+        found = self._mail.referrals(leave_out=leave_out)
+        return [self.status(one, leave_out) for one in found]
 
-    def due(self) -> list[Status]:
-        """What is to be sent now, the oldest first."""
-        waiting = [self.status(one) for one in self._mail.waiting() if not one.stopped]
-        return [one for one in waiting if one.state in (QUEUED, SENDING) and is_due(one)]
+    def due(self, leave_out: LeaveOut = stop) -> list[Status]:
+        """What is to be sent now, the oldest first, and what has to be stopped."""
+        found = [one for one in self._mail.waiting(leave_out) if not one.stopped]
+        # An answer is not sent.
+        waiting = [self.status(one, damage.pass_over) for one in found]
+        return [one for one in waiting if one.state == STOPPED or is_due(one)]
 
     def failed(self, status: Status, error: Later) -> None:
         """It is tried again, the later the more often it failed, and not with all others at once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dermedge import UserError
 from edge_app import unforeseen
@@ -14,18 +14,18 @@ from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
 from edge_app.referral.carriers.outcome import UNFORESEEN
-from edge_app.referral.outbox import Outbox, Status, must_take
+from edge_app.referral.outbox import NOT_WHOLE, STOPPED, Outbox, Status, must_take
 from edge_app.referral.parcels import Parcel
+from edge_app.store.damage import DAMAGED, LeftOut
 from edge_app.store.records import StoreError
 from edge_app.store.referrals import RECEIVED, WAITING, Destination, Endpoint, StoredParcel
 from edge_app.store.store import Store
 
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too
 LONGEST_WAY = 30.0  # s that it gives way, should nobody say that it may go on
-DAMAGED = ("damaged", "tampered")
+NOT_SOUND = (*DAMAGED, "tampered")
 # Deleted meanwhile, and who deleted it has read that it may be there; or sent to another by now.
 GONE = ("gone", "moved")
-NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
 NO_DESTINATION = N_("its destination {receiver} is not on this device: choose another")
 
 
@@ -37,6 +37,7 @@ class Report:
     received: int = 0  # parcels
     put_off: int = 0  # referrals
     stopped: int = 0  # referrals
+    damaged: LeftOut = field(default_factory=LeftOut)  # referrals: nobody knows what they ask
 
 
 class Sender:
@@ -70,9 +71,13 @@ class Sender:
             links: dict[Endpoint, Carrier] = {}
             down: set[Endpoint] = set()
             try:
-                for status in self._outbox.due():
+                for status in self._outbox.due(report.damaged):
                     if self._stop.is_set():
                         break
+                    if status.state == STOPPED:
+                        self._stop_referral(status, Message(NOT_WHOLE), "damaged")
+                        report.stopped += 1
+                        continue
                     self._send(status, links, down, report)
             finally:
                 for link in links.values():
@@ -88,7 +93,7 @@ class Sender:
             try:
                 destination = self._store.mail.destination(status.referral.destination)
             except StoreError as error:
-                if error.code != "gone":
+                if error.code not in (*DAMAGED, "gone"):
                     raise
                 words = Message(NO_DESTINATION, receiver=status.referral.receiver)
                 raise Refused(words, "no-destination") from None
@@ -116,7 +121,7 @@ class Sender:
             self._outbox.failed(status, error)
             report.put_off += 1
         except StoreError as error:
-            if error.code in DAMAGED:  # the others are whole
+            if error.code in NOT_SOUND:  # the others are whole
                 self._stop_referral(status, Message(NOT_WHOLE), error.code)
                 report.stopped += 1
             elif error.code not in GONE:

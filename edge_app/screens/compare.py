@@ -109,7 +109,8 @@ class CompareScreen(View):
         action = partial(_compare, store, self._pair[0], self._pair[1], beyond)
         self.app.work(action, lambda found: self._compared(*found))
         if lesion is not None:
-            self.app.work(lambda: store.captures(lesion.id), self._offer)
+            leave_out = self.app.session.leave_out
+            self.app.work(lambda: store.captures(lesion.id, leave_out), self._offer)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)

@@ -328,7 +328,7 @@ class FilesScreen(View):
         paper, answer = self.ids.paper.one, self._answer
         actions: dict[str, Callable[[], Path | int]] = {
             "import": lambda: session.opened().merge(at, typed),
-            "export": lambda: cases.export(session.opened(), at, typed, only),
+            "export": lambda: cases.export(session.opened(), at, typed, only, session.leave_out),
             "card": lambda: cases.write_card(at, paper),
         }
         if capture is not None:

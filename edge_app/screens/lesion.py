@@ -86,9 +86,13 @@ class LesionScreen(View):
         self._filled = True
         self._remind()
         self.ids.sent.clear_widgets()
-        self.app.work(lambda: store.captures(lesion.id), self._list)
+        leave_out = session.leave_out
+        self.app.work(lambda: store.captures(lesion.id, leave_out), self._list)
         self.app.work(
-            lambda: (sending.cases(store, lesion.id), sending.wanted(store, lesion.id)),
+            lambda: (
+                sending.cases(store, lesion.id, leave_out),
+                sending.wanted(store, lesion.id, leave_out),
+            ),
             lambda found: self._list_sent(*found),
         )
 
@@ -193,7 +197,9 @@ class LesionScreen(View):
         def confirmed(day: date) -> None:
             self.app.work(
                 lambda: store.correct_date(capture.id, day.isoformat()),
-                lambda _capture: self.app.work(lambda: store.captures(lesion.id), self._list),
+                lambda _capture: self.app.work(
+                    lambda: store.captures(lesion.id, self.app.session.leave_out), self._list
+                ),
                 writes=True,
             )
 

@@ -66,10 +66,11 @@ class PeopleScreen(View):
 
     def _search(self) -> None:
         store, wanted = self.app.session.opened(), self.ids.search.text
+        leave_out = self.app.session.leave_out
         self._later.cancel()
 
         def find() -> tuple[str, list[Person], list[Known]]:
-            found = store.people(wanted)
+            found = store.people(wanted, leave_out)
             return wanted, found[SHARE:], people.known(store, found[:SHARE])
 
         self.app.work(find, lambda found: self._found(*found))

@@ -78,7 +78,7 @@ class PersonScreen(View):
 
         def find() -> list[Spot]:
             body_map.prepare()
-            return people.spots(store, person.id)
+            return people.spots(store, person.id, session.leave_out)
 
         app.work(find, lambda spots: self._fill(person, spots))
 

@@ -15,7 +15,8 @@ class ReceiversScreen(View):
 
     def show(self) -> None:
         store = self.app.session.opened()
-        self.app.work(store.mail.destinations, self._fill)
+        leave_out = self.app.session.leave_out
+        self.app.work(lambda: store.mail.destinations(leave_out), self._fill)
 
     def hide(self) -> None:
         self.ids.list.clear_widgets()

@@ -14,6 +14,7 @@ from edge_app.referral import timeline
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
+from edge_app.store.damage import pass_over
 from edge_app.store.referrals import WAITING, Destination, StoredAnswer
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Column, Panel, Press
@@ -49,9 +50,15 @@ class ReferralScreen(View):
 
     def _read(self, *_args: object) -> None:
         store = self.app.session.opened()
-        others = store.mail.destinations
+        # Said once, not with each look.
+        leave_out = self.app.session.leave_out if self._seen is None else pass_over
         self.app.work(
-            lambda: (sending.case(store, self._id), others()), self._fill, failed=self._gone
+            lambda: (
+                sending.case(store, self._id, leave_out),
+                store.mail.destinations(leave_out),
+            ),
+            self._fill,
+            failed=self._gone,
         )
 
     def _gone(self, message: str) -> None:

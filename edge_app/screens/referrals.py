@@ -22,8 +22,10 @@ class ReferralsScreen(View):
 
     def show(self) -> None:
         self.filled = False
-        store = self.app.session.opened()
-        self.app.work(lambda: (sending.cases(store), store.mail.faults()), self._fill)
+        store, leave_out = self.app.session.opened(), self.app.session.leave_out
+        self.app.work(
+            lambda: (sending.cases(store, leave_out=leave_out), store.mail.faults()), self._fill
+        )
 
     def hide(self) -> None:
         self.ids.list.clear_widgets()

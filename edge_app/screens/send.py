@@ -46,7 +46,8 @@ class SendScreen(View):
         store, session = self.app.session.opened(), self.app.session
         if draft is None:
             lesion = session.lesion
-            self.app.work(lambda: sending.begin(store, lesion.id, captures), self._begun)
+            leave_out = session.leave_out
+            self.app.work(lambda: sending.begin(store, lesion.id, captures, leave_out), self._begun)
             return
         person = session.person
         if person is not None and person.id == draft.person.id:

@@ -7,9 +7,10 @@ import os
 from dataclasses import replace
 from datetime import time
 
-from edge_app.i18n.language import N_
+from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, schema, validation
 from edge_app.store.basics import is_date
+from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.records import (
@@ -89,15 +90,16 @@ class Changes:
                 self._rows.summarise(connection, {old.lesion, item.lesion})
         self._erasing.tidy()
 
-    def dermoscope(self) -> DermoscopeSettings:
+    def dermoscope(self, leave_out: LeaveOut = stop) -> DermoscopeSettings:
         """As `Store.dermoscope`."""
-        rows = self._file.select("SELECT value FROM store WHERE name = 'dermoscope'")
-        if not rows:
-            return DermoscopeSettings()
-        try:
-            return DermoscopeSettings(**self._file.keys.record(rows[0][0], "dermoscope"))
-        except TypeError:
-            raise StoreError(RECORD, code="record") from None
+        found = DermoscopeSettings()
+        with without_damage(Message(N_("what is said of the dermoscope")), leave_out):
+            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = 'dermoscope'"):
+                try:
+                    found = DermoscopeSettings(**self._file.keys.record(sealed, "dermoscope"))
+                except TypeError:
+                    raise StoreError(RECORD, code="record") from None
+        return found
 
     def set_dermoscope(self, settings: DermoscopeSettings) -> None:
         """As `Store.set_dermoscope`."""
@@ -160,8 +162,9 @@ class Changes:
             audit.write_head(connection, keys, replace(head, seen=now, wrong=""))
             self._trail.log(connection, "confirm clock")
             touched, limit = set(), clock.moment(now) + clock.TOLERANCE
-            for row in connection.execute(query("capture")).fetchall():
-                item = self._rows.item("capture", *row)
+            # A damaged one is shown nowhere, nor is its date.
+            rows = connection.execute(query("capture")).fetchall()
+            for item in self._rows.sound("capture", rows, pass_over):
                 ahead = item.dating == BY_CLOCK and clock.moment(item.taken) > limit
                 if ahead and item.origin == keys.origin:
                     marked = replace(item, dating=CLOCK_WRONG)
@@ -169,13 +172,14 @@ class Changes:
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)
             for table in ("parcel", "answer"):
-                for row in connection.execute(query(table)).fetchall():
-                    item = self._rows.item(table, *row)
+                rows = connection.execute(query(table)).fetchall()
+                for item in self._rows.sound(table, rows, pass_over):
                     if item.dated and item.received and clock.moment(item.received) > limit:
                         marked = replace(item, dated=False)
                         self._rows.put(connection, table, marked, f"date {table}")
                         if table == "answer" and item.wants_better_picture:
-                            self._bring_forward(connection, item, now)
+                            with without_damage("", pass_over):
+                                self._bring_forward(connection, item, now)
         self._erasing.tidy()
 
     def _bring_forward(self, connection, answer: StoredAnswer, now: str) -> None:

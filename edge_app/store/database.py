@@ -28,6 +28,7 @@ APPLICATION = 0x6465726D  # 'derm', SQLite's application_id
 VERSION = 4  # of the schema, SQLite's user_version
 STALE_SECONDS = 24 * 3600.0  # after which no import or export is still at work
 GRACE_SECONDS = 60.0  # from making a folder until it is surely locked
+MADE = (".importing-", ".writing-", ".labels-")  # how what is being made is called
 BUSY_SECONDS = 10.0  # that a write waits for another process
 TRY_SECONDS = 0.2  # that SQLite itself waits for another process
 STEPS = 10_000  # of SQLite's machine between two looks at whether one closes
@@ -321,9 +322,9 @@ def _hold(path: Path) -> int | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what imports and exports that were killed left behind."""
+    """Remove what imports and exports that were killed left behind in a folder."""
     with contextlib.suppress(OSError):
-        for left in (*folder.glob(".importing-*"), *folder.glob(".writing-*")):
+        for left in (it for prefix in MADE for it in folder.glob(f"{prefix}*")):
             age = time.time() - left.stat().st_mtime
             hold = _hold(left) if left.is_dir() and age > GRACE_SECONDS else None
             if hold is None and age < STALE_SECONDS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edge_app.i18n.language import N_
+from edge_app.i18n.language import N_, Message
 from edge_app.store import database, labels
+from edge_app.store.damage import pass_over, without_damage
 from edge_app.store.database import UNCHANGED
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -12,6 +13,7 @@ from edge_app.store.referrals import RECEIVED, WAITING, Elsewhere
 from edge_app.store.rows import Rows, must_exist, query
 from edge_app.store.trail import Trail
 
+UNKNOWN = N_("a receiver whose name is damaged")
 PARTLY = N_("a part is deleted and the rest is still there")
 
 
@@ -54,7 +56,10 @@ class Deletion:
         found: dict[str, Elsewhere] = {}
         with self._file.writing(state) as connection:
             must_exist(connection, table, id)
-            lesion = self._rows.one(connection, table, id).lesion if table == "capture" else None
+            lesion = None
+            if table == "capture":  # from its row: its record may be damaged
+                select = "SELECT lesion FROM capture WHERE id = ?"
+                (lesion,) = connection.execute(select, (id,)).fetchone()
             doomed = [(table, id)]
             if lesion:
                 doomed[:0] = [("referral", one) for one in self._unsent(connection, lesion, id)]
@@ -77,25 +82,33 @@ class Deletion:
     def _unsent(self, connection, lesion: str, capture: str) -> list[str]:
         """Referrals with that picture which still hold its bytes."""
         rows = connection.execute(f"{query('referral')} WHERE lesion = ?", (lesion,)).fetchall()
-        found = [self._rows.item("referral", *row) for row in rows]
+        # One that is damaged may hold it, and is sent nowhere.
+        others = {
+            one.id
+            for one in self._rows.sound("referral", rows, pass_over)
+            if capture not in one.captures
+        }
         held = "SELECT 1 FROM payload JOIN parcel ON id = parcel WHERE referral = ?"
         return [
-            one.id
-            for one in found
-            if capture in one.captures and connection.execute(held, (one.id,)).fetchone()
+            id
+            for id, *_row in rows
+            if id not in others and connection.execute(held, (id,)).fetchone()
         ]
 
     def _note(self, connection, table: str, id: str, found: dict[str, Elsewhere]) -> None:
         """What of it is with a receiver, or may be."""
         for referral in self._rows.below(connection, table, id).get("referral", []):
-            receiver = self._rows.one(connection, "referral", referral).receiver
+            receiver = Message(UNKNOWN)
+            with without_damage("", pass_over):
+                receiver = self._rows.one(connection, "referral", referral).receiver
             rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,))
-            parcels = [self._rows.item("parcel", *row) for row in rows.fetchall()]
+            rows = rows.fetchall()
+            parcels = self._rows.sound("parcel", rows, pass_over)
             received = [one.received for one in parcels if one.state == RECEIVED]
             if received:
                 before = found.get(receiver)
                 if before and before.received:
                     received.append(before.received)
                 found[receiver] = Elsewhere(receiver, min(received))
-            elif any(one.state != WAITING for one in parcels):
+            elif len(parcels) < len(rows) or any(one.state != WAITING for one in parcels):
                 found.setdefault(receiver, Elsewhere(receiver, ""))

@@ -57,7 +57,10 @@ class Labels:
 
     def permission(self, person: str) -> Permission | None:
         found = self._read(f"training {person}")
-        return Permission(**found) if isinstance(found, dict) else None
+        try:
+            return None if found is None else Permission(**found)
+        except TypeError:
+            raise StoreError(RECORD, code="record") from None
 
     def allow(self, person: str, by: str) -> None:
         """Enter that a person allowed it."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from dermedge import UserError
 from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, validation
+from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.records import RECORD, StoreError
@@ -56,29 +57,34 @@ class Mail:
 
     # ------------------------------------------------------------------------ reading
 
-    def destinations(self) -> list[Destination]:
-        return self._rows.all("destination")
+    def destinations(self, leave_out: LeaveOut = stop) -> list[Destination]:
+        return self._rows.all("destination", leave_out=leave_out)
 
     def destination(self, id: str) -> Destination:
         return self._rows.get("destination", id)
 
-    def referrals(self, lesion: str = "") -> list[StoredReferral]:
+    def referrals(self, lesion: str = "", leave_out: LeaveOut = stop) -> list[StoredReferral]:
         """All, or those of one lesion, the oldest first."""
         if lesion:
-            return self._rows.all("referral", "WHERE lesion = ?", (lesion,))
-        return self._rows.all("referral")
+            return self._rows.all("referral", "WHERE lesion = ?", (lesion,), leave_out)
+        return self._rows.all("referral", leave_out=leave_out)
 
     def referral(self, id: str) -> StoredReferral:
         return self._rows.get("referral", id)
 
-    def waiting(self) -> list[StoredReferral]:
+    def waiting(self, leave_out: LeaveOut = stop) -> list[StoredReferral]:
         """Those whose bytes are kept: not all of them was received. The oldest first."""
         held = "SELECT referral FROM parcel JOIN payload ON id = parcel"
-        return self._rows.all("referral", f"WHERE id IN ({held})")
+        return self._rows.all("referral", f"WHERE id IN ({held})", leave_out=leave_out)
 
-    def parcels(self, referral: str) -> list[StoredParcel]:
+    def waits(self, referral: str) -> bool:
+        """Whether its bytes are kept."""
+        held = "SELECT 1 FROM parcel JOIN payload ON id = parcel WHERE referral = ? LIMIT 1"
+        return bool(self._file.select(held, (referral,)))
+
+    def parcels(self, referral: str, leave_out: LeaveOut = stop) -> list[StoredParcel]:
         """In the order in which they are sent."""
-        found = self._rows.all("parcel", "WHERE referral = ?", (referral,))
+        found = self._rows.all("parcel", "WHERE referral = ?", (referral,), leave_out)
         return sorted(found, key=lambda one: one.sequence)
 
     def payload(self, parcel: StoredParcel) -> bytes:
@@ -94,9 +100,9 @@ class Mail:
             raise StoreError(words, code="tampered", part=Message(N_("parcel")))
         return data
 
-    def answers(self, referral: str) -> list[StoredAnswer]:
+    def answers(self, referral: str, leave_out: LeaveOut = stop) -> list[StoredAnswer]:
         """In the order in which they came."""
-        return self._rows.all("answer", "WHERE referral = ?", (referral,))
+        return self._rows.all("answer", "WHERE referral = ?", (referral,), leave_out)
 
     def attempt(self, referral: str) -> Attempt:
         """How its sending went so far."""
@@ -128,7 +134,7 @@ class Mail:
             old = self._rows.one(connection, "destination", item.id)
             self._rows.put(connection, "destination", item, "update destination")
             for referral in self._bound_for(connection, item.id):
-                parcels = self._of(connection, referral.id)
+                parcels = self._of(connection, referral.id, pass_over)
                 if any(one.state != RECEIVED for one in parcels):
                     self._take_up(connection, referral, parcels, old, item)
                     for parcel in parcels:
@@ -160,28 +166,30 @@ class Mail:
 
     def delete_destination(self, id: str) -> None:
         """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
-        destination = self._rows.get("destination", id)
+        if not self._file.select("SELECT 1 FROM destination WHERE id = ?", (id,)):
+            self._rows.get("destination", id)  # says that it is gone
 
         def delete() -> None:
             with self._file.writing() as connection:
                 if any(self._waits(connection, one) for one in self._bound_for(connection, id)):
                     raise StoreError(IN_USE, code="in-use")
-                self._trail.log(connection, "delete destination", destination.id)
+                self._trail.log(connection, "delete destination", id)
                 connection.execute("DELETE FROM destination WHERE id = ?", (id,))
 
         self._erasing.erase("delete destination", id, delete)
 
     def _bound_for(self, connection, destination: str) -> list[StoredReferral]:
+        """A damaged one is bound for nowhere: it is not sent."""
         rows = connection.execute(query("referral")).fetchall()
-        found = [self._rows.item("referral", *row) for row in rows]
+        found = self._rows.sound("referral", rows, pass_over)
         return [one for one in found if one.destination == destination]
 
     def _waits(self, connection, referral: StoredReferral) -> bool:
-        return any(one.state != RECEIVED for one in self._of(connection, referral.id))
+        return any(one.state != RECEIVED for one in self._of(connection, referral.id, pass_over))
 
-    def _of(self, connection, referral: str) -> list[StoredParcel]:
+    def _of(self, connection, referral: str, leave_out: LeaveOut = stop) -> list[StoredParcel]:
         rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
-        return [self._rows.item("parcel", *row) for row in rows]
+        return self._rows.sound("parcel", rows, leave_out)
 
     # ------------------------------------------------------------------------ sending
 
@@ -330,21 +338,26 @@ class Mail:
             item = replace(item, id=os.urandom(16).hex(), received=now, dated=dated)
             validation.validate(item, now)
             rows = connection.execute(f"{query('answer')} WHERE referral = ?", (item.referral,))
-            kept = [self._rows.item("answer", *row) for row in rows.fetchall()]
+            # Where a damaged one was that answer, it is whole again by this.
+            kept = self._rows.sound("answer", rows.fetchall(), pass_over)
             if any((one.source, one.version) == (item.source, item.version) for one in kept):
                 return None
             self._rows.insert(connection, "answer", item, None)
         return item
 
     def faults(self) -> list[Message]:
-        """What was wrong when answers were last asked for: not taken, or nobody to ask."""
-        rows = self._file.select("SELECT value FROM store WHERE name = ?", (FAULTS,))
-        if not rows:
-            return []
-        try:
-            return [said(one) for one in self._file.keys.record(rows[0][0], FAULTS)]
-        except (TypeError, KeyError):
-            raise StoreError(RECORD, code="record") from None
+        """What was wrong when answers were last asked for: not taken, or nobody to ask.
+
+        Damaged lines are none: they are written again at the next question.
+        """
+        found: list[Message] = []
+        with without_damage(FAULTS, pass_over):
+            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = ?", (FAULTS,)):
+                try:
+                    found = [said(one) for one in self._file.keys.record(sealed, FAULTS)]
+                except (TypeError, KeyError):
+                    raise StoreError(RECORD, code="record") from None
+        return found
 
     def note_faults(self, errors: Sequence[UserError]) -> None:
         """For the screens; each line once. Not an entry of the audit trail."""

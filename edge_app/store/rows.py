@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from edge_app.i18n.language import N_
-from edge_app.store import records
+from edge_app.store import damage, records
+from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.database import BLOBS, KINDS
 from edge_app.store.file import StoreFile
 from edge_app.store.memory import wipe
@@ -23,15 +24,6 @@ GONE = {
     "parcel": N_("this parcel is not in the store any more"),
     "answer": N_("this answer is not in the store any more"),
     "destination": N_("this destination is not in the store any more"),
-}
-PARTS = {
-    "person": N_("person"),
-    "lesion": N_("lesion"),
-    "capture": N_("capture"),
-    "referral": N_("referral"),
-    "parcel": N_("parcel"),
-    "answer": N_("answer"),
-    "destination": N_("destination"),
 }
 
 
@@ -51,10 +43,20 @@ class Rows:
         where = (table, id, parent) if above else (table, id)
         return records.unpacked(kind, id, parent, self._file.keys.record(sealed, *where))
 
-    def all(self, table: str, clause: str = "", values: tuple = ()) -> list:
+    def all(
+        self, table: str, clause: str = "", values: tuple = (), leave_out: LeaveOut = stop
+    ) -> list:
         """In the order in which they were added."""
         rows = self._file.select(f"{query(table)} {clause} ORDER BY rowid", values)
-        return [self.item(table, *row) for row in rows]
+        return self.sound(table, rows, leave_out)
+
+    def sound(self, table: str, rows: Iterable[tuple], leave_out: LeaveOut) -> list:
+        """Rows as values, without those that are damaged."""
+        found = []
+        for id, parent, sealed in rows:
+            with without_damage(damage.row(table, id, KINDS[table][1], parent), leave_out):
+                found.append(self.item(table, id, parent, sealed))
+        return found
 
     def get(self, table: str, id: str):
         found = self.all(table, "WHERE id = ?", (id,))
@@ -76,8 +78,9 @@ class Rows:
         return self.item(table, *row)
 
     def of_lesion(self, connection, lesion: str) -> list[Capture]:
+        """Those that are not damaged."""
         rows = connection.execute(f"{query('capture')} WHERE lesion = ?", (lesion,)).fetchall()
-        return [self.item("capture", *row) for row in rows]
+        return self.sound("capture", rows, pass_over)
 
     def below(self, connection, table: str, id: str) -> dict[str, list[str]]:
         """Ids of a row and of all that belong to it, by table from the top."""
@@ -139,16 +142,31 @@ class Rows:
     def summarise(self, connection, lesions: Collection[str]) -> None:
         """Write again what the captures of these lesions say for lists."""
         for lesion in lesions:
-            briefs = [Brief.of(one) for one in self.of_lesion(connection, lesion)]
-            write_summary(connection, self._file.keys, lesion, briefs)
+            briefs = {one.id: Brief.of(one) for one in self.of_lesion(connection, lesion)}
+            there = connection.execute("SELECT id FROM capture WHERE lesion = ?", (lesion,))
+            if damaged := {id for (id,) in there} - briefs.keys():
+                # What was said of it before still holds: a grave one must not look harmless.
+                for brief in self._briefs(connection, lesion) or ():
+                    if brief.id in damaged:
+                        briefs[brief.id] = brief
+            write_summary(connection, self._file.keys, lesion, list(briefs.values()))
 
     def summarise_one_more(self, connection, capture: Capture) -> None:
         """The same where a capture was added, without opening those that were there."""
-        row = connection.execute("SELECT data FROM summary WHERE lesion = ?", (capture.lesion,))
-        sealed = (row.fetchone() or (None,))[0]
-        _said, briefs = read_summary(self._file.keys, capture.lesion, sealed)
-        briefs.append(Brief.of(capture))
-        write_summary(connection, self._file.keys, capture.lesion, briefs)
+        briefs = self._briefs(connection, capture.lesion)
+        if briefs is None:
+            self.summarise(connection, {capture.lesion})
+        else:
+            briefs.append(Brief.of(capture))
+            write_summary(connection, self._file.keys, capture.lesion, briefs)
+
+    def _briefs(self, connection, lesion: str) -> list[Brief] | None:
+        """Of the summary of a lesion; None where that is damaged."""
+        row = connection.execute("SELECT data FROM summary WHERE lesion = ?", (lesion,)).fetchone()
+        briefs = None
+        with without_damage("", pass_over):
+            _said, briefs = read_summary(self._file.keys, lesion, (row or (None,))[0])
+        return briefs
 
 
 def digest(sealed: bytes) -> str:

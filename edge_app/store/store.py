@@ -23,6 +23,7 @@ from pathlib import Path
 from edge_app.i18n.language import N_, Message
 from edge_app.store import clock, database, derivation, pending
 from edge_app.store.changes import Changes
+from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.database import plain
 from edge_app.store.deletion import Deletion
 from edge_app.store.erasing import Erasing
@@ -65,6 +66,9 @@ class Store:
     Reading does not wait for a write. Every method raises StoreError; where its line does not say
     otherwise, nothing was changed. `path` : the file. `mail` : what is sent, and the answers.
     `labels` : what was confirmed of pictures, for training.
+
+    What lists takes `leave_out`: it is given the name of each damaged record, and the rest goes on.
+    Without it, a damaged one is a StoreError.
     """
 
     def __init__(self, file: StoreFile):
@@ -130,16 +134,16 @@ class Store:
 
     # ------------------------------------------------------------------------ reading
 
-    def people(self, search: str = "") -> list[Person]:
+    def people(self, search: str = "", leave_out: LeaveOut = stop) -> list[Person]:
         """Those whose name, notes or lesions hold `search`, whatever its case; by name."""
-        return self._reading.people(search)
+        return self._reading.people(search, leave_out)
 
     def person(self, id: str) -> Person:
         return self._rows.get("person", id)
 
-    def lesions(self, person_id: str) -> list[Lesion]:
+    def lesions(self, person_id: str, leave_out: LeaveOut = stop) -> list[Lesion]:
         """A person's lesions, in the order in which they were added."""
-        return self._rows.all("lesion", "WHERE person = ?", (person_id,))
+        return self._rows.all("lesion", "WHERE person = ?", (person_id,), leave_out)
 
     def lesion(self, id: str) -> Lesion:
         return self._rows.get("lesion", id)
@@ -151,13 +155,13 @@ class Store:
         """
         return self._reading.summaries(people)
 
-    def reminders(self, until: str) -> list[Lesion]:
+    def reminders(self, until: str, leave_out: LeaveOut = stop) -> list[Lesion]:
         """Lesions whose reminder falls on the ISO date `until` or before, the first due first."""
-        return self._reading.reminders(until)
+        return self._reading.reminders(until, leave_out)
 
-    def captures(self, lesion_id: str) -> list[Capture]:
+    def captures(self, lesion_id: str, leave_out: LeaveOut = stop) -> list[Capture]:
         """A lesion's captures, the oldest first, as `records.in_order` says."""
-        return in_order(self._rows.all("capture", "WHERE lesion = ?", (lesion_id,)))
+        return in_order(self._rows.all("capture", "WHERE lesion = ?", (lesion_id,), leave_out))
 
     def capture(self, id: str) -> Capture:
         return self._rows.get("capture", id)
@@ -250,9 +254,9 @@ class Store:
         """With its parcels and answers; as `delete_person`."""
         return self._deletion.delete("referral", id)
 
-    def dermoscope(self) -> DermoscopeSettings:
+    def dermoscope(self, leave_out: LeaveOut = stop) -> DermoscopeSettings:
         """What the dermoscope of this device is."""
-        return self._changes.dermoscope()
+        return self._changes.dermoscope(leave_out)
 
     def set_dermoscope(self, settings: DermoscopeSettings) -> None:
         self._changes.set_dermoscope(settings)
@@ -298,13 +302,16 @@ class Store:
         with self._trail.act(deed, which):
             yield
 
-    def export(self, path: Path, passphrase: str, person_id: str | None = None) -> None:
+    def export(
+        self, path: Path, passphrase: str, person_id: str | None = None,
+        leave_out: LeaveOut = stop,
+    ) -> None:  # fmt: skip
         """Write everything, or one person, to a new store with a passphrase of its own.
 
         It is one file, whole or not there. Raises StoreError where `path` exists, and for a
         passphrase that is too easy to guess.
         """
-        self._transfer.export(Path(path), passphrase, person_id)
+        self._transfer.export(Path(path), passphrase, person_id, leave_out)
 
     def merge(self, path: Path, passphrase: str) -> int:
         """Take in what `export` wrote, all of it or nothing; returns how many captures came new.

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_app.i18n.language import N_, Message
-from edge_app.store import audit, clock, database, validation
+from edge_app.store import audit, clock, damage, database, validation
+from edge_app.store.damage import PARTS, LeaveOut, stop, without_damage
 from edge_app.store.database import BLOBS, KINDS, plain
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -17,7 +18,7 @@ from edge_app.store.opening import build, open_copy
 from edge_app.store.passphrase import strength
 from edge_app.store.records import Capture, StoreError
 from edge_app.store.referrals import RECEIVED, StoredReferral, line
-from edge_app.store.rows import PARTS, Rows, must_exist, query
+from edge_app.store.rows import Rows, must_exist, query
 from edge_app.store.trail import Trail
 
 DAMAGED = N_("a {part} in the store is damaged or was tampered with: restore it from an export")
@@ -30,7 +31,10 @@ class Transfer:
     def __init__(self, file: StoreFile, trail: Trail, rows: Rows, erasing: Erasing):
         self._file, self._trail, self._rows, self._erasing = file, trail, rows, erasing
 
-    def export(self, path: Path, passphrase: str, person_id: str | None = None) -> None:
+    def export(
+        self, path: Path, passphrase: str, person_id: str | None = None,
+        leave_out: LeaveOut = stop,
+    ) -> None:  # fmt: skip
         """As `Store.export`."""
         if fault := strength(passphrase).fault:
             raise StoreError(fault, code="passphrase")
@@ -43,7 +47,8 @@ class Transfer:
         with self._trail.act("export", person_id or ""), database.new_file(path, place) as made:
             other = StoreFile(made, build(made, passphrase))
             with contextlib.closing(other), self._file.whole() as source, other.writing() as target:
-                copy_rows((self._file, source), (other, target), person_id)
+                here, there = (self._file, source), (other, target)
+                copy_rows(here, there, person_id, leave_out=leave_out)
 
     def merge(self, path: Path, passphrase: str) -> int:
         """As `Store.merge`."""
@@ -66,22 +71,29 @@ class Transfer:
         return added
 
 
-def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | None = None) -> int:
+def copy_rows(
+    source: tuple, target: tuple, person_id: str | None, path: Path | None = None,
+    leave_out: LeaveOut = stop,
+) -> int:  # fmt: skip
     """Copy rows that the target lacks, all or those of one person; returns how many captures.
 
     `source`, `target` : a StoreFile and a connection of it each. With `path`, of a foreign file,
-    each record is judged as one that is typed in.
+    each record is judged as one that is typed in. With what is left out goes all that belongs to
+    it.
     """
     (file, reading), (other, writing) = source, target
     rows, others = (Rows(one, Trail(one)) for one in (file, other))
     added, lesions = 0, set()
     copied: dict[str, set[str]] = {}
+    left: set[str] = set()
     seen = audit.head(writing, other.keys).seen
     if person_id is not None:
         must_exist(reading, "person", person_id)
     for table, (_kind, above) in KINDS.items():
         if table == "destination":
             continue  # it is this device's, and holds secrets
+        # Without the one person who was asked for there is nothing to copy.
+        skip = stop if table == "person" and person_id is not None else leave_out
         wanted = None
         if person_id is not None:
             wanted = copied[above] if above else {person_id}
@@ -92,11 +104,22 @@ def copy_rows(source: tuple, target: tuple, person_id: str | None, path: Path | 
             other.must_be_open()
             if wanted is not None and (parent or id) not in wanted:
                 continue
+            if parent in left:
+                left.add(id)
+                continue
             level.add(id)
             if writing.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
                 continue
-            item = _judged(rows, table, row, path, number, seen)
-            blob = _blob(rows, reading, others, table, item) if table in BLOBS else None
+            item = None
+            with without_damage(damage.row(table, id, above, parent), skip):
+                found = _judged(rows, table, row, path, number, seen)
+                blob = _blob(rows, reading, others, table, found) if table in BLOBS else None
+                if table == "referral" and path is None:
+                    _must_be_whole(rows, reading, others, id)
+                item = found
+            if item is None:
+                left.add(id)
+                continue
             if table == "capture":
                 if path is not None and item.origin == other.keys.origin:
                     item = replace(item, origin=_origin(writing, other, item))
@@ -117,6 +140,12 @@ def _origin(connection, file: StoreFile, item: Capture) -> str:
         if (entry.what, entry.which) == ("add capture", item.id):
             return item.origin
     return hashlib.sha256(f"copy of {item.origin}".encode()).hexdigest()[: len(item.origin)]
+
+
+def _must_be_whole(rows: Rows, reading, others: Rows, referral: str) -> None:
+    """Without one of its parcels a referral would look as if all of it had been received."""
+    for row in reading.execute(f"{query('parcel')} WHERE referral = ?", (referral,)):
+        _blob(rows, reading, others, "parcel", rows.item("parcel", *row))
 
 
 def _blob(rows: Rows, reading, others: Rows, table: str, item) -> bytes | None:

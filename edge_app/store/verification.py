@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, database, records
+from edge_app.store.damage import PARTS
 from edge_app.store.database import KINDS
 from edge_app.store.file import StoreFile
 from edge_app.store.migrations import read_summary
 from edge_app.store.records import Brief, Capture, StoreError, Summary
 from edge_app.store.referrals import RECEIVED, StoredParcel
-from edge_app.store.rows import PARTS, Rows, digest, query
+from edge_app.store.rows import Rows, digest, query
 
 CHANGED = N_("a {part} was changed past the audit trail")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import os
@@ -110,6 +111,21 @@ def test_pin_is_checked_and_wrong_tries_make_wait_longer_even_after_a_restart(tm
         again.check("2468")
     now[0] = 5000
     again.check("2468")
+
+
+def test_on_a_full_disk_the_operator_enters_and_wrong_tries_count(tmp_path, monkeypatch):
+    pin = Pin(tmp_path / "pin", lambda: 1e9)
+    pin.set("2468")
+
+    def full(path, *_data, **_values):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(kiosk, "write_atomic", full)
+    pin.check("2468")
+    for tried in ["1111"] * 3 + ["2468"]:
+        with pytest.raises(WrongPin) as caught:
+            pin.check(tried)
+    assert "wait 30 s" in str(caught.value)
 
 
 def test_a_clock_that_was_set_back_is_found_before_the_store_is_unlocked(tmp_path):

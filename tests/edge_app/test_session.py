@@ -648,3 +648,17 @@ def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
     marked = {**capture.analysis, "scale": {"reference": "card", "px_per_mm": 20, "reason": ""}}
     cases.explained(session.opened(), replace(capture, analysis=marked), worker.processor)
     assert seen == ["card"]
+
+
+def test_what_is_due_beside_a_damaged_person_is_listed_and_that_one_is_named(session):
+    store = session.opened()
+    people = [store.add_person(Person("", name)) for name in ("Ada", "Bea")]
+    for person in people:
+        store.add_lesion(Lesion("", person.id, "nose", remind="2026-01-01"))
+    with store._file.writing() as connection:
+        connection.execute("UPDATE person SET record = X'07' WHERE id = ?", (people[0].id,))
+    with session.on_behalf_of(session.visit) as left:
+        assert [person for _lesion, person in session.due(date(2026, 11, 29))] == [people[1]]
+    assert f"of person {people[0].id}" in present.left_out(left.what)
+    with pytest.raises(UserError, match="damaged"):  # nobody would name it
+        session.due(date(2026, 11, 29))

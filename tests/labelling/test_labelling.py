@@ -6,6 +6,7 @@ import contextlib
 import csv
 import http.client
 import json
+import os
 import random
 import re
 import socket
@@ -35,6 +36,7 @@ from edge_app.labelling.sitting import Sitting
 from edge_app.presentation.comparison import AUDIT_EVENTS
 from edge_app.qa import chromium
 from edge_app.store import derivation
+from edge_app.store.damage import LeftOut
 from edge_app.store.labels import MOST_POINTS, ROLES, Label
 from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 from edge_app.web.serve import Server
@@ -495,7 +497,11 @@ def test_the_export_is_a_data_set_of_pseudonyms(cases, tmp_path, capsys, monkeyp
         export(cases, tmp_path / "none")
     cases.labels.add(first.id, NEVUS)
     cases.labels.add(bad.id, replace(NEVUS, verdict="bad picture", diagnosis="", outline=()))
+    killed = tmp_path / ".labels-killed"  # with pictures that are not sealed
+    killed.mkdir()
+    os.utime(killed, (1, 1))
     assert export(cases, tmp_path / "out") == (1, 1)
+    assert not killed.exists()
     found = load("csv", tmp_path / "out")
     assert found.problems == ()
     labelled, unlabelled = sorted(found.records, key=lambda record: record.label or "~")
@@ -534,17 +540,20 @@ def test_a_page_that_is_left_while_it_loads_ends_in_no_traceback(server, tmp_pat
     opened.close()
 
 
-@pytest.mark.parametrize("part", ["picture", "capture", "label"])
+@pytest.mark.parametrize("part", ["picture", "capture", "label", "person", "permission"])
 def test_what_is_damaged_is_named_and_the_rest_is_asked_and_exported(cases, tmp_path, capsys, part):
     (bad,), (first, second) = taken(cases, "Ada"), taken(cases, "Bea", 2)
     for name in ("Ada", "Bea"):
         cases.labels.allow(person_of(cases, name).id, "Nurse Kim")
     for capture in (bad, first):
         cases.labels.add(capture.id, NEVUS)
+    ada = person_of(cases, "Ada")
     row = {
         "picture": f"picture SET data = X'07' WHERE capture = '{bad.id}'",
         "capture": f"capture SET record = X'07' WHERE id = '{bad.id}'",
         "label": f"store SET value = X'07' WHERE name = 'label {bad.id}'",
+        "person": f"person SET record = X'07' WHERE id = '{ada.id}'",
+        "permission": f"store SET value = X'07' WHERE name = 'training {ada.id}'",
     }[part]
     with cases._file.writing() as connection:
         connection.execute(f"UPDATE {row}")
@@ -552,20 +561,22 @@ def test_what_is_damaged_is_named_and_the_rest_is_asked_and_exported(cases, tmp_
         is_outlier=True, embedding=np.ones(2), width=40, height=30, triage="low",
         probabilities={"nv": 0.6, "mel": 0.4},
     )  # fmt: skip
-    left = commands.LeftOut()
+    left = LeftOut()
     analyzer = SimpleNamespace(analyze=lambda picture: found)
     asked_about = questions(cases, analyzer, leave_out=left)
     assert [one.capture for one in asked_about] == [second.id]
-    left.say()
+    commands.say_damage(left)
     assert commands._export(cases, SimpleNamespace(name=str(tmp_path / "out"))) == 1
     lines = capsys.readouterr().err.splitlines()
-    place = bad.lesion if part == "capture" else bad.id
+    place = ada.id if part in ("person", "permission") else bad.id
     assert len(lines) == 2
     assert all(place in line and "left out" in line and "damaged" in line for line in lines)
     with open(tmp_path / "out" / "data.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == ["c00001", "c00002"]
     assert sorted(row["diagnosis"] for row in rows) == ["", "nv"]
+    assert commands._people(cases, None) == (part in ("person", "permission"))
+    assert "Bea: allowed" in capsys.readouterr().out
     with pytest.raises(StoreError, match="damaged"):  # who does not name what is left out
         export(cases, tmp_path / "other")
     assert not list(tmp_path.glob(".labels*"))

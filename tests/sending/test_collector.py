@@ -294,10 +294,12 @@ class Archive:
     """Gives what is asked for of these files."""
 
     def __init__(self, *files: tuple[str, bytes]):
-        self._files = files
+        self._files, self.given = files, 0
 
-    def foreign(self, _study, ours, _most):
-        return [data for uid, data in self._files if uid not in ours]
+    def foreign(self, _study, ours, most):
+        found = [(uid, data) for uid, data in self._files if uid not in ours][:most]
+        self.given += len(found)
+        return found
 
     def close(self):
         pass
@@ -346,6 +348,19 @@ def test_a_structured_report_that_is_amended_is_said_to_be_replaced(cases, archi
     assert sorted(stand) == ["another doctor's", "nevus"]
     assert len(answers) == 4
     assert link.foreign("", {it for one in answers for it in (one.source, one.version)}, 9) == []
+
+
+def test_files_that_hold_no_answer_keep_none_away_that_stands_behind_them(cases, archive):
+    received(cases, archive, None, A)
+    own = cases.mail.parcels(A)[0].uid
+    bad = [(f"2.25.7{number:02}", b"no DICOM") for number in range(25)]
+    link = Archive(*bad, opinion("nevus", "2.25.601", own))
+    collector = Collector(cases, connect=lambda _: link)
+    found = collector.run()
+    assert ([one.text for one in found.new], len(found.refused)) == (["nevus"], 25)
+    found = collector.run()
+    assert (found.new, len(found.refused)) == ([], 25)
+    assert link.given == 26  # each once
 
 
 def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):

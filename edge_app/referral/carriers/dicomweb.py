@@ -98,9 +98,11 @@ class DicomWeb:
             raise Refused(Message(CHANGED, place=self._web.place), "changed")
         return True
 
-    def foreign(self, study: str, ours: frozenset[str], most: int) -> list[bytes | UserError]:
-        """Structured reports and documents of a study that are not ours, as DICOM files, or why
-        one could not be fetched.
+    def foreign(
+        self, study: str, ours: frozenset[str], most: int
+    ) -> list[tuple[str, bytes | UserError]]:
+        """UIDs of structured reports and documents of a study that are not ours, and DICOM files,
+        or why one could not be fetched.
 
         At most `most` of them, the rest is found another time. Raises Later or Refused.
         """
@@ -110,7 +112,7 @@ class DicomWeb:
             return []
         self._web.must_be_well(response)
         listed = _parsed(response.body)
-        found: list[bytes | UserError] = []
+        found: list[tuple[str, bytes | UserError]] = []
         for item in listed if isinstance(listed, list) else []:
             series, uid = (_first(item, tag) for tag in ("0020000E", "00080018"))
             kind = _first(item, "00080060")
@@ -120,11 +122,11 @@ class DicomWeb:
                 continue
             path = f"/studies/{study}/series/{series}/instances/{uid}"
             try:
-                found += self._fetched(path)
+                found += [(str(uid), data) for data in self._fetched(path)]
             except Later as error:  # of this one alone, unless nobody is there
                 if error.down:
                     raise
-                found.append(error)
+                found.append((str(uid), error))
             if len(found) >= most:
                 break
         return found

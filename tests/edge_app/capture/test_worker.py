@@ -20,9 +20,16 @@ from dermedge.explain import overlay
 from dermedge.image.read import read_image, write_png
 from edge_app.capture import processing, shots, stability, worker
 from edge_app.capture.shots import Result, Shot
-from edge_app.capture.sources import STALE_AFTER, Frame, SourceError
+from edge_app.capture.sources import (
+    FROZEN_AFTER,
+    STALE_AFTER,
+    Frame,
+    SourceError,
+    StreamMonitor,
+)
 from edge_app.capture.stability import HOLD_SECONDS, StabilityTracker, overlap
 from edge_app.capture.worker import HANGS, Worker
+from edge_app.kiosk import EVENTS
 from edge_app.presentation import messages as present
 
 LONG = 60  # s; no test waits for so long unless it fails
@@ -323,6 +330,21 @@ def test_a_fault_that_lasts_is_printed_once_and_without_the_name_of_a_file(
     assert error.count("\n") == 1
     assert error.startswith("dermedge: unforeseen OSError at ")
     assert SECRET not in error
+
+
+def test_a_camera_that_stays_frozen_is_logged_once_and_that_it_is_well_again(tiny_bundle):
+    events = []
+    analyzer = Analyzer(Bundle.open(tiny_bundle))
+    running = Worker(lambda: None, analyzer, None, lambda event, **_values: events.append(event))
+    still = np.full((16, 16, 3), 99, np.uint8)
+    for _opened in range(3):
+        monitor = StreamMonitor(live=True)
+        for _ in range(FROZEN_AFTER + 2):
+            running._pass_on(Frame(still, 1), monitor, running._visit)
+    assert events == ["source fault"]
+    running._pass_on(Frame(still + 1, 2), monitor, running._visit)
+    assert events == ["source fault", "source well"]
+    assert set(events) <= set(EVENTS)
 
 
 @pytest.mark.parametrize("live", [False, True])
