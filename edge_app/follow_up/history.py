@@ -23,6 +23,7 @@ from dermedge import UserError
 from dermedge.analysis import lesion_outline
 from dermedge.image.preprocess import shades_of_gray
 from edge_app.i18n.language import N_, Message
+from edge_app.store import clock
 from edge_app.store.store import Capture
 
 WORK = 640  # px, long side of the copies that are compared
@@ -199,7 +200,7 @@ class _View:
     def __init__(self, capture: Capture, pixels: np.ndarray):
         lesion = capture.analysis["lesion"]
         if not lesion_outline(capture.analysis):
-            day = capture.taken[:10]
+            day = clock.local_day(capture.taken)
             raise UserError(Message("no lesion was found in the picture of {day}", day=day))
         width, height = capture.size
         self.scale = min(1.0, WORK / max(width, height))  # px here by px of the whole picture
@@ -212,7 +213,7 @@ class _View:
         self.area = lesion["area_px"] * self.scale**2
         moments = cv2.moments(self.mask, binaryImage=True)
         if not moments["m00"]:
-            day = capture.taken[:10]
+            day = clock.local_day(capture.taken)
             raise UserError(Message("the lesion in the picture of {day} is too small", day=day))
         self.centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         self.radius = float(np.sqrt(moments["m00"] / np.pi))

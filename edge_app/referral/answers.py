@@ -72,9 +72,10 @@ class Pool(dict[str, Resource]):
         self._read = read
 
     def request(self, address: str) -> Resource | None:
-        """None where nobody can be asked for it; empty where it is not there."""
+        """None where nobody can be asked for it; without our number where it is not there."""
         if "identifier" not in self.get(address, {}) and self._read is not None:
-            self[address] = self._read(address) or {"identifier": []}
+            # Ours has a number: one without any, as it may be written there, is another's.
+            self[address] = {"identifier": [], **(self._read(address) or {})}
         return self.get(address)
 
 

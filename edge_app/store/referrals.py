@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_app.i18n.language import N_, Message
+from edge_app.store import clock
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
@@ -138,7 +139,7 @@ class Elsewhere:
     def words(self) -> Message:
         if self.received:
             words = N_("already with {receiver}, since {when}")
-            return Message(words, receiver=self.receiver, when=self.received[:10])
+            return Message(words, receiver=self.receiver, when=clock.local_day(self.received))
         words = N_("perhaps already with {receiver}: it was being sent")
         return Message(words, receiver=self.receiver)
 

@@ -193,7 +193,12 @@ def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
     patient = clinic.by_identifier["Patient", SYSTEM, f"{B}.Patient"]
     task |= {"status": "rejected", "for": {"reference": patient}}
     assert [one.referral for one in Collector(cases).run().new] == [B, B]
-    del clinic.held[clinic.by_identifier["ServiceRequest", SYSTEM, f"{B}.ServiceRequest"]]
+    address = clinic.by_identifier["ServiceRequest", SYSTEM, f"{B}.ServiceRequest"]
+    del clinic.held[address]["identifier"]  # one that was written there
+    report(clinic, B, 2, "of what was written there")
+    found = Collector(cases).run()
+    assert (found.new, found.refused[0].code) == ([], "answer-foreign")
+    del clinic.held[address]
     report(clinic, B, 2, "nobody knows of what")
     found = Collector(cases).run()
     assert (found.new, found.refused[0].code) == ([], "answer-foreign")

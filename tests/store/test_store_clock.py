@@ -6,10 +6,14 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from dermedge import UserError
 from edge_app.documents import pdf
+from edge_app.follow_up.history import compare
 from edge_app.presentation import comparison
+from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Person, Store, StoreError
 from store.store_cases import (
     DEC,
@@ -129,6 +133,10 @@ def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, 
             with pytest.raises(StoreError, match="before 2026-12-02"):
                 cases.correct_date(picture.id, "2026-12-03")
             assert "2026-12-02 (date corrected)" in pdf._when(corrected)
+            none = replace(corrected, analysis=corrected.analysis | {"lesion": {"polygons": []}})
+            with pytest.raises(UserError, match="no lesion was found in the picture of 2026-12-02"):
+                compare(none, np.zeros((3, 4, 3), np.uint8), none, np.zeros((3, 4, 3), np.uint8))
+            assert Elsewhere("Clinic", now).words.endswith("since 2026-12-02")
             with pytest.raises(StoreError):  # no clock of the west can say it
                 cases.correct_date(picture.id, "9999-12-31")
     finally:

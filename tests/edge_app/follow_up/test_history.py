@@ -23,7 +23,7 @@ from edge_app.store.records import OtherAnalysis, StoreError
 from edge_app.store.store import Capture
 
 
-def capture(pixels, mask, px_per_mm=None, taken="2026-01-01T00:00:00Z") -> Capture:
+def capture(pixels, mask, px_per_mm=None, taken="2026-01-01T12:00:00Z") -> Capture:
     """As the app stores it, with the mask for the segmenter's answer."""
     found = measure(mask, pixels, px_per_mm=px_per_mm)
     analysis = {
