@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def alone(store: Path) -> Iterator[bool]:
     except sqlite3.OperationalError as error:
         raise StoreError(NOT_OURS, code="sender-file", path=path) from error
     try:
-        with contextlib.suppress(OSError, AttributeError):  # Windows has no owners
+        with contextlib.suppress(OSError):
             path.chmod(0o600)
-            if os.geteuid() == 0:  # as who looks after it: the app's user needs it, too
+            # As who looks after it: the app's user needs it, too.
+            if sys.platform != "win32" and os.geteuid() == 0:
                 os.chown(path, store.stat().st_uid, store.stat().st_gid)
         try:
             connection.execute("BEGIN EXCLUSIVE")
