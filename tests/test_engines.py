@@ -745,11 +745,11 @@ def test_calls_of_tensorrt_keep_its_types(tmp_path):
     pytest.importorskip("mypy")
     _write_types(tmp_path)
     source = Path(tensorrt.__file__).read_text()
-    told = source.replace("trt: Any = bindings(provider)", "import tensorrt as trt")
-    assert told.count("import tensorrt as trt") > 5
+    typed = source.replace("trt: Any = bindings(provider)", "import tensorrt as trt")
+    assert typed.count("import tensorrt as trt") > 5
     # The types are really looked at.
-    wrong = told.replace(".execute_async_v3(", ".execute_async_v4(")
-    assert [line[:8] for line in _type_errors(tmp_path, calls=told, wrong=wrong)] == ["wrong.py"]
+    wrong = typed.replace(".execute_async_v3(", ".execute_async_v4(")
+    assert [line[:8] for line in _type_errors(tmp_path, calls=typed, wrong=wrong)] == ["wrong.py"]
 
 
 def _write_types(folder: Path) -> None:

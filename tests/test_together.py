@@ -38,8 +38,8 @@ def analysis(manifest, risk: float, triage: str = "low", sha256: str = "0" * 64)
 
 
 def test_the_mean_is_judged_by_the_thresholds(manifest):
-    told = [analysis(manifest, 0.3), analysis(manifest, 0.6, "see a doctor")]
-    common = combine(told, manifest)
+    analyses = [analysis(manifest, 0.3), analysis(manifest, 0.6, "see a doctor")]
+    common = combine(analyses, manifest)
     assert common.malignancy == pytest.approx(0.45)
     assert common.triage == "see a doctor"  # from 0.4 on
     assert (common.lowest, common.highest, common.agreed) == (0.3, 0.6, False)
@@ -48,7 +48,7 @@ def test_the_mean_is_judged_by_the_thresholds(manifest):
     VALIDATOR.validate(common.to_json())
     # As a database gives it back that orders keys.
     backwards = [
-        {**one, "probabilities": dict([*one["probabilities"].items()][::-1])} for one in told
+        {**one, "probabilities": dict([*one["probabilities"].items()][::-1])} for one in analyses
     ]
     assert combine(backwards, manifest) == common
 

@@ -29,7 +29,7 @@ CALLS = {"_": 1, "N_": 1, "Message": 1, "n_": 2, "plural": 2}
 # Speak to no screen.
 CONSOLE = {"commands.py", "measure.py", "tour.py", "catalogues.py"}
 CONSOLE |= {"build.py", "packages.py", "serve.py", "site.py", "apk.py", "apk_tools.py"}
-CONSOLE |= {"server.py", "export.py", "systemd.py", "tune_process.py", "codes.py"}
+CONSOLE |= {"server.py", "loopback.py", "export.py", "systemd.py", "tune_process.py", "codes.py"}
 # What other rooms say in English and the app shows by `_(CONSTANT)`.
 FOREIGN = {
     "dermedge/__init__.py": [DISCLAIMER],

@@ -116,7 +116,7 @@ class _Http(LoopbackServer):
     def __init__(self, sitting: Sitting, page: str, port: int):
         self.sitting, self.page = sitting, page
         self.lock, self.token = threading.Lock(), secrets.token_urlsafe(24)
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(port, _Handler)
 
 
 class LabelServer:
@@ -124,16 +124,7 @@ class LabelServer:
 
     def __init__(self, sitting: Sitting, port: int = 0):
         """Begin to serve. UserError where the port is taken."""
-        page = html()
-        try:
-            self._http = _Http(sitting, page, port)
-        except OSError as error:
-            raise UserError(
-                "port {port} cannot be had ({reason}): give another --port, or none",
-                code="label.port",
-                port=port,
-                reason=error.strerror,
-            ) from error
+        self._http = _Http(sitting, html(), port)
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 

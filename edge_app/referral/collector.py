@@ -106,7 +106,7 @@ class Collector:
                 words = Message(UNFORESEEN, fault=type(error).__name__)
                 found.failed.append(UserError(words, code="unforeseen"))
         found.failed += self._left.lines
-        with contextlib.suppress(StoreError):  # what came is kept, and told all the same
+        with contextlib.suppress(StoreError):  # what came is kept, and reported all the same
             self._store.mail.note_faults([*found.refused, *found.failed])
         return found
 

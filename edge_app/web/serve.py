@@ -30,15 +30,7 @@ class Server:
                 "{path} is no site: make one by `dermedge web build`", code="web.site", path=site
             )
         handler = functools.partial(_Handler, directory=str(site))
-        try:
-            self._http = LoopbackServer(("127.0.0.1", port), handler)
-        except OSError as error:
-            raise UserError(
-                "port {port} cannot be had ({reason}): give another --port, or none",
-                code="web.port",
-                port=port,
-                reason=error.strerror,
-            ) from error
+        self._http = LoopbackServer(port, handler)
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 

@@ -120,5 +120,5 @@ def test_metadata_counts_and_may_be_absent():
         expected = torch.softmax(logits / network.temperature, dim=1).numpy()
     assert absent["probabilities"] == pytest.approx(expected, abs=1e-5)
     known = encode(network.model.metadata, age=70, sex="female")[None]
-    told = session.run({**feeds, "metadata": known})
-    assert np.abs(told["probabilities"] - expected).max() > 1e-4
+    informed = session.run({**feeds, "metadata": known})
+    assert np.abs(informed["probabilities"] - expected).max() > 1e-4
