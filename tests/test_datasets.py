@@ -189,11 +189,13 @@ def pad_ufes_20(root: Path) -> None:
         "PAT_1006,53,,63,,FOREARM,ACK,False,PAT_1006_53_716.jpg,a,0.191",
         "PAT_46,53,3.0,59,MALE,FACE,BCC,True,PAT_46_53_939.png,b,0.836",
         "PAT_46,881,3.0,59,MALE,FACE,SCC,True,PAT_46_881_1.png,,",
+        "PAT_47,1,,40,,FACE,NEV,False,PAT_47_1_2.png,a,0.55",
     )
     picture(root / "images" / "imgs_part_1" / "PAT_1006_53_716.jpg")
+    picture(root / "images" / "imgs_part_1" / "PAT_47_1_2.png")
     picture(root / "images" / "imgs_part_2" / "PAT_46_53_939.png")
     picture(root / "images" / "imgs_part_3" / "PAT_46_881_1.png")
-    for name in ("PAT_1006_53_716", "PAT_46_53_939"):
+    for name in ("PAT_1006_53_716", "PAT_46_53_939", "PAT_47_1_2"):
         mask(root / "student_masks" / f"{name}_mask.png")
         mask(root / "student_masks_second" / f"{name}_mask.png")
     mask(root / "student_masks_second" / "PAT_46_881_1_mask.png")
@@ -510,11 +512,16 @@ def test_a_mask_of_its_pictures_name_is_not_taken_for_it(tmp_path):
 
 def test_pad_ufes_20_trusts_only_masks_on_which_students_agreed(tmp_path):
     _, by_id = read("pad_ufes_20", tmp_path)
-    first, second, third = by_id.values()
+    first, second, third, fourth = by_id.values()
     assert (first.label, first.mask, first.sex, first.skin_type) == ("akiec", None, None, None)
     assert second.mask.parent.name == "student_masks"
     assert second.second_mask.parent.name == "student_masks_second"
     assert first.second_mask is None
+    # Where they agree somewhat, what both drew is there to learn from alone.
+    assert (fourth.mask, fourth.second_mask) == (None, None)
+    drawn = [[path.parent.name for path in record.outlines] for record in by_id.values()]
+    both = ["student_masks", "student_masks_second"]
+    assert drawn == [[], both, [], both]
     # A second student alone has nobody who agreed.
     assert third.mask is None
     assert (second.sex, second.skin_type, second.age) == ("male", 3, 59)

@@ -749,6 +749,37 @@ def test_pictures_without_a_mask_teach_the_class_alone(data_set, tmp_path):
     assert some["bce"] != whole["bce"]
 
 
+def test_all_that_several_people_drew_is_learnt_from_and_one_mask_measures(
+    data_set, split, tmp_path, capsys
+):
+    other = tmp_path / "other.png"
+    write_png(other, np.pad(np.full((9, 9), 255, np.uint8), ((9, 18), (12, 27))))
+    first, second, held = split.parts["train"][:2] + split.parts["val"][:1]
+    records = {record.id: record for record in data_set.records}
+    both = {name: (records[name].mask, other) for name in (first, second, held)}
+    records[first] = replace(records[first], outlines=both[first])
+    records[second] = replace(records[second], mask=None, outlines=both[second])  # too far apart
+    records[held] = replace(records[held], mask=None, outlines=both[held])
+    drawn = replace(data_set, records=tuple(records.values()))
+    recipe = segmenter("outlines=all", "max_steps=1")
+    _, chosen = loop._choose(recipe, drawn, split)
+    found = sorted((record.id, record.mask) for record in chosen["train"])
+    assert found == sorted(
+        (name, path)
+        for name in split.parts["train"]
+        for path in both.get(name, (records[name].mask,))
+    )
+    run = loop.train(recipe, drawn, split, tmp_path / "run")
+    assert run.pictures == {"train": len(split.parts["train"]), "val": len(split.parts["val"]) - 1}
+    assert "1 of 4 validation pictures have no mask" in capsys.readouterr().err
+    agreed = loop.train(segmenter("max_steps=1"), drawn, split, tmp_path / "agreed")
+    assert agreed.pictures["train"] == run.pictures["train"] - 1
+    with pytest.raises(UserError, match="was outlined by several people; leave it out"):
+        loop.train(recipe, data_set, split, tmp_path / "none")
+    with pytest.raises(RecipeError, match="is for segmenters"):
+        classifier("outlines=all")
+
+
 def test_masks_weigh_the_same_over_two_processes_as_over_one():
     known = torch.tensor([True, False, False, True, False, True, False, False])
     values = torch.arange(8.0)

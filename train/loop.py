@@ -105,7 +105,7 @@ def train(
     _report_problems(split, pictures, accelerator)
     if not recipe.outline_alone:
         labels, pictures = _learnable(labels, pictures, accelerator)
-    counts = {part: len(found) for part, found in pictures.items()}
+    counts = {part: len({r.id for r in found.records}) for part, found in pictures.items()}
     said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
     teachers = teachers_of(recipe)
     if not fresh:
@@ -243,6 +243,18 @@ def _choose(
         parts = {part: of_modality(records, recipe.modality) for part, records in parts.items()}
         if not parts["train"]:
             raise UserError(f"{data_set.name} has no {recipe.modality} picture to learn from")
+    if recipe.outlines == "all":
+        if not any(record.outlines for record in parts["train"]):
+            raise UserError(
+                f"outlines = 'all': no training picture of {data_set.name} was outlined by several "
+                "people; leave it out"
+            )
+        # One sample for each that was drawn; validation stays with what is measured by.
+        parts["train"] = [
+            replace(record, mask=mask)
+            for record in parts["train"]
+            for mask in (record.outlines or (record.mask,))
+        ]
     if recipe.kind != "classifier" and not any(r.mask for r in parts["train"]):
         raise UserError(f"{data_set.name} has no masks to train a {recipe.kind} on")
     if recipe.kind == "segmenter":

@@ -171,6 +171,9 @@ class Recipe:
     classes: str = ""  # "mel,nv,bkl": what a classifier tells apart; "": all that occur
     # Pictures of this kind alone, of data sets that say which are; "": all.
     modality: str = _choice("", "", "dermoscopic", "clinical")
+    # What a segmenter learns from where several people outlined a lesion: "agreed", the one mask that
+    # is measured by, where there is one; "all", what each of them drew, as often as there are.
+    outlines: str = _choice("agreed", "agreed", "all")
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
     # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.
     source_weights: str = ""
@@ -336,6 +339,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(str(error)) from error
     if kind == "segmenter" and (recipe.fields or recipe.wanted or recipe.balanced_sampling):
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
+    if kind != "segmenter" and recipe.outlines != "agreed":
+        raise RecipeError(f"outlines = '{recipe.outlines}' is for segmenters: not for {model}")
     if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
     if kind == "multitask" and recipe.teachers:

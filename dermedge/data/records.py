@@ -53,14 +53,17 @@ class Record:
     word or code, `label` one of `taxonomy.CLASSES`. `age` is in years, `sex` 'male' or 'female',
     `skin_type` Fitzpatrick 1 to 6, `skin_tone` MILK10k's 0 (very dark) to 5 (very light),
     `modality` 'dermoscopic' or 'clinical', `official` the publisher's part: 'train', 'val' or
-    'test'. `second_mask` is what a second person drew of the lesion in `mask`. `source` is the
-    set that a record of a joint one is of, see `dermedge.data.joint`.
+    'test'. `second_mask` is what a second person drew of the lesion in `mask`. `outlines` holds
+    what each of several people drew of it, to learn from, also where they agree too little for a
+    `mask` to measure by. `source` is the set that a record of a joint one is of, see
+    `dermedge.data.joint`.
     """
 
     id: str
     image: Path
     mask: Path | None = None
     second_mask: Path | None = None
+    outlines: tuple[Path, ...] = ()
     diagnosis: str | None = None
     label: str | None = None
     malignant: bool | None = None

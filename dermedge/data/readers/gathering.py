@@ -283,6 +283,7 @@ class Gathering:
         where: str = "",
         mask: Path | None = None,
         second_mask: Path | None = None,
+        outlines: tuple[Path, ...] = (),
         diagnosis: str | None = None,
         reading: Diagnosis | None = None,
         malignant: str | bool | None = "",
@@ -344,6 +345,7 @@ class Gathering:
             image=image,
             mask=mask,
             second_mask=second_mask,
+            outlines=outlines,
             diagnosis=diagnosis,
             label=label,
             malignant=final,
@@ -363,7 +365,9 @@ class Gathering:
             if self._where[name] != where:
                 line += f" (first: {self._where[name]})"
             kept = self.records[name]
-            if self.reader.strict or replace(record, image=kept.image, mask=kept.mask) != kept:
+            files = dict(image=kept.image, mask=kept.mask, outlines=kept.outlines)
+            files["second_mask"] = kept.second_mask
+            if self.reader.strict or replace(record, **files) != kept:
                 self.errors.append(f"{line}; each picture needs a line and an id of its own")
             else:
                 self.problems.append(f"{line}; first kept")
@@ -443,7 +447,8 @@ class Gathering:
     def _file_notes(self) -> Iterator[str]:
         used = {record.image for record in self.records.values()}
         for record in self.records.values():
-            used |= {mask for mask in (record.mask, record.second_mask) if mask}
+            drawn = (record.mask, record.second_mask, *record.outlines)
+            used |= {mask for mask in drawn if mask}
         unused = [file for file in self.images if file not in used]
         if unused:
             yield f"pictures here that are not used: {len(unused)} ({self._places(unused)})"

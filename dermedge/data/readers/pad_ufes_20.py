@@ -5,6 +5,8 @@ Those of a second student lie in student_masks_second, under the same names.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dermedge.data.readers.gathering import Gathering, Reader, without_ending
 from dermedge.data.tables import columns_of
 
@@ -29,16 +31,22 @@ def _gather(g: Gathering) -> None:
         second_mask = second_masks.get(f"{name}_mask")
         if mask == second_mask:  # there is no other one to compare it with
             mask = None
+        outlines: tuple[Path, ...] = ()
         # Students drew several masks for most pictures; where they agreed little, none is kept.
-        if mask and "iou_best_other" in cells and not _at_least(cells["iou_best_other"], 0.7):
-            g.count("masks on which two students agreed too little (IoU below 0.7), not used")
-            mask = None
+        if mask and "iou_best_other" in cells:
+            agreement = cells["iou_best_other"]
+            if second_mask and _at_least(agreement, 0.5):
+                outlines = (mask, second_mask)
+            if not _at_least(agreement, 0.7):
+                g.count("masks on which two students agreed too little (IoU below 0.7), not measured by")
+                mask = None
         g.add(
             name,
             g.picture(name, near=path.parent),
             where=f"{name} ({table.where(row)})",
             mask=mask,
             second_mask=second_mask if mask else None,
+            outlines=outlines,
             diagnosis=cells["diagnostic"],
             # Lesion numbers may repeat from patient to patient.
             lesion=f"{cells['patient_id']}/{cells['lesion_id']}" if cells["lesion_id"] else None,
