@@ -171,8 +171,8 @@ class Recipe:
     classes: str = ""  # "mel,nv,bkl": what a classifier tells apart; "": all that occur
     # Pictures of this kind alone, of data sets that say which are; "": all.
     modality: str = _choice("", "", "dermoscopic", "clinical")
-    # What a segmenter learns from where several people outlined a lesion: "agreed", the one mask that
-    # is measured by, where there is one; "all", what each of them drew, as often as there are.
+    # What a segmenter learns from where several people outlined a lesion: "agreed", the one mask
+    # that is measured by, where there is one; "all", what each of them drew, a sample for each.
     outlines: str = _choice("agreed", "agreed", "all")
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
     # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.

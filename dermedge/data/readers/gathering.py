@@ -365,9 +365,14 @@ class Gathering:
             if self._where[name] != where:
                 line += f" (first: {self._where[name]})"
             kept = self.records[name]
-            files = dict(image=kept.image, mask=kept.mask, outlines=kept.outlines)
-            files["second_mask"] = kept.second_mask
-            if self.reader.strict or replace(record, **files) != kept:
+            same_files = replace(
+                record,
+                image=kept.image,
+                mask=kept.mask,
+                second_mask=kept.second_mask,
+                outlines=kept.outlines,
+            )
+            if self.reader.strict or same_files != kept:
                 self.errors.append(f"{line}; each picture needs a line and an id of its own")
             else:
                 self.problems.append(f"{line}; first kept")

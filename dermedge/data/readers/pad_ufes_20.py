@@ -38,7 +38,9 @@ def _gather(g: Gathering) -> None:
             if second_mask and _at_least(agreement, 0.5):
                 outlines = (mask, second_mask)
             if not _at_least(agreement, 0.7):
-                g.count("masks on which two students agreed too little (IoU below 0.7), not measured by")
+                g.count(
+                    "masks on which two students agreed too little (IoU below 0.7), not measured by"
+                )
                 mask = None
         g.add(
             name,
