@@ -144,6 +144,38 @@ def test_a_file_of_all_cases_is_written_without_what_is_damaged(cases, archive, 
     assert ada in cases.people(leave_out=left)
 
 
+@pytest.mark.parametrize("part", ["person", "lesion", "capture", "picture", "referral", "answer"])
+def test_what_is_damaged_is_put_back_by_a_file_that_holds_it(cases, archive, tmp_path, part):
+    found = fill(cases, "Ada")
+    queue(cases, destination(cases, archive.endpoint()), pictures=1, id=A, found=found)
+    answer = cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "benign"))
+    cases.export(tmp_path / "out", FOREIGN)
+    named = dict(zip(("person", "lesion", "capture"), found, strict=True))
+    id = {"picture": found[2].id, "referral": A, "answer": answer.id}.get(part) or named[part].id
+    newer = cases.add_lesion(Lesion("", found[0].id, "nose"))
+    cases.update_lesion(replace(found[1], notes="since") if part != "lesion" else newer)
+    if part == "picture":
+        cases.update_capture(replace(found[2], notes="since"))
+        break_row(cases, "picture", id, "data", "capture")
+    else:
+        break_row(cases, part, id)
+    with pytest.raises(StoreError):
+        cases.check()
+    assert cases.merge(tmp_path / "out", FOREIGN) == 0
+    cases.check()
+    assert [one.name for one in cases.people()] == ["Ada"]
+    titles = {one.title: one.notes for one in cases.lesions(found[0].id)}
+    assert titles == {"left forearm": "" if part == "lesion" else "since", "nose": ""}
+    kept = cases.capture(found[2].id)
+    assert kept == replace(found[2], notes="since" if part == "picture" else "")
+    assert cases.picture(kept.id) == b"picture" * 99
+    assert [one.text for one in cases.mail.answers(A)] == ["benign"]
+    assert bool(cases.mail.referral(A).stopped) == (part == "referral")  # sent by nobody's wish
+    assert not Sender(cases).run().damaged.what
+    restored = [one.which for one in cases.audit() if one.what.startswith("restore ")]
+    assert restored == [id]
+
+
 @pytest.mark.parametrize("part", ["referral", "parcel"])
 def test_a_person_with_a_damaged_referral_can_be_deleted(cases, archive, part):
     queue(cases, destination(cases, archive.endpoint()), pictures=1, found=fill(cases, "Ada"))
