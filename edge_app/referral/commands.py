@@ -324,14 +324,20 @@ def _answers(store: Store, _args: argparse.Namespace) -> int:
 
 def _export(store: Store, args: argparse.Namespace) -> int:
     """Plain files: for who looks after the receiver's side."""
+    from edge_app.referral.outbox import ANSWERED, DONE
+    from edge_app.store.damage import LeftOut, row, without_damage
+
     (folder,) = _needed(args, "DIR")
     status = _wanted(store, args)
     target = Path(folder) / status.referral.id
-    if status.received == len(status.parcels):
+    if status.state in (DONE, ANSWERED):
         raise UserError(
             "all of this referral was received, its bytes are not kept here", code="send-exported"
         )
-    data = [(one, store.mail.payload(one)) for one in status.parcels]
+    left, data = LeftOut(), []
+    for one in store.mail.parcels(status.referral.id, left):
+        with without_damage(row("parcel", one.id, "referral", one.referral), left):
+            data.append((one, store.mail.payload(one)))
     with store.act("export", status.referral.id):
         try:
             target.mkdir(parents=True)
@@ -346,12 +352,14 @@ def _export(store: Store, args: argparse.Namespace) -> int:
             ending = "dcm" if parcel.kind == "dicom" else "json"
             write_atomic(target / f"{parcel.sequence:03}.{ending}", content, private=True)
     print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
-    return 0
+    return say_damage(left)
 
 
 def _again(store: Store, args: argparse.Namespace) -> int:
+    from edge_app.referral.outbox import ANSWERED, DONE
+
     status = _wanted(store, args)
-    if status.received == len(status.parcels):
+    if status.state in (DONE, ANSWERED):
         raise UserError(
             "all of this referral was received: there is nothing to send again, make a new one",
             code="send-again",
@@ -377,13 +385,14 @@ def _wanted(store: Store, args: argparse.Namespace) -> Status:
         for one in store.mail.referrals(leave_out=left)
         if args.referral and one.id.startswith(args.referral)
     ]
+    status = Outbox(store).status(found[0], left) if len(found) == 1 else None
     say_damage(left)
-    if len(found) != 1:
+    if status is None:
         raise UserError(
             "say --referral and the number of one, as `dermedge send list` shows it",
             code="send-referral",
         )
-    return Outbox(store).status(found[0])
+    return status
 
 
 def _needed(args: argparse.Namespace, *names: str) -> list[str]:
