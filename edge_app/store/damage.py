@@ -55,6 +55,12 @@ def row(table: str, id: str, above: str | None = None, parent: str | None = None
     return Message(OF_ANOTHER, part=Message(PARTS[table]), id=id, above=upper, parent=parent)
 
 
+def id_of(table: str, what: str) -> str:
+    """The id of a damaged row that belongs to no other, by its name; empty for what is none."""
+    named = isinstance(what, Message) and what.message == ONE
+    return what.values["id"] if named and what.values["part"] == PARTS[table] else ""
+
+
 class LeftOut:
     """What was left out, each once; to be used as a `LeaveOut`."""
 
