@@ -57,8 +57,9 @@ def row(table: str, id: str, above: str | None = None, parent: str | None = None
 
 def id_of(table: str, what: str) -> str:
     """The id of a damaged row that belongs to no other, by its name; empty for what is none."""
-    named = isinstance(what, Message) and what.message == ONE
-    return what.values["id"] if named and what.values["part"] == PARTS[table] else ""
+    if not isinstance(what, Message) or what.message != ONE or what.values["part"] != PARTS[table]:
+        return ""
+    return str(what.values["id"])
 
 
 class LeftOut:

@@ -23,6 +23,7 @@ from edge_app.store.referrals import (
     WAITING,
     Attempt,
     Destination,
+    Endpoint,
     StoredAnswer,
     StoredParcel,
     StoredReferral,
@@ -41,11 +42,17 @@ ITS_CODE = N_(
     "tell that it is one person: make a new one"
 )
 FAULTS, MOST_FAULTS = "answer faults", 20  # a row of the table `store`, and the lines in it
-# Why a referral is stopped that another address, password or certificate may mend.
+# Why a referral is stopped that another password or certificate may mend; another address may mend
+# all but what is wrong with the referral itself.
+ITS_OWN = frozenset({"imported", "damaged", "tampered"})
 MENDED = frozenset(
     {"401", "403", "redirect", "rejected", "token", "key", "authority", "passphrase", "insecure",
      "no-address", "no-way"}
 )  # fmt: skip
+
+
+def _place(door: Endpoint | None) -> tuple[str, str] | None:
+    return None if door is None else (door.carrier, door.address)
 
 
 class Mail:
@@ -151,7 +158,9 @@ class Mail:
         if all(old.endpoint(kind) == new.endpoint(kind) for kind in left):
             return
         if referral.stopped:
-            if referral.stopped.get("code") not in MENDED:
+            code = referral.stopped.get("code")
+            moved = any(_place(old.endpoint(kind)) != _place(new.endpoint(kind)) for kind in left)
+            if code not in MENDED and (code in ITS_OWN or not moved):
                 return
             going = replace(referral, stopped=None)
             self._rows.put(connection, "referral", going, "resume referral")
@@ -160,8 +169,7 @@ class Mail:
     def _look_again(
         self, connection, parcel: StoredParcel, old: Destination, new: Destination
     ) -> None:
-        doors = [one.endpoint(parcel.kind) for one in (old, new)]
-        before, after = [door and (door.carrier, door.address) for door in doors]
+        before, after = (_place(one.endpoint(parcel.kind)) for one in (old, new))
         if parcel.state == RECEIVED and before != after:
             again = replace(parcel, state=SENT, received="", place="", references=())
             self._rows.put(connection, "parcel", again, "send parcel")
