@@ -282,13 +282,14 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
     from edge_app.referral.timeline import standing_of
+    from edge_app.store.clock import local_day, local_minute
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
     for status in Outbox(store).all(left):
         referral = status.referral
         print(
-            f"{referral.id[:8]}  {referral.created[:16]}  {referral.receiver:20} "
+            f"{referral.id[:8]}  {local_minute(referral.created)}  {referral.receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
         why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
@@ -296,7 +297,8 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
             print(f"          {why}")
         for answer in status.answers:
             author = answer.author or "no name"
-            print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+            here = local_day(answer.received) if answer.dated else "date not known"
+            print(f"          answer of {author}, {answer.issued[:10] or here}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
     return say_damage(left)

@@ -42,6 +42,11 @@ def local_day(stamp: str) -> str:
     return moment(stamp).astimezone().date().isoformat()
 
 
+def local_minute(stamp: str) -> str:
+    """The ISO date and the time of day that it was here, as screens show it."""
+    return moment(stamp).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
 def on(day: str, hour: time) -> str:
     """A time of day here on an ISO date; raises ValueError for one that no clock here can say."""
     try:
