@@ -32,7 +32,7 @@ from edge_app.referral.review import Gap, Row
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
-from edge_app.store.store import Capture, Lesion, Person, Store
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 
 THUMBNAIL = 320  # px, long side
 PRINTED = 4096  # px, long side of the picture on the report
@@ -93,7 +93,14 @@ def begin(
     """A form with all that is known; `captures` as `Draft.start` takes them."""
     if not all(map(find_spec, LIBRARIES)):
         raise UserError(Message(NO_LIBRARY, extra="send"), code="no-library")
+    _must_be_dated(clock.now())
     return Draft.start(store, lesion, captures, leave_out)
+
+
+def _must_be_dated(now: str) -> None:
+    """Raises StoreError by a clock that cannot be right: study, age and consent are of that day."""
+    if wrong := clock.words(now):
+        raise StoreError(wrong, code="clock")
 
 
 def remember(store: Store, lasting: Lasting) -> Person:
@@ -114,6 +121,7 @@ def remember(store: Store, lasting: Lasting) -> Person:
 
 def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
     """Read the pictures, print the page, say what leaves. Some tenths of a second a picture."""
+    _must_be_dated(clock.stamp(now))
     images = {one.capture.id: store.picture(one.capture.id) for one in draft.selected}
     report = _report(draft, images)
     referral = draft.referral(now, images, report)

@@ -26,7 +26,13 @@ FAULTS = {
 
 def now() -> str:
     """What the clock of this device says."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp(datetime.now(timezone.utc))
+
+
+def stamp(when: datetime) -> str:
+    """A time with its zone, as it is kept."""
+    utc = when.astimezone(timezone.utc)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(stamp: str) -> datetime:

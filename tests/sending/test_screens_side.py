@@ -68,6 +68,17 @@ def _filled(cases, lesion) -> sending.Draft:
     return draft
 
 
+def test_nothing_is_prepared_by_a_clock_that_cannot_be_right(cases, spot, monkeypatch):
+    """A person would be of no age, and their study of 1970, at the clinic."""
+    _person, lesion, _capture, _to = spot
+    draft = _filled(cases, lesion)
+    with pytest.raises(UserError, match="says 1970-01-01 00:05 UTC, which cannot be: set its date"):
+        sending.prepare(cases, draft, datetime(1970, 1, 1, 0, 5, tzinfo=timezone.utc))
+    monkeypatch.setattr(clock, "now", lambda: "1970-01-01T00:05:00.000Z")
+    with pytest.raises(UserError, match="which cannot be: set its date"):
+        sending.begin(cases, lesion.id)  # before anything is typed
+
+
 def _referred(cases, lesion, capture, to, number: int, **form) -> None:
     id = f"{number:032x}"
     one = StoredReferral(
