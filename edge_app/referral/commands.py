@@ -468,7 +468,7 @@ def _remove(store: Store, args: argparse.Namespace) -> int:
     # A damaged one has no name any more.
     id = name if re.fullmatch("[0-9a-f]{32}", name) else _destination(store, name).id
     store.mail.delete_destination(id)
-    print(f"{name} was removed")
+    print(f"{name} was removed: no more answers are fetched from it until it is added again")
     return 0
 
 
