@@ -366,12 +366,15 @@ def _again(store: Store, args: argparse.Namespace) -> int:
             "all of this referral was received: there is nothing to send again, make a new one",
             code="send-again",
         )
-    to = _destination(store, args.to).id if args.to else ""
+    target = _destination(store, args.to) if args.to else None
+    to = target.id if target is not None else ""
     old = status.referral
     store.mail.resume(old.id, to)
     under = ""
-    if to not in ("", old.destination) and not old.form.get("identifiers"):
-        under = f" to {args.to}, under the code of the person that was made for {old.receiver}: "
+    if target and to != old.destination and not old.form.get("identifiers"):
+        under = (
+            f" to {target.name}, under the code of the person that was made for {old.receiver}: "
+        )
         under += "what that one gets of this person later can be joined with it"
     print(f"it is sent again{under}")
     return 0
@@ -476,10 +479,18 @@ def _destination(store: Store, name: str) -> Destination:
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
-    for one in store.mail.destinations(left):
-        if one.name == name:
-            return one
+    found = [one for one in store.mail.destinations(left) if name in (one.name, one.id)]
+    if len(found) == 1:
+        return found[0]
     say_damage(left)
+    if found:  # the app adds a second one of a name, as for a new address
+        doors = [(one.id, it.address) for one in found if (it := one.dicom or one.fhir)]
+        raise UserError(
+            "several destinations are called {name}, say which by its number: {numbers}",
+            code="send-name",
+            name=name,
+            numbers=", ".join(f"{id} ({address})" for id, address in doors),
+        )
     raise UserError("there is no destination {name}", code="send-name", name=name)
 
 
