@@ -20,7 +20,7 @@ from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
 from edge_app.i18n import language  # noqa: E402
 from edge_app.presentation import messages as present  # noqa: E402
-from edge_app.referral import timeline  # noqa: E402
+from edge_app.referral import timeline, uids  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
@@ -96,6 +96,14 @@ def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
     assert sending.begin(cases, first.id).answers["own_melanoma"] is True
 
 
+def test_a_spot_keeps_the_code_by_which_a_receiver_knows_it_already(cases, spot):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1)  # by dermedge 0.2.0
+    assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == uids.tracking_uid(lesion.id)
+    _referred(cases, lesion, capture, to, 2, tracking="2.25.7")  # moved, with another's code
+    assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == "2.25.7"
+
+
 @pytest.mark.parametrize(
     ("onset", "days", "known"),
     [("weeks", 20, "weeks"), ("weeks", 200, None), ("months", 200, None), ("years", 200, "years")],
@@ -131,6 +139,13 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     assert (again.onset, again.identifier, again.pictures[0].kind) == ("months", "4711", "close_up")
     assert dict(cases.person(person.id).identifiers) == {SYSTEM: "4711"}
     assert again.id != draft.id
+    # The spot is the same one there, and another one elsewhere.
+    other = cases.mail.add_destination(replace(to, id="", name="Hospital"))
+    found = {}
+    for destination in (to, other):
+        again.choose(destination)
+        found[destination.name] = again.referral(NOW).lesion.tracking_uid
+    assert stored.form["tracking"] == found["Clinic"] != found["Hospital"]
     cases.check()
 
 
