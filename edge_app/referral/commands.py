@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command, one_line
 from dermedge.files import make_private, read_text, write_atomic
+from dermedge.text import printable
 from edge_app.folders import CASES, data_folder, in_words
 
 if TYPE_CHECKING:
@@ -288,17 +289,18 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
     left = LeftOut()
     for status in Outbox(store).all(left):
         referral = status.referral
+        receiver = printable(referral.receiver)  # of an imported file, too
         print(
-            f"{referral.id[:8]}  {local_minute(referral.created)}  {referral.receiver:20} "
+            f"{referral.id[:8]}  {local_minute(referral.created)}  {receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
         why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
         if why:
             print(f"          {why}")
         for answer in status.answers:
-            author = answer.author or "no name"
+            author = printable(answer.author) or "no name"
             here = local_day(answer.received) if answer.dated else "date not known"
-            print(f"          answer of {author}, {answer.issued[:10] or here}")
+            print(f"          answer of {author}, {printable(answer.issued[:10]) or here}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
     return say_damage(left)

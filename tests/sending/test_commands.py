@@ -20,6 +20,7 @@ from edge_app.referral.alone import alone
 from edge_app.referral.carriers import connect
 from edge_app.referral.collector import Collected
 from edge_app.referral.commands import SEND, _say_answers
+from edge_app.store.referrals import Destination, Endpoint, StoredAnswer
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
 from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
@@ -122,6 +123,19 @@ def test_who_moves_a_referral_reads_whose_code_it_carries(home, send, capsys):
     stays, moved = capsys.readouterr().out.splitlines()[-2:]
     assert stays == "it is sent again"
     assert "to Hospital, under the code of the person that was made for Clinic" in moved
+
+
+def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home, send, capsys):
+    cases = opened(home)
+    forged = "Clinic\n\x1b[2Jb"
+    stick = Endpoint("folder", "/nowhere", password="four words that go")
+    queue(cases, cases.mail.add_destination(Destination("", forged, stick)))
+    cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "", author=forged, issued="\x1b[2J"))
+    cases.close()
+    assert send("list") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 2
 
 
 def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):
