@@ -29,10 +29,10 @@ from edge_app.referral.draft import Draft, Lasting
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
-from edge_app.store import damage
+from edge_app.store import clock, damage
 from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
-from edge_app.store.store import Capture, Lesion, Person, Store
+from edge_app.store.store import Capture, Lesion, Person, Store, StoreError
 
 THUMBNAIL = 320  # px, long side
 PRINTED = 4096  # px, long side of the picture on the report
@@ -93,7 +93,14 @@ def begin(
     """A form with all that is known; `captures` as `Draft.start` takes them."""
     if not all(map(find_spec, LIBRARIES)):
         raise UserError(Message(NO_LIBRARY, extra="send"), code="no-library")
+    _must_be_dated(clock.now())
     return Draft.start(store, lesion, captures, leave_out)
+
+
+def _must_be_dated(now: str) -> None:
+    """Raises StoreError by a clock that cannot be right: study, age and consent are of that day."""
+    if wrong := clock.words(now):
+        raise StoreError(wrong, code="clock")
 
 
 def remember(store: Store, lasting: Lasting) -> Person:
@@ -114,6 +121,7 @@ def remember(store: Store, lasting: Lasting) -> Person:
 
 def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
     """Read the pictures, print the page, say what leaves. Some tenths of a second a picture."""
+    _must_be_dated(clock.stamp(now))
     images = {one.capture.id: store.picture(one.capture.id) for one in draft.selected}
     report = _report(draft, images)
     referral = draft.referral(now, images, report)
@@ -212,10 +220,11 @@ def _taken_since(
 def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:
     """The PDF of an answer as a plain file in `folder`."""
     check_writable(folder)
-    path, number = folder / f"answer-{answer.received[:10]}.pdf", 1
+    day, number = clock.local_day(answer.received), 1
+    path = folder / f"answer-{day}.pdf"
     while path.exists():
         number += 1
-        path = folder / f"answer-{answer.received[:10]}-{number}.pdf"
+        path = folder / f"answer-{day}-{number}.pdf"
     with store.act("report", answer.referral):
         write_atomic(path, base64.b64decode(answer.document), private=True)
     return path

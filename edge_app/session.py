@@ -229,8 +229,8 @@ class Session:
         """Change these alone: an answer that came meanwhile may have made it due."""
         return self.save_lesion(replace(self.opened().lesion(lesion.id), **values))
 
-    def delete_person(self, person: Person) -> Erased:
-        found = _erased(partial(self.opened().delete_person, person.id))
+    def delete_person(self, person_id: str) -> Erased:
+        found = _erased(partial(self.opened().delete_person, person_id))
         self._set(person=None, lesion=None)
         return found
 

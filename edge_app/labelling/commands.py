@@ -129,13 +129,18 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
 
 
 def _people(store: Store, _args: argparse.Namespace) -> int:
+    from edge_app.store.clock import local_day
     from edge_app.store.damage import LeftOut, without_damage
 
     left = LeftOut()
     for person in store.people(leave_out=left):
         with without_damage(f"what person {person.id} allowed", left):
             found = store.labels.permission(person.id)
-            said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
+            said = (
+                f"allowed {local_day(found.when)}, entered by {found.by}"
+                if found
+                else "not allowed"
+            )
             print(printable(f"{person.id}  {person.name}: {said}"))
     return say_damage(left)
 

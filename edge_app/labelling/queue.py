@@ -13,6 +13,7 @@ from dermedge.acquisition import ask_first
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.image.read import read_image
+from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop, without_damage
 from edge_app.store.labels import Polygon
 from edge_app.store.records import Capture, Lesion, StoreError
@@ -47,7 +48,8 @@ def allowed(store: Store, leave_out: LeaveOut = stop) -> Iterator[tuple[str, Cap
 
 def named(person: str, capture: Capture) -> str:
     """A picture, as somebody finds it in the app."""
-    return f"picture {capture.id} of {capture.taken[:16]}, person {person}"
+    when = clock.local_minute(capture.taken) if capture.dated else "a date not known"
+    return f"picture {capture.id} of {when}, person {person}"
 
 
 def is_allowed(store: Store, capture: str) -> bool:

@@ -81,7 +81,10 @@ class Sitting:
     def _now(self, capture: str) -> Question:
         question = self._next()
         if question is None or question.capture != capture:
-            raise StoreError("another picture is asked about now: reload the page", code="invalid")
+            # The page goes on to the one that is, if there is any.
+            raise StoreError(
+                "this answer was not saved: its picture is not asked about any more", code="invalid"
+            )
         return question
 
 

@@ -32,6 +32,7 @@ from edge_app.presentation.estimate import (
 )
 from edge_app.self_check import TITLES as CHECKS
 from edge_app.self_check import Check
+from edge_app.store.damage import id_of
 from edge_app.store.records import OTHER_VERSION
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Lesion, Person
@@ -80,9 +81,10 @@ def error_line(error: BaseException) -> str:
 def left_out(names: Sequence[str]) -> str:
     """What a screen lacks because it is damaged."""
     some = [*map(_, names[:LEFT_OUT]), *(["…"] if len(names) > LEFT_OUT else [])]
-    return _(
-        "Damaged, and left out here: {what}. Restore it from an export.", what=SEPARATOR.join(some)
-    )
+    what = SEPARATOR.join(some)
+    if all(id_of("destination", name) for name in names):  # no export holds one
+        return _("Damaged, and left out here: {what}. Delete it among the receivers.", what=what)
+    return _("Damaged, and left out here: {what}. Restore it from an export.", what=what)
 
 
 def elsewhere(found: Sequence[Elsewhere]) -> str:

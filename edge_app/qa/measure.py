@@ -109,7 +109,7 @@ class Meter:
         for number in tqdm(range(self._captures), disable=not self._soak):
             if self._soak and number % PER_PERSON == 0:
                 if session.person:
-                    session.delete_person(session.person)
+                    session.delete_person(session.person.id)
                 person = session.save_person(Person("", "code"))
                 session.save_lesion(Lesion("", person.id, "a place"))
             if self._soak and number % SAMPLE_EVERY == 0:

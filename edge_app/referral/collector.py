@@ -6,9 +6,10 @@ import base64
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from urllib.parse import urlsplit
 
 from dermedge import UserError
 from edge_app import unforeseen
@@ -127,11 +128,28 @@ class Collector:
         }
         found = defaultdict(list)
         for one in mail.referrals(leave_out=self._left):
-            if one.destination in known and one.sent and one.id not in waiting:
-                if self._is_over(one, oldest):
-                    continue
-                found[known[one.destination]].append(one)
+            if not one.sent or one.id in waiting:
+                continue
+            to = [known[it] for it in (one.destination,) if it in known]
+            to = to or self._at_its_place(one, known.values())
+            if to and not self._is_over(one, oldest):
+                for destination in to:
+                    found[destination].append(one)
         return found
+
+    def _at_its_place(
+        self, referral: StoredReferral, known: Iterable[Destination]
+    ) -> list[Destination]:
+        """Its receiver where that was removed and entered again, or on another device."""
+        places = {it.place.lower() for it in self._parcels(referral) if it.state == RECEIVED}
+        return [
+            one
+            for one in known
+            if any(
+                door is not None and urlsplit(door.address).netloc.lower() in places - {""}
+                for door in (one.fhir, one.dicom)
+            )
+        ]
 
     def _is_over(self, referral: StoredReferral, oldest: str) -> bool:
         """Whether the last of it was received before that: it may have waited long to be sent, or

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dermedge import UserError
 from dermedge.cli import Command, one_line
 from dermedge.files import make_private, read_text, write_atomic
+from dermedge.text import printable
 from edge_app.folders import CASES, data_folder, in_words
 
 if TYPE_CHECKING:
@@ -282,21 +283,24 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
     from edge_app.referral.timeline import standing_of
+    from edge_app.store.clock import local_day, local_minute
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
     for status in Outbox(store).all(left):
         referral = status.referral
+        receiver = printable(referral.receiver)  # of an imported file, too
         print(
-            f"{referral.id[:8]}  {referral.created[:16]}  {referral.receiver:20} "
+            f"{referral.id[:8]}  {local_minute(referral.created)}  {receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
         why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
         if why:
             print(f"          {why}")
         for answer in status.answers:
-            author = answer.author or "no name"
-            print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+            author = printable(answer.author) or "no name"
+            here = local_day(answer.received) if answer.dated else "date not known"
+            print(f"          answer of {author}, {printable(answer.issued[:10]) or here}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
     return say_damage(left)
@@ -324,14 +328,20 @@ def _answers(store: Store, _args: argparse.Namespace) -> int:
 
 def _export(store: Store, args: argparse.Namespace) -> int:
     """Plain files: for who looks after the receiver's side."""
+    from edge_app.referral.outbox import ANSWERED, DONE
+    from edge_app.store.damage import LeftOut, row, without_damage
+
     (folder,) = _needed(args, "DIR")
     status = _wanted(store, args)
     target = Path(folder) / status.referral.id
-    if status.received == len(status.parcels):
+    if status.state in (DONE, ANSWERED):
         raise UserError(
             "all of this referral was received, its bytes are not kept here", code="send-exported"
         )
-    data = [(one, store.mail.payload(one)) for one in status.parcels]
+    left, data = LeftOut(), []
+    for one in store.mail.parcels(status.referral.id, left):
+        with without_damage(row("parcel", one.id, "referral", one.referral), left):
+            data.append((one, store.mail.payload(one)))
     with store.act("export", status.referral.id):
         try:
             target.mkdir(parents=True)
@@ -346,22 +356,27 @@ def _export(store: Store, args: argparse.Namespace) -> int:
             ending = "dcm" if parcel.kind == "dicom" else "json"
             write_atomic(target / f"{parcel.sequence:03}.{ending}", content, private=True)
     print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
-    return 0
+    return say_damage(left)
 
 
 def _again(store: Store, args: argparse.Namespace) -> int:
+    from edge_app.referral.outbox import ANSWERED, DONE
+
     status = _wanted(store, args)
-    if status.received == len(status.parcels):
+    if status.state in (DONE, ANSWERED):
         raise UserError(
             "all of this referral was received: there is nothing to send again, make a new one",
             code="send-again",
         )
-    to = _destination(store, args.to).id if args.to else ""
+    target = _destination(store, args.to) if args.to else None
+    to = target.id if target is not None else ""
     old = status.referral
     store.mail.resume(old.id, to)
     under = ""
-    if to not in ("", old.destination) and not old.form.get("identifiers"):
-        under = f" to {args.to}, under the code of the person that was made for {old.receiver}: "
+    if target and to != old.destination and not old.form.get("identifiers"):
+        under = (
+            f" to {target.name}, under the code of the person that was made for {old.receiver}: "
+        )
         under += "what that one gets of this person later can be joined with it"
     print(f"it is sent again{under}")
     return 0
@@ -377,13 +392,14 @@ def _wanted(store: Store, args: argparse.Namespace) -> Status:
         for one in store.mail.referrals(leave_out=left)
         if args.referral and one.id.startswith(args.referral)
     ]
+    status = Outbox(store).status(found[0], left) if len(found) == 1 else None
     say_damage(left)
-    if len(found) != 1:
+    if status is None:
         raise UserError(
             "say --referral and the number of one, as `dermedge send list` shows it",
             code="send-referral",
         )
-    return Outbox(store).status(found[0])
+    return status
 
 
 def _needed(args: argparse.Namespace, *names: str) -> list[str]:
@@ -457,7 +473,7 @@ def _remove(store: Store, args: argparse.Namespace) -> int:
     # A damaged one has no name any more.
     id = name if re.fullmatch("[0-9a-f]{32}", name) else _destination(store, name).id
     store.mail.delete_destination(id)
-    print(f"{name} was removed")
+    print(f"{name} was removed: no more answers are fetched from it until it is added again")
     return 0
 
 
@@ -465,10 +481,18 @@ def _destination(store: Store, name: str) -> Destination:
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
-    for one in store.mail.destinations(left):
-        if one.name == name:
-            return one
+    found = [one for one in store.mail.destinations(left) if name in (one.name, one.id)]
+    if len(found) == 1:
+        return found[0]
     say_damage(left)
+    if found:  # the app adds a second one of a name, as for a new address
+        doors = [(one.id, it.address) for one in found if (it := one.dicom or one.fhir)]
+        raise UserError(
+            "several destinations are called {name}, say which by its number: {numbers}",
+            code="send-name",
+            name=name,
+            numbers=", ".join(f"{id} ({address})" for id, address in doors),
+        )
     raise UserError("there is no destination {name}", code="send-name", name=name)
 
 

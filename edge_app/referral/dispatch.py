@@ -74,6 +74,7 @@ def dispatch(
             "answers": [list(pair) for pair in referral.answers],
             "priority": referral.priority,
             "question": referral.question,
+            "tracking": referral.lesion.tracking_uid,
             "identifiers": [[one.system, one.value] for one in referral.identifiers],
         },
         sent=json.loads(json.dumps(sent.to_json())),  # lists, as it comes back

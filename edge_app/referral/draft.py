@@ -66,6 +66,8 @@ class Draft:
     priority: str = "routine"  # of form.PRIORITIES
     question: str = ""
     consent: Consent | None = None
+    # By the ids of receivers that have something of the lesion, its identity there.
+    tracked: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
 
     @classmethod
@@ -112,6 +114,11 @@ class Draft:
         for earlier in store.mail.referrals(
             leave_out=leave_out
         ):  # the last one counts, of whatever spot
+            if earlier.lesion == self.lesion.id:
+                tracked = str(earlier.form.get("tracking", ""))
+                known = uids.TRACKING.fullmatch(tracked)
+                uid = tracked if known else uids.tracking_uid(self.lesion.id)  # by dermedge 0.2.0
+                self.tracked[earlier.destination] = uid
             if earlier.lesion in own:
                 self._take_over(earlier, earlier.lesion == self.lesion.id)
         for risk in self.person.risk_factors:
@@ -177,13 +184,14 @@ class Draft:
         if self.destination is None or not self.whole:
             raise ValueError("a referral needs a receiver, and each picture a kind")
         person, lesion, system = self.person, self.lesion, self.destination.system
-        number = self.identifier.strip()
+        number, to = self.identifier.strip(), self.destination.id
         return Referral(
             id=self.id,
             created=now,
-            pseudonym=uids.pseudonym(person.id, self.destination.id),
+            pseudonym=uids.pseudonym(person.id, to),
             lesion=ReferredLesion(
-                region(lesion.view, lesion.x, lesion.y) or "", uids.tracking_uid(lesion.id)
+                region(lesion.view, lesion.x, lesion.y) or "",
+                self.tracked.get(to) or uids.tracking_uid(lesion.id, to),
             ),
             pictures=tuple(self.referred(images)),
             consent=self.consent,

@@ -22,6 +22,7 @@ from edge_app.i18n.language import N_
 from edge_app.presentation.estimate import quality_messages
 from edge_app.referral.consent import Consent
 from edge_app.referral.history import ONSETS, QUESTIONS
+from edge_app.referral.uids import TRACKING
 
 KINDS = {
     "overview": N_("Overview"),
@@ -187,7 +188,7 @@ class ReferredLesion:
     """Where, and which one over time."""
 
     site: str  # of edge_app.presentation.body_map.REGIONS
-    tracking_uid: str  # `edge_app.referral.uids.tracking_uid` of the lesion's id
+    tracking_uid: str  # `edge_app.referral.uids.tracking_uid` of lesion and receiver
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +234,7 @@ class Referral:
             len({picture.id for picture in self.pictures}) == len(self.pictures),
             all(moment is None or moment.utcoffset() is not None for moment in moments),
             re.fullmatch(r"[A-Z2-7]{8,16}", self.pseudonym),
-            re.fullmatch(r"2\.25\.\d{1,39}", self.lesion.tracking_uid),
+            TRACKING.fullmatch(self.lesion.tracking_uid),
         )
         if not all(known):
             broken = next(number for number, holds in enumerate(known, 1) if not holds)

@@ -13,6 +13,7 @@ from edge_app.referral.parcels import Parcel
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeaveOut, LeftOut, stop, without_damage
 from edge_app.store.referrals import (
+    NOT_WHOLE,
     RECEIVED,
     WAITING,
     Attempt,
@@ -35,9 +36,6 @@ STATES = {
     ANSWERED: N_("answered"),
     STOPPED: N_("not sent: something has to be done"),
 }
-
-
-NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
 
 
 @dataclass(frozen=True)

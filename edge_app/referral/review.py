@@ -305,7 +305,7 @@ def _person(referral: Referral) -> Iterator[Row]:
 def _asked(referral: Referral) -> Iterator[Row]:
     yield Row(_("Referral"), f"{referral.id}, {_moment(referral.created)}")
     yield Row(_("Place on the body"), _(referral.lesion.site))
-    yield Row(_("Code of the spot, the same in each referral"), referral.lesion.tracking_uid)
+    yield Row(_("Code of the spot, the same in each referral there"), referral.lesion.tracking_uid)
     if referral.onset:
         yield Row(_("There since"), _(ONSETS[referral.onset]))
     for key, yes in referral.answers:

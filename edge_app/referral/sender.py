@@ -14,11 +14,18 @@ from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
 from edge_app.referral.carriers.outcome import UNFORESEEN
-from edge_app.referral.outbox import NOT_WHOLE, STOPPED, Outbox, Status, must_take
+from edge_app.referral.outbox import STOPPED, Outbox, Status, must_take
 from edge_app.referral.parcels import Parcel
 from edge_app.store.damage import DAMAGED, LeftOut
 from edge_app.store.records import StoreError
-from edge_app.store.referrals import RECEIVED, WAITING, Destination, Endpoint, StoredParcel
+from edge_app.store.referrals import (
+    NOT_WHOLE,
+    RECEIVED,
+    WAITING,
+    Destination,
+    Endpoint,
+    StoredParcel,
+)
 from edge_app.store.store import Store
 
 LONGEST_REST = 5.0  # s: the first parcel loads libraries, too

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import uuid
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SYSTEM = "urn:oid:2.25.36748770229461313478477935510454211468"
 CODES = f"{SYSTEM}.1"  # the private codes in FHIR
 IMPLEMENTATION = "2.25.6429713747272279178606756117559214876"
+TRACKING = re.compile(r"2\.25\.\d{1,39}")
 _CODE = 12  # characters of a pseudonym
 
 
@@ -36,9 +38,12 @@ def study_uid(referral: Referral) -> str:
     return uid("study", referral.id)
 
 
-def tracking_uid(lesion: str) -> str:
-    """The lesion's identity over time, of the random id that it has in the store."""
-    return uid("lesion", lesion)
+def tracking_uid(lesion: str, *destination: str) -> str:
+    """The lesion's identity over time at one receiver, of the store's random ids.
+
+    Two receivers get two, as of `pseudonym`; dermedge 0.2.0 made it of the lesion's id alone.
+    """
+    return uid("lesion", lesion, *destination)
 
 
 def pseudonym(person: str, destination: str) -> str:

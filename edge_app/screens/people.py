@@ -10,6 +10,7 @@ from datetime import date
 from kivy.clock import Clock
 from kivy.properties import ObjectProperty, StringProperty
 
+from dermedge import UserError
 from edge_app.follow_up import people
 from edge_app.follow_up.people import Draft, Known
 from edge_app.i18n.language import _
@@ -17,8 +18,10 @@ from edge_app.presentation import body_map
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import Band
 from edge_app.screens.view import View, load_kv
+from edge_app.session import Erased
+from edge_app.store.damage import LeftOut, id_of
 from edge_app.store.store import Person
-from edge_app.ui.widgets import Press, PressCard
+from edge_app.ui.widgets import Item, Press, PressCard
 
 SHARE = 30  # people that are shown at once; so many more each time
 PAUSE = 0.15  # s without a letter, then it searches
@@ -57,6 +60,7 @@ class PeopleScreen(View):
         self._building.cancel()
         self.ids.rows.clear_widgets()
         self.ids.more.clear_widgets()
+        self.ids.damaged.clear_widgets()
         self.ids.search.text = ""
 
     def search(self) -> None:
@@ -66,18 +70,26 @@ class PeopleScreen(View):
 
     def _search(self) -> None:
         store, wanted = self.app.session.opened(), self.ids.search.text
-        leave_out = self.app.session.leave_out
+        session, damaged = self.app.session, LeftOut()
         self._later.cancel()
 
-        def find() -> tuple[str, list[Person], list[Known]]:
+        def leave_out(what: str, error: UserError) -> None:
+            damaged(what, error)
+            session.leave_out(what, error)
+
+        def find() -> tuple[str, list[Person], list[Known], list[str]]:
             found = store.people(wanted, leave_out)
-            return wanted, found[SHARE:], people.known(store, found[:SHARE])
+            nameless = [id for what in damaged.what if (id := id_of("person", what))]
+            return wanted, found[SHARE:], people.known(store, found[:SHARE]), nameless
 
         self.app.work(find, lambda found: self._found(*found))
 
-    def _found(self, wanted: str, rest: list[Person], first: list[Known]) -> None:
+    def _found(
+        self, wanted: str, rest: list[Person], first: list[Known], damaged: list[str]
+    ) -> None:
         if wanted != self.ids.search.text:
             return  # more was typed since
+        self._offer_to_delete([] if self.task else damaged)
         rows = self.ids.rows
         rows.clear_widgets(rows.children[: max(len(rows.children) - len(first), 0)])
         self.message = ""
@@ -123,6 +135,33 @@ class PeopleScreen(View):
     def _choose(self, person: Person) -> None:
         self.app.session.person = person
         self.app.go("person", task=self.task)
+
+    def _offer_to_delete(self, damaged: list[str]) -> None:
+        """Of people whose record cannot be read: nothing else can be done with them here."""
+        self.ids.damaged.clear_widgets()
+        for id in damaged:
+            item = Item(icon="people", title=_("Damaged person"), message=id)
+            item.bind(on_release=lambda _item, id=id: self._delete(id))
+            self.ids.damaged.add_widget(item)
+
+    def _delete(self, id: str) -> None:
+        app, session = self.app, self.app.session
+
+        def done(erased: Erased) -> None:
+            self._search()
+            app.tell(present.erased(erased.error, erased.elsewhere))
+
+        app.ask(
+            _("Delete {name}?", name=_("Damaged person")),
+            _(
+                "Who it is cannot be read. A file that was exported before and holds this person "
+                "puts it back when it is imported. Else the person with all spots, pictures and "
+                "results is removed from here for good."
+            ),
+            _("Delete"),
+            lambda: app.work(lambda: session.delete_person(id), done, _("Deleting."), writes=True),
+            style="danger",
+        )
 
     def add(self) -> None:
         """Somebody new, called as was searched for."""

@@ -162,7 +162,7 @@ class PersonScreen(View):
 
         def confirmed() -> None:
             app.work(
-                lambda: session.delete_person(person),
+                lambda: session.delete_person(person.id),
                 done,
                 _("Deleting."),
                 writes=True,

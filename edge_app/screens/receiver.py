@@ -162,7 +162,10 @@ class ReceiverScreen(View):
 
         self.app.ask(
             _("Delete {name}?", name=self._draft.before.name),
-            _("Its address, passwords and certificates are removed from this device."),
+            _(
+                "Its address, passwords and certificates are removed from this device. No more "
+                "answers are fetched from it until it is entered again."
+            ),
             _("Delete"),
             confirmed,
             style="danger",

@@ -26,7 +26,13 @@ FAULTS = {
 
 def now() -> str:
     """What the clock of this device says."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp(datetime.now(timezone.utc))
+
+
+def stamp(when: datetime) -> str:
+    """A time with its zone, as it is kept."""
+    utc = when.astimezone(timezone.utc)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(stamp: str) -> datetime:
@@ -40,6 +46,11 @@ def moment(stamp: str) -> datetime:
 def local_day(stamp: str) -> str:
     """The ISO date that it was here, as screens show it."""
     return moment(stamp).astimezone().date().isoformat()
+
+
+def local_minute(stamp: str) -> str:
+    """The ISO date and the time of day that it was here, as screens show it."""
+    return moment(stamp).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def on(day: str, hour: time) -> str:

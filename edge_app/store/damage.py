@@ -55,6 +55,13 @@ def row(table: str, id: str, above: str | None = None, parent: str | None = None
     return Message(OF_ANOTHER, part=Message(PARTS[table]), id=id, above=upper, parent=parent)
 
 
+def id_of(table: str, what: str) -> str:
+    """The id of a damaged row that belongs to no other, by its name; empty for what is none."""
+    if not isinstance(what, Message) or what.message != ONE or what.values["part"] != PARTS[table]:
+        return ""
+    return str(what.values["id"])
+
+
 class LeftOut:
     """What was left out, each once; to be used as a `LeaveOut`."""
 

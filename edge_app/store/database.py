@@ -109,6 +109,7 @@ UNCHANGED = N_("nothing was changed")
 DAMAGED = N_("{path} is damaged or cut short: restore it from an export")
 LOOSE = N_("{path} is damaged: a row belongs to none")
 NO_STORE = N_("{path} is not a store of dermedge")
+NOT_THERE = N_("{path} is not there, {state}: put the stick in again, or choose another place")
 READ_ONLY = N_("{path} cannot be written, {state}: the disk or the folder is read-only")
 
 
@@ -382,6 +383,9 @@ def plain(path: Path, state: str = UNCHANGED) -> Iterator[None]:
         if "full" in said or "no space" in said or ("i/o" in said and _is_full(path.parent)):
             words = N_("the disk is full, {state}: free some space in {folder}")
             raise DiskFull(words, code="full", state=Message(state), folder=path.parent) from error
+        if isinstance(error, FileNotFoundError):  # as where a stick was pulled out
+            values = {"path": path, "state": Message(state)}
+            raise StoreError(NOT_THERE, code="missing", **values) from error
         raise _words(said, path, state) from error
 
 

@@ -9,11 +9,10 @@ from edge_app.store.database import UNCHANGED
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.records import NotWiped
-from edge_app.store.referrals import RECEIVED, WAITING, Elsewhere
+from edge_app.store.referrals import RECEIVED, UNKNOWN, WAITING, Elsewhere
 from edge_app.store.rows import Rows, must_exist, query
 from edge_app.store.trail import Trail
 
-UNKNOWN = N_("a receiver whose name is damaged")
 PARTLY = N_("a part is deleted and the rest is still there")
 
 

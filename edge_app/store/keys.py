@@ -84,6 +84,9 @@ class Keys:
 
 
 def _tampered(part: str) -> StoreError:
+    if part == "destination":  # which no export holds
+        words = N_("a destination in the store is damaged: remove it, and enter it again")
+        return StoreError(words, code="damaged")
     return StoreError(
         "a {part} in the store is damaged or was tampered with: restore it from an export",
         code="damaged",

@@ -11,16 +11,19 @@ from dataclasses import replace
 from dermedge import UserError
 from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, validation
-from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
+from edge_app.store.damage import LeaveOut, LeftOut, pass_over, stop, without_damage
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
 from edge_app.store.records import RECORD, StoreError
 from edge_app.store.referrals import (
+    NOT_WHOLE,
     RECEIVED,
     SENT,
+    UNKNOWN,
     WAITING,
     Attempt,
     Destination,
+    Endpoint,
     StoredAnswer,
     StoredParcel,
     StoredReferral,
@@ -39,11 +42,17 @@ ITS_CODE = N_(
     "tell that it is one person: make a new one"
 )
 FAULTS, MOST_FAULTS = "answer faults", 20  # a row of the table `store`, and the lines in it
-# Why a referral is stopped that another address, password or certificate may mend.
+# Why a referral is stopped that another password or certificate may mend; another address may mend
+# all but what is wrong with the referral itself.
+ITS_OWN = frozenset({"imported", "damaged", "tampered"})
 MENDED = frozenset(
     {"401", "403", "redirect", "rejected", "token", "key", "authority", "passphrase", "insecure",
      "no-address", "no-way"}
 )  # fmt: skip
+
+
+def _place(door: Endpoint | None) -> tuple[str, str] | None:
+    return None if door is None else (door.carrier, door.address)
 
 
 class Mail:
@@ -149,7 +158,9 @@ class Mail:
         if all(old.endpoint(kind) == new.endpoint(kind) for kind in left):
             return
         if referral.stopped:
-            if referral.stopped.get("code") not in MENDED:
+            code = referral.stopped.get("code")
+            moved = any(_place(old.endpoint(kind)) != _place(new.endpoint(kind)) for kind in left)
+            if code not in MENDED and (code in ITS_OWN or not moved):
                 return
             going = replace(referral, stopped=None)
             self._rows.put(connection, "referral", going, "resume referral")
@@ -158,8 +169,7 @@ class Mail:
     def _look_again(
         self, connection, parcel: StoredParcel, old: Destination, new: Destination
     ) -> None:
-        doors = [one.endpoint(parcel.kind) for one in (old, new)]
-        before, after = [door and (door.carrier, door.address) for door in doors]
+        before, after = (_place(one.endpoint(parcel.kind)) for one in (old, new))
         if parcel.state == RECEIVED and before != after:
             again = replace(parcel, state=SENT, received="", place="", references=())
             self._rows.put(connection, "parcel", again, "send parcel")
@@ -305,7 +315,10 @@ class Mail:
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
-            parcels = self._of(connection, referral)
+            damaged = LeftOut()
+            parcels = self._of(connection, referral, damaged)
+            if damaged.what:
+                raise StoreError(NOT_WHOLE, code="damaged")
             target = self._rows.one(connection, "destination", destination or old.destination)
             moved = target.id != old.destination
             if moved and any(one.state != WAITING for one in parcels):
@@ -322,12 +335,24 @@ class Mail:
 
     def _must_join_nothing(self, connection, moving: StoredReferral, target: Destination) -> None:
         """What is somewhere else under the code of a referral, or may be, keeps it from moving."""
+        query_person = "SELECT person FROM lesion WHERE id = ?"
+        whose = connection.execute(query_person, (moving.lesion,)).fetchone()
         for row in connection.execute(query("referral")).fetchall():
-            other = self._rows.item("referral", *row)
-            if other.patient_id != moving.patient_id or other.destination == target.id:
-                continue
-            if any(one.state != WAITING for one in self._of(connection, other.id)):
-                raise StoreError(ITS_CODE, code="pseudonym", receiver=other.receiver)
+            id, lesion, _sealed = row
+            receiver: str = Message(UNKNOWN)
+            # Of a damaged one it is known whose it is: nobody else has that code.
+            joins = connection.execute(query_person, (lesion,)).fetchone() == whose
+            for other in self._rows.sound("referral", [row], pass_over):
+                receiver = other.receiver
+                joins = other.patient_id == moving.patient_id and other.destination != target.id
+            if joins and self._may_be_there(connection, id):
+                raise StoreError(ITS_CODE, code="pseudonym", receiver=receiver)
+
+    def _may_be_there(self, connection, referral: str) -> bool:
+        """Whether something of it may have left, as far as can be read."""
+        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
+        parcels = self._rows.sound("parcel", rows, pass_over)
+        return len(parcels) < len(rows) or any(one.state != WAITING for one in parcels)
 
     # ------------------------------------------------------------------------ answers
 

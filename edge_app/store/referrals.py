@@ -13,6 +13,8 @@ STATES = (WAITING, SENT, RECEIVED)
 UNANSWERED = frozenset({"rejected", "failed"})  # nobody will look at it
 TAKEN_BACK = frozenset({"entered-in-error", "cancelled"})  # of an answer, by its author
 PARCEL_KINDS = ("dicom", "fhir")
+NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
+UNKNOWN = N_("a receiver whose name is damaged")
 
 
 @dataclass(frozen=True)

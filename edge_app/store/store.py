@@ -316,8 +316,9 @@ class Store:
     def merge(self, path: Path, passphrase: str) -> int:
         """Take in what `export` wrote, all of it or nothing; returns how many captures came new.
 
-        What is here already (by its id) stays as it is here. The file is only read. A file of
-        which one record makes no sense is refused; the line says which.
+        What is here already (by its id) stays as it is here; where it is damaged, it is put back.
+        The file is only read. A file of which one record makes no sense is refused; the line says
+        which.
         """
         return self._transfer.merge(Path(path), passphrase)
 

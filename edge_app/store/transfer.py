@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_app.i18n.language import N_, Message
 from edge_app.store import audit, clock, damage, database, validation
-from edge_app.store.damage import PARTS, LeaveOut, stop, without_damage
+from edge_app.store.damage import PARTS, LeaveOut, pass_over, stop, without_damage
 from edge_app.store.database import BLOBS, KINDS, plain
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -78,8 +78,8 @@ def copy_rows(
     """Copy rows that the target lacks, all or those of one person; returns how many captures.
 
     `source`, `target` : a StoreFile and a connection of it each. With `path`, of a foreign file,
-    each record is judged as one that is typed in. With what is left out goes all that belongs to
-    it.
+    each record is judged as one that is typed in, and what is damaged in the target is put back.
+    With what is left out goes all that belongs to it.
     """
     (file, reading), (other, writing) = source, target
     rows, others = (Rows(one, Trail(one)) for one in (file, other))
@@ -108,7 +108,8 @@ def copy_rows(
                 left.add(id)
                 continue
             level.add(id)
-            if writing.execute(f"SELECT 1 FROM {table} WHERE id = ?", (id,)).fetchone():
+            there = writing.execute(f"{query(table)} WHERE id = ?", (id,)).fetchone()
+            if there and not (path and _is_damaged(others, writing, table, there)):
                 continue
             item = None
             with without_damage(damage.row(table, id, above, parent), skip):
@@ -123,11 +124,42 @@ def copy_rows(
             if table == "capture":
                 if path is not None and item.origin == other.keys.origin:
                     item = replace(item, origin=_origin(writing, other, item))
-                added += 1
+                added += not there
                 lesions.add(parent)
-            others.insert(writing, table, item, blob)
+            if there:
+                _put_back(others, writing, table, there, item, blob)
+                if table == "lesion":
+                    lesions.add(id)
+            else:
+                others.insert(writing, table, item, blob)
     others.summarise(writing, lesions)
     return added
+
+
+def _is_damaged(rows: Rows, connection, table: str, row: tuple) -> bool:
+    """Whether a row of the store, or its picture, is to be put back from a file.
+
+    Not a parcel: what a file brings is never sent by itself. Nor a record that a newer dermedge
+    wrote.
+    """
+    if table == "parcel":
+        return False
+    try:
+        rows.item(table, *row)
+        return table == "capture" and rows.blob(connection, table, row[0]) is None
+    except StoreError as error:
+        return error.code == "damaged"
+
+
+def _put_back(
+    rows: Rows, connection, table: str, row: tuple, item, sealed_blob: bytes | None
+) -> None:
+    """A row that was damaged; where its picture alone was, its record stays as it is here."""
+    (item,) = rows.sound(table, [row], pass_over) or [item]
+    rows.put(connection, table, item, f"restore {table}")
+    if sealed_blob is not None:
+        kept = BLOBS[table][0]
+        connection.execute(f"INSERT OR REPLACE INTO {kept} VALUES (?, ?)", (item.id, sealed_blob))
 
 
 def _origin(connection, file: StoreFile, item: Capture) -> str:

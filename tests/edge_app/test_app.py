@@ -574,6 +574,7 @@ from edge_app.follow_up.people import Draft, Spot
 from edge_app.session import VisitOver
 from edge_app.store import derivation
 from edge_app.store import store as stores
+from edge_app.store.referrals import Destination, Endpoint
 from edge_app.ui import widgets
 from edge_app.ui.widgets import Press
 derivation.ARGON2 = {"iterations": 1, "lanes": 1, "memory_cost": 64}
@@ -692,6 +693,26 @@ def steps():
     gates["keep"].set()
     yield lambda: app.notice
     assert app.notice == "The disk is full.", app.notice
+
+    # A person or receiver whose record cannot be read is deleted by its row.
+    folder = Endpoint("folder", "/media/stick", password="twelve letters")
+    lost = session.save_person(Person("", NAME)), session.store.mail.add_destination(
+        Destination("", "Clinic", folder))
+    for one, table, list in zip(lost, ("person", "destination"), ("damaged", "list")):
+        with session.store._file.writing() as connection:
+            connection.execute(f"UPDATE {table} SET record = X'07' WHERE id = ?", (one.id,))
+        app.go("people" if table == "person" else "receivers")
+        rows = app.screen.ids[list]
+        yield lambda: rows.children
+        assert [row.message for row in rows.children] == [one.id]
+        rows.children[0].dispatch("on_release")
+        (sheet,) = [w for w in Window.children if isinstance(w, widgets.Sheet)]
+        sheet.dismiss(animation=False)
+        sheet.confirm()
+        found = f"SELECT 1 FROM {table}"
+        yield lambda: not session.store._file.select(found) and not waits()
+        yield lambda: all(not isinstance(row, widgets.Item) for row in rows.children)
+    app.notice = ""
 
     # A visit that ends: what was begun goes on, and nothing of it comes back.
     session.save_person(Person("", NAME))

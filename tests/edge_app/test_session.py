@@ -36,7 +36,7 @@ from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
-from edge_app.store import derivation, store
+from edge_app.store import damage, derivation, store
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, WrongKey
 
@@ -338,7 +338,7 @@ def test_every_event_of_the_audit_trail_has_a_message(session, spot, tmp_path):
     cases.export(session.opened(), tmp_path, "for the other")
     session.opened().delete_capture(spot[0].id)
     session.delete_lesion(session.lesion)
-    session.delete_person(session.person)
+    session.delete_person(session.person.id)
     for entry in session.opened().audit():
         assert entry.what in comparison.AUDIT_EVENTS
     what, when = comparison.audit_row(
@@ -660,5 +660,8 @@ def test_what_is_due_beside_a_damaged_person_is_listed_and_that_one_is_named(ses
     with session.on_behalf_of(session.visit) as left:
         assert [person for _lesion, person in session.due(date(2026, 11, 29))] == [people[1]]
     assert f"of person {people[0].id}" in present.left_out(left.what)
+    assert "from an export" in present.left_out(left.what)
+    receiver = damage.row("destination", "d" * 32)
+    assert "among the receivers" in present.left_out([receiver])
     with pytest.raises(UserError, match="damaged"):  # nobody would name it
         session.due(date(2026, 11, 29))

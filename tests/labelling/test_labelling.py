@@ -255,7 +255,7 @@ def test_answers_are_saved_one_by_one_and_taken_back(served):
     assert request(server, "answer", given)[0].status == 200
     # Pressed twice: the second is to another picture than is shown.
     answer, said = request(server, "answer", given)
-    assert (answer.status, "reload" in json.loads(said)["error"]["en"]) == (409, True)
+    assert (answer.status, "was not saved" in json.loads(said)["error"]["en"]) == (409, True)
     first, second = (json.loads(text)["question"] for text in (before, request(server, "state")[1]))
     assert (first["judged"], first["probabilities"]) == (True, {"nv": 0.6, "mel": 0.4})
     # Of a picture that was refused the page gets no estimate to show.
@@ -285,7 +285,12 @@ def test_what_is_gone_meanwhile_is_asked_no_more_and_the_rest_is(served, how):
         cases.labels.forbid(person_of(cases, "Ada").id)
     answer = {"id": captures[0].id, "verdict": "cannot tell"}
     assert request(server, "picture/" + captures[0].id)[0].status == 404
-    assert request(server, "answer", answer)[0].status == 409
+    refused, said = request(server, "answer", answer)
+    assert refused.status == 409
+    # By then the page shows the next one, or that there is none.
+    assert json.loads(said)["error"]["en"] == (
+        "This answer was not saved: its picture is not asked about any more."
+    )
     state = json.loads(request(server, "state")[1])
     left = [] if how == "forbidden" else captures[1:]
     assert (state["done"], state["count"]) == (0, len(left))

@@ -280,6 +280,33 @@ def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
 
 
 @pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("PKCS8", "sealed by a passphrase: enter one without"),
+        ("TraditionalOpenSSL", "sealed by a passphrase: enter one without"),
+        ("other", "is not that of its certificate"),
+        ("none", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_said(pems, form, said):
+    from cryptography.hazmat.primitives import serialization
+
+    certificate, key = split_pem(pems["client"])
+    if form == "other":
+        key = split_pem(pems["stranger"])[1]
+    elif form == "none":
+        key = "no key"
+    else:
+        secret = serialization.load_pem_private_key(key.encode(), None)
+        key = secret.private_bytes(
+            serialization.Encoding.PEM, getattr(serialization.PrivateFormat, form),
+            serialization.BestAvailableEncryption(b"abcd"),
+        ).decode()  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        connect(Endpoint("fhir", "https://c.example", certificate=certificate, key=key))
+
+
+@pytest.mark.parametrize(
     ("takes", "said"), [(2, "nothing would show that a picture arrived"), (1, "kind of picture")]
 )
 def test_a_node_that_shows_or_takes_nothing_gets_nothing(takes, said):

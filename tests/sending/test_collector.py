@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from store.store_cases import PASSPHRASE
+from store.store_cases import FOREIGN, PASSPHRASE
 
 from edge_app.referral import timeline
 from edge_app.referral.answers import OTHER_PERSON, Sent
@@ -69,6 +69,30 @@ def report(clinic: FhirReceiver, id: str, number: int, text: str, patient: str =
         "resultsInterpreter": [{"display": "Dr. Bea"}], "conclusion": text,
         "issued": "2026-11-29T10:00:00Z", **more,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["fhir", "dicomweb", "another device"])
+def test_a_receiver_that_is_entered_again_is_asked_for_its_answers(
+    cases, archive, clinic, tmp_path, way
+):
+    received(cases, archive, None if way == "dicomweb" else clinic, A)
+    (old,) = cases.mail.destinations()
+    link = Archive(opinion("benign", "2.25.600"))
+    ask = {"connect": lambda _: link} if way == "dicomweb" else {}
+    if way != "dicomweb":
+        report(clinic, A, 1, "benign")
+    cases.mail.delete_destination(old.id)
+    if way == "another device":
+        cases.export(tmp_path / "out", FOREIGN)
+        cases = Store.create(tmp_path / "new", PASSPHRASE)
+        cases.merge(tmp_path / "out", FOREIGN)
+    elsewhere = replace(old.dicom, address="https://other.example")
+    cases.mail.add_destination(replace(old, dicom=elsewhere, fhir=None))
+    assert Collector(cases, **ask).run().new == []
+    cases.mail.add_destination(old)
+    assert [one.text for one in Collector(cases, **ask).run().new] == ["benign"]
+    assert Collector(cases, **ask).run().new == []
+    cases.close()
 
 
 def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, clinic):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from edge_app.referral.alone import alone
 from edge_app.referral.carriers import connect
 from edge_app.referral.collector import Collected
 from edge_app.referral.commands import SEND, _say_answers
+from edge_app.store.referrals import Destination, Endpoint, StoredAnswer
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
 from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
@@ -121,6 +123,39 @@ def test_who_moves_a_referral_reads_whose_code_it_carries(home, send, capsys):
     stays, moved = capsys.readouterr().out.splitlines()[-2:]
     assert stays == "it is sent again"
     assert "to Hospital, under the code of the person that was made for Clinic" in moved
+
+
+def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home, send, capsys):
+    cases = opened(home)
+    forged = "Clinic\n\x1b[2Jb"
+    stick = Endpoint("folder", "/nowhere", password="four words that go")
+    queue(cases, cases.mail.add_destination(Destination("", forged, stick)))
+    cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "", author=forged, issued="\x1b[2J"))
+    cases.close()
+    assert send("list") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 2
+
+
+def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):
+    send("add", "Clinic", "--dicomweb", "https://old.example")
+    cases = opened(home)
+    (old,) = cases.mail.destinations()
+    new = replace(old, dicom=replace(old.dicom, address="https://new.example"))
+    new = cases.mail.add_destination(new)  # as by the app
+    queue(cases, old)
+    cases.close()
+    for words in (("remove", "Clinic"), ("again", "--referral", A, "--to", "Clinic")):
+        with pytest.raises(UserError, match="several destinations are called Clinic") as caught:
+            send(*words)
+        assert f"{new.id} (https://new.example)" in str(caught.value)
+    assert send("again", "--referral", A, "--to", new.id) == 0
+    assert send("remove", old.id) == 0
+    cases = opened(home)
+    assert cases.mail.referral(A).destination == new.id
+    assert cases.mail.destinations() == [new]
+    cases.close()
 
 
 def test_parcels_are_written_as_files_for_eyes_and_validators(home, send, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import closing
 from dataclasses import replace
 from datetime import date
@@ -142,6 +143,73 @@ def test_a_file_of_all_cases_is_written_without_what_is_damaged(cases, archive, 
         assert [one.id for one in other.mail.referrals()] == [B]
         other.check()
     assert ada in cases.people(leave_out=left)
+
+
+@pytest.mark.parametrize(("part", "joined"), [("referral", True), ("referral", False),
+                                              ("parcel", True)])  # fmt: skip
+def test_a_referral_is_moved_beside_a_damaged_one_of_somebody_else(cases, archive, part, joined):
+    to = destination(cases, archive.endpoint())
+    other = cases.mail.add_destination(Destination("", "Other", archive.endpoint()))
+    found = fill(cases, "Ada")
+    queue(cases, to, pictures=1, id=A, found=found)
+    queue(cases, to, pictures=1, id=B, found=found if joined else fill(cases, "Bea"))
+    (parcel,) = cases.mail.parcels(B)
+    cases.mail.mark_sent(parcel)
+    break_row(cases, part, B if part == "referral" else parcel.id)
+    if joined:
+        with pytest.raises(StoreError, match="has other referrals under the same code"):
+            cases.mail.resume(A, other.id)
+    cases.mail.resume(A, to.id if joined else other.id)
+    assert cases.mail.referral(A).receiver == ("Clinic" if joined else "Other")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_referral_with_a_damaged_part_is_not_said_to_be_received(
+    cases, archive, tmp_path, capsys, last
+):
+    queue(cases, destination(cases, archive.endpoint()), pictures=2, id=A)
+    parcels = cases.mail.parcels(A)
+    if last:
+        cases.mail.receive(parcels[0], "clinic.example")
+    break_row(cases, "parcel", parcels[1].id)
+    args = argparse.Namespace(referral=A, to=None, names=[str(tmp_path / "out")], action="export")
+    with pytest.raises(StoreError, match="make a new referral of these pictures"):
+        commands._again(cases, args)
+    assert commands._export(cases, args) == 1
+    assert [it.name for it in (tmp_path / "out" / A).iterdir()] == ["000.dcm"]
+    assert f"parcel {parcels[1].id} of referral {A} is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["person", "lesion", "capture", "picture", "referral", "answer"])
+def test_what_is_damaged_is_put_back_by_a_file_that_holds_it(cases, archive, tmp_path, part):
+    found = fill(cases, "Ada")
+    queue(cases, destination(cases, archive.endpoint()), pictures=1, id=A, found=found)
+    answer = cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "benign"))
+    cases.export(tmp_path / "out", FOREIGN)
+    named = dict(zip(("person", "lesion", "capture"), found, strict=True))
+    id = {"picture": found[2].id, "referral": A, "answer": answer.id}.get(part) or named[part].id
+    newer = cases.add_lesion(Lesion("", found[0].id, "nose"))
+    cases.update_lesion(replace(found[1], notes="since") if part != "lesion" else newer)
+    if part == "picture":
+        cases.update_capture(replace(found[2], notes="since"))
+        break_row(cases, "picture", id, "data", "capture")
+    else:
+        break_row(cases, part, id)
+    with pytest.raises(StoreError):
+        cases.check()
+    assert cases.merge(tmp_path / "out", FOREIGN) == 0
+    cases.check()
+    assert [one.name for one in cases.people()] == ["Ada"]
+    titles = {one.title: one.notes for one in cases.lesions(found[0].id)}
+    assert titles == {"left forearm": "" if part == "lesion" else "since", "nose": ""}
+    kept = cases.capture(found[2].id)
+    assert kept == replace(found[2], notes="since" if part == "picture" else "")
+    assert cases.picture(kept.id) == b"picture" * 99
+    assert [one.text for one in cases.mail.answers(A)] == ["benign"]
+    assert bool(cases.mail.referral(A).stopped) == (part == "referral")  # sent by nobody's wish
+    assert not Sender(cases).run().damaged.what
+    restored = [one.which for one in cases.audit() if one.what.startswith("restore ")]
+    assert restored == [id]
 
 
 @pytest.mark.parametrize("part", ["referral", "parcel"])

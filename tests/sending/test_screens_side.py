@@ -20,7 +20,7 @@ from dermedge.data import synthetic  # noqa: E402
 from edge_app import sending  # noqa: E402
 from edge_app.i18n import language  # noqa: E402
 from edge_app.presentation import messages as present  # noqa: E402
-from edge_app.referral import timeline  # noqa: E402
+from edge_app.referral import timeline, uids  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
@@ -68,6 +68,17 @@ def _filled(cases, lesion) -> sending.Draft:
     return draft
 
 
+def test_nothing_is_prepared_by_a_clock_that_cannot_be_right(cases, spot, monkeypatch):
+    """A person would be of no age, and their study of 1970, at the clinic."""
+    _person, lesion, _capture, _to = spot
+    draft = _filled(cases, lesion)
+    with pytest.raises(UserError, match="says 1970-01-01 00:05 UTC, which cannot be: set its date"):
+        sending.prepare(cases, draft, datetime(1970, 1, 1, 0, 5, tzinfo=timezone.utc))
+    monkeypatch.setattr(clock, "now", lambda: "1970-01-01T00:05:00.000Z")
+    with pytest.raises(UserError, match="which cannot be: set its date"):
+        sending.begin(cases, lesion.id)  # before anything is typed
+
+
 def _referred(cases, lesion, capture, to, number: int, **form) -> None:
     id = f"{number:032x}"
     one = StoredReferral(
@@ -83,6 +94,14 @@ def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
     _referred(cases, second, other, to, 1, answers=[["own_melanoma", False]])
     _referred(cases, first, capture, to, 2, answers=[["own_melanoma", True]])
     assert sending.begin(cases, first.id).answers["own_melanoma"] is True
+
+
+def test_a_spot_keeps_the_code_by_which_a_receiver_knows_it_already(cases, spot):
+    _person, lesion, capture, to = spot
+    _referred(cases, lesion, capture, to, 1)  # by dermedge 0.2.0
+    assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == uids.tracking_uid(lesion.id)
+    _referred(cases, lesion, capture, to, 2, tracking="2.25.7")  # moved, with another's code
+    assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == "2.25.7"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +139,13 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     assert (again.onset, again.identifier, again.pictures[0].kind) == ("months", "4711", "close_up")
     assert dict(cases.person(person.id).identifiers) == {SYSTEM: "4711"}
     assert again.id != draft.id
+    # The spot is the same one there, and another one elsewhere.
+    other = cases.mail.add_destination(replace(to, id="", name="Hospital"))
+    found = {}
+    for destination in (to, other):
+        again.choose(destination)
+        found[destination.name] = again.referral(NOW).lesion.tracking_uid
+    assert stored.form["tracking"] == found["Clinic"] != found["Hospital"]
     cases.check()
 
 

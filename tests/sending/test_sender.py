@@ -7,11 +7,13 @@ import os
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from store.store_cases import PASSPHRASE, fill
 
+from edge_app.i18n.language import Message
 from edge_app.referral.alone import alone
 from edge_app.referral.background import SenderThread
 from edge_app.referral.carriers import Later, connect
@@ -191,6 +193,22 @@ def test_a_token_that_is_entered_again_takes_up_all_that_waits_for_it(
     cases.mail.update_destination(replace(to, dicom=replace(to.dicom, token="other")))
     Sender(cases).run()
     assert (state(cases, A), state(cases, B)) == (after, after)
+    if after == "stopped":  # that place does not understand it: another one may
+        with closing(DicomWebReceiver()) as other:
+            cases.mail.update_destination(replace(to, dicom=other.endpoint()))
+            assert Sender(cases).run().received == 2
+
+
+@pytest.mark.parametrize("code", ["imported", "damaged", "tampered"])
+def test_another_address_takes_up_nothing_that_is_wrong_with_the_referral_itself(
+    cases, archive, code
+):
+    to = destination(cases, archive.endpoint())
+    queue(cases, to)
+    cases.mail.stop(A, Message("It came with a file."), code)
+    other = replace(to.dicom, address=to.dicom.address + "/other")
+    cases.mail.update_destination(replace(to, dicom=other))
+    assert cases.mail.referral(A).stopped
 
 
 def test_a_damaged_parcel_stops_its_referral_and_no_other(cases, archive):

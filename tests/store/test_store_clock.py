@@ -8,12 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sending.mail_cases import destination, queue
 
 from dermedge import UserError
+from edge_app import sending
 from edge_app.documents import pdf
 from edge_app.follow_up.history import compare
+from edge_app.labelling.queue import named
 from edge_app.presentation import comparison
-from edge_app.store.referrals import Elsewhere
+from edge_app.referral import commands
+from edge_app.store.referrals import Elsewhere, Endpoint, StoredAnswer
 from edge_app.store.store import Person, Store, StoreError
 from store.store_cases import (
     DEC,
@@ -116,7 +120,9 @@ def test_a_date_is_corrected_within_those_around_it_and_marked(tmp_path, at):
     ("zone", "now"),
     [("NZT-13", "2026-12-01T22:00:00.000Z"), ("PST+8", "2026-12-03T05:00:00.000Z")],
 )
-def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, zone, now):
+def test_a_date_is_corrected_to_the_day_that_it_is_here(
+    cases, at, monkeypatch, tmp_path, capsys, zone, now
+):
     at(NOV)
     lesion = spot(cases)
     at(JAN)
@@ -137,6 +143,17 @@ def test_a_date_is_corrected_to_the_day_that_it_is_here(cases, at, monkeypatch, 
             with pytest.raises(UserError, match="no lesion was found in the picture of 2026-12-02"):
                 compare(none, np.zeros((3, 4, 3), np.uint8), none, np.zeros((3, 4, 3), np.uint8))
             assert Elsewhere("Clinic", now).words.endswith("since 2026-12-02")
+            answer = StoredAnswer("", "", "1.2", "1", "", document="", received=now)
+            assert sending.save_document(cases, answer, tmp_path).name == "answer-2026-12-02.pdf"
+            # In a terminal, too.
+            assert "of 2026-12-02 " in named("", replace(corrected, taken=now))
+            stick = Endpoint("folder", "/nowhere", password=FOREIGN)
+            queue(cases, destination(cases, stick))
+            cases.mail.add_answer(replace(answer, referral="a" * 32))
+            assert commands._list(cases, None) == 0
+            said = capsys.readouterr().out
+            assert said.count("2026-12-02") == 2
+            assert said.count("2026-12") == 2
             with pytest.raises(StoreError):  # no clock of the west can say it
                 cases.correct_date(picture.id, "9999-12-31")
     finally:

@@ -217,6 +217,15 @@ def test_a_file_whose_tables_are_not_ours_is_refused(tmp_path, cases, what):
     here.close()
 
 
+@pytest.mark.parametrize("path", ["gone.dermcases", "stick/gone.dermcases"])
+def test_a_file_on_a_stick_that_was_pulled_out_is_not_said_to_be_damaged(tmp_path, cases, path):
+    with pytest.raises(StoreError, match="is not there, nothing was changed: put the stick in"):
+        cases.merge(tmp_path / path, FOREIGN)
+    if "/" in path:
+        with pytest.raises(StoreError, match="is not there, nothing was changed: put the stick in"):
+            cases.export(tmp_path / path, FOREIGN)
+
+
 def test_a_folder_or_a_pipe_is_no_file_of_cases(tmp_path, cases):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):

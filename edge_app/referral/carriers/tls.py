@@ -12,6 +12,14 @@ from edge_app.store.referrals import Endpoint
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = N_("the certificate or key of this device for {place} cannot be read: enter them again")
+KEY_SEALED = N_(
+    "the key of this device for {place} is sealed by a passphrase: enter one without, as written "
+    "by openssl pkey -in KEY -out PLAIN"
+)
+KEY_OTHER = N_(
+    "the key of this device for {place} is not that of its certificate: enter the two that belong "
+    "together"
+)
 AUTHORITY = N_("the certificate that vouches for {place} cannot be read: enter it again")
 
 
@@ -31,8 +39,10 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
     if endpoint.certificate:
         try:
             _load(made, endpoint)
-        except (ssl.SSLError, ValueError, OSError):
-            raise UserError(KEY, code="key", place=endpoint.address) from None
+        except (ssl.SSLError, ValueError, OSError) as error:
+            words = KEY_OTHER if "KEY_VALUES_MISMATCH" in str(error) else KEY
+            words = KEY_SEALED if "ENCRYPTED" in endpoint.certificate + endpoint.key else words
+            raise UserError(words, code="key", place=endpoint.address) from None
     return made
 
 
