@@ -516,6 +516,9 @@ def test_a_signature_is_not_lost_in_silence(finished, tmp_path, capsys):
     for tool in (add, repack):
         with pytest.raises(UserError, match="is signed"):
             tool.main([str(path), str(out), "--data", source])
+    for old in ([], ["--release", "3"]):
+        with pytest.raises(UserError, match="is release 3"):
+            add.main([str(path), str(out), "--data", source, "--sign", str(key), *old])
     command += ["--out", str(out), "--sign", str(key)]
     for old in ([], ["--release", "3"]):  # a device that has the new one would take it back
         assert cli.main([*command, *old]) == 2
