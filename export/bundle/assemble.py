@@ -176,7 +176,7 @@ def _parts(
         networks.append(lent.reference)
         crop = crop or lent.crop
         similar = similar or lent.similar
-        training += [known for known in (lent.training,) if known]
+        training.append(lent.training)
     # Not the splits: their ids may be a hospital's file names.
     parts[FILE] = published(training)
     parts[REFERENCE] = reference(networks, crop)
