@@ -170,7 +170,8 @@ def _parts(
     calibration = finished[-1].calibration
     similar = None
     if options.similar and calibration is not None:
-        similar = similar_cases(calibration, options.similar, options.similar_pictures)
+        labels = finished[-1].network.run.labels
+        similar = similar_cases(calibration, labels, options.similar, options.similar_pictures)
     if lent is not None:
         parts |= lent.graphs
         networks.append(lent.reference)
