@@ -298,7 +298,7 @@ def _export(
     args: argparse.Namespace, out: Path, margins: dict[str, float], key: bytes | None
 ) -> int:
     from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
-    from export.bundle.slices import slice_for
+    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import summary
     from export.options import ExportOptions
     from export.pipeline import export_runs
@@ -317,8 +317,9 @@ def _export(
     )
     lender = open_bundle(args.lender) if args.lender else None
     manifest, parts = export_runs(args.runs, args.name or out.stem, options, lender)
-    if args.target and not args.beside_fp32:
-        manifest, parts = slice_for(manifest, parts, args.target)
+    if args.target:
+        cut = beside_first if args.beside_fp32 else slice_for
+        manifest, parts = cut(manifest, parts, args.target)
     write_bundle(out, replace(manifest, release=args.release), parts, signing_key=key)
     for line in summary(Bundle.open(out)):
         print(printable(line), file=sys.stderr)
@@ -330,7 +331,7 @@ def _recheck(
 ) -> int:
     from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
-    from export.bundle.slices import slice_for
+    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import judged_line
     from export.options import ExportOptions
     from export.recheck import recheck
@@ -358,8 +359,9 @@ def _recheck(
         manifest, parts = rechecked.manifest, rechecked.parts
         if args.release is not None:
             manifest = replace(manifest, release=args.release)
-        if args.target and not args.beside_fp32:
-            manifest, parts = slice_for(manifest, parts, args.target)
+        if args.target:
+            cut = beside_first if args.beside_fp32 else slice_for
+            manifest, parts = cut(manifest, parts, args.target)
         write_bundle(out, manifest, parts, signing_key=key)
         print(f"written: {out}", file=sys.stderr)
     passed = all(report["passed"] for report in rechecked.reports)
