@@ -9,11 +9,11 @@ from pathlib import Path
 
 from dermedge.bundle.bundle import shipped
 from dermedge.bundle.manifest import PRECISIONS, TARGETS
-from dermedge.bundle.manifest_check import MAX_RELEASE
 from dermedge.cli import Command
 from dermedge.files import check_writable
 from dermedge.text import printable
 from export import METHODS, ExportError
+from export.bundle.rewrite import check_release, check_rewrite, signing_key
 
 MOST_SIMILAR = 8  # of a class
 RETRAINING = 300  # steps
@@ -197,7 +197,7 @@ def _old_name(parser: argparse.ArgumentParser, name: str, kind: type | None) -> 
 
 def _run(args: argparse.Namespace) -> int:
     out = _checked_out(args)
-    key = _signing_key(args)
+    key = signing_key(args.sign)
     _check(args)
     margins = _margins(args)
     if args.recheck:
@@ -240,16 +240,6 @@ def _checked_out(args: argparse.Namespace) -> Path | None:
     return out
 
 
-def _signing_key(args: argparse.Namespace) -> bytes | None:
-    from dermedge.bundle import signature
-
-    if not args.sign:
-        return None
-    key = Path(args.sign).read_bytes()
-    signature.sign(b"", key)  # raises where it is none
-    return key
-
-
 def _check(args: argparse.Namespace) -> None:
     from export.quantization.candidates import refuse_unknown
 
@@ -259,8 +249,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ExportError("--similar-pictures needs --similar N: how many of each class")
     if args.beside_fp32 and not args.target:
         raise ExportError("--beside-fp32 needs --for TARGET: without it all precisions are carried")
-    if args.release is not None and not 1 <= args.release <= MAX_RELEASE:
-        raise ExportError(f"--release must be 1 to {MAX_RELEASE}, got {args.release}")
+    check_release(args.release)
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain is not None and args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
@@ -309,7 +298,7 @@ def _export(
     args: argparse.Namespace, out: Path, margins: dict[str, float], key: bytes | None
 ) -> int:
     from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
-    from export.bundle.slices import slice_for
+    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import summary
     from export.options import ExportOptions
     from export.pipeline import export_runs
@@ -328,8 +317,9 @@ def _export(
     )
     lender = open_bundle(args.lender) if args.lender else None
     manifest, parts = export_runs(args.runs, args.name or out.stem, options, lender)
-    if args.target and not args.beside_fp32:
-        manifest, parts = slice_for(manifest, parts, args.target)
+    if args.target:
+        cut = beside_first if args.beside_fp32 else slice_for
+        manifest, parts = cut(manifest, parts, args.target)
     write_bundle(out, replace(manifest, release=args.release), parts, signing_key=key)
     for line in summary(Bundle.open(out)):
         print(printable(line), file=sys.stderr)
@@ -341,7 +331,7 @@ def _recheck(
 ) -> int:
     from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
-    from export.bundle.slices import slice_for
+    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import judged_line
     from export.options import ExportOptions
     from export.recheck import recheck
@@ -350,15 +340,8 @@ def _recheck(
     if not args.data:
         raise ExportError("--recheck needs --data NAME=PATH: what the bundle was trained on")
     bundle = open_bundle(args.recheck)
-    if bundle.signed and out and key is None:
-        raise ExportError(f"{args.recheck} is signed: give --sign KEYFILE, or leave --out away")
-    before = bundle.manifest.release
-    if before and out and (args.release or 0) <= before:
-        # With the same number a device would take the old one again, too.
-        raise ExportError(
-            f"{args.recheck} is release {before}, and another bundle is to be written: give a "
-            f"later --release, from {before + 1}"
-        )
+    if out:
+        check_rewrite(bundle, key, args.release)
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
     options = ExportOptions(
         precisions=tuple(args.precisions),
@@ -376,8 +359,9 @@ def _recheck(
         manifest, parts = rechecked.manifest, rechecked.parts
         if args.release is not None:
             manifest = replace(manifest, release=args.release)
-        if args.target and not args.beside_fp32:
-            manifest, parts = slice_for(manifest, parts, args.target)
+        if args.target:
+            cut = beside_first if args.beside_fp32 else slice_for
+            manifest, parts = cut(manifest, parts, args.target)
         write_bundle(out, manifest, parts, signing_key=key)
         print(f"written: {out}", file=sys.stderr)
     passed = all(report["passed"] for report in rechecked.reports)

@@ -243,6 +243,20 @@ def test_one_refused_graph_does_not_stop_the_others(tiny_bundle, here, monkeypat
     assert second.startswith("classifier fp32: tensorrt 10.3.0")
 
 
+def test_engines_that_nothing_would_load_are_built_with_a_line(
+    tiny_bundle, here, monkeypatch, capsys
+):
+    monkeypatch.setattr(tensorrt, "build", lambda *_: tensorrt.Built(b"engine", (), 1.0))
+    monkeypatch.setattr(tensorrt, "bindings", lambda provider: None)
+    args = ("build", "--bundle", str(tiny_bundle), "--out", str(here / "other place"))
+    assert _engine(monkeypatch, *args) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"set DERMEDGE_ENGINES='{here / 'other place'}'")
+    monkeypatch.setenv("DERMEDGE_ENGINES", str(here / "other place"))
+    assert _engine(monkeypatch, *args) == 0
+    assert "DERMEDGE_ENGINES" not in capsys.readouterr().out
+
+
 # --- what TensorRT tells of its layers
 
 

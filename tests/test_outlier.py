@@ -30,6 +30,15 @@ SIDES = np.eye(12) * 6
 PENALTY = 100.0
 
 
+def private_key() -> bytes:
+    """Ed25519, PEM."""
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    return Ed25519PrivateKey.generate().private_bytes(*form, serialization.NoEncryption())
+
+
 def _pictures(groups: dict[str, np.ndarray], again: bool = False) -> Pictures:
     rows = np.concatenate(list(groups.values()))
     names = np.concatenate([[name] * len(part) for name, part in groups.items()])
@@ -248,8 +257,13 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
 
     # What was seen is kept: the second time no picture is looked at, and the same comes out.
     monkeypatch.setattr(Analyzer, "analyze", None)
-    add.main([str(new), str(tmp_path / "again.dermbundle"), *two_sets, *more])
-    assert Bundle.open(tmp_path / "again.dermbundle").part(OUTLIERS) == bundle.part(OUTLIERS)
+    # Who signs bundles signs this one, too: no other command could.
+    key = tmp_path / "key.pem"
+    key.write_bytes(private_key())
+    add.main([str(new), str(new), *two_sets, *more, "--sign", str(key), "--release", "3"])
+    again = Bundle.open(new)
+    assert again.part(OUTLIERS) == bundle.part(OUTLIERS)
+    assert (again.signed, again.manifest.release) == (True, 3)
 
 
 def test_a_cache_in_a_folder_of_somebody_leaves_its_mode(tiny_bundle, tmp_path):

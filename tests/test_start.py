@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dermedge import UserError
-from dermedge.bundle.bundle import open_bundle, shipped
+from dermedge.bundle.bundle import open_bundle, shipped, write_bundle
 from dermedge.data import DataSet, Record, Split
-from dermedge.data.leak import EARLIER, FILE, LEARNT, TrainingPictures
+from dermedge.data.fingerprint import of_names
+from dermedge.data.leak import EARLIER, FILE, LEARNT, TRAIN, TrainingPictures, published
 from dermedge.data.synthetic import draw
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import write_png
@@ -196,6 +197,18 @@ def test_a_bundle_as_a_file_or_a_teacher_and_what_is_gone_when_the_run_goes_on(t
     taught = recipe("start=", "distillation.teachers=dermoscopy")
     with pytest.raises(UserError, match="classes that are not learnt here"):
         loop.train(taught, pictures, split, tmp_path / "taught")
+
+
+def test_a_bundle_that_lists_another_networks_pictures_does_not_say_what_this_one_knows(
+    tiny_bundle, tmp_path
+):
+    tiny, one = open_bundle(tiny_bundle), of_names(("ISIC_0000001",))
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    parts[FILE] = published([TrainingPictures(one, np.full(1, TRAIN << 4, np.uint8))])
+    path = write_bundle(tmp_path / "of-the-classifier.dermbundle", tiny.manifest, parts)
+    source = origins.origin(str(path))
+    assert len(source.pictures("classifier").prints) == 1
+    assert source.pictures("segmenter") is None
 
 
 def test_a_bundle_that_knows_what_is_to_be_measured_is_refused(tmp_path):

@@ -105,6 +105,24 @@ def test_pictures_that_are_prepared_differently_are_found(whole, monkeypatch):
     assert all("prepared differently" in check.detail for check in failed)
 
 
+@pytest.mark.parametrize(("precision", "verdict"), [("fp32", "fail"), ("int8", "skip")])
+def test_crops_that_another_precision_places_are_no_fault(
+    tiny_bundle, tmp_path, precision, verdict
+):
+    def change(manifest, parts):
+        models = dict(manifest.models)
+        models["segmenter"] = replace(models["segmenter"], precision=precision)
+        # The reference is of whole pictures, so that these crops lie elsewhere.
+        spec = replace(models["classifier"].preprocessing, crop=1.5)
+        models["classifier"] = replace(models["classifier"], preprocessing=spec)
+        return replace(manifest, models=models), parts
+
+    path = referenced(Bundle.open(tiny_bundle), tmp_path / "crops.dermbundle", change)
+    (found,) = (c for c in verify(Bundle.open(path)) if c.name == "classifier.onnx computes")
+    assert found.verdict == verdict
+    assert ("places its crops" in found.detail) == (verdict == "skip")
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
 def test_a_damaged_bundle_is_one_line(whole, tmp_path, capsys, damage):
     content = bytearray(whole.read_bytes())

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from dermedge import UserError
 from dermedge.data.fingerprint import Fingerprints, of_pictures
 from dermedge.data.joint import BETWEEN
-from dermedge.data.leak import FILE, TrainingPictures, duplicates, leaks, torn
+from dermedge.data.leak import TrainingPictures, duplicates, leaks, torn
 from dermedge.data.records import DataSet
 from dermedge.data.split import Split, group_records
 from train.origins import origins
@@ -49,7 +49,7 @@ def check_leaks(
         learnt = source.pictures(recipe.kind)
         if learnt is None:
             unknown.append(run.folder.name if run else Path(path).name)
-            lacks = "split.json" if run else FILE
+            lacks = "split.json" if run else "list of this network's pictures"
             notes.append(f"{path} has no {lacks}: what it learnt from is not known")
             continue
         known.append(learnt)

@@ -83,6 +83,8 @@ class Origin:
         # A bundle's list is of both networks; a network that plays both roles is in both.
         mine = np.uint8(15 << ROLE_SHIFT[_role(kind)])
         kept = known.use & mine > 0
+        if not kept.any() and not known.unknown:  # of an older `export --with`
+            return None
         return TrainingPictures(known.prints[kept], known.use[kept] & mine, unknown=known.unknown)
 
     def network(self, kind: str) -> tuple[Normalized, tuple[str, ...]]:

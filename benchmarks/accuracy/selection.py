@@ -316,6 +316,12 @@ def _known(
                 "these pictures was found in its training, but whether a lesion was seen in "
                 "training cannot be checked"
             )
+    unlisted = [role for role in bundle.manifest.models if role not in training.roles()]
+    if unlisted and not training.unknown:  # of an older `export --with`
+        yield (
+            f"the bundle does not list what its {unlisted[0]} learnt from: whether these pictures "
+            "were among it is unknown"
+        )
     if training.unknown:
         yield (
             f"networks that the bundle started or learnt from ({', '.join(training.unknown)}) saw "

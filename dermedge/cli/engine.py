@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +66,20 @@ def _build(args: argparse.Namespace) -> int:
         took = "up to date" if engine.seconds is None else f"built in {engine.seconds:.1f} s"
         print(f"{_described(engine)}, {took}", flush=True)
     print(f"in {printable(out)}")
+    if not _searched(out):
+        words = f"DERMEDGE_ENGINES={shlex.quote(str(out.resolve()))}"
+        print(f"where the networks are to run by them, set {printable(words)}")
     return 1 if failed else 0
+
+
+def _searched(out: Path) -> bool:
+    """Whether engines are loaded from this folder."""
+    from dermedge.runtime.engine_cache import folder
+
+    try:
+        return out.resolve() == folder().resolve()
+    except SessionError:  # there is no folder
+        return False
 
 
 def _list(args: argparse.Namespace) -> int:

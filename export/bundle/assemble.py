@@ -170,13 +170,14 @@ def _parts(
     calibration = finished[-1].calibration
     similar = None
     if options.similar and calibration is not None:
-        similar = similar_cases(calibration, options.similar, options.similar_pictures)
+        labels = finished[-1].network.run.labels
+        similar = similar_cases(calibration, labels, options.similar, options.similar_pictures)
     if lent is not None:
         parts |= lent.graphs
         networks.append(lent.reference)
         crop = crop or lent.crop
         similar = similar or lent.similar
-        training += [known for known in (lent.training,) if known]
+        training.append(lent.training)
     # Not the splits: their ids may be a hospital's file names.
     parts[FILE] = published(training)
     parts[REFERENCE] = reference(networks, crop)

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import CASES, OUTLIERS, ROLES, Model, Thresholds
+from dermedge.data.fingerprint import of_names
 from dermedge.data.leak import FILE, ROLE_SHIFT, TrainingPictures
 from dermedge.runtime import open_session
 from dermedge.verify import verify
@@ -32,12 +35,17 @@ class LentNetwork:
     graphs: dict[str, bytes]  # by part
 
     @property
-    def training(self) -> TrainingPictures | None:
-        """What it learnt from; None: its bundle does not list that."""
-        if FILE not in self.lender.manifest.parts:
-            return None
-        whole = TrainingPictures.from_bytes(self.lender.part(FILE), str(self.lender.path))
-        return replace(whole, use=whole.use & (15 << ROLE_SHIFT[self.role]))
+    def training(self) -> TrainingPictures:
+        """What it learnt from. Where its bundle does not list that, it is `unknown`."""
+        nothing = of_names(())
+        whole = TrainingPictures(nothing, np.zeros(0, np.uint8))
+        if FILE in self.lender.manifest.parts:
+            whole = TrainingPictures.from_bytes(self.lender.part(FILE), str(self.lender.path))
+        mine = replace(whole, use=whole.use & (15 << ROLE_SHIFT[self.role]))
+        if mine.roles():
+            return mine
+        name = f"the {self.role} of {self.lender.manifest.name}@{self.lender.sha256[:12]}"
+        return TrainingPictures(nothing, mine.use[:0], unknown=(*whole.unknown, name))
 
     @property
     def training_data(self) -> dict:
@@ -143,7 +151,7 @@ def _warn_of_leaks(lent: LentNetwork, networks: Sequence[TrainedNetwork]) -> Non
     `evaluate` says so again of every figure: the bundle lists what both networks learnt from.
     """
     known, where = lent.training, f"the {lent.role} of {lent.lender.path}"
-    if known is None:
+    if not known.roles():
         print(f"warning: {where} does not list what it learnt from", file=sys.stderr)
         return
     for network in networks:

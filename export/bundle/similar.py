@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -11,15 +14,21 @@ from export.calibration.calibrate import Calibration
 SIMILAR_BYTES = 100 * 1024
 
 
-def similar_cases(calibration: Calibration, most: int, pictures: bool) -> bytes | None:
+def similar_cases(
+    calibration: Calibration, labels: Sequence[str], asked: int, pictures: bool
+) -> bytes | None:
     """The content of the part; None: no case.
 
-    They were named rightly and show different lesions, `most` of a class: fewer where there are no
-    more, or where they would take more room than `SIMILAR_BYTES`. Without `pictures` their
-    embeddings and labels travel alone.
+    They were named rightly and show different lesions, `asked` of a class: fewer, which a line on
+    the terminal says, where there are no more, or where they would take more room than
+    `SIMILAR_BYTES`. Without `pictures` their embeddings and labels travel alone.
     """
-    sample = calibration.sample
+    sample, most = calibration.sample, asked
     if not sample.right.any():
+        print(
+            "no similar cases: the classifier names none of its training pictures rightly",
+            file=sys.stderr,
+        )
         return None
     with torch.inference_mode():
         embeddings = calibration.ood(torch.from_numpy(sample.features))[0].numpy()
@@ -38,5 +47,21 @@ def similar_cases(calibration: Calibration, most: int, pictures: bool) -> bytes 
             list(sample.thumbnails[rows]) if pictures else (),
         ).to_bytes()
         if len(content) <= SIMILAR_BYTES:
+            counts = np.bincount(sample.labels[rows], minlength=len(labels)).tolist()
+            _say_fewer(dict(zip(labels, counts, strict=True)), asked, most)
             return content
         most -= 1
+
+
+def _say_fewer(counts: dict[str, int], asked: int, most: int) -> None:
+    """A line where not `asked` cases of each class are there; `most` have room."""
+    reasons = []
+    if most < asked:
+        reasons.append(f"more than {most} of each would take over {SIMILAR_BYTES // 1024} kB")
+    if few := [f"{label} {count}" for label, count in counts.items() if count < most]:
+        reasons.append(f"no more lesions are named rightly of {', '.join(few)}")
+    if reasons:
+        print(
+            f"similar cases: not {asked} of each class: {'; '.join(reasons)}",
+            file=sys.stderr,
+        )

@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dermedge import UserError
@@ -28,6 +29,7 @@ from dermedge.data.split import Split
 from dermedge.files import check_writable, write_atomic
 from dermedge.text import printable
 from export import ExportError
+from export.bundle.rewrite import check_release, check_rewrite, signing_key
 from export.outliers.choose import Chosen, choose, refused_of_each_kind
 from export.outliers.look import Looker, cut_from, in_folder, outliers, with_lesion
 
@@ -188,11 +190,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--cache", default="runs/outliers", metavar="DIR", help="default: runs/outliers"
     )
+    parser.add_argument(
+        "--release", type=int, metavar="N", help="as of `dermedge export` (default: none)"
+    )
+    parser.add_argument(
+        "--sign", metavar="KEYFILE", help="sign with this Ed25519 private key (PEM, no password)"
+    )
     args = parser.parse_args(argv)
+    check_release(args.release)
     _check_files(args)
+    key = signing_key(args.sign)
     old = open_bundle(args.old)
-    if old.signed:
-        raise ExportError(f"{args.old} is signed: export it again, and sign that")
+    check_rewrite(old, key, args.release)
     if set(old.manifest.models) != set(ROLES):
         raise ExportError(f"{old.path} has not both roles: nothing tells a lesion there")
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
@@ -208,7 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = fit_outliers(old, parts, cache, others, photographs)
     report = {"bundle": old.sha256, "split": split.sha256, **chosen.report}
     content = {name: old.part(name) for name in old.manifest.parts if name != OUTLIERS}
-    write_bundle(args.new, old.manifest, {**content, OUTLIERS: chosen.head.to_bytes()})
+    content[OUTLIERS] = chosen.head.to_bytes()
+    write_bundle(args.new, replace(old.manifest, release=args.release), content, signing_key=key)
     if args.report:
         write_atomic(args.report, json.dumps(report, indent=1) + "\n")
     print("\n".join(lines_of(report)))

@@ -21,11 +21,16 @@ from dermedge.data.leak import FILE, TEST, TRAIN, VAL, TrainingPictures, publish
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
-def with_list(bundle: Bundle, split: Split, prints, folder: Path, **facts) -> Bundle:
-    """The bundle as if both networks were trained on `split`; `prints` are by part."""
+def with_list(
+    bundle: Bundle, split: Split, prints, folder: Path, listed: int = 0xFF, **facts
+) -> Bundle:
+    """The bundle as if both networks were trained on `split`; `prints` are by part.
+
+    `listed` : 0xF0, the pictures of the classifier alone.
+    """
     use = {"train": TRAIN | TRAIN << 4, "val": VAL | VAL << 4, "test": TEST}
     lists = [
-        TrainingPictures(found, np.full(len(found), use[part], np.uint8), **facts)
+        TrainingPictures(found, np.full(len(found), use[part] & listed, np.uint8), **facts)
         for part, found in prints.items()
     ]
     parts = {name: bundle.part(name) for name in bundle.manifest.parts}
@@ -158,6 +163,14 @@ def test_a_set_that_was_joined_with_others_is_known(tiny_bundle, distinct, tmp_p
         bundle = with_list(tiny, replace(split, data_set=joint), prints, tmp_path)
         warnings = select(data_set, bundle, "test", tmp_path / "own.json").warnings
         assert any("not on csv" in warning for warning in warnings) != known
+
+
+def test_a_network_of_which_nothing_is_listed_is_named(tiny_bundle, distinct, tmp_path):
+    split = make_split(distinct)
+    prints = {p: of_bytes(split.select(distinct.records, p)) for p in split.parts}
+    bundle = with_list(Bundle.open(tiny_bundle), split, prints, tmp_path, listed=0xF0)
+    (warning,) = select(distinct, bundle, "test").warnings
+    assert "does not list what its segmenter learnt from" in warning
 
 
 def test_turned_copies_under_other_names_are_found(tiny_bundle, tmp_path):

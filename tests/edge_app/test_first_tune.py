@@ -88,6 +88,19 @@ def test_who_has_tuned_before_is_left_alone(bundle):
     assert tune.load_tuned(bundle) == own
 
 
+def test_what_the_command_chose_meanwhile_stays(bundle):
+    by_command = dict.fromkeys(FASTER, replace(OWN, threads=1))
+
+    class Meanwhile(Start):
+        def _measure(self, bundle, gate) -> Found:
+            tune.store(bundle, [tune.Result(*item, chosen=True) for item in by_command.items()])
+            return super()._measure(bundle, gate)
+
+    start = Meanwhile(bundle)
+    assert (start.measured, start.used, start.logged) == (1, 1, [("tune", "faster")])
+    assert tune.load_tuned(bundle) == by_command
+
+
 def test_where_nothing_is_faster_the_app_goes_on_as_it_is(bundle):
     start = Start(bundle, Found(dict.fromkeys(FASTER, OWN), 2, 0))
     assert (start.used, start.logged) == (0, [("tune", "unchanged")])

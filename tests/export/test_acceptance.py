@@ -419,6 +419,21 @@ def test_a_finished_bundle_is_judged_again(finished, tmp_path, capsys):
     assert "too few pictures to show at least 98.5%: 30 pictures" in reasons
 
 
+def test_one_target_beside_fp32_takes_nothing_along_for_others(finished, tmp_path):
+    path, source, split = finished
+    out = tmp_path / "kiosk.dermbundle"
+    command = ["export", "--recheck", str(path), "--data", source, "--split", str(split)]
+    command += [f"--accept-{name}=0" for name in ("retained", "sensitivity", "triage", "speedup")]
+    assert cli.main([*command, "--for", "x86", "--beside-fp32", "--out", str(out)]) == 0
+    made = Bundle.open(out)
+    models = made.manifest.models
+    assert {role: model.precision for role, model in models.items()} == dict.fromkeys(
+        models, "fp32"
+    )
+    assert [v.targets for model in models.values() for v in model.variants] == [("x86",)]
+    assert "classifier-int8-arm.onnx" not in made.manifest.parts
+
+
 def test_graphs_are_told_apart_by_what_they_are_for(finished, tmp_path):
     path, source, split = finished
     bundle = Bundle.open(path)
@@ -516,6 +531,9 @@ def test_a_signature_is_not_lost_in_silence(finished, tmp_path, capsys):
     for tool in (add, repack):
         with pytest.raises(UserError, match="is signed"):
             tool.main([str(path), str(out), "--data", source])
+    for old in ([], ["--release", "3"]):
+        with pytest.raises(UserError, match="is release 3"):
+            add.main([str(path), str(out), "--data", source, "--sign", str(key), *old])
     command += ["--out", str(out), "--sign", str(key)]
     for old in ([], ["--release", "3"]):  # a device that has the new one would take it back
         assert cli.main([*command, *old]) == 2

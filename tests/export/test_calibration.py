@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from dermedge.bundle.similar import SimilarCases
 from dermedge.data import Record
 from dermedge.evaluation.metrics import balanced_accuracy, expected_calibration_error
+from export.bundle.similar import similar_cases
 from export.calibration import ood
+from export.calibration.calibrate import TrainingSample
 from export.calibration.ood import fit_ood
 from export.calibration.temperature import fit_temperature, log_softmax
 from export.runs.half_weights import round_to_half
@@ -130,3 +134,27 @@ def test_features_that_never_vary_give_finite_distances():
         round_to_half(found)
         for part in found(torch.from_numpy(constant)):
             assert torch.isfinite(part).all()
+
+
+def test_fewer_similar_cases_than_asked_for_are_said(capsys):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, 3], [20, 20, 1, 1])
+    sample = TrainingSample(
+        labels=labels,
+        groups=np.arange(len(labels)),
+        features=rng.normal(size=(len(labels), 6)).astype(np.float32),
+        right=labels < 3,
+        thumbnails=rng.integers(0, 256, (len(labels), 64, 64, 3), np.uint8),
+    )
+    calibration = SimpleNamespace(sample=sample, ood=fit_ood(sample.features))
+    names = ("mel", "nv", "df", "vasc")
+    content = similar_cases(calibration, names, 20, pictures=True)
+    counts = np.bincount(SimilarCases.from_bytes(content, 4).labels, minlength=4).tolist()
+    assert 1 < counts[0] == counts[1] < 20
+    assert capsys.readouterr().err == (
+        f"similar cases: not 20 of each class: more than {counts[0]} of each would take over "
+        "100 kB; no more lesions are named rightly of df 1, vasc 0\n"
+    )
+    none = replace(sample, right=labels < 0)
+    assert similar_cases(SimpleNamespace(sample=none), names, 8, pictures=False) is None
+    assert "names none of its training pictures rightly" in capsys.readouterr().err

@@ -89,6 +89,10 @@ def test_the_app_opens_what_was_put_together(export_runs, tiny_bundle, tmp_path,
     assert "the classifier is the one of the bundle tiny" in printed
     assert "does not list what it learnt from" in printed
     made, lender = Bundle.open(out), Bundle.open(tiny_bundle)
+    # `evaluate` says so, too.
+    known = TrainingPictures.from_bytes(made.part(FILE))
+    assert known.unknown == (f"the classifier of tiny@{lender.sha256[:12]}",)
+    assert known.roles() == ("segmenter",)
     assert made.manifest.labels == lender.manifest.labels
     assert made.manifest.thresholds.see_doctor == lender.manifest.thresholds.see_doctor
     command = ["app", "--self-check", "--bundle", str(out), "--home", str(tmp_path / "home")]
