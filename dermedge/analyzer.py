@@ -27,7 +27,7 @@ from dermedge.lesion.scale import Scale, ScaleError, find
 from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
-from dermedge.runtime import ExecutionConfig
+from dermedge.runtime import MOST_THREADS, ExecutionConfig
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
@@ -251,11 +251,11 @@ class Analyzer:
         Parameters
         ----------
         bundle : an opened bundle.
-        threads : for the inference runtime; 0 leaves the choice to it.
+        threads : for the inference runtime, at most 1024; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
-        executions : role to how its network runs, such as `dermedge.tune` finds them; a role
-            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds
-            for all.
+        executions : role, "segmenter" or "classifier", to how its network runs, such as
+            `dermedge.tune` finds them; a network of which no role is named runs as the bundle has
+            it, on the processor. `threads` above 0 holds for all.
 
         Raises
         ------
@@ -263,9 +263,16 @@ class Analyzer:
             Where the bundle holds a single role, or a graph does not fit the manifest.
         SessionError
             Where the runtime does not load a graph.
+        ValueError
+            Where `executions` names another role, or one network's in two ways, `views` is neither,
+            or a number of threads is out of its range.
         """
         executions = executions or {}
-        self.bundle = bundle = with_executions(bundle, executions)
+        if unknown := [role for role in executions if role not in ROLES]:
+            raise ValueError(f"executions must be of {' and '.join(ROLES)}, got {unknown[0]!r}")
+        for count in (threads, *(execution.threads for execution in executions.values())):
+            if not 0 <= count <= MOST_THREADS:
+                raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {count}")
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -276,9 +283,17 @@ class Analyzer:
                 path=bundle.path,
                 role=missing[0],
             )
+        self.bundle = bundle = with_executions(bundle, executions)
+        manifest = bundle.manifest
 
         def network(*roles: str) -> Network:
-            execution = executions.get(roles[0], ExecutionConfig())
+            named = {executions[role] for role in roles if role in executions}
+            if len(named) > 1:
+                raise ValueError(
+                    f"{' and '.join(roles)} of {bundle.path} are one network, which runs in one "
+                    f"way, got {' and '.join(sorted(map(str, named)))}"
+                )
+            execution = named.pop() if named else ExecutionConfig()
             return Network(bundle, roles, threads or execution.threads, views, execution.provider)
 
         if manifest.models["segmenter"].part == manifest.models["classifier"].part:

@@ -18,7 +18,6 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import DONE, FAILED, WRONG_USE, Command, one_line
 from dermedge.cli.options import (
-    MOST_THREADS,
     bundle_arguments,
     check_engine,
     engine_arguments,
@@ -30,6 +29,7 @@ from dermedge.cluster import on_ray
 from dermedge.files import check_folder
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
+from dermedge.runtime import MOST_THREADS
 from dermedge.text import printable
 
 if TYPE_CHECKING:
