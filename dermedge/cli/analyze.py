@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -252,13 +251,14 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("--masks, --outlines and --explain need a folder each")
     # Some file systems take A.png and a.png for one file.
-    counts = Counter(stem(source).casefold() for source in sources)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise UserError(
-            f"two pictures are called {twice[0]}, their results would overwrite each other: "
-            "analyse their folders one at a time"
-        )
+    drawn: dict[str, str] = {}
+    for source in sources:
+        first = drawn.setdefault(stem(source).casefold(), source)
+        if first != source:
+            raise UserError(
+                f"{first} and {source} would both be drawn as {stem(source)}.png: "
+                "analyse them one after the other, each into a folder of its own"
+            )
     pictures = {Path(source).resolve() for source in sources}
     for folder in folders:
         for source in sources:
