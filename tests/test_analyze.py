@@ -344,6 +344,18 @@ def test_names_that_are_not_there_are_wrong_use(tmp_path, tiny_bundle, capsys):
         assert len(capsys.readouterr().out.splitlines()) == len(names)
 
 
+@pytest.mark.parametrize("folder", ["photos", "photos/why", "photos/a/../b/why"])
+def test_drawings_do_not_lie_among_the_pictures(tmp_path, tiny_bundle, capsys, folder):
+    """The next run took masks, outlines and explanations for pictures of skin."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    call = ["analyze", str(tmp_path / "photos"), "--bundle", str(tiny_bundle), "--explain"]
+    assert cli.main([*call, str(tmp_path / folder)]) == 2
+    assert "the next run would take what is drawn for pictures" in capsys.readouterr().err
+    assert cli.main([*call, str(tmp_path / "photos" / ".why")]) == 1  # found by no run
+    assert cli.main([*call, str(tmp_path / "photos-why")]) == 1  # the picture is empty
+
+
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
     path = tmp_path / "a.png"
     write_png(path, draw(1, label="nv").image)

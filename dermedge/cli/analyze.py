@@ -250,6 +250,13 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
         return
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("--masks, --outlines and --explain need a folder each")
+    for folder in folders:
+        for name in args.images:
+            if _is_within(folder, Path(name)):
+                raise UserError(
+                    f"{folder} lies in {name}, where the next run would take what is drawn for "
+                    "pictures: choose a folder outside of it"
+                )
     # Some file systems take A.png and a.png for one file.
     drawn: dict[str, str] = {}
     for source in sources:
@@ -267,6 +274,16 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
                 raise UserError(f"{folder} holds the picture {name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)
+
+
+def _is_within(folder: Path, pictures: Path) -> bool:
+    """Whether what is written into a folder is among the pictures that are found in another one."""
+    if not pictures.is_dir():
+        return False
+    folder, pictures = folder.resolve(), pictures.resolve()
+    if not folder.is_relative_to(pictures):
+        return False
+    return not any(part.startswith(".") for part in folder.relative_to(pictures).parts)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
