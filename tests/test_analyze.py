@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -120,6 +122,11 @@ def test_scale_gives_the_diameter(analyzer, tmp_path):
     write_png(path, image)
     assert analyzer.analyze(path).lesion.diameter_mm is None
     assert abs(analyzer.analyze(path, px_per_mm=20).lesion.diameter_mm - 10) < 0.7
+
+
+def test_the_schema_names_what_there_is():
+    for name in re.findall(r"dermedge(?:\.\w+)+", json.dumps(VALIDATOR.schema)):
+        assert pkgutil.resolve_name(name)
 
 
 def test_masks_are_written_at_the_picture_size(tmp_path, tiny_bundle):
