@@ -168,7 +168,7 @@ def outline(
         covered = width / scaled.pixels.shape[1]
         points = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
         x, y = points.mean(axis=0)
-        per_mm = round(scaled.marker.px_per_mm((x, y)) * covered, 4)
+        per_mm = round(float(scaled.marker.px_per_mm((x, y)) * covered), 4)
         statement = {**statement, "px_per_mm": per_mm}
         lesion = replace(lesion, diameter_mm=scaled.marker.extent(points))
     return Outlined(lesion, certainty, statement)
@@ -343,7 +343,7 @@ class Analyzer:
         ----------
         source : a file, an encoded picture, or one that was read already: pixels go into a
             `dermedge.image.read.Picture`, uint8 RGB and upright.
-        name : what the analysis calls it; default: the file's path.
+        name : what the analysis calls it, "" for nothing; default: the file's path.
         px_per_mm : scale of the whole picture, 0.01 to 100,000 px, where it is known; gives the
             diameter.
         metadata : of the person, as far as known: `age` in years, 0 to 120, `sex`, "male" or
@@ -427,7 +427,9 @@ class Analyzer:
             if self.outliers is not None and seen is not None:
                 outlier = float(self.outliers.score(seen))
                 quality = self.outliers.judge(outlier, quality)
-        image = name or ("" if isinstance(source, (bytes, Picture)) else str(source))
+        image = str(name)
+        if name is None:
+            image = "" if isinstance(source, (bytes, Picture)) else str(source)
         analysis = self._conclude(
             image, picture, cropped, quality, outlined, placement, outputs, similar, clock
         )

@@ -19,6 +19,7 @@ from dermedge import Analysis, Analyzer, UserError, network, open_bundle
 from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture, write_png
+from dermedge.lesion.scale import Scale
 from dermedge.runtime import ExecutionConfig, open_session
 from edge_app.i18n.language import Message
 from edge_app.referral.carriers.outcome import Later
@@ -77,6 +78,36 @@ def test_what_is_added_to_a_record_is_in_no_other(tiny_bundle):
     assert json.dumps(analysis.to_json()) == before
     analysis.versions["clinic"] = "here"
     assert "clinic" not in analyzer.analyze(picture).versions
+
+
+def test_a_record_holds_plain_values_whatever_was_given(tiny_bundle, monkeypatch):
+    """A size of numpy's, as of a table, or a path for a name was no JSON; a card's scale was
+    numpy's, too."""
+    pixels = draw(2, size=(120, 160)).image
+    card = Scale("card", np.diag([0.1, 0.1, 1.0]), np.zeros(pixels.shape[:2], bool))
+    monkeypatch.setattr(dermedge.analyzer, "find", lambda *_: card)
+    picture = Picture(pixels, *np.array(pixels.shape[:2]))
+    analysis = Analyzer(open_bundle(tiny_bundle)).analyze(picture, Path("x.png"), reference="card")
+    record = analysis.to_json()
+    assert record["scale"]["px_per_mm"] == 10
+    assert record["image"] == "x.png"
+    waiting = [record]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is dict:
+            waiting += value.values()
+        elif type(value) is list:
+            waiting += value
+        else:
+            assert type(value) in (str, int, float, bool, type(None))
+
+
+def test_a_name_of_nothing_hides_the_files(tiny_bundle, tmp_path):
+    """An empty name was as good as none: the path stood in the record."""
+    write_png(tmp_path / "smith.png", draw(2, size=(120, 160)).image)
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    for name, image in (("", ""), (None, str(tmp_path / "smith.png"))):
+        assert analyzer.analyze(tmp_path / "smith.png", name).to_json()["image"] == image
 
 
 @pytest.mark.parametrize("scale", [0, -3, float("nan"), float("inf"), 1e9])
