@@ -200,6 +200,21 @@ def moved(lesion: Lesion, x: int, y: int) -> Lesion:
     )
 
 
+def within(lesion: Lesion, width: int, height: int) -> Lesion:
+    """With coordinates in a whole picture of this size, px: the last row or column of one that
+    was reduced may cover less of it than the others."""
+    if lesion.box is None or lesion.centroid is None:
+        return lesion
+    x, y, across, down = lesion.box
+    most = width - 1, height - 1
+    return replace(
+        lesion,
+        polygons=tuple(np.clip(polygon, 0, most) for polygon in lesion.polygons),
+        box=(x, y, min(across, width - x), min(down, height - y)),
+        centroid=(min(lesion.centroid[0], most[0]), min(lesion.centroid[1], most[1])),
+    )
+
+
 def with_executions(bundle: Bundle, executions: Mapping[str, ExecutionConfig]) -> Bundle:
     """The bundle with the graphs that these executions run, and no others.
 
@@ -459,6 +474,7 @@ class Analyzer:
             lesion = moved(lesion, *cropped.part[:2])
             x, y = np.add(placement.corner, cropped.corner).tolist()
             placement = replace(placement, corner=(x, y), whole=None)
+        lesion = within(lesion, picture.width, picture.height)
         malignancy = malignancy_of(probabilities, labels)
         distance = float(outputs["distance"][0]) if "distance" in outputs else None
         unfamiliar = (

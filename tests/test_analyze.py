@@ -23,7 +23,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.explain import explain
-from dermedge.image.read import read_image, read_mask, write_png
+from dermedge.image.read import Picture, read_image, read_mask, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -122,6 +122,16 @@ def test_scale_gives_the_diameter(analyzer, tmp_path):
     write_png(path, image)
     assert analyzer.analyze(path).lesion.diameter_mm is None
     assert abs(analyzer.analyze(path, px_per_mm=20).lesion.diameter_mm - 10) < 0.7
+
+
+def test_a_lesion_at_the_edge_of_a_reduced_picture_lies_within_it(analyzer):
+    """At an eighth, the last row covered a single px of the whole: the box ended 4 px beyond it."""
+    pixels = np.full((126, 251, 3), 220, np.uint8)
+    pixels[60:, 120:] = 20
+    found = analyzer.analyze(Picture(pixels, 1001, 2001)).to_json()["lesion"]
+    x, y, width, height = found["box"]
+    assert (x + width, y + height) == (2001, 1001)
+    assert (np.concatenate(found["polygons"]).max(axis=0) <= (2000, 1000)).all()
 
 
 def test_the_schema_names_what_there_is():
