@@ -27,7 +27,7 @@ from dermedge.lesion.scale import Scale, ScaleError, find
 from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
-from dermedge.runtime import ExecutionConfig
+from dermedge.runtime import MOST_THREADS, ExecutionConfig
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
@@ -168,7 +168,7 @@ def outline(
         covered = width / scaled.pixels.shape[1]
         points = (np.concatenate(lesion.polygons) - (covered - 1) / 2) / covered
         x, y = points.mean(axis=0)
-        per_mm = round(scaled.marker.px_per_mm((x, y)) * covered, 4)
+        per_mm = round(float(scaled.marker.px_per_mm((x, y)) * covered), 4)
         statement = {**statement, "px_per_mm": per_mm}
         lesion = replace(lesion, diameter_mm=scaled.marker.extent(points))
     return Outlined(lesion, certainty, statement)
@@ -197,6 +197,21 @@ def moved(lesion: Lesion, x: int, y: int) -> Lesion:
         polygons=tuple(polygon + (x, y) for polygon in lesion.polygons),
         box=(left + x, top + y, width, height),
         centroid=(lesion.centroid[0] + x, lesion.centroid[1] + y),
+    )
+
+
+def within(lesion: Lesion, width: int, height: int) -> Lesion:
+    """With coordinates in a whole picture of this size, px: the last row or column of one that
+    was reduced may cover less of it than the others."""
+    if lesion.box is None or lesion.centroid is None:
+        return lesion
+    x, y, across, down = lesion.box
+    most = width - 1, height - 1
+    return replace(
+        lesion,
+        polygons=tuple(np.clip(polygon, 0, most) for polygon in lesion.polygons),
+        box=(x, y, min(across, width - x), min(down, height - y)),
+        centroid=(min(lesion.centroid[0], most[0]), min(lesion.centroid[1], most[1])),
     )
 
 
@@ -251,11 +266,11 @@ class Analyzer:
         Parameters
         ----------
         bundle : an opened bundle.
-        threads : for the inference runtime; 0 leaves the choice to it.
+        threads : for the inference runtime, at most 1024; 0 leaves the choice to it.
         views : 1, or 4 for test-time augmentation, see `Network`.
-        executions : role to how its network runs, such as `dermedge.tune` finds them; a role
-            that is not named runs as the bundle has it, on the processor. `threads` above 0 holds
-            for all.
+        executions : role, "segmenter" or "classifier", to how its network runs, such as
+            `dermedge.tune` finds them; a network of which no role is named runs as the bundle has
+            it, on the processor. `threads` above 0 holds for all.
 
         Raises
         ------
@@ -263,9 +278,16 @@ class Analyzer:
             Where the bundle holds a single role, or a graph does not fit the manifest.
         SessionError
             Where the runtime does not load a graph.
+        ValueError
+            Where `executions` names another role, or one network's in two ways, `views` is neither,
+            or a number of threads is out of its range.
         """
         executions = executions or {}
-        self.bundle = bundle = with_executions(bundle, executions)
+        if unknown := [role for role in executions if role not in ROLES]:
+            raise ValueError(f"executions must be of {' and '.join(ROLES)}, got {unknown[0]!r}")
+        for count in (threads, *(execution.threads for execution in executions.values())):
+            if not 0 <= count <= MOST_THREADS:
+                raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {count}")
         manifest = bundle.manifest
         missing = [role for role in ROLES if role not in manifest.models]
         if missing:
@@ -276,9 +298,17 @@ class Analyzer:
                 path=bundle.path,
                 role=missing[0],
             )
+        self.bundle = bundle = with_executions(bundle, executions)
+        manifest = bundle.manifest
 
         def network(*roles: str) -> Network:
-            execution = executions.get(roles[0], ExecutionConfig())
+            named = {executions[role] for role in roles if role in executions}
+            if len(named) > 1:
+                raise ValueError(
+                    f"{' and '.join(roles)} of {bundle.path} are one network, which runs in one "
+                    f"way, got {' and '.join(sorted(map(str, named)))}"
+                )
+            execution = named.pop() if named else ExecutionConfig()
             return Network(bundle, roles, threads or execution.threads, views, execution.provider)
 
         if manifest.models["segmenter"].part == manifest.models["classifier"].part:
@@ -328,7 +358,7 @@ class Analyzer:
         ----------
         source : a file, an encoded picture, or one that was read already: pixels go into a
             `dermedge.image.read.Picture`, uint8 RGB and upright.
-        name : what the analysis calls it; default: the file's path.
+        name : what the analysis calls it, "" for nothing; default: the file's path.
         px_per_mm : scale of the whole picture, 0.01 to 100,000 px, where it is known; gives the
             diameter.
         metadata : of the person, as far as known: `age` in years, 0 to 120, `sex`, "male" or
@@ -412,7 +442,9 @@ class Analyzer:
             if self.outliers is not None and seen is not None:
                 outlier = float(self.outliers.score(seen))
                 quality = self.outliers.judge(outlier, quality)
-        image = name or ("" if isinstance(source, (bytes, Picture)) else str(source))
+        image = str(name)
+        if name is None:
+            image = "" if isinstance(source, (bytes, Picture)) else str(source)
         analysis = self._conclude(
             image, picture, cropped, quality, outlined, placement, outputs, similar, clock
         )
@@ -442,6 +474,7 @@ class Analyzer:
             lesion = moved(lesion, *cropped.part[:2])
             x, y = np.add(placement.corner, cropped.corner).tolist()
             placement = replace(placement, corner=(x, y), whole=None)
+        lesion = within(lesion, picture.width, picture.height)
         malignancy = malignancy_of(probabilities, labels)
         distance = float(outputs["distance"][0]) if "distance" in outputs else None
         unfamiliar = (

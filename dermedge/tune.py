@@ -33,6 +33,7 @@ from dermedge.network import graph_of
 from dermedge.runtime import (
     ENGINES,
     JAVA,
+    MOST_THREADS,
     OPENVINO,
     RUNTIMES,
     ExecutionConfig,
@@ -51,7 +52,7 @@ from dermedge.tune_check import Feed, Open, References, answers, network_feeds
 
 PICTURES = 16  # drawn ones, that an execution is checked on
 ROUNDS = (10, 400)  # fewest and most rounds of all executions
-_MOST_BYTES, _MOST_THREADS = 64 * 1024, 1024  # of a stored choice
+_MOST_BYTES = 64 * 1024  # of a stored choice
 NO_TIME = "there was no time to try it"
 ATTEMPTS = ".attempts"  # suffix of what `dermedge app` notes beside a choice
 _BUILDING = ("ort-tensorrt",)  # runtimes that build an engine when a session is opened
@@ -399,7 +400,7 @@ def _execution(bundle: Bundle, role: str, entry: object) -> ExecutionConfig:
     except TypeError:
         raise ValueError("it is no file that dermedge wrote") from None
     known = role in bundle.manifest.models and execution.precision in PRECISIONS
-    counted = type(execution.threads) is int and 0 <= execution.threads <= _MOST_THREADS
+    counted = type(execution.threads) is int and 0 <= execution.threads <= MOST_THREADS
     if not known or execution.provider not in RUNTIMES or not counted:
         raise ValueError("it names what this dermedge does not know")
     try:

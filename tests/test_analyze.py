@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
 from dermedge.explain import explain
-from dermedge.image.read import read_image, read_mask, write_png
+from dermedge.image.read import Picture, read_image, read_mask, write_png
 
 SCHEMA = json.loads(files("dermedge").joinpath("analysis.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -120,6 +122,21 @@ def test_scale_gives_the_diameter(analyzer, tmp_path):
     write_png(path, image)
     assert analyzer.analyze(path).lesion.diameter_mm is None
     assert abs(analyzer.analyze(path, px_per_mm=20).lesion.diameter_mm - 10) < 0.7
+
+
+def test_a_lesion_at_the_edge_of_a_reduced_picture_lies_within_it(analyzer):
+    """At an eighth, the last row covered a single px of the whole: the box ended 4 px beyond it."""
+    pixels = np.full((126, 251, 3), 220, np.uint8)
+    pixels[60:, 120:] = 20
+    found = analyzer.analyze(Picture(pixels, 1001, 2001)).to_json()["lesion"]
+    x, y, width, height = found["box"]
+    assert (x + width, y + height) == (2001, 1001)
+    assert (np.concatenate(found["polygons"]).max(axis=0) <= (2000, 1000)).all()
+
+
+def test_the_schema_names_what_there_is():
+    for name in re.findall(r"dermedge(?:\.\w+)+", json.dumps(VALIDATOR.schema)):
+        assert pkgutil.resolve_name(name)
 
 
 def test_masks_are_written_at_the_picture_size(tmp_path, tiny_bundle):
@@ -342,6 +359,18 @@ def test_names_that_are_not_there_are_wrong_use(tmp_path, tiny_bundle, capsys):
     for names, status in (([gone], 2), ([gone, str(tmp_path / "empty.png")], 1)):
         assert cli.main(["analyze", *names, "--json", "--bundle", str(tiny_bundle)]) == status
         assert len(capsys.readouterr().out.splitlines()) == len(names)
+
+
+@pytest.mark.parametrize("folder", ["photos", "photos/why", "photos/a/../b/why"])
+def test_drawings_do_not_lie_among_the_pictures(tmp_path, tiny_bundle, capsys, folder):
+    """The next run took masks, outlines and explanations for pictures of skin."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    call = ["analyze", str(tmp_path / "photos"), "--bundle", str(tiny_bundle), "--explain"]
+    assert cli.main([*call, str(tmp_path / folder)]) == 2
+    assert "the next run would take what is drawn for pictures" in capsys.readouterr().err
+    assert cli.main([*call, str(tmp_path / "photos" / ".why")]) == 1  # found by no run
+    assert cli.main([*call, str(tmp_path / "photos-why")]) == 1  # the picture is empty
 
 
 def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):

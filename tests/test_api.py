@@ -15,10 +15,12 @@ from test_readme import ROOT
 
 import dermedge
 from benchmarks.accuracy.networks import Networks
-from dermedge import Analysis, Analyzer, UserError, open_bundle
+from dermedge import Analysis, Analyzer, UserError, network, open_bundle
 from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture, write_png
+from dermedge.lesion.scale import Scale
+from dermedge.runtime import ExecutionConfig, open_session
 from edge_app.i18n.language import Message
 from edge_app.referral.carriers.outcome import Later
 from edge_app.tune_process import NothingTimed
@@ -78,11 +80,72 @@ def test_what_is_added_to_a_record_is_in_no_other(tiny_bundle):
     assert "clinic" not in analyzer.analyze(picture).versions
 
 
+def test_a_record_holds_plain_values_whatever_was_given(tiny_bundle, monkeypatch):
+    """A size of numpy's, as of a table, or a path for a name was no JSON; a card's scale was
+    numpy's, too."""
+    pixels = draw(2, size=(120, 160)).image
+    card = Scale("card", np.diag([0.1, 0.1, 1.0]), np.zeros(pixels.shape[:2], bool))
+    monkeypatch.setattr(dermedge.analyzer, "find", lambda *_: card)
+    picture = Picture(pixels, *np.array(pixels.shape[:2]))
+    analysis = Analyzer(open_bundle(tiny_bundle)).analyze(picture, Path("x.png"), reference="card")
+    record = analysis.to_json()
+    assert record["scale"]["px_per_mm"] == 10
+    assert record["image"] == "x.png"
+    waiting = [record]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is dict:
+            waiting += value.values()
+        elif type(value) is list:
+            waiting += value
+        else:
+            assert type(value) in (str, int, float, bool, type(None))
+
+
+def test_a_name_of_nothing_hides_the_files(tiny_bundle, tmp_path):
+    """An empty name was as good as none: the path stood in the record."""
+    write_png(tmp_path / "smith.png", draw(2, size=(120, 160)).image)
+    analyzer = Analyzer(open_bundle(tiny_bundle))
+    for name, image in (("", ""), (None, str(tmp_path / "smith.png"))):
+        assert analyzer.analyze(tmp_path / "smith.png", name).to_json()["image"] == image
+
+
 @pytest.mark.parametrize("scale", [0, -3, float("nan"), float("inf"), 1e9])
 def test_a_scale_that_no_picture_has_is_an_error(tiny_bundle, scale):
     """`inf` gave a diameter of 0 mm, and a record that is no JSON."""
     with pytest.raises(ValueError, match=r"px_per_mm must be 0\.01 to 100000"):
         Analyzer(open_bundle(tiny_bundle)).analyze(b"", px_per_mm=scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"threads": -1}, "threads must be 0 to 1024, got -1"),
+        ({"executions": {"classifier": ExecutionConfig(threads=2000)}}, "0 to 1024, got 2000"),
+        ({"executions": {"segmentor": ExecutionConfig()}}, "and classifier, got 'segmentor'"),
+    ],
+)
+def test_ways_to_run_that_make_no_sense_are_an_error(tiny_bundle, options, reason):
+    """Threads below 0 were taken for the runtime's choice, another role was a KeyError."""
+    with pytest.raises(ValueError, match=reason):
+        Analyzer(open_bundle(tiny_bundle), **options)
+
+
+def test_a_network_of_both_roles_runs_as_is_said_of_either(make_bundle, monkeypatch):
+    """What was said of the classifier alone was ignored."""
+    seen = []
+
+    def spying(model, threads, provider, *others):
+        seen.append((threads, provider))
+        return open_session(model, threads, "cpu", *others)
+
+    monkeypatch.setattr(network, "open_session", spying)
+    bundle, how = open_bundle(make_bundle(multitask=True)), ExecutionConfig("fp32", "openvino", 2)
+    for roles in (["classifier"], ["segmenter"], ["classifier", "segmenter"]):
+        Analyzer(bundle, executions=dict.fromkeys(roles, how))
+    assert seen == [(2, "openvino")] * 3
+    with pytest.raises(ValueError, match="one network, which runs in one way, got fp32 cpu own"):
+        Analyzer(bundle, executions={"classifier": how, "segmenter": ExecutionConfig()})
 
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)

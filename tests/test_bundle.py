@@ -434,6 +434,8 @@ def test_a_refused_precision_is_told_with_the_reason_of_the_gate(tiny_bundle, tm
     path = _edited(tiny_bundle, tmp_path, lambda content: content.update(gate=[GATE]))
     with pytest.raises(BundleError, match="the export refused it, too slow"):
         Bundle.open(path).variant("segmenter", "int8", "x86")
+    with pytest.raises(BundleError, match=r"has no fp32 segmentor for x86$"):
+        Bundle.open(path).variant("segmentor", "fp32", "x86")
 
 
 # Archives.

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from dermedge import UserError, files
@@ -155,17 +154,20 @@ def test_no_runtime_reports_to_its_maker(picture, tiny_bundle, tmp_path):
     assert list(home.rglob("*")) == []
 
 
-def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_bundle):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write_png(tmp_path / folder / "x.png", np.full((64, 64, 3), 99, np.uint8))
+@pytest.mark.parametrize("names", [("a/x.png", "b/x.png"), ("a/IMG_1.HEIC", "a/img_1.jpg")])
+def test_masks_of_equal_names_never_overwrite_each_other(capsys, tmp_path, tiny_bundle, names):
+    """Of two in one folder, as of a phone, it was no help to analyse that folder alone."""
+    pictures = [tmp_path / name for name in names]
+    for picture in pictures:
+        picture.parent.mkdir(exist_ok=True)
+        picture.touch()
     masks = tmp_path / "masks"
-    code = main(
-        ["analyze", str(tmp_path / "a"), str(tmp_path / "b"), "--bundle", str(tiny_bundle)]
-        + ["--masks", str(masks)]
-    )
+    folders = [str(folder) for folder in sorted({picture.parent for picture in pictures})]
+    code = main(["analyze", *folders, "--bundle", str(tiny_bundle), "--masks", str(masks)])
     assert code == 2
-    assert "called x" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert f"{pictures[0]} and {pictures[1]} would both be drawn as {pictures[1].stem}.png" in line
+    assert "each into a folder of its own" in line
     assert not masks.exists()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dermedge import UserError
 from dermedge.cli import demo, main
+from dermedge.data import Split
 
 
 @pytest.fixture
@@ -82,6 +83,21 @@ def test_what_was_deleted_is_made_again(ran, tmp_path):
     assert main(["demo", "--out", str(out)]) == 0
     assert titles[0].startswith("export")
     assert len(titles) == demo.STEPS - 4
+
+
+def test_samples_have_a_name_each(tmp_path):
+    """Of a table with P1/1.jpg and P2/1.jpg, analyze refused to draw both, at every run."""
+    rows = [f"P{n}/{n % 3}.jpg" for n in range(20)]
+    for row in rows:
+        (tmp_path / row).parent.mkdir()
+        (tmp_path / row).touch()
+    lines = (f"{row},{row},{'nv' if n % 2 else 'mel'}\n" for n, row in enumerate(rows))
+    (tmp_path / "data.csv").write_text("id,image,diagnosis\n" + "".join(lines))
+    source = f"csv={tmp_path}"
+    Split("csv", 0, {"train": (), "val": (), "test": tuple(rows)}).save(tmp_path / "split.json")
+    samples = demo._samples(tmp_path, source)
+    assert sorted(sample.name for sample in samples) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert samples == demo._samples(tmp_path, source)
 
 
 def test_a_foreign_folder_is_left_alone(ran, tmp_path, capsys):

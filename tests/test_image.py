@@ -519,6 +519,8 @@ def test_damaged_png_is_not_half_a_picture():
         *(({284: 2, 338: 1}, "<"), ({284: 2, 338: 0}, "<"), ({}, ">")),
         # Colours of fewer px than brightness: read as of each, with what lies behind.
         *(({262: 6, 277: 3, 530: 0x10002}, "<"), ({262: 6, 277: 3}, "<")),
+        # Gray and alpha in a plane each: read as px by turns, or called damaged.
+        *(({262: 1, 277: 2, 284: 2, 338: 2, 259: kind}, "<") for kind in (1, 5, 8)),
     ],
 )
 def test_whole_tiffs_that_pillow_does_not_read_are_not_called_damaged(tags, order):

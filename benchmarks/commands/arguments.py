@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import PRECISIONS
-from dermedge.cli.options import MOST_THREADS
 from dermedge.files import check_folder, check_writable
+from dermedge.runtime import MOST_THREADS
 from dermedge.text import printable
 
 if TYPE_CHECKING:  # heavy; a command imports them when it runs

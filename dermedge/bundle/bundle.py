@@ -101,7 +101,8 @@ class Bundle:
 
         Raises BundleError where there is none; the message says what the export's gate said.
         """
-        match = self.manifest.models[role].variant(precision, target)
+        model = self.manifest.models.get(role)
+        match = None if model is None else model.variant(precision, target)
         if match is not None:
             return match
         reasons = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -18,7 +17,6 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.cli import DONE, FAILED, WRONG_USE, Command, one_line
 from dermedge.cli.options import (
-    MOST_THREADS,
     bundle_arguments,
     check_engine,
     engine_arguments,
@@ -30,6 +28,7 @@ from dermedge.cluster import on_ray
 from dermedge.files import check_folder
 from dermedge.lesion.scale import REFERENCES
 from dermedge.metadata import FIELDS, REGIONS, SEXES, region
+from dermedge.runtime import MOST_THREADS
 from dermedge.text import printable
 
 if TYPE_CHECKING:
@@ -251,14 +250,22 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
         return
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("--masks, --outlines and --explain need a folder each")
+    for folder in folders:
+        for name in args.images:
+            if _is_within(folder, Path(name)):
+                raise UserError(
+                    f"{folder} lies in {name}, where the next run would take what is drawn for "
+                    "pictures: choose a folder outside of it"
+                )
     # Some file systems take A.png and a.png for one file.
-    counts = Counter(stem(source).casefold() for source in sources)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise UserError(
-            f"two pictures are called {twice[0]}, their results would overwrite each other: "
-            "analyse their folders one at a time"
-        )
+    drawn: dict[str, str] = {}
+    for source in sources:
+        first = drawn.setdefault(stem(source).casefold(), source)
+        if first != source:
+            raise UserError(
+                f"{first} and {source} would both be drawn as {stem(source)}.png: "
+                "analyse them one after the other, each into a folder of its own"
+            )
     pictures = {Path(source).resolve() for source in sources}
     for folder in folders:
         for source in sources:
@@ -267,6 +274,16 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
                 raise UserError(f"{folder} holds the picture {name}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)
+
+
+def _is_within(folder: Path, pictures: Path) -> bool:
+    """Whether what is written into a folder is among the pictures that are found in another one."""
+    if not pictures.is_dir():
+        return False
+    folder, pictures = folder.resolve(), pictures.resolve()
+    if not folder.is_relative_to(pictures):
+        return False
+    return not any(part.startswith(".") for part in folder.relative_to(pictures).parts)
 
 
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:

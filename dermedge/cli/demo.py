@@ -154,7 +154,8 @@ def _folder(out: Path, fresh: bool) -> list[str]:
 
 
 def _samples(out: Path, source: str) -> list[Path]:
-    """Pictures of the test part, the same at every run."""
+    """Pictures of the test part, the same at every run, whose drawings have a name each."""
+    from dermedge.batch import stem
     from dermedge.data import load, parse_source
     from dermedge.data.split import Split
 
@@ -163,7 +164,10 @@ def _samples(out: Path, source: str) -> list[Path]:
     if not test:
         raise UserError(f"the split of {source} has no test part to show")
     by_hash = sorted(test, key=lambda record: hashlib.sha256(record.id.encode()).digest())
-    return [record.image for record in by_hash[:SAMPLES]]
+    named: dict[str, Path] = {}
+    for record in by_hash:
+        named.setdefault(stem(str(record.image)).casefold(), record.image)
+    return list(named.values())[:SAMPLES]
 
 
 def _steps(

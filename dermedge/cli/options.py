@@ -12,8 +12,6 @@ from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import one_line
 from dermedge.runtime import RUNTIMES, ExecutionConfig
 
-MOST_THREADS = 1024  # a runtime makes as many as it is asked for, until the memory is full
-
 
 def bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `open_bundle` reads; every command that takes a bundle has them."""

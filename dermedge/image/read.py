@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,8 @@ class Picture:
         shape, dtype = self.pixels.shape, self.pixels.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"expected uint8 (height, width, 3) RGB, got {dtype} {shape}")
+        for side in ("height", "width"):  # numpy's own whole numbers are no JSON
+            object.__setattr__(self, side, index(getattr(self, side)))
         if self.height < shape[0] or self.width < shape[1]:
             raise ValueError(
                 f"pixels of {shape[0]}x{shape[1]} are of no picture of height {self.height} and "

@@ -35,6 +35,7 @@ ENGINES = ("tensorrt", "tensorrt-rtx")
 OPENVINO = "openvino"  # its own package; reads the same graphs
 JAVA = "java"  # ONNX Runtime's Java library, on the processor: Android's way to it
 RUNTIMES = (*PROVIDERS, OPENVINO, JAVA, *ENGINES)
+MOST_THREADS = 1024  # a runtime makes as many as it is asked for, until the memory is full
 
 
 class SessionError(UserError, RuntimeError):

@@ -103,9 +103,7 @@ def questions(
 def _question(capture: str, found: Analysis) -> Question:
     # What was outlined on a picture without a lesion is not one.
     polygons = () if found.is_outlier else found.lesion.polygons
-    # The last row of a reduced picture may lie half a px off the whole one.
-    most = found.width - 1, found.height - 1
-    outline = tuple(tuple(map(tuple, np.clip(one, 0, most).tolist())) for one in polygons)
+    outline = tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons)
     embedding = np.zeros(0, np.float32) if found.embedding is None else found.embedding.ravel()
     size = found.width, found.height
     judged = found.triage != "retake"

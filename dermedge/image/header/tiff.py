@@ -135,13 +135,16 @@ def read_tiff(data: bytes) -> Tiff:
     compression, photometric = directory.one(_COMPRESSION, 1), directory.one(_PHOTOMETRIC, 0)
     planes = directory.one(_PLANAR, 1) == 2 and compression == 1
     # What Pillow would read wrongly without a word: signed samples as unsigned, 12 bits and
-    # inverted 16 bits as plain ones, planes of 16 bits as of 8, colours of fewer px, where they
-    # are not compressed, as of each px. And what it takes for damage: other codings, BigTIFF of
-    # the other byte order, planes that are neither colour nor alpha.
+    # inverted 16 bits as plain ones, planes of 16 bits as of 8, planes of gray and alpha as px by
+    # turns, colours of fewer px, where they are not compressed, as of each px. And what it takes
+    # for damage: other codings, BigTIFF of the other byte order, planes that are neither colour
+    # nor alpha.
+    gray_alpha = directory.one(_SAMPLES, 1) == 2 and directory.one(_EXTRA_SAMPLES, 0) == 2
     sparse = photometric == 6 and directory.numbers.get(_SUBSAMPLING, (2, 2)) != (1, 1)
     if (
         directory.one(_SAMPLE_FORMAT, 1) != 1
         or (sparse and compression == 1)
+        or (gray_alpha and directory.one(_PLANAR, 1) == 2)
         or not bits <= {1, 2, 4, 8, 16}
         or (deep and (photometric == 0 or planes))
         or directory.one(_SAMPLES, 1) > 8
