@@ -53,6 +53,21 @@ def test_no_resample_differs_and_yet_nobody_is_certain():
     assert intervals.interval(lowest, each) == {"value": 0.0, "low": None, "high": None}
 
 
+def test_classes_are_compared_that_both_know(tmp_path):
+    """Those of the first table counted: the same two bundles in the other order gave another
+    figure, and one that does not know a class was wrong by it."""
+    two = read_pictures(table(tmp_path, "two", 2))
+    file = tmp_path / "three.csv"
+    lines = table(tmp_path, "same", 2).read_text().splitlines()
+    file.write_text("\n".join([lines[0] + ",p_bcc", *(f"{line},0" for line in lines[1:])]))
+    three = read_pictures(file)
+    for each in (two, three):
+        each["p39"] |= {"label": "bcc", "likely": "bcc" if each is three else "nv"}
+    clusters = {f"p{number}": number for number in range(40)}
+    for pair in ((two, three), (three, two)):
+        assert compare(*pair, clusters)["likely_balanced_accuracy"]["value"] == 0
+
+
 def test_outlines_are_compared_where_both_tables_measure_them(tmp_path):
     one = read_pictures(table(tmp_path, "one", 0))
     clusters = {f"p{number}": number for number in range(40)}
