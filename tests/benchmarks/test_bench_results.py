@@ -210,7 +210,8 @@ def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsy
     photos = dict.fromkeys(told["settings"]["pictures"], "0" * 16)
     settings = told["settings"] | {"pictures": photos}
     photo = changed(result, tmp_path / "d" / "bench.json", settings=settings)
-    assert call(BENCH, "compare", result, again, other, photo, "--out", tmp_path) == 0
+    copy = changed(other, tmp_path / "e" / "bench.json")  # was "0.0 % apart"
+    assert call(BENCH, "compare", result, again, other, photo, copy, "--out", tmp_path) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
     assert len(lines) == 2  # a picture each; another processor or photo is no repetition
     assert all("20.0 % apart, above 5 %: not comparable" in line for line in lines)
