@@ -85,6 +85,9 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     with pytest.raises(UserError, match=r"y-groups\.csv is no table of results"):
         call(EVALUATE, *words, "--table", tmp_path / "y.csv")
     assert not (tmp_path / "y.csv").exists()
+    # The cards took it for groups, and said that nothing was measured.
+    with pytest.raises(UserError, match="give another name"):
+        call(EVALUATE, *words, "--table", tmp_path / "age-groups.csv")
 
 
 @pytest.mark.parametrize("columns", [tables.COLUMNS, tables.GROUP_COLUMNS])
