@@ -106,6 +106,8 @@ def select(
     if baselines and part != "all":
         measured = _touched(data_set, {record.id for record in records})
         train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
+        if subset and subset.modality:  # a baseline of other pictures, too, would be easier to beat
+            train = [r for r in train if r.modality == subset.modality]
     known = (
         _known(data_set, records, bundle, training, exact)
         if training and exact is not None
