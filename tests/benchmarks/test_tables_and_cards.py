@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,13 +61,19 @@ def test_another_precision_is_another_measurement(tiny_bundle, people, tmp_path)
         models[role] = replace(models[role], variants=(variant,))
     path = write_bundle(tmp_path / "b.dermbundle", replace(tiny.manifest, models=models), parts)
     file = tmp_path / "results" / "test.csv"
-    words = ["--bundle", path, "--data", f"csv={people}", "--split", "all", "--table", file]
+    data = shutil.copytree(people, tmp_path / "data")
+    with (data / "data.csv").open("a") as rows:
+        rows.write("gone.png,,mel,l99,80,1\n")
+    words = ["--bundle", path, "--data", f"csv={data}", "--split", "all", "--table", file]
     for more in ([], ["--precision", "int8"], ["--precision", "fp32"]):
         call(EVALUATE, *words, *more)
     rows = [(row["precision"], row["segmenter_precision"]) for row in tables.read(file)]
     assert rows == [("", "fp32"), ("int8", "int8")]
     (section,) = cards.describe(Bundle.open(path), *cards.read_results(file.parent))["measured"]
     assert section["figures"][0] == ["Measure", "Networks", "Networks, in int8"]
+    # It was two warnings on the card, the second without a beginning.
+    (missing,) = [text for text in section["warnings"] if "data check" in text]
+    assert missing.startswith("1 rows or files of csv are missing or malformed")
 
 
 @pytest.mark.parametrize("content", ["words", "bundle,colour\nx,red\n", "\xff", ""])
