@@ -187,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in paths:
         if not path.read_bytes().startswith(b"\xff\xd8"):
             raise UserError(f"{path} is no JPEG, whatever its name says: take it out")
+        read_image(path)  # one that is damaged already is said before all the work
     analyzer = Analyzer(Bundle.open(args.bundle), threads=1)
     for name in args.kinds:
         row = measure(name, paths, args.seeds, analyzer)

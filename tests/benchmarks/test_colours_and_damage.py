@@ -28,9 +28,10 @@ def test_colours(tmp_path, tiny_bundle, capsys):
     write_data_set(tmp_path / "drawn", 4)
     out = tmp_path / "spaces.csv"
     data = f"procedural={tmp_path / 'drawn'}"
-    words = ["--data", data, "--bundle", str(tiny_bundle), "--count", "3", "--out", str(out)]
-    colours.main(words)
-    colours.main(words)  # the same rows again
+    words = ["--data", data, "--bundle", str(tiny_bundle), "--count", "4", "--out", str(out)]
+    assert colours.main(words) == 0
+    next((tmp_path / "drawn").rglob("images/*")).write_bytes(b"words")  # all was lost by one
+    assert colours.main(words) == 1  # the same rows again
     rows = list(csv.DictReader(out.open()))
     assert [row["space"] for row in rows] == list(colours.SPACES)
     assert {row["sha256"] for row in rows} == {Bundle.open(tiny_bundle).sha256[:16]}
