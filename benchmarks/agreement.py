@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,17 @@ from dermedge.files import write_atomic
 INDICES = ("asymmetry_index", "border_irregularity")
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """A picture's name to its analysis. Raises UserError where the file is none of `analyze`."""
+def read(path: Path, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """A picture's name to its analysis. Raises UserError where the file is none of `analyze`.
+
+    only : pictures as they were named to `analyze`; the file may hold others of an earlier run.
+    """
     analyses: dict[str, dict[str, Any]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             analysis = json.loads(line)
+            if only is not None and analysis["image"] not in only:
+                continue
             # Of whichever system it was written on.
             name = re.split(r"[/\\]", analysis["image"])[-1]
             if name in analyses:

@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with np.load(prepared) as arrays:
         theirs = [arrays[name] for name in arrays.files]
     figures = {
-        **agreement.agreement(agreement.read(here), agreement.read(there)),
+        **agreement.agreement(*(agreement.read(file, args.pictures) for file in (here, there))),
         "prepared": differing(ours, theirs),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "note": args.note,

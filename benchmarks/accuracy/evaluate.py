@@ -276,7 +276,9 @@ def _others(folder: Path) -> list[Record]:
     records = []
     for path in find_images([folder]):
         inside = path.relative_to(folder)
-        name = inside.as_posix() if len(inside.parts) > 1 else f"{folder.name}/{inside.name}"
+        # Of '.', too, which has no name of its own.
+        kind = folder.resolve().name
+        name = inside.as_posix() if len(inside.parts) > 1 else f"{kind}/{inside.name}"
         records.append(Record(id=name, image=path))
     if not records:
         raise UserError(f"--ood: there is no picture in {folder}")
@@ -299,7 +301,7 @@ def _out_of_distribution(
     if not good:
         raise UserError(f"--ood: no picture in {folder} can be read ({rows[0].error})")
     return {
-        "folder": folder.name,
+        "folder": folder.resolve().name,
         "unreadable": len(rows) - len(good),
         **figures.out_of_distribution(read, good),
     }

@@ -53,22 +53,27 @@ def interval(statistic: Statistic, groups: np.ndarray) -> Figure:
 
     groups : int (pictures,), the cluster of each; clusters are drawn whole.
 
-    Where all or none of a share counts it is Wilson's over the clusters; another figure that is 1
-    in all resamples, such as the AUC of few pictures, has no limits.
+    Where all or none of a share counts it is Wilson's over the clusters; another figure that is 0
+    or 1 in all resamples, such as the AUC of few pictures, has no limits.
     """
     found = metrics.bootstrap(statistic, len(groups), groups, RESAMPLES, SEED, LEVEL)
     if isinstance(statistic, Share):
         found = metrics.share_interval(found, len(np.unique(groups)))
-    elif found.low == found.high == 1:
+    elif found.low == found.high and found.low in (0, 1):
         found = metrics.Interval(found.value, np.nan, np.nan)
     return _rounded(found)
 
 
 def difference(ours: Statistic, other: Statistic, groups: np.ndarray) -> Figure:
-    """As `interval`, of ours - other; both see the same resamples."""
-    return _rounded(
-        metrics.bootstrap_difference(ours, other, len(groups), groups, RESAMPLES, SEED, LEVEL)
-    )
+    """As `interval`, of ours - other; both see the same resamples.
+
+    Of shares that differ in no resample it is Tango's over the clusters.
+    """
+    found = metrics.bootstrap_difference(ours, other, len(groups), groups, RESAMPLES, SEED, LEVEL)
+    shares = isinstance(ours, Share) and isinstance(other, Share)
+    if shares and found.value == found.low == found.high == 0:
+        found = metrics.paired_share_interval(0, 0, len(np.unique(groups)), LEVEL)
+    return _rounded(found)
 
 
 def about(kind: str) -> dict:

@@ -61,7 +61,8 @@ def _is_share(text: str) -> bool:
 def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, intervals.Figure]:
     """By measure, new minus old; malignant AUC, and the balanced accuracy of the class named.
 
-    Mean Jaccard, too, of the pictures whose outline both tables measure, if there are any.
+    The latter over the classes that both know. Mean Jaccard, too, of the pictures whose outline
+    both tables measure, if there are any.
 
     Raises UserError where the tables are not of the same pictures, do not say the same of what they
     show, or these are not of the data set.
@@ -79,7 +80,8 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
             f"{other[0]}): evaluate both bundles on the data set as it is now"
         )
     certain = [name for name in sorted(old) if old[name]["malignant"]]
-    named = [name for name in sorted(old) if f"p_{old[name]['label']}" in old[name]]
+    known = _classes(old) & _classes(new)
+    named = [name for name in sorted(old) if old[name]["label"] in known]
     drawn = [name for name in sorted(old) if old[name].get("jaccard") and new[name].get("jaccard")]
     classes = sorted({old[name]["label"] for name in named})
     malignant = np.array([old[name]["malignant"].lower() == "true" for name in certain])
@@ -111,6 +113,12 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
     }
 
 
+def _classes(table: Table) -> set[str]:
+    """What the bundle behind a table knows."""
+    columns = next(iter(table.values()))
+    return {name.removeprefix("p_") for name in columns if name and name.startswith("p_")}
+
+
 def _truth(row: dict[str, str]) -> tuple[str, str]:
     """Diagnosis, and whether it is malignant; a spreadsheet writes TRUE."""
     return row["label"], row["malignant"].lower()
@@ -129,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     clusters, kind = intervals.clusters(data_set.records, data_set.same)
     old, new = (read_pictures(Path(path)) for path in (args.old, args.new))
     print(f"{len(old)} pictures; 95 % intervals: bootstrap over {kind}")
+    if alone := sorted(_classes(old) ^ _classes(new)):
+        print(f"not in the balanced accuracy, as one bundle alone knows them: {', '.join(alone)}")
     for measure, figure in compare(old, new, clusters).items():
         value, low, high = (
             "-" if figure[key] is None else f"{figure[key]:+.3f}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.accuracy.subset import Subset
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES
@@ -104,6 +106,8 @@ def select(
     if baselines and part != "all":
         measured = _touched(data_set, {record.id for record in records})
         train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
+        if subset and subset.modality:  # a baseline of other pictures, too, would be easier to beat
+            train = [r for r in train if r.modality == subset.modality]
     known = (
         _known(data_set, records, bundle, training, exact)
         if training and exact is not None
@@ -281,15 +285,23 @@ def _known(
     exact: Fingerprints,
 ) -> Iterator[str]:
     """Warnings about what the bundle's networks know of the pictures that are measured."""
-    prints, _ = of_pictures(records)
+    every, _ = of_pictures(records)
     ids = [record.id for record in data_set.records]
+    drawn = np.array([record.mask is not None for record in records], bool)
     trained = {
         role: entry.get("data_set")
         for entry in bundle.manifest.training_data
         for role in (ROLES if entry.get("role") == "multitask" else (entry.get("role"),))
     }
     for role, owner in _owners(training).items():
-        seen = False
+        # Without an outline a picture measures no segmenter, nor was one tuned on it.
+        outlines = role == "segmenter" and (owner == role or len(training.roles()) == 1)
+        used_for = drawn if outlines else np.ones(len(records), bool)
+        if not used_for.any():
+            continue
+        measured = [record for record, one in zip(records, used_for, strict=True) if one]
+        among = f"{len(measured)} pictures" + " with an outline" * (not used_for.all())
+        prints, seen = every[used_for], False
         for bits, name, harm in (
             (LEARNT, "training", "the figures are too good"),
             (VAL, "validation", "thresholds were chosen on them"),
@@ -299,7 +311,7 @@ def _known(
             # Also what shares a lesion or patient with a picture of this data set that was used.
             used_here = {name for name, one in zip(ids, overlap(exact, used), strict=True) if one}
             touched = _touched(data_set, used_here)
-            count = sum(bool(one) or r.id in touched for r, one in zip(records, how, strict=True))
+            count = sum(bool(one) or r.id in touched for r, one in zip(measured, how, strict=True))
             if not count:
                 continue
             seen = True
@@ -307,7 +319,7 @@ def _known(
             ways = [counted(how)] if how.any() else []
             ways += [f"{rest} by a lesion or patient of this data set"] if rest else []
             yield (
-                f"{count} of {len(records)} pictures, or their lesions or patients, were in the "
+                f"{count} of {among}, or their lesions or patients, were in the "
                 f"{name} part of the {owner} ({', '.join(ways)}): {harm}"
             )
         if not seen and data_set.name not in readers_of(str(trained.get(role))):
@@ -401,9 +413,10 @@ def _independence(
             ("val", "validation", "thresholds were chosen on them"),
         ):
             touched = _touched(data_set, set(split.parts[part]))
-            count = sum(record.id in touched for record in records)
+            measured = [record for record in records if owner != "segmenter" or record.mask]
+            count = sum(record.id in touched for record in measured)
             if count:
                 yield (
-                    f"{count} of {len(records)} pictures, or their lesions or patients, were in "
+                    f"{count} of {len(measured)} pictures, or their lesions or patients, were in "
                     f"the {name} part of the {owner}: {harm}"
                 )

@@ -29,6 +29,7 @@ from benchmarks import call
 from dermedge import UserError, acquisition
 from dermedge.bundle.bundle import Bundle, shipped
 from dermedge.data import Record, load, make_split, parse_source
+from dermedge.data.fingerprint import of_bytes
 from dermedge.evaluation.provenance import commit, cpu_name, usable_cores
 from dermedge.files import check_writable, write_atomic
 
@@ -50,17 +51,18 @@ class Pool:
 
 
 def read_features(records: Sequence[Record], cache: Path, bundle: Bundle) -> np.ndarray:
-    """The classifier's embeddings, float32 (N, E); kept in `cache` by bundle and record ids.
+    """The classifier's embeddings, float32 (N, E); kept in `cache` by bundle and the files' bytes.
 
     UserError where `cache` is another file, which would be lost, or a damaged one.
     """
     from dermedge.analyzer import Analyzer
 
-    names = [record.id for record in records]
+    files = of_bytes(records).files  # other copies of pictures have the same ids
     if cache.is_file():
         try:
             with np.load(cache) as stored:
-                same = str(stored["bundle"]) == bundle.sha256 and stored["ids"].tolist() == names
+                same = str(stored["bundle"]) == bundle.sha256
+                same = same and stored["files"].tolist() == files.tolist()
                 features = np.asarray(stored["features"])
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise UserError(
@@ -77,7 +79,7 @@ def read_features(records: Sequence[Record], cache: Path, bundle: Bundle) -> np.
         found.append(embedding)
     features = np.stack(found)
     buffer = io.BytesIO()
-    np.savez(buffer, features=features, ids=np.array(names), bundle=np.array(bundle.sha256))
+    np.savez(buffer, features=features, files=files, bundle=np.array(bundle.sha256))
     write_atomic(cache, buffer.getvalue())
     return features
 

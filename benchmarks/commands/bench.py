@@ -108,7 +108,9 @@ def _speed_arguments(speed: argparse._ArgumentGroup) -> None:
         "--rest", type=float, default=0, metavar="S", help="seconds to let the device cool first"
     )
     speed.add_argument(
-        "--tuned", action="store_true", help="run the networks as `dermedge tune` has chosen here"
+        "--tuned",
+        action="store_true",
+        help="run the networks as `dermedge tune` has chosen here, those of --vs OTHER, too",
     )
     speed.add_argument(
         "--vs",
@@ -192,6 +194,7 @@ class _Inputs:
     bundle: Bundle
     other: Bundle | None
     executions: dict[str, ExecutionConfig] | None  # as `dermedge tune` selected them
+    other_executions: dict[str, ExecutionConfig] | None
     evaluation: dict | None
     curves: dict | None
     peers: list[dict] | None
@@ -214,6 +217,12 @@ def _read(args: argparse.Namespace) -> _Inputs:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
     if executions:
         bundle = with_executions(bundle, executions)
+    others = load_tuned(other) if args.tuned and other and args.vs not in PRECISIONS else None
+    if others == {}:
+        raise UserError(
+            f"--tuned: nothing was chosen for {args.vs} here; run `dermedge tune --bundle "
+            f"{args.vs}`, or give --vs a precision"
+        )
     evaluation = stored.evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = stored.robustness(args.robustness, bundle) if args.robustness else None
     peers = stored.peers(args.peers, bundle) if args.peers else None
@@ -225,6 +234,7 @@ def _read(args: argparse.Namespace) -> _Inputs:
         bundle,
         other,
         executions,
+        others,
         evaluation,
         curves,
         peers,
@@ -273,7 +283,7 @@ def _plan(args: argparse.Namespace, inputs: _Inputs, progress: Callable[[str, in
     later: dict[str, Later] = {}
     if inputs.other:
         name = in_turns_with(inputs.other.manifest.name)
-        later[name] = partial(in_turns.against, inputs.other)
+        later[name] = partial(in_turns.against, inputs.other, inputs.other_executions)
     if args.executions:
         fields = metadata_fields(inputs.bundle, args)
         later[EXECUTIONS] = partial(executions.part, measured and measured[1], cores, fields)

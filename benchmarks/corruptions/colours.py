@@ -27,7 +27,8 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.data import load, parse_source
 from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
-from dermedge.image.read import Picture, read_image
+from dermedge.image.read import ImageError, Picture, read_image
+from dermedge.text import printable
 
 SPACES = {
     "Display P3": matrix_profile(DISPLAY_P3),
@@ -59,11 +60,15 @@ def in_space(pixels: np.ndarray, profile: bytes) -> bytes:
 def compare(
     analyzer: Analyzer, paths: Sequence[Path]
 ) -> dict[str, list[tuple[bool, float, float]]]:
-    """Space: of each picture whether the advice is the same, and by how much malignancy and, in
-    the mean, pixels differ."""
+    """Space: of each picture that can be read whether the advice is the same, and by how much
+    malignancy and, in the mean, pixels differ. UserError where none can be read."""
     found: dict[str, list[tuple[bool, float, float]]] = {name: [] for name in SPACES}
     for path in tqdm(paths, unit="picture", file=sys.stderr):
-        pixels = read_image(path).pixels
+        try:
+            pixels = read_image(path).pixels
+        except ImageError as error:
+            print(f"not read: {printable(error)}", file=sys.stderr)
+            continue
         plain = analyzer.analyze(Picture(pixels, *pixels.shape[:2]))
         for name, profile in SPACES.items():
             read = read_image(in_space(pixels, profile))
@@ -75,11 +80,14 @@ def compare(
                     float(np.abs(read.pixels.astype(int) - pixels).mean()),
                 )
             )
+    if not all(found.values()):
+        raise UserError(f"none of {len(paths)} pictures can be read: there is nothing to compare")
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the table; UserError where the arguments cannot be followed."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the table; 1 where a picture was not read. UserError where the arguments cannot be
+    followed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.corruptions.colours", description=__doc__, epilog=DISCLAIMER
     )
@@ -104,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = [record.image for record in records[: args.count]]
     rows = []
     for space, values in compare(Analyzer(bundle, threads=1), paths).items():
+        unread = len(values) < len(paths)
         same, malignancy, pixels = map(np.array, zip(*values, strict=True))
         rows.append(
             {
@@ -121,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
     append_rows(Path(args.out), rows, same=3)
+    return int(unread)
 
 
 def check_table(path: Path, columns: Sequence[str]) -> None:

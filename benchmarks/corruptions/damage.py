@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,21 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import ImageError, read_image
 
 
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Code and place of each segment up to the coded data; a thumbnail within one has its own."""
+    at, code = 2, 0
+    while code != 0xDA and at < len(data):
+        at = data.index(b"\xff", at)
+        while data[at + 1] == 0xFF:  # filled up
+            at += 1
+        code = data[at + 1]
+        yield code, at
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
 def _coded(data: bytes) -> int:
     """Where the coded data begin."""
-    at = data.index(b"\xff\xda")
+    *_, (_, at) = _segments(data)
     return at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
@@ -74,10 +86,7 @@ def _restart_lost(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _wrong_table(data: bytes, rng: np.random.Generator) -> bytes:
     """Two values of a Huffman table change places, as where another table was sent."""
-    places, at = [], data.find(b"\xff\xc4")
-    while 0 <= at < _coded(data):
-        places.append(at)
-        at = data.find(b"\xff\xc4", at + 2)
+    places = [at for code, at in _segments(data) if code == 0xC4]
     at = int(rng.choice(places)) + 5
     count = sum(data[at : at + 16])
     first, second = rng.choice(min(count, 12), 2, replace=False) + at + 16
@@ -175,6 +184,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if not paths:
         raise UserError(f"no JPEG pictures in {args.folder}")
+    for path in paths:
+        if not path.read_bytes().startswith(b"\xff\xd8"):
+            raise UserError(f"{path} is no JPEG, whatever its name says: take it out")
+        read_image(path)  # one that is damaged already is said before all the work
     analyzer = Analyzer(Bundle.open(args.bundle), threads=1)
     for name in args.kinds:
         row = measure(name, paths, args.seeds, analyzer)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from benchmarks import call
 from dermedge import UserError
 from dermedge.data import DataSet, Record, load, parse_source
+from dermedge.data.joint import keyed
 from dermedge.data.masks import read_lesion_mask
 from dermedge.image.read import ImageError, read_image, write_png
 from dermedge.text import printable
@@ -173,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_sets = [load(*parse_source(source)) for source in args.data]
     samples = photographs()
     kinds: dict[str, Iterator[tuple[str, np.ndarray]]] = {
-        f"skin-{data_set.name}": _skins(data_set, args.count) for data_set in data_sets
+        f"skin-{key}": _skins(data_set, args.count) for key, data_set in keyed(data_sets).items()
     }
     for name, draw in (
         ("surface", surface),

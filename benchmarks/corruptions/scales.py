@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from benchmarks import call
 from dermedge import DISCLAIMER, UserError
-from dermedge.data import load, parse_source
+from dermedge.data import DataSet, load, parse_source
+from dermedge.data.joint import keyed
 from dermedge.data.synthetic import draw
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.read import ImageError, read_image
@@ -204,9 +205,8 @@ def _measured(kind: str, count: int, tilt: float) -> dict:
     }
 
 
-def _found_in(source: str, kind: str, count: int) -> dict:
+def _found_in(name: str, data_set: DataSet, kind: str, count: int) -> dict:
     """How often a reference is found in pictures of a data set, which show none."""
-    data_set = load(*parse_source(source))
 
     def by_hash(record) -> bytes:
         return hashlib.sha256(record.id.encode()).digest()
@@ -214,7 +214,7 @@ def _found_in(source: str, kind: str, count: int) -> dict:
     records = sorted(data_set.records, key=by_hash)[:count]
     reference = "coin-1-euro" if kind == "coin" else kind
     found = read = 0
-    for record in tqdm(records, desc=f"{data_set.name}, {kind}", disable=None, file=sys.stderr):
+    for record in tqdm(records, desc=f"{name}, {kind}", disable=None, file=sys.stderr):
         try:
             pixels = read_image(record.image).pixels
         except ImageError:
@@ -225,8 +225,8 @@ def _found_in(source: str, kind: str, count: int) -> dict:
         except scale.ScaleError:
             continue
         found += 1
-        print(printable(f"{kind} found in {data_set.name} {record.id}"))
-    return {"what": f"{data_set.name}, {kind}", "pictures": read, "found": found}
+        print(printable(f"{kind} found in {name} {record.id}"))
+    return {"what": f"{name}, {kind}", "pictures": read, "found": found}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -254,7 +254,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         partial(_measured, kind, args.count, args.tilt) for kind in args.kinds
     ]
     work += [
-        partial(_found_in, source, kind, args.count) for source in args.data for kind in args.kinds
+        partial(_found_in, name, data_set, kind, args.count)
+        for name, data_set in keyed([load(*parse_source(source)) for source in args.data]).items()
+        for kind in args.kinds
     ]
     rows = []
     for step in work:

@@ -14,14 +14,20 @@ from benchmarks.schema.bench_result import WARMUP, in_turns_with
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.evaluation.paired_timing import paired_timing, ratio
+from dermedge.runtime import ExecutionConfig
 
 
-def against(other: Bundle, plan: Plan, result: dict) -> None:
-    """Two bundles in turns on the first picture: how many times as fast the plan's own is."""
+def against(
+    other: Bundle, executions: Mapping[str, ExecutionConfig] | None, plan: Plan, result: dict
+) -> None:
+    """Two bundles in turns on the first picture: how many times as fast the plan's own is.
+
+    executions : how the other one's networks are run, as `Analyzer` takes them.
+    """
     threads = plan.threads[0]
     sides = {
         "own": Analyzer(plan.bundle, threads=threads, executions=plan.executions),
-        "other": Analyzer(other, threads=threads),
+        "other": Analyzer(other, threads=threads, executions=executions),
     }
     times, others = in_turns(sides, plan, in_turns_with(other.manifest.name))
     figures = ratio(times["other"], times["own"])

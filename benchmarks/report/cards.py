@@ -47,7 +47,7 @@ def read_results(folder: Path) -> tuple[Rows, Rows]:
     """All rows of the tables in a folder, and those of their groups. UserError as `tables.read`."""
     rows, groups = [], []
     for path in sorted(folder.glob("*.csv")):
-        if not path.stem.endswith("-groups"):
+        if not path.stem.endswith(tables.GROUPS):
             rows += tables.read(path)
             groups += tables.read(tables.groups_of(path), tables.GROUP_COLUMNS)
     return rows, groups

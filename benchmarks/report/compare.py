@@ -41,7 +41,8 @@ def repeated(results: dict[str, dict]) -> list[dict]:
 
     pairs = []
     for (first, one), (second, other) in itertools.combinations(results.items(), 2):
-        if same(one) != same(other):
+        # A copy of a file, or one that was resumed, measured nothing again.
+        if same(one) != same(other) or one["latency"] == other["latency"]:
             continue
         p90 = {(r["picture"], r["threads"]): r["p90_ms"] for r in _totals(other)}
         for row in _totals(one):

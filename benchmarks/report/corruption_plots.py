@@ -87,7 +87,7 @@ def _against_levels(
 
 def _png(figure: Figure, title: str, dpi: int) -> bytes:
     """The figure as PNG, the same bytes each time."""
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

@@ -170,6 +170,7 @@ def _label(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
             fontsize=8.5,
             va="center",
             annotation_clip=False,
+            parse_math=False,  # a run's folder may have a $ in its name
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1},
         )
 

@@ -351,7 +351,7 @@ def _people(evaluation: dict) -> list[dict]:
                     "name": scale.name,
                     "measures": [n for n in TITLES if any(n in g["metrics"] for g in groups)],
                     "groups": groups,
-                    "gaps": [{**gap, "interval": _interval(gap)} for gap in gaps],
+                    "gaps": gaps,
                 }
             )
     return found

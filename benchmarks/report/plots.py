@@ -52,6 +52,7 @@ STYLE: dict[Any, Any] = {  # as `rc_context` takes it
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
     "legend.labelcolor": _INK,
+    "text.parse_math": False,  # names of files may hold a $
 }
 
 
@@ -130,9 +131,10 @@ def distribution(bench: dict) -> Markup:
     with rc_context(STYLE):
         figure = new_figure(2.9)
         axes = figure.subplots()
+        lines = []  # what a legend gathers itself lacks names like _DSC0001.JPG
         for k, entry in enumerate(bench["distribution"]):
             quantiles = entry["quantiles_ms"]
-            axes.plot(
+            lines += axes.plot(
                 quantiles,
                 np.linspace(0, 1, len(quantiles)),
                 color=_LINES[k % len(_LINES)][0],
@@ -141,7 +143,6 @@ def distribution(bench: dict) -> Markup:
                 marker=_MARKS[k % len(_MARKS)],
                 markevery=(k % 5, 10),
                 markersize=4,
-                label=_case(entry["picture"], entry["threads"]),
             )
         axes.axhline(0.9, color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
         slow = max(entry["quantiles_ms"][-2] for entry in bench["distribution"])
@@ -150,7 +151,8 @@ def distribution(bench: dict) -> Markup:
         axes.set_xlabel("time, ms")
         axes.set_ylabel("share of analyses")
         axes.grid()
-        figure.legend(ncols=2, loc="outside lower center", handlelength=3)
+        names = [_case(entry["picture"], entry["threads"]) for entry in bench["distribution"]]
+        figure.legend(lines, names, ncols=2, loc="outside lower center", handlelength=3)
         spoken = "; ".join(
             f"{_case(e['picture'], e['threads'])}: 90 % within {e['quantiles_ms'][45]:.1f} ms"
             for e in bench["distribution"]
@@ -193,9 +195,10 @@ def compared(rows: Sequence[dict]) -> Markup:
         pictures = list(dict.fromkeys(row["picture"] for row in rows))
         ordered = sorted(rows, key=lambda row: (pictures.index(row["picture"]), row["p90_ms"]))
         fills = list(_STAGES.values())
+        handles: dict[str, Any] = {}  # of containers, which the stubs do not know as handles
         for place, row in enumerate(ordered):
             colour, hatch = fills[pictures.index(row["picture"]) % len(fills)]
-            axes.barh(
+            handles[_shorten(row["picture"])] = axes.barh(
                 place,
                 row["p50_ms"],
                 xerr=[[0], [row["p90_ms"] - row["p50_ms"]]],
@@ -206,7 +209,6 @@ def compared(rows: Sequence[dict]) -> Markup:
                 ecolor=_INK,
                 capsize=3,
                 linewidth=0.7,
-                label=_shorten(row["picture"]),
             )
             _beside(axes, row["p90_ms"], place, f"{row['p90_ms']:.1f}")
         labels = [_case(row["file"], row["threads"]) for row in ordered]
@@ -216,7 +218,6 @@ def compared(rows: Sequence[dict]) -> Markup:
         axes.set_xlim(0, 1.12 * max(row["p90_ms"] for row in rows))
         axes.set_xlabel("median time; whisker and number: p90, ms")
         axes.grid(axis="x")
-        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(handles.values(), handles, ncols=2, loc="outside upper right")
         spoken = "; ".join(f"{r['file']}, {r['picture']}: {r['p90_ms']:.1f}" for r in ordered)
         return svg(figure, f"p90 in ms of each device. {spoken}")

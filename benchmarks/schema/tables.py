@@ -88,6 +88,7 @@ COLUMNS = {
     },
     **_ORIGIN,
 }
+GROUPS = "-groups"  # behind the name of a table of results: of its groups
 # A row of people's groups begins with the name of its scale; one that compares them with these.
 GAP, WORST = "gap ", "worst "
 GROUP_COLUMNS = {
@@ -167,8 +168,13 @@ def _is_number(text: str) -> bool:
 
 
 def groups_of(path: str | Path) -> Path:
-    """The table of classes, skin types and kinds that belongs to a table of results."""
-    return Path(path).with_name(f"{Path(path).stem}-groups.csv")
+    """The table of classes, skin types and kinds that belongs to a table of results.
+
+    UserError where that is itself called as one of groups, and would be left out of the cards.
+    """
+    if Path(path).stem.endswith(GROUPS):
+        raise UserError(f"{path}: a table of groups is called so, give another name")
+    return Path(path).with_name(f"{Path(path).stem}{GROUPS}.csv")
 
 
 def update(path: str | Path, result: dict, precision: str = "") -> None:
@@ -240,7 +246,8 @@ def _rows(result: dict, keys: Mapping[str, dict[str, str]]) -> Iterator[dict[str
             f"{hardware['usable_cores']} cores",
             "date": result["date"],
             "command": result["command"],
-            "warnings": "; ".join(result["warnings"]),
+            # What joins them may stand within one: it would be read as two.
+            "warnings": "; ".join(text.replace("; ", ", ") for text in result["warnings"]),
         }
         if key["method"] == NETWORKS:
             row |= _networks(result["bundle"])

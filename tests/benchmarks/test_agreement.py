@@ -10,11 +10,12 @@ import pytest
 
 pytest.importorskip("scipy")
 from benchmarks import agreement, arm64
-from dermedge import UserError
+from dermedge import UserError, cli
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.image.read import Picture
+from dermedge.image.preprocess import prepare
+from dermedge.image.read import Picture, read_image, write_png
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,34 @@ def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
         path.write_text(text + "\n")
         with pytest.raises(UserError):
             agreement.read(path)
+
+
+def test_arm64_compares_the_pictures_of_this_run(tiny_bundle, tmp_path, monkeypatch):
+    """Those of a run before, in the files that a stopped run goes on with, were counted, too."""
+    for seed, name in enumerate(("a.png", "b.png")):
+        write_png(tmp_path / name, draw(seed, "phone", (96, 128), artefacts=()).image)
+
+    def run(command, environment=None):
+        words = command[command.index("analyze") :]
+        assert cli.main(words) == 0
+
+    def python(self, *words):
+        if "analyze" in words:
+            return run(list(words))
+        prepared = [prepare(read_image(words[-1]).pixels, spec)[0] for spec in specs]
+        return np.savez(words[3], **{f"0-{j}": one for j, one in enumerate(prepared)})
+
+    specs = [one.preprocessing for one in Bundle.open(tiny_bundle).manifest.models.values()]
+    monkeypatch.setattr(arm64, "_run", run)
+    monkeypatch.setattr(arm64.Machine, "prepare", lambda self: None)
+    monkeypatch.setattr(arm64.Machine, "python", python)
+    monkeypatch.setattr(arm64, "CHECKOUT", tmp_path)
+    (tmp_path / "dermedge.egg-info").mkdir()
+    words = ["--bundle", str(tiny_bundle), "--folder", str(tmp_path), "--out"]
+    for name in ("a.png", "b.png"):
+        arm64.main([str(tmp_path / name), *words, str(tmp_path / "figures.json")])
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert (figures["pictures"], figures["prepared"]["different"]) == (1, 0)
 
 
 def test_bytes_that_differ_are_counted():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.commands.bench import BENCH
 from benchmarks.latency import bench
-from benchmarks.report import compare, page, picture
+from benchmarks.report import compare, page, picture, plots
 from benchmarks.report.validate import problems
 from benchmarks.schema import bench_result, names
 from dermedge import DISCLAIMER, UserError
@@ -210,7 +210,8 @@ def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsy
     photos = dict.fromkeys(told["settings"]["pictures"], "0" * 16)
     settings = told["settings"] | {"pictures": photos}
     photo = changed(result, tmp_path / "d" / "bench.json", settings=settings)
-    assert call(BENCH, "compare", result, again, other, photo, "--out", tmp_path) == 0
+    copy = changed(other, tmp_path / "e" / "bench.json")  # was "0.0 % apart"
+    assert call(BENCH, "compare", result, again, other, photo, copy, "--out", tmp_path) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured twice")]
     assert len(lines) == 2  # a picture each; another processor or photo is no repetition
     assert all("20.0 % apart, above 5 %: not comparable" in line for line in lines)
@@ -347,6 +348,18 @@ def test_validate_refuses_numbers_that_are_none(result, tmp_path):
     )
     with pytest.raises(UserError, match="not JSON"):
         bench_result.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("name", ["_DSC0001.JPG", "a$\\frac$.jpg"])
+def test_a_plot_names_pictures_as_they_are_called(name):
+    """A name that begins with _ was in no legend, one with two $ ended the command in a
+    traceback."""
+    times = {"picture": name, "threads": 1, "file": name, "p50_ms": 1.0, "p90_ms": 2.0}
+    drawn = plots.distribution({"distribution": [times | {"quantiles_ms": [1.0] * 51}]})
+    assert f"{name}, 1 thread</text>" in drawn
+    drawn = plots.compared([times])
+    assert f"{name}</text>" in drawn  # the legend
+    assert f"{name}, 1 thread</text>" in drawn
 
 
 def test_a_picture_of_the_figures_shows_no_skin_and_says_what_is_not_comparable(result):

@@ -28,9 +28,10 @@ def test_colours(tmp_path, tiny_bundle, capsys):
     write_data_set(tmp_path / "drawn", 4)
     out = tmp_path / "spaces.csv"
     data = f"procedural={tmp_path / 'drawn'}"
-    words = ["--data", data, "--bundle", str(tiny_bundle), "--count", "3", "--out", str(out)]
-    colours.main(words)
-    colours.main(words)  # the same rows again
+    words = ["--data", data, "--bundle", str(tiny_bundle), "--count", "4", "--out", str(out)]
+    assert colours.main(words) == 0
+    next((tmp_path / "drawn").rglob("images/*")).write_bytes(b"words")  # all was lost by one
+    assert colours.main(words) == 1  # the same rows again
     rows = list(csv.DictReader(out.open()))
     assert [row["space"] for row in rows] == list(colours.SPACES)
     assert {row["sha256"] for row in rows} == {Bundle.open(tiny_bundle).sha256[:16]}
@@ -92,6 +93,22 @@ def test_rows_of_another_bundle_stay(analyzer, tiny_bundle, tmp_path):
         damage.main([str(tmp_path), "--out", str(out), *words, str(bundle)])
     hashes = [row["sha256"] for row in csv.DictReader(out.open())]
     assert hashes == [one.sha256[:16] for one in (other, analyzer.bundle)]
+
+
+def test_damage_is_done_to_the_picture_not_to_its_thumbnail(tmp_path, tiny_bundle):
+    """Phones put one into the header: its table was changed, and all were "identical"."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw(0, size=(64, 80)).image).save(buffer, "JPEG")
+    small = b"Exif\0\0" + buffer.getvalue()
+    whole = buffer.getvalue()
+    phone = whole[:2] + b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small + whole[2:]
+    assert damage._coded(phone) == damage._coded(whole) + len(small) + 4
+    broken = damage._wrong_table(phone, np.random.default_rng(0))
+    assert broken[: len(small) + 6] == phone[: len(small) + 6]
+    assert broken != phone
+    Image.fromarray(draw(0, size=(64, 80)).image).save(tmp_path / "a.jpg", "PNG")
+    with pytest.raises(UserError, match=r"a\.jpg is no JPEG"):
+        damage.main([str(tmp_path), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "t.csv")])
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)

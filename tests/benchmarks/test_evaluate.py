@@ -392,7 +392,20 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
     assert found["kinds"]["gray"]["auc"]["value"] == 0
     assert found["kinds"]["gray"]["pictures"] == 1
     assert "which show no lesion" in plain.evaluation(result)
+    # A gap without limits was "unknown" on the page, and one with them had no value.
+    gap = {"scale": "skin_type", "measure": "jaccard", "kind": "worst", "groups": ["V-VI"]}
+    gap |= {"pictures": 24, "value": 0.625, "low": None, "high": None}
+    shown = page.render("t", full_bundle, evaluation=result | {"gaps": [gap]})
+    assert "worst group (V-VI): 0.625 (unknown)." in shown
     assert "that show no lesion" in page.render("t", full_bundle, evaluation=result)
+
+
+def test_the_working_folder_is_called_by_its_name(tmp_path, monkeypatch):
+    """'--ood .' gave a kind without a name, of a folder without one."""
+    (tmp_path / "white").mkdir()
+    (tmp_path / "white" / "a.png").write_bytes(b"words")
+    monkeypatch.chdir(tmp_path / "white")
+    assert [one.id for one in evaluate._others(Path("."))] == ["white/a.png"]
 
 
 def test_ood_needs_a_distance_and_pictures(tiny_bundle, full_bundle, people, tmp_path):
@@ -418,10 +431,12 @@ def test_plain_skin_is_cut_from_beside_the_lesion_and_inside_the_picture():
 
 def test_ood_script_writes_kinds_that_are_all_the_same_next_time(people, tmp_path, capsys):
     for out in ("one", "two"):
-        words = ["--data", f"csv={people}", "--out", str(tmp_path / out), "--count", "3"]
+        data = ["--data", f"csv={people}"] * 2  # two of one reader: the first was dropped
+        words = [*data, "--out", str(tmp_path / out), "--count", "3"]
         out_of_distribution.main(words)
     written = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png")}
-    assert {path.parent.name for path in written} >= {"surface", "document", "photograph"}
+    kinds = {path.name for path in (tmp_path / "one").iterdir()}
+    assert kinds == {"surface", "document", "photograph", "skin-csv", "skin-csv.2"}
     for path in written:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
     with pytest.raises(UserError, match="not empty"):

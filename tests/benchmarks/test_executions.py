@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import subprocess
@@ -9,12 +10,14 @@ from dataclasses import replace
 
 import pytest
 from commands import call
-from evaluations import short_bench
+from evaluations import rewritten, short_bench
 
+from benchmarks.commands import bench
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.evaluate import EVALUATE
-from benchmarks.latency import cold_start
+from benchmarks.latency import cold_start, in_turns
 from benchmarks.report import page
+from benchmarks.schema.bench_result import in_turns_with
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import BundleError, Variant
@@ -115,6 +118,33 @@ def test_a_cold_start_is_tuned_where_the_times_are(
     with pytest.raises(_Asked) as asked:
         cold_start.cold_start(bundle, {"a": b""}, 1, tuned)
     assert asked.value.args == (options,)
+
+
+def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkeypatch):
+    """Tuned was compared with untuned, and the figure did not say so."""
+    other = rewritten(Bundle.open(tiny_bundle), tmp_path, "other")
+    own = {"classifier": ExecutionConfig("fp32", "cpu", 1)}
+    config = {"classifier": ExecutionConfig("fp32", "cpu", 2)}
+    stored = {"other": config}
+    monkeypatch.setattr("dermedge.tune.load_tuned", lambda b: stored.get(b.manifest.name, own))
+    parser = argparse.ArgumentParser()
+    bench._measuring_arguments(parser)
+    words = ["--bundle", str(tiny_bundle), "--tuned", "--vs"]
+    inputs = bench._read(parser.parse_args([*words, str(other.path)]))
+    monkeypatch.setattr(in_turns, "Analyzer", lambda *_, executions, **__: executions)
+
+    def turns(sides, *_):
+        raise _Asked(sides["other"])
+
+    monkeypatch.setattr(in_turns, "in_turns", turns)
+    plan = bench._plan(parser.parse_args([*words, str(other.path)]), inputs, print)
+    with pytest.raises(_Asked) as asked:
+        plan.later[in_turns_with("other")](plan, {})
+    assert asked.value.args == (config,)
+    assert bench._read(parser.parse_args([*words, "fp32"])).other_executions is None
+    stored["other"] = {}
+    with pytest.raises(UserError, match=r"nothing was chosen for .*other"):
+        bench._read(parser.parse_args([*words, str(other.path)]))
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.accuracy import intervals
 from benchmarks.accuracy.paired import compare, read_pictures
 from dermedge import UserError
+from dermedge.evaluation import metrics
 
 HEAD = "id,label,malignant,malignancy,likely,p_mel,p_nv"
 
@@ -34,6 +37,35 @@ def test_the_difference_is_of_the_same_pictures(tmp_path):
     assert found["malignant_auc"]["low"] > 0
     same = compare(better, better, clusters)
     assert {value for figure in same.values() for value in figure.values()} == {0.0}
+
+
+def test_no_resample_differs_and_yet_nobody_is_certain():
+    """Twenty pictures named alike: "+0.0000 (+0.0000 to +0.0000)"; the AUC of a class whose one
+    picture has the lowest score was "0.000 (0.000 to 0.000)"."""
+    each, half = np.arange(20), np.arange(20) < 10
+    right = intervals.Share(half)
+    assert intervals.difference(right, right, each) == {
+        "value": 0.0,
+        "low": pytest.approx(-0.1611, abs=1e-4),
+        "high": pytest.approx(0.1611, abs=1e-4),
+    }
+    lowest = metrics.Ranking(each, each == 0).roc_auc
+    assert intervals.interval(lowest, each) == {"value": 0.0, "low": None, "high": None}
+
+
+def test_classes_are_compared_that_both_know(tmp_path):
+    """Those of the first table counted: the same two bundles in the other order gave another
+    figure, and one that does not know a class was wrong by it."""
+    two = read_pictures(table(tmp_path, "two", 2))
+    file = tmp_path / "three.csv"
+    lines = table(tmp_path, "same", 2).read_text().splitlines()
+    file.write_text("\n".join([lines[0] + ",p_bcc", *(f"{line},0" for line in lines[1:])]))
+    three = read_pictures(file)
+    for each in (two, three):
+        each["p39"] |= {"label": "bcc", "likely": "bcc" if each is three else "nv"}
+    clusters = {f"p{number}": number for number in range(40)}
+    for pair in ((two, three), (three, two)):
+        assert compare(*pair, clusters)["likely_balanced_accuracy"]["value"] == 0
 
 
 def test_outlines_are_compared_where_both_tables_measure_them(tmp_path):

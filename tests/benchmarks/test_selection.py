@@ -173,6 +173,33 @@ def test_a_network_of_which_nothing_is_listed_is_named(tiny_bundle, distinct, tm
     assert "does not list what its segmenter learnt from" in warning
 
 
+@pytest.mark.parametrize("drawn", [0, 3])
+def test_a_picture_without_an_outline_tuned_no_segmenter(tiny_bundle, distinct, tmp_path, drawn):
+    """A set without any was in the split alone, and "thresholds were chosen on them" stood there
+    of the segmenter, too."""
+    split = make_split(distinct)
+    val = set(split.parts["val"][:drawn])
+    records = tuple(
+        replace(one, lesion_id=None, mask=one.image if one.id in val else None)
+        for one in distinct.records
+    )
+    data_set = replace(distinct, records=records)
+    prints = {p: of_bytes(split.select(records, p)) for p in split.parts}
+    tiny = Bundle.open(tiny_bundle)
+    # What tells two networks apart: the classifier learnt from a picture more.
+    also = TrainingPictures(prints["test"][np.arange(1)], np.full(1, TRAIN << 4, np.uint8))
+    path = with_list(tiny, split, prints, tmp_path).path
+    listed = TrainingPictures.from_bytes(Bundle.open(path).part(FILE))
+    parts = {name: tiny.part(name) for name in tiny.manifest.parts}
+    manifest = Bundle.open(path).manifest
+    parts[FILE] = published([listed, also])
+    bundle = Bundle.open(write_bundle(tmp_path / "more.dermbundle", manifest, parts))
+    warnings = select(data_set, bundle, "val").warnings
+    assert any("validation part of the classifier" in text for text in warnings)
+    own = [text for text in warnings if "segmenter" in text]
+    assert [text.split(",")[0] for text in own] == ["3 of 3 pictures with an outline"] * bool(drawn)
+
+
 def test_turned_copies_under_other_names_are_found(tiny_bundle, tmp_path):
     rng = np.random.default_rng(0)
     rows = ["image,diagnosis"]

@@ -122,11 +122,12 @@ def test_features_are_kept_whole_under_the_name_that_was_given(monkeypatch, tmp_
     monkeypatch.setattr(
         "dermedge.analyzer.Analyzer", lambda _bundle: SimpleNamespace(analyze=analyze)
     )
-    records, bundle = [Record("a", Path("a.png"))], SimpleNamespace(sha256="0")
+    records, bundle = [Record("a", tmp_path / "a.png")], SimpleNamespace(sha256="0")
     cache = tmp_path / "features"
-    for _ in range(2):
+    for content, times in ((b"small", 1), (b"small", 1), (b"large", 2)):  # of the same id
+        (tmp_path / "a.png").write_bytes(content)
         assert year.read_features(records, cache, bundle).tolist() == [[1, 1, 1]]
-    assert len(seen) == 1
+        assert len(seen) == times
     for content in (b"", cache.read_bytes()[:90], b"id,diagnosis\n"):
         cache.write_bytes(content)
         with pytest.raises(UserError, match="holds no features of a simulated year"):

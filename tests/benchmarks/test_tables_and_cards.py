@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,13 +61,19 @@ def test_another_precision_is_another_measurement(tiny_bundle, people, tmp_path)
         models[role] = replace(models[role], variants=(variant,))
     path = write_bundle(tmp_path / "b.dermbundle", replace(tiny.manifest, models=models), parts)
     file = tmp_path / "results" / "test.csv"
-    words = ["--bundle", path, "--data", f"csv={people}", "--split", "all", "--table", file]
+    data = shutil.copytree(people, tmp_path / "data")
+    with (data / "data.csv").open("a") as rows:
+        rows.write("gone.png,,mel,l99,80,1\n")
+    words = ["--bundle", path, "--data", f"csv={data}", "--split", "all", "--table", file]
     for more in ([], ["--precision", "int8"], ["--precision", "fp32"]):
         call(EVALUATE, *words, *more)
     rows = [(row["precision"], row["segmenter_precision"]) for row in tables.read(file)]
     assert rows == [("", "fp32"), ("int8", "int8")]
     (section,) = cards.describe(Bundle.open(path), *cards.read_results(file.parent))["measured"]
     assert section["figures"][0] == ["Measure", "Networks", "Networks, in int8"]
+    # It was two warnings on the card, the second without a beginning.
+    (missing,) = [text for text in section["warnings"] if "data check" in text]
+    assert missing.startswith("1 rows or files of csv are missing or malformed")
 
 
 @pytest.mark.parametrize("content", ["words", "bundle,colour\nx,red\n", "\xff", ""])
@@ -85,6 +92,9 @@ def test_a_file_that_is_no_table_of_results_is_refused_before_the_work(
     with pytest.raises(UserError, match=r"y-groups\.csv is no table of results"):
         call(EVALUATE, *words, "--table", tmp_path / "y.csv")
     assert not (tmp_path / "y.csv").exists()
+    # The cards took it for groups, and said that nothing was measured.
+    with pytest.raises(UserError, match="give another name"):
+        call(EVALUATE, *words, "--table", tmp_path / "age-groups.csv")
 
 
 @pytest.mark.parametrize("columns", [tables.COLUMNS, tables.GROUP_COLUMNS])
