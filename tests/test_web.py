@@ -668,6 +668,15 @@ def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
         assert "no room" in browser.run("$('save-fault').textContent")
         browser.run("$('help').click()")
         assert browser.run("deviceBack() && state.screen") == "result"
+        # While a case is kept it leads nowhere, and a question is answered by it.
+        browser.run("self.own = ask; ask = () => new Promise((_, fail) => { self.goOn = fail; });"
+                    " keepThis(new Event('submit')); 1")  # fmt: skip
+        assert browser.run("deviceBack() && state.screen") == "result"
+        browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
+        assert browser.run("$('keep-fault').textContent") == "It did not succeed."
+        browser.run("show('kept'); sure('', 'No', 'Yes').then((yes) => { self.yes = yes; }); 1")
+        assert browser.run("deviceBack() && state.screen") == "kept"
+        browser.wait("self.yes === false")
         # Nothing was kept a second time.
         assert browser.run("caches.keys().then((x) => x.length)") == 0
     finally:
