@@ -16,7 +16,7 @@ import pytest
 
 from dermedge import UserError, files
 from dermedge.bundle.manifest import BundleError, BundleRefused
-from dermedge.cli import guarded, main
+from dermedge.cli import ask_secret, guarded, main
 from dermedge.image.read import write_png
 
 SHORT = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
@@ -281,6 +281,20 @@ def test_a_closed_output_is_no_traceback_and_takes_no_part_in_the_other(
     printed = capsys.readouterr()
     assert printed.out == ("" if "stdout" in closed else '{"image": "1.png"}\n')
     assert printed.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
+
+
+def test_a_secret_that_nobody_types_is_no_traceback(monkeypatch, capsys):
+    def run() -> int:
+        print(repr(ask_secret("PIN: ")))
+        return 0
+
+    monkeypatch.setattr(sys, "stdin", None)  # closed, as Python finds it
+    assert guarded(run, "dermedge app") == 0
+    assert capsys.readouterr().out == "''\n"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda words: (_ for _ in ()).throw(EOFError))
+    assert guarded(run, "dermedge app") == 130  # Ctrl+D
+    assert capsys.readouterr().err == "dermedge app: interrupted\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

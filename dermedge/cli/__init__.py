@@ -122,13 +122,13 @@ def _leave_working_folder() -> None:
 
 
 def _open_streams() -> None:
-    """A process that was started without an output, as by a service, gets one that goes nowhere.
+    """A process that was started without a stream, as by a service, gets one that goes nowhere.
 
     What is for standard error would be printed among the results.
     """
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the process ends)
 
 
 def _is_folder(entry: str, folder: Path) -> bool:
@@ -289,6 +289,18 @@ def _is_of_output(error: OSError) -> bool:
     buffered = isinstance(getattr(sys.stdout, "buffer", None), io.BufferedIOBase)
     full = error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
     return error.filename is None and full and not buffered
+
+
+def ask_secret(words: str) -> str:
+    """What is typed after `words`, not shown; where nobody types, a line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    from getpass import getpass
+
+    try:
+        return getpass(words)
+    except EOFError:  # Ctrl+D
+        raise KeyboardInterrupt from None
 
 
 def one_line(error: BaseException) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from getpass import getpass
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.cli import Command
+from dermedge.cli import Command, ask_secret
 from dermedge.cli.options import bundle_arguments, open_bundle, port
 from dermedge.files import cache_folder
 
@@ -112,10 +111,8 @@ def _apk(args: argparse.Namespace) -> int:
 
 
 def _passphrase(twice: bool) -> str:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    given = getpass("Passphrase of the key: ")
-    if twice and given != getpass("Once more: "):
+    given = ask_secret("Passphrase of the key: ")
+    if twice and sys.stdin.isatty() and given != ask_secret("Once more: "):
         raise UserError("The two are not the same.", code="web.key-passphrase")
     return given
 
