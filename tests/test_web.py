@@ -13,6 +13,7 @@ import random
 import re
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,7 @@ pytest.importorskip("babel", reason="the words need it")
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import open_bundle
+from dermedge.cli import main
 from dermedge.data.synthetic import draw
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.header.jpeg import read_jpeg
@@ -826,3 +828,34 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         build(open_bundle(), tmp_path, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("named", ["out", "vendor"])
+def test_what_could_not_be_written_is_refused_before_the_work(named, tmp_path, monkeypatch):
+    folders = {name: tmp_path / name for name in ("out", "vendor")}
+    (shut := folders[named]).mkdir()
+    made = tempfile.TemporaryFile
+
+    def refused(**values):
+        if Path(values["dir"]) == shut:
+            raise PermissionError(13, "Permission denied")
+        return made(**values)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(PermissionError, match=named):
+        build(open_bundle(), folders["out"], folders["vendor"], tmp_path / "no.whl")
+    assert not any(shut.iterdir())
+
+
+def test_no_key_is_made_for_an_apk_that_cannot_be(tmp_path, monkeypatch, capsys):
+    def key(*_):
+        raise AssertionError("a key is made")
+
+    monkeypatch.setattr(apk, "new_key", key)
+    monkeypatch.setattr("edge_app.web.commands.ask_secret", key)
+    site, words = tmp_path / "site", ["web", "apk", "--key", "clinic.p12", "--new-key"]
+    assert main([*words, "--site", str(site)]) == 2
+    assert "is no site" in capsys.readouterr().err
+    write_site(site, {}, {}, b"")
+    assert main([*words, "--site", str(site), "--out", str(tmp_path / "gone" / "a.apk")]) == 2
+    assert "gone: No such file" in capsys.readouterr().err

@@ -95,14 +95,15 @@ def _serve(site: Path, port: int) -> int:
 
 
 def _apk(args: argparse.Namespace) -> int:
-    from edge_app.web.apk import build_apk, new_key
+    from edge_app.web.apk import build_apk, check_paths, new_key
 
-    key = Path(args.key)
+    site, out, key = Path(args.site), Path(args.out), Path(args.key)
+    check_paths(site, out)
     passphrase = _passphrase(twice=args.new_key)
     if args.new_key:
         new_key(key, passphrase)
         print(f"{key}: a new key. Keep it, and its passphrase: without it no phone takes an update")
-    made = build_apk(Path(args.site), Path(args.out), key, passphrase, Path(args.vendor))
+    made = build_apk(site, out, key, passphrase, Path(args.vendor))
     print(
         f"{args.out}: {made.bytes / 1e6:.1f} MB, signed by {made.signer}; SHA-256 before the "
         f"signature {made.unsigned}"
