@@ -23,10 +23,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument(
         "--vendor",
-        default=str(cache_folder() / "npm"),
         metavar="DIR",
         help="folder with the packages of npm; those that are missing there are fetched into it by "
-        "`npm pack` (default: %(default)s)",
+        "`npm pack` (default: dermedge/npm in your cache)",
     )
     build.add_argument(
         "--numpy-wheel",
@@ -58,10 +57,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     apk.add_argument("--new-key", action="store_true", help="make that key first")
     apk.add_argument(
         "--vendor",
-        default=str(cache_folder() / "maven"),
         metavar="DIR",
         help="folder with two libraries of Maven Central; what is missing there is fetched into it "
-        "(default: %(default)s)",
+        "(default: dermedge/maven in your cache)",
     )
 
 
@@ -73,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     from edge_app.web.build import build
 
     wheel = Path(args.numpy_wheel) if args.numpy_wheel else None
-    report = build(open_bundle(args), Path(args.out), Path(args.vendor), wheel)
+    report = build(open_bundle(args), Path(args.out), _vendor(args, "npm"), wheel)
     print(
         f"{args.out}: build {report.build}, {report.bytes / 1e6:.1f} MB at a first visit. "
         "Put this folder on any web host with https, or try it: "
@@ -103,12 +101,16 @@ def _apk(args: argparse.Namespace) -> int:
     if args.new_key:
         new_key(key, passphrase)
         print(f"{key}: a new key. Keep it, and its passphrase: without it no phone takes an update")
-    made = build_apk(site, out, key, passphrase, Path(args.vendor))
+    made = build_apk(site, out, key, passphrase, _vendor(args, "maven"))
     print(
         f"{args.out}: {made.bytes / 1e6:.1f} MB, signed by {made.signer}; SHA-256 before the "
         f"signature {made.unsigned}"
     )
     return 0
+
+
+def _vendor(args: argparse.Namespace, name: str) -> Path:
+    return Path(args.vendor) if args.vendor else cache_folder() / name
 
 
 def _passphrase(twice: bool) -> str:
