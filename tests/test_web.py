@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zlib import crc32
@@ -481,6 +482,15 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert "damaged" in kept.opened(browser, key)
     # The spot at hand did not give way to it.
     assert browser.run("ask('speak', {language: 'en'})") == browser.run("state.said")
+    # Named after the day here, as by the app.
+    hours = 14 if int(name[11:13]) >= 10 else -12  # where it is another day now
+    browser.send("Emulation.setTimezoneOverride", timezoneId=f"Etc/GMT{-hours:+}")
+    browser.run("self.own = download; download = (_, name) => { self.named = name; }; 1")
+    browser.run("$('kept-list').querySelector('.save').click()")
+    browser.wait("self.named")
+    here = datetime.fromisoformat(f"{name[:13]}:00:00+00:00") + timedelta(hours=hours)
+    assert browser.run("download = own, named") == f"cases-{here:%Y-%m-%d}.dermcases"
+    browser.send("Emulation.setTimezoneOverride", timezoneId="")
     browser.run("$('kept-list').querySelector('.delete').click()")
     browser.wait("$('question').open")
     browser.run("$('question').querySelector('[value=yes]').click()")

@@ -129,13 +129,16 @@ def _ask(store: Store, args: argparse.Namespace) -> int:
 
 
 def _people(store: Store, _args: argparse.Namespace) -> int:
+    from edge_app.store import clock
     from edge_app.store.damage import LeftOut, without_damage
 
     left = LeftOut()
     for person in store.people(leave_out=left):
         with without_damage(f"what person {person.id} allowed", left):
             found = store.labels.permission(person.id)
-            said = f"allowed {found.when[:10]}, entered by {found.by}" if found else "not allowed"
+            said = "not allowed"
+            if found:
+                said = f"allowed {clock.local_day(found.when)}, entered by {found.by}"
             print(printable(f"{person.id}  {person.name}: {said}"))
     return say_damage(left)
 

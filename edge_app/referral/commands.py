@@ -274,13 +274,15 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
     from edge_app.referral.timeline import standing_of
+    from edge_app.store import clock
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
     for status in Outbox(store).all(left):
         referral = status.referral
+        here = clock.moment(referral.created).astimezone()
         print(
-            f"{referral.id[:8]}  {referral.created[:16]}  {referral.receiver:20} "
+            f"{referral.id[:8]}  {here:%Y-%m-%dT%H:%M}  {referral.receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
         why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
@@ -288,7 +290,8 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
             print(f"          {why}")
         for answer in status.answers:
             author = answer.author or "no name"
-            print(f"          answer of {author}, {answer.issued[:10] or answer.received[:10]}")
+            day = answer.issued[:10] or clock.local_day(answer.received)
+            print(f"          answer of {author}, {day}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
     return say_damage(left)
