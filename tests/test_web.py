@@ -840,6 +840,21 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_host_serves_no_half_of_a_file_while_the_site_is_built_again(tmp_path):
+    def write(version: bytes) -> None:
+        content = {"index.html": version, "files/same": b"same"}
+        write_site(tmp_path, content, {**content, "index.html": b"packed " + version}, version)
+
+    write(b"one")
+    names = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in names]
+    with contextlib.ExitStack() as stack:
+        served = [stack.enter_context(path.open("rb")) for path in names]
+        write(b"two")
+        assert [file.read() for file in served] == before
+    assert (tmp_path / "index.html").read_bytes() == b"two"
+
+
 @pytest.mark.parametrize("named", ["out", "vendor"])
 def test_what_could_not_be_written_is_refused_before_the_work(named, tmp_path, monkeypatch):
     folders = {name: tmp_path / name for name in ("out", "vendor")}
