@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermedge import UserError
-from dermedge.cli import Command
+from dermedge.cli import Command, ask_secret
 from dermedge.cli.options import bundle_arguments, open_bundle
 from edge_app.folders import data_folder, in_words
 
@@ -352,20 +352,13 @@ def _line(check: Check) -> str:
 
 
 def _set_pin(folder: Path) -> int:
-    from getpass import getpass
-
     from edge_app.browser import make_private
     from edge_app.kiosk import set_pin
 
     make_private(folder)
-    set_pin(folder, getpass if sys.stdin.isatty() else _typed)
+    set_pin(folder, ask_secret)
     print(f"the operator's PIN is set in {folder}")
     return 0
-
-
-def _typed(_message: str) -> str:
-    """A line of what sets many devices up."""
-    return sys.stdin.readline().rstrip("\n")
 
 
 def _check_display() -> None:

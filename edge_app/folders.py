@@ -32,9 +32,9 @@ def data_folder() -> Path:
 
 
 def in_words() -> str:
-    """The same, for the help of commands."""
+    """The same, for the help of commands, where argparse takes a lone % for a value of its own."""
     try:
-        return str(data_folder())
+        return str(data_folder()).replace("%", "%%")
     except UserError:
         return "none, as this user has no home folder"
 

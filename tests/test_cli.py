@@ -15,7 +15,7 @@ import pytest
 
 from dermedge import UserError, files
 from dermedge.bundle.manifest import BundleError, BundleRefused
-from dermedge.cli import guarded, main
+from dermedge.cli import ask_secret, guarded, main
 from dermedge.image.read import write_png
 
 SHORT = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
@@ -285,6 +285,20 @@ def test_a_closed_output_is_no_traceback_and_takes_no_part_in_the_other(
     assert printed.err.startswith("dermedge: 2.png") == ("stderr" not in closed)
 
 
+def test_a_secret_that_nobody_types_is_no_traceback(monkeypatch, capsys):
+    def run() -> int:
+        print(repr(ask_secret("PIN: ")))
+        return 0
+
+    monkeypatch.setattr(sys, "stdin", None)  # closed, as Python finds it
+    assert guarded(run, "dermedge app") == 0
+    assert capsys.readouterr().out == "''\n"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda words: (_ for _ in ()).throw(EOFError))
+    assert guarded(run, "dermedge app") == 130  # Ctrl+D
+    assert capsys.readouterr().err == "dermedge app: interrupted\n"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--help"], ["verify", "--json"]])
@@ -325,16 +339,21 @@ def test_a_full_disk_behind_a_file_is_a_failure_that_leaves_nothing(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [getattr(signal, "SIGHUP", 1), signal.SIGTERM, signal.SIGINT])
 def test_a_command_that_is_ended_tidies_up_first(tmp_path, number):
-    """In the middle of a write; a service manager sees that it ended by the signal it sent."""
+    """In the middle of a write; a service manager sees that it ended by the signal it sent. A
+    closed terminal says so twice."""
     code = (
         "import os, signal, sys\n"
         # What a shell starts in the background ignores the key.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from dermedge import cli, files\n"
         "def stop(*_): os.kill(os.getpid(), int(sys.argv[2]))\n"
-        "os.replace = stop\n"
+        "os.replace, unlink = stop, os.unlink\n"
+        "def twice(path):\n"
+        "    if int(sys.argv[2]) == getattr(signal, 'SIGHUP', 0): stop()\n"
+        "    unlink(path)\n"
+        "os.unlink = twice\n"
         "def run():\n"
         "    files.write_atomic(sys.argv[1], 'new')\n"
         "    signal.pause()\n"
@@ -348,7 +367,7 @@ def test_a_command_that_is_ended_tidies_up_first(tmp_path, number):
         text=True,
         timeout=60,
     )
-    ended = {signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]
+    ended = 130 if number == signal.SIGINT else -number
     assert done.returncode == ended, done.stderr
     assert done.stderr.count("\n") == 1
     assert "dermedge x: " in done.stderr
@@ -356,10 +375,21 @@ def test_a_command_that_is_ended_tidies_up_first(tmp_path, number):
 
 
 def test_signals_are_as_they_were_afterwards(capsys):
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+    before = list(map(signal.getsignal, numbers))
     assert main(["--version"]) == 0
     assert main(["nothing"]) == 2
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(map(signal.getsignal, numbers)) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_what_goes_on_after_the_terminal_goes_on():
+    """As by `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert guarded(lambda: os.kill(os.getpid(), signal.SIGHUP) or 7, "dermedge x") == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # Names of others, on a terminal.

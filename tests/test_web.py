@@ -13,8 +13,10 @@ import random
 import re
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zlib import crc32
@@ -28,6 +30,7 @@ pytest.importorskip("babel", reason="the words need it")
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import open_bundle
+from dermedge.cli import main
 from dermedge.data.synthetic import draw
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
 from dermedge.image.header.jpeg import read_jpeg
@@ -479,6 +482,15 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert "damaged" in kept.opened(browser, key)
     # The spot at hand did not give way to it.
     assert browser.run("ask('speak', {language: 'en'})") == browser.run("state.said")
+    # Named after the day here, as by the app.
+    hours = 14 if int(name[11:13]) >= 10 else -12  # where it is another day now
+    browser.send("Emulation.setTimezoneOverride", timezoneId=f"Etc/GMT{-hours:+}")
+    browser.run("self.own = download; download = (_, name) => { self.named = name; }; 1")
+    browser.run("$('kept-list').querySelector('.save').click()")
+    browser.wait("self.named")
+    here = datetime.fromisoformat(f"{name[:13]}:00:00+00:00") + timedelta(hours=hours)
+    assert browser.run("download = own, named") == f"cases-{here:%Y-%m-%d}.dermcases"
+    browser.send("Emulation.setTimezoneOverride", timezoneId="")
     browser.run("$('kept-list').querySelector('.delete').click()")
     browser.wait("$('question').open")
     browser.run("$('question').querySelector('[value=yes]').click()")
@@ -668,6 +680,15 @@ def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
         assert "no room" in browser.run("$('save-fault').textContent")
         browser.run("$('help').click()")
         assert browser.run("deviceBack() && state.screen") == "result"
+        # While a case is kept it leads nowhere, and a question is answered by it.
+        browser.run("self.own = ask; ask = () => new Promise((_, fail) => { self.goOn = fail; });"
+                    " keepThis(new Event('submit')); 1")  # fmt: skip
+        assert browser.run("deviceBack() && state.screen") == "result"
+        browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
+        assert browser.run("$('keep-fault').textContent") == "It did not succeed."
+        browser.run("show('kept'); sure('', 'No', 'Yes').then((yes) => { self.yes = yes; }); 1")
+        assert browser.run("deviceBack() && state.screen") == "kept"
+        browser.wait("self.yes === false")
         # Nothing was kept a second time.
         assert browser.run("caches.keys().then((x) => x.length)") == 0
     finally:
@@ -817,3 +838,49 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         build(open_bundle(), tmp_path, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_host_serves_no_half_of_a_file_while_the_site_is_built_again(tmp_path):
+    def write(version: bytes) -> None:
+        content = {"index.html": version, "files/same": b"same"}
+        write_site(tmp_path, content, {**content, "index.html": b"packed " + version}, version)
+
+    write(b"one")
+    names = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in names]
+    with contextlib.ExitStack() as stack:
+        served = [stack.enter_context(path.open("rb")) for path in names]
+        write(b"two")
+        assert [file.read() for file in served] == before
+    assert (tmp_path / "index.html").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("named", ["out", "vendor"])
+def test_what_could_not_be_written_is_refused_before_the_work(named, tmp_path, monkeypatch):
+    folders = {name: tmp_path / name for name in ("out", "vendor")}
+    (shut := folders[named]).mkdir()
+    made = tempfile.TemporaryFile
+
+    def refused(**values):
+        if Path(values["dir"]) == shut:
+            raise PermissionError(13, "Permission denied")
+        return made(**values)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(PermissionError, match=named):
+        build(open_bundle(), folders["out"], folders["vendor"], tmp_path / "no.whl")
+    assert not any(shut.iterdir())
+
+
+def test_no_key_is_made_for_an_apk_that_cannot_be(tmp_path, monkeypatch, capsys):
+    def key(*_):
+        raise AssertionError("a key is made")
+
+    monkeypatch.setattr(apk, "new_key", key)
+    monkeypatch.setattr("edge_app.web.commands.ask_secret", key)
+    site, words = tmp_path / "site", ["web", "apk", "--key", "clinic.p12", "--new-key"]
+    assert main([*words, "--site", str(site)]) == 2
+    assert "is no site" in capsys.readouterr().err
+    write_site(site, {}, {}, b"")
+    assert main([*words, "--site", str(site), "--out", str(tmp_path / "gone" / "a.apk")]) == 2
+    assert "gone: No such file" in capsys.readouterr().err

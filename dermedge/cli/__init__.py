@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.text import printable
@@ -47,7 +48,10 @@ class Command:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: all that tidies up when a person interrupts does so for a service manager, too."""
+    """A signal: all that tidies up when a person interrupts does so for a service manager, too."""
+
+    def __init__(self, number: int):
+        self.signal = signal.Signals(number)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,8 +64,8 @@ def guarded(run: Callable[[], int], name: str) -> int:
     """What `run` returns; what it raises is reported in one line, and turned into an exit status.
 
     Standard output is flushed before the status is known: a full disk behind it is a failure.
-    `name` is what an interrupted command is called. A process that is asked to end (SIGTERM)
-    tidies up, and then ends by that signal. SystemExit passes.
+    `name` is what an interrupted command is called. A process that is asked to end (SIGTERM), or
+    whose terminal is closed (SIGHUP), tidies up, and then ends by that signal. SystemExit passes.
     """
     _leave_working_folder()
     _open_streams()
@@ -91,9 +95,10 @@ def guarded(run: Callable[[], int], name: str) -> int:
             gone = isinstance(error, BrokenPipeError)
             return FAILED if gone else _fail(f"standard output: {error.strerror}", FAILED)
         return _fail(one_line(error), _status(error))
-    except _Terminated:
-        _say(f"{name}: ended by SIGTERM")
-        os.kill(os.getpid(), signal.SIGTERM)
+    except _Terminated as end:
+        _say(f"{name}: ended by {end.signal.name}")
+        signal.signal(end.signal, signal.SIG_DFL)
+        os.kill(os.getpid(), end.signal)
         return INTERRUPTED
     except KeyboardInterrupt:
         _say(f"{name}: interrupted")
@@ -117,13 +122,13 @@ def _leave_working_folder() -> None:
 
 
 def _open_streams() -> None:
-    """A process that was started without an output, as by a service, gets one that goes nowhere.
+    """A process that was started without a stream, as by a service, gets one that goes nowhere.
 
     What is for standard error would be printed among the results.
     """
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the process ends)
 
 
 def _is_folder(entry: str, folder: Path) -> bool:
@@ -222,29 +227,43 @@ def _is_ours(module: str | None) -> bool:
 
 @contextmanager
 def _ended_by_signal() -> Iterator[None]:
-    """Raise `_Terminated` in the main thread at the first SIGTERM; the second one kills."""
+    """Raise `_Terminated` in the main thread at the first SIGTERM, or SIGHUP where nothing ignores
+    it, as `nohup` does; a SIGTERM after it kills."""
     process = os.getpid()
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != process:  # a forked worker, which its parent ends
-            os.kill(os.getpid(), number)
-            return
-        raise _Terminated
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
+        before[hangup] = signal.SIG_DFL
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for known in before:
+            # The end of a terminal is told twice, by the shell and by the kernel.
+            signal.signal(known, signal.SIG_IGN if known == hangup else signal.SIG_DFL)
+        if os.getpid() != process:  # a forked worker, which its parent ends
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise _Terminated(number)
+
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     except _Terminated:
         raise
     except BaseException:
-        signal.signal(signal.SIGTERM, before)
+        _restore(before)
         raise
     else:
-        signal.signal(signal.SIGTERM, before)
+        _restore(before)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _status(error: BaseException) -> int:
@@ -270,6 +289,18 @@ def _is_of_output(error: OSError) -> bool:
     buffered = isinstance(getattr(sys.stdout, "buffer", None), io.BufferedIOBase)
     full = error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO)
     return error.filename is None and full and not buffered
+
+
+def ask_secret(words: str) -> str:
+    """What is typed after `words`, not shown; where nobody types, a line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    from getpass import getpass
+
+    try:
+        return getpass(words)
+    except EOFError:  # Ctrl+D
+        raise KeyboardInterrupt from None
 
 
 def one_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermedge import UserError
-from dermedge.cli import Command, one_line
+from dermedge.cli import Command, ask_secret, one_line
 from dermedge.files import make_private, read_text, write_atomic
 from dermedge.text import printable
 from edge_app.folders import CASES, data_folder, in_words
@@ -186,15 +186,7 @@ def _passphrase(args: argparse.Namespace, words: str) -> str:
             raise UserError(
                 "{path} cannot be read", code="passphrase-file", path=args.passphrase_file
             ) from None
-    return _ask(words)
-
-
-def _ask(words: str) -> str:
-    from getpass import getpass
-
-    if sys.stdin.isatty():
-        return getpass(words)
-    return sys.stdin.readline().rstrip("\r\n")
+    return ask_secret(words)
 
 
 # ---------------------------------------------------------------------------- sending
@@ -429,12 +421,12 @@ def _add(store: Store, args: argparse.Namespace) -> int:
         raise UserError(
             "pictures go one way: --dicomweb, --dicom or --folder", code="send-two-ways"
         )
-    password = _ask(f"Password of {args.user}: ") if args.user else ""
+    password = ask_secret(f"Password of {args.user}: ") if args.user else ""
     dicom = None
     if args.folder:  # its passphrase is for no server, nor is a server's password for it
-        passphrase = _ask("Passphrase that opens the files, agreed on with the receiver: ")
+        passphrase = ask_secret("Passphrase that opens the files, agreed on with the receiver: ")
         dicom = Endpoint("folder", str(Path(args.folder).absolute()), password=passphrase)
-    token = _ask("Token: ") if args.token else ""
+    token = ask_secret("Token: ") if args.token else ""
     for carrier in ("dicomweb", "dicom"):
         if address := getattr(args, carrier):
             dicom = _endpoint(args, carrier, address, password, token)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import dermedge
 from dermedge import UserError
-from dermedge.files import write_atomic
+from dermedge.files import check_writable, write_atomic
 from edge_app.web.apk_tools import ANDROID, DEX, FRAMEWORK, library, missing, run
 from edge_app.web.packages import PackageError
 from edge_app.web.site import filled, node
@@ -53,7 +53,11 @@ def new_key(path: Path, passphrase: str) -> None:
     Raises UserError where `path` is there already, or the passphrase is too short.
     """
     if path.exists():
-        raise UserError("{path} is there already", code="web.key", path=path)
+        raise UserError(
+            "{path} is there already: leave out --new-key to sign with it, or name another file",
+            code="web.key",
+            path=path,
+        )
     # Java's tools read other letters by the language of the machine, each its own way.
     if len(passphrase) < LEAST_PASSPHRASE or not (
         passphrase.isascii() and passphrase.isprintable()
@@ -71,6 +75,12 @@ def new_key(path: Path, passphrase: str) -> None:
         command += ["-validity", "10950", "-dname", "CN=dermedge", "-storepass:env", "KEY"]
         run(command, _with(passphrase))
         write_atomic(path, made.read_bytes(), private=True)
+
+
+def check_paths(site: Path, out: Path) -> None:
+    """Raise, before a passphrase is typed and a key is made, what `build_apk` would of these."""
+    _listing(site)
+    check_writable(out)
 
 
 def build_apk(site: Path, out: Path, key: Path, passphrase: str, vendor: Path) -> Apk:
@@ -143,8 +153,8 @@ def _tools() -> None:
         )
 
 
-def read_site(site: Path) -> Site:
-    """What the service worker of the site lists, each unpacked and checked."""
+def _listing(site: Path) -> tuple[dict[str, list], str, str]:
+    """What the service worker of the site lists, and the policies of worker and page."""
     script = site / "sw.js"
     text = script.read_text(encoding="utf-8") if script.is_file() else ""
     listing = re.search(r"^const FILES = (\{.*\});", text, re.MULTILINE)
@@ -153,7 +163,12 @@ def read_site(site: Path) -> Site:
         raise UserError(
             "{path} is no site: make one by `dermedge web build`", code="web.site", path=site
         )
-    listed = json.loads(listing[1])
+    return json.loads(listing[1]), policies[1], policies[2]
+
+
+def read_site(site: Path) -> Site:
+    """What the service worker of the site lists, each unpacked and checked."""
+    listed, worker_policy, policy = _listing(site)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         packed = {path: folder / f"{entry[0]}.br" for path, entry in listed.items()}
@@ -169,7 +184,7 @@ def read_site(site: Path) -> Site:
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise _damaged(site, path)
             files[path] = content, kind
-    return Site(files, policies[2], policies[1])
+    return Site(files, policy, worker_policy)
 
 
 def _damaged(site: Path, path: str) -> UserError:

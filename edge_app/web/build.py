@@ -22,7 +22,9 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, OUTLIERS
 from dermedge.bundle.reference import REFERENCE
+from dermedge.files import check_folder
 from dermedge.lesion.scale import REFERENCES
+from edge_app.browser import nearest
 from edge_app.i18n.language import FOLDER, LANGUAGES, RIGHT_TO_LEFT
 from edge_app.presentation.estimate import TERMS
 from edge_app.store import database, derivation
@@ -104,9 +106,15 @@ def build(
     PackageError : a package cannot be had, or is another one.
     BundleError : the bundle has no FP32 networks.
     UserError : `out` is a folder with other files in it.
+    OSError : nothing can be written into `out`, or nothing kept in `vendor`.
     """
     if out.exists() and any(out.iterdir()) and not (out / "sw.js").is_file():
         raise UserError("{path} holds other files: give a new folder", code="web.folder", path=out)
+    for folder in (out, vendor / "packed"):
+        try:  # minutes of packing would be lost
+            check_folder(nearest(folder.absolute()) or folder)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
     if numpy_wheel is None:
         numpy_wheel = next(iter(sorted(vendor.glob("numpy-*pyodide*.whl"))), None)
     content = _programs(vendor, numpy_wheel)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from getpass import getpass
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.cli import Command
+from dermedge.cli import Command, ask_secret
 from dermedge.cli.options import bundle_arguments, open_bundle, port
 from dermedge.files import cache_folder
 
@@ -24,10 +23,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument(
         "--vendor",
-        default=str(cache_folder() / "npm"),
         metavar="DIR",
         help="folder with the packages of npm; those that are missing there are fetched into it by "
-        "`npm pack` (default: %(default)s)",
+        "`npm pack` (default: dermedge/npm in your cache)",
     )
     build.add_argument(
         "--numpy-wheel",
@@ -59,10 +57,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     apk.add_argument("--new-key", action="store_true", help="make that key first")
     apk.add_argument(
         "--vendor",
-        default=str(cache_folder() / "maven"),
         metavar="DIR",
         help="folder with two libraries of Maven Central; what is missing there is fetched into it "
-        "(default: %(default)s)",
+        "(default: dermedge/maven in your cache)",
     )
 
 
@@ -74,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     from edge_app.web.build import build
 
     wheel = Path(args.numpy_wheel) if args.numpy_wheel else None
-    report = build(open_bundle(args), Path(args.out), Path(args.vendor), wheel)
+    report = build(open_bundle(args), Path(args.out), _vendor(args, "npm"), wheel)
     print(
         f"{args.out}: build {report.build}, {report.bytes / 1e6:.1f} MB at a first visit. "
         "Put this folder on any web host with https, or try it: "
@@ -96,14 +93,15 @@ def _serve(site: Path, port: int) -> int:
 
 
 def _apk(args: argparse.Namespace) -> int:
-    from edge_app.web.apk import build_apk, new_key
+    from edge_app.web.apk import build_apk, check_paths, new_key
 
-    key = Path(args.key)
+    site, out, key = Path(args.site), Path(args.out), Path(args.key)
+    check_paths(site, out)
     passphrase = _passphrase(twice=args.new_key)
     if args.new_key:
         new_key(key, passphrase)
         print(f"{key}: a new key. Keep it, and its passphrase: without it no phone takes an update")
-    made = build_apk(Path(args.site), Path(args.out), key, passphrase, Path(args.vendor))
+    made = build_apk(site, out, key, passphrase, _vendor(args, "maven"))
     print(
         f"{args.out}: {made.bytes / 1e6:.1f} MB, signed by {made.signer}; SHA-256 before the "
         f"signature {made.unsigned}"
@@ -111,11 +109,13 @@ def _apk(args: argparse.Namespace) -> int:
     return 0
 
 
+def _vendor(args: argparse.Namespace, name: str) -> Path:
+    return Path(args.vendor) if args.vendor else cache_folder() / name
+
+
 def _passphrase(twice: bool) -> str:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    given = getpass("Passphrase of the key: ")
-    if twice and given != getpass("Once more: "):
+    given = ask_secret("Passphrase of the key: ")
+    if twice and sys.stdin.isatty() and given != ask_secret("Once more: "):
         raise UserError("The two are not the same.", code="web.key-passphrase")
     return given
 

@@ -54,7 +54,10 @@ class Report:
 def write_site(
     out: Path, content: Mapping[str, bytes], small: Mapping[str, bytes], unpack: bytes
 ) -> Report:
-    """All files, then the one that names them; what an earlier build left goes last."""
+    """All files, then the one that names them; what an earlier build left goes last.
+
+    Each is replaced as a whole: a host may serve the folder meanwhile, or the disk be full.
+    """
     files: dict[str, tuple[str, str, int, int]] = {}
     folder = out / "files"
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def write_site(
         checksum = hashlib.sha256(value).hexdigest()
         kind = TYPES.get(Path(path).suffix, "application/octet-stream")
         files[path] = checksum, kind, len(value), len(small[path])
-        (folder / f"{checksum[:32]}.br").write_bytes(small[path])
+        write_atomic(folder / f"{checksum[:32]}.br", small[path])
     listing = json.dumps(files, sort_keys=True)
     script = (PAGE / "sw.js").read_text(encoding="utf-8")
     number = hashlib.sha256(f"{script}{listing}".encode()).hexdigest()[:16]
@@ -75,9 +78,9 @@ def write_site(
     for path, value in content.items():
         # What a browser asks for before the page is kept.
         if "/" not in path:
-            (out / path).write_bytes(value)
-    (out / "unpack.js").write_bytes(unpack)
-    (out / "sw.js").write_text(filled(script, values), encoding="utf-8")
+            write_atomic(out / path, value)
+    write_atomic(out / "unpack.js", unpack)
+    write_atomic(out / "sw.js", filled(script, values))
     kept = {f"{entry[0][:32]}.br" for entry in files.values()}
     for found in folder.iterdir():
         if found.name not in kept:

@@ -136,12 +136,19 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(Path, "home", homeless)
     monkeypatch.setenv("XDG_DATA_HOME", "relative")  # XDG ignores what is not absolute
-    for command in ("app", "send", "label"):
+    commands = (["app"], ["send"], ["label"], ["web", "build"], ["web", "apk"])
+    for command in commands:
         with pytest.raises(SystemExit) as end:
-            cli.main([command, "--help"])
+            cli.main([*command, "--help"])
         assert end.value.code == 0
     assert cli.main(["send", "list"]) == 2
     assert capsys.readouterr().err.endswith("say with --home where the cases are kept\n")
     assert [place.kind for place in places(None, (tmp_path,))] == ["device"]
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert data_folder() == tmp_path / "dermedge"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "x%y"))
+    for command in commands[:3]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--help"])
+        assert "x%y/dermedge" in "".join(capsys.readouterr().out.split())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zones import far_east
 
 import dermedge
 from dermedge import UserError
@@ -139,6 +140,10 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
     assert [entry.which for entry in entries] == [spot[2].id] * 2
     second = cases.write_report(session.opened(), tmp_path, spot[2], spot[0], ("name",))
     assert first.name == "case-2026-07-01.pdf"
+    late = replace(spot[2], taken="2026-07-01T22:00:00Z")
+    with far_east():
+        made = cases.write_report(session.opened(), tmp_path, late, None, ())
+    assert made.name == "case-2026-07-02.pdf"
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     assert first.read_bytes().startswith(b"%PDF")

@@ -382,6 +382,10 @@ function say() {
       : t("The photo, in which no outline was found");
 }
 
+/** The day that it is here, as the app names its files. */
+const dayOf = (when) => [when.getFullYear(), when.getMonth() + 1, when.getDate()]
+  .map((part) => String(part).padStart(2, "0")).join("-");
+
 function download(content, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);
@@ -402,7 +406,7 @@ async function save() {
       pictures: state.pictures, now: new Date().toISOString() });
     state.names.push($("save-name").value);
     state.saved = state.pictures;
-    download(file, `cases-${new Date().toISOString().slice(0, 10)}.dermcases`);
+    download(file, `cases-${dayOf(new Date())}.dermcases`);
     $("save-key").value = $("save-again").value = "";
     return file;
   } catch (error) {

@@ -138,7 +138,7 @@ function keptRow(name) {
   part(".save").onclick = guarded(async () => {
     const file = await (await (await keptFolder()).getFileHandle(name)).getFile();
     download(new Blob([file], { type: "application/octet-stream" }),
-      `cases-${name.slice(0, 10)}.dermcases`);
+      `cases-${dayOf(new Date(keptWhen(name)))}.dermcases`);
   });
   part(".delete").onclick = guarded(async () => {
     if (!await sure(t("Delete the case of {date} from this device? Nothing brings it back.",

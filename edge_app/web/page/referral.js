@@ -82,7 +82,7 @@ async function saveReferral() {
   $("refer-save").disabled = true;
   try {
     const file = await ask("refer", referring);
-    download(file, `referral-${referring.wanted.now.slice(0, 10)}.json`);
+    download(file, `referral-${dayOf(new Date(referring.wanted.now))}.json`);
     return file;
   } catch (error) {
     $("refer-failed").textContent = keptFault(error);
