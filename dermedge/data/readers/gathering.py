@@ -205,13 +205,19 @@ class Gathering:
             )
         return table
 
-    def pictures(self, folder: str) -> dict[str, Path]:
-        """Stem to picture, for pictures anywhere below a folder whose name matches `folder`."""
+    def pictures(self, folder: str, beside: Iterable[str] = ()) -> dict[str, Path]:
+        """Stem to picture, for pictures anywhere below a folder whose name matches `folder`.
+
+        Those in a folder within it that matches one of `beside` alone are not its own: the data
+        set may lie in a folder called 'test' or 'melanoma'.
+        """
         match = re.compile(folder, re.IGNORECASE).fullmatch
+        known = re.compile("|".join(f"({name})" for name in (folder, *beside)), re.IGNORECASE)
         by_stem: dict[str, Path] = {}
         for file in self.images:
             inner = file.relative_to(self.root).parts[:-1]
-            if any(match(name) for name in (self.root.name, *inner)):
+            named = [name for name in (self.root.name, *inner) if known.fullmatch(name)]
+            if named and match(named[-1]):
                 by_stem.setdefault(file.stem, file)
         return by_stem
 
