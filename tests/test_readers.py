@@ -551,6 +551,28 @@ def test_folders_of_lesions_are_no_classes(tmp_path):
     assert "folders of lesions or people" in refusal("folders", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "people"),
+    [
+        (["mel/patient_1/a", "mel/patient_1/b", "nv/Patient_1/c", "nv/pat 2/visit 1/d"], 2),
+        (["patient 1/mel/a", "patient 1/nv/b", "patient 2/nv/c"], 2),
+        ([f"nv/{100 + number // 2}/{number}" for number in range(40)] + ["mel/100/a"], 20),
+        ([f"train/nv/P{number // 2}/{number}" for number in range(40)] + ["test/mel/P3/a"], 20),
+        # A year, a batch, a kind of nevus.
+        ([f"nv/{2015 + number // 4}/{number}" for number in range(20)] + ["mel/2015/a"], 0),
+        ([f"nv/{number // 2} nodular/{number}" for number in range(20)] + ["mel/a"], 0),
+    ],
+)
+def test_folders_of_patients_within_or_around_classes(tmp_path, names, people):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.jpg").write_bytes(b"x")
+    data_set = load("folders", tmp_path)
+    assert {record.label for record in data_set.records} == {"mel", "nv"}
+    assert len({r.patient_id.lower() for r in data_set.records if r.patient_id}) == people
+    assert (f"each taken as a patient: {people} (" in noted(data_set)) == (people > 0)
+
+
 def test_dermofits_codes_hold_in_dermofit_alone(tmp_path):
     dermofit = tree(tmp_path / "d", "ML/A1/A1.png", "PYO/B1/B1.png", "IEC/C1/C1.png")
     assert [r.label for r in dermofit.records] == ["akiec", "nv", "vasc"]
