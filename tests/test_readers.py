@@ -133,6 +133,10 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("N.º prontuário", "patient_id"), ("Protokol No", "patient_id"), ("NHC", "patient_id")),
         *(("Nr dossier", "patient_id"), ("PESEL", "patient_id"), ("id_pacjenta", "patient_id")),
         *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
+        *(("رقم المريض", "patient_id"), ("رقم الملف", "patient_id"), ("رقم الآفة", "lesion_id")),
+        *(("Patient:in", "patient_id"), ("Probanden-ID", "patient_id"), ("Pat", "patient_id")),
+        *(("N° patient", "patient_id"), ("id del paciente", "patient_id"), ("DNI", "patient_id")),
+        *(("Lésion n°", "lesion_id"), ("ID der Läsion", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -143,7 +147,10 @@ def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
     assert "columns of data.csv that are not read: 1" in noted(data_set)
 
 
-@pytest.mark.parametrize("column", ["num_lesions", "lesions_number", "no_lesion", "lesion_code"])
+@pytest.mark.parametrize(
+    "column",
+    ["num_lesions", "lesions_number", "no_lesion", "lesion_code", "عمر المريض", "اسم الملف"],
+)
 def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column):
     data_set = own(tmp_path, f"image,{column}", "a.png,1")
     assert "columns of data.csv that are not read: 1" in noted(data_set)

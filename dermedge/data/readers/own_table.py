@@ -50,11 +50,12 @@ _ID = (
 )
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
-    r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
-    r"|hasta|fall|pacjent(a|ki)?"
+    r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
+    r"|case|hasta|fall|pacjent(a|ki)?|proband(en|in)?|teilnehmer(in)?|akten?|expediente"
     # Numbers of a person's file: REDCap's, and those of hospitals.
     r"|(\w+_)?record|dossier|prontuario|protokol|dosya|historia_?clinica|cartella(_?clinica)?)"
 )
+_ARABIC_ID = "(رقم|معرف|اسم|كود|رمز|ملف)"
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
 _MEANT = {
@@ -62,11 +63,13 @@ _MEANT = {
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
-    "lesion_id": rf"(?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})",
-    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
-    r"|paziente|hasta|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym"
-    r"|ipp|nhc|pesel|prontuario|historia_?clinica|cartella_?clinica|pacjent(ka)?"
-    r"|(患者|病人).*)",
+    "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
+    rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
+    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|pat|patients?|patient(en|_?in)"
+    r"|paciente|paziente|hasta|subjects?|person|participants?|individual|proband(in)?"
+    r"|teilnehmer(in)?|expediente|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|prontuario"
+    r"|historia_?clinica|cartella_?clinica|pacjent(ka)?|(tc_?)?kimlik_?no"
+    rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
@@ -225,10 +228,11 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
 
 
 def _plain(name: str) -> str:
-    """'código_paciente' as 'codigo_paciente', 'pat._nr.' as 'pat_nr'."""
-    letters = unicodedata.normalize("NFKD", name.replace("ı", "i"))
+    """'código_del_paciente' as 'codigo_paciente', 'pat._nr.' and 'n°_pat' by their 'nr'."""
+    letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return re.sub(r"[\W_]+", "_", bare).strip("_")
+    words = re.sub(r"[\W_]+", "_", bare).strip("_")
+    return re.sub(r"_(du|de|del|della|der|des|do|da|di)(?=_)", "", words)
 
 
 def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
