@@ -164,6 +164,16 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
     assert "is not read, but holds diagnoses" in message
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P01", "p01"), ("P 01", "P\u00a0 01"), ("P01", "\u200fP01"), ("M\u00fc", "Mu\u0308")],
+)
+def test_one_id_under_two_spellings_is_one(tmp_path, column, one, other):
+    data_set = own(tmp_path, f"image,{column}", f"a.png,{one}", f"b.png,{other}", "c.png,P02")
+    assert [getattr(record, column) for record in data_set.records] == [one, one, "P02"]
+
+
 def test_one_picture_under_two_spellings_is_one(tmp_path):
     assert "line 3" in refused(tmp_path, "image,diagnosis", "a.png,nevus", "A.PNG,melanoma")
 

@@ -157,6 +157,7 @@ class Gathering:
             kind: Counter() for kind in ("other", "unclear", "flag", "site")
         }
         self._counts: Counter[str] = Counter()
+        self._ids: dict[tuple[str, str], str] = {}
         masks = {file for file in self.images if self.in_mask_folder(file)}
         self._masks = masks if len(masks) < len(self.images) else set()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -353,8 +354,8 @@ class Gathering:
             diagnosis=diagnosis,
             label=label,
             malignant=final,
-            lesion_id=stated(lesion),
-            patient_id=stated(patient),
+            lesion_id=self.identity("lesion", lesion),
+            patient_id=self.identity("patient", patient),
             age=self._age(age, where),
             sex=self._one_of(_SEXES, sex, "sex", where),
             site=stated(site),
@@ -380,6 +381,18 @@ class Gathering:
             self._words["site"][record.site] += 1
         self.records[name] = record
         self._where[name] = where
+
+    def identity(self, kind: str, text: str | None) -> str | None:
+        """The id of a lesion or patient as it was first written: "p 01" and " P  01" are one.
+
+        Hands differ in capitals and blanks, systems in how they put an "ü" together, and Arabic
+        tables hold marks of direction that nobody sees.
+        """
+        known = stated(text)
+        if known is None:
+            return None
+        seen = "".join(c for c in folded(known) if unicodedata.category(c) != "Cf")
+        return self._ids.setdefault((kind, " ".join(seen.split())), known)
 
     def count(self, what: str, number: int = 1) -> None:
         """Count something for a note."""

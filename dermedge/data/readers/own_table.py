@@ -112,7 +112,8 @@ def _gather(g: Gathering) -> None:
                     f"{where}: {column} '{cells[column]}' was rounded by a spreadsheet; export the "
                     "table again with this column as text"
                 )
-        lesion, patient = stated(cells.get("lesion_id")), stated(cells.get("patient_id"))
+        lesion = g.identity("lesion", cells.get("lesion_id"))
+        patient = g.identity("patient", cells.get("patient_id"))
         if lesion and patient:
             other, line = patients.setdefault(lesion, (patient, row.line))
             if other != patient:
@@ -140,8 +141,8 @@ def _gather(g: Gathering) -> None:
             mask=mask,
             diagnosis=cells.get("diagnosis"),
             malignant=cells.get("malignant"),
-            lesion=cells.get("lesion_id"),
-            patient=cells.get("patient_id"),
+            lesion=lesion,
+            patient=patient,
             age=cells.get("age"),
             sex=cells.get("sex"),
             site=cells.get("site"),
