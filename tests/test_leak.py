@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dermedge import cli
 from dermedge.data import DataError, DataSet, Record, Split, load, make_split
 from dermedge.data import fingerprint as prints
+from dermedge.data.joint import joint_split
 from dermedge.data.leak import (
     EARLIER,
     TEST,
@@ -224,6 +225,28 @@ def test_unreadable_pictures_are_in_no_part():
     split = split_apart(plain_set(20), [("r01", "r02"), ("r03", "r04")], ["r01"])
     named = [name for ids in split.parts.values() for name in ids]
     assert sorted(named) == sorted({f"r{n:02}" for n in range(20)} - {"r01"})
+
+
+def test_pictures_that_an_unreadable_one_links_stay_together():
+    plain = make_split(plain_set(40))
+    one, other = plain.parts["train"][0], plain.parts["test"][0]
+    link = next(name for name in plain.parts["val"])
+    chain = [(one, link), (link, other)]
+    assert torn(split_apart(plain_set(40), chain, [link]), [(one, other)]) == []
+    assert torn(split_apart(plain_set(40), [], [link], same=chain), [(one, other)]) == []
+    # The only one that says that the lesion of one picture is the person of another.
+    facts = {
+        one: {"lesion_id": "L"},
+        link: {"lesion_id": "L", "patient_id": "P"},
+        other: {"patient_id": "P"},
+    }
+    records = tuple(replace(r, **facts.get(r.id, {})) for r in plain_set(40).records)
+    stated = replace(plain_set(40), records=records)
+    assert torn(split_apart(stated, [], [link]), [(one, other)]) == []
+    both = [stated, replace(plain_set(3), name="folders")]
+    joint = joint_split(both, {}, [], [f"csv/{link}"])
+    assert torn(joint, [(f"csv/{one}", f"csv/{other}")]) == []
+    assert not joint.notes
 
 
 # --- training.npz --------------------------------------------------------------------------
