@@ -164,6 +164,12 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
     assert "is not read, but holds diagnoses" in message
 
 
+def test_one_mask_for_two_pictures_is_refused(tmp_path):
+    mask(tmp_path / "m.png")
+    message = refused(tmp_path, "image,mask", "a.png,m.png", "b.png,m.png", "c.png,")
+    assert "data.csv line 3: the mask m.png is that of line 2, too" in message
+
+
 @pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
 @pytest.mark.parametrize(
     ("one", "other"),

@@ -90,6 +90,7 @@ def _gather(g: Gathering) -> None:
     g.procedural |= (path.parent / MARKER).is_file()
     _refuse_letters_of_sexes(g, table, spelt)
     seen: dict[Path, Row] = {}
+    drawn_for: dict[Path, Row] = {}  # by mask
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
         cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
@@ -125,6 +126,11 @@ def _gather(g: Gathering) -> None:
                 )
         drawn = stated(cells.get("mask"))
         mask = g.written_path(path.parent, drawn, where) if drawn else None
+        if mask and (first := drawn_for.setdefault(mask, row)) is not row:
+            g.errors.append(
+                f"{where}: the mask {short(cells['mask'])} is that of line {first.line}, too; a "
+                "mask is of one picture"
+            )
         part = part_of(cells.get("split", ""))
         if part is None and stated(cells.get("split")):
             # It would count as training.
