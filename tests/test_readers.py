@@ -164,6 +164,25 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
     assert "is not read, but holds diagnoses" in message
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_merged_cells_of_a_spreadsheet_are_refused(tmp_path, column):
+    names = [f"{number}.png" for number in range(6)]
+    ids = ("P1", "", "P2", "", "", "P3")
+
+    def rows(*cells: str) -> list[str]:
+        return [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+
+    message = refused(tmp_path, f"image,{column}", *rows(*ids), pictures=names)
+    assert f"{column} is empty in 3 rows" in message
+    for good in (
+        [cell or "unknown" for cell in ids],
+        ["P1", "", "P2", "", "", "P1"],
+        ["", "P1", "", "P2", "", "P3"],
+        ["P1", "P2", "P3", "P4", "P5", ""],
+    ):
+        assert len(own(tmp_path, f"image,{column}", *rows(*good), pictures=names).records) == 6
+
+
 def test_one_mask_for_two_pictures_is_refused(tmp_path):
     mask(tmp_path / "m.png")
     message = refused(tmp_path, "image,mask", "a.png,m.png", "b.png,m.png", "c.png,")

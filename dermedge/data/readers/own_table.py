@@ -89,6 +89,7 @@ def _gather(g: Gathering) -> None:
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
     _refuse_letters_of_sexes(g, table, spelt)
+    _refuse_merged_cells(g, table, spelt)
     seen: dict[Path, Row] = {}
     drawn_for: dict[Path, Row] = {}  # by mask
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
@@ -232,6 +233,23 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
             f"{table.path.name}: sex '{letter.upper()}' beside '{beside[0].upper()}' may be "
             "either; write male and female"
         )
+
+
+def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+    """An error where an id stands in the first row of a person or lesion alone, as a spreadsheet
+    saves merged cells: the rows below would be somebody else's."""
+    for name in table.columns:
+        if (column := spelt.get(name, name)) not in ("lesion_id", "patient_id"):
+            continue
+        cells = [row.cells[name] for row in table.rows]
+        ids = [cell for cell in cells if cell]
+        empty = len(cells) - len(ids)
+        if cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids):
+            g.errors.append(
+                f"{table.path.name}: {column} is empty in {empty} rows, and no {column} stands in "
+                "two, as merged cells are saved; fill each row, with 'unknown' where it is not "
+                "known"
+            )
 
 
 def _plain(name: str) -> str:
