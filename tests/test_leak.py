@@ -154,8 +154,11 @@ def test_what_cannot_be_read_is_named_and_looks_are_kept_privately(tmp_path, mon
     records = [written(tmp_path, "a", skin(1)), written(tmp_path, "b", skin(2))]
     (tmp_path / "c.png").write_bytes(b"no picture")
     records += [Record("c", tmp_path / "c.png"), Record("gone", tmp_path / "gone.png")]
+    drawn = np.zeros((96, 128, 3), np.uint8)
+    drawn[30:60, 40:80] = 255
+    records.append(written(tmp_path, "mask", drawn))
     first, errors = prints.of_pictures(records, tmp_path / "kept")
-    assert errors.keys() == {"c", "gone"}
+    assert errors.keys() == {"c", "gone", "mask"}
     assert (first.looks[:2].any(), first.looks[2:].any()) == (True, False)
     (file,) = (tmp_path / "kept").iterdir()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
