@@ -785,6 +785,12 @@ def test_isic2024_as_kaggle_gives_it(tmp_path):
     told = refusal("isic_cli", tmp_path)
     assert "it has:" in told
     assert "isic2024=" in told
+    # The challenge's own table beside it writes the same age in another way.
+    more = tmp_path / "ISIC_2024_Training_Input" / "metadata.csv"
+    table(more, "isic_id,age_approx", "ISIC_0091000,50.0", "ISIC_0091001,")
+    assert load("isic2024", tmp_path).records == data_set.records
+    table(more, "isic_id,age_approx", "ISIC_0091000,55.0")
+    assert "ISIC_0091000 has another age_approx" in refusal("isic2024", tmp_path)
 
 
 def test_isic2024_that_contradicts_itself_is_left_out_in_words(tmp_path):
