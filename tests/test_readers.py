@@ -574,11 +574,13 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     (apart / "masks").rename(apart / "Lesion_GroundTruth_v3")
     found = load("folders", apart).records
     assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
-    for number, name in enumerate(("lesion_masks", "Masks 2", "mask of pregnancy")):
+    for number, name in enumerate(
+        ("lesion_masks", "Masks 2", "SegmentationClass", "mask of pregnancy")
+    ):
         picture(apart / name / f"{number}.png")
     loaded = load("folders", apart)
     assert {r.diagnosis for r in loaded.records} == {"mel", "nv", "mask of pregnancy"}
-    assert "pictures here that are not used: 2" in noted(loaded)
+    assert "pictures here that are not used: 3" in noted(loaded)
     mask(apart / "lesion_masks" / "mel" / "1.png")
     loaded = load("folders", apart)
     assert [r.mask and r.mask.parent.name for r in loaded.records] == [None, None, "nv"]

@@ -28,7 +28,9 @@ TABLES = frozenset({".csv", ".tsv", ".tab"})
 MASK_FOLDER = re.compile(
     # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
     r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
-    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?)",
+    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?"
+    # As Pascal VOC, CVAT and LabelMe export them, in colours.
+    r"|segmentation(class|object)\w*)",
     re.IGNORECASE,
 )
 # Neither pictures nor tables, and nobody expects them to be.
