@@ -241,6 +241,8 @@ _SPELLINGS = (
 )
 # The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
+# What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
+_NO_VALUE = re.compile(r"#(nv|\S*!)", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -281,6 +283,8 @@ def interpret(diagnosis: str) -> Diagnosis:
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
             return Diagnosis("unclear")
+    if _NO_VALUE.fullmatch(diagnosis.strip()):
+        return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")

@@ -392,6 +392,20 @@ def test_one_lesion_is_not_two_patients(tmp_path):
     assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
 
 
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID", "diagnosis"])
+@pytest.mark.parametrize("cell", ["#REF!", "#WERT!", "#¿NOMBRE?"])
+def test_errors_of_a_spreadsheet_are_refused(tmp_path, column, cell):
+    message = refused(tmp_path, f"image,{column}", f"a.png,{cell}", "b.png,nevus")
+    assert f"'{cell}' is an error of a spreadsheet" in message
+
+
+@pytest.mark.parametrize("cell", ["#NV", "#N/A", "#N/D", "#YOK"])
+def test_what_a_spreadsheet_did_not_find_is_not_known(tmp_path, cell):
+    rows = (f"{name}.png,{cell},{cell}" for name in "abc")
+    data_set = own(tmp_path, "image,diagnosis,patient_id", *rows)
+    assert {(r.label, r.patient_id) for r in data_set.records} == {(None, None)}
+
+
 @pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID"])
 def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
     message = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")

@@ -113,6 +113,7 @@ WORDS = {
         "kwaadaardige moedervlek; geen moedervlek; znamię złośliwe barwnikowe; znamię; ben; pinta; "
         "znamię barwnikowe, podejrzenie czerniaka; moedervlek, melanoom niet uitgesloten; sinal; "
         "['Eczema', 'Melanocytic Nevus']; {'Melanoma': 0.41, 'Eczema': 0.41}; "
+        "#NV; #nv; #WERT!; #BEZUG!; "
         "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }

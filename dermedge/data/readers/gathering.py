@@ -48,6 +48,8 @@ _UNSTATED = frozenset(
         *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
         *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
         *("不详", "不明"),
+        # What spreadsheets write where a lookup found nothing: in German, Spanish, Dutch, Turkish.
+        *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
         *("keine angabe", "nicht bekannt", "nicht angegeben"),

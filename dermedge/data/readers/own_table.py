@@ -21,6 +21,8 @@ from dermedge.taxonomy import interpret
 
 # A spreadsheet writes a long number so, and gives many one name: "1.23457E+15".
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
+# What it writes in place of a value: "#REF!", "#WERT!", "#¿NOMBRE?".
+_ERROR = re.compile(r"#\S*[!?]")
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -108,7 +110,12 @@ def _gather(g: Gathering) -> None:
                 f"{first.line})"
             )
             continue
-        for column in ("id", "lesion_id", "patient_id"):
+        for column in ("id", "lesion_id", "patient_id", "diagnosis"):
+            if _ERROR.fullmatch(cells.get(column, "")) and stated(cells[column]):
+                g.errors.append(
+                    f"{where}: {column} '{short(cells[column])}' is an error of a spreadsheet; "
+                    "mend it there, or empty the cell"
+                )
             if _ROUNDED.fullmatch(cells.get(column, "")):
                 g.errors.append(
                     f"{where}: {column} '{cells[column]}' was rounded by a spreadsheet; export the "
