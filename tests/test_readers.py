@@ -629,6 +629,7 @@ def test_folders_of_patients_within_or_around_classes(tmp_path, names, people):
     assert {record.label for record in data_set.records} == {"mel", "nv"}
     assert len({r.patient_id.lower() for r in data_set.records if r.patient_id}) == people
     assert (f"each taken as a patient: {people} (" in noted(data_set)) == (people > 0)
+    assert ("not taken as patients: " in noted(data_set)) == (people == 0)
 
 
 def test_dermofits_codes_hold_in_dermofit_alone(tmp_path):

@@ -212,6 +212,12 @@ def _people(g: Gathering, tree: _Tree, pictures: list[Path]) -> dict[Path, str]:
             f"folders within or around classes, each taken as a patient: {len(found)} (such as "
             f"{short(next(iter(found)))})"
         )
+    others = dict.fromkeys(own[0] for file, own in names.items() if own and file not in people)
+    if len(others) > 1:
+        g.notes.append(
+            f"folders within or around classes, not taken as patients: {len(others)} (such as "
+            f"{short(next(iter(others)))}); where they are, call them patient_1, patient_2 ..."
+        )
     return people
 
 
