@@ -26,15 +26,16 @@ OLDEST = 120  # years
 _AGES = np.array([0.0, 20.0, 40.0, 60.0, 80.0])  # years
 _WIDTHS = {"age": len(_AGES), "sex": len(SEXES), "site": len(REGIONS)}
 
-# In this order: "palms/soles" before "hand", "lower extremity" before "extremity".
+# In this order: "palms/soles" before "hand", "lower extremity" before "extremity". Some words look
+# like others': French "face interne du bras" is a side, German "Backe" a cheek.
 _WORDS = tuple(
     (re.compile(pattern), region)
     for pattern, region in (
-        (r"\bpalm|\bsoles?\b|\bacral", "palms/soles"),
-        (r"\boral\b|\bmouth|genital|mucos|perineal|vulva|penis|\banal\b", "oral/genital"),
+        (r"\bpalm|hand(?:palm|fl|teller|innen)|\bsoles?\b|\bacral", "palms/soles"),
+        (r"\boral\b|\bmouth|(?<!con)genital|mucos|perineal|vulva|penis|\banal\b", "oral/genital"),
         (
-            r"head|\bneck|\bface|facial|scalp|\bears?\b|\bnose|\blips?\b|cheek|\bchin\b|\beye"
-            r"|\btemple",
+            r"head|\bneck|\bface(?! (?:ant|post|int|ext|lat|m[eé]d|dors|sup|inf|vent|plant))"
+            r"|facial|scalp|\bears?\b|\bnose|\blips?\b|cheek|\bchin\b|\beye|\btemple",
             "head/neck",
         ),
         (
@@ -46,7 +47,7 @@ _WORDS = tuple(
             r"upper (extremity|limb)|fore ?arm|\barms?\b|hand|finger|elbow|shoulder|wrist",
             "upper extremity",
         ),
-        (r"trunk|torso|chest|back|abdom|buttock|flank|breast|belly", "trunk"),
+        (r"trunk|torso|chest|back(?!e)|abdom|buttock|flank|breast|belly", "trunk"),
     )
 )
 

@@ -168,18 +168,23 @@ _VAGUE = re.compile(
     r"|maybe|perhaps|uncertain|unclear|unsure|unconfirmed|undetermined|indeterminate|borderline"
     r"|other|others|oth|vs|versus|against|ddx?|differential\w*|mimic\w*|simulat\w*|resembl\w*"
     r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
-    r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre"
+    r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre|suggest\w*|concern\w*|worrisome"
+    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u"
     # German
     r"|kein\w*|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
-    r"|zustand nach|z n|st p|narben?|gegen|frei"
+    r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
+    r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
+    r"|vereinbar|passend|evtl|ev|ggfs?"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"
-    r"|antecedents?|suspicion"
+    r"|antecedents?|suspicion|compatible avec|evocat\w*|evoqu\w*|en faveur|eventuel\w*|atcds?"
+    r"|negati[fv]\w*"
     # Spanish, Italian, Portuguese
     r"|sin|ni|nao|sem|senza|descart\w+|esclu\w*|sospech\w*|sospett\w*|suspeit\w*|posibl[ey]"
     r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
-    r"|cicatri[zx]|cicatrici|antecedente"
+    r"|cicatri[zx]|cicatrici|antecedentes?|compatib[il]\w*|compativ\w*|suge(?:st|r)\w*|sosp"
+    r"|impresiona|presunt\w*|h?ipotes\w*|verosimil\w*|pregress\w*|esiti"
     # Turkish, Dutch
     r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
     r"|waarschijnlijk\w*"
@@ -231,8 +236,13 @@ _UNPLACED = re.compile(
     _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
     # A mole in Portuguese; also a sign, an infection.
     r"|\b(?:pintas?|sinal|sinais)\b"
+    r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
+)
+# "Atypical melanocytic lesion", "lesión pigmentada": a nevus, a melanoma, or neither.
+_ANY_MOLE = re.compile(
+    r"(?:(?:melano[cz][iy]t(?:ic|ai?r)|pigment(?:ed|iert|ad|at|e|air)|at[iy]pi)\w* ?)+"
 )
 _SPELLINGS = (
     *("melanoma", "melanom", "nevus", "naevus", "carcinoma", "karzinom", "basaliom", "spinaliom"),
@@ -241,6 +251,8 @@ _SPELLINGS = (
 )
 # The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
+# What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
+_NO_VALUE = re.compile(r"#(nv|\S*!)", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -281,6 +293,8 @@ def interpret(diagnosis: str) -> Diagnosis:
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
             return Diagnosis("unclear")
+    if _NO_VALUE.fullmatch(diagnosis.strip()):
+        return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")
@@ -371,6 +385,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         or len(text) <= 3  # an abbreviation that nobody here knows
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier
         or re.fullmatch(_KERATOSIS, text)
+        or _ANY_MOLE.fullmatch(bare)
         or any(
             len(word) > 4
             and word not in _SPELLINGS

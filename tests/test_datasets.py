@@ -204,6 +204,7 @@ def pad_ufes_20(root: Path) -> None:
 def med_node(root: Path) -> None:
     picture(root / "complete_mednode_dataset" / "melanoma" / "1000.jpg")
     picture(root / "complete_mednode_dataset" / "naevus" / "1000.jpg")
+    picture(root / "complete_mednode_dataset" / "naevus" / "1001.jpg")
 
 
 def derm7pt(root: Path) -> None:
@@ -367,6 +368,16 @@ def test_a_table_that_a_spreadsheet_with_decimal_commas_saved_says_the_same(tmp_
     after = load(name, tmp_path)
     assert after.records == before.records
     assert after.problems == before.problems
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_data_set_says_the_same_whatever_its_folder_is_called(tmp_path, name):
+    LAYOUTS[name](tmp_path / "data")
+    before = facts(load(name, tmp_path / "data"))
+    place = tmp_path / "data"
+    for folder in ("melanoma", "test", "masks"):
+        place = place.rename(tmp_path / folder)
+        assert facts(load(name, place)) == before
 
 
 def test_every_reader_has_a_layout_here():
@@ -534,6 +545,7 @@ def test_med_node_and_derm7pt(tmp_path):
     assert {name: r.label for name, r in by_id.items()} == {
         "melanoma_1000": "mel",
         "naevus_1000": "nv",
+        "naevus_1001": "nv",
     }
     _, by_id = read("derm7pt", tmp_path / "d")
     assert len(by_id) == 6

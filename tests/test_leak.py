@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dermedge import cli
 from dermedge.data import DataError, DataSet, Record, Split, load, make_split
 from dermedge.data import fingerprint as prints
+from dermedge.data.joint import joint_split
 from dermedge.data.leak import (
     EARLIER,
     TEST,
@@ -153,8 +154,11 @@ def test_what_cannot_be_read_is_named_and_looks_are_kept_privately(tmp_path, mon
     records = [written(tmp_path, "a", skin(1)), written(tmp_path, "b", skin(2))]
     (tmp_path / "c.png").write_bytes(b"no picture")
     records += [Record("c", tmp_path / "c.png"), Record("gone", tmp_path / "gone.png")]
+    drawn = np.zeros((96, 128, 3), np.uint8)
+    drawn[30:60, 40:80] = 255
+    records.append(written(tmp_path, "mask", drawn))
     first, errors = prints.of_pictures(records, tmp_path / "kept")
-    assert errors.keys() == {"c", "gone"}
+    assert errors.keys() == {"c", "gone", "mask"}
     assert (first.looks[:2].any(), first.looks[2:].any()) == (True, False)
     (file,) = (tmp_path / "kept").iterdir()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -224,6 +228,28 @@ def test_unreadable_pictures_are_in_no_part():
     split = split_apart(plain_set(20), [("r01", "r02"), ("r03", "r04")], ["r01"])
     named = [name for ids in split.parts.values() for name in ids]
     assert sorted(named) == sorted({f"r{n:02}" for n in range(20)} - {"r01"})
+
+
+def test_pictures_that_an_unreadable_one_links_stay_together():
+    plain = make_split(plain_set(40))
+    one, other = plain.parts["train"][0], plain.parts["test"][0]
+    link = next(name for name in plain.parts["val"])
+    chain = [(one, link), (link, other)]
+    assert torn(split_apart(plain_set(40), chain, [link]), [(one, other)]) == []
+    assert torn(split_apart(plain_set(40), [], [link], same=chain), [(one, other)]) == []
+    # The only one that says that the lesion of one picture is the person of another.
+    facts = {
+        one: {"lesion_id": "L"},
+        link: {"lesion_id": "L", "patient_id": "P"},
+        other: {"patient_id": "P"},
+    }
+    records = tuple(replace(r, **facts.get(r.id, {})) for r in plain_set(40).records)
+    stated = replace(plain_set(40), records=records)
+    assert torn(split_apart(stated, [], [link]), [(one, other)]) == []
+    both = [stated, replace(plain_set(3), name="folders")]
+    joint = joint_split(both, {}, [], [f"csv/{link}"])
+    assert torn(joint, [(f"csv/{one}", f"csv/{other}")]) == []
+    assert not joint.notes
 
 
 # --- training.npz --------------------------------------------------------------------------

@@ -399,8 +399,10 @@ def test_weights_below_zero_and_groups_that_are_nan_are_refused():
         with pytest.raises(ValueError, match="weights must be 0 or more"):
             metrics.roc_auc([0.1, 0.2, 0.3], [0, 1, 1], [1, 1, weight])
     # An empty cell of a table: all of them were drawn as one lesion.
-    with pytest.raises(ValueError, match="a group is nan"):
-        metrics.bootstrap(lambda w: w.sum(), 3, groups=[1, np.nan, np.nan])
+    nothing = [1, np.nan, np.nan], ["P1", np.nan, np.nan], np.array(["P1", None, None], object)
+    for groups in nothing:
+        with pytest.raises(ValueError, match="a group is nan"):
+            metrics.bootstrap(lambda w: w.sum(), 3, groups=groups)
 
 
 def test_bootstrap_where_nothing_can_be_said():

@@ -133,6 +133,10 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("N.º prontuário", "patient_id"), ("Protokol No", "patient_id"), ("NHC", "patient_id")),
         *(("Nr dossier", "patient_id"), ("PESEL", "patient_id"), ("id_pacjenta", "patient_id")),
         *(("Pat.-Nr.", "patient_id"), ("Hasta no", "patient_id"), ("患者编号", "patient_id")),
+        *(("رقم المريض", "patient_id"), ("رقم الملف", "patient_id"), ("رقم الآفة", "lesion_id")),
+        *(("Patient:in", "patient_id"), ("Probanden-ID", "patient_id"), ("Pat", "patient_id")),
+        *(("N° patient", "patient_id"), ("id del paciente", "patient_id"), ("DNI", "patient_id")),
+        *(("Lésion n°", "lesion_id"), ("ID der Läsion", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -143,7 +147,10 @@ def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
     assert "columns of data.csv that are not read: 1" in noted(data_set)
 
 
-@pytest.mark.parametrize("column", ["num_lesions", "lesions_number", "no_lesion", "lesion_code"])
+@pytest.mark.parametrize(
+    "column",
+    ["num_lesions", "lesions_number", "no_lesion", "lesion_code", "عمر المريض", "اسم الملف"],
+)
 def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column):
     data_set = own(tmp_path, f"image,{column}", "a.png,1")
     assert "columns of data.csv that are not read: 1" in noted(data_set)
@@ -155,6 +162,41 @@ def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column
 def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, cells):
     message = refused(tmp_path, f"image,{columns}", f"a.png,{cells}")
     assert "is not read, but holds diagnoses" in message
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_merged_cells_of_a_spreadsheet_are_refused(tmp_path, column):
+    names = [f"{number}.png" for number in range(6)]
+    ids = ("P1", "", "P2", "", "", "P3")
+
+    def rows(*cells: str) -> list[str]:
+        return [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+
+    message = refused(tmp_path, f"image,{column}", *rows(*ids), pictures=names)
+    assert f"{column} is empty in 3 rows" in message
+    for good in (
+        [cell or "unknown" for cell in ids],
+        ["P1", "", "P2", "", "", "P1"],
+        ["", "P1", "", "P2", "", "P3"],
+        ["P1", "P2", "P3", "P4", "P5", ""],
+    ):
+        assert len(own(tmp_path, f"image,{column}", *rows(*good), pictures=names).records) == 6
+
+
+def test_one_mask_for_two_pictures_is_refused(tmp_path):
+    mask(tmp_path / "m.png")
+    message = refused(tmp_path, "image,mask", "a.png,m.png", "b.png,m.png", "c.png,")
+    assert "data.csv line 3: the mask m.png is that of line 2, too" in message
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P01", "p01"), ("P 01", "P\u00a0 01"), ("P01", "\u200fP01"), ("M\u00fc", "Mu\u0308")],
+)
+def test_one_id_under_two_spellings_is_one(tmp_path, column, one, other):
+    data_set = own(tmp_path, f"image,{column}", f"a.png,{one}", f"b.png,{other}", "c.png,P02")
+    assert [getattr(record, column) for record in data_set.records] == [one, one, "P02"]
 
 
 def test_one_picture_under_two_spellings_is_one(tmp_path):
@@ -350,6 +392,20 @@ def test_one_lesion_is_not_two_patients(tmp_path):
     assert len(own(tmp_path, "image,patient_id,lesion_id", *rows).records) == 3
 
 
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID", "diagnosis"])
+@pytest.mark.parametrize("cell", ["#REF!", "#WERT!", "#¿NOMBRE?"])
+def test_errors_of_a_spreadsheet_are_refused(tmp_path, column, cell):
+    message = refused(tmp_path, f"image,{column}", f"a.png,{cell}", "b.png,nevus")
+    assert f"'{cell}' is an error of a spreadsheet" in message
+
+
+@pytest.mark.parametrize("cell", ["#NV", "#N/A", "#N/D", "#YOK"])
+def test_what_a_spreadsheet_did_not_find_is_not_known(tmp_path, cell):
+    rows = (f"{name}.png,{cell},{cell}" for name in "abc")
+    data_set = own(tmp_path, "image,diagnosis,patient_id", *rows)
+    assert {(r.label, r.patient_id) for r in data_set.records} == {(None, None)}
+
+
 @pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID"])
 def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path, column):
     message = refused(tmp_path, f"image;{column}", 'a.png;"1,23457E+15"', "b.png;1234567890123456")
@@ -532,11 +588,13 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     (apart / "masks").rename(apart / "Lesion_GroundTruth_v3")
     found = load("folders", apart).records
     assert [(r.label, r.mask.parent.name) for r in found] == [("mel", "mel"), ("nv", "nv")]
-    for number, name in enumerate(("lesion_masks", "Masks 2", "mask of pregnancy")):
+    for number, name in enumerate(
+        ("lesion_masks", "Masks 2", "SegmentationClass", "mask of pregnancy")
+    ):
         picture(apart / name / f"{number}.png")
     loaded = load("folders", apart)
     assert {r.diagnosis for r in loaded.records} == {"mel", "nv", "mask of pregnancy"}
-    assert "pictures here that are not used: 2" in noted(loaded)
+    assert "pictures here that are not used: 3" in noted(loaded)
     mask(apart / "lesion_masks" / "mel" / "1.png")
     loaded = load("folders", apart)
     assert [r.mask and r.mask.parent.name for r in loaded.records] == [None, None, "nv"]
@@ -549,6 +607,29 @@ def test_folders_of_lesions_are_no_classes(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x")
     assert "folders of lesions or people" in refusal("folders", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "people"),
+    [
+        (["mel/patient_1/a", "mel/patient_1/b", "nv/Patient_1/c", "nv/pat 2/visit 1/d"], 2),
+        (["patient 1/mel/a", "patient 1/nv/b", "patient 2/nv/c"], 2),
+        ([f"nv/{100 + number // 2}/{number}" for number in range(40)] + ["mel/100/a"], 20),
+        ([f"train/nv/P{number // 2}/{number}" for number in range(40)] + ["test/mel/P3/a"], 20),
+        # A year, a batch, a kind of nevus.
+        ([f"nv/{2015 + number // 4}/{number}" for number in range(20)] + ["mel/2015/a"], 0),
+        ([f"nv/{number // 2} nodular/{number}" for number in range(20)] + ["mel/a"], 0),
+    ],
+)
+def test_folders_of_patients_within_or_around_classes(tmp_path, names, people):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.jpg").write_bytes(b"x")
+    data_set = load("folders", tmp_path)
+    assert {record.label for record in data_set.records} == {"mel", "nv"}
+    assert len({r.patient_id.lower() for r in data_set.records if r.patient_id}) == people
+    assert (f"each taken as a patient: {people} (" in noted(data_set)) == (people > 0)
+    assert ("not taken as patients: " in noted(data_set)) == (people == 0)
 
 
 def test_dermofits_codes_hold_in_dermofit_alone(tmp_path):
@@ -721,6 +802,12 @@ def test_isic2024_as_kaggle_gives_it(tmp_path):
     told = refusal("isic_cli", tmp_path)
     assert "it has:" in told
     assert "isic2024=" in told
+    # The challenge's own table beside it writes the same age in another way.
+    more = tmp_path / "ISIC_2024_Training_Input" / "metadata.csv"
+    table(more, "isic_id,age_approx", "ISIC_0091000,50.0", "ISIC_0091001,")
+    assert load("isic2024", tmp_path).records == data_set.records
+    table(more, "isic_id,age_approx", "ISIC_0091000,55.0")
+    assert "ISIC_0091000 has another age_approx" in refusal("isic2024", tmp_path)
 
 
 def test_isic2024_that_contradicts_itself_is_left_out_in_words(tmp_path):

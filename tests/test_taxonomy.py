@@ -113,6 +113,18 @@ WORDS = {
         "kwaadaardige moedervlek; geen moedervlek; znamię złośliwe barwnikowe; znamię; ben; pinta; "
         "znamię barwnikowe, podejrzenie czerniaka; moedervlek, melanoom niet uitgesloten; sinal; "
         "['Eczema', 'Melanocytic Nevus']; {'Melanoma': 0.41, 'Eczema': 0.41}; "
+        "#NV; #nv; #WERT!; #BEZUG!; "
+        "Vd. auf Melanom; Verd. Melanom; va Melanom; Ausschl. BCC; a.e. BCC; wohl Nävus; "
+        "Melanom negativ; Vorstufe Melanom; Familienanamnese Melanom; fragl. Melanom; "
+        "mögl. Melanom; evtl. Melanom; wahrsch. Melanom; Zn BCC; St. n. Melanom; "
+        "Status nach Melanom; Melanom nicht auszuschl.; vereinbar mit Melanom; "
+        "compatible con melanoma; compatible avec mélanome; évocateur de mélanome; "
+        "compatibile con melanoma; sugestivo de melanoma; suggestive of BCC; sosp. melanoma; "
+        "antecedentes de melanoma; ATCD mélanome; mélanome éventuel; esiti di melanoma; "
+        "pregresso melanoma; negativo para melanoma; previous BCC; concerning for BCC; "
+        "equivocal melanoma; melanoma precursor; follow-up melanoma; Präkanzerose; "
+        "melanocytic lesion; atypische melanozytäre Läsion; lesión pigmentada; Pigmentläsion; "
+        "lésion mélanocytaire; Hauttumor; "
         "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }

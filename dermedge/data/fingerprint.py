@@ -23,10 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from dermedge.code_hash import code_hash
+from dermedge.data.masks import read_lesion_picture
 from dermedge.data.records import Record
 from dermedge.files import make_private, write_atomic
 from dermedge.image.header import ImageError
-from dermedge.image.read import MAX_BYTES, read_image
+from dermedge.image.read import MAX_BYTES
 
 SIDE = 16  # frequencies of each axis
 LOOK_BYTES = SIDE * SIDE // 4  # two bits a frequency: whether it is clear, whether it is positive
@@ -125,7 +126,7 @@ def of_pictures(
             return digest, known[digest], None
         try:
             # By path where it could not be read here: the message is then that of any other use.
-            code = look(read_image(content or record.image).pixels)
+            code = look(read_lesion_picture(record.image, content).pixels)
         except (ImageError, OSError) as error:
             return digest, nothing, " ".join(str(error).split())
         fresh[digest] = code

@@ -11,7 +11,7 @@ from pathlib import Path
 from dermedge.data.fingerprint import lesion_number
 from dermedge.data.leak import split_apart
 from dermedge.data.records import PARTS, DataError, DataSet, Record, short
-from dermedge.data.split import Split, group_records
+from dermedge.data.split import Split, group_records, linked
 
 BETWEEN = "+"  # in the name of a joint set
 _WITHIN = "/"  # between the source and the id of a record
@@ -133,8 +133,10 @@ def joint_split(
     if unknown := frozen.keys() - sources.keys():
         raise DataError(f"a split of {min(unknown)}, which is not among the data sets")
     whole = join(data_sets)
-    records = [record for record in whole.records if record.id not in left_out]
+    pairs = list(pairs)
+    pairs += linked(group_records(whole.records, [*whole.same, *pairs]), left_out)
     pairs = [pair for pair in pairs if left_out.isdisjoint(pair)]
+    records = [record for record in whole.records if record.id not in left_out]
     groups = group_records(records, [*whole.same, *pairs])
     part_of: dict[str, str] = {}
     notes: list[str] = []

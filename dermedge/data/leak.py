@@ -39,7 +39,7 @@ from dermedge.data.fingerprint import (
     alike,
 )
 from dermedge.data.records import DataError, DataSet, Record
-from dermedge.data.split import Split, make_split
+from dermedge.data.split import Split, group_records, linked, make_split
 
 FILE = "training.npz"
 TRAIN, VAL, TEST, EARLIER = 1, 2, 4, 8
@@ -264,10 +264,14 @@ def split_apart(
     that cannot be read are in no part. Where the split by ids alone tears no pair, it stays as it
     is: a copy that does no harm does not move thousands of pictures to other parts.
     """
-    left_out = set(unreadable)
-    usable = tuple(record for record in data_set.records if record.id not in left_out)
-    data_set = replace(data_set, records=usable)
-    pairs = [pair for pair in pairs if left_out.isdisjoint(pair)]
+    left_out, pairs, same = set(unreadable), list(pairs), list(same)
+    if left_out:
+        stated = [*data_set.same, *same]
+        by_copies = linked(group_records(data_set.records, [*stated, *pairs]), left_out)
+        same += linked(group_records(data_set.records, stated), left_out)
+        usable = tuple(record for record in data_set.records if record.id not in left_out)
+        data_set = replace(data_set, records=usable)
+        pairs = [pair for pair in pairs if left_out.isdisjoint(pair)] + by_copies
     by_ids = make_split(data_set, seed=seed, same=same, test_on=test_on, by_picture=by_picture)
     if not torn(by_ids, pairs):
         return by_ids

@@ -17,9 +17,12 @@ _SAMPLES = 256  # of the longer side, at which most photographs show that they a
 _END = 25  # values this close to the darkest or brightest one are that one: JPEG noise
 
 
-def read_lesion_picture(path: Path) -> Picture:
-    """Read the picture of a record, as `read_image` does. ImageError also where it is a mask."""
-    picture = read_image(path)
+def read_lesion_picture(path: Path, content: bytes = b"") -> Picture:
+    """Read the picture of a record, as `read_image` does. ImageError also where it is a mask.
+
+    `content` is that of the file where it was read before.
+    """
+    picture = read_image(content or path)
     if _is_mask(picture.pixels):
         raise ImageError(
             "{path}: a mask of two values, no picture of skin; move it into a folder called masks, "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,19 @@ def group_records(
     for record in records:
         groups[top(("picture", record.id))].append(record)
     return sorted(groups.values(), key=lambda group: group[0].id)
+
+
+def linked(groups: Iterable[Sequence[Record]], left_out: Collection[str]) -> list[tuple[str, str]]:
+    """Pairs of ids that keep groups together of which a picture is left out.
+
+    It may have been the only one that said that one lesion is of the same person as another.
+    """
+    pairs: list[tuple[str, str]] = []
+    for group in groups:
+        ids = [record.id for record in group if record.id not in left_out]
+        if len(ids) < len(group):
+            pairs += pairwise(ids)
+    return pairs
 
 
 def _official(record: Record) -> str:

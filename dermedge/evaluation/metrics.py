@@ -370,7 +370,7 @@ def bootstrap(
     count : number of samples.
     groups : (count,) lesion or patient of each sample. Pictures of one lesion are no independent
         witnesses: they are drawn together. None: each sample is its own group. ValueError where
-        one is nan: all of these would be drawn as one.
+        one of them is nan or None: all of these would be drawn as one.
 
     Returns
     -------
@@ -382,7 +382,8 @@ def bootstrap(
         raise ValueError(f"level must be above 0 and below 1, got {level!r}")
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, got {resamples!r}")
-    if groups is not None and np.asarray(groups).dtype.kind == "f" and np.isnan(groups).any():
+    names = () if groups is None else np.array(groups, object).ravel()
+    if any(name is None or name != name for name in names):
         raise ValueError("a group is nan: give each such sample a group of its own")
     members = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     members = np.ravel(members).astype(np.int64)

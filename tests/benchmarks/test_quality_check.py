@@ -93,7 +93,8 @@ def data(tmp_path):
         cv2.imwrite(str(root / f"p{number}_mask.png"), drawn.mask.astype(np.uint8) * 255)
         lines.append(f"p{number}.png,p{number}_mask.png,nv,l{number}")
     (root / "bad.png").write_bytes(b"no picture")
-    lines.append("bad.png,p0_mask.png,nv,l9")
+    (root / "bad_mask.png").write_bytes((root / "p0_mask.png").read_bytes())
+    lines.append("bad.png,bad_mask.png,nv,l9")
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
     return root
 

@@ -20,6 +20,15 @@ _MASK_ENDINGS = (
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 
 
+# What the folder of a person is called: "patient_12", "Pat. 3", "Fall 7".
+_PERSON = re.compile(
+    r"(pt|pat|patient\w*?|pacient\w*?|pazient\w*?|proband\w*?|sub|subj|subject|person|case|caso"
+    r"|fall|hasta|مريض|مريضة|حالة)[\W_]*((id|nr|no|number)[\W_]*)?\d\w*",
+    re.IGNORECASE,
+)
+# Of all pictures: of folders of people or lesions none holds more, as one of a year or batch does.
+_MOST_OF_ONE = 0.1
+
 # "melanoma_cancer_dataset" is the name of a collection, not of a class.
 _COLLECTION = re.compile(
     r"data ?_?sets?|classif|detect|kaggle|archive|challenge|collection|database|download",
@@ -138,6 +147,7 @@ def _gather(g: Gathering) -> None:
     beside = _masks_by_stem(in_mask_folder)
     loose = 0
     ids = Counter(file.relative_to(g.root).with_suffix("").as_posix() for file in pictures)
+    people = _people(g, tree, pictures)
     for file in pictures:
         folder = next((parent for parent in file.parents if parent in tree.classes), None)
         if _is_mask(file, stems):
@@ -164,6 +174,7 @@ def _gather(g: Gathering) -> None:
             diagnosis=top.name,
             reading=label.reading,
             lesion=lesion,
+            patient=None if lesion else people.get(file),
             official=label.part,
         )
     if loose:
@@ -171,6 +182,48 @@ def _gather(g: Gathering) -> None:
     if not g.records and not g.errors:
         raise g.unfit("no folder with pictures")
     _refuse_names_of_lesions(g)
+
+
+def _people(g: Gathering, tree: _Tree, pictures: list[Path]) -> dict[Path, str]:
+    """Whose each picture is, where a folder within or around its class says so.
+
+    That is one called "patient 12", or by a number of which there are many. It may be a visit or a
+    lesion, and numbers may begin again: pictures that stay together without need do no harm.
+    """
+    names = {
+        file: [
+            folder.name
+            for folder in reversed(file.relative_to(g.root).parents)
+            if folder.name and g.root / folder not in tree.classes and not part_of(folder.name)
+        ]
+        for file in pictures
+    }
+    people: dict[Path, str] = {}
+    for level in range(max(map(len, names.values()), default=0)):
+        here = {file: own[level] for file, own in names.items() if len(own) > level}
+        counts = Counter(name for name in here.values() if _is_number(name))
+        many = max(counts.values(), default=0) <= _MOST_OF_ONE * len(pictures)
+        for file, name in here.items():
+            if _PERSON.fullmatch(name) or (many and name in counts):
+                people.setdefault(file, name)
+    if people:
+        found = dict.fromkeys(map(folded, people.values()))
+        g.notes.append(
+            f"folders within or around classes, each taken as a patient: {len(found)} (such as "
+            f"{short(next(iter(found)))})"
+        )
+    others = dict.fromkeys(own[0] for file, own in names.items() if own and file not in people)
+    if len(others) > 1:
+        g.notes.append(
+            f"folders within or around classes, not taken as patients: {len(others)} (such as "
+            f"{short(next(iter(others)))}); where they are, call them patient_1, patient_2 ..."
+        )
+    return people
+
+
+def _is_number(name: str) -> bool:
+    """Whether a name is rather a number than a word: "100200", "P-12", "2024-05-17"."""
+    return 0 < sum(map(str.isdigit, name)) >= sum(map(str.isalpha, name))
 
 
 def _refuse_names_of_lesions(g: Gathering) -> None:

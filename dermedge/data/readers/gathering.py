@@ -28,7 +28,9 @@ TABLES = frozenset({".csv", ".tsv", ".tab"})
 MASK_FOLDER = re.compile(
     # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
     r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
-    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?)",
+    r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?"
+    # As Pascal VOC, CVAT and LabelMe export them, in colours.
+    r"|segmentation(class|object)\w*)",
     re.IGNORECASE,
 )
 # Neither pictures nor tables, and nobody expects them to be.
@@ -46,6 +48,8 @@ _UNSTATED = frozenset(
         *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
         *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
         *("不详", "不明"),
+        # What spreadsheets write where a lookup found nothing: in German, Spanish, Dutch, Turkish.
+        *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
         *("keine angabe", "nicht bekannt", "nicht angegeben"),
@@ -157,6 +161,7 @@ class Gathering:
             kind: Counter() for kind in ("other", "unclear", "flag", "site")
         }
         self._counts: Counter[str] = Counter()
+        self._ids: dict[tuple[str, str], str] = {}
         masks = {file for file in self.images if self.in_mask_folder(file)}
         self._masks = masks if len(masks) < len(self.images) else set()
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -205,13 +210,19 @@ class Gathering:
             )
         return table
 
-    def pictures(self, folder: str) -> dict[str, Path]:
-        """Stem to picture, for pictures anywhere below a folder whose name matches `folder`."""
+    def pictures(self, folder: str, beside: Iterable[str] = ()) -> dict[str, Path]:
+        """Stem to picture, for pictures anywhere below a folder whose name matches `folder`.
+
+        Those in a folder within it that matches one of `beside` alone are not its own: the data
+        set may lie in a folder called 'test' or 'melanoma'.
+        """
         match = re.compile(folder, re.IGNORECASE).fullmatch
+        known = re.compile("|".join(f"({name})" for name in (folder, *beside)), re.IGNORECASE)
         by_stem: dict[str, Path] = {}
         for file in self.images:
             inner = file.relative_to(self.root).parts[:-1]
-            if any(match(name) for name in (self.root.name, *inner)):
+            named = [name for name in (self.root.name, *inner) if known.fullmatch(name)]
+            if named and match(named[-1]):
                 by_stem.setdefault(file.stem, file)
         return by_stem
 
@@ -349,8 +360,8 @@ class Gathering:
             diagnosis=diagnosis,
             label=label,
             malignant=final,
-            lesion_id=stated(lesion),
-            patient_id=stated(patient),
+            lesion_id=self.identity("lesion", lesion),
+            patient_id=self.identity("patient", patient),
             age=self._age(age, where),
             sex=self._one_of(_SEXES, sex, "sex", where),
             site=stated(site),
@@ -383,6 +394,18 @@ class Gathering:
             self._words["site"][record.site] += 1
         self.records[name] = record
         self._where[name] = where
+
+    def identity(self, kind: str, text: str | None) -> str | None:
+        """The id of a lesion or patient as it was first written: "p 01" and " P  01" are one.
+
+        Hands differ in capitals and blanks, systems in how they put an "ü" together, and Arabic
+        tables hold marks of direction that nobody sees.
+        """
+        known = stated(text)
+        if known is None:
+            return None
+        seen = "".join(c for c in folded(known) if unicodedata.category(c) != "Cf")
+        return self._ids.setdefault((kind, " ".join(seen.split())), known)
 
     def count(self, what: str, number: int = 1) -> None:
         """Count something for a note."""

@@ -137,7 +137,9 @@ def _gather_2024(g: Gathering) -> None:
             name = row.cells["isic_id"].removesuffix(".jpg")
             about = merged.setdefault(name, {"part": part})
             for column, cell in row.cells.items():
-                if cell and about.setdefault(column, cell) != cell and column != "isic_id":
+                kept = about.setdefault(column, cell) if cell and column != "isic_id" else cell
+                # One table writes an age as 60, another as 60.0.
+                if re.sub(r"[.,]0$", "", kept) != re.sub(r"[.,]0$", "", cell):
                     g.errors.append(
                         f"{table.where(row)}: {short(name)} has another {column} than in "
                         f"{first[name][0].where(first[name][1])}"

@@ -58,9 +58,12 @@ class _Listed:
 def _gather(g: Gathering, challenge: _Challenge) -> None:
     """Read a challenge: what `understand` makes of a picture's truth row, plus its metadata."""
     seen_folder = False
+    folders = [part.folder for part in challenge.parts]
     for part in challenge.parts:
         pictures = {
-            name: path for name, path in g.pictures(part.folder).items() if _ISIC_ID.match(name)
+            name: path
+            for name, path in g.pictures(part.folder, folders).items()
+            if _ISIC_ID.match(name)
         }
         seen_folder |= bool(pictures)
         truth = _by_image(g, part.truth, challenge.truth_columns)

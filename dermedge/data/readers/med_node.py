@@ -6,8 +6,9 @@ from dermedge.data.readers.gathering import Gathering, Reader
 
 
 def _gather(g: Gathering) -> None:
-    for folder in ("melanoma", "naevus"):
-        pictures = g.pictures(folder)
+    folders = ("melanoma", "naevus")
+    for folder in folders:
+        pictures = g.pictures(folder, folders)
         if not pictures:
             raise g.unfit(f"no pictures in a folder '{folder}'")
         for stem in sorted(pictures):

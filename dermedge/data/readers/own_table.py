@@ -21,6 +21,8 @@ from dermedge.taxonomy import interpret
 
 # A spreadsheet writes a long number so, and gives many one name: "1.23457E+15".
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
+# What it writes in place of a value: "#REF!", "#WERT!", "#¿NOMBRE?".
+_ERROR = re.compile(r"#\S*[!?]")
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -50,11 +52,12 @@ _ID = (
 )
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
-    r"(pat|patients?|patienten|paciente|paziente|subjects?|person|participants?|individual|case"
-    r"|hasta|fall|pacjent(a|ki)?"
+    r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
+    r"|case|hasta|fall|pacjent(a|ki)?|proband(en|in)?|teilnehmer(in)?|akten?|expediente"
     # Numbers of a person's file: REDCap's, and those of hospitals.
     r"|(\w+_)?record|dossier|prontuario|protokol|dosya|historia_?clinica|cartella(_?clinica)?)"
 )
+_ARABIC_ID = "(رقم|معرف|اسم|كود|رمز|ملف)"
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
 _MEANT = {
@@ -62,11 +65,13 @@ _MEANT = {
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
-    "lesion_id": rf"(?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})",
-    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|patients?|patienten|paciente"
-    r"|paziente|hasta|subjects?|person|participants?|individual|pid|mrn|user_?id|pseudonym"
-    r"|ipp|nhc|pesel|prontuario|historia_?clinica|cartella_?clinica|pacjent(ka)?"
-    r"|(患者|病人).*)",
+    "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
+    rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
+    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|pat|patients?|patient(en|_?in)"
+    r"|paciente|paziente|hasta|subjects?|person|participants?|individual|proband(in)?"
+    r"|teilnehmer(in)?|expediente|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|prontuario"
+    r"|historia_?clinica|cartella_?clinica|pacjent(ka)?|(tc_?)?kimlik_?no"
+    rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
@@ -86,7 +91,9 @@ def _gather(g: Gathering) -> None:
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
     _refuse_letters_of_sexes(g, table, spelt)
+    _refuse_merged_cells(g, table, spelt)
     seen: dict[Path, Row] = {}
+    drawn_for: dict[Path, Row] = {}  # by mask
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
         cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
@@ -103,13 +110,19 @@ def _gather(g: Gathering) -> None:
                 f"{first.line})"
             )
             continue
-        for column in ("id", "lesion_id", "patient_id"):
+        for column in ("id", "lesion_id", "patient_id", "diagnosis"):
+            if _ERROR.fullmatch(cells.get(column, "")) and stated(cells[column]):
+                g.errors.append(
+                    f"{where}: {column} '{short(cells[column])}' is an error of a spreadsheet; "
+                    "mend it there, or empty the cell"
+                )
             if _ROUNDED.fullmatch(cells.get(column, "")):
                 g.errors.append(
                     f"{where}: {column} '{cells[column]}' was rounded by a spreadsheet; export the "
                     "table again with this column as text"
                 )
-        lesion, patient = stated(cells.get("lesion_id")), stated(cells.get("patient_id"))
+        lesion = g.identity("lesion", cells.get("lesion_id"))
+        patient = g.identity("patient", cells.get("patient_id"))
         if lesion and patient:
             other, line = patients.setdefault(lesion, (patient, row.line))
             if other != patient:
@@ -121,6 +134,11 @@ def _gather(g: Gathering) -> None:
                 )
         drawn = stated(cells.get("mask"))
         mask = g.written_path(path.parent, drawn, where) if drawn else None
+        if mask and (first := drawn_for.setdefault(mask, row)) is not row:
+            g.errors.append(
+                f"{where}: the mask {short(cells['mask'])} is that of line {first.line}, too; a "
+                "mask is of one picture"
+            )
         part = part_of(cells.get("split", ""))
         if part is None and stated(cells.get("split")):
             # It would count as training.
@@ -137,8 +155,8 @@ def _gather(g: Gathering) -> None:
             mask=mask,
             diagnosis=cells.get("diagnosis"),
             malignant=cells.get("malignant"),
-            lesion=cells.get("lesion_id"),
-            patient=cells.get("patient_id"),
+            lesion=lesion,
+            patient=patient,
             age=cells.get("age"),
             sex=cells.get("sex"),
             site=cells.get("site"),
@@ -224,11 +242,29 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
         )
 
 
+def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+    """An error where an id stands in the first row of a person or lesion alone, as a spreadsheet
+    saves merged cells: the rows below would be somebody else's."""
+    for name in table.columns:
+        if (column := spelt.get(name, name)) not in ("lesion_id", "patient_id"):
+            continue
+        cells = [row.cells[name] for row in table.rows]
+        ids = [cell for cell in cells if cell]
+        empty = len(cells) - len(ids)
+        if cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids):
+            g.errors.append(
+                f"{table.path.name}: {column} is empty in {empty} rows, and no {column} stands in "
+                "two, as merged cells are saved; fill each row, with 'unknown' where it is not "
+                "known"
+            )
+
+
 def _plain(name: str) -> str:
-    """'código_paciente' as 'codigo_paciente', 'pat._nr.' as 'pat_nr'."""
-    letters = unicodedata.normalize("NFKD", name.replace("ı", "i"))
+    """'código_del_paciente' as 'codigo_paciente', 'pat._nr.' and 'n°_pat' by their 'nr'."""
+    letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return re.sub(r"[\W_]+", "_", bare).strip("_")
+    words = re.sub(r"[\W_]+", "_", bare).strip("_")
+    return re.sub(r"_(du|de|del|della|der|des|do|da|di)(?=_)", "", words)
 
 
 def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
