@@ -434,6 +434,15 @@ def steps():
     yield lambda: app.frame.height < whole  # above a keyboard on the screen
     app.screen.ids.pin.ids.entry.focus = False
     yield lambda: app.frame.height == whole
+
+    # Somebody is searched for, and left: no search goes on, which locked cases would end in.
+    session.enter("2468")
+    app.passed()
+    people, entry = app.screen, app.screen.ids.search
+    yield lambda: people.ids.rows.children
+    entry.insert_text("Rosa")
+    app.reset()
+    assert entry.text == "" and not people._later.is_triggered
     print("cleared")
 """
 )
