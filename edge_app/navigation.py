@@ -11,6 +11,7 @@ from kivy.uix.screenmanager import NoTransition, ScreenManager
 
 from edge_app.screens.view import View
 from edge_app.session import Session
+from edge_app.ui.focus import release
 
 # Name: the class in the module of that name in edge_app.screens.
 SCREENS = {
@@ -96,6 +97,7 @@ class Navigator:
     def hide(self) -> None:
         """Let what is shown put away what it shows."""
         if self.shown is not None:
+            release(self.shown)  # else what the next person types goes into a field that is gone
             self.shown.hide()
             self.shown = self.showing = None
 

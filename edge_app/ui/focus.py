@@ -58,6 +58,13 @@ def reveal(root: Widget) -> None:
             _into_sight(target)
 
 
+def release(root: Widget) -> None:
+    """Take the keyboard from what is typed into, and that of a touch screen off it."""
+    for widget in root.walk():
+        if isinstance(widget, Entry):
+            widget.focus = False
+
+
 def _into_sight(widget: Widget) -> None:
     above = widget.parent
     while above is not None and above is not Window:

@@ -435,14 +435,19 @@ def steps():
     app.screen.ids.pin.ids.entry.focus = False
     yield lambda: app.frame.height == whole
 
-    # Somebody is searched for, and left: no search goes on, which locked cases would end in.
+    # Somebody is searched for, and left: no search goes on, which locked cases would end in; and
+    # nobody else types into that field.
     session.enter("2468")
     app.passed()
     people, entry = app.screen, app.screen.ids.search
     yield lambda: people.ids.rows.children
+    entry.focus = True
+    yield lambda: app.frame.height < whole
     entry.insert_text("Rosa")
     app.reset()
     assert entry.text == "" and not people._later.is_triggered
+    assert not entry.focus
+    yield lambda: app.frame.height == whole
     print("cleared")
 """
 )
