@@ -20,7 +20,7 @@ from kivy.uix.widget import Widget
 
 from dermedge import UserError
 from edge_app import keyboard
-from edge_app.background import Background
+from edge_app.background import UNFINISHED, Background
 from edge_app.capture.shots import Snapshot
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Worker
@@ -108,7 +108,12 @@ class DermedgeApp(App):
         return self.frame
 
     def on_stop(self) -> None:
-        """A shot of a lesion that was begun is saved; then the store is closed. Twice is once."""
+        """What was typed and a lesion's shot that was begun are saved; then the store is closed.
+
+        Twice is once.
+        """
+        if not self.keep():
+            print("dermedge: what was typed last could not be saved", file=sys.stderr)
         if self._first_tune is not None:
             self._first_tune.stop()
         for hangs in self.worker.stop():
@@ -117,6 +122,12 @@ class DermedgeApp(App):
         self.background.stop()
         self.session.lock()
         self.session.wait_until_locked()
+
+    def keep(self) -> bool:
+        """Save what was typed and has no button for it; whether nothing of that is lost."""
+        if App.get_running_app() is not self or not hasattr(self, "navigator"):
+            return True  # it has ended, or no window could be made
+        return self.navigator.shown is None or self.navigator.shown.keep()
 
     def _watch_tuning(self, *_args: object) -> bool:
         """Show how far it is; False, which ends the clock's calls, when it is done."""
@@ -292,7 +303,8 @@ class DermedgeApp(App):
         for window in list(Window.children):
             if isinstance(window, ModalView):
                 window.dismiss(animation=False)
-        self.navigator.hide()  # what was typed and is to be kept is kept now
+        kept = self.keep()
+        self.navigator.hide()
         self.session.leave()
         self.worker.begin_visit(self.session.visit)
         self.background.drop()
@@ -305,6 +317,8 @@ class DermedgeApp(App):
         for seconds in WIPE_SECONDS:
             Clock.schedule_once(lambda _dt: forget(), seconds)
         self.start()
+        if not kept:
+            self.tell(_(UNFINISHED))
 
     def focus_next(self, step: int = 1) -> None:
         """Move the keyboard to the next thing that can be pressed."""

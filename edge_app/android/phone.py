@@ -46,6 +46,7 @@ class Phone:
     def _pause(self, _app: DermedgeApp) -> bool:
         """The app is not on the screen any more, and may never be again."""
         self._cameras.pause()
+        self._app.keep()
         self._left = time.monotonic(), seconds()
         return True  # it stays alive: the system's file picker is a pause, too
 

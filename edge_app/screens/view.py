@@ -38,6 +38,10 @@ class View(Screen):
     def update(self, snapshot: Snapshot, before: Snapshot) -> None:
         """Show the worker's news, with those shown before."""
 
+    def keep(self) -> bool:
+        """Save what was typed and has no button for it; whether nothing of that is lost."""
+        return True
+
     def may_leave(self) -> bool:
         """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""
         return True

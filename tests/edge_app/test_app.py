@@ -448,6 +448,21 @@ def steps():
     assert entry.text == "" and not people._later.is_triggered
     assert not entry.focus
     yield lambda: app.frame.height == whole
+
+    # Notes that are typed are kept where the visit ends, or the app; that they are not is said.
+    def note(text):
+        session.enter("2468")
+        session.person = session.store.people()[0]
+        session.lesion = session.store.lesions(session.person.id)[0]
+        app.go("lesion")
+        app.screen.ids.notes.text = text
+
+    note("lost")
+    session.change_lesion = lambda *_, **__: session.store.lesion("0")
+    app.reset()
+    del session.change_lesion
+    assert app.notice.endswith("could not be finished."), app.notice
+    note("it bleeds")
     print("cleared")
 """
 )
@@ -472,12 +487,18 @@ finally:
 
 
 def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle, tmp_path):
+    from edge_app.store.store import Store
+
     arguments = [str(tmp_path), str(tiny_bundle), str(video)]
     environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
     command = [sys.executable, "-c", RESET + DRIVE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cleared\n"
+    cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
+    (lesion,) = cases.lesions(cases.people()[0].id)
+    assert lesion.notes == "it bleeds"
+    cases.close()
 
 
 PLACES = (

@@ -199,6 +199,7 @@ from edge_app.app import DermedgeApp, LOCK_SECONDS
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
 from edge_app.session import Session
+from edge_app.store.store import Lesion, Person
 import numpy as np
 
 home = Path(sys.argv[1])
@@ -265,8 +266,13 @@ def steps():
     assert app.screen.form and app.screen._at == home / "documents"
     app.back()
 
-    # A pause gives the camera back; time that the device slept counts.
+    # A pause gives the camera back, and keeps what was typed; time that the device slept counts.
+    session.save_person(Person("", "a code"))
+    lesion = session.save_lesion(Lesion("", session.person.id, "left arm"))
+    app.go("lesion")
+    app.screen.ids.notes.text = "it bleeds"
     assert app.dispatch("on_pause")
+    assert session.store.lesion(lesion.id).notes == "it bleeds"
     app.dispatch("on_resume")
     assert events == ["hidden", "pause", "resume"]
     assert session.store is not None
