@@ -76,6 +76,8 @@ class Navigator:
             self._trail.pop()
             while to and self._trail[-1][0] != to and self.can_go_back:
                 self._trail.pop()
+            while self.can_go_back and self._over(*self._trail[-1]):
+                self._trail.pop()
             self.present()
 
     @property
@@ -123,6 +125,9 @@ class Navigator:
         Window.clearcolor = self._color(shown.ground)
         shown.show(**values)
         self.manager.current = name
+
+    def _over(self, name: str, values: dict[str, Any]) -> bool:
+        return self._kind(name).over(self._session, **values)
 
     @staticmethod
     def _kind(name: str) -> type[View]:

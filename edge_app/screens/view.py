@@ -10,6 +10,7 @@ from kivy.lang import Builder
 from kivy.uix.screenmanager import Screen
 
 from edge_app.capture.shots import Snapshot
+from edge_app.session import Session
 
 
 class View(Screen):
@@ -28,6 +29,11 @@ class View(Screen):
     def needs(cls, *_args: Any, **_values: Any) -> tuple[bool, bool]:
         """Whether it is for operators, and needs an open store, with these values for `show`."""
         return cls.operator, cls.unlocked
+
+    @classmethod
+    def over(cls, _session: Session, **_values: Any) -> bool:
+        """Whether there is nothing any more that it could show with these values."""
+        return False
 
     def show(self, *_args: Any, **_values: Any) -> None:
         """Fill it; it is on the screen from now on."""

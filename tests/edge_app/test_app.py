@@ -605,6 +605,7 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
+from dataclasses import replace
 from edge_app.follow_up.people import Draft, Spot
 from edge_app.session import VisitOver
 from edge_app.store import derivation
@@ -770,8 +771,13 @@ def steps():
     assert len(session.results) == 1 and session.results[0].lesion_id == ""
     assert opened.captures(opened.lesions(opened.people()[0].id)[0].id) == []
 
+    # A new series was begun since its result: the way back goes past that.
+    app.go("live")
+    session.begin()
+    app.back()
+    assert app.here == "home"
+
     # The store is full: no result is shown, and the live picture says why.
-    app.back(to="home")
     session.enter("2468")
     ada = session.person = opened.people()[0]
     arm = opened.lesions(ada.id)[0]
@@ -796,6 +802,12 @@ def steps():
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"
+    # A result says as the list of pictures does when it was, and whether that holds.
+    (taken,) = opened.captures(arm.id)
+    for dating, words in (("clock wrong", "the clock was wrong"), ("corrected", "date corrected")):
+        app.go("result", stored=replace(taken, taken="2026-01-31T12:00:00Z", dating=dating))
+        assert app.screen.title.endswith(f" ({words})"), app.screen.title
+        app.back()
     # The app ends while one is taken.
     session.person = ada
     session.begin(arm)
