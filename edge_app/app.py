@@ -242,8 +242,8 @@ class DermedgeApp(App):
 
     def take_picture(self) -> None:
         """Capture the frame that is on the screen."""
-        if self.here == "live" and self.snapshot.frame:
-            self.take(self.snapshot.frame)
+        if self.here == "live" and self.snapshot.offered:
+            self.take(self.snapshot.offered)
 
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture."""

@@ -25,7 +25,7 @@ from dermedge.triage import TRIAGE
 from edge_app.browser import make_private
 from edge_app.capture import processing, worker
 from edge_app.capture.shots import Result, Shot, Snapshot
-from edge_app.capture.sources import Frame, SourceError, film
+from edge_app.capture.sources import FAULTS, Frame, SourceError, film
 from edge_app.capture.worker import Worker
 from edge_app.presentation import messages as present
 from edge_app.ui import fonts, theme
@@ -306,6 +306,8 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
     assert guidance == TITLES["cut_off"]
     good = present.live(Snapshot(frame, fault="", analysis=_analysis()))
     assert good.can_capture
+    frozen = {"fault": FAULTS["frozen"], "fault_code": "frozen"}
+    assert not present.live(Snapshot(frame, **frozen, analysis=_analysis())).can_capture
     assert good.style == "guide_good"
     assert good.outline == _analysis()["lesion"]["polygons"]
     assert present.live(Snapshot(frame, fault=""), "Disk full.").guidance == "Disk full."
@@ -808,10 +810,20 @@ def steps():
         app.go("result", stored=replace(taken, taken="2026-01-31T12:00:00Z", dating=dating))
         assert app.screen.title.endswith(f" ({words})"), app.screen.title
         app.back()
-    # The app ends while one is taken.
+    # The app ends while one is taken; what a frozen camera repeats is not.
     session.person = ada
     session.begin(arm)
     app.go("live")
+    yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
+    now, app.flow.snapshot = app.snapshot, replace(app.snapshot, fault_code="frozen")
+    app.take_picture()
+    assert not worker.snapshot().busy
+    app.flow.snapshot = now
+    app.go("scan", draft=None)
+    app.screen._reading = False
+    app.screen.update(replace(now, frame=replace(now.frame, stale=True)), now)
+    assert not app.screen._reading
+    app.back()
     yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
     app.take_picture()
     print("worked")
