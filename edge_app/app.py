@@ -28,7 +28,7 @@ from edge_app.capture_flow import CaptureFlow, Screens
 from edge_app.first_tune import FirstTune
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.kiosk import Idle
+from edge_app.kiosk import Idle, asleep
 from edge_app.memory import forget
 from edge_app.navigation import Navigator
 from edge_app.presentation import messages as present
@@ -85,6 +85,7 @@ class DermedgeApp(App):
         self.flow = CaptureFlow(worker, session, self.background, screens, log)
         self.navigator: Navigator  # set with the window, by `build`
         self._idle = Idle(time.monotonic(), **({} if session.kiosk else {"seconds": LOCK_SECONDS}))
+        self._asleep = asleep()
 
     def build(self) -> widgets.Frame:
         self._arrange()
@@ -282,6 +283,9 @@ class DermedgeApp(App):
         self._watch_idle(0)
 
     def _watch_idle(self, _dt: float) -> None:
+        before, self._asleep = self._asleep, asleep()
+        if self.phone is None:  # that one says it when it is resumed
+            self._idle.slept(self._asleep - before)
         left = self._idle.left(time.monotonic())
         if 0 < left <= WARNING_SECONDS and self.session.kiosk and self.here != "welcome":
             self.tell(_("Touch the screen to go on. Else it is cleared."))

@@ -409,6 +409,8 @@ app = DermedgeApp(worker, session)
 RESET = (
     SETUP
     + """
+from edge_app import app as module
+
 def steps():
     session.agree()
     session.pin.set("2468")
@@ -461,7 +463,9 @@ def steps():
 
     note("lost")
     session.change_lesion = lambda *_, **__: session.store.lesion("0")
-    app.reset()
+    module.asleep = lambda: 1e9  # the lid was closed for long, while the app's clock stood still
+    app._watch_idle(0)
+    assert app.here == "welcome"
     del session.change_lesion
     assert app.notice.endswith("could not be finished."), app.notice
     note("it bleeds")
