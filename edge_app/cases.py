@@ -24,6 +24,7 @@ from edge_app.capture.shots import Explained
 from edge_app.follow_up.history import Comparison, compare
 from edge_app.follow_up.people import age
 from edge_app.presentation.body_map import region
+from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.store import Capture, Lesion, Person, Store
 
@@ -114,7 +115,7 @@ def write_report(
     # Whose it is, its own rows say: somebody else may be at work by now.
     lesion = store.lesion(capture.lesion)
     person = store.person(lesion.person)
-    path = _free(folder, f"case-{capture.taken[:10]}", ".pdf")
+    path = _free(folder, f"case-{clock.local_day(capture.taken)}", ".pdf")
 
     def printed(one: Capture) -> pdf.Shot:
         return pdf.Shot(one, picture(store, one, side=4096))

@@ -29,7 +29,7 @@ from edge_app.referral.draft import Draft, Lasting
 from edge_app.referral.form import Referral
 from edge_app.referral.outbox import ANSWERED, DONE, STOPPED, Outbox, Status
 from edge_app.referral.review import Gap, Row
-from edge_app.store import damage
+from edge_app.store import clock, damage
 from edge_app.store.damage import LeaveOut, pass_over, stop, without_damage
 from edge_app.store.referrals import Destination, StoredAnswer, StoredReferral, standing
 from edge_app.store.store import Capture, Lesion, Person, Store
@@ -212,10 +212,11 @@ def _taken_since(
 def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:
     """The PDF of an answer as a plain file in `folder`."""
     check_writable(folder)
-    path, number = folder / f"answer-{answer.received[:10]}.pdf", 1
+    day = clock.local_day(answer.received)
+    path, number = folder / f"answer-{day}.pdf", 1
     while path.exists():
         number += 1
-        path = folder / f"answer-{answer.received[:10]}-{number}.pdf"
+        path = folder / f"answer-{day}-{number}.pdf"
     with store.act("report", answer.referral):
         write_atomic(path, base64.b64decode(answer.document), private=True)
     return path
