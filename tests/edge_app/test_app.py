@@ -874,6 +874,10 @@ logging.getLogger("PIL").error("cannot read %s", NAME)
 import cv2
 assert cv2.imread(f"/nowhere/{NAME}") is None
 cv2.VideoCapture(f"/nowhere/{NAME}")
+class FullDisk:
+    def write(self, _line):
+        raise OSError(28, "No space left on device")
+logging.StreamHandler(FullDisk()).handle(logging.makeLogRecord({"msg": NAME}))
 fail()
 """
 
