@@ -434,9 +434,12 @@ def steps():
     app.go("people")
     assert app.navigator.manager.current == "operator"
     whole = app.frame.height
-    app.screen.ids.pin.ids.entry.focus = True
+    pin = app.screen.ids.pin
+    pin.ids.entry.focus = True
     yield lambda: app.frame.height < whole  # above a keyboard on the screen
-    app.screen.ids.pin.ids.entry.focus = False
+    pin.ids.entry.insert_text("2\u0664-6\u0668")  # some of an Arabic keyboard
+    assert pin.text == "2468", pin.text
+    pin.ids.entry.focus = False
     yield lambda: app.frame.height == whole
 
     # Somebody is searched for, and left: no search goes on, which locked cases would end in; and
