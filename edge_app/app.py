@@ -108,6 +108,10 @@ class DermedgeApp(App):
             Clock.schedule_interval(self._watch_tuning, 1)
         return self.frame
 
+    def open_settings(self, *_args: object) -> bool:
+        """Kivy's own, by the key F1: not here, where anybody could change or cover the window."""
+        return True
+
     def on_stop(self) -> None:
         """What was typed and a lesion's shot that was begun are saved; then the store is closed.
 

@@ -409,6 +409,7 @@ app = DermedgeApp(worker, session)
 RESET = (
     SETUP
     + """
+from kivy.core.window import Window
 from edge_app import app as module
 
 def steps():
@@ -423,6 +424,8 @@ def steps():
     yield lambda: worker.snapshot().analysis
     app.take_picture()
     yield lambda: app.here == "result"
+    Window.dispatch("on_keyboard", 282, 58, None, [])  # F1, which opens Kivy's own settings
+    assert Window.children == [app.frame], Window.children
     app._idle = Idle(time.monotonic() - 1000)
     yield lambda: app.here == "welcome"
     yield lambda: True
