@@ -181,6 +181,7 @@ class DermedgeApp(App):
         self.attempt(lambda: self.session.change(**values))
         settings = self.session.settings
         language.use(settings.spoken())
+        self.demonstration = present.demonstration(self.session.manifest)
         self.styles = theme.STYLES[settings.theme]
         self._arrange()
         self.navigator.hide()

@@ -421,6 +421,9 @@ def steps():
     session.begin(session.save_lesion(Lesion("", session.person.id, "left arm")))
     app.go("people")
     app.go("live")
+    app.restyle(language="de")
+    assert app.demonstration.startswith("Vorf\u00fchrmodell"), app.demonstration
+    app.restyle(language="en")
     yield lambda: worker.snapshot().analysis
     app.take_picture()
     yield lambda: app.here == "result"
