@@ -323,6 +323,8 @@ class DermedgeApp(App):
         forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
+        if self.phone is not None:
+            self.phone.forget()
         for seconds in WIPE_SECONDS:
             Clock.schedule_once(lambda _dt: forget(), seconds)
         self.start()

@@ -253,7 +253,10 @@ class FilesScreen(View):
 
     def _picked(self, answer: Path | UserError | None) -> None:
         """What was chosen with the system's own screen."""
-        if self.app.screen is not self or self.form:
+        if self.app.screen is not self:
+            self.app.phone.forget()  # somebody else's by now
+            return
+        if self.form:
             return
         if isinstance(answer, Path):
             self._take(answer)

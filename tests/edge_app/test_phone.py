@@ -251,6 +251,17 @@ def steps():
     picks.pop()[2](None)
     yield lambda: app.here == "live"
 
+    # Nor is a copy left where the visit ends meanwhile, before it is there or after.
+    for late in (False, True):
+        app.go("files", task="picture")
+        _kind, folder, done = picks.pop()
+        if late:
+            app.reset()
+        folder.mkdir(parents=True)
+        done(folder / "chosen") if late else app.reset()
+        yield lambda: not folder.exists()
+        app.go("live")
+
     # The back button of the system is the key Escape; on the first screen it ends the app.
     Window.dispatch("on_keyboard", 27, 0, None, [])
     assert app.here == "home"
