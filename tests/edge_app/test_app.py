@@ -462,6 +462,19 @@ def steps():
     assert not entry.focus
     yield lambda: app.frame.height == whole
 
+    # A page that holds nothing to press but the way back is read to its end by the keys.
+    session.agree()
+    session.enter("2468")
+    app.go("settings", part="about")
+    area = app.screen.ids.page.ids.scroll
+    yield lambda: area.children[0].height > area.height
+    for key in [281] * 20:
+        Window.dispatch("on_keyboard", key, 0, None, [])
+    assert area.scroll_y == 0
+    Window.dispatch("on_keyboard", 273, 0, None, [])
+    assert 0 < area.scroll_y < 1
+    app.reset()
+
     # Notes that are typed are kept where the visit ends, or the app; that they are not is said.
     def note(text):
         session.enter("2468")
