@@ -93,7 +93,7 @@ class DermedgeApp(App):
         Window.bind(on_drop_file=lambda _window, path, *_: self.import_file(os.fsdecode(path)))
         # With the next frame: a keyboard gets its place and size after it was added.
         Window.bind(children=lambda *_: Clock.schedule_once(lambda _dt: keyboard.make_room(self)))
-        Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
+        Window.bind(on_request_close=lambda *_, **__: self.session.kiosk)
         self.frame = widgets.Frame()
         self.navigator = Navigator(
             self.session, lambda style: self.styles[style].ground, self.flow.forget

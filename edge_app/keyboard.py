@@ -56,7 +56,7 @@ def _escape(app: DermedgeApp, layer: object) -> bool:
         app.back()
         return True
     # Kivy ends the app at this key; a kiosk must not end by one.
-    return bool(Window.fullscreen)
+    return app.session.kiosk
 
 
 def make_room(app: DermedgeApp) -> None:

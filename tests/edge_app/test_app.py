@@ -434,6 +434,11 @@ def steps():
     yield lambda: True
     assert (session.person, session.lesion, session.results) == (None, None, ())
     assert not session.operator and not session.agreed
+    # A kiosk is ended by nobody who walks by, however large its window is; nothing else is kept
+    # open: a full screen has no other way to be left.
+    for kiosk in (False, True):
+        session.kiosk = kiosk
+        assert app._key(Window, 27) is bool(Window.dispatch("on_request_close")) is kiosk
     assert worker.snapshot().result is None
     words = [getattr(w, "text", "") for w in app.frame.walk()]
     assert any(words) and not any("Rosalind" in text for text in words)
