@@ -16,7 +16,7 @@ from edge_app.capture.camera2 import Cameras
 if TYPE_CHECKING:
     from edge_app.app import DermedgeApp
 
-KINDS = {"picture": "image/*", "import": "*/*"}  # of what the app opens
+KINDS = {"picture": "image/*", "import": "*/*", "pem": "*/*"}  # of what the app opens
 MARGINS_EACH = 1.0  # s; no event tells that a bar came or went
 
 

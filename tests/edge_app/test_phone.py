@@ -277,6 +277,18 @@ def steps():
     assert app.screen.form and app.screen._at == home / "documents"
     app.back()
 
+    # A receiver's folder is that one, too; its certificate is picked, and its copy deleted.
+    taken = []
+    app.go("files", task="stick", take=taken.append)
+    yield lambda: app.here == "home"
+    app.go("files", task="pem", take=lambda path: taken.append(path.read_bytes()))
+    _kind, folder, done = picks.pop()
+    folder.mkdir(parents=True)
+    (folder / "chosen").write_bytes(b"a key")
+    done(folder / "chosen")
+    yield lambda: app.here == "home"
+    assert taken == [home / "documents", b"a key"] and not folder.exists()
+
     # A pause gives the camera back, and keeps what was typed; time that the device slept counts.
     session.save_person(Person("", "a code"))
     lesion = session.save_lesion(Lesion("", session.person.id, "left arm"))
