@@ -87,8 +87,9 @@ class ResultScreen(View):
     _stored: Capture | None = None
 
     @classmethod
-    def over(cls, session: Session, stored: Capture | None = None) -> bool:
-        return stored is None and not session.results  # another series was begun since
+    def over(cls, session: Session, **values: Any) -> bool:
+        # Of the series, where another one was begun since.
+        return values.get("stored") is None and not session.results
 
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._stored = False, stored

@@ -31,7 +31,7 @@ class View(Screen):
         return cls.operator, cls.unlocked
 
     @classmethod
-    def over(cls, _session: Session, **_values: Any) -> bool:
+    def over(cls, session: Session, **_values: Any) -> bool:
         """Whether there is nothing any more that it could show with these values."""
         return False
 
