@@ -20,7 +20,7 @@ from kivy.uix.widget import Widget
 
 from dermedge import UserError
 from edge_app import keyboard
-from edge_app.background import Background
+from edge_app.background import UNFINISHED, Background
 from edge_app.capture.shots import Snapshot
 from edge_app.capture.sources import Frame
 from edge_app.capture.worker import Worker
@@ -28,7 +28,7 @@ from edge_app.capture_flow import CaptureFlow, Screens
 from edge_app.first_tune import FirstTune
 from edge_app.i18n import language
 from edge_app.i18n.language import _
-from edge_app.kiosk import Idle
+from edge_app.kiosk import Idle, asleep
 from edge_app.memory import forget
 from edge_app.navigation import Navigator
 from edge_app.presentation import messages as present
@@ -85,6 +85,7 @@ class DermedgeApp(App):
         self.flow = CaptureFlow(worker, session, self.background, screens, log)
         self.navigator: Navigator  # set with the window, by `build`
         self._idle = Idle(time.monotonic(), **({} if session.kiosk else {"seconds": LOCK_SECONDS}))
+        self._asleep = asleep()
 
     def build(self) -> widgets.Frame:
         self._arrange()
@@ -92,7 +93,7 @@ class DermedgeApp(App):
         Window.bind(on_drop_file=lambda _window, path, *_: self.import_file(os.fsdecode(path)))
         # With the next frame: a keyboard gets its place and size after it was added.
         Window.bind(children=lambda *_: Clock.schedule_once(lambda _dt: keyboard.make_room(self)))
-        Window.bind(on_request_close=lambda *_, **__: bool(Window.fullscreen))
+        Window.bind(on_request_close=lambda *_, **__: self.session.kiosk)
         self.frame = widgets.Frame()
         self.navigator = Navigator(
             self.session, lambda style: self.styles[style].ground, self.flow.forget
@@ -107,8 +108,17 @@ class DermedgeApp(App):
             Clock.schedule_interval(self._watch_tuning, 1)
         return self.frame
 
+    def open_settings(self, *_args: object) -> bool:
+        """Kivy's own, by the key F1: not here, where anybody could change or cover the window."""
+        return True
+
     def on_stop(self) -> None:
-        """A shot of a lesion that was begun is saved; then the store is closed. Twice is once."""
+        """What was typed and a lesion's shot that was begun are saved; then the store is closed.
+
+        Twice is once.
+        """
+        if not self.keep():
+            print("dermedge: what was typed last could not be saved", file=sys.stderr)
         if self._first_tune is not None:
             self._first_tune.stop()
         for hangs in self.worker.stop():
@@ -117,6 +127,12 @@ class DermedgeApp(App):
         self.background.stop()
         self.session.lock()
         self.session.wait_until_locked()
+
+    def keep(self) -> bool:
+        """Save what was typed and has no button for it; whether nothing of that is lost."""
+        if App.get_running_app() is not self or not hasattr(self, "navigator"):
+            return True  # it has ended, or no window could be made
+        return self.navigator.shown is None or self.navigator.shown.keep()
 
     def _watch_tuning(self, *_args: object) -> bool:
         """Show how far it is; False, which ends the clock's calls, when it is done."""
@@ -165,6 +181,7 @@ class DermedgeApp(App):
         self.attempt(lambda: self.session.change(**values))
         settings = self.session.settings
         language.use(settings.spoken())
+        self.demonstration = present.demonstration(self.session.manifest)
         self.styles = theme.STYLES[settings.theme]
         self._arrange()
         self.navigator.hide()
@@ -231,8 +248,8 @@ class DermedgeApp(App):
 
     def take_picture(self) -> None:
         """Capture the frame that is on the screen."""
-        if self.here == "live" and self.snapshot.frame:
-            self.take(self.snapshot.frame)
+        if self.here == "live" and self.snapshot.offered:
+            self.take(self.snapshot.offered)
 
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture."""
@@ -271,6 +288,9 @@ class DermedgeApp(App):
         self._watch_idle(0)
 
     def _watch_idle(self, _dt: float) -> None:
+        before, self._asleep = self._asleep, asleep()
+        if self.phone is None:  # that one says it when it is resumed
+            self._idle.slept(self._asleep - before)
         left = self._idle.left(time.monotonic())
         if 0 < left <= WARNING_SECONDS and self.session.kiosk and self.here != "welcome":
             self.tell(_("Touch the screen to go on. Else it is cleared."))
@@ -292,7 +312,8 @@ class DermedgeApp(App):
         for window in list(Window.children):
             if isinstance(window, ModalView):
                 window.dismiss(animation=False)
-        self.navigator.hide()  # what was typed and is to be kept is kept now
+        kept = self.keep()
+        self.navigator.hide()
         self.session.leave()
         self.worker.begin_visit(self.session.visit)
         self.background.drop()
@@ -302,9 +323,13 @@ class DermedgeApp(App):
         forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")
+        if self.phone is not None:
+            self.phone.forget()
         for seconds in WIPE_SECONDS:
             Clock.schedule_once(lambda _dt: forget(), seconds)
         self.start()
+        if not kept:
+            self.tell(_(UNFINISHED))
 
     def focus_next(self, step: int = 1) -> None:
         """Move the keyboard to the next thing that can be pressed."""

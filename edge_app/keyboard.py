@@ -1,4 +1,7 @@
-"""What the keys do: the way back, the next thing to press, pressing it. Room for a keyboard."""
+"""What the keys do: the way back, the next thing to press, pressing it, going on in a long text.
+
+Room for a keyboard.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from kivy.uix.vkeyboard import VKeyboard
 from edge_app.screens.view import View
 from edge_app.ui import widgets
 from edge_app.ui.entry import Entry
-from edge_app.ui.focus import reveal, targets
+from edge_app.ui.focus import reveal, scroll, targets
 
 if TYPE_CHECKING:
     from edge_app.app import DermedgeApp
 
 ESCAPE, SPACE, ENTER, TAB = 27, 32, 13, 9
+# The arrows and page keys, and by how much of the screen they go on in what is longer than that.
+SCROLLS = {273: -0.3, 274: 0.3, 280: -0.9, 281: 0.9}
 
 
 def handle(app: DermedgeApp, key: int, modifiers: Collection[str]) -> bool:
@@ -36,7 +41,9 @@ def handle(app: DermedgeApp, key: int, modifiers: Collection[str]) -> bool:
             if target.lit and not isinstance(target, Entry):
                 target.dispatch("on_release")
                 return True
-    return layer.key(key) if isinstance(layer, View) else False
+    if isinstance(layer, View) and layer.key(key):
+        return True
+    return key in SCROLLS and scroll(layer, SCROLLS[key])
 
 
 def _escape(app: DermedgeApp, layer: object) -> bool:
@@ -49,7 +56,7 @@ def _escape(app: DermedgeApp, layer: object) -> bool:
         app.back()
         return True
     # Kivy ends the app at this key; a kiosk must not end by one.
-    return bool(Window.fullscreen)
+    return app.session.kiosk
 
 
 def make_room(app: DermedgeApp) -> None:

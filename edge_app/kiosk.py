@@ -68,6 +68,13 @@ class Idle:
         return max(0.0, self._last + self._seconds - now)
 
 
+def asleep() -> float:
+    """Seconds, up to a constant, that the device has slept: `time.monotonic` leaves them out."""
+    # Linux has a clock for it; macOS counts them in this one, Windows in all.
+    clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+    return time.clock_gettime(clock) - time.monotonic() if clock is not None else 0.0
+
+
 class WrongPin(UserError):
     """The PIN was wrong, or one has to wait; one line."""
 

@@ -11,6 +11,7 @@ from kivy.uix.screenmanager import NoTransition, ScreenManager
 
 from edge_app.screens.view import View
 from edge_app.session import Session
+from edge_app.ui.focus import release
 
 # Name: the class in the module of that name in edge_app.screens.
 SCREENS = {
@@ -75,6 +76,8 @@ class Navigator:
             self._trail.pop()
             while to and self._trail[-1][0] != to and self.can_go_back:
                 self._trail.pop()
+            while self.can_go_back and self._over(*self._trail[-1]):
+                self._trail.pop()
             self.present()
 
     @property
@@ -96,6 +99,7 @@ class Navigator:
     def hide(self) -> None:
         """Let what is shown put away what it shows."""
         if self.shown is not None:
+            release(self.shown)  # else what the next person types goes into a field that is gone
             self.shown.hide()
             self.shown = self.showing = None
 
@@ -121,6 +125,9 @@ class Navigator:
         Window.clearcolor = self._color(shown.ground)
         shown.show(**values)
         self.manager.current = name
+
+    def _over(self, name: str, values: dict[str, Any]) -> bool:
+        return self._kind(name).over(self._session, **values)
 
     @staticmethod
     def _kind(name: str) -> type[View]:

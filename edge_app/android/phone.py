@@ -16,7 +16,7 @@ from edge_app.capture.camera2 import Cameras
 if TYPE_CHECKING:
     from edge_app.app import DermedgeApp
 
-KINDS = {"picture": "image/*", "import": "*/*"}  # of what the app opens
+KINDS = {"picture": "image/*", "import": "*/*", "pem": "*/*"}  # of what the app opens
 MARGINS_EACH = 1.0  # s; no event tells that a bar came or went
 
 
@@ -46,6 +46,7 @@ class Phone:
     def _pause(self, _app: DermedgeApp) -> bool:
         """The app is not on the screen any more, and may never be again."""
         self._cameras.pause()
+        self._app.keep()
         self._left = time.monotonic(), seconds()
         return True  # it stays alive: the system's file picker is a pause, too
 

@@ -85,3 +85,8 @@ class Snapshot:
     steady: float = 0.0  # 0..1; at 1 the picture was good and still for long enough to take it
     busy: bool = False  # a shot is being analysed
     result: Result | None = None  # of the last shot, until the next one or the end of the visit
+
+    @property
+    def offered(self) -> Frame | None:
+        """What the shutter takes: nothing while the camera repeats what was there before."""
+        return None if self.fault_code == "frozen" else self.frame

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gettext
 import os
+import re
 import unicodedata
 from datetime import date, datetime, timezone
 from functools import cache
@@ -259,6 +260,7 @@ def _local(stamp: str) -> datetime:
 # ---------------------------------------------------------------------------- right to left
 
 _PAIRS = ("()", "[]", "{}", "<>", "«»")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _TAKEN_OUT = {ord(ISOLATE): None, ord(END): None}
 _MIRRORED = str.maketrans({ends[0]: ends[1] for pair in _PAIRS for ends in (pair, pair[::-1])})
 
@@ -280,6 +282,8 @@ def visual(line: str, paragraph: str = "") -> str:
     package for that is `missing`, each letter that is written from right to left becomes UNDRAWN:
     out of order, a name could be read as another.
     """
+    if not line.isascii():  # a file's name may hold bytes that are no text, which cannot be drawn
+        line = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", line)
     if not any(map(from_right, paragraph or line)):
         return line.translate(_TAKEN_OUT)
     if missing():

@@ -191,7 +191,7 @@ def live(snapshot: Snapshot, notice: str = "") -> LiveView:
         style=style,
         outline=outline,
         extent=tuple(analysis["size"]) if analysis else (1, 1),
-        can_capture=snapshot.frame is not None and not snapshot.busy,
+        can_capture=snapshot.offered is not None and not snapshot.busy,
         source=_(snapshot.source) or _("no source"),
     )
 

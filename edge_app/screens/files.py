@@ -110,7 +110,7 @@ class FilesScreen(View):
         take: Callable[[Path], None] | None = None,
     ) -> None:
         phone = self.app.phone
-        if phone is not None and at is None and task not in OPENS:
+        if phone is not None and at is None and take is None and task not in OPENS:
             at = phone.documents()  # an app sees no other folder there
         self.task, self._at, self._answer, self._use = task, at, answer, take
         self._capture, self._earlier, self._only = capture, earlier, only
@@ -123,7 +123,10 @@ class FilesScreen(View):
             self.title = _(TITLES[task])
             self.action = "" if task in OPENS else _("Choose this folder")
             if phone is not None:
-                phone.pick(task, self._picked)
+                if task in OPENS:
+                    phone.pick(task, self._picked)
+                else:
+                    self._go_on(phone.documents())
                 return
             start = browser.nearest(self.app.session.folder)
             self.places() if start is None else self._open(start)
@@ -253,7 +256,10 @@ class FilesScreen(View):
 
     def _picked(self, answer: Path | UserError | None) -> None:
         """What was chosen with the system's own screen."""
-        if self.app.screen is not self or self.form:
+        if self.app.screen is not self:
+            self.app.phone.forget()  # somebody else's by now
+            return
+        if self.form:
             return
         if isinstance(answer, Path):
             self._take(answer)
@@ -352,6 +358,8 @@ class FilesScreen(View):
         """Back over form and browser to where one came from."""
         while self.app.here == "files":
             self.app.back()
+        if self.app.phone is not None:
+            self.app.phone.forget()
 
     def _refused(self, message: str) -> None:
         if self.task in ("import", "export"):

@@ -71,7 +71,7 @@ class LesionScreen(View):
 
     def on_kv_post(self, _base) -> None:
         for field in (self.ids.name, self.ids.notes):
-            field.ids.entry.bind(focus=lambda _entry, focus: None if focus else self.save())
+            field.ids.entry.bind(focus=lambda _entry, focus: None if focus else self.keep())
 
     def show(self) -> None:
         session, store = self.app.session, self.app.session.opened()
@@ -97,7 +97,7 @@ class LesionScreen(View):
         )
 
     def hide(self) -> None:
-        self.save()
+        self.keep()
         self._filled = False  # a field that loses the keyboard only now must not save its emptiness
         self.ids.captures.clear_widgets()
         self.ids.trends.clear_widgets()
@@ -240,17 +240,20 @@ class LesionScreen(View):
 
     # ------------------------------------------------------------------------ what is kept of it
 
-    def save(self) -> None:
-        """Keep name and notes where they were changed."""
+    def keep(self) -> bool:
+        """Name and notes, where they were changed."""
         session = self.app.session
         if not self._filled or session.lesion is None or session.store is None:
-            return
+            return True
         lesion, notes = session.lesion, self.ids.notes.text.strip()
         name = self.ids.name.text.strip() or lesion.title
-        if (name, notes) != (lesion.title, lesion.notes) and self.app.attempt(
+        if (name, notes) == (lesion.title, lesion.notes):
+            return True
+        kept: bool = self.app.attempt(
             lambda: session.change_lesion(lesion, title=name, notes=notes)
-        ):
-            self.title = name
+        )
+        self.title = name if kept else self.title
+        return kept
 
     def _remind(self) -> None:
         kept, row = self.app.session.lesion.remind, self.ids.reminders

@@ -56,12 +56,12 @@ class PeopleScreen(View):
         self.app.work(body_map.prepare)  # for the screen that comes next
 
     def hide(self) -> None:
+        self.ids.search.text = ""  # which asks for another search
         self._later.cancel()
         self._building.cancel()
         self.ids.rows.clear_widgets()
         self.ids.more.clear_widgets()
         self.ids.damaged.clear_widgets()
-        self.ids.search.text = ""
 
     def search(self) -> None:
         """As one types."""

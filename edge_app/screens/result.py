@@ -16,12 +16,12 @@ from dermedge.combine import Combined
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app import cases
 from edge_app.capture.shots import Result
-from edge_app.i18n import language
 from edge_app.i18n.language import _
+from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import BANDS, ResultView
 from edge_app.screens.view import View, load_kv
-from edge_app.session import Erased
+from edge_app.session import Erased, Session
 from edge_app.store.store import Capture
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Item, Panel, Press, Row, StageOption
@@ -86,6 +86,11 @@ class ResultScreen(View):
     _result = Result()
     _stored: Capture | None = None
 
+    @classmethod
+    def over(cls, session: Session, **values: Any) -> bool:
+        # Of the series, where another one was begun since.
+        return values.get("stored") is None and not session.results
+
     def show(self, stored: Capture | None = None) -> None:
         self.details, self._stored = False, stored
         self.seat()
@@ -101,7 +106,7 @@ class ResultScreen(View):
                 note = Panel(text=text, style="plain", bold=True)
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
-            self.title = language.moment(stored.taken)
+            self.title = comparison.when(stored)
             self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
             session = self.app.session
             self._offer([stored.id])

@@ -10,6 +10,7 @@ from kivy.lang import Builder
 from kivy.uix.screenmanager import Screen
 
 from edge_app.capture.shots import Snapshot
+from edge_app.session import Session
 
 
 class View(Screen):
@@ -29,6 +30,11 @@ class View(Screen):
         """Whether it is for operators, and needs an open store, with these values for `show`."""
         return cls.operator, cls.unlocked
 
+    @classmethod
+    def over(cls, session: Session, **_values: Any) -> bool:
+        """Whether there is nothing any more that it could show with these values."""
+        return False
+
     def show(self, *_args: Any, **_values: Any) -> None:
         """Fill it; it is on the screen from now on."""
 
@@ -37,6 +43,10 @@ class View(Screen):
 
     def update(self, snapshot: Snapshot, before: Snapshot) -> None:
         """Show the worker's news, with those shown before."""
+
+    def keep(self) -> bool:
+        """Save what was typed and has no button for it; whether nothing of that is lost."""
+        return True
 
     def may_leave(self) -> bool:
         """Whether `App.back` may leave it; if not, it has gone back a step of its own, or asks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from kivy.app import App
@@ -89,6 +90,11 @@ class Entry(TextInput):
             App.get_running_app().focus_next(-1 if "shift" in modifiers else 1)
             return True
         return super().keyboard_on_key_down(window, keycode, text, modifiers)
+
+
+def digits(text: str, _undoing: bool = False) -> str:
+    """The digits of what is typed, as Latin ones: some Arabic keyboards type others."""
+    return "".join(str(unicodedata.decimal(letter)) for letter in text if letter.isdecimal())
 
 
 def forget_typing() -> None:

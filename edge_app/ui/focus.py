@@ -58,6 +58,24 @@ def reveal(root: Widget) -> None:
             _into_sight(target)
 
 
+def release(root: Widget) -> None:
+    """Take the keyboard from what is typed into, and that of a touch screen off it."""
+    for widget in root.walk():
+        if isinstance(widget, Entry):
+            widget.focus = False
+
+
+def scroll(root: Widget, heights: float) -> bool:
+    """Move what is longer than the screen by so many of its heights; whether there is such."""
+    for area in root.walk():
+        if isinstance(area, ScrollView) and area.children:
+            hidden = area.children[0].height - area.height
+            if hidden > 0:
+                area.scroll_y = min(max(area.scroll_y - heights * area.height / hidden, 0), 1)
+                return True
+    return False
+
+
 def _into_sight(widget: Widget) -> None:
     above = widget.parent
     while above is not None and above is not Window:

@@ -25,7 +25,7 @@ from dermedge.triage import TRIAGE
 from edge_app.browser import make_private
 from edge_app.capture import processing, worker
 from edge_app.capture.shots import Result, Shot, Snapshot
-from edge_app.capture.sources import Frame, SourceError, film
+from edge_app.capture.sources import FAULTS, Frame, SourceError, film
 from edge_app.capture.worker import Worker
 from edge_app.presentation import messages as present
 from edge_app.ui import fonts, theme
@@ -306,6 +306,8 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
     assert guidance == TITLES["cut_off"]
     good = present.live(Snapshot(frame, fault="", analysis=_analysis()))
     assert good.can_capture
+    frozen = {"fault": FAULTS["frozen"], "fault_code": "frozen"}
+    assert not present.live(Snapshot(frame, **frozen, analysis=_analysis())).can_capture
     assert good.style == "guide_good"
     assert good.outline == _analysis()["lesion"]["polygons"]
     assert present.live(Snapshot(frame, fault=""), "Disk full.").guidance == "Disk full."
@@ -407,6 +409,9 @@ app = DermedgeApp(worker, session)
 RESET = (
     SETUP
     + """
+from kivy.core.window import Window
+from edge_app import app as module
+
 def steps():
     session.agree()
     session.pin.set("2468")
@@ -416,24 +421,81 @@ def steps():
     session.begin(session.save_lesion(Lesion("", session.person.id, "left arm")))
     app.go("people")
     app.go("live")
+    app.restyle(language="de")
+    assert app.demonstration.startswith("Vorf\u00fchrmodell"), app.demonstration
+    app.restyle(language="en")
     yield lambda: worker.snapshot().analysis
     app.take_picture()
     yield lambda: app.here == "result"
+    Window.dispatch("on_keyboard", 282, 58, None, [])  # F1, which opens Kivy's own settings
+    assert Window.children == [app.frame], Window.children
     app._idle = Idle(time.monotonic() - 1000)
     yield lambda: app.here == "welcome"
     yield lambda: True
     assert (session.person, session.lesion, session.results) == (None, None, ())
     assert not session.operator and not session.agreed
+    # A kiosk is ended by nobody who walks by, however large its window is; nothing else is kept
+    # open: a full screen has no other way to be left.
+    for kiosk in (False, True):
+        session.kiosk = kiosk
+        assert app._key(Window, 27) is bool(Window.dispatch("on_request_close")) is kiosk
     assert worker.snapshot().result is None
     words = [getattr(w, "text", "") for w in app.frame.walk()]
     assert any(words) and not any("Rosalind" in text for text in words)
     app.go("people")
     assert app.navigator.manager.current == "operator"
     whole = app.frame.height
-    app.screen.ids.pin.ids.entry.focus = True
+    pin = app.screen.ids.pin
+    pin.ids.entry.focus = True
     yield lambda: app.frame.height < whole  # above a keyboard on the screen
-    app.screen.ids.pin.ids.entry.focus = False
+    pin.ids.entry.insert_text("2\u0664-6\u0668")  # some of an Arabic keyboard
+    assert pin.text == "2468", pin.text
+    pin.ids.entry.focus = False
     yield lambda: app.frame.height == whole
+
+    # Somebody is searched for, and left: no search goes on, which locked cases would end in; and
+    # nobody else types into that field.
+    session.enter("2468")
+    app.passed()
+    people, entry = app.screen, app.screen.ids.search
+    yield lambda: people.ids.rows.children
+    entry.focus = True
+    yield lambda: app.frame.height < whole
+    entry.insert_text("Rosa")
+    app.reset()
+    assert entry.text == "" and not people._later.is_triggered
+    assert not entry.focus
+    yield lambda: app.frame.height == whole
+
+    # A page that holds nothing to press but the way back is read to its end by the keys.
+    session.agree()
+    session.enter("2468")
+    app.go("settings", part="about")
+    area = app.screen.ids.page.ids.scroll
+    yield lambda: area.children[0].height > area.height
+    for key in [281] * 20:
+        Window.dispatch("on_keyboard", key, 0, None, [])
+    assert area.scroll_y == 0
+    Window.dispatch("on_keyboard", 273, 0, None, [])
+    assert 0 < area.scroll_y < 1
+    app.reset()
+
+    # Notes that are typed are kept where the visit ends, or the app; that they are not is said.
+    def note(text):
+        session.enter("2468")
+        session.person = session.store.people()[0]
+        session.lesion = session.store.lesions(session.person.id)[0]
+        app.go("lesion")
+        app.screen.ids.notes.text = text
+
+    note("lost")
+    session.change_lesion = lambda *_, **__: session.store.lesion("0")
+    module.asleep = lambda: 1e9  # the lid was closed for long, while the app's clock stood still
+    app._watch_idle(0)
+    assert app.here == "welcome"
+    del session.change_lesion
+    assert app.notice.endswith("could not be finished."), app.notice
+    note("it bleeds")
     print("cleared")
 """
 )
@@ -458,12 +520,18 @@ finally:
 
 
 def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle, tmp_path):
+    from edge_app.store.store import Store
+
     arguments = [str(tmp_path), str(tiny_bundle), str(video)]
     environment = _environment(DISPLAY=display, SDL_VIDEODRIVER="x11")
     command = [sys.executable, "-c", RESET + DRIVE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cleared\n"
+    cases = Store.open(tmp_path / "app" / "cases.db", "a passphrase")
+    (lesion,) = cases.lesions(cases.people()[0].id)
+    assert lesion.notes == "it bleeds"
+    cases.close()
 
 
 PLACES = (
@@ -570,6 +638,7 @@ WORK = (
     + """
 from kivy.core.window import Window
 from dermedge import UserError
+from dataclasses import replace
 from edge_app.follow_up.people import Draft, Spot
 from edge_app.session import VisitOver
 from edge_app.store import derivation
@@ -756,8 +825,13 @@ def steps():
     assert len(session.results) == 1 and session.results[0].lesion_id == ""
     assert opened.captures(opened.lesions(opened.people()[0].id)[0].id) == []
 
+    # A new series was begun since its result: the way back goes past that.
+    app.go("live")
+    session.begin()
+    app.back()
+    assert app.here == "home"
+
     # The store is full: no result is shown, and the live picture says why.
-    app.back(to="home")
     session.enter("2468")
     ada = session.person = opened.people()[0]
     arm = opened.lesions(ada.id)[0]
@@ -782,10 +856,26 @@ def steps():
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"
-    # The app ends while one is taken.
+    # A result says as the list of pictures does when it was, and whether that holds.
+    (taken,) = opened.captures(arm.id)
+    for dating, words in (("clock wrong", "the clock was wrong"), ("corrected", "date corrected")):
+        app.go("result", stored=replace(taken, taken="2026-01-31T12:00:00Z", dating=dating))
+        assert app.screen.title.endswith(f" ({words})"), app.screen.title
+        app.back()
+    # The app ends while one is taken; what a frozen camera repeats is not.
     session.person = ada
     session.begin(arm)
     app.go("live")
+    yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
+    now, app.flow.snapshot = app.snapshot, replace(app.snapshot, fault_code="frozen")
+    app.take_picture()
+    assert not worker.snapshot().busy
+    app.flow.snapshot = now
+    app.go("scan", draft=None)
+    app.screen._reading = False
+    app.screen.update(replace(now, frame=replace(now.frame, stale=True)), now)
+    assert not app.screen._reading
+    app.back()
     yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
     app.take_picture()
     print("worked")
@@ -832,6 +922,10 @@ logging.getLogger("PIL").error("cannot read %s", NAME)
 import cv2
 assert cv2.imread(f"/nowhere/{NAME}") is None
 cv2.VideoCapture(f"/nowhere/{NAME}")
+class FullDisk:
+    def write(self, _line):
+        raise OSError(28, "No space left on device")
+logging.StreamHandler(FullDisk()).handle(logging.makeLogRecord({"msg": NAME}))
 fail()
 """
 

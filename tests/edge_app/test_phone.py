@@ -199,6 +199,7 @@ from edge_app.app import DermedgeApp, LOCK_SECONDS
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
 from edge_app.session import Session
+from edge_app.store.store import Lesion, Person
 import numpy as np
 
 home = Path(sys.argv[1])
@@ -250,6 +251,17 @@ def steps():
     picks.pop()[2](None)
     yield lambda: app.here == "live"
 
+    # Nor is a copy left where the visit ends meanwhile, before it is there or after.
+    for late in (False, True):
+        app.go("files", task="picture")
+        _kind, folder, done = picks.pop()
+        if late:
+            app.reset()
+        folder.mkdir(parents=True)
+        done(folder / "chosen") if late else app.reset()
+        yield lambda: not folder.exists()
+        app.go("live")
+
     # The back button of the system is the key Escape; on the first screen it ends the app.
     Window.dispatch("on_keyboard", 27, 0, None, [])
     assert app.here == "home"
@@ -265,8 +277,25 @@ def steps():
     assert app.screen.form and app.screen._at == home / "documents"
     app.back()
 
-    # A pause gives the camera back; time that the device slept counts.
+    # A receiver's folder is that one, too; its certificate is picked, and its copy deleted.
+    taken = []
+    app.go("files", task="stick", take=taken.append)
+    yield lambda: app.here == "home"
+    app.go("files", task="pem", take=lambda path: taken.append(path.read_bytes()))
+    _kind, folder, done = picks.pop()
+    folder.mkdir(parents=True)
+    (folder / "chosen").write_bytes(b"a key")
+    done(folder / "chosen")
+    yield lambda: app.here == "home"
+    assert taken == [home / "documents", b"a key"] and not folder.exists()
+
+    # A pause gives the camera back, and keeps what was typed; time that the device slept counts.
+    session.save_person(Person("", "a code"))
+    lesion = session.save_lesion(Lesion("", session.person.id, "left arm"))
+    app.go("lesion")
+    app.screen.ids.notes.text = "it bleeds"
     assert app.dispatch("on_pause")
+    assert session.store.lesion(lesion.id).notes == "it bleeds"
     app.dispatch("on_resume")
     assert events == ["hidden", "pause", "resume"]
     assert session.store is not None

@@ -422,6 +422,8 @@ def test_an_arabic_name_within_another_language():
     assert language.visual("Anna: سلام") == f"Anna: {SALAM}"
     assert language.visual("no Arabic") == "no Arabic"
     assert language.visual("größer") == "größer"
+    assert language.visual("gr\udcf6sser.png") == "gr\N{REPLACEMENT CHARACTER}sser.png"
+    assert language.visual("\udcf6 سلام").encode()  # by bytes that are no text, of an old stick
 
 
 @pytest.fixture
