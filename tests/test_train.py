@@ -623,14 +623,28 @@ def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp
     split = Split.load(folder / "split.json")
     first, *others = archive.records
     called = [replace(r, label="bcc" if r.label == "mel" else r.label) for r in archive.records]
+    exchanged = [replace(first, image=others[0].image), replace(others[0], image=first.image)]
     for records, words in (
         (called, "of bcc, nv, then .* of mel, nv"),
         ([replace(first, label="nv"), *others], "their classes or metadata differ"),
+        ([*exchanged, *others[1:]], "there are other files under their names"),
     ):
         other = replace(archive, records=tuple(records))
         with pytest.raises(UserError, match=rf"have changed since \(.*{words}"):
             loop.train(classifier("max_steps=1", "ema=0"), other, split, folder)
     assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_other_masks(data_set, split, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    first, second, *others = data_set.records
+    masks = [replace(first, mask=second.mask), replace(second, mask=first.mask)]
+    drawn = replace(data_set, records=(*masks, *others))
+    with pytest.raises(UserError, match="there are other files under their names, or masks"):
+        loop.train(segmenter(), drawn, split, out)
+    # Of earlier versions, which did not note them, nothing is known.
+    replace(load_run(out), files="").save()
+    assert loop.train(segmenter(), drawn, split, out).files != load_run(finished).files
 
 
 def test_what_is_not_learnt_from_is_said(data_set, split):

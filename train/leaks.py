@@ -20,8 +20,10 @@ from train.run import Run, load_run, of_split
 
 def check_leaks(
     recipe: Recipe, data_set: DataSet, split: Split, out: Path, accelerator: Accelerator
-) -> TrainingPictures:
-    """What the new network will know of which pictures.
+) -> tuple[TrainingPictures, dict[str, int]]:
+    """What the new network will know of which pictures; and by id, which file each picture is.
+
+    Files are numbered as `Fingerprints.files` has them.
 
     UserError where a network to start or learn from knows pictures that are to be measured here,
     by more than their look; a line on the terminal where only the look says so, and where the split
@@ -33,6 +35,9 @@ def check_leaks(
         records += chosen
         prints[part], _ = of_pictures(chosen, out.parent / "fingerprints", f"comparing {part}")
     every = Fingerprints.joined(list(prints.values()))
+    files = {
+        record.id: number for record, number in zip(records, every.files.tolist(), strict=True)
+    }
     notes, known, unknown = [], [], []
     if apart := torn(split, duplicates(records, every)):
         one, other = apart[0]
@@ -74,7 +79,7 @@ def check_leaks(
     if accelerator.is_main_process:
         for note in notes:
             print(f"warning: {note}", file=sys.stderr)
-    return of_split(recipe.kind, split, prints, known, unknown)
+    return of_split(recipe.kind, split, prints, known, unknown), files
 
 
 def _lesions_of(run: Run, data_set: DataSet, split: Split) -> str:
