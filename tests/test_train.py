@@ -858,6 +858,26 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, fini
         loop.train(recipe, data_set, split, tmp_path / "run")
 
 
+def test_a_run_does_not_go_on_where_classes_weigh_otherwise(data_set, split, tmp_path):
+    out = tmp_path / "run"
+    recipe = classifier("max_steps=1", "ema=0", "balanced_sampling=0.5", "loss.class_balance=1")
+    whole = loop.train(recipe, data_set, split, out)
+    before = checkpoint(out)
+    weighed = {"classes": before["weighed"]["classes"] * torch.tensor([1.1, 0.9])}
+    without = {name: part for name, part in before.items() if name != "weighed"}
+    for other in (without, {**before, "weighed": weighed}):
+        # A finished one says what it learnt by, and not what it would learn by today.
+        torch.save(other, out / "checkpoint.pt")
+        replace(whole, prior={"mel": 0.75, "nv": 0.25}).save()
+        again = loop.train(recipe, data_set, split, out)
+        assert (again.finished, again.prior) == (True, {"mel": 0.75, "nv": 0.25})
+        torch.save({**other, "step": 0}, out / "checkpoint.pt")
+        with pytest.raises(UserError, match="run was begun by a version of dermedge that weighed"):
+            loop.train(recipe, data_set, split, out)
+    torch.save({**before, "step": 0}, out / "checkpoint.pt")
+    assert loop.train(recipe, data_set, split, out).prior == whole.prior
+
+
 def test_a_learner_that_is_its_teacher_has_nothing_to_learn(data_set, split, tmp_path):
     first = classifier("max_steps=1", "ema=0")
     run = loop.train(first, data_set, split, tmp_path / "run")

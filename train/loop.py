@@ -414,7 +414,7 @@ class _Bound:
 
     licence: str
     start: str  # the record of it; "": none
-    prior: dict[str, float]  # of the classes, where those of the start are kept
+    prior: dict[str, float]  # of the classes, where nothing here has moved it
     teachers: dict[str, str]
 
 
@@ -474,7 +474,7 @@ def _describe(
         planned=learner.total,
         finished=learner.step >= learner.total,
         val=learner.best_scores,
-        prior=bound.prior if recipe.outline_alone else learner.carried,
+        prior=bound.prior if recipe.outline_alone or not learner.as_begun else learner.carried,
         versions={
             "dermedge": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
