@@ -403,9 +403,13 @@ def test_a_run_folder_holds_what_export_needs(data_set, split, finished):
 
 
 def test_a_finished_run_is_not_trained_again(data_set, split, finished):
-    before = (finished / "checkpoint.pt").stat().st_mtime_ns
-    assert loop.train(segmenter(), data_set, split, finished).finished
+    before, whole = (finished / "checkpoint.pt").stat().st_mtime_ns, load_run(finished)
+    # Nor is today's code, or are today's processes, those that it was trained by.
+    trained = replace(whole, commit="5f0c1d2", versions={"dermedge": "0.1.9"}, processes=4)
+    trained.save()
+    assert loop.train(segmenter(), data_set, split, finished) == trained
     assert (finished / "checkpoint.pt").stat().st_mtime_ns == before
+    whole.save()
 
 
 KILLED = """

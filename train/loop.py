@@ -154,7 +154,13 @@ def train(
             write_atomic(out / FILE, known.to_bytes(), private=True)
         if resumed:
             # It may have been killed between its last checkpoint and this.
-            describe().save()
+            now = describe()
+            before = load_run(out) if (out / "run.json").exists() else now
+            if before.finished:
+                # By the code of then, which is what its bundle states.
+                code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
+                now = replace(now, **code)
+            now.save()
     with (
         held,
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
