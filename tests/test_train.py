@@ -518,6 +518,19 @@ def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, fini
         replace(whole, steps=6, finished=False, val={}).save()
 
 
+def test_a_run_killed_before_its_first_checkpoint_lists_the_pictures_of_today(known, tmp_path):
+    pictures, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    stale = (folder / FILE).read_bytes()
+    for name in ("run.json", "checkpoint.pt", "best.pt"):
+        (folder / name).unlink()
+    split = Split.load(folder / "split.json")
+    other = renamed(pictures, "ham10000", "ISIC_{number:07}", tmp_path / "mirrored")
+    loop.train(classifier("max_steps=1", "ema=0"), other, split, folder)
+    listed = [TrainingPictures.from_bytes(c) for c in (stale, (folder / FILE).read_bytes())]
+    assert not set(listed[0].prints.files) & set(listed[1].prints.files)
+
+
 def test_a_resumed_run_needs_no_imagenet_weights_and_remembers_them(
     data_set, split, tmp_path, monkeypatch, capsys
 ):

@@ -150,7 +150,7 @@ def train(
     held = make_folder(out, recipe, split, fresh, accelerator)
     if accelerator.is_main_process:
         # A resumed run may no longer have what it started from; its list says so still.
-        if not (out / FILE).exists():
+        if not (resumed and (out / FILE).exists()):
             write_atomic(out / FILE, known.to_bytes(), private=True)
         if resumed:
             # It may have been killed between its last checkpoint and this.
