@@ -850,8 +850,10 @@ def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
         (row,) = csv.DictReader(file)
     assert float(row["bce"]) == float(row["jaccard"]) == 0
     refused = {
-        "was trained with another preprocessing": segmenter(teacher, "preprocessing.size=64"),
-        "classes that are not learnt here": classifier(teacher),
+        "was trained with another preprocessing: set preprocessing.size=32$": segmenter(
+            teacher, "preprocessing.size=64"
+        ),
+        "is a segmenter, not a classifier$": classifier(teacher),
         "is no run folder": segmenter("distillation.teachers=nowhere"),
     }
     for number, (complaint, wrong) in enumerate(refused.items()):
