@@ -245,6 +245,20 @@ def test_a_disk_that_is_too_small_for_the_cache_is_one_line(
 # --- samples -----------------------------------------------------------------------------------
 
 
+def test_a_part_without_pictures_is_no_empty_file(tmp_path, monkeypatch):
+    """Which NumPy 1.26 refuses to map."""
+    sizes, memmap = [], np.memmap
+
+    def noting(path, *args, **options):
+        sizes.append(path.stat().st_size)
+        return memmap(path, *args, **options)
+
+    monkeypatch.setattr(np, "memmap", noting)
+    pictures = load_pictures((), segmenter(), tmp_path)
+    assert (len(pictures), pictures.images.shape) == (0, (0, 32, 32, 3))
+    assert sizes == [1, 1, 1]
+
+
 def test_samples_do_not_depend_on_who_makes_them(data_set, tmp_path):
     recipe = segmenter()
     views = Views(load_pictures(data_set.records, recipe, tmp_path), (), recipe)
