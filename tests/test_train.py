@@ -32,7 +32,7 @@ from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
-from train.run import load_model, load_run, make_folder
+from train.run import Log, load_model, load_run, make_folder
 from train.sources import sampling_shares
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
@@ -1392,6 +1392,11 @@ def test_text_files_of_a_run_may_have_a_byte_order_mark_and_no_other_encoding(kn
 def test_a_damaged_log_is_one_line(known, tmp_path):
     pictures, run = known
     folder = shutil.copytree(run.folder, tmp_path / "run")
+    # Cut off by a full disk: this was step 12.
+    (folder / "log.csv").write_text("step,epoch,lr\n1,0,0.1\n1")
+    with Log(folder, "classifier", 5, True):
+        pass
+    assert [row[:8] for row in (folder / "log.csv").read_text().split()[1:]] == ["1,0,0.1,"]
     (folder / "log.csv").write_text("step,epoch,lr\nmany,0,1\n")
     archive = renamed(pictures, "ham10000", "ISIC_{number:07}")
     split = Split.load(folder / "split.json")

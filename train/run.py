@@ -436,7 +436,9 @@ class Log:
         if path.exists():
             rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
             try:
-                kept = [row for row in rows if int(row["step"]) <= step and None not in row]
+                # A row that a full disk or a loss of power cut off may begin with another number.
+                whole = [row for row in rows if None not in row and None not in row.values()]
+                kept = [row for row in whole if int(row["step"]) <= step]
             except (ValueError, KeyError, TypeError, csv.Error) as error:
                 raise UserError(
                     f"{path} is damaged ({error}): move it away, or train again with --fresh"
