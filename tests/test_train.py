@@ -20,15 +20,16 @@ import torch
 
 from dermedge import UserError, cli
 from dermedge.data import DataSet, Record, Split, load, make_split
-from dermedge.data.joint import keyed
+from dermedge.data.joint import join, keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
-from train import data, loop
+from train import data, leaks, loop
 from train.commands import _frozen
 from train.data import Batches, Pictures, Views, load_pictures, loader, subset
 from train.feed import training_batches
+from train.leaks import check_leaks
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
@@ -1180,9 +1181,9 @@ def renamed(data_set: DataSet, name: str, pattern: str, folder: Path | None = No
     return replace(data_set, name=name, records=tuple(records))
 
 
-def textured(folder: Path, count: int = 16) -> DataSet:
+def textured(folder: Path, count: int = 16, seed: int = 3) -> DataSet:
     """Pictures that no two of which look alike, of two classes."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     records = []
     for number in range(count):
         coarse = rng.integers(60, 230, (8, 8, 3), np.uint8)
@@ -1215,6 +1216,33 @@ def known(tmp_path_factory):
     split = split_of(data_set, slice(12, 14), slice(14, 16))
     run = loop.train(classifier("max_steps=1", "ema=0"), data_set, split, folder / "run")
     return pictures, run
+
+
+def test_the_ids_of_another_clinics_table_are_no_pictures_of_this_one(known, tmp_path, monkeypatch):
+    """Both number their pictures from 0: what the one learnt is not what the other measures."""
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    mine, theirs = (renamed(one, "csv", "{number}") for one in (known[0], textured(folder, 16, 9)))
+    run = shutil.copytree(known[1].folder, tmp_path / "run")
+    learnt = split_of(mine, slice(12, 14), slice(14, 16))
+    learnt.save(run / "split.json")
+    replace(load_run(run), data_set="csv").save()
+    recipe, measured = classifier(f"start={run}", "ema=0"), split_of(mine, slice(0, 2), slice(2, 4))
+    alone = SimpleNamespace(is_main_process=True)
+    pictures = TrainingPictures.from_bytes((run / FILE).read_bytes())
+    pictures = replace(pictures, split=bytes.fromhex(learnt.sha256))
+    (run / FILE).write_bytes(pictures.to_bytes())
+    with pytest.raises(UserError, match="another split of csv, and knows what is to be measured"):
+        check_leaks(recipe, mine, measured, tmp_path / "out", alone)
+    check_leaks(recipe, theirs, measured, tmp_path / "out", alone)
+    # Of several tables it is the one that has the pictures, whatever its place.
+    both = join([theirs, mine])
+    parts = {part: tuple(f"csv/{n}" for n in names) for part, names in measured.parts.items()}
+    check_leaks(recipe, both, Split(both.name, 0, parts), tmp_path / "out", alone)
+    parts = {part: tuple(f"csv.2/{n}" for n in names) for part, names in measured.parts.items()}
+    monkeypatch.setattr(leaks, "leaks", lambda *_: None)  # by their ids alone
+    with pytest.raises(UserError, match=r"lesions or patients \(first: csv\.2/0\)"):
+        check_leaks(recipe, both, Split(both.name, 0, parts), tmp_path / "out", alone)
 
 
 @pytest.mark.parametrize("way", ["start={run}", "start={run}/best.pt"])
@@ -1490,8 +1518,6 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(
     two_sources, tmp_path, capsys
 ):
     """Masked: the set without basal cell carcinomas says nothing against them."""
-    from dermedge.data.joint import join
-
     sets = [load("csv", text.partition("=")[2]) for text in two_sources[1::2]]
     whole = join(sets)
     records = tuple(r for r in whole.records if r.source == "csv" or r.label in ("bcc", "mel"))
