@@ -104,7 +104,7 @@ def _lesions_of(
     stored = Split.load(run.folder / "split.json").parts
     for prefix in _prefixes(run, data_set):
         before = {part: {prefix + name for name in names} for part, names in stored.items()}
-        every = set().union(*before.values())
+        every: set[str] = set().union(*before.values())
         here = [rows[name] for name in sorted(every & rows.keys())]
         if not ids.issuperset(every) or not _same_pictures(prints, here, known):
             continue
