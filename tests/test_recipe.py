@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,15 @@ def test_shipped_recipes_load_and_survive_being_written(name, tmp_path):
     assert recipe.kind in name
     (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+@pytest.mark.parametrize("name", ["𠮷野", "🔬", "صورة", 'a "b"', "C:\\runs\\new", "a\tb", "a\x7fb"])
+def test_any_name_survives_being_written(name, tmp_path):
+    """Else the run of such a recipe, start or teacher could not be exported."""
+    recipe = replace(load_recipe("classifier"), name=name, pretrained="no", start=f"runs/{name}")
+    file = tmp_path / "recipe.toml"
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(file) == recipe
 
 
 def test_every_kind_has_a_recipe_of_its_name():

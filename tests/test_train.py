@@ -20,19 +20,20 @@ import torch
 
 from dermedge import UserError, cli
 from dermedge.data import DataSet, Record, Split, load, make_split
-from dermedge.data.joint import keyed
+from dermedge.data.joint import join, keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
-from train import data, loop
+from train import data, leaks, loop
 from train.commands import _frozen
 from train.data import Batches, Pictures, Views, load_pictures, loader, subset
 from train.feed import training_batches
+from train.leaks import check_leaks
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
-from train.run import load_model, load_run, make_folder
+from train.run import Log, load_model, load_run, make_folder
 from train.sources import sampling_shares
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
@@ -245,6 +246,20 @@ def test_a_disk_that_is_too_small_for_the_cache_is_one_line(
 # --- samples -----------------------------------------------------------------------------------
 
 
+def test_a_part_without_pictures_is_no_empty_file(tmp_path, monkeypatch):
+    """Which NumPy 1.26 refuses to map."""
+    sizes, memmap = [], np.memmap
+
+    def noting(path, *args, **options):
+        sizes.append(path.stat().st_size)
+        return memmap(path, *args, **options)
+
+    monkeypatch.setattr(np, "memmap", noting)
+    pictures = load_pictures((), segmenter(), tmp_path)
+    assert (len(pictures), pictures.images.shape) == (0, (0, 32, 32, 3))
+    assert sizes == [1, 1, 1]
+
+
 def test_samples_do_not_depend_on_who_makes_them(data_set, tmp_path):
     recipe = segmenter()
     views = Views(load_pictures(data_set.records, recipe, tmp_path), (), recipe)
@@ -403,9 +418,13 @@ def test_a_run_folder_holds_what_export_needs(data_set, split, finished):
 
 
 def test_a_finished_run_is_not_trained_again(data_set, split, finished):
-    before = (finished / "checkpoint.pt").stat().st_mtime_ns
-    assert loop.train(segmenter(), data_set, split, finished).finished
+    before, whole = (finished / "checkpoint.pt").stat().st_mtime_ns, load_run(finished)
+    # Nor is today's code, or are today's processes, those that it was trained by.
+    trained = replace(whole, commit="5f0c1d2", versions={"dermedge": "0.1.9"}, processes=4)
+    trained.save()
+    assert loop.train(segmenter(), data_set, split, finished) == trained
     assert (finished / "checkpoint.pt").stat().st_mtime_ns == before
+    whole.save()
 
 
 KILLED = """
@@ -512,6 +531,19 @@ def test_a_run_killed_before_its_last_note_can_be_finished(data_set, split, fini
         again = loop.train(segmenter(), data_set, split, out)
         assert replace(again, commit=whole.commit) == whole
         replace(whole, steps=6, finished=False, val={}).save()
+
+
+def test_a_run_killed_before_its_first_checkpoint_lists_the_pictures_of_today(known, tmp_path):
+    pictures, run = known
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    stale = (folder / FILE).read_bytes()
+    for name in ("run.json", "checkpoint.pt", "best.pt"):
+        (folder / name).unlink()
+    split = Split.load(folder / "split.json")
+    other = renamed(pictures, "ham10000", "ISIC_{number:07}", tmp_path / "mirrored")
+    loop.train(classifier("max_steps=1", "ema=0"), other, split, folder)
+    listed = [TrainingPictures.from_bytes(c) for c in (stale, (folder / FILE).read_bytes())]
+    assert not set(listed[0].prints.files) & set(listed[1].prints.files)
 
 
 def test_a_resumed_run_needs_no_imagenet_weights_and_remembers_them(
@@ -623,14 +655,28 @@ def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp
     split = Split.load(folder / "split.json")
     first, *others = archive.records
     called = [replace(r, label="bcc" if r.label == "mel" else r.label) for r in archive.records]
+    exchanged = [replace(first, image=others[0].image), replace(others[0], image=first.image)]
     for records, words in (
         (called, "of bcc, nv, then .* of mel, nv"),
         ([replace(first, label="nv"), *others], "their classes or metadata differ"),
+        ([*exchanged, *others[1:]], "there are other files under their names"),
     ):
         other = replace(archive, records=tuple(records))
         with pytest.raises(UserError, match=rf"have changed since \(.*{words}"):
             loop.train(classifier("max_steps=1", "ema=0"), other, split, folder)
     assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_other_masks(data_set, split, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    first, second, *others = data_set.records
+    masks = [replace(first, mask=second.mask), replace(second, mask=first.mask)]
+    drawn = replace(data_set, records=(*masks, *others))
+    with pytest.raises(UserError, match="there are other files under their names, or masks"):
+        loop.train(segmenter(), drawn, split, out)
+    # Of earlier versions, which did not note them, nothing is known.
+    replace(load_run(out), files="").save()
+    assert loop.train(segmenter(), drawn, split, out).files != load_run(finished).files
 
 
 def test_what_is_not_learnt_from_is_said(data_set, split):
@@ -850,8 +896,10 @@ def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
         (row,) = csv.DictReader(file)
     assert float(row["bce"]) == float(row["jaccard"]) == 0
     refused = {
-        "was trained with another preprocessing": segmenter(teacher, "preprocessing.size=64"),
-        "classes that are not learnt here": classifier(teacher),
+        "was trained with another preprocessing: set preprocessing.size=32$": segmenter(
+            teacher, "preprocessing.size=64"
+        ),
+        "is a segmenter, not a classifier$": classifier(teacher),
         "is no run folder": segmenter("distillation.teachers=nowhere"),
     }
     for number, (complaint, wrong) in enumerate(refused.items()):
@@ -873,6 +921,26 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, fini
         file.write(b"0")
     with pytest.raises(UserError, match=r"is another network than the one that .*run began to"):
         loop.train(recipe, data_set, split, tmp_path / "run")
+
+
+def test_a_run_does_not_go_on_where_classes_weigh_otherwise(data_set, split, tmp_path):
+    out = tmp_path / "run"
+    recipe = classifier("max_steps=1", "ema=0", "balanced_sampling=0.5", "loss.class_balance=1")
+    whole = loop.train(recipe, data_set, split, out)
+    before = checkpoint(out)
+    weighed = {"classes": before["weighed"]["classes"] * torch.tensor([1.1, 0.9])}
+    without = {name: part for name, part in before.items() if name != "weighed"}
+    for other in (without, {**before, "weighed": weighed}):
+        # A finished one says what it learnt by, and not what it would learn by today.
+        torch.save(other, out / "checkpoint.pt")
+        replace(whole, prior={"mel": 0.75, "nv": 0.25}).save()
+        again = loop.train(recipe, data_set, split, out)
+        assert (again.finished, again.prior) == (True, {"mel": 0.75, "nv": 0.25})
+        torch.save({**other, "step": 0}, out / "checkpoint.pt")
+        with pytest.raises(UserError, match="run was begun by a version of dermedge that weighed"):
+            loop.train(recipe, data_set, split, out)
+    torch.save({**before, "step": 0}, out / "checkpoint.pt")
+    assert loop.train(recipe, data_set, split, out).prior == whole.prior
 
 
 def test_a_learner_that_is_its_teacher_has_nothing_to_learn(data_set, split, tmp_path):
@@ -1144,9 +1212,9 @@ def renamed(data_set: DataSet, name: str, pattern: str, folder: Path | None = No
     return replace(data_set, name=name, records=tuple(records))
 
 
-def textured(folder: Path, count: int = 16) -> DataSet:
+def textured(folder: Path, count: int = 16, seed: int = 3) -> DataSet:
     """Pictures that no two of which look alike, of two classes."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     records = []
     for number in range(count):
         coarse = rng.integers(60, 230, (8, 8, 3), np.uint8)
@@ -1179,6 +1247,33 @@ def known(tmp_path_factory):
     split = split_of(data_set, slice(12, 14), slice(14, 16))
     run = loop.train(classifier("max_steps=1", "ema=0"), data_set, split, folder / "run")
     return pictures, run
+
+
+def test_the_ids_of_another_clinics_table_are_no_pictures_of_this_one(known, tmp_path, monkeypatch):
+    """Both number their pictures from 0: what the one learnt is not what the other measures."""
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    mine, theirs = (renamed(one, "csv", "{number}") for one in (known[0], textured(folder, 16, 9)))
+    run = shutil.copytree(known[1].folder, tmp_path / "run")
+    learnt = split_of(mine, slice(12, 14), slice(14, 16))
+    learnt.save(run / "split.json")
+    replace(load_run(run), data_set="csv").save()
+    recipe, measured = classifier(f"start={run}", "ema=0"), split_of(mine, slice(0, 2), slice(2, 4))
+    alone = SimpleNamespace(is_main_process=True)
+    pictures = TrainingPictures.from_bytes((run / FILE).read_bytes())
+    pictures = replace(pictures, split=bytes.fromhex(learnt.sha256))
+    (run / FILE).write_bytes(pictures.to_bytes())
+    with pytest.raises(UserError, match="another split of csv, and knows what is to be measured"):
+        check_leaks(recipe, mine, measured, tmp_path / "out", alone)
+    check_leaks(recipe, theirs, measured, tmp_path / "out", alone)
+    # Of several tables it is the one that has the pictures, whatever its place.
+    both = join([theirs, mine])
+    parts = {part: tuple(f"csv/{n}" for n in names) for part, names in measured.parts.items()}
+    check_leaks(recipe, both, Split(both.name, 0, parts), tmp_path / "out", alone)
+    parts = {part: tuple(f"csv.2/{n}" for n in names) for part, names in measured.parts.items()}
+    monkeypatch.setattr(leaks, "leaks", lambda *_: None)  # by their ids alone
+    with pytest.raises(UserError, match=r"lesions or patients \(first: csv\.2/0\)"):
+        check_leaks(recipe, both, Split(both.name, 0, parts), tmp_path / "out", alone)
 
 
 @pytest.mark.parametrize("way", ["start={run}", "start={run}/best.pt"])
@@ -1356,6 +1451,11 @@ def test_text_files_of_a_run_may_have_a_byte_order_mark_and_no_other_encoding(kn
 def test_a_damaged_log_is_one_line(known, tmp_path):
     pictures, run = known
     folder = shutil.copytree(run.folder, tmp_path / "run")
+    # Cut off by a full disk: this was step 12.
+    (folder / "log.csv").write_text("step,epoch,lr\n1,0,0.1\n1")
+    with Log(folder, "classifier", 5, True):
+        pass
+    assert [row[:8] for row in (folder / "log.csv").read_text().split()[1:]] == ["1,0,0.1,"]
     (folder / "log.csv").write_text("step,epoch,lr\nmany,0,1\n")
     archive = renamed(pictures, "ham10000", "ISIC_{number:07}")
     split = Split.load(folder / "split.json")
@@ -1449,8 +1549,6 @@ def test_only_pictures_of_a_class_move_what_their_source_does_not_know(
     two_sources, tmp_path, capsys
 ):
     """Masked: the set without basal cell carcinomas says nothing against them."""
-    from dermedge.data.joint import join
-
     sets = [load("csv", text.partition("=")[2]) for text in two_sources[1::2]]
     whole = join(sets)
     records = tuple(r for r in whole.records if r.source == "csv" or r.label in ("bcc", "mel"))

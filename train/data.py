@@ -386,14 +386,15 @@ def _problems(notes: Path) -> dict[str, str]:
 
 def memory_mapped(path: Path, shape: tuple[int, ...], dtype=np.uint8) -> np.memmap:
     """A writable memory-mapped array that its owner alone can read; new ones are zeros."""
-    length = math.prod(shape) * np.dtype(dtype).itemsize
+    # NumPy 1.26 maps no empty file, such as that of a validation part without pictures.
+    length = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
     if not path.exists() or path.stat().st_size != length:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(handle, "wb") as file:
             file.truncate(length)
             try:
                 # The disk is taken now: a memory map that runs out of it later is a crash.
-                if length and hasattr(os, "posix_fallocate"):
+                if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, length)
             except OSError as error:
                 # Some file systems cannot do it; there the file stays sparse.

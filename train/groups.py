@@ -62,7 +62,7 @@ class GroupWeights:
             )
         there = counts > 0
         balance = torch.where(there, counts.clamp(min=LEAST) ** -loss.group_balance, 0.0)
-        self._static = balance * counts.sum() / (balance * counts).sum()
+        self.static = balance * counts.sum() / (balance * counts).sum()
         self.q = there.double() / there.sum()
         self._counts = counts
 
@@ -77,7 +77,7 @@ class GroupWeights:
         """
         each, shares = each.detach().double().cpu(), shares.double().cpu()
         rest = 1 - shares.sum(dim=1)
-        weights = shares @ self._static
+        weights = shares @ self.static
         if self._loss.group_dro:
             sums = total(torch.stack([shares.sum(dim=0), (shares * each[:, None]).sum(dim=0)]))
             mass, losses = sums
@@ -89,7 +89,7 @@ class GroupWeights:
             if there.any():
                 own = torch.where(there, self.q / mass.clamp(min=1e-12), 0.0)
                 own = own * mass.sum() / self.q[there].sum()
-                weights = (shares * self._static) @ own
+                weights = (shares * self.static) @ own
         return (weights + rest).float()
 
     def of_records(self, records: Sequence[Record]) -> np.ndarray:
@@ -97,7 +97,7 @@ class GroupWeights:
 
         With `group_dro` by the weights of this step: those that training ends with are what counts.
         """
-        weights = self._static.clone()
+        weights = self.static.clone()
         if self._loss.group_dro:
             weights = weights * self.q * self._counts.sum() / self._counts.clamp(min=LEAST)
         rows = np.array([group_row(record, self._loss.group) for record in records])

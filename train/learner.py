@@ -71,6 +71,7 @@ class Learner:
         self.total = total
         self.step = 0
         self.best_scores: dict[str, float] = {}
+        self.as_begun = True  # False: a checkpoint's steps learnt by another loss
         _reproducible(recipe, 0, 0)
         try:
             model = build_model(recipe.model, labels, recipe.pretrained, recipe.fields)
@@ -378,15 +379,47 @@ class Learner:
             return
         content = {name: part.state_dict() for name, part in self._parts().items()}
         content |= {name: getattr(self, name) for name in self._PLAIN}
+        content["weighed"] = self._weighed()
         save_content(content, path)
 
     def load(self, path: Path) -> None:
+        """UserError where it is damaged, or where its steps learnt by another loss than ours."""
         with intact(path):
             content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(content[name])
             for name in self._PLAIN:
                 setattr(self, name, content[name])
+            self.as_begun = self._same_weights(content.get("weighed"))
+        if not self.as_begun and self.step < self.total:
+            raise UserError(
+                f"{path.parent} was begun by a version of dermedge that weighed classes or groups "
+                "otherwise: go on with that version, choose another --out, or --fresh to throw "
+                "that run away"
+            )
+
+    def _weighed(self) -> dict[str, Tensor]:
+        """What classes and groups weigh in the loss, from the first step to the last."""
+        if self.priors is None:
+            return {}
+        weighed = {"classes": self.class_weights.cpu()}
+        if self.group_weights is not None:
+            weighed["groups"] = self.group_weights.static
+        return weighed
+
+    def _same_weights(self, before: dict[str, Tensor] | None) -> bool:
+        """Whether those of a checkpoint are ours. None: of 0.2.0 and before, which noted none."""
+        now = self._weighed()
+        if before is None:
+            # Where some are drawn more often, those versions weighed them as if they were not.
+            evenly = not now or self._drawn[1] is None
+            loss = self.recipe.loss
+            plain = "groups" not in now and not getattr(loss, "class_balance", 0.0)
+            return evenly or plain
+        return before.keys() == now.keys() and all(
+            one.shape == before[name].shape and torch.allclose(one, before[name].to(one))
+            for name, one in now.items()
+        )
 
     def _warn(self, line: str) -> None:
         if self.accelerator.is_main_process:

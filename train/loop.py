@@ -46,6 +46,7 @@ from train.run import (
     Log,
     Run,
     check_folder,
+    files_sha256,
     load_run,
     make_folder,
     refuse_other_teachers,
@@ -92,7 +93,7 @@ def train(
             print(line, file=sys.stderr)
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
     with accelerator.main_process_first():
-        known = check_leaks(recipe, data_set, split, out, accelerator)
+        known, files = check_leaks(recipe, data_set, split, out, accelerator)
     check_folder(out, recipe, split, fresh)
     with accelerator.main_process_first():
         pictures = {
@@ -106,10 +107,11 @@ def train(
     if not recipe.outline_alone:
         labels, pictures = _learnable(labels, pictures, accelerator)
     counts = {part: len({r.id for r in found.records}) for part, found in pictures.items()}
-    said = said_sha256(recipe, {part: found.records for part, found in pictures.items()})
+    learnt = {part: found.records for part, found in pictures.items()}
+    said, seen = said_sha256(recipe, learnt), files_sha256(recipe, learnt, files, others)
     teachers = teachers_of(recipe)
     if not fresh:
-        refuse_other_words(out, labels, counts, said)
+        refuse_other_words(out, labels, counts, said, seen)
         refuse_other_teachers(out, teachers)
 
     weights = source_weights(recipe.source_weights, pictures["train"].records)
@@ -126,7 +128,18 @@ def train(
         learner.load(checkpoint)
     bound = _bound(recipe, data_set, None if fresh else out, teachers)
     describe = partial(
-        _describe, recipe, data_set, split, out, labels, counts, said, learner, commit("+"), bound
+        _describe,
+        recipe,
+        data_set,
+        split,
+        out,
+        labels,
+        counts,
+        said,
+        seen,
+        learner,
+        commit("+"),
+        bound,
     )
     val_views = Views(pictures["val"], labels, recipe)
     steps = batches.share(learner.step, total, accelerator.process_index, accelerator.num_processes)
@@ -137,11 +150,17 @@ def train(
     held = make_folder(out, recipe, split, fresh, accelerator)
     if accelerator.is_main_process:
         # A resumed run may no longer have what it started from; its list says so still.
-        if not (out / FILE).exists():
+        if not (resumed and (out / FILE).exists()):
             write_atomic(out / FILE, known.to_bytes(), private=True)
         if resumed:
             # It may have been killed between its last checkpoint and this.
-            describe().save()
+            now = describe()
+            before = load_run(out) if (out / "run.json").exists() else now
+            if before.finished:
+                # By the code of then, which is what its bundle states.
+                code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
+                now = replace(now, **code)
+            now.save()
     with (
         held,
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
@@ -413,7 +432,7 @@ class _Bound:
 
     licence: str
     start: str  # the record of it; "": none
-    prior: dict[str, float]  # of the classes, where those of the start are kept
+    prior: dict[str, float]  # of the classes, where nothing here has moved it
     teachers: dict[str, str]
 
 
@@ -439,6 +458,7 @@ def _describe(
     labels: tuple[str, ...],
     pictures: dict[str, int],
     said: str,
+    files: str,
     learner: Learner,
     code: str,
     bound: _Bound,
@@ -463,6 +483,7 @@ def _describe(
         subset=_subset_of(split),
         pictures=pictures,
         said=said,
+        files=files,
         teachers=bound.teachers,
         parameters=learner.complexity.parameters,
         macs=learner.complexity.macs,
@@ -471,7 +492,7 @@ def _describe(
         planned=learner.total,
         finished=learner.step >= learner.total,
         val=learner.best_scores,
-        prior=bound.prior if recipe.outline_alone else learner.carried,
+        prior=bound.prior if recipe.outline_alone or not learner.as_begun else learner.carried,
         versions={
             "dermedge": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "accelerate")},

@@ -158,22 +158,21 @@ def check_kept_classes(recipe: Recipe, labels: tuple[str, ...]) -> None:
     network, _ = source.network(recipe.kind)
     if network.metadata != recipe.fields:
         raise UserError(f'{kept}: set metadata="{",".join(network.metadata)}"')
-    wanted, own = (p.to_dict() for p in (source.preprocessing(recipe.kind), recipe.preprocessing))
-    if wanted["crop"]:
+    wanted = source.preprocessing(recipe.kind)
+    if wanted.crop:
         raise UserError(
             f"{kept}, which sees lesions cropped by their outline: start from a network of whole "
             "pictures"
         )
-    if wanted != own:
-        raise UserError(
-            f"{kept}: set "
-            # As a recipe and --set write it.
-            + ", ".join(
-                f"preprocessing.{key}={json.dumps(value)}"
-                for key, value in wanted.items()
-                if value != own[key]
-            )
-        )
+    if wanted != recipe.preprocessing:
+        raise UserError(f"{kept}: set {settings(wanted, recipe.preprocessing)}")
+
+
+def settings(wanted: Preprocessing, own: Preprocessing) -> str:
+    """What differs, as a recipe and --set write it."""
+    theirs, ours = wanted.to_dict(), own.to_dict()
+    differing = {key: value for key, value in theirs.items() if value != ours[key]}
+    return ", ".join(f"preprocessing.{key}={json.dumps(value)}" for key, value in differing.items())
 
 
 def start_network(

@@ -93,6 +93,8 @@ class Run:
     prior: dict[str, float] = field(default_factory=dict)
     # Of what is said of the pictures, see `said_sha256`. "": not noted at that time.
     said: str = ""
+    # Of the bytes of pictures and masks, see `files_sha256`. "": not noted at that time.
+    files: str = ""
     # The networks that it learns from, as its recipe names them, and the SHA-256 of each.
     teachers: dict[str, str] = field(default_factory=dict)
 
@@ -116,7 +118,7 @@ def load_run(path: str | Path) -> Run:
     if not isinstance(content, dict) or not known & content.keys():
         raise UserError(f"{stored} cannot be used: it says nothing of a run")
     # Runs of 0.2.0 and before have none of these.
-    content = {"prior": {}, "said": "", "teachers": {}, **content}
+    content = {"prior": {}, "said": "", "files": "", "teachers": {}, **content}
     if differs := known ^ content.keys():
         raise UserError(
             f"{folder}: this run was made by another version of dermedge"
@@ -352,13 +354,37 @@ def said_sha256(recipe: Recipe, parts: Mapping[str, Sequence[Record]]) -> str:
     return digest.hexdigest()
 
 
+def files_sha256(
+    recipe: Recipe,
+    parts: Mapping[str, Sequence[Record]],
+    files: Mapping[str, int],
+    others: Mapping[str, Sequence[Record]],
+) -> str:
+    """Of the bytes of all that training sees: pictures, masks, and what paired networks see.
+
+    `files` are those of the pictures by id, `others` as `train.paired.partners` gives them.
+    """
+    masks = recipe.kind != "classifier" or recipe.preprocessing.crop > 0
+    digest = hashlib.sha256()
+    for part, records in sorted(parts.items()):
+        for record in records:
+            drawn = hashlib.sha256()
+            if masks and record.mask is not None:
+                drawn.update(record.mask.read_bytes())
+            seen = [record.id, *(other.id for other in others.get(record.id, ()))]
+            row = (part, drawn.hexdigest(), [(name, files[name]) for name in seen])
+            digest.update(f"{row!r}\n".encode())
+    return digest.hexdigest()
+
+
 def refuse_other_words(
-    out: Path, labels: Sequence[str], pictures: dict[str, int], said: str
+    out: Path, labels: Sequence[str], pictures: dict[str, int], said: str, files: str
 ) -> None:
     """UserError where the run in `out` learns from other pictures, or from other words on them.
 
     Its split names pictures alone: their classes may be others by now, and so would be those of the
-    network. `pictures` are how many are in the parts, `said` as `said_sha256` gives it.
+    network. `pictures` are how many are in the parts, `said` as `said_sha256` gives it, `files` as
+    `files_sha256`.
     """
     if not (out / "run.json").exists():
         return
@@ -368,9 +394,14 @@ def refuse_other_words(
         + (f" of {', '.join(names)}" if names else "")
         for of, names in ((pictures, labels), (run.pictures, run.labels))
     )
-    if now == before and run.said in ("", said):
+    if now != before:
+        changed = f"now {now}, then {before}"
+    elif run.said not in ("", said):
+        changed = "their classes or metadata differ"
+    elif run.files not in ("", files):
+        changed = "there are other files under their names, or masks"
+    else:
         return
-    changed = f"now {now}, then {before}" if now != before else "their classes or metadata differ"
     raise UserError(
         f"the pictures of {out}, or what is said of them, have changed since ({changed}): put them "
         "back, choose another --out, or --fresh to throw that run away"
@@ -405,7 +436,9 @@ class Log:
         if path.exists():
             rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
             try:
-                kept = [row for row in rows if int(row["step"]) <= step and None not in row]
+                # A row that a full disk or a loss of power cut off may begin with another number.
+                whole = [row for row in rows if None not in row and None not in row.values()]
+                kept = [row for row in whole if int(row["step"]) <= step]
             except (ValueError, KeyError, TypeError, csv.Error) as error:
                 raise UserError(
                     f"{path} is damaged ({error}): move it away, or train again with --fresh"

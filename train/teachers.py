@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dermedge import UserError
 from train.models import Normalized
-from train.origins import origin
+from train.origins import origin, settings
 from train.recipe import Recipe
 from train.sources import Priors
 
@@ -53,14 +53,24 @@ def open_teacher(
     source = origin(path)
     model, theirs = source.network(recipe.kind)
     shared = [label for label in labels if label in theirs]
-    fits = (model.kind, model.metadata) == (recipe.kind, recipe.fields)
-    if not fits or len(shared) < len(theirs):
+    if model.kind != recipe.kind:
+        raise UserError(f"the teacher {path} is a {model.kind}, not a {recipe.kind}")
+    if model.metadata != recipe.fields:
         raise UserError(
-            f"the teacher {path} is of another kind, or has other metadata, or classes that "
-            "are not learnt here"
+            f'the teacher {path} takes metadata="{",".join(model.metadata)}", and this network '
+            f'"{",".join(recipe.fields)}": set metadata as the teacher has it, or leave it out'
         )
-    if source.preprocessing(recipe.kind) != recipe.preprocessing:
-        raise UserError(f"the teacher {path} was trained with another preprocessing")
+    if unknown := [label for label in theirs if label not in labels]:
+        raise UserError(
+            f"the teacher {path} knows classes that are not learnt here ({', '.join(unknown)}): "
+            "add pictures of them, or take a teacher without them"
+        )
+    own = source.preprocessing(recipe.kind)
+    if own != recipe.preprocessing:
+        raise UserError(
+            f"the teacher {path} was trained with another preprocessing: set "
+            f"{settings(own, recipe.preprocessing)}"
+        )
     model.requires_grad_(False)
     if priors is None:
         return model
