@@ -20,6 +20,6 @@ def far_east() -> Iterator[Callable[[], str]]:
     try:
         with mock.patch.dict(os.environ, TZ="NZT-13"):
             time.tzset()
-            yield lambda: f"{datetime.now():%Y-%m-%dT%H}"
+            yield lambda: f"{datetime.now():%Y-%m-%d %H}"
     finally:
         time.tzset()
