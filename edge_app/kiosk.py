@@ -70,7 +70,9 @@ class Idle:
 
 def asleep() -> float:
     """Seconds, up to a constant, that the device has slept: `time.monotonic` leaves them out."""
-    # Linux has a clock for it; macOS counts them in this one, Windows in all.
+    if sys.platform == "win32":  # which counts them in all its clocks
+        return 0.0
+    # Linux has a clock for it; macOS counts them in this one.
     clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     return time.clock_gettime(clock) - time.monotonic() if clock is not None else 0.0
 

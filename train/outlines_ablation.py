@@ -42,9 +42,8 @@ def agreement(source: Origin, records: Sequence[Record]) -> np.ndarray:
         drawn = [read_prepared(replace(record, mask=path), steps, True) for path in record.outlines]
         square = torch.from_numpy(drawn[0][0])[None]
         inside = (model(square)[0] > 0).numpy()
-        jaccards = metrics.confusion(
-            np.repeat(inside, len(drawn), axis=0), np.stack([mask > 127 for _, mask in drawn])
-        ).jaccard
+        masks = np.stack([mask for _, mask in drawn if mask is not None]) > 127
+        jaccards = metrics.confusion(np.repeat(inside, len(masks), axis=0), masks).jaccard
         found.append(float(jaccards.mean()))
     return np.array(found)
 
