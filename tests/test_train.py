@@ -761,7 +761,7 @@ def test_without_an_adversarial_weight_there_is_no_discriminator(data_set, split
     recipe = segmenter("loss.adversarial=0", "ema=0", "max_steps=1")
     loop.train(recipe, data_set, split, tmp_path / "run")
     kept = checkpoint(tmp_path / "run")
-    assert set(kept) == {"model", "optimizer", "step", "best_scores", "pretrained"}
+    assert set(kept) == {"model", "optimizer", "step", "best_scores", "pretrained", "weighed"}
 
 
 def test_pictures_without_a_mask_teach_the_class_alone(data_set, tmp_path):
