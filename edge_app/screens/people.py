@@ -93,7 +93,7 @@ class PeopleScreen(View):
         rows = self.ids.rows
         rows.clear_widgets(rows.children[: max(len(rows.children) - len(first), 0)])
         self.message = ""
-        if not first:
+        if not first and (wanted or not damaged):
             self.message = _("Nobody was found.") if wanted else _("Nobody is kept here yet.")
         self._at = 0
         self._add(rest, first)

@@ -774,6 +774,7 @@ def steps():
         rows = app.screen.ids[list]
         yield lambda: rows.children
         assert [row.message for row in rows.children] == [one.id]
+        assert getattr(app.screen, "message", "") != "Nobody is kept here yet."
         rows.children[0].dispatch("on_release")
         (sheet,) = [w for w in Window.children if isinstance(w, widgets.Sheet)]
         sheet.dismiss(animation=False)
