@@ -125,7 +125,7 @@ def test_who_moves_a_referral_reads_whose_code_it_carries(home, send, capsys):
     assert "to Hospital, under the code of the person that was made for Clinic" in moved
 
 
-def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home, send, capsys):
+def test_names_of_an_imported_file_are_shown_without_escape_sequences(home, send, capsys):
     cases = opened(home)
     forged = "Clinic\n\x1b[2Jb"
     stick = Endpoint("folder", "/nowhere", password="four words that go")
@@ -136,6 +136,12 @@ def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home,
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert len(said.splitlines()) == 2
+    send("add", "Other", "--dicomweb", "https://other.example")
+    capsys.readouterr()
+    assert send("again", "--referral", A, "--to", "Other") == 0
+    said = capsys.readouterr().out
+    assert "made for Clinic" in said
+    assert ("\x1b" in said, len(said.splitlines())) == (False, 1)
 
 
 def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):
