@@ -432,6 +432,11 @@ def steps():
     yield lambda: app.here == "result"
     Window.dispatch("on_keyboard", 282, 58, None, [])  # F1, which opens Kivy's own settings
     assert Window.children == [app.frame], Window.children
+    area = app.screen.ids.scroll
+    yield lambda: area.children[0].height > area.height
+    for key in [274] * 30:
+        Window.dispatch("on_keyboard", key, 0, None, [])
+    assert area.scroll_y == 0
     app._idle = Idle(time.monotonic() - 1000)
     yield lambda: app.here == "welcome"
     yield lambda: True
