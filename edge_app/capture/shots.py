@@ -88,5 +88,5 @@ class Snapshot:
 
     @property
     def offered(self) -> Frame | None:
-        """What the shutter takes: nothing while the camera repeats what was there before."""
-        return None if self.fault_code == "frozen" else self.frame
+        """What is taken or read: nothing while the camera repeats what was there before."""
+        return None if self.frame is None or self.frame.stale else self.frame

@@ -366,9 +366,8 @@ def _again(store: Store, args: argparse.Namespace) -> int:
     store.mail.resume(old.id, to)
     under = ""
     if target and to != old.destination and not old.form.get("identifiers"):
-        under = (
-            f" to {target.name}, under the code of the person that was made for {old.receiver}: "
-        )
+        maker = printable(old.receiver)  # of an imported file, too
+        under = f" to {target.name}, under the code of the person that was made for {maker}: "
         under += "what that one gets of this person later can be joined with it"
     print(f"it is sent again{under}")
     return 0

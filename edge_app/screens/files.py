@@ -280,7 +280,7 @@ class FilesScreen(View):
 
     def _go_on(self, path: Path) -> None:
         if (take := self._use) is not None:
-            self.app.work(lambda: take(path), lambda _none: self._leave())
+            self.app.work(lambda: take(path), lambda _none: self._leave(), failed=self._not_taken)
             return
         self.app.go(
             "files",
@@ -360,6 +360,11 @@ class FilesScreen(View):
             self.app.back()
         if self.app.phone is not None:
             self.app.phone.forget()
+
+    def _not_taken(self, message: str) -> None:
+        if self.app.phone is not None:  # here is nothing else to choose from
+            self._leave()
+        self.app.tell(message)
 
     def _refused(self, message: str) -> None:
         if self.task in ("import", "export"):

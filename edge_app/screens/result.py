@@ -26,8 +26,7 @@ from edge_app.store.store import Capture
 from edge_app.ui.text import Text
 from edge_app.ui.widgets import Card, Item, Panel, Press, Row, StageOption
 
-SCROLL_STEP = 0.15  # of what is hidden, for one press of an arrow key
-DETAILS, UP, DOWN = ord("d"), 273, 274
+DETAILS = ord("d")
 
 
 class BandCard(Card):
@@ -276,12 +275,9 @@ class ResultScreen(View):
         )
 
     def key(self, code: int) -> bool:
-        if code in (UP, DOWN):
-            area, step = self.ids.scroll, SCROLL_STEP if code == UP else -SCROLL_STEP
-            area.scroll_y = min(max(area.scroll_y + step, 0), 1)
-        elif code == DETAILS:
+        if code == DETAILS:
             self.details = not self.details
-        return code in (UP, DOWN, DETAILS)
+        return code == DETAILS
 
 
 def _risk_map(app: Any, result: Result, stored: Capture | None) -> np.ndarray | None:

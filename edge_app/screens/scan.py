@@ -42,10 +42,9 @@ class ScanScreen(View):
             picture.show(snapshot.preview)
         self.fault = language.sentence(_(snapshot.fault)) if snapshot.fault else ""
         # A camera that hangs shows a label that may be somebody else's by now.
-        frame = snapshot.frame
-        if frame is not None and not frame.stale and not self._reading:
+        if snapshot.offered is not None and not self._reading:
             self._reading = True
-            read = partial(read_code, frame.pixels)
+            read = partial(read_code, snapshot.offered.pixels)
             self.app.work(read, self._read, failed=self._failed)
 
     def _failed(self, _message: str) -> None:

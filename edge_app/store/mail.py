@@ -110,8 +110,12 @@ class Mail:
         return data
 
     def answers(self, referral: str, leave_out: LeaveOut = stop) -> list[StoredAnswer]:
-        """In the order in which they came."""
-        return self._rows.all("answer", "WHERE referral = ?", (referral,), leave_out)
+        """In the order in which they came, each once: a file may bring what another device
+        fetched, too, or put back one that was damaged and has come again."""
+        once: dict[tuple[str, str], StoredAnswer] = {}
+        for one in self._rows.all("answer", "WHERE referral = ?", (referral,), leave_out):
+            once.setdefault((one.source, one.version), one)
+        return list(once.values())
 
     def attempt(self, referral: str) -> Attempt:
         """How its sending went so far."""

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -306,8 +307,10 @@ def test_live_guidance_goes_from_fault_to_quality_to_good():
     assert guidance == TITLES["cut_off"]
     good = present.live(Snapshot(frame, fault="", analysis=_analysis()))
     assert good.can_capture
-    frozen = {"fault": FAULTS["frozen"], "fault_code": "frozen"}
-    assert not present.live(Snapshot(frame, **frozen, analysis=_analysis())).can_capture
+    frozen = replace(frame, stale=True)  # opened again, the camera shows nothing new at first
+    for code in ("frozen", "waiting", ""):
+        seen = Snapshot(frozen, fault=FAULTS.get(code, ""), fault_code=code, analysis=_analysis())
+        assert not present.live(seen).can_capture
     assert good.style == "guide_good"
     assert good.outline == _analysis()["lesion"]["polygons"]
     assert present.live(Snapshot(frame, fault=""), "Disk full.").guidance == "Disk full."
@@ -429,6 +432,11 @@ def steps():
     yield lambda: app.here == "result"
     Window.dispatch("on_keyboard", 282, 58, None, [])  # F1, which opens Kivy's own settings
     assert Window.children == [app.frame], Window.children
+    area = app.screen.ids.scroll
+    yield lambda: area.children[0].height > area.height
+    for key in [274] * 30:
+        Window.dispatch("on_keyboard", key, 0, None, [])
+    assert area.scroll_y == 0
     app._idle = Idle(time.monotonic() - 1000)
     yield lambda: app.here == "welcome"
     yield lambda: True
@@ -868,13 +876,14 @@ def steps():
     session.begin(arm)
     app.go("live")
     yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
-    now, app.flow.snapshot = app.snapshot, replace(app.snapshot, fault_code="frozen")
+    now = app.snapshot
+    app.flow.snapshot = frozen = replace(now, frame=replace(now.frame, stale=True))
     app.take_picture()
     assert not worker.snapshot().busy
     app.flow.snapshot = now
     app.go("scan", draft=None)
     app.screen._reading = False
-    app.screen.update(replace(now, frame=replace(now.frame, stale=True)), now)
+    app.screen.update(frozen, now)
     assert not app.screen._reading
     app.back()
     yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy

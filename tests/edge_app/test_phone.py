@@ -196,6 +196,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import write_png
 from edge_app.android import phone as module
 from edge_app.app import DermedgeApp, LOCK_SECONDS
+from edge_app.browser import read_pem
 from edge_app.capture.sources import open_source
 from edge_app.capture.worker import Worker
 from edge_app.session import Session
@@ -288,6 +289,14 @@ def steps():
     done(folder / "chosen")
     yield lambda: app.here == "home"
     assert taken == [home / "documents", b"a key"] and not folder.exists()
+    app.go("files", task="pem", take=read_pem)
+    _kind, folder, done = picks.pop()
+    folder.mkdir(parents=True)
+    (folder / "chosen").write_bytes(b"a key of another kind")
+    done(folder / "chosen")
+    yield lambda: app.here == "home"
+    assert app.notice.endswith("is no certificate or key as PEM."), app.notice
+    assert not folder.exists()
 
     # A pause gives the camera back, and keeps what was typed; time that the device slept counts.
     session.save_person(Person("", "a code"))

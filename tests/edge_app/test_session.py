@@ -29,7 +29,6 @@ from edge_app import browser, cases
 from edge_app.capture.shots import Result, Snapshot
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Worker
-from edge_app.documents import pdf
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import Message
@@ -38,7 +37,7 @@ from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
-from edge_app.store import clock, damage, derivation, store
+from edge_app.store import damage, derivation, store
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, WrongKey
 
@@ -148,13 +147,6 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     assert first.read_bytes().startswith(b"%PDF")
-
-
-def test_a_report_is_named_by_the_day_that_the_screens_show(session, spot, tmp_path, monkeypatch):
-    monkeypatch.setattr(clock, "local_day", lambda _stamp: "2026-07-02")  # far east of Greenwich
-    monkeypatch.setattr(pdf, "write_case", lambda *_: None)
-    path = cases.write_report(session.opened(), tmp_path, spot[2], None, ())
-    assert path.name == "case-2026-07-02.pdf"
 
 
 def test_the_size_card_is_written_for_both_papers(session, tmp_path):

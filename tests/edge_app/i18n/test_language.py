@@ -24,6 +24,8 @@ from edge_app.i18n.language import LANGUAGES, Message, _, n_
 from edge_app.presentation import messages as present
 from edge_app.referral import consent
 from edge_app.settings import Settings
+from edge_app.store.mail import ITS_CODE
+from edge_app.store.referrals import UNKNOWN, Elsewhere
 from edge_app.store.store import Store, WrongKey
 from edge_app.web import build
 
@@ -157,6 +159,9 @@ def test_values_are_translated_too_errors_lines_and_what_systems_say():
     assert _(said).endswith("der Speicherplatz ist voll")
     as_text = Message("the source failed: {reason}", reason="No space left on device")
     assert _(as_text) == _(said).replace("a kann nicht gelesen werden", _failed())
+    damaged = Message(UNKNOWN)  # after a preposition, and as the subject
+    assert _(Elsewhere(damaged, "").words).startswith("vielleicht schon bei Empfänger mit ")
+    assert _(Message(ITS_CODE, receiver=damaged)).startswith("Empfänger mit beschädigtem Namen hat")
 
 
 def _failed() -> str:
