@@ -183,6 +183,27 @@ def test_merged_cells_of_a_spreadsheet_are_refused(tmp_path, column):
         assert len(own(tmp_path, f"image,{column}", *rows(*good), pictures=names).records) == 6
 
 
+@pytest.mark.parametrize(
+    ("columns", "facts", "merged"),
+    [
+        ("lesion_id,patient_id", ("A", "B", "C", "C", "D", "E"), False),
+        ("lesion_id,patient_id", ("A", "a", "C", "C", "", "E"), True),
+        ("lesion_id,diagnosis", ("nevus", "melanoma", "nevus", "nevus", "BCC", "nevus"), False),
+        ("patient_id,sex", ("male", "male", "female", "unknown", "male", "male"), False),
+        ("patient_id,sex", ("male", "male", "female", "unknown", "", "male"), True),
+    ],
+)
+def test_an_id_that_is_missing_of_somebody_else_is_no_merged_cell(tmp_path, columns, facts, merged):
+    names = [f"{number}.png" for number in range(6)]
+    ids = ("1", "", "2", "", "", "3")
+    rows = [",".join(row) for row in zip(names, ids, facts, strict=True)]
+    if merged:
+        message = refused(tmp_path, f"image,{columns}", *rows, pictures=names)
+        assert "as merged cells are saved" in message
+    else:
+        assert len(own(tmp_path, f"image,{columns}", *rows, pictures=names).records) == 6
+
+
 def test_one_mask_for_two_pictures_is_refused(tmp_path):
     mask(tmp_path / "m.png")
     message = refused(tmp_path, "image,mask", "a.png,m.png", "b.png,m.png", "c.png,")
