@@ -137,6 +137,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("Patient:in", "patient_id"), ("Probanden-ID", "patient_id"), ("Pat", "patient_id")),
         *(("N° patient", "patient_id"), ("id del paciente", "patient_id"), ("DNI", "patient_id")),
         *(("Lésion n°", "lesion_id"), ("ID der Läsion", "lesion_id")),
+        *(
+            ("N° de la lésion", "lesion_id"),
+            ("ID de la lesión", "lesion_id"),
+            ("Identifiant du patient", "patient_id"),
+        ),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):

@@ -51,8 +51,8 @@ _MODALITIES = {
 }
 # What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash"
-    r"|pseudonym)"
+    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifi(er|ant|cador|cativo)|code|codigo"
+    r"|codice|key|hash|pseudonym)"
 )
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
@@ -274,11 +274,11 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
 
 
 def _plain(name: str) -> str:
-    """'código_del_paciente' as 'codigo_paciente', 'pat._nr.' and 'n°_pat' by their 'nr'."""
+    """'código_de_la_lesión' as 'codigo_lesion', 'pat._nr.' and 'n°_pat' by their 'nr'."""
     letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     words = re.sub(r"[\W_]+", "_", bare).strip("_")
-    return re.sub(r"_(du|de|del|della|der|des|do|da|di)(?=_)", "", words)
+    return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
 def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
