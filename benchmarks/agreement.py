@@ -36,10 +36,11 @@ def read(path: Path, only: Collection[str] | None = None) -> dict[str, dict[str,
     only : pictures as they were named to `analyze`; the file may hold others of an earlier run.
     """
     analyses: dict[str, dict[str, Any]] = {}
+    wanted = None if only is None else {str(Path(name)) for name in only}  # "./a.jpg" is "a.jpg"
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             analysis = json.loads(line)
-            if only is not None and analysis["image"] not in only:
+            if wanted is not None and analysis["image"] not in wanted:
                 continue
             # Of whichever system it was written on.
             name = re.split(r"[/\\]", analysis["image"])[-1]

@@ -137,6 +137,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("Patient:in", "patient_id"), ("Probanden-ID", "patient_id"), ("Pat", "patient_id")),
         *(("N° patient", "patient_id"), ("id del paciente", "patient_id"), ("DNI", "patient_id")),
         *(("Lésion n°", "lesion_id"), ("ID der Läsion", "lesion_id")),
+        *(
+            ("N° de la lésion", "lesion_id"),
+            ("ID de la lesión", "lesion_id"),
+            ("Identifiant du patient", "patient_id"),
+        ),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -181,6 +186,27 @@ def test_merged_cells_of_a_spreadsheet_are_refused(tmp_path, column):
         ["P1", "P2", "P3", "P4", "P5", ""],
     ):
         assert len(own(tmp_path, f"image,{column}", *rows(*good), pictures=names).records) == 6
+
+
+@pytest.mark.parametrize(
+    ("columns", "facts", "merged"),
+    [
+        ("lesion_id,patient_id", ("A", "B", "C", "C", "D", "E"), False),
+        ("lesion_id,patient_id", ("A", "a", "C", "C", "", "E"), True),
+        ("lesion_id,diagnosis", ("nevus", "melanoma", "nevus", "nevus", "BCC", "nevus"), False),
+        ("patient_id,sex", ("male", "male", "female", "unknown", "male", "male"), False),
+        ("patient_id,sex", ("male", "male", "female", "unknown", "", "male"), True),
+    ],
+)
+def test_an_id_that_is_missing_of_somebody_else_is_no_merged_cell(tmp_path, columns, facts, merged):
+    names = [f"{number}.png" for number in range(6)]
+    ids = ("1", "", "2", "", "", "3")
+    rows = [",".join(row) for row in zip(names, ids, facts, strict=True)]
+    if merged:
+        message = refused(tmp_path, f"image,{columns}", *rows, pictures=names)
+        assert "as merged cells are saved" in message
+    else:
+        assert len(own(tmp_path, f"image,{columns}", *rows, pictures=names).records) == 6
 
 
 def test_one_mask_for_two_pictures_is_refused(tmp_path):
@@ -616,7 +642,8 @@ def test_folders_of_lesions_are_no_classes(tmp_path):
         (["patient 1/mel/a", "patient 1/nv/b", "patient 2/nv/c"], 2),
         ([f"nv/{100 + number // 2}/{number}" for number in range(40)] + ["mel/100/a"], 20),
         ([f"train/nv/P{number // 2}/{number}" for number in range(40)] + ["test/mel/P3/a"], 20),
-        # A year, a batch, a kind of nevus.
+        # A year, a batch, a season, a kind of nevus.
+        ([f"Fall_2023/nv/{number}" for number in range(9)] + ["Spring_2024/mel/a"], 0),
         ([f"nv/{2015 + number // 4}/{number}" for number in range(20)] + ["mel/2015/a"], 0),
         ([f"nv/{number // 2} nodular/{number}" for number in range(20)] + ["mel/a"], 0),
     ],
@@ -630,6 +657,16 @@ def test_folders_of_patients_within_or_around_classes(tmp_path, names, people):
     assert len({r.patient_id.lower() for r in data_set.records if r.patient_id}) == people
     assert (f"each taken as a patient: {people} (" in noted(data_set)) == (people > 0)
     assert ("not taken as patients: " in noted(data_set)) == (people == 0)
+
+
+def test_a_patients_pictures_may_be_called_like_their_folders(tmp_path):
+    """One was a lesion of its own then, of nobody, and the person's others somebody's."""
+    names = ["mel/patient_1/patient_1", "mel/patient_1/b", "nv/patient_1/patient_1"]
+    names += ["mel/patient_2/c/c", "nv/patient_2/d/d"]
+    names += [f"nv/{number}/{name}" for number in range(20, 40) for name in (number, f"{number}_b")]
+    records = tree(tmp_path, *(f"{name}.png" for name in names)).records
+    assert {r.id: r.patient_id for r in records} == {n: n.split("/")[1] for n in names}
+    assert {r.lesion_id for r in records} == {*names[2:5], None}
 
 
 def test_dermofits_codes_hold_in_dermofit_alone(tmp_path):

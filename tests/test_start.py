@@ -24,6 +24,7 @@ from dermedge.image.read import write_png
 from dermedge.taxonomy import CLASSES
 from train import loop, origins
 from train.graphs import bundled_network, difference, fill
+from train.leaks import check_leaks
 from train.models import build_model
 from train.origins import start_network
 from train.recipe import load_recipe
@@ -200,7 +201,7 @@ def test_a_bundle_as_a_file_or_a_teacher_and_what_is_gone_when_the_run_goes_on(t
 
 
 def test_a_bundle_that_lists_another_networks_pictures_does_not_say_what_this_one_knows(
-    tiny_bundle, tmp_path
+    tiny_bundle, tmp_path, capsys
 ):
     tiny, one = open_bundle(tiny_bundle), of_names(("ISIC_0000001",))
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
@@ -209,6 +210,15 @@ def test_a_bundle_that_lists_another_networks_pictures_does_not_say_what_this_on
     source = origins.origin(str(path))
     assert len(source.pictures("classifier").prints) == 1
     assert source.pictures("segmenter") is None
+    # One that says so itself, as `export --with` writes it, is no better known.
+    nothing = TrainingPictures(of_names(()), np.zeros(0, np.uint8), unknown=("that of old",))
+    own = TrainingPictures.from_bytes(parts[FILE])
+    path = write_bundle(path, tiny.manifest, {**parts, FILE: published([own, nothing])})
+    pictures, main = drawn(tmp_path), SimpleNamespace(is_main_process=True)
+    start = load_recipe("segmenter", [f"start={path}"])
+    known, _ = check_leaks(start, pictures, parts_of(pictures), tmp_path / "out", main)
+    assert known.unknown == ("that of old",)
+    assert "has no list of this network's pictures: what it learnt" in capsys.readouterr().err
 
 
 def test_a_bundle_that_knows_what_is_to_be_measured_is_refused(tmp_path):

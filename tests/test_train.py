@@ -472,7 +472,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(data_set, split, finished
 
 def test_a_worker_leaves_the_first_request_to_stop_to_the_training():
     """systemd asks all of a group: a worker died of it, and the training with a traceback."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT), signal.SIGTERM)
     before, threads = [signal.getsignal(one) for one in signals], cv2.getNumThreads()
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -352,9 +352,12 @@ def _start_worker(_: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     cv2.setNumThreads(0)  # the workers are the parallelism
-    # Both are for the training process to handle, and come to all of its group: by Ctrl-C, or from
-    # systemd. Where a worker dies of it, the checkpoint is not saved. A second one is for it alone.
+    # All are for the training process to handle, and come to all of its group: by Ctrl-C, from a
+    # terminal that is closed, or from systemd. Where a worker dies of it, the checkpoint is not
+    # saved. A second SIGTERM is for it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
 
 

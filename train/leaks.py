@@ -43,7 +43,9 @@ def check_leaks(
     files = {
         record.id: number for record, number in zip(records, every.files.tolist(), strict=True)
     }
-    notes, known, unknown = [], [], []
+    notes: list[str] = []
+    known: list[TrainingPictures] = []
+    unknown: list[str] = []
     if apart := torn(split, duplicates(records, every)):
         one, other = apart[0]
         notes.append(
@@ -57,8 +59,9 @@ def check_leaks(
                 load_run(path)  # says what it lacks
             continue
         learnt = source.pictures(recipe.kind)
-        if learnt is None:
-            unknown.append(run.folder.name if run else Path(path).name)
+        if learnt is None or not learnt.roles():
+            name = run.folder.name if run else Path(path).name
+            unknown += learnt.unknown if learnt else (name,)
             lacks = "split.json" if run else "list of this network's pictures"
             notes.append(f"{path} has no {lacks}: what it learnt from is not known")
             continue

@@ -76,7 +76,7 @@ def train(
     ------
     UserError : the data set lacks masks or labels, ImageNet weights are required and cannot be
         had, or `out` holds another run or a damaged one.
-    Interrupted : on Ctrl-C or SIGTERM, after a checkpoint.
+    Interrupted : on Ctrl-C, SIGTERM or the end of the terminal, after a checkpoint.
     """
     out = Path(out)
     accelerator = make_accelerator(recipe)
@@ -512,14 +512,19 @@ def _anyone(asked: list[int], step: int, accelerator: Accelerator) -> bool:
 
 @contextmanager
 def _interruption() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of dying from them; the second one kills."""
+    """Collect Ctrl-C, SIGTERM and, where nothing ignores it, SIGHUP instead of dying from them; the
+    second one kills."""
     asked: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        signals.append(hangup)
     before = [signal.getsignal(number) for number in signals]
 
     def note(number, _frame):
         asked.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        # The end of a terminal is told twice, by the shell and by the kernel.
+        signal.signal(number, signal.SIG_IGN if number == hangup else signal.SIG_DFL)
 
     for number in signals:
         signal.signal(number, note)

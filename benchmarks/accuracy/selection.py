@@ -336,8 +336,9 @@ def _known(
         )
     if training.unknown:
         yield (
-            f"networks that the bundle started or learnt from ({', '.join(training.unknown)}) saw "
-            "pictures that are not recorded: whether these were among them is unknown"
+            "networks that the bundle holds, started or learnt from "
+            f"({', '.join(training.unknown)}) saw pictures that are not recorded: "
+            "whether these were among them is unknown"
         )
 
 

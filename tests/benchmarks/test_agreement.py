@@ -109,7 +109,7 @@ def test_arm64_compares_the_pictures_of_this_run(tiny_bundle, tmp_path, monkeypa
     (tmp_path / "dermedge.egg-info").mkdir()
     words = ["--bundle", str(tiny_bundle), "--folder", str(tmp_path), "--out"]
     for name in ("a.png", "b.png"):
-        arm64.main([str(tmp_path / name), *words, str(tmp_path / "figures.json")])
+        arm64.main([f"{tmp_path}/./{name}", *words, str(tmp_path / "figures.json")])
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert (figures["pictures"], figures["prepared"]["different"]) == (1, 0)
 

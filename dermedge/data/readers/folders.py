@@ -23,7 +23,8 @@ _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 # What the folder of a person is called: "patient_12", "Pat. 3", "Fall 7".
 _PERSON = re.compile(
     r"(pt|pat|patient\w*?|pacient\w*?|pazient\w*?|proband\w*?|sub|subj|subject|person|case|caso"
-    r"|fall|hasta|مريض|مريضة|حالة)[\W_]*((id|nr|no|number)[\W_]*)?\d\w*",
+    # In German a case; in English a season: "Fall 2023" counts by its number.
+    r"|fall(?![\W_]*(19|20)\d\d$)|hasta|مريض|مريضة|حالة)[\W_]*((id|nr|no|number)[\W_]*)?\d\w*",
     re.IGNORECASE,
 )
 # Of all pictures: of folders of people or lesions none holds more, as one of a year or batch does.
@@ -147,7 +148,8 @@ def _gather(g: Gathering) -> None:
     beside = _masks_by_stem(in_mask_folder)
     loose = 0
     ids = Counter(file.relative_to(g.root).with_suffix("").as_posix() for file in pictures)
-    people = _people(g, tree, pictures)
+    lesions = _lesion_folders(tree, pictures, stems)
+    people = _people(g, tree, pictures, lesions)
     for file in pictures:
         folder = next((parent for parent in file.parents if parent in tree.classes), None)
         if _is_mask(file, stems):
@@ -164,8 +166,6 @@ def _gather(g: Gathering) -> None:
         # The name of a part below the class is none of a diagnosis.
         while part_of(top.name) and top.parent in tree.classes:
             top = top.parent
-        # Dermofit keeps each lesion in a folder of its own, named like its picture.
-        lesion = name if file.parent.name == file.stem and file.parent != folder else None
         g.add(
             # Two files of one name differ in their ending.
             name if ids[name] == 1 or name not in g.records else relative.as_posix(),
@@ -173,8 +173,8 @@ def _gather(g: Gathering) -> None:
             mask=_mask_of(g, file, beside),
             diagnosis=top.name,
             reading=label.reading,
-            lesion=lesion,
-            patient=None if lesion else people.get(file),
+            lesion=name if file.parent in lesions else None,
+            patient=people.get(file),
             official=label.part,
         )
     if loose:
@@ -184,7 +184,20 @@ def _gather(g: Gathering) -> None:
     _refuse_names_of_lesions(g)
 
 
-def _people(g: Gathering, tree: _Tree, pictures: list[Path]) -> dict[Path, str]:
+def _lesion_folders(tree: _Tree, pictures: list[Path], stems: set[tuple[Path, str]]) -> set[Path]:
+    """As Dermofit keeps them: each holds one picture, which is called like it."""
+    held = defaultdict(set)
+    for file in pictures:
+        if not _is_mask(file, stems):
+            held[file.parent].add(file.stem)
+    return {
+        folder
+        for folder, names in held.items()
+        if names == {folder.name} and folder not in tree.classes
+    }
+
+
+def _people(g: Gathering, tree: _Tree, pictures: list[Path], lesions: set[Path]) -> dict[Path, str]:
     """Whose each picture is, where a folder within or around its class says so.
 
     That is one called "patient 12", or by a number of which there are many. It may be a visit or a
@@ -194,7 +207,10 @@ def _people(g: Gathering, tree: _Tree, pictures: list[Path]) -> dict[Path, str]:
         file: [
             folder.name
             for folder in reversed(file.relative_to(g.root).parents)
-            if folder.name and g.root / folder not in tree.classes and not part_of(folder.name)
+            if folder.name
+            and g.root / folder not in tree.classes
+            and not part_of(folder.name)
+            and (g.root / folder not in lesions or _PERSON.fullmatch(folder.name))
         ]
         for file in pictures
     }

@@ -11,6 +11,7 @@ from dermedge.data.readers.gathering import (
     TABLES,
     Gathering,
     Reader,
+    folded,
     part_of,
     stated,
 )
@@ -23,6 +24,9 @@ from dermedge.taxonomy import interpret
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 # What it writes in place of a value: "#REF!", "#WERT!", "#¿NOMBRE?".
 _ERROR = re.compile(r"#\S*[!?]")
+# What rows have in common that a merged cell stands for; of few slips it is one still.
+_OF_ONE = {"lesion_id": ("patient_id", "sex", "diagnosis"), "patient_id": ("sex",)}
+_SLIPS = 0.1
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -47,8 +51,8 @@ _MODALITIES = {
 }
 # What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifier|code|codigo|codice|key|hash"
-    r"|pseudonym)"
+    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifi(er|ant|cador|cativo)|code|codigo"
+    r"|codice|key|hash|pseudonym)"
 )
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
@@ -244,14 +248,24 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
 
 def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
     """An error where an id stands in the first row of a person or lesion alone, as a spreadsheet
-    saves merged cells: the rows below would be somebody else's."""
-    for name in table.columns:
-        if (column := spelt.get(name, name)) not in ("lesion_id", "patient_id"):
+    saves merged cells: the rows below would be somebody else's. Not where they say that they are:
+    there the id is not known."""
+    named = {spelt.get(name, name): name for name in table.columns}
+    for column, facts in _OF_ONE.items():
+        if column not in named:
             continue
-        cells = [row.cells[name] for row in table.rows]
+        cells = [row.cells[named[column]] for row in table.rows]
         ids = [cell for cell in cells if cell]
         empty = len(cells) - len(ids)
-        if cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids):
+        if not (cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids)):
+            continue
+        above, others = table.rows[0], 0
+        for row, cell in zip(table.rows, cells, strict=True):
+            if cell:
+                above = row
+            both = ([stated(r.cells[named[f]]) for r in (row, above)] for f in facts if f in named)
+            others += any(a and b and folded(a) != folded(b) for a, b in both)
+        if others <= _SLIPS * empty:
             g.errors.append(
                 f"{table.path.name}: {column} is empty in {empty} rows, and no {column} stands in "
                 "two, as merged cells are saved; fill each row, with 'unknown' where it is not "
@@ -260,11 +274,11 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
 
 
 def _plain(name: str) -> str:
-    """'código_del_paciente' as 'codigo_paciente', 'pat._nr.' and 'n°_pat' by their 'nr'."""
+    """'código_de_la_lesión' as 'codigo_lesion', 'pat._nr.' and 'n°_pat' by their 'nr'."""
     letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     words = re.sub(r"[\W_]+", "_", bare).strip("_")
-    return re.sub(r"_(du|de|del|della|der|des|do|da|di)(?=_)", "", words)
+    return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
 def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
