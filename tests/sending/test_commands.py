@@ -137,11 +137,15 @@ def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home,
     stick = Endpoint("folder", "/nowhere", password="four words that go")
     queue(cases, cases.mail.add_destination(Destination("", forged, stick)))
     cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "", author=forged, issued="\x1b[2J"))
+    late = StoredAnswer("", A, "1.3", "1", "", author="Bea", issued="2026-11-30T22:00:00Z")
+    cases.mail.add_answer(late)
     cases.close()
-    assert send("list") == 0
+    with far_east():
+        assert send("list") == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert len(said.splitlines()) == 2
+    assert len(said.splitlines()) == 3
+    assert said.endswith("answer of Bea, 2026-12-01\n")
 
 
 def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):
