@@ -286,8 +286,9 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
             f"{referral.id[:8]}  {local_minute(referral.created)}  {receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
-        why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
-        if why:
+        # Of what was received as a whole, nothing is to be done.
+        why = referral.why or status.attempt.why
+        if why and status.received < len(status.parcels):
             print(f"          {why}")
         for answer in status.answers:
             author = printable(answer.author) or "no name"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import call
-from store.store_cases import PASSPHRASE
+from store.store_cases import FOREIGN, PASSPHRASE
 from zones import far_east
 
 from dermedge import UserError
@@ -146,6 +146,25 @@ def test_the_list_shows_names_of_an_imported_file_without_escape_sequences(home,
     assert "\x1b" not in said
     assert len(said.splitlines()) == 3
     assert said.endswith("answer of Bea, 2026-12-01\n")
+
+
+def test_what_an_imported_file_says_was_received_is_not_to_be_sent(home, send, capsys, tmp_path):
+    archive = DicomWebReceiver()
+    send("add", "Clinic", "--dicomweb", archive.endpoint().address)
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0])
+    cases.close()
+    assert send("--once") == 0
+    archive.close()
+    cases = opened(home)
+    cases.export(tmp_path / "file.dermcases", FOREIGN)
+    cases.delete_person(cases.people()[0].id)
+    cases.merge(tmp_path / "file.dermcases", FOREIGN)
+    cases.close()
+    capsys.readouterr()
+    assert send("list") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("received, 3 of 3 parcels received")
 
 
 def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):
