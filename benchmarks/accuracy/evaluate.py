@@ -253,6 +253,7 @@ def _about_data(
     data_set: DataSet, selection: Selection, rows: Sequence[Row], labels: tuple[str, ...]
 ) -> dict:
     read = [row.record for row in rows if row.error is None]
+    outside = [r for r in read if r.label is not None and r.label not in labels]
     return {
         "name": data_set.name,
         "licence": data_set.licence,
@@ -264,7 +265,9 @@ def _about_data(
         "split": selection.source,
         "split_sha256": selection.split.sha256 if selection.split else None,
         "seed": selection.split.seed if selection.split else None,
-        "outside_labels": sum(r.label is not None and r.label not in labels for r in read),
+        "outside_labels": len(outside),
+        # Nobody knows whether these are malignant: of no figure of the classifier.
+        "outside_unknown": sum(r.malignant is None for r in outside),
         "unreadable": [{"id": row.record.id, "error": row.error} for row in rows if row.error],
     }
 

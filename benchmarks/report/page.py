@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from benchmarks.report import compare, corruption_plots, plots
 from benchmarks.report.curves import Log
+from benchmarks.report.text import outside
 from benchmarks.schema.names import (
     EXECUTION_MEASURES,
     GROUP_MINIMUM,
@@ -232,6 +233,7 @@ def _environment() -> jinja2.Environment:
         "size": _size,
     }
     environment.filters |= filters
+    environment.globals["outside"] = outside
     return environment
 
 

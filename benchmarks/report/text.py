@@ -35,12 +35,22 @@ def evaluation(result: dict) -> str:
     lines += [*_out_of_distribution(result), ""]
     if result["triage"]:
         lines.append("advice: " + ", ".join(f"{k} {v}" for k, v in result["triage"].items()))
-    if data["outside_labels"]:
-        lines.append(
-            f"{data['outside_labels']} pictures of classes that the bundle does not know: "
-            "counted for malignancy only"
-        )
+    lines += outside(data)
     return "\n".join([*lines, *_unread_and_warnings(result)])
+
+
+def outside(data: dict) -> list[str]:
+    """What became of the pictures whose class the bundle does not know."""
+    unknown = data.get("outside_unknown", 0)
+    known = data.get("outside_labels", 0) - unknown
+    pictures = "pictures of classes that the bundle does not know"
+    lines = [f"{known} {pictures}: counted for malignancy only"] if known else []
+    if unknown:
+        lines.append(
+            f"{unknown} {pictures}, and not stated as malignant or benign: in no figure of classes "
+            "or malignancy"
+        )
+    return lines
 
 
 def _how_it_ran(result: dict) -> Iterator[str]:

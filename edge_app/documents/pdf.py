@@ -41,6 +41,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, _
 from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
+from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.store import clock
 from edge_app.store.records import CLOCK_WRONG, CORRECTED
 from edge_app.store.store import Capture, Lesion, Person
@@ -142,6 +143,8 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
         for name, title in titles.items():
             value = getattr(item, name, None) if before + name in fields else None
             if value not in (None, "", ()):
+                if name == "skin_type":  # as the screens call it
+                    value = SKIN_TYPES[value - 1]
                 values = value if isinstance(value, tuple) else (str(value),)
                 text = ", ".join(_(one) if name in WORDS else one for one in values)
                 found.append((_(title), " ".join(text.split()), name not in WORDS))

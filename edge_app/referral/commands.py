@@ -274,8 +274,8 @@ def _check(store: Store, _args: argparse.Namespace) -> int:
 
 def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.referral.outbox import STATES, Outbox
-    from edge_app.referral.timeline import standing_of
-    from edge_app.store.clock import local_day, local_minute
+    from edge_app.referral.timeline import day_of, standing_of
+    from edge_app.store.clock import local_minute
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
@@ -286,13 +286,14 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
             f"{referral.id[:8]}  {local_minute(referral.created)}  {receiver:20} "
             f"{STATES[status.state]}, {status.received} of {len(status.parcels)} parcels received"
         )
-        why = referral.why or (status.attempt.why if status.received < len(status.parcels) else "")
-        if why:
+        # Of what was received as a whole, nothing is to be done.
+        why = referral.why or status.attempt.why
+        if why and status.received < len(status.parcels):
             print(f"          {why}")
         for answer in status.answers:
             author = printable(answer.author) or "no name"
-            here = local_day(answer.received) if answer.dated else "date not known"
-            print(f"          answer of {author}, {printable(answer.issued[:10]) or here}")
+            day = day_of(answer) or "date not known"
+            print(f"          answer of {author}, {day}")
             if remark := standing_of(answer, status.answers):
                 print(f"            {remark}")
     return say_damage(left)

@@ -18,7 +18,7 @@ from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, _, n_
 from edge_app.presentation.body_map import REGIONS
-from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION
+from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION, percent
 from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.referral.form import (
     IDENTIFIER,
@@ -355,9 +355,9 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
         count = sum(len(outline) for outline in found.outlines)
         yield _("Outline"), n_("{count} point", "{count} points", count)
     if found.judged:
-        yield _("Estimated risk"), language.percent(found.malignancy)
+        yield _("Estimated risk"), percent(found.malignancy)
         for name, value in found.probabilities:
-            yield _(CLASSES[name]), language.percent(value)
+            yield _(CLASSES[name]), percent(value)
         for name, title in MEASURES.items():
             value = getattr(found, name)
             if value is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import NamedTuple
 
 from edge_app.i18n import language
@@ -89,13 +89,20 @@ def sent_to(status: Status) -> str:
 
 def author(answer: StoredAnswer) -> str:
     """Of whom an answer is, and of which day."""
-    day = language.day(answer.received) if answer.dated else _("date not known")
-    if len(answer.issued) >= 10:
-        with suppress(ValueError):
-            day = language.day(answer.issued[:10])
+    found = day_of(answer)
+    day = language.day(found) if found else _("date not known")
     if answer.author:
         return _("from {name}, {day}", name=answer.author, day=day)
     return _("without a name, {day}", day=day)
+
+
+def day_of(answer: StoredAnswer) -> str:
+    """The ISO date that it was here when it was written, else when it came; empty: not known."""
+    with suppress(ValueError, OverflowError):
+        return clock.local_day(answer.issued)
+    with suppress(ValueError):  # a day alone, or a time without its zone
+        return date.fromisoformat(answer.issued[:10]).isoformat()
+    return clock.local_day(answer.received) if answer.dated else ""
 
 
 def standing_of(answer: StoredAnswer, answers: Sequence[StoredAnswer]) -> str:

@@ -59,11 +59,13 @@ class Deletion:
             if table == "capture":  # from its row: its record may be damaged
                 select = "SELECT lesion FROM capture WHERE id = ?"
                 (lesion,) = connection.execute(select, (id,)).fetchone()
-            doomed = [(table, id)]
+            noted = doomed = [(table, id)]
             if lesion:
-                doomed[:0] = [("referral", one) for one in self._unsent(connection, lesion, id)]
-            for kind, row in doomed:
+                noted = [("referral", one) for one in self._showing(connection, lesion, id)]
+                doomed = [*(it for it in noted if self._holds_bytes(connection, it[1])), *doomed]
+            for kind, row in noted:  # a receiver has the picture, though its receipt stays here
                 self._note(connection, kind, row, found)
+            for kind, row in doomed:
                 self._remove(connection, kind, row)
             if lesion:
                 self._rows.summarise(connection, {lesion})
@@ -78,8 +80,8 @@ class Deletion:
                 labels.remove(connection, kind, row)
         connection.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
 
-    def _unsent(self, connection, lesion: str, capture: str) -> list[str]:
-        """Referrals with that picture which still hold its bytes."""
+    def _showing(self, connection, lesion: str, capture: str) -> list[str]:
+        """Referrals with that picture."""
         rows = connection.execute(f"{query('referral')} WHERE lesion = ?", (lesion,)).fetchall()
         # One that is damaged may hold it, and is sent nowhere.
         others = {
@@ -87,12 +89,12 @@ class Deletion:
             for one in self._rows.sound("referral", rows, pass_over)
             if capture not in one.captures
         }
+        return [id for id, *_row in rows if id not in others]
+
+    def _holds_bytes(self, connection, referral: str) -> bool:
+        """Whether it was not received as a whole: then all that is to be sent lies here."""
         held = "SELECT 1 FROM payload JOIN parcel ON id = parcel WHERE referral = ?"
-        return [
-            id
-            for id, *_row in rows
-            if id not in others and connection.execute(held, (id,)).fetchone()
-        ]
+        return connection.execute(held, (referral,)).fetchone() is not None
 
     def _note(self, connection, table: str, id: str, found: dict[str, Elsewhere]) -> None:
         """What of it is with a receiver, or may be."""

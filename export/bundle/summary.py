@@ -19,7 +19,7 @@ def summary(bundle: Bundle) -> list[str]:
         lines.append(f"{_where(measured)}: Jaccard {_shown(jaccard)}; threshold: mask {limit:g}")
     if "classifier" in manifest.measured:
         lines += _classifier(manifest)
-    lines += [judged_line(report) for report in manifest.gate]
+    lines += [judged_line(report, _carried(manifest, report)) for report in manifest.gate]
     lines += [
         f"for evaluation only: the app needs a {role} too; `--with {DEFAULT}` takes the one that "
         "comes with dermedge"
@@ -79,7 +79,17 @@ def _where(measured: dict) -> str:
     return f"{half} half of the validation part" if half else "validation part"
 
 
-def judged_line(report: dict) -> str:
+def _carried(manifest: Manifest, report: dict) -> bool:
+    """Whether what was judged is in the bundle: one for a target leaves out the others."""
+    models = [manifest.models[role] for role in report["roles"] if role in manifest.models]
+    return any(
+        graph.precision == report["precision"] and set(graph.targets) & set(report["targets"])
+        for model in models
+        for graph in (model.first, *model.variants)
+    )
+
+
+def judged_line(report: dict, carried: bool = True) -> str:
     """What the acceptance said of one precision of one network, in a line."""
     speed, measured = report.get("speed"), report.get("figures", {})
     fast = "speed not measured here"
@@ -96,7 +106,8 @@ def judged_line(report: dict) -> str:
     if few := measured.get("few_lesions"):
         each = ", ".join(f"{label} {count}" for label, count in few.items())
         figures.append(f"of few lesions, and not shown for each: {each}")
-    verdict = "in" if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
+    passed = "in" if carried else "passed, but not in this bundle"
+    verdict = passed if report["passed"] else f"REFUSED: {'; '.join(report['reasons'])}"
     size = f"{_number(report.get('share_of_fp32'), '.2f')} of FP32's size"
     # Of what gives no finite numbers there are no figures.
     words = "; ".join(filter(None, (verdict, ", ".join(figures), fast, size)))

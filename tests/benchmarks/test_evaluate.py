@@ -117,6 +117,14 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
     assert method["count"] == 38
     assert method["labelled"] == 28
     assert sum(map(sum, method["confusion"])) == 28
+    (line,) = plain.outside(result["data"])
+    assert line.endswith("counted for malignancy only")
+    assert line in page.render("t", bundle, evaluation=result)
+    # Of "other", as `dermedge label` exports it, nobody says whether it is malignant.
+    rows = [figures.Row(replace(records[0], label="other", malignant=None), 0)]
+    data = evaluate._about_data(data_set, selection, rows, bundle.manifest.labels)
+    (line,) = plain.outside(data)
+    assert line.endswith("not stated as malignant or benign: in no figure of classes or malignancy")
 
 
 def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):

@@ -383,14 +383,18 @@ def test_the_summary_of_a_bundle_that_states_few_figures(tiny_bundle, tmp_path):
     few = replace(
         bundle.manifest,
         measured={"segmenter": {"pictures": 3}, "classifier": {"ece": None, "auc_malignant": {}}},
-        gate=({**report, "passed": True, "reasons": []},),
+        gate=tuple(
+            {**report, "precision": precision, "passed": True, "reasons": []}
+            for precision in ("fp32", "fp16")
+        ),
     )
     write_bundle(path, few, {name: bundle.part(name) for name in bundle.manifest.parts})
     lines = "\n".join(summary(Bundle.open(path)))
     for words in (
         "Jaccard unknown",
         "ECE unknown",
-        "fp16 segmenter for arm: in",
+        "fp32 segmenter for arm: in;",
+        "fp16 segmenter for arm: passed, but not in this bundle;",  # as in one for x86 alone
         "unknown of FP32",
     ):
         assert words in lines, words

@@ -257,6 +257,15 @@ def test_every_field_shows_in_the_preview(tongue):
         language.use("en")
 
 
+def test_the_preview_claims_no_certainty_that_the_screens_and_the_report_do_not():
+    sure = findings(malignancy=0.004, probabilities=(("nv", 0.996), ("mel", 0.004)))
+    rows = review.preview(referral(pictures=(picture(findings=sure),)))
+    said = {row.label: row.value for row in rows}
+    assert said["Picture 1: Estimated risk"] == "below 1%"
+    assert said["Picture 1: melanoma"] == "below 1%"
+    assert said["Picture 1: melanocytic nevus"] == "above 99%"
+
+
 @pytest.mark.skipif("ar" not in language.offered(), reason="needs the extra app")
 def test_the_preview_in_arabic_keeps_sizes_times_and_versions_together():
     sent = referral()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from commands import call
-from store.store_cases import PASSPHRASE
+from store.store_cases import FOREIGN, PASSPHRASE
+from zones import far_east
 
 from dermedge import UserError
 from edge_app.referral.alone import alone
@@ -131,17 +132,40 @@ def test_names_of_an_imported_file_are_shown_without_escape_sequences(home, send
     stick = Endpoint("folder", "/nowhere", password="four words that go")
     queue(cases, cases.mail.add_destination(Destination("", forged, stick)))
     cases.mail.add_answer(StoredAnswer("", A, "1.2", "1", "", author=forged, issued="\x1b[2J"))
+    late = StoredAnswer("", A, "1.3", "1", "", author="Bea", issued="2026-11-30T22:00:00Z")
+    cases.mail.add_answer(late)
     cases.close()
-    assert send("list") == 0
+    with far_east():
+        assert send("list") == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert len(said.splitlines()) == 2
+    assert len(said.splitlines()) == 3
+    assert said.endswith("answer of Bea, 2026-12-01\n")
     send("add", "Other", "--dicomweb", "https://other.example")
     capsys.readouterr()
     assert send("again", "--referral", A, "--to", "Other") == 0
     said = capsys.readouterr().out
     assert "made for Clinic" in said
     assert ("\x1b" in said, len(said.splitlines())) == (False, 1)
+
+
+def test_what_an_imported_file_says_was_received_is_not_to_be_sent(home, send, capsys, tmp_path):
+    archive = DicomWebReceiver()
+    send("add", "Clinic", "--dicomweb", archive.endpoint().address)
+    cases = opened(home)
+    queue(cases, cases.mail.destinations()[0])
+    cases.close()
+    assert send("--once") == 0
+    archive.close()
+    cases = opened(home)
+    cases.export(tmp_path / "file.dermcases", FOREIGN)
+    cases.delete_person(cases.people()[0].id)
+    cases.merge(tmp_path / "file.dermcases", FOREIGN)
+    cases.close()
+    capsys.readouterr()
+    assert send("list") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("received, 3 of 3 parcels received")
 
 
 def test_of_two_receivers_of_one_name_none_is_taken_by_chance(home, send):

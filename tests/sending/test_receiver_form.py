@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from zones import far_east
 
 from edge_app.referral import timeline
 from edge_app.referral.outbox import Outbox
@@ -84,3 +85,9 @@ def test_the_timeline_tells_how_far_it_came(cases):
     assert timeline.headline(status()) == "Answered: from Dr. Bea, Nov 30, 2026"
     cases.mail.add_answer(replace(answer, source="r/2", author="", issued="yesterday"))
     assert timeline.author(status().answers[-1]).startswith("without a name, ")
+    with far_east():  # where that evening is the next morning
+        late = replace(answer, issued="2026-11-30T22:00:00Z", received="2026-11-30T23:00:00Z")
+        assert timeline.author(late) == "from Dr. Bea, Dec 1, 2026"
+        assert timeline.day_of(replace(late, issued="2026-11-30")) == "2026-11-30"
+        assert timeline.day_of(replace(late, issued="")) == "2026-12-01"
+        assert timeline.day_of(replace(late, issued="", dated=False)) == ""

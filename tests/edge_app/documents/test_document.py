@@ -71,6 +71,7 @@ def test_a_case_is_one_page_with_all_that_belongs_to_it(tmp_path, shots):
     for words in (
         "Zoë Łukasz",
         "1961",
+        "Skin type II",  # as the screens and the preview of a referral call it
         "left forearm",
         "itches since spring",
         "Now: 2026-07-01 10:00 UTC",
