@@ -250,7 +250,9 @@ def _judge_masks(record: Record, height: int, width: int) -> str | None:
         return problem
     if record.second_mask and (problem := _judge_mask(record.second_mask, height, width)):
         return f"drawn by the second person: {problem}"
-    for path in set(record.outlines) - {record.mask, record.second_mask}:
+    for path in record.outlines:
+        if path in (record.mask, record.second_mask):
+            continue
         if problem := _judge_mask(path, height, width):
             return f"{path.parent.name}/{path.name}: {problem}"
     return None
