@@ -512,8 +512,8 @@ def _anyone(asked: list[int], step: int, accelerator: Accelerator) -> bool:
 
 @contextmanager
 def _interruption() -> Iterator[list[int]]:
-    """Collect Ctrl-C, SIGTERM and, where nothing ignores it, SIGHUP instead of dying from them; the
-    second one kills."""
+    """Collect Ctrl-C, SIGTERM and, where nothing ignores it, SIGHUP instead of dying from them; a
+    second one, other than SIGHUP, kills."""
     asked: list[int] = []
     signals = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
@@ -523,7 +523,7 @@ def _interruption() -> Iterator[list[int]]:
 
     def note(number, _frame):
         asked.append(number)
-        # The end of a terminal is told twice, by the shell and by the kernel.
+        # Where a terminal is closed, shell and kernel each send a SIGHUP.
         signal.signal(number, signal.SIG_IGN if number == hangup else signal.SIG_DFL)
 
     for number in signals:

@@ -240,7 +240,7 @@ def _ended_by_signal() -> Iterator[None]:
 
     def end(number: int, _frame: FrameType | None) -> None:
         for known in before:
-            # The end of a terminal is told twice, by the shell and by the kernel.
+            # Where a terminal is closed, shell and kernel each send a SIGHUP.
             signal.signal(known, signal.SIG_IGN if known == hangup else signal.SIG_DFL)
         if os.getpid() != process:  # a forked worker, which its parent ends
             signal.signal(number, signal.SIG_DFL)
