@@ -250,6 +250,20 @@ def test_heic(tmp_path):
         assert (got.height, got.width) == expected.shape[:2]
 
 
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_an_empty_box_at_the_end_is_whole(kind):
+    """It is 8 bytes long; 16 were asked for, and the picture was said to be cut short."""
+    buffer = io.BytesIO()
+    if kind == "HEIF":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.from_pillow(Image.fromarray(picture())).save(buffer)
+    else:
+        Image.fromarray(picture()).save(buffer, kind)
+    data = buffer.getvalue()
+    assert (read_image(data + b"\0\0\0\x08free").pixels == read_image(data).pixels).all()
+    refuses(data + b"\0\0\0\x01free", "cut short")
+
+
 def test_heic_without_its_package_says_what_to_install(monkeypatch):
     pillow_heif = pytest.importorskip("pillow_heif")
     buffer = io.BytesIO()

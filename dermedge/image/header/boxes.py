@@ -28,11 +28,12 @@ def read_iso(data: bytes, kind: str) -> Iso:
     for _ in range(MAX_PARTS):
         if position >= len(data):
             return Iso(frozenset(colours), tuple(media))
-        if position + 16 > len(data):
-            raise cut_short(kind)
-        size, box = struct.unpack_from(">I4s", data, position)
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, position + 8)
+        try:
+            size, box = struct.unpack_from(">I4s", data, position)
+            if size == 1:
+                (size,) = struct.unpack_from(">Q", data, position + 8)
+        except struct.error:
+            raise cut_short(kind) from None
         end = len(data) if size == 0 else position + size
         if end > len(data) or end < position + 8:
             raise cut_short(kind)
