@@ -264,6 +264,12 @@ def test_an_empty_box_at_the_end_is_whole(kind):
     refuses(data + b"\0\0\0\x01free", "cut short")
 
 
+def test_a_bmp_may_hold_its_programs_own_where_it_is_reserved():
+    data = encode(Image.fromarray(picture()), "BMP")
+    marked = data[:6] + b"DCAM" + data[10:]
+    assert (read_image(marked).pixels == picture()).all()
+
+
 def test_heic_without_its_package_says_what_to_install(monkeypatch):
     pillow_heif = pytest.importorskip("pillow_heif")
     buffer = io.BytesIO()

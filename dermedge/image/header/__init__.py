@@ -83,6 +83,9 @@ _OTHERS = (
 )
 
 
+_BMP_HEADERS = frozenset((12, 16, 40, 52, 56, 64, 108, 124))  # bytes, of OS/2 and Windows
+
+
 def kind_of(data: bytes) -> str:
     """A key of TITLES, by the first bytes. Raises ImageError."""
     if data[:3] == b"\xff\xd8\xff":
@@ -96,7 +99,8 @@ def kind_of(data: bytes) -> str:
         raise raw()
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
-    if data[:2] == b"BM" and data[6:10] == bytes(4):
+    # What lies between is "reserved": programs write their own there.
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "bmp"
     if data[4:8] == b"ftyp":
         brands = data[8 : min(int.from_bytes(data[:4], "big"), 1000)]

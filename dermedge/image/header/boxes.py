@@ -102,8 +102,6 @@ def read_webp(data: bytes) -> WebP:
 def check_bmp(data: bytes) -> None:
     """Raises ImageError for a BMP with a colour profile inside, which Pillow ignores."""
     size = int.from_bytes(data[14:18], "little")
-    if size < 12:
-        raise damaged("bmp")
     if size >= 108 and data[70:74] in (b"DEBM", b"KNIL"):  # 'MBED', 'LINK'
         raise ImageError(
             "a BMP with a colour profile is not supported: save it as PNG", code="image_colours"
