@@ -23,7 +23,7 @@ from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
 from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
-from dermedge.lesion.scale import Scale, ScaleError, find
+from dermedge.lesion.scale import REFERENCES, Scale, ScaleError, find
 from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
@@ -379,7 +379,8 @@ class Analyzer:
         UserError
             Where metadata has another name, or a value that is not understood.
         ValueError
-            Where both `px_per_mm` and `reference` are given, or `px_per_mm` is out of its range.
+            Where both `px_per_mm` and `reference` are given, `px_per_mm` is out of its range, or
+            there is no such `reference`.
         """
         return drive(self.steps(source, name, px_per_mm, metadata, reference))
 
@@ -394,6 +395,8 @@ class Analyzer:
         """The stages of `analyze`, for a driver that may not block: see `dermedge.network`."""
         if px_per_mm is not None and reference is not None:
             raise ValueError("px_per_mm and reference both state the scale: give one")
+        if reference is not None and reference not in REFERENCES:
+            raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, got {reference!r}")
         if px_per_mm is not None:
             px_per_mm = float(px_per_mm)  # numpy's own are no JSON
             if not LEAST_PX_PER_MM <= px_per_mm <= MOST_PX_PER_MM:

@@ -117,6 +117,12 @@ def test_a_scale_that_no_picture_has_is_an_error(tiny_bundle, scale):
         Analyzer(open_bundle(tiny_bundle)).analyze(b"", px_per_mm=scale)
 
 
+def test_a_reference_that_there_is_not_is_an_error(tiny_bundle):
+    """The size was unknown, as of a coin that is not in the picture."""
+    with pytest.raises(ValueError, match="reference must be one of card, ruler, coin-1-cent"):
+        Analyzer(open_bundle(tiny_bundle)).analyze(b"", reference="coin-2euro")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
