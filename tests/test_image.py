@@ -250,6 +250,13 @@ def test_heic(tmp_path):
         assert (got.height, got.width) == expected.shape[:2]
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_was_blanked_is_no_reason_to_refuse_a_picture(kind):
+    data = encode(Image.fromarray(picture()), kind)
+    blanked = encode(Image.fromarray(picture()), kind, exif=b"Exif\0\0" + bytes(64))
+    assert (read_image(blanked).pixels == read_image(data).pixels).all()
+
+
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
 def test_an_empty_box_at_the_end_is_whole(kind):
     """It is 8 bytes long; 16 were asked for, and the picture was said to be cut short."""

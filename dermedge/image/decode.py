@@ -12,7 +12,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from dermedge.image.header import ImageError, boxes
 from dermedge.image.header.colours import Colours, near_srgb
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
-from dermedge.image.header.tiff import Tiff, read_tiff, xmp_orientation
+from dermedge.image.header.tiff import Tiff, read_exif, read_tiff, xmp_orientation
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
 from dermedge.image.pixels import NO_PROFILE, of_8_bits, profile_of_picture, strips
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 120_000_000
 MAX_SIDE = 65_535  # px, as JPEG's
 MIN_SIDE = 16  # px; below this there is nothing to judge
+
+Reader = TypeVar("Reader")
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Opened:
 def open_picture(data: bytes) -> Opened:
     """Read the header of a file's bytes; nothing is decoded yet. Raises ImageError."""
     kind = headers.kind_of(data)
-    if kind == "jpeg":
-        opened = _open_jpeg(data)
-    elif kind == "png":
-        opened = _open_png(data)
-    elif kind == "heic":
-        opened = _open_heic(data)
-    else:
-        opened = _open_by_pillow(data, kind)
-    return opened
+    openers = {
+        "jpeg": _open_jpeg,
+        "png": _open_png,
+        "heic": _open_heic,
+        "webp": _open_webp,
+        "avif": _open_avif,
+        "bmp": _open_bmp,
+        "tiff": _open_tiff,
+    }
+    return openers[kind](data)
 
 
 def check_size(kind: str, width: int, height: int) -> None:
@@ -207,56 +210,93 @@ _MODES = {
 }
 
 
-def _open_by_pillow(data: bytes, kind: str) -> Opened:
-    named: Iterable[Colours] = ()
-    extra = 0
-    tiff = webp = iso = None
-    if kind == "tiff":
-        tiff = read_tiff(data)
-        check_size(kind, tiff.width, tiff.height)
-    elif kind == "webp":
-        webp = boxes.read_webp(data)
-        check_size(kind, webp.width, webp.height)
-        # The decoder's two canvases, and what it hands out.
-        extra = 12 * webp.width * webp.height
-        boxes.check_zeros(data, kind, webp.media, 1024 if webp.lossless else 256)
-    elif kind == "avif":
-        iso = boxes.read_iso(data, kind)
-        named = iso.colours
-    else:
-        boxes.check_bmp(data)
-    with _decoding(kind, extra):
-        picture = _plugin(kind)(io.BytesIO(data))
-        if tiff:
-            picture.seek(tiff.page)
-        info = picture.info
-        # Pillow rotates a TIFF by itself, but for some of the ways in which XMP may be written.
-        orientation = _orientation(picture) if kind in ("webp", "avif") else 1
-    width, height = picture.size
-    check_size(kind, width, height)
-    if iso:
-        extra = 8 * width * height
-        boxes.check_zeros(data, kind, iso.media, 256, (info.get("exif"), info.get("xmp")))
-    if tiff:
-        with _decoding(kind):
-            page = cast("TiffImageFile", picture)
-            _check_tiff(data, page, tiff)
-            _widen_palette(page)
-            # Pillow turns by XMP, too, but states the size without it.
-            if 274 not in page.tag_v2:
-                turned = page.getexif().get(274, 1)
-                if turned in range(5, 9):
-                    width, height = height, width
-                elif turned == 1:
-                    orientation = _orientation(page)
-        if tiff.profile:  # Pillow leaves out one that is cut short
-            info.setdefault("icc_profile", None)
-        else:  # and keeps that of a page before
-            info.pop("icc_profile", None)
+def _open_webp(data: bytes) -> Opened:
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    webp = boxes.read_webp(data)
+    check_size("webp", webp.width, webp.height)
+    # The decoder's two canvases, and what it hands out.
+    extra = 12 * webp.width * webp.height
+    boxes.check_zeros(data, "webp", webp.media, 1024 if webp.lossless else 256)
+    picture = _with_pillow(WebPImageFile, data, "webp", extra)
+    return _from_pillow("webp", picture, picture.size, webp.orientation, extra)
+
+
+def _open_avif(data: bytes) -> Opened:
+    from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
+
+    iso = boxes.read_iso(data, "avif")
+    if not SUPPORTED:
+        raise ImageError(
+            "this AVIF picture cannot be decoded here: save it as JPEG or PNG",
+            code="image_unsupported",
+        )
+    picture = _with_pillow(AvifImageFile, data, "avif")
+    exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
+    boxes.check_zeros(data, "avif", iso.media, 256, (exif, xmp))
+    orientation = read_exif(exif)[0] or xmp_orientation(xmp)
+    extra = 8 * picture.width * picture.height
+    return _from_pillow("avif", picture, picture.size, orientation, extra, iso.colours)
+
+
+def _open_bmp(data: bytes) -> Opened:
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    boxes.check_bmp(data)
+    picture = _with_pillow(BmpImageFile, data, "bmp")
+    return _from_pillow("bmp", picture, picture.size)
+
+
+def _open_tiff(data: bytes) -> Opened:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    tiff = read_tiff(data)
+    check_size("tiff", tiff.width, tiff.height)
+    page = _with_pillow(TiffImageFile, data, "tiff")
+    orientation = None
+    with _decoding("tiff"):
+        page.seek(tiff.page)
+        width, height = page.size
+        _check_tiff(data, page, tiff)
+        _widen_palette(page)
+        # Pillow rotates a TIFF by itself. By XMP, too, but for some of the ways in which that may
+        # be written, and states the size without it.
+        if 274 not in page.tag_v2:
+            turned = page.getexif().get(274, 1)
+            if turned in range(5, 9):
+                width, height = height, width
+            elif turned == 1:
+                orientation = xmp_orientation(page.info.get("xmp", b""))
+    if tiff.profile:  # Pillow leaves out one that is cut short
+        page.info.setdefault("icc_profile", None)
+    else:  # and keeps that of a page before
+        page.info.pop("icc_profile", None)
+    return _from_pillow("tiff", page, (width, height), orientation)
+
+
+def _with_pillow(
+    reader: Callable[[io.BytesIO], Reader], data: bytes, kind: str, needed: int = 0
+) -> Reader:
+    """A file by Pillow's reader of its kind: `PIL.Image.open` would load and try others."""
+    _quiet_pillow()
+    with _decoding(kind, needed):
+        return reader(io.BytesIO(data))
+
+
+def _from_pillow(
+    kind: str,
+    picture: ImageFile.ImageFile,
+    size: tuple[int, int],
+    orientation: int | None = None,
+    extra: int = 0,
+    named: Iterable[Colours] = (),
+) -> Opened:
+    """What Pillow opened; `size` is (width, height), `named` are colours that the file names."""
+    check_size(kind, *size)
     if picture.mode not in _MODES:
         raise headers.unusual(kind)
     core, form = _MODES[picture.mode]
-    clear = form == "RGBA" or "transparency" in info
+    clear = form == "RGBA" or "transparency" in picture.info
 
     def decode(factor: int) -> np.ndarray:
         with _decoding(kind):
@@ -265,52 +305,14 @@ def _open_by_pillow(data: bytes, kind: str) -> Opened:
 
     return Opened(
         kind,
-        width,
-        height,
+        *size,
         decode,
         core + (4 if clear else 0 if form == "RGB" else 1),
         extra,
-        orientation if orientation in range(1, 9) else 1,
-        profile_of_picture(info.get("icc_profile", NO_PROFILE), named),
+        orientation or 1,
+        profile_of_picture(picture.info.get("icc_profile", NO_PROFILE), named),
         form == "CMYK",
     )
-
-
-def _orientation(picture: ImageFile.ImageFile) -> int:
-    """What EXIF, else XMP says; 1 where neither does."""
-    stated: int | None = picture.getexif().get(274)
-    if stated is None:
-        xmp = picture.info.get("xmp", b"")
-        stated = xmp_orientation(xmp if isinstance(xmp, bytes) else str(xmp).encode())
-    return stated or 1
-
-
-def _plugin(kind: str) -> type[ImageFile.ImageFile]:
-    """Pillow's reader of one kind: `PIL.Image.open` would load and try others."""
-    reader: type[ImageFile.ImageFile]
-    if kind == "tiff":
-        from PIL.TiffImagePlugin import TiffImageFile
-
-        reader = TiffImageFile
-    elif kind == "webp":
-        from PIL.WebPImagePlugin import WebPImageFile
-
-        reader = WebPImageFile
-    elif kind == "bmp":
-        from PIL.BmpImagePlugin import BmpImageFile
-
-        reader = BmpImageFile
-    else:
-        from PIL.AvifImagePlugin import SUPPORTED, AvifImageFile
-
-        reader = AvifImageFile
-        if not SUPPORTED:
-            raise ImageError(
-                "this AVIF picture cannot be decoded here: save it as JPEG or PNG",
-                code="image_unsupported",
-            )
-    _quiet_pillow()
-    return reader
 
 
 @functools.lru_cache(maxsize=1)
