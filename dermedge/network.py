@@ -12,6 +12,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import BundleError, Manifest, Variant
 from dermedge.metadata import encode, width
 from dermedge.runtime import ExecutionConfig, Session, SessionError, open_session, target
+from dermedge.text import brief
 
 OUTPUTS = {"segmenter": "mask", "classifier": "probabilities"}
 # Axes of the square input that test-time augmentation mirrors; the picture as it is comes first.
@@ -36,12 +37,11 @@ class Inference:
             raise
         # The runtimes' exceptions share no base class.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             raise SessionError(
                 "the {network} cannot be computed: {reason}",
                 code="session.run",
                 network=self.network,
-                reason=reason,
+                reason=brief(error),
             ) from None
 
 

@@ -23,6 +23,11 @@ def printable(value: object) -> str:
     )
 
 
+def brief(error: object, most: int = 200) -> str:
+    """What an error of somebody else's library says, in one line of at most `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def printable_lines(text: str) -> str:
     """The same for text of several lines of ours, such as a table."""
     return "\n".join(map(printable, text.split("\n")))

@@ -51,6 +51,18 @@ class Tensor:
     dtype: np.dtype
 
 
+def odd_tensor(name: str, kind: object, shape: object) -> SessionError:
+    """The error about an input or output that no graph of a bundle has, for raising."""
+    return SessionError(
+        "tensor {name} has type {kind} and shape {shape}; a bundle's graph has uint8 or "
+        "float32 ones of a fixed shape",
+        code="tensor",
+        name=name,
+        kind=str(kind),
+        shape=str(shape),
+    )
+
+
 class Session(Protocol):
     """A model, ready to run. `run` takes and gives C-contiguous arrays of the stated shapes."""
 

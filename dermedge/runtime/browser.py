@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from dermedge.runtime import SessionError, Tensor
+from dermedge.runtime import SessionError, Tensor, odd_tensor
 
 _DTYPES = {"uint8": np.uint8, "float32": np.float32}
 # SHA-256 of a graph: what the page said of the session that it made of it.
@@ -45,12 +45,5 @@ class BrowserSession:
 def _tensor(name: str, kind: str, shape: list[object]) -> Tensor:
     sides = [side for side in shape if isinstance(side, int)]
     if kind not in _DTYPES or len(sides) < len(shape):
-        raise SessionError(
-            "tensor {name} has type {kind} and shape {shape}; a bundle's graphs have static "
-            "shapes of uint8 or float32",
-            code="tensor",
-            name=name,
-            kind=kind,
-            shape=str(shape),
-        )
+        raise odd_tensor(name, kind, shape)
     return Tensor(name, tuple(sides), np.dtype(_DTYPES[kind]))

@@ -6,12 +6,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from importlib.util import find_spec
 
-from dermedge.runtime import ENGINES, JAVA, OPENVINO, java, onnx
+from dermedge.runtime import ENGINES, JAVA, OPENVINO, java, onnx, tensorrt
 
-_MODULES = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
 # Whatever brings a runtime's modules: which of these depends on the CUDA that it was made for.
 _PACKAGES = {
     OPENVINO: ("openvino",),
@@ -28,7 +24,7 @@ def providers() -> list[str]:
         names.append(OPENVINO)
     if java.library() is not None:
         names.append(JAVA)
-    return names + [name for name in ENGINES if any(map(find_spec, _MODULES[name]))]
+    return names + [name for name in ENGINES if tensorrt.is_installed(name)]
 
 
 def version(provider: str) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dermedge.runtime import SessionError, Tensor, host
+from dermedge.runtime import SessionError, Tensor, host, odd_tensor
+from dermedge.text import brief
 
 _CLASS = "ai/onnxruntime/OrtEnvironment.class"
 # What computes FP32 as FP32 and keeps waiting threads from spinning; as the Python session does.
@@ -216,14 +217,7 @@ def _tensors(java: SimpleNamespace, information: Any) -> tuple[Tensor, ...]:
         info = java.cast("ai.onnxruntime.TensorInfo", entry.getValue().getInfo())
         kind, shape = info.type.toString(), tuple(info.getShape())
         if kind not in _KINDS or min(shape, default=1) < 1:
-            raise SessionError(
-                "tensor {name} has type {kind} and shape {shape}; a bundle's graphs have static "
-                "shapes of uint8 or float32",
-                code="tensor",
-                name=entry.getKey(),
-                kind=kind,
-                shape=str(shape),
-            )
+            raise odd_tensor(entry.getKey(), kind, shape)
         tensors.append(Tensor(entry.getKey(), shape, _KINDS[kind]))
     return tuple(tensors)
 
@@ -234,5 +228,4 @@ def _array(java: SimpleNamespace, value: Any, item: Tensor) -> np.ndarray:
 
 
 def _line(error: object) -> str:
-    words = getattr(error, "innermessage", None) or error
-    return " ".join(str(words).split())[:200]
+    return brief(getattr(error, "innermessage", None) or error)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dermedge import telemetry
-from dermedge.runtime import PROVIDERS, SessionError, Tensor
+from dermedge.runtime import PROVIDERS, SessionError, Tensor, odd_tensor
+from dermedge.text import brief
 
 # What makes each provider compute FP32 as FP32, whatever its defaults are. By ONNX Runtime's pages
 # on execution providers, its key-value headers, and coremltools' page "Typed Execution".
@@ -63,13 +64,12 @@ def provider_options(provider: str, precision: str, threads: int = 0) -> dict[st
 def available() -> list[str]:
     """The short names of the execution providers that this ONNX Runtime was built with.
 
-    None where it is not installed as a package of Python.
+    There are none where it is not installed as a package of Python.
     """
     try:
         import onnxruntime
     except ModuleNotFoundError:
         return []
-
     providers = onnxruntime.get_available_providers()
     return [name for name, full in PROVIDERS.items() if full in providers]
 
@@ -123,9 +123,10 @@ class OnnxRuntimeSession:
             self._session.disable_fallback()  # earlier versions ignore the argument
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             raise SessionError(
-                "ONNX Runtime does not load the model: {reason}", code="model.load", reason=reason
+                "ONNX Runtime does not load the model: {reason}",
+                code="model.load",
+                reason=brief(error),
             ) from None
         # A provider whose libraries are missing is left out without an error.
         if full not in self._session.get_providers():
@@ -145,9 +146,8 @@ class OnnxRuntimeSession:
         except MemoryError:
             raise
         except Exception as error:  # a device that was lost, or whose memory is full
-            reason = " ".join(str(error).split())[:200]
             raise SessionError(
-                "ONNX Runtime failed: {reason}", code="session-failed", reason=reason
+                "ONNX Runtime failed: {reason}", code="session-failed", reason=brief(error)
             ) from None
         return dict(zip(names, outputs, strict=True))
 
@@ -168,12 +168,5 @@ def _refuse_reports(onnxruntime: ModuleType) -> None:
 def _tensor(item: Any) -> Tensor:
     kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
     if item.type not in kinds or not all(isinstance(side, int) for side in item.shape):
-        raise SessionError(
-            "tensor {name} has type {kind} and shape {shape}; a bundle's graphs have static "
-            "shapes of uint8 or float32",
-            code="tensor",
-            name=item.name,
-            kind=item.type,
-            shape=str(item.shape),
-        )
+        raise odd_tensor(item.name, item.type, item.shape)
     return Tensor(item.name, tuple(item.shape), np.dtype(kinds[item.type]))

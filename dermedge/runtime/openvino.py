@@ -9,6 +9,7 @@ import numpy as np
 
 from dermedge import telemetry
 from dermedge.runtime import SessionError, Tensor
+from dermedge.text import brief
 
 
 class OpenVinoSession:
@@ -26,7 +27,7 @@ class OpenVinoSession:
                 "{provider} cannot be loaded: {reason}",
                 code="provider.load",
                 provider="OpenVINO",
-                reason=" ".join(str(error).split())[:200],
+                reason=brief(error),
             ) from None
         if telemetry.reporting("openvino"):
             raise SessionError(
@@ -45,9 +46,8 @@ class OpenVinoSession:
             core = _core()
             self._model = core.compile_model(core.read_model(model, b""), "CPU", settings)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
             raise SessionError(
-                "OpenVINO does not load the model: {reason}", code="model.load", reason=reason
+                "OpenVINO does not load the model: {reason}", code="model.load", reason=brief(error)
             ) from None
         self._request = self._model.create_infer_request()
         self.inputs = tuple(map(_tensor, self._model.inputs))
@@ -58,9 +58,8 @@ class OpenVinoSession:
         try:
             outputs = self._request.infer(feeds, share_inputs=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
             raise SessionError(
-                "OpenVINO failed: {reason}", code="session-failed", reason=reason
+                "OpenVINO failed: {reason}", code="session-failed", reason=brief(error)
             ) from None
         # Copies: the next call writes over its own memory.
         return {item.name: outputs[index].copy() for index, item in enumerate(self.outputs)}

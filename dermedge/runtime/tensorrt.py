@@ -15,11 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermedge.runtime import SessionError, Tensor
+from dermedge.runtime import SessionError, Tensor, odd_tensor
+from dermedge.text import brief
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -77,6 +79,11 @@ class Built:
     seconds: float
 
 
+def is_installed(provider: str) -> bool:
+    """Whether there are bindings of "tensorrt" or "tensorrt-rtx"; loads none."""
+    return any(map(find_spec, _MODULES[provider]))
+
+
 def bindings(provider: str) -> Any:
     """The Python module of "tensorrt" or "tensorrt-rtx". SessionError where it is not installed."""
     for name in _MODULES[provider]:
@@ -89,7 +96,7 @@ def bindings(provider: str) -> Any:
                 "{provider} cannot be loaded: {reason}",
                 code="provider.load",
                 provider=provider,
-                reason=_line(error),
+                reason=brief(error, 300),
             ) from None
         # A package of type stubs alone can be imported too, and is empty.
         if hasattr(module, "Builder"):
@@ -404,7 +411,7 @@ def _journal(provider: str) -> Any:
                 self.layers.extend(layer for layer in layers if layer is not None)
 
         def last_error(self) -> str:
-            return _line(self.errors[-1]) if self.errors else "no reason was given"
+            return brief(self.errors[-1], 300) if self.errors else "no reason was given"
 
     return Journal()
 
@@ -434,7 +441,7 @@ def _parse_error(parser: trt.OnnxParser) -> str:
     if not parser.num_errors:
         return "no reason was given"
     error = parser.get_error(0)
-    return _line(f"{error.desc()}, at {error.node_operator()} {error.node_name()}")
+    return brief(f"{error.desc()}, at {error.node_operator()} {error.node_name()}", 300)
 
 
 def _tensors(
@@ -447,14 +454,7 @@ def _tensors(
         shape = engine.get_tensor_shape(name)[:]
         kind = engine.get_tensor_dtype(name)
         if kind not in (trt.DataType.UINT8, trt.DataType.FLOAT) or min(shape, default=1) < 1:
-            raise SessionError(
-                "tensor {name} has type {kind} and shape {shape}; a bundle's graph has uint8 or "
-                "float32 ones of a fixed shape",
-                code="tensor",
-                name=name,
-                kind=str(kind),
-                shape=str(shape),
-            )
+            raise odd_tensor(name, kind, shape)
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         side = inputs if is_input else outputs
         side.append(Tensor(name, shape, np.dtype(trt.nptype(kind))))
@@ -471,7 +471,3 @@ def _cudart(provider: str) -> Any:
             provider=provider,
         ) from None
     return runtime
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
