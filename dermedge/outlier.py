@@ -180,12 +180,7 @@ class OutlierHead:
                 raise _refused(f"needs {min(missing)!r}, which the classifier does not give")
             return cls.from_bytes(bundle.part(OUTLIERS), numbers)
         except BundleError as error:
-            raise BundleRefused(
-                "bundle {path} is refused: {reason}",
-                code="bundle.refused",
-                path=bundle.path,
-                reason=error,
-            ) from None
+            raise BundleRefused.of(bundle.path, error) from None
 
     @classmethod
     def from_bytes(cls, content: bytes, length: int) -> OutlierHead:

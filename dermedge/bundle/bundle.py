@@ -126,7 +126,7 @@ class Bundle:
     def sliced(self, variants: Mapping[str, Variant]) -> Bundle:
         """The same bundle with a single graph a role, its `path` and `sha256` as they are.
 
-        `chosen` maps roles to what `variant` gives; roles that are not named keep their first.
+        `variants` maps roles to what `variant` gives; roles that are not named keep their first.
         """
         models = {}
         for role, model in self.manifest.models.items():
@@ -195,12 +195,7 @@ class Bundle:
                 reason=error.strerror,
             ) from error
         except (BundleError, SignatureError) as error:
-            raise BundleRefused(
-                "bundle {path} is refused: {reason}",
-                code="bundle.refused",
-                path=path,
-                reason=error,
-            ) from None
+            raise BundleRefused.of(path, error) from None
         digest = hashlib.sha256(content).hexdigest()
         return cls(path, manifest, digest, proof, parts, trusted_key)
 

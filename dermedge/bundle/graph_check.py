@@ -63,9 +63,8 @@ class _Reader:
         self.left = MAX_FIELDS
         self.operators: Counter[str] = Counter()
         self.zero_points: set[str] = set()
-        self.constants: dict[
-            str, tuple[int, list[int | memoryview]]
-        ] = {}  # name: type, and its values
+        # Name: type, and its values.
+        self.constants: dict[str, tuple[int, list[int | memoryview]]] = {}
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         """The field numbers and values of a protobuf message."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dermedge import UserError
@@ -37,6 +38,13 @@ class BundleRefused(BundleError):
     """The file is there, but is damaged, hostile, or made by somebody who is not trusted."""
 
     exit_status = 1
+
+    @staticmethod
+    def of(path: Path, reason: Exception) -> BundleRefused:
+        """Of the file `path`, for a reason that begins with "it" or "its"."""
+        return BundleRefused(
+            "bundle {path} is refused: {reason}", code="bundle.refused", path=path, reason=reason
+        )
 
 
 @dataclass(frozen=True)
@@ -101,16 +109,11 @@ class Manifest:
     procedural: bool  # trained on generated pictures: not for real skin
     training_data: tuple[dict[str, Any], ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)  # accuracy on the validation part
-    parity: dict[str, Any] = field(
-        default_factory=dict
-    )  # exported graph against the trained network
-    gate: tuple[
-        dict[str, Any], ...
-    ] = ()  # each precision that was tried: figures, passed or why not
+    parity: dict[str, Any] = field(default_factory=dict)  # of exported graph and trained network
+    gate: tuple[dict[str, Any], ...] = ()  # precisions that were tried: figures, passed or why not
     software: dict[str, Any] = field(default_factory=dict)  # versions that made it
-    parts: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # name: {"sha256": ..., "bytes": ...}
+    # Name: {"sha256": ..., "bytes": ...}
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Counts up with each release under this name; a device that trusts the signing key takes no
     # earlier one again, see `dermedge.bundle.releases`. None: the maker does not count.
     release: int | None = None

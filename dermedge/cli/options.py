@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dermedge import UserError
+from dermedge.bundle import bundle as bundles
 from dermedge.bundle.bundle import DEFAULT, Bundle, shipped
 from dermedge.bundle.manifest import PRECISIONS
 from dermedge.cli import one_line
@@ -44,7 +45,7 @@ def open_bundle(args: argparse.Namespace) -> Bundle:
     if args.min_release is not None and args.min_release < 0:
         raise UserError("--min-release must be 0 (any) or more")
     key = Path(args.trusted_key).read_bytes() if args.trusted_key else None
-    bundle = Bundle.open(shipped().get(args.bundle, args.bundle), trusted_key=key)
+    bundle = bundles.open_bundle(args.bundle, key)
     try:
         check_release(bundle, args.min_release)
     except OSError as error:
