@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from dermedge.image import header as headers
@@ -14,7 +13,7 @@ from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
 from dermedge.image.jpeg import is_shifted
 from dermedge.image.pixels import NO_PROFILE, profile_of_picture
-from dermedge.image.read import WORKING_SIDE, Picture, load, reduction
+from dermedge.image.read import WORKING_SIDE, Picture, halved, load, reduction
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,7 @@ class Foreign:
 
     def halve(self, pixels: np.ndarray) -> np.ndarray:
         """Rows of upright pixels at the reduced size, as many as `factor` divides, or all."""
-        if self.factor == 1:
-            return pixels
-        sides = [-(-side // self.factor) for side in pixels.shape[1::-1]]
-        return cv2.resize(pixels, sides, interpolation=cv2.INTER_AREA)
+        return halved(pixels, self.factor)
 
 
 def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreign:

@@ -69,9 +69,9 @@ def on_white(samples: np.ndarray, profile: bytes | None) -> np.ndarray:
     return rgb
 
 
-def strips(height: int, rows: int = 128) -> Iterator[slice]:
+def strips(height: int) -> Iterator[slice]:
     """Wide intermediates are made a strip at a time, to keep the peak of memory low."""
-    return (slice(top, top + rows) for top in range(0, height, rows))
+    return (slice(top, top + 128) for top in range(0, height, 128))
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -108,14 +108,15 @@ def read_image(source: str | Path | bytes, working_side: int | None = WORKING_SI
         factor = reduction(max(opened.width, opened.height), working_side)
         _check_memory(opened, factor)
         samples = _decoded(opened, factor)
+        if opened.kind == "jpeg":  # it was reduced in decoding
+            factor = 1
         if samples.ndim == 3 and samples.shape[2] == 4 and not opened.cmyk:
-            pixels = on_white(samples, opened.profile)
-            pixels = _halved(pixels, opened, factor)
+            pixels = halved(on_white(samples, opened.profile), factor)
         else:
-            pixels = coloured(_halved(samples, opened, factor), opened.profile)
+            pixels = coloured(halved(samples, factor), opened.profile)
         pixels = upright(pixels, opened.orientation)
-        height, width = opened.height, opened.width
-        return Picture(pixels, *((width, height) if opened.orientation >= 5 else (height, width)))
+        sides = opened.height, opened.width
+        return Picture(pixels, *(sides[::-1] if opened.orientation >= 5 else sides))
 
 
 def read_mask(source: str | Path | bytes) -> np.ndarray:
@@ -208,37 +209,38 @@ def _named(source: str | Path | bytes) -> Iterator[None]:
 
 def load(source: str | Path | bytes) -> bytes:
     """The bytes of a file, no more than `MAX_BYTES`. Raises ImageError, or TypeError."""
-    if isinstance(source, bytes):
-        data = source
-    # An array's or a buffer's content would be taken for a path, a number for an open file.
-    elif not isinstance(source, (str, os.PathLike)):
-        raise TypeError(
-            "expected the path of a picture or the bytes of its file, got "
-            f"{type(source).__name__}: pixels go into a dermedge.image.read.Picture"
-        )
-    else:
-        try:
-            status = os.stat(source)
-            if stat.S_ISDIR(status.st_mode):
-                raise ImageError("is a folder, not a picture", code="image_unreadable")
-            # Reading a pipe or a device could wait for ever.
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("is not a regular file", code="image_unreadable")
-            check_bytes(status.st_size)
-            with open(source, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ImageError(
-                "{reason}", code="image_unreadable", reason=error.strerror or "cannot be read"
-            ) from None
-        except ValueError as error:  # a null byte in the path
-            if isinstance(error, ImageError):
-                raise
-            raise ImageError("{reason}", code="image_unreadable", reason=error) from None
+    data = source if isinstance(source, bytes) else _content(source)
     if not data:
         raise ImageError("the file is empty", code="image_unreadable")
     check_bytes(len(data))
     return data
+
+
+def _content(source: str | Path) -> bytes:
+    # An array's or a buffer's content would be taken for a path, a number for an open file.
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "expected the path of a picture or the bytes of its file, got "
+            f"{type(source).__name__}: pixels go into a dermedge.image.read.Picture"
+        )
+    try:
+        status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a folder, not a picture", code="image_unreadable")
+        # Reading a pipe or a device could wait for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file", code="image_unreadable")
+        check_bytes(status.st_size)
+        with open(source, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except ImageError:
+        raise
+    except OSError as error:
+        raise ImageError(
+            "{reason}", code="image_unreadable", reason=error.strerror or "cannot be read"
+        ) from None
+    except ValueError as error:  # a null byte in the path
+        raise ImageError("{reason}", code="image_unreadable", reason=error) from None
 
 
 def check_bytes(count: int) -> None:
@@ -290,8 +292,9 @@ def _check_memory(opened: Opened, factor: int) -> None:
         )
 
 
-def _halved(samples: np.ndarray, opened: Opened, factor: int) -> np.ndarray:
-    if opened.kind == "jpeg" or factor == 1:
+def halved(samples: np.ndarray, factor: int) -> np.ndarray:
+    """Samples (h, w, ...) reduced by what `reduction` gives, each side rounded up."""
+    if factor == 1:
         return samples
     sides = [-(-side // factor) for side in samples.shape[1::-1]]
     return cv2.resize(samples, sides, interpolation=cv2.INTER_AREA)
