@@ -23,7 +23,14 @@ from dermedge.image.preprocess import Placement, Preprocessing, prepare, working
 from dermedge.image.read import Picture, read_image
 from dermedge.lesion.features import Lesion, measure
 from dermedge.lesion.quality import SIDE, Quality, assess
-from dermedge.lesion.scale import REFERENCES, Scale, ScaleError, find
+from dermedge.lesion.scale import (
+    LEAST_PX_PER_MM,
+    MOST_PX_PER_MM,
+    REFERENCES,
+    Scale,
+    ScaleError,
+    find,
+)
 from dermedge.metadata import checked
 from dermedge.network import Network, Outputs, Steps, drive, graph_of
 from dermedge.outlier import OutlierHead, evidence
@@ -31,7 +38,6 @@ from dermedge.runtime import MOST_THREADS, ExecutionConfig
 from dermedge.triage import decide, malignancy_of, most_likely
 
 SHOWN_CASES = 3  # similar ones
-LEAST_PX_PER_MM, MOST_PX_PER_MM = 0.01, 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,12 +248,7 @@ def similar_cases(bundle: Bundle, length: int | None) -> SimilarCases:
                 length=length or 0,
             )
     except BundleError as error:
-        raise BundleRefused(
-            "bundle {path} is refused: {reason}",
-            code="bundle.refused",
-            path=bundle.path,
-            reason=error,
-        ) from None
+        raise BundleRefused.of(bundle.path, error) from None
     return cases
 
 
@@ -288,8 +289,7 @@ class Analyzer:
         for count in (threads, *(execution.threads for execution in executions.values())):
             if not 0 <= count <= MOST_THREADS:
                 raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {count}")
-        manifest = bundle.manifest
-        missing = [role for role in ROLES if role not in manifest.models]
+        missing = [role for role in ROLES if role not in bundle.manifest.models]
         if missing:
             raise BundleError(
                 "bundle {path} has no {role}: it is for evaluation alone; export both runs into "

@@ -10,8 +10,7 @@ import numpy as np
 
 from dermedge import DISCLAIMER
 from dermedge.bundle.manifest import Manifest
-from dermedge.taxonomy import MALIGNANT
-from dermedge.triage import Rule, most_likely, triage_of
+from dermedge.triage import Rule, malignancy_of, most_likely, triage_of
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,8 @@ def combine(
     # By name: what stores JSON may have sorted it.
     stated = np.array([[one["probabilities"][label] for label in manifest.labels] for one in used])
     mean = stated.mean(axis=0)
-    malignant = [label in MALIGNANT for label in manifest.labels]
     risks = [one["malignancy"] for one in used]
-    malignancy = round(float(mean[malignant].sum().clip(0, 1)), 6)
+    malignancy = round(malignancy_of(mean, manifest.labels), 6)
     triage, because = triage_of(malignancy, manifest.thresholds)
     return Combined(
         pictures=pictures,

@@ -30,9 +30,8 @@ class Rule:
     """What led to a triage: one of RULES and its values, of which `str` makes the English text."""
 
     code: str
-    values: Mapping[
-        str, float | Sequence[str]
-    ]  # numbers, or codes of dermedge.lesion.quality.TITLES
+    # Numbers, or codes of dermedge.lesion.quality.TITLES.
+    values: Mapping[str, float | Sequence[str]]
 
     def __str__(self) -> str:
         digits = 2 if self.code == "unfamiliar" else 3
@@ -61,10 +60,10 @@ def most_likely(manifest: Manifest, probabilities: np.ndarray) -> str:
 def triage_of(malignancy: float, limits: Thresholds) -> tuple[str, Rule]:
     """What a malignancy of 0 to 1 leads to, one of TRIAGE, and the rule that says so."""
     triage, limit = "low", limits.see_doctor
-    for higher, its_limit in (("urgent", limits.urgent), ("see a doctor", limits.see_doctor)):
-        if malignancy >= its_limit:
-            triage, limit = higher, its_limit
-            break
+    if malignancy >= limits.urgent:
+        triage, limit = "urgent", limits.urgent
+    elif malignancy >= limits.see_doctor:
+        triage = "see a doctor"
     return triage, Rule(triage, {"malignancy": float(malignancy), "limit": float(limit)})
 
 

@@ -161,7 +161,7 @@ def _tune_role(
     feeds = network_feeds([prepare(picture, model.preprocessing)[0] for picture in pictures], model)
     configurations = executions(bundle, role)
     own = configurations[0]
-    sessions, reasons = _checked(bundle, role, feeds, how)
+    sessions, reasons = _checked(bundle, role, configurations, feeds, how)
     if reasons.get(own, NO_TIME) != NO_TIME:
         raise SessionError(
             "the {role} does not run as the bundle has it ({reason}): run `dermedge verify`",
@@ -183,13 +183,17 @@ def _tune_role(
 
 
 def _checked(
-    bundle: Bundle, role: str, feeds: Sequence[Feed], how: _How
+    bundle: Bundle,
+    role: str,
+    configurations: Sequence[ExecutionConfig],
+    feeds: Sequence[Feed],
+    how: _How,
 ) -> tuple[dict[ExecutionConfig, Session], dict[ExecutionConfig, str]]:
     """What computes the same, and why the rest is left out."""
     sessions: dict[ExecutionConfig, Session] = {}
     reasons: dict[ExecutionConfig, str] = {}
     references = References(bundle, role, how.opener, feeds)
-    for execution in _by_promise(executions(bundle, role), how.budget):
+    for execution in _by_promise(configurations, how.budget):
         work = f"{role}: checking {execution}"
 
         def step(work: str = work) -> None:

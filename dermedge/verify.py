@@ -80,7 +80,7 @@ def verify(bundle: Bundle, target: str | None = None) -> Iterator[Check]:
         for variant in fitting:
             yield _operators(bundle, variant, target)
         for variant in graphs:
-            yield from _parity(bundle, model, variant)
+            yield _parity(bundle, model, variant)
     if "classifier" in manifest.models:
         yield from _beside_classifier(bundle)
 
@@ -133,33 +133,28 @@ def _operators(bundle: Bundle, variant: Variant, target: str) -> Check:
     return Check(name, "pass", counted)
 
 
-def _parity(bundle: Bundle, model: Model, variant: Variant) -> Iterator[Check]:
+def _parity(bundle: Bundle, model: Model, variant: Variant) -> Check:
     name = f"{variant.part} computes"
     if REFERENCE not in bundle.manifest.parts:
-        yield Check(name, "skip", "the bundle carries no reference")
-        return
+        return Check(name, "skip", "the bundle carries no reference")
     try:
         reference = Reference.from_bytes(bundle.part(REFERENCE))
     except ArchiveError as error:
-        yield Check(name, "fail", f"{REFERENCE} is refused: it {error}")
-        return
+        return Check(name, "fail", f"{REFERENCE} is refused: it {error}")
     expected = reference.networks.get(network_of(model.part))
     if expected is None:
-        yield Check(name, "skip", "the reference says nothing of it")
-        return
+        return Check(name, "skip", "the reference says nothing of it")
     roles = _roles(bundle, model.part)
     try:
         network = Network(bundle.sliced(dict.fromkeys(roles, variant)), roles, threads=1)
     except SessionError as error:
-        yield Check(name, "fail" if host() in variant.targets else "skip", str(error))
-        return
+        return Check(name, "fail" if host() in variant.targets else "skip", str(error))
     except BundleError as error:
-        yield Check(name, "fail", str(error))
-        return
+        return Check(name, "fail", str(error))
     try:
-        yield _compare(name, bundle, network, reference.pictures, expected, variant.precision)
+        return _compare(name, bundle, network, reference.pictures, expected, variant.precision)
     except (BundleError, SessionError) as error:
-        yield Check(name, "fail", str(error))
+        return Check(name, "fail", str(error))
 
 
 def _roles(bundle: Bundle, part: str) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ from dermedge.cli.options import (
 )
 from dermedge.cluster import on_ray
 from dermedge.files import check_folder
-from dermedge.lesion.scale import REFERENCES
-from dermedge.metadata import FIELDS, REGIONS, SEXES, region
+from dermedge.lesion.scale import LEAST_PX_PER_MM, MOST_PX_PER_MM, REFERENCES
+from dermedge.metadata import FIELDS, OLDEST, REGIONS, SEXES, region
 from dermedge.runtime import MOST_THREADS
 from dermedge.text import printable
 
@@ -151,8 +151,9 @@ def _tell_left_out(others: list[str]) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """UserError where options contradict each other or make no sense."""
-    if args.px_per_mm is not None and not 0.01 <= args.px_per_mm <= 100_000:
-        raise UserError("--px-per-mm must be 0.01 to 100000: pixels to a millimetre")
+    least, most = LEAST_PX_PER_MM, MOST_PX_PER_MM
+    if args.px_per_mm is not None and not least <= args.px_per_mm <= most:
+        raise UserError(f"--px-per-mm must be {least} to {most}: pixels to a millimetre")
     if args.reference is not None and args.reference not in REFERENCES:
         raise UserError(
             f"--reference {args.reference!r} is not known: name one of {', '.join(REFERENCES)}"
@@ -289,8 +290,8 @@ def _is_within(folder: Path, pictures: Path) -> bool:
 def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
     """The options about the person; UserError where one makes no sense or would be ignored."""
     metadata = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
-    if "age" in metadata and not 0 <= args.age <= 120:
-        raise UserError(f"--age must be 0 to 120 years, got {args.age:g}")
+    if "age" in metadata and not 0 <= args.age <= OLDEST:
+        raise UserError(f"--age must be 0 to {OLDEST} years, got {args.age:g}")
     if "site" in metadata and region(args.site) is None:
         raise UserError(
             f"--site {args.site!r} is no part of the body that is known: "
@@ -330,11 +331,7 @@ def _sentence(analysis: Analysis) -> str:
     parts = [f"{printable(analysis.image)}: {analysis.triage}", analysis.rule]
     # A picture that cannot be judged gets no numbers.
     if analysis.triage != "retake":
-        # The likely class first: with class offsets it need not have the highest probability.
-        classes = sorted(
-            analysis.probabilities.items(), key=lambda item: (item[0] != analysis.likely, -item[1])
-        )
-        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in classes[:3]))
+        parts.append(_classes(analysis.likely, analysis.probabilities))
         lesion = analysis.lesion
         parts.append(f"A {lesion.asymmetry:g} B {lesion.border:g} C {lesion.color:g}")
         if lesion.diameter_mm is not None:
@@ -349,13 +346,16 @@ def _sentence(analysis: Analysis) -> str:
     return "; ".join(parts)
 
 
+def _classes(likely: str | None, probabilities: dict[str, float]) -> str:
+    # The likely class first: with class offsets it need not have the highest probability.
+    classes = sorted(probabilities.items(), key=lambda item: (item[0] != likely, -item[1]))
+    return "likely " + ", ".join(f"{label} {value:.2f}" for label, value in classes[:3])
+
+
 def _common(common: Combined) -> str:
     parts = [f"together: {common.triage}", common.rule]
     if common.used:
-        classes = sorted(
-            common.probabilities.items(), key=lambda item: (item[0] != common.likely, -item[1])
-        )
-        parts.append("likely " + ", ".join(f"{label} {value:.2f}" for label, value in classes[:3]))
+        parts.append(_classes(common.likely, common.probabilities))
         parts.append(
             f"malignancy {common.lowest:.3f} to {common.highest:.3f} in single pictures, which "
             + ("lead to the same advice" if common.agreed else "do not lead to the same advice")

@@ -267,8 +267,8 @@ class _Near:
         self.area = moments["m00"]
         self.centre = x + moments["m10"] / self.area, y + moments["m01"] / self.area
         self.centroid = tuple(
-            (centre + 0.5) * whole / side - 0.5 + place.start
-            for centre, whole, side, place in zip(
+            (centre + 0.5) * length / side - 0.5 + place.start
+            for centre, length, side, place in zip(
                 self.centre, mask[part].shape[::-1], size[::-1], part[::-1], strict=True
             )
         )

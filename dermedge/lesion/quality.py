@@ -113,24 +113,22 @@ def assess(
     """
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a picture of {pixels.shape}")
-    size = reduced(pixels.shape)
-    pixels = thumbnail(pixels, *size)
+    height, width = reduced(pixels.shape)
+    size = width, height
+    pixels = thumbnail(pixels, height, width)
     # Detail is measured on the mean over the area, which colours do not need.
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    gray = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA)
-    red, green, blue = cv2.split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR))
+    gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR))
     brightest, white = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     white = compare_number(white, 250, cv2.CMP_GE)
-    lesion = None
-    if mask is not None:
-        size = gray.shape[::-1]
-        lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     measures = {
         "too_dark": _percentile(brightest, 0.99),
         "too_bright": cv2.countNonZero(white) / white.size,
         "too_blurred": _sharpness(gray),
     }
-    if lesion is not None and mask is not None:
+    if mask is not None:
+        lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         if hidden is not None:
             hidden = cv2.resize(hidden.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         measures |= _framing(lesion, mask, probability, hidden)
@@ -221,6 +219,8 @@ def _framing(
         "cut_off": _cut(lesion, area, hidden),
         "too_near": area / lesion.size,
         "too_far": max(width, height) / min(lesion.shape),
+        "no_lesion": 0.0,
+        "several_lesions": 0.0,
     }
     parts = lesion
     if probability is not None:
@@ -230,14 +230,12 @@ def _framing(
             sure = cv2.resize(sure, size, interpolation=cv2.INTER_LINEAR)
         measures["no_lesion"] = 1 - cv2.mean(sure, lesion)[0]
         parts = compare_number(sure, 0.5, cv2.CMP_GE)
-    else:
-        measures["no_lesion"] = 0.0
     outlines, _ = cv2.findContours(parts, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    measures["several_lesions"] = 0.0
     if len(outlines) > 1:
         *_, stats, _ = cv2.connectedComponentsWithStats(parts)
         areas = np.sort(stats[1:, cv2.CC_STAT_AREA])[::-1]
-        measures["several_lesions"] = float(areas[1] / areas[0]) if len(areas) > 1 else 0.0
+        if len(areas) > 1:  # a hole has an outline, too
+            measures["several_lesions"] = float(areas[1] / areas[0])
     return measures
 
 

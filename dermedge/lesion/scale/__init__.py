@@ -21,9 +21,10 @@ from dermedge.lesion.scale.size_marker import (
     write_card,
 )
 
-__all__ = ["CARD", "COINS", "HOLE", "PAPERS", "REFERENCES"]
+__all__ = ["CARD", "COINS", "HOLE", "LEAST_PX_PER_MM", "MOST_PX_PER_MM", "PAPERS", "REFERENCES"]
 __all__ += ["Scale", "ScaleError", "find", "marker_cells", "write_card"]
 
+LEAST_PX_PER_MM, MOST_PX_PER_MM = 0.01, 100_000  # of a whole picture
 REFERENCES = ("card", "ruler", *(f"coin-{kind}" for kind in COINS))
 
 
