@@ -189,7 +189,7 @@ def _similar(analysis: Analysis, cases: SimilarCases) -> np.ndarray:
         for row, line in enumerate(lines):
             _put(canvas, line, 0, side + (row + 1) * _LINE - 8, 0.62, _INK)
         shown.append(canvas)
-    return _widened(_padded(np.concatenate(shown, axis=1), _MARGIN))
+    return _widened(_padded(np.concatenate(shown, axis=1)))
 
 
 def _legend() -> np.ndarray:
@@ -243,8 +243,8 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _padded(part: np.ndarray, left: int) -> np.ndarray:
-    return np.concatenate([_paper(len(part), left), part], axis=1)
+def _padded(part: np.ndarray) -> np.ndarray:
+    return np.concatenate([_paper(len(part), _MARGIN), part], axis=1)
 
 
 def _widened(part: np.ndarray) -> np.ndarray:
@@ -256,7 +256,7 @@ def _beside(left: list[np.ndarray], right: list[np.ndarray]) -> np.ndarray:
     columns = [np.concatenate(parts) if parts else _paper(0, _PANEL) for parts in (left, right)]
     height = max(map(len, columns)) + _MARGIN // 2
     columns = [np.concatenate([c, _paper(height - len(c), _PANEL)]) for c in columns]
-    return _widened(np.concatenate([_padded(column, _MARGIN) for column in columns], axis=1))
+    return _widened(np.concatenate([_padded(column) for column in columns], axis=1))
 
 
 def _text(

@@ -81,14 +81,9 @@ _WORDS = tuple(
             r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
             "akiec",
         ),
-        (
-            rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}",
-            "bcc",
-        ),  # ICD-O 8094, among basal cell tumours
-        (
-            _SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b",
-            "scc",
-        ),
+        # ICD-O 8094, among basal cell tumours.
+        (rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}", "bcc"),
+        (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
             r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
