@@ -13,7 +13,7 @@ from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"cICP")
 _PNG_PIXELS = _PNG_NEEDED[:5]
-_PNG_ALWAYS = (b"IHDR", b"IDAT", b"IEND")  # the others are of palettes, or told by `Png.key`
+_PNG_ALWAYS = (b"IHDR", b"IDAT", b"IEND")  # the others are of palettes, or in `Png.key`
 _MAX_TEXT = 1_000_000  # bytes of a text chunk or so that are unpacked
 
 

@@ -103,20 +103,23 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     """Float (n, 2): place along the ruler and spacing there, px; none where it is no ruler."""
     none = np.empty((0, 2))
     around = row.middle + np.arange(-row.high // 2, row.high // 2 + 1)
+    part = slice(row.start, row.start + row.length)
+
+    def line_along(rotated: np.ndarray) -> np.ndarray:
+        line: np.ndarray = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
+        return line
+
     best = 0.0, row.spacing, row.angle
+    tries = row.spacing * np.linspace(0.9, 1.1, 161)
     for tilt in np.arange(-2, 2.1, 0.5):
-        rotated = _rotated(detail, row.angle + tilt)
-        line = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
-        line = line[row.start : row.start + row.length]
-        tries = row.spacing * np.linspace(0.9, 1.1, 161)
-        power = _power(line, tries)
+        power = _power(line_along(_rotated(detail, row.angle + tilt))[part], tries)
         best = max(best, (float(power.max()), float(tries[power.argmax()]), row.angle + tilt))
     _, spacing, angle = best
     if row.length < _TICKS * spacing:
         return none
     rotated = _rotated(detail, angle)
-    line = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
-    line = line[row.start : row.start + row.length]
+    whole = line_along(rotated)
+    line = whole[part]
     place = np.arange(len(line))
     wave = np.sum(line * np.exp(-2j * np.pi * place / spacing))
     # Dark marks lie where the wave is lowest.
@@ -124,7 +127,7 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     at = np.arange(first, len(line) - spacing / 2, spacing)
     reach = round(8 * spacing)
     low, high = max(0, row.middle - reach), min(rotated.shape[0], row.middle + reach + 1)
-    band = rotated[low:high, row.start : row.start + row.length]
+    band = rotated[low:high, part]
     band = cv2.blur(band, (max(1, round(spacing / 4)), 1))
     on, off = (np.clip(np.rint(at + shift * spacing), 0, len(line) - 1).astype(int)
                for shift in (0, 0.5))  # fmt: skip
@@ -145,7 +148,6 @@ def _spacings(detail: np.ndarray, row: _Row) -> np.ndarray:
     if max(fifth, tenth) <= max(_LONGER, others + 0.15):
         return none
     # Beyond the piece where it was found, too: as far as the same marks go on.
-    whole = rotated[np.clip(around, 0, rotated.shape[0] - 1)].mean(axis=0)
     piece = round(10 * spacing)
     tries = spacing * np.linspace(0.85, 1.15, 121)
     starts = np.arange(0, len(whole) - piece + 1, piece // 2)
