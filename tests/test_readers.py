@@ -305,6 +305,7 @@ def test_encodings_that_are_certain(tmp_path, encoding, words, label):
     [
         *(("utf-32", "nevus"), ("utf-16-le", "nevus"), ("cp1251", "меланома"), ("mac-roman", "é")),
         *(("shift-jis", "黒色腫"), ("cp850", "Nävus"), ("cp1252", "nevus’s")),
+        ("cp1254", "olası melanom"),
     ],
 )
 def test_other_encodings_are_refused_in_words(tmp_path, encoding, words):

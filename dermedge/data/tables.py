@@ -12,9 +12,9 @@ from pathlib import Path
 from dermedge.data.records import DataError, short
 
 DELIMITERS = ",;\t|"
-# Letters that stand for themselves in Latin-1, Latin-9, Windows-1252 and Windows-1250 alike: a file
-# whose only other bytes are these reads the same in all of them.
-_SAME_LETTERS = frozenset("áâäçéëíîóôöúüýßÁÂÄÇÉËÍÎÓÔÖÚÜÝ".encode("latin-1"))
+# Letters that are the same in Latin-1, Latin-9 and Windows-1252, 1250 and 1254: a file whose only
+# other bytes are these reads the same in all of them. A Turkish "ı" is elsewhere a "ý".
+_SAME_LETTERS = frozenset("áâäçéëíîóôöúüßÁÂÄÇÉËÍÎÓÔÖÚÜ".encode("latin-1"))
 _UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
 
 
