@@ -454,6 +454,17 @@ def test_several_tables_need_a_name(tmp_path):
     assert load("csv", data_set.root) == data_set
 
 
+@pytest.mark.parametrize("name", ["ham10000", "folders"])
+def test_a_table_that_its_reader_does_not_read_is_refused(tmp_path, name):
+    picture(tmp_path / "nv" / "a.jpg")
+    lines = ("lesion_id,image_id,dx", "HAM_0000001,a,nv")
+    known = table(tmp_path / "HAM10000_metadata.csv", *lines)
+    mended = table(tmp_path / "HAM10000_mended.csv", *lines)
+    told = refusal(name, mended)
+    assert f"HAM10000_mended.csv: not a table that {name} reads" in told
+    assert load("ham10000", known).records
+
+
 def test_files_that_are_left_out_are_counted(tmp_path):
     picture(tmp_path / "more" / "x.png", 7)
     for name in ("raw.dng", "volume.npy", "Thumbs.db", "notes.txt", ".DS_Store"):

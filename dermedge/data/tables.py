@@ -77,8 +77,7 @@ def read_table(
     DataError : not a table, of an unknown encoding, with a row that has more or fewer cells than
         the header, with two columns of one name, or without rows; one line, with file and line.
     """
-    text = decode(path, _bytes(path))
-    return _parse(path, text, header, first_cell, keep)
+    return _parse(path, read_text(path), header, first_cell, keep)
 
 
 def columns_of(path: Path) -> frozenset[str]:
@@ -102,6 +101,11 @@ def columns_of(path: Path) -> frozenset[str]:
 def column_name(text: str) -> str:
     """'Lesion ID' and 'lesion-id' are 'lesion_id'."""
     return re.sub(r"[\s_-]+", "_", text.strip().lower()).strip("_")
+
+
+def read_text(path: Path) -> str:
+    """The text of a table or list, as `decode` gives it."""
+    return decode(path, _bytes(path))
 
 
 def decode(path: Path, data: bytes) -> str:

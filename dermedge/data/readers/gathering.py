@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
-from dermedge.data.tables import Table, read_table
+from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
 from dermedge.metadata import region
@@ -209,6 +209,11 @@ class Gathering:
                 f"columns of {short(path.name)} that are not read: {len(unread)} ({_list(unread)})"
             )
         return table
+
+    def read_text(self, path: Path) -> str:
+        """The text of a list that is no table."""
+        self._read.add(path)
+        return read_text(path)
 
     def pictures(self, folder: str, beside: Iterable[str] = ()) -> dict[str, Path]:
         """Stem to picture, for pictures anywhere below a folder whose name matches `folder`.
@@ -413,6 +418,14 @@ class Gathering:
 
     def finish(self) -> DataSet:
         """The data set of all that was added; RowErrors or DataError where there is none."""
+        if self.table_path and self.table_path not in self._read:
+            raise DataError(
+                "{path}: not a table that {reader} reads; name the data set's folder, or read the "
+                "table as csv={path}",
+                code="data_other_table",
+                path=short(str(self.table_path), 300),
+                reader=self.reader.name,
+            )
         if self.errors:
             raise RowErrors(tuple(map(printable, self.errors)))
         if not self.records:
