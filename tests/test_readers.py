@@ -477,6 +477,14 @@ def test_files_that_are_left_out_are_counted(tmp_path):
 
 def test_a_path_to_nothing_that_is_read(tmp_path):
     assert "neither a folder nor a table" in refusal("csv", picture(tmp_path / "a.png"))
+    (tmp_path / "cases.xlsx").write_bytes(b"PK")
+    assert "(save cases.xlsx as CSV)" in refusal("csv", tmp_path)
+    table(tmp_path / "cases.csv", "Bild,Läsion", "a.png,1")
+    assert "cases.csv has: bild, läsion" in refusal("csv", tmp_path)
+    (tmp_path / "pacs" / "nevus").mkdir(parents=True)
+    (tmp_path / "pacs" / "nevus" / "1.dcm").write_bytes(b"")
+    told = refusal("folders", tmp_path / "pacs")
+    assert "not read: 1 (.dcm 1); unpack or convert pictures to JPEG or PNG" in told
 
 
 # --- folders -----------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Gathering:
         if os.path.isfile(path):
             if path.suffix.lower() not in (*TABLES, ".txt"):
                 raise DataError(
-                    "{path}: neither a folder nor a table (.csv, .tsv)",
+                    "{path}: neither a folder nor a table (.csv, .tsv); save a spreadsheet as CSV",
                     code="data_no_folder",
                     path=short(str(path), 300),
                 )
@@ -170,14 +170,16 @@ class Gathering:
 
     # --- finding ---------------------------------------------------------------------------
 
-    def unfit(self, detail: str = "") -> DataError:
+    def unfit(self, detail: str) -> DataError:
         """The error that says why the folder is not of this reader's layout, for raising."""
+        if not self.images and (others := self._unread_kinds()):
+            detail += f" ({others}; unpack or convert pictures to JPEG or PNG)"
         return DataError(
             "{root}: not the layout of {reader}: {detail}; looked for {layout}",
             code="data_layout",
             root=short(str(self.root), 300),
             reader=self.reader.name,
-            detail=detail or "not found",
+            detail=detail,
             layout=self.reader.layout,
         )
 
@@ -493,17 +495,22 @@ class Gathering:
         unused = [file for file in self.images if file not in used]
         if unused:
             yield f"pictures here that are not used: {len(unused)} ({self._places(unused)})"
+        if kinds := self._unread_kinds():
+            yield kinds
+        tables = [f for f in self.files if f.suffix.lower() in TABLES and f not in self._read]
+        if tables:
+            yield f"tables that are not read: {len(tables)} ({_list([f.name for f in tables])})"
+
+    def _unread_kinds(self) -> str:
         endings = Counter(
             file.suffix.lower() or "(no ending)"
             for file in self.files
             if file.suffix.lower() not in (PICTURES | TABLES | _ASIDE) and file not in self._read
         )
-        if endings:
-            named = [f"{ending} {number}" for ending, number in endings.most_common()]
-            yield f"files of a kind that is not read: {endings.total()} ({_list(named)})"
-        tables = [f for f in self.files if f.suffix.lower() in TABLES and f not in self._read]
-        if tables:
-            yield f"tables that are not read: {len(tables)} ({_list([f.name for f in tables])})"
+        if not endings:
+            return ""
+        named = [f"{ending} {number}" for ending, number in endings.most_common()]
+        return f"files of a kind that is not read: {endings.total()} ({_list(named)})"
 
     def _places(self, files: Iterable[Path]) -> str:
         """Folders of the files, with counts."""

@@ -27,6 +27,7 @@ _ERROR = re.compile(r"#\S*[!?]")
 # What rows have in common that a merged cell stands for; of few slips it is one still.
 _OF_ONE = {"lesion_id": ("patient_id", "sex", "diagnosis"), "patient_id": ("sex",)}
 _SLIPS = 0.1
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -184,6 +185,8 @@ def _table(g: Gathering) -> Path:
         if others:
             columns = short(", ".join(sorted(columns_of(others[0]))), 200)
             detail += f" ({short(others[0].name)} has: {columns})"
+        elif sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
+            detail += f" (save {short(sheets[0].name)} as CSV)"
         raise g.unfit(detail)
     named = [path for path in tables if path.name.lower() == "data.csv"]
     nearest = [path for path in named if len(path.parts) == len(named[0].parts)]
