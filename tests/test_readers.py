@@ -506,7 +506,8 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("train_dir", "val_dir"), ("Training", "Validation"), ("train-set", "valid_set")),
         *(("images/train", "images/val"), ("one/too/many/train", "one/too/many/val")),
         *(("train_images", "val_images"), ("TRAIN", "VAL"), ("trainset", "valset")),
-        ("archive/split/Train", "archive/split/Valid"),
+        *(("archive/split/Train", "archive/split/Valid"), ("Entrenamiento", "Validación")),
+        *(("Trainingsdaten", "Validierungsdaten"), ("données d'entraînement", "validation")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):

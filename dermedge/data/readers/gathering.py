@@ -82,15 +82,26 @@ _FLAGS = {
     ),
     "sim": True,
 }
+# In English, then in German, French, Spanish, Italian, Portuguese and Turkish, without accents.
 _PARTS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(
+        ("train", "training", "trn", "entrainement", "apprentissage", "entrenamiento")
+        + ("addestramento", "treino", "treinamento", "egitim"),
+        "train",
+    ),
+    **dict.fromkeys(
+        ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
+        + ("validacao", "dogrulama"),
+        "val",
+    ),
+    **dict.fromkeys(("test", "testing", "tst", "prueba", "pruebas", "teste"), "test"),
 }
 _PART_FILLERS = frozenset(
     {
         *("dir", "set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures"),
         *("folder", "split", "part", "input", "jpeg", "jpg", "png", "photos", "files", "cls"),
+        *("daten", "bilder", "donnees", "jeu", "datos", "imagenes", "dati", "dados", "imagens"),
+        *("immagini", "de", "d", "di"),
     }
 )
 MOST_NAMED = 8  # words, columns or folders in one line
@@ -576,8 +587,8 @@ class Gathering:
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
     words = [
-        re.sub(r"(?<=[a-z])(dir|set|data|images|folder)$", "", word)
-        for word in re.findall("[a-z]+", name.lower())
+        re.sub(r"(?<=[a-z])(dir|set|data|images|folder|s?(daten|bilder))$", "", word)
+        for word in re.findall("[a-z]+", unaccented(name.lower()))
         if word not in _PART_FILLERS
     ]
     return _PARTS.get(words[0]) if len(words) == 1 else None
@@ -592,6 +603,12 @@ def stated(text: str | None) -> str | None:
 def folded(name: str) -> str:
     """A name by which files are found whatever their case: "ü" is one letter, never "u" and "¨"."""
     return unicodedata.normalize("NFC", name).lower()
+
+
+def unaccented(text: str) -> str:
+    """Text whose letters have no marks: "validacion" of "validación"."""
+    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def without_ending(text: str) -> str:

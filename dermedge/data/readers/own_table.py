@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import Path
 
 from dermedge.data.readers.gathering import (
@@ -14,6 +13,7 @@ from dermedge.data.readers.gathering import (
     folded,
     part_of,
     stated,
+    unaccented,
 )
 from dermedge.data.records import DataError, short
 from dermedge.data.synthetic import MARKER
@@ -278,9 +278,7 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
 
 def _plain(name: str) -> str:
     """'código_de_la_lesión' as 'codigo_lesion', 'pat._nr.' and 'n°_pat' by their 'nr'."""
-    letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
-    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    words = re.sub(r"[\W_]+", "_", bare).strip("_")
+    words = re.sub(r"[\W_]+", "_", unaccented(name.replace("n°", "nr"))).strip("_")
     return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
