@@ -361,6 +361,7 @@ def test_skin_types_in_other_spellings(tmp_path):
     [
         *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
         *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
+        *(("onbekend", "nieznana", "brak danych"), ("okänd", "belirtilmemiş", "ohne Angabe")),
     ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):

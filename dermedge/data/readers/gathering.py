@@ -52,7 +52,12 @@ _UNSTATED = frozenset(
         *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
-        *("keine angabe", "nicht bekannt", "nicht angegeben"),
+        *("keine angabe", "keine angaben", "ohne angabe", "nicht bekannt", "nicht angegeben"),
+        *("non précisé", "no consta", "sin especificar", "não informado", "não especificado"),
+        *("non noto", "non nota", "non specificato", "belirtilmemiş", "yok"),
+        # Dutch, Nordic, Polish.
+        *("onbekend", "niet bekend", "geen gegevens", "ukendt", "ukjent", "okänd", "okänt"),
+        *("nieznany", "nieznana", "nieznane", "brak danych", "brak"),
     }
 )
 _SEXES = {
