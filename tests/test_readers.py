@@ -142,6 +142,7 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
             ("ID de la lesión", "lesion_id"),
             ("Identifiant du patient", "patient_id"),
         ),
+        *(("NHS number", "patient_id"), ("Hospital No.", "patient_id"), ("UHID", "patient_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):

@@ -58,10 +58,11 @@ _ID = (
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
     r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
-    r"|case|hasta|fall|pacjent(a|ki)?|proband(en|in)?|teilnehmer(in)?|akten?|expediente"
-    # Numbers of a person's file: REDCap's, and those of hospitals.
-    r"|(\w+_)?record|dossier|prontuario|protokol|dosya|historia_?clinica|cartella(_?clinica)?)"
+    r"|hasta|pacjent(a|ki|ka)?|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
+    r"|historia_?clinica|cartella_?clinica)"
 )
+# A person's file, REDCap's or a hospital's; alone it may be what is in it.
+_FILE = r"(case|fall|akten?|(\w+_)?record|dossier|protokol|dosya|cartella)"
 _ARABIC_ID = "(رقم|معرف|اسم|كود|رمز|ملف)"
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
@@ -72,10 +73,9 @@ _MEANT = {
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
     "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
     rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
-    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|pat|patients?|patient(en|_?in)"
-    r"|paciente|paziente|hasta|subjects?|person|participants?|individual|proband(in)?"
-    r"|teilnehmer(in)?|expediente|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|prontuario"
-    r"|historia_?clinica|cartella_?clinica|pacjent(ka)?|(tc_?)?kimlik_?no"
+    "patient_id": rf"(({_PERSON}|{_FILE})_?{_ID}(_?{_ID})?|{_ID}_({_PERSON}|{_FILE})|{_PERSON}"
+    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(tc_?)?kimlik_?no|uhid|ssn|cpr|bsn|cpf|curp"
+    r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
     rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
