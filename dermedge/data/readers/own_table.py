@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from dermedge.data.readers.gathering import (
@@ -85,24 +86,16 @@ _MEANT = {
 
 def _gather(g: Gathering) -> None:
     path = _table(g)
-    known = {name.replace("_", ""): name for name in CSV_COLUMNS}
-    present = columns_of(path)
-    # "LesionID" is lesion_id.
-    spelt = {
-        name: known[name.replace("_", "")] for name in present if name.replace("_", "") in known
-    }
-    table = g.read_table(path, (*CSV_COLUMNS, *spelt))
-    _check_columns(g, table, spelt)
+    table = _read(g, path)
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
-    _refuse_letters_of_sexes(g, table, spelt)
-    _refuse_merged_cells(g, table, spelt)
+    _refuse_letters_of_sexes(g, table)
+    _refuse_merged_cells(g, table)
     seen: dict[Path, Row] = {}
     drawn_for: dict[Path, Row] = {}  # by mask
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
-        cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
-        where = table.where(row)
+        cells, where = row.cells, table.where(row)
         if not cells["image"]:
             g.errors.append(f"{where}: the column image is empty")
             continue
@@ -205,8 +198,13 @@ def _table(g: Gathering) -> Path:
     return candidates[0]
 
 
-def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
-    names = [spelt.get(name, name) for name in table.columns]
+def _read(g: Gathering, path: Path) -> Table:
+    """The table with its columns as in CSV_COLUMNS; "LesionID" is lesion_id."""
+    known = {name.replace("_", ""): name for name in CSV_COLUMNS}
+    spelt = {name: known.get(name.replace("_", ""), name) for name in columns_of(path)}
+    uses = [name for name, column in spelt.items() if column in CSV_COLUMNS]
+    table = g.read_table(path, (*CSV_COLUMNS, *uses))
+    names = tuple(spelt.get(name, name) for name in table.columns)
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice:
         raise DataError(
@@ -215,12 +213,16 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
             path=table.path,
             name=twice,
         )
-    if "image" not in names:
-        table.need("image")
+    rows = (
+        Row(row.line, {spelt.get(name, name): cell for name, cell in row.cells.items()})
+        for row in table.rows
+    )
+    table = replace(table, columns=names, rows=tuple(rows))
+    table.need("image")
     for wanted, pattern in _MEANT.items():
         if wanted in names:
             continue
-        meant = [name for name in table.columns if re.fullmatch(pattern, _plain(name))]
+        meant = [name for name in names if re.fullmatch(pattern, _plain(name))]
         if meant:
             raise DataError(
                 "{path}: the column '{name}' is not read, {wanted} is; rename it to {wanted}, or "
@@ -231,16 +233,14 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
                 wanted=wanted,
             )
     if "diagnosis" not in names:
-        _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+        _refuse_diagnoses(path, [name for name in names if name not in CSV_COLUMNS])
+    return table
 
 
-def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+def _refuse_letters_of_sexes(g: Gathering, table: Table) -> None:
     """An error where a letter may stand for either sex: beside H or V an M may be 'mujer', and
     beside an N alone an F is 'férfi'."""
-    column = next((name for name in table.columns if spelt.get(name, name) == "sex"), None)
-    if column is None:
-        return
-    letters = {row.cells[column].lower() for row in table.rows}
+    letters = {row.cells.get("sex", "").lower() for row in table.rows}
     letter, others = ("m", {"h", "v"}) if "m" in letters else ("f", {"n"})
     if letter in letters and (beside := sorted(others & letters)):
         g.errors.append(
@@ -249,15 +249,12 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
         )
 
 
-def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+def _refuse_merged_cells(g: Gathering, table: Table) -> None:
     """An error where an id stands in the first row of a person or lesion alone, as a spreadsheet
     saves merged cells: the rows below would be somebody else's. Not where they say that they are:
     there the id is not known."""
-    named = {spelt.get(name, name): name for name in table.columns}
     for column, facts in _OF_ONE.items():
-        if column not in named:
-            continue
-        cells = [row.cells[named[column]] for row in table.rows]
+        cells = [row.cells.get(column, "") for row in table.rows]
         ids = [cell for cell in cells if cell]
         empty = len(cells) - len(ids)
         if not (cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids)):
@@ -266,7 +263,7 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
         for row, cell in zip(table.rows, cells, strict=True):
             if cell:
                 above = row
-            both = ([stated(r.cells[named[f]]) for r in (row, above)] for f in facts if f in named)
+            both = ([stated(r.cells.get(fact)) for r in (row, above)] for fact in facts)
             others += any(a and b and folded(a) != folded(b) for a, b in both)
         if others <= _SLIPS * empty:
             g.errors.append(
