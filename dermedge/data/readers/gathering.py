@@ -178,8 +178,12 @@ class Gathering:
         }
         self._counts: Counter[str] = Counter()
         self._ids: dict[tuple[str, str], str] = {}
-        masks = {file for file in self.images if self.in_mask_folder(file)}
-        self._masks = masks if len(masks) < len(self.images) else set()
+        # In a folder that is one of masks by its name.
+        self.masks = {
+            file
+            for file in self.images
+            if any(map(MASK_FOLDER.fullmatch, file.relative_to(path).parts[:-1]))
+        }
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.images:
             self._by_stem[folded(file.stem)].append(file)
@@ -254,8 +258,8 @@ class Gathering:
 
         A mask may have its picture's name: one in a folder of masks is no picture, unless all are.
         """
-        files = (file for file in self._named(stem, near) if file not in self._masks)
-        return next(files, None)
+        masks = self.masks if len(self.masks) < len(self.images) else set()
+        return next((file for file in self._named(stem, near) if file not in masks), None)
 
     def mask(self, stem: str, near: Path | None = None) -> Path | None:
         """The mask with this stem, as `picture`; in a folder of masks or not."""
@@ -266,10 +270,6 @@ class Gathering:
         if near is not None:
             candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
         return candidates
-
-    def in_mask_folder(self, file: Path) -> bool:
-        """Whether a folder between the root and the file is one of masks, by its name."""
-        return any(MASK_FOLDER.fullmatch(name) for name in file.relative_to(self.root).parts[:-1])
 
     def written_path(self, base: Path, text: str, where: str) -> Path | None:
         """A path as a table states it, relative to `base`; never outside of the root.
