@@ -16,7 +16,7 @@ from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
 from dermedge.metadata import region
-from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
+from dermedge.taxonomy import Diagnosis, interpret
 
 Known = TypeVar("Known")
 
@@ -72,7 +72,10 @@ _SEXES = {
         "female",
     ),
 }
-_SKIN_TYPES = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
+_SKIN_TYPES = {
+    **{roman: number for number, roman in enumerate(("i", "ii", "iii", "iv", "v", "vi"), 1)},
+    **{str(number): number for number in range(1, 7)},
+}
 _AGE = re.compile(
     r"([0-9]{1,3}(?:[.,][0-9]+)?)\s*(?:y|yo|y/o|yrs?\.?|years?(?: old)?|j|jahre?|ans?|años?|anos?"
     r"|anni|anno)?",
@@ -369,11 +372,6 @@ class Gathering:
                 else:
                     self.problems.append(f"{line}; left out")
                 return
-        label = reading.label
-        if label not in (None, "other"):
-            final: bool | None = label in MALIGNANT
-        else:
-            final = says if says is not None else flag
         record = Record(
             id=name,
             image=image,
@@ -381,8 +379,8 @@ class Gathering:
             second_mask=second_mask,
             outlines=outlines,
             diagnosis=diagnosis,
-            label=label,
-            malignant=final,
+            label=reading.label,
+            malignant=flag if says is None else says,
             lesion_id=self.identity("lesion", lesion),
             patient_id=self.identity("patient", patient),
             age=self._age(age, where),
@@ -574,8 +572,7 @@ class Gathering:
         bare = re.sub(
             r"^(fitzpatrick|fst|skin|photo|type|\s)+|[.,]0$", "", (text or "").strip().lower()
         )
-        known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
-        return self._one_of(known, bare, "skin type", where)
+        return self._one_of(_SKIN_TYPES, bare, "skin type", where)
 
     def _one_of(
         self, known: Mapping[str, Known], text: str | None, what: str, where: str
