@@ -173,6 +173,10 @@ _VAGUE = re.compile(
     r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
     r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre|suggest\w*|concern\w*|worrisome"
     r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago"
+    # Not known, or not yet; also of folders.
+    r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
+    r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
+    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa"
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German

@@ -126,6 +126,8 @@ WORDS = {
         "equivocal melanoma; melanoma precursor; follow-up melanoma; Präkanzerose; "
         "melanocytic lesion; atypische melanozytäre Läsion; lesión pigmentada; Pigmentläsion; "
         "lésion mélanocytaire; Hauttumor; "
+        "unknown; Unsorted; unlabeled; pending; unbekannt; desconocido; Histologie ausstehend; "
+        "New folder; pendiente; "
         "Nachsorge Melanom; Kontrolle bei Melanom; Verlaufskontrolle BCC; Melanom vor 5 Jahren; "
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
