@@ -89,7 +89,8 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
     """Read all pictures and masks of `data_set`; `same` are more pairs of ids of one lesion."""
     records = data_set.records
     seen = list(of_each(_look_at, records, bar=progress))
-    groups = group_records(records, (*data_set.same, *same))
+    pairs = [*data_set.same, *same]
+    groups = group_records(records, pairs)
     readable = [index for index, one in enumerate(seen) if one.error is None]
     labels = Counter(record.label or "unlabelled" for record in records)
     sizes = Counter(f"{seen[i].size[1]}x{seen[i].size[0]}" for i in readable)
@@ -125,7 +126,7 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         repeated_patients=_repeated(record.patient_id for record in records),
         identical_files=identical,
         near_duplicates=near,
-        contradictions=_contradictions(records, [*identical, *near]),
+        contradictions=_contradictions(records, [*identical, *near, *pairs]),
     )
 
 
@@ -267,10 +268,12 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
     return {name: count for name, count in counts.most_common() if count > 1}
 
 
-def _contradictions(records: Sequence[Record], copies: Iterable[Sequence[str]]) -> list[str]:
-    """Lines such as "a = b: nv, mel"; of lesions by their name."""
+def _contradictions(records: Sequence[Record], alike: Iterable[Sequence[str]]) -> list[str]:
+    """Lines such as "a = b: nv, mel"; of lesions by their name. `alike`: ids of copies, or of one
+    lesion."""
     by_id = {record.id: record for record in records}
-    same = {" = ".join(ids): [by_id[name] for name in ids] for ids in copies}
+    known = (ids for ids in alike if by_id.keys() >= set(ids))
+    same = {" = ".join(ids): [by_id[name] for name in ids] for ids in known}
     for record in records:
         if record.lesion_id:
             same.setdefault(f"lesion {record.lesion_id}", []).append(record)
