@@ -390,8 +390,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         not text.isascii()  # another script: nothing is known of it
         or _UNPLACED.search(text)
         or not bare
-        or text in ("true", "yes", "positive", "abnormal", "neoplasm")
-        or text in ("false", "negative", "normal", "healthy")
+        or text in ("true", "yes", "positive", "abnormal", "neoplasm", "false", "normal", "healthy")
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier

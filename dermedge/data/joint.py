@@ -135,8 +135,7 @@ def joint_split(
     whole = join(data_sets)
     pairs = list(pairs)
     pairs += linked(group_records(whole.records, [*whole.same, *pairs]), left_out)
-    pairs = [pair for pair in pairs if left_out.isdisjoint(pair)]
-    records = [record for record in whole.records if record.id not in left_out]
+    records = (record for record in whole.records if record.id not in left_out)
     groups = group_records(records, [*whole.same, *pairs])
     part_of: dict[str, str] = {}
     notes: list[str] = []
@@ -148,24 +147,20 @@ def joint_split(
         if key in frozen:
             continue
         mine = {_name(key, record.id): record for record in source.records}
-        free = []
+        free = {}
         for group in groups:
             taken = [part_of[record.id] for record in group if record.id in part_of]
             for record in group:
                 if record.id in mine and not taken:
-                    free.append(mine[record.id])
+                    free[record.id] = mine[record.id]
                 elif record.id in mine:
                     stated = [record.official] if record.official else []
                     part_of[record.id] = max([*taken, *stated], key=PARTS.index)
         # By its own ids, so that a set without twins is dealt out as if it were alone.
-        here = {record.id for record in free}
-        own = [(mine[a].id, mine[b].id) for a, b in pairs if a in mine and b in mine]
-        left = replace(
-            source,
-            records=tuple(free),
-            same=tuple(pair for pair in source.same if here.issuperset(pair)),
-        )
-        own = [pair for pair in own if here.issuperset(pair)]
+        own = [(free[a].id, free[b].id) for a, b in pairs if a in free and b in free]
+        here = {record.id for record in free.values()}
+        same = tuple(pair for pair in source.same if here.issuperset(pair))
+        left = replace(source, records=tuple(free.values()), same=same)
         dealt = split_apart(left, own, by_picture=by_picture)
         notes += [f"{key}: {line}" for line in dealt.notes]
         part_of.update((_name(key, n), part) for part, ids in dealt.parts.items() for n in ids)
