@@ -234,6 +234,9 @@ def test_a_part_that_is_none_is_refused(tmp_path):
     for word in ("holdout", "0", "fold1"):
         told = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
         assert f"line 3: split '{word}'" in told
+    told = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
+    assert "the column 'dataset' is not read, but holds parts" in told
+    assert own(tmp_path, "image,dataset", "a.png,train", "b.png,DermNet").records
 
 
 def test_column_names_in_other_spellings(tmp_path):

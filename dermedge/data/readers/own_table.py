@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,8 +233,7 @@ def _read(g: Gathering, path: Path) -> Table:
                 name=short(meant[0]),
                 wanted=wanted,
             )
-    if "diagnosis" not in names:
-        _refuse_diagnoses(path, [name for name in names if name not in CSV_COLUMNS])
+    _refuse_by_cells(path, names)
     return table
 
 
@@ -279,21 +279,25 @@ def _plain(name: str) -> str:
     return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
-def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
-    """DataError where a column that is not read is a class, or holds names of classes."""
+def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
+    """DataError where a column that is not read is a class, or holds classes or parts."""
+    unread = [name for name in names if name not in CSV_COLUMNS]
     rows = read_table(path, keep=unread).rows if unread else ()
     for name in unread:
-        cells = {row.cells[name] for row in rows[:_SAMPLED]}
-        if interpret(name).kind != "class" and not any(
-            interpret(cell).kind == "class" for cell in cells if stated(cell)
-        ):
+        cells = {row.cells[name] for row in rows[:_SAMPLED] if stated(row.cells[name])}
+        kinds, parts = {interpret(cell).kind for cell in (name, *cells)}, set(map(part_of, cells))
+        if "diagnosis" not in names and "class" in kinds:
+            advice = "holds diagnoses; put them as words into a column diagnosis"
+        elif "split" not in names and len(parts) > 1 and None not in parts:
+            advice = "holds parts such as train and test; rename it to split"
+        else:
             continue
         raise DataError(
-            "{path}: the column '{name}' is not read, but holds diagnoses; put them as words into "
-            "a column diagnosis, or remove it",
+            "{path}: the column '{name}' is not read, but {advice}, or remove it",
             code="csv_column_meant",
             path=path,
             name=short(name),
+            advice=advice,
         )
 
 
