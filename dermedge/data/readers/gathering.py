@@ -323,16 +323,16 @@ class Gathering:
         outlines: tuple[Path, ...] = (),
         diagnosis: str | None = None,
         reading: Diagnosis | None = None,
-        malignant: str | bool | None = "",
-        lesion: str | None = "",
-        patient: str | None = "",
-        age: str | None = "",
-        sex: str | None = "",
-        site: str | None = "",
-        skin_type: str | None = "",
+        malignant: str | bool | None = None,
+        lesion: str | None = None,
+        patient: str | None = None,
+        age: str | None = None,
+        sex: str | None = None,
+        site: str | None = None,
+        skin_type: str | None = None,
         skin_tone: int | None = None,
         modality: str | None = None,
-        licence: str | None = "",
+        licence: str | None = None,
         official: str | None = None,
     ) -> None:
         """Turn the cells of one row into a record, or into a problem or an error.
@@ -537,7 +537,7 @@ class Gathering:
 
     def _flag(self, value: str | bool | None, where: str) -> tuple[bool | None, bool]:
         """What a cell says of malignancy, and whether the row can be used."""
-        if value is None or isinstance(value, bool):
+        if isinstance(value, bool):
             return value, True
         text = stated(value)
         if text is None:
