@@ -56,7 +56,10 @@ _CODES = {
 }
 
 _NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
-_KERATOSIS = r"\b(?:keratos(?:e|es|en|is)|queratos[ei]s?|ceratoses?|cheratosi|keratoz\w*)\b"
+_KERATOSIS = (
+    r"\b(?:keratos(?:e|es|en|is)|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
+    r"|keratoz\w*)\b"
+)
 _LESION = r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?sion(?:en)?|tumou?r(?:s|en|es|e|i)?)"
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
 _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
@@ -164,22 +167,30 @@ _VAGUE = re.compile(
     r"|other|others|oth|vs|versus|against|ddx?|differential\w*|mimic\w*|simulat\w*|resembl\w*"
     r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
     r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre|suggest\w*|concern\w*|worrisome"
-    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u"
+    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago"
+    # Not known, or not yet; also of folders.
+    r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
+    r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
+    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa"
+    # Of several languages: a control, the family, what is cut out again.
+    r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
     r"|kein\w*|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
     r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
     r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
-    r"|vereinbar|passend|evtl|ev|ggfs?"
+    r"|vereinbar|passend|evtl|ev|ggfs?|nachsorge|vor (?:jahr|monat)\w*"
+    r"|nach(?:exzision|resektion|schnitt)\w*"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"
     r"|antecedents?|suspicion|compatible avec|evocat\w*|evoqu\w*|en faveur|eventuel\w*|atcds?"
-    r"|negati[fv]\w*"
+    r"|negati[fv]\w*|suivi|surveillance|il y a"
     # Spanish, Italian, Portuguese
     r"|sin|ni|nao|sem|senza|descart\w+|esclu\w*|sospech\w*|sospett\w*|suspeit\w*|posibl[ey]"
     r"|possibil\w*|probabil\w*|possivel|provavel|dudos\w*|dubbi\w*|duvidos\w*|contra|contro"
     r"|cicatri[zx]|cicatrici|antecedentes?|compatib[il]\w*|compativ\w*|suge(?:st|r)\w*|sosp"
-    r"|impresiona|presunt\w*|h?ipotes\w*|verosimil\w*|pregress\w*|esiti"
+    r"|impresiona|presunt\w*|h?ipotes\w*|verosimil\w*|pregress\w*|esiti|seguimiento|hace"
+    r"|acompanhamento"
     # Turkish, Dutch
     r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
     r"|waarschijnlijk\w*"
@@ -374,8 +385,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         not text.isascii()  # another script: nothing is known of it
         or _UNPLACED.search(text)
         or not bare
-        or text in ("true", "yes", "positive", "abnormal", "neoplasm")
-        or text in ("false", "negative", "normal", "healthy")
+        or text in ("true", "yes", "positive", "abnormal", "neoplasm", "false", "normal", "healthy")
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier

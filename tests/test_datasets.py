@@ -825,6 +825,8 @@ def test_check_finds_what_is_amiss(tmp_path):
     (tmp_path / "data.csv").write_text(rows.replace("d.png,,mel", "d.png,,bkl"))
     wrong = check(load("csv", tmp_path), progress=False)
     assert wrong.contradictions == ["c = d: mel, bkl", "lesion L3: mel, bkl"]
+    wrong = check(load("csv", tmp_path), same=[("b", "d"), ("b", "nowhere")], progress=False)
+    assert "b = d: nv, bkl" in wrong.contradictions
 
 
 @pytest.mark.parametrize(("malignant", "said"), [(False, []), (True, ["lesion L: nv, malignant"])])

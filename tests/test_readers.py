@@ -142,6 +142,7 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
             ("ID de la lesión", "lesion_id"),
             ("Identifiant du patient", "patient_id"),
         ),
+        *(("NHS number", "patient_id"), ("Hospital No.", "patient_id"), ("UHID", "patient_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -233,6 +234,9 @@ def test_a_part_that_is_none_is_refused(tmp_path):
     for word in ("holdout", "0", "fold1"):
         told = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
         assert f"line 3: split '{word}'" in told
+    told = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
+    assert "the column 'dataset' is not read, but holds parts" in told
+    assert own(tmp_path, "image,dataset", "a.png,train", "b.png,DermNet").records
 
 
 def test_column_names_in_other_spellings(tmp_path):
@@ -305,6 +309,7 @@ def test_encodings_that_are_certain(tmp_path, encoding, words, label):
     [
         *(("utf-32", "nevus"), ("utf-16-le", "nevus"), ("cp1251", "меланома"), ("mac-roman", "é")),
         *(("shift-jis", "黒色腫"), ("cp850", "Nävus"), ("cp1252", "nevus’s")),
+        ("cp1254", "olası melanom"),
     ],
 )
 def test_other_encodings_are_refused_in_words(tmp_path, encoding, words):
@@ -360,6 +365,7 @@ def test_skin_types_in_other_spellings(tmp_path):
     [
         *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
         *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
+        *(("onbekend", "nieznana", "brak danych"), ("okänd", "belirtilmemiş", "ohne Angabe")),
     ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):
@@ -453,6 +459,17 @@ def test_several_tables_need_a_name(tmp_path):
     assert load("csv", data_set.root) == data_set
 
 
+@pytest.mark.parametrize("name", ["ham10000", "folders"])
+def test_a_table_that_its_reader_does_not_read_is_refused(tmp_path, name):
+    picture(tmp_path / "nv" / "a.jpg")
+    lines = ("lesion_id,image_id,dx", "HAM_0000001,a,nv")
+    known = table(tmp_path / "HAM10000_metadata.csv", *lines)
+    mended = table(tmp_path / "HAM10000_mended.csv", *lines)
+    told = refusal(name, mended)
+    assert f"HAM10000_mended.csv: not a table that {name} reads" in told
+    assert load("ham10000", known).records
+
+
 def test_files_that_are_left_out_are_counted(tmp_path):
     picture(tmp_path / "more" / "x.png", 7)
     for name in ("raw.dng", "volume.npy", "Thumbs.db", "notes.txt", ".DS_Store"):
@@ -465,6 +482,14 @@ def test_files_that_are_left_out_are_counted(tmp_path):
 
 def test_a_path_to_nothing_that_is_read(tmp_path):
     assert "neither a folder nor a table" in refusal("csv", picture(tmp_path / "a.png"))
+    (tmp_path / "cases.xlsx").write_bytes(b"PK")
+    assert "(save cases.xlsx as CSV)" in refusal("csv", tmp_path)
+    table(tmp_path / "cases.csv", "Bild,Läsion", "a.png,1")
+    assert "cases.csv has: bild, läsion" in refusal("csv", tmp_path)
+    (tmp_path / "pacs" / "nevus").mkdir(parents=True)
+    (tmp_path / "pacs" / "nevus" / "1.dcm").write_bytes(b"")
+    told = refusal("folders", tmp_path / "pacs")
+    assert "not read: 1 (.dcm 1); unpack or convert pictures to JPEG or PNG" in told
 
 
 # --- folders -----------------------------------------------------------------------------------
@@ -486,7 +511,8 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("train_dir", "val_dir"), ("Training", "Validation"), ("train-set", "valid_set")),
         *(("images/train", "images/val"), ("one/too/many/train", "one/too/many/val")),
         *(("train_images", "val_images"), ("TRAIN", "VAL"), ("trainset", "valset")),
-        ("archive/split/Train", "archive/split/Valid"),
+        *(("archive/split/Train", "archive/split/Valid"), ("Entrenamiento", "Validación")),
+        *(("Trainingsdaten", "Validierungsdaten"), ("données d'entraînement", "validation")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):

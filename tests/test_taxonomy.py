@@ -43,7 +43,7 @@ WORDS = {
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
-        "erythroplasia of Queyrat"
+        "erythroplasia of Queyrat; Keratoma actinicum"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -54,7 +54,8 @@ WORDS = {
         "pigmented benign keratosis; lichen planus-like keratosis; Alterswarze; "
         "verruca seborrhoica; seborrhoische Warze; BKL; SEK; lichenoid keratosis; "
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
-        "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz"
+        "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
+        "Keratoma seborrhoicum"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -125,6 +126,12 @@ WORDS = {
         "equivocal melanoma; melanoma precursor; follow-up melanoma; Präkanzerose; "
         "melanocytic lesion; atypische melanozytäre Läsion; lesión pigmentada; Pigmentläsion; "
         "lésion mélanocytaire; Hauttumor; "
+        "unknown; Unsorted; unlabeled; pending; unbekannt; desconocido; Histologie ausstehend; "
+        "New folder; pendiente; "
+        "Nachsorge Melanom; Kontrolle bei Melanom; Verlaufskontrolle BCC; Melanom vor 5 Jahren; "
+        "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
+        "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
+        "seguimiento de melanoma; controllo melanoma; acompanhamento de melanoma; "
         "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
     ),
 }

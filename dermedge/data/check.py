@@ -8,16 +8,15 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dermedge import DISCLAIMER
 from dermedge.data import READERS, load, parse_source
+from dermedge.data.each import of_each
 from dermedge.data.fingerprint import LOOK_BYTES, described, look
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.masks import has_shape, read_lesion_picture
@@ -36,7 +35,6 @@ _LARGEST_MASK = 0.98
 _SMALLEST_MASK = 0.001
 _INVERTED = "mask looks inverted"
 _MOST_ROWS = 50  # printed of a table's rows at fault
-_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,9 @@ class _Seen:
 def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: bool = True) -> Report:
     """Read all pictures and masks of `data_set`; `same` are more pairs of ids of one lesion."""
     records = data_set.records
-    seen = _look_at_all(records, progress)
-    groups = group_records(records, (*data_set.same, *same))
+    seen = list(of_each(_look_at, records, bar=progress))
+    pairs = [*data_set.same, *same]
+    groups = group_records(records, pairs)
     readable = [index for index, one in enumerate(seen) if one.error is None]
     labels = Counter(record.label or "unlabelled" for record in records)
     sizes = Counter(f"{seen[i].size[1]}x{seen[i].size[0]}" for i in readable)
@@ -127,7 +126,7 @@ def check(data_set: DataSet, same: Iterable[tuple[str, str]] = (), progress: boo
         repeated_patients=_repeated(record.patient_id for record in records),
         identical_files=identical,
         near_duplicates=near,
-        contradictions=_contradictions(records, [*identical, *near]),
+        contradictions=_contradictions(records, [*identical, *near, *pairs]),
     )
 
 
@@ -219,18 +218,6 @@ def _load(name: str, path: Path) -> DataSet:
         raise
 
 
-def _look_at_all(records: tuple[Record, ...], progress: bool) -> list[_Seen]:
-    executor = ThreadPoolExecutor(_THREADS)
-    try:
-        work = executor.map(_look_at, records)
-        # None: no bar where nobody watches.
-        hidden = None if progress else True
-        return list(tqdm(work, total=len(records), unit="picture", disable=hidden, leave=False))
-    finally:
-        # Ctrl-C shall not wait for the thousands of pictures still queued.
-        executor.shutdown(cancel_futures=True)
-
-
 def _look_at(record: Record) -> _Seen:
     try:
         picture = read_lesion_picture(record.image)
@@ -281,10 +268,12 @@ def _repeated(names: Iterable[str | None]) -> dict[str, int]:
     return {name: count for name, count in counts.most_common() if count > 1}
 
 
-def _contradictions(records: Sequence[Record], copies: Iterable[Sequence[str]]) -> list[str]:
-    """Lines such as "a = b: nv, mel"; of lesions by their name."""
+def _contradictions(records: Sequence[Record], alike: Iterable[Sequence[str]]) -> list[str]:
+    """Lines such as "a = b: nv, mel"; of lesions by their name. `alike`: ids of copies, or of one
+    lesion."""
     by_id = {record.id: record for record in records}
-    same = {" = ".join(ids): [by_id[name] for name in ids] for ids in copies}
+    known = (ids for ids in alike if by_id.keys() >= set(ids))
+    same = {" = ".join(ids): [by_id[name] for name in ids] for ids in known}
     for record in records:
         if record.lesion_id:
             same.setdefault(f"lesion {record.lesion_id}", []).append(record)

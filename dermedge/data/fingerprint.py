@@ -14,15 +14,14 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dermedge.code_hash import code_hash
+from dermedge.data.each import of_each
 from dermedge.data.masks import read_lesion_picture
 from dermedge.data.records import Record
 from dermedge.files import make_private, write_atomic
@@ -42,7 +41,6 @@ _LEAST_COMMON = 100  # frequencies clear in both; with fewer there is nothing to
 _CANDIDATE = 0.18  # share of the even frequencies clear in both, before all are compared
 _FREQUENCIES = SIDE * SIDE - 1
 _THUMBNAIL = 32  # px
-_THREADS = 2
 _BLOCK = 512  # pictures compared at once
 
 # The archive's numbers have seven digits; other digits are somebody else's numbers.
@@ -132,14 +130,9 @@ def of_pictures(
         fresh[digest] = code
         return digest, code, None
 
-    executor = ThreadPoolExecutor(_THREADS)
     try:
-        work = executor.map(one, records)
-        hidden = None if len(records) > 50 else True  # None: no bar where nobody watches
-        bar = tqdm(work, total=len(records), desc=title, disable=hidden, leave=False)
-        prints = list(bar)
+        prints = list(of_each(one, records, title, bar=len(records) > 50))
     finally:
-        executor.shutdown(cancel_futures=True)
         if cache is not None and fresh:
             _keep(cache, {**known, **fresh})
     errors = {r.id: why for r, (_, _, why) in zip(records, prints, strict=True) if why}

@@ -11,7 +11,7 @@ from pathlib import Path
 from dermedge.data.fingerprint import lesion_number
 from dermedge.data.leak import split_apart
 from dermedge.data.records import PARTS, DataError, DataSet, Record, short
-from dermedge.data.split import Split, group_records, linked
+from dermedge.data.split import Split, group_records, leave_out_torn, linked
 
 BETWEEN = "+"  # in the name of a joint set
 _WITHIN = "/"  # between the source and the id of a record
@@ -135,8 +135,7 @@ def joint_split(
     whole = join(data_sets)
     pairs = list(pairs)
     pairs += linked(group_records(whole.records, [*whole.same, *pairs]), left_out)
-    pairs = [pair for pair in pairs if left_out.isdisjoint(pair)]
-    records = [record for record in whole.records if record.id not in left_out]
+    records = (record for record in whole.records if record.id not in left_out)
     groups = group_records(records, [*whole.same, *pairs])
     part_of: dict[str, str] = {}
     notes: list[str] = []
@@ -148,49 +147,26 @@ def joint_split(
         if key in frozen:
             continue
         mine = {_name(key, record.id): record for record in source.records}
-        free = []
+        free = {}
         for group in groups:
             taken = [part_of[record.id] for record in group if record.id in part_of]
             for record in group:
                 if record.id in mine and not taken:
-                    free.append(mine[record.id])
+                    free[record.id] = mine[record.id]
                 elif record.id in mine:
                     stated = [record.official] if record.official else []
                     part_of[record.id] = max([*taken, *stated], key=PARTS.index)
         # By its own ids, so that a set without twins is dealt out as if it were alone.
-        here = {record.id for record in free}
-        own = [(mine[a].id, mine[b].id) for a, b in pairs if a in mine and b in mine]
-        left = replace(
-            source,
-            records=tuple(free),
-            same=tuple(pair for pair in source.same if here.issuperset(pair)),
-        )
-        own = [pair for pair in own if here.issuperset(pair)]
+        own = [(free[a].id, free[b].id) for a, b in pairs if a in free and b in free]
+        here = {record.id for record in free.values()}
+        same = tuple(pair for pair in source.same if here.issuperset(pair))
+        left = replace(source, records=tuple(free.values()), same=same)
         dealt = split_apart(left, own, by_picture=by_picture)
         notes += [f"{key}: {line}" for line in dealt.notes]
         part_of.update((_name(key, n), part) for part, ids in dealt.parts.items() for n in ids)
-    notes += _mended(groups, part_of)
+    notes += leave_out_torn(groups, part_of, "the {} part of another source")
     parts = {p: tuple(i for i in sorted(part_of) if part_of[i] == p) for p in PARTS}
     return Split(whole.name, 0, parts, tuple(notes))
-
-
-def _mended(groups: Sequence[Sequence[Record]], part_of: dict[str, str]) -> list[str]:
-    """Leave out of `part_of` what lies in two parts, but for the last one; a line for each."""
-    notes = []
-    for group in groups:
-        placed = [record.id for record in group if record.id in part_of]
-        if len({part_of[name] for name in placed}) < 2:
-            continue
-        kept = max((part_of[name] for name in placed), key=PARTS.index)
-        torn = [name for name in placed if part_of[name] != kept]
-        for name in torn:
-            del part_of[name]
-        more = " and more" if len(torn) > 4 else ""
-        notes.append(
-            f"left out {', '.join(torn[:4])}{more}: the same lesion or patient is in the {kept} "
-            "part of another source"
-        )
-    return notes
 
 
 def _prefixed(record: Record, key: str) -> Record:

@@ -26,18 +26,13 @@ and the pictures of the test part are left out.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dermedge.data.fingerprint import (
-    LOOK_BYTES,
-    NO_NUMBER,
-    Fingerprints,
-    alike,
-)
+from dermedge.bundle.npz import Field, read_npz
+from dermedge.data.fingerprint import LOOK_BYTES, NO_NUMBER, Fingerprints, alike
 from dermedge.data.records import DataError, DataSet, Record
 from dermedge.data.split import Split, group_records, linked, make_split
 
@@ -48,6 +43,11 @@ BITS = {"train": TRAIN, "val": VAL, "test": TEST}
 ROLE_SHIFT = {"segmenter": 0, "classifier": 4}
 MAX_PICTURES = 1_000_000
 _MAX_UNKNOWN = 64
+_FIELDS = {
+    **dict.fromkeys(("numbers", "lesions", "files", "use", "split"), Field("u", 1)),
+    "looks": Field("u", 2),
+    "unknown": Field("U", 1),
+}
 
 # How a picture was recognised, the surest first.
 HOW = ("by ISIC number", "by their bytes", "by their lesion", "by their look")
@@ -92,7 +92,7 @@ class TrainingPictures:
     def from_bytes(cls, content: bytes, name: str = FILE) -> TrainingPictures:
         """Raises DataError where it is damaged, or larger than any training set is."""
         try:
-            arrays = _read(content)
+            arrays = read_npz(content, _FIELDS, MAX_PICTURES * (LOOK_BYTES + 32), MAX_PICTURES)
             numbers, lesions, files = arrays["numbers"], arrays["lesions"], arrays["files"]
             looks, use = arrays["looks"], arrays["use"]
             count = len(numbers)
@@ -102,41 +102,14 @@ class TrainingPictures:
             if [item.shape for item in columns] != shapes or [i.dtype for i in columns] != kinds:
                 raise ValueError("shapes")
             unknown = arrays["unknown"]
-            if unknown.ndim != 1 or unknown.dtype.kind != "U" or len(unknown) > _MAX_UNKNOWN:
+            if len(unknown) > _MAX_UNKNOWN:
                 raise ValueError("unknown")
-        # NumPy and zipfile raise many kinds on damaged files.
-        except Exception:
+        except ValueError:  # an ArchiveError, too
             raise DataError(
                 "{name}: the list of training pictures is damaged", code="training", name=name
             ) from None
         prints = Fingerprints(numbers, lesions, files, looks)
         return cls(prints, use, arrays["split"].tobytes(), tuple(map(str, unknown)))
-
-
-def _read(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz whose members hold just what their headers say, and not too much."""
-    arrays = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-        size = sum(entry.file_size for entry in entries)
-        if size > MAX_PICTURES * (LOOK_BYTES + 32) or len(entries) > 16:
-            raise ValueError("too large")
-        for entry in entries:
-            with archive.open(entry) as file:
-                data = io.BytesIO(file.read(entry.file_size))
-            version = np.lib.format.read_magic(data)
-            if version != (1, 0):
-                raise ValueError("version")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(data)
-            plain = data.read()
-            if dtype.hasobject or fortran or len(shape) > 2 or min(shape, default=0) < 0:
-                raise ValueError("kind")
-            # Before it is believed: a header may promise more than memory holds.
-            if len(plain) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
-                raise ValueError("size")
-            array = np.frombuffer(plain, dtype) if plain else np.zeros(0, dtype)
-            arrays[entry.filename.removesuffix(".npy")] = array.reshape(shape)
-    return arrays
 
 
 def together(uses: Sequence[TrainingPictures]) -> TrainingPictures:

@@ -151,17 +151,7 @@ def make_split(
     if official:
         # A picture without an official part counts to train: it is what one may choose freely.
         part_of = {record.id: _official(record) for record in records}
-        for group in groups:
-            # Of a group that the publisher tore apart only the part that is tested last stays.
-            kept = max((_official(record) for record in group), key=PARTS.index)
-            torn = [record.id for record in group if _official(record) != kept]
-            if torn:
-                notes.append(
-                    f"left out {', '.join(torn[:4])}{' and more' if torn[4:] else ''}: the same "
-                    f"lesion or patient is in the official {kept} part"
-                )
-            for name in torn:
-                del part_of[name]
+        notes += leave_out_torn(groups, part_of, "the official {} part")
         free = []
         shares = {"train": shares["train"], "val": shares["val"]}
         if "val" not in official and sum(shares.values()) > 0:
@@ -180,6 +170,29 @@ def make_split(
 
     parts = {part: tuple(i for i in sorted(part_of) if part_of[i] == part) for part in PARTS}
     return Split(data_set.name, seed, parts, tuple(notes))
+
+
+def leave_out_torn(
+    groups: Iterable[Sequence[Record]], part_of: dict[str, str], where: str
+) -> list[str]:
+    """Of a group in several parts, leave out of `part_of` all but the part that is tested last.
+
+    A line for each such group; `where` says in words which part that is.
+    """
+    notes = []
+    for group in groups:
+        placed = [record.id for record in group if record.id in part_of]
+        kept = max((part_of[name] for name in placed), key=PARTS.index, default="")
+        torn = [name for name in placed if part_of[name] != kept]
+        for name in torn:
+            del part_of[name]
+        if torn:
+            more = " and more" if len(torn) > 4 else ""
+            notes.append(
+                f"left out {', '.join(torn[:4])}{more}: the same lesion or patient is in "
+                f"{where.format(kept)}"
+            )
+    return notes
 
 
 def group_records(

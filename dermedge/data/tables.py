@@ -12,9 +12,10 @@ from pathlib import Path
 from dermedge.data.records import DataError, short
 
 DELIMITERS = ",;\t|"
-# Letters that stand for themselves in Latin-1, Latin-9, Windows-1252 and Windows-1250 alike: a file
-# whose only other bytes are these reads the same in all of them.
-_SAME_LETTERS = frozenset("áâäçéëíîóôöúüýßÁÂÄÇÉËÍÎÓÔÖÚÜÝ".encode("latin-1"))
+# Letters that are the same in Latin-1, Latin-9 and Windows-1252, 1250 and 1254: a file whose only
+# other bytes are these reads the same in all of them. A Turkish "ı" is elsewhere a "ý".
+_SAME_LETTERS = frozenset("áâäçéëíîóôöúüßÁÂÄÇÉËÍÎÓÔÖÚÜ".encode("latin-1"))
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its marks
 _UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
 
 
@@ -77,8 +78,7 @@ def read_table(
     DataError : not a table, of an unknown encoding, with a row that has more or fewer cells than
         the header, with two columns of one name, or without rows; one line, with file and line.
     """
-    text = decode(path, _bytes(path))
-    return _parse(path, text, header, first_cell, keep)
+    return _parse(path, read_text(path), header, first_cell, keep)
 
 
 def columns_of(path: Path) -> frozenset[str]:
@@ -86,15 +86,14 @@ def columns_of(path: Path) -> frozenset[str]:
     try:
         with path.open("rb") as file:
             data = file.read(1 << 16)
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            data = data[: len(data) // 2 * 2]
-        first = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1")
-        first = first.removeprefix("\xef\xbb\xbf").replace("\0", "")
+        # Half a letter at the end, or one of another encoding, does not matter here.
+        first = data.decode("utf-16" if data[:2] in _UTF16 else "utf-8-sig", "replace")
+        first = first.replace("\0", "")
         lines = first.splitlines()
         declared = _declared_delimiter(lines[0]) if lines else None
         line = next((line for line in lines[bool(declared) :] if line.strip()), "")
         cells = next(csv.reader([line], delimiter=declared or _delimiter(line)), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, csv.Error):
         return frozenset()
     return frozenset(map(column_name, cells)) - {""}
 
@@ -104,19 +103,21 @@ def column_name(text: str) -> str:
     return re.sub(r"[\s_-]+", "_", text.strip().lower()).strip("_")
 
 
+def read_text(path: Path) -> str:
+    """The text of a table or list, as `decode` gives it."""
+    return decode(path, _bytes(path))
+
+
 def decode(path: Path, data: bytes) -> str:
     """The text of a table or list. DataError where its encoding is not certain."""
     if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         raise _refused(path, "is UTF-32")
     try:
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in _UTF16 else "utf-8-sig")
     except UnicodeDecodeError:
         others = [byte for byte in data if byte >= 0x80]
         pairs = re.search(rb"[\x80-\xff]{2}", data)
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff") or pairs or not _SAME_LETTERS.issuperset(others):
+        if data[:2] in _UTF16 or pairs or not _SAME_LETTERS.issuperset(others):
             raise _refused(path, "is not UTF-8, and its encoding is not certain") from None
         text = data.decode("latin-1")
     if "\0" in text:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dermedge.code_hash import code_hash
+from dermedge.data.each import of_each
 from dermedge.data.records import Record
 from dermedge.files import make_private, write_atomic
 from dermedge.image.header import ImageError
@@ -37,7 +36,6 @@ _NEIGHBOURS = 5
 _RATIO = 0.85  # of the distances of the nearest and the next feature (Lowe)
 _NEAR = 2.0  # px; how far a feature may lie from where shift, turn and size put it
 _SIZES = (0.3, 3.3)  # of one picture in the other
-_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,10 @@ def twins(
         return known
     # Not the close-ups of a set whose other half alone can be the same.
     rows = _comparable(left, right)
-    there = _features(right, f"{title}: features")
+    there = list(of_each(_features, right, f"{title}: features", bar=len(right) > 50))
     chooser = _Chooser(there)
     found = []
-    work = _bar(_each([left[row] for row in rows]), len(rows), title)
+    work = of_each(_features, [left[row] for row in rows], title, bar=len(rows) > 50)
     for index, own in zip(rows, work, strict=True):
         for other in chooser.candidates(own):
             kinds = {left[index].modality, right[other].modality} - {None}
@@ -183,30 +181,11 @@ class _Chooser:
         return [int(place) for place in best if votes[place] > 0]
 
 
-def _each(records: Sequence[Record]) -> Iterator[Features]:
-    def one(record: Record) -> Features:
-        try:
-            return features(read_image(record.image).pixels)
-        except (ImageError, OSError):
-            return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-
-    executor = ThreadPoolExecutor(_THREADS)
+def _features(record: Record) -> Features:
     try:
-        # Not all at once: what is found is used and dropped.
-        for start in range(0, len(records), 256):
-            yield from executor.map(one, records[start : start + 256])
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _features(records: Sequence[Record], title: str) -> list[Features]:
-    return list(_bar(_each(records), len(records), title))
-
-
-def _bar(work: Iterator[Features], count: int, title: str) -> Iterator[Features]:
-    hidden = None if count > 50 else True  # None: no bar where nobody watches
-    bar: Iterator[Features] = tqdm(work, total=count, desc=title, disable=hidden, leave=False)
-    return bar
+        return features(read_image(record.image).pixels)
+    except (ImageError, OSError):
+        return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
 
 
 def _key(left: Sequence[Record], right: Sequence[Record]) -> str:

@@ -140,20 +140,17 @@ class _Tree:
 
 
 def _gather(g: Gathering) -> None:
-    in_mask_folder = [file for file in g.images if g.in_mask_folder(file)]
-    masks = set(in_mask_folder)
-    pictures = [file for file in g.images if file not in masks]
-    tree = _Tree(g, pictures)
+    pictures = [file for file in g.images if file not in g.masks]
     stems = {(file.parent, folded(file.stem)) for file in pictures}
-    beside = _masks_by_stem(in_mask_folder)
+    pictures = [file for file in pictures if not _is_mask(file, stems)]
+    tree = _Tree(g, pictures)
+    beside = _masks_by_stem(g.masks)
     loose = 0
     ids = Counter(file.relative_to(g.root).with_suffix("").as_posix() for file in pictures)
-    lesions = _lesion_folders(tree, pictures, stems)
+    lesions = _lesion_folders(tree, pictures)
     people = _people(g, tree, pictures, lesions)
     for file in pictures:
         folder = next((parent for parent in file.parents if parent in tree.classes), None)
-        if _is_mask(file, stems):
-            continue
         if folder is None:
             loose += 1
             continue
@@ -184,12 +181,11 @@ def _gather(g: Gathering) -> None:
     _refuse_names_of_lesions(g)
 
 
-def _lesion_folders(tree: _Tree, pictures: list[Path], stems: set[tuple[Path, str]]) -> set[Path]:
+def _lesion_folders(tree: _Tree, pictures: list[Path]) -> set[Path]:
     """As Dermofit keeps them: each holds one picture, which is called like it."""
     held = defaultdict(set)
     for file in pictures:
-        if not _is_mask(file, stems):
-            held[file.parent].add(file.stem)
+        held[file.parent].add(file.stem)
     return {
         folder
         for folder, names in held.items()
@@ -253,7 +249,7 @@ def _refuse_names_of_lesions(g: Gathering) -> None:
         )
 
 
-def _masks_by_stem(files: list[Path]) -> dict[str, list[Path]]:
+def _masks_by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
     masks = defaultdict(list)
     for file in files:
         stem = folded(file.stem)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
-from dermedge.data.tables import Table, read_table
+from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
 from dermedge.metadata import region
-from dermedge.taxonomy import MALIGNANT, Diagnosis, interpret
+from dermedge.taxonomy import Diagnosis, interpret
 
 Known = TypeVar("Known")
 
@@ -52,7 +52,12 @@ _UNSTATED = frozenset(
         *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
         *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
-        *("keine angabe", "nicht bekannt", "nicht angegeben"),
+        *("keine angabe", "keine angaben", "ohne angabe", "nicht bekannt", "nicht angegeben"),
+        *("non précisé", "no consta", "sin especificar", "não informado", "não especificado"),
+        *("non noto", "non nota", "non specificato", "belirtilmemiş", "yok"),
+        # Dutch, Nordic, Polish.
+        *("onbekend", "niet bekend", "geen gegevens", "ukendt", "ukjent", "okänd", "okänt"),
+        *("nieznany", "nieznana", "nieznane", "brak danych", "brak"),
     }
 )
 _SEXES = {
@@ -67,7 +72,10 @@ _SEXES = {
         "female",
     ),
 }
-_SKIN_TYPES = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
+_SKIN_TYPES = {
+    **{roman: number for number, roman in enumerate(("i", "ii", "iii", "iv", "v", "vi"), 1)},
+    **{str(number): number for number in range(1, 7)},
+}
 _AGE = re.compile(
     r"([0-9]{1,3}(?:[.,][0-9]+)?)\s*(?:y|yo|y/o|yrs?\.?|years?(?: old)?|j|jahre?|ans?|años?|anos?"
     r"|anni|anno)?",
@@ -82,15 +90,26 @@ _FLAGS = {
     ),
     "sim": True,
 }
+# In English, then in German, French, Spanish, Italian, Portuguese and Turkish, without accents.
 _PARTS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(
+        ("train", "training", "trn", "entrainement", "apprentissage", "entrenamiento")
+        + ("addestramento", "treino", "treinamento", "egitim"),
+        "train",
+    ),
+    **dict.fromkeys(
+        ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
+        + ("validacao", "dogrulama"),
+        "val",
+    ),
+    **dict.fromkeys(("test", "testing", "tst", "prueba", "pruebas", "teste"), "test"),
 }
 _PART_FILLERS = frozenset(
     {
         *("dir", "set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures"),
         *("folder", "split", "part", "input", "jpeg", "jpg", "png", "photos", "files", "cls"),
+        *("daten", "bilder", "donnees", "jeu", "datos", "imagenes", "dati", "dados", "imagens"),
+        *("immagini", "de", "d", "di"),
     }
 )
 MOST_NAMED = 8  # words, columns or folders in one line
@@ -131,7 +150,7 @@ class Gathering:
         if os.path.isfile(path):
             if path.suffix.lower() not in (*TABLES, ".txt"):
                 raise DataError(
-                    "{path}: neither a folder nor a table (.csv, .tsv)",
+                    "{path}: neither a folder nor a table (.csv, .tsv); save a spreadsheet as CSV",
                     code="data_no_folder",
                     path=short(str(path), 300),
                 )
@@ -162,22 +181,28 @@ class Gathering:
         }
         self._counts: Counter[str] = Counter()
         self._ids: dict[tuple[str, str], str] = {}
-        masks = {file for file in self.images if self.in_mask_folder(file)}
-        self._masks = masks if len(masks) < len(self.images) else set()
+        # In a folder that is one of masks by its name.
+        self.masks = {
+            file
+            for file in self.images
+            if any(map(MASK_FOLDER.fullmatch, file.relative_to(path).parts[:-1]))
+        }
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in self.images:
             self._by_stem[folded(file.stem)].append(file)
 
     # --- finding ---------------------------------------------------------------------------
 
-    def unfit(self, detail: str = "") -> DataError:
+    def unfit(self, detail: str) -> DataError:
         """The error that says why the folder is not of this reader's layout, for raising."""
+        if not self.images and (others := self._unread_kinds()):
+            detail += f" ({others}; unpack or convert pictures to JPEG or PNG)"
         return DataError(
             "{root}: not the layout of {reader}: {detail}; looked for {layout}",
             code="data_layout",
             root=short(str(self.root), 300),
             reader=self.reader.name,
-            detail=detail or "not found",
+            detail=detail,
             layout=self.reader.layout,
         )
 
@@ -210,6 +235,11 @@ class Gathering:
             )
         return table
 
+    def read_text(self, path: Path) -> str:
+        """The text of a list that is no table."""
+        self._read.add(path)
+        return read_text(path)
+
     def pictures(self, folder: str, beside: Iterable[str] = ()) -> dict[str, Path]:
         """Stem to picture, for pictures anywhere below a folder whose name matches `folder`.
 
@@ -231,8 +261,8 @@ class Gathering:
 
         A mask may have its picture's name: one in a folder of masks is no picture, unless all are.
         """
-        files = (file for file in self._named(stem, near) if file not in self._masks)
-        return next(files, None)
+        masks = self.masks if len(self.masks) < len(self.images) else set()
+        return next((file for file in self._named(stem, near) if file not in masks), None)
 
     def mask(self, stem: str, near: Path | None = None) -> Path | None:
         """The mask with this stem, as `picture`; in a folder of masks or not."""
@@ -243,10 +273,6 @@ class Gathering:
         if near is not None:
             candidates = sorted(candidates, key=lambda file: not file.is_relative_to(near))
         return candidates
-
-    def in_mask_folder(self, file: Path) -> bool:
-        """Whether a folder between the root and the file is one of masks, by its name."""
-        return any(MASK_FOLDER.fullmatch(name) for name in file.relative_to(self.root).parts[:-1])
 
     def written_path(self, base: Path, text: str, where: str) -> Path | None:
         """A path as a table states it, relative to `base`; never outside of the root.
@@ -297,16 +323,16 @@ class Gathering:
         outlines: tuple[Path, ...] = (),
         diagnosis: str | None = None,
         reading: Diagnosis | None = None,
-        malignant: str | bool | None = "",
-        lesion: str | None = "",
-        patient: str | None = "",
-        age: str | None = "",
-        sex: str | None = "",
-        site: str | None = "",
-        skin_type: str | None = "",
+        malignant: str | bool | None = None,
+        lesion: str | None = None,
+        patient: str | None = None,
+        age: str | None = None,
+        sex: str | None = None,
+        site: str | None = None,
+        skin_type: str | None = None,
         skin_tone: int | None = None,
         modality: str | None = None,
-        licence: str | None = "",
+        licence: str | None = None,
         official: str | None = None,
     ) -> None:
         """Turn the cells of one row into a record, or into a problem or an error.
@@ -346,11 +372,6 @@ class Gathering:
                 else:
                     self.problems.append(f"{line}; left out")
                 return
-        label = reading.label
-        if label not in (None, "other"):
-            final: bool | None = label in MALIGNANT
-        else:
-            final = says if says is not None else flag
         record = Record(
             id=name,
             image=image,
@@ -358,8 +379,8 @@ class Gathering:
             second_mask=second_mask,
             outlines=outlines,
             diagnosis=diagnosis,
-            label=label,
-            malignant=final,
+            label=reading.label,
+            malignant=flag if says is None else says,
             lesion_id=self.identity("lesion", lesion),
             patient_id=self.identity("patient", patient),
             age=self._age(age, where),
@@ -413,6 +434,14 @@ class Gathering:
 
     def finish(self) -> DataSet:
         """The data set of all that was added; RowErrors or DataError where there is none."""
+        if self.table_path and self.table_path not in self._read:
+            raise DataError(
+                "{path}: not a table that {reader} reads; name the data set's folder, or read the "
+                "table as csv={path}",
+                code="data_other_table",
+                path=short(str(self.table_path), 300),
+                reader=self.reader.name,
+            )
         if self.errors:
             raise RowErrors(tuple(map(printable, self.errors)))
         if not self.records:
@@ -480,17 +509,22 @@ class Gathering:
         unused = [file for file in self.images if file not in used]
         if unused:
             yield f"pictures here that are not used: {len(unused)} ({self._places(unused)})"
+        if kinds := self._unread_kinds():
+            yield kinds
+        tables = [f for f in self.files if f.suffix.lower() in TABLES and f not in self._read]
+        if tables:
+            yield f"tables that are not read: {len(tables)} ({_list([f.name for f in tables])})"
+
+    def _unread_kinds(self) -> str:
         endings = Counter(
             file.suffix.lower() or "(no ending)"
             for file in self.files
             if file.suffix.lower() not in (PICTURES | TABLES | _ASIDE) and file not in self._read
         )
-        if endings:
-            named = [f"{ending} {number}" for ending, number in endings.most_common()]
-            yield f"files of a kind that is not read: {endings.total()} ({_list(named)})"
-        tables = [f for f in self.files if f.suffix.lower() in TABLES and f not in self._read]
-        if tables:
-            yield f"tables that are not read: {len(tables)} ({_list([f.name for f in tables])})"
+        if not endings:
+            return ""
+        named = [f"{ending} {number}" for ending, number in endings.most_common()]
+        return f"files of a kind that is not read: {endings.total()} ({_list(named)})"
 
     def _places(self, files: Iterable[Path]) -> str:
         """Folders of the files, with counts."""
@@ -503,7 +537,7 @@ class Gathering:
 
     def _flag(self, value: str | bool | None, where: str) -> tuple[bool | None, bool]:
         """What a cell says of malignancy, and whether the row can be used."""
-        if value is None or isinstance(value, bool):
+        if isinstance(value, bool):
             return value, True
         text = stated(value)
         if text is None:
@@ -538,8 +572,7 @@ class Gathering:
         bare = re.sub(
             r"^(fitzpatrick|fst|skin|photo|type|\s)+|[.,]0$", "", (text or "").strip().lower()
         )
-        known = {**_SKIN_TYPES, **{str(number): number for number in range(1, 7)}}
-        return self._one_of(known, bare, "skin type", where)
+        return self._one_of(_SKIN_TYPES, bare, "skin type", where)
 
     def _one_of(
         self, known: Mapping[str, Known], text: str | None, what: str, where: str
@@ -556,8 +589,8 @@ class Gathering:
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
     words = [
-        re.sub(r"(?<=[a-z])(dir|set|data|images|folder)$", "", word)
-        for word in re.findall("[a-z]+", name.lower())
+        re.sub(r"(?<=[a-z])(dir|set|data|images|folder|s?(daten|bilder))$", "", word)
+        for word in re.findall("[a-z]+", unaccented(name.lower()))
         if word not in _PART_FILLERS
     ]
     return _PARTS.get(words[0]) if len(words) == 1 else None
@@ -572,6 +605,12 @@ def stated(text: str | None) -> str | None:
 def folded(name: str) -> str:
     """A name by which files are found whatever their case: "ü" is one letter, never "u" and "¨"."""
     return unicodedata.normalize("NFC", name).lower()
+
+
+def unaccented(text: str) -> str:
+    """Text whose letters have no marks: "validacion" of "validación"."""
+    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def without_ending(text: str) -> str:

@@ -52,7 +52,6 @@ class _Challenge:
 class _Listed:
     table: Table
     row: Row
-    name: str
 
 
 def _gather(g: Gathering, challenge: _Challenge) -> None:
@@ -174,7 +173,7 @@ def _by_image(g: Gathering, pattern: str, columns: tuple[str, ...]) -> dict[str,
                 )
             first = seen.setdefault(name, row)
             if first is row:
-                rows.setdefault(name, []).append(_Listed(table, row, name))
+                rows.setdefault(name, []).append(_Listed(table, row))
             elif first.cells == row.cells:
                 g.problems.append(f"{table.where(row)}: {short(name)} is listed more than once")
             else:
@@ -234,20 +233,10 @@ def _understand_2016(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
 
 
 def _understand_2017(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
-    table.need("melanoma", "seborrheic_keratosis")
-    hot = []
-    for column in ("melanoma", "seborrheic_keratosis"):
-        cell = row.cells[column]
-        if cell in ONE:
-            hot.append(column.replace("_", " "))
-        elif cell not in ZERO:
-            g.errors.append(
-                f"{table.where(row)}: column {column} holds '{short(cell)}', 0 or 1 is expected"
-            )
-            return {}
-    if len(hot) > 1:
-        g.errors.append(f"{table.where(row)}: a 1 in more than one class: {', '.join(hot)}")
-    return {"diagnosis": hot[0] if hot else "nevus"}
+    columns = ("melanoma", "seborrheic_keratosis")
+    table.need(*columns)
+    code = code_of(g, table, row, columns, otherwise="nevus")
+    return {"diagnosis": code.replace("_", " ")} if code else {}
 
 
 def _understand_2020(g: Gathering, table: Table, row: Row) -> dict[str, Any]:
@@ -264,8 +253,8 @@ _CODES_2019 = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 _THREE = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
-def _columns(codes: tuple[str, ...]) -> tuple[str, ...]:
-    return ("dx", "ak", *(code.lower() for code in codes))
+def _columns(*codes: str) -> tuple[str, ...]:
+    return ("dx", *(code.lower() for code in codes))
 
 
 _2016 = _Challenge(
@@ -308,7 +297,7 @@ _2018_TASK3 = _Challenge(
         for official, name in _THREE
     ),
     _one_hot(_CODES_2018),
-    _columns(_CODES_2018),
+    _columns(*_CODES_2018),
     "ISIC2018_Task3_Training_LesionGroupings.csv",
 )
 _2019 = _Challenge(
@@ -322,7 +311,7 @@ _2019 = _Challenge(
         for official, name in (("train", "training"), ("test", "test"))
     ),
     _one_hot(_CODES_2019, {"AK": "AKIEC"}),
-    (*_columns(_CODES_2019), "akiec"),
+    _columns(*_CODES_2019, "AKIEC"),
     "ISIC_2019_Training_Metadata.csv",
 )
 _2020 = _Challenge(

@@ -12,8 +12,13 @@ ONE = frozenset({"1", "1.0", "1,0"})
 ZERO = frozenset({"0", "0.0", "0,0"})
 
 
-def code_of(g: Gathering, table: Table, row: Row, codes: Iterable[str]) -> str | None:
-    """The code whose column holds the 1. None, counted or noted as an error, where none does."""
+def code_of(
+    g: Gathering, table: Table, row: Row, codes: Iterable[str], otherwise: str | None = None
+) -> str | None:
+    """The code whose column holds the 1, `otherwise` where none does.
+
+    None where that is counted as a row without a label, or the row noted as an error.
+    """
     hot = []
     for code in codes:
         cell = row.cells.get(code.lower(), "0")
@@ -27,7 +32,6 @@ def code_of(g: Gathering, table: Table, row: Row, codes: Iterable[str]) -> str |
     if len(hot) > 1:
         g.errors.append(f"{table.where(row)}: a 1 in more than one class: {', '.join(hot)}")
         return None
-    if not hot:
+    if not hot and otherwise is None:
         g.count(f"rows of {short(table.path.name)} with a 1 in no class, left without a label")
-        return None
-    return hot[0]
+    return hot[0] if hot else otherwise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from dermedge.data.readers.gathering import (
@@ -14,6 +15,7 @@ from dermedge.data.readers.gathering import (
     folded,
     part_of,
     stated,
+    unaccented,
 )
 from dermedge.data.records import DataError, short
 from dermedge.data.synthetic import MARKER
@@ -27,6 +29,7 @@ _ERROR = re.compile(r"#\S*[!?]")
 # What rows have in common that a merged cell stands for; of few slips it is one still.
 _OF_ONE = {"lesion_id": ("patient_id", "sex", "diagnosis"), "patient_id": ("sex",)}
 _SLIPS = 0.1
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _SAMPLED = 500  # rows in which a column that is not read is looked at
 
 CSV_COLUMNS = (
@@ -57,10 +60,11 @@ _ID = (
 _LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
 _PERSON = (
     r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
-    r"|case|hasta|fall|pacjent(a|ki)?|proband(en|in)?|teilnehmer(in)?|akten?|expediente"
-    # Numbers of a person's file: REDCap's, and those of hospitals.
-    r"|(\w+_)?record|dossier|prontuario|protokol|dosya|historia_?clinica|cartella(_?clinica)?)"
+    r"|hasta|pacjent(a|ki|ka)?|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
+    r"|historia_?clinica|cartella_?clinica)"
 )
+# A person's file, REDCap's or a hospital's; alone it may be what is in it.
+_FILE = r"(case|fall|akten?|(\w+_)?record|dossier|protokol|dosya|cartella)"
 _ARABIC_ID = "(رقم|معرف|اسم|كود|رمز|ملف)"
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
@@ -71,10 +75,9 @@ _MEANT = {
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
     "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
     rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
-    "patient_id": rf"({_PERSON}_?{_ID}(_?{_ID})?|{_ID}_{_PERSON}|pat|patients?|patient(en|_?in)"
-    r"|paciente|paziente|hasta|subjects?|person|participants?|individual|proband(in)?"
-    r"|teilnehmer(in)?|expediente|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|prontuario"
-    r"|historia_?clinica|cartella_?clinica|pacjent(ka)?|(tc_?)?kimlik_?no"
+    "patient_id": rf"(({_PERSON}|{_FILE})_?{_ID}(_?{_ID})?|{_ID}_({_PERSON}|{_FILE})|{_PERSON}"
+    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(tc_?)?kimlik_?no|uhid|ssn|cpr|bsn|cpf|curp"
+    r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
     rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
@@ -84,24 +87,16 @@ _MEANT = {
 
 def _gather(g: Gathering) -> None:
     path = _table(g)
-    known = {name.replace("_", ""): name for name in CSV_COLUMNS}
-    present = columns_of(path)
-    # "LesionID" is lesion_id.
-    spelt = {
-        name: known[name.replace("_", "")] for name in present if name.replace("_", "") in known
-    }
-    table = g.read_table(path, (*CSV_COLUMNS, *spelt))
-    _check_columns(g, table, spelt)
+    table = _read(g, path)
     # Drawn pictures stay marked as such even when they are read as a table of one's own.
     g.procedural |= (path.parent / MARKER).is_file()
-    _refuse_letters_of_sexes(g, table, spelt)
-    _refuse_merged_cells(g, table, spelt)
+    _refuse_letters_of_sexes(g, table)
+    _refuse_merged_cells(g, table)
     seen: dict[Path, Row] = {}
     drawn_for: dict[Path, Row] = {}  # by mask
     patients: dict[str, tuple[str, int]] = {}  # by lesion: whose it is, and the line that says so
     for row in table.rows:
-        cells = {spelt.get(name, name): cell for name, cell in row.cells.items()}
-        where = table.where(row)
+        cells, where = row.cells, table.where(row)
         if not cells["image"]:
             g.errors.append(f"{where}: the column image is empty")
             continue
@@ -184,6 +179,8 @@ def _table(g: Gathering) -> Path:
         if others:
             columns = short(", ".join(sorted(columns_of(others[0]))), 200)
             detail += f" ({short(others[0].name)} has: {columns})"
+        elif sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
+            detail += f" (save {short(sheets[0].name)} as CSV)"
         raise g.unfit(detail)
     named = [path for path in tables if path.name.lower() == "data.csv"]
     nearest = [path for path in named if len(path.parts) == len(named[0].parts)]
@@ -202,8 +199,13 @@ def _table(g: Gathering) -> Path:
     return candidates[0]
 
 
-def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
-    names = [spelt.get(name, name) for name in table.columns]
+def _read(g: Gathering, path: Path) -> Table:
+    """The table with its columns as in CSV_COLUMNS; "LesionID" is lesion_id."""
+    known = {name.replace("_", ""): name for name in CSV_COLUMNS}
+    spelt = {name: known.get(name.replace("_", ""), name) for name in columns_of(path)}
+    uses = [name for name, column in spelt.items() if column in CSV_COLUMNS]
+    table = g.read_table(path, (*CSV_COLUMNS, *uses))
+    names = tuple(spelt.get(name, name) for name in table.columns)
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice:
         raise DataError(
@@ -212,12 +214,16 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
             path=table.path,
             name=twice,
         )
-    if "image" not in names:
-        table.need("image")
+    rows = (
+        Row(row.line, {spelt.get(name, name): cell for name, cell in row.cells.items()})
+        for row in table.rows
+    )
+    table = replace(table, columns=names, rows=tuple(rows))
+    table.need("image")
     for wanted, pattern in _MEANT.items():
         if wanted in names:
             continue
-        meant = [name for name in table.columns if re.fullmatch(pattern, _plain(name))]
+        meant = [name for name in names if re.fullmatch(pattern, _plain(name))]
         if meant:
             raise DataError(
                 "{path}: the column '{name}' is not read, {wanted} is; rename it to {wanted}, or "
@@ -227,17 +233,14 @@ def _check_columns(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
                 name=short(meant[0]),
                 wanted=wanted,
             )
-    if "diagnosis" not in names:
-        _refuse_diagnoses(table.path, [name for name in table.columns if name not in spelt])
+    _refuse_by_cells(path, names)
+    return table
 
 
-def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+def _refuse_letters_of_sexes(g: Gathering, table: Table) -> None:
     """An error where a letter may stand for either sex: beside H or V an M may be 'mujer', and
     beside an N alone an F is 'férfi'."""
-    column = next((name for name in table.columns if spelt.get(name, name) == "sex"), None)
-    if column is None:
-        return
-    letters = {row.cells[column].lower() for row in table.rows}
+    letters = {row.cells.get("sex", "").lower() for row in table.rows}
     letter, others = ("m", {"h", "v"}) if "m" in letters else ("f", {"n"})
     if letter in letters and (beside := sorted(others & letters)):
         g.errors.append(
@@ -246,15 +249,12 @@ def _refuse_letters_of_sexes(g: Gathering, table: Table, spelt: dict[str, str]) 
         )
 
 
-def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> None:
+def _refuse_merged_cells(g: Gathering, table: Table) -> None:
     """An error where an id stands in the first row of a person or lesion alone, as a spreadsheet
     saves merged cells: the rows below would be somebody else's. Not where they say that they are:
     there the id is not known."""
-    named = {spelt.get(name, name): name for name in table.columns}
     for column, facts in _OF_ONE.items():
-        if column not in named:
-            continue
-        cells = [row.cells[named[column]] for row in table.rows]
+        cells = [row.cells.get(column, "") for row in table.rows]
         ids = [cell for cell in cells if cell]
         empty = len(cells) - len(ids)
         if not (cells[0] and len(set(ids)) == len(ids) > 2 and 2 * empty >= len(ids)):
@@ -263,7 +263,7 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
         for row, cell in zip(table.rows, cells, strict=True):
             if cell:
                 above = row
-            both = ([stated(r.cells[named[f]]) for r in (row, above)] for f in facts if f in named)
+            both = ([stated(r.cells.get(fact)) for r in (row, above)] for fact in facts)
             others += any(a and b and folded(a) != folded(b) for a, b in both)
         if others <= _SLIPS * empty:
             g.errors.append(
@@ -275,27 +275,29 @@ def _refuse_merged_cells(g: Gathering, table: Table, spelt: dict[str, str]) -> N
 
 def _plain(name: str) -> str:
     """'código_de_la_lesión' as 'codigo_lesion', 'pat._nr.' and 'n°_pat' by their 'nr'."""
-    letters = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("n°", "nr"))
-    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    words = re.sub(r"[\W_]+", "_", bare).strip("_")
+    words = re.sub(r"[\W_]+", "_", unaccented(name.replace("n°", "nr"))).strip("_")
     return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
-def _refuse_diagnoses(path: Path, unread: list[str]) -> None:
-    """DataError where a column that is not read is a class, or holds names of classes."""
+def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
+    """DataError where a column that is not read is a class, or holds classes or parts."""
+    unread = [name for name in names if name not in CSV_COLUMNS]
     rows = read_table(path, keep=unread).rows if unread else ()
     for name in unread:
-        cells = {row.cells[name] for row in rows[:_SAMPLED]}
-        if interpret(name).kind != "class" and not any(
-            interpret(cell).kind == "class" for cell in cells if stated(cell)
-        ):
+        cells = {row.cells[name] for row in rows[:_SAMPLED] if stated(row.cells[name])}
+        kinds, parts = {interpret(cell).kind for cell in (name, *cells)}, set(map(part_of, cells))
+        if "diagnosis" not in names and "class" in kinds:
+            advice = "holds diagnoses; put them as words into a column diagnosis"
+        elif "split" not in names and len(parts) > 1 and None not in parts:
+            advice = "holds parts such as train and test; rename it to split"
+        else:
             continue
         raise DataError(
-            "{path}: the column '{name}' is not read, but holds diagnoses; put them as words into "
-            "a column diagnosis, or remove it",
+            "{path}: the column '{name}' is not read, but {advice}, or remove it",
             code="csv_column_meant",
             path=path,
             name=short(name),
+            advice=advice,
         )
 
 

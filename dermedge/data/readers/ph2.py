@@ -6,7 +6,6 @@ import re
 
 from dermedge.data.readers.gathering import Gathering, Reader
 from dermedge.data.records import short
-from dermedge.data.tables import decode
 
 _WORDS = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
 
@@ -14,7 +13,7 @@ _WORDS = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}
 def _gather(g: Gathering) -> None:
     path = g.table(r"ph2_dataset\.txt", "PH2_dataset.txt (its .xlsx twin is not read)")
     near = path.parent
-    for number, line in enumerate(decode(path, path.read_bytes()).splitlines(), start=1):
+    for number, line in enumerate(g.read_text(path).splitlines(), start=1):
         cells = [cell.strip() for cell in line.split("||")]
         if not any(re.fullmatch(r"IMD\d+", cell, re.IGNORECASE) for cell in cells):
             continue  # the header and the legend
