@@ -826,6 +826,17 @@ def test_all_that_several_people_drew_is_learnt_from_and_one_mask_measures(
         classifier("outlines=all")
 
 
+@pytest.mark.parametrize(
+    ("amp", "fast", "warned"), [("bf16", False, True), ("bf16", True, False), ("no", False, False)]
+)
+def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fast, warned):
+    here = SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)
+    monkeypatch.setattr(loop, "Accelerator", lambda **_: here)
+    monkeypatch.setattr(loop, "_has_bfloat16", lambda: fast)
+    assert make_accelerator(classifier(f"amp={amp}")) is here
+    assert ("no fast bfloat16" in capsys.readouterr().err) == warned
+
+
 def test_masks_weigh_the_same_over_two_processes_as_over_one():
     known = torch.tensor([True, False, False, True, False, True, False, False])
     values = torch.arange(8.0)
