@@ -837,6 +837,18 @@ def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fas
     assert ("no fast bfloat16" in capsys.readouterr().err) == warned
 
 
+@pytest.mark.parametrize("amp", ["no", "bf16"])
+def test_who_trains_in_single_precision_is_not_advised_to(amp):
+    learner = SimpleNamespace(
+        accelerator=SimpleNamespace(reduce=lambda values, how: values),
+        recipe=classifier(f"amp={amp}"),
+        step=7,
+    )
+    with pytest.raises(UserError, match="no longer a number at step 7") as stop:
+        Learner.measured(learner, {"cross_entropy": torch.tensor(torch.nan)})
+    assert ("amp" in str(stop.value)) == (amp != "no")
+
+
 def test_masks_weigh_the_same_over_two_processes_as_over_one():
     known = torch.tensor([True, False, False, True, False, True, False, False])
     values = torch.arange(8.0)

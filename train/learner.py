@@ -310,9 +310,9 @@ class Learner:
         names = list(losses)
         values = self.accelerator.reduce(torch.stack([losses[n] for n in names]), "mean").tolist()
         if not all(map(math.isfinite, values)):
+            other = "" if self.recipe.amp == "no" else ", or set amp = 'no'"
             raise UserError(
-                f"the loss is no longer a number at step {self.step}: lower optimizer.lr, "
-                "or set amp = 'no'"
+                f"the loss is no longer a number at step {self.step}: lower optimizer.lr{other}"
             )
         return {"lr": self.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
 
