@@ -150,7 +150,7 @@ class Learner:
         if known is None and "mask" in batch:
             known = batch["mask"].amin(dim=(1, 2, 3)) >= 0
         batch = self._moved({name: batch[name] for name in batch.keys() - {"known"}})
-        if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
+        if self.recipe.augmentation.mixes:
             mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
