@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermedge.bundle.bundle import shipped
-from dermedge.bundle.manifest import PRECISIONS, TARGETS
+from dermedge.bundle.manifest import PRECISIONS, TARGETS, Manifest
 from dermedge.cli import Command
 from dermedge.files import check_writable
 from dermedge.text import printable
 from export import METHODS, ExportError
 from export.bundle.rewrite import check_release, check_rewrite, signing_key
+from export.bundle.slices import beside_first, slice_for
+from export.options import ExportOptions
 
 MOST_SIMILAR = 8  # of a class
 RETRAINING = 300  # steps
@@ -298,28 +300,21 @@ def _export(
     args: argparse.Namespace, out: Path, margins: dict[str, float], key: bytes | None
 ) -> int:
     from dermedge.bundle.bundle import Bundle, open_bundle, write_bundle
-    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import summary
-    from export.options import ExportOptions
     from export.pipeline import export_runs
 
-    options = ExportOptions(
+    options = replace(
+        _precisions(args),
         prior=args.prior or "",
         carried=args.carried or "",
         weights=args.weights or "full",
         similar=args.similar,
         similar_pictures=args.similar_pictures,
-        precisions=tuple(args.precisions),
-        methods=tuple(args.calibration or METHODS),
         margins=margins,
         retraining=RETRAINING if args.retrain is None else args.retrain,
-        targets=(args.target,) if args.target else TARGETS,
     )
     lender = open_bundle(args.lender) if args.lender else None
-    manifest, parts = export_runs(args.runs, args.name or out.stem, options, lender)
-    if args.target:
-        cut = beside_first if args.beside_fp32 else slice_for
-        manifest, parts = cut(manifest, parts, args.target)
+    manifest, parts = _cut(args, *export_runs(args.runs, args.name or out.stem, options, lender))
     write_bundle(out, replace(manifest, release=args.release), parts, signing_key=key)
     for line in summary(Bundle.open(out)):
         print(printable(line), file=sys.stderr)
@@ -331,9 +326,7 @@ def _recheck(
 ) -> int:
     from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
-    from export.bundle.slices import beside_first, slice_for
     from export.bundle.summary import judged_line
-    from export.options import ExportOptions
     from export.recheck import recheck
     from train.recipe import Acceptance
 
@@ -343,11 +336,7 @@ def _recheck(
     if out:
         check_rewrite(bundle, key, args.release)
     data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
-    options = ExportOptions(
-        precisions=tuple(args.precisions),
-        methods=tuple(args.calibration or METHODS),
-        targets=(args.target,) if args.target else TARGETS,
-    )
+    options = _precisions(args)
     wanted = options if options.other_precisions else None
     rechecked = recheck(bundle, data_sets, args.split, Acceptance(**margins), wanted)
     for report in rechecked.reports:
@@ -356,16 +345,32 @@ def _recheck(
     for line in rechecked.unmade:
         print(line)
     if out:
-        manifest, parts = rechecked.manifest, rechecked.parts
+        manifest, parts = _cut(args, rechecked.manifest, rechecked.parts)
         if args.release is not None:
             manifest = replace(manifest, release=args.release)
-        if args.target:
-            cut = beside_first if args.beside_fp32 else slice_for
-            manifest, parts = cut(manifest, parts, args.target)
         write_bundle(out, manifest, parts, signing_key=key)
         print(f"written: {out}", file=sys.stderr)
     passed = all(report["passed"] for report in rechecked.reports)
     return 0 if passed and not rechecked.unmade else 1
+
+
+def _precisions(args: argparse.Namespace) -> ExportOptions:
+    """Which precisions are asked for, for which targets, calibrated how."""
+    return ExportOptions(
+        precisions=tuple(args.precisions),
+        methods=tuple(args.calibration or METHODS),
+        targets=(args.target,) if args.target else TARGETS,
+    )
+
+
+def _cut(
+    args: argparse.Namespace, manifest: Manifest, parts: dict[str, bytes]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What --for and --beside-fp32 leave of a bundle's contents."""
+    if not args.target:
+        return manifest, parts
+    cut = beside_first if args.beside_fp32 else slice_for
+    return cut(manifest, parts, args.target)
 
 
 EXPORT = Command(

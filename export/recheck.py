@@ -285,13 +285,9 @@ def _independent(manifest: Manifest, roles: tuple[str, ...], halves: Halves) -> 
 
 
 def _old_report(manifest: Manifest, roles: tuple[str, ...], variant: Variant) -> dict:
-    wanted = list(roles), variant.precision, list(variant.targets)
-    return next((report for report in manifest.gate if _key(report) == _plain(wanted)), {})
+    wanted = roles, variant.precision, variant.targets
+    return next((report for report in manifest.gate if _key(report) == wanted), {})
 
 
-def _key(report: dict) -> str:
-    return _plain((report["roles"], report["precision"], report["targets"]))
-
-
-def _plain(key: tuple) -> str:
-    return repr((list(key[0]), key[1], list(key[2])))
+def _key(report: dict) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    return tuple(report["roles"]), report["precision"], tuple(report["targets"])

@@ -23,7 +23,7 @@ from dermedge import data as datasets
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, Manifest
 from dermedge.bundle.similar import SimilarCases
-from dermedge.cli import one_line
+from dermedge.cli import call
 from dermedge.data import DataSet, Split
 from dermedge.data.fingerprint import of_names, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, published
@@ -87,7 +87,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"dermedge: {one_line(error)}")
+    sys.exit(call(main))

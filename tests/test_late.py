@@ -218,6 +218,23 @@ def test_a_class_that_was_never_drawn_is_not_moved_above_or_below_the_others(mon
     assert moved == pytest.approx({"bcc": 0, "df": 0, "mel": np.log(2), "nv": np.log(4 / 7)})
 
 
+def test_a_teacher_of_fewer_blocks_than_are_frozen_sees_the_pictures():
+    model, other = (
+        build_model(name, LABELS).eval() for name in ("mobilenet_v2", "mobilenet_v3_small")
+    )
+    teacher = teachers.Teacher(other, [0, 1], np.zeros(2))
+    learner = SimpleNamespace(
+        recipe=SimpleNamespace(freeze=14),
+        model=model,
+        accelerator=SimpleNamespace(unwrap_model=lambda network: network),
+        teachers=[teacher],
+    )
+    image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        _, answers = late._Early(learner, image)({"image": image})
+        assert torch.equal(answers[:, 0], teacher(image))
+
+
 def small_chunks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(late, "_CHUNK", 4)
     patch.setattr(late, "_MARK", 8)

@@ -826,6 +826,29 @@ def test_all_that_several_people_drew_is_learnt_from_and_one_mask_measures(
         classifier("outlines=all")
 
 
+@pytest.mark.parametrize(
+    ("amp", "fast", "warned"), [("bf16", False, True), ("bf16", True, False), ("no", False, False)]
+)
+def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fast, warned):
+    here = SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=True)
+    monkeypatch.setattr(loop, "Accelerator", lambda **_: here)
+    monkeypatch.setattr(loop, "_has_bfloat16", lambda: fast)
+    assert make_accelerator(classifier(f"amp={amp}")) is here
+    assert ("no fast bfloat16" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize("amp", ["no", "bf16"])
+def test_who_trains_in_single_precision_is_not_advised_to(amp):
+    learner = SimpleNamespace(
+        accelerator=SimpleNamespace(reduce=lambda values, how: values),
+        recipe=classifier(f"amp={amp}"),
+        step=7,
+    )
+    with pytest.raises(UserError, match="no longer a number at step 7") as stop:
+        Learner.measured(learner, {"cross_entropy": torch.tensor(torch.nan)})
+    assert ("amp" in str(stop.value)) == (amp != "no")
+
+
 def test_masks_weigh_the_same_over_two_processes_as_over_one():
     known = torch.tensor([True, False, False, True, False, True, False, False])
     values = torch.arange(8.0)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dermedge import UserError
 from dermedge.code_hash import code_hash
-from dermedge.data.fingerprint import of_pictures
+from dermedge.data.fingerprint import Fingerprints, of_pictures
 from dermedge.data.joint import join, joint_split, keyed
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.records import DataSet, Record
@@ -134,18 +134,24 @@ def default_split(data_set: DataSet, out: Path, by_picture: bool = False) -> Spl
     Seed 0 whatever the recipe's: segmenter and classifier must not test on each other's training
     pictures. UserError where no picture can be read.
     """
-    records = data_set.records
-    prints, errors = of_pictures(records, out.parent / "fingerprints")
+    prints, errors = _compared(data_set, out.parent / "fingerprints")
+    pairs = duplicates(data_set.records, prints)
+    return split_apart(data_set, pairs, errors, by_picture=by_picture)
+
+
+def _compared(data_set: DataSet, cache: Path) -> tuple[Fingerprints, dict[str, str]]:
+    """As `of_pictures`; a line says how many cannot be read. UserError: none can."""
+    prints, errors = of_pictures(data_set.records, cache)
     if errors:
         name, why = next(iter(errors.items()))
-        if len(errors) == len(records):
+        if len(errors) == len(data_set.records):
             raise UserError(f"{data_set.root}: no picture can be read; {why}")
         print(
-            f"{len(errors)} of {len(records)} pictures cannot be read, and are in no part of the "
-            f"split (first: {name}: {why})",
+            f"{len(errors)} of {len(data_set.records)} pictures cannot be read, and are in no part "
+            f"of the split (first: {name}: {why})",
             file=sys.stderr,
         )
-    return split_apart(data_set, duplicates(records, prints), errors, by_picture=by_picture)
+    return prints, errors
 
 
 def default_joint_split(
@@ -160,16 +166,7 @@ def default_joint_split(
     where no picture can be read.
     """
     whole, cache = join(data_sets), out.parent / "fingerprints"
-    prints, errors = of_pictures(whole.records, cache)
-    if errors and len(errors) == len(whole.records):
-        raise UserError(f"no picture can be read; {next(iter(errors.values()))}")
-    if errors:
-        name, why = next(iter(errors.items()))
-        print(
-            f"{len(errors)} of {len(whole.records)} pictures cannot be read, and are in no part of "
-            f"the split (first: {name}: {why})",
-            file=sys.stderr,
-        )
+    prints, errors = _compared(whole, cache)
     pairs = duplicates(whole.records, prints)
     sources = list(keyed(data_sets))
     for later, key in enumerate(sources):
@@ -253,34 +250,35 @@ class Views(Dataset):
 
     def __getitem__(self, key: tuple[int | None, int]) -> dict[str, np.ndarray]:
         epoch, index = key
-        record = self.pictures.records[index]
         image = np.array(self.pictures.image(index))
         mask = None if self.pictures.masks is None else np.array(self.pictures.mask(index))
         known = mask is not None and mask[0, 0] != UNKNOWN
-        told = {name: getattr(record, name) for name in self.recipe.fields}
         if epoch is not None:
             rng = np.random.default_rng((self.recipe.seed, epoch, index))
             image, mask = augment(image, mask, self.recipe.augmentation, rng)
-            told = self._hidden(told, epoch, index)
-        sample = {"image": image, **self._known(record, told)}
+        sample = {"image": image, **self.without_image(epoch, index)}
         if mask is not None:
             mask = mask[None].astype(np.float32) / 255
             sample["mask"] = mask if known else np.full_like(mask, -1)
         return sample
 
-    def without_image(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def without_image(self, epoch: int | None, index: int) -> dict[str, np.ndarray]:
         """What a sample holds beside picture and mask."""
         record = self.pictures.records[index]
-        told = {name: getattr(record, name) for name in self.recipe.fields}
-        return self._known(record, self._hidden(told, epoch, index))
+        sample = self.facts(record)
+        if fields := self.recipe.fields:
+            values = {name: getattr(record, name) for name in fields}
+            if epoch is not None:
+                # Hidden at random, so that the network does well without, too. By a generator of
+                # its own: it is the same with the picture and without.
+                rng = np.random.default_rng((self.recipe.seed, epoch, index, 1))
+                hidden = self.recipe.metadata_dropout
+                values = {k: v for k, v in values.items() if rng.random() >= hidden}
+            sample["metadata"] = encode(fields, **values)
+        return sample
 
-    def _hidden(self, told: dict, epoch: int, index: int) -> dict:
-        """Hidden at random, so that the network does well without, too."""
-        # A generator of its own: what is told of a view is the same with its picture and without.
-        rng = np.random.default_rng((self.recipe.seed, epoch, index, 1))
-        return {k: v for k, v in told.items() if rng.random() >= self.recipe.metadata_dropout}
-
-    def _known(self, record: Record, told: dict) -> dict[str, np.ndarray]:
+    def facts(self, record: Record) -> dict[str, np.ndarray]:
+        """What is the same in each view of a record's picture."""
         sample = {}
         if self.labels:
             sample["classes"] = np.array([name == record.label for name in self.labels], np.float32)
@@ -292,8 +290,6 @@ class Views(Dataset):
             sample["paired"] = self.paired[record.id]
         if group := self.recipe.group:
             sample["group"] = group_row(record, group)
-        if self.recipe.fields:
-            sample["metadata"] = encode(self.recipe.fields, **told)
         return sample
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from dermedge.metadata import encode
 from train.batch_augment import Draws, Overlays, augment_batch, draw_epoch, on_device
 from train.data import UNKNOWN, Pictures, Views, loader
-from train.groups import group_row
 from train.recipe import Recipe
 from train.sources import Priors
 
@@ -67,22 +66,12 @@ class DeviceBatches:
             if pictures.masks is None
             else torch.from_numpy(pictures.masks[:, 0, 0][pictures.rows] != UNKNOWN)
         )
-        self.fixed: dict[str, Tensor] = {}
-        if labels:
-            classes = [[record.label == name for name in labels] for record in records]
-            self.fixed["classes"] = torch.tensor(classes, dtype=torch.float32).to(device)
-        if labels and priors is not None:
-            rows = np.stack([priors.of(record) for record in records])
-            self.fixed["prior"] = torch.from_numpy(rows).to(device)
-        if named := recipe.distilled:
-            answered = [record.source in named for record in records]
-            self.fixed["distilled"] = torch.tensor(answered, dtype=torch.float32).to(device)
-        if paired is not None:
-            rows = np.stack([paired[record.id] for record in records])
-            self.fixed["paired"] = torch.from_numpy(rows).to(device)
-        if group := recipe.group:
-            rows = np.stack([group_row(record, group) for record in records])
-            self.fixed["group"] = torch.from_numpy(rows).to(device)
+        views = Views(pictures, labels, recipe, priors, paired)
+        facts = [views.facts(record) for record in records]
+        self.fixed: dict[str, Tensor] = {
+            name: torch.from_numpy(np.stack([one[name] for one in facts])).to(device)
+            for name in (facts[0] if facts else ())
+        }
         self.overlays = Overlays.drawn(recipe.augmentation, size, recipe.seed, device)
         self._draws = lru_cache(2)(self._draw)
 

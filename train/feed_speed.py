@@ -7,10 +7,8 @@ each turn is compared with the constant batch's next to it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +17,23 @@ import torch
 from tqdm import tqdm
 
 from dermedge import UserError
-from dermedge.data.records import DataSet, Record
-from dermedge.taxonomy import CLASSES
-from train.data import Batches, Views, load_pictures, loader, present_labels
+from dermedge.data.records import DataSet
+from train.data import Batches, Views, loader
 from train.feed import DeviceBatches
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.recipe import Recipe
 from train.sources import sampling_shares
-from train.throughput import CONDITIONS, ENDLESS, ROUNDS, compared, conditions, rate_of
+from train.throughput import (
+    CONDITIONS,
+    ENDLESS,
+    ROUNDS,
+    chosen,
+    compared,
+    conditions,
+    rate_of,
+    timed_pictures,
+)
 
 FEEDS = ("constant", "loader", "device")
 
@@ -63,13 +69,9 @@ def measure_feeds(recipe: Recipe, data_set: DataSet, seconds: float, limit: int)
         )
     # What the weights are makes no difference to the time.
     recipe = replace(recipe, pretrained="no", start="")
-    records, labels = _chosen(recipe, data_set, limit)
+    records, labels = chosen(recipe, data_set, limit)
     with tempfile.TemporaryDirectory() as cache:
-        begin = time.perf_counter()
-        pictures = load_pictures(records, recipe, Path(cache))
-        took = time.perf_counter() - begin
-        if not len(pictures):
-            raise UserError("none of the pictures could be read")
+        pictures, prepared = timed_pictures(records, recipe, Path(cache))
         shares = sampling_shares(pictures.records, recipe.balanced_sampling)
         accelerator = make_accelerator(recipe)
         learner = Learner(recipe, labels, pictures, ENDLESS, accelerator, shares)
@@ -101,7 +103,7 @@ def measure_feeds(recipe: Recipe, data_set: DataSet, seconds: float, limit: int)
                 learnt[feed].append(rate_of(sources[feed], learn, seconds, warm_up))
             for feed, rates in made.items():
                 rates.append(rate_of(sources[feed], lambda b: len(b["image"]), seconds, warm_up))
-    common = conditions(recipe, data_set, len(pictures), seconds, len(pictures) / took)
+    common = conditions(recipe, data_set, len(pictures), seconds, prepared)
     rows = []
     for feed in FEEDS:
         found = compared(learnt[feed], learnt["constant"])
@@ -110,19 +112,3 @@ def measure_feeds(recipe: Recipe, data_set: DataSet, seconds: float, limit: int)
         row |= {f"share{end}": found[f"ratio{end}"] for end in ("", "_low", "_high")}
         rows.append(row | common)
     return rows
-
-
-def _chosen(recipe: Recipe, data_set: DataSet, limit: int) -> tuple[list[Record], tuple[str, ...]]:
-    """Pictures by a hash of their ids, and the labels that a network of this kind has."""
-    masks = recipe.kind == "segmenter"
-    records = [record for record in data_set.records if (record.mask if masks else record.label)]
-    records.sort(key=lambda record: hashlib.sha256(record.id.encode()).digest())
-    records = records[:limit]
-    if masks:
-        if not records:
-            raise UserError(f"{data_set.name} has no masks to train a segmenter on")
-        return records, ()
-    labels = present_labels(records, CLASSES)
-    if len(labels) < 2:
-        raise UserError(f"{data_set.name} has no two classes among the pictures that are used")
-    return records, labels

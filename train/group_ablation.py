@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from dermedge import UserError, data
+from dermedge.cli import call
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.groups import SCALES, members
 from dermedge.data.records import Record
@@ -279,7 +280,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(call(main))

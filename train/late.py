@@ -69,7 +69,7 @@ class _Early:
         features = self._features(image)
         # A teacher that the network started from has the same early layers, but for rounding.
         self.teachers = [
-            (teacher, _alike(teacher.early(image, self.blocks), features))
+            (teacher, _shares(teacher, image, self.blocks, features))
             for teacher in learner.teachers
             if isinstance(teacher, Teacher)
         ]
@@ -88,10 +88,15 @@ class _Early:
         return found
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _shares(teacher: Teacher, image: Tensor, blocks: int, features: Tensor) -> bool:
+    """Whether a teacher's first blocks make these features of the pictures."""
+    try:
+        theirs = teacher.early(image, blocks)
+    except ValueError:  # another architecture, of fewer blocks
         return False
-    return bool((one - other).abs().max() <= 1e-4 * other.abs().max())
+    if theirs.shape != features.shape:
+        return False
+    return bool((theirs - features).abs().max() <= 1e-4 * features.abs().max())
 
 
 @torch.no_grad()

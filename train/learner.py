@@ -150,7 +150,7 @@ class Learner:
         if known is None and "mask" in batch:
             known = batch["mask"].amin(dim=(1, 2, 3)) >= 0
         batch = self._moved({name: batch[name] for name in batch.keys() - {"known"}})
-        if self.recipe.augmentation.mixup or self.recipe.augmentation.cutmix:
+        if self.recipe.augmentation.mixes:
             mix(batch, self.recipe.augmentation)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -310,9 +310,9 @@ class Learner:
         names = list(losses)
         values = self.accelerator.reduce(torch.stack([losses[n] for n in names]), "mean").tolist()
         if not all(map(math.isfinite, values)):
+            other = "" if self.recipe.amp == "no" else ", or set amp = 'no'"
             raise UserError(
-                f"the loss is no longer a number at step {self.step}: lower optimizer.lr, "
-                "or set amp = 'no'"
+                f"the loss is no longer a number at step {self.step}: lower optimizer.lr{other}"
             )
         return {"lr": self.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
 

@@ -45,10 +45,10 @@ class Down(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.convolution = nn.Conv2d(
-            inputs, outputs - min(inputs, outputs // 2), 3, stride=2, padding=1, bias=False
-        )
         self.pooled = min(inputs, outputs // 2)
+        self.convolution = nn.Conv2d(
+            inputs, outputs - self.pooled, 3, stride=2, padding=1, bias=False
+        )
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:

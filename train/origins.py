@@ -185,13 +185,11 @@ def start_network(
     do not fit, or where nobody knows what they learnt from.
     """
     source = origin(path)
-    theirs: tuple[str, ...] = labels
+    theirs, metadata = labels, model.metadata  # of a bare file nothing else is known
     weights: dict[str, Tensor]
     if source.bundle is not None:
         found, theirs = source.network(kind)
-        weights, name = dict(found.state_dict()), source.title
-        if found.metadata != model.metadata:
-            weights = {k: v for k, v in weights.items() if not k.startswith("net.head.metadata.")}
+        weights, metadata, name = dict(found.state_dict()), found.metadata, source.title
     else:
         file = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
         if not file.exists():
@@ -201,16 +199,16 @@ def start_network(
             )
         with intact(file):
             weights = dict(torch.load(file, map_location="cpu", weights_only=True))
-        if {"mean", "std"} <= weights.keys() and source.run is None:
+        if source.run is not None:
+            theirs, metadata = source.run.labels, source.run.metadata
+        elif {"mean", "std"} <= weights.keys():
             raise UserError(
                 f"{file} is the network of a dermedge run without its run.json: which pictures it "
                 "learnt from, and their licence, is not known; start from the run's folder"
             )
-        if source.run is not None:
-            theirs = source.run.labels
-            if source.run.metadata != model.metadata:
-                weights = {k: v for k, v in weights.items() if ".metadata." not in k}
         name = str(file)
+    if metadata != model.metadata:
+        weights = {k: v for k, v in weights.items() if not k.startswith("net.head.metadata.")}
     try:
         kept = start_from(model, by_class(model.state_dict(), weights, labels, theirs))
     except ValueError as error:

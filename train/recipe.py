@@ -38,6 +38,11 @@ def _choice(default: str, *choices: str):
     return field(default=default, metadata={"choices": choices})
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """The names in a text that parts them by commas."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """AdamW, with a linear warm-up and then half a cosine down to a hundredth of `lr`."""
@@ -125,6 +130,11 @@ class Augmentation:
     mixup: float = _number(0.0, 0.0, 10.0)  # alpha of mixup (Zhang et al., ICLR 2018)
     cutmix: float = _number(0.0, 0.0, 10.0)  # alpha of CutMix (Yun et al., ICCV 2019)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether two pictures become one."""
+        return bool(self.mixup or self.cutmix)
+
 
 @dataclass(frozen=True)
 class Acceptance:
@@ -202,27 +212,27 @@ class Recipe:
     @property
     def fields(self) -> tuple[str, ...]:
         """The metadata that the classifier takes."""
-        return tuple(filter(None, (name.strip() for name in self.metadata.split(","))))
+        return _listed(self.metadata)
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The classes to tell apart; (): all that occur."""
-        return tuple(filter(None, map(str.strip, self.classes.split(","))))
+        return _listed(self.classes)
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """The networks to learn from, which see what the learner sees."""
-        return tuple(filter(None, map(str.strip, self.distillation.teachers.split(","))))
+        return _listed(self.distillation.teachers)
 
     @property
     def distilled(self) -> tuple[str, ...]:
         """The data sets for whose pictures the teachers answer; (): all."""
-        return tuple(filter(None, map(str.strip, self.distillation.sources.split(","))))
+        return _listed(self.distillation.sources)
 
     @property
     def paired(self) -> tuple[str, ...]:
         """The networks to learn from that see the lesion's picture of the other modality."""
-        return tuple(filter(None, map(str.strip, self.distillation.paired.split(","))))
+        return _listed(self.distillation.paired)
 
     @property
     def outline_alone(self) -> bool:
@@ -341,7 +351,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError(f"{model} is a segmenter: it takes neither metadata nor classes")
     if kind != "segmenter" and recipe.outlines != "agreed":
         raise RecipeError(f"outlines = '{recipe.outlines}' is for segmenters: not for {model}")
-    if kind != "classifier" and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
+    if kind != "classifier" and recipe.augmentation.mixes:
         raise RecipeError(f"mixup and cutmix mix classes, not masks: not for {model}")
     if kind == "multitask" and recipe.teachers:
         raise RecipeError(f"distillation has one answer to learn: not for {model}, which gives two")
@@ -349,7 +359,7 @@ def _recipe(table: dict, title: str) -> Recipe:
         raise RecipeError("freeze keeps early layers of a classifier that has a start")
     if recipe.views and not recipe.freeze:
         raise RecipeError("views keeps the features of frozen layers: set freeze, too")
-    if recipe.views and (recipe.augmentation.mixup or recipe.augmentation.cutmix):
+    if recipe.views and recipe.augmentation.mixes:
         raise RecipeError("mixup and cutmix mix pictures, views keeps features: leave one out")
     if recipe.views and recipe.augment_on == "device":
         raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
@@ -385,7 +395,7 @@ def _check_unlabelled(recipe: Recipe) -> None:
             "distillation.unlabelled needs a classifier and distillation.teachers: without a "
             "teacher, pictures without a diagnosis say nothing"
         )
-    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+    if recipe.augmentation.mixes:
         raise RecipeError(
             "distillation.unlabelled excludes mixup and cutmix: half of a mixed picture would have "
             "no class"
@@ -400,7 +410,7 @@ def _check_distilled(recipe: Recipe) -> None:
             "distillation.sources says for which data sets distillation.teachers answer, for a "
             "classifier: set these, too"
         )
-    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+    if recipe.augmentation.mixes:
         raise RecipeError("distillation.sources excludes mixup and cutmix, which mix two data sets")
     if recipe.distillation.unlabelled:
         raise RecipeError(
@@ -417,7 +427,7 @@ def _check_paired(recipe: Recipe) -> None:
         raise RecipeError(
             "distillation.paired needs a classifier and modality: its networks see the other one"
         )
-    if recipe.augmentation.mixup or recipe.augmentation.cutmix:
+    if recipe.augmentation.mixes:
         raise RecipeError("distillation.paired excludes mixup and cutmix, which mix two lesions")
     if not spec.paired_weight or spec.paired_weight + bool(recipe.teachers) * spec.weight > 1:
         raise RecipeError(

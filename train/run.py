@@ -222,7 +222,8 @@ def load_model(run: Run) -> Normalized:
 
 def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
     """UserError unless the folder is free, may be thrown away, or holds this very run."""
-    refuse_busy(out)
+    if not _free(out):
+        raise _busy(out)
     resolved, stored = to_toml(recipe), out / "recipe.toml"
     names = {item.name for item in out.iterdir()} if out.exists() else set()
     others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
@@ -264,21 +265,15 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
 def holds(out: Path, recipe: Recipe) -> bool:
     """Whether the folder was made for a run of this recipe, which is not at work there."""
     stored = out / "recipe.toml"
-    if not stored.exists() or read_text(stored) != to_toml(recipe):
-        return False
-    handle, free = _locked(out, shared=True)
+    return stored.exists() and read_text(stored) == to_toml(recipe) and _free(out)
+
+
+def _free(folder: Path) -> bool:
+    """Whether no training is at work there."""
+    handle, free = _locked(folder, shared=True)
     if handle is not None:
         os.close(handle)
     return free
-
-
-def refuse_busy(out: Path) -> None:
-    """UserError where a training is at work in the folder."""
-    handle, free = _locked(out, shared=True)
-    if handle is not None:
-        os.close(handle)
-    if not free:
-        raise _busy(out)
 
 
 def _busy(out: Path) -> UserError:

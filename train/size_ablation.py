@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from dermedge import UserError, data
+from dermedge.cli import call
 from dermedge.data.split import Split
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
@@ -139,7 +140,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(call(main))

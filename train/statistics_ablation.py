@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from dermedge import UserError, data
+from dermedge.cli import call
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
@@ -28,6 +29,7 @@ from dermedge.taxonomy import CLASSES
 from train.group_ablation import EPOCHS, FOLDS, judged, minus, pooled, resampled
 from train.models import IMAGENET, MODELS, build_model
 from train.recipe import ClassifierLoss
+from train.run import intact
 from train.start import start_from
 
 
@@ -45,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_set = data.load(*data.parse_source(args.data))
     records = [record for record in data_set.records if record.label in CLASSES]
     model = build_model(args.model, CLASSES).eval()
-    start_from(model, torch.load(args.weights, map_location="cpu", weights_only=True))
+    with intact(Path(args.weights)):
+        weights = torch.load(args.weights, map_location="cpu", weights_only=True)
+    try:
+        start_from(model, weights)
+    except ValueError as error:
+        raise UserError(f"{args.weights}: {error}") from error
     ways = {"its own": MODELS[args.model].statistics, "ImageNet's": IMAGENET}
     risks = {}
     for way, statistics in ways.items():
@@ -77,7 +84,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(call(main))

@@ -18,7 +18,7 @@ import platform
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -37,7 +37,7 @@ from dermedge.data.records import DataSet, Record
 from dermedge.evaluation.provenance import cpu_name
 from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.taxonomy import CLASSES
-from train.data import Batches, load_pictures, present_labels
+from train.data import Batches, Pictures, load_pictures, present_labels
 from train.feed import training_batches
 from train.learner import Learner
 from train.loop import make_accelerator
@@ -106,17 +106,9 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
         )
     # What the weights are makes no difference to the time.
     recipe = replace(recipe, pretrained="no", start="")
-    labelled = [record for record in data_set.records if record.label]
-    labelled.sort(key=lambda record: hashlib.sha256(record.id.encode()).digest())
-    labels = present_labels(labelled[:limit], CLASSES)
-    if len(labels) < 2:
-        raise UserError(f"{data_set.name} has no two classes among the pictures that are used")
+    records, labels = chosen(recipe, data_set, limit)
     with tempfile.TemporaryDirectory() as cache:
-        begin = time.perf_counter()
-        pictures = load_pictures(labelled[:limit], recipe, Path(cache))
-        took = time.perf_counter() - begin
-        if not len(pictures):
-            raise UserError("none of the pictures could be read")
+        pictures, prepared = timed_pictures(records, recipe, Path(cache))
         arguments = (recipe, pictures.records, labels, cache)
         rates: dict[tuple[str, str], list[float]]
         rates = {(what, side): [] for what in ("training", "loading") for side in _SIDES}
@@ -128,11 +120,39 @@ def measure(recipe: Recipe, data_set: DataSet, seconds: float, limit: int) -> li
                     for side, connection in turns[:: -1 if number % 2 else 1]:
                         connection.send((what, seconds))
                         rates[what, side].append(_reply(connection, side))
-    common = conditions(recipe, data_set, len(pictures), seconds, len(pictures) / took)
+    common = conditions(recipe, data_set, len(pictures), seconds, prepared)
     return [
         {"measured": what, **compared(rates[what, "ours"], rates[what, "reference"]), **common}
         for what in ("training", "loading")
     ]
+
+
+def chosen(recipe: Recipe, data_set: DataSet, limit: int) -> tuple[list[Record], tuple[str, ...]]:
+    """Pictures by a hash of their ids, and the labels that a network of this kind has."""
+    masks = recipe.kind == "segmenter"
+    records = [record for record in data_set.records if (record.mask if masks else record.label)]
+    records.sort(key=lambda record: hashlib.sha256(record.id.encode()).digest())
+    records = records[:limit]
+    if masks:
+        if not records:
+            raise UserError(f"{data_set.name} has no masks to train a segmenter on")
+        return records, ()
+    labels = present_labels(records, CLASSES)
+    if len(labels) < 2:
+        raise UserError(f"{data_set.name} has no two classes among the pictures that are used")
+    return records, labels
+
+
+def timed_pictures(
+    records: Sequence[Record], recipe: Recipe, cache: Path
+) -> tuple[Pictures, float]:
+    """The pictures, and how many a second were prepared. UserError where none can be read."""
+    begin = time.perf_counter()
+    pictures = load_pictures(records, recipe, cache)
+    took = time.perf_counter() - begin
+    if not len(pictures):
+        raise UserError("none of the pictures could be read")
+    return pictures, len(pictures) / took
 
 
 def conditions(

@@ -273,8 +273,9 @@ def export_graph(validation: Validation, calibration: Calibration | None) -> Exp
     network = validation.network
     run = network.run
     print(f"exporting the {run.kind} ({run.model}, {run.size} px)", file=sys.stderr, flush=True)
-    module = GraphModule(network.model)
-    if calibration is not None:
+    if calibration is None:
+        module = GraphModule(network.model)
+    else:
         module = GraphModule(network.model, calibration.temperature, calibration.ood)
     graph = to_onnx(module, run.size, network.weights)
     return ExportedGraph(

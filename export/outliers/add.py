@@ -15,11 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dermedge import UserError
 from dermedge import data as datasets
 from dermedge.bundle.bundle import SUFFIX, Bundle, open_bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, ROLES
-from dermedge.cli import one_line
+from dermedge.cli import call
 from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.joint import BETWEEN, join, keyed
@@ -244,7 +243,4 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"dermedge: {one_line(error)}")
+    sys.exit(call(main))
