@@ -94,7 +94,7 @@ def _measures(
     """Those of `GROUP_MEASURES` that the rows at `places` have anything for."""
     found = {}
     if drawn := [place for place in places if NETWORKS in rows[place].counts]:
-        jaccards = metrics.Confusion(*np.array([rows[p].counts[NETWORKS] for p in drawn]).T).jaccard
+        jaccards = figures.counts([rows[place] for place in drawn], NETWORKS).jaccard
         enough = len(drawn) >= GROUP_MINIMUM
         found["jaccard"] = _Measure(np.array(drawn), weighted_mean(jaccards), enough)
     known = np.array([place for place in places if _known(rows[place])], int)

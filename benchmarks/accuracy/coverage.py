@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks import call
 from benchmarks.accuracy import intervals
 from dermedge import DISCLAIMER, UserError
-from dermedge.evaluation.metrics import roc_auc, wilson_interval
+from dermedge.evaluation.metrics import Ranking, wilson_interval
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 
@@ -42,16 +42,16 @@ def drawn(
     return apart * malignant + ALIKE**0.5 * shared + (1 - ALIKE) ** 0.5 * own, malignant
 
 
-def counted(auc: float, sizes: tuple[int, int], draws: int, seed: int = 0) -> dict:
+def counted(auc: float, sizes: tuple[int, int], draws: int) -> dict:
     """Of `draws` intervals, shares of those that hold the truth and that lie wholly above it.
 
     Without those that have no limits, as of an AUC that is 1 in all resamples.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found: dict[str, list[tuple[bool, bool]]] = {"auc": [], "difference": []}
     for _ in range(draws):
         scores, malignant = drawn(auc, sizes, rng)
-        first, second = (_auc(mine, malignant) for mine in scores)
+        first, second = (Ranking(mine, malignant).roc_auc for mine in scores)
         each = np.arange(malignant.size)
         for name, truth, figure in (
             ("auc", auc, intervals.interval(first, each)),
@@ -62,10 +62,6 @@ def counted(auc: float, sizes: tuple[int, int], draws: int, seed: int = 0) -> di
                 found[name].append((low <= truth <= high, low > truth))
     rows = {name: _shares(seen) for name, seen in found.items()}
     return {"true_auc": auc, "malignant": sizes[0], "benign": sizes[1], **rows}
-
-
-def _auc(scores: np.ndarray, malignant: np.ndarray) -> intervals.Statistic:
-    return lambda weights: roc_auc(scores, malignant, weights)
 
 
 def _shares(seen: list[tuple[bool, bool]]) -> dict:

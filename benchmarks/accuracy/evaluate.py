@@ -91,14 +91,14 @@ def evaluate(
     else:
         pool = ClusterPool(bundle, options.cluster, options.views, options.executions)
 
-    def rows_of(records: Sequence[Record], first: int, title: str, baselines: bool) -> list[Row]:
+    def rows_of(records: Sequence[Record], title: str, baselines: bool) -> list[Row]:
         def work(networks: Networks, record: Record) -> Row:
-            return examine(record, numbers.get(record.id, first), networks, fields, baselines)
+            return examine(record, numbers.get(record.id, 0), networks, fields, baselines)
 
         return pool.map(work, records, title)
 
     start = time.perf_counter()
-    rows = rows_of(selection.records, 0, "evaluating", options.baselines)
+    rows = rows_of(selection.records, "evaluating", options.baselines)
     all_read = time.perf_counter()
     read = [row for row in rows if row.error is None]
     warnings = [*selection.warnings, *_empty_masks(read), *_unread_second(read)]
@@ -292,13 +292,13 @@ def _out_of_distribution(
     read: Sequence[Row],
     others: Sequence[Record],
     folder: Path,
-    rows_of: Callable[[Sequence[Record], int, str, bool], list[Row]],
+    rows_of: Callable[[Sequence[Record], str, bool], list[Row]],
 ) -> dict:
     # Each is a cluster of its own, none of those of the part.
     first = 1 + max((row.cluster for row in read), default=0)
     rows = [
         replace(row, cluster=first + number)
-        for number, row in enumerate(rows_of(others, first, "out of distribution", False))
+        for number, row in enumerate(rows_of(others, "out of distribution", False))
     ]
     good = [row for row in rows if row.error is None]
     if not good:

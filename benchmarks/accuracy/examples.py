@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from benchmarks.accuracy.evaluate import without_folders
-from benchmarks.accuracy.figures import Row, malignancy
+from benchmarks.accuracy.figures import Row, counts, malignancy
 from benchmarks.schema.names import NETWORKS
 from dermedge.analysis import lesion_outline
 from dermedge.analyzer import Analyzer
@@ -32,9 +32,10 @@ def worst_cases(rows: Sequence[Row], labels: tuple[str, ...], count: int = WORST
     """
     cases: list[dict] = []
     outlined = [row for row in rows if NETWORKS in row.counts]
-    scores = {id(row): _jaccard(row.counts[NETWORKS]) for row in outlined}
-    for row in sorted(outlined, key=lambda row: scores[id(row)])[:count]:
-        note = f"Outline: Jaccard {scores[id(row)]:.2f}"
+    overlaps = counts(outlined, NETWORKS).jaccard if outlined else ()
+    pairs = sorted(zip(overlaps, outlined, strict=True), key=lambda pair: pair[0])
+    for overlap, row in pairs[:count]:
+        note = f"Outline: Jaccard {overlap:.2f}"
         cases.append({"id": row.record.id, "kind": "outline", "note": note})
     risk = {
         id(row): malignancy(row.probabilities[None], labels)[0]
@@ -49,11 +50,6 @@ def worst_cases(rows: Sequence[Row], labels: tuple[str, ...], count: int = WORST
             kind = "missed" if malignant else "alarm"
             cases.append({"id": row.record.id, "kind": kind, "note": note})
     return cases
-
-
-def _jaccard(counts: Sequence[int]) -> float:
-    hit, more, missed, _ = counts
-    return hit / (hit + more + missed) if hit + more + missed else 1.0
 
 
 def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) -> list[dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -98,6 +98,10 @@ def measure(
     And 'id' and 'error' of each picture that could not be read.
     """
     numbers = clusters(selection.records, selection.same)[0] if selection else {}
+
+    def work(networks: Networks, record: Record) -> Row:
+        return examine(record, numbers[record.id], networks, fields, False)
+
     results: list[dict] = []
     first: list[Row] | None = None
     for name, execution in executions(bundle).items():
@@ -106,7 +110,8 @@ def measure(
         if selection is None:
             continue
         try:
-            rows = _rows(bundle, execution, selection.records, numbers, threads, fields, name)
+            pool = NetworkPool(bundle, threads, executions=execution)
+            rows = pool.map(work, selection.records, name)
         except SessionError as error:
             if first is None:
                 raise
@@ -150,21 +155,6 @@ def part(
                 "times_as_fast": {key: speed[key] for key in ("ratio", "low", "high")},
             }
     result["executions"] = entries
-
-
-def _rows(
-    bundle: Bundle,
-    execution: Execution,
-    records: Sequence[Record],
-    numbers: Mapping[str, int],
-    threads: int,
-    fields: Sequence[str],
-    title: str,
-) -> list[Row]:
-    def work(networks: Networks, record: Record) -> Row:
-        return examine(record, numbers.get(record.id, 0), networks, fields, False)
-
-    return NetworkPool(bundle, threads, executions=execution).map(work, records, title)
 
 
 def _figures(first: Sequence[Row], rows: Sequence[Row], labels: tuple[str, ...]) -> list[dict]:
@@ -213,19 +203,18 @@ def _known(name: str, row: Row, labels: Sequence[str]) -> bool:
 
 def _statistic(name: str, rows: Sequence[Row], labels: tuple[str, ...], label: str) -> Statistic:
     if name == "jaccard":
-        counts = metrics.Confusion(*np.array([row.counts[NETWORKS] for row in rows]).T)
-        return weighted_mean(counts.jaccard)
+        return weighted_mean(figures.counts(rows, NETWORKS).jaccard)
     if name == "sensitivity":
         return Share(np.array([row.likely == label for row in rows]))
     stated = np.array([row.probabilities for row in rows])
     if name == "auc":
         scores = stated[:, labels.index(label)]
         own = np.array([row.record.label == label for row in rows])
-        return lambda weights: metrics.roc_auc(scores, own, weights)
+        return metrics.Ranking(scores, own).roc_auc
     if name == "malignant_auc":
         risk = figures.malignancy(stated, labels)
         malignant = np.array([row.record.malignant for row in rows])
-        return lambda weights: metrics.roc_auc(risk, malignant, weights)
+        return metrics.Ranking(risk, malignant).roc_auc
     number = {label: k for k, label in enumerate(labels)}
     likely = np.array([number[str(row.likely)] for row in rows])
     truth = np.array([number[str(row.record.label)] for row in rows])

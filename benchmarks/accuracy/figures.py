@@ -37,9 +37,9 @@ class Row:
 def segmentation(name: str, baseline: bool, rows: Sequence[Row]) -> dict:
     """Figures of the outlines that the method `name` drew."""
     used = [row for row in rows if name in row.counts]
-    counts = _counts(used, name)
+    pixels = counts(used, name)
     measured = {
-        measure: interval(weighted_mean(getattr(counts, measure)), used)
+        measure: interval(weighted_mean(getattr(pixels, measure)), used)
         for measure in (
             *("jaccard", "threshold_jaccard", "dice"),
             *("sensitivity", "specificity", "accuracy"),
@@ -47,7 +47,7 @@ def segmentation(name: str, baseline: bool, rows: Sequence[Row]) -> dict:
     }
 
     def pooled(measure: str) -> Statistic:
-        return lambda weights: float(getattr(counts.pooled(weights), measure)[0])
+        return lambda weights: float(getattr(pixels.pooled(weights), measure)[0])
 
     for measure in ("jaccard", "dice"):
         measured[f"pooled_{measure}"] = interval(pooled(measure), used)
@@ -210,7 +210,7 @@ def malignancy(stated: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
 def jaccard_difference(rows: Sequence[Row], baseline: str) -> dict:
     """Networks minus another method that outlines, on the same pictures."""
     used = [row for row in rows if baseline in row.counts]
-    ours, others = (_counts(used, name).jaccard for name in (NETWORKS, baseline))
+    ours, others = (counts(used, name).jaccard for name in (NETWORKS, baseline))
     figure = difference(weighted_mean(ours), weighted_mean(others), used)
     return {"metric": "jaccard", "baseline": baseline, **figure}
 
@@ -267,7 +267,8 @@ def _flagged(rows: Sequence[Row]) -> Figure:
     return interval(Share(np.array([row.ood for row in rows])), rows)
 
 
-def _counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
+def counts(rows: Sequence[Row], method: str) -> metrics.Confusion:
+    """Pixels of each row, one or more, by the method that outlined them."""
     # In float64, which holds them exactly and multiplies faster.
     return metrics.Confusion(*np.array([row.counts[method] for row in rows], np.float64).T.copy())
 
@@ -278,8 +279,8 @@ def _share(right: np.ndarray, among: np.ndarray, rows: Sequence[Row]) -> Figure:
     return interval(Share(right[among]), subset)
 
 
-def _calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict]:
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+def _calibration(confidence: np.ndarray, right: np.ndarray) -> list[dict]:
+    index = np.clip(np.ceil(confidence * 10).astype(int) - 1, 0, 9)  # of ten bins
     return [
         {
             "count": int((index == number).sum()),

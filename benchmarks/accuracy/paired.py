@@ -89,7 +89,7 @@ def compare(old: Table, new: Table, clusters: dict[str, int]) -> dict[str, inter
 
     def auc(table: Table) -> Callable[[np.ndarray], float]:
         risks = np.array([float(table[name]["malignancy"]) for name in certain])
-        return lambda weights: metrics.roc_auc(risks, malignant, weights)
+        return metrics.Ranking(risks, malignant).roc_auc
 
     def accuracy(table: Table) -> Callable[[np.ndarray], float]:
         # A class that no picture here shows is wrong for each of them.

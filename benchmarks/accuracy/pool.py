@@ -75,8 +75,8 @@ class ClusterPool:
         self,
         bundle: Bundle,
         cluster: Cluster,
-        views: int = 1,
-        executions: Mapping[str, ExecutionConfig] | None = None,
+        views: int,
+        executions: Mapping[str, ExecutionConfig] | None,
     ):
         """Parameters and errors of the networks as `Networks` has them."""
         self._cluster = cluster

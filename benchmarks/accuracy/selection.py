@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.subset import Subset
+from benchmarks.accuracy.subset import Subset, by_hash, touched
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import PARTS, DataError, DataSet, Record, Split, make_split
@@ -97,14 +96,14 @@ def select(
         records, kept = subset.of(data_set, records)
     pictures = len(records)
     if limit is not None and limit < pictures:
-        records = _limited(records, limit)
+        records = sorted(by_hash(records)[:limit], key=lambda record: record.id)
     else:
         limit = None
     words = [f"part '{part}' of {data_set.name}", kept, f"limit {limit}" if limit else ""]
     _check_usable(bundle, records, ", ".join(filter(None, words)))
     train: list[Record] = []
     if baselines and part != "all":
-        measured = _touched(data_set, {record.id for record in records})
+        measured = touched(data_set, {record.id for record in records})
         train = [r for r in split.select(data_set.records, "train") if r.id not in measured]
         if subset and subset.modality:  # a baseline of other pictures, too, would be easier to beat
             train = [r for r in train if r.modality == subset.modality]
@@ -205,12 +204,6 @@ def _check_usable(bundle: Bundle, records: Sequence[Record], what: str) -> None:
         )
 
 
-def _limited(records: Sequence[Record], limit: int) -> list[Record]:
-    # By a hash, so that neither the order of the files nor the classes decide.
-    by_hash = sorted(records, key=lambda r: hashlib.sha256(r.id.encode()).digest())[:limit]
-    return sorted(by_hash, key=lambda record: record.id)
-
-
 def _training(bundle: Bundle) -> TrainingPictures | None:
     if FILE not in bundle.manifest.parts:
         return None
@@ -270,8 +263,8 @@ def _rebuilt(
         if not whole:
             continue
         # Of what is left, nothing that shares a lesion or patient with what was used.
-        touched = _touched(data_set, set(part_of))
-        part_of |= {name: "test" for name in ids if name not in touched}
+        used_up = touched(data_set, set(part_of))
+        part_of |= {name: "test" for name in ids if name not in used_up}
         parts = {p: tuple(sorted(i for i in part_of if part_of[i] == p)) for p in PARTS}
         return Split(data_set.name, SEED, parts, ("put together by dermedge evaluate",))
     return None
@@ -310,8 +303,8 @@ def _known(
             how = overlap(prints, used)
             # Also what shares a lesion or patient with a picture of this data set that was used.
             used_here = {name for name, one in zip(ids, overlap(exact, used), strict=True) if one}
-            touched = _touched(data_set, used_here)
-            count = sum(bool(one) or r.id in touched for r, one in zip(measured, how, strict=True))
+            tied = touched(data_set, used_here)
+            count = sum(bool(one) or r.id in tied for r, one in zip(measured, how, strict=True))
             if not count:
                 continue
             seen = True
@@ -374,16 +367,6 @@ def _foreign(split: Split, data_set: DataSet) -> int:
     return len(ids)
 
 
-def _touched(data_set: DataSet, ids: set[str]) -> set[str]:
-    """Ids of all pictures that share a lesion or patient with one of `ids`, and these."""
-    return {
-        record.id
-        for group in group_records(data_set.records, data_set.same)
-        if any(record.id in ids for record in group)
-        for record in group
-    }
-
-
 def _independence(
     data_set: DataSet, records: Sequence[Record], stored: dict[str, Split]
 ) -> Iterator[str]:
@@ -413,9 +396,9 @@ def _independence(
             ("train", "training", "the figures are too good"),
             ("val", "validation", "thresholds were chosen on them"),
         ):
-            touched = _touched(data_set, set(split.parts[part]))
+            tied = touched(data_set, set(split.parts[part]))
             measured = [record for record in records if owner != "segmenter" or record.mask]
-            count = sum(record.id in touched for record in measured)
+            count = sum(record.id in tied for record in measured)
             if count:
                 yield (
                     f"{count} of {len(measured)} pictures, or their lesions or patients, were in "

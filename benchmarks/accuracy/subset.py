@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,21 @@ from dermedge.data.split import group_records
 from dermedge.data.tables import read_table
 
 _COLUMNS = ("id", "lesion_id", "patient_id")
+
+
+def by_hash(records: Iterable[Record]) -> list[Record]:
+    """In an order that neither the files nor the classes decide: by a hash of their ids."""
+    return sorted(records, key=lambda record: hashlib.sha256(record.id.encode()).digest())
+
+
+def touched(data_set: DataSet, ids: set[str]) -> set[str]:
+    """Ids of all pictures that share a lesion or patient with one of `ids`, and these."""
+    return {
+        record.id
+        for group in group_records(data_set.records, data_set.same)
+        if any(record.id in ids for record in group)
+        for record in group
+    }
 
 
 @dataclass(frozen=True)
@@ -88,9 +104,4 @@ def _left_out(path: Path, data_set: DataSet) -> set[str]:
     named = {record.id for record in data_set.records if getattr(record, column) in values}
     if not named:
         raise DataError(f"--leave-out: {path.name} names no {column} of {data_set.name}")
-    return {
-        record.id
-        for group in group_records(data_set.records, data_set.same)
-        if any(record.id in named for record in group)
-        for record in group
-    }
+    return touched(data_set, named)

@@ -27,27 +27,10 @@ if TYPE_CHECKING:  # heavy; a command imports them when it runs
 MODALITIES = ("dermoscopic", "clinical")  # of `dermedge.data.Record`
 
 
-def subset_arguments(parser: argparse._ActionsContainer) -> None:
-    """What of the part is measured."""
+def part_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
+    """What `select_pictures` selects from, and what of it."""
     parser.add_argument(
-        "--modality",
-        choices=MODALITIES,
-        help="pictures of this kind alone, where the data set has both",
-    )
-    parser.add_argument(
-        "--leave-out",
-        metavar="FILE.csv",
-        help="do not measure on what this table names in its column id, lesion_id or patient_id",
-    )
-
-
-def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
-    """What to measure the accuracy on, and how."""
-    parser.add_argument(
-        "--data",
-        required=required,
-        metavar="NAME=PATH",
-        help="the data set to measure the accuracy on",
+        "--data", required=required, metavar="NAME=PATH", help="the data set to measure on"
     )
     parser.add_argument(
         "--split",
@@ -59,13 +42,27 @@ def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
         metavar="FILE",
         help="split to use; default: the bundle's own, else one made with seed 0",
     )
-    subset_arguments(parser)
+    parser.add_argument(
+        "--modality",
+        choices=MODALITIES,
+        help="pictures of this kind alone, where the data set has both",
+    )
+    parser.add_argument(
+        "--leave-out",
+        metavar="FILE.csv",
+        help="do not measure on what this table names in its column id, lesion_id or patient_id",
+    )
     parser.add_argument(
         "--limit",
         type=positive,
         metavar="N",
         help="measure on a fixed subset of N pictures, selected by a hash of their ids",
     )
+
+
+def data_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
+    """What to measure the accuracy on, and how."""
+    part_arguments(parser, required)
     parser.add_argument(
         "--baselines",
         action="store_true",

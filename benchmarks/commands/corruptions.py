@@ -11,10 +11,9 @@ from benchmarks.commands.arguments import (
     command,
     folder,
     old_option,
-    positive,
+    part_arguments,
     precision_argument,
     select_pictures,
-    subset_arguments,
     thread_count,
 )
 from dermedge import DISCLAIMER
@@ -28,17 +27,8 @@ def _shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """What the commands that corrupt pictures take."""
     bundle_arguments(parser)
     precision_argument(parser)
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test", "all"),
-        help="part of the data set (default: test)",
-    )
-    parser.add_argument("--split-file", metavar="FILE", help="as of `dermedge evaluate`")
-    subset_arguments(parser)
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="N pictures, selected by a hash of their ids"
-    )
+    part_arguments(parser, required=True)
+    parser.set_defaults(baselines=False)  # which `select_pictures` asks for
     parser.add_argument("--threads", type=thread_count, metavar="N", help="default: all cores")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help=f"for {name}.json, .csv and .png"
@@ -61,7 +51,6 @@ def _robustness(args: argparse.Namespace) -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     names = args.corruptions or tuple(robustness.CORRUPTIONS)
@@ -87,7 +76,6 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
     from benchmarks.report import corruption_plots, text
     from dermedge.evaluation.provenance import usable_cores
 
-    args.baselines = False
     bundle = in_precision(open_bundle(args), args.precision)
     data_set, selection = select_pictures(bundle, args)
     folder(args.out)  # what is wrong with it is said before all the work

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from PIL import Image, ImageCms
 from tqdm import tqdm
 
 from benchmarks import call
+from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
@@ -106,10 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_table(Path(args.out), COLUMNS)
     name, path = parse_source(args.data)
     bundle = Bundle.open(args.bundle)
-    records = sorted(
-        load(name, path).records, key=lambda record: hashlib.sha256(record.id.encode()).digest()
-    )
-    paths = [record.image for record in records[: args.count]]
+    paths = [record.image for record in by_hash(load(name, path).records)[: args.count]]
     rows = []
     for space, values in compare(Analyzer(bundle, threads=1), paths).items():
         unread = len(values) < len(paths)

@@ -9,7 +9,6 @@ set's licence.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import call
+from benchmarks.accuracy.subset import by_hash
 from dermedge import UserError
-from dermedge.data import DataSet, Record, load, parse_source
+from dermedge.data import DataSet, load, parse_source
 from dermedge.data.joint import keyed
 from dermedge.data.masks import read_lesion_mask
 from dermedge.image.read import ImageError, read_image, write_png
@@ -123,11 +123,7 @@ def _cutting(pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.nda
 
 def _skins(data_set: DataSet, count: int) -> Iterator[tuple[str, np.ndarray]]:
     """Name and cutting of up to `count` pictures, selected by a hash of their ids."""
-
-    def by_hash(record: Record) -> bytes:
-        return hashlib.sha256(record.id.encode()).digest()
-
-    for record in sorted(data_set.records, key=by_hash):
+    for record in by_hash(data_set.records):
         if record.mask is None:
             continue
         try:

@@ -214,7 +214,7 @@ class _Figures:
         both = [*samples, *good]
         scores = np.array([one.worst(reasons) for one in both])
         bad = np.arange(len(both)) < len(samples)
-        return self._figure(lambda weights: metrics.roc_auc(scores, bad, weights), both)
+        return self._figure(metrics.Ranking(scores, bad).roc_auc, both)
 
     def _share(self, samples: list[_Sample], holds: Callable[[_Sample], bool]) -> Figure:
         return self._figure(Share(np.array([holds(one) for one in samples])), samples)

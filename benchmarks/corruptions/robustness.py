@@ -155,14 +155,10 @@ def _figures(
     known &= ~np.isnan(risk).any(axis=0)
     truth = np.array([bool(record.malignant) for record in records])[known]
     if truth.any() and not truth.all():
-        first, last = risk[0, known], risk[-1, known]
-        add("malignant_auc", lambda w: metrics.roc_auc(first, truth, w), known)
+        own_auc, plain_auc = (metrics.Ranking(risk[k, known], truth).roc_auc for k in (0, -1))
+        add("malignant_auc", own_auc, known)
         if plain is not None:
-            add(
-                "malignant_auc_difference",
-                lambda w: metrics.roc_auc(first, truth, w) - metrics.roc_auc(last, truth, w),
-                known,
-            )
+            add("malignant_auc_difference", lambda w: own_auc(w) - plain_auc(w), known)
     if answers[0].triage is not None:
         everything = np.ones(len(records), bool)
         retake = np.array([one.triage == "retake" for one in answers])
@@ -223,17 +219,9 @@ def _auc_of_repeats(risks: Sequence[np.ndarray], truth: np.ndarray) -> tuple[Sta
     """Of single pictures and of the means, from the risks of each lesion's; under the weights of
     the lesions. `truth` is bool (lesions,)."""
     counts = np.array([len(group) for group in risks])
-    means, pictures = np.array([group.mean() for group in risks]), np.concatenate(risks)
-
-    def single(weights: np.ndarray) -> float:
-        return metrics.roc_auc(
-            pictures, np.repeat(truth, counts), np.repeat(weights / counts, counts)
-        )
-
-    def combined(weights: np.ndarray) -> float:
-        return metrics.roc_auc(means, truth, weights)
-
-    return single, combined
+    pictures = metrics.Ranking(np.concatenate(risks), np.repeat(truth, counts))
+    means = metrics.Ranking(np.array([group.mean() for group in risks]), truth)
+    return lambda weights: pictures.roc_auc(np.repeat(weights / counts, counts)), means.roc_auc
 
 
 def to_csv(result: dict) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import call
+from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
 from dermedge.data import DataSet, load, parse_source
 from dermedge.data.joint import keyed
@@ -168,8 +168,9 @@ def _coin(rng, diameter: float) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(coin, 0, 255).astype(np.uint8), (radius <= diameter / 2).astype(np.float32)
 
 
-def _ruler(rng, length: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Millimetre marks from the edge, every fifth and tenth longer, numbered."""
+def _ruler(rng) -> tuple[np.ndarray, np.ndarray]:
+    """60 mm marked from the edge, every fifth and tenth longer, numbered."""
+    length = 60
     size = round(12 * _FINE), length * _FINE
     ground = [(250, 250, 245), (240, 225, 120), (225, 235, 240)][rng.integers(3)]
     ruler, half = np.full((*size, 3), ground, np.uint8), 2
@@ -207,11 +208,7 @@ def _measured(kind: str, count: int, tilt: float) -> dict:
 
 def _found_in(name: str, data_set: DataSet, kind: str, count: int) -> dict:
     """How often a reference is found in pictures of a data set, which show none."""
-
-    def by_hash(record) -> bytes:
-        return hashlib.sha256(record.id.encode()).digest()
-
-    records = sorted(data_set.records, key=by_hash)[:count]
+    records = by_hash(data_set.records)[:count]
     reference = "coin-1-euro" if kind == "coin" else kind
     found = read = 0
     for record in tqdm(records, desc=f"{name}, {kind}", disable=None, file=sys.stderr):

@@ -75,9 +75,10 @@ def _start(bundle: Bundle, image: Path, tuned: bool) -> tuple[float, int]:
         line = child.stdout.readline()
         elapsed = time.perf_counter() - start
         _, errors = child.communicate()
-    peak = [text.split()[1] for text in errors.splitlines() if text.startswith("peak ")]
+    said = errors.strip().splitlines()
+    peak = [text.split()[1] for text in said if text.startswith("peak ")]
     if child.returncode or not line.startswith("{") or not peak:
-        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        last = [text for text in said if not text.startswith("peak ")][-1:] or ["it said nothing"]
         raise UserError(f"the cold start failed: 'dermedge analyze' ended with: {last[0]}")
     return elapsed, int(peak[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 
 import psutil
@@ -49,7 +50,10 @@ class OtherPrograms:
             self._samples.append(None)
             return
         if hasattr(os, "sched_getaffinity"):
-            cores = [cores[k] for k in os.sched_getaffinity(0) if k < len(cores)]
+            usable = os.sched_getaffinity(0)
+            # Cores that are off are not in the list, and leave gaps in the numbers of the others.
+            numbers = re.findall(r"^cpu(\d+)", system_text("/proc/stat") or "", re.MULTILINE)
+            cores = [c for n, c in zip(numbers, cores, strict=False) if int(n) in usable]
         times = [core._asdict() for core in cores]
         # A guest's time is counted in the user's, too.
         whole = sum(v for t in times for k, v in t.items() if not k.startswith("guest"))
@@ -75,5 +79,8 @@ def busy() -> float | None:
 
 def frequency() -> int | None:
     """The clock now, MHz; None where the system does not tell."""
-    clock = psutil.cpu_freq()
+    try:
+        clock = psutil.cpu_freq()
+    except (OSError, NotImplementedError):  # such as Android, whose files of it cannot be read
+        return None
     return round(clock.current) if clock and clock.current else None

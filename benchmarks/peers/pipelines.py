@@ -6,17 +6,15 @@ import io
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from benchmarks.latency.timing import FRAME, PHOTO
+from benchmarks.latency.timing import pictures
 from benchmarks.peers.compared import ALIKE, Answer, Side, compared
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
-from dermedge.data.synthetic import draw
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture, read_image
 from dermedge.runtime import ExecutionConfig
@@ -35,13 +33,11 @@ def pipelines(
     """Picture to decision: ours with all that it measures, as it is and tuned, ours with no more
     than the other side does (both networks, the mask at the picture's size, the risk), and the
     other side."""
-    frame = draw(3, "phone", size=(720, 1280)).image
-    photo = cv2.resize(draw(4, "phone", size=(1512, 2016)).image, (4032, 3024))
-    encoded = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     rows = []
     shown = ", ".join(f"{role} {config}" for role, config in tuned_executions.items())
     whole, tuned = "dermedge, whole analysis", f"dermedge, whole analysis, tuned ({shown})"
-    for what, picture in ((FRAME, frame), (PHOTO, encoded)):
+    for what, source in pictures(()).items():
+        picture = source.pixels if isinstance(source, Picture) else source
         shares: dict[str, list[float]] = {whole: [], tuned: []}
         sides = {
             whole: Side(

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 
@@ -402,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomic(card, text)
         links = {"bundle_link": bundle.path, "card_link": card}
         model |= {
-            name: Path(os.path.relpath(file.resolve(), root)).as_posix()
+            name: quote(Path(os.path.relpath(file.resolve(), root)).as_posix())
             for name, file in links.items()
         }
         models.append(model)

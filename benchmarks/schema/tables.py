@@ -149,7 +149,6 @@ def read(path: str | Path, columns: dict[str, str] = COLUMNS) -> list[dict[str, 
     for row in rows:
         if (group := row.get("group") or "").startswith("unlike "):
             row["group"] = "ood " + group.removeprefix("unlike ")
-    for row in rows:
         for name in columns:
             if name in _FIGURES & names and not _is_number(row[name] or "0"):
                 raise UserError(

@@ -120,6 +120,14 @@ def test_a_cold_start_is_tuned_where_the_times_are(
     assert asked.value.args == (options,)
 
 
+def test_a_cold_start_that_fails_says_why(tiny_bundle, monkeypatch):
+    """The memory that the process took stood there in place of the reason."""
+    child = "import sys; print('dermedge: no such thing\\npeak 1', file=sys.stderr); sys.exit(1)"
+    monkeypatch.setattr(cold_start, "_CHILD", child)
+    with pytest.raises(UserError, match=r"ended with: dermedge: no such thing$"):
+        cold_start.cold_start(Bundle.open(tiny_bundle), {"a": b""}, 1, True)
+
+
 def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkeypatch):
     """Tuned was compared with untuned, and the figure did not say so."""
     other = rewritten(Bundle.open(tiny_bundle), tmp_path, "other")

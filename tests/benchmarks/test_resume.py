@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import call
@@ -131,3 +133,28 @@ def test_tuned_asks_for_tune_first(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match="dermedge tune"):
         call(BENCH, "--bundle", tiny_bundle, "--runs", 2, "--out", tmp_path, "--tuned")
+
+
+def test_other_programs_are_counted_on_the_cores_that_are_on(monkeypatch):
+    """With every second core off, half of those that were used were not counted."""
+    monkeypatch.setattr(hardware, "system_text", lambda _: "cpu  9\ncpu0 1\ncpu2 1\ncpu4 1\nintr 5")
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {0, 4}, raising=False)
+    core = namedtuple("core", "user idle")
+    own = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=2.0, system=0.0))
+    monkeypatch.setattr(hardware.psutil, "Process", lambda: own)
+    seen = iter([[core(0, 0)] * 3, [core(2, 8), core(0, 10), core(6, 4)]])
+    monkeypatch.setattr(hardware.psutil, "cpu_times", lambda percpu: next(seen))
+    others = OtherPrograms()
+    others.sample()
+    assert others.percent() == 40.0  # 8 of 20 s; what this process took lay before the first
+
+
+@pytest.mark.parametrize("fault", [NotImplementedError("no file"), PermissionError(13, "denied")])
+def test_a_clock_that_cannot_be_read_is_not_known(fault, monkeypatch):
+    """It ended a bench in a traceback."""
+
+    def refuse() -> None:
+        raise fault
+
+    monkeypatch.setattr(hardware.psutil, "cpu_freq", refuse)
+    assert hardware.frequency() is None

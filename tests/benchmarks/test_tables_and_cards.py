@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -160,6 +161,19 @@ def test_a_bundle_without_figures_gets_a_card_that_says_so(tiny_bundle, tmp_path
     assert "not for real skin" in card
     with pytest.raises(UserError, match="no folder"):
         cards.main([str(path), "--results", str(tmp_path / "gone"), "--out", str(out)])
+
+
+def test_links_to_a_bundle_whose_name_has_spaces_can_be_followed(tiny_bundle, tmp_path):
+    """Markdown ends a link at a space: none was there."""
+    path = tmp_path / "our models" / "new (1).dermbundle"
+    path.parent.mkdir()
+    path.write_bytes(Path(tiny_bundle).read_bytes())
+    out = tmp_path / "MODELS.md"
+    cards.main([str(path), "--results", str(tmp_path), "--out", str(out)])
+    for page in (out, path.with_suffix(".md")):
+        links = re.findall(r"\]\(([^) ]+)\)", page.read_text())
+        assert links
+        assert all((page.parent / unquote(link)).exists() for link in links)
 
 
 def test_curves_are_against_epochs_and_average_the_losses(tmp_path):
