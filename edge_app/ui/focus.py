@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kivy.app import App
 from kivy.core.window import Window
+from kivy.input.motionevent import MotionEvent
 from kivy.metrics import dp
 from kivy.properties import BooleanProperty, StringProperty
+from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.scrollview import ScrollView
 from kivy.uix.widget import Widget
 
@@ -18,6 +21,21 @@ class Target:
 
     lit = BooleanProperty(False)  # the keyboard is on it
     hint = StringProperty()
+
+
+class Pressed(Target, ButtonBehavior):
+    """What a finger presses, while it is on the screen.
+
+    Kivy would also press what another finger has covered by then, or left: of two fingers on a
+    button that saves something new, each would save it.
+    """
+
+    def on_touch_up(self, touch: MotionEvent) -> bool | None:
+        if touch.grab_current is self and not _within(self, App.get_running_app().layer()):
+            touch.ungrab(self)
+            self.state = "normal"
+            return True
+        return super().on_touch_up(touch)
 
 
 def is_target(widget: object) -> bool:
@@ -77,8 +95,18 @@ def scroll(root: Widget, heights: float) -> bool:
 
 
 def _into_sight(widget: Widget) -> None:
-    above = widget.parent
-    while above is not None and above is not Window:
+    for above in _above(widget):
         if isinstance(above, ScrollView) and above.children[0].height > above.height:
             above.scroll_to(widget, padding=dp(20), animate=False)
+
+
+def _within(widget: Widget, layer: Widget) -> bool:
+    return any(above is layer for above in _above(widget))
+
+
+def _above(widget: Widget) -> Iterator[Widget]:
+    """What a widget is in, up to the window."""
+    above = widget.parent
+    while above is not None and above is not Window:
+        yield above
         above = above.parent

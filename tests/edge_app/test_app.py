@@ -645,6 +645,7 @@ WORK = (
     SETUP
     + """
 from kivy.core.window import Window
+from kivy.tests.common import UnitTestTouch
 from dermedge import UserError
 from dataclasses import replace
 from edge_app.follow_up.people import Draft, Spot
@@ -688,6 +689,25 @@ def steps():
     del session.save_person
     gates["lock"].set()
     yield lambda: waits() == []
+
+    # Nor does whoever presses with two fingers.
+    saved = []
+    def save(_person):
+        saved.append(1)
+        raise VisitOver("")
+    session.save_person = save
+    (press,) = [w for w in app.screen.walk() if getattr(w, "text", "") == "Save"]
+    yield lambda: press.width > 100
+    yield lambda: True
+    fingers = [UnitTestTouch(*press.to_window(*press.center)) for _hand in range(2)]
+    for finger in fingers:
+        finger.touch_down()
+    for finger in fingers:
+        finger.touch_up()
+    assert press.state == "normal"
+    yield lambda: waits() == []
+    assert saved == [1], saved
+    del session.save_person
 
     # Two waits at once: each goes when its own work is done.
     app.go("people")
