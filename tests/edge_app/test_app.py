@@ -885,6 +885,17 @@ def steps():
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"
+    # Of one that is not kept, whoever left reads why.
+    session.person, app.notice = ada, ""
+    session.begin(arm)
+    app.go("live")
+    yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
+    worker.processor.analyzer.analyze = lambda *_, **__: fail(UserError("out of memory"))()
+    app.take_picture()
+    app.back()
+    yield lambda: app.notice
+    assert app.notice == "The picture was not kept, for its analysis failed: out of memory."
+    worker.processor.analyzer.analyze, app.notice = analyze, ""
     # A result says as the list of pictures does when it was, and whether that holds.
     (taken,) = opened.captures(arm.id)
     for dating, words in (("clock wrong", "the clock was wrong"), ("corrected", "date corrected")):
