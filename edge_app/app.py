@@ -299,7 +299,7 @@ class DermedgeApp(App):
         if not self.session.kiosk and self.background.covers:
             return  # what somebody waits for here comes to its end first
         self.touch()
-        private = self.session.store is not None if not self.session.kiosk else True
+        private = self.session.kiosk or self.session.store is not None
         if private and self.here != "welcome":
             self.log("idle reset")
             self.reset()

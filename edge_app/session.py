@@ -24,7 +24,7 @@ from edge_app import cases, folders, unforeseen
 from edge_app.browser import make_private
 from edge_app.capture.shots import Result, Shot
 from edge_app.capture.sources import Frame
-from edge_app.kiosk import LOG, Pin
+from edge_app.kiosk import LOG, PIN_FILE, Pin
 from edge_app.self_check import Check
 from edge_app.settings import Settings
 from edge_app.store import damage
@@ -75,7 +75,7 @@ class Session:
         make_private(home)
         self.home, self.manifest, self.kiosk = home, manifest, kiosk
         self.settings = Settings.load(home / "settings.json")
-        self.pin = Pin(home / "operator.pin")
+        self.pin = Pin(home / PIN_FILE)
         self.visit = 0  # number of the visit
         self.store: Store | None = None
         self.sender: SenderThread | None = None  # sends beside the screens while the store is open

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kivy.app import App
-from kivy.core.window import Window
 from kivy.input.motionevent import MotionEvent
 from kivy.metrics import dp
 from kivy.properties import BooleanProperty, StringProperty
@@ -31,7 +30,7 @@ class Pressed(Target, ButtonBehavior):
     """
 
     def on_touch_up(self, touch: MotionEvent) -> bool | None:
-        if touch.grab_current is self and not _within(self, App.get_running_app().layer()):
+        if touch.grab_current is self and App.get_running_app().layer() not in above(self):
             touch.ungrab(self)
             self.state = "normal"
             return True
@@ -69,6 +68,12 @@ def move_focus(root: Widget, step: int) -> Widget | None:
     return chosen
 
 
+def above(widget: Widget) -> Iterator[Widget]:
+    """What a widget is in, from the innermost."""
+    while isinstance(widget := widget.parent, Widget):
+        yield widget
+
+
 def reveal(root: Widget) -> None:
     """Bring what is being typed into into sight."""
     for target in targets(root):
@@ -95,18 +100,6 @@ def scroll(root: Widget, heights: float) -> bool:
 
 
 def _into_sight(widget: Widget) -> None:
-    for above in _above(widget):
-        if isinstance(above, ScrollView) and above.children[0].height > above.height:
-            above.scroll_to(widget, padding=dp(20), animate=False)
-
-
-def _within(widget: Widget, layer: Widget) -> bool:
-    return any(above is layer for above in _above(widget))
-
-
-def _above(widget: Widget) -> Iterator[Widget]:
-    """What a widget is in, up to the window."""
-    above = widget.parent
-    while above is not None and above is not Window:
-        yield above
-        above = above.parent
+    for area in above(widget):
+        if isinstance(area, ScrollView) and area.children[0].height > area.height:
+            area.scroll_to(widget, padding=dp(20), animate=False)
