@@ -23,6 +23,7 @@ from kivy.uix.modalview import ModalView
 from kivy.uix.stacklayout import StackLayout
 
 from edge_app.i18n import language
+from edge_app.i18n.language import _
 from edge_app.ui.focus import Pressed
 from edge_app.ui.signs import Icon
 from edge_app.ui.text import Text
@@ -37,6 +38,19 @@ class Press(Pressed, Text):
 
     icon = StringProperty()
     off = StringProperty("off")
+
+
+class More(Press):
+    """Below a part of a long list: gives way to the next, which `go_on` adds."""
+
+    def __init__(self, go_on: Callable[[], None]):
+        super().__init__(text=_("Show more"), style="plain")
+        self._go_on = go_on
+
+    def on_release(self) -> None:
+        if self.parent is not None:  # else it was pressed before
+            self.parent.remove_widget(self)
+            self._go_on()
 
 
 class Card(BoxLayout):
