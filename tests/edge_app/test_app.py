@@ -488,6 +488,13 @@ def steps():
     assert 0 < area.scroll_y < 1
     app.reset()
 
+    # What a visitor chose does not meet the next one.
+    app.restyle(language="de")
+    session.change(rotation=90)
+    worker.rotation = 90
+    app.reset()
+    assert (app.demonstration[:4], worker.rotation) == ("Demo", 0)
+
     # Notes that are typed are kept where the visit ends, or the app; that they are not is said.
     def note(text):
         session.enter("2468")
