@@ -179,14 +179,19 @@ class DermedgeApp(App):
     def restyle(self, **values: Any) -> None:
         """Change settings; language, theme and size of type show at once."""
         self.attempt(lambda: self.session.change(**values))
+        self._use_settings()
+        self.navigator.hide()
+        self.navigator.manager.clear_widgets()
+        self.navigator.present()
+
+    def _use_settings(self) -> None:
+        """For the screens that are made from now on."""
         settings = self.session.settings
         language.use(settings.spoken())
         self.demonstration = present.demonstration(self.session.manifest)
         self.styles = theme.STYLES[settings.theme]
+        self.worker.rotation = settings.rotation
         self._arrange()
-        self.navigator.hide()
-        self.navigator.manager.clear_widgets()
-        self.navigator.present()
 
     # ------------------------------------------------------------------------ work, and messages
 
@@ -299,7 +304,7 @@ class DermedgeApp(App):
         if not self.session.kiosk and self.background.covers:
             return  # what somebody waits for here comes to its end first
         self.touch()
-        private = self.session.store is not None if not self.session.kiosk else True
+        private = self.session.kiosk or self.session.store is not None
         if private and self.here != "welcome":
             self.log("idle reset")
             self.reset()
@@ -320,6 +325,7 @@ class DermedgeApp(App):
         self.flow.reset()
         self.notice = ""
         self.navigator.clear()
+        self._use_settings()
         forget_typing()
         if self.session.kiosk:
             Clipboard.copy("")

@@ -90,9 +90,11 @@ class CaptureFlow:
         """Save what a worker that was stopped finished last, where it is a lesion's."""
         before, self._latest = self._latest, self._worker.snapshot()
         result = self._latest.result
-        if result is None or result is before.result or not result.lesion_id or result.error:
+        if result is None or result is before.result or not result.lesion_id:
             return
-        if result.visit == self._session.visit and self._save(result)[1] is not None:
+        if result.visit != self._session.visit:
+            return
+        if result.error or self._save(result)[1] is not None:
             print("dermedge: the last picture could not be saved", file=sys.stderr)
 
     def _update_screen(self) -> None:
@@ -115,6 +117,8 @@ class CaptureFlow:
             if awaited:
                 self._awaited = None
                 self._session.refused = result.error
+            elif result.lesion_id:  # whoever left counts on it
+                self._screens.tell(language.sentence(_(result.error)))
         elif not result.lesion_id:
             if awaited:
                 self._show(result)

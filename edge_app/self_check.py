@@ -39,7 +39,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One item of the self-check. `words` says what was found, and what to do where it is bad."""
+    """One item of the self-check. `message` says what was found, and what to do where it is bad."""
 
     name: str  # of TITLES
     ok: bool

@@ -24,7 +24,7 @@ from edge_app import cases, folders, unforeseen
 from edge_app.browser import make_private
 from edge_app.capture.shots import Result, Shot
 from edge_app.capture.sources import Frame
-from edge_app.kiosk import LOG, Pin
+from edge_app.kiosk import LOG, PIN_FILE, Pin
 from edge_app.self_check import Check
 from edge_app.settings import Settings
 from edge_app.store import damage
@@ -75,7 +75,8 @@ class Session:
         make_private(home)
         self.home, self.manifest, self.kiosk = home, manifest, kiosk
         self.settings = Settings.load(home / "settings.json")
-        self.pin = Pin(home / "operator.pin")
+        self._usual: Settings | None = None  # the operator's, where a visit has others
+        self.pin = Pin(home / PIN_FILE)
         self.visit = 0  # number of the visit
         self.store: Store | None = None
         self.sender: SenderThread | None = None  # sends beside the screens while the store is open
@@ -102,11 +103,15 @@ class Session:
             self.change(consent=CONSENT)
 
     def change(self, **values) -> None:
-        """Change settings and keep them."""
-        for name, value in values.items():
-            setattr(self.settings, name, value)
+        """Change settings and keep them; what a kiosk's visitor changes is for the visit alone."""
+        if not self.operator and self._usual is None:
+            self._usual = replace(self.settings)
+        self.settings = replace(self.settings, **values)
         self.reference = values.get("reference", self.reference)
-        self.settings.save(self.home / "settings.json")
+        if self.operator:
+            if self._usual is not None:
+                self._usual = replace(self._usual, **values)
+            (self._usual or self.settings).save(self.home / "settings.json")
 
     def leave(self) -> None:
         """Clear what the next person must not see. A device of one's own locks its store."""
@@ -114,6 +119,7 @@ class Session:
             self.visit += 1
             self.person = self.lesion = self.folder = None
             self.results, self.refused = (), ""
+            self.settings, self._usual = self._usual or self.settings, None
             self.reference = self.settings.reference
             if self.kiosk:
                 self.agreed = self.operator = False

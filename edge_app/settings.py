@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dermedge.files import write_atomic
@@ -35,7 +35,9 @@ class Settings:
             kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             kept = {}
-        if isinstance(kept, dict) and "turn" in kept:  # as 0.1.0 wrote it
+        if not isinstance(kept, dict):
+            kept = {}
+        if "turn" in kept:  # as 0.1.0 wrote it
             kept.setdefault("rotation", kept["turn"])
         allowed = {
             "language": ("", *LANGUAGES),
@@ -45,13 +47,14 @@ class Settings:
             "rotation": ROTATIONS,
             "reference": (None, *REFERENCES),
         }
-        settings = cls()
-        for name in (field.name for field in fields(cls)):
-            value = kept.get(name) if isinstance(kept, dict) else None
-            known = isinstance(value, int) if name == "consent" else value in allowed[name]
-            if name in (kept if isinstance(kept, dict) else {}) and known:
-                setattr(settings, name, value)
-        return settings
+        known = {
+            name: kept[name]
+            for name, values in allowed.items()
+            if name in kept and kept[name] in values
+        }
+        if isinstance(kept.get("consent"), int):
+            known["consent"] = kept["consent"]
+        return cls(**known)
 
     def save(self, path: Path) -> None:
         """Raises OSError."""

@@ -166,6 +166,7 @@ class Worker:
         """Analyse frames as they come, or rest while no live picture is shown."""
         with self._changed:
             self._live = on
+            self._stability = StabilityTracker()  # what was still before may lie there no more
             frame, preview = self._snapshot.frame, None
             if on and frame is not None:  # the next one of a folder is seconds away
                 preview = reduced(frame.pixels, self.preview_side, cv2.INTER_LINEAR)
@@ -302,7 +303,7 @@ class Worker:
             stability.reset()
             steady = 0.0
         with self._changed:
-            wanted = self._live and self._shutter is None and visit == self._visit
+            wanted = self._live and self._shutter is None and stability is self._stability
             if wanted and self._snapshot.frame is not None:
                 self._publish(
                     analysis=analysis,

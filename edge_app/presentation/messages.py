@@ -87,16 +87,12 @@ def left_out(names: Sequence[str]) -> str:
     return _("Damaged, and left out here: {what}. Restore it from an export.", what=what)
 
 
-def elsewhere(found: Sequence[Elsewhere]) -> str:
-    """Where that is which was deleted here."""
-    lines = [language.sentence(_(one.words)) for one in found]
-    return " ".join([_("Deleted here."), *lines])
-
-
 def erased(error: BaseException | None, found: Sequence[Elsewhere]) -> str:
     """What to say of something that was deleted: what of it is still anywhere; mostly nothing."""
     lines = [error_line(error)] if error is not None else []
-    return " ".join([*lines, *([elsewhere(found)] if found else [])])
+    if found:
+        lines += [_("Deleted here."), *(language.sentence(_(one.words)) for one in found)]
+    return " ".join(lines)
 
 
 def imported(pictures: int) -> str:
@@ -144,9 +140,7 @@ def estimated(triage: str | None) -> Band:
 
 def facts(person: Person, today: date) -> str:
     """Age, sex and skin type, as far as they are known, on one line."""
-    known = []
-    if (age := people.age(person, today)) is not None:
-        known.append(n_("about {count} year old", "about {count} years old", age))
+    known = _age(person, today)
     if person.sex:
         known.append(_(person.sex))
     if person.skin_type:
@@ -156,10 +150,14 @@ def facts(person: Person, today: date) -> str:
 
 def row(known: Known, today: date) -> str:
     """A person's line in the list: age and number of spots."""
-    parts = [n_("{count} spot", "{count} spots", known.spots)]
-    if (age := people.age(known.person, today)) is not None:
-        parts.insert(0, n_("about {count} year old", "about {count} years old", age))
-    return language.capital(SEPARATOR.join(parts))
+    spots = n_("{count} spot", "{count} spots", known.spots)
+    return language.capital(SEPARATOR.join([*_age(known.person, today), spots]))
+
+
+def _age(person: Person, today: date) -> list[str]:
+    """In words; nothing where it is not known."""
+    age = people.age(person, today)
+    return [] if age is None else [n_("about {count} year old", "about {count} years old", age)]
 
 
 def spot(spot: Spot) -> str:

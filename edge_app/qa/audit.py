@@ -21,7 +21,7 @@ from kivy.uix.widget import Widget
 
 from edge_app.ui import theme
 from edge_app.ui.entry import Entry
-from edge_app.ui.focus import Target, targets
+from edge_app.ui.focus import Target, above, targets
 from edge_app.ui.signs import Icon, Sign
 from edge_app.ui.text import Text
 
@@ -114,7 +114,7 @@ def _audit_target(widget: Widget) -> Iterator[str]:
 
 def _overlaps(shown: list[tuple[Widget, Box]]) -> Iterator[str]:
     for (first, ours), (second, theirs) in combinations(shown, 2):
-        if first in _above(second) or second in _above(first):
+        if first in above(second) or second in above(first):
             continue
         wide = min(ours[2], theirs[2]) - max(ours[0], theirs[0])
         high = min(ours[3], theirs[3]) - max(ours[1], theirs[1])
@@ -149,15 +149,8 @@ def _name(widget: Widget) -> str:
     return next((text for text in texts if text), type(widget).__name__)[:40]
 
 
-def _above(widget: Widget) -> Iterator[Widget]:
-    above = widget.parent
-    while isinstance(above, Widget):
-        yield above
-        above = above.parent
-
-
 def _scroll(widget: Widget) -> bool:
-    return any(isinstance(above, ScrollView) for above in _above(widget))
+    return any(isinstance(it, ScrollView) for it in above(widget))
 
 
 def _whole(widget: Widget) -> Box:
@@ -167,7 +160,7 @@ def _whole(widget: Widget) -> Box:
 def _seen(widget: Widget) -> Box | None:
     """The part of a widget that is not hidden, scrolled away or out of the window."""
     box = (0.0, 0.0, float(Window.width), float(Window.height))
-    for each in (widget, *_above(widget)):
+    for each in (widget, *above(widget)):
         if not each.opacity or each.width < 2 or each.height < 2:
             return None
         if each is widget or isinstance(each, ScrollView):

@@ -105,12 +105,11 @@ class CompareScreen(View):
         self.ids.others.clear_widgets()
         self._clear()
         beyond = [round(255 * value) for value in self.app.styles["stage"].ground[:3]]
-        store, lesion = self.app.session.opened(), self.app.session.lesion
-        action = partial(_compare, store, self._pair[0], self._pair[1], beyond)
+        session = self.app.session
+        store, lesion = session.opened(), session.lesion
+        action = partial(_compare, store, earlier, later, beyond)
         self.app.work(action, lambda found: self._compared(*found))
-        if lesion is not None:
-            leave_out = self.app.session.leave_out
-            self.app.work(lambda: store.captures(lesion.id, leave_out), self._offer)
+        self.app.work(lambda: store.captures(lesion.id, session.leave_out), self._offer)
 
     def hide(self) -> None:
         self.app.unbind(portrait=self.seat)

@@ -23,7 +23,7 @@ from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture, Person
 from edge_app.ui.picture_view import PictureView
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Item, Press
+from edge_app.ui.widgets import Item, More
 
 THUMBNAIL = 160  # px, long side
 SHOWN, AT_ONCE = 60, 4  # entries of a folder: more on demand; in one frame
@@ -202,9 +202,6 @@ class FilesScreen(View):
 
     def _more(self) -> None:
         """The next entries of the folder, some with each frame, so that the screen goes on."""
-        rows = self.ids.list
-        if rows.children and isinstance(rows.children[0], Press):
-            rows.remove_widget(rows.children[0])
         self._until += SHOWN
         self._add()
 
@@ -224,9 +221,7 @@ class FilesScreen(View):
         if shown < min(self._until, len(items)):
             Clock.schedule_once(self._add)
         elif shown < len(items):
-            more = Press(text=_("Show more"), style="plain")
-            more.bind(on_release=lambda _press: self._more())
-            rows.add_widget(more)
+            rows.add_widget(More(self._more))
         if idle:
             self._develop()
 

@@ -17,7 +17,7 @@ from edge_app.referral.outbox import ANSWERED, DONE, STOPPED
 from edge_app.screens.view import View, load_kv
 from edge_app.store.store import Lesion, Person
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Press
+from edge_app.ui.widgets import More, Press
 
 REFRESH = 15.0  # s between two counts of what was sent
 SHOWN = 20  # of what is due, at once
@@ -93,15 +93,7 @@ class HomeScreen(View):
             row.bind(on_release=lambda _press, found=(lesion, person): self._open(*found))
             rows.add_widget(row)
         if len(due) > SHOWN:
-            more = Press(text=_("Show more"), style="plain")
-
-            def pressed(_press: Press) -> None:
-                if more.parent is not None:  # a second press
-                    rows.remove_widget(more)
-                    self._more(due[SHOWN:])
-
-            more.bind(on_release=pressed)
-            rows.add_widget(more)
+            rows.add_widget(More(lambda: self._more(due[SHOWN:])))
 
     def _open(self, lesion: Lesion, person: Person) -> None:
         self.app.session.person, self.app.session.lesion = person, lesion

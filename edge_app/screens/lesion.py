@@ -27,7 +27,7 @@ from edge_app.store import clock
 from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture
 from edge_app.ui.calendar import DaySheet
-from edge_app.ui.widgets import Across, Card, Item, Option, Panel, Press, PressCard
+from edge_app.ui.widgets import Across, Card, Item, More, Option, Panel, Press, PressCard
 
 SHOWN = 12  # pictures; more on demand, for each takes time to draw
 SENT = 3  # referrals; all of them are on a screen of their own
@@ -145,14 +145,7 @@ class LesionScreen(View):
                 rows.add_widget(correct)
             self._undeveloped.append(card)
         if len(captures) > SHOWN:
-            more = Press(text=_("Show more"), style="plain")
-
-            def pressed(_press) -> None:
-                rows.remove_widget(more)
-                self._more(captures[SHOWN:])
-
-            more.bind(on_release=pressed)
-            rows.add_widget(more)
+            rows.add_widget(More(lambda: self._more(captures[SHOWN:])))
         if idle and captures:
             self._develop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from kivy.properties import BooleanProperty, NumericProperty, ObjectProperty, StringProperty
-from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 import edge_app.ui.picture_view  # noqa: F401  the .kv names its class
@@ -13,12 +12,12 @@ from edge_app.i18n.language import _
 from edge_app.presentation import messages as present
 from edge_app.presentation.messages import LiveView
 from edge_app.screens.view import View, load_kv
-from edge_app.ui.focus import Target
+from edge_app.ui.focus import Pressed
 
 SPACE = 32
 
 
-class Shutter(Target, ButtonBehavior, Widget):
+class Shutter(Pressed, Widget):
     """A round button; its ring fills while the picture is good and still."""
 
     progress = NumericProperty(0)  # 0..1

@@ -98,9 +98,9 @@ class ResultScreen(View):
             session = self.app.session
             self.title = _("Result")
             self._fill(session.results[-1], session.together())
-            if session.saved and session.lesion is not None and session.operator:
-                self._offer([result.record_id for result in session.results])
             if session.saved and session.lesion is not None:
+                if session.operator:
+                    self._offer([result.record_id for result in session.results])
                 text = present.kept(session.person, session.lesion)
                 note = Panel(text=text, style="plain", bold=True)
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
@@ -219,13 +219,15 @@ class ResultScreen(View):
         foot.clear_widgets()
         if stored is not None:
             self._button(_("Delete"), "plain", lambda: self._delete(stored))
-            self._button(_("Report (PDF)"), "button", lambda: self._report(stored))
+            report = partial(self.app.go, "files", task="report", capture=stored)
+            self._button(_("Report (PDF)"), "button", report)
             return
-        self._button(_("Another picture"), "plain", self._another)
+        # Of the same lesion: they give one result.
+        self._button(_("Another picture"), "plain", partial(self.app.replace, "live"))
         if session.saved:
-            self._button(_("Done"), "button", lambda: self.app.back())
+            self._button(_("Done"), "button", self.app.back)
         elif session.kiosk and not session.operator:
-            self._button(_("Done"), "button", self._finish)
+            self._button(_("Done"), "button", self.app.reset)
         else:
             self._button(_("Keep it"), "button", lambda: self.app.go("people", task="keep"))
 
@@ -245,17 +247,6 @@ class ResultScreen(View):
         press = Press(text=text, style=style)
         press.bind(on_release=lambda _press: action())
         self.ids.foot.add_widget(press)
-
-    def _another(self) -> None:
-        """One more picture of the same lesion: they give one result."""
-        self.app.replace("live")
-
-    def _finish(self) -> None:
-        """Somebody at a kiosk is done: clear the screen for the next."""
-        self.app.reset()
-
-    def _report(self, stored: Capture) -> None:
-        self.app.go("files", task="report", capture=stored)
 
     def _delete(self, stored: Capture) -> None:
         def deleted(erased: Erased) -> None:

@@ -20,7 +20,7 @@ from edge_app.referral.draft import DraftPicture
 from edge_app.referral.form import IMMERSIONS
 from edge_app.screens.send_step import SendStep, choice, yes_or_no
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Card, Column, Press, Tick
+from edge_app.ui.widgets import Card, Column, More, Tick
 
 SHOWN = 6  # pictures; more on demand
 THUMBNAIL = 240  # px, long side
@@ -79,14 +79,7 @@ class PicturesStep(SendStep):
             self._rows.add_widget(card)
             self.app.work(partial(cases.picture, store, picture.capture, THUMBNAIL), card.develop)
         if len(pictures) > SHOWN:
-            more = Press(text=_("Show more"), style="plain")
-
-            def pressed(_press: object) -> None:
-                self._rows.remove_widget(more)
-                self._list(pictures[SHOWN:])
-
-            more.bind(on_release=pressed)
-            self._rows.add_widget(more)
+            self._rows.add_widget(More(lambda: self._list(pictures[SHOWN:])))
 
     def _tick(self, picture: DraftPicture, _tick: object, on: bool) -> None:
         picture.selected = on

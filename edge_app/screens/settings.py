@@ -19,7 +19,7 @@ from edge_app.self_check import TITLES as CHECKS
 from edge_app.self_check import Check, running_check
 from edge_app.store.store import Entry
 from edge_app.ui.text import Text
-from edge_app.ui.widgets import Across, Card, Item, Options, Press, Row, Tick
+from edge_app.ui.widgets import Across, Card, Item, More, Options, Press, Row, Tick
 
 SHOWN = 80  # entries of the audit trail; more on demand
 TITLES = {
@@ -210,13 +210,7 @@ class SettingsScreen(View):
             card.add_widget(Text(text=name, bold=True))
             card.add_widget(Text(text=value, style="quiet", points=14))
         if len(rows) > SHOWN:
-            more = Press(text=_("Show more"), style="plain")
-            more.bind(on_release=lambda _press: self._further(more, rows[SHOWN:]))
-            self.ids.list.add_widget(more)
-
-    def _further(self, more: Press, rows: list[tuple[str, str]]) -> None:
-        self.ids.list.remove_widget(more)
-        self._rows(rows)
+            self.ids.list.add_widget(More(lambda: self._rows(rows[SHOWN:])))
 
     # ------------------------------------------------------------------------ the device
 

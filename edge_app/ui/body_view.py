@@ -12,11 +12,10 @@ from kivy.graphics import Color, Ellipse, InstructionGroup, Line, Rectangle
 from kivy.graphics.texture import Texture
 from kivy.metrics import dp, sp
 from kivy.properties import ListProperty, ObjectProperty, OptionProperty
-from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.widget import Widget
 
 from edge_app.presentation import body_map
-from edge_app.ui.focus import Target
+from edge_app.ui.focus import Pressed
 from edge_app.ui.picture_view import Box, fit
 from edge_app.ui.signs import SEGMENTS
 
@@ -36,7 +35,7 @@ class Mark:
     key: object
 
 
-class Figure(Target, ButtonBehavior, Widget):
+class Figure(Pressed, Widget):
     """One side of the body, as large as fits. `on_spot(key)`: a mark was pressed; `on_place(x, y)`:
     another place on the figure, or next to it.
     """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kivy.core.window import Window
+from kivy.app import App
+from kivy.input.motionevent import MotionEvent
 from kivy.metrics import dp
 from kivy.properties import BooleanProperty, StringProperty
+from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.scrollview import ScrollView
 from kivy.uix.widget import Widget
 
@@ -18,6 +20,21 @@ class Target:
 
     lit = BooleanProperty(False)  # the keyboard is on it
     hint = StringProperty()
+
+
+class Pressed(Target, ButtonBehavior):
+    """What a finger presses, while it is on the screen.
+
+    Kivy would also press what another finger has covered by then, or left: of two fingers on a
+    button that saves something new, each would save it.
+    """
+
+    def on_touch_up(self, touch: MotionEvent) -> bool | None:
+        if touch.grab_current is self and App.get_running_app().layer() not in above(self):
+            touch.ungrab(self)
+            self.state = "normal"
+            return True
+        return super().on_touch_up(touch)
 
 
 def is_target(widget: object) -> bool:
@@ -51,6 +68,12 @@ def move_focus(root: Widget, step: int) -> Widget | None:
     return chosen
 
 
+def above(widget: Widget) -> Iterator[Widget]:
+    """What a widget is in, from the innermost."""
+    while isinstance(widget := widget.parent, Widget):
+        yield widget
+
+
 def reveal(root: Widget) -> None:
     """Bring what is being typed into into sight."""
     for target in targets(root):
@@ -77,8 +100,6 @@ def scroll(root: Widget, heights: float) -> bool:
 
 
 def _into_sight(widget: Widget) -> None:
-    above = widget.parent
-    while above is not None and above is not Window:
-        if isinstance(above, ScrollView) and above.children[0].height > above.height:
-            above.scroll_to(widget, padding=dp(20), animate=False)
-        above = above.parent
+    for area in above(widget):
+        if isinstance(area, ScrollView) and area.children[0].height > area.height:
+            area.scroll_to(widget, padding=dp(20), animate=False)

@@ -33,10 +33,10 @@ class TrendChart(Widget):
         unit, styles = dp(app.unit), app.styles
         ink, quiet = styles["accent"].ground, styles["quiet"].text
         labels = [_text(text, quiet) for _value, text in trend.ticks]
-        ends = [_text(text, quiet) for text in trend.ends]
+        first, last = (_text(text, quiet) for text in trend.ends)
         dot = 4.5 * unit
         left = self.x + max(label.width for label in labels) + 8 * unit
-        low = self.y + ends[0].height + 6 * unit
+        low = self.y + first.height + 6 * unit
         right, top = self.right - 1.5 * dot, self.top - labels[0].height / 2
         inner, high = left + 2 * dot, trend.ticks[-1][0]
 
@@ -51,21 +51,11 @@ class TrendChart(Widget):
                 Line(points=[left, y, self.right, y], width=1)
                 Color(1, 1, 1)
                 _put(label, left - 8 * unit - label.width, y - label.height / 2)
-            for label, (x, _y), edge in zip(
-                ends, (at(0, 0), at(trend.span, 0)), ("start", "end"), strict=True
-            ):
-                if edge == "start":
-                    # A single picture has one date, below its dot.
-                    x = left if trend.span else x - label.width / 2
-                elif (
-                    trend.ends[0] == trend.ends[1]
-                    or self.right - label.width < left + ends[0].width + 8 * unit
-                ):
-                    continue
-                else:
-                    x = self.right - label.width
-                Color(1, 1, 1)
-                _put(label, x, self.y)
+            # A single picture has one date, below its dot.
+            _put(first, left if trend.span else at(0, 0)[0] - first.width / 2, self.y)
+            x = self.right - last.width
+            if trend.ends[0] != trend.ends[1] and x >= left + first.width + 8 * unit:
+                _put(last, x, self.y)
             points = [at(*known) for known in zip(trend.days, trend.values, strict=True)]
             Color(*ink)
             Line(points=[v for point in points for v in point], width=1.6 * unit, joint="round")

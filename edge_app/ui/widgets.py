@@ -17,14 +17,14 @@ from kivy.properties import (
     ObjectProperty,
     StringProperty,
 )
-from kivy.uix.behaviors import ButtonBehavior
 from kivy.uix.boxlayout import BoxLayout
 from kivy.uix.floatlayout import FloatLayout
 from kivy.uix.modalview import ModalView
 from kivy.uix.stacklayout import StackLayout
 
 from edge_app.i18n import language
-from edge_app.ui.focus import Target
+from edge_app.i18n.language import _
+from edge_app.ui.focus import Pressed
 from edge_app.ui.signs import Icon
 from edge_app.ui.text import Text
 
@@ -33,11 +33,24 @@ class Panel(Text):
     """Words on a ground of their own."""
 
 
-class Press(Target, ButtonBehavior, Text):
+class Press(Pressed, Text):
     """Something to press: never lower than theme.TOUCH."""
 
     icon = StringProperty()
     off = StringProperty("off")
+
+
+class More(Press):
+    """Below a part of a long list: gives way to the next, which `go_on` adds."""
+
+    def __init__(self, go_on: Callable[[], None]):
+        super().__init__(text=_("Show more"), style="plain")
+        self._go_on = go_on
+
+    def on_release(self) -> None:
+        if self.parent is not None:  # else it was pressed before
+            self.parent.remove_widget(self)
+            self._go_on()
 
 
 class Card(BoxLayout):
@@ -46,7 +59,7 @@ class Card(BoxLayout):
     style = StringProperty("card")
 
 
-class PressCard(Target, ButtonBehavior, Card):
+class PressCard(Pressed, Card):
     """A card to press."""
 
 
@@ -85,7 +98,7 @@ class Footer(Text):
     """The disclaimer, at the foot of every screen."""
 
 
-class IconPress(Target, ButtonBehavior, Icon):
+class IconPress(Pressed, Icon):
     """An icon to press; `hint` says in words what it does."""
 
     style = StringProperty("head")
@@ -192,7 +205,7 @@ class StageOption(Option):
         return [self.text]
 
 
-class Tick(Target, ButtonBehavior, Across):
+class Tick(Pressed, Across):
     """A box to tick and the words beside it."""
 
     text = StringProperty()

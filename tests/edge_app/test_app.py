@@ -488,6 +488,13 @@ def steps():
     assert 0 < area.scroll_y < 1
     app.reset()
 
+    # What a visitor chose does not meet the next one.
+    app.restyle(language="de")
+    session.change(rotation=90)
+    worker.rotation = 90
+    app.reset()
+    assert (app.demonstration[:4], worker.rotation) == ("Demo", 0)
+
     # Notes that are typed are kept where the visit ends, or the app; that they are not is said.
     def note(text):
         session.enter("2468")
@@ -645,6 +652,7 @@ WORK = (
     SETUP
     + """
 from kivy.core.window import Window
+from kivy.tests.common import UnitTestTouch
 from dermedge import UserError
 from dataclasses import replace
 from edge_app.follow_up.people import Draft, Spot
@@ -688,6 +696,25 @@ def steps():
     del session.save_person
     gates["lock"].set()
     yield lambda: waits() == []
+
+    # Nor does whoever presses with two fingers.
+    saved = []
+    def save(_person):
+        saved.append(1)
+        raise VisitOver("")
+    session.save_person = save
+    (press,) = [w for w in app.screen.walk() if getattr(w, "text", "") == "Save"]
+    yield lambda: press.width > 100
+    yield lambda: True
+    fingers = [UnitTestTouch(*press.to_window(*press.center)) for _hand in range(2)]
+    for finger in fingers:
+        finger.touch_down()
+    for finger in fingers:
+        finger.touch_up()
+    assert press.state == "normal"
+    yield lambda: waits() == []
+    assert saved == [1], saved
+    del session.save_person
 
     # Two waits at once: each goes when its own work is done.
     app.go("people")
@@ -865,6 +892,17 @@ def steps():
     app.back()
     yield lambda: opened.captures(arm.id)
     assert app.here == "home"
+    # Of one that is not kept, whoever left reads why.
+    session.person, app.notice = ada, ""
+    session.begin(arm)
+    app.go("live")
+    yield lambda: app.snapshot.analysed_frame and not app.snapshot.busy
+    worker.processor.analyzer.analyze = lambda *_, **__: fail(UserError("out of memory"))()
+    app.take_picture()
+    app.back()
+    yield lambda: app.notice
+    assert app.notice == "The picture was not kept, for its analysis failed: out of memory."
+    worker.processor.analyzer.analyze, app.notice = analyze, ""
     # A result says as the list of pictures does when it was, and whether that holds.
     (taken,) = opened.captures(arm.id)
     for dating, words in (("clock wrong", "the clock was wrong"), ("corrected", "date corrected")):

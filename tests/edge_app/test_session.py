@@ -37,6 +37,7 @@ from edge_app.presentation import about, comparison
 from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
+from edge_app.settings import Settings
 from edge_app.store import damage, derivation, store
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, WrongKey
@@ -200,6 +201,27 @@ def test_the_pin_changes_only_with_the_old_one(tmp_path, analyzer):
     kiosk.change_pin("2580", "3690")
     kiosk.enter("3690")
     assert kiosk.operator
+
+
+def test_what_a_visitor_of_a_kiosk_changes_lasts_for_the_visit(tmp_path, analyzer):
+    kiosk = Session(tmp_path / "kiosk", analyzer.bundle.manifest, kiosk=True)
+    kiosk.settings.rotation = 180  # as --rotate sets it
+
+    def state(settings):
+        return settings.language, settings.auto, settings.rotation, settings.theme
+
+    kiosk.change(language="ar", auto=False, rotation=90)
+    assert state(kiosk.settings) == ("ar", False, 90, "light")
+    kiosk.operator = True
+    kiosk.change(theme="dark")
+    assert state(kiosk.settings) == ("ar", False, 90, "dark")
+    for _visit in range(2):
+        kiosk.leave()
+        assert state(kiosk.settings) == ("", True, 180, "dark")
+    kiosk.operator = True
+    kiosk.change(language="de")
+    kiosk.leave()
+    assert state(Settings.load(kiosk.home / "settings.json")) == ("de", True, 180, "dark")
 
 
 def test_locked_cases_are_told(session):

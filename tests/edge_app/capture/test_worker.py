@@ -467,6 +467,33 @@ def test_the_picture_of_a_camera_that_hangs_is_never_steady(start, picture, monk
     assert _until(running, lambda s: s.analysed >= seen + 5).steady == (0 if hangs else 1)
 
 
+def test_what_was_still_before_the_live_picture_rested_is_waited_for_again(
+    start, picture, monkeypatch
+):
+    """Else the first frame is taken by itself, of whatever spot the camera was left at."""
+    monkeypatch.setattr(stability, "HOLD_SECONDS", 1e-6)
+
+    class Single(Pictures):
+        left = 0
+
+        def read(self):
+            self.left, due = 0, self.left
+            return super().read() if due else None
+
+    source = Single(picture)
+    running = start(lambda: source)
+    running.processor.live = lambda frame: (_analysis(), frame.pixels)
+
+    def steady():
+        seen, source.left = running.snapshot().analysed, 1
+        return _until(running, lambda s: s.analysed > seen).steady
+
+    assert [steady() for _frame in range(3)] == [0, 0, 1]
+    running.live(False)
+    running.live(True)
+    assert [steady() for _frame in range(3)] == [0, 0, 1]
+
+
 def test_light_that_changes_is_no_motion(picture):
     tracker = StabilityTracker()
     for t, light in ((0, 0), (0.2, 0), (0.4, 3)):
