@@ -17,7 +17,7 @@ from edge_app.referral.sender import Sender
 from edge_app.store.records import StoreError
 from edge_app.store.store import Store
 from sending.mail_cases import destination, queue
-from sending.receivers import DicomWebReceiver, FhirReceiver
+from sending.receivers import DicomWebHandler, DicomWebReceiver, FhirReceiver
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 SYSTEM = "urn:oid:2.25.1"
@@ -390,6 +390,14 @@ def test_files_that_hold_no_answer_keep_none_away_that_stands_behind_them(cases,
     found = collector.run()
     assert (found.new, len(found.refused)) == ([], 25)
     assert link.given == 26  # each once
+
+
+@pytest.mark.parametrize(("page", "failed"), [(b"<html>Log in</html>", ["no-dicomweb"]), (b"", [])])
+def test_a_page_to_log_in_is_no_empty_list_of_answers(cases, archive, monkeypatch, page, failed):
+    received(cases, archive, None, A)
+    monkeypatch.setattr(DicomWebHandler, "listed", lambda self, _study: self.say(200, page))
+    found = Collector(cases).run()
+    assert (found.new, [one.code for one in found.failed]) == ([], failed)
 
 
 def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):
