@@ -41,6 +41,9 @@ REPORTS = {  # SOP classes of structured reports with text
 }
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _SYNTAXES = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+# Value types (PS3.3 C.17.3.2.1) whose value is one element.
+_PLAIN = {"TEXT": "TextValue", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime",
+          "PNAME": "PersonName"}  # fmt: skip
 _DEPTH, _NODES = 32, 5000
 
 
@@ -156,8 +159,8 @@ def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
             value, code = _meaning(values), _code(values)
         elif kind == "NUM":
             value = _number(item)
-        elif kind in ("DATE", "TIME", "DATETIME", "PNAME"):
-            value = str(item.get({"PNAME": "PersonName"}.get(kind, kind.title()), "") or "")
+        elif kind in _PLAIN:
+            value = str(item.get(_PLAIN[kind], "") or "")
         if value.strip():
             yield f"{name}: {value}" if name else value, code
         elif kind == "CONTAINER" and name:

@@ -328,6 +328,13 @@ def test_a_document_names_who_signed_it():
         assert answer.author == f"{author}, Clinic"
 
 
+def test_a_time_in_a_structured_report_is_shown_as_its_other_words():
+    item = text_item("Seen again", "")
+    item.ValueType, item.DateTime = "DATETIME", "20270115093000"
+    (answer,) = taken(document(sent(1), 8, ContentSequence=[item]), [sent(1)])
+    assert answer.text == "Seen again: 20270115093000"
+
+
 def test_a_better_picture_is_asked_for_by_a_code():
     mine = [sent(1)]
     code = {"coding": [{"system": SYSTEMS["DCM"], "code": "110531"}]}
