@@ -234,6 +234,15 @@ def test_what_a_receiver_says_turns_no_terminal_about(how):
     clinic.close()
 
 
+def test_a_server_that_says_why_it_takes_no_request_is_quoted():
+    said = {"resourceType": "OperationOutcome",
+            "issue": [{"diagnostics": "Unknown resource type 'BodyStructure'"}]}  # fmt: skip
+    clinic = FhirReceiver(lie=lambda handler, _: handler.say(400, json.dumps(said).encode()) or 1)
+    with pytest.raises(Later, match=r"\(400\), it is tried again: Unknown .* 'BodyStructure'"):
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=False)
+    clinic.close()
+
+
 def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):
     monkeypatch.setattr(answers, "BYTES", 1000)
     clinic = FhirReceiver()
