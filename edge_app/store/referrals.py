@@ -10,7 +10,7 @@ from edge_app.store import clock
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
-UNANSWERED = frozenset({"rejected", "failed"})  # nobody will look at it
+UNANSWERED = frozenset({"rejected", "failed", "cancelled"})  # a Task at which nobody will look
 TAKEN_BACK = frozenset({"entered-in-error", "cancelled"})  # of an answer, by its author
 PARCEL_KINDS = ("dicom", "fhir")
 NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
@@ -117,11 +117,11 @@ class StoredAnswer:
     @property
     def taken_back(self) -> bool:
         """Whether its author says by it that what came under its source before does not hold."""
-        if self.status in TAKEN_BACK:
-            return True
-        # Our own Task, which was rejected and is worked on after all.
+        if not self.source.startswith("Task/"):
+            return self.status in TAKEN_BACK
+        # Our own, which was rejected and is worked on after all.
         silent = not (self.text or self.document or self.wants_better_picture or self.more)
-        return silent and self.source.startswith("Task/") and self.status not in UNANSWERED
+        return silent and self.status not in UNANSWERED
 
 
 def standing(answers: Sequence[StoredAnswer]) -> tuple[StoredAnswer, ...]:

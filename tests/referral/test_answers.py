@@ -370,7 +370,7 @@ def test_our_task_says_nothing_until_it_has_words():
     (answer,) = taken(searchset({**task, "status": "rejected",
                                  "statusReason": {"text": "no capacity"}}), mine)  # fmt: skip
     assert answer.text == "no capacity"
-    for status in ("rejected", "failed"):  # without a word, too: nobody will look at it
+    for status in ("rejected", "failed", "cancelled"):  # without a word: nobody will look at it
         (answer,) = taken(searchset({**task, "status": status}), mine)
         assert (answer.text, answer.status) == ("", status)
         kept = StoredAnswer("", "r", answer.uid, "1", "", status=status)
