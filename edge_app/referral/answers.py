@@ -236,7 +236,8 @@ def read_json(data: bytes, most: int = BYTES) -> Resource:
 
 def clean(text: str, limit: int) -> tuple[str, bool]:
     """Text without characters that hide or turn others, and whether it was cut at `limit`."""
-    text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
+    text = re.sub(r"\r\n|[\r\v\f\x85]", "\n", text)  # as a word processor or HL7 v2 ends lines
+    text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text).strip()
     return text[:limit], len(text) > limit
 
 

@@ -233,6 +233,8 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     assert answer.more  # the address is told of, never followed
     assert not answer.wants_better_picture
     assert (answer.uid, answer.status) == ("DiagnosticReport/r1", "final")
+    pasted = diagnostic(mine[0], conclusion="Nevus\vof a word processor\rof HL7 v2")
+    assert taken(searchset(pasted), mine)[0].text == "Nevus\nof a word processor\nof HL7 v2"
     amended = taken(searchset({**report, "status": "amended"}, doctor), mine)[0]
     assert amended.uid == answer.uid
     assert amended.version != answer.version
