@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, error_message
 from edge_app.store import audit, clock, validation
 from edge_app.store.damage import LeaveOut, LeftOut, pass_over, stop, without_damage
 from edge_app.store.erasing import Erasing
@@ -390,11 +390,7 @@ class Mail:
 
     def note_faults(self, errors: Sequence[UserError]) -> None:
         """For the screens; each line once. Not an entry of the audit trail."""
-        lines = [
-            line(it if isinstance(it, Message) else Message(it, **error.values), error.code)
-            for error in errors
-            for it in [error.message]
-        ]
+        lines = [line(error_message(error), error.code) for error in errors]
         lines = [one for at, one in enumerate(lines) if one not in lines[:at]][:MOST_FAULTS]
         if [said(one) for one in lines] == self.faults():
             return  # asked every few minutes, on a disk that wears
