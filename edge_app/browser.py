@@ -142,9 +142,18 @@ def read_pem(path: Path) -> str:
             data = file.read(MOST_PEM + 1)
     except OSError as error:
         raise _in_words(error, path) from None
-    if len(data) > MOST_PEM or b"-----BEGIN " not in data or not data.isascii():
+    text = pem(data) if len(data) <= MOST_PEM else ""
+    if not text:
         raise UserError(N_("{path} is no certificate or key as PEM"), code="pem", path=path.name)
-    return data.decode("ascii")
+    return text
+
+
+def pem(data: bytes) -> str:
+    """The certificates and keys in a file, without what a tool wrote around them, as openssl the
+    names within a PKCS#12 in whatever alphabet; empty where it holds none.
+    """
+    found = re.findall(rb"-----BEGIN [ -~]+?-----[\t-~]+?-----END [ -~]+?-----", data)
+    return "".join(f"{block.decode('ascii')}\n" for block in found)
 
 
 def make_private(folder: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -452,12 +452,16 @@ def _endpoint(
 
 
 def _pem(path: str | None) -> str:
+    from edge_app.browser import pem
+
     if not path:
         return ""
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise UserError("{path} cannot be read as PEM", code="pem", path=path) from None
+    text = ""
+    with suppress(OSError):
+        text = pem(Path(path).read_bytes())
+    if not text:
+        raise UserError("{path} cannot be read as PEM", code="pem", path=path)
+    return text
 
 
 def _remove(store: Store, args: argparse.Namespace) -> int:
