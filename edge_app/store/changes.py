@@ -24,7 +24,7 @@ from edge_app.store.records import (
     StoreError,
 )
 from edge_app.store.referrals import StoredAnswer
-from edge_app.store.rows import Rows, query
+from edge_app.store.rows import Rows
 from edge_app.store.trail import Trail
 
 # What of a capture only the store itself sets.
@@ -163,8 +163,7 @@ class Changes:
             self._trail.log(connection, "confirm clock")
             touched, limit = set(), clock.moment(now) + clock.TOLERANCE
             # A damaged one is shown nowhere, nor is its date.
-            rows = connection.execute(query("capture")).fetchall()
-            for item in self._rows.sound("capture", rows, pass_over):
+            for item in self._rows.within(connection, "capture"):
                 ahead = item.dating == BY_CLOCK and clock.moment(item.taken) > limit
                 if ahead and item.origin == keys.origin:
                     marked = replace(item, dating=CLOCK_WRONG)
@@ -172,8 +171,7 @@ class Changes:
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)
             for table in ("parcel", "answer"):
-                rows = connection.execute(query(table)).fetchall()
-                for item in self._rows.sound(table, rows, pass_over):
+                for item in self._rows.within(connection, table):
                     if item.dated and item.received and clock.moment(item.received) > limit:
                         marked = replace(item, dated=False)
                         self._rows.put(connection, table, marked, f"date {table}")

@@ -147,7 +147,7 @@ class Mail:
             old = self._rows.one(connection, "destination", item.id)
             self._rows.put(connection, "destination", item, "update destination")
             for referral in self._bound_for(connection, item.id):
-                parcels = self._of(connection, referral.id, pass_over)
+                parcels = self._rows.parcels(connection, referral.id)
                 if any(one.state != RECEIVED for one in parcels):
                     self._take_up(connection, referral, parcels, old, item)
                     for parcel in parcels:
@@ -194,16 +194,11 @@ class Mail:
 
     def _bound_for(self, connection, destination: str) -> list[StoredReferral]:
         """A damaged one is bound for nowhere: it is not sent."""
-        rows = connection.execute(query("referral")).fetchall()
-        found = self._rows.sound("referral", rows, pass_over)
+        found = self._rows.within(connection, "referral")
         return [one for one in found if one.destination == destination]
 
     def _waits(self, connection, referral: StoredReferral) -> bool:
-        return any(one.state != RECEIVED for one in self._of(connection, referral.id, pass_over))
-
-    def _of(self, connection, referral: str, leave_out: LeaveOut = stop) -> list[StoredParcel]:
-        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
-        return self._rows.sound("parcel", rows, leave_out)
+        return any(one.state != RECEIVED for one in self._rows.parcels(connection, referral.id))
 
     # ------------------------------------------------------------------------ sending
 
@@ -233,7 +228,8 @@ class Mail:
         with self._file.writing() as connection:
             there = connection.execute("SELECT 1 FROM referral WHERE id = ?", (referral.id,))
             if there.fetchone():
-                found = {(one.uid, one.sha256) for one in self._of(connection, referral.id)}
+                kept = self._rows.parcels(connection, referral.id, stop)
+                found = {(one.uid, one.sha256) for one in kept}
                 if found == {(one.uid, one.sha256) for one, _sealed in ready}:
                     return self._rows.one(connection, "referral", referral.id)
                 words = N_("this referral was queued already with other content: make a new one")
@@ -283,12 +279,8 @@ class Mail:
                 references=tuple(references),
             )  # fmt: skip
             self._rows.put(connection, "parcel", new, "receive parcel")
-            parcels = self._of(connection, new.referral)
-            if all(one.state == RECEIVED for one in parcels):
-                for one in parcels:
-                    connection.execute("DELETE FROM payload WHERE parcel = ?", (one.id,))
-                connection.execute("DELETE FROM attempt WHERE referral = ?", (new.referral,))
-        if all(one.state == RECEIVED for one in parcels):
+            whole = self._rows.drop_received(connection, new.referral)
+        if whole:
             self._erasing.tidy()  # on a full disk, this is what makes room
         return new
 
@@ -320,7 +312,7 @@ class Mail:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
             damaged = LeftOut()
-            parcels = self._of(connection, referral, damaged)
+            parcels = self._rows.parcels(connection, referral, damaged)
             if damaged.what:
                 raise StoreError(NOT_WHOLE, code="damaged")
             target = self._rows.one(connection, "destination", destination or old.destination)
@@ -354,9 +346,9 @@ class Mail:
 
     def _may_be_there(self, connection, referral: str) -> bool:
         """Whether something of it may have left, as far as can be read."""
-        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
-        parcels = self._rows.sound("parcel", rows, pass_over)
-        return len(parcels) < len(rows) or any(one.state != WAITING for one in parcels)
+        damaged = LeftOut()
+        parcels = self._rows.parcels(connection, referral, damaged)
+        return bool(damaged.what) or any(one.state != WAITING for one in parcels)
 
     # ------------------------------------------------------------------------ answers
 
@@ -366,9 +358,8 @@ class Mail:
             now, dated = self._dated(connection)
             item = replace(item, id=os.urandom(16).hex(), received=now, dated=dated)
             validation.validate(item, now)
-            rows = connection.execute(f"{query('answer')} WHERE referral = ?", (item.referral,))
             # Where a damaged one was that answer, it is whole again by this.
-            kept = self._rows.sound("answer", rows.fetchall(), pass_over)
+            kept = self._rows.within(connection, "answer", "WHERE referral = ?", (item.referral,))
             if any((one.source, one.version) == (item.source, item.version) for one in kept):
                 return None
             self._rows.insert(connection, "answer", item, None)
