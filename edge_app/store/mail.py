@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -104,7 +103,7 @@ class Mail:
             words = N_("the bytes of this parcel were received, and are not kept here any more")
             raise StoreError(words, code="sent")
         data = self._file.keys.open(rows[0][0], "payload", parcel.id)
-        if hashlib.sha256(data).hexdigest() != parcel.sha256:
+        if not parcel.is_of(data):
             words = N_("a {part} was changed past the audit trail")
             raise StoreError(words, code="tampered", part=Message(N_("parcel")))
         return data
@@ -221,7 +220,7 @@ class Mail:
                 state=WAITING, received="", place="",
             )  # fmt: skip
             self._validate(parcel)
-            if hashlib.sha256(data).hexdigest() != parcel.sha256:
+            if not parcel.is_of(data):
                 raise StoreError(N_("a parcel lacks its checksum"), code="invalid")
             ready.append((parcel, self._rows.sealed_blob("parcel", parcel.id, data)))
         self._erasing.make_room(2 * sum(len(sealed) for _parcel, sealed in ready))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -94,6 +95,12 @@ class StoredParcel:
     place: str = ""  # where that was asked
     dated: bool = True  # whether the clock was right then
     references: tuple[str, ...] = ()  # of FHIR: by which the receiver knows what was sent
+
+    def is_of(self, data: bytes | None) -> bool:
+        """Whether these are its bytes; None : there are none, and it needs none any more."""
+        if data is None:
+            return self.state == RECEIVED
+        return hashlib.sha256(data).hexdigest() == self.sha256
 
 
 @dataclass(frozen=True)
