@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -191,6 +191,11 @@ class Summary:
 
 
 Dated = TypeVar("Dated", Capture, Brief)
+
+    @classmethod
+    def packed(cls, captures: Sequence[Brief]) -> list:
+        """Of a lesion's captures as it is sealed, with them."""
+        return [list(vars(cls.of(captures)).values()), [list(vars(it).values()) for it in captures]]
 
 
 @dataclass(frozen=True)
