@@ -116,9 +116,13 @@ def details(item: Item) -> str:
 def thumbnail(path: Path, side: int) -> np.ndarray | None:
     """A picture file, uint8 (h, w, 3) RGB, its long side about `side` px; None: not a picture."""
     try:
-        pixels = read_image(path, working_side=side).pixels
+        return shrunk(read_image(path, working_side=side).pixels, side)
     except (OSError, ImageError):
         return None
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A picture, its long side at most `side` px."""
     shrink = side / max(pixels.shape[:2])
     if shrink >= 1:
         return pixels
@@ -133,6 +137,15 @@ def check_writable(folder: Path) -> None:
             file.flush()
     except OSError as error:
         raise _in_words(error, folder, IN_WORDS | IN_WORDS_WRITING) from None
+
+
+def free_path(folder: Path, name: str, ending: str) -> Path:
+    """A path in `folder` at which nothing lies yet."""
+    path, number = folder / f"{name}{ending}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}{ending}"
+    return path
 
 
 def read_pem(path: Path) -> str:
