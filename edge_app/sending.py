@@ -135,7 +135,7 @@ def queue(store: Store, draft: Draft, prepared: Prepared) -> StoredReferral:
     to = draft.destination
     if to is None:
         raise ValueError("a referral needs a receiver")
-    chosen = options(to, to.lossy, draft.private)
+    chosen = options(to, draft.private)
     return dispatch(store, prepared.referral, draft.lesion.id, to, chosen)
 
 
