@@ -152,9 +152,7 @@ def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
             raise UserError(TOO_LARGE, code="answer-large")
         name, kind = _meaning(item.get("ConceptNameCodeSequence")), str(item.get("ValueType", ""))
         value, code = "", ("", "")
-        if kind == "TEXT":
-            value = str(item.get("TextValue", "") or "")
-        elif kind == "CODE":
+        if kind == "CODE":
             values = item.get("ConceptCodeSequence")
             value, code = _meaning(values), _code(values)
         elif kind == "NUM":
@@ -215,9 +213,7 @@ def _issued(ds: Dataset) -> str:
 
 def _status(ds: Dataset) -> str:
     """In FHIR's words, so that screens know one set."""
-    if str(ds.get("VerificationFlag", "")) == "VERIFIED":
-        return "final"
-    return "preliminary" if "VerificationFlag" in ds else "final"
+    return "final" if ds.get("VerificationFlag", "VERIFIED") == "VERIFIED" else "preliminary"
 
 
 def _uid(ds: Dataset, name: str) -> str:
