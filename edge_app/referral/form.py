@@ -152,7 +152,7 @@ class ReferredPicture:
 
     id: str  # random, of the store
     kind: str  # of KINDS
-    image: np.ndarray | bytes  # uint8 (h, w, 3) RGB, or the PNG that the store keeps
+    image: np.ndarray | bytes  # uint8 (h, w, 3) RGB, or the store's PNG, or the page's JPEG
     px_per_mm: float | None = None
     taken: datetime | None = None  # with a time zone; None: the clock was not right
     # Whether a face, a tattoo or jewellery can be recognized; None: nobody was asked.
@@ -165,7 +165,7 @@ class ReferredPicture:
 
         Raises
         ------
-        UserError : the PNG cannot be read, or it is smaller than SMALLEST.
+        UserError : the file cannot be read, or it is smaller than SMALLEST.
         ValueError : an array of another shape or type.
         """
         if isinstance(self.image, bytes):
