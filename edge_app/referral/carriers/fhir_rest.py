@@ -103,7 +103,7 @@ class FhirRest:
     def search(self, path: str, params: Mapping[str, str | list[str]]) -> bytes:
         """A searchset; raises Later or Refused."""
         found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)
-        self._web.must_be_well(found)
+        self._web.must_be_well(found, _outcome(found))
         return found.body
 
     def close(self) -> None:
