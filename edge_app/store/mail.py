@@ -16,6 +16,7 @@ from edge_app.store.file import StoreFile
 from edge_app.store.records import RECORD, StoreError
 from edge_app.store.referrals import (
     NOT_WHOLE,
+    PARCEL_KINDS,
     RECEIVED,
     SENT,
     UNKNOWN,
@@ -145,37 +146,29 @@ class Mail:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "destination", item.id)
             self._rows.put(connection, "destination", item, "update destination")
+            doors = {kind: (old.endpoint(kind), item.endpoint(kind)) for kind in PARCEL_KINDS}
+            changed = {kind for kind, (before, after) in doors.items() if before != after}
+            moved = {kind for kind in changed if len(set(map(_place, doors[kind]))) == 2}
             for referral in self._bound_for(connection, item.id):
                 parcels = self._rows.parcels(connection, referral.id)
-                if any(one.state != RECEIVED for one in parcels):
-                    self._take_up(connection, referral, parcels, old, item)
-                    for parcel in parcels:
-                        self._look_again(connection, parcel, old, item)
+                left = {one.kind for one in parcels if one.state != RECEIVED}
+                if left & changed:
+                    self._take_up(connection, referral, bool(left & moved))
+                for one in parcels:
+                    if left and one.state == RECEIVED and one.kind in moved:
+                        again = replace(one, state=SENT, received="", place="", references=())
+                        self._rows.put(connection, "parcel", again, "send parcel")
         self._erasing.tidy()
 
-    def _take_up(
-        self, connection, referral: StoredReferral, parcels: Sequence[StoredParcel],
-        old: Destination, new: Destination,
-    ) -> None:  # fmt: skip
-        left = {one.kind for one in parcels if one.state != RECEIVED}
-        if all(old.endpoint(kind) == new.endpoint(kind) for kind in left):
-            return
+    def _take_up(self, connection, referral: StoredReferral, moved: bool) -> None:
+        """`moved` : what is left of it has another address."""
         if referral.stopped:
             code = referral.stopped.get("code")
-            moved = any(_place(old.endpoint(kind)) != _place(new.endpoint(kind)) for kind in left)
             if code not in MENDED and (code in ITS_OWN or not moved):
                 return
             going = replace(referral, stopped=None)
             self._rows.put(connection, "referral", going, "resume referral")
         connection.execute("DELETE FROM attempt WHERE referral = ?", (referral.id,))
-
-    def _look_again(
-        self, connection, parcel: StoredParcel, old: Destination, new: Destination
-    ) -> None:
-        before, after = (_place(one.endpoint(parcel.kind)) for one in (old, new))
-        if parcel.state == RECEIVED and before != after:
-            again = replace(parcel, state=SENT, received="", place="", references=())
-            self._rows.put(connection, "parcel", again, "send parcel")
 
     def delete_destination(self, id: str) -> None:
         """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
