@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from datetime import time
@@ -92,22 +91,18 @@ class Changes:
 
     def dermoscope(self, leave_out: LeaveOut = stop) -> DermoscopeSettings:
         """As `Store.dermoscope`."""
-        found = DermoscopeSettings()
         with without_damage(Message(N_("what is said of the dermoscope")), leave_out):
-            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = 'dermoscope'"):
-                try:
-                    found = DermoscopeSettings(**self._file.keys.record(sealed, "dermoscope"))
-                except TypeError:
-                    raise StoreError(RECORD, code="record") from None
-        return found
+            try:
+                return DermoscopeSettings(**(self._file.setting("dermoscope") or {}))
+            except TypeError:
+                raise StoreError(RECORD, code="record") from None
+        return DermoscopeSettings()
 
     def set_dermoscope(self, settings: DermoscopeSettings) -> None:
         """As `Store.set_dermoscope`."""
         self.validate(settings)
-        sealed = self._file.keys.seal(json.dumps(vars(settings)).encode(), "dermoscope")
         with self._file.writing() as connection:
-            row = ("dermoscope", sealed)
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", row)
+            self._file.keep_setting(connection, "dermoscope", vars(settings))
             self._trail.log(connection, "set dermoscope")
 
     def correct_date(self, capture_id: str, day: str) -> Capture:

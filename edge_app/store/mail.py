@@ -362,14 +362,12 @@ class Mail:
 
         Damaged lines are none: they are written again at the next question.
         """
-        found: list[Message] = []
         with without_damage(FAULTS, pass_over):
-            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = ?", (FAULTS,)):
-                try:
-                    found = [said(one) for one in self._file.keys.record(sealed, FAULTS)]
-                except (TypeError, KeyError):
-                    raise StoreError(RECORD, code="record") from None
-        return found
+            try:
+                return [said(one) for one in self._file.setting(FAULTS) or ()]
+            except (TypeError, KeyError):
+                raise StoreError(RECORD, code="record") from None
+        return []
 
     def note_faults(self, errors: Sequence[UserError]) -> None:
         """For the screens; each line once. Not an entry of the audit trail."""
@@ -377,9 +375,8 @@ class Mail:
         lines = [one for at, one in enumerate(lines) if one not in lines[:at]][:MOST_FAULTS]
         if [said(one) for one in lines] == self.faults():
             return  # asked every few minutes, on a disk that wears
-        sealed = self._file.keys.seal(json.dumps(lines).encode(), FAULTS)
         with self._file.writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (FAULTS, sealed))
+            self._file.keep_setting(connection, FAULTS, lines)
 
     def _dated(self, connection) -> tuple[str, bool]:
         """The time now, and whether it holds."""
