@@ -116,9 +116,13 @@ def details(item: Item) -> str:
 def thumbnail(path: Path, side: int) -> np.ndarray | None:
     """A picture file, uint8 (h, w, 3) RGB, its long side about `side` px; None: not a picture."""
     try:
-        pixels = read_image(path, working_side=side).pixels
+        return shrunk(read_image(path, working_side=side).pixels, side)
     except (OSError, ImageError):
         return None
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A picture, its long side at most `side` px."""
     shrink = side / max(pixels.shape[:2])
     if shrink >= 1:
         return pixels
@@ -135,6 +139,15 @@ def check_writable(folder: Path) -> None:
         raise _in_words(error, folder, IN_WORDS | IN_WORDS_WRITING) from None
 
 
+def free_path(folder: Path, name: str, ending: str) -> Path:
+    """A path in `folder` at which nothing lies yet."""
+    path, number = folder / f"{name}{ending}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}{ending}"
+    return path
+
+
 def read_pem(path: Path) -> str:
     """The text of a file of certificates or of a key. Raises UserError, in words."""
     try:
@@ -142,9 +155,18 @@ def read_pem(path: Path) -> str:
             data = file.read(MOST_PEM + 1)
     except OSError as error:
         raise _in_words(error, path) from None
-    if len(data) > MOST_PEM or b"-----BEGIN " not in data or not data.isascii():
+    text = pem(data) if len(data) <= MOST_PEM else ""
+    if not text:
         raise UserError(N_("{path} is no certificate or key as PEM"), code="pem", path=path.name)
-    return data.decode("ascii")
+    return text
+
+
+def pem(data: bytes) -> str:
+    """The certificates and keys in a file, without what a tool wrote around them, as openssl the
+    names within a PKCS#12 in whatever alphabet; empty where it holds none.
+    """
+    found = re.findall(rb"-----BEGIN [ -~]+?-----[\t-~]+?-----END [ -~]+?-----", data)
+    return "".join(f"{block.decode('ascii')}\n" for block in found)
 
 
 def make_private(folder: Path) -> None:

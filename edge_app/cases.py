@@ -11,14 +11,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dermedge import UserError
 from dermedge.image.read import read_image
 from dermedge.lesion import scale
 from dermedge.metadata import understood
-from edge_app.browser import check_writable
+from edge_app.browser import check_writable, free_path, shrunk
 from edge_app.capture.processing import Processor
 from edge_app.capture.shots import Explained
 from edge_app.follow_up.history import Comparison, compare
@@ -35,11 +34,7 @@ SAME = 1e-3  # of a probability, up to which two analyses of a picture are one
 
 def picture(store: Store, capture: Capture, side: int = SHOWN_SIDE) -> np.ndarray:
     """A stored picture, uint8 (h, w, 3) RGB, its long side at most `side` px."""
-    pixels = read_image(store.picture(capture.id)).pixels
-    shrink = side / max(pixels.shape[:2])
-    if shrink >= 1:
-        return pixels
-    return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return shrunk(read_image(store.picture(capture.id)).pixels, side)
 
 
 def compared(
@@ -92,7 +87,7 @@ def export(
     """All cases, or those of one person, as one encrypted file in `folder`."""
     check_writable(folder)
     # No name of a person: whoever finds the file must not learn it.
-    path = _free(folder, f"cases-{date.today()}", FILE_ENDING)
+    path = free_path(folder, f"cases-{date.today()}", FILE_ENDING)
     store.export(path, passphrase, only.id if only else None, leave_out)
     return path
 
@@ -100,7 +95,7 @@ def export(
 def write_card(folder: Path, paper: str) -> Path:
     """The printable size card, on one of dermedge.lesion.scale.PAPERS."""
     check_writable(folder)
-    path = _free(folder, f"size-card-{paper}", ".pdf")
+    path = free_path(folder, f"size-card-{paper}", ".pdf")
     scale.write_card(path, paper)
     return path
 
@@ -115,7 +110,7 @@ def write_report(
     # Whose it is, its own rows say: somebody else may be at work by now.
     lesion = store.lesion(capture.lesion)
     person = store.person(lesion.person)
-    path = _free(folder, f"case-{clock.local_day(capture.taken)}", ".pdf")
+    path = free_path(folder, f"case-{clock.local_day(capture.taken)}", ".pdf")
 
     def printed(one: Capture) -> pdf.Shot:
         return pdf.Shot(one, picture(store, one, side=4096))
@@ -135,12 +130,3 @@ def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
         return False
     apart = [abs(value - second["probabilities"][n]) for n, value in first["probabilities"].items()]
     return max(apart) <= SAME
-
-
-def _free(folder: Path, name: str, ending: str) -> Path:
-    """A path in `folder` at which nothing lies yet."""
-    path, number = folder / f"{name}{ending}", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}{ending}"
-    return path

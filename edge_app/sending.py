@@ -14,12 +14,12 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dermedge import UserError
 from dermedge.files import write_atomic
-from edge_app.browser import check_writable
+from dermedge.image.read import read_image
+from edge_app.browser import check_writable, free_path, shrunk
 from edge_app.i18n.language import N_, Message
 from edge_app.referral import carriers, review
 from edge_app.referral.background import may_reach
@@ -125,7 +125,7 @@ def prepare(store: Store, draft: Draft, now: datetime) -> Prepared:
     images = {one.capture.id: store.picture(one.capture.id) for one in draft.selected}
     report = _report(draft, images)
     referral = draft.referral(now, images, report)
-    small = {id: _small(image, THUMBNAIL) for id, image in images.items()}
+    small = {id: shrunk(read_image(one).pixels, THUMBNAIL) for id, one in images.items()}
     rows = review.preview(referral, draft.risk_factors)
     return Prepared(referral, rows, review.missing(referral, draft.private), small)
 
@@ -135,7 +135,7 @@ def queue(store: Store, draft: Draft, prepared: Prepared) -> StoredReferral:
     to = draft.destination
     if to is None:
         raise ValueError("a referral needs a receiver")
-    chosen = options(to, to.lossy, draft.private)
+    chosen = options(to, draft.private)
     return dispatch(store, prepared.referral, draft.lesion.id, to, chosen)
 
 
@@ -148,20 +148,10 @@ def _report(draft: Draft, images: dict[str, bytes]) -> bytes:
     if shown is None:
         return b""
     known = draft.destination is not None and draft.destination.system and draft.identifier.strip()
-    pixels = _small(images[shown.capture.id], PRINTED)
+    pixels = shrunk(read_image(images[shown.capture.id]).pixels, PRINTED)
     fields = IDENTIFIED if known else PSEUDONYMOUS
     person = replace(draft.person, risk_factors=draft.risk_factors)
     return pdf.case(pdf.Shot(shown.capture, pixels), None, person, draft.lesion, fields)
-
-
-def _small(image: bytes, side: int) -> np.ndarray:
-    from dermedge.image.read import read_image
-
-    pixels = read_image(image).pixels
-    shrink = side / max(pixels.shape[:2])
-    if shrink >= 1:
-        return pixels
-    return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
 
 
 # ---------------------------------------------------------------------------- what became of it
@@ -220,11 +210,7 @@ def _taken_since(
 def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:
     """The PDF of an answer as a plain file in `folder`."""
     check_writable(folder)
-    day, number = clock.local_day(answer.received), 1
-    path = folder / f"answer-{day}.pdf"
-    while path.exists():
-        number += 1
-        path = folder / f"answer-{day}-{number}.pdf"
+    path = free_path(folder, f"answer-{clock.local_day(answer.received)}", ".pdf")
     with store.act("report", answer.referral):
         write_atomic(path, base64.b64decode(answer.document), private=True)
     return path

@@ -41,7 +41,7 @@ NOT_RECEIVED = N_("the receiver did not take all of the referral: send it again"
 Resource = dict[str, Any]
 Read = Callable[[str], Resource | None]  # of "ServiceRequest/7"; None: it is not there
 _REPORT = {"preliminary", "partial", "final", "amended", "corrected", "appended"}
-_TASK = {"rejected", "on-hold", "failed", "completed"}
+_TASK = {"on-hold", "completed", *UNANSWERED}
 # Bidirectional overrides would show a name or a sentence backwards.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _WHEN = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d))?)?)?")
@@ -236,7 +236,8 @@ def read_json(data: bytes, most: int = BYTES) -> Resource:
 
 def clean(text: str, limit: int) -> tuple[str, bool]:
     """Text without characters that hide or turn others, and whether it was cut at `limit`."""
-    text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
+    text = re.sub(r"\r\n|[\r\v\f\x85]", "\n", text)  # as a word processor or HL7 v2 ends lines
+    text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text).strip()
     return text[:limit], len(text) > limit
 
 

@@ -41,6 +41,9 @@ REPORTS = {  # SOP classes of structured reports with text
 }
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _SYNTAXES = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+# Value types (PS3.3 C.17.3.2.1) whose value is one element.
+_PLAIN = {"TEXT": "TextValue", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime",
+          "PNAME": "PersonName"}  # fmt: skip
 _DEPTH, _NODES = 32, 5000
 
 
@@ -149,15 +152,13 @@ def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
             raise UserError(TOO_LARGE, code="answer-large")
         name, kind = _meaning(item.get("ConceptNameCodeSequence")), str(item.get("ValueType", ""))
         value, code = "", ("", "")
-        if kind == "TEXT":
-            value = str(item.get("TextValue", "") or "")
-        elif kind == "CODE":
+        if kind == "CODE":
             values = item.get("ConceptCodeSequence")
             value, code = _meaning(values), _code(values)
         elif kind == "NUM":
             value = _number(item)
-        elif kind in ("DATE", "TIME", "DATETIME", "PNAME"):
-            value = str(item.get({"PNAME": "PersonName"}.get(kind, kind.title()), "") or "")
+        elif kind in _PLAIN:
+            value = str(item.get(_PLAIN[kind], "") or "")
         if value.strip():
             yield f"{name}: {value}" if name else value, code
         elif kind == "CONTAINER" and name:
@@ -212,9 +213,7 @@ def _issued(ds: Dataset) -> str:
 
 def _status(ds: Dataset) -> str:
     """In FHIR's words, so that screens know one set."""
-    if str(ds.get("VerificationFlag", "")) == "VERIFIED":
-        return "final"
-    return "preliminary" if "VerificationFlag" in ds else "final"
+    return "final" if ds.get("VerificationFlag", "VERIFIED") == "VERIFIED" else "preliminary"
 
 
 def _uid(ds: Dataset, name: str) -> str:

@@ -229,9 +229,12 @@ class Collector:
                 if has_more(page):
                     fault = UserError(MORE, code="answer-more")
             except UserError as error:
-                if error.code not in TOO_MUCH:
+                if error.code in TOO_MUCH:
+                    fault = UserError(TOO_LARGE, code="answer-large")
+                elif isinstance(error, Later) and not error.down:
+                    yield (), (error,)  # a server may know reports, and no Communication
+                else:
                     raise
-                fault = UserError(TOO_LARGE, code="answer-large")
         # No address in an answer is followed, that of the next page either: less is asked at once.
         if fault and len(sent) == 1:
             yield (), (fault,)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ from edge_app.folders import CASES, data_folder, in_words
 if TYPE_CHECKING:
     from edge_app.referral.collector import Collected
     from edge_app.referral.outbox import Status
+    from edge_app.referral.parcels import Parcel
     from edge_app.store.damage import LeftOut
-    from edge_app.store.referrals import Destination, Endpoint
+    from edge_app.store.referrals import Destination, Endpoint, StoredParcel
     from edge_app.store.store import Store
 
 ACTIONS = {
@@ -40,6 +41,7 @@ ADDRESS = (
     *("dicomweb", "dicom", "fhir", "folder", "called", "calling"),
     *("ca", "certificate", "key", "user", "token"),
 )
+BUSY = "another dermedge is sending these cases now: nothing was done"
 OPTIONS = {
     "export": ("referral",),
     "again": ("referral", "to"),
@@ -197,9 +199,7 @@ def _once(store: Store) -> int:
 
     report = Sender(store).run()
     if report.busy:
-        raise UserError(
-            "another dermedge is sending these cases now: nothing was done", code="send-busy"
-        )
+        raise UserError(BUSY, code="send-busy")
     _say_round(report)
     return 1 if say_damage(report.damaged) or report.put_off or report.stopped else 0
 
@@ -305,9 +305,7 @@ def _answers(store: Store, _args: argparse.Namespace) -> int:
 
     with alone(store.path) as may:
         if not may:
-            raise UserError(
-                "another dermedge is sending these cases now: nothing was done", code="send-busy"
-            )
+            raise UserError(BUSY, code="send-busy")
         found = Collector(store).run()
     for answer in found.new:
         better = ", asks for a better picture" if answer.wants_better_picture else ""
@@ -346,10 +344,13 @@ def _export(store: Store, args: argparse.Namespace) -> int:
             ) from None
         target.chmod(0o700)
         for parcel, content in data:
-            ending = "dcm" if parcel.kind == "dicom" else "json"
-            write_atomic(target / f"{parcel.sequence:03}.{ending}", content, private=True)
+            write_atomic(target / _plain_name(parcel), content, private=True)
     print(f"{len(data)} files in {target}, not encrypted: delete them when you are done")
     return say_damage(left)
+
+
+def _plain_name(parcel: Parcel | StoredParcel) -> str:
+    return f"{parcel.sequence:03}.{'dcm' if parcel.kind == 'dicom' else 'json'}"
 
 
 def _again(store: Store, args: argparse.Namespace) -> int:
@@ -452,12 +453,16 @@ def _endpoint(
 
 
 def _pem(path: str | None) -> str:
+    from edge_app.browser import pem
+
     if not path:
         return ""
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise UserError("{path} cannot be read as PEM", code="pem", path=path) from None
+    text = ""
+    with suppress(OSError):
+        text = pem(Path(path).read_bytes())
+    if not text:
+        raise UserError("{path} cannot be read as PEM", code="pem", path=path)
+    return text
 
 
 def _remove(store: Store, args: argparse.Namespace) -> int:
@@ -515,8 +520,7 @@ def _open_stick(args: argparse.Namespace) -> int:
         try:
             parcel = opened(path, data, passphrase)
             # Folders may have been renamed on the way: what is sealed says whose a file is.
-            ending = "dcm" if parcel.kind == "dicom" else "json"
-            plain = target / parcel.referral / f"{parcel.sequence:03}.{ending}"
+            plain = target / parcel.referral / _plain_name(parcel)
             if plain.exists():
                 if plain.read_bytes() == parcel.data:
                     continue  # a copy

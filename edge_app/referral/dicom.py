@@ -17,7 +17,7 @@ import numpy as np
 
 import dermedge
 from edge_app.referral import codes
-from edge_app.referral.form import Identifier, Referral, ReferredPicture
+from edge_app.referral.form import KINDS, Identifier, Referral, ReferredPicture
 from edge_app.referral.uids import IMPLEMENTATION, study_uid, uid
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ JPEG_QUALITY = 92
 DERMOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.7"
 PHOTOGRAPHIC = "1.2.840.10008.5.1.4.1.1.77.1.4"
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
-_EXPLICIT = "1.2.840.10008.1.2.1"
+EXPLICIT = "1.2.840.10008.1.2.1"
 _JPEG_LS, _JPEG = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.50"
-_NOT_STATED = "not stated"  # Device Serial Number is a must: this stands for it
+NOT_STATED = "not stated"  # Device Serial Number is required: this stands for it
 _DEIDENTIFIED = (  # CID 7050; what was done, no more
     "BasicApplicationConfidentialityProfile",
     "CleanStructuredContentOption",
@@ -38,11 +38,6 @@ _DEIDENTIFIED = (  # CID 7050; what was done, no more
     "RetainLongitudinalTemporalInformationFullDatesOption",
     "RetainPatientCharacteristicsOption",
 )
-_KIND_WORDS = {
-    "overview": "Overview",
-    "close_up": "Close-up",
-    "dermoscopic": "Dermoscopic picture",
-}
 
 logging.getLogger("pydicom").setLevel(logging.ERROR)  # it would log values of people
 
@@ -75,7 +70,7 @@ class Instance:
 def series_of(picture: ReferredPicture, number: int) -> Series:
     """The series of a picture, the `number`th from 1."""
     modality = "DMS" if picture.kind == "dermoscopic" else "XC"
-    return Series(number, modality, _KIND_WORDS[picture.kind])
+    return Series(number, modality, KINDS[picture.kind])
 
 
 def picture_instance(
@@ -121,7 +116,7 @@ def report_instance(referral: Referral) -> Instance:
     ds.MIMETypeOfEncapsulatedDocument = "application/pdf"
     ds.EncapsulatedDocumentLength = len(referral.report)
     ds.EncapsulatedDocument = referral.report + b"\0" * (len(referral.report) % 2)
-    return sealed(ds, referral, REPORT, _EXPLICIT)
+    return sealed(ds, referral, REPORT, EXPLICIT)
 
 
 # ---------------------------------------------------------------------------- for every instance
@@ -145,7 +140,7 @@ def describe(ds: Dataset, referral: Referral, series: Series) -> None:
     ds.SeriesDescription = series.description
     ds.Manufacturer = "dermedge"
     ds.ManufacturerModelName = "dermedge edge_app"
-    ds.DeviceSerialNumber = _NOT_STATED
+    ds.DeviceSerialNumber = NOT_STATED
     ds.SoftwareVersions = dermedge.__version__
     ds.InstanceCreationDate = _date(referral.created)
     ds.InstanceCreationTime = _time(referral.created)
@@ -273,7 +268,7 @@ def _image(ds: Dataset, referral: Referral, picture: ReferredPicture) -> None:
     if taken is not None:
         ds.ContentDate, ds.ContentTime = _date(taken), _time(taken)
         ds.AcquisitionDateTime = taken.strftime("%Y%m%d%H%M%S%z")[:19]
-    ds.ImageComments = _KIND_WORDS[picture.kind]
+    ds.ImageComments = KINDS[picture.kind]
     ds.AnatomicRegionSequence = [place(referral)]
     ds.ImageLaterality = codes.laterality(referral.lesion.site)
     ds.AcquisitionContextSequence = []

@@ -18,7 +18,9 @@ from dermedge import DISCLAIMER, __version__
 from edge_app.presentation.estimate import OUT_OF_DISTRIBUTION
 from edge_app.referral import codes
 from edge_app.referral.dicom import (
+    EXPLICIT,
     MEASURES,
+    NOT_STATED,
     Instance,
     Series,
     describe,
@@ -27,7 +29,14 @@ from edge_app.referral.dicom import (
     spacing,
     tracking_id,
 )
-from edge_app.referral.form import Findings, Outline, Referral, ReferredPicture
+from edge_app.referral.form import (
+    DARK_SKIN,
+    DEMONSTRATION,
+    Findings,
+    Outline,
+    Referral,
+    ReferredPicture,
+)
 from edge_app.referral.history import GROUPS, QUESTIONS
 from edge_app.referral.uids import uid
 
@@ -36,13 +45,12 @@ if TYPE_CHECKING:
 
     Source = tuple[ReferredPicture, Dataset]
 
-_EXPLICIT = "1.2.840.10008.1.2.1"
 _SUBPIXEL = 4  # bits after the point of coordinates that OpenCV fills by
 _EQUIPMENT: dict[str, Any] = {
     "manufacturer": "dermedge",
     "manufacturer_model_name": "dermedge edge_app",
     "software_versions": __version__,
-    "device_serial_number": "not stated",
+    "device_serial_number": NOT_STATED,
 }
 
 
@@ -102,7 +110,7 @@ def outline_instance(
     segmentation.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in segmentation.DimensionIndexSequence:
         index.DimensionOrganizationUID = organization
-    return sealed(segmentation, referral, series, _EXPLICIT, picture.id)
+    return sealed(segmentation, referral, series, EXPLICIT, picture.id)
 
 
 def _segment(referral: Referral, found: Findings) -> Any:
@@ -185,7 +193,7 @@ def measures_instance(referral: Referral, sources: Sequence[Source]) -> Instance
     describe(document, referral, MEASURES)
     document.ContentDate = document.InstanceCreationDate
     document.ContentTime = document.InstanceCreationTime
-    return sealed(document, referral, MEASURES, _EXPLICIT)
+    return sealed(document, referral, MEASURES, EXPLICIT)
 
 
 def _groups(
@@ -285,9 +293,7 @@ def _comments(found: Findings | None, number: int, picture: ReferredPicture) -> 
         if found.unfamiliar:
             lines.append(OUT_OF_DISTRIBUTION)
         if found.demonstration:
-            lines.append(
-                "Demonstration model, trained on drawn pictures: the numbers mean nothing."
-            )
+            lines.append(DEMONSTRATION)
     for line in lines:
         yield _text(codes.standard("DCM", "Comment"), line)
 
@@ -304,8 +310,7 @@ def _clinical(referral: Referral) -> Iterator[Any]:
             value = codes.private(f"skin-type-{referral.skin_type}")
             items.append(_code(codes.private("skin-type"), value))
             if referral.skin_type in (5, 6):
-                line = "The model has seen few pictures of dark skin: its estimate is less sure."
-                items.append(_text(codes.standard("DCM", "Comment"), line))
+                items.append(_text(codes.standard("DCM", "Comment"), DARK_SKIN))
         if items:
             yield _container(codes.private(f"history-{group}"), items)
     request = [_code(codes.private("priority"), codes.private(f"priority-{referral.priority}"))]

@@ -26,14 +26,14 @@ def _kept(consent: Consent) -> str:
     return f"{consent.version} {consent.language} {given}"
 
 
-def options(destination: Destination, lossy: bool = False, private: Sequence[str] = ()) -> Options:
-    """What a destination takes. Raises UserError where it has no address."""
+def options(destination: Destination, private: Sequence[str] = ()) -> Options:
+    """What a destination takes; `private` as `Options` has it. UserError without an address."""
     if destination.dicom is None and destination.fhir is None:
         raise UserError(OTHER_WAY, code="no-way", receiver=destination.name)
     return Options(
         dicom=destination.dicom is not None,
         fhir=destination.fhir is not None,
-        lossy=lossy,
+        lossy=destination.lossy,
         private=tuple(private),
     )
 

@@ -111,16 +111,16 @@ class Draft:
     def _remember(self, store: Store, leave_out: LeaveOut) -> None:
         """Answers that hold still: of the risk factors, and of the person's last referrals."""
         own = {lesion.id for lesion in store.lesions(self.person.id, leave_out)}
-        for earlier in store.mail.referrals(
-            leave_out=leave_out
-        ):  # the last one counts, of whatever spot
-            if earlier.lesion == self.lesion.id:
+        # The last one counts, of whatever spot.
+        for earlier in store.mail.referrals(leave_out=leave_out):
+            same = earlier.lesion == self.lesion.id
+            if same:
                 tracked = str(earlier.form.get("tracking", ""))
                 known = uids.TRACKING.fullmatch(tracked)
                 uid = tracked if known else uids.tracking_uid(self.lesion.id)  # by dermedge 0.2.0
                 self.tracked[earlier.destination] = uid
             if earlier.lesion in own:
-                self._take_over(earlier, earlier.lesion == self.lesion.id)
+                self._take_over(earlier, same)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
                 self.answers[key] = True
@@ -174,7 +174,7 @@ class Draft:
         ----------
         now : with a time zone.
         images : the stored pictures by their captures' ids; without them nothing can be sent, but
-            what is missing can be told.
+            what is missing can be said.
 
         Raises
         ------

@@ -24,7 +24,14 @@ from edge_app.referral import codes
 from edge_app.referral.consent import text as consent_text
 from edge_app.referral.encoding import encoded
 from edge_app.referral.fhir_check import faults
-from edge_app.referral.form import Findings, Identifier, Referral, ReferredPicture
+from edge_app.referral.form import (
+    DARK_SKIN,
+    DEMONSTRATION,
+    Findings,
+    Identifier,
+    Referral,
+    ReferredPicture,
+)
 from edge_app.referral.history import ONSETS, QUESTIONS
 from edge_app.referral.uids import SYSTEM, study_uid, urn
 
@@ -36,7 +43,6 @@ if TYPE_CHECKING:
 Resource = dict[str, Any]
 
 _RISK = {"low": "low", "see a doctor": "moderate", "urgent": "high"}
-_SKIN_NOTE = "The model has seen few pictures of dark skin: its estimate is less sure."
 
 
 def transaction(
@@ -213,7 +219,7 @@ def _history(referral: Referral) -> Resource | None:
         "component": parts,
     }
     if referral.skin_type in (5, 6):
-        found["note"] = [{"text": _SKIN_NOTE}]
+        found["note"] = [{"text": DARK_SKIN}]
     return found
 
 
@@ -306,9 +312,9 @@ def _risk(referral: Referral, name: str, number: int, found: Findings, basis: st
     if found.unfamiliar:
         notes.append(OUT_OF_DISTRIBUTION)
     if referral.skin_type in (5, 6):
-        notes.append(_SKIN_NOTE)
+        notes.append(DARK_SKIN)
     if found.demonstration:
-        notes.append("Demonstration model, trained on drawn pictures: the numbers mean nothing.")
+        notes.append(DEMONSTRATION)
     resource: Resource = {
         "resourceType": "RiskAssessment",
         "identifier": [_own(f"{referral.id}.{name}")],

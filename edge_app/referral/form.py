@@ -46,6 +46,9 @@ IMMERSIONS = {  # PS3.3 C.8.12.13, Immersion Media (0016,1004)
 TEXT = 4000  # characters of the question
 IDENTIFIER = 64  # characters of an identifier, as DICOM's LO
 SMALLEST = 16  # px of a side: JPEG-LS does not take less, and there is nothing to see
+# What a receiver reads beside an estimate.
+DARK_SKIN = "The model has seen few pictures of dark skin: its estimate is less sure."
+DEMONSTRATION = "Demonstration model, trained on drawn pictures: the numbers mean nothing."
 OLDEST = 90  # years: who is older is sent as this old (PS3.15 Annex E, Patient's Age)
 
 Outline = tuple[tuple[float, float], ...]  # closed, (x, y), px, pixel centres at integers
@@ -149,7 +152,7 @@ class ReferredPicture:
 
     id: str  # random, of the store
     kind: str  # of KINDS
-    image: np.ndarray | bytes  # uint8 (h, w, 3) RGB, or the PNG that the store keeps
+    image: np.ndarray | bytes  # uint8 (h, w, 3) RGB, or the store's PNG, or the page's JPEG
     px_per_mm: float | None = None
     taken: datetime | None = None  # with a time zone; None: the clock was not right
     # Whether a face, a tattoo or jewellery can be recognized; None: nobody was asked.
@@ -162,7 +165,7 @@ class ReferredPicture:
 
         Raises
         ------
-        UserError : the PNG cannot be read, or it is smaller than SMALLEST.
+        UserError : the file cannot be read, or it is smaller than SMALLEST.
         ValueError : an array of another shape or type.
         """
         if isinstance(self.image, bytes):

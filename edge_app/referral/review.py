@@ -161,7 +161,7 @@ def _required(referral: Referral, private: Sequence[str]) -> Iterator[Gap]:
         yield _must("question-characters", words)
     if referral.report and not referral.report.startswith(b"%PDF-"):
         yield _must("report", N_("Make the report again: it is not a PDF."))
-    if referral.pseudonymous and _told(referral, private):
+    if referral.pseudonymous and _names_private(referral, private):
         yield _must("private", N_("Take the person's name or notes out of the question."))
 
 
@@ -215,7 +215,7 @@ def _sendable(value: str) -> bool:
     return bool(value) and value == value.strip() and value.isprintable() and "\\" not in value
 
 
-def _told(referral: Referral, private: Sequence[str]) -> bool:
+def _names_private(referral: Referral, private: Sequence[str]) -> bool:
     """Whether the question holds a private word, as it stands in a sentence of its language."""
     question = _folded(referral.question)
     parts = {part for word in private for part in _parts(word)}

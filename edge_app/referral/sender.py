@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dermedge import UserError
 from edge_app import unforeseen
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, error_message
 from edge_app.referral import carriers
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import Carrier, Later, Refused
@@ -134,8 +134,7 @@ class Sender:
             elif error.code not in GONE:
                 raise
         except UserError as error:
-            words = error.args[0] if isinstance(error.args[0], Message) else Message(str(error))
-            self._stop_referral(status, words, error.code)
+            self._stop_referral(status, error_message(error), error.code)
             report.stopped += 1
 
     def _rest(self, worked: float) -> None:

@@ -51,7 +51,6 @@ def pseudonym(person: str, destination: str) -> str:
 
     Two receivers get two codes, so that they cannot join what they have.
     """
-
     digest = _digest("person", person, destination)
     return base64.b32encode(digest).decode()[:_CODE]
 

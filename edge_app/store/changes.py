@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from datetime import time
@@ -24,7 +23,7 @@ from edge_app.store.records import (
     StoreError,
 )
 from edge_app.store.referrals import StoredAnswer
-from edge_app.store.rows import Rows, query
+from edge_app.store.rows import Rows
 from edge_app.store.trail import Trail
 
 # What of a capture only the store itself sets.
@@ -92,22 +91,18 @@ class Changes:
 
     def dermoscope(self, leave_out: LeaveOut = stop) -> DermoscopeSettings:
         """As `Store.dermoscope`."""
-        found = DermoscopeSettings()
         with without_damage(Message(N_("what is said of the dermoscope")), leave_out):
-            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = 'dermoscope'"):
-                try:
-                    found = DermoscopeSettings(**self._file.keys.record(sealed, "dermoscope"))
-                except TypeError:
-                    raise StoreError(RECORD, code="record") from None
-        return found
+            try:
+                return DermoscopeSettings(**(self._file.setting("dermoscope") or {}))
+            except TypeError:
+                raise StoreError(RECORD, code="record") from None
+        return DermoscopeSettings()
 
     def set_dermoscope(self, settings: DermoscopeSettings) -> None:
         """As `Store.set_dermoscope`."""
         self.validate(settings)
-        sealed = self._file.keys.seal(json.dumps(vars(settings)).encode(), "dermoscope")
         with self._file.writing() as connection:
-            row = ("dermoscope", sealed)
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", row)
+            self._file.keep_setting(connection, "dermoscope", vars(settings))
             self._trail.log(connection, "set dermoscope")
 
     def correct_date(self, capture_id: str, day: str) -> Capture:
@@ -163,8 +158,7 @@ class Changes:
             self._trail.log(connection, "confirm clock")
             touched, limit = set(), clock.moment(now) + clock.TOLERANCE
             # A damaged one is shown nowhere, nor is its date.
-            rows = connection.execute(query("capture")).fetchall()
-            for item in self._rows.sound("capture", rows, pass_over):
+            for item in self._rows.within(connection, "capture"):
                 ahead = item.dating == BY_CLOCK and clock.moment(item.taken) > limit
                 if ahead and item.origin == keys.origin:
                     marked = replace(item, dating=CLOCK_WRONG)
@@ -172,8 +166,7 @@ class Changes:
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)
             for table in ("parcel", "answer"):
-                rows = connection.execute(query(table)).fetchall()
-                for item in self._rows.sound(table, rows, pass_over):
+                for item in self._rows.within(connection, table):
                     if item.dated and item.received and clock.moment(item.received) > limit:
                         marked = replace(item, dated=False)
                         self._rows.put(connection, table, marked, f"date {table}")

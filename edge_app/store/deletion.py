@@ -1,10 +1,10 @@
-"""Deleting a person, a lesion or a capture, with all that belongs to it."""
+"""Deleting a person, a lesion, a capture or a referral, with all that belongs to it."""
 
 from __future__ import annotations
 
 from edge_app.i18n.language import N_, Message
 from edge_app.store import database, labels
-from edge_app.store.damage import pass_over, without_damage
+from edge_app.store.damage import LeftOut, pass_over, without_damage
 from edge_app.store.database import UNCHANGED
 from edge_app.store.erasing import Erasing
 from edge_app.store.file import StoreFile
@@ -30,7 +30,7 @@ class Deletion:
 
         def delete() -> None:
             try:
-                self._at_once(table, id, elsewhere=elsewhere)
+                self._at_once(table, id, UNCHANGED, elsewhere)
             except database.DiskFull:
                 # One picture at a time asks for the least of the disk.
                 state = UNCHANGED
@@ -48,10 +48,7 @@ class Deletion:
             raise
         return tuple(elsewhere.values())
 
-    def _at_once(
-        self, table: str, id: str, state: str = UNCHANGED,
-        elsewhere: dict[str, Elsewhere] | None = None,
-    ) -> None:  # fmt: skip
+    def _at_once(self, table: str, id: str, state: str, elsewhere: dict[str, Elsewhere]) -> None:
         found: dict[str, Elsewhere] = {}
         with self._file.writing(state) as connection:
             must_exist(connection, table, id)
@@ -69,8 +66,7 @@ class Deletion:
                 self._remove(connection, kind, row)
             if lesion:
                 self._rows.summarise(connection, {lesion})
-        if elsewhere is not None:
-            elsewhere.update(found)
+        elsewhere.update(found)
 
     def _remove(self, connection, table: str, id: str) -> None:
         # The trail names each row, also those that go with the one above them.
@@ -102,14 +98,13 @@ class Deletion:
             receiver = Message(UNKNOWN)
             with without_damage("", pass_over):
                 receiver = self._rows.one(connection, "referral", referral).receiver
-            rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,))
-            rows = rows.fetchall()
-            parcels = self._rows.sound("parcel", rows, pass_over)
+            damaged = LeftOut()
+            parcels = self._rows.parcels(connection, referral, damaged)
             received = [one.received for one in parcels if one.state == RECEIVED]
             if received:
                 before = found.get(receiver)
                 if before and before.received:
                     received.append(before.received)
                 found[receiver] = Elsewhere(receiver, min(received))
-            elif len(parcels) < len(rows) or any(one.state != WAITING for one in parcels):
+            elif damaged.what or any(one.state != WAITING for one in parcels):
                 found.setdefault(receiver, Elsewhere(receiver, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import threading
@@ -41,6 +42,20 @@ class StoreFile:
         self.must_be_open()
         with self.read_lock, plain(self.path):
             return self.reader.execute(query, values).fetchall()
+
+    def setting(self, name: str, writing: sqlite3.Connection | None = None):
+        """What the table `store` keeps sealed under a name, of JSON; None where nothing is.
+
+        `writing` : the transaction that changes it; else what another writes meanwhile is lost.
+        """
+        query, values = "SELECT value FROM store WHERE name = ?", (name,)
+        rows = writing.execute(query, values).fetchall() if writing else self.select(query, values)
+        return self.keys.record(rows[0][0], name) if rows else None
+
+    def keep_setting(self, connection: sqlite3.Connection, name: str, value: object) -> None:
+        """Within `writing`."""
+        sealed = self.keys.seal(json.dumps(value).encode(), name)
+        connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (name, sealed))
 
     @contextlib.contextmanager
     def writing(self, state: str = UNCHANGED) -> Iterator[sqlite3.Connection]:

@@ -6,7 +6,6 @@ device's: a file of cases for another device does not hold it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection
@@ -56,7 +55,7 @@ class Labels:
         self._file, self._trail = file, trail
 
     def permission(self, person: str) -> Permission | None:
-        found = self._read(f"training {person}")
+        found = self._file.setting(f"training {person}")
         try:
             return None if found is None else Permission(**found)
         except TypeError:
@@ -67,7 +66,8 @@ class Labels:
         _refuse(text(by, NAME, N_("who enters it is missing")))
         with self._file.writing() as connection:
             must_exist(connection, "person", person)
-            self._write(connection, f"training {person}", asdict(Permission(by, clock.now())))
+            permission = asdict(Permission(by, clock.now()))
+            self._file.keep_setting(connection, f"training {person}", permission)
             self._trail.log(connection, "allow training", person)
 
     def forbid(self, person: str) -> None:
@@ -89,7 +89,7 @@ class Labels:
         with self._file.writing() as connection:
             must_exist(connection, "capture", capture)
             history = [*self._history(capture, connection), kept][-HISTORY:]
-            self._write(connection, f"label {capture}", [asdict(one) for one in history])
+            self._keep(connection, capture, history)
             self._trail.log(connection, "add-label", capture)
         return kept
 
@@ -101,33 +101,24 @@ class Labels:
                 return  # it went with its picture
             history.remove(label)
             if history:
-                self._write(connection, f"label {capture}", [asdict(one) for one in history])
+                self._keep(connection, capture, history)
             else:
                 connection.execute("DELETE FROM store WHERE name = ?", (f"label {capture}",))
             self._trail.log(connection, "undo-label", capture)
 
     def _history(self, capture: str, writing: Connection | None = None) -> list[Label]:
-        """`writing` : the transaction that changes it; else what another adds would be lost."""
+        """`writing` as `StoreFile.setting` takes it."""
         try:
             return [
                 Label(**{**one, "outline": _tuples(one["outline"])})
-                for one in self._read(f"label {capture}", writing) or []
+                for one in self._file.setting(f"label {capture}", writing) or []
             ]
         except (TypeError, KeyError):
             raise StoreError(RECORD, code="record") from None
 
-    def _read(self, name: str, writing: Connection | None = None):
-        query, values = "SELECT value FROM store WHERE name = ?", (name,)
-        rows = (
-            writing.execute(query, values).fetchall()
-            if writing
-            else self._file.select(query, values)
-        )
-        return self._file.keys.record(rows[0][0], name) if rows else None
-
-    def _write(self, connection, name: str, value: object) -> None:
-        sealed = self._file.keys.seal(json.dumps(value).encode(), name)
-        connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (name, sealed))
+    def _keep(self, connection, capture: str, history: list[Label]) -> None:
+        kept = [asdict(one) for one in history]
+        self._file.keep_setting(connection, f"label {capture}", kept)
 
 
 def remove(connection, table: str, id: str) -> None:

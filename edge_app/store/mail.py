@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from dermedge import UserError
-from edge_app.i18n.language import N_, Message
+from edge_app.i18n.language import N_, Message, error_message
 from edge_app.store import audit, clock, validation
 from edge_app.store.damage import LeaveOut, LeftOut, pass_over, stop, without_damage
 from edge_app.store.erasing import Erasing
@@ -17,6 +16,7 @@ from edge_app.store.file import StoreFile
 from edge_app.store.records import RECORD, StoreError
 from edge_app.store.referrals import (
     NOT_WHOLE,
+    PARCEL_KINDS,
     RECEIVED,
     SENT,
     UNKNOWN,
@@ -104,7 +104,7 @@ class Mail:
             words = N_("the bytes of this parcel were received, and are not kept here any more")
             raise StoreError(words, code="sent")
         data = self._file.keys.open(rows[0][0], "payload", parcel.id)
-        if hashlib.sha256(data).hexdigest() != parcel.sha256:
+        if not parcel.is_of(data):
             words = N_("a {part} was changed past the audit trail")
             raise StoreError(words, code="tampered", part=Message(N_("parcel")))
         return data
@@ -146,37 +146,29 @@ class Mail:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "destination", item.id)
             self._rows.put(connection, "destination", item, "update destination")
+            doors = {kind: (old.endpoint(kind), item.endpoint(kind)) for kind in PARCEL_KINDS}
+            changed = {kind for kind, (before, after) in doors.items() if before != after}
+            moved = {kind for kind in changed if len(set(map(_place, doors[kind]))) == 2}
             for referral in self._bound_for(connection, item.id):
-                parcels = self._of(connection, referral.id, pass_over)
-                if any(one.state != RECEIVED for one in parcels):
-                    self._take_up(connection, referral, parcels, old, item)
-                    for parcel in parcels:
-                        self._look_again(connection, parcel, old, item)
+                parcels = self._rows.parcels(connection, referral.id)
+                left = {one.kind for one in parcels if one.state != RECEIVED}
+                if left & changed:
+                    self._take_up(connection, referral, bool(left & moved))
+                for one in parcels:
+                    if left and one.state == RECEIVED and one.kind in moved:
+                        again = replace(one, state=SENT, received="", place="", references=())
+                        self._rows.put(connection, "parcel", again, "send parcel")
         self._erasing.tidy()
 
-    def _take_up(
-        self, connection, referral: StoredReferral, parcels: Sequence[StoredParcel],
-        old: Destination, new: Destination,
-    ) -> None:  # fmt: skip
-        left = {one.kind for one in parcels if one.state != RECEIVED}
-        if all(old.endpoint(kind) == new.endpoint(kind) for kind in left):
-            return
+    def _take_up(self, connection, referral: StoredReferral, moved: bool) -> None:
+        """`moved` : what is left of it has another address."""
         if referral.stopped:
             code = referral.stopped.get("code")
-            moved = any(_place(old.endpoint(kind)) != _place(new.endpoint(kind)) for kind in left)
             if code not in MENDED and (code in ITS_OWN or not moved):
                 return
             going = replace(referral, stopped=None)
             self._rows.put(connection, "referral", going, "resume referral")
         connection.execute("DELETE FROM attempt WHERE referral = ?", (referral.id,))
-
-    def _look_again(
-        self, connection, parcel: StoredParcel, old: Destination, new: Destination
-    ) -> None:
-        before, after = (_place(one.endpoint(parcel.kind)) for one in (old, new))
-        if parcel.state == RECEIVED and before != after:
-            again = replace(parcel, state=SENT, received="", place="", references=())
-            self._rows.put(connection, "parcel", again, "send parcel")
 
     def delete_destination(self, id: str) -> None:
         """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
@@ -194,16 +186,11 @@ class Mail:
 
     def _bound_for(self, connection, destination: str) -> list[StoredReferral]:
         """A damaged one is bound for nowhere: it is not sent."""
-        rows = connection.execute(query("referral")).fetchall()
-        found = self._rows.sound("referral", rows, pass_over)
+        found = self._rows.within(connection, "referral")
         return [one for one in found if one.destination == destination]
 
     def _waits(self, connection, referral: StoredReferral) -> bool:
-        return any(one.state != RECEIVED for one in self._of(connection, referral.id, pass_over))
-
-    def _of(self, connection, referral: str, leave_out: LeaveOut = stop) -> list[StoredParcel]:
-        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
-        return self._rows.sound("parcel", rows, leave_out)
+        return any(one.state != RECEIVED for one in self._rows.parcels(connection, referral.id))
 
     # ------------------------------------------------------------------------ sending
 
@@ -226,14 +213,15 @@ class Mail:
                 state=WAITING, received="", place="",
             )  # fmt: skip
             self._validate(parcel)
-            if hashlib.sha256(data).hexdigest() != parcel.sha256:
+            if not parcel.is_of(data):
                 raise StoreError(N_("a parcel lacks its checksum"), code="invalid")
             ready.append((parcel, self._rows.sealed_blob("parcel", parcel.id, data)))
         self._erasing.make_room(2 * sum(len(sealed) for _parcel, sealed in ready))
         with self._file.writing() as connection:
             there = connection.execute("SELECT 1 FROM referral WHERE id = ?", (referral.id,))
             if there.fetchone():
-                found = {(one.uid, one.sha256) for one in self._of(connection, referral.id)}
+                kept = self._rows.parcels(connection, referral.id, stop)
+                found = {(one.uid, one.sha256) for one in kept}
                 if found == {(one.uid, one.sha256) for one, _sealed in ready}:
                     return self._rows.one(connection, "referral", referral.id)
                 words = N_("this referral was queued already with other content: make a new one")
@@ -283,12 +271,8 @@ class Mail:
                 references=tuple(references),
             )  # fmt: skip
             self._rows.put(connection, "parcel", new, "receive parcel")
-            parcels = self._of(connection, new.referral)
-            if all(one.state == RECEIVED for one in parcels):
-                for one in parcels:
-                    connection.execute("DELETE FROM payload WHERE parcel = ?", (one.id,))
-                connection.execute("DELETE FROM attempt WHERE referral = ?", (new.referral,))
-        if all(one.state == RECEIVED for one in parcels):
+            whole = self._rows.drop_received(connection, new.referral)
+        if whole:
             self._erasing.tidy()  # on a full disk, this is what makes room
         return new
 
@@ -320,7 +304,7 @@ class Mail:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "referral", referral)
             damaged = LeftOut()
-            parcels = self._of(connection, referral, damaged)
+            parcels = self._rows.parcels(connection, referral, damaged)
             if damaged.what:
                 raise StoreError(NOT_WHOLE, code="damaged")
             target = self._rows.one(connection, "destination", destination or old.destination)
@@ -354,9 +338,9 @@ class Mail:
 
     def _may_be_there(self, connection, referral: str) -> bool:
         """Whether something of it may have left, as far as can be read."""
-        rows = connection.execute(f"{query('parcel')} WHERE referral = ?", (referral,)).fetchall()
-        parcels = self._rows.sound("parcel", rows, pass_over)
-        return len(parcels) < len(rows) or any(one.state != WAITING for one in parcels)
+        damaged = LeftOut()
+        parcels = self._rows.parcels(connection, referral, damaged)
+        return bool(damaged.what) or any(one.state != WAITING for one in parcels)
 
     # ------------------------------------------------------------------------ answers
 
@@ -366,9 +350,8 @@ class Mail:
             now, dated = self._dated(connection)
             item = replace(item, id=os.urandom(16).hex(), received=now, dated=dated)
             validation.validate(item, now)
-            rows = connection.execute(f"{query('answer')} WHERE referral = ?", (item.referral,))
             # Where a damaged one was that answer, it is whole again by this.
-            kept = self._rows.sound("answer", rows.fetchall(), pass_over)
+            kept = self._rows.within(connection, "answer", "WHERE referral = ?", (item.referral,))
             if any((one.source, one.version) == (item.source, item.version) for one in kept):
                 return None
             self._rows.insert(connection, "answer", item, None)
@@ -379,28 +362,21 @@ class Mail:
 
         Damaged lines are none: they are written again at the next question.
         """
-        found: list[Message] = []
         with without_damage(FAULTS, pass_over):
-            for (sealed,) in self._file.select("SELECT value FROM store WHERE name = ?", (FAULTS,)):
-                try:
-                    found = [said(one) for one in self._file.keys.record(sealed, FAULTS)]
-                except (TypeError, KeyError):
-                    raise StoreError(RECORD, code="record") from None
-        return found
+            try:
+                return [said(one) for one in self._file.setting(FAULTS) or ()]
+            except (TypeError, KeyError):
+                raise StoreError(RECORD, code="record") from None
+        return []
 
     def note_faults(self, errors: Sequence[UserError]) -> None:
         """For the screens; each line once. Not an entry of the audit trail."""
-        lines = [
-            line(it if isinstance(it, Message) else Message(it, **error.values), error.code)
-            for error in errors
-            for it in [error.message]
-        ]
+        lines = [line(error_message(error), error.code) for error in errors]
         lines = [one for at, one in enumerate(lines) if one not in lines[:at]][:MOST_FAULTS]
         if [said(one) for one in lines] == self.faults():
             return  # asked every few minutes, on a disk that wears
-        sealed = self._file.keys.seal(json.dumps(lines).encode(), FAULTS)
         with self._file.writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", (FAULTS, sealed))
+            self._file.keep_setting(connection, FAULTS, lines)
 
     def _dated(self, connection) -> tuple[str, bool]:
         """The time now, and whether it holds."""

@@ -134,8 +134,7 @@ def _dating(taken: str, when: str, wrong: bool) -> str:
 
 def write_summary(connection, keys: Keys, lesion: str, briefs: list[Brief]) -> None:
     """Keep what a lesion's captures, in whatever order, say for lists."""
-    said = [list(vars(Summary.of(briefs)).values()), [list(vars(one).values()) for one in briefs]]
-    sealed = keys.seal(json.dumps(said).encode(), "summary", lesion)
+    sealed = keys.seal(json.dumps(Summary.packed(briefs)).encode(), "summary", lesion)
     connection.execute("INSERT OR REPLACE INTO summary VALUES (?, ?)", (lesion, sealed))
 
 

@@ -49,7 +49,7 @@ def open_file(path: Path, passphrase: str, foreign: bool = False) -> StoreFile:
 
 
 def open_copy(copy: Path, path: Path, passphrase: str) -> StoreFile:
-    """A foreign file of which `copy` is one; what goes wrong is said of `path`."""
+    """Open `copy`, which is one of the foreign file `path`; what goes wrong is said of that."""
     try:
         return open_file(copy, passphrase, foreign=True)
     except StoreError as error:  # the copy means nothing to a reader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -96,7 +96,10 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Capture:
-    """A picture of a lesion and what was found in it. The store fills in what follows `notes`."""
+    """A picture of a lesion and what was found in it.
+
+    The store fills in what stands between `notes` and `kind`.
+    """
 
     id: str
     lesion: str
@@ -188,6 +191,11 @@ class Summary:
         judged = [capture for capture in captures if capture.triage != "retake"]
         said, newest = (judged or captures)[-1], captures[-1]
         return cls(len(captures), said.triage, newest.taken, newest.dated, said.version)
+
+    @classmethod
+    def packed(cls, captures: Sequence[Brief]) -> list:
+        """Of a lesion's captures as it is sealed, with them."""
+        return [list(vars(cls.of(captures)).values()), [list(vars(it).values()) for it in captures]]
 
 
 Dated = TypeVar("Dated", Capture, Brief)

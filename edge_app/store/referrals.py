@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from edge_app.store import clock
 
 WAITING, SENT, RECEIVED = "waiting", "sent", "received"  # SENT: some of it may have left
 STATES = (WAITING, SENT, RECEIVED)
-UNANSWERED = frozenset({"rejected", "failed"})  # nobody will look at it
+UNANSWERED = frozenset({"rejected", "failed", "cancelled"})  # a Task at which nobody will look
 TAKEN_BACK = frozenset({"entered-in-error", "cancelled"})  # of an answer, by its author
 PARCEL_KINDS = ("dicom", "fhir")
 NOT_WHOLE = N_("what waits here to be sent is damaged: make a new referral of these pictures")
@@ -95,6 +96,12 @@ class StoredParcel:
     dated: bool = True  # whether the clock was right then
     references: tuple[str, ...] = ()  # of FHIR: by which the receiver knows what was sent
 
+    def is_of(self, data: bytes | None) -> bool:
+        """Whether these are its bytes; None : there are none, and it needs none any more."""
+        if data is None:
+            return self.state == RECEIVED
+        return hashlib.sha256(data).hexdigest() == self.sha256
+
 
 @dataclass(frozen=True)
 class StoredAnswer:
@@ -117,11 +124,11 @@ class StoredAnswer:
     @property
     def taken_back(self) -> bool:
         """Whether its author says by it that what came under its source before does not hold."""
-        if self.status in TAKEN_BACK:
-            return True
-        # Our own Task, which was rejected and is worked on after all.
+        if not self.source.startswith("Task/"):
+            return self.status in TAKEN_BACK
+        # Our own, which was rejected and is worked on after all.
         silent = not (self.text or self.document or self.wants_better_picture or self.more)
-        return silent and self.source.startswith("Task/") and self.status not in UNANSWERED
+        return silent and self.status not in UNANSWERED
 
 
 def standing(answers: Sequence[StoredAnswer]) -> tuple[StoredAnswer, ...]:

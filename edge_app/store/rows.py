@@ -14,6 +14,7 @@ from edge_app.store.file import StoreFile
 from edge_app.store.memory import wipe
 from edge_app.store.migrations import read_summary, write_summary
 from edge_app.store.records import Brief, Capture, StoreError
+from edge_app.store.referrals import RECEIVED, StoredParcel
 from edge_app.store.trail import Trail
 
 GONE = {
@@ -77,10 +78,22 @@ class Rows:
             raise StoreError(GONE[table], code="gone")
         return self.item(table, *row)
 
+    def within(
+        self, connection, table: str, clause: str = "", values: tuple = (),
+        leave_out: LeaveOut = pass_over,
+    ) -> list:  # fmt: skip
+        """As `all`, within a write; what is damaged is left out."""
+        rows = connection.execute(f"{query(table)} {clause}", values).fetchall()
+        return self.sound(table, rows, leave_out)
+
     def of_lesion(self, connection, lesion: str) -> list[Capture]:
         """Those that are not damaged."""
-        rows = connection.execute(f"{query('capture')} WHERE lesion = ?", (lesion,)).fetchall()
-        return self.sound("capture", rows, pass_over)
+        return self.within(connection, "capture", "WHERE lesion = ?", (lesion,))
+
+    def parcels(
+        self, connection, referral: str, leave_out: LeaveOut = pass_over
+    ) -> list[StoredParcel]:
+        return self.within(connection, "parcel", "WHERE referral = ?", (referral,), leave_out)
 
     def below(self, connection, table: str, id: str) -> dict[str, list[str]]:
         """Ids of a row and of all that belong to it, by table from the top."""
@@ -110,6 +123,16 @@ class Rows:
         sealed = self._file.keys.seal(text, *where)
         wipe(text)
         return sealed
+
+    def drop_received(self, connection, referral: str) -> bool:
+        """Delete the bytes of a referral where all of it was received; whether it was."""
+        parcels = self.parcels(connection, referral, stop)
+        if any(one.state != RECEIVED for one in parcels):
+            return False
+        for one in parcels:
+            connection.execute("DELETE FROM payload WHERE parcel = ?", (one.id,))
+        connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
+        return True
 
     def insert(self, connection, table: str, item, sealed_blob: bytes | None) -> None:
         """A new row, entered into the audit trail."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ from edge_app.store.database import KINDS
 from edge_app.store.file import StoreFile
 from edge_app.store.migrations import read_summary
 from edge_app.store.records import Brief, Capture, StoreError, Summary
-from edge_app.store.referrals import RECEIVED, StoredParcel
+from edge_app.store.referrals import StoredParcel
 from edge_app.store.rows import Rows, digest, query
 
 CHANGED = N_("a {part} was changed past the audit trail")
@@ -92,9 +91,7 @@ class Verification:
 
     def _payload(self, connection, parcel: StoredParcel) -> None:
         """What is still to be sent is what was queued."""
-        data = self._rows.blob(connection, "parcel", parcel.id)
-        lost = data is None and parcel.state != RECEIVED
-        if lost or (data is not None and hashlib.sha256(data).hexdigest() != parcel.sha256):
+        if not parcel.is_of(self._rows.blob(connection, "parcel", parcel.id)):
             raise StoreError(CHANGED, code="tampered", part=Message(PARTS["parcel"]))
 
     def _summaries(self, connection, captures: dict[str, list[Capture]]) -> None:

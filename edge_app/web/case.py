@@ -51,9 +51,8 @@ def rows(
         )
         for number, (analysis, when) in enumerate(zip(analyses, taken, strict=True), 4)
     ]  # fmt: skip
-    briefs = [Brief.of(capture) for capture in captures]
-    said = [list(vars(Summary.of(briefs)).values()), [list(vars(one).values()) for one in briefs]]
-    made = [_row("person", person), _row("lesion", lesion, person.id, json.dumps(said))]
+    summary = json.dumps(Summary.packed([Brief.of(capture) for capture in captures]))
+    made = [_row("person", person), _row("lesion", lesion, person.id, summary)]
     made += [_row("capture", capture, lesion.id) for capture in captures]
     return {"form": form(), "now": now, "rows": made}
 

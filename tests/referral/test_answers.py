@@ -233,6 +233,8 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     assert answer.more  # the address is told of, never followed
     assert not answer.wants_better_picture
     assert (answer.uid, answer.status) == ("DiagnosticReport/r1", "final")
+    pasted = diagnostic(mine[0], conclusion="Nevus\vof a word processor\rof HL7 v2")
+    assert taken(searchset(pasted), mine)[0].text == "Nevus\nof a word processor\nof HL7 v2"
     amended = taken(searchset({**report, "status": "amended"}, doctor), mine)[0]
     assert amended.uid == answer.uid
     assert amended.version != answer.version
@@ -328,6 +330,13 @@ def test_a_document_names_who_signed_it():
         assert answer.author == f"{author}, Clinic"
 
 
+def test_a_time_in_a_structured_report_is_shown_as_its_other_words():
+    item = text_item("Seen again", "")
+    item.ValueType, item.DateTime = "DATETIME", "20270115093000"
+    (answer,) = taken(document(sent(1), 8, ContentSequence=[item]), [sent(1)])
+    assert answer.text == "Seen again: 20270115093000"
+
+
 def test_a_better_picture_is_asked_for_by_a_code():
     mine = [sent(1)]
     code = {"coding": [{"system": SYSTEMS["DCM"], "code": "110531"}]}
@@ -363,7 +372,7 @@ def test_our_task_says_nothing_until_it_has_words():
     (answer,) = taken(searchset({**task, "status": "rejected",
                                  "statusReason": {"text": "no capacity"}}), mine)  # fmt: skip
     assert answer.text == "no capacity"
-    for status in ("rejected", "failed"):  # without a word, too: nobody will look at it
+    for status in ("rejected", "failed", "cancelled"):  # without a word: nobody will look at it
         (answer,) = taken(searchset({**task, "status": status}), mine)
         assert (answer.text, answer.status) == ("", status)
         kept = StoredAnswer("", "r", answer.uid, "1", "", status=status)

@@ -15,7 +15,15 @@ import pytest
 from dermedge import UserError
 from edge_app.i18n.language import printable
 from edge_app.referral import answers
-from edge_app.referral.carriers import CARRIERS, Later, Refused, connect, folder, http
+from edge_app.referral.carriers import (
+    CARRIERS,
+    Later,
+    Refused,
+    connect,
+    fhir_rest,
+    folder,
+    http,
+)
 from edge_app.referral.carriers.http import retry_after
 from edge_app.store.referrals import Endpoint
 from sending.receivers import (
@@ -226,12 +234,35 @@ def test_what_a_receiver_says_turns_no_terminal_about(how):
     clinic.close()
 
 
+def test_a_server_that_says_why_it_takes_no_request_is_quoted():
+    said = {"resourceType": "OperationOutcome",
+            "issue": [{"diagnostics": "Unknown resource type 'BodyStructure'"}]}  # fmt: skip
+    clinic = FhirReceiver(lie=lambda handler, _: handler.say(400, json.dumps(said).encode()) or 1)
+    with pytest.raises(Later, match=r"\(400\), it is tried again: Unknown .* 'BodyStructure'"):
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=False)
+    clinic.close()
+
+
 def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):
     monkeypatch.setattr(answers, "BYTES", 1000)
     clinic = FhirReceiver()
     item = request(A, 0, "x" * 2000)
     assert len(connect(clinic.endpoint()).deliver(item, again=False).references) == 3
     clinic.close()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "same"),
+    [
+        ("2026-11-29T07:00:00Z", True),
+        ("2026-11-29T08:00:00.000+01:00", True),
+        ("2026-11-29T08:00:00Z", False),
+        ("2026-11-29", False),
+    ],
+)
+def test_a_server_that_writes_times_in_its_own_way_has_what_was_sent(theirs, same):
+    ours = {"resourceType": "Observation", "effectiveDateTime": "2026-11-29T08:00:00+01:00"}
+    assert fhir_rest._holds(ours | {"effectiveDateTime": theirs}, ours, {}) is same
 
 
 @pytest.mark.parametrize("slow", ["way", "answer"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from store.store_cases import FOREIGN, PASSPHRASE
 
-from edge_app.referral import timeline
+from edge_app.referral import collector, timeline
 from edge_app.referral.answers import OTHER_PERSON, Sent
 from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
@@ -17,7 +18,7 @@ from edge_app.referral.sender import Sender
 from edge_app.store.records import StoreError
 from edge_app.store.store import Store
 from sending.mail_cases import destination, queue
-from sending.receivers import DicomWebReceiver, FhirReceiver
+from sending.receivers import DicomWebHandler, DicomWebReceiver, FhirHandler, FhirReceiver
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 SYSTEM = "urn:oid:2.25.1"
@@ -248,6 +249,31 @@ def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, c
     assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
 
 
+def test_a_server_that_knows_no_communication_is_asked_for_all_others(
+    cases, archive, clinic, monkeypatch
+):
+    monkeypatch.setattr(collector, "AT_ONCE", 1)
+    received(cases, archive, clinic, A, B)
+    task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{A}.Task"]]
+    patient = clinic.by_identifier["Patient", SYSTEM, f"{A}.Patient"]
+    task |= {"status": "rejected", "for": {"reference": patient}}
+    report(clinic, B, 1, "benign")
+    asked = FhirHandler.do_GET
+
+    def answer(self):
+        if not self.path.startswith("/fhir/Communication"):
+            return asked(self)
+        issue = [{"diagnostics": "Unknown resource type 'Communication'"}]
+        return self.say(404, json.dumps({"issue": issue}).encode())
+
+    monkeypatch.setattr(FhirHandler, "do_GET", answer)
+    found = Collector(cases).run()
+    assert {(one.referral, one.text) for one in found.new} == {(A, ""), (B, "benign")}
+    assert found.failed == []
+    (said,) = {str(it) for it in found.refused if it.code == "404"}
+    assert said.endswith("(404), it is tried again: Unknown resource type 'Communication'")
+
+
 def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, monkeypatch):
     received(cases, archive, clinic, A)
     from edge_app.referral.codes import BETTER_PICTURE, SYSTEMS
@@ -390,6 +416,14 @@ def test_files_that_hold_no_answer_keep_none_away_that_stands_behind_them(cases,
     found = collector.run()
     assert (found.new, len(found.refused)) == ([], 25)
     assert link.given == 26  # each once
+
+
+@pytest.mark.parametrize(("page", "failed"), [(b"<html>Log in</html>", ["no-dicomweb"]), (b"", [])])
+def test_a_page_to_log_in_is_no_empty_list_of_answers(cases, archive, monkeypatch, page, failed):
+    received(cases, archive, None, A)
+    monkeypatch.setattr(DicomWebHandler, "listed", lambda self, _study: self.say(200, page))
+    found = Collector(cases).run()
+    assert (found.new, [one.code for one in found.failed]) == ([], failed)
 
 
 def test_a_receiver_that_is_down_keeps_no_other_from_being_asked(cases, archive, clinic):

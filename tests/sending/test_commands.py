@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,13 @@ from edge_app.referral.commands import SEND, _say_answers
 from edge_app.store.referrals import Destination, Endpoint, StoredAnswer
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
-from sending.receivers import DicomWebReceiver, FhirReceiver, FolderReceiver, picture
+from sending.receivers import (
+    DicomWebReceiver,
+    FhirReceiver,
+    FolderReceiver,
+    picture,
+    split_pem,
+)
 
 A, B = "a" * 32, "b" * 32
 
@@ -292,6 +299,25 @@ def test_what_cannot_be_done_is_said_in_one_line(home, send, words, said):
     with pytest.raises(UserError, match=said) as caught:
         send(*words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["pkcs12", "notepad", "der"])
+def test_a_certificate_is_taken_with_what_a_tool_wrote_around_it(home, send, pems, form):
+    text, _key = split_pem(pems["authority"])
+    around = {
+        "pkcs12": f"Bag Attributes\n    friendlyName: Praxis Süd\n{text}".encode(),
+        "notepad": text.replace("\n", "\r\n").encode("utf-8-sig"),
+        "der": ssl.PEM_cert_to_DER_cert(text),
+    }
+    (home / "ca.pem").write_bytes(around[form])
+    words = ("add", "C", "--fhir", "https://clinic.example/r4", "--ca", home / "ca.pem")
+    if form == "der":
+        with pytest.raises(UserError, match="cannot be read as PEM"):
+            send(*words)
+        return
+    assert send(*words) == 0
+    (kept,) = opened(home).mail.destinations()
+    assert kept.fhir.authorities.split() == text.split()
 
 
 def test_two_senders_at_once_are_told(home, send):

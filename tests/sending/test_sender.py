@@ -16,7 +16,7 @@ from store.store_cases import PASSPHRASE, fill
 from edge_app.i18n.language import Message
 from edge_app.referral.alone import alone
 from edge_app.referral.background import SenderThread
-from edge_app.referral.carriers import Later, connect
+from edge_app.referral.carriers import Later, connect, tls
 from edge_app.referral.outbox import Outbox
 from edge_app.referral.sender import LONGEST_REST, Sender
 from edge_app.store import file
@@ -209,6 +209,14 @@ def test_another_address_takes_up_nothing_that_is_wrong_with_the_referral_itself
     other = replace(to.dicom, address=to.dicom.address + "/other")
     cases.mail.update_destination(replace(to, dicom=other))
     assert cases.mail.referral(A).stopped
+
+
+def test_why_a_referral_is_stopped_can_be_said_in_another_language(cases):
+    address = "https://clinic.example/dicom-web"
+    queue(cases, destination(cases, Endpoint("dicomweb", address, authorities="none")), pictures=1)
+    assert Sender(cases).run().stopped == 1
+    why = cases.mail.referral(A).why
+    assert (why.message, why.values) == (tls.AUTHORITY, {"place": address})
 
 
 def test_a_damaged_parcel_stops_its_referral_and_no_other(cases, archive):

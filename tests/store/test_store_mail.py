@@ -255,6 +255,31 @@ def test_an_export_holds_the_mail_but_no_secrets_and_an_import_sends_nothing(tmp
         there.close()
 
 
+def test_a_newer_file_says_what_was_received_since_the_first(tmp_path, cases):
+    person, lesion, capture = fill(cases)
+    id = queued(cases, lesion, [capture]).id
+    waits = queued(cases, lesion, [capture], "b" * 32, cases.mail.destinations()[0]).id
+    there = Store.create(tmp_path / "there", PASSPHRASE)
+    for name in ("first", "part", "whole"):
+        parcels = cases.mail.parcels(id)
+        for one in {"first": [], "part": parcels[:1], "whole": parcels[1:]}[name]:
+            cases.mail.receive(one, "clinic.example", ["Task/7"])
+        cases.export(tmp_path / name, FOREIGN)
+        there.merge(tmp_path / name, FOREIGN)
+        assert there.mail.parcels(id) == cases.mail.parcels(id)
+        assert there.mail.waits(id) == (name != "whole")
+        there.check()
+    # Where it was queued, what waits is received by no file.
+    for one in there.mail.parcels(waits):
+        there.mail.receive(one, "clinic.example")
+    there.export(tmp_path / "back", FOREIGN)
+    cases.merge(tmp_path / "back", FOREIGN)
+    assert {one.state for one in cases.mail.parcels(waits)} == {"waiting"}
+    (elsewhere,) = there.delete_person(person.id)
+    assert "already with Clinic" in elsewhere.words
+    there.close()
+
+
 WRONG = {
     "state": ("storedparcel", {"state": "lost"}, "parcel 1: a parcel of an unknown kind"),
     "sha": ("storedparcel", {"sha256": "0" * 64}, "damaged or was tampered"),

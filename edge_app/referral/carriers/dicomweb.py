@@ -43,9 +43,15 @@ class DicomWeb:
     def check(self) -> Message:
         found = self._web.ask("GET", "/studies", {"Accept": JSON}, params={"limit": "1"})
         self._web.must_be_well(found)
-        if found.status != 204 and not isinstance(_parsed(found.body), list):
-            raise Refused(Message(NO_DICOMWEB, place=self._web.place), "no-dicomweb")
+        self._found(found)
         return Message(THERE, place=self._web.place)
+
+    def _found(self, response: Response) -> list:
+        """What was searched for; Refused where it is no list, as of a page to log in."""
+        listed = _parsed(response.body) if response.status != 204 else []
+        if not isinstance(listed, list):
+            raise Refused(Message(NO_DICOMWEB, place=self._web.place), "no-dicomweb")
+        return listed
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         where = names(parcel.data)
@@ -108,12 +114,13 @@ class DicomWeb:
         """
         path = f"/studies/{study}/instances"
         response = self._web.ask("GET", path, {"Accept": JSON}, params={"limit": "500"})
-        if response.status in (204, 404):
+        if response.status == 404:
             return []
         self._web.must_be_well(response)
-        listed = _parsed(response.body)
+        if not response.body:
+            return []
         found: list[tuple[str, bytes | UserError]] = []
-        for item in listed if isinstance(listed, list) else []:
+        for item in self._found(response):
             series, uid = (_first(item, tag) for tag in ("0020000E", "00080018"))
             kind = _first(item, "00080060")
             sound = all(isinstance(it, str) and it.replace(".", "").isdigit()

@@ -19,6 +19,7 @@ from edge_app.referral.carriers.outcome import (
     Refused,
 )
 from edge_app.referral.parcels import Parcel
+from edge_app.store import clock
 from edge_app.store.referrals import Endpoint
 
 JSON = "application/fhir+json"
@@ -102,7 +103,7 @@ class FhirRest:
     def search(self, path: str, params: Mapping[str, str | list[str]]) -> bytes:
         """A searchset; raises Later or Refused."""
         found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)
-        self._web.must_be_well(found)
+        self._web.must_be_well(found, _outcome(found))
         return found.body
 
     def close(self) -> None:
@@ -147,7 +148,17 @@ def _holds(theirs: Any, ours: Any, addresses: dict[str, str], key: str = "") -> 
         return isinstance(theirs, str) and theirs.split("/_history")[0].endswith(addresses[ours])
     if isinstance(ours, (int, float)) and not isinstance(ours, bool):
         return isinstance(theirs, (int, float)) and abs(theirs - ours) <= 1e-9 * abs(ours)
-    return bool(theirs == ours)
+    return bool(theirs == ours) or _same_moment(theirs, ours)
+
+
+def _same_moment(theirs: Any, ours: Any) -> bool:
+    """Of times: some write Z for +00:00, milliseconds, or all in one zone."""
+    if not all(isinstance(it, str) and "T" in it for it in (theirs, ours)):
+        return False
+    try:
+        return clock.moment(theirs) == clock.moment(ours)
+    except ValueError:
+        return False
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

@@ -57,17 +57,17 @@ class Folder:
 
     def check(self) -> Message:
         self._must_be_there()
-        with self._told():
+        with self._or_later():
             free = shutil.disk_usage(self._folder).free // 2**20
         return Message(THERE, folder=str(self._folder), size=free)
 
     def deliver(self, parcel: Parcel, again: bool) -> Receipt:
         self._must_be_there()
         path = self._folder / parcel.referral / f"{parcel.sequence:03}{ENDING}"
-        with self._told():
+        with self._or_later():
             exists = path.exists()
         if not (exists and self._holds(path, parcel)):
-            with self._told():
+            with self._or_later():
                 path.parent.mkdir(exist_ok=True)
                 sync_folder(self._folder)  # else its name may go with a stick that is pulled
                 write_atomic(path, self._sealed(parcel), private=True)
@@ -77,13 +77,14 @@ class Folder:
         return Receipt(str(self._folder))
 
     def _must_be_there(self) -> None:
-        with self._told():
+        with self._or_later():
             there = self._folder.is_dir() and _mounted(self._folder)
         if not there:
             raise Later(Message(NO_FOLDER, folder=str(self._folder)), "unreachable", down=True)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _or_later(self) -> Iterator[None]:
+        """Turn what the system says into Later."""
         try:
             yield
         except OSError as error:
@@ -106,7 +107,7 @@ class Folder:
         return MAGIC + length + self._header + self._keys.seal(whole, "parcel")
 
     def _holds(self, path: Path, parcel: Parcel) -> bool:
-        with self._told():
+        with self._or_later():
             data = path.read_bytes() if path.stat().st_size <= MOST else b""
         try:
             header, sealed = _split(path, data)

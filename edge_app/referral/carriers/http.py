@@ -52,6 +52,7 @@ STOPS = {
 }
 FAULT = N_("{place} has a fault of its own ({status}): it is tried again; tell its administrator")
 NOT_TAKEN = N_("{place} did not take it ({status}): check the address; it is tried again")
+NOT_TAKEN_AS = N_("{place} did not take it ({status}), it is tried again: {reason}")
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,10 @@ class Web:
             said = reason or Message(N_("it does not say why"))
             raise Refused(Message(STOPS[status], **values, reason=said), str(status))
         wait = retry_after(response.headers.get("Retry-After", ""))
-        words = BUSY if status in (429, 503) else FAULT if status >= 500 else NOT_TAKEN
         down = status in (429, 503)
+        words = BUSY if down else FAULT if status >= 500 else NOT_TAKEN
+        if reason and words is NOT_TAKEN:
+            words, values["reason"] = NOT_TAKEN_AS, reason
         raise Later(Message(words, **values, status=status), str(status), wait, down)
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dermedge import UserError
@@ -47,13 +45,3 @@ BROKEN = N_("the connection to {place} broke off: it is tried again")
 CERTIFICATE = N_("the certificate of {place} is not to be trusted ({fault}): nothing was sent")
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 TOO_LONG = N_("the answer of {place} is longer than it can be: it is tried again")
-
-
-@contextmanager
-def told(place: str, errors: tuple[type[BaseException], ...], words: str, code: str,
-         down: bool = False) -> Iterator[None]:  # fmt: skip
-    """Turn a library's errors into Later."""
-    try:
-        yield
-    except errors as error:
-        raise Later(Message(words, place=place), code, down=down) from error

@@ -67,8 +67,9 @@ async function keepThis(event) {
       folder: KEPT_FOLDER, file: `${now.slice(0, 19).replaceAll(":", "-")}Z ${random}.dermcases`,
       name: $("keep-name").value, passphrase: $("keep-key").value, pictures: state.pictures, now });
     const said = [t("Kept. It is under “Kept cases”.")];
-    if (!await navigator.storage.persisted().catch(() => false)) said.push(t("The browser may delete it when the device is short of room: "
-      + "save the file, too."));
+    if (!await navigator.storage.persisted().catch(() => false))
+      said.push(t("The browser may delete it when the device is short of room: "
+        + "save the file, too."));
     $("keep-done").textContent = said.join(" ");
     $("keep-form").hidden = !($("keep-done").hidden = false);
     state.names.push($("keep-name").value);
@@ -83,7 +84,7 @@ async function keepThis(event) {
   }
 }
 
-/** Another result: it can be kept anew, and is none of a kept case. */
+/** Another result: it can be kept, too, and is none of a kept case. */
 function forgetKept() {
   state.kept = null;
   for (const id of ["keep-name", "keep-key", "keep-again"]) $(id).value = "";

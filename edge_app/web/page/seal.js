@@ -3,9 +3,7 @@
 browsers have no Argon2id; its records by AES-256-GCM. Python says what is in the rows. */
 const COST = { n: 2 ** 15, r: 8, p: 4 };  // as much work as n = 2^17, p = 1, in 32 MB
 const utf8 = (text) => new TextEncoder().encode(text);
-const hexed = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 const random = (count) => crypto.getRandomValues(new Uint8Array(count));
-const sha256 = async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 
 function joined(...parts) {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));

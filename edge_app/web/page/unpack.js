@@ -16,6 +16,5 @@ const unpackBrotli = (() => {
     }
     return loaded[key].exports;
   }
-  const decode = require("decode").BrotliDecompressBuffer;
-  return (bytes, size) => decode(bytes, size);
+  return require("decode").BrotliDecompressBuffer;  // of bytes, and how many they become
 })();

@@ -125,10 +125,9 @@ async function drive(step, digests = null) {
 /** A line that is in the person's own language already. */
 class Said extends Error {}
 
-async function digest(values) {
-  const found = new Uint8Array(await crypto.subtle.digest("SHA-256", values));
-  return Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+const hexed = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const sha256 = async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+const digest = async (values) => hexed(await sha256(values));
 
 const STRIP = 128;  // rows, a multiple of every factor
 
