@@ -124,11 +124,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=DISCLAIMER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
-    parser.add_argument("--bundle", default="dermoscopy", metavar="FILE")
-    parser.add_argument("--folder", type=Path, default=Path("build/arm64"), metavar="DIR")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="up to a minute each")
+    parser.add_argument(
+        "--bundle",
+        default="dermoscopy",
+        metavar="FILE",
+        help="or one that comes with dermedge (default: dermoscopy)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/arm64"),
+        metavar="DIR",
+        help="for the emulated system (default: build/arm64)",
+    )
     parser.add_argument("--note", default="", help="what is to be said of the machine")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)  # said before all the work
     bundle = Bundle.open(shipped().get(args.bundle, args.bundle))

@@ -23,7 +23,7 @@ from dermedge import data as datasets
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, Manifest
 from dermedge.bundle.similar import SimilarCases
-from dermedge.cli import one_line
+from dermedge.cli import script
 from dermedge.data import DataSet, Split
 from dermedge.data.fingerprint import of_names, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, published
@@ -66,11 +66,15 @@ def repack(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m export.repack")
-    parser.add_argument("old", metavar="OLD")
-    parser.add_argument("new", metavar="NEW")
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--earlier", action="append", default=[], metavar="BUNDLE")
+    parser = argparse.ArgumentParser(prog="python -m export.repack", description=__doc__)
+    parser.add_argument("old", metavar="OLD", help="the bundle of version 0.1.0")
+    parser.add_argument("new", metavar="NEW", help="the bundle to write")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=PATH", help="may be repeated"
+    )
+    parser.add_argument(
+        "--earlier", action="append", default=[], metavar="BUNDLE", help="may be repeated"
+    )
     args = parser.parse_args(argv)
     old = Bundle.open(args.old)
     sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
@@ -87,7 +91,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"dermedge: {one_line(error)}")
+    sys.exit(script(main))

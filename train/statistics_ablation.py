@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dermedge import UserError, data
+from dermedge import data
+from dermedge.cli import script
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
@@ -30,16 +31,32 @@ from train.models import IMAGENET, MODELS, build_model
 from train.recipe import ClassifierLoss
 from train.start import start_from
 
+CLASSIFIERS = tuple(name for name, entry in MODELS.items() if entry.kind == "classifier")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.statistics_ablation")
-    parser.add_argument("--model", required=True, choices=tuple(MODELS))
+    parser = argparse.ArgumentParser(
+        prog="python -m train.statistics_ablation", description=__doc__
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", choices=CLASSIFIERS, help=", ".join(CLASSIFIERS)
+    )
     parser.add_argument("--weights", required=True, metavar="FILE.pth", help="of ImageNet")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--out", required=True, metavar="FILE.json")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--size", type=int, default=224, metavar="PX", help="of the input (default: 224)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="trainings, averaged (default: 3)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the intervals (default: 1000)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)
     data_set = data.load(*data.parse_source(args.data))
@@ -77,7 +94,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"dermedge: {error}")
+    sys.exit(script(main))

@@ -86,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=DISCLAIMER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--draws", type=int, default=400, metavar="N", help="of each row")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument(
+        "--draws", type=int, default=400, metavar="N", help="of each row (default: 400)"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     if args.draws < 1:
         raise UserError(f"--draws must be 1 or more, got {args.draws}")

@@ -138,12 +138,16 @@ class _Memory:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Throughput and memory of an evaluation.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.evaluation_throughput", description=__doc__
+    )
     bundle_arguments(parser)
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument("--split", default="all", help="part of the data set (default: all)")
-    parser.add_argument("--limit", type=int, metavar="N")
-    parser.add_argument("--out", metavar="FILE.json")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="N pictures, selected by a hash of their ids"
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="the figures, which are printed, too")
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be 1 or more, got {args.limit}")

@@ -92,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.corruptions.colours", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument("--bundle", required=True, metavar="FILE")
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures")
+    parser.add_argument("--bundle", required=True, metavar="FILE", help="a .dermbundle")
+    parser.add_argument(
+        "--count", type=int, default=100, metavar="N", help="pictures (default: 100)"
+    )
     parser.add_argument(
         "--out",
         required=True,

@@ -370,7 +370,7 @@ def _table(rows: list[list[str]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the pages that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report.cards", description=__doc__)
-    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="its card lies beside it")
     parser.add_argument("--results", required=True, metavar="DIR", help="folder of the tables")
     parser.add_argument("--out", required=True, metavar="FILE.md", help="the list of models")
     args = parser.parse_args(argv)

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.report.picture", description=__doc__
     )
     parser.add_argument("bench", metavar="BENCH.json", help="of `dermedge bench`")
-    parser.add_argument("--out", required=True, metavar="FILE.png")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
     args = parser.parse_args(argv)
     result = bench_result.load(args.bench)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -110,6 +110,11 @@ def guarded(run: Callable[[], int], name: str) -> int:
         raise
 
 
+def script(main: Callable[[], int | None]) -> int:
+    """The exit status of a script (`python -m ROOM.NAME`): that of a subcommand."""
+    return guarded(lambda: main() or 0, Path(sys.argv[0]).stem)
+
+
 def _leave_working_folder() -> None:
     """Take the working folder off the path: a `train.py` of the user's must not stand for ours."""
     checkout = Path(__file__).resolve().parents[2]

@@ -6,8 +6,10 @@ translation, those that nobody says any more are dropped. Nothing changes where 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
+import sys
 from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from babel.messages.pofile import read_po, write_po
 
 import dermedge
 from dermedge import DISCLAIMER, taxonomy, triage
+from dermedge.cli import script
 from dermedge.files import write_atomic
 from dermedge.lesion import quality
 from edge_app.i18n.language import FOLDER, LANGUAGES
@@ -178,4 +181,7 @@ def _write(path: Path, catalogue: Catalogue) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    argparse.ArgumentParser(
+        prog="python -m edge_app.i18n.catalogues", description=__doc__
+    ).parse_args()
+    sys.exit(script(main))

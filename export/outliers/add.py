@@ -15,11 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dermedge import UserError
 from dermedge import data as datasets
 from dermedge.bundle.bundle import SUFFIX, Bundle, open_bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, ROLES
-from dermedge.cli import one_line
+from dermedge.cli import script
 from dermedge.data import DataSet, Record
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.joint import BETWEEN, join, keyed
@@ -164,9 +163,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the bundle that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m export.outliers.add", description=__doc__)
     parser.add_argument("old", metavar="BUNDLE", help="a file, or the name of a shipped one")
-    parser.add_argument("new", metavar="NEW.dermbundle")
+    parser.add_argument("new", metavar="NEW.dermbundle", help="the bundle to write")
     parser.add_argument(
-        "--data", action="append", required=True, metavar="NAME=PATH", help="twice or more"
+        "--data",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="a data set; twice or more",
     )
     parser.add_argument(
         "--split", metavar="FILE", help="the joint one; default: the one that train makes"
@@ -188,7 +191,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--report", metavar="FILE", help="where the figures go, as JSON")
     parser.add_argument(
-        "--cache", default="runs/outliers", metavar="DIR", help="default: runs/outliers"
+        "--cache",
+        default="runs/outliers",
+        metavar="DIR",
+        help="where is kept what was seen of pictures (default: runs/outliers)",
     )
     parser.add_argument(
         "--release", type=int, metavar="N", help="as of `dermedge export` (default: none)"
@@ -244,7 +250,4 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"dermedge: {one_line(error)}")
+    sys.exit(script(main))
