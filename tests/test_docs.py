@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -286,6 +288,22 @@ def test_what_is_refused_without_a_lesion_is_what_the_tables_say():
 
 def _interval(*values: str) -> str:
     return "{:.3f} ({:.3f} to {:.3f})".format(*map(float, values))
+
+
+def test_every_picture_is_shown_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    shown = {Path(path).name for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
+    assert {path.name for path in DOCS.glob("*.png")} == shown
+
+
+def test_the_picture_of_a_benchmark_is_of_the_default_bundle():
+    text = RESULTS.read_text(encoding="utf-8")
+    drawn = re.search(r"benchmarks\.report\.picture (\S+) --out docs/bench\.png", text)[1]
+    result = json.loads((ROOT / drawn).read_text(encoding="utf-8"))
+    bundle = (ROOT / "dermedge" / "models" / "dermoscopy.dermbundle").read_bytes()
+    assert result["bundle"]["sha256"] == hashlib.sha256(bundle).hexdigest()
+    caption = (DOCS / "measure.md").read_text(encoding="utf-8").split("](bench.png)")[1]
+    assert result["hardware"]["cpu"] in caption[:100]
 
 
 def test_versions_agree():
