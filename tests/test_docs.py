@@ -284,6 +284,13 @@ def test_what_is_refused_without_a_lesion_is_what_the_tables_say():
     stated = re.findall(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", table)
     assert len(stated) == 21
     assert set(stated) - known == set()
+    through = []
+    for name in ("dermoscopy", "multitask", "smartphone"):
+        with (results / f"{name}.csv").open(encoding="utf-8") as file:
+            (share,) = [row["ood_retaken"] for row in csv.DictReader(file) if row["ood_retaken"]]
+        through.append(str(round(1 / (1 - float(share)))))
+    first = " ".join((DOCS / "index.md").read_text(encoding="utf-8").split())
+    assert re.findall(r"one in (\d+) by", first) == through
 
 
 def _interval(*values: str) -> str:
