@@ -297,6 +297,14 @@ def _interval(*values: str) -> str:
     return "{:.3f} ({:.3f} to {:.3f})".format(*map(float, values))
 
 
+def test_every_extra_is_explained_where_dermedge_is_installed():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.split("[project.optional-dependencies]")[1].split("\n[project.")[0]
+    table = (DOCS / "device.md").read_text(encoding="utf-8").split("| extra |")[1].split("\n\n")[0]
+    explained = [name for row in table.splitlines()[2:] for name in re.findall("`([a-z-]+)`", row)]
+    assert set(re.findall(r"^([a-z-]+) = \[", extras, re.MULTILINE)) - set(explained) == set()
+
+
 def test_every_picture_is_shown_on_a_page():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shown = {Path(path).name for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
