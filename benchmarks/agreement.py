@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from benchmarks import call
 from dermedge import DISCLAIMER, UserError
+from dermedge.cli import call
 from dermedge.files import write_atomic
 
 INDICES = ("asymmetry_index", "border_irregularity")
@@ -136,10 +136,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=DISCLAIMER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("ours", type=Path, metavar="DESKTOP.jsonl")
-    parser.add_argument("theirs", type=Path, metavar="OTHER.jsonl")
+    parser.add_argument("ours", type=Path, metavar="DESKTOP.jsonl", help="of `dermedge analyze`")
+    parser.add_argument("theirs", type=Path, metavar="OTHER.jsonl", help="of the same pictures")
     parser.add_argument("--note", default="", help="what is to be said of the machines")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     figures = {
         **agreement(read(args.ours), read(args.theirs)),

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import agreement, call
+from benchmarks import agreement
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, shipped
+from dermedge.cli import call
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image
@@ -124,11 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=DISCLAIMER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
-    parser.add_argument("--bundle", default="dermoscopy", metavar="FILE")
-    parser.add_argument("--folder", type=Path, default=Path("build/arm64"), metavar="DIR")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="up to a minute each")
+    parser.add_argument(
+        "--bundle",
+        default="dermoscopy",
+        metavar="FILE",
+        help="or one that comes with dermedge (default: dermoscopy)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/arm64"),
+        metavar="DIR",
+        help="for the emulated system (default: build/arm64)",
+    )
     parser.add_argument("--note", default="", help="what is to be said of the machine")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)  # said before all the work
     bundle = Bundle.open(shipped().get(args.bundle, args.bundle))

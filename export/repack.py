@@ -66,11 +66,15 @@ def repack(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m export.repack")
-    parser.add_argument("old", metavar="OLD")
-    parser.add_argument("new", metavar="NEW")
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--earlier", action="append", default=[], metavar="BUNDLE")
+    parser = argparse.ArgumentParser(prog="python -m export.repack", description=__doc__)
+    parser.add_argument("old", metavar="OLD", help="the bundle of version 0.1.0")
+    parser.add_argument("new", metavar="NEW", help="the bundle to write")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=PATH", help="may be repeated"
+    )
+    parser.add_argument(
+        "--earlier", action="append", default=[], metavar="BUNDLE", help="may be repeated"
+    )
     args = parser.parse_args(argv)
     old = Bundle.open(args.old)
     sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from dermedge.bundle.manifest import BundleError, BundleRefused
 from dermedge.cli import ask_secret, guarded, main
 from dermedge.image.read import write_png
 
+ROOT = Path(__file__).resolve().parents[1]
 SHORT = cv2.error("Failed to allocate 81000000 bytes in function 'OutOfMemoryError'")
 SHORT.code = cv2.Error.StsNoMem
 
@@ -433,3 +436,30 @@ def test_no_error_acts_on_the_terminal(tmp_path, monkeypatch, capsys, words):
     printed = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(printed.out + printed.err)
     assert printed.err.count("\n") <= 1
+
+
+def _scripts() -> list[Path]:
+    """What pages and results call as `python -m ROOM.NAME`."""
+    rooms = ("dermedge", "train", "export", "benchmarks", "edge_app")
+    files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+    own = ('if __name__ == "__main__":', "argparse.ArgumentParser(")
+    here = [file for file in files if all(word in file.read_text("utf-8") for word in own)]
+    return [file for file in here if "android" not in file.parts]  # called by Android alone
+
+
+@pytest.mark.parametrize("path", _scripts(), ids=lambda path: path.stem)
+def test_a_script_says_what_its_options_are_and_fails_in_one_line(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    words = [{k.arg: ast.unparse(k.value) for k in call.keywords} for call in calls]
+    named = list(zip([ast.unparse(call.func) for call in calls], words, strict=True))
+    (parser,) = [words for name, words in named if name == "argparse.ArgumentParser"]
+    assert parser["prog"] == repr(f"python -m {module}")
+    assert parser["description"] == "__doc__"
+    options = [words for name, words in named if name == "parser.add_argument"]
+    assert [words for words in options if "help" not in words] == []
+    defaults = [words for words in options if words.get("default", "[]") not in ("[]", "''")]
+    assert [words for words in defaults if "default" not in words["help"]] == []
+    ends = ast.unparse(tree.body[-1])
+    assert re.search(r"(sys\.exit|raise SystemExit)\(+(call|script)\(", ends), ends

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -282,10 +284,41 @@ def test_what_is_refused_without_a_lesion_is_what_the_tables_say():
     stated = re.findall(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", table)
     assert len(stated) == 21
     assert set(stated) - known == set()
+    through = []
+    for name in ("dermoscopy", "multitask", "smartphone"):
+        with (results / f"{name}.csv").open(encoding="utf-8") as file:
+            (share,) = [row["ood_retaken"] for row in csv.DictReader(file) if row["ood_retaken"]]
+        through.append(str(round(1 / (1 - float(share)))))
+    first = " ".join((DOCS / "index.md").read_text(encoding="utf-8").split())
+    assert re.findall(r"one in (\d+) by", first) == through
 
 
 def _interval(*values: str) -> str:
     return "{:.3f} ({:.3f} to {:.3f})".format(*map(float, values))
+
+
+def test_every_extra_is_explained_where_dermedge_is_installed():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.split("[project.optional-dependencies]")[1].split("\n[project.")[0]
+    table = (DOCS / "device.md").read_text(encoding="utf-8").split("| extra |")[1].split("\n\n")[0]
+    explained = [name for row in table.splitlines()[2:] for name in re.findall("`([a-z-]+)`", row)]
+    assert set(re.findall(r"^([a-z-]+) = \[", extras, re.MULTILINE)) - set(explained) == set()
+
+
+def test_every_picture_is_shown_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    shown = {Path(path).name for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)}
+    assert {path.name for path in DOCS.glob("*.png")} == shown
+
+
+def test_the_picture_of_a_benchmark_is_of_the_default_bundle():
+    text = RESULTS.read_text(encoding="utf-8")
+    drawn = re.search(r"benchmarks\.report\.picture (\S+) --out docs/bench\.png", text)[1]
+    result = json.loads((ROOT / drawn).read_text(encoding="utf-8"))
+    bundle = (ROOT / "dermedge" / "models" / "dermoscopy.dermbundle").read_bytes()
+    assert result["bundle"]["sha256"] == hashlib.sha256(bundle).hexdigest()
+    caption = (DOCS / "measure.md").read_text(encoding="utf-8").split("](bench.png)")[1]
+    assert result["hardware"]["cpu"] in caption[:100]
 
 
 def test_versions_agree():

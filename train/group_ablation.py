@@ -227,16 +227,34 @@ def figures(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.group_ablation")
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--modality", choices=("dermoscopic", "clinical"))
-    parser.add_argument("--leave-out", metavar="FILE.csv", help="with a column lesion_id")
-    parser.add_argument("--group", choices=tuple(SCALES), default="skin_tone")
-    parser.add_argument("--features", required=True, metavar="FILE.npz", help="kept there")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--out", required=True, metavar="FILE.json")
+    parser = argparse.ArgumentParser(prog="python -m train.group_ablation", description=__doc__)
+    parser.add_argument(
+        "--bundle", required=True, help="a file, or the name of one that comes with dermedge"
+    )
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--modality",
+        choices=("dermoscopic", "clinical"),
+        help="pictures of this kind alone (default: all)",
+    )
+    parser.add_argument(
+        "--leave-out", metavar="FILE.csv", help="without the lesions in its column lesion_id"
+    )
+    parser.add_argument(
+        "--group", choices=tuple(SCALES), default="skin_tone", help="(default: skin_tone)"
+    )
+    parser.add_argument("--features", required=True, metavar="FILE.npz", help="where they are kept")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="trainings, averaged (default: 3)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the intervals (default: 1000)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     for file in (args.out, args.features):
         check_writable(file)

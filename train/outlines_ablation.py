@@ -60,12 +60,20 @@ def mean_of(values: np.ndarray, among: np.ndarray) -> Callable[[np.ndarray], flo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.outlines_ablation")
+    parser = argparse.ArgumentParser(prog="python -m train.outlines_ablation", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or bundles")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--split", required=True, metavar="FILE.json")
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--out", required=True, metavar="FILE.json")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--split", required=True, metavar="FILE.json", help="whose validation part is measured on"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the intervals (default: 1000)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)
     part = set(Split.load(args.split).parts["val"])

@@ -64,14 +64,30 @@ def log_prior(prior: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.size_ablation")
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--modality", choices=("dermoscopic", "clinical"))
-    parser.add_argument("--split", required=True, metavar="FILE.json")
-    parser.add_argument("--sizes", required=True, type=int, nargs="+", help="multiples of 32, px")
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--out", required=True, metavar="FILE.json")
+    parser = argparse.ArgumentParser(prog="python -m train.size_ablation", description=__doc__)
+    parser.add_argument(
+        "--bundle", required=True, help="a file, or the name of one that comes with dermedge"
+    )
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--modality",
+        choices=("dermoscopic", "clinical"),
+        help="pictures of this kind alone (default: all)",
+    )
+    parser.add_argument(
+        "--split", required=True, metavar="FILE.json", help="whose validation part is measured on"
+    )
+    parser.add_argument(
+        "--sizes", required=True, type=int, nargs="+", metavar="PX", help="multiples of 32"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the intervals (default: 1000)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)
     source = origin(args.bundle)

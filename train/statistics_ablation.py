@@ -32,16 +32,32 @@ from train.recipe import ClassifierLoss
 from train.run import intact
 from train.start import start_from
 
+CLASSIFIERS = tuple(name for name, entry in MODELS.items() if entry.kind == "classifier")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.statistics_ablation")
-    parser.add_argument("--model", required=True, choices=tuple(MODELS))
+    parser = argparse.ArgumentParser(
+        prog="python -m train.statistics_ablation", description=__doc__
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", choices=CLASSIFIERS, help=", ".join(CLASSIFIERS)
+    )
     parser.add_argument("--weights", required=True, metavar="FILE.pth", help="of ImageNet")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--out", required=True, metavar="FILE.json")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    parser.add_argument(
+        "--size", type=int, default=224, metavar="PX", help="of the input (default: 224)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="trainings, averaged (default: 3)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the intervals (default: 1000)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)
     data_set = data.load(*data.parse_source(args.data))

@@ -20,9 +20,9 @@ from statistics import NormalDist
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import call
 from benchmarks.accuracy import intervals
 from dermedge import DISCLAIMER, UserError
+from dermedge.cli import call
 from dermedge.evaluation.metrics import Ranking, wilson_interval
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
@@ -82,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=DISCLAIMER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--draws", type=int, default=400, metavar="N", help="of each row")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument(
+        "--draws", type=int, default=400, metavar="N", help="of each row (default: 400)"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     if args.draws < 1:
         raise UserError(f"--draws must be 1 or more, got {args.draws}")

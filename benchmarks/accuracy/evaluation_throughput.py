@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks import call
 from benchmarks.accuracy.evaluate import Options, evaluate
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import NetworkPool, in_threads
@@ -31,6 +30,7 @@ from benchmarks.accuracy.selection import select
 from benchmarks.latency.hardware import hardware
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
+from dermedge.cli import call
 from dermedge.cli.options import bundle_arguments, open_bundle
 from dermedge.data import Record, load, parse_source
 from dermedge.evaluation.provenance import usable_cores
@@ -138,12 +138,16 @@ class _Memory:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Throughput and memory of an evaluation.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.evaluation_throughput", description=__doc__
+    )
     bundle_arguments(parser)
-    parser.add_argument("--data", required=True, metavar="NAME=PATH")
+    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
     parser.add_argument("--split", default="all", help="part of the data set (default: all)")
-    parser.add_argument("--limit", type=int, metavar="N")
-    parser.add_argument("--out", metavar="FILE.json")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="N pictures, selected by a hash of their ids"
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="the figures, which are printed, too")
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be 1 or more, got {args.limit}")

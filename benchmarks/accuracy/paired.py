@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import call
 from benchmarks.accuracy import intervals
 from dermedge import UserError
+from dermedge.cli import call
 from dermedge.data import load, parse_source
 from dermedge.evaluation import metrics
 from dermedge.files import read_text
@@ -129,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy.paired", description=__doc__
     )
-    parser.add_argument("old", metavar="OLD.csv")
-    parser.add_argument("new", metavar="NEW.csv")
+    parser.add_argument("old", metavar="OLD.csv", help="pictures.csv of the first bundle")
+    parser.add_argument("new", metavar="NEW.csv", help="pictures.csv of the second")
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="that both are of")
     args = parser.parse_args(argv)
     data_set = load(*parse_source(args.data))

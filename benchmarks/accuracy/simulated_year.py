@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import call
 from dermedge import UserError, acquisition
 from dermedge.bundle.bundle import Bundle, shipped
+from dermedge.cli import call
 from dermedge.data import Record, load, make_split, parse_source
 from dermedge.data.fingerprint import of_bytes
 from dermedge.evaluation.provenance import commit, cpu_name, usable_cores
@@ -335,16 +335,44 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="a simulated year of active learning")
-    parser.add_argument("--data", required=True, metavar="pad_ufes_20=DIR")
-    parser.add_argument("--out", required=True, metavar="FILE.json")
-    parser.add_argument("--features", default="features.npz", metavar="FILE.npz")
-    parser.add_argument("--part", default="val", choices=("val", "test"))
-    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
-    parser.add_argument("--seeds", type=int, default=40)
-    parser.add_argument("--monthly", type=int, default=10, metavar="PICTURES")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES)
-    parser.add_argument("--figure", metavar="FILE.png")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.simulated_year",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True, metavar="pad_ufes_20=DIR", help="the data set")
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
+    parser.add_argument(
+        "--features",
+        default="features.npz",
+        metavar="FILE.npz",
+        help="where they are kept (default: features.npz)",
+    )
+    parser.add_argument(
+        "--part", default="val", choices=("val", "test"), help="measured on (default: val)"
+    )
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        default=STRATEGIES,
+        choices=STRATEGIES,
+        help=f"{', '.join(STRATEGIES)} (default: all); random always",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=40, metavar="N", help="years of each order (default: 40)"
+    )
+    parser.add_argument(
+        "--monthly", type=int, default=10, metavar="N", help="pictures labelled (default: 10)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help=f"of the intervals (default: {RESAMPLES})",
+    )
+    parser.add_argument("--figure", metavar="FILE.png", help="the curves as a picture")
     args = parser.parse_args(arguments)
     for name in ("seeds", "monthly", "resamples"):
         if getattr(args, name) < 1:

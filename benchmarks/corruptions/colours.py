@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image, ImageCms
 from tqdm import tqdm
 
-from benchmarks import call
 from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
+from dermedge.cli import call
 from dermedge.data import load, parse_source
 from dermedge.files import check_writable, read_text, write_atomic
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
@@ -92,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.corruptions.colours", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument("--bundle", required=True, metavar="FILE")
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures")
+    parser.add_argument("--bundle", required=True, metavar="FILE", help="a .dermbundle")
+    parser.add_argument(
+        "--count", type=int, default=100, metavar="N", help="pictures (default: 100)"
+    )
     parser.add_argument(
         "--out",
         required=True,

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks import call
 from benchmarks.corruptions.colours import append_rows, check_table
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
+from dermedge.cli import call
 from dermedge.image.read import ImageError, read_image
 
 
@@ -164,11 +164,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.corruptions.damage", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("folder", metavar="FOLDER", help="with JPEG pictures")
-    parser.add_argument("--bundle", required=True, metavar="FILE")
+    parser.add_argument("--bundle", required=True, metavar="FILE", help="a .dermbundle")
     parser.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="files a picture and kind"
+        "--seeds", type=int, default=5, metavar="N", help="files a picture and kind (default: 5)"
     )
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        metavar="KIND",
+        choices=list(KINDS),
+        default=list(KINDS),
+        help=f"{', '.join(KINDS)} (default: all)",
+    )
     parser.add_argument(
         "--out",
         required=True,

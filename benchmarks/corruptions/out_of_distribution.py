@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import call
 from benchmarks.accuracy.subset import by_hash
 from dermedge import UserError
+from dermedge.cli import call
 from dermedge.data import DataSet, load, parse_source
 from dermedge.data.joint import keyed
 from dermedge.data.masks import read_lesion_mask
@@ -160,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="data set with masks, to cut plain skin from; more than one may be given",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures a kind")
+    parser.add_argument(
+        "--count", type=int, default=100, metavar="N", help="pictures a kind (default: 100)"
+    )
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import call
 from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
+from dermedge.cli import call
 from dermedge.data import DataSet, load, parse_source
 from dermedge.data.joint import keyed
 from dermedge.data.synthetic import draw
@@ -231,9 +231,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.corruptions.scales", description=__doc__, epilog=DISCLAIMER
     )
-    parser.add_argument("--count", type=int, default=200, metavar="N", help="pictures a kind")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--tilt", type=float, default=15.0, metavar="DEGREES", help="at most")
+    parser.add_argument(
+        "--count", type=int, default=200, metavar="N", help="pictures a kind (default: 200)"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="(default: all)")
+    parser.add_argument(
+        "--tilt", type=float, default=15.0, metavar="DEGREES", help="at most (default: 15)"
+    )
     parser.add_argument(
         "--data",
         action="append",
@@ -241,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="NAME=PATH",
         help="data set whose pictures show no reference; more than one may be given",
     )
-    parser.add_argument("--out", required=True, metavar="FILE.csv")
+    parser.add_argument("--out", required=True, metavar="FILE.csv", help="the figures")
     args = parser.parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import call
 from benchmarks.latency.hardware import hardware
 from dermedge import DISCLAIMER, UserError
+from dermedge.cli import call
 from dermedge.files import check_writable, write_atomic
 from dermedge.runtime import RUNTIMES, open_session
 
@@ -72,9 +72,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.latency.crossing", description=__doc__, epilog=DISCLAIMER
     )
-    parser.add_argument("--providers", nargs="+", choices=RUNTIMES, default=["cpu", "java"])
-    parser.add_argument("--rounds", type=int, default=200, metavar="N")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json")
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        choices=RUNTIMES,
+        default=["cpu", "java"],
+        help=f"{', '.join(RUNTIMES)} (default: cpu java)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=200, metavar="N", help="of each (default: 200)"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         raise UserError(f"--rounds must be 1 or more, got {args.rounds}")

@@ -25,8 +25,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks import call
 from dermedge import UserError
+from dermedge.cli import call
 from dermedge.files import write_atomic
 
 KEPT = Path(__file__).parents[1] / "results" / "speed" / "instructions.json"
@@ -138,7 +138,9 @@ def compare(found: Mapping[str, int], kept: Mapping[str, int]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Count instructions, compare with those kept.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.latency.instructions", description=__doc__
+    )
     parser.add_argument("--update", action="store_true", help="keep these counts from now on")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from benchmarks import PROCEDURAL, call
+from benchmarks import PROCEDURAL
 from benchmarks.report.repacked import hashes_of
 from benchmarks.schema import tables
 from benchmarks.schema.names import GROUP_MINIMUM, NETWORKS, TITLES
@@ -24,6 +24,7 @@ from benchmarks.schema.tables import GAP, WORST
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import ROLES, Model
+from dermedge.cli import call
 from dermedge.data.groups import SCALES
 from dermedge.files import write_atomic
 from dermedge.taxonomy import TITLES as CLASS_TITLES
@@ -371,7 +372,7 @@ def _table(rows: list[list[str]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the pages that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report.cards", description=__doc__)
-    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="its card lies beside it")
     parser.add_argument("--results", required=True, metavar="DIR", help="folder of the tables")
     parser.add_argument("--out", required=True, metavar="FILE.md", help="the list of models")
     args = parser.parse_args(argv)

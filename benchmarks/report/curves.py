@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import call
 from dermedge import UserError
+from dermedge.cli import call
 from dermedge.files import read_text, write_atomic
 
 # Of colours that also differ in brightness.
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report.curves", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder that `dermedge train` made")
-    parser.add_argument("--out", required=True, metavar="FILE.png")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
     args = parser.parse_args(argv)
     if len(args.runs) > len(_LOOKS):
         raise UserError(f"at most {len(_LOOKS)} runs can be told apart, got {len(args.runs)}")

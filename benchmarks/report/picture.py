@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks import call
 from benchmarks.report import page
 from benchmarks.schema import bench_result
 from dermedge import UserError
+from dermedge.cli import call
 from dermedge.files import write_atomic
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.report.picture", description=__doc__
     )
     parser.add_argument("bench", metavar="BENCH.json", help="of `dermedge bench`")
-    parser.add_argument("--out", required=True, metavar="FILE.png")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
     args = parser.parse_args(argv)
     result = bench_result.load(args.bench)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

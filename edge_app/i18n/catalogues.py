@@ -6,8 +6,10 @@ translation, those that nobody says any more are dropped. Nothing changes where 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
+import sys
 from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from babel.messages.pofile import read_po, write_po
 
 import dermedge
 from dermedge import DISCLAIMER, taxonomy, triage
+from dermedge.cli import call
 from dermedge.files import write_atomic
 from dermedge.lesion import quality
 from edge_app.i18n.language import FOLDER, LANGUAGES
@@ -85,9 +88,9 @@ def core_errors() -> Iterator[tuple[Path, int, str]]:
             for target in node.targets
             if isinstance(target, ast.Name) and isinstance(node.value.value, str)
         }
-        for call in _calls(tree, error_classes()):
-            name = getattr(call.args[0], "id", "") if call.args else ""
-            yield path, call.lineno, _constant(call, 0) or named.get(name, "")
+        for found in _calls(tree, error_classes()):
+            name = getattr(found.args[0], "id", "") if found.args else ""
+            yield path, found.lineno, _constant(found, 0) or named.get(name, "")
 
 
 @cache
@@ -128,8 +131,8 @@ def _constant(call: ast.Call, at: int) -> str:
 
 def _of_python(path: Path) -> Iterator[str | tuple[str, ...]]:
     counts = {**dict.fromkeys(error_classes(), 1), **CALLS}
-    for call in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
-        messages = [_constant(call, at) for at in range(counts[_name(call)])]
+    for found in _calls(ast.parse(path.read_text(encoding="utf-8")), counts):
+        messages = [_constant(found, at) for at in range(counts[_name(found)])]
         if all(messages):
             yield messages[0] if len(messages) == 1 else tuple(messages)
 
@@ -178,4 +181,7 @@ def _write(path: Path, catalogue: Catalogue) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    argparse.ArgumentParser(
+        prog="python -m edge_app.i18n.catalogues", description=__doc__
+    ).parse_args()
+    sys.exit(call(main))

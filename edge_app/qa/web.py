@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from dermedge import DISCLAIMER, __version__
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle, open_bundle
+from dermedge.cli import call
 from dermedge.image.read import find_images
 from dermedge.network import Inference, drive
 from edge_app.qa.chromium import Chromium
@@ -257,10 +259,14 @@ def evaluate(site: Path, bundle: Bundle, paths: Sequence[Path]) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--site", default="site", help="folder that `dermedge web build` made")
-    parser.add_argument("--bundle", default="dermoscopy", help="that it was built of")
-    parser.add_argument("--count", type=int, default=200, help="pictures, evenly chosen")
+    parser = argparse.ArgumentParser(prog="python -m edge_app.qa.web", description=__doc__)
+    parser.add_argument(
+        "--site", default="site", help="that `dermedge web build` made (default: site)"
+    )
+    parser.add_argument("--bundle", default="dermoscopy", help="of the site (default: dermoscopy)")
+    parser.add_argument(
+        "--count", type=int, default=200, help="pictures, evenly chosen (default: 200)"
+    )
     parser.add_argument("pictures", nargs="+", help="files or folders")
     args = parser.parse_args()
     paths = find_images(args.pictures)
@@ -270,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from dermedge import DISCLAIMER, __version__
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import open_bundle
+from dermedge.cli import call
 from dermedge.image.read import find_images
 from edge_app.qa.web import SETTLED, STARTED, compare
 from edge_app.web.serve import Server
@@ -100,9 +102,11 @@ class WebKit:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--site", default="site", help="folder that `dermedge web build` made")
-    parser.add_argument("--bundle", default="dermoscopy", help="that it was built of")
+    parser = argparse.ArgumentParser(prog="python -m edge_app.qa.webkit", description=__doc__)
+    parser.add_argument(
+        "--site", default="site", help="that `dermedge web build` made (default: site)"
+    )
+    parser.add_argument("--bundle", default="dermoscopy", help="of the site (default: dermoscopy)")
     parser.add_argument("pictures", nargs="+", help="files or folders")
     args = parser.parse_args()
     load = os.getloadavg()
@@ -125,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

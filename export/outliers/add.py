@@ -163,9 +163,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the bundle that the arguments ask for; UserError where they cannot be followed."""
     parser = argparse.ArgumentParser(prog="python -m export.outliers.add", description=__doc__)
     parser.add_argument("old", metavar="BUNDLE", help="a file, or the name of a shipped one")
-    parser.add_argument("new", metavar="NEW.dermbundle")
+    parser.add_argument("new", metavar="NEW.dermbundle", help="the bundle to write")
     parser.add_argument(
-        "--data", action="append", required=True, metavar="NAME=PATH", help="twice or more"
+        "--data",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="a data set; twice or more",
     )
     parser.add_argument(
         "--split", metavar="FILE", help="the joint one; default: the one that train makes"
@@ -187,7 +191,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--report", metavar="FILE", help="where the figures go, as JSON")
     parser.add_argument(
-        "--cache", default="runs/outliers", metavar="DIR", help="default: runs/outliers"
+        "--cache",
+        default="runs/outliers",
+        metavar="DIR",
+        help="where is kept what was seen of pictures (default: runs/outliers)",
     )
     parser.add_argument(
         "--release", type=int, metavar="N", help="as of `dermedge export` (default: none)"
