@@ -13,13 +13,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test test-all fuzz jar library java-test apk arm64 docs install debian clean
 
+# Where it is set, as in many containers, each of the tests' processes compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(STAMP)
 	$(BIN)/dermedge demo $(ARGS)
 
 MARKED ?= not slow
 # What takes long is left to `make test-all`. No restart of workers: after a crash xdist's loadfile gives out work that is done, and waits for ever.
 # Both runs of mypy at once: either takes one core for most of a minute. Three workers keep two cores
-# busy: some wait for a browser, a server or another process.
+# busy: some wait for a browser, a server or another process. In the order of tests/conftest.py.
 test: $(STAMP) debian
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +30,7 @@ test: $(STAMP) debian
 	$(BIN)/mypy dermedge train export benchmarks edge_app & first=$$!; \
 	    $(BIN)/mypy dermedge edge_app --platform win32 --cache-dir .mypy_cache/win32 \
 	    --exclude 'qa/(chromium|web|webkit)\.py$$' && wait $$first
-	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "$(MARKED)" $(ARGS)
 
 # And what makes an APK of the page.
 test-all: DEBIAN += aapt android-framework-res apksigner zipalign

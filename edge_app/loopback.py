@@ -27,6 +27,9 @@ class LoopbackServer(ThreadingHTTPServer):
                 reason=error.strerror,
             ) from error
 
+    def serve_forever(self, poll_interval: float = 0.05) -> None:
+        super().serve_forever(poll_interval)  # by so much, at most, a close waits
+
     def handle_error(self, request, client_address) -> None:
         # A page that is left or loaded again breaks off what it had asked for.
         if not isinstance(sys.exc_info()[1], ConnectionError):

@@ -33,6 +33,13 @@ def pytest_collection():
         gc.enable()
 
 
+def pytest_collection_modifyitems(config, items):
+    """Of workers, each with a file at a time: the largest files first, lest one be left alone."""
+    if hasattr(config, "workerinput"):
+        sizes = {path: path.stat().st_size for path in {item.path for item in items}}
+        items.sort(key=lambda item: -sizes[item.path])
+
+
 def pytest_unconfigure():
     gc.unfreeze()  # some libraries complain of what is left at the end
 
@@ -291,6 +298,18 @@ def _graph(nodes, constants, size: int, outputs: dict, inputs: dict | None = Non
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def short_networks():
+    """Registers `networks.SHORT` for the tests of a module."""
+    from networks import SHORT
+
+    from train.models import MODELS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, *SHORT)
+        yield
 
 
 @pytest.fixture

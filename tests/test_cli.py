@@ -324,6 +324,7 @@ def test_a_full_disk_behind_a_file_is_a_failure_that_leaves_nothing(tmp_path):
     code = (
         "import resource, sys\n"
         "from dermedge.cli import main\n"
+        "sys.dont_write_bytecode = True\n"  # else modules are cut short, too, and stay so
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 import pytest
 
 from dermedge import UserError
 from dermedge.cli import demo, main
-from dermedge.data import Split
+from dermedge.data import Split, synthetic
 
 
 @pytest.fixture
@@ -17,20 +20,21 @@ def ran(monkeypatch):
     """
     titles: list[str] = []
     fail: list[str] = []
-    execute = demo._execute
 
     def record(step):
         if any(word in step.title for word in fail):
             raise UserError(f"'{step.title}' failed")
         titles.append(step.title)
         if step.title.startswith("check"):
-            execute(step)
+            assert main([*step.command[3:]]) == 0
         else:
             step.makes.parent.mkdir(exist_ok=True)
             step.makes.touch()
 
     monkeypatch.setattr(demo, "_execute", record)
     monkeypatch.setattr(demo, "PICTURES", 24)
+    small = partial(synthetic.write_data_set, size=(96, 128))
+    monkeypatch.setattr(synthetic, "write_data_set", small)
     return titles, fail
 
 
@@ -120,6 +124,18 @@ def test_a_wrong_data_set_throws_no_demo_away(ran, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--fresh", "--data", wrong]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert (tmp_path / "report.html").read_text() == "precious"
+
+
+def test_a_step_is_a_process_whose_output_is_kept(tmp_path):
+    def step(code: str) -> demo.Step:
+        return demo.Step("a step", (sys.executable, "-c", code), tmp_path / "made", prints=True)
+
+    demo._execute(step("print('seen')"))
+    assert (tmp_path / "made").read_text() == "seen\n"
+    for code in ("raise SystemExit(1)", "print('half'); raise SystemExit(2)"):
+        with pytest.raises(UserError, match="'a step' failed"):
+            demo._execute(step(code))
+    assert (tmp_path / "made").read_text() == "seen\n"
 
 
 def test_what_goes_on_after_an_interruption_is_not_thrown_away(monkeypatch, capsys):

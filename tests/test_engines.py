@@ -89,7 +89,7 @@ def _in_precision(graph: bytes, precision: str, scratch: Path) -> bytes:
     if precision == "fp32":
         return graph
     pytest.importorskip("torch")
-    from export.quantization import int8
+    from export.quantization import int8, rounding
     from export.quantization.fp16 import compute_half
 
     if precision == "fp16":
@@ -109,9 +109,11 @@ def _in_precision(graph: bytes, precision: str, scratch: Path) -> bytes:
         }
         for _ in range(2)
     ]
-    with mock.patch.object(int8, "LEAST_PICTURES", 2):
+    # Small blocks take less time; how weights are rounded changes no type, either.
+    small = mock.patch.object(rounding, "BLOCK", 64)
+    with mock.patch.object(int8, "LEAST_PICTURES", 2), small:
         ranges = int8.observe_ranges(scratch.read_bytes(), feeds, ["minmax"])
-    return int8.quantize(ranges, "minmax", int8.SCHEMES["symmetric"])
+        return int8.quantize(ranges, "minmax", int8.SCHEMES["symmetric"])
 
 
 @needs_rtx

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from train.data import Pictures, Views, loader
 from train.learner import Learner
 from train.loop import make_accelerator
 from train.mobilegan import Aggregate, PatchDiscriminator
-from train.models import IMAGENET, LITE, MODELS, build_model, complexity
+from train.models import IMAGENET, LITE, MODELS, Normalized, build_model, complexity
 from train.recipe import load_recipe
 from train.start import settle_norms, start_from
 
@@ -57,10 +58,18 @@ def name(request) -> str:
     return request.param
 
 
-@pytest.fixture
-def model(name):
+@cache
+def _built(name: str) -> Normalized:
     torch.manual_seed(0)
     return build_model(name, LABELS)
+
+
+@pytest.fixture
+def model(name):
+    """A copy of its own: to draw its weights takes longer."""
+    copied = copy.deepcopy(_built(name))
+    torch.manual_seed(0)
+    return copied
 
 
 def pictures(count: int, size: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import SHORT
 from test_train import assert_same, checkpoint
 
 from dermedge import UserError
@@ -36,8 +37,9 @@ LABELS = ("akiec", "mel", "nv")
 COLOURS = {"akiec": (190, 90, 80), "mel": (60, 40, 40), "nv": (150, 100, 80), "bkl": (120, 90, 40)}
 TINY = [
     *("preprocessing.size=32", "batch_size=4", "checkpoint_every=2", "epochs=2", "workers=0"),
-    *("model=mobilenet_v3_small", "pretrained=no", "loss.balanced=1"),
+    *(f"model={SHORT[0]}", "pretrained=no", "loss.balanced=1"),
 ]
+pytestmark = pytest.mark.usefixtures("short_networks")
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import SHORT
 
 from dermedge import UserError, cli
 from dermedge.data import DataSet, Record, Split, load, make_split
@@ -37,8 +38,10 @@ from train.run import Log, load_model, load_run, make_folder
 from train.sources import sampling_shares
 
 TINY = ["preprocessing.size=32", "batch_size=4", "checkpoint_every=3", "epochs=2", "workers=0"]
-SEGMENTER = [*TINY, "model=mobilegan", "ema=0.9", "loss.adversarial=0.05"]
-CLASSIFIER = [*TINY, "model=mobilenet_v3_small", "pretrained=no"]
+SEGMENTER = [*TINY, "model=mobilegan-nano", "ema=0.9", "loss.adversarial=0.05"]
+CLASSIFIER = [*TINY, f"model={SHORT[0]}", "pretrained=no"]
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 STILL = Augmentation(flip=False, rotation=0, scale=0, shift=0, color=0, blur=0)
 
 
@@ -395,7 +398,7 @@ def finished(data_set, split, tmp_path_factory) -> Path:
 
 def test_a_run_folder_holds_what_export_needs(data_set, split, finished):
     run = load_run(finished)
-    assert (run.kind, run.model, run.labels, run.size) == ("segmenter", "mobilegan", (), 32)
+    assert (run.kind, run.model, run.labels, run.size) == ("segmenter", "mobilegan-nano", (), 32)
     assert (run.steps, run.finished, run.processes) == (8, True, 1)
     assert (run.data_set, run.data_root) == ("csv", str(data_set.root))
     assert run.split_sha256 == split.sha256
@@ -556,7 +559,7 @@ def test_a_resumed_run_needs_no_imagenet_weights_and_remembers_them(
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    recipe = classifier("pretrained=required", "max_steps=2")
+    recipe = classifier("model=mobilenet_v3_small", "pretrained=required", "max_steps=2")
     with pytest.raises(UserError, match=r"cannot be loaded .*TORCH_HOME"):
         loop.train(recipe, data_set, split, tmp_path / "run")
     weights = tmp_path / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
@@ -907,7 +910,7 @@ def test_a_run_starts_from_another_run(data_set, split, finished, tmp_path, caps
 
 def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
     teacher = f"distillation.teachers={finished}"
-    recipe = segmenter(teacher, "loss.adversarial=0", "max_steps=2", "model=mobilegan-nano")
+    recipe = segmenter(teacher, "loss.adversarial=0", "max_steps=2", "model=mobilegan")
     loop.train(recipe, data_set, split, tmp_path / "run")
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         (row,) = csv.DictReader(file)
@@ -933,7 +936,7 @@ def test_learners_ask_their_teachers(data_set, split, finished, tmp_path):
 def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "teacher")
     taught = f"distillation.teachers={tmp_path / 'teacher'}"
-    recipe = segmenter(taught, "loss.adversarial=0", "max_steps=2", "model=mobilegan-nano")
+    recipe = segmenter(taught, "loss.adversarial=0", "max_steps=2")
     run = loop.train(recipe, data_set, split, tmp_path / "run")
     assert len(run.teachers[str(tmp_path / "teacher")]) == 64
     replace(run, finished=False, steps=1).save()
@@ -1026,16 +1029,15 @@ def test_mixed_precision_and_channels_last_train(data_set, split, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "part"),
-    [
-        pytest.param(
-            segmenter("epochs=10", "optimizer.lr=3e-3"), "jaccard", marks=pytest.mark.slow
-        ),
-        (classifier("epochs=10", "optimizer.lr=3e-3"), "cross_entropy"),
-    ],
-    ids=["segmenter", "classifier"],
+    ("kind", "part"),
+    [pytest.param("segmenter", "jaccard", marks=pytest.mark.slow), ("classifier", "cross_entropy")],
 )
-def test_the_loss_falls_where_the_task_is_easy(data_set, split, tmp_path, recipe, part):
+def test_the_loss_falls_where_the_task_is_easy(data_set, split, tmp_path, kind, part):
+    fast = ("epochs=10", "optimizer.lr=3e-3")
+    recipe = {
+        "segmenter": lambda: segmenter(*fast, "model=mobilegan"),
+        "classifier": lambda: classifier(*fast, "model=mobilenet_v3_small"),
+    }[kind]()
     loop.train(replace(recipe, augmentation=STILL), data_set, split, tmp_path / "run")
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         losses = [float(row[part]) for row in csv.DictReader(file)]

@@ -62,6 +62,10 @@ def device(wheel, tmp_path_factory) -> Path:
     paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)}, scheme="venv")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(paths["purelib"])
+    bench = Path(paths["purelib"], "benchmarks", "latency", "bench.py")
+    once = re.sub(r"(?m)^COLD_STARTS = \d+$", "COLD_STARTS = 1", bench.read_text())
+    assert "\nCOLD_STARTS = 1\n" in once
+    bench.write_text(once)  # each is a process
     # A line of a .pth file is a path alone: the .pth files within it are not read.
     libraries = sysconfig.get_paths()["purelib"]
     Path(paths["purelib"], "libraries.pth").write_text(libraries + "\n")

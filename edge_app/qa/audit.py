@@ -8,6 +8,7 @@ reaches all that can be pressed (2.1.1); no text cut off, laid over another or o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -128,10 +129,19 @@ def _measured(box: Box, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     part = pixels[len(pixels) - high : len(pixels) - low, left:right].reshape(-1, 3)
     # As numbers, which are sorted many times as fast as triples.
     numbers, counts = np.unique(part.astype(np.uint32) @ (65536, 256, 1), return_counts=True)
-    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
-    ground = colors[counts.argmax()]
-    most = max(theme.contrast(tuple(color / 255), tuple(ground / 255)) for color in colors)
-    return ground.astype(float), most
+    ground = int(numbers[counts.argmax()])
+    most = max(_contrast(number, ground) for number in numbers.tolist())
+    return np.multiply(_color(ground)[:3], 255), most
+
+
+@lru_cache(maxsize=1 << 18)  # the edges of letters have the same few colours everywhere
+def _contrast(first: int, second: int) -> float:
+    """Of two colours, each 0xRRGGBB."""
+    return theme.contrast(_color(first), _color(second))
+
+
+def _color(number: int) -> theme.Color:
+    return (number >> 16) / 255, (number >> 8 & 255) / 255, (number & 255) / 255, 1.0
 
 
 def _is_target(widget: Widget) -> bool:

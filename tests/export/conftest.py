@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import drawn_networks
 import onnx
 import pytest
 import torch
 from filelock import FileLock
+from networks import SHORT
 
 from dermedge.data import load, make_split, synthetic
 from dermedge.files import write_atomic
@@ -66,11 +66,8 @@ def forgotten_graphs(monkeypatch, remembered_graphs):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_networks():
-    """Registered for the tests of this folder alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, *drawn_networks.SHORT)
-        yield
+def _short_networks(short_networks):
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")
@@ -95,13 +92,12 @@ def _train(folder: Path) -> None:
     data_set = load("procedural", folder / "data")
     split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
     small = ["preprocessing.size=32", "batch_size=4", "max_steps=2", "workers=0", "pretrained=no"]
-    short, _ = drawn_networks.SHORT
+    short, _ = SHORT
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, *drawn_networks.SHORT)
+        patch.setitem(MODELS, *SHORT)
         for name, recipe, special in (
             ("segmenter", "segmenter", ["model=mobilegan-nano"]),
-            ("classifier", "classifier", ["model=mobilenet_v3_small"]),
-            ("short", "classifier", [f"model={short}"]),
+            ("classifier", "classifier", [f"model={short}"]),
             ("multitask", "multitask", ["metadata=age,sex,site"]),
             ("cropped", "classifier", [f"model={short}", "preprocessing.crop=1.5"]),
         ):

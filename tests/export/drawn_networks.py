@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from torchvision.models import mobilenet_v2
 
 from dermedge.data import synthetic
 from dermedge.image.preprocess import Preprocessing, prepare
@@ -14,20 +13,10 @@ from dermedge.metadata import encode
 from dermedge.runtime import open_session
 from export.calibration.ood import fit_ood
 from export.graph.onnx_graph import GraphModule, to_onnx
-from train.models import MODELS, Classifier, Entry, Head, Normalized, build_model
+from train.models import MODELS, Normalized, build_model
 
 SIZE = 64
 LABELS = ("bcc", "mel", "nv")
-
-
-def _short(outputs: int, pretrained: bool, metadata: int) -> torch.nn.Module:
-    trunk = mobilenet_v2(inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]).features
-    layers = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(1280, outputs))
-    return Classifier(trunk, Head(layers, outputs, metadata))
-
-
-# MobileNetV2 of three blocks, for what any classifier shows.
-SHORT = "short-mobilenet", Entry("classifier", _short)
 
 
 @cache

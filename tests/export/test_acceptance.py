@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -302,10 +303,14 @@ def test_one_lesion_cannot_be_halved():
 # --- a finished bundle ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(tiny_bundle, tmp_path):
-    """A bundle with a good and a bad INT8, and its data: 60 validation pictures, a lesion each."""
-    root = tmp_path / "data"
+@pytest.fixture(scope="module")
+def written(tiny_bundle, tmp_path_factory):
+    """A bundle with a good and a bad INT8, and its data: 60 validation pictures, a lesion each.
+
+    To be read: whoever changes the bundle takes the copy of `finished`.
+    """
+    folder = tmp_path_factory.mktemp("finished")
+    root = folder / "data"
     root.mkdir()
     lines = ["image,mask,diagnosis,lesion_id"]
     for number in range(80):
@@ -322,7 +327,7 @@ def finished(tiny_bundle, tmp_path):
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
     data_set = load("csv", root)
     split = make_split(data_set, fractions=(0.25, 0.75, 0.0))
-    split.save(tmp_path / "split.json")
+    split.save(folder / "split.json")
     tiny = Bundle.open(tiny_bundle)
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     parts["classifier-int8-x86.onnx"] = parts["classifier.onnx"]
@@ -345,8 +350,14 @@ def finished(tiny_bundle, tmp_path):
         training_data=tuple(trained),
         gate=({**old, "reasons": [], "path": ["by hand"], "figures": {}, "speed": None},),
     )
-    path = write_bundle(tmp_path / "finished.dermbundle", manifest, parts)
-    return path, f"csv={root}", tmp_path / "split.json"
+    path = write_bundle(folder / "finished.dermbundle", manifest, parts)
+    return path, f"csv={root}", folder / "split.json"
+
+
+@pytest.fixture
+def finished(written, tmp_path):
+    path, source, split = written
+    return shutil.copy(path, tmp_path / path.name), source, split
 
 
 def inverted(graph: bytes) -> bytes:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from drawn_networks import SIZE, calibrated, exported, feeds_of, graph_of, lively, squares
+from networks import SHORT
 
 from dermedge.image.preprocess import Preprocessing, prepare
 from dermedge.image.read import read_image
@@ -33,13 +34,13 @@ def test_real_pictures_get_the_same_probabilities(shared_data):
     if not found:
         pytest.skip("HAM10000 is not here")
     real = [prepare(read_image(path).pixels, Preprocessing(size=SIZE))[0] for path in found]
-    network = calibrated(lively("mobilenet_v3_small"))
-    parity = check_parity(network, graph_of(network), feeds_of(network, real))
+    network, graph, _ = exported("mobilenet_v3_small")
+    parity = check_parity(network, graph, [alone(network, square) for square in real])
     assert parity.max_abs_difference <= TOLERANCE
 
 
 def test_a_graph_of_other_weights_is_refused():
-    network = calibrated(lively("mobilenet_v3_small"))
+    network = calibrated(lively(SHORT[0]))
     content = graph_of(network)
     with torch.no_grad():
         network.model.net.head.layers[-1].bias[0] += 0.01
@@ -50,7 +51,7 @@ def test_a_graph_of_other_weights_is_refused():
 
 
 def test_a_network_that_gives_nan_is_refused():
-    network = calibrated(lively("mobilenet_v3_small"))
+    network = calibrated(lively(SHORT[0]))
     content = graph_of(network)
     with torch.no_grad():
         network.model.net.head.layers[-1].bias[0] = float("nan")
@@ -59,7 +60,7 @@ def test_a_network_that_gives_nan_is_refused():
 
 
 def test_a_graph_with_another_notion_of_the_familiar_is_refused():
-    network = calibrated(lively("mobilenet_v3_small"))
+    network = calibrated(lively(SHORT[0]))
     content = graph_of(network)
     with torch.no_grad():
         network.ood.mean += 0.01
@@ -69,7 +70,7 @@ def test_a_graph_with_another_notion_of_the_familiar_is_refused():
 
 @pytest.mark.usefixtures("forgotten_graphs")
 def test_export_leaves_the_trained_network_as_it_is():
-    model = lively("mobilenet_v3_small").train().to(memory_format=torch.channels_last)
+    model = lively(SHORT[0]).train().to(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first = to_onnx(GraphModule(model), SIZE)
     assert model.training
@@ -78,7 +79,7 @@ def test_export_leaves_the_trained_network_as_it_is():
 
 
 def test_a_graph_that_transposes_bytes_is_refused():
-    network = calibrated(lively("mobilenet_v3_small"))
+    network = calibrated(lively(SHORT[0]))
     graph = onnx.load_from_string(graph_of(network))
     cast, transpose = graph.graph.node[:2]
     cast.op_type, transpose.op_type = "Transpose", "Cast"
@@ -89,7 +90,7 @@ def test_a_graph_that_transposes_bytes_is_refused():
 
 
 def test_what_was_never_seen_is_far():
-    network, graph, _ = exported("mobilenet_v2")
+    network, graph, _ = exported(SHORT[0])
     noise = np.random.default_rng(5).integers(0, 256, squares()[0].shape, np.uint8)
     session = open_session(graph, threads=1)
     known, strange = (
@@ -100,7 +101,7 @@ def test_what_was_never_seen_is_far():
 
 
 def test_the_activation_adds_up_to_the_probabilities():
-    network, graph, _ = exported("mobilenet_v2")
+    network, graph, _ = exported(SHORT[0])
     session = open_session(graph, threads=1)
     bias = network.model.net.head.layers[-1].bias.detach().numpy()
     for square in squares()[:3]:
@@ -111,7 +112,7 @@ def test_the_activation_adds_up_to_the_probabilities():
 
 
 def test_metadata_counts_and_may_be_absent():
-    network, graph, _ = exported("mobilenet_v3_small")
+    network, graph, _ = exported(SHORT[0])
     session = open_session(graph, threads=1)
     feeds = alone(network, squares()[0])
     absent = session.run(feeds)

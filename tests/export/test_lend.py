@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import SHORT
 
 from benchmarks.report.cards import describe
 from dermedge import cli
@@ -49,7 +50,7 @@ def test_a_classifier_gets_the_segmenter_of_a_shipped_bundle(export_runs, tmp_pa
     theirs, own = lender.manifest, made.manifest
     assert own.models["segmenter"] == theirs.models["segmenter"]
     assert made.model("segmenter") == lender.model("segmenter")
-    assert own.models["classifier"].architecture == "mobilenet_v3_small"
+    assert own.models["classifier"].architecture == SHORT[0]
     assert own.thresholds.mask == theirs.thresholds.mask
     assert own.thresholds.see_doctor != theirs.thresholds.see_doctor
     for name in ("measured", "parity"):

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from drawn_networks import LABELS, answers_of, exported, lively, probability, squares
+from networks import SHORT
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -39,7 +40,7 @@ def few_pictures(monkeypatch):
 
 
 def test_fp16_computes_in_half_and_speaks_float():
-    _, graph, _ = exported("mobilenet_v2")
+    _, graph, _ = exported(SHORT[0])
     model = onnx.load_model_from_string(compute_half(graph))
     kinds = {item.name: item.type.tensor_type.elem_type for item in model.graph.output}
     assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
@@ -98,7 +99,7 @@ def test_normalization_moves_into_the_first_convolution(middle):
 
 
 def test_the_picture_enters_int8_without_a_loss():
-    _, graph, feeds = exported("mobilenet_v3_small")
+    _, graph, feeds = exported(SHORT[0])
     made = quantize(observe_ranges(graph, feeds, ["minmax"]), "minmax", SCHEMES["unsigned"])
     model = onnx.load_model_from_string(made)
     first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
@@ -241,9 +242,8 @@ def test_the_map_that_bears_no_rounding_is_found():
 
 def test_too_few_pictures_to_calibrate_on(monkeypatch):
     monkeypatch.setattr(int8, "LEAST_PICTURES", 500)
-    _, graph, feeds = exported("mobilegan-nano")
-    with pytest.raises(ExportError, match="8 training pictures are too few"):
-        observe_ranges(graph, feeds)
+    with pytest.raises(ExportError, match="12 training pictures are too few"):
+        observe_ranges(small_graph(), small_feeds())
 
 
 # --- the comparison --------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_slower_or_doubtful_speed_is_refused():
 
 
 def test_a_bad_calibration_is_refused_and_the_accepting_half_asked_once(monkeypatch):
-    _, graph, feeds = exported("mobilenet_v3_small")
+    _, graph, feeds = exported(SHORT[0])
     targets = np.array([i % len(LABELS) for i in range(len(feeds))])
     tuning, accepting = (
         ValidationSet(feeds, np.arange(len(feeds)), LABELS, targets, [None] * 8, [None] * 8)
@@ -423,7 +423,7 @@ OPEN = [f"--accept-{name}=0" for name in ("retained", "sensitivity", "triage", "
 @pytest.fixture(scope="module")
 def full(export_runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("full") / "full.dermbundle"
-    folders = [str(export_runs / "segmenter"), str(export_runs / "short")]
+    folders = [str(export_runs / "segmenter"), str(export_runs / "classifier")]
     words = ["--precisions", "fp32", "fp16", "int8", "--calibration", "minmax", *OPEN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(int8, "LEAST_PICTURES", 8)
