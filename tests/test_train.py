@@ -1203,7 +1203,7 @@ def test_folders_without_a_run_are_named(tmp_path, finished):
         load_run(tmp_path)
     for wrong in ({"model": "resnet"}, {"model": "mobilenet_v2"}, {"kind": "detector"}):
         replace(load_run(finished), folder=tmp_path, **wrong).save()
-        with pytest.raises(UserError, match=r"run\.json cannot be used: there is no \w+ '\w+'"):
+        with pytest.raises(UserError, match=r"run\.json cannot be used: there is no \w+ '[\w-]+'"):
             load_run(tmp_path)
     with pytest.raises(UserError, match=r"no best\.pt yet"):
         load_model(replace(load_run(finished), folder=tmp_path))
