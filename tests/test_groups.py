@@ -13,7 +13,7 @@ import torch
 from dermedge import UserError
 from dermedge.data.groups import NOT_STATED, SCALES, members
 from dermedge.data.records import Record
-from train import group_ablation
+from train import ablation, group_ablation
 from train.groups import GroupWeights, group_row
 from train.learner import Learner
 from train.losses import classifier_loss
@@ -88,7 +88,7 @@ def test_the_ablation_needs_two_groups_to_compare():
 def test_the_ablations_draw_patients_whole():
     """One patient alone gives no interval, however many lesions."""
     records = [replace(r, patient_id="P", lesion_id=f"L{r.id}") for r in people(*[None] * 8)]
-    found = group_ablation.resampled(records, 10)(lambda weights: weights[0] / weights.sum())
+    found = ablation.resampled(records, 10)(lambda weights: weights[0] / weights.sum())
     assert found["value"] == 1 / 8
     assert np.isnan([found["low"], found["high"]]).all()
 

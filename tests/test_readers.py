@@ -80,11 +80,11 @@ def test_data_check_prints_every_row_at_fault(tmp_path, capsys):
     ],
 )
 def test_malignant_that_contradicts_the_diagnosis(tmp_path, diagnosis, malignant):
-    told = refused(
+    message = refused(
         tmp_path, "image,diagnosis,malignant", "a.png,nv,", f"b.png,{diagnosis},{malignant}"
     )
-    assert "data.csv line 3" in told
-    assert diagnosis in told
+    assert "data.csv line 3" in message
+    assert diagnosis in message
 
 
 def test_malignant_in_words(tmp_path):
@@ -232,10 +232,10 @@ def test_one_picture_under_two_spellings_is_one(tmp_path):
 
 def test_a_part_that_is_none_is_refused(tmp_path):
     for word in ("holdout", "0", "fold1"):
-        told = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
-        assert f"line 3: split '{word}'" in told
-    told = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
-    assert "the column 'dataset' is not read, but holds parts" in told
+        message = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
+        assert f"line 3: split '{word}'" in message
+    message = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
+    assert "the column 'dataset' is not read, but holds parts" in message
     assert own(tmp_path, "image,dataset", "a.png,train", "b.png,DermNet").records
 
 
@@ -268,10 +268,10 @@ def test_tables_that_shift_or_repeat_are_refused(tmp_path, lines, part):
 
 
 def test_lines_are_counted_through_blank_and_long_ones(tmp_path):
-    told = refused(
+    message = refused(
         tmp_path, "image,site,diagnosis", "", 'a.png,"two', 'lines",nevus', ",,", "b.png,back,7"
     )
-    assert "data.csv line 6" in told
+    assert "data.csv line 6" in message
 
 
 def test_what_spreadsheets_add_is_harmless(tmp_path):
@@ -313,8 +313,8 @@ def test_encodings_that_are_certain(tmp_path, encoding, words, label):
     ],
 )
 def test_other_encodings_are_refused_in_words(tmp_path, encoding, words):
-    told = refused(tmp_path, "image,diagnosis", f"a.png,{words}", encoding=encoding)
-    assert "save it as UTF-8" in told
+    message = refused(tmp_path, "image,diagnosis", f"a.png,{words}", encoding=encoding)
+    assert "save it as UTF-8" in message
 
 
 def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
@@ -324,8 +324,8 @@ def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
     data_set = own(tmp_path, "image", *names, pictures=())
     assert [record.image.name for record in data_set.records] == ["00.jpg", "01.PNG", "02.jpeg"]
     picture(tmp_path / "images" / "00.png")
-    told = refused(tmp_path, "image", "images/00", pictures=())
-    assert "line 2: several files fit 'images/00': 00.jpg, 00.png" in told
+    message = refused(tmp_path, "image", "images/00", pictures=())
+    assert "line 2: several files fit 'images/00': 00.jpg, 00.png" in message
     data_set = own(tmp_path, "image", "images/00.jpg", "images/01.tif", pictures=())
     assert data_set.problems == ("data.csv line 3: missing file images/01.tif (there is 01.PNG)",)
 
@@ -450,9 +450,9 @@ def test_several_tables_need_a_name(tmp_path):
     picture(tmp_path / "a.png")
     table(tmp_path / "train.csv", "image", "a.png")
     table(tmp_path / "test.csv", "image", "a.png")
-    told = refusal("csv", tmp_path)
-    assert "2 tables have a column 'image'" in told
-    assert "csv=" in told
+    message = refusal("csv", tmp_path)
+    assert "2 tables have a column 'image'" in message
+    assert "csv=" in message
     data_set = load("csv", tmp_path / "train.csv")
     assert "tables that are not read: 1 (test.csv)" in noted(data_set)
     # As a run notes where its pictures are: not of another table in the same folder.
@@ -465,8 +465,8 @@ def test_a_table_that_its_reader_does_not_read_is_refused(tmp_path, name):
     lines = ("lesion_id,image_id,dx", "HAM_0000001,a,nv")
     known = table(tmp_path / "HAM10000_metadata.csv", *lines)
     mended = table(tmp_path / "HAM10000_mended.csv", *lines)
-    told = refusal(name, mended)
-    assert f"HAM10000_mended.csv: not a table that {name} reads" in told
+    message = refusal(name, mended)
+    assert f"HAM10000_mended.csv: not a table that {name} reads" in message
     assert load("ham10000", known).records
 
 
@@ -488,8 +488,8 @@ def test_a_path_to_nothing_that_is_read(tmp_path):
     assert "cases.csv has: bild, läsion" in refusal("csv", tmp_path)
     (tmp_path / "pacs" / "nevus").mkdir(parents=True)
     (tmp_path / "pacs" / "nevus" / "1.dcm").write_bytes(b"")
-    told = refusal("folders", tmp_path / "pacs")
-    assert "not read: 1 (.dcm 1); unpack or convert pictures to JPEG or PNG" in told
+    message = refusal("folders", tmp_path / "pacs")
+    assert "not read: 1 (.dcm 1); unpack or convert pictures to JPEG or PNG" in message
 
 
 # --- folders -----------------------------------------------------------------------------------
@@ -570,8 +570,8 @@ def test_pictures_of_no_part_beside_others_are_counted(tmp_path):
 def test_folders_of_class_numbers_are_refused(tmp_path):
     picture(tmp_path / "1" / "b.jpg", 1)
     picture(tmp_path / "0" / "a.jpg")
-    told = refusal("folders", tmp_path)
-    assert "folder '0' is a number that names no class" in told
+    message = refusal("folders", tmp_path)
+    assert "folder '0' is a number that names no class" in message
     picture(tmp_path / "deep" / "train" / "class_2" / "a.jpg")
     assert "class_2" in refusal("folders", tmp_path / "deep")
 
@@ -712,9 +712,9 @@ def test_isic2019_with_numbered_columns(tmp_path):
         "image,0,1,2,3,4,5,6,7,8",
         "ISIC_0093000,1,0,0,0,0,0,0,0,0",
     )
-    told = refusal("isic2019", tmp_path)
-    assert "it has: image, 0, 1, 2" in told
-    assert "MEL, NV, BCC" in told
+    message = refusal("isic2019", tmp_path)
+    assert "it has: image, 0, 1, 2" in message
+    assert "MEL, NV, BCC" in message
 
 
 @pytest.mark.parametrize(
@@ -732,9 +732,9 @@ def test_one_hot_rows_that_are_none(tmp_path, cells, part):
         "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC",
         f"ISIC_0034321,{cells}",
     )
-    told = refusal("isic2018_task3", tmp_path)
-    assert part in told
-    assert "line 2" in told
+    message = refusal("isic2018_task3", tmp_path)
+    assert part in message
+    assert "line 2" in message
 
 
 def test_a_row_without_any_class_is_counted(tmp_path):
@@ -862,9 +862,9 @@ def test_isic2024_as_kaggle_gives_it(tmp_path):
         ("akiec", True),
     ]
     assert data_set.records[1].patient_id == "IP_1"
-    told = refusal("isic_cli", tmp_path)
-    assert "it has:" in told
-    assert "isic2024=" in told
+    message = refusal("isic_cli", tmp_path)
+    assert "it has:" in message
+    assert "isic2024=" in message
     # The challenge's own table beside it writes the same age in another way.
     more = tmp_path / "ISIC_2024_Training_Input" / "metadata.csv"
     table(more, "isic_id,age_approx", "ISIC_0091000,50.0", "ISIC_0091001,")

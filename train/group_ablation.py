@@ -15,8 +15,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES, MALIGNANT
+from train.ablation import Statistic, add_options, minus, resampled
 from train.data import present_labels
 from train.groups import GroupWeights, group_row
 from train.losses import class_weights, classifier_loss
@@ -44,7 +44,6 @@ from train.prepare import read_prepared
 from train.recipe import ClassifierLoss
 
 FOLDS, EPOCHS, BATCH, SENSITIVITY, LEAST = 5, 30, 256, 0.9, 20
-Statistic = Callable[[np.ndarray], float]  # of the weights of a resample, float (pictures,)
 WAYS = {
     "without": {},
     "reweighted": {"group_balance": 1.0},
@@ -148,18 +147,6 @@ def _head(
     return head
 
 
-def resampled(records: Sequence[Record], resamples: int) -> Callable[[Statistic], dict]:
-    """What gives a statistic of the records its interval; lesions and patients are drawn whole."""
-    groups = enumerate(group_records(records))
-    numbers = {record.id: number for number, group in groups for record in group}
-    clusters = np.array([numbers[record.id] for record in records])
-    return lambda of: asdict(metrics.bootstrap(of, len(records), clusters, resamples))
-
-
-def minus(one: Statistic, other: Statistic) -> Statistic:
-    return lambda weights: one(weights) - other(weights)
-
-
 def _worst(groups: Mapping[str, Statistic]) -> Statistic:
     return lambda weights: float(np.min([group(weights) for group in groups.values()]))
 
@@ -228,15 +215,7 @@ def figures(
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.group_ablation", description=__doc__)
-    parser.add_argument(
-        "--bundle", required=True, help="a file, or the name of one that comes with dermedge"
-    )
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument(
-        "--modality",
-        choices=("dermoscopic", "clinical"),
-        help="pictures of this kind alone (default: all)",
-    )
+    add_options(parser, "bundle", "data", "modality")
     parser.add_argument(
         "--leave-out", metavar="FILE.csv", help="without the lesions in its column lesion_id"
     )
@@ -244,17 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--group", choices=tuple(SCALES), default="skin_tone", help="(default: skin_tone)"
     )
     parser.add_argument("--features", required=True, metavar="FILE.npz", help="where they are kept")
-    parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="trainings, averaged (default: 3)"
-    )
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="of the intervals (default: 1000)",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
+    add_options(parser, "seeds", "resamples", "out")
     args = parser.parse_args(argv)
     for file in (args.out, args.features):
         check_writable(file)

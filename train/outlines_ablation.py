@@ -28,7 +28,7 @@ from dermedge.data.split import Split
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
-from train.group_ablation import minus, resampled
+from train.ablation import add_options, minus, resampled
 from train.origins import Origin, origin
 from train.prepare import read_prepared
 
@@ -62,18 +62,7 @@ def mean_of(values: np.ndarray, among: np.ndarray) -> Callable[[np.ndarray], flo
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.outlines_ablation", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or bundles")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument(
-        "--split", required=True, metavar="FILE.json", help="whose validation part is measured on"
-    )
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="of the intervals (default: 1000)",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
+    add_options(parser, "data", "split", "resamples", "out")
     args = parser.parse_args(argv)
     check_writable(args.out)
     part = set(Split.load(args.split).parts["val"])

@@ -29,7 +29,7 @@ from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 from dermedge.taxonomy import MALIGNANT
-from train.group_ablation import minus, resampled
+from train.ablation import add_options, minus, resampled
 from train.models import Normalized, complexity
 from train.origins import origin
 from train.prepare import read_prepared
@@ -65,29 +65,11 @@ def log_prior(prior: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.size_ablation", description=__doc__)
-    parser.add_argument(
-        "--bundle", required=True, help="a file, or the name of one that comes with dermedge"
-    )
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument(
-        "--modality",
-        choices=("dermoscopic", "clinical"),
-        help="pictures of this kind alone (default: all)",
-    )
-    parser.add_argument(
-        "--split", required=True, metavar="FILE.json", help="whose validation part is measured on"
-    )
+    add_options(parser, "bundle", "data", "modality", "split")
     parser.add_argument(
         "--sizes", required=True, type=int, nargs="+", metavar="PX", help="multiples of 32"
     )
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="of the intervals (default: 1000)",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
+    add_options(parser, "resamples", "out")
     args = parser.parse_args(argv)
     check_writable(args.out)
     source = origin(args.bundle)

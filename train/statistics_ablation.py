@@ -26,7 +26,8 @@ from dermedge.evaluation.provenance import commit
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES
-from train.group_ablation import EPOCHS, FOLDS, judged, minus, pooled, resampled
+from train.ablation import add_options, minus, resampled
+from train.group_ablation import EPOCHS, FOLDS, judged, pooled
 from train.models import IMAGENET, MODELS, build_model
 from train.recipe import ClassifierLoss
 from train.run import intact
@@ -43,21 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--model", required=True, metavar="NAME", choices=CLASSIFIERS, help=", ".join(CLASSIFIERS)
     )
     parser.add_argument("--weights", required=True, metavar="FILE.pth", help="of ImageNet")
-    parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
+    add_options(parser, "data")
     parser.add_argument(
         "--size", type=int, default=224, metavar="PX", help="of the input (default: 224)"
     )
-    parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="trainings, averaged (default: 3)"
-    )
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="of the intervals (default: 1000)",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="the figures")
+    add_options(parser, "seeds", "resamples", "out")
     args = parser.parse_args(argv)
     check_writable(args.out)
     data_set = data.load(*data.parse_source(args.data))

@@ -58,3 +58,12 @@ def test_what_cannot_be_written_is_said_in_one_line(script, words, tmp_path, mon
         runpy.run_path(script.__file__, run_name="__main__")
     assert end.value.code == 2
     assert capsys.readouterr().err == f"dermedge: {out.parent}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--resamples"])
+def test_counts_below_one_are_refused(option, capsys):
+    words = "--model mobilenet_v2 --weights w --data csv=x --out o.json".split()
+    with pytest.raises(SystemExit) as end:
+        statistics_ablation.main([*words, option, "0"])
+    assert end.value.code == 2
+    assert f"{option}: must be 1 or more, got 0" in capsys.readouterr().err
