@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import agreement
 from dermedge import DISCLAIMER, UserError
-from dermedge.bundle.bundle import Bundle, shipped
+from dermedge.bundle.bundle import open_bundle
 from dermedge.cli import call
 from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import prepare
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the figures")
     args = parser.parse_args(argv)
     check_writable(args.out)  # said before all the work
-    bundle = Bundle.open(shipped().get(args.bundle, args.bundle))
+    bundle = open_bundle(args.bundle)
     if not (CHECKOUT / "dermedge.egg-info").is_dir():
         raise UserError(
             f"{CHECKOUT} does not say which subcommands dermedge has: pip install -e {CHECKOUT}",

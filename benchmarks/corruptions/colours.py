@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.bundle import open_bundle
 from dermedge.cli import call
 from dermedge.data import load, parse_source
 from dermedge.files import check_writable, read_text, write_atomic
@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.corruptions.colours", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("--data", required=True, metavar="NAME=PATH", help="the data set")
-    parser.add_argument("--bundle", required=True, metavar="FILE", help="a .dermbundle")
+    parser.add_argument(
+        "--bundle", required=True, metavar="FILE", help="a file, or the name of a shipped one"
+    )
     parser.add_argument(
         "--count", type=int, default=100, metavar="N", help="pictures (default: 100)"
     )
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--count must be 1 or more, got {args.count}")
     check_table(Path(args.out), COLUMNS)
     name, path = parse_source(args.data)
-    bundle = Bundle.open(args.bundle)
+    bundle = open_bundle(args.bundle)
     paths = [record.image for record in by_hash(load(name, path).records)[: args.count]]
     rows = []
     for space, values in compare(Analyzer(bundle, threads=1), paths).items():

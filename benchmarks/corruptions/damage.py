@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.corruptions.colours import append_rows, check_table
 from dermedge import DISCLAIMER, UserError
 from dermedge.analyzer import Analyzer
-from dermedge.bundle.bundle import Bundle
+from dermedge.bundle.bundle import open_bundle
 from dermedge.cli import call
 from dermedge.image.read import ImageError, read_image
 
@@ -164,7 +164,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.corruptions.damage", description=__doc__, epilog=DISCLAIMER
     )
     parser.add_argument("folder", metavar="FOLDER", help="with JPEG pictures")
-    parser.add_argument("--bundle", required=True, metavar="FILE", help="a .dermbundle")
+    parser.add_argument(
+        "--bundle", required=True, metavar="FILE", help="a file, or the name of a shipped one"
+    )
     parser.add_argument(
         "--seeds", type=int, default=5, metavar="N", help="files a picture and kind (default: 5)"
     )
@@ -195,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not path.read_bytes().startswith(b"\xff\xd8"):
             raise UserError(f"{path} is no JPEG, whatever its name says: take it out")
         read_image(path)  # one that is damaged already is said before all the work
-    analyzer = Analyzer(Bundle.open(args.bundle), threads=1)
+    analyzer = Analyzer(open_bundle(args.bundle), threads=1)
     for name in args.kinds:
         row = measure(name, paths, args.seeds, analyzer)
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)

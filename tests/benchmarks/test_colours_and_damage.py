@@ -57,12 +57,12 @@ def test_another_table_is_refused_before_the_work(content, tmp_path, tiny_bundle
     ("module", "work", "words"),
     [
         ("corruptions.colours", "load", ["--data", "procedural=x", "--bundle", "x"]),
-        ("corruptions.damage", "Bundle", [".", "--bundle", "x"]),
+        ("corruptions.damage", "open_bundle", [".", "--bundle", "x"]),
         ("corruptions.scales", "_measured", ["--count", "1"]),
         ("accuracy.coverage", "counted", []),
         ("accuracy.evaluation_throughput", "open_bundle", ["--data", "procedural=x"]),
         ("latency.crossing", "measure", []),
-        ("arm64", "shipped", ["x.png"]),
+        ("arm64", "open_bundle", ["x.png"]),
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(module, work, words, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_what_cannot_be_written_is_said_in_one_line(script, words, tmp_path, mon
 
 @pytest.mark.parametrize("option", ["--seeds", "--resamples"])
 def test_counts_below_one_are_refused(option, capsys):
-    words = "--model mobilenet_v2 --weights w --data csv=x --out o.json".split()
+    words = ["--model", "mobilenet_v2", "--weights", "w", "--data", "csv=x", "--out", "o.json"]
     with pytest.raises(SystemExit) as end:
         statistics_ablation.main([*words, option, "0"])
     assert end.value.code == 2
