@@ -96,6 +96,7 @@ def test_overrides_change_single_values():
         ("augmentation.cutmix=1", "mixup and cutmix mix classes, not masks: not for mobilegan"),
         ("augmentation.hair=2", "augmentation.hair must be a number from 0 to 1; got 2.0"),
         ("preprocessing.crop=1.5", "preprocessing.crop needs a mask that is there already"),
+        ("crop_by=dermoscopy", "crop_by says where preprocessing.crop crops: set that to 1 to 4"),
         ("preprocessing.crop=9", r"\[preprocessing\] crop must be 0 .* or 1 to 4, got 9.0"),
         ("loss.focal=2", "unknown key loss.focal; there are: bce, jaccard, dice, l1, endpoint"),
         ("distillation.temperature=0", "distillation.temperature must be a number from 0.1"),

@@ -19,13 +19,14 @@ import pytest
 import torch
 from networks import SHORT
 
-from dermedge import UserError, cli
+from dermedge import Analyzer, UserError, cli, open_bundle
 from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.joint import join, keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
+from dermedge.network import drive
 from train import data, leaks, loop
 from train.commands import _frozen
 from train.data import Batches, Pictures, Views, load_pictures, loader, subset
@@ -152,6 +153,40 @@ def test_a_crop_is_around_the_drawn_lesion(data_set, tmp_path):
     write_png(moved, np.roll(drawn.astype(np.uint8) * 255, 8, axis=1))
     again = load_pictures((replace(masked, mask=moved), bare), recipe, tmp_path)
     assert not np.array_equal(again.image(0), near)
+
+
+def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
+    data_set, make_bundle, split, tmp_path
+):
+    """As the device crops it: without a mask, and whatever somebody drew."""
+    path = make_bundle(crop=2.0)
+    bundle = open_bundle(path)
+    recipe = classifier("preprocessing.crop=2", "preprocessing.size=64", f"crop_by={path}")
+    bare = tuple(replace(record, mask=None) for record in data_set.records)
+    seen = []
+
+    def watch(inference):
+        seen.append(inference.feeds["image"][0])
+        return inference.run()
+
+    pictures = load_pictures(bare, recipe, tmp_path / "cache")
+    assert len(pictures) == 20
+    for index, record in enumerate(pictures.records):
+        analyzer = Analyzer(bundle)
+        drive(analyzer.steps(record.image), watch)
+        assert np.array_equal(pictures.image(index), seen[-1])
+    again = load_pictures(data_set.records, recipe, tmp_path / "cache")
+    assert np.array_equal(again.images, pictures.images)
+    # Nothing is said of masks, of which it needs none, and the run states whose crops it saw.
+    other = replace(data_set, records=bare)
+    assert not list(loop._unused(recipe, other, split, *loop._choose(recipe, other, split)))
+    run = loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run")
+    assert run.teachers == {str(path): bundle.sha256}
+    # Another segmenter under that name would crop elsewhere.
+    replace(run, finished=False).save()
+    make_bundle(crop=1.5)
+    with pytest.raises(UserError, match=r"explaining.dermbundle is another network than the one"):
+        loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run")
 
 
 def test_the_cache_reads_each_picture_once_even_when_stopped(data_set, tmp_path, monkeypatch):
@@ -710,7 +745,8 @@ def test_what_is_not_learnt_from_is_said(data_set, split):
         for ids in ((train[0], val[0]), (*train, *val))
     )
     assert list(loop._unused(cropped, some, split, *loop._choose(cropped, some, split))) == [
-        f"1 of {count} {part} pictures have no mask: they are not cropped, but seen whole"
+        f"1 of {count} {part} pictures have no mask: they are not cropped, but seen whole; "
+        "crop_by=NAME crops all by the segmenter of a bundle"
         for part, count in (("training", 16), ("validation", 4))
     ]
     with pytest.raises(UserError, match="no training picture of csv has a mask"):

@@ -31,9 +31,9 @@ from dermedge.data.twins import twins
 from dermedge.evaluation.provenance import usable_cores
 from dermedge.files import make_private, write_atomic
 from dermedge.image.header import ImageError
-from dermedge.image.preprocess import Preprocessing
 from dermedge.metadata import encode
 from train.augment import augment
+from train.cropped import Cropper
 from train.groups import group_row
 from train.prepare import UNKNOWN
 from train.prepare import read_prepared as _read
@@ -84,7 +84,8 @@ def load_pictures(
     """
     records, preprocessing = tuple(records), recipe.preprocessing
     masks = recipe.kind != "classifier"
-    cache = Path(folder) / _key(records, preprocessing, masks)
+    cropper = Cropper(recipe.crop_by) if recipe.crop_by else None
+    cache = Path(folder) / _key(records, recipe, cropper)
     make_private(cache.parent)
     make_private(cache)
     size = preprocessing.size
@@ -99,6 +100,9 @@ def load_pictures(
 
     def fill(index: int) -> str | None:
         try:
+            if cropper is not None:
+                images[index] = cropper.read(records[index], preprocessing)
+                return None
             images[index], mask = _read(records[index], preprocessing, masks)
             if drawn is not None:
                 drawn[index] = mask
@@ -357,13 +361,13 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, once)
 
 
-def _key(records: Sequence[Record], preprocessing: Preprocessing, masks: bool) -> str:
-    digest = hashlib.sha256(
-        json.dumps([code_hash("train.prepare"), preprocessing.to_dict(), masks]).encode()
-    )
-    uses_masks = masks or preprocessing.crop
+def _key(records: Sequence[Record], recipe: Recipe, cropper: Cropper | None) -> str:
+    how = [code_hash("train.prepare"), recipe.preprocessing.to_dict(), recipe.kind != "classifier"]
+    if cropper is not None:
+        how += [code_hash("train.cropped"), cropper.sha256]
+    digest = hashlib.sha256(json.dumps(how).encode())
     for record in records:
-        for path in (record.image, record.mask if uses_masks else None):
+        for path in (record.image, record.mask if recipe.sees_masks else None):
             if path is None:
                 continue
             try:

@@ -23,6 +23,7 @@ from dermedge.files import make_private
 from train.cache_key import add_files, add_weights
 from train.data import Pictures, Views, loader, memory_mapped
 from train.learner import Learner
+from train.origins import origin
 from train.sources import Priors
 from train.teachers import Teacher
 
@@ -171,6 +172,8 @@ def _key(learner: Learner, views: Views) -> str:
     """The name of the folder of these features: of all that decides what they are."""
     recipe = learner.recipe
     digest = hashlib.sha256(code_hash("train.prepare", "train.augment").encode())
+    if recipe.crop_by:
+        digest.update((code_hash("train.cropped") + origin(recipe.crop_by).sha256).encode())
     # Not all of the recipe: epochs and learning rate do not matter.
     parts = (recipe.seed, recipe.augmentation, recipe.preprocessing, recipe.views, recipe.freeze)
     digest.update(repr(parts).encode())
@@ -182,5 +185,5 @@ def _key(learner: Learner, views: Views) -> str:
     add_weights(digest, network.early_layers(recipe.freeze))
     for teacher in learner.teachers:
         add_weights(digest, teacher)
-    add_files(digest, records, masks=recipe.preprocessing.crop > 0)
+    add_files(digest, records, masks=recipe.sees_masks)
     return "late-" + digest.hexdigest()[:20]

@@ -305,10 +305,12 @@ def _choose(
             + (f"only {labels[0]}" if labels else "no labels")
         )
     chosen = {part: [r for r in rs if r.label in labels] for part, rs in parts.items()}
-    if recipe.preprocessing.crop and not any(record.mask for record in chosen["train"]):
+    crops_by_masks = recipe.kind == "classifier" and recipe.sees_masks
+    if crops_by_masks and not any(record.mask for record in chosen["train"]):
         raise UserError(
-            "preprocessing.crop is about drawn lesions, and no training picture of "
-            f"{data_set.name} has a mask: set preprocessing.crop=0"
+            f"preprocessing.crop: no training picture of {data_set.name} has a mask. Set "
+            "crop_by=NAME for the segmenter of a bundle to find the lesions, or "
+            "preprocessing.crop=0"
         )
     if recipe.kind == "multitask":
         weights = source_weights(recipe.source_weights, chosen["train"])
@@ -365,10 +367,10 @@ def _unused(
         )
         bare = sum(not labels or record.label is None for record in left)
         whole = sum(record.mask is None for record in chosen[part])
-        if recipe.preprocessing.crop and whole:
+        if recipe.kind == "classifier" and recipe.sees_masks and whole:
             yield (
                 f"{whole} of {len(chosen[part])} {title} pictures have no mask: they are not "
-                "cropped, but seen whole"
+                "cropped, but seen whole; crop_by=NAME crops all by the segmenter of a bundle"
             )
         if bare:
             lack = "class" if labels else "mask"
@@ -454,8 +456,9 @@ def _bound(recipe: Recipe, data_set: DataSet, out: Path | None, teachers: dict[s
         before = load_run(out)
         return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
     source = origin(recipe.start) if recipe.start else None
+    earlier = [*origins(recipe), *map(origin, filter(None, [recipe.crop_by]))]
     return _Bound(
-        licence_of(data_set.licence, list(origins(recipe))),
+        licence_of(data_set.licence, earlier),
         source.title if source else "",
         source.prior if source and recipe.outline_alone else {},
         teachers,

@@ -128,8 +128,12 @@ def origin(path: str) -> Origin:
 
 
 def teachers_of(recipe: Recipe) -> dict[str, str]:
-    """The networks that a recipe learns from, as it names them, and the hash of each."""
-    return {path: origin(path).sha256 for path in (*recipe.teachers, *recipe.paired)}
+    """The networks that a recipe learns from, as it names them, and the hash of each.
+
+    The one that says where pictures are cropped is among them.
+    """
+    named = filter(None, (*recipe.teachers, *recipe.paired, recipe.crop_by))
+    return {path: origin(path).sha256 for path in named}
 
 
 def origins(recipe: Recipe) -> Iterator[Origin]:

@@ -184,6 +184,9 @@ class Recipe:
     # What a segmenter learns from where several people outlined a lesion: "agreed", the one mask
     # that is measured by, where there is one; "all", what each of them drew, a sample for each.
     outlines: str = _choice("agreed", "agreed", "all")
+    # With `preprocessing.crop`: the bundle, by its name or file, whose segmenter says where the lesion
+    # is, as on the device; "": the drawn masks do, and pictures without one are seen whole.
+    crop_by: str = ""
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
     # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.
     source_weights: str = ""
@@ -233,6 +236,11 @@ class Recipe:
     def paired(self) -> tuple[str, ...]:
         """The networks to learn from that see the lesion's picture of the other modality."""
         return _listed(self.distillation.paired)
+
+    @property
+    def sees_masks(self) -> bool:
+        """Whether drawn masks decide about what the network learns from."""
+        return self.kind != "classifier" or (self.preprocessing.crop > 0 and not self.crop_by)
 
     @property
     def outline_alone(self) -> bool:
@@ -374,6 +382,8 @@ def _recipe(table: dict, title: str) -> Recipe:
         check(recipe)
     if kind != "classifier" and recipe.preprocessing.crop:
         raise RecipeError(f"preprocessing.crop needs a mask that is there already: not for {model}")
+    if recipe.crop_by and not recipe.preprocessing.crop:
+        raise RecipeError("crop_by says where preprocessing.crop crops: set that to 1 to 4, too")
     return recipe
 
 

@@ -359,12 +359,11 @@ def files_sha256(
 
     `files` are those of the pictures by id, `others` as `train.paired.partners` gives them.
     """
-    masks = recipe.kind != "classifier" or recipe.preprocessing.crop > 0
     digest = hashlib.sha256()
     for part, records in sorted(parts.items()):
         for record in records:
             drawn = hashlib.sha256()
-            if masks and record.mask is not None:
+            if recipe.sees_masks and record.mask is not None:
                 drawn.update(record.mask.read_bytes())
             seen = [record.id, *(other.id for other in others.get(record.id, ()))]
             row = (part, drawn.hexdigest(), [(name, files[name]) for name in seen])
@@ -413,8 +412,8 @@ def refuse_other_teachers(out: Path, teachers: Mapping[str, str]) -> None:
     ]
     if changed and not run.finished:
         raise UserError(
-            f"the teacher {changed[0]} is another network than the one that {out} began to learn "
-            "from: put it back, choose another --out, or --fresh to throw that run away"
+            f"{changed[0]} is another network than the one that {out} began to learn from: put it "
+            "back, choose another --out, or --fresh to throw that run away"
         )
 
 

@@ -199,6 +199,7 @@ def _training_data(network: TrainedNetwork) -> dict:
         "pictures": run.pictures,
         "split_parts": {part: len(ids) for part, ids in network.split.parts.items()},
         "modality": recipe.modality,  # of the pictures; "": all
+        "crop_by": Path(recipe.crop_by).name,  # whose segmenter placed the crops; "": drawn masks
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256((run.folder / "recipe.toml").read_bytes()).hexdigest(),
         "commit": run.commit,
