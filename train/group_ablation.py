@@ -35,6 +35,7 @@ from dermedge.files import check_writable, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from dermedge.taxonomy import CLASSES, MALIGNANT
 from train.ablation import Statistic, add_options, minus, resampled
+from train.cropped import Cropper
 from train.data import present_labels
 from train.groups import GroupWeights, group_row
 from train.losses import class_weights, classifier_loss
@@ -54,12 +55,24 @@ WAYS = {
 
 @torch.inference_mode()
 def pooled(
-    records: Sequence[Record], model: Normalized, preprocessing: Preprocessing
+    records: Sequence[Record],
+    model: Normalized,
+    preprocessing: Preprocessing,
+    cropper: Cropper | None = None,
 ) -> np.ndarray:
-    """float32 (n, D): what a classifier in evaluation mode pools of each picture."""
+    """float32 (n, D): what a classifier in evaluation mode pools of each picture.
+
+    `cropper` is for a classifier of crops.
+    """
+
+    def read(record: Record) -> np.ndarray:
+        if cropper is not None:
+            return cropper.read(record, preprocessing)
+        return read_prepared(record, preprocessing, masks=False)[0]
+
     found = []
     for at in range(0, len(records), 16):
-        squares = [read_prepared(r, preprocessing, False)[0] for r in records[at : at + 16]]
+        squares = [read(record) for record in records[at : at + 16]]
         found.append(model.explain(torch.from_numpy(np.stack(squares)))["features"].numpy())
     return np.concatenate(found)
 
@@ -84,7 +97,9 @@ def features_of(records: Sequence[Record], bundle: str, cache: Path) -> np.ndarr
             raise UserError(f"{cache} holds no features of {source.title}: name another file")
         if set(files.tolist()) <= place.keys():
             return np.asarray(features[[place[file] for file in files.tolist()]])
-    features = pooled(records, source.network("classifier")[0], source.preprocessing("classifier"))
+    preprocessing = source.preprocessing("classifier")
+    cropper = Cropper(bundle) if preprocessing.crop else None
+    features = pooled(records, source.network("classifier")[0], preprocessing, cropper)
     buffer = io.BytesIO()  # to a path, numpy would add .npz
     np.savez(buffer, files=files, features=features, bundle=np.array(source.title))
     write_atomic(cache, buffer.getvalue())

@@ -184,8 +184,8 @@ class Recipe:
     # What a segmenter learns from where several people outlined a lesion: "agreed", the one mask
     # that is measured by, where there is one; "all", what each of them drew, a sample for each.
     outlines: str = _choice("agreed", "agreed", "all")
-    # With `preprocessing.crop`: the bundle, by its name or file, whose segmenter says where the lesion
-    # is, as on the device; "": the drawn masks do, and pictures without one are seen whole.
+    # With `preprocessing.crop`: the bundle, by its name or file, whose segmenter says where the
+    # lesion is, as on the device; "": drawn masks do, and pictures without one are seen whole.
     crop_by: str = ""
     balanced_sampling: float = _number(0.0, 0.0, 1.0)  # 0: as frequent; 1: all classes as often
     # With several data sets: "ham10000=1, milk10k=0.5", how often each picture of one is drawn.
