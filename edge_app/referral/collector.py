@@ -112,10 +112,7 @@ class Collector:
         return found
 
     def _open(self) -> dict[Destination, list[StoredReferral]]:
-        """Referrals that were received and may be answered, by their receiver.
-
-        Of one that is stopped, a part may have come through.
-        """
+        """Referrals of which something was received and may be answered, by their receiver."""
         mail, oldest = self._store.mail, ""
         now = clock.now()
         if not clock.fault(now):
@@ -124,7 +121,7 @@ class Collector:
         waiting = {
             one.id
             for one in mail.waiting(self._left)
-            if not one.stopped or all(it.state != RECEIVED for it in self._parcels(one))
+            if all(it.state != RECEIVED for it in self._parcels(one))
         }
         found = defaultdict(list)
         for one in mail.referrals(leave_out=self._left):

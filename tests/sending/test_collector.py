@@ -297,7 +297,7 @@ def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, m
     assert cases.reminders("2999-01-01") == []
 
 
-@pytest.mark.parametrize("fhir", ["without", "with", "refused"])
+@pytest.mark.parametrize("fhir", ["without", "with", "refused", "put off"])
 def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
     cases, archive, clinic, fhir, monkeypatch
 ):
@@ -307,11 +307,12 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
 
     from sending.receivers import number
 
-    if fhir == "refused":
-        clinic.lie = lambda handler, content: handler.say(422) or True
+    if status := {"refused": 422, "put off": 500}.get(fhir):
+        clinic.lie = lambda handler, content: handler.say(status) or True
     received(cases, archive, None if fhir == "without" else clinic, A)
-    if fhir == "refused":
-        assert Outbox(cases).status(cases.mail.referral(A)).state == "stopped"
+    if status:
+        state = {"refused": "stopped", "put off": "sending"}[fhir]
+        assert Outbox(cases).status(cases.mail.referral(A)).state == state
         clinic.lie = None
     study = number(A)
     with cases._file.writing() as connection:
