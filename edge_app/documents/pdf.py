@@ -146,7 +146,7 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
                 if name == "skin_type":  # as the screens call it
                     value = SKIN_TYPES[value - 1]
                 values = value if isinstance(value, tuple) else (str(value),)
-                text = ", ".join(_(one) if name in WORDS else one for one in values)
+                text = language.listed(_(one) if name in WORDS else one for one in values)
                 found.append((_(title), " ".join(text.split()), name not in WORDS))
     return found
 
