@@ -163,7 +163,7 @@ class _CasePage(Page):
         half = (WIDTH - 2 * MARGIN) / 2
         self.text(MARGIN, self.y, half, _("Spot on the skin: report"), 17, bold=True)
         taken = _("Picture taken {when}", when=_when(capture))
-        self.text(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
+        self.line(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
         self.y += 11
         self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
         self.disclaimer(self.y + 1.7, 9.5)

@@ -53,6 +53,10 @@ def shots(tiny_bundle, tmp_path_factory) -> tuple[Shot, Shot]:
     return tuple(found)
 
 
+def drawn_lines(path) -> list[str]:
+    return pypdf.PdfReader(path).pages[0].extract_text().splitlines()
+
+
 def read(path) -> tuple[str, pypdf.PdfReader]:
     reader = pypdf.PdfReader(path)
     assert len(reader.pages) == 1
@@ -117,6 +121,8 @@ def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, sho
         wanted = [RISK_FACTORS[-1], *result(analysis).limits, REMARKS["clock"]]
         text = "".join(read(path)[0].split())
         assert [words for words in wanted if "".join(_(words).split()) not in text] == []
+        head = [line for line in drawn_lines(path) if "Foto aufgenommen" in line]
+        assert [line.endswith("(die Uhr ging falsch)") for line in head] == [True]
     finally:
         language.use("en")
 
