@@ -55,8 +55,9 @@ class Size(NamedTuple):
     points: float = 9  # of what limits the estimate
 
 
-# The first at which nothing is left out.
+# The first at which nothing is left out of what limits the estimate.
 SIZES = (
+    *(Size(height, 12) for height in (84.0, 64.0, 48.0)),
     *(Size(height) for height in (84.0, 64.0, 48.0, 34.0)),
     *(Size(height, 1, 7.5) for height in (34.0, 26.0, 18.0)),
 )

@@ -105,6 +105,9 @@ def test_only_the_chosen_fields_are_printed(tmp_path, shots):
     assert "Zoë" not in str(reader.metadata)
     write_case(path, shots[1], None, PERSON, LESION)
     assert "1961" not in read(path)[0]
+    # Where there is room for all of them.
+    write_case(path, shots[1], None, replace(PERSON, notes="north ward " * 30), None, ("notes",))
+    assert read(path)[0].count("north ward") == 30
 
 
 def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, shots):
