@@ -313,8 +313,7 @@ class _CasePage(Page):
             message = _("{mark} stands for a character that this device has no font for.")
             rows.append(message.format(mark=MISSING))
         for row in rows:
-            self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2)
-            y += self.height(row, 7.5, wide) + 0.5
+            y += self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2) + 0.5
         self.disclaimer(HEIGHT - 14, 8.5, align="C")
 
 

@@ -167,8 +167,16 @@ def test_arabic_is_shaped_and_what_has_no_glyph_is_said(tmp_path, shots):
     assert MISSING not in text
     # Letters joined by the font have glyphs of their own: more than the name has letters.
     assert any("DejaVu" in str(font.get_object()) for font in fonts(reader))
-    write_case(path, shots[1], None, Person("p", "田中"), fields=["name"])
-    assert f"{MISSING} stands for a character" in read(path)[0]
+    analysis = {**shots[1].capture.analysis, "because": None, "rule": "too dark; " * 60}
+    refused = replace(shots[1].capture, analysis=analysis)
+    write_case(path, Shot(refused, shots[1].pixels), None, Person("p", "田中"), fields=["name"])
+    text, reader = read(path)
+    assert f"{MISSING} stands for a character" in text
+    foot: dict[str, float] = {}  # the last places
+    reader.pages[0].extract_text(
+        visitor_text=lambda text, _cm, at, *_: foot.update({text.strip()[:8]: at[5]})
+    )
+    assert foot[f"{MISSING} stands"] > foot[DISCLAIMER[:8]] + 8.5  # points: one line above
 
 
 def fonts(reader) -> list:
