@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from typing import Any
 
 from dermedge import DISCLAIMER
 from edge_app.i18n import language
@@ -57,11 +58,17 @@ class Page:
         return WIDTH - x - wide if language.rtl() else x
 
     def disclaimer(self, y: float, size: float, align: str = "L") -> None:
-        """In one line, as large as that allows."""
-        wide, message = WIDTH - 2 * MARGIN - 6, _(DISCLAIMER)
-        while len(self.lines(message, size, wide, True)) > 1:
+        wide = WIDTH - 2 * MARGIN - 6
+        self.line(MARGIN + 3, y, wide, _(DISCLAIMER), size, bold=True, align=align)
+
+    def line(
+        self, x: float, y: float, wide: float, text: str, size: float, bold: bool = False,
+        **style: Any,
+    ) -> None:  # fmt: skip
+        """Write in one line, as large as that allows."""
+        while len(self.lines(text, size, wide, bold)) > 1:
             size -= 0.25
-        self.text(MARGIN + 3, y, wide, message, size, bold=True, align=align)
+        self.text(x, y, wide, text, size, bold=bold, **style)
 
     def title(self, x: float, wide: float, text: str) -> None:
         self.text(x, self.y, wide, text, 10.5, bold=True)

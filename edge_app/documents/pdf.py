@@ -55,8 +55,9 @@ class Size(NamedTuple):
     points: float = 9  # of what limits the estimate
 
 
-# The first at which nothing is left out.
+# The first at which nothing is left out of what limits the estimate.
 SIZES = (
+    *(Size(height, 12) for height in (84.0, 64.0, 48.0)),
     *(Size(height) for height in (84.0, 64.0, 48.0, 34.0)),
     *(Size(height, 1, 7.5) for height in (34.0, 26.0, 18.0)),
 )
@@ -146,7 +147,7 @@ def _facts(person: Person | None, lesion: Lesion | None, fields) -> list[tuple[s
                 if name == "skin_type":  # as the screens call it
                     value = SKIN_TYPES[value - 1]
                 values = value if isinstance(value, tuple) else (str(value),)
-                text = ", ".join(_(one) if name in WORDS else one for one in values)
+                text = language.listed(_(one) if name in WORDS else one for one in values)
                 found.append((_(title), " ".join(text.split()), name not in WORDS))
     return found
 
@@ -163,7 +164,7 @@ class _CasePage(Page):
         half = (WIDTH - 2 * MARGIN) / 2
         self.text(MARGIN, self.y, half, _("Spot on the skin: report"), 17, bold=True)
         taken = _("Picture taken {when}", when=_when(capture))
-        self.text(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
+        self.line(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
         self.y += 11
         self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
         self.disclaimer(self.y + 1.7, 9.5)
@@ -312,8 +313,7 @@ class _CasePage(Page):
             message = _("{mark} stands for a character that this device has no font for.")
             rows.append(message.format(mark=MISSING))
         for row in rows:
-            self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2)
-            y += self.height(row, 7.5, wide) + 0.5
+            y += self.text(MARGIN, y, wide, row, 7.5, color=QUIET, lines=2) + 0.5
         self.disclaimer(HEIGHT - 14, 8.5, align="C")
 
 

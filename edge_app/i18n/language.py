@@ -11,6 +11,7 @@ import gettext
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import date, datetime, timezone
 from functools import cache
 from importlib.util import find_spec
@@ -183,6 +184,11 @@ def capital(line: str) -> str:
 def sentence(line: str) -> str:
     """A line with a capital at its start and a stop at its end."""
     return capital(line) + ("" if line[-1:] in (*".?!", "؟") else ".")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words of the language one after another, as it parts them."""
+    return _(", ").join(words)
 
 
 def N_(message: str) -> str:

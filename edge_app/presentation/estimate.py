@@ -257,7 +257,7 @@ def _limits(analysis: Mapping, together: Combined | None) -> tuple[str, ...]:
             _("The size in millimetres is unknown: nothing in the picture gives a scale.")
         )
     # In the language already; its strokes are none of a path.
-    names = Message(", ".join(_(CLASSES[name]) for name in analysis["probabilities"]))
+    names = Message(language.listed(_(CLASSES[name]) for name in analysis["probabilities"]))
     limits.append(_("Only what the model was trained on can come out: {names}.", names=names))
     return tuple(limits)
 

@@ -41,6 +41,7 @@ NOT_RECEIVED = N_("the receiver did not take all of the referral: send it again"
 Resource = dict[str, Any]
 Read = Callable[[str], Resource | None]  # of "ServiceRequest/7"; None: it is not there
 _REPORT = {"preliminary", "partial", "final", "amended", "corrected", "appended"}
+_UNWRITTEN = {"registered", "preparation"}  # announced: there is nothing to read yet
 _TASK = {"on-hold", "completed", *UNANSWERED}
 # Bidirectional overrides would show a name or a sentence backwards.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -171,6 +172,8 @@ def from_fhir(
     for _, resource in _resources(whole):
         kind = resource.get("resourceType")
         if kind not in ("DiagnosticReport", "Communication", "Task"):
+            continue
+        if _str(resource.get("status")) in _UNWRITTEN:
             continue
         try:
             answer = _answer(resource, sent, pool)

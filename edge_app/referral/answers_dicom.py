@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermedge import UserError
+from edge_app.i18n.language import N_
 from edge_app.referral.answers import (
     BYTES,
     EMPTY,
@@ -45,6 +46,10 @@ _SYNTAXES = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _PLAIN = {"TEXT": "TextValue", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime",
           "PNAME": "PersonName"}  # fmt: skip
 _DEPTH, _NODES = 32, 5000
+OTHER_KIND = N_(
+    "beside the pictures of this referral lies a file of a kind that is not read here, look at it "
+    "at the receiver: {what}"
+)
 
 
 def from_dicom(data: bytes, sent: Sequence[Sent]) -> Answer:
@@ -111,7 +116,7 @@ def _answer(ds: Dataset, uid: str, mine: Sent, data: bytes) -> Answer:
         lines += [line for line, _ in items]
         better = any(code == BETTER_PICTURE for _, code in items)
     else:
-        raise UserError(FOREIGN, code="answer-foreign", what=uid)
+        raise UserError(OTHER_KIND, code="answer-kind", what=uid)
     text, cut = clean("\n".join(line for line in lines if line.strip()), TEXT)
     if not (text or report or better):
         raise UserError(EMPTY, code="answer-empty", what=uid)

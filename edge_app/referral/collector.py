@@ -112,10 +112,7 @@ class Collector:
         return found
 
     def _open(self) -> dict[Destination, list[StoredReferral]]:
-        """Referrals that were received and may be answered, by their receiver.
-
-        Of one that is stopped, a part may have come through.
-        """
+        """Referrals of which something was received and may be answered, by their receiver."""
         mail, oldest = self._store.mail, ""
         now = clock.now()
         if not clock.fault(now):
@@ -124,7 +121,7 @@ class Collector:
         waiting = {
             one.id
             for one in mail.waiting(self._left)
-            if not one.stopped or all(it.state != RECEIVED for it in self._parcels(one))
+            if all(it.state != RECEIVED for it in self._parcels(one))
         }
         found = defaultdict(list)
         for one in mail.referrals(leave_out=self._left):
@@ -296,8 +293,10 @@ class Collector:
             more=answer.more or large,
         )
         try:
+            if self._kept(stored):
+                return None
             # First: an answer that is kept is not seen again, should this end in between.
-            if stored.wants_better_picture and not self._kept(stored):
+            if stored.wants_better_picture:
                 with without_damage(damage.row("referral", stored.referral), self._left):
                     self._remind(stored)
             kept = self._store.mail.add_answer(stored)
@@ -308,8 +307,15 @@ class Collector:
         return kept
 
     def _kept(self, answer: StoredAnswer) -> bool:
+        """Whether that version of it is kept, or the last one, which says the same."""
         kept = self._answers(answer.referral)
-        return (answer.source, answer.version) in {(one.source, one.version) for one in kept}
+        if (answer.source, answer.version) in {(one.source, one.version) for one in kept}:
+            return True
+        # A FHIR server that was moved, or writes its index again, gives all that it has another
+        # `meta`; of a file in our study the version is its UID, by which it is not fetched again.
+        last = [one for one in kept if one.source == answer.source][-1:]
+        same = "/" in answer.source and not answer.more
+        return same and [_said(one) for one in last] == [_said(answer)]
 
     def _remind(self, answer: StoredAnswer) -> None:
         """ "Better picture, please": the lesion is due today."""
@@ -317,6 +323,11 @@ class Collector:
         today = date.today().isoformat()
         if lesion.remind is None or lesion.remind > today:
             self._store.update_lesion(replace(lesion, remind=today))
+
+
+def _said(answer: StoredAnswer) -> StoredAnswer:
+    """What a nurse reads of it."""
+    return replace(answer, id="", version="", received="", dated=True)
 
 
 def _amended(answers: Sequence[Answer], first: Mapping[str, str]) -> list[Answer]:

@@ -268,7 +268,7 @@ def preview(referral: Referral, risk_factors: Sequence[str] = ()) -> tuple[Row, 
         size = language.number(len(referral.report) / 1000)
         rows.append(Row(_("Report"), _("a PDF of {size} kB", size=size)))
     if referral.report and risk_factors:
-        risks = ", ".join(map(_, risk_factors))
+        risks = language.listed(map(_, risk_factors))
         line = _("{group}: {question}", group=_("Risk factors"), question=risks)
         rows.append(Row(_("Report"), line))
     rows += [Row(_("Note"), str(note)) for note in cautions(referral)]
@@ -334,7 +334,7 @@ def _picture(number: int, picture: ReferredPicture) -> Iterator[Row]:
         if picture.recognizable is not False
         else _("nothing by which to recognize the person")
     )
-    yield Row(_("Picture {number}", number=number), ", ".join(parts), picture.id)
+    yield Row(_("Picture {number}", number=number), language.listed(parts), picture.id)
     if picture.findings is not None:
         for label, value in _findings(picture.findings):
             yield Row(_("Picture {number}: {label}", number=number, label=label), value, picture.id)
@@ -363,7 +363,7 @@ def _findings(found: Findings) -> Iterator[tuple[str, str]]:
             if value is not None:
                 yield _(title), language.number(value)
         if found.colors:
-            yield _("Colours seen"), ", ".join(_(_COLORS.get(it, it)) for it in found.colors)
+            yield _("Colours seen"), language.listed(_(_COLORS.get(it, it)) for it in found.colors)
         if found.diameter_mm is not None:
             yield _("Diameter"), _("{value} mm", value=language.number(found.diameter_mm, 1))
         if found.area_px:

@@ -209,6 +209,10 @@ def test_twenty_foreign_ones_are_refused():
     assert len(cases) == 20
     for number, data in enumerate(cases):
         assert taken(data, mine) == [], number
+    # Ours, of a kind that is not read: nobody is to think that it is another's.
+    with pytest.raises(UserError) as refused:
+        from_dicom(document(mine[0], 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.2"), mine)
+    assert refused.value.code == "answer-kind"
 
 
 def test_an_answer_is_shown_as_its_author_wrote_it():

@@ -273,9 +273,11 @@ def test_the_preview_in_arabic_keeps_sizes_times_and_versions_together():
     height, width = sent.pictures[0].pixels().shape[:2]
     language.use("ar")
     try:
-        drawn = [language.visual(row.value) for row in review.preview(sent)]
+        rows = review.preview(sent)
+        drawn = [language.visual(row.value) for row in rows]
     finally:
         language.use("en")
+    assert not [row.value for row in rows if row.picture and ", " in row.value.split("(")[0]]
     for words in (
         f"{width} x {height} px",
         sent.consent.version,

@@ -53,6 +53,10 @@ def shots(tiny_bundle, tmp_path_factory) -> tuple[Shot, Shot]:
     return tuple(found)
 
 
+def drawn_lines(path) -> list[str]:
+    return pypdf.PdfReader(path).pages[0].extract_text().splitlines()
+
+
 def read(path) -> tuple[str, pypdf.PdfReader]:
     reader = pypdf.PdfReader(path)
     assert len(reader.pages) == 1
@@ -101,6 +105,9 @@ def test_only_the_chosen_fields_are_printed(tmp_path, shots):
     assert "Zoë" not in str(reader.metadata)
     write_case(path, shots[1], None, PERSON, LESION)
     assert "1961" not in read(path)[0]
+    # Where there is room for all of them.
+    write_case(path, shots[1], None, replace(PERSON, notes="north ward " * 30), None, ("notes",))
+    assert read(path)[0].count("north ward") == 30
 
 
 def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, shots):
@@ -117,6 +124,8 @@ def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, sho
         wanted = [RISK_FACTORS[-1], *result(analysis).limits, REMARKS["clock"]]
         text = "".join(read(path)[0].split())
         assert [words for words in wanted if "".join(_(words).split()) not in text] == []
+        head = [line for line in drawn_lines(path) if "Foto aufgenommen" in line]
+        assert [line.endswith("(die Uhr ging falsch)") for line in head] == [True]
     finally:
         language.use("en")
 
@@ -158,8 +167,16 @@ def test_arabic_is_shaped_and_what_has_no_glyph_is_said(tmp_path, shots):
     assert MISSING not in text
     # Letters joined by the font have glyphs of their own: more than the name has letters.
     assert any("DejaVu" in str(font.get_object()) for font in fonts(reader))
-    write_case(path, shots[1], None, Person("p", "田中"), fields=["name"])
-    assert f"{MISSING} stands for a character" in read(path)[0]
+    analysis = {**shots[1].capture.analysis, "because": None, "rule": "too dark; " * 60}
+    refused = replace(shots[1].capture, analysis=analysis)
+    write_case(path, Shot(refused, shots[1].pixels), None, Person("p", "田中"), fields=["name"])
+    text, reader = read(path)
+    assert f"{MISSING} stands for a character" in text
+    foot: dict[str, float] = {}  # the last places
+    reader.pages[0].extract_text(
+        visitor_text=lambda text, _cm, at, *_: foot.update({text.strip()[:8]: at[5]})
+    )
+    assert foot[f"{MISSING} stands"] > foot[DISCLAIMER[:8]] + 8.5  # points: one line above
 
 
 def fonts(reader) -> list:
