@@ -236,6 +236,14 @@ def test_jpeg_with_something_behind_its_end_is_good():
         assert (read_image(data + tail).pixels == plain).all()
 
 
+@pytest.mark.parametrize("luma", [0x31, 0x42])
+def test_a_jpeg_whose_colours_are_of_unusual_px_is_not_called_damaged(luma):
+    """A new picture of the same camera would be refused, too."""
+    data = bytearray(encode(Image.fromarray(picture()), "JPEG"))
+    data[data.index(b"\xff\xc0") + 11] = luma
+    refuses(bytes(data), "not supported")
+
+
 def test_heic(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     for orientation in (1, 6):
