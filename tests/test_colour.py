@@ -227,9 +227,21 @@ def test_gamma_and_chromaticities_of_a_png():
             read_image(with_chunk(kind, body))
 
 
-@pytest.mark.parametrize(("primaries", "stored"), [(12, SPACES["p3"][1]), (1, SKIN)])
-def test_colours_that_a_heic_names(primaries, stored):
-    data = encode(plain(stored), "HEIC", color_primaries=primaries, transfer_characteristics=13)
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "stored"),
+    [
+        (12, 13, SPACES["p3"][1]),
+        (1, 13, SKIN),
+        (1, 4, SKIN),
+        (5, 6, (198, 140, 120)),
+        (6, 6, (203, 139, 120)),
+    ],
+)
+def test_colours_that_a_heic_names(primaries, transfer, stored):
+    """PAL's and NTSC's are those of programs that code as television did."""
+    data = encode(
+        plain(stored), "HEIC", color_primaries=primaries, transfer_characteristics=transfer
+    )
     assert shows(data, within=3)
     hdr = encode(plain(stored), "HEIC", color_primaries=9, transfer_characteristics=16)
     with pytest.raises(ImageError, match="save it as sRGB"):
