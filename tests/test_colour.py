@@ -257,6 +257,21 @@ def test_colours_that_an_avif_names():
         read_image(data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :])
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC"])
+def test_colours_of_a_gain_map_are_not_those_of_its_picture(kind):
+    """A phone's HDR picture names both; it was refused as of unusual colours."""
+    data = encode(plain(SKIN), kind)
+    hdr = struct.pack(">I8s3HB", 19, b"colrnclx", 9, 16, 9, 0x80)
+    pixels = struct.pack(">I", data.index(b"mdat") + 4)
+    mended = bytearray(data.replace(pixels, struct.pack(">I", data.index(b"mdat") + 4 + len(hdr))))
+    for box in (b"meta", b"iprp", b"ipco"):
+        at = data.index(box) - 4
+        (size,) = struct.unpack_from(">I", data, at)
+        struct.pack_into(">I", mended, at, size + len(hdr))
+    mended[at + size : at + size] = hdr  # in the last of them
+    assert shows(bytes(mended), within=3)
+
+
 def test_exif_may_say_adobe_rgb():
     def jpeg(space: int, index: str | None) -> bytes:
         exif = Image.Exif()

@@ -24,26 +24,89 @@ def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
+    described = False
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
             return Iso(frozenset(colours), tuple(media))
         try:
-            size, box = struct.unpack_from(">I4s", data, position)
-            if size == 1:
-                (size,) = struct.unpack_from(">Q", data, position + 8)
-        except struct.error:
+            box, body, end = _box(data, position, len(data))
+        except (struct.error, ValueError):
+            # What follows a picture is no part of it, be it a film or what a phone notes there.
+            if described and media and data[position + 4 : position + 8] not in (b"meta", b"mdat"):
+                return Iso(frozenset(colours), tuple(media))
             raise cut_short(kind) from None
-        end = len(data) if size == 0 else position + size
-        if end > len(data) or end < position + 8:
-            raise cut_short(kind)
         if box == b"meta":
-            for match in re.finditer(rb"colrnclx(....)", data[position:end], re.DOTALL):
-                colours.add(Colours(*struct.unpack(">HH", match[1])))
+            described = True
+            colours |= _colours(data, body + 4, end)
         elif box == b"mdat":
-            media.append((position + 8, end))
+            media.append((body, end))
         position = end
     raise damaged(kind)
+
+
+def _box(data: bytes, at: int, most: int) -> tuple[bytes, int, int]:
+    """Name of the box at a byte, where its content begins, and its end.
+
+    Raises struct.error or ValueError where there is none that ends by `most`.
+    """
+    size, name = struct.unpack_from(">I4s", data, at)
+    body = at + 8
+    if size == 1:
+        (size,) = struct.unpack_from(">Q", data, body)
+        body += 8
+    end = most if size == 0 else at + size
+    if not body <= end <= most:
+        raise ValueError("no box")
+    return name, body, end
+
+
+def _boxes(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
+    found: list[tuple[bytes, int, int]] = []
+    while at < end and len(found) < MAX_PARTS:
+        found.append(_box(data, at, end))
+        at = found[-1][2]
+    return found
+
+
+def _colours(data: bytes, start: int, end: int) -> set[Colours]:
+    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
+
+    Where nothing is named for that one, all that is.
+    """
+    try:
+        inside = {name: place for name, *place in _boxes(data, start, end)}
+        properties = {name: place for name, *place in _boxes(data, *inside[b"iprp"])}
+        listed = [
+            (name, data[slice(*place)]) for name, *place in _boxes(data, *properties[b"ipco"])
+        ]
+        at = inside[b"pitm"][0]
+        (primary,) = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)
+        own = [listed[index - 1] for index in _associated(data, properties[b"ipma"][0], primary)]
+        named = [content[4:8] for name, content in own if (name, content[:4]) == (b"colr", b"nclx")]
+    except (KeyError, IndexError, ValueError, struct.error):
+        named = []
+    named = named or re.findall(rb"colrnclx(....)", data[start:end], re.DOTALL)
+    return {Colours(*struct.unpack(">HH", numbers)) for numbers in named}
+
+
+def _associated(data: bytes, at: int, item: int) -> list[int]:
+    """Numbers, from 1 on, of the properties that the 'ipma' box at a byte gives to an item."""
+    wide = data[at + 3] & 1
+    number, size = (">I", 4) if data[at] else (">H", 2)
+    (count,) = struct.unpack_from(">I", data, at + 4)
+    at += 8
+    for _ in range(min(count, MAX_PARTS)):
+        (owner,) = struct.unpack_from(number, data, at)
+        form = f">{data[at + size]}{'H' if wide else 'B'}"
+        # The highest bit says whether a reader must know the property.
+        values = [
+            v & (0x7FFF if wide else 0x7F) for v in struct.unpack_from(form, data, at + size + 1)
+        ]
+        if owner == item:
+            return [value for value in values if value]
+        at += size + 1 + struct.calcsize(form)
+    return []
 
 
 @dataclass(frozen=True)
