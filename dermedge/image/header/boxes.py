@@ -14,7 +14,7 @@ from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 @dataclass(frozen=True)
 class Iso:
-    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where media data lie."""
+    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where coded pixels lie."""
 
     colours: frozenset[Colours]
     media: tuple[tuple[int, int], ...]
@@ -24,21 +24,24 @@ def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
+    notes: list[tuple[int, int]] = []
     described = False
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
-            return Iso(frozenset(colours), tuple(media))
+            return Iso(frozenset(colours), _without(media, notes))
         try:
             box, body, end = _box(data, position, len(data))
         except (struct.error, ValueError):
             # What follows a picture is no part of it, be it a film or what a phone notes there.
             if described and media and data[position + 4 : position + 8] not in (b"meta", b"mdat"):
-                return Iso(frozenset(colours), tuple(media))
+                return Iso(frozenset(colours), _without(media, notes))
             raise cut_short(kind) from None
         if box == b"meta":
-            described = True
             colours |= _colours(data, body + 4, end)
+            if not described:
+                notes = _notes(data, body + 4, end)
+            described = True
         elif box == b"mdat":
             media.append((body, end))
         position = end
@@ -109,6 +112,65 @@ def _associated(data: bytes, at: int, item: int) -> list[int]:
     return []
 
 
+_MOST_NOTES = 100  # of one file; real ones have one or two
+
+
+def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where what a 'meta' box says is no picture lies: EXIF and XMP; nothing if that is broken."""
+    at = 0
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at], "big")
+
+    try:
+        inside = {name: place for name, *place in _boxes(data, start, end)}
+        at, end = inside[b"iinf"]
+        others = set()
+        for _, body, _ in _boxes(data, at + (8 if data[at] else 6), end):
+            at = body + 4
+            item = number(4 if data[body] == 3 else 2)
+            if data[at + 2 : at + 6] in (b"Exif", b"mime", b"uri "):
+                others.add(item)
+        at, end = inside[b"iloc"]
+        end = min(end, at + 16 * MAX_PARTS)
+        version = number(4) >> 24
+        sizes = number(2)
+        offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+        wide = 4 if version == 2 else 2
+        places: list[tuple[int, int]] = []
+        for _ in range(min(number(wide), MAX_PARTS)):
+            item = number(wide)
+            number(4 if version else 2)
+            first = number(base)
+            for _ in range(number(2)):
+                if not length or at >= end or len(places) > _MOST_NOTES:
+                    return []
+                number(index if version else 0)
+                begin = first + number(offset)
+                place = begin, begin + number(length)
+                if item in others:
+                    places.append(place)
+    except (KeyError, IndexError, ValueError, struct.error):
+        return []
+    return places
+
+
+def _without(
+    places: Iterable[tuple[int, int]], notes: Iterable[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """What is left of each (start, end)."""
+    for start, end in notes:
+        places = [
+            part
+            for low, high in places
+            for part in ((low, min(high, start)), (max(low, end), high))
+            if part[0] < part[1]
+        ]
+    return tuple(places)
+
+
 @dataclass(frozen=True)
 class WebP:
     """Of a WebP file's header: size in px, and where its coded pixels lie."""
@@ -176,22 +238,18 @@ def check_zeros(
     kind: str,
     media: Iterable[tuple[int, int]],
     longest: int,
-    other: Iterable[bytes | None] = (),
 ) -> None:
     """Raises ImageError where coded pixels hold `longest` zero bytes in a row.
 
     Their coding makes no such rows of anything but large plain areas, yet lost blocks of a disk or
     of a transfer read as zeros, and the decoders of these kinds take anything: a lost block often
-    shows as a plain area, too. `other` is what may lie between them: EXIF, XMP.
+    shows as a plain area, too.
     """
     zeros = bytes(longest)
     if zeros not in data:
         return
     for start, end in media:
-        coded = data[start:end]
-        for block in other:
-            coded = coded.replace(bytes(block), b"") if block else coded
-        if zeros in coded:
+        if data.find(zeros, start, end) >= 0:
             raise ImageError(
                 "the {kind} data is damaged, or shows a large plain area: copy the file again, or "
                 "save it as PNG",
