@@ -227,9 +227,21 @@ def test_gamma_and_chromaticities_of_a_png():
             read_image(with_chunk(kind, body))
 
 
-@pytest.mark.parametrize(("primaries", "stored"), [(12, SPACES["p3"][1]), (1, SKIN)])
-def test_colours_that_a_heic_names(primaries, stored):
-    data = encode(plain(stored), "HEIC", color_primaries=primaries, transfer_characteristics=13)
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "stored"),
+    [
+        (12, 13, SPACES["p3"][1]),
+        (1, 13, SKIN),
+        (1, 4, SKIN),
+        (5, 6, (198, 140, 120)),
+        (6, 6, (203, 139, 120)),
+    ],
+)
+def test_colours_that_a_heic_names(primaries, transfer, stored):
+    """PAL's and NTSC's are those of programs that code as television did."""
+    data = encode(
+        plain(stored), "HEIC", color_primaries=primaries, transfer_characteristics=transfer
+    )
     assert shows(data, within=3)
     hdr = encode(plain(stored), "HEIC", color_primaries=9, transfer_characteristics=16)
     with pytest.raises(ImageError, match="save it as sRGB"):
@@ -243,6 +255,21 @@ def test_colours_that_an_avif_names():
     assert shows(named, within=3)
     with pytest.raises(ImageError, match="save it as sRGB"):
         read_image(data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :])
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC"])
+def test_colours_of_a_gain_map_are_not_those_of_its_picture(kind):
+    """A phone's HDR picture names both; it was refused as of unusual colours."""
+    data = encode(plain(SKIN), kind)
+    hdr = struct.pack(">I8s3HB", 19, b"colrnclx", 9, 16, 9, 0x80)
+    pixels = struct.pack(">I", data.index(b"mdat") + 4)
+    mended = bytearray(data.replace(pixels, struct.pack(">I", data.index(b"mdat") + 4 + len(hdr))))
+    for box in (b"meta", b"iprp", b"ipco"):
+        at = data.index(box) - 4
+        (size,) = struct.unpack_from(">I", data, at)
+        struct.pack_into(">I", mended, at, size + len(hdr))
+    mended[at + size : at + size] = hdr  # in the last of them
+    assert shows(bytes(mended), within=3)
 
 
 def test_exif_may_say_adobe_rgb():

@@ -179,6 +179,11 @@ def test_zeros_in_exif_are_no_damage():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + bytes(3000)
     for kind in ("AVIF", "WEBP"):
         assert read_image(encode(skin(), kind, exif=exif)).width == 640
+    # Pillow hands out other EXIF than it writes where the picture is to be turned.
+    turned = Image.Exif()
+    turned[274] = 6
+    turned.get_ifd(0x8769)[0x927C] = bytes(3000)
+    assert read_image(encode(skin(), "AVIF", exif=turned.tobytes())).height == 640
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])

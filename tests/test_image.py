@@ -236,6 +236,14 @@ def test_jpeg_with_something_behind_its_end_is_good():
         assert (read_image(data + tail).pixels == plain).all()
 
 
+@pytest.mark.parametrize("luma", [0x31, 0x42])
+def test_a_jpeg_whose_colours_are_of_unusual_px_is_not_called_damaged(luma):
+    """A new picture of the same camera would be refused, too."""
+    data = bytearray(encode(Image.fromarray(picture()), "JPEG"))
+    data[data.index(b"\xff\xc0") + 11] = luma
+    refuses(bytes(data), "not supported")
+
+
 def test_heic(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     for orientation in (1, 6):
@@ -258,8 +266,8 @@ def test_exif_that_was_blanked_is_no_reason_to_refuse_a_picture(kind):
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-def test_an_empty_box_at_the_end_is_whole(kind):
-    """It is 8 bytes long; 16 were asked for, and the picture was said to be cut short."""
+def test_what_follows_a_heic_or_avif_is_no_part_of_it(kind):
+    """An empty box, a film that is cut short, or what is no box: it was said to be cut short."""
     buffer = io.BytesIO()
     if kind == "HEIF":
         pillow_heif = pytest.importorskip("pillow_heif")
@@ -267,8 +275,11 @@ def test_an_empty_box_at_the_end_is_whole(kind):
     else:
         Image.fromarray(picture()).save(buffer, kind)
     data = buffer.getvalue()
-    assert (read_image(data + b"\0\0\0\x08free").pixels == read_image(data).pixels).all()
-    refuses(data + b"\0\0\0\x01free", "cut short")
+    plain = read_image(data).pixels
+    for tail in (b"\0\0\0\x08free", b"\0\0\0\x01free", b"\r\n", b"SEFH\1\2\3SEFT", b"\0\1\0\0mpvd"):
+        assert (read_image(data + tail).pixels == plain).all()
+    for tail in (b"\0\0\0\x01mdat", b"\0\1\0\0mdat"):
+        refuses(data + tail, "cut short")
 
 
 def test_a_bmp_may_hold_its_programs_own_where_it_is_reserved():

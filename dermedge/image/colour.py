@@ -28,12 +28,15 @@ DISPLAY_P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 ADOBE_RGB = (0.3127, 0.3290, 0.6400, 0.3300, 0.2100, 0.7100, 0.1500, 0.0600)
 PROPHOTO = (0.3457, 0.3585, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001)
 BT_2020 = (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
+PAL = (0.3127, 0.3290, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060)
+NTSC = (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
 ADOBE_GAMMA = 563 / 256
 
 # Code points of ITU-T H.273 that name a colour space for still pictures.
-_PRIMARIES = {9: BT_2020, 11: (0.314, 0.351, *DISPLAY_P3[2:]), 12: DISPLAY_P3}
+_PRIMARIES = {5: PAL, 6: NTSC, 7: NTSC, 9: BT_2020}
+_PRIMARIES |= {11: (0.314, 0.351, *DISPLAY_P3[2:]), 12: DISPLAY_P3}
 _AS_SRGB = {1, 2}  # BT.709, unspecified
-_CURVES = {1, 2, 6, 13, 14, 15}  # near that of sRGB; not linear, PQ or HLG
+_CURVES = {1, 2, 4, 6, 13, 14, 15}  # near that of sRGB; not linear, PQ or HLG
 
 
 def broken_profile() -> ImageError:

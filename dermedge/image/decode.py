@@ -184,7 +184,7 @@ def _open_heic(data: bytes) -> Opened:
     check_size("heic", width, height)
     if b"unci" not in data:  # pixels that are not coded
         # HEVC escapes all three zeros in a row.
-        boxes.check_zeros(data, "heic", iso.media, 64, (info.get("exif"), info.get("xmp")))
+        boxes.check_zeros(data, "heic", iso.media, 64)
     named = iso.colours
     if info.get("nclx_profile"):  # that of this picture, of all that the file holds
         nclx = info["nclx_profile"]
@@ -233,7 +233,7 @@ def _open_avif(data: bytes) -> Opened:
         )
     picture = _with_pillow(AvifImageFile, data, "avif")
     exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
-    boxes.check_zeros(data, "avif", iso.media, 256, (exif, xmp))
+    boxes.check_zeros(data, "avif", iso.media, 256)
     orientation = read_exif(exif)[0] or xmp_orientation(xmp)
     extra = 8 * picture.width * picture.height
     return _from_pillow("avif", picture, picture.size, orientation, extra, iso.colours)

@@ -78,7 +78,7 @@ def _decode(data: bytes, form: str, factor: int, size: tuple[int, int]) -> np.nd
 def _refusal(words: str) -> ImageError:
     if "remature end of JPEG file" in words:
         return cut_short("jpeg")
-    if "nsupported" in words or "not supported" in words:
+    if "nsupported" in words or "not supported" in words or "subsampling" in words:
         return unusual("jpeg")
     return damaged("jpeg")
 

@@ -14,7 +14,7 @@ from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 @dataclass(frozen=True)
 class Iso:
-    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where media data lie."""
+    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where coded pixels lie."""
 
     colours: frozenset[Colours]
     media: tuple[tuple[int, int], ...]
@@ -24,26 +24,151 @@ def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
+    notes: list[tuple[int, int]] = []
+    described = False
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
-            return Iso(frozenset(colours), tuple(media))
+            return Iso(frozenset(colours), _without(media, notes))
         try:
-            size, box = struct.unpack_from(">I4s", data, position)
-            if size == 1:
-                (size,) = struct.unpack_from(">Q", data, position + 8)
-        except struct.error:
+            box, body, end = _box(data, position, len(data))
+        except (struct.error, ValueError):
+            # What follows a picture is no part of it, be it a film or what a phone notes there.
+            if described and media and data[position + 4 : position + 8] not in (b"meta", b"mdat"):
+                return Iso(frozenset(colours), _without(media, notes))
             raise cut_short(kind) from None
-        end = len(data) if size == 0 else position + size
-        if end > len(data) or end < position + 8:
-            raise cut_short(kind)
         if box == b"meta":
-            for match in re.finditer(rb"colrnclx(....)", data[position:end], re.DOTALL):
-                colours.add(Colours(*struct.unpack(">HH", match[1])))
+            colours |= _colours(data, body + 4, end)
+            if not described:
+                notes = _notes(data, body + 4, end)
+            described = True
         elif box == b"mdat":
-            media.append((position + 8, end))
+            media.append((body, end))
         position = end
     raise damaged(kind)
+
+
+def _box(data: bytes, at: int, most: int) -> tuple[bytes, int, int]:
+    """Name of the box at a byte, where its content begins, and its end.
+
+    Raises struct.error or ValueError where there is none that ends by `most`.
+    """
+    size, name = struct.unpack_from(">I4s", data, at)
+    body = at + 8
+    if size == 1:
+        (size,) = struct.unpack_from(">Q", data, body)
+        body += 8
+    end = most if size == 0 else at + size
+    if not body <= end <= most:
+        raise ValueError("no box")
+    return name, body, end
+
+
+def _boxes(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
+    found: list[tuple[bytes, int, int]] = []
+    while at < end and len(found) < MAX_PARTS:
+        found.append(_box(data, at, end))
+        at = found[-1][2]
+    return found
+
+
+def _colours(data: bytes, start: int, end: int) -> set[Colours]:
+    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
+
+    Where nothing is named for that one, all that is.
+    """
+    try:
+        inside = {name: place for name, *place in _boxes(data, start, end)}
+        properties = {name: place for name, *place in _boxes(data, *inside[b"iprp"])}
+        listed = [
+            (name, data[slice(*place)]) for name, *place in _boxes(data, *properties[b"ipco"])
+        ]
+        at = inside[b"pitm"][0]
+        (primary,) = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)
+        own = [listed[index - 1] for index in _associated(data, properties[b"ipma"][0], primary)]
+        named = [content[4:8] for name, content in own if (name, content[:4]) == (b"colr", b"nclx")]
+    except (KeyError, IndexError, ValueError, struct.error):
+        named = []
+    named = named or re.findall(rb"colrnclx(....)", data[start:end], re.DOTALL)
+    return {Colours(*struct.unpack(">HH", numbers)) for numbers in named}
+
+
+def _associated(data: bytes, at: int, item: int) -> list[int]:
+    """Numbers, from 1 on, of the properties that the 'ipma' box at a byte gives to an item."""
+    wide = data[at + 3] & 1
+    number, size = (">I", 4) if data[at] else (">H", 2)
+    (count,) = struct.unpack_from(">I", data, at + 4)
+    at += 8
+    for _ in range(min(count, MAX_PARTS)):
+        (owner,) = struct.unpack_from(number, data, at)
+        form = f">{data[at + size]}{'H' if wide else 'B'}"
+        # The highest bit says whether a reader must know the property.
+        values = [
+            v & (0x7FFF if wide else 0x7F) for v in struct.unpack_from(form, data, at + size + 1)
+        ]
+        if owner == item:
+            return [value for value in values if value]
+        at += size + 1 + struct.calcsize(form)
+    return []
+
+
+_MOST_NOTES = 100  # of one file; real ones have one or two
+
+
+def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where what a 'meta' box says is no picture lies: EXIF and XMP; nothing if that is broken."""
+    at = 0
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at], "big")
+
+    try:
+        inside = {name: place for name, *place in _boxes(data, start, end)}
+        at, end = inside[b"iinf"]
+        others = set()
+        for _, body, _ in _boxes(data, at + (8 if data[at] else 6), end):
+            at = body + 4
+            item = number(4 if data[body] == 3 else 2)
+            if data[at + 2 : at + 6] in (b"Exif", b"mime", b"uri "):
+                others.add(item)
+        at, end = inside[b"iloc"]
+        end = min(end, at + 16 * MAX_PARTS)
+        version = number(4) >> 24
+        sizes = number(2)
+        offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+        wide = 4 if version == 2 else 2
+        places: list[tuple[int, int]] = []
+        for _ in range(min(number(wide), MAX_PARTS)):
+            item = number(wide)
+            number(4 if version else 2)
+            first = number(base)
+            for _ in range(number(2)):
+                if not length or at >= end or len(places) > _MOST_NOTES:
+                    return []
+                number(index if version else 0)
+                begin = first + number(offset)
+                place = begin, begin + number(length)
+                if item in others:
+                    places.append(place)
+    except (KeyError, IndexError, ValueError, struct.error):
+        return []
+    return places
+
+
+def _without(
+    places: Iterable[tuple[int, int]], notes: Iterable[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """What is left of each (start, end)."""
+    for start, end in notes:
+        places = [
+            part
+            for low, high in places
+            for part in ((low, min(high, start)), (max(low, end), high))
+            if part[0] < part[1]
+        ]
+    return tuple(places)
 
 
 @dataclass(frozen=True)
@@ -113,22 +238,18 @@ def check_zeros(
     kind: str,
     media: Iterable[tuple[int, int]],
     longest: int,
-    other: Iterable[bytes | None] = (),
 ) -> None:
     """Raises ImageError where coded pixels hold `longest` zero bytes in a row.
 
     Their coding makes no such rows of anything but large plain areas, yet lost blocks of a disk or
     of a transfer read as zeros, and the decoders of these kinds take anything: a lost block often
-    shows as a plain area, too. `other` is what may lie between them: EXIF, XMP.
+    shows as a plain area, too.
     """
     zeros = bytes(longest)
     if zeros not in data:
         return
     for start, end in media:
-        coded = data[start:end]
-        for block in other:
-            coded = coded.replace(bytes(block), b"") if block else coded
-        if zeros in coded:
+        if data.find(zeros, start, end) >= 0:
             raise ImageError(
                 "the {kind} data is damaged, or shows a large plain area: copy the file again, or "
                 "save it as PNG",
