@@ -818,6 +818,22 @@ def test_an_update_leaves_a_still_newer_one_that_is_just_fetched_its_files(newes
     assert done.stdout.strip() == ("" if newest else "dermedge / older,dermedge / newest")
 
 
+def test_the_worker_has_all_of_its_own_scripts_before_another_page_takes_an_update():
+    """Those of another version would seal what this one's Python says, or not open it."""
+    stage = """
+      globalThis.self = globalThis;
+      self.onmessage = null;
+      self.location = { href: "https://host/worker.js" };
+      const { readFileSync } = require("fs"), { runInThisContext } = require("vm");
+      self.importScripts = (...all) => all.forEach((one) =>
+        runInThisContext(readFileSync(`FOLDER/${one.split("/").pop()}`, "utf8")));
+      importScripts("worker.js");
+      console.log(runInThisContext("typeof sealedCase + typeof openedCase + typeof keepCase"));
+    """.replace("FOLDER", str(PAGE))
+    done = subprocess.run([web.node(), "-e", stage], capture_output=True, text=True)
+    assert done.stdout.strip() == 3 * "function", done.stderr
+
+
 def test_packages_must_be_the_pinned_ones(tmp_path):
     (tmp_path / PYODIDE.file).write_bytes(b"another")
     with pytest.raises(PackageError, match="is not pyodide"):
