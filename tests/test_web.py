@@ -343,8 +343,11 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
     browser.run("newSpot()")
     browser.choose("#gallery", pictures[1])
     browser.wait("state.screen === 'result'")
-    browser.run("$('another').click()")
-    assert {"back", "live-switch", "Choose a photo"} <= set(browser.run(REACHED))
+    # Nor does an update take photos that nobody has saved, unless the person says so.
+    browser.run("$('update').hidden = false; $('take-over').click(); 1")
+    browser.wait("$('question').open")
+    browser.run("$('question-no').click(); $('another').click()")
+    assert {"back", "live-switch", "Choose a photo", "take-over"} <= set(browser.run(REACHED))
     browser.run(
         "self.own = ask; ask = (task, values) => new Promise((done) => {"
         " self.goOn = () => done(own(task, values)); }); 1"
@@ -368,7 +371,7 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
     assert browser.run(REACHED) == []
     browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
     assert "back" in browser.run(REACHED)
-    browser.run("newSpot()")
+    browser.run("$('update').hidden = true; newSpot()")
 
 
 def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
@@ -678,6 +681,7 @@ def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
         assert b"SQLite format 3" in base64.b64decode(data)[:16], kind
         browser.run("deviceNotSaved('no room')")
         assert "no room" in browser.run("$('save-fault').textContent")
+        assert browser.run("[state.pictures.length, state.saved]") == [1, None]
         browser.run("$('help').click()")
         assert browser.run("deviceBack() && state.screen") == "result"
         # While a case is kept it leads nowhere, and a question is answered by it.
