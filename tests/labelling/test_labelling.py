@@ -659,3 +659,7 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     assert cli.main(["label", "forbid", ada.id, *place]) == 0
     assert cli.main(["label", "ask", "--by", "Ames", "--role", "nurse", *place]) == 0
     assert "there is nothing to ask" in capsys.readouterr().out
+    with socket.create_server(("127.0.0.1", 0)) as taken_by:  # which is found at once
+        ask = ["label", "ask", "--by", "Ames", "--role", "nurse"]
+        assert cli.main([*ask, "--port", str(taken_by.getsockname()[1]), *place])
+        assert "cannot be had" in capsys.readouterr().err
