@@ -547,7 +547,10 @@ function prepare() {
   $("another").onclick = () => { state.another = true; show("check"); };
   $("new").onclick = newSpot;
   $("print").onclick = () => print();
-  $("save").onclick = save;
+  $("save-form").onsubmit = (event) => {
+    event.preventDefault();
+    save();
+  };
   prepareKept();
   prepareReferral();
   // Left for another page and brought back by "Back" it would show what the last person left.
