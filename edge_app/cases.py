@@ -56,20 +56,25 @@ def metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
     return understood(known)  # a title is in words of one's own
 
 
+def metadata_of(store: Store, capture: Capture) -> dict[str, object]:
+    """Of a stored picture, as `metadata`: of the day on which it was taken."""
+    lesion = store.lesion(capture.lesion)
+    taken = datetime.fromisoformat(capture.taken.replace("Z", "+00:00")).astimezone()
+    return metadata(store.person(lesion.person), lesion, taken.date())
+
+
 def explained(store: Store, capture: Capture, processor: Processor) -> Explained:
     """A stored capture, to draw the risk map of: its picture is analysed once more.
 
     Raises UserError where that does not give the result that is stored: another model, or
     other data of the person, would explain another result than the one that is shown.
     """
-    content, lesion = store.picture(capture.id), store.lesion(capture.lesion)
-    person = store.person(lesion.person)
+    content = store.picture(capture.id)
     reference = (capture.analysis["scale"] or {}).get("reference")
     if reference == "given":  # a scale, nothing in the picture
         reference = None
-    taken = datetime.fromisoformat(capture.taken.replace("Z", "+00:00")).astimezone()
     # What was known of the person then is not stored. Pictures of nobody had none.
-    for known in (metadata(person, lesion, taken.date()), {}):
+    for known in (metadata_of(store, capture), {}):
         explained = processor.explain(content, known, reference)
         if _same(explained.analysis.to_json(), capture.analysis):
             return explained

@@ -66,7 +66,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--release",
         type=int,
         metavar="N",
-        help="of the bundle of this name, counting up; a device with its trusted key takes no "
+        help="of the bundles of this --name, counting up; a device with its trusted key takes no "
         "earlier one again (default: none)",
     )
     parser.add_argument(
@@ -252,6 +252,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.beside_fp32 and not args.target:
         raise ExportError("--beside-fp32 needs --for TARGET: without it all precisions are carried")
     check_release(args.release)
+    if args.release is not None and args.runs and not args.name:
+        # Of a file that is called my-4 a device would not know that it replaces my-3.
+        raise ExportError(
+            "--release counts the bundles of one name: give --name, the same for each release"
+        )
     refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain is not None and args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")

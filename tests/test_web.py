@@ -343,8 +343,11 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
     browser.run("newSpot()")
     browser.choose("#gallery", pictures[1])
     browser.wait("state.screen === 'result'")
-    browser.run("$('another').click()")
-    assert {"back", "live-switch", "Choose a photo"} <= set(browser.run(REACHED))
+    # Nor does an update take photos that nobody has saved, unless the person says so.
+    browser.run("$('update').hidden = false; $('take-over').click(); 1")
+    browser.wait("$('question').open")
+    browser.run("$('question-no').click(); $('another').click()")
+    assert {"back", "live-switch", "Choose a photo", "take-over"} <= set(browser.run(REACHED))
     browser.run(
         "self.own = ask; ask = (task, values) => new Promise((done) => {"
         " self.goOn = () => done(own(task, values)); }); 1"
@@ -368,7 +371,7 @@ def test_nothing_else_is_pressed_while_a_photo_is_judged_or_a_case_opened(visit,
     assert browser.run(REACHED) == []
     browser.run("ask = own; goOn({ said: 'It did not succeed.' })")
     assert "back" in browser.run(REACHED)
-    browser.run("newSpot()")
+    browser.run("$('update').hidden = true; newSpot()")
 
 
 def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
@@ -388,7 +391,9 @@ def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
         ("Mira", weak, weak, "among the first that are tried"),
     ):
         typed = f"$('save-name').value = '{name}'; $('save-key').value = '{first}'; "
-        browser.run(f"{typed} $('save-again').value = '{second}'; save().then(() => 1)")
+        typed += f" $('save-again').value = '{second}'; "  # and Enter, as where a case is kept
+        browser.run(f"{typed} $('save-form').requestSubmit(); 1")
+        browser.wait("!state.busy && !$('save-fault').hidden")
         assert fault in browser.run("$('save-fault').textContent")
     typed = (
         f"$('save-name').value = 'Mira'; $('save-key').value = $('save-again').value = '{good}';"
@@ -678,6 +683,7 @@ def test_in_an_apk_it_works_from_the_assets_alone(site, pictures, analyzer):
         assert b"SQLite format 3" in base64.b64decode(data)[:16], kind
         browser.run("deviceNotSaved('no room')")
         assert "no room" in browser.run("$('save-fault').textContent")
+        assert browser.run("[state.pictures.length, state.saved]") == [1, None]
         browser.run("$('help').click()")
         assert browser.run("deviceBack() && state.screen") == "result"
         # While a case is kept it leads nowhere, and a question is answered by it.
@@ -816,6 +822,22 @@ def test_an_update_leaves_a_still_newer_one_that_is_just_fetched_its_files(newes
     command = [web.node(), "-e", stage]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ("" if newest else "dermedge / older,dermedge / newest")
+
+
+def test_the_worker_has_all_of_its_own_scripts_before_another_page_takes_an_update():
+    """Those of another version would seal what this one's Python says, or not open it."""
+    stage = """
+      globalThis.self = globalThis;
+      self.onmessage = null;
+      self.location = { href: "https://host/worker.js" };
+      const { readFileSync } = require("fs"), { runInThisContext } = require("vm");
+      self.importScripts = (...all) => all.forEach((one) =>
+        runInThisContext(readFileSync(`FOLDER/${one.split("/").pop()}`, "utf8")));
+      importScripts("worker.js");
+      console.log(runInThisContext("typeof sealedCase + typeof openedCase + typeof keepCase"));
+    """.replace("FOLDER", str(PAGE))
+    done = subprocess.run([web.node(), "-e", stage], capture_output=True, text=True)
+    assert done.stdout.strip() == 3 * "function", done.stderr
 
 
 def test_packages_must_be_the_pinned_ones(tmp_path):

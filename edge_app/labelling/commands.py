@@ -95,14 +95,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _ask(store: Store, args: argparse.Namespace) -> int:
+    from socketserver import BaseRequestHandler
+
     from tqdm import tqdm
 
     from dermedge.analyzer import Analyzer
     from dermedge.tune import chosen, load_tuned
     from edge_app.labelling.queue import allowed, questions
     from edge_app.labelling.server import LabelServer, Sitting
+    from edge_app.loopback import LoopbackServer
     from edge_app.store.damage import LeftOut, pass_over
 
+    # A port that is taken would else be found so after all pictures were analysed.
+    LoopbackServer(args.port, BaseRequestHandler).server_close()
     bundle = open_bundle(args)
     executions = load_tuned(bundle)
     with chosen(executions):

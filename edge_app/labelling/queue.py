@@ -13,6 +13,7 @@ from dermedge.acquisition import ask_first
 from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.image.read import read_image
+from edge_app.cases import metadata_of
 from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop, without_damage
 from edge_app.store.labels import Polygon
@@ -71,13 +72,15 @@ def questions(
 ) -> list[Question]:
     """Allowed pictures without a label, those first that bring the most: `ask_first` says which.
 
-    Each is analysed again by the analyzer's bundle: what the store holds of it may be of another.
+    Each is analysed again, with the age, sex and site that the app would state, by the analyzer's
+    bundle: what the store holds of it may be of another.
     """
     waiting, known = [], []
     for number, (person, capture) in enumerate(allowed(store, leave_out), 1):
         with without_damage(named(person, capture), leave_out):
             label = store.labels.of(capture.id)
-            question = _question(capture.id, analyzer.analyze(store.picture(capture.id)))
+            picture, known_then = store.picture(capture.id), metadata_of(store, capture)
+            question = _question(capture.id, analyzer.analyze(picture, metadata=known_then))
             if label is None:
                 waiting.append(question)
             else:

@@ -184,14 +184,24 @@ def spoken(band: Band) -> Band:
 def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
-    message = n_(
-        "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
-        "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
-        together.pictures,
-        used=language.number(together.used),
-        lowest=percent(together.lowest or 0.0),
-        highest=percent(together.highest or 0.0),
-    )
+    used = language.number(together.used)
+    lowest, highest = (percent(risk or 0.0) for risk in (together.lowest, together.highest))
+    if lowest == highest:
+        message = n_(
+            "Mean of {used} of {count} picture; alone they say the same.",
+            "Mean of {used} of {count} pictures; alone they say the same.",
+            together.pictures,
+            used=used,
+        )
+    else:
+        message = n_(
+            "Mean of {used} of {count} picture; alone they say {lowest} to {highest}.",
+            "Mean of {used} of {count} pictures; alone they say {lowest} to {highest}.",
+            together.pictures,
+            used=used,
+            lowest=lowest,
+            highest=highest,
+        )
     if not together.agreed:
         message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
     return message

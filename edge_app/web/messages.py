@@ -90,6 +90,7 @@ MESSAGES = (
     N_("The photo, with the outline that was found"),
     N_("The photo, in which no outline was found"),
     N_("The photos of the spot at hand are not saved: they go when you open another case."),
+    N_("The photos of the spot at hand are not saved: they go when the new version comes."),
     N_("About this page"),
     N_("Size card to print (PDF)"),
 )

@@ -258,6 +258,15 @@ def test_a_refused_picture_gives_no_measures_beside_what_others_of_the_lesion_sa
     assert present.result(_analysis(), together).measures
 
 
+@pytest.mark.parametrize(
+    ("highest", "words"), [(0.004, "alone they say the same."), (0.2, "say below 1% to 20%.")]
+)
+def test_a_span_of_risks_has_two_ends(highest, words):
+    chances = {"nv": 0.9, "mel": 0.1}
+    together = Combined(2, 2, chances, "nv", 0.1, 0.001, highest, True, "low", "", None)
+    assert present.result(_analysis(), together).several.endswith(words)
+
+
 def test_what_is_outlined_on_a_picture_without_a_lesion_is_not_shown():
     outlier = {"score": 2.5, "limit": 1.5, "refused": True}
     quality = {"ok": False, "reasons": ["no_lesion"], "scores": {}}

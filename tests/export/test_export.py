@@ -443,6 +443,8 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
         capsys, segmenter, classifier, "--similar", "9", *out
     )
     assert "--release must be 1" in refused(capsys, segmenter, classifier, "--release", "0", *out)
+    # A device knows a bundle by its name: of another one it would take an earlier release again.
+    assert "give --name, the same" in refused(capsys, segmenter, classifier, "--release", "2", *out)
     assert "no run folder" in refused(capsys, tmp_path, *out)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
     missing = tmp_path / "none" / "x.dermbundle"

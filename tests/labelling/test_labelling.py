@@ -28,6 +28,7 @@ from dermedge.bundle.bundle import Bundle
 from dermedge.data import load
 from dermedge.image.read import read_mask
 from dermedge.taxonomy import TITLES
+from edge_app import cases as cases_of_the_app
 from edge_app.i18n import language
 from edge_app.labelling import commands, page, queue
 from edge_app.labelling.export import export
@@ -200,6 +201,22 @@ def test_an_outline_to_the_edge_of_a_reduced_picture_can_be_confirmed(cases, tin
     sitting = Sitting(cases, asked, "Dr. Ames", "dermatologist", "0" * 64)
     sitting.answer(capture.id, "confirmed", "nv", sitting.state()["question"]["outline"])
     assert max(y for _x, y in cases.labels.of(capture.id).outline[0]) == size[1] - 1
+
+
+def test_the_model_knows_of_a_person_what_the_app_tells_it(cases, make_bundle):
+    picture = cv2.imencode(".png", np.full((64, 64), 99, np.uint8))[1].tobytes()
+    capture = kept(cases, "Ada", picture, (64, 64))
+    analyzer = Analyzer(Bundle.open(make_bundle(metadata=("sex",))))
+    proposed = []
+    for sex in (None, "female"):
+        cases.update_person(replace(person_of(cases, "Ada"), sex=sex))
+        (asked,) = questions(cases, analyzer)
+        proposed.append(asked.probabilities["mel"])
+        known = cases_of_the_app.metadata_of(cases, capture)
+        assert known.get("sex") == sex
+        said = analyzer.analyze(picture, metadata=known)
+        assert asked.probabilities == said.probabilities
+    assert abs(proposed[1] - proposed[0]) > 0.1
 
 
 def test_two_who_label_at_once_begin_with_different_pictures(cases, tiny_bundle, monkeypatch):
@@ -419,7 +436,7 @@ def test_the_page_speaks_the_languages_and_is_used_by_keys_alone(served, browser
 
 def test_a_long_outline_is_drawn_to_its_end(served, browser):
     _cases, _captures, server = served
-    browser.open(server.address)
+    browser.open(server.address.rstrip("/"))  # as some terminals copy it
     browser.wait("!document.getElementById('bad').disabled")
     drawn = browser.run(
         "$('draw').onclick({detail: 1}); paint = () => {};"
@@ -568,7 +585,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_asked_and_exported(cases, tmp_
         probabilities={"nv": 0.6, "mel": 0.4},
     )  # fmt: skip
     left = LeftOut()
-    analyzer = SimpleNamespace(analyze=lambda picture: found)
+    analyzer = SimpleNamespace(analyze=lambda picture, metadata: found)
     asked_about = questions(cases, analyzer, leave_out=left)
     assert [one.capture for one in asked_about] == [second.id]
     commands.say_damage(left)
@@ -642,3 +659,7 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
     assert cli.main(["label", "forbid", ada.id, *place]) == 0
     assert cli.main(["label", "ask", "--by", "Ames", "--role", "nurse", *place]) == 0
     assert "there is nothing to ask" in capsys.readouterr().out
+    with socket.create_server(("127.0.0.1", 0)) as taken_by:  # which is found at once
+        ask = ["label", "ask", "--by", "Ames", "--role", "nurse"]
+        assert cli.main([*ask, "--port", str(taken_by.getsockname()[1]), *place])
+        assert "cannot be had" in capsys.readouterr().err

@@ -38,6 +38,7 @@
   window.deviceNotSaved = (reason) => {
     const faults = { kept: "kept-fault", referral: "refer-failed" };
     const fault = document.getElementById(faults[state.screen] || "save-fault");
+    if (fault.id === "save-fault") state.saved = null;  // it asks again before the photos go
     fault.textContent = t("The file could not be saved: {reason}", { reason });
     fault.hidden = false;
   };

@@ -234,7 +234,10 @@ function watch(registration) {
       outdated = true;
       offer();
     });
-  $("take-over").onclick = () => {
+  $("take-over").onclick = async () => {
+    if (!await mayGo(
+      t("The photos of the spot at hand are not saved: they go when the new version comes."),
+      t("Use it now"))) return;
     if (!registration.waiting) {
       location.reload();
       return;
@@ -269,8 +272,8 @@ async function begin() {
 /** While one thing is at work nothing else is pressed: what comes of it would be another spot's. */
 function cover(on) {
   state.busy = on;
-  for (const one of document.querySelectorAll("header, #check > :not(#working), #result, #kept"))
-    one.inert = on;
+  const all = "header, #update, #check > :not(#working), #result, #kept";
+  for (const one of document.querySelectorAll(all)) one.inert = on;
 }
 
 async function judge(file) {
@@ -544,7 +547,10 @@ function prepare() {
   $("another").onclick = () => { state.another = true; show("check"); };
   $("new").onclick = newSpot;
   $("print").onclick = () => print();
-  $("save").onclick = save;
+  $("save-form").onsubmit = (event) => {
+    event.preventDefault();
+    save();
+  };
   prepareKept();
   prepareReferral();
   // Left for another page and brought back by "Back" it would show what the last person left.

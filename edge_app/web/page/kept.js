@@ -161,11 +161,15 @@ function sure(words, no, yes) {
   });
 }
 
+/** Whether the spot at hand may go: one that nobody has saved yet where the person says so alone. */
+const mayGo = async (words, yes) => !state.said || state.kept || state.saved === state.pictures
+  || sure(words, t("Back"), yes);
+
 async function openKept(name, passphrase) {
-  // "Another photo" leads here, too, with a spot that nobody has saved yet.
-  if (state.said && !state.kept && state.saved !== state.pictures && !await sure(
+  // "Another photo" leads here, too.
+  if (!await mayGo(
     t("The photos of the spot at hand are not saved: they go when you open another case."),
-    t("Back"), t("Open"))) return;
+    t("Open"))) return;
   cover(true);
   const found = await ask("openCase", { folder: KEPT_FOLDER, file: name, passphrase })
     .finally(() => cover(false));

@@ -41,8 +41,6 @@ async function keepCase({ folder, file, ...wanted }) {
 
 /** A kept case, as `analyse` gives a result, with all its pictures. */
 async function openCase({ folder, file, passphrase }) {
-  if (typeof sealedCase === "undefined") importScripts(url("seal.js"));
-  if (typeof openedCase === "undefined") importScripts(url("unseal.js"));
   const handle = await (await folderOf(folder, false)).getFileHandle(file);
   const content = new Uint8Array(await (await handle.getFile()).arrayBuffer());
   return openedCase(content, passphrase, JSON.parse(page.form()), async (kept, pictureOf) => {

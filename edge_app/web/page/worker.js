@@ -2,6 +2,8 @@
 /* Python, OpenCV and ONNX Runtime, off the page's thread. Nothing in here asks a network: all
 files come from the service worker's store, and the policy that it sends forbids the rest. */
 const url = (name) => new URL(`files/${name}`, self.location.href).href;
+// All now: later they might be those of an update that another page of this browser took.
+importScripts(...["opencv_bridge.js", "seal.js", "unseal.js", "opfs.js"].map(url));
 const began = performance.now();
 const marks = {};
 const mark = (name) => { marks[name] = Math.round(performance.now() - began); };
@@ -282,7 +284,6 @@ async function seal({ name, passphrase, pictures, now }) {
   const wanted = JSON.stringify({ name, passphrase, taken, now });
   const refused = page.check_case(wanted);
   if (refused) throw new Said(refused);
-  if (typeof sealedCase === "undefined") importScripts(url("seal.js"));
   const rows = (origin) => JSON.parse(page.case(wanted, origin));
   return sealedCase(rows, pictures.map(({ file }) => () => asPng(file)), passphrase);
 }
@@ -304,12 +305,6 @@ async function encoded(file, type, quality) {
     whole.width = whole.height = 0;
   }
 }
-
-/* Of `opfs.js`, which few visits need. */
-const keeping = (name) => (asked) => {
-  if (typeof keepCase === "undefined") importScripts(url("opfs.js"));
-  return { keepCase, openCase }[name](asked);
-};
 
 /** A referral of the case at hand as a file; `wanted` as `Page.referral_rows` was asked. */
 async function refer({ wanted, pictures }) {
@@ -352,8 +347,8 @@ const tasks = {
   analyse,
   look,
   seal,
-  keepCase: keeping("keepCase"),
-  openCase: keeping("openCase"),
+  keepCase,
+  openCase,
   referralForm: async () => JSON.parse(page.referral_form()),
   referralRows: async ({ wanted }) => {
     const found = JSON.parse(page.referral_rows(JSON.stringify(wanted)));
@@ -380,4 +375,3 @@ onmessage = ({ data }) => {
       },
     }));
 };
-importScripts(url("opencv_bridge.js"));
