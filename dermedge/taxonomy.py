@@ -167,7 +167,8 @@ _VAGUE = re.compile(
     r"|other|others|oth|vs|versus|against|ddx?|differential\w*|mimic\w*|simulat\w*|resembl\w*"
     r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
     r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre|suggest\w*|concern\w*|worrisome"
-    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago"
+    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago|risk|consider"
+    r"|check for|rather|appears|seems|assumed|provisional|working|lookalike|unverified|false"
     # Not known, or not yet; also of folders.
     r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
     r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
@@ -180,7 +181,7 @@ _VAGUE = re.compile(
     r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
     r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
     r"|vereinbar|passend|evtl|ev|ggfs?|nachsorge|vor (?:jahr|monat)\w*"
-    r"|nach(?:exzision|resektion|schnitt)\w*"
+    r"|nach(?:exzision|resektion|schnitt)\w*|fruhere\w*|abkl(?:arung)?|frage|risiko"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"
     r"|antecedents?|suspicion|compatible avec|evocat\w*|evoqu\w*|en faveur|eventuel\w*|atcds?"
@@ -191,11 +192,27 @@ _VAGUE = re.compile(
     r"|cicatri[zx]|cicatrici|antecedentes?|compatib[il]\w*|compativ\w*|suge(?:st|r)\w*|sosp"
     r"|impresiona|presunt\w*|h?ipotes\w*|verosimil\w*|pregress\w*|esiti|seguimiento|hace"
     r"|acompanhamento"
-    # Turkish, Dutch
-    r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
-    r"|waarschijnlijk\w*"
-    # Polish
-    r"|nie|bez|brak|podejrz\w*|wykluczon\w*|prawdopodobn\w*"
+    r"|a[bu]sen\w*|assenza|h?istori[ac]\w*|storia|histoire|precedente|previ[oa]|quesito|hd"
+    r"|esclarecer|afastar|orientativ\w*|plutot|doute\w*|hypothese\w*|anciens?"
+    # Turkish
+    r"|degil|suphe\w*|kusku\w*|olasi\w*|olabilir|ihtimal\w*|muhtemel\w*|lehine|on ?tani\w*"
+    r"|ekarte|dislan\w*|yok|oyku\w*|gecirilmis|skari?|takip|ailede"
+    # Dutch
+    r"|geen|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
+    r"|verdenk\w*|eerder|litteken\w*|status na|bekend met|cave"
+    # Danish, Norwegian, Swedish, Finnish
+    r"|ikke|inte|ej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenkt"
+    r"|mistenkt|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
+    r"|uteluk\w*|uteslut\w*|tidligere|tidigare|oklar\w*|uklar\w*|arr? efter|o(?:pp|p)folg\w*"
+    r"|uppfolj\w*|hereditet|ei|epail\w*|mahdolli\w*|todennakoi\w*|aiem\w*"
+    # Polish, Czech, Slovak, Croatian, Serbian, Slovene
+    r"|nie|neni|nije|bez|brak|podejrz\w*|podezr\w*|podozr\w*|sumnj\w*|sum na|suspekt\w*"
+    r"|wykluczon\w*|wykluczenia|vylouc\w*|vyluc\w*|iskljuc\w*|prawdopodobn\w*|pravdepodob\w*"
+    r"|vjerojatn\w*|verovatn\w*|verjetn\w*|mozliw\w*|mozn[aey]|moguc\w*|obserwacj\w*"
+    r"|w kierunku|stan po|blizn\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
+    # Romanian, Hungarian, Indonesian
+    r"|fara|posibil|nu|gyanu\w*|nem|valoszinu\w*|kizar\w*|lehetseges"
+    r"|suspek|curiga|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"

@@ -132,7 +132,19 @@ WORDS = {
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
         "seguimiento de melanoma; controllo melanoma; acompanhamento de melanoma; "
-        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
+        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma; "
+        "misstänkt melanom; obs melanom; melanom kan ej uteslutas; ärr efter melanom; "
+        "mistanke om melanom; mistænkt melanom; ikke melanom; uden melanom; mulig melanom; "
+        "tidligere melanom; sandsynligvis nævus; ei nevus; mahdollinen naevus; "
+        "podezření na melanom; není melanom; možný melanom; podozrenie na melanóm; "
+        "sumnja na melanom; nije melanom; stanje nakon melanoma; vjerojatno nevus; "
+        "obserwacja nevus; stan po melanoma; blizna po nevus; możliwy naevus; "
+        "fără melanom; posibil melanom; nu este melanom; melanoma gyanú; nem melanoma; "
+        "suspek melanoma; bukan melanoma; riwayat melanoma; muhtemel nevüs; melanom ekarte; "
+        "melanom ihtimali; ön tanı: melanom; ailede melanom; vermoeden melanoma; "
+        "uitsluiten melanoma; wrsch naevus; litteken naevus; HD: melanoma; afastar melanoma; "
+        "história de melanoma; absence of melanoma; ausencia de melanoma; plutôt naevus; "
+        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma"
     ),
 }
 
