@@ -57,17 +57,20 @@ _CODES = {
 
 _NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
 _KERATOSIS = (
-    r"\b(?:keratos(?:e|es|en|is)|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
-    r"|keratoz\w*)\b"
+    r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
+    r"|keratoz\w*|keratoosi)\b"
 )
-_LESION = r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?sion(?:en)?|tumou?r(?:s|en|es|e|i)?)"
+_LESION = (
+    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
+    r"|tumou?r(?:s|en|es|e|i)?)"
+)
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
 _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
-# words only. English, German, French, Spanish, Italian, Portuguese, Latin, a few of Dutch, Turkish
-# and Polish; without accents.
+# words only. English, German, French, Spanish, Italian, Portuguese, Latin, and what is benign in
+# some more; without accents.
 _SQUAMOUS = (
     rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
@@ -81,7 +84,8 @@ _WORDS = tuple(
         (
             r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
             r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
-            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
+            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b|\bchorob[ay] bowena\b"
+            r"|\b(?:keratoza|rogowacenie) slonecz\w*",
             "akiec",
         ),
         # ICD-O 8094, among basal cell tumours.
@@ -103,18 +107,23 @@ _WORDS = tuple(
             r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
             r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
-            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b",
+            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
+            r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
+            r"|\b(?:brodawka|keratoza|rogowacenie) (?:lojotok|starcz)\w*",
             "bkl",
         ),
         (
             rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
-            r"|\b(?:ha?e?m|em)?angiom(?:a|as|ata|e|en|es|i|s)?\b|\bblutschwamm\b"
+            r"|\b(?:ha?e?m|em)?angioo?m(?:a|as|ata|e|en|er|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
-            r"|\bgranulom\w* (?:pyogen|piogen|telangiectat|teleangiectat)\w*"
+            r"|\bgranulom\w* (?:pyogen|piogen|tele?angiecta[st])\w*"
             r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
-            r"|proliferations vascular",
+            r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
+            r"|\b(?:hem)?anjiy?om\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*|\bnaczyniaki?\b"
+            r"|\b(?:ziarniniak|zmian[ay]) naczyniow\w*|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
+            r"|\bpuntos? rubi\b",
             "vasc",
         ),
         (
@@ -132,16 +141,20 @@ _WORDS = tuple(
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
             r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
             r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
-            # Dutch, Turkish, Polish
+            # Dutch, Turkish, Polish, Danish, Norwegian, Swedish, Finnish, Hungarian, Croatian,
+            # Romanian, Indonesian
             r"|\bmoedervlek(?:ken)?\b|\bbenler\b|\bpieprzyki?\b"
             r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
             r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
-            r"|reed|clark)\w*",
+            r"|reed|clark)\w*|\bmoderma?erker?\b|\bfoflekk(?:er)?\b|\bfodelsemarken?\b"
+            r"|\bleverflack(?:ar)?\b|\bluom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
+            r"|\balunit[ae]\b|\btahi lalat\b",
             "nv",
         ),
         (
             r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
-            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistiozytome?\b",
+            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytome?r?\b"
+            r"|\bdermatofibrooma?\b|\bwlokniak twardy\b",
             "df",
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
@@ -256,9 +269,9 @@ _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
 # "something else".
 _UNPLACED = re.compile(
-    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
-    # A mole in Portuguese; also a sign, an infection.
-    r"|\b(?:pintas?|sinal|sinais)\b"
+    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|rogowiak|aardig|huylu)\w*"
+    # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
+    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"

@@ -43,7 +43,8 @@ WORDS = {
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
-        "erythroplasia of Queyrat; Keratoma actinicum"
+        "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
+        "choroba Bowena"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -55,11 +56,12 @@ WORDS = {
         "verruca seborrhoica; seborrhoische Warze; BKL; SEK; lichenoid keratosis; "
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
-        "Keratoma seborrhoicum"
+        "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
+        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
-        "histiocytofibrome; benign fibrous histiocytoma; DF"
+        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom"
     ),
     "nv": (
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
@@ -71,7 +73,8 @@ WORDS = {
         "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound; moedervlek; "
         "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
         "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
-        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato"
+        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
+        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -79,7 +82,9 @@ WORDS = {
         "naevus flammeus; Feuermal; Nevus_Flammeus; vascular lesion; vascular lesions; "
         "lesión vascular; lésion vasculaire; lesione vascolare; lesão vascular; "
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
-        "blue rubber bleb nevus"
+        "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
+        "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
+        "mancha vinho do porto; punto rubí"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -144,6 +149,7 @@ WORDS = {
         "melanom ihtimali; ön tanı: melanom; ailede melanom; vermoeden melanoma; "
         "uitsluiten melanoma; wrsch naevus; litteken naevus; HD: melanoma; afastar melanoma; "
         "história de melanoma; absence of melanoma; ausencia de melanoma; plutôt naevus; "
+        "modermærkekræft; føflekkreft; znamiona; levervlek; rogowiak kolczystokomórkowy; "
         "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma"
     ),
 }
