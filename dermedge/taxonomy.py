@@ -355,17 +355,16 @@ def interpret(diagnosis: str) -> Diagnosis:
     benign, malignant = bool(_BENIGN_WORD.search(text)), bool(_MALIGNANT_WORD.search(text))
     if not classes:
         return _unplaced(text, bare, benign, malignant)
-    if len(classes) > 1:
-        return Diagnosis("unclear")
-    (label,) = classes
-    if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
+    if classes == {"vasc"} and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
         return Diagnosis("other", "other", True)
     # "Naevus, czerniak": a class beside a cancer of which no rule knows which it is.
-    if label not in MALIGNANT and (_OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)):
+    cancer = malignant or _OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)
+    if (classes & {"bcc", "mel", "scc"} and benign) or (classes - MALIGNANT and cancer):
         return Diagnosis("unclear")
-    if (label in ("bcc", "mel", "scc") and benign) or (label not in MALIGNANT and malignant):
-        return Diagnosis("unclear")
-    return _named(label)
+    if len(classes) > 1:  # "BCC/SCC" is malignant whichever it is
+        known = {_named(label).malignant for label in classes}
+        return Diagnosis("unclear", None, known.pop() if len(known) == 1 else None)
+    return _named(*classes)
 
 
 def _plain(text: str) -> str:

@@ -184,6 +184,17 @@ def test_benign_and_malignant_are_no_classes(words, malignant):
     assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)
 
 
+@pytest.mark.parametrize(
+    ("words", "malignant"),
+    [("BCC/SCC", True), ("Bowen, SCC", True), ("nevus/dermatofibroma", False), ("BCC/nevus", None)]
+    + [("nevus, hemangioma, carcinoma", None), ("nevus sebaceus, hemangioma", None)]
+    + [("BCC vs SCC", None), ("benign BCC/SCC", None)],
+)
+def test_two_classes_are_none_but_may_both_be_malignant(words, malignant):
+    assert (interpret(words).kind, interpret(words).label) == ("unclear", None)
+    assert interpret(words).malignant is malignant
+
+
 def test_other_malignancies_are_malignant():
     for words in (
         "Merkel cell carcinoma",
