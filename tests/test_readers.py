@@ -529,6 +529,23 @@ def test_parts_below_classes(tmp_path):
     assert set(labels(data_set).values()) == {("mel", "train"), ("mel", "test"), ("nv", "train")}
 
 
+@pytest.mark.parametrize("form", ["{part}_{name}", "{name}-{part}-images", "{name} {part}set"])
+def test_parts_in_the_names_of_classes(tmp_path, form):
+    names = ("melanoma", "benign", "eczema")
+    data_set = tree(
+        tmp_path, *(f"{form.format(part=part, name=name)}/{part}{name}.jpg"
+                    for part in ("train", "test") for name in names), "patch test/1.jpg"
+    )  # fmt: skip
+    found = sorted((r.label or "", r.malignant, r.official) for r in data_set.records)
+    assert found == [
+        *(("", False, "test"), ("", False, "train"), ("mel", True, "test"), ("mel", True, "train")),
+        *(("other", None, "test"), ("other", None, "test"), ("other", None, "train")),
+    ]
+    assert "no more than benign or malignant" in noted(data_set)
+    alone = tree(tmp_path / "alone", "melanoma/1.jpg", "patch test/1.jpg")
+    assert set(labels(alone).values()) == {("mel", None), ("other", None)}
+
+
 def test_class_folders_with_numbers_and_counts(tmp_path):
     data_set = tree(
         tmp_path,

@@ -60,6 +60,11 @@ class _Tree:
         self.direct = {file.parent for file in pictures}
         names = {folder.name.lower() for below in self.inner.values() for folder in below}
         self.dermofit = len(names & _DERMOFIT.keys()) > 1
+        # Whether names of classes hold parts, as "train_melanoma" does.
+        self.parted = any(
+            part and interpret(rest).kind in ("class", "flag")
+            for part, rest in map(_part_and_rest, names)
+        )
         self.classes: dict[Path, _Class] = {}
         self._descend(g.root, None)
 
@@ -67,7 +72,7 @@ class _Tree:
         code = _DERMOFIT.get(folder.name.lower())
         if code and self.dermofit:
             return interpret(code)
-        return interpret(folder.name)
+        return interpret(_part_and_rest(folder.name)[1] if self.parted else folder.name)
 
     def _descend(self, folder: Path, part: str | None) -> None:
         """Find the class folders: below parts, below folders that merely wrap them, and below
@@ -117,6 +122,8 @@ class _Tree:
         return named or part
 
     def _class(self, folder: Path, reading: Diagnosis, part: str | None) -> None:
+        if self.parted:
+            part = self._one_part(folder, part, _part_and_rest(folder.name)[0])
         if reading.kind == "number":
             self.g.errors.append(
                 f"folder '{short(folder.relative_to(self.g.root).as_posix())}' is a number that "
@@ -137,6 +144,15 @@ class _Tree:
                         "classes; sort its pictures into one"
                     )
                 self._class(child, finer if finer.kind == "class" else reading, part)
+
+
+def _part_and_rest(name: str) -> tuple[str | None, str]:
+    """'train' and 'melanoma' of 'train_melanoma'; no part where it names none, or two."""
+    words = re.findall(r"[^\W_]+", name)
+    parts = {part_of(word) for word in words} - {None}
+    if len(parts) != 1:
+        return None, name
+    return parts.pop(), " ".join(word for word in words if not part_of(word))
 
 
 def _gather(g: Gathering) -> None:
