@@ -584,6 +584,15 @@ def test_pictures_of_no_part_beside_others_are_counted(tmp_path):
     assert "they count as training: 1" in noted(data_set)
 
 
+def test_folders_of_no_class_beside_a_table_are_refused(tmp_path):
+    tree(tmp_path, "finalfitz17k/1.jpg", "finalfitz17k/2.jpg")
+    table(tmp_path / "fitzpatrick17k.csv", "md5hash,label", "1,melanoma", "2,nevus")
+    assert "(the first is finalfitz17k)" in refusal("folders", tmp_path)
+    for name in ("benign", "nevus"):
+        tree(tmp_path, f"{name}/1.jpg")
+        shutil.rmtree(tmp_path / name)
+
+
 def test_folders_of_class_numbers_are_refused(tmp_path):
     picture(tmp_path / "1" / "b.jpg", 1)
     picture(tmp_path / "0" / "a.jpg")

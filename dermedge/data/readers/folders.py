@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermedge.data.readers.gathering import MASK_FOLDER, Gathering, Reader, folded, part_of
+from dermedge.data.readers.gathering import (
+    MASK_FOLDER,
+    TABLES,
+    Gathering,
+    Reader,
+    folded,
+    part_of,
+)
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
@@ -194,7 +201,7 @@ def _gather(g: Gathering) -> None:
         g.notes.append(f"pictures that lie in no class folder, left out: {loose}")
     if not g.records and not g.errors:
         raise g.unfit("no folder with pictures")
-    _refuse_names_of_lesions(g)
+    _refuse_names_that_are_none(g)
 
 
 def _lesion_folders(tree: _Tree, pictures: list[Path]) -> set[Path]:
@@ -254,9 +261,17 @@ def _is_number(name: str) -> bool:
     return 0 < sum(map(str.isdigit, name)) >= sum(map(str.isalpha, name))
 
 
-def _refuse_names_of_lesions(g: Gathering) -> None:
-    """DataError where no folder names anything: they are lesions or people, not classes."""
+def _refuse_names_that_are_none(g: Gathering) -> None:
+    """DataError where no folder names anything: they are lesions or people, not classes; or those
+    that a publisher put pictures into of which a table says what they are."""
     names = {record.diagnosis for record in g.records.values()}
+    known = {(record.label, record.malignant) for record in g.records.values()}
+    tables = [file for file in g.files if file.suffix.lower() in TABLES]
+    if ("other", None) in known <= {("other", None), (None, None)} and tables:
+        raise g.unfit(
+            f"its folders name no class (the first is {short(min(filter(None, names)))}), and a "
+            f"table lies beside them; read that as csv={short(str(tables[0]), 300)}"
+        )
     unclear = [name for name in names if name and interpret(name).kind == "unclear"]
     if len(names) > 20 and len(unclear) == len(names):
         raise g.unfit(
