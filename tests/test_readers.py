@@ -328,6 +328,8 @@ def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
     assert "line 2: several files fit 'images/00': 00.jpg, 00.png" in message
     data_set = own(tmp_path, "image", "images/00.jpg", "images/01.tif", pictures=())
     assert data_set.problems == ("data.csv line 3: missing file images/01.tif (there is 01.PNG)",)
+    message = refused(tmp_path, "image", "02.jpeg", pictures=())
+    assert "data.csv line 2: missing file 02.jpeg (there is images/deep/02.jpeg)" in message
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -485,7 +487,7 @@ def test_a_path_to_nothing_that_is_read(tmp_path):
     (tmp_path / "cases.xlsx").write_bytes(b"PK")
     assert "(save cases.xlsx as CSV)" in refusal("csv", tmp_path)
     table(tmp_path / "cases.csv", "Bild,Läsion", "a.png,1")
-    assert "cases.csv has: bild, läsion" in refusal("csv", tmp_path)
+    assert "cases.csv has: bild, läsion) (save cases.xlsx as CSV)" in refusal("csv", tmp_path)
     (tmp_path / "pacs" / "nevus").mkdir(parents=True)
     (tmp_path / "pacs" / "nevus" / "1.dcm").write_bytes(b"")
     message = refusal("folders", tmp_path / "pacs")

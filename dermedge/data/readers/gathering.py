@@ -307,6 +307,9 @@ class Gathering:
         if fits:
             return fits[0]
         hint = f" (there is {short(beside[0].name)})" if beside else ""
+        elsewhere = self.picture(named)
+        if elsewhere and not beside:
+            hint = f" (there is {short(Path(os.path.relpath(elsewhere, base)).as_posix())})"
         self.problems.append(f"{where}: missing file {short(text)}{hint}")
         return None
 

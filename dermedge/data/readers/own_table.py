@@ -179,7 +179,7 @@ def _table(g: Gathering) -> Path:
         if others:
             columns = short(", ".join(sorted(columns_of(others[0]))), 200)
             detail += f" ({short(others[0].name)} has: {columns})"
-        elif sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
+        if sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
             detail += f" (save {short(sheets[0].name)} as CSV)"
         raise g.unfit(detail)
     named = [path for path in tables if path.name.lower() == "data.csv"]
