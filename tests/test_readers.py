@@ -143,6 +143,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
             ("Identifiant du patient", "patient_id"),
         ),
         *(("NHS number", "patient_id"), ("Hospital No.", "patient_id"), ("UHID", "patient_id")),
+        *(("Pasient-ID", "patient_id"), ("fødselsnummer", "patient_id"), ("CPR-nr", "patient_id")),
+        *(("potilastunnus", "patient_id"), ("T.C. Kimlik No", "patient_id")),
+        *(("číslo pacienta", "patient_id"), ("id pasien", "patient_id")),
+        *(("nom du patient", "patient_id"), ("numer pacjenta", "patient_id")),
+        *(("Læsions-ID", "lesion_id"), ("lesjonsnummer", "lesion_id"), ("nr zmiany", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):

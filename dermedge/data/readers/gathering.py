@@ -612,7 +612,9 @@ def folded(name: str) -> str:
 
 def unaccented(text: str) -> str:
     """Text whose letters have no marks: "validacion" of "validación"."""
-    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    for letter, plain in (("ı", "i"), ("ø", "o"), ("æ", "ae"), ("ł", "l")):
+        text = text.replace(letter, plain)
+    letters = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 

@@ -54,13 +54,17 @@ _MODALITIES = {
 }
 # What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifi(er|ant|cador|cativo)|code|codigo"
-    r"|codice|key|hash|pseudonym)"
+    r"(id|nr|n_?o|num|number|nummer|numero?|uid|name|nom(bre|e|or)?|identifi(er|ant|cador|cativo)"
+    r"|code?|codigo|codice|key|hash|pseudonym|cislo|tunnus|szam|azonosito)"
 )
-_LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
+_LESION = (
+    r"(lesione?|lesao|lezyon|(lasion|laesion|lesjon)(s|en)?|laesie|leesio|lezij?a|leziune"
+    r"|zmian[ay]|elvaltozas)"
+)
 _PERSON = (
     r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
-    r"|hasta|pacjent(a|ki|ka)?|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
+    r"|hasta|pacjent(a|ki|ka)?|pacient(a|ky|ka)?|pacijent|pasient(en)?|pasien|potila(s|an)|beteg"
+    r"|paciens|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
     r"|historia_?clinica|cartella_?clinica)"
 )
 # A person's file, REDCap's or a hospital's; alone it may be what is in it.
@@ -76,7 +80,9 @@ _MEANT = {
     "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
     rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
     "patient_id": rf"(({_PERSON}|{_FILE})_?{_ID}(_?{_ID})?|{_ID}_({_PERSON}|{_FILE})|{_PERSON}"
-    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(tc_?)?kimlik_?no|uhid|ssn|cpr|bsn|cpf|curp"
+    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(t_?c_?)?kimlik_?no|uhid|ssn|bsn|cpf|curp"
+    r"|cpr(_?n(umme)?r)?|fodselsn(umme)?r|henkilotunnus|hetu|rodne_cislo|oib|cnp|nik|kvnr"
+    r"|no_rekam_medis"
     r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
     rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
