@@ -270,7 +270,8 @@ def _refuse_names_that_are_none(g: Gathering) -> None:
     if ("other", None) in known <= {("other", None), (None, None)} and tables:
         raise g.unfit(
             f"its folders name no class (the first is {short(min(filter(None, names)))}), and a "
-            f"table lies beside them; read that as csv={short(str(tables[0]), 300)}"
+            f"table lies beside them; read it by the set's own reader, or as "
+            f"csv={short(str(tables[0]), 300)}"
         )
     unclear = [name for name in names if name and interpret(name).kind == "unclear"]
     if len(names) > 20 and len(unclear) == len(names):
