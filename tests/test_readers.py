@@ -520,6 +520,7 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("train_images", "val_images"), ("TRAIN", "VAL"), ("trainset", "valset")),
         *(("archive/split/Train", "archive/split/Valid"), ("Entrenamiento", "Validación")),
         *(("Trainingsdaten", "Validierungsdaten"), ("données d'entraînement", "validation")),
+        *(("Træning", "Validering"), ("trainingsdata", "validatieset")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):
