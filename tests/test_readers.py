@@ -596,9 +596,9 @@ def test_folders_of_no_class_beside_a_table_are_refused(tmp_path):
     tree(tmp_path, "finalfitz17k/1.jpg", "finalfitz17k/2.jpg")
     table(tmp_path / "fitzpatrick17k.csv", "md5hash,label", "1,melanoma", "2,nevus")
     assert "(the first is finalfitz17k)" in refusal("folders", tmp_path)
-    for name in ("benign", "nevus"):
-        tree(tmp_path, f"{name}/1.jpg")
-        shutil.rmtree(tmp_path / name)
+    for name in ("benign/1.jpg", "nevus/1.jpg", "finalfitz17k/1_mask.png"):
+        assert tree(tmp_path, name).records
+        (tmp_path / name).unlink()
 
 
 def test_folders_of_class_numbers_are_refused(tmp_path):

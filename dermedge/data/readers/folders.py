@@ -267,7 +267,8 @@ def _refuse_names_that_are_none(g: Gathering) -> None:
     names = {record.diagnosis for record in g.records.values()}
     known = {(record.label, record.malignant) for record in g.records.values()}
     tables = [file for file in g.files if file.suffix.lower() in TABLES]
-    if ("other", None) in known <= {("other", None), (None, None)} and tables:
+    drawn = any(record.mask for record in g.records.values())  # to learn outlines from
+    if ("other", None) in known <= {("other", None), (None, None)} and tables and not drawn:
         raise g.unfit(
             f"its folders name no class (the first is {short(min(filter(None, names)))}), and a "
             f"table lies beside them; read it by the set's own reader, or as "
