@@ -175,6 +175,20 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
     assert "is not read, but holds diagnoses" in message
 
 
+def test_another_diagnosis_in_a_column_that_is_not_read_is_noted(tmp_path):
+    rows = ("a.png,nevus,melanoma", "b.png,nevus,NV", "c.png,,melanoma")
+    data_set = own(tmp_path, "image,diagnosis,Histology", *rows)
+    assert (
+        "rows of data.csv whose column 'histology', which is not read, names another class than "
+        "diagnosis: 1 (such as melanoma in line 2)"
+    ) in noted(data_set)
+    names = [f"{number}.png" for number in range(502)]
+    for name in names:
+        (tmp_path / name).touch()
+    rows = tuple(f"{name},{'melanoma' if name == '501.png' else ''}" for name in names)
+    assert "holds diagnoses" in refused(tmp_path, "image,Histo", *rows, pictures=names)
+
+
 @pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
 def test_merged_cells_of_a_spreadsheet_are_refused(tmp_path, column):
     names = [f"{number}.png" for number in range(6)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _ERROR = re.compile(r"#\S*[!?]")
 _OF_ONE = {"lesion_id": ("patient_id", "sex", "diagnosis"), "patient_id": ("sex",)}
 _SLIPS = 0.1
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-_SAMPLED = 500  # rows in which a column that is not read is looked at
+_SAMPLED = 500  # different cells by which a column that is not read is known
 
 CSV_COLUMNS = (
     "id",
@@ -239,7 +239,7 @@ def _read(g: Gathering, path: Path) -> Table:
                 name=short(meant[0]),
                 wanted=wanted,
             )
-    _refuse_by_cells(path, names)
+    _judge_by_cells(g, table)
     return table
 
 
@@ -285,18 +285,23 @@ def _plain(name: str) -> str:
     return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
-def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
-    """DataError where a column that is not read is a class, or holds classes or parts."""
+def _judge_by_cells(g: Gathering, table: Table) -> None:
+    """DataError where a column that is not read is a class, or holds classes or parts; a note where
+    its classes are others than those of the column diagnosis."""
+    path, names = table.path, table.columns
     unread = [name for name in names if name not in CSV_COLUMNS]
     rows = read_table(path, keep=unread).rows if unread else ()
     for name in unread:
-        cells = {row.cells[name] for row in rows[:_SAMPLED] if stated(row.cells[name])}
+        filled = dict.fromkeys(row.cells[name] for row in rows if stated(row.cells[name]))
+        cells = [*filled][:_SAMPLED]
         kinds, parts = {interpret(cell).kind for cell in (name, *cells)}, set(map(part_of, cells))
         if "diagnosis" not in names and "class" in kinds:
             advice = "holds diagnoses; put them as words into a column diagnosis"
         elif "split" not in names and len(parts) > 1 and None not in parts:
             advice = "holds parts such as train and test; rename it to split"
         else:
+            if "class" in kinds:
+                _note_other_classes(g, table, name, [row.cells[name] for row in rows])
             continue
         raise DataError(
             "{path}: the column '{name}' is not read, but {advice}, or remove it",
@@ -304,6 +309,21 @@ def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
             path=path,
             name=short(name),
             advice=advice,
+        )
+
+
+def _note_other_classes(g: Gathering, table: Table, name: str, cells: Iterable[str]) -> None:
+    """A note of rows in which `cells` of a column name another class than the diagnosis: it may be
+    that of the eye, and histology says what it was."""
+    differ = []
+    for row, cell in zip(table.rows, cells, strict=True):
+        read, other = interpret(row.cells["diagnosis"]), interpret(cell)
+        if read.kind == other.kind == "class" and read.label != other.label:
+            differ.append(f"{short(cell, 40)} in line {row.line}")
+    if differ:
+        g.notes.append(
+            f"rows of {short(table.path.name)} whose column '{short(name)}', which is not read, "
+            f"names another class than diagnosis: {len(differ)} (such as {differ[0]})"
         )
 
 
