@@ -856,7 +856,7 @@ def test_pairs_may_be_file_names_and_are_refused_where_none_is_known(tmp_path, c
     for number in range(8):
         smooth(tmp_path / "nv" / f"{number}.png", number)
     words = (f"folders={tmp_path}", "--split", str(tmp_path / "split.json"), "--same")
-    pairs = table(tmp_path / "pairs.csv", "id_a,id_b", "nv/0.png,nv/5.png", "nv/0,nv/7")
+    pairs = table(tmp_path / "pairs.csv", "id_a,id_b", "nv/0.png,nv\\5.png", "nv/0,nv/7")
     assert command(*words, str(pairs), "--json") == 0
     assert json.loads(capsys.readouterr().out)["groups"] == 6
     pairs = table(tmp_path / "pairs.csv", "id_a,id_b", "0.png,5.png", "ISIC_1,nv/2")

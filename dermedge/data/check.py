@@ -311,7 +311,7 @@ def _with_ids(names: list[tuple[str, str]], data_set: DataSet, path: str) -> lis
     ids = {record.id for record in data_set.records}
 
     def known(name: str) -> str:
-        return name if name in ids else PICTURE_ENDING.sub("", name)
+        return name if name in ids else PICTURE_ENDING.sub("", name.replace("\\", "/"))
 
     pairs = [(known(one), known(other)) for one, other in names]
     if names and not any(ids.issuperset(pair) for pair in pairs):
