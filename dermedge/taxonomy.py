@@ -57,17 +57,20 @@ _CODES = {
 
 _NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
 _KERATOSIS = (
-    r"\b(?:keratos(?:e|es|en|is)|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
-    r"|keratoz\w*)\b"
+    r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
+    r"|keratoz\w*|keratoosi)\b"
 )
-_LESION = r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?sion(?:en)?|tumou?r(?:s|en|es|e|i)?)"
+_LESION = (
+    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
+    r"|tumou?r(?:s|en|es|e|i)?)"
+)
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
 _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
-# words only. English, German, French, Spanish, Italian, Portuguese, Latin, a few of Dutch, Turkish
-# and Polish; without accents.
+# words only. English, German, French, Spanish, Italian, Portuguese, Latin, and what is benign in
+# some more; without accents.
 _SQUAMOUS = (
     rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
@@ -81,7 +84,8 @@ _WORDS = tuple(
         (
             r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
             r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
-            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b",
+            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b|\bchorob[ay] bowena\b"
+            r"|\b(?:keratoza|rogowacenie) slonecz\w*",
             "akiec",
         ),
         # ICD-O 8094, among basal cell tumours.
@@ -103,18 +107,23 @@ _WORDS = tuple(
             r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
             r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
-            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b",
+            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
+            r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
+            r"|\b(?:brodawka|keratoza|rogowacenie) (?:lojotok|starcz)\w*",
             "bkl",
         ),
         (
             rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
-            r"|\b(?:ha?e?m|em)?angiom(?:a|as|ata|e|en|es|i|s)?\b|\bblutschwamm\b"
+            r"|\b(?:ha?e?m|em)?angioo?m(?:a|as|ata|e|en|er|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
-            r"|\bgranulom\w* (?:pyogen|piogen|telangiectat|teleangiectat)\w*"
+            r"|\bgranulom\w* (?:pyogen|piogen|tele?angiecta[st])\w*"
             r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
-            r"|proliferations vascular",
+            r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
+            r"|\b(?:hem)?anjiy?om\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*|\bnaczyniaki?\b"
+            r"|\b(?:ziarniniak|zmian[ay]) naczyniow\w*|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
+            r"|\bpuntos? rubi\b",
             "vasc",
         ),
         (
@@ -132,16 +141,20 @@ _WORDS = tuple(
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
             r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
             r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
-            # Dutch, Turkish, Polish
+            # Dutch, Turkish, Polish, Danish, Norwegian, Swedish, Finnish, Hungarian, Croatian,
+            # Romanian, Indonesian
             r"|\bmoedervlek(?:ken)?\b|\bbenler\b|\bpieprzyki?\b"
             r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
             r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
-            r"|reed|clark)\w*",
+            r"|reed|clark)\w*|\bmoderma?erker?\b|\bfoflekk(?:er)?\b|\bfodelsemarken?\b"
+            r"|\bleverflack(?:ar)?\b|\bluom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
+            r"|\balunit[ae]\b|\btahi lalat\b",
             "nv",
         ),
         (
             r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
-            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistiozytome?\b",
+            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytome?r?\b"
+            r"|\bdermatofibrooma?\b|\bwlokniak twardy\b",
             "df",
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
@@ -167,7 +180,8 @@ _VAGUE = re.compile(
     r"|other|others|oth|vs|versus|against|ddx?|differential\w*|mimic\w*|simulat\w*|resembl\w*"
     r"|consistent with|compatible with|favou?rs?|could be|history|hx|status post|s p|post|former"
     r"|scars?|free|syndrome|collision|mixed|pseudo|anti|pre|suggest\w*|concern\w*|worrisome"
-    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago"
+    r"|equivocal|queried|precursors?|previous\w*|prior|follow ?up|f u|screening|ago|risk|consider"
+    r"|check for|rather|appears|seems|assumed|provisional|working|lookalike|unverified|false"
     # Not known, or not yet; also of folders.
     r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
     r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
@@ -180,7 +194,7 @@ _VAGUE = re.compile(
     r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
     r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
     r"|vereinbar|passend|evtl|ev|ggfs?|nachsorge|vor (?:jahr|monat)\w*"
-    r"|nach(?:exzision|resektion|schnitt)\w*"
+    r"|nach(?:exzision|resektion|schnitt)\w*|fruhere\w*|abkl(?:arung)?|frage|risiko"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"
     r"|antecedents?|suspicion|compatible avec|evocat\w*|evoqu\w*|en faveur|eventuel\w*|atcds?"
@@ -191,11 +205,27 @@ _VAGUE = re.compile(
     r"|cicatri[zx]|cicatrici|antecedentes?|compatib[il]\w*|compativ\w*|suge(?:st|r)\w*|sosp"
     r"|impresiona|presunt\w*|h?ipotes\w*|verosimil\w*|pregress\w*|esiti|seguimiento|hace"
     r"|acompanhamento"
-    # Turkish, Dutch
-    r"|degil|suphe\w*|kusku\w*|olasi\w*|geen|niet|zonder|uitgesloten|mogelijk\w*"
-    r"|waarschijnlijk\w*"
-    # Polish
-    r"|nie|bez|brak|podejrz\w*|wykluczon\w*|prawdopodobn\w*"
+    r"|a[bu]sen\w*|assenza|h?istori[ac]\w*|storia|histoire|precedente|previ[oa]|quesito|hd"
+    r"|esclarecer|afastar|orientativ\w*|plutot|doute\w*|hypothese\w*|anciens?"
+    # Turkish
+    r"|degil|suphe\w*|kusku\w*|olasi\w*|olabilir|ihtimal\w*|muhtemel\w*|lehine|on ?tani\w*"
+    r"|ekarte|dislan\w*|yok|oyku\w*|gecirilmis|skari?|takip|ailede"
+    # Dutch
+    r"|geen|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
+    r"|verdenk\w*|eerder|litteken\w*|status na|bekend met|cave"
+    # Danish, Norwegian, Swedish, Finnish
+    r"|ikke|inte|ej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenkt"
+    r"|mistenkt|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
+    r"|uteluk\w*|uteslut\w*|tidligere|tidigare|oklar\w*|uklar\w*|arr? efter|o(?:pp|p)folg\w*"
+    r"|uppfolj\w*|hereditet|ei|epail\w*|mahdolli\w*|todennakoi\w*|aiem\w*"
+    # Polish, Czech, Slovak, Croatian, Serbian, Slovene
+    r"|nie|neni|nije|bez|brak|podejrz\w*|podezr\w*|podozr\w*|sumnj\w*|sum na|suspekt\w*"
+    r"|wykluczon\w*|wykluczenia|vylouc\w*|vyluc\w*|iskljuc\w*|prawdopodobn\w*|pravdepodob\w*"
+    r"|vjerojatn\w*|verovatn\w*|verjetn\w*|mozliw\w*|mozn[aey]|moguc\w*|obserwacj\w*"
+    r"|w kierunku|stan po|blizn\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
+    # Romanian, Hungarian, Indonesian
+    r"|fara|posibil|nu|gyanu\w*|nem|valoszinu\w*|kizar\w*|lehetseges"
+    r"|suspek|curiga|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"
@@ -239,9 +269,9 @@ _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
 # "something else".
 _UNPLACED = re.compile(
-    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|znamie|aardig|huylu)\w*"
-    # A mole in Portuguese; also a sign, an infection.
-    r"|\b(?:pintas?|sinal|sinais)\b"
+    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|rogowiak|aardig|huylu)\w*"
+    # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
+    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
     r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
@@ -325,17 +355,16 @@ def interpret(diagnosis: str) -> Diagnosis:
     benign, malignant = bool(_BENIGN_WORD.search(text)), bool(_MALIGNANT_WORD.search(text))
     if not classes:
         return _unplaced(text, bare, benign, malignant)
-    if len(classes) > 1:
-        return Diagnosis("unclear")
-    (label,) = classes
-    if label == "vasc" and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
+    if classes == {"vasc"} and malignant:  # an angiosarcoma, filed under "malignant ... vascular"
         return Diagnosis("other", "other", True)
     # "Naevus, czerniak": a class beside a cancer of which no rule knows which it is.
-    if label not in MALIGNANT and (_OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)):
+    cancer = malignant or _OTHER_MALIGNANT.search(text) or _CANCER_WORD.search(text)
+    if (classes & {"bcc", "mel", "scc"} and benign) or (classes - MALIGNANT and cancer):
         return Diagnosis("unclear")
-    if (label in ("bcc", "mel", "scc") and benign) or (label not in MALIGNANT and malignant):
-        return Diagnosis("unclear")
-    return _named(label)
+    if len(classes) > 1:  # "BCC/SCC" is malignant whichever it is
+        known = {_named(label).malignant for label in classes}
+        return Diagnosis("unclear", None, known.pop() if len(known) == 1 else None)
+    return _named(*classes)
 
 
 def _plain(text: str) -> str:

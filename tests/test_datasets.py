@@ -852,6 +852,18 @@ def test_check_writes_one_json_object_and_the_split(tmp_path, capsys):
     assert any({"a", "b"} <= set(ids) for ids in split.parts.values())
 
 
+def test_pairs_may_be_file_names_and_are_refused_where_none_is_known(tmp_path, capsys):
+    for number in range(8):
+        smooth(tmp_path / "nv" / f"{number}.png", number)
+    words = (f"folders={tmp_path}", "--split", str(tmp_path / "split.json"), "--same")
+    pairs = table(tmp_path / "pairs.csv", "id_a,id_b", "nv/0.png,nv\\5.png", "nv/0,nv/7")
+    assert command(*words, str(pairs), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["groups"] == 6
+    pairs = table(tmp_path / "pairs.csv", "id_a,id_b", "0.png,5.png", "ISIC_1,nv/2")
+    with pytest.raises(DataError, match=r"first has 0.png, 5.png, an id here is nv/0$"):
+        command(*words, str(pairs))
+
+
 def test_a_frozen_split_stays_frozen(tmp_path, capsys):
     for number in range(12):
         smooth(tmp_path / "nv" / f"{number}.png", number)

@@ -234,17 +234,21 @@ def test_a_mask_in_place_of_a_picture_is_neither_split_learnt_nor_measured(tmp_p
     Image.fromarray(skin).save(tmp_path / "nevus" / "drawn.png")
     for name in ("0_lesion.png", "1_lesion.jpg"):
         Image.fromarray(drawn(0, 255)).save(tmp_path / "nevus" / name)
+    labels = np.zeros((*SIZE, 3), np.uint8)
+    labels[lesion()] = (128, 0, 0)
+    labels[:2] = (0, 128, 0)
+    Image.fromarray(labels).save(tmp_path / "nevus" / "2_labels.png")
     found = load("folders", tmp_path)
-    masks = {"nevus/0_lesion", "nevus/1_lesion"}
+    masks = {"nevus/0_lesion", "nevus/1_lesion", "nevus/2_labels"}
     report = check(found, progress=False)
     assert report.unreadable.keys() == masks
     assert (
-        "a mask of two values, no picture of skin; move it" in report.unreadable["nevus/0_lesion"]
+        "a mask of few values, no picture of skin; move it" in report.unreadable["nevus/0_lesion"]
     )
     recipe = load_recipe("classifier", ["preprocessing.size=32", "pretrained=no"])
     pictures = load_pictures(found.records, recipe, tmp_path / "cache")
     assert {record.id for record in found.records} - {r.id for r in pictures.records} == masks
-    with pytest.raises(ImageError, match=r"^1_lesion\.jpg: a mask of two values"):
+    with pytest.raises(ImageError, match=r"^1_lesion\.jpg: a mask of few values"):
         read_picture(next(r for r in found.records if r.id == "nevus/1_lesion"))
 
 

@@ -143,6 +143,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
             ("Identifiant du patient", "patient_id"),
         ),
         *(("NHS number", "patient_id"), ("Hospital No.", "patient_id"), ("UHID", "patient_id")),
+        *(("Pasient-ID", "patient_id"), ("fødselsnummer", "patient_id"), ("CPR-nr", "patient_id")),
+        *(("potilastunnus", "patient_id"), ("T.C. Kimlik No", "patient_id")),
+        *(("číslo pacienta", "patient_id"), ("id pasien", "patient_id")),
+        *(("nom du patient", "patient_id"), ("numer pacjenta", "patient_id")),
+        *(("Læsions-ID", "lesion_id"), ("lesjonsnummer", "lesion_id"), ("nr zmiany", "lesion_id")),
     ],
 )
 def test_a_column_that_is_meant_is_never_passed_over(tmp_path, column, wanted):
@@ -168,6 +173,20 @@ def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column
 def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, cells):
     message = refused(tmp_path, f"image,{columns}", f"a.png,{cells}")
     assert "is not read, but holds diagnoses" in message
+
+
+def test_another_diagnosis_in_a_column_that_is_not_read_is_noted(tmp_path):
+    rows = ("a.png,nevus,melanoma", "b.png,nevus,NV", "c.png,,melanoma")
+    data_set = own(tmp_path, "image,diagnosis,Histology", *rows)
+    assert (
+        "rows of data.csv whose column 'histology', which is not read, names another class than "
+        "diagnosis: 1 (such as melanoma in line 2)"
+    ) in noted(data_set)
+    names = [f"{number}.png" for number in range(502)]
+    for name in names:
+        (tmp_path / name).touch()
+    rows = tuple(f"{name},{'melanoma' if name == '501.png' else ''}" for name in names)
+    assert "holds diagnoses" in refused(tmp_path, "image,Histo", *rows, pictures=names)
 
 
 @pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
@@ -328,6 +347,8 @@ def test_picture_names_without_ending_with_folders_and_in_other_case(tmp_path):
     assert "line 2: several files fit 'images/00': 00.jpg, 00.png" in message
     data_set = own(tmp_path, "image", "images/00.jpg", "images/01.tif", pictures=())
     assert data_set.problems == ("data.csv line 3: missing file images/01.tif (there is 01.PNG)",)
+    message = refused(tmp_path, "image", "02.jpeg", pictures=())
+    assert "data.csv line 2: missing file 02.jpeg (there is images/deep/02.jpeg)" in message
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -485,7 +506,7 @@ def test_a_path_to_nothing_that_is_read(tmp_path):
     (tmp_path / "cases.xlsx").write_bytes(b"PK")
     assert "(save cases.xlsx as CSV)" in refusal("csv", tmp_path)
     table(tmp_path / "cases.csv", "Bild,Läsion", "a.png,1")
-    assert "cases.csv has: bild, läsion" in refusal("csv", tmp_path)
+    assert "cases.csv has: bild, läsion) (save cases.xlsx as CSV)" in refusal("csv", tmp_path)
     (tmp_path / "pacs" / "nevus").mkdir(parents=True)
     (tmp_path / "pacs" / "nevus" / "1.dcm").write_bytes(b"")
     message = refusal("folders", tmp_path / "pacs")
@@ -513,6 +534,7 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("train_images", "val_images"), ("TRAIN", "VAL"), ("trainset", "valset")),
         *(("archive/split/Train", "archive/split/Valid"), ("Entrenamiento", "Validación")),
         *(("Trainingsdaten", "Validierungsdaten"), ("données d'entraînement", "validation")),
+        *(("Træning", "Validering"), ("trainingsdata", "validatieset")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):
@@ -527,6 +549,23 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
 def test_parts_below_classes(tmp_path):
     data_set = tree(tmp_path, "melanoma/train/1.jpg", "melanoma/test/2.jpg", "nevus/train/3.jpg")
     assert set(labels(data_set).values()) == {("mel", "train"), ("mel", "test"), ("nv", "train")}
+
+
+@pytest.mark.parametrize("form", ["{part}_{name}", "{name}-{part}-images", "{name} {part}set"])
+def test_parts_in_the_names_of_classes(tmp_path, form):
+    names = ("melanoma", "benign", "eczema")
+    data_set = tree(
+        tmp_path, *(f"{form.format(part=part, name=name)}/{part}{name}.jpg"
+                    for part in ("train", "test") for name in names), "patch test/1.jpg"
+    )  # fmt: skip
+    found = sorted((r.label or "", r.malignant, r.official) for r in data_set.records)
+    assert found == [
+        *(("", False, "test"), ("", False, "train"), ("mel", True, "test"), ("mel", True, "train")),
+        *(("other", None, "test"), ("other", None, "test"), ("other", None, "train")),
+    ]
+    assert "no more than benign or malignant" in noted(data_set)
+    alone = tree(tmp_path / "alone", "melanoma/1.jpg", "patch test/1.jpg")
+    assert set(labels(alone).values()) == {("mel", None), ("other", None)}
 
 
 def test_class_folders_with_numbers_and_counts(tmp_path):
@@ -565,6 +604,15 @@ def test_a_collection_named_like_a_class_is_none(tmp_path):
 def test_pictures_of_no_part_beside_others_are_counted(tmp_path):
     data_set = tree(tmp_path, "train/mel/1.jpg", "test/mel/2.jpg", "extra/nv/3.jpg")
     assert "they count as training: 1" in noted(data_set)
+
+
+def test_folders_of_no_class_beside_a_table_are_refused(tmp_path):
+    tree(tmp_path, "finalfitz17k/1.jpg", "finalfitz17k/2.jpg")
+    table(tmp_path / "fitzpatrick17k.csv", "md5hash,label", "1,melanoma", "2,nevus")
+    assert "(the first is finalfitz17k)" in refusal("folders", tmp_path)
+    for name in ("benign/1.jpg", "nevus/1.jpg", "finalfitz17k/1_mask.png"):
+        assert tree(tmp_path, name).records
+        (tmp_path / name).unlink()
 
 
 def test_folders_of_class_numbers_are_refused(tmp_path):

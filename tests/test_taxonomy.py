@@ -43,7 +43,8 @@ WORDS = {
         "Solar or actinic keratosis; AK; ACK; AKIEC; Plattenepithelkarzinom in situ; "
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
-        "erythroplasia of Queyrat; Keratoma actinicum"
+        "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
+        "choroba Bowena"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -55,11 +56,12 @@ WORDS = {
         "verruca seborrhoica; seborrhoische Warze; BKL; SEK; lichenoid keratosis; "
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
-        "Keratoma seborrhoicum"
+        "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
+        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
-        "histiocytofibrome; benign fibrous histiocytoma; DF"
+        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom"
     ),
     "nv": (
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
@@ -71,7 +73,8 @@ WORDS = {
         "clark nevus; naevus naevocellularis; nevus benign; Nevus, NOS, Compound; moedervlek; "
         "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
         "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
-        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato"
+        "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
+        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -79,7 +82,9 @@ WORDS = {
         "naevus flammeus; Feuermal; Nevus_Flammeus; vascular lesion; vascular lesions; "
         "lesión vascular; lésion vasculaire; lesione vascolare; lesão vascular; "
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
-        "blue rubber bleb nevus"
+        "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
+        "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
+        "mancha vinho do porto; punto rubí"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -132,7 +137,20 @@ WORDS = {
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
         "seguimiento de melanoma; controllo melanoma; acompanhamento de melanoma; "
-        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma"
+        "dermatofibrom, kanser; hemangioma, bazal hücreli karsinom; nevus sebaceus, carcinoma; "
+        "misstänkt melanom; obs melanom; melanom kan ej uteslutas; ärr efter melanom; "
+        "mistanke om melanom; mistænkt melanom; ikke melanom; uden melanom; mulig melanom; "
+        "tidligere melanom; sandsynligvis nævus; ei nevus; mahdollinen naevus; "
+        "podezření na melanom; není melanom; možný melanom; podozrenie na melanóm; "
+        "sumnja na melanom; nije melanom; stanje nakon melanoma; vjerojatno nevus; "
+        "obserwacja nevus; stan po melanoma; blizna po nevus; możliwy naevus; "
+        "fără melanom; posibil melanom; nu este melanom; melanoma gyanú; nem melanoma; "
+        "suspek melanoma; bukan melanoma; riwayat melanoma; muhtemel nevüs; melanom ekarte; "
+        "melanom ihtimali; ön tanı: melanom; ailede melanom; vermoeden melanoma; "
+        "uitsluiten melanoma; wrsch naevus; litteken naevus; HD: melanoma; afastar melanoma; "
+        "história de melanoma; absence of melanoma; ausencia de melanoma; plutôt naevus; "
+        "modermærkekræft; føflekkreft; znamiona; levervlek; rogowiak kolczystokomórkowy; "
+        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma"
     ),
 }
 
@@ -164,6 +182,17 @@ def test_class_numbers_name_nothing(words):
 )
 def test_benign_and_malignant_are_no_classes(words, malignant):
     assert (interpret(words).kind, interpret(words).malignant) == ("flag", malignant)
+
+
+@pytest.mark.parametrize(
+    ("words", "malignant"),
+    [("BCC/SCC", True), ("Bowen, SCC", True), ("nevus/dermatofibroma", False), ("BCC/nevus", None)]
+    + [("nevus, hemangioma, carcinoma", None), ("nevus sebaceus, hemangioma", None)]
+    + [("BCC vs SCC", None), ("benign BCC/SCC", None)],
+)
+def test_two_classes_are_none_but_may_both_be_malignant(words, malignant):
+    assert (interpret(words).kind, interpret(words).label) == ("unclear", None)
+    assert interpret(words).malignant is malignant
 
 
 def test_other_malignancies_are_malignant():

@@ -20,7 +20,8 @@ from dermedge.data.each import of_each
 from dermedge.data.fingerprint import LOOK_BYTES, described, look
 from dermedge.data.leak import duplicates, split_apart
 from dermedge.data.masks import has_shape, read_lesion_picture
-from dermedge.data.records import DataError, DataSet, Record, RowErrors
+from dermedge.data.readers.gathering import PICTURE_ENDING
+from dermedge.data.records import DataError, DataSet, Record, RowErrors, short
 from dermedge.data.split import Split, group_records
 from dermedge.data.tables import read_table
 from dermedge.files import check_folder, check_writable
@@ -143,7 +144,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same",
         metavar="CSV",
-        help="more pictures that show one lesion: a table with the columns id_a and id_b",
+        help="more pictures that show one lesion: a table with the columns id_a and id_b, ids or "
+        "file names",
     )
     parser.add_argument(
         "--test-on",
@@ -169,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
     name, path = parse_source(args.source)
     same = _read_pairs(Path(args.same)) if args.same else []
     data_set = _load(name, path)
+    same = _with_ids(same, data_set, args.same)
     file = Path(args.split or f"{name}.split.json")
     _check_place(file, args.force)
     report = check(data_set, same)
@@ -301,6 +304,26 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
     table = read_table(path)
     table.need("id_a", "id_b")
     return [(row.cells["id_a"], row.cells["id_b"]) for row in table.rows]
+
+
+def _with_ids(names: list[tuple[str, str]], data_set: DataSet, path: str) -> list[tuple[str, str]]:
+    """The pairs with ids in place of names of files. DataError where they are of another set."""
+    ids = {record.id for record in data_set.records}
+
+    def known(name: str) -> str:
+        return name if name in ids else PICTURE_ENDING.sub("", name.replace("\\", "/"))
+
+    pairs = [(known(one), known(other)) for one, other in names]
+    if names and not any(ids.issuperset(pair) for pair in pairs):
+        raise DataError(
+            "{path}: no line of it names two pictures of the data set; the first has {pair}, an id "
+            "here is {known}",
+            code="same_unknown",
+            path=path,
+            pair=short(", ".join(names[0])),
+            known=short(min(ids)),
+        )
+    return pairs
 
 
 def _check_place(file: Path, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from dermedge.image.read import Picture, read_image, read_mask
 
 _SHAPE = 0.03  # by which width / height may differ: rounding of small copies
 _SAMPLES = 256  # of the longer side, at which most photographs show that they are no mask
+_LABELS = 3  # lesion, hair, ruler
+_SPARSE = 101
 _END = 25  # values this close to the darkest or brightest one are that one: JPEG noise
 
 
@@ -25,7 +28,7 @@ def read_lesion_picture(path: Path, content: bytes = b"") -> Picture:
     picture = read_image(content or path)
     if _is_mask(picture.pixels):
         raise ImageError(
-            "{path}: a mask of two values, no picture of skin; move it into a folder called masks, "
+            "{path}: a mask of few values, no picture of skin; move it into a folder called masks, "
             "or leave it out",
             code="picture_is_mask",
             path=path.name,
@@ -38,7 +41,7 @@ def _is_mask(pixels: np.ndarray) -> bool:
     channels = cv2.split(pixels[::step, ::step])  # by channel: numpy is slow along an axis of 3
     gray, least = reduce(cv2.max, channels), reduce(cv2.min, channels)
     if int((gray - least).max()) > _END:
-        return False  # skin has a colour, also where it is drawn in two
+        return _is_flat_on_black(channels)  # skin has a colour, also where it is drawn in two
     low, high = int(gray.min()), int(gray.max())
     ends = (gray <= low + _END) | (gray >= high - _END)
     if high - low <= 2 * _END or ends.mean() < 0.8:
@@ -50,6 +53,16 @@ def _is_mask(pixels: np.ndarray) -> bool:
             continue
         return True
     return False
+
+
+def _is_flat_on_black(channels: Sequence[np.ndarray]) -> bool:
+    """Whether nothing but black and at most `_LABELS` colours is there, as tools export labels."""
+    for step in (_SPARSE, 1):  # a few pixels tell nearly each photograph
+        red, green, blue = (channel.ravel()[::step].astype(np.int32) for channel in channels)
+        found = np.unique(red << 16 | green << 8 | blue)
+        if len(found) > 1 + _LABELS:
+            return False
+    return bool(found[0] == 0)
 
 
 def has_shape(mask: np.ndarray, height: int, width: int) -> bool:

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermedge.data.readers.gathering import MASK_FOLDER, Gathering, Reader, folded, part_of
+from dermedge.data.readers.gathering import (
+    MASK_FOLDER,
+    TABLES,
+    Gathering,
+    Reader,
+    folded,
+    part_of,
+)
 from dermedge.data.records import DataError, short
 from dermedge.taxonomy import Diagnosis, interpret
 
@@ -60,6 +67,11 @@ class _Tree:
         self.direct = {file.parent for file in pictures}
         names = {folder.name.lower() for below in self.inner.values() for folder in below}
         self.dermofit = len(names & _DERMOFIT.keys()) > 1
+        # Whether names of classes hold parts, as "train_melanoma" does.
+        self.parted = any(
+            part and interpret(rest).kind in ("class", "flag")
+            for part, rest in map(_part_and_rest, names)
+        )
         self.classes: dict[Path, _Class] = {}
         self._descend(g.root, None)
 
@@ -67,7 +79,7 @@ class _Tree:
         code = _DERMOFIT.get(folder.name.lower())
         if code and self.dermofit:
             return interpret(code)
-        return interpret(folder.name)
+        return interpret(_part_and_rest(folder.name)[1] if self.parted else folder.name)
 
     def _descend(self, folder: Path, part: str | None) -> None:
         """Find the class folders: below parts, below folders that merely wrap them, and below
@@ -117,6 +129,8 @@ class _Tree:
         return named or part
 
     def _class(self, folder: Path, reading: Diagnosis, part: str | None) -> None:
+        if self.parted:
+            part = self._one_part(folder, part, _part_and_rest(folder.name)[0])
         if reading.kind == "number":
             self.g.errors.append(
                 f"folder '{short(folder.relative_to(self.g.root).as_posix())}' is a number that "
@@ -137,6 +151,15 @@ class _Tree:
                         "classes; sort its pictures into one"
                     )
                 self._class(child, finer if finer.kind == "class" else reading, part)
+
+
+def _part_and_rest(name: str) -> tuple[str | None, str]:
+    """'train' and 'melanoma' of 'train_melanoma'; no part where it names none, or two."""
+    words = re.findall(r"[^\W_]+", name)
+    parts = {part_of(word) for word in words} - {None}
+    if len(parts) != 1:
+        return None, name
+    return parts.pop(), " ".join(word for word in words if not part_of(word))
 
 
 def _gather(g: Gathering) -> None:
@@ -178,7 +201,7 @@ def _gather(g: Gathering) -> None:
         g.notes.append(f"pictures that lie in no class folder, left out: {loose}")
     if not g.records and not g.errors:
         raise g.unfit("no folder with pictures")
-    _refuse_names_of_lesions(g)
+    _refuse_names_that_are_none(g)
 
 
 def _lesion_folders(tree: _Tree, pictures: list[Path]) -> set[Path]:
@@ -238,9 +261,19 @@ def _is_number(name: str) -> bool:
     return 0 < sum(map(str.isdigit, name)) >= sum(map(str.isalpha, name))
 
 
-def _refuse_names_of_lesions(g: Gathering) -> None:
-    """DataError where no folder names anything: they are lesions or people, not classes."""
+def _refuse_names_that_are_none(g: Gathering) -> None:
+    """DataError where no folder names anything: they are lesions or people, not classes; or those
+    that a publisher put pictures into of which a table says what they are."""
     names = {record.diagnosis for record in g.records.values()}
+    known = {(record.label, record.malignant) for record in g.records.values()}
+    tables = [file for file in g.files if file.suffix.lower() in TABLES]
+    drawn = any(record.mask for record in g.records.values())  # to learn outlines from
+    if ("other", None) in known <= {("other", None), (None, None)} and tables and not drawn:
+        raise g.unfit(
+            f"its folders name no class (the first is {short(min(filter(None, names)))}), and a "
+            f"table lies beside them; read it by the set's own reader, or as "
+            f"csv={short(str(tables[0]), 300)}"
+        )
     unclear = [name for name in names if name and interpret(name).kind == "unclear"]
     if len(names) > 20 and len(unclear) == len(names):
         raise g.unfit(

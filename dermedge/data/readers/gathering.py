@@ -90,16 +90,18 @@ _FLAGS = {
     ),
     "sim": True,
 }
-# In English, then in German, French, Spanish, Italian, Portuguese and Turkish, without accents.
+# In English, then in German, French, Spanish, Italian, Portuguese, Turkish, Nordic languages, Dutch
+# and Polish, without accents.
 _PARTS = {
     **dict.fromkeys(
         ("train", "training", "trn", "entrainement", "apprentissage", "entrenamiento")
-        + ("addestramento", "treino", "treinamento", "egitim"),
+        + ("addestramento", "treino", "treinamento", "egitim", "traening", "trening", "traning")
+        + ("treningowy", "treningowe"),
         "train",
     ),
     **dict.fromkeys(
         ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
-        + ("validacao", "dogrulama"),
+        + ("validacao", "dogrulama", "validering", "validatie", "walidacja", "walidacyjny"),
         "val",
     ),
     **dict.fromkeys(("test", "testing", "tst", "prueba", "pruebas", "teste"), "test"),
@@ -307,6 +309,9 @@ class Gathering:
         if fits:
             return fits[0]
         hint = f" (there is {short(beside[0].name)})" if beside else ""
+        elsewhere = self.picture(named)
+        if elsewhere and not beside:
+            hint = f" (there is {short(Path(os.path.relpath(elsewhere, base)).as_posix())})"
         self.problems.append(f"{where}: missing file {short(text)}{hint}")
         return None
 
@@ -589,7 +594,7 @@ class Gathering:
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
     words = [
-        re.sub(r"(?<=[a-z])(dir|set|data|images|folder|s?(daten|bilder))$", "", word)
+        re.sub(r"(?<=[a-z])(dir|set|images|folder|s?(data|daten|bilder))$", "", word)
         for word in re.findall("[a-z]+", unaccented(name.lower()))
         if word not in _PART_FILLERS
     ]
@@ -609,7 +614,9 @@ def folded(name: str) -> str:
 
 def unaccented(text: str) -> str:
     """Text whose letters have no marks: "validacion" of "validación"."""
-    letters = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    for letter, plain in (("ı", "i"), ("ø", "o"), ("æ", "ae"), ("ł", "l")):
+        text = text.replace(letter, plain)
+    letters = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 

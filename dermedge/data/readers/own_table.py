@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _ERROR = re.compile(r"#\S*[!?]")
 _OF_ONE = {"lesion_id": ("patient_id", "sex", "diagnosis"), "patient_id": ("sex",)}
 _SLIPS = 0.1
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-_SAMPLED = 500  # rows in which a column that is not read is looked at
+_SAMPLED = 500  # different cells by which a column that is not read is known
 
 CSV_COLUMNS = (
     "id",
@@ -54,13 +54,17 @@ _MODALITIES = {
 }
 # What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|n_?o|num|number|nummer|numero|uid|name|identifi(er|ant|cador|cativo)|code|codigo"
-    r"|codice|key|hash|pseudonym)"
+    r"(id|nr|n_?o|num|number|nummer|numero?|uid|name|nom(bre|e|or)?|identifi(er|ant|cador|cativo)"
+    r"|code?|codigo|codice|key|hash|pseudonym|cislo|tunnus|szam|azonosito)"
 )
-_LESION = r"(lesione?|lesao|lezyon|(lasion|laesion)(s|en)?)"
+_LESION = (
+    r"(lesione?|lesao|lezyon|(lasion|laesion|lesjon)(s|en)?|laesie|leesio|lezij?a|leziune"
+    r"|zmian[ay]|elvaltozas)"
+)
 _PERSON = (
     r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
-    r"|hasta|pacjent(a|ki|ka)?|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
+    r"|hasta|pacjent(a|ki|ka)?|pacient(a|ky|ka)?|pacijent|pasient(en)?|pasien|potila(s|an)|beteg"
+    r"|paciens|proband(en|in)?|teilnehmer(in)?|expediente|prontuario"
     r"|historia_?clinica|cartella_?clinica)"
 )
 # A person's file, REDCap's or a hospital's; alone it may be what is in it.
@@ -76,7 +80,9 @@ _MEANT = {
     "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
     rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
     "patient_id": rf"(({_PERSON}|{_FILE})_?{_ID}(_?{_ID})?|{_ID}_({_PERSON}|{_FILE})|{_PERSON}"
-    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(tc_?)?kimlik_?no|uhid|ssn|cpr|bsn|cpf|curp"
+    r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(t_?c_?)?kimlik_?no|uhid|ssn|bsn|cpf|curp"
+    r"|cpr(_?n(umme)?r)?|fodselsn(umme)?r|henkilotunnus|hetu|rodne_cislo|oib|cnp|nik|kvnr"
+    r"|no_rekam_medis"
     r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
     rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
@@ -179,7 +185,7 @@ def _table(g: Gathering) -> Path:
         if others:
             columns = short(", ".join(sorted(columns_of(others[0]))), 200)
             detail += f" ({short(others[0].name)} has: {columns})"
-        elif sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
+        if sheets := [path for path in g.files if path.suffix.lower() in _SPREADSHEETS]:
             detail += f" (save {short(sheets[0].name)} as CSV)"
         raise g.unfit(detail)
     named = [path for path in tables if path.name.lower() == "data.csv"]
@@ -233,7 +239,7 @@ def _read(g: Gathering, path: Path) -> Table:
                 name=short(meant[0]),
                 wanted=wanted,
             )
-    _refuse_by_cells(path, names)
+    _judge_by_cells(g, table)
     return table
 
 
@@ -279,18 +285,23 @@ def _plain(name: str) -> str:
     return re.sub(r"_(du|de|del|della|der|des|do|da|di|las?|los|l|el)(?=_)", "", words)
 
 
-def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
-    """DataError where a column that is not read is a class, or holds classes or parts."""
+def _judge_by_cells(g: Gathering, table: Table) -> None:
+    """DataError where a column that is not read is a class, or holds classes or parts; a note where
+    its classes are others than those of the column diagnosis."""
+    path, names = table.path, table.columns
     unread = [name for name in names if name not in CSV_COLUMNS]
     rows = read_table(path, keep=unread).rows if unread else ()
     for name in unread:
-        cells = {row.cells[name] for row in rows[:_SAMPLED] if stated(row.cells[name])}
+        filled = dict.fromkeys(row.cells[name] for row in rows if stated(row.cells[name]))
+        cells = [*filled][:_SAMPLED]
         kinds, parts = {interpret(cell).kind for cell in (name, *cells)}, set(map(part_of, cells))
         if "diagnosis" not in names and "class" in kinds:
             advice = "holds diagnoses; put them as words into a column diagnosis"
         elif "split" not in names and len(parts) > 1 and None not in parts:
             advice = "holds parts such as train and test; rename it to split"
         else:
+            if "class" in kinds:
+                _note_other_classes(g, table, name, [row.cells[name] for row in rows])
             continue
         raise DataError(
             "{path}: the column '{name}' is not read, but {advice}, or remove it",
@@ -298,6 +309,21 @@ def _refuse_by_cells(path: Path, names: Collection[str]) -> None:
             path=path,
             name=short(name),
             advice=advice,
+        )
+
+
+def _note_other_classes(g: Gathering, table: Table, name: str, cells: Iterable[str]) -> None:
+    """A note of rows in which `cells` of a column name another class than the diagnosis: it may be
+    that of the eye, and histology says what it was."""
+    differ = []
+    for row, cell in zip(table.rows, cells, strict=True):
+        read, other = interpret(row.cells["diagnosis"]), interpret(cell)
+        if read.kind == other.kind == "class" and read.label != other.label:
+            differ.append(f"{short(cell, 40)} in line {row.line}")
+    if differ:
+        g.notes.append(
+            f"rows of {short(table.path.name)} whose column '{short(name)}', which is not read, "
+            f"names another class than diagnosis: {len(differ)} (such as {differ[0]})"
         )
 
 
