@@ -111,6 +111,19 @@ def test_damage_is_done_to_the_picture_not_to_its_thumbnail(tmp_path, tiny_bundl
         damage.main([str(tmp_path), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "t.csv")])
 
 
+@pytest.mark.parametrize("kind", ["hole", "zeroed"])
+def test_damage_lies_within_a_picture_that_is_nearly_all_header(kind):
+    """A quarter of the file was more than there is of the picture: numpy's traceback."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw(0, size=(64, 80)).image).save(buffer, "JPEG", comment=b"x" * 60_000)
+    whole = buffer.getvalue()
+    for seed in range(5):
+        broken = damage.KINDS[kind](whole, np.random.default_rng(seed))
+        assert broken != whole
+        assert broken[: damage._coded(whole)] == whole[: damage._coded(whole)]
+        assert broken[-2:] == b"\xff\xd9"
+
+
 @pytest.mark.parametrize("kind", damage.KINDS)
 def test_damage(kind, analyzer, tmp_path):
     path = tmp_path / "a.jpg"
