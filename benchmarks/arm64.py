@@ -149,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{CHECKOUT} does not say which subcommands dermedge has: pip install -e {CHECKOUT}",
             code="tool",
         )
+    specs = [model.preprocessing for model in bundle.manifest.models.values()]
+    # A picture that cannot be read is said before all the work, too.
+    ours = [prepare(read_image(p).pixels, spec)[0] for p in args.pictures for spec in specs]
     machine = Machine(args.folder)
     machine.prepare()
     options = ["-m", "dermedge.cli", "analyze", "--bundle", str(bundle.path), "--threads", "1"]
@@ -160,8 +163,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _run([sys.executable, *options, "--out", str(here), *args.pictures])
     prepared = args.folder / "prepared.npz"
     machine.python("-c", PREPARED, str(bundle.path), str(prepared), *args.pictures)
-    specs = [model.preprocessing for model in bundle.manifest.models.values()]
-    ours = [prepare(read_image(p).pixels, spec)[0] for p in args.pictures for spec in specs]
     with np.load(prepared) as arrays:
         theirs = [arrays[name] for name in arrays.files]
     figures = {
