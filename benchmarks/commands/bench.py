@@ -179,6 +179,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             "--executions measures every way to run it and --tuned one of them: give one"
         )
+    if args.tuned and args.precision:
+        raise UserError(
+            "--tuned runs the precisions that `dermedge tune` chose: leave out --precision, or "
+            "--tuned"
+        )
     if args.data and args.evaluation:
         raise UserError("--data measures again and --evaluation shows old figures: give one")
     chosen = ("split", "split_file", "modality", "leave_out", "limit")
@@ -210,8 +215,9 @@ def _read(args: argparse.Namespace) -> _Inputs:
     from dermedge.image.read import find_images
     from dermedge.tune import load_tuned
 
-    bundle = in_precision(open_bundle(args), args.precision)
-    other = _other(args, bundle) if args.vs else None
+    whole = open_bundle(args)
+    bundle = in_precision(whole, args.precision)
+    other = _other(args, whole) if args.vs else None
     executions = load_tuned(bundle) if args.tuned else None
     if args.tuned and not executions:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
@@ -223,6 +229,8 @@ def _read(args: argparse.Namespace) -> _Inputs:
             f"--tuned: nothing was chosen for {args.vs} here; run `dermedge tune --bundle "
             f"{args.vs}`, or give --vs a precision"
         )
+    if other and others:
+        other = with_executions(other, others)
     evaluation = stored.evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = stored.robustness(args.robustness, bundle) if args.robustness else None
     peers = stored.peers(args.peers, bundle) if args.peers else None
@@ -282,7 +290,7 @@ def _plan(args: argparse.Namespace, inputs: _Inputs, progress: Callable[[str, in
     cores, measured = usable_cores(), inputs.measured
     later: dict[str, Later] = {}
     if inputs.other:
-        name = in_turns_with(inputs.other.manifest.name)
+        name = in_turns_with(in_turns.name_of(inputs.other))
         later[name] = partial(in_turns.against, inputs.other, inputs.other_executions)
     if args.executions:
         fields = metadata_fields(inputs.bundle, args)
@@ -357,10 +365,10 @@ def _print(args: argparse.Namespace, result: dict, report: Path, out: Path) -> N
     print(DISCLAIMER)
 
 
-def _other(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+def _other(args: argparse.Namespace, whole: Bundle) -> Bundle:
     name = args.vs
     if name in PRECISIONS:
-        return in_precision(bundle, name)
+        return in_precision(whole, name)
     if name not in shipped() and not Path(name).exists():
         raise UserError(f"--vs: there is no bundle at {name}; give a file, or fp32, fp16 or int8")
     # By the same key as the first; which release is compared is up to whoever asks.

@@ -17,6 +17,12 @@ from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.runtime import ExecutionConfig
 
 
+def name_of(other: Bundle) -> str:
+    """What a bundle that is timed against is called: its precisions and slices share one name."""
+    precisions = sorted({model.precision for model in other.manifest.models.values()})
+    return f"{other.manifest.name} in {'+'.join(precisions)}"
+
+
 def against(
     other: Bundle, executions: Mapping[str, ExecutionConfig] | None, plan: Plan, result: dict
 ) -> None:
@@ -29,10 +35,11 @@ def against(
         "own": Analyzer(plan.bundle, threads=threads, executions=plan.executions),
         "other": Analyzer(other, threads=threads, executions=executions),
     }
-    times, others = in_turns(sides, plan, in_turns_with(other.manifest.name))
+    name = name_of(other)
+    times, others = in_turns(sides, plan, in_turns_with(name))
     figures = ratio(times["other"], times["own"])
     result["comparison"] = {
-        "other": {"name": other.manifest.name, "sha256": other.sha256},
+        "other": {"name": name, "sha256": other.sha256},
         "threads": threads,
         "turns": len(times["own"]),
         "p50_ms": figures["ms"],

@@ -147,12 +147,29 @@ def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkey
     monkeypatch.setattr(in_turns, "in_turns", turns)
     plan = bench._plan(parser.parse_args([*words, str(other.path)]), inputs, print)
     with pytest.raises(_Asked) as asked:
-        plan.later[in_turns_with("other")](plan, {})
+        plan.later[in_turns_with("other in fp32")](plan, {})
     assert asked.value.args == (config,)
     assert bench._read(parser.parse_args([*words, "fp32"])).other_executions is None
     stored["other"] = {}
     with pytest.raises(UserError, match=r"nothing was chosen for .*other"):
         bench._read(parser.parse_args([*words, str(other.path)]))
+
+
+def test_another_precision_of_the_bundle_is_timed_and_named(both):
+    """It was asked of the graphs of --precision alone, which are of no other; a choice of
+    `dermedge tune` was said to be missing. `both` has its classifier in INT8, too."""
+    models = dict(both.manifest.models)
+    models["segmenter"] = replace(models["segmenter"], precision="fp16")
+    parser = argparse.ArgumentParser()
+    bench._measuring_arguments(parser)
+    words = ["--bundle", str(both.path), "--precision", "fp32"]
+    with pytest.raises(BundleError, match="has no int8 segmenter"):
+        bench._read(parser.parse_args([*words, "--vs", "int8"]))
+    assert in_turns.name_of(replace(both, manifest=replace(both.manifest, models=models))) == (
+        "tiny in fp16+fp32"
+    )
+    with pytest.raises(UserError, match="leave out --precision"):
+        bench._check(parser.parse_args([*words, "--tuned"]))
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
@@ -172,7 +189,7 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     parts[variant.part] = graph.SerializeToString()
     path = write_bundle(tmp_path / "both.dermbundle", manifest, parts)
-    config = ExecutionConfig("int8", "cpu", 1)
+    config = ExecutionConfig("int8", "cpu", 2)
     short_bench(monkeypatch)
     monkeypatch.setattr(page, "render", lambda *_, **__: "")
     monkeypatch.setattr("dermedge.tune.load_tuned", lambda _: {"classifier": config})
@@ -191,5 +208,6 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
     assert told == {"segmenter": "fp32", "classifier": "int8"}
     assert found["tuned"]["evaluation"]["executions"] == {"classifier": "int8 cpu 1 thread"}
+    assert found["tuned"]["settings"]["executions"] == {"classifier": "int8 cpu"}
     with pytest.raises(UserError, match="give one"):
         call(BENCH, *words, "--tuned", "--executions", "--out", tmp_path)
