@@ -30,7 +30,7 @@ from benchmarks.commands.arguments import (
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, shipped
-from dermedge.bundle.manifest import PRECISIONS
+from dermedge.bundle.manifest import PRECISIONS, ROLES
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
@@ -179,6 +179,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             "--executions measures every way to run it and --tuned one of them: give one"
         )
+    if args.executions and args.precision:
+        raise UserError("--executions measures every precision: leave out --precision")
     if args.tuned and args.precision:
         raise UserError(
             "--tuned runs the precisions that `dermedge tune` chose: leave out --precision, or "
@@ -372,7 +374,10 @@ def _other(args: argparse.Namespace, whole: Bundle) -> Bundle:
     if name not in shipped() and not Path(name).exists():
         raise UserError(f"--vs: there is no bundle at {name}; give a file, or fp32, fp16 or int8")
     # By the same key as the first; which release is compared is up to whoever asks.
-    return open_bundle(argparse.Namespace(**{**vars(args), "bundle": name, "min_release": 0}))
+    other = open_bundle(argparse.Namespace(**{**vars(args), "bundle": name, "min_release": 0}))
+    if missing := [role for role in ROLES if role not in other.manifest.models]:
+        raise UserError(f"--vs: {name} has no {missing[0]}: whole analyses are timed, by both")
+    return other
 
 
 @contextmanager

@@ -122,6 +122,8 @@ def _check_executions(args: argparse.Namespace) -> None:
     """UserError where another option would be ignored."""
     if args.engine == "ray":
         raise UserError("--executions compares what runs here: leave out --engine")
+    if args.precision:
+        raise UserError("--executions measures every precision: leave out --precision")
     for option in ("baselines", "tta", "ood", "json", "csv", "table", "out"):
         if getattr(args, option):
             raise UserError(f"--executions measures nothing else: leave out --{option}")

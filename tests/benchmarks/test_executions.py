@@ -168,8 +168,23 @@ def test_another_precision_of_the_bundle_is_timed_and_named(both):
     assert in_turns.name_of(replace(both, manifest=replace(both.manifest, models=models))) == (
         "tiny in fp16+fp32"
     )
-    with pytest.raises(UserError, match="leave out --precision"):
-        bench._check(parser.parse_args([*words, "--tuned"]))
+    for option in ("--tuned", "--executions"):  # which was of this one, not of every precision
+        with pytest.raises(UserError, match=f"{option} .*leave out --precision"):
+            bench._check(parser.parse_args([*words, option]))
+    with pytest.raises(UserError, match=r"--executions .*leave out --precision"):
+        call(EVALUATE, *words, "--data", "csv=none", "--executions", "x.csv")
+
+
+def test_vs_a_bundle_of_one_network_is_refused_before_the_work(both, monkeypatch):
+    """It was refused after all rounds, and the page was not written."""
+    models = {"segmenter": both.manifest.models["segmenter"]}
+    alone = replace(both, manifest=replace(both.manifest, models=models))
+    opened = iter([both, alone])
+    monkeypatch.setattr(bench, "open_bundle", lambda _: next(opened))
+    parser = argparse.ArgumentParser()
+    bench._measuring_arguments(parser)
+    with pytest.raises(UserError, match=r"--vs: .* has no classifier"):
+        bench._read(parser.parse_args(["--vs", str(both.path)]))
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
