@@ -12,10 +12,11 @@ import pytest
 from evaluations import rewritten
 from PIL import Image
 
-from benchmarks.corruptions import colours, damage
+from benchmarks.corruptions import colours, damage, scales
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, Record
 from dermedge.data.synthetic import draw, write_data_set
 
 
@@ -82,6 +83,16 @@ def test_a_picture_of_another_space_has_other_numbers():
         opened = Image.open(io.BytesIO(colours.in_space(pixels, profile)))
         assert opened.info["icc_profile"] == profile
         assert np.abs(np.asarray(opened).astype(int) - pixels).mean() > 2
+
+
+def test_pictures_that_cannot_be_read_are_named_where_a_reference_is_looked_for(tmp_path, capsys):
+    """They were left out without a word; of none at all, "found 0" stood there."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"words")
+    data_set = DataSet("folders", tmp_path, (Record("a", path),), (), "")
+    with pytest.raises(UserError, match="none of 1 pictures of folders can be read"):
+        scales._found_in("folders", data_set, "card", 5)
+    assert f"not read: {path}: " in capsys.readouterr().err
 
 
 def test_rows_of_another_bundle_stay(analyzer, tiny_bundle, tmp_path):
