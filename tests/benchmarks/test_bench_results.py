@@ -72,6 +72,23 @@ def test_times_are_compared_only_where_nothing_speaks_against_them(result):
     assert "busy before 1 of 2 sessions (up to 21 %" in busy["warnings"][0]
 
 
+@pytest.mark.parametrize(("percent", "said"), [(None, True), (0.0, False)])
+def test_a_machine_is_not_called_quiet_where_nobody_knows(percent, said):
+    """Android hides the counters: the page said that the machine was quiet."""
+    told = {
+        **dict.fromkeys(("quick", "missing", "sessions", "scenarios", "executions"), ()),
+        "latency": [{}],
+        "others_percent": percent,
+        "comparison": None,
+        "repeatability": None,
+        "settings": {"runs": 100},
+        "hardware": {"governor": None},
+    }
+    bench_result.assess(told)
+    assert [w for w in told["warnings"] if "is not known here" in w] == told["warnings"]
+    assert bool(told["warnings"]) is said
+
+
 def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
     told = comparable(json.loads(result.read_text()))
     offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
