@@ -148,7 +148,11 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     """Of MILK10k each lesion has one of either kind: as many pictures, but not the same."""
     data = dict.fromkeys(("name", "part", "split_sha256", "limit"), "x") | {"evaluated": 80}
     both = {
-        kind: {"settings": {"pictures": {}}, "evaluation": {"data": {**data, "subset": kind}}}
+        kind: {
+            "bundle": {"name": "ours", "sha256": "0"},
+            "settings": {"pictures": {}},
+            "evaluation": {"data": {**data, "subset": kind}},
+        }
         for kind in ("clinical", "dermoscopic")
     }
     assert "not measured on the same pictures" in compare.incomparable(both)[0]
@@ -158,6 +162,11 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     for other in ({"views": 4}, withheld):
         two = one | {"evaluation": one["evaluation"] | other}
         assert "not measured in the same way" in compare.incomparable({"one": one, "two": two})[0]
+    # A newer one under the same name: the device seemed to be faster.
+    newer = one | {"bundle": {"name": "ours", "sha256": "1"}}
+    assert compare.incomparable({"one": one, "two": newer}) == [
+        "ours is not the same bundle in all results"
+    ]
 
 
 def test_compare_refuses_what_is_no_result(result, tmp_path):
