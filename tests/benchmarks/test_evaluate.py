@@ -455,10 +455,13 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     words = ["evaluate", "--data", "csv=/home/me/secret/HAM", "--bundle", "models/a.dermbundle"]
     inside, outside = str(tmp_path / "x.json"), "../shared/split.json"
-    monkeypatch.setattr("sys.argv", ["dermedge", *words, inside, outside, "--split", "test"])
+    words += [inside, outside, "--split", "test"]
+    # Of these the whole path stood there.
+    words += ["--vs", "/me/lr=0.1/b.dermbundle", "--data=csv=/me/part=test/HAM", "csv=~/me/HAM"]
+    monkeypatch.setattr("sys.argv", ["dermedge", *words])
     assert arguments.command() == (
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
-        "--split test"
+        "--split test --vs b.dermbundle --data=csv=HAM csv=HAM"
     )
 
 
