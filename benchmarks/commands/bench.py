@@ -121,8 +121,9 @@ def _speed_arguments(speed: argparse._ArgumentGroup) -> None:
     speed.add_argument(
         "--executions",
         action="store_true",
-        help="also time every precision of the bundle in every runtime that is installed, in "
-        "turns, and with --data measure how far each is from the first",
+        help="also time every precision of the bundle in every runtime that is installed, on one "
+        "thread, in turns, and with --data measure how far each is from the first; TensorRT's "
+        "engines are timed by --tuned",
     )
     old_option(speed, "--roads", "--executions", nargs=0)
 

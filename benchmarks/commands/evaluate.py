@@ -47,8 +47,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executions",
         metavar="FILE.csv",
-        help="measure every precision of the bundle in every runtime that is installed, and how "
-        "far each is from the first; nothing else is measured",
+        help="measure every precision of the bundle in every runtime that is installed, but "
+        "TensorRT's engines, and how far each is from the first; nothing else is measured",
     )
     old_option(parser, "--roads", "--executions")
     parser.add_argument(

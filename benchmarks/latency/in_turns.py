@@ -36,7 +36,7 @@ def against(
         "other": Analyzer(other, threads=threads, executions=executions),
     }
     name = name_of(other)
-    times, others = in_turns(sides, plan, in_turns_with(name))
+    times, others = in_turns(sides, plan, in_turns_with(name), threads)
     figures = ratio(times["other"], times["own"])
     result["comparison"] = {
         "other": {"name": name, "sha256": other.sha256},
@@ -50,10 +50,10 @@ def against(
 
 
 def in_turns(
-    analyzers: Mapping[str, Analyzer], plan: Plan, what: str
+    analyzers: Mapping[str, Analyzer], plan: Plan, what: str, threads: int
 ) -> tuple[dict[str, np.ndarray], float | None]:
     """Milliseconds of the first picture by each analyzer, float (turns,), of at least 30 turns; and
-    what other programs took of the cores meanwhile, in %."""
+    what other programs took of the cores meanwhile, in %. `threads` are OpenCV's."""
     source = next(iter(plan.sources.values()))
 
     def analyses(analyzer: Analyzer) -> Callable[[int], object]:
@@ -61,7 +61,7 @@ def in_turns(
 
     runs = {name: analyses(analyzer) for name, analyzer in analyzers.items()}
     before = cv2.getNumThreads()
-    cv2.setNumThreads(plan.threads[0])
+    cv2.setNumThreads(threads)
     try:
         paired_timing(runs, 0, (WARMUP, WARMUP))
         progress = partial(plan.progress, what)

@@ -7,15 +7,19 @@ import csv
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import pytest
 from commands import call
 from evaluations import rewritten, short_bench
 
+from benchmarks.accuracy import executions
 from benchmarks.commands import bench
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.latency import cold_start, in_turns
+from benchmarks.latency.plan import Plan
 from benchmarks.report import page
 from benchmarks.schema.bench_result import in_turns_with
 from dermedge import UserError
@@ -28,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_path, capsys):
-    from benchmarks.accuracy import executions
-
     path = tmp_path / "executions.csv"
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
     assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 1
@@ -54,8 +56,6 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
 
 
 def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
-    from benchmarks.accuracy import executions
-
     tiny = Bundle.open(tiny_bundle)
     variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
     model = replace(tiny.manifest.models["classifier"], precision="int8", variants=(variant,))
@@ -71,8 +71,6 @@ def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundl
 
 
 def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_path):
-    from benchmarks.accuracy import executions
-
     tiny = Bundle.open(tiny_bundle)
     model = replace(tiny.manifest.models["classifier"], precision="fp16", targets=("tensorrt",))
     models = {**tiny.manifest.models, "classifier": model}
@@ -89,6 +87,20 @@ def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_pa
     assert in_precision(sliced, "fp16").manifest.models == whole
     with pytest.raises(BundleError, match="has no int8"):
         in_precision(sliced, "int8")
+
+
+def test_executions_are_timed_on_one_thread_as_the_page_says(both, monkeypatch):
+    """OpenCV had as many as the first of --threads."""
+    seen = []
+    analyzer = SimpleNamespace(analyze=lambda _: seen.append(cv2.getNumThreads()))
+    row = {"execution": "fp32 cpu", "reason": None}
+    monkeypatch.setattr(executions, "measure", lambda *_: ([row], []))
+    monkeypatch.setattr(executions, "executions", lambda _: {"fp32 cpu": {}})
+    monkeypatch.setattr(executions, "Analyzer", lambda *_, **__: analyzer)
+    before = cv2.getNumThreads()
+    executions.part(None, 1, (), Plan(both, {"a": b""}, [before + 1], "", runs=1), {})
+    assert set(seen) == {1}
+    assert cv2.getNumThreads() == before
 
 
 class _Asked(Exception):
