@@ -61,7 +61,10 @@ class Machine:
         self._root, self._site = folder / "root", folder / "site"
 
     def prepare(self) -> None:
-        """Fetch what it needs; what is there already is kept."""
+        """Fetch what it needs; what is there already is kept.
+
+        UserError where a tool is missing, or the folder holds other files.
+        """
         for name in ("qemu-aarch64-static", "debootstrap", "dpkg-deb"):
             if not shutil.which(name):
                 raise UserError(
@@ -70,8 +73,12 @@ class Machine:
         whole = self._folder / "whole"
         if whole.exists():
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        parts = (self._root, self._site)  # of a run that was stopped in here
+        if not {*self._folder.iterdir()} <= {*parts}:
+            raise UserError(f"{self._folder} holds other files: name a new --folder")
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
         wanted = f"--include=python{PYTHON},libgomp1,libstdc++6"
         _run(
             ["debootstrap", "--download-only", "--arch=arm64", "--variant=minbase", wanted]

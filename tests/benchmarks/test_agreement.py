@@ -121,6 +121,16 @@ def test_arm64_compares_the_pictures_of_this_run(tiny_bundle, tmp_path, monkeypa
         arm64.main([f"{tmp_path}/a.png", f"{tmp_path}/words.png", *words, str(tmp_path / "f.json")])
 
 
+def test_arm64_deletes_nobodys_folder(tmp_path, monkeypatch):
+    """All of the folder that --folder named was deleted, by root."""
+    monkeypatch.setattr(arm64.shutil, "which", lambda name: name)
+    monkeypatch.setattr(arm64, "_run", lambda *_: pytest.fail("it was fetched"))
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds other files"):
+        arm64.Machine(tmp_path).prepare()
+    assert (tmp_path / "mine.txt").exists()
+
+
 def test_bytes_that_differ_are_counted():
     ours = [np.zeros((2, 2, 3), np.uint8)] * 2
     theirs = [np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)]
