@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -138,6 +139,22 @@ def test_a_cold_start_that_fails_says_why(tiny_bundle, monkeypatch):
     monkeypatch.setattr(cold_start, "_CHILD", child)
     with pytest.raises(UserError, match=r"ended with: dermedge: no such thing$"):
         cold_start.cold_start(Bundle.open(tiny_bundle), {"a": b""}, 1, True)
+
+
+def test_a_cold_start_tells_its_memory_on_windows_too(monkeypatch, capsys):
+    """There is neither /proc nor `resource`: bench ended after its rounds, without a page."""
+
+    def no_proc(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=5))
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr("psutil.Process", lambda: memory)
+    monkeypatch.setattr("dermedge.cli.main", lambda _: 0)
+    with pytest.raises(SystemExit):
+        exec(cold_start._CHILD, {"open": no_proc})
+    assert capsys.readouterr().err == "peak 5\n"
 
 
 def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkeypatch):
