@@ -107,7 +107,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         if out:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
-    return 1 if result["data"]["unreadable"] else 0
+    unread = result["data"]["unreadable"] or (result["ood"] or {}).get("unreadable")
+    return 1 if unread else 0
 
 
 def _other_precision(whole: Bundle, bundle: Bundle, asked: str | None) -> str:
