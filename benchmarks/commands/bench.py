@@ -339,6 +339,9 @@ def _write_page(args: argparse.Namespace, inputs: _Inputs, result: dict, path: P
     bundle = inputs.bundle
     records = {r.id: r for r in inputs.measured[1].records} if inputs.measured else {}
     worst = [(records[e["id"]], e["note"]) for e in result["worst"] if e["id"] in records]
+    # As they were measured: the note beside the picture says what came of it.
+    fields = metadata_fields(bundle, args)
+    people = [{name: getattr(record, name) for name in fields} for record, _ in worst]
     text = page.render(
         args.title or f"{bundle.manifest.name}: benchmark",
         bundle,
@@ -346,7 +349,12 @@ def _write_page(args: argparse.Namespace, inputs: _Inputs, result: dict, path: P
         evaluation=result["evaluation"],
         gallery=analysed(bundle, [(picture, "", None) for picture in inputs.pictures]),
         logs=inputs.logs,
-        worst_cases=analysed(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
+        worst_cases=analysed(
+            bundle,
+            [(Path(r.image), note, r.mask) for r, note in worst],
+            people,
+            4 if args.tta else 1,
+        ),
     )
     write_atomic(path, text)
 
