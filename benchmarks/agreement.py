@@ -28,6 +28,8 @@ from dermedge.cli import call
 from dermedge.files import write_atomic
 
 INDICES = ("asymmetry_index", "border_irregularity")
+COMPARED = ("triage", "likely", "lesion", "abcd", "probabilities", "malignancy", "quality")
+ALSO_READ = ("timing_ms", "versions")
 
 
 def read(path: Path, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -55,8 +57,8 @@ def read(path: Path, only: Collection[str] | None = None) -> dict[str, dict[str,
 def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
     """What is equal, and by how much the rest differs.
 
-    Raises UserError where the two do not name the same pictures, or a picture was refused by one
-    of them alone.
+    Raises UserError where the two do not name the same pictures, a picture was refused by one of
+    them alone, or an analysis is not whole.
     """
     if set(ours) != set(theirs):
         raise UserError("the two files are not of the same pictures")
@@ -66,6 +68,13 @@ def agreement(ours: dict[str, dict], theirs: dict[str, dict]) -> dict[str, Any]:
     pairs = [(ours[name], theirs[name]) for name in sorted(set(ours) - refused[0])]
     if not pairs:
         raise UserError("there is no analysis to compare")
+    for name in sorted(set(ours) - refused[0]):
+        for analysis in (ours[name], theirs[name]):
+            if missing := [k for k in (*COMPARED, *ALSO_READ) if k not in analysis]:
+                raise UserError(
+                    f"an analysis of {name} lacks {missing[0]}: give both files as `dermedge "
+                    "analyze --out` wrote them"
+                )
     if any(a["probabilities"].keys() != b["probabilities"].keys() for a, b in pairs):
         raise UserError("the two files are not of the same classes: analyze with one bundle")
 

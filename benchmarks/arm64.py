@@ -61,7 +61,10 @@ class Machine:
         self._root, self._site = folder / "root", folder / "site"
 
     def prepare(self) -> None:
-        """Fetch what it needs; what is there already is kept."""
+        """Fetch what it needs; what is there already is kept.
+
+        UserError where a tool is missing, or the folder holds other files.
+        """
         for name in ("qemu-aarch64-static", "debootstrap", "dpkg-deb"):
             if not shutil.which(name):
                 raise UserError(
@@ -70,8 +73,12 @@ class Machine:
         whole = self._folder / "whole"
         if whole.exists():
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        parts = (self._root, self._site)  # of a run that was stopped in here
+        if not {*self._folder.iterdir()} <= {*parts}:
+            raise UserError(f"{self._folder} holds other files: name a new --folder")
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
         wanted = f"--include=python{PYTHON},libgomp1,libstdc++6"
         _run(
             ["debootstrap", "--download-only", "--arch=arm64", "--variant=minbase", wanted]
@@ -149,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{CHECKOUT} does not say which subcommands dermedge has: pip install -e {CHECKOUT}",
             code="tool",
         )
+    specs = [model.preprocessing for model in bundle.manifest.models.values()]
+    # A picture that cannot be read is said before all the work, too.
+    ours = [prepare(read_image(p).pixels, spec)[0] for p in args.pictures for spec in specs]
     machine = Machine(args.folder)
     machine.prepare()
     options = ["-m", "dermedge.cli", "analyze", "--bundle", str(bundle.path), "--threads", "1"]
@@ -160,8 +170,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _run([sys.executable, *options, "--out", str(here), *args.pictures])
     prepared = args.folder / "prepared.npz"
     machine.python("-c", PREPARED, str(bundle.path), str(prepared), *args.pictures)
-    specs = [model.preprocessing for model in bundle.manifest.models.values()]
-    ours = [prepare(read_image(p).pixels, spec)[0] for p in args.pictures for spec in specs]
     with np.load(prepared) as arrays:
         theirs = [arrays[name] for name in arrays.files]
     figures = {

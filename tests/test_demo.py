@@ -40,7 +40,7 @@ def ran(monkeypatch):
 
 def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     titles, fail = ran
-    out = tmp_path / "demo"
+    out = tmp_path / "my demo"
     fail.append("export")
     assert main(["demo", "--out", str(out)]) == 2
     assert capsys.readouterr().err.count("\n") >= 1
@@ -53,6 +53,7 @@ def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("done before") == 4
     assert str(out / "report.html") in said
+    assert f"  dermedge app --bundle '{out / 'demo.dermbundle'}' " in said  # a shell takes it so
     assert "not a diagnosis" in said
 
     assert main(["demo", "--out", str(out)]) == 0

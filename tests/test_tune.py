@@ -530,8 +530,10 @@ def test_what_was_found_is_printed_though_it_cannot_be_kept(both, form, monkeypa
 
 def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
     monkeypatch.setattr(tune, "ROUNDS", (2, 3))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0.01"]) == 0
-    told = capsys.readouterr().out
+    told, progress = capsys.readouterr()
+    assert progress.endswith("\r")  # the first result stood behind 78 blanks, in the next line
     assert told.count("* ") == 2
     assert "int8 cpu 1 thread" in told
     assert "of the segmenter the bundle holds FP32 alone" in told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import ImageError, Picture, read_image, read_mask
 from dermedge.lesion.quality import TITLES as QUALITY_TITLES
+from dermedge.metadata import understood
 
 THUMBNAIL = 480  # px, long side
 WORST = 4  # pictures of each kind of error
@@ -52,14 +53,22 @@ def worst_cases(rows: Sequence[Row], labels: tuple[str, ...], count: int = WORST
     return cases
 
 
-def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) -> list[dict]:
-    """Of pictures, notes and files with the true outline: a panel each, as the page shows it."""
+def analysed(
+    bundle: Bundle,
+    images: Sequence[tuple[Path, str, Path | None]],
+    people: Sequence[Mapping[str, object]] | None = None,
+    views: int = 1,
+) -> list[dict]:
+    """Of pictures, notes and files with the true outline: a panel each, as the page shows it.
+
+    people : of each picture what is known of the person; views : as `Analyzer` takes them.
+    """
     if not images:
         return []
-    analyzer = Analyzer(bundle)
+    analyzer = Analyzer(bundle, views=views)
     limits = bundle.manifest.thresholds
     panels: list[dict] = []
-    for path, note, truth in images:
+    for (path, note, truth), person in zip(images, people or [{}] * len(images), strict=True):
         try:
             picture = read_image(path)
             true = _true_outline(truth, picture) if truth else ""
@@ -67,7 +76,8 @@ def analysed(bundle: Bundle, images: Sequence[tuple[Path, str, Path | None]]) ->
             why = without_folders(str(error), path, truth)
             panels.append({"name": path.name, "note": note, "error": why})
             continue
-        analysis = analyzer.analyze(picture, name=path.name).to_json()
+        known = understood(person)
+        analysis = analyzer.analyze(picture, name=path.name, metadata=known).to_json()
         width, height = analysis["size"]
         outline = lesion_outline(analysis)
         hints = {**QUALITY_TITLES, **(_UNSURE if outline else {})}

@@ -135,7 +135,7 @@ def part(
                 analyzers[entry["execution"]] = Analyzer(plan.bundle, executions=execution)
             except SessionError as error:
                 entry["reason"] = str(error)
-    times, others = in_turns(analyzers, plan, EXECUTIONS)
+    times, others = in_turns(analyzers, plan, EXECUTIONS, threads=1)  # as the networks
     first = next(iter(times.values()))
     for entry in entries:
         entry |= {

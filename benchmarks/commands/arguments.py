@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -166,11 +167,13 @@ def command() -> str:
     """
 
     def here(word: str) -> str:
-        name, sign, path = word.rpartition("=")
+        # "--data=csv=PATH" names both; folders of a path may have a "=", too.
+        name = "".join(re.findall(r"^(?:--[\w-]+=)?(?:[^=/\\]+=)?", word))
+        path = os.path.expanduser(word.removeprefix(name))
         outside = os.path.isabs(path) or path.startswith("..")
         if outside and not os.path.relpath(path).startswith(".."):
             path, outside = os.path.relpath(path), False
-        return name + sign + (os.path.basename(os.path.normpath(path)) if outside else path)
+        return name + (os.path.basename(os.path.normpath(path)) if outside else path)
 
     return shlex.join(["dermedge", *map(here, sys.argv[1:])])
 

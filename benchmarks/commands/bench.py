@@ -30,7 +30,7 @@ from benchmarks.commands.arguments import (
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, shipped
-from dermedge.bundle.manifest import PRECISIONS
+from dermedge.bundle.manifest import PRECISIONS, ROLES
 from dermedge.cli import Command
 from dermedge.cli.options import bundle_arguments, in_precision, open_bundle
 from dermedge.files import write_atomic
@@ -121,8 +121,9 @@ def _speed_arguments(speed: argparse._ArgumentGroup) -> None:
     speed.add_argument(
         "--executions",
         action="store_true",
-        help="also time every precision of the bundle in every runtime that is installed, in "
-        "turns, and with --data measure how far each is from the first",
+        help="also time every precision of the bundle in every runtime that is installed, on one "
+        "thread, in turns, and with --data measure how far each is from the first; TensorRT's "
+        "engines are timed by --tuned",
     )
     old_option(speed, "--roads", "--executions", nargs=0)
 
@@ -179,6 +180,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             "--executions measures every way to run it and --tuned one of them: give one"
         )
+    if args.executions and args.precision:
+        raise UserError("--executions measures every precision: leave out --precision")
+    if args.tuned and args.precision:
+        raise UserError(
+            "--tuned runs the precisions that `dermedge tune` chose: leave out --precision, or "
+            "--tuned"
+        )
     if args.data and args.evaluation:
         raise UserError("--data measures again and --evaluation shows old figures: give one")
     chosen = ("split", "split_file", "modality", "leave_out", "limit")
@@ -210,8 +218,9 @@ def _read(args: argparse.Namespace) -> _Inputs:
     from dermedge.image.read import find_images
     from dermedge.tune import load_tuned
 
-    bundle = in_precision(open_bundle(args), args.precision)
-    other = _other(args, bundle) if args.vs else None
+    whole = open_bundle(args)
+    bundle = in_precision(whole, args.precision)
+    other = _other(args, whole) if args.vs else None
     executions = load_tuned(bundle) if args.tuned else None
     if args.tuned and not executions:
         raise UserError("--tuned: nothing was chosen for this bundle here; run `dermedge tune`")
@@ -223,6 +232,8 @@ def _read(args: argparse.Namespace) -> _Inputs:
             f"--tuned: nothing was chosen for {args.vs} here; run `dermedge tune --bundle "
             f"{args.vs}`, or give --vs a precision"
         )
+    if other and others:
+        other = with_executions(other, others)
     evaluation = stored.evaluation(args.evaluation, bundle) if args.evaluation else None
     curves = stored.robustness(args.robustness, bundle) if args.robustness else None
     peers = stored.peers(args.peers, bundle) if args.peers else None
@@ -282,7 +293,7 @@ def _plan(args: argparse.Namespace, inputs: _Inputs, progress: Callable[[str, in
     cores, measured = usable_cores(), inputs.measured
     later: dict[str, Later] = {}
     if inputs.other:
-        name = in_turns_with(inputs.other.manifest.name)
+        name = in_turns_with(in_turns.name_of(inputs.other))
         later[name] = partial(in_turns.against, inputs.other, inputs.other_executions)
     if args.executions:
         fields = metadata_fields(inputs.bundle, args)
@@ -328,6 +339,9 @@ def _write_page(args: argparse.Namespace, inputs: _Inputs, result: dict, path: P
     bundle = inputs.bundle
     records = {r.id: r for r in inputs.measured[1].records} if inputs.measured else {}
     worst = [(records[e["id"]], e["note"]) for e in result["worst"] if e["id"] in records]
+    # As they were measured: the note beside the picture says what came of it.
+    fields = metadata_fields(bundle, args)
+    people = [{name: getattr(record, name) for name in fields} for record, _ in worst]
     text = page.render(
         args.title or f"{bundle.manifest.name}: benchmark",
         bundle,
@@ -335,7 +349,12 @@ def _write_page(args: argparse.Namespace, inputs: _Inputs, result: dict, path: P
         evaluation=result["evaluation"],
         gallery=analysed(bundle, [(picture, "", None) for picture in inputs.pictures]),
         logs=inputs.logs,
-        worst_cases=analysed(bundle, [(Path(r.image), note, r.mask) for r, note in worst]),
+        worst_cases=analysed(
+            bundle,
+            [(Path(r.image), note, r.mask) for r, note in worst],
+            people,
+            4 if args.tta else 1,
+        ),
     )
     write_atomic(path, text)
 
@@ -357,14 +376,17 @@ def _print(args: argparse.Namespace, result: dict, report: Path, out: Path) -> N
     print(DISCLAIMER)
 
 
-def _other(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+def _other(args: argparse.Namespace, whole: Bundle) -> Bundle:
     name = args.vs
     if name in PRECISIONS:
-        return in_precision(bundle, name)
+        return in_precision(whole, name)
     if name not in shipped() and not Path(name).exists():
         raise UserError(f"--vs: there is no bundle at {name}; give a file, or fp32, fp16 or int8")
     # By the same key as the first; which release is compared is up to whoever asks.
-    return open_bundle(argparse.Namespace(**{**vars(args), "bundle": name, "min_release": 0}))
+    other = open_bundle(argparse.Namespace(**{**vars(args), "bundle": name, "min_release": 0}))
+    if missing := [role for role in ROLES if role not in other.manifest.models]:
+        raise UserError(f"--vs: {name} has no {missing[0]}: whole analyses are timed, by both")
+    return other
 
 
 @contextmanager

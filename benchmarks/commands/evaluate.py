@@ -47,8 +47,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executions",
         metavar="FILE.csv",
-        help="measure every precision of the bundle in every runtime that is installed, and how "
-        "far each is from the first; nothing else is measured",
+        help="measure every precision of the bundle in every runtime that is installed, but "
+        "TensorRT's engines, and how far each is from the first; nothing else is measured",
     )
     old_option(parser, "--roads", "--executions")
     parser.add_argument(
@@ -107,7 +107,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         if out:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
-    return 1 if result["data"]["unreadable"] else 0
+    unread = result["data"]["unreadable"] or (result["ood"] or {}).get("unreadable")
+    return 1 if unread else 0
 
 
 def _other_precision(whole: Bundle, bundle: Bundle, asked: str | None) -> str:
@@ -122,6 +123,8 @@ def _check_executions(args: argparse.Namespace) -> None:
     """UserError where another option would be ignored."""
     if args.engine == "ray":
         raise UserError("--executions compares what runs here: leave out --engine")
+    if args.precision:
+        raise UserError("--executions measures every precision: leave out --precision")
     for option in ("baselines", "tta", "ood", "json", "csv", "table", "out"):
         if getattr(args, option):
             raise UserError(f"--executions measures nothing else: leave out --{option}")

@@ -52,15 +52,19 @@ def _cut(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: _place(data, rng, 0)]
 
 
+def _stretch(data: bytes, rng: np.random.Generator) -> tuple[int, int]:
+    """Place and length; within the coded data, which may be less than the header."""
+    length = min(int(rng.integers(64, len(data) // 4)), (len(data) - 2 - _coded(data)) // 2)
+    return _place(data, rng, length), length
+
+
 def _hole(data: bytes, rng: np.random.Generator) -> bytes:
-    length = int(rng.integers(64, len(data) // 4))
-    at = _place(data, rng, length)
+    at, length = _stretch(data, rng)
     return data[:at] + data[at + length :]
 
 
 def _zeroed(data: bytes, rng: np.random.Generator) -> bytes:
-    length = int(rng.integers(64, len(data) // 4))
-    at = _place(data, rng, length)
+    at, length = _stretch(data, rng)
     return data[:at] + bytes(length) + data[at + length :]
 
 

@@ -207,14 +207,18 @@ def _measured(kind: str, count: int, tilt: float) -> dict:
 
 
 def _found_in(name: str, data_set: DataSet, kind: str, count: int) -> dict:
-    """How often a reference is found in pictures of a data set, which show none."""
+    """How often a reference is found in pictures of a data set, which show none.
+
+    UserError where none of them can be read.
+    """
     records = by_hash(data_set.records)[:count]
     reference = "coin-1-euro" if kind == "coin" else kind
     found = read = 0
     for record in tqdm(records, desc=f"{name}, {kind}", disable=None, file=sys.stderr):
         try:
             pixels = read_image(record.image).pixels
-        except ImageError:
+        except ImageError as error:
+            print(f"not read: {printable(error)}", file=sys.stderr)
             continue
         read += 1
         try:
@@ -223,6 +227,8 @@ def _found_in(name: str, data_set: DataSet, kind: str, count: int) -> dict:
             continue
         found += 1
         print(printable(f"{kind} found in {name} {record.id}"))
+    if not read:
+        raise UserError(f"none of {len(records)} pictures of {name} can be read")
     return {"what": f"{name}, {kind}", "pictures": read, "found": found}
 
 

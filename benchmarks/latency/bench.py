@@ -137,7 +137,11 @@ def _settings(plan: Plan) -> dict:
         "seconds": None if plan.runs else plan.length,
         "runs": plan.runs or 0,
         "rest_seconds": plan.rest,
-        "executions": {role: str(config) for role, config in (plan.executions or {}).items()},
+        # Not their threads: those of each row hold, whatever was chosen.
+        "executions": {
+            role: f"{config.precision} {config.provider}"
+            for role, config in (plan.executions or {}).items()
+        },
         "pictures": {name: _digest(source) for name, source in plan.sources.items()},
         "clock": "time.perf_counter",
         "order": "thread counts and pictures take turns in every round",

@@ -25,9 +25,13 @@ try:
     with open("/proc/self/status") as file:
         peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 except OSError:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
+    if sys.platform == "win32":
+        import psutil
+        peak = psutil.Process().memory_info().peak_wset
+    else:
+        import resource
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
 print("peak", peak, file=sys.stderr)
 sys.exit(status)
 """

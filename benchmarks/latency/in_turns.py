@@ -17,6 +17,12 @@ from dermedge.evaluation.paired_timing import paired_timing, ratio
 from dermedge.runtime import ExecutionConfig
 
 
+def name_of(other: Bundle) -> str:
+    """What a bundle that is timed against is called: its precisions and slices share one name."""
+    precisions = sorted({model.precision for model in other.manifest.models.values()})
+    return f"{other.manifest.name} in {'+'.join(precisions)}"
+
+
 def against(
     other: Bundle, executions: Mapping[str, ExecutionConfig] | None, plan: Plan, result: dict
 ) -> None:
@@ -29,10 +35,11 @@ def against(
         "own": Analyzer(plan.bundle, threads=threads, executions=plan.executions),
         "other": Analyzer(other, threads=threads, executions=executions),
     }
-    times, others = in_turns(sides, plan, in_turns_with(other.manifest.name))
+    name = name_of(other)
+    times, others = in_turns(sides, plan, in_turns_with(name), threads)
     figures = ratio(times["other"], times["own"])
     result["comparison"] = {
-        "other": {"name": other.manifest.name, "sha256": other.sha256},
+        "other": {"name": name, "sha256": other.sha256},
         "threads": threads,
         "turns": len(times["own"]),
         "p50_ms": figures["ms"],
@@ -43,10 +50,10 @@ def against(
 
 
 def in_turns(
-    analyzers: Mapping[str, Analyzer], plan: Plan, what: str
+    analyzers: Mapping[str, Analyzer], plan: Plan, what: str, threads: int
 ) -> tuple[dict[str, np.ndarray], float | None]:
     """Milliseconds of the first picture by each analyzer, float (turns,), of at least 30 turns; and
-    what other programs took of the cores meanwhile, in %."""
+    what other programs took of the cores meanwhile, in %. `threads` are OpenCV's."""
     source = next(iter(plan.sources.values()))
 
     def analyses(analyzer: Analyzer) -> Callable[[int], object]:
@@ -54,7 +61,7 @@ def in_turns(
 
     runs = {name: analyses(analyzer) for name, analyzer in analyzers.items()}
     before = cv2.getNumThreads()
-    cv2.setNumThreads(plan.threads[0])
+    cv2.setNumThreads(threads)
     try:
         paired_timing(runs, 0, (WARMUP, WARMUP))
         progress = partial(plan.progress, what)

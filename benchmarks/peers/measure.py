@@ -138,13 +138,21 @@ def networks(bundle: Bundle, runs: Sequence[str | Path]) -> dict[str, GraphModul
 def tuned_executions(
     bundle: Bundle, threads: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, ExecutionConfig]:
-    """Role to the fastest execution of at most so many threads."""
+    """Role to the fastest execution of at most so many threads.
+
+    Raises UserError where there is none, as of a slice for another machine.
+    """
     fastest: dict[str, tuple[float, ExecutionConfig]] = {}
     for result in tune(bundle, seconds, progress=progress):
         if result.ms is None or not 0 < result.execution.threads <= threads:
             continue
         if result.role not in fastest or result.ms < fastest[result.role][0]:
             fastest[result.role] = result.ms, result.execution
+    if missing := [role for role in bundle.manifest.models if role not in fastest]:
+        raise UserError(
+            f"{bundle.path} has no {missing[0]} to time on this processor: give a bundle that was "
+            "made for it"
+        )
     return {role: fastest[role][1] for role in bundle.manifest.models}
 
 

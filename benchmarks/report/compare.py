@@ -58,6 +58,10 @@ def repeated(results: dict[str, dict]) -> list[dict]:
 def incomparable(results: dict[str, dict]) -> list[str]:
     """Why figures of the results must not be compared, in words."""
     reasons = []
+    bundles = [result["bundle"] for result in results.values()]
+    for name in dict.fromkeys(bundle["name"] for bundle in bundles):
+        if len({bundle["sha256"] for bundle in bundles if bundle["name"] == name}) > 1:
+            reasons.append(f"{name} is not the same bundle in all results")
     pictures = [result["settings"]["pictures"] for result in results.values()]
     for name in dict.fromkeys(name for own in pictures for name in own):
         if len({own[name] for own in pictures if name in own}) > 1:

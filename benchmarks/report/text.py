@@ -114,7 +114,9 @@ def _out_of_distribution(result: dict) -> Iterator[str]:
         yield ""
         yield f"marked as out of distribution: {figure(result['ood_flagged'])}"
     if ood := result["ood"]:
-        yield f"pictures of {ood['folder']}, which show no lesion"
+        unread = ood.get("unreadable")
+        beside = f" (not read: {unread})" if unread else ""
+        yield f"pictures of {ood['folder']}, which show no lesion{beside}"
         for kind, entry in {"all": ood, **ood["kinds"]}.items():
             yield (
                 f"  {kind:<12}{entry['pictures']:>5} pictures; auc of the distance "

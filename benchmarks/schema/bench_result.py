@@ -84,6 +84,8 @@ def assess(result: dict) -> None:
             f"other programs took up to {max(loud.values()):.0f} % of the cores meanwhile "
             f"({'; '.join(loud)}): --resume measures it again"
         )
+    if result["latency"] and result["others_percent"] is None:
+        warnings.append("what other programs took of the cores meanwhile is not known here")
     rounds = result["settings"]["runs"]
     if rounds < FEW:
         warnings.append(f"{rounds} rounds: p99 is close to the slowest run")

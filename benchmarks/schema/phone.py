@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def load(path: str | Path) -> dict[str, Any]:
 def problems(content: dict[str, Any], today: date | None = None) -> list[str]:
     """What is wrong with a form that `load` gave, each in one line that names the field.
 
-    `today` : no form is from after it; None: by this machine's clock.
+    `today` : no form is from after the day that follows it; None: by this machine's clock.
     """
     return [*_of_head(content, today or date.today()), *_of_answers(content)]
 
@@ -207,7 +207,7 @@ def _of_head(content: dict[str, Any], today: date) -> Iterator[str]:
     day = content.get("date")
     if not isinstance(day, date) or isinstance(day, datetime):
         yield "date: give a day, as 2026-11-29, without quotes"
-    elif not _FIRST <= day <= today:
+    elif not _FIRST <= day <= today + timedelta(days=1):  # it has begun elsewhere
         yield f"date: {day} is before the first page, or has not come yet"
     for name in content.keys() - {"format", "date"} - QUESTIONS.keys():
         yield f"{_shown(name)}: unknown"

@@ -126,8 +126,11 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"  {printable(out / 'dermoscopy')}   what the bundle that comes with dermedge sees in them"
     )
-    print(printable(f"  dermedge app --bundle {bundle} --source {samples[0].parent}"))
-    print(printable(f"  dermedge analyze YOUR_PICTURE.jpg --bundle {bundle}"))
+    for words in (
+        ("app", "--bundle", str(bundle), "--source", str(samples[0].parent)),
+        ("analyze", "YOUR_PICTURE.jpg", "--bundle", str(bundle)),
+    ):
+        print(f"  {printable(shlex.join(('dermedge', *words)))}")
     print(DISCLAIMER)
     return 0
 

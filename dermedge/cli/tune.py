@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
     def progress(text: str) -> None:
         if sys.stderr.isatty():
-            print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
+            # What is printed next, a result or an error, begins where this line does.
+            print(f"{text:<78}", end="\r", file=sys.stderr, flush=True)
 
     tune.prepare_store(bundle)  # minutes of measuring would be lost where this fails
     results = tune.tune(bundle, seconds, progress=progress)

@@ -79,6 +79,9 @@ def test_what_cannot_be_compared_is_refused(analyses, tmp_path):
     del classes["0.png"]["probabilities"]["mel"]
     with pytest.raises(UserError, match="same classes"):
         agreement.agreement(analyses, classes)
+    alone = {"0.png": {"image": "0.png", "triage": "monitor"}}  # such as a table made by hand
+    with pytest.raises(UserError, match=r"0\.png lacks likely: .* as `dermedge analyze --out`"):
+        agreement.agreement(alone, fewer)
     path = tmp_path / "notes.jsonl"
     for text in ("not JSON", "[]", '{"image": "a/0.png"}\n{"image": "b/0.png"}'):
         path.write_text(text + "\n")
@@ -112,6 +115,20 @@ def test_arm64_compares_the_pictures_of_this_run(tiny_bundle, tmp_path, monkeypa
         arm64.main([f"{tmp_path}/./{name}", *words, str(tmp_path / "figures.json")])
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert (figures["pictures"], figures["prepared"]["different"]) == (1, 0)
+    monkeypatch.setattr(arm64.Machine, "prepare", lambda self: pytest.fail("a minute a picture"))
+    (tmp_path / "words.png").write_text("words")
+    with pytest.raises(UserError, match=r"words\.png"):
+        arm64.main([f"{tmp_path}/a.png", f"{tmp_path}/words.png", *words, str(tmp_path / "f.json")])
+
+
+def test_arm64_deletes_nobodys_folder(tmp_path, monkeypatch):
+    """All of the folder that --folder named was deleted, by root."""
+    monkeypatch.setattr(arm64.shutil, "which", lambda name: name)
+    monkeypatch.setattr(arm64, "_run", lambda *_: pytest.fail("it was fetched"))
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds other files"):
+        arm64.Machine(tmp_path).prepare()
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_bytes_that_differ_are_counted():

@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.accuracy import examples
 from benchmarks.accuracy.figures import Row
+from benchmarks.commands import bench as bench_command
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.corruptions import ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
@@ -209,6 +211,28 @@ def test_worst_errors_are_the_worst(discs, tmp_path):
     assert found[-1]["note"] == "Truly benign, malignancy 0.40"
 
 
+def test_a_worst_error_is_shown_as_it_was_measured(make_bundle, discs, monkeypatch):
+    """Without the person's age the picture had another risk than the note beside it."""
+    bundle = Bundle.open(make_bundle(metadata=("age",)))
+    record = replace(load("csv", discs).records[0], age=70.0)
+
+    class Asked(Exception):
+        """What was known of the person, and how many views were taken."""
+
+    def analyze(self, picture, name, metadata):
+        raise Asked(metadata, len(self._classifier._views))
+
+    monkeypatch.setattr(Analyzer, "analyze", analyze)
+    monkeypatch.setattr(page, "render", lambda *_, **__: "")
+    measured = None, SimpleNamespace(records=(record,))
+    inputs = SimpleNamespace(bundle=bundle, measured=measured, pictures=[], logs=[])
+    args = SimpleNamespace(title="t", tta=True, no_metadata=False)
+    result = {"worst": [{"id": record.id, "note": ""}], "evaluation": None}
+    with pytest.raises(Asked) as asked:
+        bench_command._write_page(args, inputs, result, discs / "x.html")
+    assert asked.value.args == ({"age": 70.0}, 4)
+
+
 def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     tiny_bundle, discs, tmp_path, monkeypatch, capsys
 ):
@@ -245,6 +269,9 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
         shown = page.render("t", Bundle.open(tiny_bundle), bench=alone)
         assert words in shown
         assert "part &ldquo;all&rdquo;, clinical) get worse" in shown
+        # Both were in what the command printed alone.
+        assert "the bundle does not say which pictures it learnt from" in shown
+        assert "Not read: 2 pictures" in shown
 
 
 def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, monkeypatch):

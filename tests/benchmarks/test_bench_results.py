@@ -72,6 +72,23 @@ def test_times_are_compared_only_where_nothing_speaks_against_them(result):
     assert "busy before 1 of 2 sessions (up to 21 %" in busy["warnings"][0]
 
 
+@pytest.mark.parametrize(("percent", "said"), [(None, True), (0.0, False)])
+def test_a_machine_is_not_called_quiet_where_nobody_knows(percent, said):
+    """Android hides the counters: the page said that the machine was quiet."""
+    told = {
+        **dict.fromkeys(("quick", "missing", "sessions", "scenarios", "executions"), ()),
+        "latency": [{}],
+        "others_percent": percent,
+        "comparison": None,
+        "repeatability": None,
+        "settings": {"runs": 100},
+        "hardware": {"governor": None},
+    }
+    bench_result.assess(told)
+    assert [w for w in told["warnings"] if "is not known here" in w] == told["warnings"]
+    assert bool(told["warnings"]) is said
+
+
 def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
     told = comparable(json.loads(result.read_text()))
     offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
@@ -131,7 +148,11 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     """Of MILK10k each lesion has one of either kind: as many pictures, but not the same."""
     data = dict.fromkeys(("name", "part", "split_sha256", "limit"), "x") | {"evaluated": 80}
     both = {
-        kind: {"settings": {"pictures": {}}, "evaluation": {"data": {**data, "subset": kind}}}
+        kind: {
+            "bundle": {"name": "ours", "sha256": "0"},
+            "settings": {"pictures": {}},
+            "evaluation": {"data": {**data, "subset": kind}},
+        }
         for kind in ("clinical", "dermoscopic")
     }
     assert "not measured on the same pictures" in compare.incomparable(both)[0]
@@ -141,6 +162,11 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     for other in ({"views": 4}, withheld):
         two = one | {"evaluation": one["evaluation"] | other}
         assert "not measured in the same way" in compare.incomparable({"one": one, "two": two})[0]
+    # A newer one under the same name: the device seemed to be faster.
+    newer = one | {"bundle": {"name": "ours", "sha256": "1"}}
+    assert compare.incomparable({"one": one, "two": newer}) == [
+        "ours is not the same bundle in all results"
+    ]
 
 
 def test_compare_refuses_what_is_no_result(result, tmp_path):

@@ -12,10 +12,11 @@ import pytest
 from evaluations import rewritten
 from PIL import Image
 
-from benchmarks.corruptions import colours, damage
+from benchmarks.corruptions import colours, damage, scales
 from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
+from dermedge.data import DataSet, Record
 from dermedge.data.synthetic import draw, write_data_set
 
 
@@ -84,6 +85,16 @@ def test_a_picture_of_another_space_has_other_numbers():
         assert np.abs(np.asarray(opened).astype(int) - pixels).mean() > 2
 
 
+def test_pictures_that_cannot_be_read_are_named_where_a_reference_is_looked_for(tmp_path, capsys):
+    """They were left out without a word; of none at all, "found 0" stood there."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"words")
+    data_set = DataSet("folders", tmp_path, (Record("a", path),), (), "")
+    with pytest.raises(UserError, match="none of 1 pictures of folders can be read"):
+        scales._found_in("folders", data_set, "card", 5)
+    assert f"not read: {path}: " in capsys.readouterr().err
+
+
 def test_rows_of_another_bundle_stay(analyzer, tiny_bundle, tmp_path):
     """They took the place of the first bundle's, and neither row said whose it was."""
     Image.fromarray(draw(0, size=(64, 80)).image).save(tmp_path / "a.jpg")
@@ -109,6 +120,19 @@ def test_damage_is_done_to_the_picture_not_to_its_thumbnail(tmp_path, tiny_bundl
     Image.fromarray(draw(0, size=(64, 80)).image).save(tmp_path / "a.jpg", "PNG")
     with pytest.raises(UserError, match=r"a\.jpg is no JPEG"):
         damage.main([str(tmp_path), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "t.csv")])
+
+
+@pytest.mark.parametrize("kind", ["hole", "zeroed"])
+def test_damage_lies_within_a_picture_that_is_nearly_all_header(kind):
+    """A quarter of the file was more than there is of the picture: numpy's traceback."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw(0, size=(64, 80)).image).save(buffer, "JPEG", comment=b"x" * 60_000)
+    whole = buffer.getvalue()
+    for seed in range(5):
+        broken = damage.KINDS[kind](whole, np.random.default_rng(seed))
+        assert broken != whole
+        assert broken[: damage._coded(whole)] == whole[: damage._coded(whole)]
+        assert broken[-2:] == b"\xff\xd9"
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)

@@ -399,13 +399,13 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
     assert found["kinds"]["white"]["auc"]["value"] == 1
     assert found["kinds"]["gray"]["auc"]["value"] == 0
     assert found["kinds"]["gray"]["pictures"] == 1
-    assert "which show no lesion" in plain.evaluation(result)
+    assert "which show no lesion (not read: 1)" in plain.evaluation(result)
     # A gap without limits was "unknown" on the page, and one with them had no value.
     gap = {"scale": "skin_type", "measure": "jaccard", "kind": "worst", "groups": ["V-VI"]}
     gap |= {"pictures": 24, "value": 0.625, "low": None, "high": None}
     shown = page.render("t", full_bundle, evaluation=result | {"gaps": [gap]})
     assert "worst group (V-VI): 0.625 (unknown)." in shown
-    assert "that show no lesion" in page.render("t", full_bundle, evaluation=result)
+    assert "that show no lesion (not read: 1)" in page.render("t", full_bundle, evaluation=result)
 
 
 def test_the_working_folder_is_called_by_its_name(tmp_path, monkeypatch):
@@ -455,10 +455,13 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     words = ["evaluate", "--data", "csv=/home/me/secret/HAM", "--bundle", "models/a.dermbundle"]
     inside, outside = str(tmp_path / "x.json"), "../shared/split.json"
-    monkeypatch.setattr("sys.argv", ["dermedge", *words, inside, outside, "--split", "test"])
+    words += [inside, outside, "--split", "test"]
+    # Of these the whole path stood there.
+    words += ["--vs", "/me/lr=0.1/b.dermbundle", "--data=csv=/me/part=test/HAM", "csv=~/me/HAM"]
+    monkeypatch.setattr("sys.argv", ["dermedge", *words])
     assert arguments.command() == (
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
-        "--split test"
+        "--split test --vs b.dermbundle --data=csv=HAM csv=HAM"
     )
 
 

@@ -6,16 +6,21 @@ import argparse
 import csv
 import json
 import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import pytest
 from commands import call
 from evaluations import rewritten, short_bench
 
+from benchmarks.accuracy import executions
 from benchmarks.commands import bench
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.latency import cold_start, in_turns
+from benchmarks.latency.plan import Plan
 from benchmarks.report import page
 from benchmarks.schema.bench_result import in_turns_with
 from dermedge import UserError
@@ -28,8 +33,6 @@ pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_path, capsys):
-    from benchmarks.accuracy import executions
-
     path = tmp_path / "executions.csv"
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
     assert call(EVALUATE, *words, "--executions", path, "--threads", 1) == 1
@@ -54,8 +57,6 @@ def test_every_precision_and_runtime_beside_the_first(tiny_bundle, discs, tmp_pa
 
 
 def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundle, tmp_path):
-    from benchmarks.accuracy import executions
-
     tiny = Bundle.open(tiny_bundle)
     variant = Variant("classifier-fp32.onnx", "fp32", (host(),))
     model = replace(tiny.manifest.models["classifier"], precision="int8", variants=(variant,))
@@ -71,8 +72,6 @@ def test_executions_are_held_against_fp32_where_the_bundle_carries_it(tiny_bundl
 
 
 def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_path):
-    from benchmarks.accuracy import executions
-
     tiny = Bundle.open(tiny_bundle)
     model = replace(tiny.manifest.models["classifier"], precision="fp16", targets=("tensorrt",))
     models = {**tiny.manifest.models, "classifier": model}
@@ -89,6 +88,20 @@ def test_a_network_for_another_machine_runs_on_the_processor(tiny_bundle, tmp_pa
     assert in_precision(sliced, "fp16").manifest.models == whole
     with pytest.raises(BundleError, match="has no int8"):
         in_precision(sliced, "int8")
+
+
+def test_executions_are_timed_on_one_thread_as_the_page_says(both, monkeypatch):
+    """OpenCV had as many as the first of --threads."""
+    seen = []
+    analyzer = SimpleNamespace(analyze=lambda _: seen.append(cv2.getNumThreads()))
+    row = {"execution": "fp32 cpu", "reason": None}
+    monkeypatch.setattr(executions, "measure", lambda *_: ([row], []))
+    monkeypatch.setattr(executions, "executions", lambda _: {"fp32 cpu": {}})
+    monkeypatch.setattr(executions, "Analyzer", lambda *_, **__: analyzer)
+    before = cv2.getNumThreads()
+    executions.part(None, 1, (), Plan(both, {"a": b""}, [before + 1], "", runs=1), {})
+    assert set(seen) == {1}
+    assert cv2.getNumThreads() == before
 
 
 class _Asked(Exception):
@@ -128,6 +141,22 @@ def test_a_cold_start_that_fails_says_why(tiny_bundle, monkeypatch):
         cold_start.cold_start(Bundle.open(tiny_bundle), {"a": b""}, 1, True)
 
 
+def test_a_cold_start_tells_its_memory_on_windows_too(monkeypatch, capsys):
+    """There is neither /proc nor `resource`: bench ended after its rounds, without a page."""
+
+    def no_proc(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=5))
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr("psutil.Process", lambda: memory)
+    monkeypatch.setattr("dermedge.cli.main", lambda _: 0)
+    with pytest.raises(SystemExit):
+        exec(cold_start._CHILD, {"open": no_proc})
+    assert capsys.readouterr().err == "peak 5\n"
+
+
 def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkeypatch):
     """Tuned was compared with untuned, and the figure did not say so."""
     other = rewritten(Bundle.open(tiny_bundle), tmp_path, "other")
@@ -147,12 +176,44 @@ def test_another_bundle_is_run_as_it_was_tuned_too(tiny_bundle, tmp_path, monkey
     monkeypatch.setattr(in_turns, "in_turns", turns)
     plan = bench._plan(parser.parse_args([*words, str(other.path)]), inputs, print)
     with pytest.raises(_Asked) as asked:
-        plan.later[in_turns_with("other")](plan, {})
+        plan.later[in_turns_with("other in fp32")](plan, {})
     assert asked.value.args == (config,)
     assert bench._read(parser.parse_args([*words, "fp32"])).other_executions is None
     stored["other"] = {}
     with pytest.raises(UserError, match=r"nothing was chosen for .*other"):
         bench._read(parser.parse_args([*words, str(other.path)]))
+
+
+def test_another_precision_of_the_bundle_is_timed_and_named(both):
+    """It was asked of the graphs of --precision alone, which are of no other; a choice of
+    `dermedge tune` was said to be missing. `both` has its classifier in INT8, too."""
+    models = dict(both.manifest.models)
+    models["segmenter"] = replace(models["segmenter"], precision="fp16")
+    parser = argparse.ArgumentParser()
+    bench._measuring_arguments(parser)
+    words = ["--bundle", str(both.path), "--precision", "fp32"]
+    with pytest.raises(BundleError, match="has no int8 segmenter"):
+        bench._read(parser.parse_args([*words, "--vs", "int8"]))
+    assert in_turns.name_of(replace(both, manifest=replace(both.manifest, models=models))) == (
+        "tiny in fp16+fp32"
+    )
+    for option in ("--tuned", "--executions"):  # which was of this one, not of every precision
+        with pytest.raises(UserError, match=f"{option} .*leave out --precision"):
+            bench._check(parser.parse_args([*words, option]))
+    with pytest.raises(UserError, match=r"--executions .*leave out --precision"):
+        call(EVALUATE, *words, "--data", "csv=none", "--executions", "x.csv")
+
+
+def test_vs_a_bundle_of_one_network_is_refused_before_the_work(both, monkeypatch):
+    """It was refused after all rounds, and the page was not written."""
+    models = {"segmenter": both.manifest.models["segmenter"]}
+    alone = replace(both, manifest=replace(both.manifest, models=models))
+    opened = iter([both, alone])
+    monkeypatch.setattr(bench, "open_bundle", lambda _: next(opened))
+    parser = argparse.ArgumentParser()
+    bench._measuring_arguments(parser)
+    with pytest.raises(UserError, match=r"--vs: .* has no classifier"):
+        bench._read(parser.parse_args(["--vs", str(both.path)]))
 
 
 def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
@@ -172,7 +233,7 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     parts = {name: tiny.part(name) for name in tiny.manifest.parts}
     parts[variant.part] = graph.SerializeToString()
     path = write_bundle(tmp_path / "both.dermbundle", manifest, parts)
-    config = ExecutionConfig("int8", "cpu", 1)
+    config = ExecutionConfig("int8", "cpu", 2)
     short_bench(monkeypatch)
     monkeypatch.setattr(page, "render", lambda *_, **__: "")
     monkeypatch.setattr("dermedge.tune.load_tuned", lambda _: {"classifier": config})
@@ -191,5 +252,6 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
     assert told == {"segmenter": "fp32", "classifier": "int8"}
     assert found["tuned"]["evaluation"]["executions"] == {"classifier": "int8 cpu 1 thread"}
+    assert found["tuned"]["settings"]["executions"] == {"classifier": "int8 cpu"}
     with pytest.raises(UserError, match="give one"):
         call(BENCH, *words, "--tuned", "--executions", "--out", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from benchmarks.peers.compared import compared as compared_rows
 from benchmarks.peers.pipelines import analysis_answer
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
-from dermedge.runtime import SessionError
+from dermedge.runtime import ExecutionConfig, SessionError
+from dermedge.tune import Result
 
 
 def compared(**sides):
@@ -87,6 +89,14 @@ def test_the_command_names_the_bundle(tiny_bundle, tmp_path, monkeypatch):
 def test_a_run_of_another_network_is_refused(tiny_bundle):
     with pytest.raises(UserError, match="--runs"):
         measure.networks(Bundle.open(tiny_bundle), [])
+
+
+def test_a_slice_for_another_machine_is_refused_in_a_line(tiny_bundle, monkeypatch):
+    """Of its networks there is nothing to tune here: KeyError."""
+    own = Result("segmenter", ExecutionConfig("fp32", "cpu", 0), ms=1.0)
+    monkeypatch.setattr(measure, "tune", lambda *_, **__: [own, replace(own, role="classifier")])
+    with pytest.raises(UserError, match="has no classifier to time on this processor"):
+        measure.tuned_executions(Bundle.open(tiny_bundle), 1, 0.01, lambda _: None)
 
 
 def test_the_tuned_execution_keeps_to_the_threads_and_answers(tiny_bundle):

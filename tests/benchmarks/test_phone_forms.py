@@ -106,6 +106,14 @@ def test_an_answer_that_cannot_be_is_named_in_one_line(tmp_path, answers, fault)
     assert "\n" not in found
 
 
+def test_a_day_that_has_begun_elsewhere_alone_has_come():
+    """A form of this morning in Tokyo was refused in Europe, where it was yesterday."""
+    form = {"format": phone.PHONE, "date": date(2026, 12, 2)}
+    found = {day: phone.problems(form, today=date(2026, 12, day))[0] for day in (1, 30)}
+    assert not any("has not come" in fault for fault in found.values())
+    assert "has not come" in phone.problems(form, today=date(2026, 11, 30))[0]
+
+
 def test_unknown_fields_and_sections_are_named(tmp_path):
     text = filled() + '\nowner = "Rosalind"\n[notes]\nname = "Example"\n'
     assert sorted(faults(tmp_path / "a.toml", text)) == [

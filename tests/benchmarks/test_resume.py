@@ -61,7 +61,7 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
     monkeypatch.setattr(in_turns, "against", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(BENCH, *words, "--resume") == 130
     whole = bench_result.load(tmp_path / "bench.json")
-    assert whole["missing"] == [f"in turns with {whole['bundle']['name']}"]
+    assert whole["missing"] == [f"in turns with {whole['bundle']['name']} in fp32"]
     assert {row["runs"] for row in whole["latency"]} == {6}
     monkeypatch.undo()
     short_bench(monkeypatch)
