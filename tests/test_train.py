@@ -33,6 +33,7 @@ from train.feed import training_batches
 from train.leaks import check_leaks
 from train.learner import Learner
 from train.loop import make_accelerator
+from train.models import Normalized
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
 from train.run import Log, load_model, load_run, make_folder
 from train.sources import sampling_shares
@@ -838,6 +839,19 @@ def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fas
     monkeypatch.setattr(loop, "_has_bfloat16", lambda: fast)
     assert make_accelerator(classifier(f"amp={amp}")) is here
     assert ("no fast bfloat16" in capsys.readouterr().err) == warned
+
+
+def test_validation_computes_as_precisely_as_what_is_saved(data_set, split, tmp_path, monkeypatch):
+    seen, planes = set(), Normalized.planes
+
+    def noted(model, image):
+        seen.add((model.training, torch.is_autocast_enabled("cpu")))
+        return planes(model, image)
+
+    monkeypatch.setattr(Normalized, "planes", noted)
+    recipe = classifier("amp=bf16", "ema=0", "max_steps=1")
+    loop.train(recipe, data_set, split, tmp_path / "run")
+    assert seen == {(True, True), (False, False)}
 
 
 @pytest.mark.parametrize("amp", ["no", "bf16"])
