@@ -650,6 +650,23 @@ def test_a_training_at_work_is_left_alone(data_set, split, tmp_path, monkeypatch
     make_folder(out, segmenter(), split, bool(more), process).close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_fresh_looks_once_more_before_it_deletes_and_follows_a_link(split, tmp_path):
+    """Hours may have passed since the first look, in which the pictures were prepared."""
+    out, link = tmp_path / "run", tmp_path / "link"
+    link.symlink_to(out)
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+    make_folder(out, segmenter(), split, False, process).close()
+    (out / "tensorboard").mkdir()
+    (out / "notes.txt").write_text("kept")
+    with pytest.raises(UserError, match=r"holds other files \(notes.txt\)"):
+        make_folder(link, segmenter("seed=2"), split, True, process)
+    (out / "notes.txt").unlink()
+    make_folder(link, segmenter("seed=2"), split, True, process).close()
+    assert sorted(item.name for item in out.iterdir()) == ["recipe.toml", "split.json"]
+    assert load_recipe(out / "recipe.toml").seed == 2
+
+
 def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):
     """Else a network that learnt melanomas would call them what the table says today."""
     pictures, run = known
