@@ -19,7 +19,7 @@ import pytest
 import torch
 from networks import SHORT
 
-from dermedge import UserError, cli
+from dermedge import UserError, __version__, cli
 from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.joint import join, keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
@@ -508,7 +508,12 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
     monkeypatch.undo()
     torch.set_num_threads(1)
     assert checkpoint(out)["step"] == 5
-    loop.train(segmenter(), data_set, split, out)
+    # Also where the code is another by now: the run names both.
+    part = load_run(out)
+    replace(part, commit="5f0c1d2", versions={**part.versions, "dermedge": "0.1.9"}).save()
+    run = loop.train(segmenter(), data_set, split, out)
+    assert run.commit.startswith("5f0c1d2, ")
+    assert run.versions == {**part.versions, "dermedge": f"0.1.9, {__version__}"}
     assert_same(checkpoint(finished), checkpoint(out))
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
 

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -156,11 +156,9 @@ def train(
             # It may have been killed between its last checkpoint and this.
             now = describe()
             before = load_run(out) if (out / "run.json").exists() else now
-            if before.finished:
-                # By the code of then, which is what its bundle states.
-                code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
-                now = replace(now, **code)
-            now.save()
+            # All steps so far by the code of then, which is what its bundle states.
+            code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
+            replace(now, **code).save()
     with (
         held,
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
@@ -446,13 +444,19 @@ class _Bound:
     start: str  # the record of it; "": none
     prior: dict[str, float]  # of the classes, where nothing here has moved it
     teachers: dict[str, str]
+    # By which code its first steps were learnt, as a run notes it; "", {}: by that of now.
+    commit: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def _bound(recipe: Recipe, data_set: DataSet, out: Path | None, teachers: dict[str, str]) -> _Bound:
     """Of a run in `out` that goes on, as it began: what it started from may be gone by now."""
     if out is not None and (out / "run.json").exists():
         before = load_run(out)
-        return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
+        code = before.commit, before.versions
+        return _Bound(
+            before.licence, before.start, before.prior, before.teachers or teachers, *code
+        )
     source = origin(recipe.start) if recipe.start else None
     return _Bound(
         licence_of(data_set.licence, list(origins(recipe))),
@@ -491,7 +495,7 @@ def _describe(
         pretrained=learner.pretrained,
         start=bound.start,
         metadata=recipe.fields,
-        commit=code,
+        commit=_also(bound.commit, code),
         subset=_subset_of(split),
         pictures=pictures,
         said=said,
@@ -506,10 +510,18 @@ def _describe(
         val=learner.best_scores,
         prior=bound.prior if recipe.outline_alone or not learner.as_begun else learner.carried,
         versions={
-            "dermedge": __version__,
-            **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
+            name: _also(bound.versions.get(name, ""), of_now)
+            for name, of_now in {
+                "dermedge": __version__,
+                **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
+            }.items()
         },
     )
+
+
+def _also(before: str, now: str) -> str:
+    """The versions that a run was trained by, one after the other: it may go on under another."""
+    return ", ".join(dict.fromkeys([*filter(None, before.split(", ")), now]))
 
 
 def _anyone(asked: list[int], step: int, accelerator: Accelerator) -> bool:

@@ -78,7 +78,7 @@ class Run:
     pretrained: bool  # started from ImageNet weights
     start: str  # the run, NAME@SHA256 of the bundle, or file that it started from; "": none
     metadata: tuple[str, ...]  # what the classifier takes beside the picture
-    commit: str  # of the code; "-" where it is no checkout
+    commit: str  # of the code, several where it went on under another; "-": it is no checkout
     subset: str | None  # what part of the data set was used; None: all of it
     pictures: dict[str, int]  # how many were in the parts that training used
     parameters: int
