@@ -983,6 +983,10 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, fini
         file.write(b"0")
     with pytest.raises(UserError, match=r"is another network than the one that .*run began to"):
         loop.train(recipe, data_set, split, tmp_path / "run")
+    # A finished one needs it no more.
+    run.save()
+    shutil.rmtree(tmp_path / "teacher")
+    assert loop.train(recipe, data_set, split, tmp_path / "run") == run
 
 
 def test_a_run_does_not_go_on_where_classes_weigh_otherwise(data_set, split, tmp_path):

@@ -41,7 +41,7 @@ from train.leaks import check_leaks
 from train.learner import Learner
 from train.origins import check_kept_classes, licence_of, origin, origins, teachers_of
 from train.paired import paired_answers, partners
-from train.recipe import ClassifierLoss, Recipe
+from train.recipe import ClassifierLoss, Distillation, Recipe
 from train.run import (
     Log,
     Run,
@@ -92,8 +92,12 @@ def train(
         for line in _unused(recipe, data_set, split, labels, chosen):
             print(line, file=sys.stderr)
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
+    # Whom a finished run learnt from may be gone; only where its pictures are is noted again.
+    needed = recipe
+    if not fresh and (out / FILE).exists() and (out / "run.json").exists():
+        needed = replace(recipe, distillation=Distillation()) if load_run(out).finished else recipe
     with accelerator.main_process_first():
-        known, files = check_leaks(recipe, data_set, split, out, accelerator)
+        known, files = check_leaks(needed, data_set, split, out, accelerator)
     check_folder(out, recipe, split, fresh)
     with accelerator.main_process_first():
         pictures = {
@@ -109,7 +113,7 @@ def train(
     counts = {part: len({r.id for r in found.records}) for part, found in pictures.items()}
     learnt = {part: found.records for part, found in pictures.items()}
     said, seen = said_sha256(recipe, learnt), files_sha256(recipe, learnt, files, others)
-    teachers = teachers_of(recipe)
+    teachers = teachers_of(needed)
     if not fresh:
         refuse_other_words(out, labels, counts, said, seen)
         refuse_other_teachers(out, teachers)
@@ -122,7 +126,7 @@ def train(
     checkpoint = out / "checkpoint.pt"
     resumed = checkpoint.exists() and not fresh
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
-    start = replace(recipe, pretrained="no", start="") if resumed else recipe
+    start = replace(needed, pretrained="no", start="") if resumed else recipe
     learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
