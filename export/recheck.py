@@ -65,7 +65,8 @@ def recheck(
     Returns
     -------
     The bundle without the variants that were refused, its reports replaced. Whether the accepting
-    half had a part in choosing the candidate is said in 'judged' of each.
+    half had a part in choosing the candidate is said in 'judged' of each. A network that
+    `learnt_by` leaves out stays as it is.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def recheck(
     crop = _crop(bundle)
     learnt = learnt_by(bundle, networks, data_sets, split_files)
     source = _Source(bundle, margins, options)
-    results = [_judged(source, roles, learnt[roles], crop) for roles in networks]
+    results = [_judged(source, roles, one, crop) for roles, one in learnt.items()]
     judged = [one for ones, _ in results for one in ones]
     manifest = bundle.manifest
     parts = {name: bundle.part(name) for name in manifest.parts}

@@ -19,7 +19,7 @@ import pytest
 import torch
 from networks import SHORT
 
-from dermedge import Analyzer, UserError, cli, open_bundle
+from dermedge import Analyzer, UserError, __version__, cli, open_bundle
 from dermedge.data import DataSet, Record, Split, load, make_split
 from dermedge.data.joint import join, keyed
 from dermedge.data.leak import EARLIER, FILE, TRAIN, TrainingPictures
@@ -34,6 +34,7 @@ from train.feed import training_batches
 from train.leaks import check_leaks
 from train.learner import Learner
 from train.loop import make_accelerator
+from train.models import Normalized
 from train.recipe import Augmentation, RecipeError, load_recipe, to_toml
 from train.run import Log, load_model, load_run, make_folder
 from train.sources import sampling_shares
@@ -542,7 +543,12 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(data_set, split, finished, tmp_p
     monkeypatch.undo()
     torch.set_num_threads(1)
     assert checkpoint(out)["step"] == 5
-    loop.train(segmenter(), data_set, split, out)
+    # Also where the code is another by now: the run names both.
+    part = load_run(out)
+    replace(part, commit="5f0c1d2", versions={**part.versions, "dermedge": "0.1.9"}).save()
+    run = loop.train(segmenter(), data_set, split, out)
+    assert run.commit.startswith("5f0c1d2, ")
+    assert run.versions == {**part.versions, "dermedge": f"0.1.9, {__version__}"}
     assert_same(checkpoint(finished), checkpoint(out))
     assert (finished / "log.csv").read_text() == (out / "log.csv").read_text()
 
@@ -682,6 +688,23 @@ def test_a_training_at_work_is_left_alone(data_set, split, tmp_path, monkeypatch
     assert sorted(item.name for item in out.iterdir()) == ["recipe.toml", "split.json"]
     held.pop().close()
     make_folder(out, segmenter(), split, bool(more), process).close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_fresh_looks_once_more_before_it_deletes_and_follows_a_link(split, tmp_path):
+    """Hours may have passed since the first look, in which the pictures were prepared."""
+    out, link = tmp_path / "run", tmp_path / "link"
+    link.symlink_to(out)
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+    make_folder(out, segmenter(), split, False, process).close()
+    (out / "tensorboard").mkdir()
+    (out / "notes.txt").write_text("kept")
+    with pytest.raises(UserError, match=r"holds other files \(notes.txt\)"):
+        make_folder(link, segmenter("seed=2"), split, True, process)
+    (out / "notes.txt").unlink()
+    make_folder(link, segmenter("seed=2"), split, True, process).close()
+    assert sorted(item.name for item in out.iterdir()) == ["recipe.toml", "split.json"]
+    assert load_recipe(out / "recipe.toml").seed == 2
 
 
 def test_a_run_does_not_go_on_where_its_pictures_are_called_otherwise(known, tmp_path):
@@ -876,6 +899,19 @@ def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fas
     assert ("no fast bfloat16" in capsys.readouterr().err) == warned
 
 
+def test_validation_computes_as_precisely_as_what_is_saved(data_set, split, tmp_path, monkeypatch):
+    seen, planes = set(), Normalized.planes
+
+    def noted(model, image):
+        seen.add((model.training, torch.is_autocast_enabled("cpu")))
+        return planes(model, image)
+
+    monkeypatch.setattr(Normalized, "planes", noted)
+    recipe = classifier("amp=bf16", "ema=0", "max_steps=1")
+    loop.train(recipe, data_set, split, tmp_path / "run")
+    assert seen == {(True, True), (False, False)}
+
+
 @pytest.mark.parametrize("amp", ["no", "bf16"])
 def test_who_trains_in_single_precision_is_not_advised_to(amp):
     learner = SimpleNamespace(
@@ -983,6 +1019,10 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(data_set, split, fini
         file.write(b"0")
     with pytest.raises(UserError, match=r"is another network than the one that .*run began to"):
         loop.train(recipe, data_set, split, tmp_path / "run")
+    # A finished one needs it no more.
+    run.save()
+    shutil.rmtree(tmp_path / "teacher")
+    assert loop.train(recipe, data_set, split, tmp_path / "run") == run
 
 
 def test_a_run_does_not_go_on_where_classes_weigh_otherwise(data_set, split, tmp_path):

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,7 @@ from train.leaks import check_leaks
 from train.learner import Learner
 from train.origins import check_kept_classes, licence_of, origin, origins, teachers_of
 from train.paired import paired_answers, partners
-from train.recipe import ClassifierLoss, Recipe
+from train.recipe import ClassifierLoss, Distillation, Recipe
 from train.run import (
     Log,
     Run,
@@ -92,8 +92,12 @@ def train(
         for line in _unused(recipe, data_set, split, labels, chosen):
             print(line, file=sys.stderr)
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
+    # Whom a finished run learnt from may be gone; only where its pictures are is noted again.
+    needed = recipe
+    if not fresh and (out / FILE).exists() and (out / "run.json").exists():
+        needed = replace(recipe, distillation=Distillation()) if load_run(out).finished else recipe
     with accelerator.main_process_first():
-        known, files = check_leaks(recipe, data_set, split, out, accelerator)
+        known, files = check_leaks(needed, data_set, split, out, accelerator)
     check_folder(out, recipe, split, fresh)
     with accelerator.main_process_first():
         pictures = {
@@ -109,7 +113,7 @@ def train(
     counts = {part: len({r.id for r in found.records}) for part, found in pictures.items()}
     learnt = {part: found.records for part, found in pictures.items()}
     said, seen = said_sha256(recipe, learnt), files_sha256(recipe, learnt, files, others)
-    teachers = teachers_of(recipe)
+    teachers = teachers_of(needed)
     if not fresh:
         refuse_other_words(out, labels, counts, said, seen)
         refuse_other_teachers(out, teachers)
@@ -122,7 +126,7 @@ def train(
     checkpoint = out / "checkpoint.pt"
     resumed = checkpoint.exists() and not fresh
     # A checkpoint replaces all weights: a resumed run needs no others, and no network.
-    start = replace(recipe, pretrained="no", start="") if resumed else recipe
+    start = replace(needed, pretrained="no", start="") if resumed else recipe
     learner = Learner(start, labels, pictures["train"], total, accelerator, shares)
     if resumed:
         learner.load(checkpoint)
@@ -156,11 +160,9 @@ def train(
             # It may have been killed between its last checkpoint and this.
             now = describe()
             before = load_run(out) if (out / "run.json").exists() else now
-            if before.finished:
-                # By the code of then, which is what its bundle states.
-                code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
-                now = replace(now, **code)
-            now.save()
+            # All steps so far by the code of then, which is what its bundle states.
+            code = {name: getattr(before, name) for name in ("commit", "versions", "processes")}
+            replace(now, **code).save()
     with (
         held,
         Log(out, recipe.kind, learner.step, accelerator.is_main_process) as log,
@@ -448,13 +450,19 @@ class _Bound:
     start: str  # the record of it; "": none
     prior: dict[str, float]  # of the classes, where nothing here has moved it
     teachers: dict[str, str]
+    # By which code its first steps were learnt, as a run notes it; "", {}: by that of now.
+    commit: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def _bound(recipe: Recipe, data_set: DataSet, out: Path | None, teachers: dict[str, str]) -> _Bound:
     """Of a run in `out` that goes on, as it began: what it started from may be gone by now."""
     if out is not None and (out / "run.json").exists():
         before = load_run(out)
-        return _Bound(before.licence, before.start, before.prior, before.teachers or teachers)
+        code = before.commit, before.versions
+        return _Bound(
+            before.licence, before.start, before.prior, before.teachers or teachers, *code
+        )
     source = origin(recipe.start) if recipe.start else None
     earlier = [*origins(recipe), *map(origin, filter(None, [recipe.crop_by]))]
     return _Bound(
@@ -494,7 +502,7 @@ def _describe(
         pretrained=learner.pretrained,
         start=bound.start,
         metadata=recipe.fields,
-        commit=code,
+        commit=_also(bound.commit, code),
         subset=_subset_of(split),
         pictures=pictures,
         said=said,
@@ -509,10 +517,18 @@ def _describe(
         val=learner.best_scores,
         prior=bound.prior if recipe.outline_alone or not learner.as_begun else learner.carried,
         versions={
-            "dermedge": __version__,
-            **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
+            name: _also(bound.versions.get(name, ""), of_now)
+            for name, of_now in {
+                "dermedge": __version__,
+                **{name: version(name) for name in ("torch", "torchvision", "accelerate")},
+            }.items()
         },
     )
+
+
+def _also(before: str, now: str) -> str:
+    """The versions that a run was trained by, one after the other: it may go on under another."""
+    return ", ".join(dict.fromkeys([*filter(None, before.split(", ")), now]))
 
 
 def _anyone(asked: list[int], step: int, accelerator: Accelerator) -> bool:

@@ -78,7 +78,7 @@ class Run:
     pretrained: bool  # started from ImageNet weights
     start: str  # the run, NAME@SHA256 of the bundle, or file that it started from; "": none
     metadata: tuple[str, ...]  # what the classifier takes beside the picture
-    commit: str  # of the code; "-" where it is no checkout
+    commit: str  # of the code, several where it went on under another; "-": it is no checkout
     subset: str | None  # what part of the data set was used; None: all of it
     pictures: dict[str, int]  # how many were in the parts that training used
     parameters: int
@@ -224,6 +224,10 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
     """UserError unless the folder is free, may be thrown away, or holds this very run."""
     if not _free(out):
         raise _busy(out)
+    _check_content(out, recipe, split, fresh)
+
+
+def _check_content(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
     resolved, stored = to_toml(recipe), out / "recipe.toml"
     names = {item.name for item in out.iterdir()} if out.exists() else set()
     others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
@@ -315,26 +319,28 @@ def make_folder(
 
     Until what it returns is left, no other training begins there.
     """
-    held = ExitStack()
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        # Another training may have begun here while the pictures of this one were prepared.
-        if fresh and out.exists():
-            with ExitStack() as before:
-                _hold(out, before)
-                shutil.rmtree(out)
-        check_folder(out, recipe, split, fresh)
-        out.mkdir(parents=True, exist_ok=True)
-        _hold(out, held)
-        write_atomic(out / "recipe.toml", to_toml(recipe))
-        split.save(out / "split.json")
-        if BETWEEN in split.data_set:
-            # `evaluate --split-file` measures one data set at a time.
-            (out / "splits").mkdir(exist_ok=True)
-            for key in split.data_set.split(BETWEEN):
-                split_of_source(split, key).save(out / "splits" / f"{key}.json")
-    accelerator.wait_for_everyone()
-    return held
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            # One lock for all that follows, and another look at what is there: somebody may have
+            # been here while the pictures were prepared.
+            _hold(out, held)
+            _check_content(out, recipe, split, fresh)
+            for item in list(out.iterdir()) if fresh else ():
+                if item.is_dir() and not item.is_symlink():
+                    shutil.rmtree(item)
+                else:
+                    item.unlink()
+            write_atomic(out / "recipe.toml", to_toml(recipe))
+            split.save(out / "split.json")
+            if BETWEEN in split.data_set:
+                # `evaluate --split-file` measures one data set at a time.
+                (out / "splits").mkdir(exist_ok=True)
+                for key in split.data_set.split(BETWEEN):
+                    split_of_source(split, key).save(out / "splits" / f"{key}.json")
+        accelerator.wait_for_everyone()
+        return held.pop_all()
 
 
 def said_sha256(recipe: Recipe, parts: Mapping[str, Sequence[Record]]) -> str:

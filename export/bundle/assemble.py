@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -112,7 +112,7 @@ def assemble(
         labels=finished[-1].network.run.labels,
         models=models,
         thresholds=_thresholds(finished),
-        licence="; ".join(dict.fromkeys(run.licence for run in runs)),
+        licence=_licences(run.licence for run in runs),
         procedural=any(run.procedural for run in runs),
         training_data=tuple(_training_data(item.network) for item in finished),
         measured=figures,
@@ -133,18 +133,22 @@ def _thresholds(finished: Sequence[FinishedNetwork]) -> Thresholds:
     return replace(last, mask=first.mask)
 
 
+def _licences(stated: Iterable[str]) -> str:
+    """All that bind the bundle, each once: one network's may be several."""
+    return "; ".join(dict.fromkeys(part for text in stated for part in text.split("; ") if part))
+
+
 def _with_lent(manifest: Manifest, lent: LentNetwork) -> Manifest:
     """The manifest of both networks."""
     theirs, role = lent.lender.manifest, lent.role
     models = {**manifest.models, role: lent.model}
-    licences = [*manifest.licence.split("; "), *theirs.licence.split("; ")]
     entry = lent.training_data
     return replace(
         manifest,
         labels=theirs.labels if role == "classifier" else manifest.labels,
         models={name: models[name] for name in ROLES},
         thresholds=lent.with_thresholds(manifest.thresholds),
-        licence="; ".join(dict.fromkeys(licences)),
+        licence=_licences((manifest.licence, theirs.licence)),
         procedural=manifest.procedural or entry.get("procedural", theirs.procedural),
         training_data=(*manifest.training_data, entry),
         measured=manifest.measured | _entry(theirs.measured, role),

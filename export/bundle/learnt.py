@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,9 @@ def learnt_by(
 ) -> dict[tuple[str, ...], Learnt]:
     """What each network learnt from, by its roles.
 
+    One that was taken from another bundle is left out where that is not here, with a line: whoever
+    has the other network's pictures need not have its own.
+
     Parameters
     ----------
     networks : the roles of each.
@@ -54,8 +58,23 @@ def learnt_by(
     """
     sources = keyed(data_sets)
     splits = {name: Split.load(name) for name in split_files}
-    found = {roles: _one(bundle, roles, sources, splits) for roles in networks}
-    nobody = f"{bundle.path}: none of what is judged ({_names(networks)})"
+    found: dict[tuple[str, ...], Learnt] = {}
+    lacking: dict[tuple[str, ...], ExportError] = {}
+    for roles in networks:
+        try:
+            found[roles] = _one(bundle, roles, sources, splits)
+        except ExportError as error:
+            if "from_bundle" not in (_entry(bundle, roles) or {}):
+                raise
+            lacking[roles] = error
+    if not found and lacking:
+        raise next(iter(lacking.values()))
+    for roles, why in lacking.items():
+        print(
+            f"the {' and '.join(roles)} was taken from another bundle, and stays as it is: {why}",
+            file=sys.stderr,
+        )
+    nobody = f"{bundle.path}: none of what is judged ({_names(list(found))})"
     used = {key for one in found.values() for key in one.data_set.name.split(BETWEEN)}
     if unused := [key for key in sources if key not in used]:
         raise ExportError(f"{nobody} was trained on {unused[0]}: leave it out")
@@ -69,14 +88,23 @@ def _names(networks: Sequence[tuple[str, ...]]) -> str:
     return ", ".join(" and ".join(roles) for roles in networks)
 
 
+def _kind(roles: tuple[str, ...]) -> str:
+    return "multitask" if len(roles) > 1 else roles[0]
+
+
+def _entry(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, Any] | None:
+    """What the manifest says of the network's training; None: nothing."""
+    entries = bundle.manifest.training_data
+    return next((entry for entry in entries if entry.get("role") == _kind(roles)), None)
+
+
 def _one(
     bundle: Bundle,
     roles: tuple[str, ...],
     sources: Mapping[str, DataSet],
     splits: Mapping[str, Split],
 ) -> Learnt:
-    kind = "multitask" if len(roles) > 1 else roles[0]
-    entry = next((e for e in bundle.manifest.training_data if e.get("role") == kind), None)
+    kind, entry = _kind(roles), _entry(bundle, roles)
     if entry is None or not {"data_set", "split_sha256"} <= entry.keys():
         raise ExportError(f"{bundle.path} does not say what its {kind} was trained on")
     keys = str(entry["data_set"]).split(BETWEEN)

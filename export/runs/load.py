@@ -15,9 +15,9 @@ import torch
 from dermedge import data as datasets
 from dermedge.bundle.manifest import ROLES
 from dermedge.data import DataSet, Record
-from dermedge.data.fingerprint import NO_NUMBER
+from dermedge.data.fingerprint import NO_NUMBER, of_pictures
 from dermedge.data.joint import BETWEEN
-from dermedge.data.leak import TEST, Leak, TrainingPictures, leaks
+from dermedge.data.leak import FILE, TEST, VAL, Leak, TrainingPictures, leaks, overlap
 from dermedge.data.records import of_modality
 from dermedge.data.split import Split
 from export import ExportError
@@ -27,6 +27,11 @@ from train.recipe import Recipe, RecipeError, load_recipe
 from train.run import Run, load_model, load_run, training_pictures
 
 OWN = ("csv", "folders")  # readers of which two folders are two data sets
+_COMPARED = 64  # pictures, to know a run's by them
+_BACK = (
+    "put them back, or give the `dermedge train` command of this run again with --data where they "
+    "are now, which a finished run notes"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +121,8 @@ def _split(run: Run) -> Split:
 
 
 def _load(run: Run, split: Split, weights: str) -> TrainedNetwork:
+    data_set = _pictures(run)
+    _refuse_others(run, split, data_set)
     model = load_model(run)
     if weights == "half":
         model = fold_norms(model, torch.zeros(1, run.size, run.size, 3, dtype=torch.uint8))
@@ -124,7 +131,7 @@ def _load(run: Run, split: Split, weights: str) -> TrainedNetwork:
         run=run,
         recipe=_recipe(run),
         split=split,
-        data_set=_pictures(run),
+        data_set=data_set,
         model=model.to(memory_format=torch.channels_last),
         weights=weights,
     )
@@ -136,11 +143,30 @@ def _pictures(run: Run) -> DataSet:
     gone = [root for root in roots if not Path(root).exists()]
     if gone:
         raise ExportError(
-            f"the pictures of {run.folder} are no longer in {', '.join(gone)}: put them back, or "
-            "give the `dermedge train` command of this run again with --data where they are now, "
-            "which a finished run notes"
+            f"the pictures of {run.folder} are no longer in {', '.join(gone)}: {_BACK}"
         )
     return datasets.load(run.data_set, run.data_root)
+
+
+def _refuse_others(run: Run, split: Split, data_set: DataSet) -> None:
+    """ExportError where most of the validation part are other pictures under the same names."""
+    records, stored = split.select(data_set.records, "val"), run.folder / FILE
+    some = records[:: max(1, len(records) // _COMPARED)]
+    if not some or not stored.exists():
+        return
+    known = TrainingPictures.from_bytes(stored.read_bytes(), str(stored))
+    mine = known.of(roles_of(run)[0], VAL)
+    # A list of another split, as `training_pictures` has it, says nothing of these.
+    if known.split.hex() != split.sha256 or not len(mine):
+        return
+    prints, unread = of_pictures(some)
+    readable = np.array([record.id not in unread for record in some])
+    found = overlap(prints[readable], mine)
+    if readable.any() and 2 * np.count_nonzero(found) <= readable.sum():
+        raise ExportError(
+            f"the pictures in {run.data_root} have the names of those that {run.folder} was "
+            f"validated on, and are others: {_BACK}"
+        )
 
 
 def _recipe(run: Run) -> Recipe:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,13 +44,13 @@ from export.graph import onnx_graph
 from export.graph.onnx_graph import TOLERANCE, check_parity
 from export.quantization.candidates import training_feeds
 from export.repack import repack
-from export.runs.load import _pictures, _refuse_leaks, load_networks
+from export.runs.load import _pictures, _refuse_leaks, _refuse_others, load_networks
 from export.thresholds import choose
 from export.validation import prepared
 from export.validation.halves import halve
 from export.validation.prepared import cropper, subset
 from export.validation.validate import validate
-from train.run import load_run
+from train.run import load_run, of_split
 
 
 @pytest.fixture(autouse=True)
@@ -520,6 +521,31 @@ def test_a_run_whose_pictures_were_moved_says_what_to_do(export_runs, tmp_path):
     roots = os.pathsep.join([str(tmp_path), "/none"])
     with pytest.raises(ExportError, match=r"no longer in /none: .* again with --data"):
         _pictures(replace(run, data_set="procedural+csv", data_root=roots))
+
+
+def test_a_licence_that_binds_both_networks_is_stated_once():
+    runs = ("CC BY 4.0; CC BY-NC 4.0; CC0 1.0", "CC BY 4.0; CC BY-NC 4.0", "")
+    assert assembly._licences(runs) == "CC BY 4.0; CC BY-NC 4.0; CC0 1.0"
+
+
+def test_other_pictures_under_the_names_of_a_runs_are_refused(tmp_path):
+    """A table that was numbered again: thresholds were chosen on what the network had learnt."""
+    procedural.write_data_set(tmp_path / "data", 12, size=(64, 64))
+    data_set = load("procedural", tmp_path / "data")
+    split = make_split(data_set, fractions=(0.5, 0.5, 0.0))
+    parts = {part: split.select(data_set.records, part) for part in split.parts}
+    prints = {part: of_pictures(records)[0] for part, records in parts.items()}
+    (tmp_path / FILE).write_bytes(of_split("segmenter", split, prints).to_bytes())
+    run = SimpleNamespace(folder=tmp_path, kind="segmenter", data_root=str(tmp_path / "data"))
+    _refuse_others(run, split, data_set)
+    for one, other in zip(parts["train"], parts["val"], strict=False):
+        shutil.copy(one.image, other.image)
+    with pytest.raises(ExportError, match="was validated on, and are others: put them back"):
+        _refuse_others(run, split, data_set)
+    # What cannot be read is nobody else's: it is named where it is left out.
+    for record in parts["val"]:
+        record.image.write_bytes(b"")
+    _refuse_others(run, split, data_set)
 
 
 def test_different_splits_of_one_data_set_are_refused(export_runs, tmp_path, capsys):

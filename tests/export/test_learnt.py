@@ -114,3 +114,21 @@ def test_what_is_missing_or_too_much_is_said_in_one_line(tiny_bundle, clinics, t
     bare = bundle_of(tiny_bundle, tmp_path, {"licence": "CC0"}, {})
     with pytest.raises(ExportError, match="does not say what its segmenter was trained on"):
         learnt_by(bare, ROLES, clinics)
+
+
+def test_a_network_of_another_bundle_stays_where_its_pictures_are_not_here(
+    tiny_bundle, clinics, tmp_path, capsys
+):
+    own, other = make_split(clinics[0]), make_split(clinics[1])
+    lent = {"data_set": "csv", "split_sha256": other.sha256, "from_bundle": {"name": "theirs"}}
+    mine = {"data_set": "csv", "split_sha256": own.sha256}
+    bundle = bundle_of(tiny_bundle, tmp_path, lent, mine)
+    assert set(learnt_by(bundle, ROLES, clinics[:1])) == {("classifier",)}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the segmenter was taken from another bundle, and stays as it is: ")
+    assert "give that one by --split FILE" in line
+    # Alone it is what is asked for; and one's own network is never left out.
+    with pytest.raises(ExportError, match=r"the segmenter of .* give that one by --split FILE"):
+        learnt_by(bundle, ROLES[:1], clinics[:1])
+    with pytest.raises(ExportError, match=r"the classifier of .* was trained with the split"):
+        learnt_by(bundle, ROLES, clinics[1:])
