@@ -568,6 +568,13 @@ def steps():
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
     assert not app.screen.ids.search.cut
+    app.go("live")
+    app.demonstration = ""  # what a bundle for use does not say
+    yield lambda: app.snapshot.analysed_frame
+    yield lambda: True
+    yield lambda: True
+    picture = app.screen.ids.picture
+    assert picture.height > 60, picture.height
     print("there")
 """
 )
@@ -855,6 +862,15 @@ def steps():
     app.go("home")
     app.go("live")
     yield lambda: app.snapshot.analysed_frame
+    # Of several files that are dropped at once none is taken by chance, and that is said.
+    app.notice = ""
+    for name in (b"/a.png", b"/b.png"):
+        Window.dispatch("on_drop_file", name, 0, 0)
+    yield lambda: app.notice
+    assert app.notice.startswith("These are several files") and not app.snapshot.busy
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    yield lambda: session.refused
+    assert session.refused.endswith("/a.png: No such file or directory"), session.refused
     app.take_picture()
     yield lambda: app.here == "result"
     assert done == [], done
