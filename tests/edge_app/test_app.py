@@ -552,6 +552,8 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
 PLACES = (
     SETUP.replace("640, 480", "320, 480").replace("kiosk=True", "kiosk=False")
     + """
+from kivy.core.window import Window
+from edge_app.ui import theme
 from edge_app.ui.body_view import Figure
 
 def steps():
@@ -575,6 +577,13 @@ def steps():
     yield lambda: True
     picture = app.screen.ids.picture
     assert picture.height > 60, picture.height
+    # A phone that lies on its side: what to do stood above the window, and over the keys there.
+    Window.size = 640, 360
+    yield lambda: not app.portrait
+    yield lambda: True
+    yield lambda: True
+    advice = app.screen.ids.guidance
+    assert advice.text and advice.top <= 360 - theme.TOUCH, advice.top
     print("there")
 """
 )
