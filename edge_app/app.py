@@ -86,11 +86,12 @@ class DermedgeApp(App):
         self.navigator: Navigator  # set with the window, by `build`
         self._idle = Idle(time.monotonic(), **({} if session.kiosk else {"seconds": LOCK_SECONDS}))
         self._asleep = asleep()
+        self._dropped: list[str] = []
 
     def build(self) -> widgets.Frame:
         self._arrange()
         Window.bind(on_resize=self._arrange, on_keyboard=self._key, on_touch_down=self.touch)
-        Window.bind(on_drop_file=lambda _window, path, *_: self.import_file(os.fsdecode(path)))
+        Window.bind(on_drop_file=self._drop)
         # With the next frame: a keyboard gets its place and size after it was added.
         Window.bind(children=lambda *_: Clock.schedule_once(lambda _dt: keyboard.make_room(self)))
         Window.bind(on_request_close=lambda *_, **__: self.session.kiosk)
@@ -260,6 +261,19 @@ class DermedgeApp(App):
         """Take a picture file as a capture."""
         if self.here == "live":
             self.take(Path(path))
+
+    def _drop(self, _window: object, path: bytes, *_args: object) -> None:
+        """A file is laid upon the window. Of several, each comes alone, before the next frame."""
+        self._dropped.append(os.fsdecode(path))
+        Clock.schedule_once(self._take_dropped)
+
+    def _take_dropped(self, _dt: float) -> None:
+        """Several files might be of several spots."""
+        paths, self._dropped = self._dropped, []
+        if len(paths) == 1:
+            self.import_file(paths[0])
+        elif paths:
+            self.tell(_("These are several files, and none was taken: drop one picture at a time."))
 
     def take(self, source: Frame | Path) -> None:
         """Capture a frame or file: it is saved before its result is shown, where it is a lesion's.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from dermedge import UserError
 from dermedge.image.header import ImageError
@@ -25,6 +26,7 @@ from edge_app.i18n.language import N_, Message, _
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
 MOST_PEM = 100_000  # bytes
+OF_CAMERAS = ("JPEG", "MPO", "HEIF", "AVIF", "WEBP", "TIFF")  # as Pillow calls them
 IN_WORDS = {
     errno.EACCES: N_("you may not look into the folder {name}"),
     errno.EPERM: N_("you may not look into the folder {name}"),
@@ -127,6 +129,26 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
     if shrink >= 1:
         return pixels
     return cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+
+
+def photographed(path: Path) -> datetime | None:
+    """When a picture file's EXIF says that it was taken; None where it does not.
+
+    Where it names no time zone, that of this device is meant.
+    """
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    try:
+        with Image.open(path, formats=OF_CAMERAS) as picture:
+            exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        day, hour = str(exif[ExifTags.Base.DateTimeOriginal]).strip("\0 ").split()
+        zone = str(exif.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
+        return datetime.fromisoformat(f"{day.replace(':', '-')}T{hour}{zone}").astimezone()
+    # What Pillow raises for a damaged file shares no base class: whoever reads the picture says it.
+    except Exception:
+        return None
 
 
 def check_writable(folder: Path) -> None:

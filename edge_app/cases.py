@@ -7,7 +7,7 @@ Each function decodes or encrypts and may take a moment: call it beside the scre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dermedge import UserError
 from dermedge.image.read import read_image
 from dermedge.lesion import scale
 from dermedge.metadata import understood
+from edge_app import browser
 from edge_app.browser import check_writable, free_path, shrunk
 from edge_app.capture.processing import Processor
 from edge_app.capture.shots import Explained
@@ -25,10 +26,12 @@ from edge_app.follow_up.people import age
 from edge_app.presentation.body_map import region
 from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop
+from edge_app.store.records import GIVEN
 from edge_app.store.store import Capture, Lesion, Person, Store
 
 FILE_ENDING = ".dermcases"  # of what `export` writes
 SHOWN_SIDE = 1280  # px, long side of a stored picture as the screens show it
+FIRST_YEAR = 2001  # before, cameras begin whose clock nobody has set
 SAME = 1e-3  # of a probability, up to which two analyses of a picture are one
 
 
@@ -45,10 +48,24 @@ def compared(
     return ours, theirs, compare(first, ours, second, theirs)
 
 
-def metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
-    """Of a person and lesion, as `Analyzer.analyze` takes it. Any thread."""
+def taken(path: Path) -> str:
+    """When a picture file says that it was taken, as a store keeps it; empty where that is not
+    known. Any thread.
+    """
+    found, now = browser.photographed(path), clock.now()
+    if found is None or found.year < FIRST_YEAR:
+        return ""
+    said = clock.stamp(found)
+    return "" if said > now and not clock.fault(now) else said
+
+
+def metadata(person: Person, lesion: Lesion, day: date, by_clock: bool = True) -> dict[str, object]:
+    """Of a person and lesion on a day, as `Analyzer.analyze` takes it. Any thread.
+
+    `by_clock` : as for `follow_up.people.age`.
+    """
     known: dict[str, object] = {}
-    if (years := age(person, today)) is not None:
+    if (years := age(person, day, by_clock)) is not None:
         known["age"] = years
     if person.sex:
         known["sex"] = person.sex
@@ -59,8 +76,8 @@ def metadata(person: Person, lesion: Lesion, today: date) -> dict[str, object]:
 def metadata_of(store: Store, capture: Capture) -> dict[str, object]:
     """Of a stored picture, as `metadata`: of the day on which it was taken."""
     lesion = store.lesion(capture.lesion)
-    taken = datetime.fromisoformat(capture.taken.replace("Z", "+00:00")).astimezone()
-    return metadata(store.person(lesion.person), lesion, taken.date())
+    day = clock.moment(capture.taken).astimezone().date()
+    return metadata(store.person(lesion.person), lesion, day, capture.dating != GIVEN)
 
 
 def explained(store: Store, capture: Capture, processor: Processor) -> Explained:

@@ -27,8 +27,9 @@ from edge_app.capture.sources import Frame
 from edge_app.kiosk import LOG, PIN_FILE, Pin
 from edge_app.self_check import Check
 from edge_app.settings import Settings
-from edge_app.store import damage
+from edge_app.store import clock, damage
 from edge_app.store.damage import LeftOut, stop, without_damage
+from edge_app.store.records import BY_CLOCK, GIVEN
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
@@ -275,20 +276,26 @@ class Session:
         self.results, self.lesion, self.refused = (), lesion, ""
 
     def shot(self, source: Frame | Path, today: date) -> Shot:
-        """A release of the shutter, now: of the visit, lesion and person that are at work."""
+        """A release of the shutter, now: of the visit, lesion and person that are at work.
+
+        A file is of the day on which it was taken, where it says that.
+        """
+        taken = cases.taken(source) if isinstance(source, Path) else None
+        day = clock.moment(taken).astimezone().date() if taken else today
         return Shot(
             source,
             id=next(self._ids),
             visit=self.visit,
             lesion_id=self.lesion.id if self.lesion else "",
-            metadata=self.metadata(today),
+            metadata=self.metadata(day, by_clock=not taken),
             reference=self.reference,
+            taken=taken,
         )
 
     def save(self, result: Result) -> Result:
         """Put a result into the store, under its lesion: when this returns, it is on disk.
 
-        A lesion that was due is so no more, unless the picture cannot be judged.
+        A lesion that was due is so no more, unless the picture cannot be judged or is older.
         """
         return self._save(result, result.lesion_id)
 
@@ -338,20 +345,25 @@ class Session:
         analysis = result.analysis
         scale = (analysis["scale"] or {}).get("px_per_mm")
         width, height = analysis["size"]
-        record = Capture("", lesion_id, "", analysis, (width, height), scale)
+        dating = BY_CLOCK if result.taken is None else GIVEN
+        record = Capture(
+            "", lesion_id, result.taken or "", analysis, (width, height), scale, dating=dating
+        )
         store = self.opened()
         saved = store.add_capture(record, result.png)
         if saved.dated and saved.triage != "retake":
             with suppress(UserError):  # the picture is kept; then it stays due
                 lesion = store.lesion(lesion_id)
-                if lesion.remind and lesion.remind <= date.today().isoformat():
+                if lesion.remind and lesion.remind <= clock.local_day(saved.taken):
                     store.update_lesion(replace(lesion, remind=None))
         return replace(result, record_id=saved.id, lesion_id=lesion_id, png=b"")
 
-    def metadata(self, today: date) -> dict[str, object]:
+    def metadata(self, day: date, by_clock: bool = True) -> dict[str, object]:
         """Of the person and lesion at work, as `Analyzer.analyze` takes it."""
         person, lesion = self.person, self.lesion
-        return {} if person is None or lesion is None else cases.metadata(person, lesion, today)
+        if person is None or lesion is None:
+            return {}
+        return cases.metadata(person, lesion, day, by_clock)
 
 
 def _erased(action: Callable[[], tuple[Elsewhere, ...] | None]) -> Erased:

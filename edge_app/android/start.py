@@ -25,11 +25,15 @@ def system() -> System:
 
 
 def arguments(phone: System) -> list[str]:
-    """Of `dermedge app`; what is kept lies where no other app reaches it."""
+    """Of `dermedge app`; what is kept lies where no other app reaches it. Python, which Android
+    tells no language, learns it here.
+    """
     folder = phone.private_folder()
     # Where caches and settings go that know nothing of Android.
     os.environ.update(HOME=str(folder), XDG_CACHE_HOME=str(phone.cache_folder()))
     os.environ.update(XDG_DATA_HOME=str(folder), TMPDIR=str(phone.cache_folder()))
+    spoken = phone.languages()
+    os.environ.update(LANG=spoken[0], LANGUAGE=":".join(spoken))
     return ["--source", f"{camera2.PREFIX}:back", "--home", str(folder / "dermedge")]
 
 

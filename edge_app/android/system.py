@@ -28,6 +28,7 @@ _CLASSES = {
     "Intent": "android.content.Intent",
     "Version": "android.os.Build$VERSION",
     "Type": "android.view.WindowInsets$Type",
+    "LocaleList": "android.os.LocaleList",
 }
 
 
@@ -67,6 +68,12 @@ class System:
     def documents(self) -> Path:
         """For what a person writes to take along: a cable and some file managers reach it."""
         return Path(self._activity.getExternalFilesDir("Documents").getAbsolutePath())
+
+    # ------------------------------------------------------------------------ language
+
+    def languages(self) -> list[str]:
+        """Those of the phone's settings, the one that is liked best first, as "de-AT"."""
+        return str(self._java.LocaleList.getDefault().toLanguageTags()).split(",")
 
     # ------------------------------------------------------------------------ camera
 

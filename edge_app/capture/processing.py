@@ -93,7 +93,9 @@ class Processor:
             if not isinstance(error, FORESEEN):
                 unforeseen.report(error)
             found = Result(error=Message(failed.message, reason=error_message(error)))
-        return replace(found, shot_id=shot.id, visit=shot.visit, lesion_id=shot.lesion_id)
+        return replace(
+            found, shot_id=shot.id, visit=shot.visit, lesion_id=shot.lesion_id, taken=shot.taken
+        )
 
     def _process(self, shot: Shot, over: Callable[[Shot], bool]) -> Result:
         with _failing(N_("The picture could not be read: {reason}")):

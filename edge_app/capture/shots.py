@@ -25,6 +25,7 @@ class Shot:
     lesion_id: str = ""  # of the store; empty: it belongs to no lesion yet
     metadata: Mapping[str, object] = field(default_factory=dict)  # as `Analyzer.analyze` takes it
     reference: str | None = None  # what lies beside the lesion, of dermedge.lesion.scale.REFERENCES
+    taken: str | None = None  # when a file was, ISO 8601, UTC; empty: unknown; None: it is a frame
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
@@ -46,6 +47,7 @@ class Result:
     shot_id: int = 0
     visit: int = 0
     lesion_id: str = ""
+    taken: str | None = None
 
     @property
     def saved(self) -> bool:

@@ -43,7 +43,7 @@ from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.store import clock
-from edge_app.store.records import CLOCK_WRONG, CORRECTED
+from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN
 from edge_app.store.store import Capture, Lesion, Person
 
 
@@ -323,6 +323,8 @@ def _when(capture: Capture) -> str:
         return _("{when} (the clock was wrong)", when=_day(capture.taken))
     if capture.dating == CORRECTED:
         return _("{when} (date corrected)", when=_marked(clock.local_day(capture.taken)))
+    if capture.dating == GIVEN:
+        return _("{when} (from a file)", when=_marked(clock.local_day(capture.taken)))
     return _day(capture.taken)
 
 

@@ -63,11 +63,14 @@ def _spot(lesion: Lesion, summary: Summary) -> Spot:
     return Spot(lesion, summary.pictures, summary.triage, summary.taken, summary.dated)
 
 
-def age(person: Person, today: date) -> int | None:
-    """In years, to about one; None where it is not known, or the clock of this device is wrong."""
-    if person.year_of_birth is None or not clock.plausible(today):
+def age(person: Person, day: date, by_clock: bool = True) -> int | None:
+    """In years, to about one; None where it is not known, or the clock of this device is wrong.
+
+    `by_clock` : whether that clock gave the day.
+    """
+    if person.year_of_birth is None or (by_clock and not clock.plausible(day)):
         return None
-    years = today.year - person.year_of_birth
+    years = day.year - person.year_of_birth
     return years if 0 <= years <= OLDEST + 10 else None
 
 

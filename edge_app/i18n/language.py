@@ -7,9 +7,14 @@ catalogues. What other rooms say (reasons, classes, faults) is translated by its
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gettext
+import locale
 import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterable
 from datetime import date, datetime, timezone
@@ -52,12 +57,27 @@ def rtl() -> bool:
 
 
 def preferred() -> str:
-    """That of the system where it is one of `offered`, else English."""
-    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        code = os.environ.get(variable, "")[:2].lower()
-        if code:
-            return code if code in offered() else "en"
-    return "en"
+    """The first of the system's languages that is one of `offered`, else English."""
+    codes = (re.split("[-_.@]", name.lower())[0] for name in _system())
+    return next((code for code in codes if code in offered()), "en")
+
+
+def _system() -> list[str]:
+    """The languages that the system speaks, the one that is liked best first, as "de-AT"."""
+    said = [os.environ.get(variable, "") for variable in ("LC_ALL", "LC_MESSAGES", "LANG")]
+    name = next(filter(None, said), "C")
+    if name.split(".")[0] not in ("C", "POSIX"):
+        return [*os.environ.get("LANGUAGE", "").split(":"), name]
+    # Programs that are started by a click get none of these there.
+    if sys.platform == "win32":
+        identifier = ctypes.windll.kernel32.GetUserDefaultUILanguage()
+        return [locale.windows_locale.get(identifier, "")]
+    if sys.platform == "darwin":
+        words = ["/usr/bin/defaults", "read", "-g", "AppleLanguages"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            said = subprocess.run(words, capture_output=True, text=True, timeout=5).stdout
+            return re.findall(r"[\w-]+", said)
+    return []
 
 
 @cache

@@ -16,7 +16,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, Message, _
 from edge_app.presentation import messages as present
 from edge_app.store.audit import BEGIN
-from edge_app.store.records import CLOCK_WRONG, CORRECTED
+from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN
 from edge_app.store.store import Capture, Entry
 
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
@@ -135,6 +135,8 @@ def shown(capture: Capture) -> Shown:
 
 def when(capture: Capture) -> str:
     """The time of a capture, and whether it holds."""
+    if capture.dating == GIVEN:  # of another clock, or by hand: the hour means little
+        return _("{when} (from a file)", when=Message(language.day(capture.taken)))
     if capture.dating == CORRECTED:
         return _marked(capture, language.day(capture.taken))
     return _marked(capture, language.moment(capture.taken))

@@ -24,6 +24,7 @@ from edge_app.referral import timeline
 from edge_app.screens.view import View, load_kv
 from edge_app.session import Erased
 from edge_app.store import clock
+from edge_app.store.records import GIVEN
 from edge_app.store.referrals import StoredAnswer
 from edge_app.store.store import Capture
 from edge_app.ui.calendar import DaySheet
@@ -139,7 +140,7 @@ class LesionScreen(View):
             card.bind(on_release=lambda _card, one=capture: self._open(one))
             card.capture = capture
             rows.add_widget(card)
-            if not capture.dated or capture.clock:
+            if not capture.dated or capture.clock or capture.dating == GIVEN:
                 correct = Press(text=_("Correct the date"), style="plain")
                 correct.bind(on_release=lambda _press, one=capture: self._correct(one))
                 rows.add_widget(correct)
@@ -184,7 +185,7 @@ class LesionScreen(View):
             self.app.tell(_("This result can only be read by a newer dermedge: update it."))
 
     def _correct(self, capture: Capture) -> None:
-        """Ask for the day on which a picture was taken that the clock dated wrongly."""
+        """Ask for the day on which a picture was taken that the clock or a file dated wrongly."""
         store, lesion = self.app.session.opened(), self.app.session.lesion
 
         def confirmed(day: date) -> None:
@@ -196,8 +197,9 @@ class LesionScreen(View):
                 writes=True,
             )
 
-        others = [clock.local_day(one.taken) for one in self._captures if one.dated]
-        start = date.fromisoformat(max(others)) if others else date.today()
+        dated = [capture] if capture.dated else [one for one in self._captures if one.dated]
+        days = [clock.local_day(one.taken) for one in dated]
+        start = date.fromisoformat(max(days)) if days else date.today()
         title = _("On which day was this picture taken?")
         DaySheet(title=title, chosen=start, confirm=confirmed).open(animation=False)
 

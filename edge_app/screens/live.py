@@ -31,6 +31,7 @@ class LiveScreen(View):
     steady = NumericProperty(0)
     whose = StringProperty()
     reference = StringProperty()
+    low = BooleanProperty(False)  # wide, but too low for controls one below the other
 
     def show(self) -> None:
         app, session = self.app, self.app.session

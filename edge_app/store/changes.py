@@ -51,7 +51,7 @@ class Changes:
 
     def add_capture(self, item: Capture, picture: bytes) -> Capture:
         """As `Store.add_capture`."""
-        given = bool(item.taken)
+        known, given = bool(item.taken), bool(item.taken) or item.dating == GIVEN
         item = replace(
             item,
             id=os.urandom(16).hex(),
@@ -67,7 +67,7 @@ class Changes:
         self._erasing.make_room(2 * len(picture))  # in the log, and then in its place
         with self._file.writing() as connection:
             head = audit.note_clock(connection, self._file.keys, clock.now())
-            wrong = bool(head.wrong) and not given
+            wrong = bool(head.wrong) and not known
             item = replace(
                 item,
                 sequence=head.number + 1,  # of its entry in the audit trail
@@ -116,19 +116,25 @@ class Changes:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "capture", capture_id)
             taken = self._placed(connection, old, *hours)
-            new = replace(old, taken=taken, dating=CORRECTED, clock=old.clock or old.taken)
+            if old.dating == GIVEN:
+                new = replace(old, taken=taken)
+            else:
+                new = replace(old, taken=taken, dating=CORRECTED, clock=old.clock or old.taken)
             self._rows.put(connection, "capture", new, "date capture")
             self._rows.summarise(connection, {new.lesion})
         self._erasing.tidy()
         return new
 
     def _placed(self, connection, old: Capture, low: str, noon: str, high: str) -> str:
-        """A time of that day in between the captures before and after it; raises StoreError."""
+        """A time of that day in between the captures before and after it; raises StoreError.
+
+        A picture whose date was given may be older than those that were added before it.
+        """
         now = clock.now()
         chain = [
             one
             for one in self._rows.of_lesion(connection, old.lesion)
-            if one.origin == old.origin and one.dated and one.dating != GIVEN
+            if one.origin == old.origin and one.dated and GIVEN not in (one.dating, old.dating)
         ]
         before = [one.taken for one in chain if one.sequence < old.sequence]
         after = [one.taken for one in chain if one.sequence > old.sequence]

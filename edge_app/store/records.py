@@ -98,12 +98,12 @@ class Lesion:
 class Capture:
     """A picture of a lesion and what was found in it.
 
-    The store fills in what stands between `notes` and `kind`.
+    The store fills in what stands between `notes` and `kind`; it is given BY_CLOCK or GIVEN.
     """
 
     id: str
     lesion: str
-    taken: str  # ISO 8601, UTC; empty: now, when it is added
+    taken: str  # ISO 8601, UTC; empty: now, when it is added, or the file of a GIVEN does not say
     analysis: Mapping  # as `analysis.schema.json` describes it, or an OtherAnalysis
     size: tuple[int, int]  # width, height, px
     px_per_mm: float | None = None

@@ -199,7 +199,8 @@ class Store:
 
         `capture.taken` : empty for a picture that was taken just now; it then keeps its place
         behind all that were added before it, whatever the clock says. A time says that the date is
-        known from elsewhere, and is what it is sorted by.
+        known from elsewhere, and is what it is sorted by; so it is with `dating` GIVEN, of a file
+        that does not say when it was taken, which is dated now.
 
         Returns it with its new id, and only when both are on disk.
         """
@@ -218,10 +219,11 @@ class Store:
         self._changes.update("capture", capture)
 
     def correct_date(self, capture_id: str, day: str) -> Capture:
-        """Say on which ISO date, here, a picture was taken whose date the clock got wrong.
+        """Say on which ISO date, here, a picture was taken whose date the clock got wrong, or that
+        came from a file.
 
-        It is marked as corrected and keeps what the clock said. Raises StoreError for a day that
-        does not fit in between those of the pictures before and after it.
+        The first is marked as corrected and keeps what the clock said. Raises StoreError for a day
+        that does not fit in between those of the pictures before and after it.
         """
         return self._changes.correct_date(capture_id, day)
 

@@ -561,6 +561,8 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
 PLACES = (
     SETUP.replace("640, 480", "320, 480").replace("kiosk=True", "kiosk=False")
     + """
+from kivy.core.window import Window
+from edge_app.ui import theme
 from edge_app.ui.body_view import Figure
 
 def steps():
@@ -577,6 +579,20 @@ def steps():
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
     assert not app.screen.ids.search.cut
+    app.go("live")
+    app.demonstration = ""  # what a bundle for use does not say
+    yield lambda: app.snapshot.analysed_frame
+    yield lambda: True
+    yield lambda: True
+    picture = app.screen.ids.picture
+    assert picture.height > 60, picture.height
+    # A phone that lies on its side: what to do stood above the window, and over the keys there.
+    Window.size = 640, 360
+    yield lambda: not app.portrait
+    yield lambda: True
+    yield lambda: True
+    advice = app.screen.ids.guidance
+    assert advice.text and advice.top <= 360 - theme.TOUCH, advice.top
     print("there")
 """
 )
@@ -864,6 +880,15 @@ def steps():
     app.go("home")
     app.go("live")
     yield lambda: app.snapshot.analysed_frame
+    # Of several files that are dropped at once none is taken by chance, and that is said.
+    app.notice = ""
+    for name in (b"/a.png", b"/b.png"):
+        Window.dispatch("on_drop_file", name, 0, 0)
+    yield lambda: app.notice
+    assert app.notice.startswith("These are several files") and not app.snapshot.busy
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    yield lambda: session.refused
+    assert session.refused.endswith("/a.png: No such file or directory"), session.refused
     app.take_picture()
     yield lambda: app.here == "result"
     assert done == [], done

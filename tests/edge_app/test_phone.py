@@ -16,6 +16,7 @@ from dermedge import UserError
 from edge_app.android import start, system
 from edge_app.android.system import CAMERA, FILE_ASKED, OK, SECURE, System
 from edge_app.capture import sources
+from edge_app.settings import Settings
 
 
 class Activity:
@@ -89,6 +90,9 @@ def phone(tmp_path):
         "android.content.Intent": Intent,
         "android.os.Build$VERSION": version,
         "android.view.WindowInsets$Type": kinds,
+        "android.os.LocaleList": SimpleNamespace(
+            getDefault=lambda: SimpleNamespace(toLanguageTags=lambda: "fr-CH,de-CH")
+        ),
     }
     made = System(classes.__getitem__, lambda **events: bound.update(events), lambda action: action)
     return SimpleNamespace(
@@ -102,10 +106,13 @@ def phone(tmp_path):
 def test_what_is_kept_lies_where_no_other_app_reaches_it(phone, tmp_path, monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR"):
         monkeypatch.setenv(name, "/sdcard")
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE"):
+        monkeypatch.setenv(name, "")
     words = start.arguments(phone.system)
     assert words == ["--source", "camera2:back", "--home", str(tmp_path / "files" / "dermedge")]
     assert os.environ["TMPDIR"] == str(tmp_path / "cache")
     assert os.environ["HOME"] == str(tmp_path / "files")
+    assert Settings().spoken() == "de"  # the second that the phone speaks
     import argparse
 
     from edge_app.commands import APP

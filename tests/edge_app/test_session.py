@@ -6,7 +6,7 @@ import stat
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 from zones import far_east
 
 import dermedge
@@ -29,6 +30,7 @@ from edge_app import browser, cases
 from edge_app.capture.shots import Result, Snapshot
 from edge_app.capture.sources import FAULTS, Frame
 from edge_app.capture.worker import Worker
+from edge_app.documents import pdf as document
 from edge_app.follow_up.history import history
 from edge_app.i18n import language
 from edge_app.i18n.language import Message
@@ -38,9 +40,9 @@ from edge_app.presentation import messages as present
 from edge_app.self_check import Check, running_check
 from edge_app.session import Session, VisitOver
 from edge_app.settings import Settings
-from edge_app.store import damage, derivation, store
+from edge_app.store import clock, damage, derivation, store
 from edge_app.store.referrals import Elsewhere
-from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, WrongKey
+from edge_app.store.store import Capture, Entry, Lesion, NotWiped, Person, StoreError, WrongKey
 
 
 @pytest.fixture(autouse=True)
@@ -359,6 +361,62 @@ def test_a_spot_is_due_until_a_picture_of_it_is_kept_whatever_else_is_changed(se
         assert store.lesion(old.id) == replace(old, notes="itches", remind=left)
 
 
+def photo(path: Path, when: str = "", zone: str = "") -> Path:
+    """A JPEG of a camera that says when it was taken."""
+    picture, exif = Image.fromarray(draw(2, size=(300, 400), artefacts=()).image), Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update({36867: when, 36881: zone} if when else {})
+    picture.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("when", "zone", "wanted"),
+    [
+        ("2019:05:12 23:30:00", "-05:00", "2019-05-13T04:30:00.000Z"),
+        ("2019:05:12 12:00:00", "", clock.on("2019-05-12", time(12)).replace("Z", ".000Z")),
+        ("2000:01:01 00:00:00", "", ""),  # of a camera whose clock nobody has set
+        ("2049:01:01 00:00:00", "", ""),
+        ("    :  :     :  :  ", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted):
+    assert cases.taken(photo(tmp_path / "photo.jpg", when, zone)) == wanted
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff\xe1")
+    assert cases.taken(damaged) == ""
+
+
+def test_an_old_photo_stands_before_what_is_there_and_makes_nothing_done(session, spot, tmp_path):
+    """It stood behind them, as of today: a spot had grown within a day, and was due no more."""
+    store = session.opened()
+    due = session.change_lesion(session.lesion, remind="2026-09-01")
+    shot = session.shot(photo(tmp_path / "photo.jpg", "2019:05:12 12:00:00"), date(2026, 5, 1))
+    assert shot.metadata["age"] == 2019 - 1961
+    found = Result(spot[0].analysis, png=b"png", lesion_id=due.id, taken=shot.taken)
+    id = session.save(found).record_id
+    captures = store.captures(due.id)
+    assert [one.id for one in captures] == [id, *(one.id for one in spot)]
+    assert comparison.when(captures[0]) == "May 12, 2019 (from a file)"
+    assert "2019-05-12 (from a file)" in document._when(captures[0])
+    assert store.lesion(due.id).remind == "2026-09-01"
+
+
+def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):
+    """A messenger takes it out."""
+    store, due = session.opened(), session.lesion
+    found = Result(spot[0].analysis, png=b"png", lesion_id=due.id, taken="")
+    id = session.save(found).record_id
+    last = store.captures(due.id)[-1]
+    assert (last.id, last.dating, clock.local_day(last.taken)) == (id, "given", str(date.today()))
+    given = store.correct_date(id, "2026-02-01")
+    assert comparison.when(given) == "Feb 1, 2026 (from a file)"
+    assert [one.id for one in store.captures(due.id)].index(id) == 1
+    with pytest.raises(StoreError, match="choose a day in between"):
+        store.correct_date(id, "2049-01-01")
+    store.check()
+
+
 def test_every_event_of_the_audit_trail_has_a_message(session, spot, tmp_path):
     session.save_lesion(replace(session.lesion, remind="2026-09-01"))
     session.change_passphrase("1234", "new one")
@@ -603,8 +661,6 @@ def test_leaving_waits_for_no_import(session, spot):
 def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
     session, spot, tmp_path, monkeypatch
 ):
-    from edge_app.documents import pdf as document
-
     printed = []
     monkeypatch.setattr(document, "write_case", lambda *given: printed.append(given))
     ada = session.person
@@ -631,9 +687,9 @@ def told(make_bundle, tmp_path):
     found.wait_until_locked()
 
 
-def _stored(session, worker, lesion=True) -> tuple[Capture, Result]:
+def _stored(session, worker, lesion=True, photo=None) -> tuple[Capture, Result]:
     pixels = draw(2, size=(300, 400), artefacts=()).image
-    shot = session.shot(Frame(pixels, 1), date.today())
+    shot = session.shot(photo or Frame(pixels, 1), date.today())
     if not lesion:
         shot = replace(shot, lesion_id="", metadata={})
     result = worker.process(shot)
@@ -650,6 +706,16 @@ def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
     first, again = (dict(one.to_json()) for one in (result.explained.analysis, explained.analysis))
     assert {**first, "timing_ms": 0} == {**again, "timing_ms": 0}
     assert np.array_equal(explained.risk_map(), result.explained.risk_map())
+
+
+def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(told, tmp_path):
+    """Long before dermedge: no clock of a device that runs it can have been right."""
+    session, worker = told
+    old = photo(tmp_path / "photo.jpg", "2019:05:12 12:00:00")
+    capture, result = _stored(session, worker, photo=old)
+    assert capture.taken.startswith("2019-05-12")
+    explained = cases.explained(session.opened(), capture, worker.processor)
+    assert explained.analysis.probabilities == result.explained.analysis.probabilities
 
 
 def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import shutil
 import string
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -442,6 +443,34 @@ def test_without_its_packages_arabic_is_not_offered(without_shaping, monkeypatch
     monkeypatch.setenv("LC_ALL", "ar_EG.UTF-8")
     assert language.preferred() == "en"
     assert Settings(language="ar").spoken() == "en"
+
+
+@pytest.mark.parametrize(
+    ("environment", "platform", "wanted"),
+    [
+        ({"LANG": "de_DE.UTF-8"}, "linux", "de"),
+        ({"LANG": "de_DE", "LC_ALL": "es_MX.UTF-8"}, "linux", "es"),
+        ({"LANG": "en_US.UTF-8", "LANGUAGE": "fr:de"}, "linux", "de"),
+        ({"LANG": "C.UTF-8", "LANGUAGE": "de"}, "linux", "en"),  # as gettext: C has no language
+        ({"LANG": "arn_CL"}, "linux", "en"),  # Mapudungun is not Arabic
+        ({"LANG": "fr_FR"}, "linux", "en"),
+        ({}, "linux", "en"),
+        ({}, "win32", "es"),
+        ({"LANG": "C.UTF-8"}, "win32", "es"),
+        ({"LANG": "de_DE.UTF-8"}, "win32", "de"),
+        ({}, "darwin", "de"),
+    ],
+)
+def test_at_first_the_app_speaks_as_the_system_does(environment, platform, wanted, monkeypatch):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE"):
+        monkeypatch.setenv(name, environment.get(name, ""))
+    monkeypatch.setattr(language.sys, "platform", platform)
+    spanish = SimpleNamespace(GetUserDefaultUILanguage=lambda: 0x080A)  # of Mexico
+    windows = SimpleNamespace(kernel32=spanish)
+    monkeypatch.setattr(language.ctypes, "windll", windows, raising=False)
+    apple = SimpleNamespace(stdout='(\n    "gsw-CH",\n    "de-CH",\n    en\n)\n')
+    monkeypatch.setattr(language.subprocess, "run", lambda words, **_options: apple)
+    assert language.preferred() == wanted
 
 
 def test_no_screen_offers_a_language_that_cannot_be_written_here():
