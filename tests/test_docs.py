@@ -319,6 +319,7 @@ def test_the_picture_of_a_benchmark_is_of_the_default_bundle():
     assert result["bundle"]["sha256"] == hashlib.sha256(bundle).hexdigest()
     caption = (DOCS / "measure.md").read_text(encoding="utf-8").split("](bench.png)")[1]
     assert result["hardware"]["cpu"] in caption[:100]
+    assert f"the default bundle of {result['date'][:10]}" in (ROOT / "README.md").read_text()
 
 
 def test_versions_agree():

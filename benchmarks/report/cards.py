@@ -412,6 +412,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         models=models,
         disclaimer=DISCLAIMER,
         results=Path(os.path.relpath(Path(args.results).resolve(), root)).as_posix(),
+        splits=Path(args.results, "splits").is_dir(),
     )
     write_atomic(args.out, text)
 

@@ -211,7 +211,7 @@ class _View:
         moved = [_moved(polygon, _to_work(self.scale)) for polygon in self.polygons]
         self.mask = _filled(moved, size[::-1])
         self.area = lesion["area_px"] * self.scale**2
-        moments = cv2.moments(self.mask, binaryImage=True)
+        moments = cv2.moments(self.mask.view(np.uint8), binaryImage=True)
         if not moments["m00"]:
             day = clock.local_day(capture.taken)
             raise UserError(Message("the lesion in the picture of {day} is too small", day=day))

@@ -125,6 +125,7 @@ def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, mo
     words = ["--bundle", path, "--data", f"csv={people}", "--split", "all"]
     for more in ((), ("--no-metadata",), ("--tta",)):
         call(EVALUATE, *words, "--table", tmp_path / "results" / "test.csv", *more)
+    (tmp_path / "results" / "splits").mkdir()
     cards.main(
         [str(path), "--results", str(tmp_path / "results"), "--out", str(tmp_path / "MODELS.md")]
     )
@@ -147,6 +148,7 @@ def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, mo
     assert "mel: melanoma" in card
     assert "V-VI" in card
     assert "Takes a | for a line." in card
+    assert "The splits are in `results/splits`." in models
 
 
 def test_a_bundle_without_figures_gets_a_card_that_says_so(tiny_bundle, tmp_path):
@@ -156,6 +158,7 @@ def test_a_bundle_without_figures_gets_a_card_that_says_so(tiny_bundle, tmp_path
     out = tmp_path / "MODELS.md"
     cards.main([str(path), "--results", str(tmp_path / "results"), "--out", str(out)])
     assert "not measured" in out.read_text()
+    assert "splits" not in out.read_text()
     card = (tmp_path / "tiny.md").read_text()
     assert "None was taken of this file yet." in card
     assert "not for real skin" in card

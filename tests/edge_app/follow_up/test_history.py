@@ -84,6 +84,20 @@ def test_a_known_turn_and_enlargement_is_found(seed, angle):
     assert apart.mean() < 6
 
 
+def test_opencv_4_takes_the_mask_of_a_lesion(monkeypatch):
+    """It refuses an array of bool, which OpenCV 5 takes."""
+    moments = cv2.moments
+
+    def of_opencv_4(array, **options):
+        assert array.dtype != bool
+        return moments(array, **options)
+
+    monkeypatch.setattr(cv2, "moments", of_opencv_4)
+    drawn = draw(3, label="nv", size=(120, 160))
+    shot = capture(drawn.image, drawn.mask)
+    assert compare(shot, drawn.image, shot, drawn.image).overlap > 0.99
+
+
 def test_growth_is_told_in_square_millimetres_or_said_to_be_unknown():
     size = (256, 320)
     looks = {"artefacts": (), "size": size, "label": "nv"}
