@@ -13,6 +13,7 @@ import torch
 from dermedge import UserError
 from dermedge.data.groups import NOT_STATED, SCALES, members
 from dermedge.data.records import Record
+from dermedge.image.preprocess import Preprocessing
 from train import ablation, group_ablation
 from train.groups import GroupWeights, group_row
 from train.learner import Learner
@@ -43,12 +44,13 @@ def test_the_ablations_features_are_of_these_pictures_and_this_bundle(
     tmp_path, monkeypatch, two_pictures
 ):
     made = []
+    spec = Preprocessing(size=32)
 
     def origin(bundle):
         explain = lambda images: {"features": images.float().mean(dim=(1, 2))}  # noqa: E731
         network = lambda _: (SimpleNamespace(explain=explain), ())  # noqa: E731
         made.append(bundle)
-        return SimpleNamespace(title=bundle, network=network, preprocessing=lambda _: None)
+        return SimpleNamespace(title=bundle, network=network, preprocessing=lambda _: spec)
 
     read = lambda record, *_: (np.full((2, 2, 3), record.image.read_bytes()[-1], np.uint8), None)  # noqa: E731
     monkeypatch.setattr(group_ablation, "origin", origin)
@@ -70,6 +72,13 @@ def test_the_ablations_features_are_of_these_pictures_and_this_bundle(
     monkeypatch.setattr(group_ablation, "read_prepared", read)
     again = group_ablation.features_of(two_pictures, "a", cache)
     assert again[0].tolist() == [7, 7, 7]
+    # A classifier of crops sees them where its own bundle's segmenter finds the lesion.
+    spec = Preprocessing(size=32, crop=2.0)
+    square = np.full((2, 2, 3), 9, np.uint8)
+    crops = lambda path: SimpleNamespace(read=lambda *_: square if path == "c" else None)  # noqa: E731
+    monkeypatch.setattr(group_ablation, "Cropper", crops)
+    cropped = group_ablation.features_of(two_pictures, "c", tmp_path / "cropped")
+    assert cropped.tolist() == [[9, 9, 9], [9, 9, 9]]
 
 
 def test_a_table_of_what_is_left_out_without_lesions_is_refused(tmp_path):

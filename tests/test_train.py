@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from networks import SHORT
 
 from dermedge import Analyzer, UserError, __version__, cli, open_bundle
@@ -899,6 +900,15 @@ def test_a_processor_without_bfloat16_is_warned_of(monkeypatch, capsys, amp, fas
     assert ("no fast bfloat16" in capsys.readouterr().err) == warned
 
 
+@pytest.fixture
+def own_precision():
+    """For a test that trains in another precision than the others of its process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("own_precision")
 def test_validation_computes_as_precisely_as_what_is_saved(data_set, split, tmp_path, monkeypatch):
     seen, planes = set(), Normalized.planes
 

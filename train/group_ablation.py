@@ -68,7 +68,7 @@ def pooled(
     def read(record: Record) -> np.ndarray:
         if cropper is not None:
             return cropper.read(record, preprocessing)
-        return read_prepared(record, preprocessing, masks=False)[0]
+        return read_prepared(record, preprocessing, False)[0]
 
     found = []
     for at in range(0, len(records), 16):
