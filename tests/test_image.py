@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from dermedge.image import read as image
-from dermedge.image.decode import MAX_PIXELS
+from dermedge.image.decode import MAX_PIXELS, open_picture
 from dermedge.image.foreign import read_foreign
 from dermedge.image.read import (
     ImageError,
@@ -256,6 +256,25 @@ def test_heic(tmp_path):
         expected = np.rot90(picture(128, 96), -1) if orientation == 6 else picture(128, 96)
         assert difference(got.pixels, expected) <= 16
         assert (got.height, got.width) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_heic_of_48_megapixels_fits_into_memory(mode):
+    """As phones take it at their largest. Judged by a small one: writing that takes a minute."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    drawn = Image.fromarray(picture(127, 95)).convert(mode)
+    needed = {}
+    for chroma in (420, 444):
+        file = io.BytesIO()
+        pillow_heif.from_pillow(drawn).save(file, quality=90, chroma=chroma)
+        opened = open_picture(file.getvalue())
+        samples = opened.decode(1)
+        assert (samples == np.asarray(pillow_heif.open_heif(file).to_pillow())).all()
+        assert samples.flags.writeable
+        assert (opened.decode(2) == samples).all()
+        share = 8064 * 6048 / (127 * 95)
+        needed[chroma] = (opened.pixel_bytes + 3) * 8064 * 6048 + opened.extra_bytes * share
+    assert mode == "L" or needed[420] < image.MAX_DECODED_BYTES < needed[444]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

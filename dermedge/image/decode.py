@@ -190,13 +190,22 @@ def _open_heic(data: bytes) -> Opened:
         nclx = info["nclx_profile"]
         named = frozenset({Colours(nclx["color_primaries"], nclx["transfer_characteristics"])})
 
+    # By way of Pillow a px would take up to twelve bytes more.
+    direct = picture.mode in ("L", "RGB", "RGBA")
+
     def decode(factor: int) -> np.ndarray:
         with _decoding("heic"):
-            return _samples(picture.to_pillow(), "heic")
+            if not direct:
+                return _samples(picture.to_pillow(), "heic")
+            samples = np.asarray(picture)  # libheif's own, which nobody may write to
+            return samples if factor > 1 else samples.copy()
 
-    # libheif has rotated and cropped the picture. Its own copy is there beside Pillow's.
+    # libheif has rotated and cropped the picture. It holds two copies more of samples of more than
+    # 8 bits, or where each px has colours of its own.
+    small = direct and (info.get("bit_depth"), info.get("chroma")) == (8, 420)
+    pixel_bytes, extra = (4, 3) if small else (8, 4)
     profile = profile_of_picture(info.get("icc_profile", NO_PROFILE), named)
-    return Opened("heic", width, height, decode, 8, 4 * width * height, 1, profile)
+    return Opened("heic", width, height, decode, pixel_bytes, extra * width * height, 1, profile)
 
 
 # Core bytes a px of Pillow's modes, and what they become: gray, RGB, RGBA or CMYK.
