@@ -21,12 +21,14 @@ from kivy.uix.textinput import TextInput
 from kivy.uix.widget import Widget
 
 from edge_app.ui import theme
+from edge_app.ui.calendar import Day
 from edge_app.ui.entry import Entry
 from edge_app.ui.focus import Target, above, targets
 from edge_app.ui.signs import Icon, Sign
 from edge_app.ui.text import Text
 
 LEAST_TARGET = 48  # dp
+LEAST_DAY = 44  # dp, of which seven stand side by side in a window of 320
 LEAST_CONTRAST, LEAST_OF_SIGNS = 4.5, 3.0
 SAME = 6  # grey levels by which a ground may differ from its style's
 
@@ -104,7 +106,7 @@ def _audit_sign(widget: Widget, box: Box, pixels: np.ndarray) -> Iterator[str]:
 
 
 def _audit_target(widget: Widget) -> Iterator[str]:
-    least = dp(LEAST_TARGET) - 0.5
+    least = dp(LEAST_DAY if isinstance(widget, Day) else LEAST_TARGET) - 0.5
     if widget.width < least or widget.height < least:
         size = f"{widget.width / dp(1):.0f} x {widget.height / dp(1):.0f} dp"
         yield f"'{_name(widget)}' is too small to be hit, {size}"
