@@ -243,8 +243,7 @@ _SUBTYPES = re.compile(
 
 _BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|goedaardig\w*|iyi huylu)\b")
 _MALIGNANT_WORD = re.compile(
-    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu"
-    r"|zlosliw\w*)\b"
+    r"\b(?:malign\w*|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu|zlosliw\w*)\b"
 )
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
@@ -262,8 +261,8 @@ _CANCER = (
     r"|basaliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
     r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
-    r"|kwaadaardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat"
-    r"|ung thu)\w*|\b\w*rak\b"
+    r"|kwaadaardig|ondartet|ondarta[dt]|elakarta[dt]|pahanlaatu|zlosliw|zlocud|zhoubn"
+    r"|rosszindulat|ung thu)\w*|\b(?:\w*rak|ganas|habis)\b"
 )
 _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not

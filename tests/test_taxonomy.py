@@ -150,7 +150,10 @@ WORDS = {
         "uitsluiten melanoma; wrsch naevus; litteken naevus; HD: melanoma; afastar melanoma; "
         "história de melanoma; absence of melanoma; ausencia de melanoma; plutôt naevus; "
         "modermærkekræft; føflekkreft; znamiona; levervlek; rogowiak kolczystokomórkowy; "
-        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma"
+        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma; "
+        "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
+        "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
+        "habis melanositik ben; Nävus, Malignom"
     ),
 }
 
