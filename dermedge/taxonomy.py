@@ -109,7 +109,7 @@ _WORDS = tuple(
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
-            r"|\b(?:brodawka|keratoza|rogowacenie) (?:lojotok|starcz)\w*",
+            r"|\b(?:brodawka|keratoza|rogowacenie) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (

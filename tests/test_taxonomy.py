@@ -57,7 +57,8 @@ WORDS = {
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
-        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar"
+        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
+        "brodawka starcza"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -153,7 +154,7 @@ WORDS = {
         "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma; "
         "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
-        "habis melanositik ben; Nävus, Malignom"
+        "habis melanositik ben; Nävus, Malignom; rogowacenie starcze"
     ),
 }
 
