@@ -222,7 +222,7 @@ _VAGUE = re.compile(
     r"|nie|neni|nije|bez|brak|podejrz\w*|podezr\w*|podozr\w*|sumnj\w*|sum na|suspekt\w*"
     r"|wykluczon\w*|wykluczenia|vylouc\w*|vyluc\w*|iskljuc\w*|prawdopodobn\w*|pravdepodob\w*"
     r"|vjerojatn\w*|verovatn\w*|verjetn\w*|mozliw\w*|mozn[aey]|moguc\w*|obserwacj\w*"
-    r"|w kierunku|stan po|blizn\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
+    r"|w kierunku|stan po|blizn(?!ow)\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
     # Romanian, Hungarian, Indonesian
     r"|fara|posibil|nu|gyanu\w*|nem|valoszinu\w*|kizar\w*|lehetseges"
     r"|suspek|curiga|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
@@ -234,6 +234,11 @@ _DOUBT = frozenset("?¿¬~")
 _LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
 _KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
 _UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
+# A group of carcinomas that are there; any other risk is of what may come.
+_RISK_GROUP = re.compile(
+    r"\b(?:high|low) risk (?=(?:bcc|scc|basal|squamous)\b)"
+    r"|(?:(?<=\bbcc)|(?<=\bscc)|(?<=carcinoma)) (?:high|low) risk\b(?! of| for)"
+)
 _OR = re.compile(r"\b(?:or|oder|ou|o)\b")
 # What may stand alone on one side of an "or": "reed or spitz nevus".
 _SUBTYPES = re.compile(
@@ -342,7 +347,7 @@ def interpret(diagnosis: str) -> Diagnosis:
     for pattern, malignant in ((_BENIGN_WORD, False), (_MALIGNANT_WORD, True)):
         if pattern.fullmatch(bare):
             return Diagnosis("flag", None, malignant)
-    text = _UNSPECIFIED.sub(" ", text)
+    text = _RISK_GROUP.sub(" ", _UNSPECIFIED.sub(" ", text))
     if _VAGUE.search(text):
         return Diagnosis("unclear")
     if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):
