@@ -567,6 +567,9 @@ def test_parts_in_the_names_of_classes(tmp_path, form):
         *(("other", None, "test"), ("other", None, "test"), ("other", None, "train")),
     ]
     assert "no more than benign or malignant" in noted(data_set)
+    accented = unicodedata.normalize("NFD", form.format(part="test", name="mélanome"))
+    data_set = tree(tmp_path / "macos", f"{accented}/1.jpg", "train_nevus/1.jpg")
+    assert set(labels(data_set).values()) == {("mel", "test"), ("nv", "train")}
     alone = tree(tmp_path / "alone", "melanoma/1.jpg", "patch test/1.jpg")
     assert set(labels(alone).values()) == {("mel", None), ("other", None)}
 
