@@ -189,7 +189,7 @@ _VAGUE = re.compile(
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
-    r"|kein\w*|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
+    r"|kein\w*|nein|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
     r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
     r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
@@ -209,13 +209,13 @@ _VAGUE = re.compile(
     r"|esclarecer|afastar|orientativ\w*|plutot|doute\w*|hypothese\w*|anciens?"
     # Turkish
     r"|degil|suphe\w*|kusku\w*|olasi\w*|olabilir|ihtimal\w*|muhtemel\w*|lehine|on ?tani\w*"
-    r"|ekarte|dislan\w*|yok|oyku\w*|gecirilmis|skari?|takip|ailede"
+    r"|ekarte|dislan\w*|yok|hayir|oyku\w*|gecirilmis|skari?|takip|ailede"
     # Dutch
-    r"|geen|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
+    r"|geen|nee|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
     r"|verdenk\w*|eerder|litteken\w*|status na|bekend met|cave"
     # Danish, Norwegian, Swedish, Finnish
-    r"|ikke|inte|ej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenkt"
-    r"|mistenkt|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
+    r"|ikke|inte|ej|nej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenk\w*"
+    r"|mistenk\w*|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
     r"|uteluk\w*|uteslut\w*|tidligere|tidigare|oklar\w*|uklar\w*|arr? efter|o(?:pp|p)folg\w*"
     r"|uppfolj\w*|hereditet|ei|epail\w*|mahdolli\w*|todennakoi\w*|aiem\w*"
     # Polish, Czech, Slovak, Croatian, Serbian, Slovene
@@ -225,7 +225,7 @@ _VAGUE = re.compile(
     r"|w kierunku|stan po|blizn(?!ow)\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
     # Romanian, Hungarian, Indonesian
     r"|fara|posibil|nu|gyanu\w*|nem|valoszinu\w*|kizar\w*|lehetseges"
-    r"|suspek|curiga|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
+    r"|suspek|\w*curiga\w*|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"

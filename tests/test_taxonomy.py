@@ -156,7 +156,8 @@ WORDS = {
         "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
         "habis melanositik ben; Nävus, Malignom; rogowacenie starcze; "
-        "low risk melanoma; risk: BCC; BCC, high risk of SCC"
+        "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
+        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
 }
 
