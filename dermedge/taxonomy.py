@@ -109,7 +109,7 @@ _WORDS = tuple(
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
-            r"|\b(?:brodawka|keratoza|rogowacenie) (?:lojotok|starcz)\w*",
+            r"|\b(?:brodawka|keratoza|rogowacenie) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (
@@ -189,7 +189,7 @@ _VAGUE = re.compile(
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
-    r"|kein\w*|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
+    r"|kein\w*|nein|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
     r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
     r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
@@ -209,23 +209,23 @@ _VAGUE = re.compile(
     r"|esclarecer|afastar|orientativ\w*|plutot|doute\w*|hypothese\w*|anciens?"
     # Turkish
     r"|degil|suphe\w*|kusku\w*|olasi\w*|olabilir|ihtimal\w*|muhtemel\w*|lehine|on ?tani\w*"
-    r"|ekarte|dislan\w*|yok|oyku\w*|gecirilmis|skari?|takip|ailede"
+    r"|ekarte|dislan\w*|yok|hayir|oyku\w*|gecirilmis|skari?|takip|ailede"
     # Dutch
-    r"|geen|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
+    r"|geen|nee|niet|zonder|uitgesloten|uitsluit\w*|mogelijk\w*|waarsch\w*|wrsch|wsl|vermoed\w*"
     r"|verdenk\w*|eerder|litteken\w*|status na|bekend met|cave"
     # Danish, Norwegian, Swedish, Finnish
-    r"|ikke|inte|ej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenkt"
-    r"|mistenkt|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
+    r"|ikke|inte|ej|nej|ingen|inget|intet|uden|uten|utan|obs|mistank\w*|misstan[ck]\w*|mistaenk\w*"
+    r"|mistenk\w*|mulig\w*|mojlig\w*|trolig\w*|sannsynlig\w*|sannolik\w*|sandsynlig\w*|udeluk\w*"
     r"|uteluk\w*|uteslut\w*|tidligere|tidigare|oklar\w*|uklar\w*|arr? efter|o(?:pp|p)folg\w*"
     r"|uppfolj\w*|hereditet|ei|epail\w*|mahdolli\w*|todennakoi\w*|aiem\w*"
     # Polish, Czech, Slovak, Croatian, Serbian, Slovene
     r"|nie|neni|nije|bez|brak|podejrz\w*|podezr\w*|podozr\w*|sumnj\w*|sum na|suspekt\w*"
     r"|wykluczon\w*|wykluczenia|vylouc\w*|vyluc\w*|iskljuc\w*|prawdopodobn\w*|pravdepodob\w*"
     r"|vjerojatn\w*|verovatn\w*|verjetn\w*|mozliw\w*|mozn[aey]|moguc\w*|obserwacj\w*"
-    r"|w kierunku|stan po|blizn\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
+    r"|w kierunku|stan po|blizn(?!ow)\w*|wywiad\w*|\w*anamnez\w*|stanje (?:nakon|po)"
     # Romanian, Hungarian, Indonesian
     r"|fara|posibil|nu|gyanu\w*|nem|valoszinu\w*|kizar\w*|lehetseges"
-    r"|suspek|curiga|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
+    r"|suspek|\w*curiga\w*|bukan|tidak|kemungkinan|riwayat|diduga|dugaan"
     # Latin
     r"|sine|suspectum|dubi\w*"
     r")\b"
@@ -234,6 +234,11 @@ _DOUBT = frozenset("?¿¬~")
 _LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
 _KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
 _UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
+# A group of carcinomas that are there; any other risk is of what may come.
+_RISK_GROUP = re.compile(
+    r"\b(?:high|low) risk (?=(?:bcc|scc|basal|squamous)\b)"
+    r"|(?:(?<=\bbcc)|(?<=\bscc)|(?<=carcinoma)) (?:high|low) risk\b(?! of| for)"
+)
 _OR = re.compile(r"\b(?:or|oder|ou|o)\b")
 # What may stand alone on one side of an "or": "reed or spitz nevus".
 _SUBTYPES = re.compile(
@@ -243,8 +248,7 @@ _SUBTYPES = re.compile(
 
 _BENIGN_WORD = re.compile(r"\b(?:benign\w*|benin|gutartig\w*|goedaardig\w*|iyi huylu)\b")
 _MALIGNANT_WORD = re.compile(
-    r"\b(?:malignan\w*|malign[aoe]?s?|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu"
-    r"|zlosliw\w*)\b"
+    r"\b(?:malign\w*|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu|zlosliw\w*)\b"
 )
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
@@ -262,8 +266,8 @@ _CANCER = (
     r"|basaliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
     r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
-    r"|kwaadaardig|ondartet|ondartad|elakartad|pahanlaatu|zlosliw|zhoubn|rosszindulat"
-    r"|ung thu)\w*|\b\w*rak\b"
+    r"|kwaadaardig|ondartet|ondarta[dt]|elakarta[dt]|pahanlaatu|zlosliw|zlocud|zhoubn"
+    r"|rosszindulat|ung thu)\w*|\b(?:\w*rak|ganas|habis)\b"
 )
 _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
@@ -343,7 +347,7 @@ def interpret(diagnosis: str) -> Diagnosis:
     for pattern, malignant in ((_BENIGN_WORD, False), (_MALIGNANT_WORD, True)):
         if pattern.fullmatch(bare):
             return Diagnosis("flag", None, malignant)
-    text = _UNSPECIFIED.sub(" ", text)
+    text = _RISK_GROUP.sub(" ", _UNSPECIFIED.sub(" ", text))
     if _VAGUE.search(text):
         return Diagnosis("unclear")
     if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):

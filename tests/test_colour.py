@@ -12,6 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from dermedge.image.colour import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, PROPHOTO, matrix_profile
+from dermedge.image.header.boxes import read_iso
+from dermedge.image.header.colours import Colours
 from dermedge.image.read import ImageError, read_image, read_mask
 
 SKIN = (200, 140, 120)  # sRGB
@@ -270,6 +272,22 @@ def test_colours_of_a_gain_map_are_not_those_of_its_picture(kind):
         struct.pack_into(">I", mended, at, size + len(hdr))
     mended[at + size : at + size] = hdr  # in the last of them
     assert shows(bytes(mended), within=3)
+
+
+def test_the_list_of_a_pictures_properties_ends_where_its_box_does():
+    """It was read on to the end of the file, for each of thousands of such boxes."""
+
+    def box(name: bytes, *content: bytes) -> bytes:
+        body = b"".join(content)
+        return struct.pack(">I4s", 8 + len(body), name) + body
+
+    named = [box(b"colr", b"nclx", struct.pack(">HH", *pair)) for pair in ((9, 16), (1, 13))]
+    listed = box(b"ipma", struct.pack(">II", 0, 0xFFFFFFFF))
+    # As entries of that list, what follows would give picture 1 the first of the colours.
+    behind = box(b"free", bytes(112), struct.pack(">HBB", 1, 1, 1))
+    properties = box(b"iprp", box(b"ipco", *named), listed)
+    data = box(b"meta", bytes(4), box(b"pitm", bytes(4), b"\0\1"), properties)
+    assert read_iso(data + behind, "heic").colours == {Colours(9, 16), Colours(1, 13)}
 
 
 def test_exif_may_say_adobe_rgb():

@@ -535,6 +535,8 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("archive/split/Train", "archive/split/Valid"), ("Entrenamiento", "Validación")),
         *(("Trainingsdaten", "Validierungsdaten"), ("données d'entraînement", "validation")),
         *(("Træning", "Validering"), ("trainingsdata", "validatieset")),
+        *(("Trainingsset", "Validierungsset"), ("treningowe", "walidacyjne")),
+        *(("Træningssæt", "Valideringssæt"), ("treningssett", "valideringssett")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):
@@ -547,7 +549,8 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
 
 
 def test_parts_below_classes(tmp_path):
-    data_set = tree(tmp_path, "melanoma/train/1.jpg", "melanoma/test/2.jpg", "nevus/train/3.jpg")
+    names = ("melanoma/train/1.jpg", "melanoma/testowe/2.jpg", "nevus/train/3.jpg")
+    data_set = tree(tmp_path, *names)
     assert set(labels(data_set).values()) == {("mel", "train"), ("mel", "test"), ("nv", "train")}
 
 
@@ -564,6 +567,9 @@ def test_parts_in_the_names_of_classes(tmp_path, form):
         *(("other", None, "test"), ("other", None, "test"), ("other", None, "train")),
     ]
     assert "no more than benign or malignant" in noted(data_set)
+    accented = unicodedata.normalize("NFD", form.format(part="test", name="mélanome"))
+    data_set = tree(tmp_path / "macos", f"{accented}/1.jpg", "train_nevus/1.jpg")
+    assert set(labels(data_set).values()) == {("mel", "test"), ("nv", "train")}
     alone = tree(tmp_path / "alone", "melanoma/1.jpg", "patch test/1.jpg")
     assert set(labels(alone).values()) == {("mel", None), ("other", None)}
 

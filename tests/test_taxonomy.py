@@ -22,6 +22,7 @@ WORDS = {
         "carcinome basocellulaire; carcinoma basocelular; carcinoma basocellulare; "
         "carcinoma de células basales; basal-cell carcinoma; Basal cell carcinomas; BCC; "
         "4. Basal Cell Carcinoma (BCC) 3323; épithélioma basocellulaire; rodent ulcer; "
+        "high-risk BCC; basal cell carcinoma, low risk; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
         "Baso-squamous carcinoma"
@@ -57,7 +58,8 @@ WORDS = {
         "6. Benign Keratosis-like Lesions (BKL) 2624; Lichen planus like keratosis; "
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
-        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar"
+        "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
+        "brodawka starcza"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -92,7 +94,7 @@ WORDS = {
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
-        "naevus of Becker; white sponge nevus; nevus unius lateris"
+        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -150,7 +152,12 @@ WORDS = {
         "uitsluiten melanoma; wrsch naevus; litteken naevus; HD: melanoma; afastar melanoma; "
         "história de melanoma; absence of melanoma; ausencia de melanoma; plutôt naevus; "
         "modermærkekræft; føflekkreft; znamiona; levervlek; rogowiak kolczystokomórkowy; "
-        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma"
+        "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma; "
+        "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
+        "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
+        "habis melanositik ben; Nävus, Malignom; rogowacenie starcze; "
+        "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
+        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
 }
 

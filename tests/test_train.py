@@ -28,7 +28,7 @@ from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image, read_mask, write_png
 from dermedge.metadata import encode
 from dermedge.network import drive
-from train import data, leaks, loop
+from train import cropped, data, leaks, loop
 from train.commands import _frozen
 from train.data import Batches, Pictures, Views, load_pictures, loader, subset
 from train.feed import training_batches
@@ -158,7 +158,7 @@ def test_a_crop_is_around_the_drawn_lesion(data_set, tmp_path):
 
 
 def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
-    data_set, make_bundle, split, tmp_path
+    data_set, make_bundle, split, tmp_path, monkeypatch
 ):
     """As the device crops it: without a mask, and whatever somebody drew."""
     path = make_bundle(crop=2.0)
@@ -184,6 +184,11 @@ def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
     assert not list(loop._unused(recipe, other, split, *loop._choose(recipe, other, split)))
     run = loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run")
     assert run.teachers == {str(path): bundle.sha256}
+    alone = replace(bundle.manifest, models={"classifier": bundle.manifest.models["classifier"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(cropped, "open_bundle", lambda _: replace(bundle, manifest=alone))
+        with pytest.raises(UserError, match=r"has no segmenter .*: set another crop_by"):
+            load_pictures(bare, recipe, tmp_path / "cache")
     # Another segmenter under that name would crop elsewhere.
     replace(run, finished=False).save()
     make_bundle(crop=1.5)

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 
+from dermedge import UserError
 from dermedge.analyzer import Scaled, crop_frame, outline, prepare_lesion, prepare_whole
 from dermedge.bundle.bundle import open_bundle
 from dermedge.data.masks import read_lesion_picture
@@ -24,8 +25,10 @@ class Cropper:
     """Prepares pictures by the segmenter of a bundle. Any thread may call; each has its own."""
 
     def __init__(self, path: str):
-        """Open the bundle of that name or at that path. UserError where it cannot be read."""
+        """Open the bundle of that name or at that path. UserError where it cannot be used."""
         self._bundle = open_bundle(path)
+        if "segmenter" not in self._bundle.manifest.models:
+            raise UserError(f"{path} has no segmenter to find the lesions: set another crop_by")
         self._own = threading.local()
         self.sha256 = self._bundle.sha256
 

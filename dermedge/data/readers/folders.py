@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ class _Tree:
 
 def _part_and_rest(name: str) -> tuple[str | None, str]:
     """'train' and 'melanoma' of 'train_melanoma'; no part where it names none, or two."""
-    words = re.findall(r"[^\W_]+", name)
+    # macOS stores an accent as a character of its own, which would part words.
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", name))
     parts = {part_of(word) for word in words} - {None}
     if len(parts) != 1:
         return None, name

@@ -101,10 +101,13 @@ _PARTS = {
     ),
     **dict.fromkeys(
         ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
-        + ("validacao", "dogrulama", "validering", "validatie", "walidacja", "walidacyjny"),
+        + ("validacao", "dogrulama", "validering", "validatie", "walidacja", "walidacyjny")
+        + ("walidacyjne",),
         "val",
     ),
-    **dict.fromkeys(("test", "testing", "tst", "prueba", "pruebas", "teste"), "test"),
+    **dict.fromkeys(
+        ("test", "testing", "tst", "prueba", "pruebas", "teste", "testowy", "testowe"), "test"
+    ),
 }
 _PART_FILLERS = frozenset(
     {
@@ -594,7 +597,7 @@ class Gathering:
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
     words = [
-        re.sub(r"(?<=[a-z])(dir|set|images|folder|s?(data|daten|bilder))$", "", word)
+        re.sub(r"(?<=[a-z])(dir|images|folder|s?(sett?|saet|data|daten|bilder))$", "", word)
         for word in re.findall("[a-z]+", unaccented(name.lower()))
         if word not in _PART_FILLERS
     ]

@@ -85,7 +85,8 @@ def _colours(data: bytes, start: int, end: int) -> set[Colours]:
         ]
         at = inside[b"pitm"][0]
         (primary,) = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)
-        own = [listed[index - 1] for index in _associated(data, properties[b"ipma"][0], primary)]
+        given = _associated(data[slice(*properties[b"ipma"])], primary)
+        own = [listed[index - 1] for index in given]
         named = [content[4:8] for name, content in own if (name, content[:4]) == (b"colr", b"nclx")]
     except (KeyError, IndexError, ValueError, struct.error):
         named = []
@@ -93,12 +94,12 @@ def _colours(data: bytes, start: int, end: int) -> set[Colours]:
     return {Colours(*struct.unpack(">HH", numbers)) for numbers in named}
 
 
-def _associated(data: bytes, at: int, item: int) -> list[int]:
-    """Numbers, from 1 on, of the properties that the 'ipma' box at a byte gives to an item."""
-    wide = data[at + 3] & 1
-    number, size = (">I", 4) if data[at] else (">H", 2)
-    (count,) = struct.unpack_from(">I", data, at + 4)
-    at += 8
+def _associated(data: bytes, item: int) -> list[int]:
+    """Numbers, from 1 on, of the properties that an 'ipma' box's content gives to an item."""
+    wide = data[3] & 1
+    number, size = (">I", 4) if data[0] else (">H", 2)
+    (count,) = struct.unpack_from(">I", data, 4)
+    at = 8
     for _ in range(min(count, MAX_PARTS)):
         (owner,) = struct.unpack_from(number, data, at)
         form = f">{data[at + size]}{'H' if wide else 'B'}"
