@@ -38,6 +38,15 @@ def ran(monkeypatch):
     return titles, fail
 
 
+@pytest.mark.parametrize(
+    ("platform", "line"),
+    [("linux", "dermedge app --source 'my demo'"), ("win32", 'dermedge app --source "my demo"')],
+)
+def test_a_command_stands_there_as_the_systems_shell_takes_it(monkeypatch, platform, line):
+    monkeypatch.setattr(demo.sys, "platform", platform)
+    assert demo._typed("app", "--source", "my demo") == line
+
+
 def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     titles, fail = ran
     out = tmp_path / "my demo"

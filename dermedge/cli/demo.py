@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         ("app", "--bundle", str(bundle), "--source", str(samples[0].parent)),
         ("analyze", "YOUR_PICTURE.jpg", "--bundle", str(bundle)),
     ):
-        print(f"  {printable(shlex.join(('dermedge', *words)))}")
+        print(f"  {_typed(*words)}")
     print(DISCLAIMER)
     return 0
 
@@ -239,8 +239,14 @@ def _steps(
 
 
 def _shown(step: Step) -> str:
-    text = shlex.join(("dermedge", *step.command[3:]))
-    return printable(text if len(text) <= 160 else f"{text[:160]} ...")
+    text = _typed(*step.command[3:])
+    return text if len(text) <= 160 else f"{text[:160]} ..."
+
+
+def _typed(*words: str) -> str:
+    """A command of dermedge as this system's shell takes it."""
+    join = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
+    return printable(join(("dermedge", *words)))
 
 
 def _execute(step: Step) -> None:
