@@ -259,11 +259,16 @@ def test_a_refused_picture_gives_no_measures_beside_what_others_of_the_lesion_sa
 
 
 @pytest.mark.parametrize(
-    ("highest", "words"), [(0.004, "alone they say the same."), (0.2, "say below 1% to 20%.")]
+    ("used", "highest", "words"),
+    [
+        (2, 0.004, "alone they say the same."),
+        (2, 0.2, "say below 1% to 20%."),
+        (1, 0.001, "Only one of 2 pictures counts for this estimate."),
+    ],
 )
-def test_a_span_of_risks_has_two_ends(highest, words):
+def test_a_span_of_risks_has_two_ends(used, highest, words):
     chances = {"nv": 0.9, "mel": 0.1}
-    together = Combined(2, 2, chances, "nv", 0.1, 0.001, highest, True, "low", "", None)
+    together = Combined(2, used, chances, "nv", 0.1, 0.001, highest, True, "low", "", None)
     assert present.result(_analysis(), together).several.endswith(words)
 
 
