@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -362,10 +363,10 @@ def test_a_spot_is_due_until_a_picture_of_it_is_kept_whatever_else_is_changed(se
 
 
 def photo(path: Path, when: str = "", zone: str = "") -> Path:
-    """A JPEG of a camera that says when it was taken."""
+    """A picture of a camera that says when it was taken."""
     picture, exif = Image.fromarray(draw(2, size=(300, 400), artefacts=()).image), Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif).update({36867: when, 36881: zone} if when else {})
-    picture.save(path, exif=exif)
+    picture.save(path, exif=exif.tobytes())
     return path
 
 
@@ -385,6 +386,16 @@ def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"\xff\xd8\xff\xe1")
     assert cases.taken(damaged) == ""
+
+
+@pytest.mark.parametrize("ending", ["heic", "webp", "tif", "avif"])
+def test_when_a_file_was_taken_is_read_from_each_kind(tmp_path, ending, monkeypatch):
+    if ending == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    else:  # nor is what reads those needed
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert cases.taken(photo(tmp_path / f"photo.{ending}", "2019:05:12 12:00:00"))
 
 
 def test_an_old_photo_stands_before_what_is_there_and_makes_nothing_done(session, spot, tmp_path):
