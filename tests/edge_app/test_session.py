@@ -413,6 +413,14 @@ def test_an_old_photo_stands_before_what_is_there_and_makes_nothing_done(session
     assert store.lesion(due.id).remind == "2026-09-01"
 
 
+def test_an_old_photo_has_no_part_in_what_pictures_of_today_say(session, spot):
+    """A spot that became dangerous since would be the less so for it."""
+    for when, used in (("2019-05-12T12:00:00.000Z", None), (None, None), ("", 2)):
+        session.take(Result(spot[0].analysis, taken=when))
+        together = session.together()
+        assert (together and together.pictures) == used
+
+
 def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):
     """A messenger takes it out."""
     store, due = session.opened(), session.lesion
