@@ -598,6 +598,11 @@ def steps():
     yield lambda: True
     advice = app.screen.ids.guidance
     assert advice.text and advice.top <= 360 - theme.TOUCH, advice.top
+    session.refused = "This picture cannot be read: " + "/a folder of the stick" * 7 + "/1.jpg"
+    yield lambda: "stick" in advice.text
+    yield lambda: True
+    yield lambda: True
+    assert advice.top <= 360 - theme.TOUCH, advice.top
     print("there")
 """
 )
