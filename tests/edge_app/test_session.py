@@ -737,6 +737,15 @@ def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(told, tmp_path):
     assert explained.analysis.probabilities == result.explained.analysis.probabilities
 
 
+def test_the_risk_map_of_a_photo_whose_date_was_corrected_is_that_of_its_result(told, tmp_path):
+    session, worker = told
+    session.save_person(replace(session.person, year_of_birth=2020))  # no age, as of that day
+    capture, result = _stored(session, worker, photo=photo(tmp_path / "photo.jpg"))
+    capture = session.opened().correct_date(capture.id, "2019-05-12")
+    explained = cases.explained(session.opened(), capture, worker.processor)
+    assert explained.analysis.probabilities == result.explained.analysis.probabilities
+
+
 def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
     session, worker = told
     capture, _result = _stored(session, worker)
