@@ -26,7 +26,7 @@ from edge_app.i18n.language import N_, Message, _
 # Below these, memory sticks and cards appear; in /media and /run/media in a folder per user.
 MOUNTS = (Path("/media"), Path("/run/media"), Path("/Volumes"))
 MOST_PEM = 100_000  # bytes
-OF_CAMERAS = ("JPEG", "MPO", "HEIF", "AVIF", "WEBP", "TIFF")  # as Pillow calls them
+OF_CAMERAS = ("JPEG", "AVIF", "WEBP", "TIFF")  # as Pillow calls them
 IN_WORDS = {
     errno.EACCES: N_("you may not look into the folder {name}"),
     errno.EPERM: N_("you may not look into the folder {name}"),
@@ -136,12 +136,14 @@ def photographed(path: Path) -> datetime | None:
 
     Where it names no time zone, that of this device is meant.
     """
+    formats = [*OF_CAMERAS]
     with contextlib.suppress(ImportError):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+        formats.insert(0, "HEIF")  # Pillow refuses names that it does not know
     try:
-        with Image.open(path, formats=OF_CAMERAS) as picture:
+        with Image.open(path, formats=formats) as picture:
             exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
         day, hour = str(exif[ExifTags.Base.DateTimeOriginal]).strip("\0 ").split()
         zone = str(exif.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")

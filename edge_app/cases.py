@@ -6,7 +6,8 @@ Each function decodes or encrypts and may take a moment: call it beside the scre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from edge_app.follow_up.people import age
 from edge_app.presentation.body_map import region
 from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop
-from edge_app.store.records import GIVEN
+from edge_app.store.records import BY_CLOCK, GIVEN
 from edge_app.store.store import Capture, Lesion, Person, Store
 
 FILE_ENDING = ".dermcases"  # of what `export` writes
@@ -80,6 +81,15 @@ def metadata_of(store: Store, capture: Capture) -> dict[str, object]:
     return metadata(store.person(lesion.person), lesion, day, capture.dating != GIVEN)
 
 
+def _known(store: Store, capture: Capture) -> Iterator[dict[str, object]]:
+    """What may have been known of a stored picture when it was analysed, which is not stored."""
+    yield metadata_of(store, capture)
+    yield {}  # it was of nobody
+    for entry in store.audit():  # it was of the day on which it was added, and corrected since
+        if (entry.what, entry.which) == ("add capture", capture.id):
+            yield metadata_of(store, replace(capture, taken=entry.when, dating=BY_CLOCK))
+
+
 def explained(store: Store, capture: Capture, processor: Processor) -> Explained:
     """A stored capture, to draw the risk map of: its picture is analysed once more.
 
@@ -90,8 +100,7 @@ def explained(store: Store, capture: Capture, processor: Processor) -> Explained
     reference = (capture.analysis["scale"] or {}).get("reference")
     if reference == "given":  # a scale, nothing in the picture
         reference = None
-    # What was known of the person then is not stored. Pictures of nobody had none.
-    for known in (metadata_of(store, capture), {}):
+    for known in _known(store, capture):
         explained = processor.explain(content, known, reference)
         if _same(explained.analysis.to_json(), capture.analysis):
             return explained

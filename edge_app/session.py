@@ -309,10 +309,17 @@ class Session:
         return bool(self.results) and all(result.saved for result in self.results)
 
     def together(self) -> Combined | None:
-        """What the pictures of the series say; None for a single one, which says it itself."""
-        if len(self.results) < 2:
-            return None
-        return combine([result.analysis for result in self.results], self.manifest)
+        """What the pictures of the series say that are of the last one's day, as those of old
+        photos are not; None for a single one, which says it itself.
+        """
+        now = clock.now()  # of a frame, and of a file that does not say when it was taken
+        days = [clock.local_day(result.taken or now) for result in self.results]
+        analyses = [
+            result.analysis
+            for result, day in zip(self.results, days, strict=True)
+            if day == days[-1]
+        ]
+        return combine(analyses, self.manifest) if len(analyses) > 1 else None
 
     def keep(self, lesion: Lesion, results: tuple[Result, ...]) -> Kept:
         """Save pictures of a series that belong to nobody under a lesion, a new one, too.

@@ -58,7 +58,9 @@ class Size(NamedTuple):
 # The first at which nothing is left out of what limits the estimate.
 SIZES = (
     *(Size(height, 12) for height in (84.0, 64.0, 48.0)),
+    Size(48.0, 4),
     *(Size(height) for height in (84.0, 64.0, 48.0, 34.0)),
+    Size(34.0, 1),
     *(Size(height, 1, 7.5) for height in (34.0, 26.0, 18.0)),
 )
 SOFT_GRAY = 240  # where the earlier picture does not reach
@@ -171,23 +173,24 @@ class _CasePage(Page):
         self.y += 8 + 4
 
     def known(self, facts: Sequence[tuple[str, str, bool]], lines: int) -> None:
-        """Person and lesion, in two columns; so many lines of what was typed."""
+        """Person and lesion, in two columns, and what is long across the page; so many lines of
+        what was typed.
+        """
         if not facts:
             return
-        column = (WIDTH - 2 * MARGIN - GUTTER) / 2
-        for first in range(0, len(facts), 2):
+        wide = WIDTH - 2 * MARGIN
+        column = (wide - GUTTER) / 2
+        room = column - self.first(column)
+        long = [it for it in facts if it[2] and len(self.lines(it[1], 9, room, False)) > 2]
+        short = [it for it in facts if it not in long]
+        for first in range(0, len(short), 2):
             heights = [
-                self.pair(
-                    MARGIN + n * (column + GUTTER),
-                    self.y,
-                    column,
-                    title,
-                    value,
-                    lines if typed else 99,
-                )
-                for n, (title, value, typed) in enumerate(facts[first : first + 2])
+                self.pair(MARGIN + n * (column + GUTTER), self.y, column, title, value, 99)
+                for n, (title, value, _typed) in enumerate(short[first : first + 2])
             ]
             self.y += max(heights) + 0.8
+        for title, value, _typed in long:
+            self.y += self.pair(MARGIN, self.y, wide, title, value, lines) + 0.8
         self.y += 2.5
 
     def pictures(

@@ -184,6 +184,12 @@ def spoken(band: Band) -> Band:
 def _several(together: Combined) -> str:
     if not together.used:
         return language.sentence(_none_of(together))
+    if together.used == 1:
+        return n_(
+            "Only one of {count} picture counts for this estimate.",
+            "Only one of {count} pictures counts for this estimate.",
+            together.pictures,
+        )
     used = language.number(together.used)
     lowest, highest = (percent(risk or 0.0) for risk in (together.lowest, together.highest))
     if lowest == highest:

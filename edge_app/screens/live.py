@@ -31,7 +31,7 @@ class LiveScreen(View):
     steady = NumericProperty(0)
     whose = StringProperty()
     reference = StringProperty()
-    low = BooleanProperty(False)  # wide, but too low for controls one below the other
+    low = BooleanProperty(False)  # little room from top to bottom
 
     def show(self) -> None:
         app, session = self.app, self.app.session

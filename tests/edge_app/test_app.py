@@ -259,11 +259,16 @@ def test_a_refused_picture_gives_no_measures_beside_what_others_of_the_lesion_sa
 
 
 @pytest.mark.parametrize(
-    ("highest", "words"), [(0.004, "alone they say the same."), (0.2, "say below 1% to 20%.")]
+    ("used", "highest", "words"),
+    [
+        (2, 0.004, "alone they say the same."),
+        (2, 0.2, "say below 1% to 20%."),
+        (1, 0.001, "Only one of 2 pictures counts for this estimate."),
+    ],
 )
-def test_a_span_of_risks_has_two_ends(highest, words):
+def test_a_span_of_risks_has_two_ends(used, highest, words):
     chances = {"nv": 0.9, "mel": 0.1}
-    together = Combined(2, 2, chances, "nv", 0.1, 0.001, highest, True, "low", "", None)
+    together = Combined(2, used, chances, "nv", 0.1, 0.001, highest, True, "low", "", None)
     assert present.result(_analysis(), together).several.endswith(words)
 
 
@@ -580,7 +585,7 @@ def steps():
     yield lambda: True
     assert not app.screen.ids.search.cut
     app.go("live")
-    app.demonstration = ""  # what a bundle for use does not say
+    assert app.demonstration  # which takes room, too
     yield lambda: app.snapshot.analysed_frame
     yield lambda: True
     yield lambda: True
@@ -593,6 +598,11 @@ def steps():
     yield lambda: True
     advice = app.screen.ids.guidance
     assert advice.text and advice.top <= 360 - theme.TOUCH, advice.top
+    session.refused = "This picture cannot be read: " + "/a folder of the stick" * 7 + "/1.jpg"
+    yield lambda: "stick" in advice.text
+    yield lambda: True
+    yield lambda: True
+    assert advice.top <= 360 - theme.TOUCH, advice.top
     print("there")
 """
 )

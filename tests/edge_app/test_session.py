@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -362,10 +363,10 @@ def test_a_spot_is_due_until_a_picture_of_it_is_kept_whatever_else_is_changed(se
 
 
 def photo(path: Path, when: str = "", zone: str = "") -> Path:
-    """A JPEG of a camera that says when it was taken."""
+    """A picture of a camera that says when it was taken."""
     picture, exif = Image.fromarray(draw(2, size=(300, 400), artefacts=()).image), Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif).update({36867: when, 36881: zone} if when else {})
-    picture.save(path, exif=exif)
+    picture.save(path, exif=exif.tobytes())
     return path
 
 
@@ -387,6 +388,16 @@ def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted
     assert cases.taken(damaged) == ""
 
 
+@pytest.mark.parametrize("ending", ["heic", "webp", "tif", "avif"])
+def test_when_a_file_was_taken_is_read_from_each_kind(tmp_path, ending, monkeypatch):
+    if ending == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    else:  # nor is what reads those needed
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert cases.taken(photo(tmp_path / f"photo.{ending}", "2019:05:12 12:00:00"))
+
+
 def test_an_old_photo_stands_before_what_is_there_and_makes_nothing_done(session, spot, tmp_path):
     """It stood behind them, as of today: a spot had grown within a day, and was due no more."""
     store = session.opened()
@@ -400,6 +411,14 @@ def test_an_old_photo_stands_before_what_is_there_and_makes_nothing_done(session
     assert comparison.when(captures[0]) == "May 12, 2019 (from a file)"
     assert "2019-05-12 (from a file)" in document._when(captures[0])
     assert store.lesion(due.id).remind == "2026-09-01"
+
+
+def test_an_old_photo_has_no_part_in_what_pictures_of_today_say(session, spot):
+    """A spot that became dangerous since would be the less so for it."""
+    for when, used in (("2019-05-12T12:00:00.000Z", None), (None, None), ("", 2)):
+        session.take(Result(spot[0].analysis, taken=when))
+        together = session.together()
+        assert (together and together.pictures) == used
 
 
 def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):
@@ -714,6 +733,15 @@ def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(told, tmp_path):
     old = photo(tmp_path / "photo.jpg", "2019:05:12 12:00:00")
     capture, result = _stored(session, worker, photo=old)
     assert capture.taken.startswith("2019-05-12")
+    explained = cases.explained(session.opened(), capture, worker.processor)
+    assert explained.analysis.probabilities == result.explained.analysis.probabilities
+
+
+def test_the_risk_map_of_a_photo_whose_date_was_corrected_is_that_of_its_result(told, tmp_path):
+    session, worker = told
+    session.save_person(replace(session.person, year_of_birth=2020))  # no age, as of that day
+    capture, result = _stored(session, worker, photo=photo(tmp_path / "photo.jpg"))
+    capture = session.opened().correct_date(capture.id, "2019-05-12")
     explained = cases.explained(session.opened(), capture, worker.processor)
     assert explained.analysis.probabilities == result.explained.analysis.probabilities
 

@@ -108,6 +108,9 @@ def test_only_the_chosen_fields_are_printed(tmp_path, shots):
     # Where there is room for all of them.
     write_case(path, shots[1], None, replace(PERSON, notes="north ward " * 30), None, ("notes",))
     assert read(path)[0].count("north ward") == 30
+    # And across the page, beside what is short.
+    lines = drawn_lines(path)
+    assert max(line.count("north ward") for line in lines) > 5
 
 
 def test_however_much_is_printed_limits_and_risk_factors_are_whole(tmp_path, shots):
