@@ -522,21 +522,21 @@ def test_what_was_found_is_printed_though_it_cannot_be_kept(both, form, monkeypa
     monkeypatch.setattr(tune, "ROUNDS", (2, 3))
     monkeypatch.setattr(tune, "write_atomic", full)
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0.01", *form]) == 1
-    told = capsys.readouterr()
-    assert "fp32" in told.out
-    assert "No space left on device" in told.err
-    assert "analyze" not in told.out  # which says that it runs so from now on
+    printed = capsys.readouterr()
+    assert "fp32" in printed.out
+    assert "No space left on device" in printed.err
+    assert "analyze" not in printed.out  # which says that it runs so from now on
 
 
 def test_the_command_tells_keeps_and_forgets(both, capsys, monkeypatch):
     monkeypatch.setattr(tune, "ROUNDS", (2, 3))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert cli.main(["tune", "--bundle", str(both.path), "--seconds", "0.01"]) == 0
-    told, progress = capsys.readouterr()
+    printed, progress = capsys.readouterr()
     assert progress.endswith("\r")  # the first result stood behind 78 blanks, in the next line
-    assert told.count("* ") == 2
-    assert "int8 cpu 1 thread" in told
-    assert "of the segmenter the bundle holds FP32 alone" in told
+    assert printed.count("* ") == 2
+    assert "int8 cpu 1 thread" in printed
+    assert "of the segmenter the bundle holds FP32 alone" in printed
     assert tune.load_tuned(both)
     assert cli.main(["tune", "--bundle", str(both.path), "--forget"]) == 0
     assert tune.load_tuned(both) == {}

@@ -63,10 +63,10 @@ def test_times_are_compared_only_where_nothing_speaks_against_them(result):
         },
     }
     for words, change in doubts.items():
-        told = good | change
-        bench_result.assess(told)
-        assert [doubt for doubt in told["not_comparable"] if words in doubt], words
-        assert len(told["not_comparable"]) == 1
+        stated = good | change
+        bench_result.assess(stated)
+        assert [doubt for doubt in stated["not_comparable"] if words in doubt], words
+        assert len(stated["not_comparable"]) == 1
     busy = good | {"sessions": [*good["sessions"], {"date": "now", "busy_percent": 21}]}
     bench_result.assess(busy)
     assert "busy before 1 of 2 sessions (up to 21 %" in busy["warnings"][0]
@@ -75,7 +75,7 @@ def test_times_are_compared_only_where_nothing_speaks_against_them(result):
 @pytest.mark.parametrize(("percent", "said"), [(None, True), (0.0, False)])
 def test_a_machine_is_not_called_quiet_where_nobody_knows(percent, said):
     """Android hides the counters: the page said that the machine was quiet."""
-    told = {
+    stated = {
         **dict.fromkeys(("quick", "missing", "sessions", "scenarios", "executions"), ()),
         "latency": [{}],
         "others_percent": percent,
@@ -84,23 +84,25 @@ def test_a_machine_is_not_called_quiet_where_nobody_knows(percent, said):
         "settings": {"runs": 100},
         "hardware": {"governor": None},
     }
-    bench_result.assess(told)
-    assert [w for w in told["warnings"] if "is not known here" in w] == told["warnings"]
-    assert bool(told["warnings"]) is said
+    bench_result.assess(stated)
+    assert [w for w in stated["warnings"] if "is not known here" in w] == stated["warnings"]
+    assert bool(stated["warnings"]) is said
 
 
 def test_what_was_disturbed_is_missing_again(result, tiny_bundle):
-    told = comparable(json.loads(result.read_text()))
-    offline = [row for row in told["scenarios"] if row["scenario"] == "Offline"]
-    told["scenarios"] = [row | {"others_percent": 50.0} for row in told["scenarios"]]
-    pictures = dict.fromkeys(told["settings"]["pictures"], b"")
+    stated = comparable(json.loads(result.read_text()))
+    offline = [row for row in stated["scenarios"] if row["scenario"] == "Offline"]
+    stated["scenarios"] = [row | {"others_percent": 50.0} for row in stated["scenarios"]]
+    pictures = dict.fromkeys(stated["settings"]["pictures"], b"")
     plan = bench.Plan(Bundle.open(tiny_bundle), pictures, [1], "", runs=101, mlperf=True)
-    bench.redo(plan, told)
-    assert f"Offline, {offline[0]['what']}" in told["missing"]
-    assert all(name.startswith(("Offline", "SingleStream, threads 1")) for name in told["missing"])
-    told |= {"missing": [], "scenarios": [], "others_percent": 11.0}
-    bench.redo(plan, told)
-    assert told["missing"] == [bench_result.ROUNDS, bench_result.AGAIN]
+    bench.redo(plan, stated)
+    assert f"Offline, {offline[0]['what']}" in stated["missing"]
+    assert all(
+        name.startswith(("Offline", "SingleStream, threads 1")) for name in stated["missing"]
+    )
+    stated |= {"missing": [], "scenarios": [], "others_percent": 11.0}
+    bench.redo(plan, stated)
+    assert stated["missing"] == [bench_result.ROUNDS, bench_result.AGAIN]
 
 
 def test_a_bundle_against_itself_is_about_as_fast(result):
@@ -116,11 +118,11 @@ def test_ratio_of_times_that_are_known():
 
 
 def test_compare_puts_devices_side_by_side(result, tmp_path, capsys):
-    told = json.loads(result.read_text())
+    stated = json.loads(result.read_text())
     slow = [
-        row | {k: 3 * v for k, v in row.items() if k.endswith("_ms")} for row in told["latency"]
+        row | {k: 3 * v for k, v in row.items() if k.endswith("_ms")} for row in stated["latency"]
     ]
-    hardware = told["hardware"] | {"cpu": "Slow processor"}
+    hardware = stated["hardware"] | {"cpu": "Slow processor"}
     other = changed(result, tmp_path / "b" / "bench.json", latency=slow, hardware=hardware)
     assert call(BENCH, "compare", result, other, "--out", tmp_path / "out") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -226,15 +228,15 @@ def test_compare_and_validate_have_options_of_their_own_only(words, result):
 
 
 def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsys):
-    told = json.loads(result.read_text())
+    stated = json.loads(result.read_text())
     slow = [
-        row | {k: 1.2 * v for k, v in row.items() if k.endswith("_ms")} for row in told["latency"]
+        row | {k: 1.2 * v for k, v in row.items() if k.endswith("_ms")} for row in stated["latency"]
     ]
     again = changed(result, tmp_path / "b" / "bench.json", latency=slow)
-    hardware = told["hardware"] | {"cpu": "Slow processor"}
+    hardware = stated["hardware"] | {"cpu": "Slow processor"}
     other = changed(result, tmp_path / "c" / "bench.json", latency=slow, hardware=hardware)
-    photos = dict.fromkeys(told["settings"]["pictures"], "0" * 16)
-    settings = told["settings"] | {"pictures": photos}
+    photos = dict.fromkeys(stated["settings"]["pictures"], "0" * 16)
+    settings = stated["settings"] | {"pictures": photos}
     photo = changed(result, tmp_path / "d" / "bench.json", settings=settings)
     copy = changed(other, tmp_path / "e" / "bench.json")  # was "0.0 % apart"
     assert call(BENCH, "compare", result, again, other, photo, copy, "--out", tmp_path) == 0
@@ -244,9 +246,9 @@ def test_the_same_measured_twice_says_whether_it_repeats(result, tmp_path, capsy
     assert "Measured twice" in (tmp_path / "compare.html").read_text()
 
 
-def comparable(told: dict) -> dict:
+def comparable(stated: dict) -> dict:
     """The result as a quiet machine and the whole of MLPerf's scenarios would have given it."""
-    rows = [row for row in told["latency"] if row["stage"] == "total"]
+    rows = [row for row in stated["latency"] if row["stage"] == "total"]
     cases = [
         {key: row[key] for key in ("picture", "threads", "p90_ms")}
         | {"again_p90_ms": row["p90_ms"], "apart": 0.0}
@@ -266,11 +268,11 @@ def comparable(told: dict) -> dict:
         row | empty | {"scenario": "Offline", "samples_per_second": 40.0, "stages": []}
         for row in single
     ]
-    quiet = [session | {"busy_percent": 0.0} for session in told["sessions"]]
-    passes = told["repeatability"] | {"others_percent": 0.0, "cases": cases}
-    comparison = told["comparison"] | {"others_percent": 0.0}
-    return told | {
-        "bundle": told["bundle"] | {"procedural": False},
+    quiet = [session | {"busy_percent": 0.0} for session in stated["sessions"]]
+    passes = stated["repeatability"] | {"others_percent": 0.0, "cases": cases}
+    comparison = stated["comparison"] | {"others_percent": 0.0}
+    return stated | {
+        "bundle": stated["bundle"] | {"procedural": False},
         "sessions": quiet,
         "others_percent": 0.0,
         "repeatability": passes,
@@ -282,12 +284,12 @@ def comparable(told: dict) -> dict:
 
 
 def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, capsys):
-    told = comparable(json.loads(result.read_text()))
-    assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **told)) == 0
-    first, *rest = told["latency"]
-    total = next(row for row in told["latency"] if row["stage"] == "total")
-    single = told["scenarios"][0]
-    passes = told["repeatability"]
+    stated = comparable(json.loads(result.read_text()))
+    assert call(BENCH, "validate", changed(result, tmp_path / "good.json", **stated)) == 0
+    first, *rest = stated["latency"]
+    total = next(row for row in stated["latency"] if row["stage"] == "total")
+    single = stated["scenarios"][0]
+    passes = stated["repeatability"]
     data = {"part": "all", "pictures": 1, "limit": None, "evaluated": 1, "split": "none"}
     data |= {"split_sha256": None, "unreadable": []}
     evaluation = {"schema": "dermedge evaluation 3", "methods": [], "differences": []}
@@ -296,23 +298,23 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
         "quick run": {"quick": True},
         "interrupted": {"missing": ["energy"]},
         "other programs": {"others_percent": 30},
-        "generated pictures": {"bundle": told["bundle"] | {"procedural": True}},
+        "generated pictures": {"bundle": stated["bundle"] | {"procedural": True}},
         "percentiles": {"latency": [first | {"p50_ms": first["max_ms"] + 1}, *rest]},
-        "one row of each": {"latency": [first, *told["latency"]]},
+        "one row of each": {"latency": [first, *stated["latency"]]},
         "longer than the whole": {
             "latency": [
                 r | {"mean_ms": r["min_ms"] if r["stage"] == "total" else r["max_ms"]}
-                for r in told["latency"]
+                for r in stated["latency"]
             ]
         },
         "no time at all": {
             "latency": [
                 r | ({k: 0.0 for k in r if k.endswith("_ms")} if r is total else {})
-                for r in told["latency"]
+                for r in stated["latency"]
             ]
         },
         "not those of the times": {
-            "distribution": [d | {"quantiles_ms": [1.0] * 51} for d in told["distribution"]]
+            "distribution": [d | {"quantiles_ms": [1.0] * 51} for d in stated["distribution"]]
         },
         "not that of the times": {
             "repeatability": passes
@@ -323,13 +325,13 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
             | {"cases": [case | {"again_p90_ms": 9 * case["p90_ms"]} for case in passes["cases"]]}
         },
         "not a second pass of each": {"repeatability": passes | {"cases": passes["cases"][:1]}},
-        "are too few": {"scenarios": [single | {"queries": 64}, *told["scenarios"][1:]]},
-        "early stopping": {"scenarios": [single | {"p90_ms": 1e6}, *told["scenarios"][1:]]},
+        "are too few": {"scenarios": [single | {"queries": 64}, *stated["scenarios"][1:]]},
+        "early stopping": {"scenarios": [single | {"p90_ms": 1e6}, *stated["scenarios"][1:]]},
         "is missing: give --mlperf": {"scenarios": None},
         "not published": {"evaluation": evaluation | {"data": {"name": "csv"} | data}},
     }
     for words, change in faults.items():
-        path = changed(result, tmp_path / "bad.json", **(told | change))
+        path = changed(result, tmp_path / "bad.json", **(stated | change))
         assert call(BENCH, "validate", path) == 1, words
         assert words in capsys.readouterr().out
 
@@ -337,8 +339,8 @@ def test_validate_accepts_a_long_run_and_names_what_is_wrong(result, tmp_path, c
 @given(data=st.data())
 @settings(max_examples=150)
 def test_validate_survives_whatever_it_is_sent(result, data):
-    told = comparable(json.loads(result.read_text()))
-    at = told
+    stated = comparable(json.loads(result.read_text()))
+    at = stated
     while True:  # down to a random place, which gets another value
         keys = sorted(at) if isinstance(at, dict) else range(len(at))
         key = data.draw(st.sampled_from(list(keys)))
@@ -351,7 +353,7 @@ def test_validate_survives_whatever_it_is_sent(result, data):
     else:
         at[key] = data.draw(ODD)
     path = result.parent / "odd.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(stated))
     try:
         found = problems(bench_result.load(path))
     except UserError as error:

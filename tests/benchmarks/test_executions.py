@@ -249,8 +249,8 @@ def test_a_tuned_run_is_as_right_as_the_graph_that_is_timed(
     auc = {name: method["metrics"]["malignant_auc"]["value"] for name, method in auc.items()}
     assert auc["tuned"] == pytest.approx(1 - auc["plain"])
     assert auc["plain"] != 0.5
-    told = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
-    assert told == {"segmenter": "fp32", "classifier": "int8"}
+    precisions = {m["role"]: m["precision"] for m in found["tuned"]["bundle"]["models"]}
+    assert precisions == {"segmenter": "fp32", "classifier": "int8"}
     assert found["tuned"]["evaluation"]["executions"] == {"classifier": "int8 cpu 1 thread"}
     assert found["tuned"]["settings"]["executions"] == {"classifier": "int8 cpu"}
     with pytest.raises(UserError, match="give one"):

@@ -694,10 +694,10 @@ def test_a_report_names_whose_the_picture_is_and_not_who_is_at_work(
 
 
 @pytest.fixture
-def told(make_bundle, tmp_path):
+def explaining(make_bundle, tmp_path):
     """A session and a worker whose classifier takes age, sex and site, and tells why."""
     bundle = Bundle.open(make_bundle(metadata=("age", "sex", "site")))
-    found = Session(tmp_path / "told", bundle.manifest)
+    found = Session(tmp_path / "explaining", bundle.manifest)
     found.create("1234")
     found.save_person(Person("", "Ada", 1961, "female"))
     found.save_lesion(Lesion("", found.person.id, "left forearm"))
@@ -717,8 +717,8 @@ def _stored(session, worker, lesion=True, photo=None) -> tuple[Capture, Result]:
 
 
 @pytest.mark.parametrize("lesion", [True, False])
-def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
-    session, worker = told
+def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(explaining, lesion):
+    session, worker = explaining
     capture, result = _stored(session, worker, lesion)
     session.person = session.lesion = None  # whoever is at work now
     explained = cases.explained(session.opened(), capture, worker.processor)
@@ -727,9 +727,9 @@ def test_the_risk_map_of_a_stored_picture_is_that_of_its_result(told, lesion):
     assert np.array_equal(explained.risk_map(), result.explained.risk_map())
 
 
-def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(told, tmp_path):
+def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(explaining, tmp_path):
     """Long before dermedge: no clock of a device that runs it can have been right."""
-    session, worker = told
+    session, worker = explaining
     old = photo(tmp_path / "photo.jpg", "2019:05:12 12:00:00")
     capture, result = _stored(session, worker, photo=old)
     assert capture.taken.startswith("2019-05-12")
@@ -737,8 +737,10 @@ def test_the_risk_map_of_an_old_photo_is_that_of_the_age_then(told, tmp_path):
     assert explained.analysis.probabilities == result.explained.analysis.probabilities
 
 
-def test_the_risk_map_of_a_photo_whose_date_was_corrected_is_that_of_its_result(told, tmp_path):
-    session, worker = told
+def test_the_risk_map_of_a_photo_whose_date_was_corrected_is_that_of_its_result(
+    explaining, tmp_path
+):
+    session, worker = explaining
     session.save_person(replace(session.person, year_of_birth=2020))  # no age, as of that day
     capture, result = _stored(session, worker, photo=photo(tmp_path / "photo.jpg"))
     capture = session.opened().correct_date(capture.id, "2019-05-12")
@@ -746,8 +748,8 @@ def test_the_risk_map_of_a_photo_whose_date_was_corrected_is_that_of_its_result(
     assert explained.analysis.probabilities == result.explained.analysis.probabilities
 
 
-def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
-    session, worker = told
+def test_a_risk_map_of_another_result_is_refused(explaining, monkeypatch):
+    session, worker = explaining
     capture, _result = _stored(session, worker)
     shifted = dict(capture.analysis["probabilities"])
     shifted["mel"], shifted["nv"] = shifted["mel"] + 0.01, shifted["nv"] - 0.01
@@ -756,9 +758,9 @@ def test_a_risk_map_of_another_result_is_refused(told, monkeypatch):
         cases.explained(session.opened(), other, worker.processor)
 
 
-def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(told):
+def test_an_analysis_of_a_picture_with_a_size_marker_is_explained_with_it(explaining):
     """Without the marker other pixels would be analysed."""
-    session, worker = told
+    session, worker = explaining
     capture, _result = _stored(session, worker)
     seen = []
     analyze = worker.processor.analyzer.analyze
