@@ -44,9 +44,10 @@ if TYPE_CHECKING:
 NOTICE_SECONDS = 6.0
 WARNING_SECONDS = 15.0  # before a kiosk's screen is cleared
 LOCK_SECONDS = 600.0  # without a touch, after which a device of one's own locks its cases
-# From the end of a visit until what it left in memory is overwritten; the second time for an
-# analysis, or a store that was closed, which had still to come to its end.
-WIPE_SECONDS = (0.5, 15.0)
+# From the end of a visit until what it left in memory is overwritten: once Kivy has faded the bars
+# of what was scrolled, which holds their screen for a second; then for an analysis, or a store
+# that was closed, which had still to come to its end.
+WIPE_SECONDS = (1.5, 15.0)
 
 
 class DermedgeApp(App):
@@ -227,7 +228,7 @@ class DermedgeApp(App):
         """Show one line for some seconds."""
         self.notice = message
         Clock.unschedule(self._untell)
-        Clock.schedule_once(self._untell, NOTICE_SECONDS)
+        _after(NOTICE_SECONDS, self._untell)
 
     def _untell(self, _dt: float) -> None:
         self.notice = ""
@@ -346,7 +347,7 @@ class DermedgeApp(App):
         if self.phone is not None:
             self.phone.forget()
         for seconds in WIPE_SECONDS:
-            Clock.schedule_once(lambda _dt: forget(), seconds)
+            _after(seconds, lambda _dt: forget())
         self.start()
         if not kept:
             self.tell(_(UNFINISHED))
@@ -363,3 +364,12 @@ class DermedgeApp(App):
     def _key(self, _window: object, key: int, *rest: Any) -> bool:
         self.touch()
         return keyboard.handle(self, key, rest[2] if len(rest) > 2 else ())
+
+
+def _after(seconds: float, action: Callable[[float], None]) -> None:
+    """Call `action` so long after the next frame begins.
+
+    Kivy counts from where the frame at hand began. Where that is long ago, as the device slept,
+    what is timed would be due at once: words before they can be read, memory before it is free.
+    """
+    Clock.schedule_once(lambda _dt: Clock.schedule_once(action, seconds))

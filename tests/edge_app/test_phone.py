@@ -202,6 +202,7 @@ from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import write_png
 from edge_app.android import phone as module
+from edge_app import app as app_module
 from edge_app.app import DermedgeApp, LOCK_SECONDS
 from edge_app.browser import read_pem
 from edge_app.capture.sources import open_source
@@ -231,6 +232,8 @@ left.write_bytes(b"a picture")
 phone = module.Phone(System(), cameras)
 assert not left.exists()
 phone.attach(app, Window)
+
+app_module.WIPE_SECONDS = ()
 
 def steps():
     session.agree()
@@ -319,8 +322,14 @@ def steps():
     module.seconds = lambda: now[0]
     app.dispatch("on_pause")
     now[0] = LOCK_SECONDS + 60
+    wiped, woke = [], Clock.time()
+    app_module.WIPE_SECONDS = (0.5,)
+    app_module.forget = lambda: wiped.append(Clock.time() - woke)
+    Clock._last_tick -= now[0]  # no frame began while it slept
     app.dispatch("on_resume")
     assert session.store is None
+    yield lambda: wiped  # not before the screens of the visit are gone
+    assert wiped[0] >= 0.5
     print("done", "(Java)" in runtime)
 """
 # What is not there on Android, unless somebody builds it; and what the app has no permission for.
