@@ -13,6 +13,7 @@ from edge_app.i18n.language import N_, Message
 
 EARLIEST = "2025-01-01T00:00:00Z"  # nobody could run dermedge before
 LATEST = "2050-01-01T00:00:00Z"
+FIRST_YEAR = 2001  # before, cameras begin whose clock nobody has set
 TOLERANCE = timedelta(minutes=5)  # by which a clock that is kept right may be set back
 WRONG, BEHIND = "wrong", "behind"  # kinds of fault
 FAULTS = {
@@ -41,6 +42,12 @@ def moment(stamp: str) -> datetime:
     if found.tzinfo is None:
         raise ValueError("a time without its zone")
     return found
+
+
+def of_camera(when: datetime | None) -> str:
+    """A time that a picture's file states, as it is kept; empty where it cannot be right."""
+    said = stamp(when) if when is not None and when.year >= FIRST_YEAR else ""
+    return "" if said > (here := now()) and not fault(here) else said
 
 
 def local_day(stamp: str) -> str:

@@ -423,12 +423,21 @@ def test_an_old_photo_has_no_part_in_what_pictures_of_today_say(session, spot):
 
 def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):
     """A messenger takes it out."""
-    store, due = session.opened(), session.lesion
-    found = Result(spot[0].analysis, png=b"png", lesion_id=due.id, taken="")
+    store, due = session.opened(), session.change_lesion(session.lesion, remind="2026-01-01")
+    analysis = {**spot[0].analysis, "triage": "low"}
+    found = Result(analysis, png=b"png", lesion_id=due.id, taken="")
     id = session.save(found).record_id
     last = store.captures(due.id)[-1]
-    assert (last.id, last.dating, clock.local_day(last.taken)) == (id, "given", str(date.today()))
-    given = store.correct_date(id, "2026-02-01")
+    assert (last.id, last.dated, clock.local_day(last.taken)) == (id, False, str(date.today()))
+    # No report, referral or list may say that it is of today, nor is what was due done by it.
+    assert comparison.when(last).startswith("Date not known (added ")
+    assert document._when(last) == f"Date not known (added {date.today()})"
+    assert "do not say when" in comparison.clock_remark([last])
+    assert store.lesion(due.id).remind == "2026-01-01"
+    session.correct_date(id, date(2026, 2, 1))
+    assert store.lesion(due.id).remind is None
+    given = next(one for one in store.captures(due.id) if one.id == id)
+    assert given.dating == "given"
     assert comparison.when(given) == "Feb 1, 2026 (from a file)"
     assert [one.id for one in store.captures(due.id)].index(id) == 1
     with pytest.raises(StoreError, match="choose a day in between"):
