@@ -896,6 +896,15 @@ def steps():
         Window.dispatch("on_drop_file", name, 0, 0)
     yield lambda: app.notice
     assert app.notice.startswith("These are several files") and not app.snapshot.busy
+    # One that is dropped elsewhere, or while another is judged, is not taken without a word.
+    app.go("home")
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    yield lambda: "open the live picture first" in app.notice
+    app.back()
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    app.flow._out = True
+    yield lambda: "another picture is being judged" in app.notice
+    app.flow._out = False
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
     yield lambda: session.refused
     assert session.refused.endswith("/a.png: No such file or directory"), session.refused
