@@ -23,6 +23,7 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
+from dermedge.image.foreign import read_foreign
 from dermedge.image.read import write_png
 
 pytest.importorskip("cryptography", reason="the store needs it")
@@ -382,7 +383,11 @@ def photo(path: Path, when: str = "", zone: str = "") -> Path:
     ],
 )
 def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted):
-    assert cases.taken(photo(tmp_path / "photo.jpg", when, zone)) == wanted
+    for ending in ("jpg", "webp"):
+        path = photo(tmp_path / f"photo.{ending}", when, zone)
+        assert cases.taken(path) == wanted
+        # The page, which has no Pillow, reads the same.
+        assert clock.of_camera(read_foreign(path.read_bytes()).taken) == wanted
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"\xff\xd8\xff\xe1")
     assert cases.taken(damaged) == ""
