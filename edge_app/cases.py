@@ -136,7 +136,8 @@ def write_report(
     # Whose it is, its own rows say: somebody else may be at work by now.
     lesion = store.lesion(capture.lesion)
     person = store.person(lesion.person)
-    path = free_path(folder, f"case-{clock.local_day(capture.taken)}", ".pdf")
+    day = clock.local_day(capture.taken) if capture.dated else "undated"
+    path = free_path(folder, f"case-{day}", ".pdf")
 
     def printed(one: Capture) -> pdf.Shot:
         return pdf.Shot(one, picture(store, one, side=4096))

@@ -186,14 +186,12 @@ class LesionScreen(View):
 
     def _correct(self, capture: Capture) -> None:
         """Ask for the day on which a picture was taken that the clock or a file dated wrongly."""
-        session, lesion = self.app.session, self.app.session.lesion
+        session = self.app.session
 
         def confirmed(day: date) -> None:
             self.app.work(
                 lambda: session.correct_date(capture.id, day),
-                lambda _none: self.app.work(
-                    lambda: session.opened().captures(lesion.id, session.leave_out), self._list
-                ),
+                lambda _none: self.app.replace("lesion"),
                 writes=True,
             )
 

@@ -149,6 +149,9 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
     with far_east():
         made = cases.write_report(session.opened(), tmp_path, late, None, ())
     assert made.name == "case-2026-07-02.pdf"
+    undated = replace(spot[2], dating="unknown")
+    made = cases.write_report(session.opened(), tmp_path, undated, None, ())
+    assert made.name == "case-undated.pdf"
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     assert first.read_bytes().startswith(b"%PDF")
