@@ -307,7 +307,7 @@ def _outline_off_picture(browser) -> float:
     )
 
 
-def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
+def test_several_pictures_of_one_spot_are_put_together(visit, pictures, tmp_path):
     browser = visit.browser
     browser.run("newSpot()")
     for path in pictures[1:3]:
@@ -315,6 +315,13 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
         browser.wait("!state.busy && state.screen === 'result'")
         assert _outline_off_picture(browser) < 1
         browser.run("$('another').click()")
+    # One that is refused leaves the others, and its fault is not shown for the next.
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(pictures[1].read_bytes()[:4000])
+    browser.choose("#gallery", damaged)
+    browser.wait("!state.busy && !$('error').hidden")
+    browser.run("$('back').click(); $('another').click()")
+    assert browser.run("$('error').hidden")
     said = json.loads(browser.run("JSON.stringify(state.said)"))
     assert said["pictures"] == 2
     assert said["several"]

@@ -89,7 +89,10 @@ function back() {
   else if (state.screen === "kept") show(state.before);
   else if (state.screen === "referral") leaveReferral();
   else if (state.screen === "result" && state.kept) leaveKept();
-  else if (state.screen === "check" && state.said) show("result");
+  else if (state.screen === "check" && state.said) {
+    $("error").hidden = true;  // of a photo that is no part of it
+    show("result");
+  }
   else newSpot();
 }
 
