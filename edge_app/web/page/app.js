@@ -290,10 +290,12 @@ async function judge(file, fresh = false) {
   try {
     const another = state.another && state.said !== null;
     const reference = $("reference").value || null;
-    const found = await ask("analyse", { file, reference, another, fresh });
+    // Read now: a stick that is pulled, or a phone that clears up, leaves nothing to be saved later.
+    const photo = new Blob([await file.arrayBuffer()], { type: file.type });
+    const found = await ask("analyse", { file: photo, reference, another, fresh });
     forget();
     forgetKept();
-    state.pictures = [...(another ? state.pictures : []), file];
+    state.pictures = [...(another ? state.pictures : []), photo];
     state.said = found.said;
     state.analysis = found.analysis;
     state.shown = URL.createObjectURL(found.shown);
