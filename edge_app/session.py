@@ -309,18 +309,14 @@ class Session:
         """Whether all of the series is on disk."""
         return bool(self.results) and all(result.saved for result in self.results)
 
-    def together(self) -> Combined | None:
+    def together(self) -> tuple[Combined | None, int]:
         """What the pictures of the series say that are of the last one's day, as those of old
-        photos are not; None for a single one, which says it itself.
+        photos are not, None for a single one, which says it itself; and how many others there are.
         """
-        now = clock.now()  # of a frame, and of a file that does not say when it was taken
-        days = [clock.local_day(result.taken or now) for result in self.results]
-        analyses = [
-            result.analysis
-            for result, day in zip(self.results, days, strict=True)
-            if day == days[-1]
-        ]
-        return combine(analyses, self.manifest) if len(analyses) > 1 else None
+        counts = clock.of_last_day([result.taken or "" for result in self.results], clock.now())
+        analyses = [r.analysis for r, used in zip(self.results, counts, strict=True) if used]
+        combined = combine(analyses, self.manifest) if len(analyses) > 1 else None
+        return combined, counts.count(False)
 
     def keep(self, lesion: Lesion, results: tuple[Result, ...]) -> Kept:
         """Save pictures of a series that belong to nobody under a lesion, a new one, too.

@@ -6,6 +6,7 @@ Times are ISO 8601 in UTC, as '2026-01-31T09:30:00.000Z'.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def of_camera(when: datetime | None) -> str:
 def local_day(stamp: str) -> str:
     """The ISO date that it was here, as screens show it."""
     return moment(stamp).astimezone().date().isoformat()
+
+
+def of_last_day(stated: Sequence[str], undated: str) -> list[bool]:
+    """Of each of several times whether it is of the last one's day, here.
+
+    stated : what files state; empty where nothing does, or no file: then `undated` is meant.
+    """
+    days = [local_day(one or undated) for one in stated]
+    return [day == days[-1] for day in days]
 
 
 def local_minute(stamp: str) -> str:

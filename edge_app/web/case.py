@@ -34,9 +34,10 @@ def of_one_day(analyses: Sequence[dict], times: Sequence[Time]) -> list[dict]:
 
     Those that no file dated are of one day, also where it ended meanwhile.
     """
-    here = next((one.taken for one in reversed(times) if one.dating != GIVEN), times[-1].taken)
-    days = [clock.local_day(one.taken if one.dating == GIVEN else here) for one in times]
-    return [one for one, day in zip(analyses, days, strict=True) if day == days[-1]]
+    stated = [one.taken if one.dating == GIVEN else "" for one in times]
+    here = next((one.taken for one in reversed(times) if one.dating != GIVEN), "")
+    counts = clock.of_last_day(stated, here)
+    return [one for one, used in zip(analyses, counts, strict=True) if used]
 
 
 def check(name: str, passphrase: str, now: str) -> None:

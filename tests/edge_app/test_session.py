@@ -425,8 +425,12 @@ def test_an_old_photo_has_no_part_in_what_pictures_of_today_say(session, spot):
     """A spot that became dangerous since would be the less so for it."""
     for when, used in (("2019-05-12T12:00:00.000Z", None), (None, None), ("", 2)):
         session.take(Result(spot[0].analysis, taken=when))
-        together = session.together()
+        together, others = session.together()
         assert (together and together.pictures) == used
+        view = present.result(spot[0].analysis, together, others)
+        # What was taken in is not left out without a word.
+        assert ("1 picture of another day does not count" in view.several) == bool(others)
+        assert others == min(len(session.results) - 1, 1)
 
 
 def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):

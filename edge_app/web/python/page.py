@@ -279,7 +279,8 @@ class Page:
         analyses = case.of_one_day(self._analyses, self._times)
         if len(analyses) > 1:
             together = combine(analyses, self._bundle.manifest)
-        view = estimate.result(self._analyses[-1], together)
+        others = len(self._analyses) - len(analyses)
+        view = estimate.result(self._analyses[-1], together, others)
         return {
             "triage": together.triage if together else self._analyses[-1]["triage"],
             "title": view.band.title,
