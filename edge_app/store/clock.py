@@ -16,6 +16,7 @@ EARLIEST = "2025-01-01T00:00:00Z"  # nobody could run dermedge before
 LATEST = "2050-01-01T00:00:00Z"
 FIRST_YEAR = 2001  # before, cameras begin whose clock nobody has set
 TOLERANCE = timedelta(minutes=5)  # by which a clock that is kept right may be set back
+AHEAD = timedelta(days=1)  # by which a camera's may be: in summer time, or of another zone
 WRONG, BEHIND = "wrong", "behind"  # kinds of fault
 FAULTS = {
     WRONG: N_("the clock of this device says {now}, which cannot be: set its date and time"),
@@ -47,8 +48,12 @@ def moment(stamp: str) -> datetime:
 
 def of_camera(when: datetime | None) -> str:
     """A time that a picture's file states, as it is kept; empty where it cannot be right."""
-    said = stamp(when) if when is not None and when.year >= FIRST_YEAR else ""
-    return "" if said > (here := now()) and not fault(here) else said
+    if when is None or when.year < FIRST_YEAR:
+        return ""
+    said, here = stamp(when), now()
+    if said <= here or fault(here):
+        return said
+    return here if moment(said) - moment(here) < AHEAD else ""
 
 
 def local_day(stamp: str) -> str:

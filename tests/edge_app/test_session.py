@@ -396,6 +396,20 @@ def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted
     assert cases.taken(damaged) == ""
 
 
+@pytest.mark.parametrize(
+    ("when", "wanted"),
+    [
+        ("2026:07:01 13:00:00", "2026-07-01T12:00:00.000Z"),  # it is in summer time
+        ("2026:07:02 11:59:59", "2026-07-01T12:00:00.000Z"),  # of another zone
+        ("2026:07:02 12:00:00", ""),
+    ],
+)
+def test_a_camera_whose_clock_is_ahead_took_its_picture_now(tmp_path, monkeypatch, when, wanted):
+    """Else each that it takes would have no date."""
+    monkeypatch.setattr(clock, "now", lambda: "2026-07-01T12:00:00.000Z")
+    assert cases.taken(photo(tmp_path / "photo.jpg", when, "+00:00")) == wanted
+
+
 @pytest.mark.parametrize("ending", ["heic", "webp", "tif", "avif"])
 def test_when_a_file_was_taken_is_read_from_each_kind(tmp_path, ending, monkeypatch):
     if ending == "heic":
