@@ -259,9 +259,11 @@ class DermedgeApp(App):
             self.take(self.snapshot.offered)
 
     def import_file(self, path: str | Path) -> None:
-        """Take a picture file as a capture."""
-        if self.here == "live":
-            self.take(Path(path))
+        """Take a picture file as a capture, or say why not."""
+        if self.here != "live":
+            self.tell(_("The file was not taken: open the live picture first, then drop it there."))
+        elif not self.take(Path(path)):
+            self.tell(_("The file was not taken: another picture is being judged. Try again."))
 
     def _drop(self, _window: object, path: bytes, *_args: object) -> None:
         """A file is laid upon the window. Of several, each comes alone, before the next frame."""
@@ -276,12 +278,12 @@ class DermedgeApp(App):
         elif paths:
             self.tell(_("These are several files, and none was taken: drop one picture at a time."))
 
-    def take(self, source: Frame | Path) -> None:
+    def take(self, source: Frame | Path) -> bool:
         """Capture a frame or file: it is saved before its result is shown, where it is a lesion's.
 
-        Nothing happens while another is not done.
+        False, and nothing happens, while another is not done.
         """
-        self.flow.take(source)
+        return self.flow.take(source)
 
     def _update_live(self, snapshot: Snapshot, before: Snapshot) -> None:
         if self.phone is not None and snapshot.result is not before.result:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 
 from dermedge import UserError
 from dermedge.image.header import ImageError
+from dermedge.image.header.tiff import stated_time
 from dermedge.image.read import read_image
 from edge_app.i18n import language
 from edge_app.i18n.language import N_, Message, _
@@ -132,10 +133,7 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def photographed(path: Path) -> datetime | None:
-    """When a picture file's EXIF says that it was taken; None where it does not.
-
-    Where it names no time zone, that of this device is meant.
-    """
+    """When a picture file's EXIF says that it was taken; None where it does not."""
     formats = [*OF_CAMERAS]
     with contextlib.suppress(ImportError):
         import pillow_heif
@@ -145,9 +143,8 @@ def photographed(path: Path) -> datetime | None:
     try:
         with Image.open(path, formats=formats) as picture:
             exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
-        day, hour = str(exif[ExifTags.Base.DateTimeOriginal]).strip("\0 ").split()
-        zone = str(exif.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
-        return datetime.fromisoformat(f"{day.replace(':', '-')}T{hour}{zone}").astimezone()
+        wanted = ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal
+        return stated_time(*(str(exif.get(tag, "")) for tag in wanted))
     # What Pillow raises for a damaged file shares no base class: whoever reads the picture says it.
     except Exception:
         return None

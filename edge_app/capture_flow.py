@@ -54,16 +54,18 @@ class CaptureFlow:
         self._out = False  # a shot is with the worker, and its result was not taken from there
         self._saving = False  # that result is on its way to the disk
 
-    def take(self, source: Frame | Path) -> None:
-        """Capture a frame or file, unless another one is not done yet."""
+    def take(self, source: Frame | Path) -> bool:
+        """Capture a frame or file; False where another one is not done yet."""
         if self._saving or self._out:  # the worker may be done: another would replace its result
-            return
+            return False
         shot = self._session.shot(source, date.today())
-        if self._worker.capture(shot):
-            self._out = True
-            self._session.refused = ""
-            self._session.give_way(True)
-            self._awaited = replace(shot, source=Path())  # its frame is not held for this
+        if not self._worker.capture(shot):
+            return False
+        self._out = True
+        self._session.refused = ""
+        self._session.give_way(True)
+        self._awaited = replace(shot, source=Path())  # its frame is not held for this
+        return True
 
     def forget(self) -> None:
         """Another screen is shown: a result is for the live screen that its shot was taken on."""

@@ -32,7 +32,6 @@ from edge_app.store.store import Capture, Lesion, Person, Store
 
 FILE_ENDING = ".dermcases"  # of what `export` writes
 SHOWN_SIDE = 1280  # px, long side of a stored picture as the screens show it
-FIRST_YEAR = 2001  # before, cameras begin whose clock nobody has set
 SAME = 1e-3  # of a probability, up to which two analyses of a picture are one
 
 
@@ -53,11 +52,7 @@ def taken(path: Path) -> str:
     """When a picture file says that it was taken, as a store keeps it; empty where that is not
     known. Any thread.
     """
-    found, now = browser.photographed(path), clock.now()
-    if found is None or found.year < FIRST_YEAR:
-        return ""
-    said = clock.stamp(found)
-    return "" if said > now and not clock.fault(now) else said
+    return clock.of_camera(browser.photographed(path))
 
 
 def metadata(person: Person, lesion: Lesion, day: date, by_clock: bool = True) -> dict[str, object]:
@@ -141,7 +136,8 @@ def write_report(
     # Whose it is, its own rows say: somebody else may be at work by now.
     lesion = store.lesion(capture.lesion)
     person = store.person(lesion.person)
-    path = free_path(folder, f"case-{clock.local_day(capture.taken)}", ".pdf")
+    day = clock.local_day(capture.taken) if capture.dated else "undated"
+    path = free_path(folder, f"case-{day}", ".pdf")
 
     def printed(one: Capture) -> pdf.Shot:
         return pdf.Shot(one, picture(store, one, side=4096))

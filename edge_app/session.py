@@ -29,7 +29,7 @@ from edge_app.self_check import Check
 from edge_app.settings import Settings
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeftOut, stop, without_damage
-from edge_app.store.records import BY_CLOCK, GIVEN
+from edge_app.store.records import BY_CLOCK, UNKNOWN
 from edge_app.store.referrals import Elsewhere
 from edge_app.store.store import Capture, Lesion, NotWiped, Person, Store
 
@@ -295,7 +295,8 @@ class Session:
     def save(self, result: Result) -> Result:
         """Put a result into the store, under its lesion: when this returns, it is on disk.
 
-        A lesion that was due is so no more, unless the picture cannot be judged or is older.
+        A lesion that was due is so no more, unless the picture cannot be judged, is older, or does
+        not say when it was taken.
         """
         return self._save(result, result.lesion_id)
 
@@ -308,18 +309,14 @@ class Session:
         """Whether all of the series is on disk."""
         return bool(self.results) and all(result.saved for result in self.results)
 
-    def together(self) -> Combined | None:
+    def together(self) -> tuple[Combined | None, int]:
         """What the pictures of the series say that are of the last one's day, as those of old
-        photos are not; None for a single one, which says it itself.
+        photos are not, None for a single one, which says it itself; and how many others there are.
         """
-        now = clock.now()  # of a frame, and of a file that does not say when it was taken
-        days = [clock.local_day(result.taken or now) for result in self.results]
-        analyses = [
-            result.analysis
-            for result, day in zip(self.results, days, strict=True)
-            if day == days[-1]
-        ]
-        return combine(analyses, self.manifest) if len(analyses) > 1 else None
+        counts = clock.of_last_day([result.taken or "" for result in self.results], clock.now())
+        analyses = [r.analysis for r, used in zip(self.results, counts, strict=True) if used]
+        combined = combine(analyses, self.manifest) if len(analyses) > 1 else None
+        return combined, counts.count(False)
 
     def keep(self, lesion: Lesion, results: tuple[Result, ...]) -> Kept:
         """Save pictures of a series that belong to nobody under a lesion, a new one, too.
@@ -352,18 +349,19 @@ class Session:
         analysis = result.analysis
         scale = (analysis["scale"] or {}).get("px_per_mm")
         width, height = analysis["size"]
-        dating = BY_CLOCK if result.taken is None else GIVEN
+        dating = UNKNOWN if result.taken == "" else BY_CLOCK  # where no time is given
         record = Capture(
             "", lesion_id, result.taken or "", analysis, (width, height), scale, dating=dating
         )
         store = self.opened()
         saved = store.add_capture(record, result.png)
-        if saved.dated and saved.triage != "retake":
-            with suppress(UserError):  # the picture is kept; then it stays due
-                lesion = store.lesion(lesion_id)
-                if lesion.remind and lesion.remind <= clock.local_day(saved.taken):
-                    store.update_lesion(replace(lesion, remind=None))
+        _photographed(store, saved)
         return replace(result, record_id=saved.id, lesion_id=lesion_id, png=b"")
+
+    def correct_date(self, capture_id: str, day: date) -> None:
+        """Say on which day a picture was taken; what is due as for `save`."""
+        store = self.opened()
+        _photographed(store, store.correct_date(capture_id, day.isoformat()))
 
     def metadata(self, day: date, by_clock: bool = True) -> dict[str, object]:
         """Of the person and lesion at work, as `Analyzer.analyze` takes it."""
@@ -371,6 +369,15 @@ class Session:
         if person is None or lesion is None:
             return {}
         return cases.metadata(person, lesion, day, by_clock)
+
+
+def _photographed(store: Store, capture: Capture) -> None:
+    """Its lesion is due no more, if that was to be photographed by then."""
+    if capture.dated and capture.triage != "retake":
+        with suppress(UserError):  # the picture is kept; then it stays due
+            lesion = store.lesion(capture.lesion)
+            if lesion.remind and lesion.remind <= clock.local_day(capture.taken):
+                store.update_lesion(replace(lesion, remind=None))
 
 
 def _erased(action: Callable[[], tuple[Elsewhere, ...] | None]) -> Erased:

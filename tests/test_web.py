@@ -11,12 +11,13 @@ import json
 import os
 import random
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zlib import crc32
@@ -307,7 +308,7 @@ def _outline_off_picture(browser) -> float:
     )
 
 
-def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
+def test_several_pictures_of_one_spot_are_put_together(visit, pictures, tmp_path):
     browser = visit.browser
     browser.run("newSpot()")
     for path in pictures[1:3]:
@@ -315,6 +316,13 @@ def test_several_pictures_of_one_spot_are_put_together(visit, pictures):
         browser.wait("!state.busy && state.screen === 'result'")
         assert _outline_off_picture(browser) < 1
         browser.run("$('another').click()")
+    # One that is refused leaves the others, and its fault is not shown for the next.
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(pictures[1].read_bytes()[:4000])
+    browser.choose("#gallery", damaged)
+    browser.wait("!state.busy && !$('error').hidden")
+    browser.run("$('back').click(); $('another').click()")
+    assert browser.run("$('error').hidden")
     said = json.loads(browser.run("JSON.stringify(state.said)"))
     assert said["pictures"] == 2
     assert said["several"]
@@ -378,9 +386,12 @@ def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
     browser = visit.browser
     browser.run("newSpot()")
     analyses = []
+    stick = tmp_path / "stick.jpg"
     for path in pictures[1:3]:
-        browser.choose("#gallery", path)
+        shutil.copy(path, stick)
+        browser.choose("#gallery", stick)
         browser.wait("state.screen === 'result'")
+        stick.unlink()  # it is pulled before anything is saved
         analyses.append(json.loads(browser.run("JSON.stringify(state.analysis)")))
         browser.run("$('another').click()")
     browser.run("show('result')")
@@ -417,6 +428,8 @@ def test_a_sealed_file_is_taken_in_by_the_app(visit, pictures, tmp_path):
             "Mira", "Spot", None
         )  # fmt: skip
         assert [capture.analysis for capture in captures] == analyses
+        # Neither says when it was taken: nothing may say that it is of today.
+        assert [capture.dating for capture in captures] == ["unknown"] * 2
         for capture, source in zip(captures, pictures[1:3], strict=True):
             stored = read_image(store.picture(capture.id)).pixels
             assert np.array_equal(stored, read_image(source).pixels)
@@ -468,6 +481,11 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
     assert kept.opened(browser, key) == ""
     assert browser.run("state.said") == said
     assert browser.run("[$('kept-name').textContent, $('earlier').children.length]") == ["Mira", 1]
+    assert browser.run("$('kept-taken').textContent").startswith("Date not known (added ")
+    words = ("given", "May 12, 2019 (from a file)"), ("", "May 12, 2019, 12:00")
+    for dating, when in words:
+        stated = json.dumps({"taken": "2019-05-12T12:00:00Z", "dating": dating})
+        assert browser.run(f"takenInWords({stated})").startswith(f"Photo taken: {when}"), dating
     assert browser.run("$('another').offsetParent === null && $('keeping').offsetParent === null")
     browser.run("$('back').click()")
     browser.wait("state.screen === 'kept' && state.said === null")
@@ -508,8 +526,8 @@ def test_a_case_stays_on_the_device_only_when_asked_and_sealed(visit, pictures, 
 def test_a_kept_case_of_other_networks_is_not_put_together_again(analyzer, pictures, monkeypatch):
     analyses = [analyzer.analyze(path).to_json() for path in pictures[1:3]]
     monkeypatch.setattr(case, "form", dict)  # it is made with the page
-    made = case.rows("Mira", analyses, ["2026-11-29T10:00:00Z"] * 2, "aa", "2026-11-29T11:00:00Z",
-                     "Spot", "")  # fmt: skip
+    times = [case.Time("2026-11-29T10:00:00Z", "")] * 2
+    made = case.rows("Mira", analyses, times, "aa", "2026-11-29T11:00:00Z", "Spot", "")
     rows = [[*row["ids"], json.loads(row["record"])] for row in made["rows"][2:]]
     bundle = analyses[0]["versions"]["bundle_sha256"]
     whole = copy.deepcopy(rows)
@@ -523,6 +541,22 @@ def test_a_kept_case_of_other_networks_is_not_put_together_again(analyzer, pictu
         case.captures(newer, bundle)
 
 
+def test_an_old_photo_has_no_part_in_what_others_say():
+    old, today = case.Time("2019-05-12T12:00:00Z", "given"), "2026-11-29T12:00:00Z"
+    fresh, undated, dated = (case.Time(today, dating) for dating in ("", "unknown", "given"))
+    later = case.Time("2026-11-30T12:00:00Z", "")  # the day ended meanwhile
+    for times, used in (
+        ([old, fresh], [1]),
+        ([fresh, old], [1]),
+        ([fresh, undated, dated, old, fresh], [0, 1, 2, 4]),
+        ([fresh, later], [0, 1]),
+        ([old, old], [0, 1]),
+        ([old], [0]),
+    ):
+        analyses = [{"number": number} for number in range(len(times))]
+        assert [one["number"] for one in case.of_one_day(analyses, times)] == used
+
+
 def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp_path):
     from PIL import Image
 
@@ -530,6 +564,7 @@ def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp
     exif = Image.Exif()
     exif[0x010F] = exif[0x010E] = "SENTINEL"  # the camera's maker, a description
     exif.get_ifd(0x8825)[0x1D] = "2020:01:02"  # the date of a GPS position
+    exif.get_ifd(0x8769).update({0x9003: "2019:05:12 23:30:00", 0x9011: "-05:00"})
     Image.fromarray(read_image(pictures[1]).pixels).save(path, quality=95, exif=exif)
     assert b"SENTINEL" in path.read_bytes()
     browser.run("newSpot()")
@@ -565,7 +600,11 @@ def test_a_referral_by_fhir_is_sound_and_tells_nothing_else(visit, pictures, tmp
     assert sent["ServiceRequest"]["note"] == [{"text": "Harmless?"}]
     assert sent["Patient"].keys() == {"resourceType", "identifier", "gender"}
     assert sent["BodyStructure"]["location"]["coding"][0]["code"] == codes.site("left calf").value
-    data = base64.b64decode(sent["DocumentReference"]["content"][0]["attachment"]["data"])
+    attached = sent["DocumentReference"]["content"][0]["attachment"]
+    assert datetime.fromisoformat(attached["creation"]) == datetime(
+        2019, 5, 13, 4, 30, tzinfo=timezone.utc
+    )
+    data = base64.b64decode(attached["data"])
     assert b"SENTINEL" not in data
     assert b"Exif" not in data
     (tmp_path / "sent.jpg").write_bytes(data)
@@ -583,6 +622,12 @@ def test_live_hints_and_a_photo_from_the_camera(visit):
     browser.wait("state.screen === 'result'")
     assert browser.run("state.live === null && $('video').srcObject === null")
     assert browser.run("state.analysis.size.length") == 2
+    # It is of now, as no file from a gallery is.
+    wanted = """{id: crypto.randomUUID(), now: new Date().toISOString(), site: "left calf",
+      priority: "routine", kinds: ["close_up"], question: "", private: [],
+      consent: {version: %s, language: "en", given: new Date().toISOString()}}"""
+    rows = browser.run(f"ask('referralRows', {{wanted: {wanted % json.dumps(consent.CURRENT)}}})")
+    assert str(datetime.now(timezone.utc).date()) in dict(rows)["Picture 1"]
     browser.run("newSpot()")
 
 

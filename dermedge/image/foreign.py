@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from dermedge.image.decode import check_size
 from dermedge.image.header import boxes
 from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
+from dermedge.image.header.tiff import taken_on
 from dermedge.image.jpeg import is_shifted
 from dermedge.image.pixels import NO_PROFILE, profile_of_picture
 from dermedge.image.read import WORKING_SIDE, Picture, halved, load, reduction
@@ -22,6 +24,7 @@ class Foreign:
 
     width, height : px upright. factor : 1, 2, 4 or 8, by which the pixels are to be halved, as
     `read_image` does. block : (height, width) in px of a JPEG's unit of coding, (0, 0) of others.
+    taken : when a camera's file says that it was taken.
     """
 
     kind: str
@@ -29,6 +32,7 @@ class Foreign:
     height: int
     factor: int
     block: tuple[int, int]
+    taken: datetime | None
 
     def picture(self, pixels: np.ndarray, halved: bool = False) -> Picture:
         """From upright uint8 (height, width, 3) sRGB, reduced by `factor`.
@@ -64,7 +68,7 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
     """
     data = load(data)
     kind = headers.kind_of(data)
-    orientation, block = 1, (0, 0)
+    orientation, block, exif = 1, (0, 0), b""
     if kind == "jpeg":
         jpeg = read_jpeg(data)
         if jpeg.channels == 4:
@@ -72,7 +76,7 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
         if not jpeg.whole:
             raise headers.cut_short(kind)
         width, height, block = jpeg.width, jpeg.height, jpeg.block
-        orientation = jpeg.orientation or 1
+        orientation, exif = jpeg.orientation or 1, jpeg.exif
         # Turned pixels have their units of coding elsewhere.
         if orientation != 1:
             block = (0, 0)
@@ -83,7 +87,7 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
         profile_of_picture(NO_PROFILE if png.profile is None else png.profile, png.colours)
     elif kind == "webp":
         webp = boxes.read_webp(data)
-        width, height = webp.width, webp.height
+        width, height, exif = webp.width, webp.height, webp.exif
         if (webp.orientation or 1) != 1:  # which some browsers follow, and others do not
             raise headers.ImageError(
                 "the browser cannot read this picture as its file describes it: save it as JPEG",
@@ -95,4 +99,5 @@ def read_foreign(data: bytes, working_side: int | None = WORKING_SIDE) -> Foreig
     check_size(kind, width, height)
     if orientation >= 5:
         width, height = height, width
-    return Foreign(kind, width, height, reduction(max(width, height), working_side), block)
+    factor = reduction(max(width, height), working_side)
+    return Foreign(kind, width, height, factor, block, taken_on(exif))

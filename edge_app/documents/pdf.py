@@ -43,7 +43,7 @@ from edge_app.presentation import comparison
 from edge_app.presentation import messages as present
 from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.store import clock
-from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN
+from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN, UNKNOWN
 from edge_app.store.store import Capture, Lesion, Person
 
 
@@ -165,7 +165,9 @@ class _CasePage(Page):
     def head(self, capture: Capture) -> None:
         half = (WIDTH - 2 * MARGIN) / 2
         self.text(MARGIN, self.y, half, _("Spot on the skin: report"), 17, bold=True)
-        taken = _("Picture taken {when}", when=_when(capture))
+        taken = _when(capture)
+        if capture.dating != UNKNOWN:
+            taken = _("Picture taken {when}", when=taken)
         self.line(MARGIN + half, self.y + 2.2, half, taken, 9.5, color=QUIET, align="R")
         self.y += 11
         self.box(MARGIN, self.y, WIDTH - 2 * MARGIN, 8, NOTE)
@@ -326,6 +328,8 @@ def _when(capture: Capture) -> str:
         return _("{when} (the clock was wrong)", when=_day(capture.taken))
     if capture.dating == CORRECTED:
         return _("{when} (date corrected)", when=_marked(clock.local_day(capture.taken)))
+    if capture.dating == UNKNOWN:
+        return _("Date not known (added {when})", when=_marked(clock.local_day(capture.taken)))
     if capture.dating == GIVEN:
         return _("{when} (from a file)", when=_marked(clock.local_day(capture.taken)))
     return _day(capture.taken)

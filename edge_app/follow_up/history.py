@@ -50,8 +50,8 @@ REMARKS = {
     ),
     "little_in_common": N_("The two outlines have little in common: is this the same lesion?"),
     "clock": N_(
-        "The clock of the device was wrong when one of the pictures was taken: their order is that "
-        "in which they were added, the time between them is unknown."
+        "When one of the pictures was taken is not known: it stands where it was added, and the "
+        "time between them is unknown."
     ),
 }
 LIGHT = 6.0  # CIELAB distance of the skin around above which the light is doubted

@@ -16,7 +16,7 @@ from edge_app.i18n import language
 from edge_app.i18n.language import N_, Message, _
 from edge_app.presentation import messages as present
 from edge_app.store.audit import BEGIN
-from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN
+from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN, UNKNOWN
 from edge_app.store.store import Capture, Entry
 
 TONE = 2.0  # CIELAB lightness up to which a spot is as light as before
@@ -137,7 +137,7 @@ def when(capture: Capture) -> str:
     """The time of a capture, and whether it holds."""
     if capture.dating == GIVEN:  # of another clock, or by hand: the hour means little
         return _("{when} (from a file)", when=Message(language.day(capture.taken)))
-    if capture.dating == CORRECTED:
+    if capture.dating in (CORRECTED, UNKNOWN):
         return _marked(capture, language.day(capture.taken))
     return _marked(capture, language.moment(capture.taken))
 
@@ -146,6 +146,8 @@ def _marked(capture: Capture, message: str) -> str:
     when = Message(message)  # in the language already; its strokes are none of a path
     if capture.dating == CLOCK_WRONG:
         return _("{when} (the clock was wrong)", when=when)
+    if capture.dating == UNKNOWN:
+        return _("Date not known (added {when})", when=when)
     return _("{when} (date corrected)", when=when) if capture.dating == CORRECTED else message
 
 
@@ -169,6 +171,11 @@ def clock_remark(captures: Sequence[Capture]) -> str:
     """What to say of a history in which a date does not hold; empty where all do."""
     if all(capture.dated for capture in captures):
         return ""
+    if all(capture.dating != CLOCK_WRONG for capture in captures):
+        return _(
+            "Some of these pictures do not say when they were taken: they stand where they were "
+            "added, and may be older. How much time lies between them is unknown."
+        )
     return _(
         "The clock of the device was wrong when some of these pictures were taken. They are in the "
         "order in which they were added; how much time lies between them is unknown."
@@ -198,7 +205,7 @@ def _trend(
     text: Callable[[float | None], str],
     most: float | None = None,
 ) -> Trend:
-    dated = all(point.dating != CLOCK_WRONG for point in points)
+    dated = all(point.dating not in (CLOCK_WRONG, UNKNOWN) for point in points)
     days = [_day(p.taken) for p in points] if dated else range(len(points))
     places = [float(day) for day in accumulate(days, max)]  # a clock may be minutes behind
     known = [

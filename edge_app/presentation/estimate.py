@@ -108,13 +108,14 @@ class ResultView:
     several: str = ""  # what several pictures of the lesion say beside their mean
 
 
-def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
+def result(analysis: Mapping, together: Combined | None = None, others: int = 0) -> ResultView:
     """What the result screen shows.
 
     Parameters
     ----------
     analysis : of the picture that is shown, as `analysis.schema.json` describes it.
     together : what all pictures of the lesion say, where there are several; the risk is theirs.
+    others : so many are of other days, and no part of it.
     """
     triage = together.triage if together else analysis["triage"]
     risk = together.malignancy if together else analysis["malignancy"]
@@ -141,7 +142,7 @@ def result(analysis: Mapping, together: Combined | None = None) -> ResultView:
             + _("Rule: {rule}.", rule=rule(analysis, together))
         ),
         demonstration=_(DEMO) if versions["procedural"] else "",
-        several=_several(together) if together else "",
+        several=" ".join(filter(None, [_several(together) if together else "", _others(others)])),
     )
 
 
@@ -211,6 +212,16 @@ def _several(together: Combined) -> str:
     if not together.agreed:
         message += " " + _("They do not agree: take one more, or show the spot to a doctor.")
     return message
+
+
+def _others(count: int) -> str:
+    if not count:
+        return ""
+    return n_(
+        "{count} picture of another day does not count for this estimate.",
+        "{count} pictures of other days do not count for this estimate.",
+        count,
+    )
 
 
 def _none_of(together: Combined) -> str:

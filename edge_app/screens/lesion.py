@@ -186,14 +186,12 @@ class LesionScreen(View):
 
     def _correct(self, capture: Capture) -> None:
         """Ask for the day on which a picture was taken that the clock or a file dated wrongly."""
-        store, lesion = self.app.session.opened(), self.app.session.lesion
+        session = self.app.session
 
         def confirmed(day: date) -> None:
             self.app.work(
-                lambda: store.correct_date(capture.id, day.isoformat()),
-                lambda _capture: self.app.work(
-                    lambda: store.captures(lesion.id, self.app.session.leave_out), self._list
-                ),
+                lambda: session.correct_date(capture.id, day),
+                lambda _none: self.app.replace("lesion"),
                 writes=True,
             )
 

@@ -97,7 +97,7 @@ class ResultScreen(View):
         if stored is None:
             session = self.app.session
             self.title = _("Result")
-            self._fill(session.results[-1], session.together())
+            self._fill(session.results[-1], *session.together())
             if session.saved and session.lesion is not None:
                 if session.operator:
                     self._offer([result.record_id for result in session.results])
@@ -106,7 +106,7 @@ class ResultScreen(View):
                 self.ids.cards.add_widget(note, len(self.ids.cards.children))
         else:
             self.title = comparison.when(stored)
-            self._fill(Result(analysis=stored.analysis, record_id=stored.id), None)
+            self._fill(Result(analysis=stored.analysis, record_id=stored.id))
             session = self.app.session
             self._offer([stored.id])
             self.app.work(lambda: cases.picture(session.opened(), stored), self._developed)
@@ -121,9 +121,9 @@ class ResultScreen(View):
         self._result = replace(self._result, pixels=pixels)
         self._choose("outline")
 
-    def _fill(self, result: Result, together: Combined | None) -> None:
+    def _fill(self, result: Result, together: Combined | None = None, others: int = 0) -> None:
         self._result = result
-        self.view = view = present.result(result.analysis, together)
+        self.view = view = present.result(result.analysis, together, others)
         self.ids.picture.extent = view.extent
         self._layers()
         self._choose("outline")

@@ -18,6 +18,7 @@ from edge_app.store.records import (
     CORRECTED,
     GIVEN,
     RECORD,
+    UNKNOWN,
     Capture,
     DermoscopeSettings,
     StoreError,
@@ -51,12 +52,11 @@ class Changes:
 
     def add_capture(self, item: Capture, picture: bytes) -> Capture:
         """As `Store.add_capture`."""
-        known, given = bool(item.taken), bool(item.taken) or item.dating == GIVEN
         item = replace(
             item,
             id=os.urandom(16).hex(),
             taken=item.taken or clock.now(),
-            dating=GIVEN if given else BY_CLOCK,
+            dating=GIVEN if item.taken else item.dating,
             clock="",
             origin=self._file.keys.origin,
             sequence=0,
@@ -67,7 +67,7 @@ class Changes:
         self._erasing.make_room(2 * len(picture))  # in the log, and then in its place
         with self._file.writing() as connection:
             head = audit.note_clock(connection, self._file.keys, clock.now())
-            wrong = bool(head.wrong) and not known
+            wrong = bool(head.wrong) and item.dating == BY_CLOCK
             item = replace(
                 item,
                 sequence=head.number + 1,  # of its entry in the audit trail
@@ -116,8 +116,8 @@ class Changes:
         with self._file.writing() as connection:
             old = self._rows.one(connection, "capture", capture_id)
             taken = self._placed(connection, old, *hours)
-            if old.dating == GIVEN:
-                new = replace(old, taken=taken)
+            if old.dating in (GIVEN, UNKNOWN):
+                new = replace(old, taken=taken, dating=GIVEN)
             else:
                 new = replace(old, taken=taken, dating=CORRECTED, clock=old.clock or old.taken)
             self._rows.put(connection, "capture", new, "date capture")
@@ -128,13 +128,13 @@ class Changes:
     def _placed(self, connection, old: Capture, low: str, noon: str, high: str) -> str:
         """A time of that day in between the captures before and after it; raises StoreError.
 
-        A picture whose date was given may be older than those that were added before it.
+        One from a file may be older than those that were added before it.
         """
-        now = clock.now()
+        now, from_file = clock.now(), old.dating in (GIVEN, UNKNOWN)
         chain = [
             one
             for one in self._rows.of_lesion(connection, old.lesion)
-            if one.origin == old.origin and one.dated and GIVEN not in (one.dating, old.dating)
+            if one.origin == old.origin and one.dated and one.dating != GIVEN and not from_file
         ]
         before = [one.taken for one in chain if one.sequence < old.sequence]
         after = [one.taken for one in chain if one.sequence > old.sequence]

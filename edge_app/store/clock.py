@@ -6,6 +6,7 @@ Times are ISO 8601 in UTC, as '2026-01-31T09:30:00.000Z'.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from edge_app.i18n.language import N_, Message
 
 EARLIEST = "2025-01-01T00:00:00Z"  # nobody could run dermedge before
 LATEST = "2050-01-01T00:00:00Z"
+FIRST_YEAR = 2001  # before, cameras begin whose clock nobody has set
 TOLERANCE = timedelta(minutes=5)  # by which a clock that is kept right may be set back
+AHEAD = timedelta(days=1)  # by which a camera's may be: in summer time, or of another zone
 WRONG, BEHIND = "wrong", "behind"  # kinds of fault
 FAULTS = {
     WRONG: N_("the clock of this device says {now}, which cannot be: set its date and time"),
@@ -43,9 +46,28 @@ def moment(stamp: str) -> datetime:
     return found
 
 
+def of_camera(when: datetime | None) -> str:
+    """A time that a picture's file states, as it is kept; empty where it cannot be right."""
+    if when is None or when.year < FIRST_YEAR:
+        return ""
+    said, here = stamp(when), now()
+    if said <= here or fault(here):
+        return said
+    return here if moment(said) - moment(here) < AHEAD else ""
+
+
 def local_day(stamp: str) -> str:
     """The ISO date that it was here, as screens show it."""
     return moment(stamp).astimezone().date().isoformat()
+
+
+def of_last_day(stated: Sequence[str], undated: str) -> list[bool]:
+    """Of each of several times whether it is of the last one's day, here.
+
+    stated : what files state; empty where nothing does, or no file: then `undated` is meant.
+    """
+    days = [local_day(one or undated) for one in stated]
+    return [day == days[-1] for day in days]
 
 
 def local_minute(stamp: str) -> str:

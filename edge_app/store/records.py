@@ -30,10 +30,11 @@ BY_CLOCK = ""  # of the device, which was right as far as one could tell
 GIVEN = "given"  # by who added it
 CLOCK_WRONG = "clock wrong"  # by the device's clock, which was not right: the date does not hold
 CORRECTED = "corrected"  # by hand; `clock` keeps what the clock said
+UNKNOWN = "unknown"  # a file that does not say it: `taken` is when that was added
 # PS3.3 C.8.12.13, Immersion Media (0016,1004).
 IMMERSIONS = ("ULTRASOUND_GEL", "ALCOHOL", "WATER", "MINERAL_OIL", "PLASTIC_CAP")
 CAPTURE_KINDS = ("", "overview", "close_up", "dermoscopic")  # the first: nobody said
-DATINGS = (BY_CLOCK, GIVEN, CLOCK_WRONG, CORRECTED)
+DATINGS = (BY_CLOCK, GIVEN, CLOCK_WRONG, CORRECTED, UNKNOWN)
 RECORD = N_("a record holds what this dermedge does not know")
 OTHER_VERSION = "other version"  # stands for the triage of an analysis that cannot be read here
 
@@ -98,12 +99,12 @@ class Lesion:
 class Capture:
     """A picture of a lesion and what was found in it.
 
-    The store fills in what stands between `notes` and `kind`; it is given BY_CLOCK or GIVEN.
+    The store fills in what stands between `notes` and `kind`; it is given BY_CLOCK or UNKNOWN.
     """
 
     id: str
     lesion: str
-    taken: str  # ISO 8601, UTC; empty: now, when it is added, or the file of a GIVEN does not say
+    taken: str  # ISO 8601, UTC; empty: now, when it is added
     analysis: Mapping  # as `analysis.schema.json` describes it, or an OtherAnalysis
     size: tuple[int, int]  # width, height, px
     px_per_mm: float | None = None
@@ -131,7 +132,7 @@ class Capture:
     @property
     def dated(self) -> bool:
         """Whether `taken` holds."""
-        return self.dating != CLOCK_WRONG
+        return self.dating not in (CLOCK_WRONG, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Brief:
 
     @property
     def dated(self) -> bool:
-        return self.dating != CLOCK_WRONG
+        return self.dating not in (CLOCK_WRONG, UNKNOWN)
 
     @classmethod
     def of(cls, capture: Capture) -> Brief:
@@ -294,7 +295,7 @@ def in_order(captures: Iterable[Dated]) -> list[Dated]:
 
     Of one store the pictures stay in the order in which they were added there, whatever its clock
     said. Those of several, and those whose date was given, are sorted in between by their dates.
-    A picture whose date does not hold stands right after the one before it.
+    A picture that the clock dated wrongly stands right after the one before it.
     """
     chains, placed = defaultdict(list), []
     for capture in captures:
@@ -306,7 +307,7 @@ def in_order(captures: Iterable[Dated]) -> list[Dated]:
         chain.sort(key=lambda capture: capture.sequence)
         at, last = [], -math.inf
         for capture in chain:
-            if capture.dated:
+            if capture.dating != CLOCK_WRONG:  # an UNKNOWN one was taken before it was added
                 last = max(last, seconds(capture.taken))
             at.append(last)
         # What comes before the first date that holds stands right before it.

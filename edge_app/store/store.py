@@ -199,8 +199,8 @@ class Store:
 
         `capture.taken` : empty for a picture that was taken just now; it then keeps its place
         behind all that were added before it, whatever the clock says. A time says that the date is
-        known from elsewhere, and is what it is sorted by; so it is with `dating` GIVEN, of a file
-        that does not say when it was taken, which is dated now.
+        known from elsewhere, and is what it is sorted by. `capture.dating` is UNKNOWN for a file
+        that does not say when it was taken.
 
         Returns it with its new id, and only when both are on disk.
         """

@@ -191,11 +191,21 @@ class Options(BoxLayout):
 
 
 class Option(Press):
-    """One of several choices."""
+    """One of several choices: as wide as its words, which are broken where there is no room."""
 
     key = ObjectProperty(None, allownone=True)
     chosen = BooleanProperty(False)
     plain = StringProperty("plain")  # style while it is not
+    room = NumericProperty(0)  # px, of what it stands in
+    line = NumericProperty(None, allownone=True)  # px, where its words are broken
+
+    def on_room(self, *_args) -> None:
+        self.line = None
+        self.on_texture_size()
+
+    def on_texture_size(self, *_args) -> None:
+        if self.line is None and 0 < self.room < self.texture_size[0]:
+            self.line = self.room
 
 
 class StageOption(Option):

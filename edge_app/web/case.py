@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_app.i18n.language import N_
 from edge_app.store import clock, records, schema
 from edge_app.store.passphrase import strength
-from edge_app.store.records import Brief, Capture, Lesion, Person, StoreError, Summary
+from edge_app.store.records import GIVEN, Brief, Capture, Lesion, Person, StoreError, Summary
 
 TITLE = N_("Spot")
 PLACE = N_("Photographed with the page: where on the body it is was not asked.")
@@ -20,6 +20,24 @@ OTHER_NETWORKS = N_(
     "the photos of this case were judged together by other networks than those that are here now: "
     "save the file and open it in the app"
 )
+
+
+class Time(NamedTuple):
+    """Of a picture, as `Capture` has them."""
+
+    taken: str
+    dating: str
+
+
+def of_one_day(analyses: Sequence[dict], times: Sequence[Time]) -> list[dict]:
+    """Those of the last one's day: an old photo has no part in what others say.
+
+    Those that no file dated are of one day, also where it ended meanwhile.
+    """
+    stated = [one.taken if one.dating == GIVEN else "" for one in times]
+    here = next((one.taken for one in reversed(times) if one.dating != GIVEN), "")
+    counts = clock.of_last_day(stated, here)
+    return [one for one, used in zip(analyses, counts, strict=True) if used]
 
 
 def check(name: str, passphrase: str, now: str) -> None:
@@ -33,23 +51,23 @@ def check(name: str, passphrase: str, now: str) -> None:
 
 
 def rows(
-    name: str, analyses: Sequence[dict], taken: Sequence[str], origin: str, now: str, title: str,
+    name: str, analyses: Sequence[dict], times: Sequence[Time], origin: str, now: str, title: str,
     place: str,
 ) -> dict[str, Any]:  # fmt: skip
     """JSON-ready: "form" of the file, "now", and "rows" in the order in which they are added.
 
     A row has its "table", its "ids" (its own, and that of the row it belongs to), and "record" and
-    "summary" as JSON. `taken` : ISO 8601, UTC, of each analysis. `origin` : of the file's key.
+    "summary" as JSON. `times` : of each analysis. `origin` : of the file's key.
     """
     person = Person(_id(), name.strip(), created=now)
     # Off the body: nobody said where the spot is, and the middle of the map is a place.
     lesion = Lesion(_id(), person.id, title, x=0.0, y=0.0, notes=place, created=now)
     captures = [
         Capture(
-            _id(), lesion.id, when, analysis, tuple(analysis["size"]), _scale(analysis),
-            origin=origin, sequence=number, version=schema.analysis_version(),
+            _id(), lesion.id, time.taken, analysis, tuple(analysis["size"]), _scale(analysis),
+            dating=time.dating, origin=origin, sequence=number, version=schema.analysis_version(),
         )
-        for number, (analysis, when) in enumerate(zip(analyses, taken, strict=True), 4)
+        for number, (analysis, time) in enumerate(zip(analyses, times, strict=True), 4)
     ]  # fmt: skip
     summary = json.dumps(Summary.packed([Brief.of(capture) for capture in captures]))
     made = [_row("person", person), _row("lesion", lesion, person.id, summary)]

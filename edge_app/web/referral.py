@@ -21,7 +21,8 @@ from edge_app.referral.form import (
     ReferredPicture,
 )
 from edge_app.store import clock
-from edge_app.store.records import StoreError
+from edge_app.store.records import UNKNOWN, StoreError
+from edge_app.web.case import Time
 
 KIND = N_("Say of each picture what it shows.")
 SITE = N_("Choose where the spot is.")
@@ -43,15 +44,18 @@ def form() -> dict[str, Any]:
 
 
 def referral(
-    wanted: Mapping[str, Any], analyses: Sequence[Mapping], images: Sequence[bytes] = ()
+    wanted: Mapping[str, Any],
+    analyses: Sequence[Mapping],
+    times: Sequence[Time],
+    images: Sequence[bytes] = (),
 ) -> Referral:
     """A pseudonymous referral of the pictures at hand.
 
     Parameters
     ----------
-    wanted : "id", a random UUID; "now" and, of each picture, "taken", ISO 8601 in UTC; "site",
-        "priority" and "question"; of each picture "kinds"; "consent", with "version", "language"
-        and "given", or None; "private", words that must not be in the question.
+    wanted : "id", a random UUID; "now", ISO 8601 in UTC; "site", "priority" and "question"; of
+        each picture "kinds"; "consent", with "version", "language" and "given", or None;
+        "private", words that must not be in the question.
     images : JPEG of each; none: as many black pixels stand for them, to be shown what leaves.
 
     Raises
@@ -71,7 +75,7 @@ def referral(
         # Of this referral alone: nothing of the person is known from one to the next.
         pseudonym=uids.pseudonym(wanted["id"], "page"),
         lesion=ReferredLesion(wanted["site"], uids.tracking_uid(wanted["id"])),
-        pictures=tuple(_pictures(wanted, analyses, images)),
+        pictures=tuple(_pictures(wanted, analyses, times, images)),
         consent=agreed
         and consent.Consent.to(
             agreed["version"], agreed["language"], clock.moment(agreed["given"])
@@ -83,20 +87,30 @@ def referral(
     return made
 
 
-def rows(wanted: Mapping[str, Any], analyses: Sequence[Mapping]) -> list[list[str]]:
+def rows(
+    wanted: Mapping[str, Any], analyses: Sequence[Mapping], times: Sequence[Time]
+) -> list[list[str]]:
     """All that leaves, as label and value; errors as of `referral`."""
-    return [[row.label, row.value] for row in review.preview(referral(wanted, analyses))]
+    return [[row.label, row.value] for row in review.preview(referral(wanted, analyses, times))]
 
 
 def transaction(
-    wanted: Mapping[str, Any], analyses: Sequence[Mapping], images: Sequence[bytes]
+    wanted: Mapping[str, Any],
+    analyses: Sequence[Mapping],
+    times: Sequence[Time],
+    images: Sequence[bytes],
 ) -> bytes:
     """The FHIR R4 transaction as JSON, checked; errors as of `referral`."""
-    return fhir.transaction(referral(wanted, analyses, images), lossy=True)[1]
+    return fhir.transaction(referral(wanted, analyses, times, images), lossy=True)[1]
 
 
-def _pictures(wanted: Mapping[str, Any], analyses: Sequence[Mapping], images: Sequence[bytes]):
-    for number, analysis in enumerate(analyses):
+def _pictures(
+    wanted: Mapping[str, Any],
+    analyses: Sequence[Mapping],
+    times: Sequence[Time],
+    images: Sequence[bytes],
+):
+    for number, (analysis, time) in enumerate(zip(analyses, times, strict=True)):
         width, height = analysis["size"]
         black = np.broadcast_to(np.uint8(0), (height, width, 3))
         yield ReferredPicture(
@@ -104,6 +118,6 @@ def _pictures(wanted: Mapping[str, Any], analyses: Sequence[Mapping], images: Se
             kind=wanted["kinds"][number],
             image=images[number] if images else black,
             px_per_mm=(analysis["scale"] or {}).get("px_per_mm"),
-            taken=clock.moment(wanted["taken"][number]),
+            taken=None if time.dating == UNKNOWN else clock.moment(time.taken),
             findings=Findings.of(analysis),
         )

@@ -569,12 +569,21 @@ PLACES = (
 from kivy.core.window import Window
 from edge_app.ui import theme
 from edge_app.ui.body_view import Figure
+from edge_app.ui.widgets import Option, Wrap
 
 def steps():
     app.restyle(language="de", text="very large")
     session.agree()
     session.create("a passphrase")
     session.save_person(Person("", "Rosalind Example"))
+    # A choice that is longer than a line is broken: it reached out of the window.
+    wrap, long = Wrap(size_hint_x=None, width=280), Option(text="01.06.2026 (Datum berichtigt)")
+    wrap.add_widget(long)
+    app.frame.add_widget(wrap)
+    yield lambda: 0 < long.right <= 280 and long.height > theme.TOUCH
+    wrap.width = 900
+    yield lambda: 280 < long.right and long.height == theme.TOUCH
+    app.frame.remove_widget(wrap)
     app.go("place")
     yield lambda: app.screen.ids.all.height > app.screen.ids.scroll.height > 100
     yield lambda: True
@@ -896,6 +905,15 @@ def steps():
         Window.dispatch("on_drop_file", name, 0, 0)
     yield lambda: app.notice
     assert app.notice.startswith("These are several files") and not app.snapshot.busy
+    # One that is dropped elsewhere, or while another is judged, is not taken without a word.
+    app.go("home")
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    yield lambda: "open the live picture first" in app.notice
+    app.back()
+    Window.dispatch("on_drop_file", b"/a.png", 0, 0)
+    app.flow._out = True
+    yield lambda: "another picture is being judged" in app.notice
+    app.flow._out = False
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
     yield lambda: session.refused
     assert session.refused.endswith("/a.png: No such file or directory"), session.refused

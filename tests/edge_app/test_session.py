@@ -23,6 +23,7 @@ from dermedge import UserError
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
+from dermedge.image.foreign import read_foreign
 from dermedge.image.read import write_png
 
 pytest.importorskip("cryptography", reason="the store needs it")
@@ -148,6 +149,9 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
     with far_east():
         made = cases.write_report(session.opened(), tmp_path, late, None, ())
     assert made.name == "case-2026-07-02.pdf"
+    undated = replace(spot[2], dating="unknown")
+    made = cases.write_report(session.opened(), tmp_path, undated, None, ())
+    assert made.name == "case-undated.pdf"
     assert first != second
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     assert first.read_bytes().startswith(b"%PDF")
@@ -382,10 +386,28 @@ def photo(path: Path, when: str = "", zone: str = "") -> Path:
     ],
 )
 def test_a_file_is_of_the_day_on_which_it_was_taken(tmp_path, when, zone, wanted):
-    assert cases.taken(photo(tmp_path / "photo.jpg", when, zone)) == wanted
+    for ending in ("jpg", "webp"):
+        path = photo(tmp_path / f"photo.{ending}", when, zone)
+        assert cases.taken(path) == wanted
+        # The page, which has no Pillow, reads the same.
+        assert clock.of_camera(read_foreign(path.read_bytes()).taken) == wanted
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"\xff\xd8\xff\xe1")
     assert cases.taken(damaged) == ""
+
+
+@pytest.mark.parametrize(
+    ("when", "wanted"),
+    [
+        ("2026:07:01 13:00:00", "2026-07-01T12:00:00.000Z"),  # it is in summer time
+        ("2026:07:02 11:59:59", "2026-07-01T12:00:00.000Z"),  # of another zone
+        ("2026:07:02 12:00:00", ""),
+    ],
+)
+def test_a_camera_whose_clock_is_ahead_took_its_picture_now(tmp_path, monkeypatch, when, wanted):
+    """Else each that it takes would have no date."""
+    monkeypatch.setattr(clock, "now", lambda: "2026-07-01T12:00:00.000Z")
+    assert cases.taken(photo(tmp_path / "photo.jpg", when, "+00:00")) == wanted
 
 
 @pytest.mark.parametrize("ending", ["heic", "webp", "tif", "avif"])
@@ -417,18 +439,31 @@ def test_an_old_photo_has_no_part_in_what_pictures_of_today_say(session, spot):
     """A spot that became dangerous since would be the less so for it."""
     for when, used in (("2019-05-12T12:00:00.000Z", None), (None, None), ("", 2)):
         session.take(Result(spot[0].analysis, taken=when))
-        together = session.together()
+        together, others = session.together()
         assert (together and together.pictures) == used
+        view = present.result(spot[0].analysis, together, others)
+        # What was taken in is not left out without a word.
+        assert ("1 picture of another day does not count" in view.several) == bool(others)
+        assert others == min(len(session.results) - 1, 1)
 
 
 def test_of_a_file_that_does_not_say_when_it_was_taken_the_day_can_be_given(session, spot):
     """A messenger takes it out."""
-    store, due = session.opened(), session.lesion
-    found = Result(spot[0].analysis, png=b"png", lesion_id=due.id, taken="")
+    store, due = session.opened(), session.change_lesion(session.lesion, remind="2026-01-01")
+    analysis = {**spot[0].analysis, "triage": "low"}
+    found = Result(analysis, png=b"png", lesion_id=due.id, taken="")
     id = session.save(found).record_id
     last = store.captures(due.id)[-1]
-    assert (last.id, last.dating, clock.local_day(last.taken)) == (id, "given", str(date.today()))
-    given = store.correct_date(id, "2026-02-01")
+    assert (last.id, last.dated, clock.local_day(last.taken)) == (id, False, str(date.today()))
+    # No report, referral or list may say that it is of today, nor is what was due done by it.
+    assert comparison.when(last).startswith("Date not known (added ")
+    assert document._when(last) == f"Date not known (added {date.today()})"
+    assert "do not say when" in comparison.clock_remark([last])
+    assert store.lesion(due.id).remind == "2026-01-01"
+    session.correct_date(id, date(2026, 2, 1))
+    assert store.lesion(due.id).remind is None
+    given = next(one for one in store.captures(due.id) if one.id == id)
+    assert given.dating == "given"
     assert comparison.when(given) == "Feb 1, 2026 (from a file)"
     assert [one.id for one in store.captures(due.id)].index(id) == 1
     with pytest.raises(StoreError, match="choose a day in between"):

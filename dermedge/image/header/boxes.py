@@ -181,6 +181,7 @@ class WebP:
     lossless: bool
     media: tuple[tuple[int, int], ...]  # where coded pixels lie
     orientation: int | None  # of EXIF or XMP
+    exif: bytes  # the block, maybe empty
 
 
 def read_webp(data: bytes) -> WebP:
@@ -222,7 +223,7 @@ def read_webp(data: bytes) -> WebP:
     else:
         raise damaged("webp")
     orientation = read_exif(exif)[0] or xmp_orientation(xmp)
-    return WebP(width, height, lossless, tuple(media), orientation)
+    return WebP(width, height, lossless, tuple(media), orientation, exif)
 
 
 def check_bmp(data: bytes) -> None:

@@ -17,7 +17,8 @@ class Jpeg:
     """What the segments before the first scan say (ITU-T T.81, annex B).
 
     channels : 1, 3 or 4. block : (height, width) in px of a unit of coding. profile : ICC; empty
-    where a part of it is missing. extra_bytes : for the coefficients of a progressive picture.
+    where a part of it is missing. exif : the block, maybe empty. extra_bytes : for the
+        coefficients of a progressive picture.
     data : the picture without what follows its end (a gain map, a motion photo's film), mended
         where a sequential scan names a range of coefficients, which it must not and which decoders
         ignore. whole : whether its end is there.
@@ -30,6 +31,7 @@ class Jpeg:
     orientation: int | None
     adobe_rgb: bool
     profile: bytes | None
+    exif: bytes
     extra_bytes: int
     data: bytes
     whole: bool
@@ -126,6 +128,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
         orientation or xmp_orientation(xmp),
         adobe_rgb,
         b"".join(p[2:] for p in parts) if whole else b"" if parts else None,
+        exif,
         2 * width * height * sum(each) // max(each) if progressive else 0,
         data[:finish],
         finish is not None,

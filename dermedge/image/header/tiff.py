@@ -1,10 +1,11 @@
-"""Directories of a TIFF file or of an EXIF block: orientation, colour space, the full page."""
+"""Directories of a TIFF file or of an EXIF block: orientation, colours, time, the full page."""
 
 from __future__ import annotations
 
 import re
 import struct
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from dermedge.image.header import ImageError, cut_short, damaged, raw, unusual
 
@@ -14,7 +15,7 @@ MAX_DIRECTORIES = 100  # of one TIFF file
 
 @dataclass(frozen=True)
 class _Directory:
-    """One directory of a TIFF file or EXIF block: tag to its values, of whole numbers alone."""
+    """One directory of a TIFF file or EXIF block: tag to its values, whole numbers (or bytes)."""
 
     numbers: dict[int, tuple[int, ...]] = field(default_factory=dict)
     following: int = 0  # where the next one starts; 0: none does
@@ -28,13 +29,14 @@ _NEW_SUBFILE, _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 
 _WIDTH, _HEIGHT, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 256, 257, 277, 284, 339
 _EXTRA_SAMPLES, _SUBSAMPLING = 338, 530
 _SUBDIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
+_TEXTS = _TAKEN, _ZONE = 36867, 36881  # DateTimeOriginal, OffsetTimeOriginal
 _WANTED = {
     *(_ORIENTATION, _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _NEW_SUBFILE, _SUBFILE, _BITS),
     *(_COMPRESSION, _PHOTOMETRIC, _SUBDIRECTORIES, _DNG_VERSION, _WIDTH, _HEIGHT, _PLANAR),
-    *(_SAMPLE_FORMAT, _SAMPLES, _EXTRA_SAMPLES, _SUBSAMPLING),
+    *(_SAMPLE_FORMAT, _SAMPLES, _EXTRA_SAMPLES, _SUBSAMPLING, *_TEXTS),
 }
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the whole numbers
-
+_TEXT_TYPES = {2: "s"}
 
 # None, CCITT (three), LZW, JPEG, deflate (two), PackBits, LZMA, Zstandard.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 50000}
@@ -68,14 +70,17 @@ class _Directories:
             tag, kind = self._unpack("HH", entry)
             if tag == _PROFILE:
                 numbers[tag] = (1,)
-            if tag not in _WANTED or kind not in _TYPES:
+            types = _TEXT_TYPES if tag in _TEXTS else _TYPES
+            if tag not in _WANTED or kind not in types:
                 continue
             (length,) = self._unpack(word, entry + 4)
-            form = f"{min(length, MAX_DIRECTORIES)}{_TYPES[kind]}"
+            form = f"{min(length, MAX_DIRECTORIES)}{types[kind]}"
             where = entry + size - room
-            if length * struct.calcsize("=" + _TYPES[kind]) > room:
+            if length * struct.calcsize("=" + types[kind]) > room:
                 (where,) = self._unpack(word, where)
-            if length and tag not in numbers:
+            if tag in _TEXTS:  # one that is broken is no reason to refuse the rest
+                numbers[tag] = tuple(self.data[where : where + min(length, MAX_DIRECTORIES)])
+            elif length and tag not in numbers:
                 numbers[tag] = self._unpack(form, where)
         try:
             (following,) = self._unpack(word, at + count * size)
@@ -108,6 +113,30 @@ def read_exif(exif: bytes) -> tuple[int | None, bool]:
     except (ValueError, struct.error):
         pass
     return orientation, adobe
+
+
+def taken_on(exif: bytes) -> datetime | None:
+    """When an EXIF block says that the picture was taken; None where it does not."""
+    try:
+        tiff = _Directories(exif.removeprefix(b"Exif\0\0"))
+        photo = tiff.directory(tiff.directory(tiff.first).one(_EXIF, 0)).numbers
+        texts = (bytes(photo.get(tag, ())).decode("ascii") for tag in _TEXTS)
+        return stated_time(*texts)
+    except (ValueError, struct.error):
+        return None
+
+
+def stated_time(when: str, zone: str) -> datetime | None:
+    """DateTimeOriginal and OffsetTimeOriginal as a time; None where they are none.
+
+    Where no time zone is named, that of this device is meant.
+    """
+    try:
+        day, hour = when.strip("\0 ").split()
+        stated = f"{day.replace(':', '-')}T{hour}{zone.strip(chr(0) + ' ')}"
+        return datetime.fromisoformat(stated).astimezone()
+    except (ValueError, OverflowError, OSError):  # the last two of days that no clock here can say
+        return None
 
 
 def xmp_orientation(xmp: bytes) -> int | None:

@@ -89,7 +89,10 @@ function back() {
   else if (state.screen === "kept") show(state.before);
   else if (state.screen === "referral") leaveReferral();
   else if (state.screen === "result" && state.kept) leaveKept();
-  else if (state.screen === "check" && state.said) show("result");
+  else if (state.screen === "check" && state.said) {
+    $("error").hidden = true;  // of a photo that is no part of it
+    show("result");
+  }
   else newSpot();
 }
 
@@ -276,7 +279,8 @@ function cover(on) {
   for (const one of document.querySelectorAll(all)) one.inert = on;
 }
 
-async function judge(file) {
+/** `fresh` : it was taken now, and is not a file of whatever day. */
+async function judge(file, fresh = false) {
   if (!file || state.busy) return;
   cover(true);
   closeLive();
@@ -286,11 +290,12 @@ async function judge(file) {
   try {
     const another = state.another && state.said !== null;
     const reference = $("reference").value || null;
-    const taken = new Date().toISOString();
-    const found = await ask("analyse", { file, reference, another });
+    // Read now: a stick that is pulled, or a phone that clears up, leaves nothing to be saved later.
+    const photo = new Blob([await file.arrayBuffer()], { type: file.type });
+    const found = await ask("analyse", { file: photo, reference, another, fresh });
     forget();
     forgetKept();
-    state.pictures = [...(another ? state.pictures : []), { file, taken }];
+    state.pictures = [...(another ? state.pictures : []), photo];
     state.said = found.said;
     state.analysis = found.analysis;
     state.shown = URL.createObjectURL(found.shown);
@@ -503,7 +508,7 @@ async function shoot() {
   $("shutter").disabled = true;
   try {
     const photo = await new ImageCapture(track).takePhoto();
-    if (state.live === live) await judge(photo);
+    if (state.live === live) await judge(photo, true);
   } catch (error) {
     if (state.live === live) $("camera").click();
   } finally {
@@ -541,7 +546,9 @@ function prepare() {
   $("start").onclick = () => show("check");
   $("back").onclick = back;
   $("help").onclick = () => show("about");
-  for (const id of ["camera", "gallery"]) $(id).onchange = (event) => judge(event.target.files[0]);
+  $("gallery").onchange = (event) => judge(event.target.files[0]);
+  // A browser that opens no camera for it lets one choose a file there, too.
+  $("camera").onchange = (event) => judge(event.target.files[0], "capture" in $("camera"));
   $("live-switch").onclick = () => (state.live ? closeLive() : openLive());
   $("shutter").onclick = shoot;
   $("another").onclick = () => { state.another = true; show("check"); };

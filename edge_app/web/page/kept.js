@@ -29,9 +29,17 @@ async function keptNames() {
 
 const keptWhen = (name) => name.replace(KEPT, "$1:$2:$3");
 
-function inWords(stamp) {
+function inWords(stamp, time = { timeStyle: "short" }) {
   return new Intl.DateTimeFormat(`${state.language}-u-nu-latn`,
-    { dateStyle: "medium", timeStyle: "short" }).format(new Date(stamp));
+    { dateStyle: "medium", ...time }).format(new Date(stamp));
+}
+
+/** As the app says it: of a file the day alone. */
+function takenInWords({ taken, dating }) {
+  const when = inWords(taken, dating ? {} : undefined);
+  if (dating === "unknown") return t("Date not known (added {when})", { when });
+  return t("Photo taken: {date}",
+    { date: dating ? t("{when} (from a file)", { when }) : when });
 }
 
 /** Show the ways to what is kept where there is something. */
@@ -184,7 +192,7 @@ async function openKept(name, passphrase) {
   $("picture").src = state.shown;
   await $("picture").decode().catch(() => {});
   $("kept-name").textContent = found.name;
-  $("kept-taken").textContent = t("Photo taken: {date}", { date: inWords(found.taken.at(-1)) });
+  $("kept-taken").textContent = takenInWords(found);
   $("kept-of").hidden = false;
   $("result").classList.add("kept");
   $("earlier").replaceChildren(...found.shown.map((shown, at) => earlier(shown,

@@ -56,7 +56,6 @@ async function showReferral({ version, language, given }) {
   const { pictures } = state;
   const wanted = {
     id: crypto.randomUUID(), now: new Date().toISOString(),
-    taken: pictures.map((picture) => picture.taken),
     site: $("refer-site").value, priority: $("refer-priority").value,
     kinds: [...$("refer-pictures").querySelectorAll("select")].map((one) => one.value),
     question: $("refer-question").value,

@@ -267,25 +267,26 @@ async function trueColours() {
   return same();
 }
 
-async function analyse({ file, reference, another, compared }) {
+async function analyse({ file, reference, another, fresh = false, compared }) {
+  const now = new Date().toISOString();
   const start = performance.now();
   if (!await trueColours()) throw new Falsified();
   const shown = await readPicture(file);
   const digests = compared ? [] : null;  // of what the networks see, for edge_app.qa.web alone
-  const found = await drive(page.begin(JSON.stringify({ reference, another })), digests);
+  const options = JSON.stringify({ reference, another, fresh, now });
+  const found = await drive(page.begin(options), digests);
   return { ...found, shown, digests, ms: performance.now() - start };
 }
 
 class Falsified extends Error {}
 
-/** The case at hand as a file for the app, `pictures` as they were analysed: {file, taken}. */
+/** The case at hand as a file for the app, `pictures` as they were analysed. */
 async function seal({ name, passphrase, pictures, now }) {
-  const taken = pictures.map((picture) => picture.taken);
-  const wanted = JSON.stringify({ name, passphrase, taken, now });
+  const wanted = JSON.stringify({ name, passphrase, now });
   const refused = page.check_case(wanted);
   if (refused) throw new Said(refused);
   const rows = (origin) => JSON.parse(page.case(wanted, origin));
-  return sealedCase(rows, pictures.map(({ file }) => () => asPng(file)), passphrase);
+  return sealedCase(rows, pictures.map((file) => () => asPng(file)), passphrase);
 }
 
 /** As the app keeps a picture: upright sRGB, without loss, and without what a camera noted. */
@@ -309,7 +310,7 @@ async function encoded(file, type, quality) {
 /** A referral of the case at hand as a file; `wanted` as `Page.referral_rows` was asked. */
 async function refer({ wanted, pictures }) {
   const images = [];
-  for (const { file } of pictures) images.push(await encoded(file, "image/jpeg", 0.92));
+  for (const file of pictures) images.push(await encoded(file, "image/jpeg", 0.92));
   const made = page.referral(JSON.stringify(wanted), images), content = made.toJs();
   made.destroy();
   return new Blob([content], { type: "application/fhir+json" });

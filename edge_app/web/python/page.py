@@ -27,6 +27,8 @@ from dermedge.runtime import browser
 from edge_app.i18n import language
 from edge_app.i18n.language import _
 from edge_app.presentation import estimate
+from edge_app.store import clock
+from edge_app.store.records import BY_CLOCK, GIVEN, UNKNOWN
 from edge_app.web import case
 
 GUIDE_GOOD = language.N_("Good picture. Hold still and press the button.")
@@ -48,6 +50,7 @@ class Page:
         self._outputs: dict[str, np.ndarray] = {}
         self._done: Callable[[Any], dict] = lambda result: {}
         self._analyses: list[dict] = []
+        self._times: list[case.Time] = []  # of each
 
     # ------------------------------------------------------------------------ loading
 
@@ -113,14 +116,18 @@ class Page:
     def begin(self, options: str) -> str:
         """Analyse the picture that was opened; see `advance` for what it gives.
 
-        `options` is JSON: "reference", one of `dermedge.lesion.scale.REFERENCES` or null, and
-        "another": it shows the same lesion as those before.
+        `options` is JSON: "reference", one of `dermedge.lesion.scale.REFERENCES` or null;
+        "another": it shows the same lesion as those before; "now", ISO 8601, UTC; "fresh": it was
+        taken now. Else it was taken when its file says so.
         """
         assert self._file is not None, "no picture is open"
         assert self._pixels is not None, "no picture is open"
         wanted = json.loads(options)
         if not wanted["another"]:
-            self._analyses = []
+            self._analyses, self._times = [], []
+        stated = "" if wanted["fresh"] else clock.of_camera(self._file.taken)
+        dating = BY_CLOCK if wanted["fresh"] else GIVEN if stated else UNKNOWN
+        self._time = case.Time(stated or wanted["now"], dating)
         try:
             picture = self._file.picture(self._pixels, self._halved)
         except UserError as error:
@@ -180,7 +187,7 @@ class Page:
 
     def drop(self) -> None:
         """Forget all pictures and results."""
-        self._analyses, self._steps, self._outputs = [], None, {}
+        self._analyses, self._times, self._steps, self._outputs = [], [], None, {}
         self._file = self._pixels = None
 
     # ------------------------------------------------------------------------ saving
@@ -188,8 +195,7 @@ class Page:
     def check_case(self, wanted: str) -> str:
         """Why the case at hand cannot be saved so, a line in words; empty: it can.
 
-        `wanted` is JSON: "name" of the person, "passphrase", "taken", when each picture was, and
-        "now", in ISO 8601, UTC.
+        `wanted` is JSON: "name" of the person, "passphrase", and "now", in ISO 8601, UTC.
         """
         asked = json.loads(wanted)
         try:
@@ -203,7 +209,7 @@ class Page:
         asked = json.loads(wanted)
         words = _(case.TITLE), _(case.PLACE)
         return json.dumps(
-            case.rows(asked["name"], self._analyses, asked["taken"], origin, asked["now"], *words)
+            case.rows(asked["name"], self._analyses, self._times, origin, asked["now"], *words)
         )
 
     def form(self) -> str:
@@ -214,8 +220,8 @@ class Page:
         """Show a kept case again: its analyses are those at hand from now on.
 
         `kept` is JSON: "person", a record, and "captures", lists of id, lesion and record. Gives
-        JSON: "order", the ids of the captures, the oldest first; "taken", their times; "name" of
-        the person; "analyses"; "outlines" of each; "said"; or "error".
+        JSON: "order", the ids of the captures, the oldest first; "taken" and "dating" of the last;
+        "name" of the person; "analyses"; "outlines" of each; "said"; or "error".
         """
         given = json.loads(kept)
         try:
@@ -223,10 +229,12 @@ class Page:
         except UserError as error:
             return json.dumps({"error": self._sentence(error)})
         self._analyses = [dict(capture.analysis) for capture in captures]
+        self._times = [case.Time(capture.taken, capture.dating) for capture in captures]
         return json.dumps(
             {
                 "order": [capture.id for capture in captures],
-                "taken": [capture.taken for capture in captures],
+                "taken": self._times[-1].taken,
+                "dating": self._times[-1].dating,
                 "name": given["person"]["name"],
                 "analyses": self._analyses,
                 "outlines": [lesion_outline(analysis) for analysis in self._analyses],
@@ -247,7 +255,8 @@ class Page:
         from edge_app.web import referral
 
         try:
-            return json.dumps({"rows": referral.rows(json.loads(wanted), self._analyses)})
+            rows = referral.rows(json.loads(wanted), self._analyses, self._times)
+            return json.dumps({"rows": rows})
         except UserError as error:
             return json.dumps({"error": self._sentence(error)})
 
@@ -256,19 +265,22 @@ class Page:
         from edge_app.web import referral
 
         pictures = [image.to_bytes() for image in images]
-        return referral.transaction(json.loads(wanted), self._analyses, pictures)
+        return referral.transaction(json.loads(wanted), self._analyses, self._times, pictures)
 
     # ------------------------------------------------------------------------ words
 
     def _concluded(self, analysis: Analysis) -> dict:
         self._analyses.append(analysis.to_json())
+        self._times.append(self._time)
         return {"analysis": self._analyses[-1], "said": self._said()}
 
     def _said(self) -> dict:
         together = None
-        if len(self._analyses) > 1:
-            together = combine(self._analyses, self._bundle.manifest)
-        view = estimate.result(self._analyses[-1], together)
+        analyses = case.of_one_day(self._analyses, self._times)
+        if len(analyses) > 1:
+            together = combine(analyses, self._bundle.manifest)
+        others = len(self._analyses) - len(analyses)
+        view = estimate.result(self._analyses[-1], together, others)
         return {
             "triage": together.triage if together else self._analyses[-1]["triage"],
             "title": view.band.title,
