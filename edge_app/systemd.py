@@ -47,7 +47,7 @@ ExecStart={command}
 Restart=always
 RestartSec=3
 NoNewPrivileges=yes
-PrivateTmp=yes
+PrivateTmp={private}
 ProtectSystem=strict
 ProtectHome=read-only
 {writable}RestrictAddressFamilies=AF_UNIX AF_NETLINK
@@ -86,7 +86,14 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
         for folder in folders
     )
     return _UNIT.format(
-        made=made, own=own, tune=tune, display=display, command=command, writable=writable
+        made=made,
+        own=own,
+        tune=tune,
+        display=display,
+        command=command,
+        # A Jetson's camera daemon is reached by a socket there.
+        private="no" if "nvargus" in options.get("--source", "") else "yes",
+        writable=writable,
     )
 
 

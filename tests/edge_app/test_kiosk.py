@@ -361,6 +361,14 @@ def test_what_no_line_can_hold_is_refused(value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "private"), [("/dev/video0", "yes"), ("nvarguscamerasrc ! appsink", "no")]
+)
+def test_a_service_sees_the_socket_of_a_jetsons_camera(source, private):
+    """/tmp/argus_socket: no CSI camera could be opened without it."""
+    assert _setting(_unit("--source", source), "PrivateTmp") == [private]
+
+
 @pytest.mark.parametrize("folder", ["/tmp", "/var/tmp"])
 def test_what_the_service_does_not_see_is_refused(folder):
     with pytest.raises(UserError, match=f"outside of {folder}"):
