@@ -231,6 +231,16 @@ def test_names_and_file_names_never_enter_the_log(tmp_path):
     assert [line.split(" ", 2)[2] for line in lines] == ["capture ms=412", "source fault code=lost"]
 
 
+def test_a_kiosk_whose_disk_cannot_be_written_starts_without_a_log(tmp_path, capsys):
+    """It ended, and its screen stayed dark: the fault that the self-check found was not shown."""
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "kiosk.log")
+    journal.write("start")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dermedge: there is no log: ")
+    journal.close()
+
+
 def test_the_log_does_not_grow_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(kiosk, "LOG_BYTES", 200)
     journal = Journal(tmp_path / "kiosk.log")
