@@ -391,6 +391,8 @@ def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
         "/opt/mine.dermbundle",
         "--trusted-key",
         "/opt/key.pem",
+        "--min-release",
+        "2",
         "--home",
         "/srv/cases of people",
         "--captures",
@@ -405,7 +407,9 @@ def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
     # Message in the unit: whose choice the service finds, and with which bundle.
     tune = next(line for line in text.splitlines() if " tune " in line)
     assert "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge " in tune
-    assert tune.endswith("tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem")
+    assert " XDG_STATE_HOME=/var/lib/dermedge/state " in tune
+    wanted = "tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem --min-release 2"
+    assert tune.endswith(wanted)
     _systemd_takes(text, tmp_path)
 
 
