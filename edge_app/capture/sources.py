@@ -172,8 +172,8 @@ class CameraSource:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, CAMERA_SIZE[0])
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, CAMERA_SIZE[1])
-        # A queue of old frames would let the picture lag behind the hand.
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            # A queue of old frames would let the picture lag behind the hand.
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def read(self) -> Frame | None:
         ok, bgr = self._capture.read()

@@ -170,6 +170,8 @@ def test_a_pipeline_hands_over_bgr_whatever_its_camera_gives(camera, monkeypatch
     asked = []
     monkeypatch.setattr(sources.cv2.videoio_registry, "hasBackend", lambda _: True)
     monkeypatch.setattr(camera, "__init__", lambda _, spec, backend: asked.append(spec))
+    # OpenCV stops and starts a pipeline for whatever is set, known or not.
+    monkeypatch.setattr(camera, "set", lambda *words: asked.append(words))
     open_source("nvarguscamerasrc ! nvvidconv ! video/x-raw,format=RGBA ! appsink drop=1")
     (pipeline,) = asked
     assert pipeline.endswith("format=RGBA ! videoconvert ! video/x-raw,format=BGR ! appsink drop=1")
