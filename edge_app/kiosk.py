@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dermedge import UserError
+from dermedge.cli import one_line
 from dermedge.files import write_atomic
 from edge_app.capture.sources import FAULTS
 from edge_app.i18n.language import N_, Message
@@ -202,13 +203,26 @@ def set_pin(folder: Path, ask: Callable[[str], str]) -> None:
                 os.chown(folder / name, owner.st_uid, owner.st_gid)
 
 
+class _Handler(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk, or one that cannot be written: not a traceback for each line."""
+
+
 class Journal:
-    """A rotating log without personal data: events of EVENTS, numbers, words of CODES."""
+    """A rotating log without personal data: events of EVENTS, numbers, words of CODES.
+
+    Where nothing can be written, as on a disk that became read-only, a line on standard error says
+    so, and the kiosk goes on without a log.
+    """
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1)
-        path.chmod(0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+            path.chmod(0o600)
+        except OSError as error:
+            print(f"dermedge: there is no log: {one_line(error)}", file=sys.stderr, flush=True)
+        self._handler = _Handler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, delay=True)
         formatter = logging.Formatter("%(asctime)s %(message)s")
         formatter.converter = time.gmtime
         self._handler.setFormatter(formatter)

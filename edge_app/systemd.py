@@ -47,7 +47,7 @@ ExecStart={command}
 Restart=always
 RestartSec=3
 NoNewPrivileges=yes
-PrivateTmp=yes
+PrivateTmp={private}
 ProtectSystem=strict
 ProtectHome=read-only
 {writable}RestrictAddressFamilies=AF_UNIX AF_NETLINK
@@ -73,10 +73,12 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
     command = service_command([*program, "app", "--kiosk"], options)
     folders = [options[name] for name in _WRITES if options.get(name)]
     writable = "".join(f"ReadWritePaths={_quoted(folder)}\n" for folder in folders)
+    # As `Environment` below has them: for the choice, and the newest release that was opened.
     own = "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge"
+    own += " XDG_STATE_HOME=/var/lib/dermedge/state"
     bundle = [
         word
-        for name in ("--bundle", "--trusted-key")
+        for name in ("--bundle", "--trusted-key", "--min-release")
         if name in options
         for word in (name, options[name])
     ]
@@ -86,7 +88,14 @@ def unit(options: Mapping[str, str], display: str = "kmsdrm") -> str:
         for folder in folders
     )
     return _UNIT.format(
-        made=made, own=own, tune=tune, display=display, command=command, writable=writable
+        made=made,
+        own=own,
+        tune=tune,
+        display=display,
+        command=command,
+        # A Jetson's camera daemon is reached by a socket there.
+        private="no" if "nvargus" in options.get("--source", "") else "yes",
+        writable=writable,
     )
 
 

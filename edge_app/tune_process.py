@@ -121,8 +121,9 @@ def _converse(
             )
         kind, values = _parsed(line)
         if kind == "wait":
+            start = time.monotonic()
             gate.wait(float(values["left"]))
-            _reply(child, "go")
+            _reply(child, str(time.monotonic() - start))
         elif kind == "quiet":
             _reply(child, "yes" if gate.quiet() else "no")
         elif kind == "error":
@@ -162,7 +163,7 @@ def _reply(child: subprocess.Popen[str], word: str) -> None:
 
 
 class Link:
-    """The process's own side: a clock that stands still while it waits for an answer."""
+    """The process's own side: a clock that stands still while the app has it wait."""
 
     def __init__(
         self, read: Callable[[], str], write: Callable[[str], None], clock: Callable[[], float]
@@ -171,7 +172,7 @@ class Link:
         self._waited = 0.0
 
     def clock(self) -> float:
-        """Seconds without those that it waited."""
+        """Seconds without those that the app had it wait, as the app's own limit counts them."""
         return self._clock() - self._waited
 
     def tell(self, kind: str, **values: object) -> None:
@@ -179,13 +180,15 @@ class Link:
 
     def ask(self, kind: str, **values: object) -> str:
         """The answer; ends the process where the app is gone."""
-        start = self._clock()
         self.tell(kind, **values)
         reply = self._read()
-        self._waited += self._clock() - start
         if not reply:
             raise SystemExit(1)
         return reply.strip()
+
+    def wait(self, left: float) -> None:
+        """Until nothing is analysed. `left` : s of work, at most."""
+        self._waited += float(self.ask("wait", left=left))
 
 
 def tune_linked(link: Link, path: str, sha256: str, started: float) -> None:
@@ -206,7 +209,7 @@ def tune_linked(link: Link, path: str, sha256: str, started: float) -> None:
     end = started + LIMIT
 
     def wait(_work: str) -> None:
-        link.ask("wait", left=max(0.0, end - link.clock()))
+        link.wait(max(0.0, end - link.clock()))
 
     results = tune.tune(
         bundle,

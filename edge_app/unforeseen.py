@@ -68,6 +68,5 @@ def keep_quiet() -> None:
     threading.excepthook = _hook
     sys.unraisablehook = _hook
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # of a kiosk's log on a full disk: a traceback for each line
     logging.getLogger().addHandler(logging.NullHandler())  # else warnings go to standard error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -161,7 +161,7 @@ class CameraSource:
                     "this OpenCV is built without GStreamer: use the OpenCV of the system "
                     "(JetPack's on a Jetson) or a camera number"
                 )
-            self._capture = cv2.VideoCapture(spec, cv2.CAP_GSTREAMER)
+            self._capture = cv2.VideoCapture(_in_bgr(spec), cv2.CAP_GSTREAMER)
         else:
             self._capture = cv2.VideoCapture(int(spec) if spec.isdigit() else spec)
         if not self._capture.isOpened():
@@ -172,8 +172,8 @@ class CameraSource:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, CAMERA_SIZE[0])
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, CAMERA_SIZE[1])
-        # A queue of old frames would let the picture lag behind the hand.
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            # A queue of old frames would let the picture lag behind the hand.
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def read(self) -> Frame | None:
         ok, bgr = self._capture.read()
@@ -311,6 +311,13 @@ class StreamMonitor:
     def stuck(self) -> bool:
         """The camera has been frozen for so long that only opening it again may help."""
         return self._live and self._equal >= 10 * FROZEN_AFTER
+
+
+def _in_bgr(pipeline: str) -> str:
+    """The pipeline with BGR for its sink. OpenCV takes other layouts of colour, too, and does not
+    say which it was: red and blue would change places."""
+    before, _, sink = pipeline.rpartition(" ! ")
+    return f"{before} ! videoconvert ! video/x-raw,format=BGR ! {sink}"
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

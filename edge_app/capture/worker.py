@@ -6,6 +6,7 @@ of the shot alone. The worker knows nothing of a person between two shots, and n
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -30,6 +31,8 @@ from edge_app.i18n.language import Message, error_message
 
 # From one live analysis to the next, at least: drawing needs the processor, too.
 LIVE_SECONDS = 0.08
+# That a camera gives nothing before what it showed last counts as gone: reading it may wait longer.
+SILENT_SECONDS = 2.0
 RETRY_SECONDS = 1.0  # between attempts to open a source that is gone
 STOP_SECONDS = 20.0  # that `stop` waits: longer than an analysis, and than a camera's own limit
 # What it means that one of the worker's threads does not end.
@@ -75,6 +78,7 @@ class Worker:
         self._log = log
         self._reported = ""
         self._noted = ""  # code of the fault that the log holds, and not its end
+        self._seen = math.inf  # when a camera gave its last frame, s of time.monotonic
         self._stability = StabilityTracker()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -109,7 +113,13 @@ class Worker:
         return [HANGS[thread.name] for thread in self._threads if thread.is_alive()]
 
     def snapshot(self) -> Snapshot:
-        return self._snapshot
+        with self._changed:
+            frame = self._snapshot.frame
+            silent = time.monotonic() - self._seen > SILENT_SECONDS
+            if silent and frame is not None and not frame.stale:
+                fault = Message(FAULTS["lost"], name=self._snapshot.source)
+                self._publish(frame=replace(frame, stale=True), fault=fault, fault_code="lost")
+            return self._snapshot
 
     def wait_for(self, condition: Callable[[Snapshot], bool], seconds: float) -> bool:
         """Wait until the snapshot is so; whether it came to that in time."""
@@ -221,6 +231,7 @@ class Worker:
                 monitor, visit = StreamMonitor(source.live), self._visit
             frame = source.read()
             if frame is not None:
+                self._seen = time.monotonic() if source.live else math.inf
                 self._pass_on(rotated(frame, self.rotation), monitor, visit)
                 # Else the last frame of somebody who has left would wait here for the next one.
                 frame = None

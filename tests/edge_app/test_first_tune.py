@@ -229,10 +229,11 @@ def test_the_next_picture_is_analysed_by_the_faster_network(bundle):
 
 
 class AppSide:
-    """Answers the process, each answer late by 100 s, and keeps what was told."""
+    """Has the process wait for 100 s each time that it asks, and keeps what was told."""
 
-    def __init__(self, answers=lambda kind: "yes"):
-        self.now, self.told, self.answers = 0.0, [], answers
+    def __init__(self, quiet="yes", wait=100.0, late=0.0):
+        self.now, self.told = 0.0, []
+        self.quiet, self.wait, self.late = quiet, wait, late
         self.link = Link(self.read, self.write, self.clock)
 
     def clock(self) -> float:
@@ -243,8 +244,11 @@ class AppSide:
         self.told.append(json.loads(line))
 
     def read(self) -> str:
-        self.now += 100.0
-        return self.answers(self.told[-1]["kind"]) + "\n"
+        self.now += self.late
+        if self.told[-1]["kind"] == "quiet":
+            return self.quiet + "\n"
+        self.now += self.wait
+        return f"{self.wait}\n"
 
 
 def test_the_process_tells_what_it_chose_and_pauses_cost_it_nothing(bundle):
@@ -257,11 +261,19 @@ def test_the_process_tells_what_it_chose_and_pauses_cost_it_nothing(bundle):
     assert found["untried"] == 0
     assert {message["kind"] for message in asked} == {"wait", "quiet"}
     left = [message["left"] for message in asked if "left" in message]
-    assert min(left) > tune_process.LIMIT - 10  # though each answer took 100 s
+    assert min(left) > tune_process.LIMIT - 10  # though it waited 100 s for each answer
+
+
+def test_answers_that_a_busy_device_delays_count_as_they_do_for_the_app(bundle):
+    """They did not, and the app ended the process: 'a runtime hangs'."""
+    app = AppSide(wait=0.0, late=2.0)
+    tune_linked(app.link, str(bundle.path), bundle.sha256, 0.0)
+    assert app.told[-1]["kind"] == "found"
+    assert app.now < tune_process.MOST
 
 
 def test_what_was_disturbed_is_not_timed(bundle):
-    app = AppSide(lambda kind: "no" if kind == "quiet" else "go")
+    app = AppSide(quiet="no")
     tune_linked(app.link, str(bundle.path), bundle.sha256, 0.0)
     assert app.told[-1]["timed"] == 0
 
@@ -299,7 +311,7 @@ SAYS = """
 import json, sys
 print("a line of a library", flush=True)
 print(json.dumps({"kind": "wait", "left": 3}), flush=True)
-assert sys.stdin.readline() == "go\\n"
+assert 0 <= float(sys.stdin.readline()) < 9
 print(json.dumps({"kind": "quiet"}), flush=True)
 assert sys.stdin.readline() == "yes\\n"
 """
@@ -337,7 +349,7 @@ from edge_app import tune_process
 
 def found(link, *_):
     os.write(1, {printed!r})
-    link.ask("wait", left=3)
+    link.wait(3)
     link.tell("found", executions={{}}, timed=3, untried=1)
 
 tune_process.tune_linked = found

@@ -231,6 +231,16 @@ def test_names_and_file_names_never_enter_the_log(tmp_path):
     assert [line.split(" ", 2)[2] for line in lines] == ["capture ms=412", "source fault code=lost"]
 
 
+def test_a_kiosk_whose_disk_cannot_be_written_starts_without_a_log(tmp_path, capsys):
+    """It ended, and its screen stayed dark: the fault that the self-check found was not shown."""
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "kiosk.log")
+    journal.write("start")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dermedge: there is no log: ")
+    journal.close()
+
+
 def test_the_log_does_not_grow_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(kiosk, "LOG_BYTES", 200)
     journal = Journal(tmp_path / "kiosk.log")
@@ -361,6 +371,14 @@ def test_what_no_line_can_hold_is_refused(value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "private"), [("/dev/video0", "yes"), ("nvarguscamerasrc ! appsink", "no")]
+)
+def test_a_service_sees_the_socket_of_a_jetsons_camera(source, private):
+    """/tmp/argus_socket: no CSI camera could be opened without it."""
+    assert _setting(_unit("--source", source), "PrivateTmp") == [private]
+
+
 @pytest.mark.parametrize("folder", ["/tmp", "/var/tmp"])
 def test_what_the_service_does_not_see_is_refused(folder):
     with pytest.raises(UserError, match=f"outside of {folder}"):
@@ -373,6 +391,8 @@ def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
         "/opt/mine.dermbundle",
         "--trusted-key",
         "/opt/key.pem",
+        "--min-release",
+        "2",
         "--home",
         "/srv/cases of people",
         "--captures",
@@ -387,7 +407,9 @@ def test_the_service_has_a_home_and_a_cache_that_it_may_write(tmp_path):
     # Message in the unit: whose choice the service finds, and with which bundle.
     tune = next(line for line in text.splitlines() if " tune " in line)
     assert "sudo -u dermedge env XDG_CACHE_HOME=/var/cache/dermedge " in tune
-    assert tune.endswith("tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem")
+    assert " XDG_STATE_HOME=/var/lib/dermedge/state " in tune
+    wanted = "tune --bundle /opt/mine.dermbundle --trusted-key /opt/key.pem --min-release 2"
+    assert tune.endswith(wanted)
     _systemd_takes(text, tmp_path)
 
 

@@ -165,6 +165,18 @@ def test_pipeline_without_gstreamer_says_so(monkeypatch):
         open_source("nvarguscamerasrc ! videoconvert ! appsink")
 
 
+def test_a_pipeline_hands_over_bgr_whatever_its_camera_gives(camera, monkeypatch):
+    """OpenCV takes RGBA as BGRA, and the planes of NV12 as a gray picture: they were judged so."""
+    asked = []
+    monkeypatch.setattr(sources.cv2.videoio_registry, "hasBackend", lambda _: True)
+    monkeypatch.setattr(camera, "__init__", lambda _, spec, backend: asked.append(spec))
+    # OpenCV stops and starts a pipeline for whatever is set, known or not.
+    monkeypatch.setattr(camera, "set", lambda *words: asked.append(words))
+    open_source("nvarguscamerasrc ! nvvidconv ! video/x-raw,format=RGBA ! appsink drop=1")
+    (pipeline,) = asked
+    assert pipeline.endswith("format=RGBA ! videoconvert ! video/x-raw,format=BGR ! appsink drop=1")
+
+
 def test_what_is_no_source_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.avi").write_text("no video")
     (tmp_path / "empty").mkdir()

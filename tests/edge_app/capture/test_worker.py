@@ -467,6 +467,26 @@ def test_the_picture_of_a_camera_that_hangs_is_never_steady(start, picture, monk
     assert _until(running, lambda s: s.analysed >= seen + 5).steady == (0 if hangs else 1)
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_what_a_silent_camera_showed_last_is_not_taken(start, picture, monkeypatch, live):
+    """GStreamer waits for half a minute: the button took the picture of what lay there before."""
+    monkeypatch.setattr(worker, "SILENT_SECONDS", -1.0)
+    let_go = threading.Event()
+
+    class Silent(Pictures):
+        def read(self):
+            if self.number:
+                let_go.wait(LONG)
+            return super().read()
+
+    source = Silent(picture)
+    source.live = live
+    running = start(lambda: source)
+    seen = _until(running, lambda s: s.frame is not None)
+    assert (seen.offered is None, seen.fault_code) == ((True, "lost") if live else (False, ""))
+    let_go.set()
+
+
 def test_what_was_still_before_the_live_picture_rested_is_waited_for_again(
     start, picture, monkeypatch
 ):
