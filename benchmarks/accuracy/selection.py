@@ -30,7 +30,9 @@ SEED = 0  # of a split that is made here
 
 
 class NothingToMeasure(DataError):
-    """No selected picture has what the bundle's networks can be measured by."""
+    """No selected picture can be read, or has what the bundle's networks can be measured by."""
+
+    exit_status = 1  # the command was right, its pictures are not
 
 
 @dataclass(frozen=True)

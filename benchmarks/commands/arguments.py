@@ -193,6 +193,12 @@ def select_pictures(bundle: Bundle, args: argparse.Namespace) -> tuple[DataSet, 
     return data_set, selection
 
 
+def any_unread(evaluation: dict) -> bool:
+    """Whether a picture could not be read that was to be measured, or to show no lesion."""
+    ood = evaluation["ood"] or {}
+    return bool(evaluation["data"]["unreadable"] or ood.get("unreadable"))
+
+
 def metadata_fields(bundle: Bundle, args: argparse.Namespace) -> tuple[str, ...]:
     """What the classifier gets beside the picture."""
     model = bundle.manifest.models.get("classifier")

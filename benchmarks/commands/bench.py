@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.commands import bench_results
 from benchmarks.commands.arguments import (
+    any_unread,
     command,
     data_arguments,
     file_to_write,
@@ -167,7 +168,9 @@ def _bench(args: argparse.Namespace) -> int:
     result = _measure(args, inputs, out)
     _write_page(args, inputs, result, report)
     _print(args, result, report, out)
-    return 130 if result["missing"] else 0
+    if result["missing"]:
+        return 130
+    return 1 if args.data and any_unread(result["evaluation"]) else 0
 
 
 def _check(args: argparse.Namespace) -> None:

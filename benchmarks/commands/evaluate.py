@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.commands.arguments import (
+    any_unread,
     data_arguments,
     file_to_write,
     folder,
@@ -21,7 +21,7 @@ from benchmarks.commands.arguments import (
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
-from dermedge.cli import Command, one_line
+from dermedge.cli import Command
 from dermedge.cli.options import (
     bundle_arguments,
     check_engine,
@@ -65,7 +65,6 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks.accuracy import evaluate
     from benchmarks.accuracy.pool import Cluster
-    from benchmarks.accuracy.selection import NothingToMeasure
     from benchmarks.report import text
     from benchmarks.schema import tables
 
@@ -80,11 +79,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for file, columns in ((args.table, tables.COLUMNS), (groups, tables.GROUP_COLUMNS)):
             tables.read(file, columns)
             file_to_write(file)
-    try:
-        data_set, selection = select_pictures(bundle, args)
-    except NothingToMeasure as error:
-        print(f"dermedge: {one_line(error)}", file=sys.stderr)
-        return 1
+    data_set, selection = select_pictures(bundle, args)
     if args.executions:
         return _executions(bundle, selection, args)
     out = folder(args.out) if args.out else None
@@ -107,8 +102,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if out:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
-    unread = result["data"]["unreadable"] or (result["ood"] or {}).get("unreadable")
-    return 1 if unread else 0
+    return 1 if any_unread(result) else 0
 
 
 def _other_precision(whole: Bundle, bundle: Bundle, asked: str | None) -> str:

@@ -28,7 +28,7 @@ from benchmarks.corruptions import out_of_distribution
 from benchmarks.report import page
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
-from dermedge import DISCLAIMER, UserError
+from dermedge import DISCLAIMER, UserError, cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record, Split, load
@@ -127,14 +127,28 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
     assert line.endswith("not stated as malignant or benign: in no figure of classes or malignancy")
 
 
-def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "table", "reason"),
+    [
+        ("evaluate", "image\na.png\n", "nothing to measure"),
+        ("bench", "image\na.png\n", "nothing to measure"),
+        ("robustness", "image\na.png\n", "nothing to measure"),
+        ("quality", "image,diagnosis\nb.png,mel\n", "none of the pictures could be read (b.png"),
+    ],
+)
+def test_a_command_says_in_one_line_that_nothing_can_be_measured(
+    command, table, reason, tiny_bundle, tmp_path, capsys
+):
     cv2.imwrite(str(tmp_path / "a.png"), blob(60)[0])
-    (tmp_path / "metadata.csv").write_text("image\na.png\n")
-    words = ("--bundle", tiny_bundle, "--data", f"csv={tmp_path}", "--split", "all")
-    assert call(EVALUATE, *words) == 1
+    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "data.csv").write_text(table)
+    words = ["--bundle", tiny_bundle, "--data", f"csv={tmp_path}", "--split", "all"]
+    assert cli.main([command, *map(str, words), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("dermedge: nothing to measure")
-    assert (said.err.count("\n"), said.out) == (1, "")
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"dermedge: {reason}")
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_pictures_that_the_table_names_and_nobody_has_are_no_secret(
