@@ -21,7 +21,7 @@ from benchmarks.accuracy.figures import Row
 from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import Cluster, ClusterPool, NetworkPool, in_threads
-from benchmarks.accuracy.selection import Selection
+from benchmarks.accuracy.selection import Selection, split_sha256
 from benchmarks.latency.hardware import hardware
 from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU, SECOND_RATER
 from dermedge import DISCLAIMER, UserError
@@ -263,7 +263,7 @@ def _about_data(
         "limit": selection.limit,
         "evaluated": len(read),
         "split": selection.source,
-        "split_sha256": selection.split.sha256 if selection.split else None,
+        "split_sha256": split_sha256(data_set, selection),
         "seed": selection.split.seed if selection.split else None,
         "outside_labels": len(outside),
         # Nobody knows whether these are malignant: of no figure of the classifier.

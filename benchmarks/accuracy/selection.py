@@ -52,6 +52,15 @@ class Selection:
     subset: str = ""  # what of the part was taken, in words; "": all
 
 
+def split_sha256(data_set: DataSet, selection: Selection) -> str:
+    """Of the split. Of all pictures that of one which has them as its test part: readers of
+    anybody's pictures share a name."""
+    if selection.split is not None:
+        return selection.split.sha256
+    ids = tuple(sorted(record.id for record in data_set.records))
+    return Split(data_set.name, SEED, {"train": (), "val": (), "test": ids}).sha256
+
+
 def select(
     data_set: DataSet,
     bundle: Bundle,

@@ -13,7 +13,7 @@ from benchmarks.accuracy import intervals
 from benchmarks.accuracy.evaluate import read_picture
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import NetworkPool
-from benchmarks.accuracy.selection import NothingToMeasure, Selection
+from benchmarks.accuracy.selection import NothingToMeasure, Selection, split_sha256
 from benchmarks.latency.hardware import hardware
 from dermedge import DISCLAIMER, __version__
 from dermedge.bundle.bundle import Bundle
@@ -87,7 +87,7 @@ def about_data(data_set: DataSet, selection: Selection, done: Pass) -> dict:
         "part": selection.part,
         "subset": selection.subset,
         "split": selection.source,
-        "split_sha256": selection.split.sha256 if selection.split else None,
+        "split_sha256": split_sha256(data_set, selection),
         "limit": selection.limit,
         "pictures": len(done.records),
         "unreadable": list(done.unreadable),

@@ -66,9 +66,12 @@ def incomparable(results: dict[str, dict]) -> list[str]:
     for name in dict.fromkeys(name for own in pictures for name in own):
         if len({own[name] for own in pictures if name in own}) > 1:
             reasons.append(f"{name} is not the same picture in all results")
-    same = ("name", "part", "subset", "split_sha256", "limit", "evaluated")
+    same = ("name", "part", "subset", "limit", "evaluated")
     evaluations = [one for result in results.values() if (one := result["evaluation"])]
-    if len({json.dumps([one["data"][key] for key in same]) for one in evaluations}) > 1:
+    parts = {json.dumps([one["data"][key] for key in same]) for one in evaluations}
+    # Results of 0.2.0 and before state no split where all pictures were measured.
+    splits = {one["data"]["split_sha256"] for one in evaluations} - {None}
+    if max(len(parts), len(splits)) > 1:
         reasons.append("the accuracy was not measured on the same pictures in all results")
     if len({_way(one) for one in evaluations}) > 1:
         reasons.append(

@@ -160,6 +160,9 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     assert "not measured on the same pictures" in compare.incomparable(both)[0]
     one = both["clinical"]
     assert not compare.incomparable({"one": one, "two": one})
+    for split, same in (("y", False), (None, True)):  # of 0.2.0, of all pictures: it is not known
+        two = one | {"evaluation": {"data": one["evaluation"]["data"] | {"split_sha256": split}}}
+        assert (not compare.incomparable({"one": one, "two": two})) == same
     withheld = {"metadata": {"accepted": ["age"], "used": []}}
     for other in ({"views": 4}, withheld):
         two = one | {"evaluation": one["evaluation"] | other}
