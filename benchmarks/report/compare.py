@@ -154,12 +154,16 @@ def _of_device(name: str, result: dict) -> list[dict]:
 
 
 def accuracy(evaluation: dict | None) -> dict[str, dict | None]:
-    """The networks' own figures of an evaluation, with their intervals, by name."""
+    """The networks' own figures of an evaluation, with their intervals, by name.
+
+    None: there is none, as no AUC of benign lesions alone.
+    """
     figures: dict[str, dict | None] = {name: None for names in HEADLINES.values() for name in names}
     for method in evaluation["methods"] if evaluation else []:
         for name in () if method["baseline"] else HEADLINES[method["task"]]:
-            if name in method["metrics"]:
-                figures[name] = method["metrics"][name]
+            figure = method["metrics"].get(name)
+            if figure and figure["value"] is not None:
+                figures[name] = figure
     return figures
 
 

@@ -174,6 +174,17 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     ]
 
 
+def test_devices_are_compared_where_a_figure_cannot_be_computed():
+    """Of benign lesions alone there is no AUC: the page ended in a traceback."""
+    stated = bench_result.load(DEVICES / "amd-epyc-vnni-2-cores-onnxruntime-fp32.json")
+    for method in stated["evaluation"]["methods"]:
+        if "malignant_auc" in method["metrics"]:
+            method["metrics"]["malignant_auc"] = dict.fromkeys(("value", "low", "high"))
+    text = page.render_compared(None, {"one": stated})
+    assert names.TITLES["jaccard"] in text
+    assert f"{names.TITLES['malignant_auc']} against time" not in text
+
+
 def test_compare_refuses_what_is_no_result(result, tmp_path):
     (tmp_path / "none.json").write_text("{]")
     with pytest.raises(UserError, match="not JSON"):
