@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             failed, rows = _analyze(args, bundle, options, sources, results)
     else:
         failed, rows = _analyze(args, bundle, options, sources)
-    if (args.combine or args.together) and rows:
+    if rows:
         from dermedge.combine import combine
 
         common = combine(rows, bundle.manifest, len(sources) - len(rows))
@@ -185,11 +185,16 @@ def _analyze(
     sources: list[str],
     results: Results | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Print or write a row a picture; how many failed, and the rows of the others."""
+    """Print or write a row a picture; how many failed, and the rows of the others where they are to
+    be combined: those of an archive are more than memory holds."""
     from dermedge.batch import in_actor
 
-    rows = dict(results.rows) if results else {}
-    remaining = [source for source in sources if source not in rows]
+    known = results.places if results else {}
+    remaining = [source for source in sources if source not in known]
+    combined = args.combine or args.together
+    rows: dict[str, dict[str, Any]] = {}
+    if results and combined:
+        rows = {source: results.row(source) for source in sources if source in known}
     outcomes: Iterator[tuple[dict[str, Any], Analysis | None]]
     analyzer = None
     if not remaining:
@@ -221,7 +226,8 @@ def _analyze(
                 failed += 1
                 print(f"dermedge: {_named(row)}", file=sys.stderr)
                 continue
-            rows[row["image"]] = row
+            if combined:
+                rows[row["image"]] = row
             if analysis is not None and analyzer is not None:
                 failed += not _drawn(args, analysis, analyzer)
     return failed, [rows[source] for source in sources if source in rows]
