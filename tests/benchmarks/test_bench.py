@@ -272,6 +272,9 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
         # Both were in what the command printed alone.
         assert "the bundle does not say which pictures it learnt from" in shown
         assert "Not read: 2 pictures" in shown
+    del alone["robustness"]["data"]["subset"]  # which results of 0.2.0 lack
+    shown = page.render("t", Bundle.open(tiny_bundle), bench=alone)
+    assert "part &ldquo;all&rdquo;) get worse" in shown
 
 
 def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, monkeypatch):
