@@ -30,7 +30,7 @@ from dermedge.data import DataSet, Record
 from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.image.read import ImageError, Picture, find_images
+from dermedge.image.read import ImageError, Picture, find_images, find_other_pictures
 from dermedge.runtime import ExecutionConfig
 from dermedge.text import printable
 
@@ -102,6 +102,8 @@ def evaluate(
     all_read = time.perf_counter()
     read = [row for row in rows if row.error is None]
     warnings = [*selection.warnings, *_empty_masks(read), *_unread_second(read)]
+    if options.ood:
+        warnings += _of_other_kinds(Path(options.ood))
     outlines = _segmentation(read)
     classes = _classification(bundle, selection, read, options, warnings)
     groups, gaps = by_group(read, labels, limits)
@@ -286,6 +288,15 @@ def _others(folder: Path) -> list[Record]:
     if not records:
         raise UserError(f"--ood: there is no picture in {folder}")
     return records
+
+
+def _of_other_kinds(folder: Path) -> list[str]:
+    """A warning where files of the folder are pictures that are not read."""
+    others = find_other_pictures([folder])
+    if not others:
+        return []
+    kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+    return [f"--ood: {len(others)} pictures are not read ({kinds}): save them as PNG"]
 
 
 def _out_of_distribution(

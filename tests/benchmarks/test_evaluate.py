@@ -406,7 +406,9 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
     (tmp_path / "white" / "broken.png").write_bytes(b"words")
+    (tmp_path / "white" / "scan.DCM").touch()
     result = evaluated(full_bundle, people, ood=tmp_path)
+    assert "--ood: 1 pictures are not read (.dcm): save them as PNG" in result["warnings"]
     found = result["ood"]
     assert (found["pictures"], found["unreadable"]) == (3, 1)
     assert found["flagged"]["value"] == pytest.approx(2 / 3, abs=1e-6)
