@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.accuracy import examples
 from benchmarks.accuracy.figures import Row
+from benchmarks.commands import arguments
 from benchmarks.commands import bench as bench_command
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.corruptions import ROBUSTNESS
@@ -155,6 +156,26 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
         call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text()) == bench[1]
     assert (tmp_path / "bench.csv").read_text() == (bench[0] / "bench.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("quick", "before"), [(False, "--mlperf"), (True, "--mlperf"), (False, "")]
+)
+def test_an_hour_of_another_command_is_not_overwritten(
+    quick, before, tiny_bundle, bench, tmp_path, monkeypatch
+):
+    """The commands of docs/measure.md, one after the other, lost the result of --mlperf."""
+    monkeypatch.chdir(tmp_path)
+    short_bench(monkeypatch)
+    monkeypatch.setattr(bench_module, "run", lambda *_: pytest.fail("it is timed"))
+    stated = bench[1] | {"quick": quick, "command": f"{arguments.command()} {before}"}
+    Path("bench-tiny").mkdir()
+    Path("bench-tiny", "bench.json").write_text(json.dumps(stated))
+    refused = not quick and before
+    with pytest.raises(UserError if refused else pytest.fail.Exception):
+        call(BENCH, "--bundle", tiny_bundle)
+    with pytest.raises(pytest.fail.Exception):
+        call(BENCH, "--bundle", tiny_bundle, "--out", "bench-tiny")
 
 
 def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle, tmp_path):
