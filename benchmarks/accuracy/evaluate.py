@@ -30,6 +30,7 @@ from dermedge.data import DataSet, Record
 from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
+from dermedge.image.opencv import short_of_memory
 from dermedge.image.read import ImageError, Picture, find_images, find_other_pictures
 from dermedge.runtime import ExecutionConfig
 from dermedge.text import printable
@@ -322,15 +323,20 @@ def _out_of_distribution(
 
 
 def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
-    """A record's picture and true mask, bool at the size of its file. ImageError as they raise.
+    """A record's picture and true mask, bool at the size of its file. ImageError as they raise, and
+    where memory is short for one of them: the others are measured all the same.
 
     It names the file without its folders: results are shown to others.
     """
     try:
-        picture = read_lesion_picture(record.image)
-        if not record.mask:
-            return picture, None
-        return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+        with short_of_memory():
+            picture = read_lesion_picture(record.image)
+            if not record.mask:
+                return picture, None
+            return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+    except MemoryError:
+        name = printable(record.image.name)
+        raise ImageError(f"{name}: not enough memory for this picture") from None
     except ImageError as error:
         reason = without_folders(str(error), record.image, record.mask)
         raise ImageError("{reason}", code=error.code, reason=reason) from None
@@ -408,7 +414,7 @@ def _fit_colours(
 
     def features(record: Record) -> np.ndarray | None:
         try:
-            return colour_features(read_lesion_picture(record.image).pixels)
+            return colour_features(read_picture(replace(record, mask=None))[0].pixels)
         except ImageError:
             return None
 

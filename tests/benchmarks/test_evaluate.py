@@ -98,6 +98,23 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert DISCLAIMER in (tmp_path / "evaluation.html").read_text()
 
 
+def test_a_picture_that_memory_is_short_for_ends_no_evaluation(tiny_bundle, discs, monkeypatch):
+    read = evaluate.read_lesion_picture
+
+    def short(path):
+        if path.stem == "p03":
+            error = cv2.error("Failed to allocate 81000000 bytes")
+            error.code = cv2.Error.StsNoMem
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(evaluate, "read_lesion_picture", short)
+    unread = evaluated(Bundle.open(tiny_bundle), discs)["data"]["unreadable"]
+    reasons = {entry["id"]: entry["error"] for entry in unread}
+    assert reasons["p03"] == "p03.png: not enough memory for this picture"
+    assert reasons.keys() == {"p03", "p07", "p08"}
+
+
 def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
     tiny_bundle, discs, monkeypatch
 ):
