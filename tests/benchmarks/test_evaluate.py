@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -496,6 +497,17 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
         "--split test --vs b.dermbundle --data=csv=HAM csv=HAM"
     )
+
+
+def test_a_command_names_a_data_set_on_another_drive(monkeypatch):
+    """Windows has no way from the one drive to the other: it ended in a traceback."""
+
+    def relpath(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    monkeypatch.setattr("sys.argv", ["dermedge", "evaluate", "--data", "csv=/secret/HAM", "a.csv"])
+    assert arguments.command() == "dermedge evaluate --data csv=HAM a.csv"
 
 
 def test_throughput_of_an_evaluation(tiny_bundle, discs, monkeypatch):
