@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.accuracy.subset import Subset
 from benchmarks.commands import arguments
+from benchmarks.commands import corruptions as corruptions_command
+from benchmarks.commands import evaluate as evaluate_command
 from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.corruptions import out_of_distribution
@@ -497,6 +500,29 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
         "--split test --vs b.dermbundle --data=csv=HAM csv=HAM"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        (evaluate_command, ("--csv", "x.csv"), "segmentation: networks of the bundle"),
+        (evaluate_command, ("--executions", "x.csv"), "fp32 cpu"),
+        (corruptions_command, ("--corruptions", "crop", "--out", "x"), "side that is left"),
+    ],
+)
+def test_a_full_disk_costs_no_figures(
+    command, words, said, tiny_bundle, people, tmp_path, monkeypatch, capsys
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "write_atomic", full)
+    kind = EVALUATE if command is evaluate_command else ROBUSTNESS
+    data = ("--data", f"csv={people}", "--split", "all", "--limit", 4)
+    with pytest.raises(OSError, match="No space left"):
+        call(kind, "--bundle", tiny_bundle, *data, "--threads", 1, *words)
+    assert said in capsys.readouterr().out
 
 
 def test_a_command_names_a_data_set_on_another_drive(monkeypatch):
