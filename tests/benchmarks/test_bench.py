@@ -74,6 +74,12 @@ def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(bench):
     assert "trained on generated pictures: not for real skin" in plain.bench(bench[1])
 
 
+def test_a_processor_without_a_name_is_called_by_its_kind(bench):
+    """As in a container on ARM: 'tiny on None' stood there."""
+    hardware = bench[1]["hardware"] | {"cpu": None, "machine": "aarch64"}
+    assert plain.bench(bench[1] | {"hardware": hardware}).startswith("tiny on aarch64\n")
+
+
 def test_bench_csv_holds_the_same_figures(bench):
     out, result = bench
     rows = list(csv.DictReader((out / "bench.csv").read_text().splitlines()))
