@@ -174,6 +174,9 @@ class Results:
     Beside it, `FILE.options.json` says what was run, and on which files: lines of another bundle,
     of other options, or of the same names in another folder are not mixed. Pictures that failed
     are tried again, and those whose file is another one since. One process at a time writes to it.
+
+    Of an archive the lines are more than memory holds: `places` has where that of each picture
+    begins.
     """
 
     def __init__(self, path: Path, bundle: Bundle, options: Options, sources: Sequence[str] = ()):
@@ -191,20 +194,44 @@ class Results:
         if path.exists() and path.stat().st_size:
             before = self._check(json.loads(json.dumps(self._options)))
         written = path.stat().st_mtime if path.exists() else 0.0
-        lines = list(self._read())
-        self._check_folder(before.get("folder"), lines)
+        found = {row["image"]: place for place, row in self._read() if "error" not in row}
+        self._check_folder(before.get("folder"), found)
         files = before.get("files", {})
-        self.rows = {
-            row["image"]: row
-            for row in lines
-            if "error" not in row and _unchanged(row["image"], files.get(row["image"]), written)
+        found = {
+            name: place
+            for name, place in found.items()
+            if _unchanged(name, files.get(name), written)
         }
         now = {name: _file_of(name) for name in sources}
         self._files = {name: file for name, file in now.items() if file is not None}
-        self._files |= {name: files[name] for name in self.rows if name in files}
+        self._files |= {name: files[name] for name in found if name in files}
         self._state()
-        write_atomic(path, "".join(map(_line, self.rows.values())))
+        self.places: dict[str, int] = {}
+        self._end = 0
+        write_atomic(path, self._kept(found))
         self._file = path.open("ab", buffering=0)
+
+    def _kept(self, found: Mapping[str, int]) -> Iterator[bytes]:
+        """The lines that stand at these places of the file that was there."""
+        if not found:
+            return
+        with self.path.open("rb") as file:
+            for name, place in found.items():
+                file.seek(place)
+                line = file.readline()
+                self._count(name, line)
+                yield line
+
+    def _count(self, name: str, line: bytes) -> None:
+        self.places[name] = self._end
+        self._end += len(line)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The result of a picture that has one."""
+        with self.path.open("rb") as file:
+            file.seek(self.places[name])
+            row: dict[str, Any] = json.loads(file.readline())
+        return row
 
     def _state(self) -> None:
         stated = {**self._options, "folder": _folder(), "files": self._files}
@@ -229,34 +256,39 @@ class Results:
             )
         return before
 
-    def _check_folder(self, folder: object, lines: list[dict[str, Any]]) -> None:
+    def _check_folder(self, folder: object, names: Iterable[str]) -> None:
         """UserError where names within the working folder were of another one."""
         if folder in (None, _folder()):
             return
-        names = (row["image"] for row in lines if "error" not in row)
         if any(not (_is_address(name) or os.path.isabs(name)) for name in names):
             raise UserError(
                 f"{self.path} holds results of pictures in {folder}, where they may be others than "
                 "here: run it there, or name another file"
             )
 
-    def _read(self) -> Iterator[dict[str, Any]]:
-        """The whole lines; the last may have been cut off in writing."""
+    def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Where each whole line begins, and what it holds; the last may be cut off."""
         if not self.path.exists():
             return
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                known = isinstance(row["image"], str)
-            except (ValueError, KeyError, TypeError):
-                known = False
-            if not known:
-                raise UserError(
-                    f"{self.path}, line {number}: no result of `dermedge analyze`; "
-                    "name another file, or delete this one"
-                )
-            yield row
+        place = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield place, self._parsed(line, number)
+                place += len(line)
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row: dict[str, Any] = json.loads(line)
+            known = isinstance(row["image"], str)
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise UserError(
+                f"{self.path}, line {number}: no result of `dermedge analyze`; "
+                "name another file, or delete this one"
+            )
+        return row
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a result; the operating system has it when this returns.
@@ -264,7 +296,8 @@ class Results:
         UserError where the file is another one now: what is written into it would be lost.
         OSError, which names the file: it cannot be written.
         """
-        rest = memoryview(_line(row).encode())
+        line = _line(row).encode()
+        rest = memoryview(line)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -275,7 +308,7 @@ class Results:
                 f"{self.path} was replaced or taken away while results were written to it, by "
                 "another run perhaps: give each run a file of its own"
             )
-        self.rows[row["image"]] = row
+        self._count(row["image"], line)
         file = _file_of(row["image"])
         if file is not None:
             self._files[row["image"]] = file

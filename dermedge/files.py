@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dermedge import UserError
@@ -18,8 +18,11 @@ _PREFIX = ".writing-"
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
-def write_atomic(path: str | Path, data: bytes | str, private: bool = False) -> None:
-    """Write `data` (text as UTF-8) to `path` by a temporary file beside it and a rename.
+def write_atomic(
+    path: str | Path, data: bytes | str | Iterable[bytes], private: bool = False
+) -> None:
+    """Write `data` (text as UTF-8, or parts that follow each other) to `path` by a temporary file
+    beside it and a rename.
 
     A file that is there keeps its mode and, where this user may set them, its owner and group; a
     new one gets what the umask of the process leaves. A link stays a link: what it points to is
@@ -30,13 +33,14 @@ def write_atomic(path: str | Path, data: bytes | str, private: bool = False) -> 
     """
     if isinstance(data, str):
         data = data.encode()
+    parts = [data] if isinstance(data, bytes) else data
     try:
         target = Path(os.path.realpath(path))
         before = _stat(path)
         if before is not None and not stat.S_ISREG(before.st_mode):
-            _write_through(path, data)
+            _write_through(path, parts)
             return
-        _replace(target, data, before, private)
+        _replace(target, parts, before, private)
         sync_folder(target.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -68,15 +72,18 @@ def _stat(path: str | Path) -> os.stat_result | None:
         return None
 
 
-def _write_through(path: str | Path, data: bytes) -> None:
+def _write_through(path: str | Path, parts: Iterable[bytes]) -> None:
     """To a device, pipe or terminal, which must not be replaced by a file. OSError: a folder."""
     with open(path, "wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[file.write(view) :]
 
 
-def _replace(target: Path, data: bytes, before: os.stat_result | None, private: bool) -> None:
+def _replace(
+    target: Path, parts: Iterable[bytes], before: os.stat_result | None, private: bool
+) -> None:
     # The kernel applies the umask of now. What shall be narrower than that starts narrow.
     mode = 0o600 if private or before is not None else 0o666
     temporary = target.parent / f"{_PREFIX}{secrets.token_hex(8)}"
@@ -85,7 +92,7 @@ def _replace(target: Path, data: bytes, before: os.stat_result | None, private: 
     )
     try:
         with file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             if before is not None:
                 _take_over(temporary, before, private)

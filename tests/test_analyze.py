@@ -384,6 +384,23 @@ def test_masks_never_overwrite_the_pictures(tmp_path, tiny_bundle):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--masks", "--outlines"])
+def test_drawings_overwrite_none_of_another_picture(tmp_path, tiny_bundle, capsys, option):
+    """A second card's IMG_1 took the first one's mask, and a mask that a person drew was lost."""
+    for folder, seed in (("first", 1), ("second", 2)):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "x.png", draw(seed, label="nv", size=(64, 80)).image)
+    drawn = tmp_path / "drawn" / "x.png"
+    words = ["--bundle", str(tiny_bundle), option, str(drawn.parent)]
+    for folder, status in (("first", 0), ("first", 0), ("second", 2)):
+        assert cli.main(["analyze", str(tmp_path / folder), *words]) == status
+    assert "would be overwritten; choose another folder" in capsys.readouterr().err
+    write_png(drawn, np.zeros((64, 80), np.uint8))
+    by_hand = drawn.read_bytes()
+    assert cli.main(["analyze", str(tmp_path / "first"), *words]) == 2
+    assert drawn.read_bytes() == by_hand
+
+
 def test_pictures_of_a_folder_that_cannot_be_read_are_not_left_out_in_silence(
     tmp_path, tiny_bundle, capsys
 ):

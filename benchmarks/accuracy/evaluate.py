@@ -21,7 +21,7 @@ from benchmarks.accuracy.figures import Row
 from benchmarks.accuracy.intervals import clusters
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import Cluster, ClusterPool, NetworkPool, in_threads
-from benchmarks.accuracy.selection import Selection
+from benchmarks.accuracy.selection import Selection, split_sha256
 from benchmarks.latency.hardware import hardware
 from benchmarks.schema.names import COLOUR, EVALUATION, NETWORKS, OTSU, SECOND_RATER
 from dermedge import DISCLAIMER, UserError
@@ -30,7 +30,8 @@ from dermedge.data import DataSet, Record
 from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.evaluation import metrics
 from dermedge.evaluation.provenance import commit
-from dermedge.image.read import ImageError, Picture, find_images
+from dermedge.image.opencv import short_of_memory
+from dermedge.image.read import ImageError, Picture, find_images, find_other_pictures
 from dermedge.runtime import ExecutionConfig
 from dermedge.text import printable
 
@@ -102,6 +103,8 @@ def evaluate(
     all_read = time.perf_counter()
     read = [row for row in rows if row.error is None]
     warnings = [*selection.warnings, *_empty_masks(read), *_unread_second(read)]
+    if options.ood:
+        warnings += _of_other_kinds(Path(options.ood))
     outlines = _segmentation(read)
     classes = _classification(bundle, selection, read, options, warnings)
     groups, gaps = by_group(read, labels, limits)
@@ -263,7 +266,7 @@ def _about_data(
         "limit": selection.limit,
         "evaluated": len(read),
         "split": selection.source,
-        "split_sha256": selection.split.sha256 if selection.split else None,
+        "split_sha256": split_sha256(data_set, selection),
         "seed": selection.split.seed if selection.split else None,
         "outside_labels": len(outside),
         # Nobody knows whether these are malignant: of no figure of the classifier.
@@ -286,6 +289,15 @@ def _others(folder: Path) -> list[Record]:
     if not records:
         raise UserError(f"--ood: there is no picture in {folder}")
     return records
+
+
+def _of_other_kinds(folder: Path) -> list[str]:
+    """A warning where files of the folder are pictures that are not read."""
+    others = find_other_pictures([folder])
+    if not others:
+        return []
+    kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+    return [f"--ood: {len(others)} pictures are not read ({kinds}): save them as PNG"]
 
 
 def _out_of_distribution(
@@ -311,15 +323,20 @@ def _out_of_distribution(
 
 
 def read_picture(record: Record) -> tuple[Picture, np.ndarray | None]:
-    """A record's picture and true mask, bool at the size of its file. ImageError as they raise.
+    """A record's picture and true mask, bool at the size of its file. ImageError as they raise, and
+    where memory is short for one of them: the others are measured all the same.
 
     It names the file without its folders: results are shown to others.
     """
     try:
-        picture = read_lesion_picture(record.image)
-        if not record.mask:
-            return picture, None
-        return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+        with short_of_memory():
+            picture = read_lesion_picture(record.image)
+            if not record.mask:
+                return picture, None
+            return picture, read_lesion_mask(record.mask, picture.height, picture.width)
+    except MemoryError:
+        name = printable(record.image.name)
+        raise ImageError(f"{name}: not enough memory for this picture") from None
     except ImageError as error:
         reason = without_folders(str(error), record.image, record.mask)
         raise ImageError("{reason}", code=error.code, reason=reason) from None
@@ -397,7 +414,7 @@ def _fit_colours(
 
     def features(record: Record) -> np.ndarray | None:
         try:
-            return colour_features(read_lesion_picture(record.image).pixels)
+            return colour_features(read_picture(replace(record, mask=None))[0].pixels)
         except ImageError:
             return None
 

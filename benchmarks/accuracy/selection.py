@@ -30,7 +30,9 @@ SEED = 0  # of a split that is made here
 
 
 class NothingToMeasure(DataError):
-    """No selected picture has what the bundle's networks can be measured by."""
+    """No selected picture can be read, or has what the bundle's networks can be measured by."""
+
+    exit_status = 1  # the command was right, its pictures are not
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Selection:
     # Pairs of one lesion: what the publisher states, and what pictures outside of `records` tie.
     same: tuple[tuple[str, str], ...] = ()
     subset: str = ""  # what of the part was taken, in words; "": all
+
+
+def split_sha256(data_set: DataSet, selection: Selection) -> str:
+    """Of the split. Of all pictures that of one which has them as its test part: readers of
+    anybody's pictures share a name."""
+    if selection.split is not None:
+        return selection.split.sha256
+    ids = tuple(sorted(record.id for record in data_set.records))
+    return Split(data_set.name, SEED, {"train": (), "val": (), "test": ids}).sha256
 
 
 def select(

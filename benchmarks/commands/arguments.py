@@ -170,10 +170,14 @@ def command() -> str:
         # "--data=csv=PATH" names both; folders of a path may have a "=", too.
         name = "".join(re.findall(r"^(?:--[\w-]+=)?(?:[^=/\\]+=)?", word))
         path = os.path.expanduser(word.removeprefix(name))
-        outside = os.path.isabs(path) or path.startswith("..")
-        if outside and not os.path.relpath(path).startswith(".."):
-            path, outside = os.path.relpath(path), False
-        return name + (os.path.basename(os.path.normpath(path)) if outside else path)
+        if os.path.isabs(path) or path.startswith(".."):
+            try:
+                inside = os.path.relpath(path)
+            except ValueError:  # on another drive of Windows
+                inside = ".."
+            outside = inside.startswith("..")
+            path = os.path.basename(os.path.normpath(path)) if outside else inside
+        return name + path
 
     return shlex.join(["dermedge", *map(here, sys.argv[1:])])
 
@@ -191,6 +195,12 @@ def select_pictures(bundle: Bundle, args: argparse.Namespace) -> tuple[DataSet, 
     for line in report_lines(data_set):
         print(printable(line), file=sys.stderr)
     return data_set, selection
+
+
+def any_unread(evaluation: dict) -> bool:
+    """Whether a picture could not be read that was to be measured, or to show no lesion."""
+    ood = evaluation["ood"] or {}
+    return bool(evaluation["data"]["unreadable"] or ood.get("unreadable"))
 
 
 def metadata_fields(bundle: Bundle, args: argparse.Namespace) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.commands import bench_results
 from benchmarks.commands.arguments import (
+    any_unread,
     command,
     data_arguments,
     file_to_write,
@@ -57,7 +58,8 @@ def _measuring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME)",
+        help="folder for bench.csv, bench.json and bench.html (default: ./bench-NAME; what another "
+        "command measured there is overwritten where it was a quick run)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     _speed_arguments(parser.add_argument_group("speed"))
@@ -160,6 +162,8 @@ def _bench(args: argparse.Namespace) -> int:
     _check(args)
     inputs = _read(args)
     out = folder(args.out or f"bench-{inputs.bundle.manifest.name}")
+    if not (args.out or args.resume):
+        _check_kept(out / "bench.json")
     report = Path(args.report) if args.report else out / "bench.html"
     if report.is_dir():
         raise UserError(f"--report: {report} is a folder; give the page a file name")
@@ -167,7 +171,9 @@ def _bench(args: argparse.Namespace) -> int:
     result = _measure(args, inputs, out)
     _write_page(args, inputs, result, report)
     _print(args, result, report, out)
-    return 130 if result["missing"] else 0
+    if result["missing"]:
+        return 130
+    return 1 if args.data and any_unread(result["evaluation"]) else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -193,6 +199,21 @@ def _check(args: argparse.Namespace) -> None:
     for option in (*chosen, "baselines", "tta", "no_metadata", "ood"):
         if getattr(args, option) and not args.data:
             raise UserError(f"--{option.replace('_', '-')} needs --data")
+
+
+def _check_kept(path: Path) -> None:
+    """UserError where an hour of another command would be overwritten in the usual folder."""
+    from benchmarks.schema.bench_result import load, typed
+
+    try:
+        before = load(path)
+    except (UserError, OSError):  # none of ours
+        return
+    if not before["quick"] and typed(before["command"]) != typed(command()):
+        raise UserError(
+            f"{path} is the result of another command ({before['command']}), and of no quick run: "
+            "name a folder of its own by --out"
+        )
 
 
 @dataclass(frozen=True)

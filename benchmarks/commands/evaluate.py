@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.commands.arguments import (
+    any_unread,
     data_arguments,
     file_to_write,
     folder,
@@ -21,7 +21,7 @@ from benchmarks.commands.arguments import (
 )
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle
-from dermedge.cli import Command, one_line
+from dermedge.cli import Command
 from dermedge.cli.options import (
     bundle_arguments,
     check_engine,
@@ -65,7 +65,6 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from benchmarks.accuracy import evaluate
     from benchmarks.accuracy.pool import Cluster
-    from benchmarks.accuracy.selection import NothingToMeasure
     from benchmarks.report import text
     from benchmarks.schema import tables
 
@@ -80,11 +79,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for file, columns in ((args.table, tables.COLUMNS), (groups, tables.GROUP_COLUMNS)):
             tables.read(file, columns)
             file_to_write(file)
-    try:
-        data_set, selection = select_pictures(bundle, args)
-    except NothingToMeasure as error:
-        print(f"dermedge: {one_line(error)}", file=sys.stderr)
-        return 1
+    data_set, selection = select_pictures(bundle, args)
     if args.executions:
         return _executions(bundle, selection, args)
     out = folder(args.out) if args.out else None
@@ -94,21 +89,20 @@ def _evaluate(args: argparse.Namespace) -> int:
         bundle, data_set, selection, args, args.threads, cluster=cluster
     )
     pictures = evaluate.to_csv(rows, bundle.manifest.labels)
-    if args.csv:
-        write_atomic(args.csv, pictures)
-    if args.table:
-        tables.update(args.table, result, _other_precision(whole, bundle, args.precision))
-    if out:
-        _write(out, bundle, result, pictures)
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(printable_lines(text.evaluation(result)))
+    try:
+        if args.csv:
+            write_atomic(args.csv, pictures)
+        if args.table:
+            tables.update(args.table, result, _other_precision(whole, bundle, args.precision))
+        if out:
+            _write(out, bundle, result, pictures)
+    finally:  # a full disk must not cost the figures
+        print(json.dumps(result) if args.json else printable_lines(text.evaluation(result)))
+    if not args.json:
         if out:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
-    unread = result["data"]["unreadable"] or (result["ood"] or {}).get("unreadable")
-    return 1 if unread else 0
+    return 1 if any_unread(result) else 0
 
 
 def _other_precision(whole: Bundle, bundle: Bundle, asked: str | None) -> str:
@@ -148,10 +142,12 @@ def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) 
     file_to_write(args.executions)
     threads = args.threads or usable_cores()
     results, unread = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
-    write_atomic(args.executions, executions.to_csv(results, bundle))
-    print(printable_lines(text.executions(results)))
-    for line in text.unread_and_warnings(unread, selection.warnings):
-        print(printable(line))
+    try:
+        write_atomic(args.executions, executions.to_csv(results, bundle))
+    finally:  # a full disk must not cost the figures
+        print(printable_lines(text.executions(results)))
+        for line in text.unread_and_warnings(unread, selection.warnings):
+            print(printable(line))
     print(f"written: {printable(args.executions)}")
     print(DISCLAIMER)
     return 1 if unread else 0

@@ -13,9 +13,9 @@ from benchmarks.accuracy import intervals
 from benchmarks.accuracy.evaluate import read_picture
 from benchmarks.accuracy.networks import Networks
 from benchmarks.accuracy.pool import NetworkPool
-from benchmarks.accuracy.selection import Selection
+from benchmarks.accuracy.selection import NothingToMeasure, Selection, split_sha256
 from benchmarks.latency.hardware import hardware
-from dermedge import DISCLAIMER, UserError, __version__
+from dermedge import DISCLAIMER, __version__
 from dermedge.bundle.bundle import Bundle
 from dermedge.data import DataSet, Record
 from dermedge.evaluation.provenance import commit
@@ -43,7 +43,7 @@ class Pass(Generic[Answer]):
 def pass_over(
     bundle: Bundle, selection: Selection, threads: int, title: str, work: Work[Answer]
 ) -> Pass[Answer]:
-    """`work` of each selected picture. UserError where none can be read."""
+    """`work` of each selected picture. NothingToMeasure where none can be read."""
 
     def one(networks: Networks, record: Record) -> tuple[Record, Answer | None, str | None]:
         try:
@@ -56,7 +56,7 @@ def pass_over(
     unreadable = tuple({"id": r.id, "error": error} for r, _, error in rows if error is not None)
     read = [(record, answer) for record, answer, _ in rows if answer is not None]
     if not read:
-        raise UserError(f"none of the pictures could be read ({unreadable[0]['error']})")
+        raise NothingToMeasure(f"none of the pictures could be read ({unreadable[0]['error']})")
     numbers, kind = intervals.clusters(selection.records, selection.same)
     return Pass(
         tuple(record for record, _ in read),
@@ -87,7 +87,7 @@ def about_data(data_set: DataSet, selection: Selection, done: Pass) -> dict:
         "part": selection.part,
         "subset": selection.subset,
         "split": selection.source,
-        "split_sha256": selection.split.sha256 if selection.split else None,
+        "split_sha256": split_sha256(data_set, selection),
         "limit": selection.limit,
         "pictures": len(done.records),
         "unreadable": list(done.unreadable),

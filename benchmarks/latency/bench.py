@@ -32,6 +32,7 @@ from benchmarks.schema.bench_result import (
     WARMUP,
     disturbed,
     part_of,
+    typed,
 )
 from benchmarks.schema.names import BENCH, STAGES
 from dermedge import DISCLAIMER, UserError, __version__
@@ -152,7 +153,7 @@ def fits(plan: Plan, result: dict) -> None:
     """Raise UserError, which says why, where `result` is not a part of what `plan` measures."""
     now = begin(plan)
     reasons = {
-        "another command": ("command", lambda text: [w for w in text.split() if w != "--resume"]),
+        "another command": ("command", typed),
         "another bundle, or another precision of it": ("bundle", None),
         "other versions": ("versions", None),
         "another machine": ("hardware", lambda m: [m["machine"], m["cpu"], m["usable_cores"]]),

@@ -83,7 +83,7 @@ def measure(
     common = {
         "bundle_sha256": bundle.sha256[:16],
         "commit": commit("+"),
-        "hardware": f"{machine()['cpu']}, {machine()['cores']} cores",
+        "hardware": f"{machine()['cpu'] or machine()['machine']}, {machine()['cores']} cores",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
     }

@@ -66,9 +66,12 @@ def incomparable(results: dict[str, dict]) -> list[str]:
     for name in dict.fromkeys(name for own in pictures for name in own):
         if len({own[name] for own in pictures if name in own}) > 1:
             reasons.append(f"{name} is not the same picture in all results")
-    same = ("name", "part", "subset", "split_sha256", "limit", "evaluated")
+    same = ("name", "part", "subset", "limit", "evaluated")
     evaluations = [one for result in results.values() if (one := result["evaluation"])]
-    if len({json.dumps([one["data"][key] for key in same]) for one in evaluations}) > 1:
+    parts = {json.dumps([one["data"][key] for key in same]) for one in evaluations}
+    # Results of 0.2.0 and before state no split where all pictures were measured.
+    splits = {one["data"]["split_sha256"] for one in evaluations} - {None}
+    if max(len(parts), len(splits)) > 1:
         reasons.append("the accuracy was not measured on the same pictures in all results")
     if len({_way(one) for one in evaluations}) > 1:
         reasons.append(
@@ -151,12 +154,16 @@ def _of_device(name: str, result: dict) -> list[dict]:
 
 
 def accuracy(evaluation: dict | None) -> dict[str, dict | None]:
-    """The networks' own figures of an evaluation, with their intervals, by name."""
+    """The networks' own figures of an evaluation, with their intervals, by name.
+
+    None: there is none, as no AUC of benign lesions alone.
+    """
     figures: dict[str, dict | None] = {name: None for names in HEADLINES.values() for name in names}
     for method in evaluation["methods"] if evaluation else []:
         for name in () if method["baseline"] else HEADLINES[method["task"]]:
-            if name in method["metrics"]:
-                figures[name] = method["metrics"][name]
+            figure = method["metrics"].get(name)
+            if figure and figure["value"] is not None:
+                figures[name] = figure
     return figures
 
 

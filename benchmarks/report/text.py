@@ -175,7 +175,8 @@ def executions(results: Sequence[dict]) -> str:
 
 def bench(result: dict) -> str:
     """What `dermedge bench` prints."""
-    lines = [f"{result['bundle']['name']} on {result['hardware']['cpu']}"]
+    hardware = result["hardware"]
+    lines = [f"{result['bundle']['name']} on {hardware['cpu'] or hardware['machine']}"]
     if result["bundle"]["procedural"]:
         lines.append(PROCEDURAL)
     rounds = f"{result['settings']['runs']} rounds after {WARMUP} uncounted analyses of each"

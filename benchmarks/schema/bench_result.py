@@ -66,6 +66,11 @@ def _finite(text: str) -> float:
     return value
 
 
+def typed(command: str) -> list[str]:
+    """The words of a command, but that it resumes a run."""
+    return [word for word in command.split() if word != "--resume"]
+
+
 def assess(result: dict) -> None:
     """Write into the result what keeps its times from being compared, and its warnings."""
     doubts, warnings = [], []

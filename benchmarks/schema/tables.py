@@ -26,7 +26,7 @@ KEY = {
     "method": "the networks, or a baseline that was measured on the same pictures",
     "data_set": "name of its reader",
     "part": "of the split: train, val, test, or all",
-    "split_sha256": "of the split, its first 16 digits",
+    "split_sha256": "of the split, its first 16 digits; of all, as if they were the test part",
     "subset": "what of the part was taken (`--modality`, `--leave-out`); empty: all of it",
     "limit": "how many pictures were selected by a hash of their ids; empty: all of the part",
     "tta": "mirrored views that were averaged: 1 (none) or 4",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     bundle_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
-    parser.add_argument("--masks", metavar="DIR", help="write each lesion mask as DIR/STEM.png")
+    parser.add_argument(
+        "--masks",
+        metavar="DIR",
+        help="write each lesion mask as DIR/STEM.png; one that is there is replaced where it was "
+        "written of the same picture",
+    )
     parser.add_argument(
         "--outlines", metavar="DIR", help="write each picture with its outline as DIR/STEM.png"
     )
@@ -124,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             failed, rows = _analyze(args, bundle, options, sources, results)
     else:
         failed, rows = _analyze(args, bundle, options, sources)
-    if (args.combine or args.together) and rows:
+    if rows:
         from dermedge.combine import combine
 
         common = combine(rows, bundle.manifest, len(sources) - len(rows))
@@ -179,11 +185,16 @@ def _analyze(
     sources: list[str],
     results: Results | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Print or write a row a picture; how many failed, and the rows of the others."""
+    """Print or write a row a picture; how many failed, and the rows of the others where they are to
+    be combined: those of an archive are more than memory holds."""
     from dermedge.batch import in_actor
 
-    rows = dict(results.rows) if results else {}
-    remaining = [source for source in sources if source not in rows]
+    known = results.places if results else {}
+    remaining = [source for source in sources if source not in known]
+    combined = args.combine or args.together
+    rows: dict[str, dict[str, Any]] = {}
+    if results and combined:
+        rows = {source: results.row(source) for source in sources if source in known}
     outcomes: Iterator[tuple[dict[str, Any], Analysis | None]]
     analyzer = None
     if not remaining:
@@ -215,7 +226,8 @@ def _analyze(
                 failed += 1
                 print(f"dermedge: {_named(row)}", file=sys.stderr)
                 continue
-            rows[row["image"]] = row
+            if combined:
+                rows[row["image"]] = row
             if analysis is not None and analyzer is not None:
                 failed += not _drawn(args, analysis, analyzer)
     return failed, [rows[source] for source in sources if source in rows]
@@ -243,7 +255,8 @@ def _drawn(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> 
 
 
 def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
-    """Make the output folders; refuse what would overwrite a picture, or cannot be written to."""
+    """Make the output folders; refuse what would overwrite a picture, or what shows another one, or
+    cannot be written to."""
     from dermedge.batch import stem
 
     folders = [Path(folder) for folder in (args.masks, args.outlines, args.explain) if folder]
@@ -273,8 +286,38 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
             if (folder / f"{stem(source)}.png").resolve() in pictures:
                 name = Path(source).name
                 raise UserError(f"{folder} holds the picture {name}: choose another folder")
+            _check_overwritten(folder / f"{stem(source)}.png", source)
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)
+
+
+def _check_overwritten(drawing: Path, source: str) -> None:
+    """UserError where a drawing is there that is none of this picture: somebody's own mask, or one
+    of another card's IMG_0001."""
+    from dermedge.image.header import ImageError
+    from dermedge.image.read import is_about
+
+    if not drawing.is_file():
+        return
+    try:
+        about = _about(source)
+    except (ImageError, OSError):  # nothing will be drawn of it
+        return
+    if not is_about(drawing, about):
+        raise UserError(
+            f"{drawing} is there, and does not say that it was drawn of {source}: it would be "
+            "overwritten; choose another folder"
+        )
+
+
+def _about(source: str) -> str:
+    """What is written into the drawings of a picture."""
+    from dermedge.batch import content_of
+    from dermedge.image.read import load
+
+    return (
+        f"drawn by dermedge, SHA-256 of the picture {sha256(load(content_of(source))).hexdigest()}"
+    )
 
 
 def _is_within(folder: Path, pictures: Path) -> bool:
@@ -311,20 +354,20 @@ def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Anal
     from dermedge.batch import content_of, stem
     from dermedge.image.read import read_image, write_png
 
-    name = f"{stem(analysis.image)}.png"
+    name, about = f"{stem(analysis.image)}.png", _about(analysis.image)
     if args.masks:
         # What was outlined on a picture without a lesion is not one.
         mask = analysis.full_mask() & (not analysis.is_outlier)
-        write_png(Path(args.masks) / name, mask.astype("uint8") * 255)
+        write_png(Path(args.masks) / name, mask.astype("uint8") * 255, about=about)
     if not args.outlines and not args.explain:
         return
     from dermedge.explain import explain, outlined
 
     pixels = read_image(content_of(analysis.image)).pixels
     if args.outlines:
-        write_png(Path(args.outlines) / name, outlined(pixels, analysis))
+        write_png(Path(args.outlines) / name, outlined(pixels, analysis), about=about)
     if args.explain:
-        write_png(Path(args.explain) / name, explain(pixels, analysis, analyzer.cases))
+        write_png(Path(args.explain) / name, explain(pixels, analysis, analyzer.cases), about=about)
 
 
 def _sentence(analysis: Analysis) -> str:

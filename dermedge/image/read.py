@@ -12,6 +12,8 @@ import contextlib
 import os
 import re
 import stat
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import index
@@ -40,6 +42,7 @@ EXTENSIONS = frozenset(
         *("bmp", "dib", "heic", "heif", "hif", "avif"),
     )
 )
+_HEADER = 33  # bytes of a PNG before the chunk that follows its IHDR
 # Pictures, too, but none that is read here.
 OTHER_EXTENSIONS = frozenset(
     f".{name}"
@@ -140,15 +143,31 @@ def read_mask(source: str | Path | bytes) -> np.ndarray:
         return upright(lesion_pixels(samples, lossy), opened.orientation)
 
 
-def write_png(path: str | Path, image: np.ndarray, private: bool = False) -> None:
+def write_png(path: str | Path, image: np.ndarray, private: bool = False, about: str = "") -> None:
     """Write uint8 RGB (h, w, 3), or gray (h, w), as PNG without metadata, atomically.
 
-    `private` leaves the file readable by its owner alone.
+    `private` leaves the file readable by its owner alone. `about`, ASCII, is written into it, for
+    `is_about`.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError(f"expected uint8 (h, w, 3) or (h, w), got {image.dtype} {image.shape}")
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_atomic(path, cv2.imencode(".png", stored)[1].tobytes(), private)
+    encoded = cv2.imencode(".png", stored)[1].tobytes()
+    comment = _comment(about) if about else b""
+    write_atomic(path, encoded[:_HEADER] + comment + encoded[_HEADER:], private)
+
+
+def is_about(path: str | Path, about: str) -> bool:
+    """Whether `write_png` wrote a file with these words. OSError where it cannot be read."""
+    comment = _comment(about)
+    with open(path, "rb") as file:
+        return file.read(_HEADER + len(comment))[_HEADER:] == comment
+
+
+def _comment(text: str) -> bytes:
+    """A tEXt chunk of a PNG."""
+    body = b"tEXtComment\0" + text.encode("ascii")
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

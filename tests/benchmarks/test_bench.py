@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.accuracy import examples
 from benchmarks.accuracy.figures import Row
+from benchmarks.commands import arguments
 from benchmarks.commands import bench as bench_command
 from benchmarks.commands.bench import BENCH
 from benchmarks.commands.corruptions import ROBUSTNESS
@@ -71,6 +72,12 @@ def test_bench_json_fits_its_schema(bench):
 
 def test_the_table_says_that_a_bundle_knows_nothing_of_real_skin(bench):
     assert "trained on generated pictures: not for real skin" in plain.bench(bench[1])
+
+
+def test_a_processor_without_a_name_is_called_by_its_kind(bench):
+    """As in a container on ARM: 'tiny on None' stood there."""
+    hardware = bench[1]["hardware"] | {"cpu": None, "machine": "aarch64"}
+    assert plain.bench(bench[1] | {"hardware": hardware}).startswith("tiny on aarch64\n")
 
 
 def test_bench_csv_holds_the_same_figures(bench):
@@ -155,6 +162,26 @@ def test_bench_keeps_what_it_timed_where_the_page_fails(tiny_bundle, bench, tmp_
         call(BENCH, "--bundle", tiny_bundle, "--out", tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text()) == bench[1]
     assert (tmp_path / "bench.csv").read_text() == (bench[0] / "bench.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("quick", "before"), [(False, "--mlperf"), (True, "--mlperf"), (False, "")]
+)
+def test_an_hour_of_another_command_is_not_overwritten(
+    quick, before, tiny_bundle, bench, tmp_path, monkeypatch
+):
+    """The commands of docs/measure.md, one after the other, lost the result of --mlperf."""
+    monkeypatch.chdir(tmp_path)
+    short_bench(monkeypatch)
+    monkeypatch.setattr(bench_module, "run", lambda *_: pytest.fail("it is timed"))
+    stated = bench[1] | {"quick": quick, "command": f"{arguments.command()} {before}"}
+    Path("bench-tiny").mkdir()
+    Path("bench-tiny", "bench.json").write_text(json.dumps(stated))
+    refused = not quick and before
+    with pytest.raises(UserError if refused else pytest.fail.Exception):
+        call(BENCH, "--bundle", tiny_bundle)
+    with pytest.raises(pytest.fail.Exception):
+        call(BENCH, "--bundle", tiny_bundle, "--out", "bench-tiny")
 
 
 def test_a_picture_that_cannot_be_judged_gets_no_figures_on_the_page(tiny_bundle, tmp_path):
@@ -245,7 +272,7 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
     with pytest.raises(UserError, match="was measured in fp32"):
         stored.robustness(robust / "robustness.json", _in_int8(tiny_bundle))
     words += ["--executions", "--vs", tiny_bundle, "--robustness", robust / "robustness.json"]
-    assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 0
+    assert call(BENCH, *words, "--threads", 1, "--out", tmp_path) == 1  # two cannot be read
     result = bench_result.load(tmp_path / "bench.json")
     groups = {(f["group"], f["measure"]) for f in result["executions"][0]["figures"]}
     assert {("all", "jaccard"), ("class mel", "auc"), ("skin V-VI", "malignant_auc")} <= groups
@@ -272,6 +299,9 @@ def test_one_page_with_accuracy_every_execution_and_the_worst_errors(
         # Both were in what the command printed alone.
         assert "the bundle does not say which pictures it learnt from" in shown
         assert "Not read: 2 pictures" in shown
+    del alone["robustness"]["data"]["subset"]  # which results of 0.2.0 lack
+    shown = page.render("t", Bundle.open(tiny_bundle), bench=alone)
+    assert "part &ldquo;all&rdquo;) get worse" in shown
 
 
 def test_an_outline_on_the_page_is_unsure_but_not_missing(tiny_bundle, discs, monkeypatch):

@@ -160,6 +160,9 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     assert "not measured on the same pictures" in compare.incomparable(both)[0]
     one = both["clinical"]
     assert not compare.incomparable({"one": one, "two": one})
+    for split, same in (("y", False), (None, True)):  # of 0.2.0, of all pictures: it is not known
+        two = one | {"evaluation": {"data": one["evaluation"]["data"] | {"split_sha256": split}}}
+        assert (not compare.incomparable({"one": one, "two": two})) == same
     withheld = {"metadata": {"accepted": ["age"], "used": []}}
     for other in ({"views": 4}, withheld):
         two = one | {"evaluation": one["evaluation"] | other}
@@ -169,6 +172,17 @@ def test_accuracy_on_other_kinds_of_picture_is_not_compared():
     assert compare.incomparable({"one": one, "two": newer}) == [
         "ours is not the same bundle in all results"
     ]
+
+
+def test_devices_are_compared_where_a_figure_cannot_be_computed():
+    """Of benign lesions alone there is no AUC: the page ended in a traceback."""
+    stated = bench_result.load(DEVICES / "amd-epyc-vnni-2-cores-onnxruntime-fp32.json")
+    for method in stated["evaluation"]["methods"]:
+        if "malignant_auc" in method["metrics"]:
+            method["metrics"]["malignant_auc"] = dict.fromkeys(("value", "low", "high"))
+    text = page.render_compared(None, {"one": stated})
+    assert names.TITLES["jaccard"] in text
+    assert f"{names.TITLES['malignant_auc']} against time" not in text
 
 
 def test_compare_refuses_what_is_no_result(result, tmp_path):

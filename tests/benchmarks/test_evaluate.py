@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +24,15 @@ from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.accuracy.subset import Subset
 from benchmarks.commands import arguments
+from benchmarks.commands import corruptions as corruptions_command
+from benchmarks.commands import evaluate as evaluate_command
 from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.corruptions import out_of_distribution
 from benchmarks.report import page
 from benchmarks.report import text as plain
 from benchmarks.schema import bench_result, names
-from dermedge import DISCLAIMER, UserError
+from dermedge import DISCLAIMER, UserError, cli
 from dermedge.bundle.bundle import Bundle
 from dermedge.bundle.manifest import Thresholds
 from dermedge.data import Record, Split, load
@@ -98,6 +102,23 @@ def test_evaluate_prints_one_object_and_lists_what_it_could_not_read(
     assert DISCLAIMER in (tmp_path / "evaluation.html").read_text()
 
 
+def test_a_picture_that_memory_is_short_for_ends_no_evaluation(tiny_bundle, discs, monkeypatch):
+    read = evaluate.read_lesion_picture
+
+    def short(path):
+        if path.stem == "p03":
+            error = cv2.error("Failed to allocate 81000000 bytes")
+            error.code = cv2.Error.StsNoMem
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(evaluate, "read_lesion_picture", short)
+    unread = evaluated(Bundle.open(tiny_bundle), discs)["data"]["unreadable"]
+    reasons = {entry["id"]: entry["error"] for entry in unread}
+    assert reasons["p03"] == "p03.png: not enough memory for this picture"
+    assert reasons.keys() == {"p03", "p07", "p08"}
+
+
 def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
     tiny_bundle, discs, monkeypatch
 ):
@@ -127,14 +148,28 @@ def test_malignancy_is_measured_also_for_classes_that_the_bundle_does_not_know(
     assert line.endswith("not stated as malignant or benign: in no figure of classes or malignancy")
 
 
-def test_evaluate_says_in_one_line_that_nothing_can_be_measured(tiny_bundle, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "table", "reason"),
+    [
+        ("evaluate", "image\na.png\n", "nothing to measure"),
+        ("bench", "image\na.png\n", "nothing to measure"),
+        ("robustness", "image\na.png\n", "nothing to measure"),
+        ("quality", "image,diagnosis\nb.png,mel\n", "none of the pictures could be read (b.png"),
+    ],
+)
+def test_a_command_says_in_one_line_that_nothing_can_be_measured(
+    command, table, reason, tiny_bundle, tmp_path, capsys
+):
     cv2.imwrite(str(tmp_path / "a.png"), blob(60)[0])
-    (tmp_path / "metadata.csv").write_text("image\na.png\n")
-    words = ("--bundle", tiny_bundle, "--data", f"csv={tmp_path}", "--split", "all")
-    assert call(EVALUATE, *words) == 1
+    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "data.csv").write_text(table)
+    words = ["--bundle", tiny_bundle, "--data", f"csv={tmp_path}", "--split", "all"]
+    assert cli.main([command, *map(str, words), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("dermedge: nothing to measure")
-    assert (said.err.count("\n"), said.out) == (1, "")
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"dermedge: {reason}")
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_pictures_that_the_table_names_and_nobody_has_are_no_secret(
@@ -392,7 +427,9 @@ def test_pictures_that_show_no_lesion_are_told_apart_by_the_distance(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), value, np.uint8))
     (tmp_path / "white" / "broken.png").write_bytes(b"words")
+    (tmp_path / "white" / "scan.DCM").touch()
     result = evaluated(full_bundle, people, ood=tmp_path)
+    assert "--ood: 1 pictures are not read (.dcm): save them as PNG" in result["warnings"]
     found = result["ood"]
     assert (found["pictures"], found["unreadable"]) == (3, 1)
     assert found["flagged"]["value"] == pytest.approx(2 / 3, abs=1e-6)
@@ -463,6 +500,40 @@ def test_commands_tell_nothing_of_where_pictures_are_kept(monkeypatch, tmp_path)
         "dermedge evaluate --data csv=HAM --bundle models/a.dermbundle x.json split.json "
         "--split test --vs b.dermbundle --data=csv=HAM csv=HAM"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        (evaluate_command, ("--csv", "x.csv"), "segmentation: networks of the bundle"),
+        (evaluate_command, ("--executions", "x.csv"), "fp32 cpu"),
+        (corruptions_command, ("--corruptions", "crop", "--out", "x"), "side that is left"),
+    ],
+)
+def test_a_full_disk_costs_no_figures(
+    command, words, said, tiny_bundle, people, tmp_path, monkeypatch, capsys
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "write_atomic", full)
+    kind = EVALUATE if command is evaluate_command else ROBUSTNESS
+    data = ("--data", f"csv={people}", "--split", "all", "--limit", 4)
+    with pytest.raises(OSError, match="No space left"):
+        call(kind, "--bundle", tiny_bundle, *data, "--threads", 1, *words)
+    assert said in capsys.readouterr().out
+
+
+def test_a_command_names_a_data_set_on_another_drive(monkeypatch):
+    """Windows has no way from the one drive to the other: it ended in a traceback."""
+
+    def relpath(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    monkeypatch.setattr("sys.argv", ["dermedge", "evaluate", "--data", "csv=/secret/HAM", "a.csv"])
+    assert arguments.command() == "dermedge evaluate --data csv=HAM a.csv"
 
 
 def test_throughput_of_an_evaluation(tiny_bundle, discs, monkeypatch):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from evaluations import LABELS, with_split
 
-from benchmarks.accuracy.selection import SEED, select
+from benchmarks.accuracy.selection import SEED, select, split_sha256
+from benchmarks.schema import tables
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import ROLES
@@ -55,6 +56,14 @@ def distinct(tmp_path_factory) -> DataSet:
         rows.append(f"p{number:02}.png,{LABELS[number // 2 % 4]},l{number // 2}")
     (root / "data.csv").write_text("\n".join(rows))
     return load("csv", root)
+
+
+def test_all_pictures_of_two_clinics_are_two_measurements(tiny_bundle, distinct):
+    """Both are read as 'csv', and none is parted: in a table the second stood for the first."""
+    clinics = [replace(distinct, records=distinct.records[place::2]) for place in range(2)]
+    found = [split_sha256(one, select(one, Bundle.open(tiny_bundle), "all")) for one in clinics]
+    assert len(set(found)) == 2
+    assert "split_sha256" in tables.KEY
 
 
 def test_warns_where_pictures_or_their_lesions_were_trained_on(tiny_bundle, discs, tmp_path):
