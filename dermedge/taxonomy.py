@@ -185,7 +185,14 @@ _VAGUE = re.compile(
     # Not known, or not yet; also of folders.
     r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
     r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
-    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa"
+    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa|ignorad\w*|okand\w*"
+    r"|uk(?:endt|jent)|belirsiz|bilinm\w*|tanisiz|await\w*|tbd|to be (?:determined|confirmed)"
+    r"|folgt|abwart\w*|steht aus|offen|en (?:cours|espera|estudio)|em (?:analise|andamento)"
+    r"|in corso|(?:a|da|por|zu) (?:[ck]onferm\w*|confirm\w*|defini\w*|bestimmen)|aguard\w*"
+    r"|beklen\w*|afvent\w*|avvent\w*|vantar|afwacht\w*|volgt|oczek\w*|w trakcie"
+    # Where it stands, or that there is none.
+    r"|(?:see|siehe|s|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|insufficient|inadequate|nondiagnostic"
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
@@ -274,6 +281,8 @@ _CANCER_WORD = re.compile(_CANCER)
 # "something else".
 _UNPLACED = re.compile(
     _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|rogowiak|aardig|huylu)\w*"
+    # What was done to find out.
+    r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
     r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"

@@ -387,6 +387,9 @@ def test_skin_types_in_other_spellings(tmp_path):
         *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
         *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
         *(("onbekend", "nieznana", "brak danych"), ("okänd", "belirtilmemiş", "ohne Angabe")),
+        # Of MySQL and PostgreSQL, of Oracle, of a pivot table; of Brazil.
+        *((r"\N", "(null)", "(blank)"), (r"\N", "<NULL>", "(Leer)"), ("Ignorado", "NaT", ".")),
+        *(("なし", "無", "미상"), ("غير محدد", "अज्ञात", "ns/nc")),
     ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):

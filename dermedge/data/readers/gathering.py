@@ -42,22 +42,26 @@ _ASIDE = frozenset(
 )
 _UNSTATED = frozenset(
     {
-        *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
-        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
+        *("", "unknown", "na", "n/a", "n.a", "#n/a", "nan", "nat", "none", "null", "\\n", "unk"),
+        *("-", "--", "?", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
         # Of a lesion as of a patient: such words have a gender.
         *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
         *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
-        *("不详", "不明"),
+        *("不详", "不明", "無", "无", "なし", "未記入", "미상", "없음", "غير محدد", "अज्ञात"),
         # What spreadsheets write where a lookup found nothing: in German, Spanish, Dutch, Turkish.
         *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
-        *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
+        *("no data", "n/d", "n.d", "nd", "s/d", "sin datos", "non renseigné", "k.a", "k. a"),
         *("keine angabe", "keine angaben", "ohne angabe", "nicht bekannt", "nicht angegeben"),
         *("non précisé", "no consta", "sin especificar", "não informado", "não especificado"),
+        *("ignorado", "ignorada", "não consta", "sem informação", "sin información", "ns/nc"),
+        *("non renseignée", "non connu", "non connue"),
         *("non noto", "non nota", "non specificato", "belirtilmemiş", "yok"),
         # Dutch, Nordic, Polish.
         *("onbekend", "niet bekend", "geen gegevens", "ukendt", "ukjent", "okänd", "okänt"),
         *("nieznany", "nieznana", "nieznane", "brak danych", "brak"),
+        # Of an empty cell, as pivot tables have it.
+        *("blank", "empty", "leer", "vide", "vacío", "vazio", "vuoto", "leeg", "boş"),
     }
 )
 _SEXES = {
@@ -607,7 +611,7 @@ def part_of(name: str) -> str | None:
 def stated(text: str | None) -> str | None:
     """The text of a cell, None where it says that nothing is known."""
     text = (text or "").strip()
-    return None if text.lower() in _UNSTATED else text
+    return None if text.lower().strip(" .()<>[]") in _UNSTATED else text
 
 
 def folded(name: str) -> str:
