@@ -46,6 +46,8 @@ _CODES = {
     "pbk": "bkl",
     "sek": "bkl",
     "sk": "bkl",
+    "seb k": "bkl",
+    "sebk": "bkl",
     "alm": "mel",
     "lmm": "mel",
     "ssm": "mel",
@@ -84,8 +86,8 @@ _WORDS = tuple(
         (
             r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
             r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
-            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b|\bchorob[ay] bowena\b"
-            r"|\b(?:keratoza|rogowacenie) slonecz\w*",
+            r"|solar or actinic keratos[ei]s|\b(?:licht|sol|zonne|aurinko)keratoo?s\w*"
+            r"|\bchorob[ay] bowena\b|\b(?:keratoza|rogowacenie) slonecz\w*",
             "akiec",
         ),
         # ICD-O 8094, among basal cell tumours.
@@ -100,14 +102,14 @@ _WORDS = tuple(
         ),
         (
             r"\blentigo malign[aeo](?: melanom(?:a|as|e|en|es|i)?)?\b"
-            r"|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
+            r"|\bdubreuilh?\b|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
             "mel",
         ),
         (
-            r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
+            r"\b(?:solar\w*|actinic|senile|sun|aktinische|solare) lentig\w+"
             r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
-            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
+            r"|\bseb(?:or\w+)? (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
             r"|\b(?:brodawka|keratoza|rogowacenie) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
@@ -123,7 +125,7 @@ _WORDS = tuple(
             r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
             r"|\b(?:hem)?anjiy?om\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*|\bnaczyniaki?\b"
             r"|\b(?:ziarniniak|zmian[ay]) naczyniow\w*|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
-            r"|\bpuntos? rubi\b",
+            rf"|\b(?:puntos?|pontos?|taches?|manchas?|{_NEVUS}) rubis?\b",
             "vasc",
         ),
         (
@@ -161,7 +163,7 @@ _WORDS = tuple(
         *(
             (rf"\b{code}\b", name)
             for code, name in _CODES.items()
-            if code not in ("other", "lichenoid", "lk", "cbc")
+            if code not in ("other", "lichenoid", "lk")
         ),
     )
 )
@@ -262,10 +264,10 @@ _BARE = re.compile(
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\b(?!pseudo)\w*lymphom(?:a|as|e|en|es)?\b|\bctcl\b|\bsezary\b|\bleuka?emia cutis\b"
-    r"|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
+    r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
-    r"|\bpagets?\b|\bmetasta\w*"
+    r"|\bpagets?\b|\bempd\b|\b(?:haut)?metasta\w*"
 )
 # Words of cancer that no rule took.
 _CANCER = (
@@ -286,7 +288,9 @@ _UNPLACED = re.compile(
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
     r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
-    r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
+    r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
+    # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
+    r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )
 # "Atypical melanocytic lesion", "lesión pigmentada": a nevus, a melanoma, or neither.
@@ -431,7 +435,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier
-        or re.fullmatch(_KERATOSIS, text)
+        or re.fullmatch(rf"(?:senil\w* )?{_KERATOSIS}(?: senil\w*)?", text)
         or _ANY_MOLE.fullmatch(bare)
         or any(
             len(word) > 4

@@ -15,7 +15,8 @@ WORDS = {
         "Lentigo-maligna-Melanom; SSM; melanoma maligno; mélanomes; melanomas; "
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
-        "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom"
+        "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
+        "lentigo malin de Dubreuilh"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -25,7 +26,7 @@ WORDS = {
         "high-risk BCC; basal cell carcinoma, low risk; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
-        "Baso-squamous carcinoma"
+        "Baso-squamous carcinoma; CBC nodular; CBC, superficial"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -45,7 +46,7 @@ WORDS = {
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
-        "choroba Bowena"
+        "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -59,7 +60,7 @@ WORDS = {
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
-        "brodawka starcza"
+        "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -86,7 +87,7 @@ WORDS = {
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
         "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
-        "mancha vinho do porto; punto rubí"
+        "mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -158,7 +159,9 @@ WORDS = {
         "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma; "
         "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
-        "habis melanositik ben; Nävus, Malignom; rogowacenie starcze; "
+        "habis melanositik ben; Nävus, Malignom; CEC bien diferenciado; CSC invasif; BZK solide; "
+        "NMM 1,2 mm; SSMM; QA hipertrófica; CE bien différencié; CCB nodular; BHK nodüler; "
+        "PEK G1; keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
         "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
@@ -213,6 +216,9 @@ def test_other_malignancies_are_malignant():
         "cutaneous lymphoma",
         "CTCL",
         "Sézary",
+        "Hautmetastase",
+        "linfoma cutáneo",
+        "EMPD",
     ):
         assert (interpret(words).label, interpret(words).malignant) == ("other", True)
     for words in ("pseudolymphoma", "B-cell pseudolymphoma"):
