@@ -373,6 +373,13 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     assert len(data_set.problems) == 6
 
 
+def test_an_age_of_0_is_none_in_pictures_of_ham10000(tmp_path):
+    pictures = [f"ISIC_00{number}.png" for number in (24305, 24306, 34320, 34321)]
+    data_set = own(tmp_path, "image,age", *(f"{p},0.0" for p in pictures), pictures=pictures)
+    assert [record.age for record in data_set.records] == [0, None, None, 0]
+    assert "ages of 0, as HAM10000 writes one that is not known; not used: 2" in noted(data_set)
+
+
 def test_skin_types_in_other_spellings(tmp_path):
     types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7")
     rows = [f"{number}.png,{kind}" for number, kind in enumerate(types)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from dermedge.data.fingerprint import isic_number
 from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
 from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
@@ -85,6 +86,9 @@ _AGE = re.compile(
     r"|anni|anno)?",
     re.IGNORECASE,
 )
+# HAM10000's pictures in the ISIC archive. An age of 0 is theirs where none is known: MILK10k, which
+# has other pictures of ten of these lesions, states none of nine, and 75 of the other.
+_HAM10000 = range(24306, 34321)
 _FLAGS = {
     **dict.fromkeys(
         ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True
@@ -395,7 +399,7 @@ class Gathering:
             malignant=flag if says is None else says,
             lesion_id=self.identity("lesion", lesion),
             patient_id=self.identity("patient", patient),
-            age=self._age(age, where),
+            age=self._age(age, where, isic_number(name, image.name)),
             sex=self._one_of(_SEXES, sex, "sex", where),
             site=stated(site),
             skin_type=self._skin_type(skin_type, where),
@@ -569,7 +573,7 @@ class Gathering:
         self.problems.append(line)
         return None, True
 
-    def _age(self, text: str | None, where: str) -> float | None:
+    def _age(self, text: str | None, where: str, number: int | None) -> float | None:
         text = stated(text)
         if text is None:
             return None
@@ -577,6 +581,9 @@ class Gathering:
         age = float(match.group(1).replace(",", ".")) if match else -1.0
         if not 0 <= age <= 120:
             self.problems.append(f"{where}: age '{short(text)}' is not a number of years")
+            return None
+        if not age and number in _HAM10000:
+            self.count("ages of 0, as HAM10000 writes one that is not known; not used")
             return None
         return age
 
