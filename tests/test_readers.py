@@ -147,6 +147,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("potilastunnus", "patient_id"), ("T.C. Kimlik No", "patient_id")),
         *(("číslo pacienta", "patient_id"), ("id pasien", "patient_id")),
         *(("nom du patient", "patient_id"), ("numer pacjenta", "patient_id")),
+        *(("Hasta Numarası", "patient_id"), ("Patientenkürzel", "patient_id")),
+        *(("病历号", "patient_id"), ("カルテ番号", "patient_id"), ("환자번호", "patient_id")),
+        *(("OPD No.", "patient_id"), ("Reg No", "patient_id"), ("study_id", "patient_id")),
+        *(("RUT", "patient_id"), ("Apellidos", "patient_id"), ("الرقم الطبي", "patient_id")),
+        *(("Mole ID", "lesion_id"), ("Nävus-Nr", "lesion_id"), ("Número de lesión", "lesion_id")),
         *(("Læsions-ID", "lesion_id"), ("lesjonsnummer", "lesion_id"), ("nr zmiany", "lesion_id")),
     ],
 )

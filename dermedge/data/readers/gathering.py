@@ -631,7 +631,8 @@ def unaccented(text: str) -> str:
     for letter, plain in (("ı", "i"), ("ø", "o"), ("æ", "ae"), ("ł", "l")):
         text = text.replace(letter, plain)
     letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return unicodedata.normalize("NFC", bare)  # Korean syllables had come apart
 
 
 def without_ending(text: str) -> str:
