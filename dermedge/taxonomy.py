@@ -57,7 +57,7 @@ _CODES = {
     "sccka": "scc",
 }
 
-_NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
+_NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
     r"|keratoz\w*|keratoosi)\b"
@@ -87,7 +87,7 @@ _WORDS = tuple(
             r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
             r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
             r"|solar or actinic keratos[ei]s|\b(?:licht|sol|zonne|aurinko)keratoo?s\w*"
-            r"|\bchorob[ay] bowena\b|\b(?:keratoza|rogowacenie) slonecz\w*",
+            r"|\bchorob[ay] bowena\b|\b(?:keratoz[ay]|rogowaceni[ea]) slonecz\w*",
             "akiec",
         ),
         # ICD-O 8094, among basal cell tumours.
@@ -111,7 +111,7 @@ _WORDS = tuple(
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bseb(?:or\w+)? (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
-            r"|\b(?:brodawka|keratoza|rogowacenie) lojotok\w*|\bbrodawka starcza\b",
+            r"|\b(?:brodawk[ai]|keratoz[ay]|rogowaceni[ea]) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (
@@ -123,8 +123,9 @@ _WORDS = tuple(
             r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
             r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
-            r"|\b(?:hem)?anjiy?om\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*|\bnaczyniaki?\b"
-            r"|\b(?:ziarniniak|zmian[ay]) naczyniow\w*|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
+            r"|\b(?:hem)?anjiy?om(?:lar)?\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*"
+            r"|\bnaczyniaki?\b|\b(?:ziarniniak|zmian[ay]) naczyniow\w*"
+            r"|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
             rf"|\b(?:puntos?|pontos?|taches?|manchas?|{_NEVUS}) rubis?\b",
             "vasc",
         ),
@@ -156,7 +157,7 @@ _WORDS = tuple(
         (
             r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
             r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytome?r?\b"
-            r"|\bdermatofibrooma?\b|\bwlokniak twardy\b",
+            r"|\bdermatofibrooma?\b|\bwlokniaki? tward[ye]\b",
             "df",
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
@@ -272,7 +273,7 @@ _OTHER_MALIGNANT = re.compile(
 # Words of cancer that no rule took.
 _CANCER = (
     r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs"
-    r"|basaliom|spinaliom|bowen"
+    r"|ba[sz]aliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
     r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
     r"|kwaadaardig|ondartet|ondarta[dt]|elakarta[dt]|pahanlaatu|zlosliw|zlocud|zhoubn"
@@ -282,7 +283,7 @@ _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
 # "something else".
 _UNPLACED = re.compile(
-    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|rogowiak|aardig|huylu)\w*"
+    _CANCER + r"|\w*(?:malign|bosartig|rogowaceni|rogowiak|aardig|huylu)\w*"
     # What was done to find out.
     r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.

@@ -46,7 +46,8 @@ WORDS = {
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
-        "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose"
+        "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
+        "rogowacenia słoneczne"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -60,11 +61,13 @@ WORDS = {
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
-        "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo"
+        "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
+        "brodawki łojotokowe"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
-        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom"
+        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom; "
+        "włókniaki twarde"
     ),
     "nv": (
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
@@ -77,7 +80,8 @@ WORDS = {
         "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
         "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
         "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
-        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat"
+        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat; "
+        "nevüsler; névy; nævuser; naevussen; nevukset; névuszok"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -87,7 +91,7 @@ WORDS = {
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
         "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
-        "mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
+        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -161,7 +165,7 @@ WORDS = {
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
         "habis melanositik ben; Nävus, Malignom; CEC bien diferenciado; CSC invasif; BZK solide; "
         "NMM 1,2 mm; SSMM; QA hipertrófica; CE bien différencié; CCB nodular; BHK nodüler; "
-        "PEK G1; keratosis senilis; rogowacenie starcze; "
+        "PEK G1; bazaliomy; keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
         "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
