@@ -317,6 +317,18 @@ def test_what_spreadsheets_add_is_harmless(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "lines",
+    [
+        ('"Size\n(mm)";image;SkinType', "3;a.png;III"),
+        ('Nr;"Size;\n""mm""";Image;SkinType', "1;3;a.png;III"),
+        ('image;"Size\n(mm)";SkinType', "a.png;3;III"),
+    ],
+)
+def test_a_header_of_several_lines_is_read_whole(tmp_path, lines):
+    assert [record.skin_type for record in own(tmp_path, *lines).records] == [3]
+
+
+@pytest.mark.parametrize(
     ("encoding", "words", "label"),
     [
         *(("utf-8", "mélanome", "mel"), ("utf-8-sig", "Nävus", "nv"), ("utf-16", "Nävus", "nv")),
