@@ -412,7 +412,12 @@ def test_skin_types_in_other_spellings(tmp_path):
         *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
         *(("onbekend", "nieznana", "brak danych"), ("okänd", "belirtilmemiş", "ohne Angabe")),
         # Of MySQL and PostgreSQL, of Oracle, of a pivot table; of Brazil.
-        *((r"\N", "(null)", "(blank)"), (r"\N", "<NULL>", "(Leer)"), ("Ignorado", "NaT", ".")),
+        *(
+            (r"\N", "(null)", "(blank)"),
+            (r"\N", "<NULL>", "(Leer)"),
+            ("nicht vorhanden",) * 3,
+            ("Ignorado", "NaT", "."),
+        ),
         *(("なし", "無", "미상"), ("غير محدد", "अज्ञात", "ns/nc")),
     ],
 )

@@ -56,7 +56,7 @@ _UNSTATED = frozenset(
         *("keine angabe", "keine angaben", "ohne angabe", "nicht bekannt", "nicht angegeben"),
         *("non précisé", "no consta", "sin especificar", "não informado", "não especificado"),
         *("ignorado", "ignorada", "não consta", "sem informação", "sin información", "ns/nc"),
-        *("non renseignée", "non connu", "non connue"),
+        *("non renseignée", "non connu", "non connue", "nicht vorhanden"),
         *("non noto", "non nota", "non specificato", "belirtilmemiş", "yok"),
         # Dutch, Nordic, Polish.
         *("onbekend", "niet bekend", "geen gegevens", "ukendt", "ukjent", "okänd", "okänt"),
