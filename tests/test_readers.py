@@ -569,6 +569,7 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("Træning", "Validering"), ("trainingsdata", "validatieset")),
         *(("Trainingsset", "Validierungsset"), ("treningowe", "walidacyjne")),
         *(("Træningssæt", "Valideringssæt"), ("treningssett", "valideringssett")),
+        *(("Trainingsmenge", "dev"), ("train", "internal_val")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):
@@ -578,6 +579,12 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
     )  # fmt: skip
     assert Counter(record.label for record in data_set.records) == {"mel": 4, "nv": 4}
     assert Counter(record.official for record in data_set.records) == {"train": 4, "val": 4}
+
+
+@pytest.mark.parametrize("name", ["holdout", "Hold-out set", "eval", "test_external", "Testmenge"])
+def test_what_is_held_out_is_not_learnt_from(tmp_path, name):
+    data_set = tree(tmp_path, "train/mel/1.jpg", "train/nv/2.jpg", f"{name}/mel/3.jpg")
+    assert sorted(record.official for record in data_set.records) == ["test", "train", "train"]
 
 
 def test_parts_below_classes(tmp_path):

@@ -110,11 +110,13 @@ _PARTS = {
     **dict.fromkeys(
         ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
         + ("validacao", "dogrulama", "validering", "validatie", "walidacja", "walidacyjny")
-        + ("walidacyjne",),
+        + ("walidacyjne", "dev"),
         "val",
     ),
     **dict.fromkeys(
-        ("test", "testing", "tst", "prueba", "pruebas", "teste", "testowy", "testowe"), "test"
+        ("test", "testing", "tst", "prueba", "pruebas", "teste", "testowy", "testowe")
+        + ("holdout", "eval", "evaluation"),
+        "test",
     ),
 }
 _PART_FILLERS = frozenset(
@@ -122,7 +124,7 @@ _PART_FILLERS = frozenset(
         *("dir", "set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures"),
         *("folder", "split", "part", "input", "jpeg", "jpg", "png", "photos", "files", "cls"),
         *("daten", "bilder", "donnees", "jeu", "datos", "imagenes", "dati", "dados", "imagens"),
-        *("immagini", "de", "d", "di"),
+        *("immagini", "de", "d", "di", "internal", "external", "final"),
     }
 )
 MOST_NAMED = 8  # words, columns or folders in one line
@@ -607,9 +609,10 @@ class Gathering:
 
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
+    name = re.sub(r"hold[\W_]out", "holdout", unaccented(name.lower()))
     words = [
-        re.sub(r"(?<=[a-z])(dir|images|folder|s?(sett?|saet|data|daten|bilder))$", "", word)
-        for word in re.findall("[a-z]+", unaccented(name.lower()))
+        re.sub(r"(?<=[a-z])(dir|images|folder|s?(sett?|saet|menge|data|daten|bilder))$", "", word)
+        for word in re.findall("[a-z]+", name)
         if word not in _PART_FILLERS
     ]
     return _PARTS.get(words[0]) if len(words) == 1 else None
