@@ -303,6 +303,7 @@ _SPELLINGS = (
     *("basalzellkarzinom", "plattenepithelkarzinom", "keratosis", "keratose", "dermatofibroma"),
     *("hemangioma", "haemangioma", "keratoacanthoma", "seborrheic", "basocelular", "squamous"),
 )
+_MOST_WORDS = 20  # of a diagnosis
 # The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 # What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
@@ -438,11 +439,14 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier
         or re.fullmatch(rf"(?:senil\w* )?{_KERATOSIS}(?: senil\w*)?", text)
         or _ANY_MOLE.fullmatch(bare)
-        or any(
-            len(word) > 4
-            and word not in _SPELLINGS
-            and difflib.get_close_matches(word, _SPELLINGS, 1, 0.84)
-            for word in words
-        )
+        or len(words) > _MOST_WORDS  # a report: what it says is not for these rules to know
+        or any(map(_misspelt, words))
     )
     return Diagnosis("unclear") if doubtful else Diagnosis("other", "other")
+
+
+@lru_cache(maxsize=4096)
+def _misspelt(word: str) -> bool:
+    """Whether it looks like a word of a class, and is none."""
+    known = len(word) <= 4 or word in _SPELLINGS
+    return not known and bool(difflib.get_close_matches(word, _SPELLINGS, 1, 0.84))

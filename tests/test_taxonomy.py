@@ -229,6 +229,13 @@ def test_other_malignancies_are_malignant():
         assert (interpret(words).label, interpret(words).malignant) == ("other", None)
 
 
+def test_a_report_is_read_for_classes_and_is_else_no_diagnosis(monkeypatch):
+    report = "Spindle cells with elongated nuclei in a collagenous stroma " * 3
+    monkeypatch.setattr("difflib.get_close_matches", None)  # it would take 20 ms a report
+    assert interpret(report).kind == "unclear"
+    assert interpret(f"{report} nevus").label == "nv"
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_taken(words):
     found = interpret(words)
