@@ -134,12 +134,15 @@ _WORDS = tuple(
             rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
             rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
             rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
             rf"|basal cell {_NEVUS}",
             "other",
         ),
         (
-            rf"\b(?:compound|junktions|grenz|spindelzell|pigment|spitz|halo|zell|papillen)?{_NEVUS}\b"
+            rf"\b(?:compound|junktion(?:s|al)|grenz|spindelzell|(?:riesen)?pigment|spitz|halo|zell"
+            r"|papillen|melano[cz]yt(?:t|en)?|(?:intra)?dermal|korium|clark|reed|sutton|kongenital"
+            rf"|tierfell|schleimhaut|kombinations)?{_NEVUS}a?\b"
             rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
             r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
@@ -288,7 +291,7 @@ _UNPLACED = re.compile(
     r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
     r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
-    r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
+    r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*|\b\w+n(?:ae|a)v(?:us|i)\b"
     r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
     r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"

@@ -81,7 +81,8 @@ WORDS = {
         "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
         "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
         "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat; "
-        "nevüsler; névy; nævuser; naevussen; nevukset; névuszok"
+        "nevüsler; névy; nævuser; naevussen; nevukset; névuszok; Melanozytennävus des Rumpfes; "
+        "Melanocytnevus på bålen; A törzs melanocyta naevusa; Intradermalnävus; Clarknävus"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -99,7 +100,7 @@ WORDS = {
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
-        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec"
+        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -165,7 +166,7 @@ WORDS = {
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
         "habis melanositik ben; Nävus, Malignom; CEC bien diferenciado; CSC invasif; BZK solide; "
         "NMM 1,2 mm; SSMM; QA hipertrófica; CE bien différencié; CCB nodular; BHK nodüler; "
-        "PEK G1; bazaliomy; keratosis senilis; rogowacenie starcze; "
+        "PEK G1; bazaliomy; Spinnennävus; keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
         "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
