@@ -60,7 +60,7 @@ _CODES = {
 _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
-    r"|keratoz\w*|keratoosi)\b"
+    r"|(?:k|ch)eratoz\w*|keratoosi)\b"
 )
 _LESION = (
     r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
@@ -77,7 +77,7 @@ _SQUAMOUS = (
     rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
-    r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
+    r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spino ?cel+ul\w*"
     rf"|epidermoid {_CARCINOMA}|\bscc\b"
 )
 _WORDS = tuple(
@@ -95,7 +95,7 @@ _WORDS = tuple(
         (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
-            r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
+            r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbaso ?cel+ul\w*"
             rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
             r"|\bulcus rodens\b|\bbcc\b",
             "bcc",
@@ -109,7 +109,8 @@ _WORDS = tuple(
             r"\b(?:solar\w*|actinic|senile|sun|aktinische|solare) lentig\w+"
             r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
-            r"|\bseb(?:or\w+)? (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
+            r"|\bseb(?:or\w+)? (?:warzen?|warts?|verr?u[ck]a\w*)\b|\balterswarzen?\b"
+            r"|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
             r"|\b(?:brodawk[ai]|keratoz[ay]|rogowaceni[ea]) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
@@ -131,8 +132,8 @@ _WORDS = tuple(
         ),
         (
             # Also the syndromes in whose name a class is only a part.
-            rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
-            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
+            rf"\b{_NEVUS} (?:sebac|talg|comedon|des?pigment|an(?:a)?em|lipomat|epiderm|becker"
+            rf"|ach?rom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
             rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
             rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
@@ -143,7 +144,8 @@ _WORDS = tuple(
             rf"\b(?:compound|junktion(?:s|al)|grenz|spindelzell|(?:riesen)?pigment|spitz|halo|zell"
             r"|papillen|melano[cz]yt(?:t|en)?|(?:intra)?dermal|korium|clark|reed|sutton|kongenital"
             rf"|tierfell|schleimhaut|kombinations)?{_NEVUS}a?\b"
-            rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
+            rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|(?<!fibroma )(?<!fibromas )\bmoles?\b"
+            r"|\bmuttermale?\b|\bleberflecke?n?\b"
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
             r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
             r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
@@ -153,13 +155,13 @@ _WORDS = tuple(
             r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
             r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
             r"|reed|clark)\w*|\bmoderma?erker?\b|\bfoflekk(?:er)?\b|\bfodelsemarken?\b"
-            r"|\bleverflack(?:ar)?\b|\bluom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
+            r"|\bleverflack(?:ar)?\b|\b(?:pigmentti)?luom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
             r"|\balunit[ae]\b|\btahi lalat\b",
             "nv",
         ),
         (
             r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
-            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytome?r?\b"
+            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytoo?m(?:e|en|er)?\b"
             r"|\bdermatofibrooma?\b|\bwlokniaki? tward[ye]\b",
             "df",
         ),
@@ -286,7 +288,7 @@ _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
 # "something else".
 _UNPLACED = re.compile(
-    _CANCER + r"|\w*(?:malign|bosartig|rogowaceni|rogowiak|aardig|huylu)\w*"
+    _CANCER + r"|\w*(?:malign|bosartig|rogowaceni|rogowiak|aardig|huylu|joindulat)\w*"
     # What was done to find out.
     r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.

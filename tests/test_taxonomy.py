@@ -26,7 +26,8 @@ WORDS = {
         "high-risk BCC; basal cell carcinoma, low risk; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
-        "Baso-squamous carcinoma; CBC nodular; CBC, superficial"
+        "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
+        "carcinome baso-cellulaire"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -34,7 +35,8 @@ WORDS = {
         "carcinoma squamocellulare; squamous cell carcinoma; SCC; keratoacanthoma; "
         "Keratoakanthom; queratoacantoma; ceratoacantoma; cheratoacantoma; kératoacanthome; "
         "KA; SCC invasive; Squamous cell carcinoma, Invasive; carcinome spinocellulaire; "
-        "carcinoma epidermoide; Plattenepithel-Ca; Stachelzell-Karzinom; spinozelluläres Karzinom"
+        "carcinoma epidermoide; carcinoma espino-celular; Plattenepithel-Ca; "
+        "Stachelzell-Karzinom; spinozelluläres Karzinom"
     ),
     "akiec": (
         "SCC in situ; squamous cell carcinoma in situ; Morbus Bowen; M. Bowen; "
@@ -47,7 +49,7 @@ WORDS = {
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
-        "rogowacenia słoneczne"
+        "rogowacenia słoneczne; cheratoză actinică"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -62,12 +64,12 @@ WORDS = {
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
         "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
-        "brodawki łojotokowe"
+        "brodawki łojotokowe; seboroická veruka"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
         "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom; "
-        "włókniaki twarde"
+        "włókniaki twarde; histiocytoom"
     ),
     "nv": (
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
@@ -82,7 +84,8 @@ WORDS = {
         "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
         "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat; "
         "nevüsler; névy; nævuser; naevussen; nevukset; névuszok; Melanozytennävus des Rumpfes; "
-        "Melanocytnevus på bålen; A törzs melanocyta naevusa; Intradermalnävus; Clarknävus"
+        "Melanocytnevus på bålen; A törzs melanocyta naevusa; Intradermalnävus; Clarknävus; "
+        "pigmenttiluomi"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -100,7 +103,8 @@ WORDS = {
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
-        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus"
+        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
+        "fibroma mole; fibromas moles; nevo despigmentado"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
