@@ -705,6 +705,9 @@ def test_every_kind_of_picture_counts(tmp_path):
     (tmp_path / "__MACOSX" / "nevus").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "nevus" / "._0.jpg").write_bytes(b"x")
     picture(tmp_path / "loose.jpg", 3)
+    # A thumbnail, and what was deleted.
+    for name in ("nevus/@eaDir/0.jpg/THUMB", "#recycle/nevus/2", "$RECYCLE.BIN/S-1-5/$R3"):
+        picture(tmp_path / f"{name}.jpg", 1)
     data_set = load("folders", tmp_path)
     assert Counter(record.label for record in data_set.records) == {"mel": 8, "nv": 1}
     assert "pictures that lie in no class folder, left out: 1" in noted(data_set)
