@@ -181,12 +181,15 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
 
 
 def test_another_diagnosis_in_a_column_that_is_not_read_is_noted(tmp_path):
-    rows = ("a.png,nevus,melanoma", "b.png,nevus,NV", "c.png,,melanoma")
-    data_set = own(tmp_path, "image,diagnosis,Histology", *rows)
-    assert (
-        "rows of data.csv whose column 'histology', which is not read, names another class than "
-        "diagnosis: 1 (such as melanoma in line 2)"
-    ) in noted(data_set)
+    rows = ("a.png,nevus,NV", "b.png,,melanoma", "c.png,{},melanoma")
+    for diagnosis in ("nevus", "eczema", "benign"):
+        lines = (row.format(diagnosis) for row in rows)
+        assert (
+            "rows of data.csv whose column 'histology', which is not read, names another class "
+            "than diagnosis: 1 (such as melanoma in line 4)"
+        ) in noted(own(tmp_path, "image,diagnosis,Histology", *lines))
+    agreed = own(tmp_path, "image,diagnosis,Histology", "a.png,malignant,melanoma")
+    assert "another class" not in noted(agreed)
     names = [f"{number}.png" for number in range(502)]
     for name in names:
         (tmp_path / name).touch()

@@ -325,7 +325,8 @@ def _note_other_classes(g: Gathering, table: Table, name: str, cells: Iterable[s
     differ = []
     for row, cell in zip(table.rows, cells, strict=True):
         read, other = interpret(row.cells["diagnosis"]), interpret(cell)
-        if read.kind == other.kind == "class" and read.label != other.label:
+        denied = read.kind == "flag" and read.malignant != other.malignant
+        if other.kind == "class" and (denied or read.label not in (None, other.label)):
             differ.append(f"{short(cell, 40)} in line {row.line}")
     if differ:
         g.notes.append(
