@@ -258,7 +258,7 @@ def test_one_picture_under_two_spellings_is_one(tmp_path):
 
 
 def test_a_part_that_is_none_is_refused(tmp_path):
-    for word in ("holdout", "0", "fold1"):
+    for word in ("reserve", "0", "fold1"):
         message = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
         assert f"line 3: split '{word}'" in message
     message = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
