@@ -471,6 +471,16 @@ def test_names_that_are_no_text_are_named(tmp_path):
     assert "m?ller.png: its name is not UTF-8" in problem
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_a_number_is_one_id_however_it_is_written(tmp_path, column):
+    cells = ("0012", '"=""0012"""', "12", "12.0", "'0012", "112", "12a", "1.2")
+    names = [f"{number}.png" for number in range(len(cells))]
+    rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+    data_set = own(tmp_path, f"image,{column}", *rows, pictures=names)
+    ids = [getattr(record, column) for record in data_set.records]
+    assert ids == ["0012"] * 5 + ["112", "12a", "1.2"]
+
+
 def test_one_lesion_is_not_two_patients(tmp_path):
     rows = ("a.png,Ann,1", "b.png,Ann,1", "c.png,Bob,1")
     line = refused(tmp_path, "image,patient_id,lesion_id", *rows)
