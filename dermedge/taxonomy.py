@@ -273,11 +273,11 @@ _OTHER_MALIGNANT = re.compile(
     r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
     r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
-    r"|\bpagets?\b|\bempd\b|\b(?:haut)?metasta\w*"
+    r"|\bpagets?\b|\bempd\b|\b(?:haut|satelliten|intransit|lymphknoten)?metasta\w*"
 )
 # Words of cancer that no rule took.
 _CANCER = (
-    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs"
+    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|kanzer|krebs"
     r"|ba[sz]aliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
     r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
@@ -291,6 +291,9 @@ _UNPLACED = re.compile(
     _CANCER + r"|\w*(?:malign|bosartig|rogowaceni|rogowiak|aardig|huylu|joindulat)\w*"
     # What was done to find out.
     r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
+    # How far a cancer has come.
+    r"|\b(?:breslow|tumordicke|clark|p?t[0-4][ab]?|in situ|invasi\w*|sentinel|\w*rezidiv\w*"
+    r"|recurren\w*|r[ei]cidiv\w*|fili[ae]n?|hautfili\w*|\w*blastomatosa|basalzell\w*|spinozell\w*)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
     r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*|\b\w+n(?:ae|a)v(?:us|i)\b"

@@ -170,7 +170,9 @@ WORDS = {
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
         "habis melanositik ben; Nävus, Malignom; CEC bien diferenciado; CSC invasif; BZK solide; "
         "NMM 1,2 mm; SSMM; QA hipertrófica; CE bien différencié; CCB nodular; BHK nodüler; "
-        "PEK G1; bazaliomy; Spinnennävus; keratosis senilis; rogowacenie starcze; "
+        "MES Breslow 0.5; pT1a; in situ; invasive; Lokalrezidiv; Clark Level III; récidive; "
+        "spinozellulär; Feldkanzerisierung; PEK G1; bazaliomy; Spinnennävus; "
+        "keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
         "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
@@ -226,6 +228,7 @@ def test_other_malignancies_are_malignant():
         "CTCL",
         "Sézary",
         "Hautmetastase",
+        "Satellitenmetastase",
         "linfoma cutáneo",
         "EMPD",
     ):
