@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dermedge.data.fingerprint import isic_number
-from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
+from dermedge.data.records import DataError, DataSet, Record, RowErrors, id_key, printable, short
 from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
@@ -86,7 +86,6 @@ _AGE = re.compile(
     r"|anni|anno)?",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"=?[\"']?([0-9]{1,30})(?:[.,]0)?\"?")
 # HAM10000's pictures in the ISIC archive. An age of 0 is theirs where none is known: MILK10k, which
 # has other pictures of ten of these lesions, states none of nine, and 75 of the other.
 _HAM10000 = range(24306, 34321)
@@ -436,20 +435,9 @@ class Gathering:
         self._where[name] = where
 
     def identity(self, kind: str, text: str | None) -> str | None:
-        """The id of a lesion or patient as it was first written: "p 01" and " P  01" are one.
-
-        Hands differ in capitals and blanks, systems in how they put an "ü" together, and Arabic
-        tables hold marks of direction that nobody sees. A number is one as "0012", ="0012", 12
-        and 12.0, as spreadsheets and scripts write it in tables that are put together later.
-        """
+        """The id of a lesion or patient as it was first written; see `id_key`."""
         known = stated(text)
-        if known is None:
-            return None
-        seen = "".join(c for c in folded(known) if unicodedata.category(c) != "Cf")
-        seen = " ".join(seen.split())
-        if number := _NUMBER.fullmatch(seen):
-            seen = str(int(number.group(1)))
-        return self._ids.setdefault((kind, seen), known)
+        return None if known is None else self._ids.setdefault((kind, id_key(known)), known)
 
     def count(self, what: str, number: int = 1) -> None:
         """Count something for a note."""
