@@ -143,13 +143,22 @@ def check_folder(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
+# Of archives packed on macOS, of Windows' drives, of network storage by Synology and QNAP.
+_ASIDE = frozenset(
+    {
+        *("__macosx", "$recycle.bin", "system volume information"),
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+    }
+)
+
+
 def walk(
     root: str | Path, failed: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """Each folder from `root` down, with the names of its files; `failed` gets what is unreadable.
 
-    A folder that a link leads to is walked, too, each folder once. Hidden folders are not: they
-    hold thumbnails and what was deleted.
+    A folder that a link leads to is walked, too, each folder once. Hidden folders and those of
+    `_ASIDE` are not: they hold thumbnails, what was deleted, and copies.
     """
     seen = set()
     for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
@@ -158,8 +167,7 @@ def walk(
             folders.clear()
             continue
         seen.add(real)
-        # Archives packed on macOS bring shadow files that look like pictures.
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        folders[:] = sorted(f for f in folders if f[0] != "." and f.lower() not in _ASIDE)
         yield folder, names
 
 

@@ -27,7 +27,8 @@ _AGES = np.array([0.0, 20.0, 40.0, 60.0, 80.0])  # years
 _WIDTHS = {"age": len(_AGES), "sex": len(SEXES), "site": len(REGIONS)}
 
 # In this order: "palms/soles" before "hand", "lower extremity" before "extremity". Some words look
-# like others': French "face interne du bras" is a side, German "Backe" a cheek.
+# like others': French "face interne du bras" is a side, German "Backe" a cheek, "vorhanden"
+# that it is there.
 _WORDS = tuple(
     (re.compile(pattern), region)
     for pattern, region in (
@@ -44,7 +45,8 @@ _WORDS = tuple(
             "lower extremity",
         ),
         (
-            r"upper (extremity|limb)|fore ?arm|\barms?\b|hand|finger|elbow|shoulder|wrist",
+            r"upper (extremity|limb)|fore ?arm|\barms?\b|\bhand(?![eyl])|hand\b|finger|elbow"
+            r"|shoulder|wrist",
             "upper extremity",
         ),
         (r"trunk|torso|chest|back(?!e)|abdom|buttock|flank|breast|belly", "trunk"),

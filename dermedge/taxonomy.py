@@ -46,6 +46,8 @@ _CODES = {
     "pbk": "bkl",
     "sek": "bkl",
     "sk": "bkl",
+    "seb k": "bkl",
+    "sebk": "bkl",
     "alm": "mel",
     "lmm": "mel",
     "ssm": "mel",
@@ -55,10 +57,10 @@ _CODES = {
     "sccka": "scc",
 }
 
-_NEVUS = r"n(?:ae|a|e)v(?:us|uses|i|en|o|os)"
+_NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
-    r"|keratoz\w*|keratoosi)\b"
+    r"|(?:k|ch)eratoz\w*|keratoosi)\b"
 )
 _LESION = (
     r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
@@ -75,7 +77,7 @@ _SQUAMOUS = (
     rf"\bsquamous (?:cell )?(?:{_CARCINOMA}|ca)\b|\b(?:plattenepithel|stachelzell|spinozell)"
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
-    r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spinocel+ul\w*"
+    r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spino ?cel+ul\w*"
     rf"|epidermoid {_CARCINOMA}|\bscc\b"
 )
 _WORDS = tuple(
@@ -84,8 +86,8 @@ _WORDS = tuple(
         (
             r"\bbowens?\b(?: s\b)?|\bqueyrat\b"
             r"|intraepi(?:thelial|dermal) (?:squamous cell )?carcinoma"
-            r"|solar or actinic keratos[ei]s|\blichtkeratosen?\b|\bchorob[ay] bowena\b"
-            r"|\b(?:keratoza|rogowacenie) slonecz\w*",
+            r"|solar or actinic keratos[ei]s|\b(?:licht|sol|zonne|aurinko)keratoo?s\w*"
+            r"|\bchorob[ay] bowena\b|\b(?:keratoz[ay]|rogowaceni[ea]) slonecz\w*",
             "akiec",
         ),
         # ICD-O 8094, among basal cell tumours.
@@ -93,23 +95,24 @@ _WORDS = tuple(
         (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
-            r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbasocel+ul\w*"
+            r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbaso ?cel+ul\w*"
             rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
             r"|\bulcus rodens\b|\bbcc\b",
             "bcc",
         ),
         (
             r"\blentigo malign[aeo](?: melanom(?:a|as|e|en|es|i)?)?\b"
-            r"|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
+            r"|\bdubreuilh?\b|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
             "mel",
         ),
         (
-            r"\b(?:solar|actinic|senile|sun|aktinische|solare) lentig\w+"
+            r"\b(?:solar\w*|actinic|senile|sun|aktinische|solare) lentig\w+"
             r"|\blentig\w+ (?:sola[ri]|actini|attini|senil)\w*|\blichen planus like keratos[ei]s"
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
-            r"|\bsebor\w+ (?:warzen?|warts?|verruca\w*)\b|\balterswarzen?\b|\bmelanose solar\b"
+            r"|\bseb(?:or\w+)? (?:warzen?|warts?|verr?u[ck]a\w*)\b|\balterswarzen?\b"
+            r"|\bmelanose solar\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
-            r"|\b(?:brodawka|keratoza|rogowacenie) lojotok\w*|\bbrodawka starcza\b",
+            r"|\b(?:brodawk[ai]|keratoz[ay]|rogowaceni[ea]) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (
@@ -121,23 +124,28 @@ _WORDS = tuple(
             r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
             r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
-            r"|\b(?:hem)?anjiy?om\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*|\bnaczyniaki?\b"
-            r"|\b(?:ziarniniak|zmian[ay]) naczyniow\w*|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
-            r"|\bpuntos? rubi\b",
+            r"|\b(?:hem)?anjiy?om(?:lar)?\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*"
+            r"|\bnaczyniaki?\b|\b(?:ziarniniak|zmian[ay]) naczyniow\w*"
+            r"|\bmancha (?:de )?vinh?o d[eo] o?porto\b"
+            rf"|\b(?:puntos?|pontos?|taches?|manchas?|{_NEVUS}) rubis?\b",
             "vasc",
         ),
         (
             # Also the syndromes in whose name a class is only a part.
-            rf"\b{_NEVUS} (?:sebac|talg|comedon|depigment|an(?:a)?em|lipomat|epiderm|becker|achrom"
-            rf"|acrom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
+            rf"\b{_NEVUS} (?:sebac|talg|comedon|des?pigment|an(?:a)?em|lipomat|epiderm|becker"
+            rf"|ach?rom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
             rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
             rf"|basal cell {_NEVUS}",
             "other",
         ),
         (
-            rf"\b(?:compound|junktions|grenz|spindelzell|pigment|spitz|halo|zell|papillen)?{_NEVUS}\b"
-            rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|\bmoles?\b|\bmuttermale?\b|\bleberflecke?n?\b"
+            rf"\b(?:compound|junktion(?:s|al)|grenz|spindelzell|(?:riesen)?pigment|spitz|halo|zell"
+            r"|papillen|melano[cz]yt(?:t|en)?|(?:intra)?dermal|korium|clark|reed|sutton|kongenital"
+            rf"|tierfell|schleimhaut|kombinations)?{_NEVUS}a?\b"
+            rf"|\bn(?:ae|a|e)vuszell{_NEVUS}\b|(?<!fibroma )(?<!fibromas )\bmoles?\b"
+            r"|\bmuttermale?\b|\bleberflecke?n?\b"
             r"|\bgrains? de beaute\b|\blunar(?:es)\b|\blunar\b(?! eclipse)"
             r"|\bne[oi] (?:di )?(?:melanocit|displas|congen|atipic|dermic|giunzion|compost|blu"
             r"|intraderm|pigmentat|comun|cutane|spitz|reed|clark|sutton|unna|miescher)\w*"
@@ -147,21 +155,21 @@ _WORDS = tuple(
             r"|\b(?:melanositik|displastik|atipik|pigmente|konjenital|mavi) ben\b"
             r"|\bznami(?:e|ona) (?:\w+ )?(?:barwnikow|melanocyt|dysplastycz|atypow|blekitn|spitz"
             r"|reed|clark)\w*|\bmoderma?erker?\b|\bfoflekk(?:er)?\b|\bfodelsemarken?\b"
-            r"|\bleverflack(?:ar)?\b|\bluom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
+            r"|\bleverflack(?:ar)?\b|\b(?:pigmentti)?luom(?:i|et)\b|\banyajegy(?:ek)?\b|\bmadezi?\b"
             r"|\balunit[ae]\b|\btahi lalat\b",
             "nv",
         ),
         (
             r"\bdermatofibrom(?:a|as|ata|e|en|es|i|s)?\b|\bhistio[cz]yto?fibrom\w*"
-            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytome?r?\b"
-            r"|\bdermatofibrooma?\b|\bwlokniak twardy\b",
+            r"|\b(?:benign )?fibr\w+ histio[cz][iy]tom\w*|\bhistio[cz]ytoo?m(?:e|en|er)?\b"
+            r"|\bdermatofibrooma?\b|\bwlokniaki? tward[ye]\b",
             "df",
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
         *(
             (rf"\b{code}\b", name)
             for code, name in _CODES.items()
-            if code not in ("other", "lichenoid", "lk", "cbc")
+            if code not in ("other", "lichenoid", "lk")
         ),
     )
 )
@@ -185,7 +193,14 @@ _VAGUE = re.compile(
     # Not known, or not yet; also of folders.
     r"|un(?:known|label\w*|sort\w*|classif\w*|diagnosed|bekannt\w*|bestimmt\w*)|pending|to ?do"
     r"|(?:new|neuer) (?:folder|ordner)|inconnue?s?|des(?:conocid|conhecid)\w*|sconosciut\w*"
-    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa"
+    r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa|ignorad\w*|okand\w*"
+    r"|uk(?:endt|jent)|belirsiz|bilinm\w*|tanisiz|await\w*|tbd|to be (?:determined|confirmed)"
+    r"|folgt|abwart\w*|steht aus|offen|en (?:cours|espera|estudio)|em (?:analise|andamento)"
+    r"|in corso|(?:a|da|por|zu) (?:[ck]onferm\w*|confirm\w*|defini\w*|bestimmen)|aguard\w*"
+    r"|beklen\w*|afvent\w*|avvent\w*|vantar|afwacht\w*|volgt|oczek\w*|w trakcie"
+    # Where it stands, or that there is none.
+    r"|(?:see|siehe|s|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|insufficient|inadequate|nondiagnostic"
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
@@ -255,15 +270,15 @@ _BARE = re.compile(
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\b(?!pseudo)\w*lymphom(?:a|as|e|en|es)?\b|\bctcl\b|\bsezary\b|\bleuka?emia cutis\b"
-    r"|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
+    r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
-    r"|\bpagets?\b|\bmetasta\w*"
+    r"|\bpagets?\b|\bempd\b|\b(?:haut|satelliten|intransit|lymphknoten)?metasta\w*"
 )
 # Words of cancer that no rule took.
 _CANCER = (
-    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|krebs"
-    r"|basaliom|spinaliom|bowen"
+    r"\w*(?:melanom|melanoom|carcino|karcino|karzino|karsino|epiteliom|epitheliom|cancer|kanzer|krebs"
+    r"|ba[sz]aliom|spinaliom|bowen"
     # Languages whose classes are not known: Dutch, Nordic, Slavic, Hungarian, Turkish ...
     r"|cancr|kanker|kanser|kreft|kraeft|krabbamein|syop|rakovin|czerniak"
     r"|kwaadaardig|ondartet|ondarta[dt]|elakarta[dt]|pahanlaatu|zlosliw|zlocud|zhoubn"
@@ -273,11 +288,18 @@ _CANCER_WORD = re.compile(_CANCER)
 # These, abbreviations of classes, and codes of the ICD: not a class for sure, and certainly not
 # "something else".
 _UNPLACED = re.compile(
-    _CANCER + r"|\w*(?:malign|bosartig|rogowacenie|rogowiak|aardig|huylu)\w*"
+    _CANCER + r"|\w*(?:malign|bosartig|rogowaceni|rogowiak|aardig|huylu|joindulat)\w*"
+    # What was done to find out.
+    r"|\b(?:histo|(?:histo)?(?:histo|path?o)lo[gj]\w*|\w*biy?ops\w*|\w*ex[cz]i[sz]\w*|specimen)\b"
+    # How far a cancer has come.
+    r"|\b(?:breslow|tumordicke|clark|p?t[0-4][ab]?|in situ|invasi\w*|sentinel|\w*rezidiv\w*"
+    r"|recurren\w*|r[ei]cidiv\w*|fili[ae]n?|hautfili\w*|\w*blastomatosa|basalzell\w*|spinozell\w*)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
     r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
-    r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*"
-    r"|\b(?:ca|mm|mmis|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
+    r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*|\b\w+n(?:ae|a)v(?:us|i)\b"
+    r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
+    # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
+    r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"
     r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
 )
 # "Atypical melanocytic lesion", "lesión pigmentada": a nevus, a melanoma, or neither.
@@ -289,6 +311,7 @@ _SPELLINGS = (
     *("basalzellkarzinom", "plattenepithelkarzinom", "keratosis", "keratose", "dermatofibroma"),
     *("hemangioma", "haemangioma", "keratoacanthoma", "seborrheic", "basocelular", "squamous"),
 )
+_MOST_WORDS = 20  # of a diagnosis
 # The items of "['Eczema', 'Nevus']" or "{'Nevus': 0.6, ...}": what several doctors thought.
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 # What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
@@ -422,13 +445,16 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows
         or any(re.search("[0-9]{3}", word) for word in words)  # an identifier
-        or re.fullmatch(_KERATOSIS, text)
+        or re.fullmatch(rf"(?:senil\w* )?{_KERATOSIS}(?: senil\w*)?", text)
         or _ANY_MOLE.fullmatch(bare)
-        or any(
-            len(word) > 4
-            and word not in _SPELLINGS
-            and difflib.get_close_matches(word, _SPELLINGS, 1, 0.84)
-            for word in words
-        )
+        or len(words) > _MOST_WORDS  # a report: what it says is not for these rules to know
+        or any(map(_misspelt, words))
     )
     return Diagnosis("unclear") if doubtful else Diagnosis("other", "other")
+
+
+@lru_cache(maxsize=4096)
+def _misspelt(word: str) -> bool:
+    """Whether it looks like a word of a class, and is none."""
+    known = len(word) <= 4 or word in _SPELLINGS
+    return not known and bool(difflib.get_close_matches(word, _SPELLINGS, 1, 0.84))

@@ -59,6 +59,9 @@ def test_two_tables_of_one_clinic_are_named():
     patients, lesions = join([people, people]).notes
     assert patients.startswith("csv and csv.2 name 1 patients alike (such as P7)")
     assert lesions.startswith("csv and csv.2 name 2 lesions alike (such as mine_0000000)")
+    zeros = ([replace(r, patient_id=who) for r in mine.records] for who in ("0012", "12"))
+    patients, _ = join([replace(mine, records=tuple(records)) for records in zeros]).notes
+    assert "name 1 patients alike (such as 0012)" in patients  # a spreadsheet took the zeros
     assert not join([public, public]).notes + join([people, made("folders", 4)]).notes
 
 

@@ -19,7 +19,7 @@ from benchmarks.commands.evaluate import EVALUATE
 from dermedge import UserError
 from dermedge.data import load
 from dermedge.data.check import check
-from dermedge.data.masks import read_lesion_mask
+from dermedge.data.masks import read_lesion_mask, read_lesion_picture
 from dermedge.image.mask_values import lesion_pixels, looks_inverted
 from dermedge.image.read import ImageError, read_mask
 
@@ -250,6 +250,29 @@ def test_a_mask_in_place_of_a_picture_is_neither_split_learnt_nor_measured(tmp_p
     assert {record.id for record in found.records} - {r.id for r in pictures.records} == masks
     with pytest.raises(ImageError, match=r"^1_lesion\.jpg: a mask of few values"):
         read_picture(next(r for r in found.records if r.id == "nevus/1_lesion"))
+
+
+@pytest.mark.parametrize("kind", [("PNG", {}), ("JPEG", {"quality": 85})])
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [(0, 0, 0), (255, 0, 0)],
+        [(255, 255, 255), (255, 0, 0)],
+        [(68, 1, 84), (253, 231, 37)],  # matplotlib's
+    ],
+)
+def test_a_mask_in_colours_is_no_picture_but_drawn_skin_is(kind, colours):
+    size = (180, 240)
+    mask = lesion(size).astype(int)
+    coloured = stored(np.array(colours, np.uint8)[mask], kind[0], **kind[1])
+    with pytest.raises(ImageError, match="a mask of few values, no picture of skin"):
+        read_lesion_picture(Path("m"), coloured)
+    skin = np.array([(230, 180, 150), (90, 40, 30)], np.uint8)[mask]
+    assert read_lesion_picture(Path("m"), stored(skin, kind[0], **kind[1])).width == 240
+    # A green cloth around a photograph.
+    noise = np.random.default_rng(0).integers(60, 190, (*size, 3), np.uint8)
+    photograph = np.where(mask[..., None], noise, np.array([0, 177, 64], np.uint8))
+    assert read_lesion_picture(Path("m"), stored(photograph, kind[0], **kind[1])).width == 240
 
 
 def test_data_check_counts_inverted_and_empty_masks(tmp_path, capsys):

@@ -147,6 +147,11 @@ def test_words_that_name_no_class_are_listed_with_counts(tmp_path):
         *(("potilastunnus", "patient_id"), ("T.C. Kimlik No", "patient_id")),
         *(("číslo pacienta", "patient_id"), ("id pasien", "patient_id")),
         *(("nom du patient", "patient_id"), ("numer pacjenta", "patient_id")),
+        *(("Hasta Numarası", "patient_id"), ("Patientenkürzel", "patient_id")),
+        *(("病历号", "patient_id"), ("カルテ番号", "patient_id"), ("환자번호", "patient_id")),
+        *(("OPD No.", "patient_id"), ("Reg No", "patient_id"), ("study_id", "patient_id")),
+        *(("RUT", "patient_id"), ("Apellidos", "patient_id"), ("الرقم الطبي", "patient_id")),
+        *(("Mole ID", "lesion_id"), ("Nävus-Nr", "lesion_id"), ("Número de lesión", "lesion_id")),
         *(("Læsions-ID", "lesion_id"), ("lesjonsnummer", "lesion_id"), ("nr zmiany", "lesion_id")),
     ],
 )
@@ -176,12 +181,15 @@ def test_columns_that_hold_diagnoses_are_never_passed_over(tmp_path, columns, ce
 
 
 def test_another_diagnosis_in_a_column_that_is_not_read_is_noted(tmp_path):
-    rows = ("a.png,nevus,melanoma", "b.png,nevus,NV", "c.png,,melanoma")
-    data_set = own(tmp_path, "image,diagnosis,Histology", *rows)
-    assert (
-        "rows of data.csv whose column 'histology', which is not read, names another class than "
-        "diagnosis: 1 (such as melanoma in line 2)"
-    ) in noted(data_set)
+    rows = ("a.png,nevus,NV", "b.png,,melanoma", "c.png,{},melanoma")
+    for diagnosis in ("nevus", "eczema", "benign"):
+        lines = (row.format(diagnosis) for row in rows)
+        assert (
+            "rows of data.csv whose column 'histology', which is not read, names another class "
+            "than diagnosis: 1 (such as melanoma in line 4)"
+        ) in noted(own(tmp_path, "image,diagnosis,Histology", *lines))
+    agreed = own(tmp_path, "image,diagnosis,Histology", "a.png,malignant,melanoma")
+    assert "another class" not in noted(agreed)
     names = [f"{number}.png" for number in range(502)]
     for name in names:
         (tmp_path / name).touch()
@@ -250,7 +258,7 @@ def test_one_picture_under_two_spellings_is_one(tmp_path):
 
 
 def test_a_part_that_is_none_is_refused(tmp_path):
-    for word in ("holdout", "0", "fold1"):
+    for word in ("reserve", "0", "fold1"):
         message = refused(tmp_path, "image,split", "a.png,train", f"b.png,{word}")
         assert f"line 3: split '{word}'" in message
     message = refused(tmp_path, "image,dataset", "a.png,train", "b.png,test", "c.png,")
@@ -309,6 +317,18 @@ def test_what_spreadsheets_add_is_harmless(tmp_path):
     ]
     bar = own(tmp_path, "image|diagnosis", "a.png|nevus, blue")
     assert bar.records[0].label == "nv"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ('"Size\n(mm)";image;SkinType', "3;a.png;III"),
+        ('Nr;"Size;\n""mm""";Image;SkinType', "1;3;a.png;III"),
+        ('image;"Size\n(mm)";SkinType', "a.png;3;III"),
+    ],
+)
+def test_a_header_of_several_lines_is_read_whole(tmp_path, lines):
+    assert [record.skin_type for record in own(tmp_path, *lines).records] == [3]
 
 
 @pytest.mark.parametrize(
@@ -373,6 +393,13 @@ def test_ages_that_are_no_years_are_named(tmp_path):
     assert len(data_set.problems) == 6
 
 
+def test_an_age_of_0_is_none_in_pictures_of_ham10000(tmp_path):
+    pictures = [f"ISIC_00{number}.png" for number in (24305, 24306, 34320, 34321)]
+    data_set = own(tmp_path, "image,age", *(f"{p},0.0" for p in pictures), pictures=pictures)
+    assert [record.age for record in data_set.records] == [0, None, None, 0]
+    assert "ages of 0, as HAM10000 writes one that is not known; not used: 2" in noted(data_set)
+
+
 def test_skin_types_in_other_spellings(tmp_path):
     types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7")
     rows = [f"{number}.png,{kind}" for number, kind in enumerate(types)]
@@ -387,6 +414,14 @@ def test_skin_types_in_other_spellings(tmp_path):
         *(("-", "n/a", "unbekannt"), ("k.A.", "Keine Angabe", "k.A."), ("n.d.", "s/d", "#N/A")),
         *(("desconocida", "desconhecida", "sconosciuta"), ("inconnue", "Bilinmiyor", "未知")),
         *(("onbekend", "nieznana", "brak danych"), ("okänd", "belirtilmemiş", "ohne Angabe")),
+        # Of MySQL and PostgreSQL, of Oracle, of a pivot table; of Brazil.
+        *(
+            (r"\N", "(null)", "(blank)"),
+            (r"\N", "<NULL>", "(Leer)"),
+            ("nicht vorhanden",) * 3,
+            ("Ignorado", "NaT", "."),
+        ),
+        *(("なし", "無", "미상"), ("غير محدد", "अज्ञात", "ns/nc")),
     ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):
@@ -434,6 +469,16 @@ def test_names_that_are_no_text_are_named(tmp_path):
     assert [record.id for record in data_set.records] == ["nevus/a"]
     (problem,) = data_set.problems
     assert "m?ller.png: its name is not UTF-8" in problem
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_a_number_is_one_id_however_it_is_written(tmp_path, column):
+    cells = ("0012", '"=""0012"""', "12", "12.0", "'0012", "112", "12a", "1.2")
+    names = [f"{number}.png" for number in range(len(cells))]
+    rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+    data_set = own(tmp_path, f"image,{column}", *rows, pictures=names)
+    ids = [getattr(record, column) for record in data_set.records]
+    assert ids == ["0012"] * 5 + ["112", "12a", "1.2"]
 
 
 def test_one_lesion_is_not_two_patients(tmp_path):
@@ -537,6 +582,7 @@ def labels(data_set) -> dict[str, tuple[str | None, str | None]]:
         *(("Træning", "Validering"), ("trainingsdata", "validatieset")),
         *(("Trainingsset", "Validierungsset"), ("treningowe", "walidacyjne")),
         *(("Træningssæt", "Valideringssæt"), ("treningssett", "valideringssett")),
+        *(("Trainingsmenge", "dev"), ("train", "internal_val")),
     ],
 )
 def test_parts_in_the_names_of_folders(tmp_path, train, val):
@@ -546,6 +592,12 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
     )  # fmt: skip
     assert Counter(record.label for record in data_set.records) == {"mel": 4, "nv": 4}
     assert Counter(record.official for record in data_set.records) == {"train": 4, "val": 4}
+
+
+@pytest.mark.parametrize("name", ["holdout", "Hold-out set", "eval", "test_external", "Testmenge"])
+def test_what_is_held_out_is_not_learnt_from(tmp_path, name):
+    data_set = tree(tmp_path, "train/mel/1.jpg", "train/nv/2.jpg", f"{name}/mel/3.jpg")
+    assert sorted(record.official for record in data_set.records) == ["test", "train", "train"]
 
 
 def test_parts_below_classes(tmp_path):
@@ -666,6 +718,9 @@ def test_every_kind_of_picture_counts(tmp_path):
     (tmp_path / "__MACOSX" / "nevus").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "nevus" / "._0.jpg").write_bytes(b"x")
     picture(tmp_path / "loose.jpg", 3)
+    # A thumbnail, and what was deleted.
+    for name in ("nevus/@eaDir/0.jpg/THUMB", "#recycle/nevus/2", "$RECYCLE.BIN/S-1-5/$R3"):
+        picture(tmp_path / f"{name}.jpg", 1)
     data_set = load("folders", tmp_path)
     assert Counter(record.label for record in data_set.records) == {"mel": 8, "nv": 1}
     assert "pictures that lie in no class folder, left out: 1" in noted(data_set)

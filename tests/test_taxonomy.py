@@ -15,7 +15,8 @@ WORDS = {
         "Lentigo-maligna-Melanom; SSM; melanoma maligno; mélanomes; melanomas; "
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
-        "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom"
+        "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
+        "lentigo malin de Dubreuilh"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -25,7 +26,8 @@ WORDS = {
         "high-risk BCC; basal cell carcinoma, low risk; "
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
-        "Baso-squamous carcinoma"
+        "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
+        "carcinome baso-cellulaire"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -33,7 +35,8 @@ WORDS = {
         "carcinoma squamocellulare; squamous cell carcinoma; SCC; keratoacanthoma; "
         "Keratoakanthom; queratoacantoma; ceratoacantoma; cheratoacantoma; kératoacanthome; "
         "KA; SCC invasive; Squamous cell carcinoma, Invasive; carcinome spinocellulaire; "
-        "carcinoma epidermoide; Plattenepithel-Ca; Stachelzell-Karzinom; spinozelluläres Karzinom"
+        "carcinoma epidermoide; carcinoma espino-celular; Plattenepithel-Ca; "
+        "Stachelzell-Karzinom; spinozelluläres Karzinom"
     ),
     "akiec": (
         "SCC in situ; squamous cell carcinoma in situ; Morbus Bowen; M. Bowen; "
@@ -45,7 +48,8 @@ WORDS = {
         "carcinoma espinocelular in situ; intraepidermal carcinoma; SCCIS; Lichtkeratose; "
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
-        "choroba Bowena"
+        "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
+        "rogowacenia słoneczne; cheratoză actinică"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -59,11 +63,13 @@ WORDS = {
         "seborrheic keratosis, irritated; verruca senilis; lentigo solaire; seboreik keratoz; "
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
-        "brodawka starcza"
+        "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
+        "brodawki łojotokowe; seboroická veruka"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
-        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom"
+        "histiocytofibrome; benign fibrous histiocytoma; DF; dermatofibroom; histiocytom; "
+        "włókniaki twarde; histiocytoom"
     ),
     "nv": (
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
@@ -76,7 +82,10 @@ WORDS = {
         "goedaardige moedervlekken; benler; displastik ben; znamię barwnikowe; "
         "['Nevus', 'Melanocytic Nevus']; ['Nevus']; "
         "znamię skórne melanocytowe; pieprzyk; neo di Spitz; nei comuni; neo pigmentato; "
-        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat"
+        "modermærke; føflekker; födelsemärke; luomi; anyajegy; madež; aluniță; tahi lalat; "
+        "nevüsler; névy; nævuser; naevussen; nevukset; névuszok; Melanozytennävus des Rumpfes; "
+        "Melanocytnevus på bålen; A törzs melanocyta naevusa; Intradermalnävus; Clarknävus; "
+        "pigmenttiluomi"
     ),
     "vasc": (
         "Hämangiom; Haemangiom; hemangioma; hémangiome; angioma; emangioma; Angiokeratom; "
@@ -86,7 +95,7 @@ WORDS = {
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
         "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
-        "mancha vinho do porto; punto rubí"
+        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -94,7 +103,8 @@ WORDS = {
         "keratosis pilaris; lymphangioma; Malignant soft tissue proliferations - Vascular; "
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
-        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec"
+        "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
+        "fibroma mole; fibromas moles; nevo despigmentado"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -134,7 +144,10 @@ WORDS = {
         "melanocytic lesion; atypische melanozytäre Läsion; lesión pigmentada; Pigmentläsion; "
         "lésion mélanocytaire; Hauttumor; "
         "unknown; Unsorted; unlabeled; pending; unbekannt; desconocido; Histologie ausstehend; "
-        "New folder; pendiente; "
+        "New folder; pendiente; awaiting histology; Histo folgt; siehe Befund; ignorado; "
+        "punch biopsy; biyopsi bekleniyor; en cours; à confirmer; em análise; da definire; "
+        "excised; afventer svar; histopathology; Patoloji; "
+        "melanoma, to be confirmed; nondiagnostic; Exzisionsbiopsie; wynik oczekuje; okänd; "
         "Nachsorge Melanom; Kontrolle bei Melanom; Verlaufskontrolle BCC; Melanom vor 5 Jahren; "
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
@@ -155,7 +168,11 @@ WORDS = {
         "früheres Melanom; Abklärung Melanom; high risk of melanoma; working diagnosis melanoma; "
         "malignt modermærke; malignt fibröst histiocytom; maligni madež; zloćudni madež; "
         "malignus anyajegy; elakartat födelsemärke; ondartat födelsemärke; tahi lalat ganas; "
-        "habis melanositik ben; Nävus, Malignom; rogowacenie starcze; "
+        "habis melanositik ben; Nävus, Malignom; CEC bien diferenciado; CSC invasif; BZK solide; "
+        "NMM 1,2 mm; SSMM; QA hipertrófica; CE bien différencié; CCB nodular; BHK nodüler; "
+        "MES Breslow 0.5; pT1a; in situ; invasive; Lokalrezidiv; Clark Level III; récidive; "
+        "spinozellulär; Feldkanzerisierung; PEK G1; bazaliomy; Spinnennävus; "
+        "keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
         "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
     ),
@@ -210,10 +227,21 @@ def test_other_malignancies_are_malignant():
         "cutaneous lymphoma",
         "CTCL",
         "Sézary",
+        "Hautmetastase",
+        "Satellitenmetastase",
+        "linfoma cutáneo",
+        "EMPD",
     ):
         assert (interpret(words).label, interpret(words).malignant) == ("other", True)
     for words in ("pseudolymphoma", "B-cell pseudolymphoma"):
         assert (interpret(words).label, interpret(words).malignant) == ("other", None)
+
+
+def test_a_report_is_read_for_classes_and_is_else_no_diagnosis(monkeypatch):
+    report = "Spindle cells with elongated nuclei in a collagenous stroma " * 3
+    monkeypatch.setattr("difflib.get_close_matches", None)  # it would take 20 ms a report
+    assert interpret(report).kind == "unclear"
+    assert interpret(f"{report} nevus").label == "nv"
 
 
 @given(st.text(max_size=60))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dermedge.data.fingerprint import lesion_number
 from dermedge.data.leak import split_apart
-from dermedge.data.records import PARTS, DataError, DataSet, Record, short
+from dermedge.data.records import PARTS, DataError, DataSet, Record, id_key, short
 from dermedge.data.split import Split, group_records, leave_out_torn, linked
 
 BETWEEN = "+"  # in the name of a joint set
@@ -88,9 +88,13 @@ def _same_names(sources: Mapping[str, DataSet]) -> Iterator[str]:
         if one.name != other.name:
             continue
         for field, what in (("patient_id", "patients"), ("lesion_id", "lesions")):
-            here, there = ({getattr(r, field) for r in s.records} - {None} for s in (one, other))
+            here, there = (
+                {id_key(name): name for r in s.records if (name := getattr(r, field))}
+                for s in (one, other)
+            )
+            names = (here[same] for same in here.keys() & there)
             # A public lesion is one in both.
-            if alike := sorted(name for name in here & there if _own(name, key) != name):
+            if alike := sorted(name for name in names if _own(name, key) != name):
                 yield (
                     f"{key} and {also} name {len(alike)} {what} alike (such as {short(alike[0])}): "
                     "they count as others, and may be learnt in one set and tested in the other; "

@@ -17,6 +17,11 @@ _SHAPE = 0.03  # by which width / height may differ: rounding of small copies
 _SAMPLES = 256  # of the longer side, at which most photographs show that they are no mask
 _LABELS = 3  # lesion, hair, ruler
 _SPARSE = 101
+_BASE = np.array([1 << 16, 1 << 8, 1])
+_SAME = 2  # values by which a flat colour varies in a JPEG
+_EDGES = 0.15  # share of pixels where it is not flat: edges, and the noise of a JPEG beside them
+_EDGES_WITHIN = 0.5  # of those that are not of the commonest colour
+_VIVID = 120  # by which the channels of skin do not differ
 _END = 25  # values this close to the darkest or brightest one are that one: JPEG noise
 
 
@@ -41,7 +46,7 @@ def _is_mask(pixels: np.ndarray) -> bool:
     channels = cv2.split(pixels[::step, ::step])  # by channel: numpy is slow along an axis of 3
     gray, least = reduce(cv2.max, channels), reduce(cv2.min, channels)
     if int((gray - least).max()) > _END:
-        return _is_flat_on_black(channels)  # skin has a colour, also where it is drawn in two
+        return _is_flat(channels)  # skin has a colour, also where it is drawn in two
     low, high = int(gray.min()), int(gray.max())
     ends = (gray <= low + _END) | (gray >= high - _END)
     if high - low <= 2 * _END or ends.mean() < 0.8:
@@ -55,14 +60,23 @@ def _is_mask(pixels: np.ndarray) -> bool:
     return False
 
 
-def _is_flat_on_black(channels: Sequence[np.ndarray]) -> bool:
-    """Whether nothing but black and at most `_LABELS` colours is there, as tools export labels."""
+def _is_flat(channels: Sequence[np.ndarray]) -> bool:
+    """Whether nothing but black and at most `_LABELS` colours is there, as tools export labels, or
+    little but so many colours, one of them none of skin, as plots draw a mask."""
     for step in (_SPARSE, 1):  # a few pixels tell nearly each photograph
-        red, green, blue = (channel.ravel()[::step].astype(np.int32) for channel in channels)
-        found = np.unique(red << 16 | green << 8 | blue)
-        if len(found) > 1 + _LABELS:
+        left = np.stack([channel.ravel()[::step] for channel in channels], axis=1).astype(np.int32)
+        sizes, black, vivid = [len(left)], False, False
+        while len(left) and len(sizes) <= 1 + _LABELS:
+            colours, counts = np.unique(left @ _BASE, return_counts=True)
+            colour = colours[counts.argmax()] // _BASE % 256
+            left = left[(abs(left - colour) > _SAME).any(axis=1)]
+            sizes.append(len(left))
+            black |= not colour.any()
+            vivid |= int(np.ptp(colour)) > _VIVID
+        # A photograph may have a flat surround, but then is not flat within it.
+        if len(left) > min(_EDGES * sizes[0], _EDGES_WITHIN * sizes[1]):
             return False
-    return bool(found[0] == 0)
+    return len(sizes) > 2 and (vivid or (black and not len(left)))
 
 
 def has_shape(mask: np.ndarray, height: int, width: int) -> bool:

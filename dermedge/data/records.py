@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from dermedge import UserError
 
 PARTS = ("train", "val", "test")
+_NUMBER = re.compile(r"=?[\"']?([0-9]{1,30})(?:[.,]0)?\"?")
 
 
 class DataError(UserError):
@@ -43,6 +46,19 @@ def short(text: str, most: int = 80) -> str:
     """`printable`, and cut to `most` characters."""
     text = printable(text)
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def id_key(text: str) -> str:
+    """What is the same for one lesion or patient: "p 01" and " P  01" are one.
+
+    Hands differ in capitals and blanks, systems in how they put an "ü" together, and Arabic tables
+    hold marks of direction that nobody sees. A number is one as "0012", ="0012", 12 and 12.0, as
+    spreadsheets and scripts write it in tables that are put together later.
+    """
+    letters = unicodedata.normalize("NFC", text).lower()
+    seen = " ".join("".join(c for c in letters if unicodedata.category(c) != "Cf").split())
+    number = _NUMBER.fullmatch(seen)
+    return str(int(number.group(1))) if number else seen
 
 
 @dataclass(frozen=True)

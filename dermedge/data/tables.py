@@ -15,6 +15,7 @@ DELIMITERS = ",;\t|"
 # Letters that are the same in Latin-1, Latin-9 and Windows-1252, 1250 and 1254: a file whose only
 # other bytes are these reads the same in all of them. A Turkish "ı" is elsewhere a "ý".
 _SAME_LETTERS = frozenset("áâäçéëíîóôöúüßÁÂÄÇÉËÍÎÓÔÖÚÜ".encode("latin-1"))
+_FIRST = 1 << 16  # bytes or letters within which a header ends
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its marks
 _UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
 
@@ -85,15 +86,12 @@ def columns_of(path: Path) -> frozenset[str]:
     """The column names of a table; nothing where it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(1 << 16)
+            data = file.read(_FIRST)
         # Half a letter at the end, or one of another encoding, does not matter here.
         first = data.decode("utf-16" if data[:2] in _UTF16 else "utf-8-sig", "replace")
-        first = first.replace("\0", "")
-        lines = first.splitlines()
-        declared = _declared_delimiter(lines[0]) if lines else None
-        line = next((line for line in lines[bool(declared) :] if line.strip()), "")
-        cells = next(csv.reader([line], delimiter=declared or _delimiter(line)), [])
-    except (OSError, csv.Error):
+        lines = _lines(path, first.replace("\0", ""))
+        cells = next((cells for _, cells in lines if any(cells)), [])
+    except (OSError, DataError):
         return frozenset()
     return frozenset(map(column_name, cells)) - {""}
 
@@ -147,9 +145,11 @@ def _declared_delimiter(line: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _delimiter(line: str) -> str:
-    bare = re.sub(r'"[^"]*"', "", line)
-    return max(DELIMITERS, key=bare.count)
+def _delimiter(text: str) -> str:
+    # A quoted cell may go on over several lines, as of a spreadsheet's header.
+    bare = re.sub(r'(^|[,;\t|])"(?:[^"]|"")*"', r'\1""', text[:_FIRST], flags=re.MULTILINE)
+    line = next((line for line in bare.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=line.count)
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -160,7 +160,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     if delimiter:
         text, skipped = rest, 1
     else:
-        delimiter = _delimiter(next((line for line in text.splitlines() if line.strip()), ""))
+        delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1 + skipped

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from dermedge.data.records import DataError, DataSet, Record, RowErrors, printable, short
+from dermedge.data.fingerprint import isic_number
+from dermedge.data.records import DataError, DataSet, Record, RowErrors, id_key, printable, short
 from dermedge.data.tables import Table, read_table, read_text
 from dermedge.files import walk
 from dermedge.image.read import EXTENSIONS
@@ -42,22 +43,26 @@ _ASIDE = frozenset(
 )
 _UNSTATED = frozenset(
     {
-        *("", "unknown", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null", "unk"),
-        *("-", "--", "?", ".", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
+        *("", "unknown", "na", "n/a", "n.a", "#n/a", "nan", "nat", "none", "null", "\\n", "unk"),
+        *("-", "--", "?", "not stated", "not specified", "unbekannt", "inconnu", "inconnue"),
         # Of a lesion as of a patient: such words have a gender.
         *("desconocido", "desconocida", "desconhecido", "desconhecida", "sconosciuto"),
         *("sconosciuta", "missing", "#null!", "undefined", "bilinmiyor", "غير معروف", "未知"),
-        *("不详", "不明"),
+        *("不详", "不明", "無", "无", "なし", "未記入", "미상", "없음", "غير محدد", "अज्ञात"),
         # What spreadsheets write where a lookup found nothing: in German, Spanish, Dutch, Turkish.
         *("#nv", "#n/d", "#n/b", "#yok"),
         *("not known", "not available", "not applicable", "not recorded", "unspecified"),
-        *("no data", "n/d", "n.d.", "nd", "s/d", "sin datos", "non renseigné", "k.a.", "k. a."),
+        *("no data", "n/d", "n.d", "nd", "s/d", "sin datos", "non renseigné", "k.a", "k. a"),
         *("keine angabe", "keine angaben", "ohne angabe", "nicht bekannt", "nicht angegeben"),
         *("non précisé", "no consta", "sin especificar", "não informado", "não especificado"),
+        *("ignorado", "ignorada", "não consta", "sem informação", "sin información", "ns/nc"),
+        *("non renseignée", "non connu", "non connue", "nicht vorhanden"),
         *("non noto", "non nota", "non specificato", "belirtilmemiş", "yok"),
         # Dutch, Nordic, Polish.
         *("onbekend", "niet bekend", "geen gegevens", "ukendt", "ukjent", "okänd", "okänt"),
         *("nieznany", "nieznana", "nieznane", "brak danych", "brak"),
+        # Of an empty cell, as pivot tables have it.
+        *("blank", "empty", "leer", "vide", "vacío", "vazio", "vuoto", "leeg", "boş"),
     }
 )
 _SEXES = {
@@ -81,6 +86,9 @@ _AGE = re.compile(
     r"|anni|anno)?",
     re.IGNORECASE,
 )
+# HAM10000's pictures in the ISIC archive. An age of 0 is theirs where none is known: MILK10k, which
+# has other pictures of ten of these lesions, states none of nine, and 75 of the other.
+_HAM10000 = range(24306, 34321)
 _FLAGS = {
     **dict.fromkeys(
         ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True
@@ -102,11 +110,13 @@ _PARTS = {
     **dict.fromkeys(
         ("val", "valid", "validation", "validate", "validierung", "validacion", "validazione")
         + ("validacao", "dogrulama", "validering", "validatie", "walidacja", "walidacyjny")
-        + ("walidacyjne",),
+        + ("walidacyjne", "dev"),
         "val",
     ),
     **dict.fromkeys(
-        ("test", "testing", "tst", "prueba", "pruebas", "teste", "testowy", "testowe"), "test"
+        ("test", "testing", "tst", "prueba", "pruebas", "teste", "testowy", "testowe")
+        + ("holdout", "eval", "evaluation"),
+        "test",
     ),
 }
 _PART_FILLERS = frozenset(
@@ -114,7 +124,7 @@ _PART_FILLERS = frozenset(
         *("dir", "set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures"),
         *("folder", "split", "part", "input", "jpeg", "jpg", "png", "photos", "files", "cls"),
         *("daten", "bilder", "donnees", "jeu", "datos", "imagenes", "dati", "dados", "imagens"),
-        *("immagini", "de", "d", "di"),
+        *("immagini", "de", "d", "di", "internal", "external", "final"),
     }
 )
 MOST_NAMED = 8  # words, columns or folders in one line
@@ -391,7 +401,7 @@ class Gathering:
             malignant=flag if says is None else says,
             lesion_id=self.identity("lesion", lesion),
             patient_id=self.identity("patient", patient),
-            age=self._age(age, where),
+            age=self._age(age, where, isic_number(name, image.name)),
             sex=self._one_of(_SEXES, sex, "sex", where),
             site=stated(site),
             skin_type=self._skin_type(skin_type, where),
@@ -425,16 +435,9 @@ class Gathering:
         self._where[name] = where
 
     def identity(self, kind: str, text: str | None) -> str | None:
-        """The id of a lesion or patient as it was first written: "p 01" and " P  01" are one.
-
-        Hands differ in capitals and blanks, systems in how they put an "ü" together, and Arabic
-        tables hold marks of direction that nobody sees.
-        """
+        """The id of a lesion or patient as it was first written; see `id_key`."""
         known = stated(text)
-        if known is None:
-            return None
-        seen = "".join(c for c in folded(known) if unicodedata.category(c) != "Cf")
-        return self._ids.setdefault((kind, " ".join(seen.split())), known)
+        return None if known is None else self._ids.setdefault((kind, id_key(known)), known)
 
     def count(self, what: str, number: int = 1) -> None:
         """Count something for a note."""
@@ -565,7 +568,7 @@ class Gathering:
         self.problems.append(line)
         return None, True
 
-    def _age(self, text: str | None, where: str) -> float | None:
+    def _age(self, text: str | None, where: str, number: int | None) -> float | None:
         text = stated(text)
         if text is None:
             return None
@@ -573,6 +576,9 @@ class Gathering:
         age = float(match.group(1).replace(",", ".")) if match else -1.0
         if not 0 <= age <= 120:
             self.problems.append(f"{where}: age '{short(text)}' is not a number of years")
+            return None
+        if not age and number in _HAM10000:
+            self.count("ages of 0, as HAM10000 writes one that is not known; not used")
             return None
         return age
 
@@ -596,9 +602,10 @@ class Gathering:
 
 def part_of(name: str) -> str | None:
     """The part that a folder or a cell names: 'train_dir', 'Training', 'val_images', 'testset'."""
+    name = re.sub(r"hold[\W_]out", "holdout", unaccented(name.lower()))
     words = [
-        re.sub(r"(?<=[a-z])(dir|images|folder|s?(sett?|saet|data|daten|bilder))$", "", word)
-        for word in re.findall("[a-z]+", unaccented(name.lower()))
+        re.sub(r"(?<=[a-z])(dir|images|folder|s?(sett?|saet|menge|data|daten|bilder))$", "", word)
+        for word in re.findall("[a-z]+", name)
         if word not in _PART_FILLERS
     ]
     return _PARTS.get(words[0]) if len(words) == 1 else None
@@ -607,7 +614,7 @@ def part_of(name: str) -> str | None:
 def stated(text: str | None) -> str | None:
     """The text of a cell, None where it says that nothing is known."""
     text = (text or "").strip()
-    return None if text.lower() in _UNSTATED else text
+    return None if text.lower().strip(" .()<>[]") in _UNSTATED else text
 
 
 def folded(name: str) -> str:
@@ -620,7 +627,8 @@ def unaccented(text: str) -> str:
     for letter, plain in (("ı", "i"), ("ø", "o"), ("æ", "ae"), ("ł", "l")):
         text = text.replace(letter, plain)
     letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return unicodedata.normalize("NFC", bare)  # Korean syllables had come apart
 
 
 def without_ending(text: str) -> str:

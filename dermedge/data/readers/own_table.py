@@ -54,13 +54,14 @@ _MODALITIES = {
 }
 # What a column of ids may be called: "Patienten-ID", "patient_code", "n.º paciente".
 _ID = (
-    r"(id|nr|n_?o|num|number|nummer|numero?|uid|name|nom(bre|e|or)?|identifi(er|ant|cador|cativo)"
-    r"|code?|codigo|codice|key|hash|pseudonym|cislo|tunnus|szam|azonosito)"
+    r"(id|nr|n_?o|num|number|nummer|numero?|numarasi|uid|name|nom(bre|e|or)?"
+    r"|identifi(er|ant|cador|cativo)|code?|codigo|codice|key|hash|pseudonym|kurzel|kuerzel|cislo|tunnus|szam|azonosito)"
 )
 _LESION = (
     r"(lesione?|lesao|lezyon|(lasion|laesion|lesjon)(s|en)?|laesie|leesio|lezij?a|leziune"
     r"|zmian[ay]|elvaltozas)"
 )
+_MOLE = r"(mole|n(a|ae|e)vus|nevo|tumou?r|muttermal|leberfleck|herd|lunar)"
 _PERSON = (
     r"(pat|patients?|patient(en|_?in)|paciente|paziente|subjects?|person|participants?|individual"
     r"|hasta|pacjent(a|ki|ka)?|pacient(a|ky|ka)?|pacijent|pasient(en)?|pasien|potila(s|an)|beteg"
@@ -77,12 +78,17 @@ _MEANT = {
     r"|i|tik|es)(_?\w+)?|category|categorie|klasse|disease|ground_?truth|gt|y|lesion_(type|class)|type"
     r"|(histo)?patholog\w*|histolog\w*|finding|beurteilung|befund)",
     # A code of a lesion may be what it is; "num_lesions" says how many there are.
-    "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr)_{_LESION})"
+    "lesion_id": rf"((?!.*cod)({_LESION}(s|s?_?id|_?{_ID}(_?{_ID})?)?|(id|uid|nr|numero)_{_LESION}"
+    rf"|{_MOLE}_?(id|uid|nr|number|nummer)|(id|uid|nr)_{_MOLE})"
     rf"|({_ARABIC_ID}_)?(ال)?افة(_{_ARABIC_ID})?)",
     "patient_id": rf"(({_PERSON}|{_FILE})_?{_ID}(_?{_ID})?|{_ID}_({_PERSON}|{_FILE})|{_PERSON}"
     r"|pid|mrn|user_?id|pseudonym|ipp|nhc|pesel|dni|(t_?c_?)?kimlik_?no|uhid|ssn|bsn|cpf|curp"
     r"|cpr(_?n(umme)?r)?|fodselsn(umme)?r|henkilotunnus|hetu|rodne_cislo|oib|cnp|nik|kvnr"
-    r"|no_rekam_medis"
+    r"|no_rekam_medis|rut|hc|(mrd|opd|ipd?|cr|reg(istration)?)_?(no|nr|num|number)|mrd|study_id"
+    r"|(anon|pseudo|client|kunden)_?id|nachname|surname|last_?name|apellidos?"
+    r"|sobrenome|cognome|nazwisko|achternaam|efternamn|etternavn|sukunimi|(ad[iy]?_)?soyad[iy]?"
+    r"|カルテ(番号)?|氏名|姓名|(病历|病案|住院|门诊|就诊|登记)号|환자.*|등록번호|차트번호"
+    r"|الرقم_الطبي"
     r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
     rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
@@ -294,7 +300,8 @@ def _judge_by_cells(g: Gathering, table: Table) -> None:
     for name in unread:
         filled = dict.fromkeys(row.cells[name] for row in rows if stated(row.cells[name]))
         cells = [*filled][:_SAMPLED]
-        kinds, parts = {interpret(cell).kind for cell in (name, *cells)}, set(map(part_of, cells))
+        words = cells if re.search(rf"_{_ID}$|^{_ID}_", _plain(name)) else [name, *cells]
+        kinds, parts = {interpret(word).kind for word in words}, set(map(part_of, cells))
         if "diagnosis" not in names and "class" in kinds:
             advice = "holds diagnoses; put them as words into a column diagnosis"
         elif "split" not in names and len(parts) > 1 and None not in parts:
@@ -318,7 +325,8 @@ def _note_other_classes(g: Gathering, table: Table, name: str, cells: Iterable[s
     differ = []
     for row, cell in zip(table.rows, cells, strict=True):
         read, other = interpret(row.cells["diagnosis"]), interpret(cell)
-        if read.kind == other.kind == "class" and read.label != other.label:
+        denied = read.kind == "flag" and read.malignant != other.malignant
+        if other.kind == "class" and (denied or read.label not in (None, other.label)):
             differ.append(f"{short(cell, 40)} in line {row.line}")
     if differ:
         g.notes.append(
