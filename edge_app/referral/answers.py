@@ -184,6 +184,30 @@ def from_fhir(
     return tuple(answers.values()), tuple(refused)
 
 
+def located(searchset: bytes, sent: Sequence[Sent]) -> dict[str, frozenset[str]]:
+    """By referral, where a receiver has our request, its person and its Task, by their numbers.
+
+    `searchset` : of the requests, with what belongs to them. Raises UserError as `from_fhir`, and
+    where they were not searched for by their numbers.
+    """
+    found: dict[str, frozenset[str]] = {}
+    whole = [it for _, it in _resources(read_json(searchset))]
+    ours = [mine.request for mine in sent]
+    kinds = [it for it in whole if it.get("resourceType") == "ServiceRequest"]
+    if not all(_identified(it, ours) for it in kinds):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    for mine in sent:
+        numbers = {"ServiceRequest": [mine.request], "Patient": mine.patients, "Task": [mine.task]}
+        there = {
+            f"{kind}/{_str(it.get('id'))}"
+            for it in whole
+            if _identified(it, numbers.get(kind := _str(it.get("resourceType")), []))
+        }
+        if any(it.startswith("ServiceRequest/") for it in there):
+            found[mine.referral] = frozenset(there)
+    return found
+
+
 def has_more(searchset: bytes) -> bool:
     """Whether a searchset is one page of several. Raises UserError as `from_fhir`."""
     links = _dicts(read_json(searchset).get("link"))

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from edge_app.referral.answers import (
     TakenBack,
     from_fhir,
     has_more,
+    located,
 )
 from edge_app.referral.carriers import Carrier, Later
 from edge_app.referral.carriers.outcome import UNFORESEEN
@@ -84,13 +85,13 @@ class Collector:
         found = Collected()
         self._left = LeftOut()
         endpoints = [
-            (endpoint, open_)
+            (endpoint, destination.id, open_)
             for destination, open_ in self._open().items()
             for endpoint in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
         ]
-        for endpoint, open_ in endpoints:
+        for endpoint, to, open_ in endpoints:
             try:
-                for answers, refused in self._ask(endpoint, open_):
+                for answers, refused in self._ask(endpoint, to, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
                     others = [it for it in refused if not isinstance(it, SaysNothing)]
                     found.refused += [it for it in others if not self._had(it)]
@@ -180,18 +181,20 @@ class Collector:
         return None
 
     def _ask(
-        self, endpoint: Endpoint, referrals: Sequence[StoredReferral]
+        self, endpoint: Endpoint, to: str, referrals: Sequence[StoredReferral]
     ) -> Iterator[tuple[Sequence[Answer], Sequence[UserError]]]:
-        """Answers to some of them at a time, and why others were not taken."""
+        """Answers to some of them at a time, and why others were not taken; `to` : who has it."""
         link = self._connect(endpoint)
         try:
             if hasattr(link, "search"):
                 base = endpoint.address.rstrip("/")
-                sent = [it for one in referrals if (it := self._sent(one, base))]
+                sent = [it for one in referrals if (it := self._sent(one, base)) and it.references]
+                own = {one.id for one in referrals if one.destination == to}
                 for first in range(0, len(sent), AT_ONCE):
                     if self._stop.is_set():
                         return
-                    yield from self._by_fhir(link, sent[first : first + AT_ONCE])
+                    some = self._located(link, sent[first : first + AT_ONCE], own)
+                    yield from self._by_fhir(link, some)
             elif hasattr(link, "foreign"):
                 for one in referrals:
                     if self._stop.is_set():
@@ -207,6 +210,28 @@ class Collector:
                         yield (), (error,)
         finally:
             link.close()
+
+    def _located(self, link, sent: list[Sent], own: Collection[str]) -> list[Sent]:
+        """As the receiver has them now: one that was set up again may have given other addresses.
+
+        Without those that are neither here nor of `own`: of two receivers on one host, each is
+        asked about what went to one that was removed.
+        """
+        numbers = ",".join(f"{it.request.system}|{it.request.value}" for it in sent)
+        params = {"identifier": numbers, "_include": "ServiceRequest:subject",
+                  "_revinclude": "Task:focus", "_count": "200"}  # fmt: skip
+        try:
+            found = located(link.search("/ServiceRequest", params), sent)
+        except UserError as error:
+            if isinstance(error, Later) and error.down:
+                raise
+            return sent
+        kept = [it for it in sent if it.referral in {*own, *found}]
+        return [
+            replace(it, references=it.references if there <= it.references else there)
+            for it in kept
+            if (there := found.get(it.referral, it.references))
+        ]
 
     def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:
         def ours(kind: str) -> list[str]:
@@ -313,9 +338,10 @@ class Collector:
             return True
         # A FHIR server that was moved, or writes its index again, gives all that it has another
         # `meta`; of a file in our study the version is its UID, by which it is not fetched again.
-        last = [one for one in kept if one.source == answer.source][-1:]
+        # One that was set up again gives it another address, too.
+        last = [one for one in kept if one.source == answer.source][-1:] or standing(kept)
         same = "/" in answer.source and not answer.more
-        return same and [_said(one) for one in last] == [_said(answer)]
+        return same and _said(answer) in map(_said, last)
 
     def _remind(self, answer: StoredAnswer) -> None:
         """ "Better picture, please": the lesion is due today."""
@@ -326,8 +352,9 @@ class Collector:
 
 
 def _said(answer: StoredAnswer) -> StoredAnswer:
-    """What a nurse reads of it."""
-    return replace(answer, id="", version="", received="", dated=True)
+    """What a nurse reads of it, and what kind it is."""
+    kind = answer.source.partition("/")[0]
+    return replace(answer, id="", source=kind, version="", received="", dated=True)
 
 
 def _amended(answers: Sequence[Answer], first: Mapping[str, str]) -> list[Answer]:

@@ -282,14 +282,25 @@ class FhirHandler(Handler):
             asked = parse_qs(urlsplit(self.path).query)
             requests = asked.get("based-on", [""])[0].split(",")
             ids = asked.get("_id", [""])[0].split(",")
+            numbers = asked.get("identifier", [""])[0].split(",")
+            held = dict(self.server.site.held)
             found = [
                 one
-                for name, one in list(self.server.site.held.items())
-                if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
+                for name, one in held.items()
+                if name.startswith(f"{path}/")
+                and (one["id"] in ids or _based_on(one) in requests or _is_of(one, numbers))
             ]
             if self.server.site.includes and f"{path}:based-on" in asked.get("_include", ()):
-                held = self.server.site.held
                 found += [held[_based_on(one)] for one in found if _based_on(one) in held]
+            if f"{path}:subject" in asked.get("_include", ()):
+                found += [held[one["subject"]["reference"]] for one in found]
+            if "Task:focus" in asked.get("_revinclude", ()):
+                asked_for = [f"{path}/{one['id']}" for one in found]
+                found += [
+                    one
+                    for one in held.values()
+                    if one.get("focus", {}).get("reference") in asked_for
+                ]
             page = self.server.site.page
             following = [{"relation": "next", "url": "/elsewhere"}] if len(found) > page else []
             said = {"resourceType": "Bundle", "type": "searchset", "link": following,
@@ -297,6 +308,11 @@ class FhirHandler(Handler):
             return self.say(200, json.dumps(said).encode())
         found = self.server.site.held.get(path)
         return self.say(404) if found is None else self.say(200, json.dumps(found).encode())
+
+
+def _is_of(resource: dict, numbers: list[str]) -> bool:
+    own = resource.get("identifier") or []
+    return any(f"{one['system']}|{one['value']}" in numbers for one in own)
 
 
 def _based_on(resource: dict) -> str:
@@ -316,6 +332,17 @@ class FhirReceiver(Site):
 
     def endpoint(self, **values) -> Endpoint:
         return Endpoint("fhir", self.address("/fhir"), **values)
+
+    def set_up_again(self) -> None:
+        """All that it held is put in again, and gets other ids, up to those that it had."""
+        others = {
+            name: f"{name.partition('/')[0]}/{number}"
+            for number, name in enumerate(reversed(self.held), 1)
+        }
+        text = json.dumps(self.held)
+        held = json.loads(re.sub(r'"(\w+/\w+)"', lambda it: f'"{others[it[1]]}"', text))
+        self.held = {name: one | {"id": name.partition("/")[2]} for name, one in held.items()}
+        self.by_identifier = {key: others[it] for key, it in self.by_identifier.items()}
 
     def make(self, referral: str, sequence: int, salt: object = "") -> Parcel:
         return request(referral, sequence, str(salt))

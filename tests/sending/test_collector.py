@@ -233,6 +233,39 @@ def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
     assert (found.new, found.refused[0].code) == ([], "answer-foreign")
 
 
+def test_a_server_that_was_set_up_again_with_other_addresses_still_answers(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, A, 1, "nevus")
+    report(clinic, B, 2, "benign")
+    for id in (A, B):
+        patient = clinic.by_identifier["Patient", SYSTEM, f"{id}.Patient"]
+        task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{id}.Task"]]
+        task |= {"for": {"reference": patient}}
+    assert len(Collector(cases).run().new) == 2
+    clinic.set_up_again()
+    found = Collector(cases).run()
+    assert (found.new, found.refused) == ([], [])
+    report(clinic, A, 3, "melanoma")
+    clinic.held[clinic.by_identifier["Task", SYSTEM, f"{B}.Task"]] |= {"status": "rejected"}
+    found = Collector(cases).run()
+    assert [(one.referral, one.text) for one in found.new] == [(A, "melanoma"), (B, "")]
+    assert found.refused == []
+
+
+def test_a_receiver_is_not_asked_about_what_went_to_another_on_its_host(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    (old,) = cases.mail.destinations()
+    cases.mail.delete_destination(old.id)
+    cases.mail.add_destination(replace(old, name="Its neighbour", dicom=None))
+    clinic.held.clear()
+    clinic.by_identifier.clear()
+    received(cases, archive, clinic, B)
+    report(clinic, B, 1, "melanoma")
+    found = Collector(cases).run()
+    assert [one.referral for one in found.new] == [B]
+    assert "answer-foreign" not in {one.code for one in found.refused}
+
+
 def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):
     received(cases, archive, clinic, A)
     task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{A}.Task"]]
