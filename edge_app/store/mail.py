@@ -171,13 +171,16 @@ class Mail:
         connection.execute("DELETE FROM attempt WHERE referral = ?", (referral.id,))
 
     def delete_destination(self, id: str) -> None:
-        """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
+        """With its secrets, as `Store.delete_person`. Refused while referrals wait for it; to one
+        that is damaged they cannot be sent."""
         if not self._file.select("SELECT 1 FROM destination WHERE id = ?", (id,)):
             self._rows.get("destination", id)  # says that it is gone
 
         def delete() -> None:
             with self._file.writing() as connection:
-                if any(self._waits(connection, one) for one in self._bound_for(connection, id)):
+                whole = self._rows.within(connection, "destination", "WHERE id = ?", (id,))
+                bound = self._bound_for(connection, id) if whole else []
+                if any(self._waits(connection, one) for one in bound):
                     raise StoreError(IN_USE, code="in-use")
                 self._trail.log(connection, "delete destination", id)
                 connection.execute("DELETE FROM destination WHERE id = ?", (id,))
