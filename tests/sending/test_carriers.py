@@ -409,6 +409,21 @@ def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
     link.close()
 
 
+def test_a_folder_that_cannot_be_written_is_not_said_to_be_there(tmp_path, monkeypatch):
+    receiver = FolderReceiver(tmp_path / "stick")
+    link = connect(receiver.endpoint())
+    assert "MiB free" in link.check()
+    assert not list(receiver.folder.iterdir())
+
+    def fails(*_args, **_values):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as locked:
+        locked.setattr(os, "open", fails)
+        with pytest.raises(Later, match="cannot be written .Read-only file system."):
+            link.check()
+
+
 @pytest.mark.parametrize("asked", ["is_dir", "exists"])
 def test_a_stick_that_is_pulled_out_half_way_is_told(tmp_path, monkeypatch, asked):
     receiver = FolderReceiver(tmp_path / "stick")

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,7 @@ class Folder:
     def check(self) -> Message:
         self._must_be_there()
         with self._or_later():
+            tempfile.TemporaryFile(dir=self._folder).close()  # a stick may be locked, or another's
             free = shutil.disk_usage(self._folder).free // 2**20
         return Message(THERE, folder=str(self._folder), size=free)
 
