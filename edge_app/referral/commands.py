@@ -370,7 +370,7 @@ def _again(store: Store, args: argparse.Namespace) -> int:
     if target and to != old.destination and not old.form.get("identifiers"):
         maker = printable(old.receiver)  # of an imported file, too
         under = f" to {target.name}, under the code of the person that was made for {maker}: "
-        under += "what that one gets of this person later can be joined with it"
+        under += "what that one gets of this person later has another"
     print(f"it is sent again{under}")
     return 0
 

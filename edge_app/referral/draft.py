@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 
 from edge_app.presentation.body_map import region
 from edge_app.referral import uids
@@ -68,6 +69,8 @@ class Draft:
     consent: Consent | None = None
     # By the ids of receivers that have something of the lesion, its identity there.
     tracked: dict[str, str] = field(default_factory=dict)
+    # By the codes of person and spot that were sent, the ids of their receivers.
+    coded: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
 
     @classmethod
@@ -119,7 +122,9 @@ class Draft:
                 known = uids.TRACKING.fullmatch(tracked)
                 uid = tracked if known else uids.tracking_uid(self.lesion.id)  # by dermedge 0.2.0
                 self.tracked[earlier.destination] = uid
+                self.coded[uid] = earlier.destination
             if earlier.lesion in own:
+                self.coded[earlier.patient_id] = earlier.destination
                 self._take_over(earlier, same)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
@@ -188,10 +193,10 @@ class Draft:
         return Referral(
             id=self.id,
             created=now,
-            pseudonym=uids.pseudonym(person.id, to),
+            pseudonym=self._code(uids.pseudonym, person.id, to),
             lesion=ReferredLesion(
                 region(lesion.view, lesion.x, lesion.y) or "",
-                self.tracked.get(to) or uids.tracking_uid(lesion.id, to),
+                self.tracked.get(to) or self._code(uids.tracking_uid, lesion.id, to),
             ),
             pictures=tuple(self.referred(images)),
             consent=self.consent,
@@ -205,6 +210,12 @@ class Draft:
             question=self.question.strip(),
             report=report,
         )
+
+    def _code(self, make: Callable[..., str], record: str, to: str) -> str:
+        """Of a person or a spot, at one receiver: a referral that was moved from there took the
+        first code along."""
+        codes = (make(record, to, *map(str, range(1, more))) for more in count(1))
+        return next(code for code in codes if self.coded.get(code, to) == to)
 
     def referred(self, images: Mapping[str, bytes] | None = None) -> Iterator[ReferredPicture]:
         """Those of the pictures that are selected and of which somebody said what they are.

@@ -46,12 +46,12 @@ def tracking_uid(lesion: str, *destination: str) -> str:
     return uid("lesion", lesion, *destination)
 
 
-def pseudonym(person: str, destination: str) -> str:
+def pseudonym(person: str, destination: str, *more: str) -> str:
     """What stands for a person at one receiver: 12 of A-Z and 2-7, of the store's random ids.
 
     Two receivers get two codes, so that they cannot join what they have.
     """
-    digest = _digest("person", person, destination)
+    digest = _digest("person", person, destination, *more)
     return base64.b32encode(digest).decode()[:_CODE]
 
 

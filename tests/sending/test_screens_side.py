@@ -24,6 +24,7 @@ from edge_app.referral import timeline, uids  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
+from edge_app.referral.sender import Sender  # noqa: E402
 from edge_app.store import clock  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
 from edge_app.store.referrals import (  # noqa: E402
@@ -79,12 +80,13 @@ def test_nothing_is_prepared_by_a_clock_that_cannot_be_right(cases, spot, monkey
         sending.begin(cases, lesion.id)  # before anything is typed
 
 
-def _referred(cases, lesion, capture, to, number: int, **form) -> None:
+def _referred(cases, lesion, capture, to, number: int, code: str = "CODE", **form) -> str:
     id = f"{number:032x}"
     one = StoredReferral(
-        id, lesion.id, to.id, to.name, "2.25.9", "CODE", captures=(capture.id,), form=form
+        id, lesion.id, to.id, to.name, "2.25.9", code, captures=(capture.id,), form=form
     )
     Outbox(cases).queue(one, [picture(id, 0)])
+    return id
 
 
 def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
@@ -102,6 +104,33 @@ def test_a_spot_keeps_the_code_by_which_a_receiver_knows_it_already(cases, spot)
     assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == uids.tracking_uid(lesion.id)
     _referred(cases, lesion, capture, to, 2, tracking="2.25.7")  # moved, with another's code
     assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == "2.25.7"
+
+
+def test_what_was_moved_took_its_codes_along(cases, spot):
+    """Two receivers could tell that it is one person."""
+    _person, lesion, capture, to = spot
+    before = _filled(cases, lesion).referral(NOW)
+    form = {"tracking": before.lesion.tracking_uid}
+    moved, waiting = (
+        _referred(cases, lesion, capture, to, number, before.pseudonym, **form) for number in (1, 2)
+    )
+    other = cases.mail.add_destination(Destination("", "Hospital", to.dicom))
+    cases.mail.resume(moved, other.id)
+    cases.mail.mark_sent(cases.mail.parcels(moved)[0])
+    assert Sender(cases).run().stopped == 1
+    why = cases.mail.referral(waiting).why
+    assert why.startswith("Hospital has other referrals under the same code")
+    cases.delete_referral(waiting)
+    after = set()
+    for number in (3, 4):  # a new one has others, and keeps them
+        draft = _filled(cases, lesion)
+        draft.choose(to)
+        made = draft.referral(NOW)
+        codes = (made.pseudonym, made.lesion.tracking_uid)
+        after.add(codes)
+        _referred(cases, lesion, capture, to, number, codes[0], tracking=codes[1])
+    assert len(after) == 1
+    assert not {before.pseudonym, before.lesion.tracking_uid} & {*after.pop()}
 
 
 @pytest.mark.parametrize(
