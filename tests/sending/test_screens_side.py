@@ -320,20 +320,22 @@ def test_without_the_libraries_one_is_told_before_the_form(cases, spot, monkeypa
         sending.begin(cases, spot[1].id)
 
 
-def test_receivers_are_checked_and_kept(cases, monkeypatch):
+def test_receivers_are_checked_and_kept(cases, spot, monkeypatch):
     clinic = FhirReceiver()
     to = sending.save_destination(cases, Destination("", "Clinic", fhir=clinic.endpoint()))
     assert sending.check(to)
     changed = sending.save_destination(cases, replace(to, name="Skin clinic"))
-    assert cases.mail.destinations() == [changed]
+    stick = spot[-1]
+    assert cases.mail.destinations() == [stick, changed]
     plain = replace(to, fhir=Endpoint("fhir", "http://clinic.example/fhir"))
     with pytest.raises(UserError, match="not encrypted"):
         sending.save_destination(cases, plain)
     with pytest.raises(UserError, match="URI"):
         sending.save_destination(cases, replace(to, system="our numbers"))
     monkeypatch.setattr(sending, "may_reach", lambda: False)
-    with pytest.raises(UserError, match="service"):
-        sending.check(to)
+    for one in (to, stick):
+        with pytest.raises(UserError, match="service"):
+            sending.check(one)
     clinic.close()
 
 
