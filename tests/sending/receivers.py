@@ -212,6 +212,7 @@ class DicomWebHandler(Handler):
                 found.append({
                     "0020000E": {"vr": "UI", "Value": [str(ds.SeriesInstanceUID)]},
                     "00080018": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]},
+                    "00080016": {"vr": "UI", "Value": [str(ds.SOPClassUID)]},
                     "00080060": {"vr": "CS", "Value": [str(ds.Modality)]},
                 })  # fmt: skip
         self.say(200, json.dumps(found).encode())

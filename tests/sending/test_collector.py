@@ -356,7 +356,7 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
         cases._rows.put(connection, "referral", item, "resume referral")
 
-    def document(uid: str, patient: str = "CODE", size: int = 0) -> None:
+    def document(uid: str, patient: str = "CODE", size: int = 0, modality: str = "DOC") -> None:
         ds = pydicom.Dataset()
         ds.file_meta = pydicom.dataset.FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -364,7 +364,7 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
         ds.file_meta.MediaStorageSOPInstanceUID = uid
         ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.104.1", uid
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, "2.25.77"
-        ds.PatientID, ds.Modality, ds.DocumentTitle = patient, "DOC", "Opinion"
+        ds.PatientID, ds.Modality, ds.DocumentTitle = patient, modality, "Opinion"
         ds.EncapsulatedDocument = b"%PDF-1.4 opinion" + bytes(size)
         file = BytesIO()
         pydicom.dcmwrite(file, ds, enforce_file_format=True)
@@ -374,8 +374,9 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
     document("2.25.500", size=10_000)  # keeps none away that comes after it
     document("2.25.501")
     document("2.25.502", "SOMEBODY")
+    document("2.25.503", modality="OT")  # as some of what makes them writes
     found = Collector(cases).run()
-    assert [one.source for one in found.new] == ["2.25.501"]
+    assert [one.source for one in found.new] == ["2.25.501", "2.25.503"]
     # The Task that this receiver made is of nobody, too.
     refused = [one.code for one in found.refused if one.code != "answer-other-person"]
     assert refused == ["long"]
