@@ -12,13 +12,12 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.files import sync_folder, write_atomic
+from dermedge.files import check_folder, sync_folder, write_atomic
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt
 from edge_app.referral.parcels import Parcel
@@ -59,7 +58,7 @@ class Folder:
     def check(self) -> Message:
         self._must_be_there()
         with self._or_later():
-            tempfile.TemporaryFile(dir=self._folder).close()  # a stick may be locked, or another's
+            check_folder(self._folder)  # a stick may be locked, or another's
             free = shutil.disk_usage(self._folder).free // 2**20
         return Message(THERE, folder=str(self._folder), size=free)
 
