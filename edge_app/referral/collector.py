@@ -46,10 +46,11 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # from its receipt, after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
-# With what they answer: after a fault a receiver may give another's request the number of ours.
+# With what they answer, for a receiver may give another's request the address of ours after a
+# fault; and with who answers.
 INCLUDES = {
-    "DiagnosticReport": ["DiagnosticReport:based-on", "DiagnosticReport:performer"],
-    "Communication": ["Communication:based-on"],
+    "DiagnosticReport": ("based-on", "results-interpreter", "performer"),
+    "Communication": ("based-on", "sender"),
 }
 TOO_MUCH = ("long", "answer-large")  # codes of what may be asked for in parts
 MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
@@ -240,7 +241,8 @@ class Collector:
         requests, tasks = ours("ServiceRequest"), ours("Task")
         questions: list[tuple[str, dict[str, str | list[str]]]] = []
         for kind, by in SEARCHES if requests else ():
-            questions.append((kind, {by: ",".join(requests), "_include": INCLUDES[kind]}))
+            include = [f"{kind}:{name}" for name in INCLUDES[kind]]
+            questions.append((kind, {by: ",".join(requests), "_include": include}))
         if tasks:
             questions.append(("Task", {"_id": ",".join(it.partition("/")[2] for it in tasks)}))
         fault: UserError | None = None

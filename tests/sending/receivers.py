@@ -291,10 +291,15 @@ class FhirHandler(Handler):
                 if name.startswith(f"{path}/")
                 and (one["id"] in ids or _based_on(one) in requests or _is_of(one, numbers))
             ]
-            if self.server.site.includes and f"{path}:based-on" in asked.get("_include", ()):
-                found += [held[_based_on(one)] for one in found if _based_on(one) in held]
-            if f"{path}:subject" in asked.get("_include", ()):
-                found += [held[one["subject"]["reference"]] for one in found]
+            for kind, name in (one.split(":") for one in asked.get("_include", ())):
+                if kind == path and (self.server.site.includes or name != "based-on"):
+                    element = re.sub("-(.)", lambda it: it[1].upper(), name)
+                    found += [
+                        held[one["reference"]]
+                        for it in list(found)
+                        for one in _listed(it.get(element))
+                        if one.get("reference") in held
+                    ]
             if "Task:focus" in asked.get("_revinclude", ()):
                 asked_for = [f"{path}/{one['id']}" for one in found]
                 found += [
@@ -309,6 +314,10 @@ class FhirHandler(Handler):
             return self.say(200, json.dumps(said).encode())
         found = self.server.site.held.get(path)
         return self.say(404) if found is None else self.say(200, json.dumps(found).encode())
+
+
+def _listed(element: object) -> list[dict]:
+    return element if isinstance(element, list) else [element] if element else []
 
 
 def _is_of(resource: dict, numbers: list[str]) -> bool:

@@ -117,6 +117,12 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     answers = cases.mail.answers(ids[0])
     assert timeline.standing_of(answers[0], answers).startswith("Replaced")
     assert timeline.standing_of(answers[1], answers) == ""
+    # Its author is elsewhere on the server.
+    name = [{"given": ["Lee"], "family": "Ray"}]
+    clinic.held["Practitioner/5"] = {"resourceType": "Practitioner", "id": "5", "name": name}
+    by = [{"reference": "Practitioner/5"}]
+    report(clinic, ids[3], 80, "a nevus", resultsInterpreter=by)
+    assert [one.author for one in Collector(cases).run().new] == ["Lee Ray"]
     # Another's patient under our request.
     other = clinic.by_identifier["Patient", SYSTEM, f"{ids[1]}.Patient"]
     report(clinic, ids[2], 99, "of another person", patient=other)
