@@ -98,16 +98,17 @@ def parcel(uid: str, kind: str, referral: str, sequence: int, data: bytes) -> Pa
 
 
 class Site:
-    """A server on a free port; `certificate` : a PEM file with its key, for TLS."""
+    """A server on a free port; `certificate` : a PEM file with its key, for TLS; or `context`."""
 
-    def __init__(self, handler: type, certificate: str = ""):
+    def __init__(self, handler: type, certificate: str = "", context: ssl.SSLContext | None = None):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.site = self
         self.server.daemon_threads = True
-        self.secure = bool(certificate)
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+        self.secure = context is not None
+        if context:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.server.handle_error = lambda *_: None
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -221,12 +222,15 @@ class DicomWebHandler(Handler):
 class DicomWebReceiver(Site):
     kind = "dicom"
 
-    def __init__(self, certificate: str = "", lie=None, held: dict | None = None):
+    def __init__(
+        self, certificate: str = "", lie=None, held: dict | None = None,
+        context: ssl.SSLContext | None = None,
+    ):  # fmt: skip
         self.held: dict[str, bytes] = {} if held is None else held
         self.stores: dict[str, int] = {}
         self.posts, self.lie, self.lock = 0, lie, threading.Lock()
         self.hung = threading.Event()  # set: what hangs ends
-        super().__init__(DicomWebHandler, certificate)
+        super().__init__(DicomWebHandler, certificate, context)
 
     def endpoint(self, **values) -> Endpoint:
         return Endpoint("dicomweb", self.address(BASE), **values)

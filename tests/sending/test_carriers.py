@@ -174,7 +174,7 @@ def test_old_encryption_is_refused(pems):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     authority, _key = split_pem(pems["authority"])
     link = connect(receiver.endpoint(authorities=authority))
-    with pytest.raises(Later):
+    with pytest.raises(Later, match="agree on no encryption"):
         link.deliver(receiver.make(A, 0), again=False)
     assert receiver.posts == 0
     link.close()
@@ -288,14 +288,18 @@ def test_a_bad_line_may_take_its_time_an_answer_may_not(monkeypatch, slow):
     clinic.close()
 
 
+@pytest.mark.parametrize("way", ["dimse", "web"])
 @pytest.mark.parametrize("who", ["client", "stranger", ""])
-def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
-    pytest.importorskip("pynetdicom")
+def test_tls_lets_in_who_shows_a_certificate(pems, who, way):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pems["server"])
     context.load_verify_locations(pems["authority"])
     context.verify_mode = ssl.CERT_REQUIRED
-    receiver = DimseReceiver(context)
+    if way == "dimse":
+        pytest.importorskip("pynetdicom")
+        receiver = DimseReceiver(context)
+    else:
+        receiver = DicomWebReceiver(context=context)
     authority, _key = split_pem(pems["authority"])
     own = dict(zip(("certificate", "key"), split_pem(pems[who]), strict=True)) if who else {}
     link = connect(receiver.endpoint(authorities=authority, **own))
@@ -304,10 +308,26 @@ def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
         assert link.deliver(item, again=False).place
         assert receiver.holds(item)
     else:
-        with pytest.raises(Later):
+        fault = "unknown ca" if who else "certificate required"
+        with pytest.raises(Later, match=f"does not take the certificate of this .*{fault}"):
             link.deliver(item, again=False)
         assert receiver.held == {}
     receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [
+        ("400 The SSL certificate error", "The SSL certificate error$"),  # as nginx says it
+        ("400 Bad Request", "check the address"),
+    ],
+)
+def test_what_a_proxy_says_of_a_certificate_is_said(title, said):
+    page = f"<html>\r\n<head><title>{title}</title></head>".encode()
+    site = DicomWebReceiver(lie=lambda handler, _: handler.say(400, page, "text/html") or True)
+    with pytest.raises(Later, match=said):
+        connect(site.endpoint()).deliver(site.make(A, 0), again=False)
+    site.close()
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ class _Link:
             let_in = reply is not None and reply.result == 0
             if brought and let_in and not self.association.accepted_contexts:  # none of what we ask
                 raise Refused(Message(NO_CLASS, place=node.place), "no-class")
+            if node._tls:  # pynetdicom does not say that certificates are why
+                tls.must_agree(node._tls[0], node._host, node._port, node.place)
             raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
 
     def takes(self, syntax: str) -> bool:

@@ -43,5 +43,13 @@ SLOW = N_("{place} does not answer in time: it is tried again")
 BUSY = N_("{place} is busy ({status}): it is tried again")
 BROKEN = N_("the connection to {place} broke off: it is tried again")
 CERTIFICATE = N_("the certificate of {place} is not to be trusted ({fault}): nothing was sent")
+OWN_CERTIFICATE = N_(
+    "{place} does not take the certificate of this device ({fault}), nothing was sent: enter "
+    "another one"
+)
+NO_ENCRYPTION = N_(
+    "{place} and this device agree on no encryption ({fault}), nothing was sent: ask its "
+    "administrator whether this device needs a certificate"
+)
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 TOO_LONG = N_("the answer of {place} is longer than it can be: it is tried again")
