@@ -379,6 +379,22 @@ def test_what_a_node_says_is_heeded(status, kind):
     receiver.close()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("require_called_aet", "is not called ARCHIVE: enter its AE title"),
+     ("require_calling_aet", "no device in that calls itself DERMEDGE")],
+)  # fmt: skip
+def test_which_title_a_node_does_not_take_is_said(wrong, said):
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver()
+    node = receiver._server.ae
+    receiver._server.ae_title = "PACS"
+    setattr(node, wrong, ["PACS"] if wrong == "require_calling_aet" else True)
+    with pytest.raises(Refused, match=said):
+        connect(receiver.endpoint()).check()
+    receiver.close()
+
+
 def test_a_node_with_too_many_connections_is_asked_later(monkeypatch):
     pytest.importorskip("pynetdicom")
     receiver = DimseReceiver()

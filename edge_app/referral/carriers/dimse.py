@@ -33,11 +33,13 @@ from edge_app.store.referrals import Endpoint
 # SOP classes: Verification, and Study Root Query/Retrieve Information Model - GET.
 VERIFICATION, GET = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.3"
 CONNECT, ANSWER = 10.0, 60.0  # s
-TRANSIENT = 2  # result of an association that was rejected (PS3.8, 9.3.4)
+# Of an association that was rejected (PS3.8, 9.3.4): its result; source and reason.
+TRANSIENT, NOT_CALLED = 2, (1, 7)
 OWN_TITLE, ANY_TITLE = "DERMEDGE", "ANY-SCP"
 NO_ADDRESS = N_("{address} is no address of DICOM: enter HOST:PORT")
 INSECURE = N_("{address} is not on this computer, and no certificate is entered: DICOM needs TLS")
 REJECTED = N_("{place} lets no device in that calls itself {title}: ask its administrator")
+OTHER_TITLE = N_("{place} is not called {title}: enter its AE title")
 NO_CLASS = N_("{place} does not take this kind of picture in its encoding: ask its administrator")
 NO_GET = N_(
     "{place} cannot be asked what it has (C-GET), so that nothing would show that a picture "
@@ -168,6 +170,8 @@ class _Link:
                 words = Message(BUSY, place=node.place, status=status)
                 raise Later(words, "busy", down=True)
             words = Message(REJECTED, place=node.place, title=node._calling)
+            if reply is not None and (reply.result_source, reply.diagnostic) == NOT_CALLED:
+                words = Message(OTHER_TITLE, place=node.place, title=node._called)
             raise Refused(words, "rejected")
         if not self.association.is_established:
             let_in = reply is not None and reply.result == 0
