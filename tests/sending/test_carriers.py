@@ -379,6 +379,20 @@ def test_what_a_node_says_is_heeded(status, kind):
     receiver.close()
 
 
+def test_a_node_that_ends_the_connection_may_not_let_this_device_fetch(monkeypatch):
+    pytest.importorskip("pynetdicom")
+
+    def aborts(_self, event):
+        event.assoc.abort()
+        yield 0
+
+    monkeypatch.setattr(DimseReceiver, "_get", aborts)
+    receiver = DimseReceiver()
+    with pytest.raises(Later, match=r"whether this device may store and fetch there"):
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    receiver.close()
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [("require_called_aet", "is not called ARCHIVE: enter its AE title"),

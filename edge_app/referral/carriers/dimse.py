@@ -47,7 +47,11 @@ NO_GET = N_(
 )
 NOT_STORED = N_("{place} did not store the parcel (status {reason}): ask its administrator")
 NO_ROOM = N_("{place} has no room or is busy (status {reason}): it is tried again")
-CUT = N_("{place} ended the connection: it is tried again")
+# As Orthanc does, where a device that it does not know wants to fetch.
+CUT = N_(
+    "{place} ended the connection, it is tried again; if that lasts, ask its administrator whether "
+    "this device may store and fetch there (C-STORE, C-GET)"
+)
 THERE = N_("{place} answers as DICOM")
 
 
