@@ -225,18 +225,21 @@ def _watch(store: Store) -> int:
         signal.signal(number, lambda *_: stop.set())
     sender, collector, left = Sender(store, stop), Collector(store, stop), 0.0
     known: list[str] = []
-    damaged: list[str] = []
+    faults: dict[str, list[str]] = {"damaged": [], "send": [], "ask": []}
     lasting = Lasting()
     while not stop.is_set():
+        deed = "send"
         try:
             report = sender.run()
             _say_round(report)
-            damaged = [str(line) for line in report.damaged.lines]
+            faults |= {"damaged": [str(line) for line in report.damaged.lines], deed: []}
             if left <= 0:
-                known, left = _say_answers(collector.run(), known), POLL
-            lasting.say(damaged)
+                deed, left = "ask", POLL
+                known = _say_answers(collector.run(), known)
+                faults[deed] = []
         except StoreError as error:  # another process writes; a full disk may have room later
-            lasting.say([*damaged, str(error)])
+            faults[deed] = [str(error)]
+        lasting.say([line for some in faults.values() for line in some])
         stop.wait(LOOK)
         left -= LOOK
     return 0
