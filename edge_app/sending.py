@@ -147,7 +147,7 @@ def _report(draft: Draft, images: dict[str, bytes]) -> bytes:
     shown = min(draft.selected, key=lambda one: order.index(one.kind), default=None)
     if shown is None:
         return b""
-    known = draft.destination is not None and draft.destination.system and draft.identifier.strip()
+    known = draft.destination is not None and draft.destination.system and draft.number
     pixels = shrunk(read_image(images[shown.capture.id]).pixels, PRINTED)
     fields = IDENTIFIED if known else PSEUDONYMOUS
     person = replace(draft.person, risk_factors=draft.risk_factors)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
+from unicodedata import decimal
 
 from edge_app.presentation.body_map import region
 from edge_app.referral import uids
@@ -148,13 +149,20 @@ class Draft:
 
     def lasting(self) -> Lasting:
         """As it is now: the screen goes on while it is written."""
-        number, system = self.identifier.strip(), self.destination and self.destination.system
+        number, system = self.number, self.destination and self.destination.system
         return Lasting(
             tuple((one.capture.id, one.kind) for one in self.selected if one.kind),
             self.person.id,
             (system, number) if system and number else None,
             self.dermoscope,
         )
+
+    @property
+    def number(self) -> str:
+        """The person's number as it is sent, in Latin digits: some Arabic keyboards type others,
+        by which the receiver would find nobody."""
+        typed = self.identifier.strip()
+        return "".join(str(decimal(it)) if it.isdecimal() else it for it in typed)
 
     @property
     def selected(self) -> list[DraftPicture]:
@@ -189,7 +197,7 @@ class Draft:
         if self.destination is None or not self.whole:
             raise ValueError("a referral needs a receiver, and each picture a kind")
         person, lesion, system = self.person, self.lesion, self.destination.system
-        number, to = self.identifier.strip(), self.destination.id
+        number, to = self.number, self.destination.id
         return Referral(
             id=self.id,
             created=now,

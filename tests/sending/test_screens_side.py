@@ -156,7 +156,7 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     assert not draft.whole  # what the picture is, a person says
     draft = _filled(cases, lesion)
     draft.answers |= {"family_melanoma": False, "itching": True}
-    draft.identifier, draft.onset = "  4711 ", "months"
+    draft.identifier, draft.onset = "  ٤٧11 ", "months"  # on an Arabic keyboard
     sending.remember(cases, draft.lasting())
     stored = sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
     events = timeline.timeline(Outbox(cases).status(stored))
