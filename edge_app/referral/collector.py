@@ -26,7 +26,7 @@ from edge_app.referral.answers import (
     located,
 )
 from edge_app.referral.carriers import Carrier, Later
-from edge_app.referral.carriers.outcome import UNFORESEEN
+from edge_app.referral.carriers.outcome import UNFORESEEN, is_alone
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeftOut, without_damage
 from edge_app.store.records import StoreError
@@ -205,8 +205,8 @@ class Collector:
                         continue
                     try:
                         yield self._by_dicom(link, named)
-                    except Later as error:  # of this study alone, unless nobody is there
-                        if error.down:
+                    except UserError as error:  # of this study alone, unless nobody is there
+                        if not is_alone(error):
                             raise
                         yield (), (error,)
         finally:
@@ -255,7 +255,7 @@ class Collector:
             except UserError as error:
                 if error.code in TOO_MUCH:
                     fault = UserError(TOO_LARGE, code="answer-large")
-                elif isinstance(error, Later) and not error.down:
+                elif is_alone(error):
                     yield (), (error,)  # a server may know reports, and no Communication
                 else:
                     raise

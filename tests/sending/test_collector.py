@@ -292,8 +292,9 @@ def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, c
     assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
 
 
+@pytest.mark.parametrize("status", [404, 403])  # 403: no right to read such
 def test_a_server_that_knows_no_communication_is_asked_for_all_others(
-    cases, archive, clinic, monkeypatch
+    cases, archive, clinic, monkeypatch, status
 ):
     monkeypatch.setattr(collector, "AT_ONCE", 1)
     received(cases, archive, clinic, A, B)
@@ -307,14 +308,36 @@ def test_a_server_that_knows_no_communication_is_asked_for_all_others(
         if not self.path.startswith("/fhir/Communication"):
             return asked(self)
         issue = [{"diagnostics": "Unknown resource type 'Communication'"}]
-        return self.say(404, json.dumps({"issue": issue}).encode())
+        return self.say(status, json.dumps({"issue": issue}).encode())
 
     monkeypatch.setattr(FhirHandler, "do_GET", answer)
     found = Collector(cases).run()
     assert {(one.referral, one.text) for one in found.new} == {(A, ""), (B, "benign")}
     assert found.failed == []
-    (said,) = {str(it) for it in found.refused if it.code == "404"}
-    assert said.endswith("(404), it is tried again: Unknown resource type 'Communication'")
+    (said,) = {str(it) for it in found.refused if it.code == str(status)}
+    words = {404: "again: Unknown resource type 'Communication'", 403: "not let this device in"}
+    assert words[status] in said
+
+
+def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(
+    cases, archive, monkeypatch
+):
+    received(cases, archive, None, A, B)
+    for id in (A, B):
+        with cases._file.writing() as connection:
+            item = cases.mail.referral(id)
+            item = replace(item, sent=sent(id) | {"study_uid": f"2.25.{'12'[id == B]}"})
+            cases._rows.put(connection, "referral", item, "resume referral")
+    asked = []
+
+    def listed(handler, study):
+        asked.append(study)
+        handler.say(403 if study == "2.25.1" else 204)
+
+    monkeypatch.setattr(DicomWebHandler, "listed", listed)
+    found = Collector(cases).run()
+    assert asked == ["2.25.1", "2.25.2"]
+    assert [one.code for one in (*found.refused, *found.failed)] == ["403"]
 
 
 def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, monkeypatch):
@@ -377,16 +400,23 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
         archive.held[uid] = file.getvalue()
 
     monkeypatch.setattr(dicomweb, "LARGEST", 10_000)
-    document("2.25.500", size=10_000)  # keeps none away that comes after it
+    document("2.25.499")  # may be read by others alone
+    document("2.25.500", size=10_000)  # these keep none away that comes after them
     document("2.25.501")
     document("2.25.502", "SOMEBODY")
     document("2.25.503", modality="OT")  # as some of what makes them writes
+    given = DicomWebHandler.do_GET
+
+    def shown(handler):
+        return handler.say(403) if handler.path.endswith("/2.25.499") else given(handler)
+
+    monkeypatch.setattr(DicomWebHandler, "do_GET", shown)
     found = Collector(cases).run()
     assert [one.source for one in found.new] == ["2.25.501", "2.25.503"]
     # The Task that this receiver made is of nobody, too.
     refused = [one.code for one in found.refused if one.code != "answer-other-person"]
-    assert refused == ["long"]
-    assert len(found.refused) == 2 + (fhir == "with")
+    assert sorted(refused) == ["403", "long"]
+    assert len(found.refused) == 3 + (fhir == "with")
     assert Collector(cases).run().new == []
 
 

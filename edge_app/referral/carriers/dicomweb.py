@@ -18,6 +18,7 @@ from edge_app.referral.carriers.outcome import (
     Later,
     Receipt,
     Refused,
+    is_alone,
 )
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
@@ -132,8 +133,8 @@ class DicomWeb:
             path = f"/studies/{study}/series/{series}/instances/{uid}"
             try:
                 found += [(str(uid), data) for data in self._fetched(path)]
-            except Later as error:  # of this one alone, unless nobody is there
-                if error.down:
+            except UserError as error:  # of this one alone, unless nobody is there
+                if not is_alone(error):
                     raise
                 found.append((str(uid), error))
             if len(found) >= most:

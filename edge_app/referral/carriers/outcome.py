@@ -33,6 +33,11 @@ class Refused(UserError):
         self.words = words
 
 
+def is_alone(error: UserError) -> bool:
+    """Whether it is about what was asked for alone: a right may be for some kinds or studies."""
+    return error.code == "403" or (isinstance(error, Later) and not error.down)
+
+
 UNLISTED = N_("{place} answered, but does not say that it stored the parcel: it is sent again")
 NOT_THERE = N_("{place} says that it stored the parcel, but does not show it: it is sent again")
 CHANGED = N_(
