@@ -239,16 +239,13 @@ class Collector:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
-        questions: list[tuple[str, dict[str, str | list[str]]]] = []
-        for kind, by in SEARCHES if requests else ():
-            include = [f"{kind}:{name}" for name in INCLUDES[kind]]
-            questions.append((kind, {by: ",".join(requests), "_include": include}))
+        questions = [(kind, by, ",".join(requests)) for kind, by in SEARCHES if requests]
         if tasks:
-            questions.append(("Task", {"_id": ",".join(it.partition("/")[2] for it in tasks)}))
+            questions.append(("Task", "_id", ",".join(it.partition("/")[2] for it in tasks)))
         fault: UserError | None = None
-        for kind, params in questions:
+        for kind, by, numbers in questions:
             try:
-                page = link.search(f"/{kind}", {**params, "_count": "200"})
+                page = _searched(link, kind, {by: numbers, "_count": "200"})
                 yield from_fhir(page, sent, link.read)
                 if has_more(page):
                     fault = UserError(MORE, code="answer-more")
@@ -351,6 +348,17 @@ class Collector:
         today = date.today().isoformat()
         if lesion.remind is None or lesion.remind > today:
             self._store.update_lesion(replace(lesion, remind=today))
+
+
+def _searched(link, kind: str, params: dict[str, str | list[str]]) -> bytes:
+    """A searchset, with what belongs to the answers where the receiver gives it along."""
+    include = [f"{kind}:{name}" for name in INCLUDES.get(kind, ())]
+    try:
+        return link.search(f"/{kind}", {**params, "_include": include})
+    except Later as error:
+        if error.code != "400":  # as of a server that does not know one of these
+            raise
+        return link.search(f"/{kind}", params)
 
 
 def _said(answer: StoredAnswer) -> StoredAnswer:

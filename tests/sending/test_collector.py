@@ -211,6 +211,22 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
+def test_a_server_that_does_not_know_what_belongs_to_an_answer_is_asked_without(
+    cases, archive, clinic, monkeypatch
+):
+    received(cases, archive, clinic, A)
+    report(clinic, A, 1, "benign")
+    asked = FhirHandler.do_GET
+
+    def answer(self):
+        return self.say(400) if "interpreter" in self.path else asked(self)
+
+    monkeypatch.setattr(FhirHandler, "do_GET", answer)
+    found = Collector(cases).run()
+    assert [one.text for one in found.new] == ["benign"]
+    assert "400" not in {one.code for one in found.refused}
+
+
 @pytest.mark.parametrize("includes", [True, False])
 def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
     cases, archive, clinic, includes
