@@ -500,7 +500,8 @@ def _destination(store: Store, name: str) -> Destination:
 
 
 def _open_stick(args: argparse.Namespace) -> int:
-    from edge_app.referral.carriers.folder import ENDING, opened
+    from edge_app.referral.carriers.folder import ENDING, Known, opened
+    from edge_app.store.keys import Keys
 
     source, target = map(Path, _needed(args, "FROM", "INTO"))
     # A Mac puts one that begins with "._" beside each file on a stick.
@@ -514,6 +515,7 @@ def _open_stick(args: argparse.Namespace) -> int:
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
     count = 0
     faults: list[UserError | OSError] = []
+    known: Known = {}
     for path in files:
         try:
             data = path.read_bytes()
@@ -521,7 +523,7 @@ def _open_stick(args: argparse.Namespace) -> int:
             faults.append(error)
             continue
         try:
-            parcel = opened(path, data, passphrase)
+            parcel = opened(path, data, passphrase, known)
             # Folders may have been renamed on the way: what is sealed says whose a file is.
             plain = target / parcel.referral / _plain_name(parcel)
             if plain.exists():
@@ -539,6 +541,9 @@ def _open_stick(args: argparse.Namespace) -> int:
         make_private(plain.parent)
         write_atomic(plain, parcel.data, private=True)
         count += 1
+    for keys in known.values():
+        if isinstance(keys, Keys):
+            keys.wipe()
     if faults and not count:
         raise faults[0]
     for fault in faults:

@@ -40,6 +40,10 @@ DAMAGED = N_("{path} is no parcel of dermedge, or damaged")
 THERE = N_("{folder} is there, {size} MiB free")
 
 
+# Files that were sealed in one run have one header, and its key takes a moment to be made.
+Known = dict[bytes, Keys | WrongKey]
+
+
 class Folder:
     """Writes sealed files. To be used by one thread at a time.
 
@@ -157,19 +161,29 @@ def _unit_points() -> set[Path]:
     return found
 
 
-def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
-    """What a sealed file holds. Raises UserError; WrongKey for another passphrase."""
+def opened(path: Path, data: bytes, passphrase: str, known: Known | None = None) -> Parcel:
+    """What a sealed file holds. Raises UserError; WrongKey for another passphrase.
+
+    `known` : what came of the headers of files that were opened before; to be wiped in the end.
+    """
     header, sealed = _split(path, data)
-    try:
-        keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
-    except WrongKey:
-        raise
-    except StoreError:  # its line is about a store
-        raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None
+    keys = None if known is None else known.get(header)
+    if keys is None:
+        try:
+            keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
+        except WrongKey as error:
+            keys = error
+        except StoreError:  # its line is about a store
+            raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None
+    if known is not None:
+        known[header] = keys
+    if isinstance(keys, WrongKey):
+        raise keys
     try:
         return _parcel(path, keys, sealed)
     finally:
-        keys.wipe()
+        if known is None:
+            keys.wipe()
 
 
 def _split(path: Path, data: bytes) -> tuple[bytes, bytes]:
