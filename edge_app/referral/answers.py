@@ -439,8 +439,9 @@ def _text(data: bytes, parameters: str) -> str:
 
 def _decoded(attachment: Resource) -> bytes:
     """The bytes of an attachment that came along; none of one that lies elsewhere."""
+    text = "".join(_str(attachment.get("data")).split())  # FHIR lets it be in lines
     try:
-        data = base64.b64decode(_str(attachment.get("data")), validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise UserError(UNREADABLE, code="answer-unreadable") from None
     size = attachment.get("size")

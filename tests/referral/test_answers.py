@@ -225,15 +225,15 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
         conclusionCode=[{"text": "Nevus"}],
         performer=[{"reference": "Practitioner/9"}],
         presentedForm=[
-            {"contentType": "application/pdf", "data": base64.b64encode(PDF).decode(),
-             "size": len(PDF)},
+            {"contentType": "application/pdf", "data": base64.encodebytes(3 * PDF).decode(),
+             "size": 3 * len(PDF)},
             {"contentType": "application/pdf", "url": "https://evil.example/x.pdf"},
         ],
     )  # fmt: skip
     (answer,) = taken(searchset(report, doctor), mine)
     assert answer.author == "Anna Muster"
     assert answer.text == "Benign\ufffd look\ufffd here\nSecond line\n\nNevus"
-    assert answer.report == PDF
+    assert answer.report == 3 * PDF
     assert answer.more  # the address is told of, never followed
     assert not answer.wants_better_picture
     assert (answer.uid, answer.status) == ("DiagnosticReport/r1", "final")
