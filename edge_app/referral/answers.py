@@ -184,27 +184,33 @@ def from_fhir(
     return tuple(answers.values()), tuple(refused)
 
 
-def located(searchset: bytes, sent: Sequence[Sent]) -> dict[str, frozenset[str]]:
-    """By referral, where a receiver has our request, its person and its Task, by their numbers.
+def located(searchset: bytes, sent: Sequence[Sent], read: Read) -> dict[str, frozenset[str]]:
+    """By referral, by which references a receiver knows ours now.
 
-    `searchset` : of the requests, with what belongs to them. Raises UserError as `from_fhir`, and
-    where they were not searched for by their numbers.
+    `searchset` : of the requests and Tasks, by the requests' numbers; `read` : fetches the person
+    of one that has another address by now. Raises UserError as `from_fhir`, and where it was not
+    searched for by numbers.
     """
     found: dict[str, frozenset[str]] = {}
     whole = [it for _, it in _resources(read_json(searchset))]
-    ours = [mine.request for mine in sent]
-    kinds = [it for it in whole if it.get("resourceType") == "ServiceRequest"]
-    if not all(_identified(it, ours) for it in kinds):
+    requests = [it for it in whole if it.get("resourceType") == "ServiceRequest"]
+    if not all(_identified(it, [mine.request for mine in sent]) for it in requests):
         raise UserError(UNREADABLE, code="answer-unreadable")
     for mine in sent:
-        numbers = {"ServiceRequest": [mine.request], "Patient": mine.patients, "Task": [mine.task]}
-        there = {
-            f"{kind}/{_str(it.get('id'))}"
-            for it in whole
-            if _identified(it, numbers.get(kind := _str(it.get("resourceType")), []))
+        ours = [it for it in requests if _identified(it, [mine.request])]
+        tasks = [it for it in whole if it.get("resourceType") == "Task"]
+        tasks = [it for it in tasks if _identified(it, [mine.task])]
+        there = {f"{it['resourceType']}/{_str(it.get('id'))}" for it in (*ours, *tasks)}
+        kept = mine.references if there <= mine.references else frozenset()
+        people = {_address(_dict(it.get("subject")), mine) for it in ours} - kept
+        there |= {
+            it
+            for it in people
+            if re.fullmatch(r"Patient/[A-Za-z0-9.-]{1,64}", it)
+            and _identified(read(it) or {}, mine.patients)
         }
-        if any(it.startswith("ServiceRequest/") for it in there):
-            found[mine.referral] = frozenset(there)
+        if ours:
+            found[mine.referral] = kept | there
     return found
 
 
@@ -353,9 +359,7 @@ def _names(
     if "identifier" in reference:
         said.append(_identified({"identifier": [reference["identifier"]]}, identifiers))
     if "reference" in reference:
-        address = re.sub(r"/_history/[^/]+$", "", _str(reference["reference"]))
-        if mine.base:
-            address = address.removeprefix(mine.base + "/")
+        address = _address(reference, mine)
         by_address = address.startswith(f"{kind}/") and address in mine.references
         # A server that was set up again gives another's request the address that ours had.
         asked = by_address and kind == "ServiceRequest"
@@ -364,6 +368,12 @@ def _names(
             by_address = target.get("resourceType") == kind and _identified(target, identifiers)
         said.append(by_address)
     return bool(said) and all(said)
+
+
+def _address(reference: Resource, mine: Sent) -> str:
+    """What a reference names, as "Patient/7" where that is at the receiver."""
+    address = re.sub(r"/_history/[^/]+$", "", _str(reference.get("reference")))
+    return address.removeprefix(mine.base + "/") if mine.base else address
 
 
 def _identified(resource: Mapping[str, Any], identifiers: Sequence[Identifier]) -> bool:

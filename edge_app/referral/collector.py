@@ -219,19 +219,17 @@ class Collector:
         asked about what went to one that was removed.
         """
         numbers = ",".join(f"{it.request.system}|{it.request.value}" for it in sent)
-        params = {"identifier": numbers, "_include": "ServiceRequest:subject",
-                  "_revinclude": "Task:focus", "_count": "200"}  # fmt: skip
+        params = {"identifier": numbers, "_revinclude": "Task:focus", "_count": "200"}
         try:
-            found = located(link.search("/ServiceRequest", params), sent)
+            found = located(link.search("/ServiceRequest", params), sent, link.read)
         except UserError as error:
             if isinstance(error, Later) and error.down:
                 raise
             return sent
-        kept = [it for it in sent if it.referral in {*own, *found}]
         return [
-            replace(it, references=it.references if there <= it.references else there)
-            for it in kept
-            if (there := found.get(it.referral, it.references))
+            replace(it, references=found.get(it.referral, it.references))
+            for it in sent
+            if it.referral in {*own, *found}
         ]
 
     def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:

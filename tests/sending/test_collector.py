@@ -272,6 +272,10 @@ def test_a_server_that_was_set_up_again_with_other_addresses_still_answers(cases
     found = Collector(cases).run()
     assert [(one.referral, one.text) for one in found.new] == [(A, "melanoma"), (B, "")]
     assert found.refused == []
+    clinic.held[clinic.by_identifier["Patient", SYSTEM, f"{A}.Patient"]]["identifier"] = []
+    report(clinic, A, 4, "of whom nobody knows")
+    found = Collector(cases).run()
+    assert (found.new, {one.code for one in found.refused}) == ([], {"answer-other-person"})
 
 
 def test_a_receiver_is_not_asked_about_what_went_to_another_on_its_host(cases, archive, clinic):
