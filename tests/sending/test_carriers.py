@@ -8,6 +8,7 @@ import json
 import os
 import ssl
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -434,14 +435,16 @@ def test_how_long_a_receiver_asks_to_wait(value, seconds):
     assert retry_after(value) == seconds
 
 
-@pytest.mark.parametrize("unit", [False, True])
-def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
+@pytest.mark.parametrize("by", ["fstab", "unit", "nothing"])
+def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, by):
     receiver = FolderReceiver(tmp_path / "my stick")
     place = str(receiver.folder).replace(" ", r"\040")
     table, mounted = tmp_path / "fstab", tmp_path / "mounts"
-    stick = "" if unit else f"LABEL=S {place} vfat noauto,user 0 0\n"
+    stick = f"LABEL=S {place} vfat noauto,user 0 0\n" if by == "fstab" else ""
     table.write_text(f"# sticks\nUUID=1 / ext4\n{stick}")
-    if unit:
+    if by == "nothing":  # as /media/usb0 of usbmount, which stays
+        monkeypatch.setattr(folder, "STICKS", (tmp_path,))
+    if by == "unit":
         text = f"[Mount]\nWhat=/dev/disk/by-label/S\nWhere={receiver.folder}\n"
         (tmp_path / "my.mount").write_text(text)
     mounted.write_text("/dev/sda1 / ext4 rw 0 0\n")
@@ -454,6 +457,7 @@ def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
             ask()
     assert receiver.count() == 0
     mounted.write_text(f"/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 {place} vfat rw 0 0\n")
+    monkeypatch.setattr(folder, "STICKS", (Path("/proc"),))
     link.deliver(receiver.make(A, 0), again=False)
     assert receiver.count() == 1
     link.close()

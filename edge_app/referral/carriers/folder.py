@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dermedge import UserError
 from dermedge.files import check_folder, sync_folder, write_atomic
+from edge_app.browser import MOUNTS as STICKS
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt
 from edge_app.referral.parcels import Parcel
@@ -134,7 +135,11 @@ def _mounted(folder: Path) -> bool:
     here = Path(os.path.realpath(folder))
     planned = _points(FSTAB) | _unit_points()
     missing = planned - _points(MOUNTS) if MOUNTS.exists() else set()
-    return missing.isdisjoint((here, *here.parents))
+    # Below these nothing lies on this computer's own disk, but what a stick has left behind.
+    left = [
+        it for it in STICKS if it in here.parents and os.stat(it).st_dev == os.stat(here).st_dev
+    ]
+    return not left and missing.isdisjoint((here, *here.parents))
 
 
 def _points(table: Path) -> set[Path]:
