@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from urllib.parse import urlsplit
 
 from dermedge import UserError
 from edge_app import unforeseen
@@ -140,15 +139,8 @@ class Collector:
         self, referral: StoredReferral, known: Iterable[Destination]
     ) -> list[Destination]:
         """Its receiver where that was removed and entered again, or on another device."""
-        places = {it.place.lower() for it in self._parcels(referral) if it.state == RECEIVED}
-        return [
-            one
-            for one in known
-            if any(
-                door is not None and urlsplit(door.address).netloc.lower() in places - {""}
-                for door in (one.fhir, one.dicom)
-            )
-        ]
+        places = [it.place for it in self._parcels(referral) if it.state == RECEIVED]
+        return [one for one in known if one.is_at(places)]
 
     def _is_over(self, referral: StoredReferral, oldest: str) -> bool:
         """Whether the last of it was received before that: it may have waited long to be sent, or

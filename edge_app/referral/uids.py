@@ -20,6 +20,7 @@ SYSTEM = "urn:oid:2.25.36748770229461313478477935510454211468"
 CODES = f"{SYSTEM}.1"  # the private codes in FHIR
 IMPLEMENTATION = "2.25.6429713747272279178606756117559214876"
 TRACKING = re.compile(r"2\.25\.\d{1,39}")
+PSEUDONYM = re.compile("[A-Z2-7]{8,16}")
 _CODE = 12  # characters of a pseudonym
 
 

@@ -257,8 +257,12 @@ class Mail:
                 raise StoreError(words, code="moved", receiver=referral.receiver)
             if old.state != WAITING:
                 return old
-            if not self._may_be_there(connection, old.referral):
-                self._must_join_nothing(connection, referral, referral.destination, damaged=False)
+            begun = self._may_be_there(connection, old.referral)
+            to = self._rows.within(
+                connection, "destination", "WHERE id = ?", (referral.destination,)
+            )
+            if to and not begun:
+                self._must_join_nothing(connection, referral, to[0], damaged=False)
             new = replace(old, state=SENT)
             self._rows.put(connection, "parcel", new, "send parcel")
         return new
@@ -322,13 +326,13 @@ class Mail:
             if moved and any(one[:1] != [target.system] for one in numbers):
                 raise StoreError(ITS_NUMBER, code="identifier", receiver=old.receiver)
             if moved:
-                self._must_join_nothing(connection, old, target.id, damaged=True)
+                self._must_join_nothing(connection, old, target, damaged=True)
             new = replace(old, stopped=None, destination=target.id, receiver=target.name)
             self._rows.put(connection, "referral", new, "resume referral")
             connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
 
     def _must_join_nothing(
-        self, connection, referral: StoredReferral, to: str, damaged: bool
+        self, connection, referral: StoredReferral, to: Destination, damaged: bool
     ) -> None:
         """What is somewhere else under its code of the person, or may be, keeps it from `to`;
         where `damaged`, also what nobody can read of that person.
@@ -343,9 +347,16 @@ class Mail:
             receiver, joins = Message(UNKNOWN), damaged
             for other in self._rows.sound("referral", [row], pass_over):
                 receiver = other.receiver
-                joins = other.patient_id == referral.patient_id and other.destination != to
+                joins = other.patient_id == referral.patient_id and not (
+                    other.destination == to.id or self._is_at(connection, other, to)
+                )
             if joins and self._may_be_there(connection, row[0]):
                 raise StoreError(ITS_CODE, code="pseudonym", receiver=receiver)
+
+    def _is_at(self, connection, referral: StoredReferral, to: Destination) -> bool:
+        """Whether its receiver is one that was removed and entered again."""
+        parcels = self._rows.parcels(connection, referral.id)
+        return referral.receiver == to.name and to.is_at([it.place for it in parcels])
 
     def _may_be_there(self, connection, referral: str) -> bool:
         """Whether something of it may have left, as far as can be read."""

@@ -120,7 +120,6 @@ def test_what_was_moved_took_its_codes_along(cases, spot):
     assert Sender(cases).run().stopped == 1
     why = cases.mail.referral(waiting).why
     assert why.startswith("Hospital has other referrals under the same code")
-    cases.delete_referral(waiting)
     after = set()
     for number in (3, 4):  # a new one has others, and keeps them
         draft = _filled(cases, lesion)
@@ -131,6 +130,29 @@ def test_what_was_moved_took_its_codes_along(cases, spot):
         _referred(cases, lesion, capture, to, number, codes[0], tracking=codes[1])
     assert len(after) == 1
     assert not {before.pseudonym, before.lesion.tracking_uid} & {*after.pop()}
+
+
+def test_a_receiver_that_is_entered_again_knows_the_person_and_the_spot_still(cases, spot):
+    """As where its token was changed by `dermedge send remove` and `add`."""
+    _person, lesion, capture, to = spot
+    before = _filled(cases, lesion).referral(NOW)
+    codes = before.pseudonym, before.lesion.tracking_uid
+    _referred(cases, lesion, capture, to, 1, codes[0], tracking=codes[1])
+    assert Sender(cases).run().received == 1
+    cases.mail.delete_destination(to.id)
+    elsewhere = replace(to.dicom, address=f"{to.dicom.address}-2")
+    again, other, namesake = (
+        cases.mail.add_destination(replace(to, id="", **values))
+        for values in ({}, {"name": "Hospital"}, {"dicom": elsewhere, "fhir": elsewhere})
+    )
+    draft = _filled(cases, lesion)
+    for one in (again, other, namesake):
+        draft.choose(one)
+        made = draft.referral(NOW)
+        same = {made.pseudonym, made.lesion.tracking_uid} & {*codes}
+        assert same == ({*codes} if one is again else set())
+    _referred(cases, lesion, capture, again, 2, codes[0], tracking=codes[1])
+    assert Sender(cases).run().received == 1
 
 
 @pytest.mark.parametrize(
