@@ -214,6 +214,12 @@ def located(searchset: bytes, sent: Sequence[Sent], read: Read) -> dict[str, fro
     return found
 
 
+def is_there(mine: Sent, read: Read) -> bool:
+    """Whether a receiver still has our request where it had it; `read` : fetches it."""
+    requests = [it for it in mine.references if it.startswith("ServiceRequest/")]
+    return any(_identified(read(it) or {}, [mine.request]) for it in requests)
+
+
 def has_more(searchset: bytes) -> bool:
     """Whether a searchset is one page of several. Raises UserError as `from_fhir`."""
     links = _dicts(read_json(searchset).get("link"))

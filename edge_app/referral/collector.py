@@ -6,7 +6,7 @@ import base64
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
@@ -22,6 +22,7 @@ from edge_app.referral.answers import (
     TakenBack,
     from_fhir,
     has_more,
+    is_there,
     located,
 )
 from edge_app.referral.carriers import Carrier, Later
@@ -52,6 +53,10 @@ INCLUDES = {
     "Communication": ("based-on", "sender"),
 }
 TOO_MUCH = ("long", "answer-large")  # codes of what may be asked for in parts
+LOST = N_(
+    "{receiver} does not have the referral of {day} any more, and has not answered it: ask there, "
+    "or make a new one"
+)
 MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 
 
@@ -77,13 +82,14 @@ class Collector:
         self._store, self._connect = store, connect
         self._stop = stop or threading.Event()
         self._left = LeftOut()  # of this round
+        self._lost: list[UserError] = []  # of this round
         # By referral and UID, files of its study that hold no answer, and why.
         self._none: dict[str, dict[str, UserError]] = {}
 
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
-        self._left = LeftOut()
+        self._left, self._lost = LeftOut(), []
         endpoints = [
             (endpoint, destination.id, open_)
             for destination, open_ in self._open().items()
@@ -107,7 +113,7 @@ class Collector:
                 unforeseen.report(error)
                 words = Message(UNFORESEEN, fault=type(error).__name__)
                 found.failed.append(UserError(words, code="unforeseen"))
-        found.failed += self._left.lines
+        found.failed += [*self._lost, *self._left.lines]
         with contextlib.suppress(StoreError):  # what came is kept, and reported all the same
             self._store.mail.note_faults([*found.refused, *found.failed])
         return found
@@ -182,7 +188,7 @@ class Collector:
             if hasattr(link, "search"):
                 base = endpoint.address.rstrip("/")
                 sent = [it for one in referrals if (it := self._sent(one, base)) and it.references]
-                own = {one.id for one in referrals if one.destination == to}
+                own = {one.id: one for one in referrals if one.destination == to}
                 for first in range(0, len(sent), AT_ONCE):
                     if self._stop.is_set():
                         return
@@ -204,7 +210,7 @@ class Collector:
         finally:
             link.close()
 
-    def _located(self, link, sent: list[Sent], own: Collection[str]) -> list[Sent]:
+    def _located(self, link, sent: list[Sent], own: Mapping[str, StoredReferral]) -> list[Sent]:
         """As the receiver has them now: one that was set up again may have given other addresses.
 
         Without those that are neither here nor of `own`: of two receivers on one host, each is
@@ -213,7 +219,14 @@ class Collector:
         numbers = ",".join(f"{it.request.system}|{it.request.value}" for it in sent)
         params = {"identifier": numbers, "_revinclude": "Task:focus", "_count": "200"}
         try:
-            found = located(link.search("/ServiceRequest", params), sent, link.read)
+            page = link.search("/ServiceRequest", params)
+            found = located(page, sent, link.read)
+            missing = [it for it in sent if it.referral in own and it.referral not in found]
+            for one in missing if not has_more(page) else ():
+                if not standing(self._answers(one.referral)) and not is_there(one, link.read):
+                    of = own[one.referral]
+                    words = Message(LOST, receiver=of.receiver, day=clock.local_day(of.created))
+                    self._lost.append(UserError(words, code="lost"))
         except UserError as error:
             if isinstance(error, Later) and error.down:
                 raise

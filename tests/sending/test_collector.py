@@ -278,6 +278,18 @@ def test_a_server_that_was_set_up_again_with_other_addresses_still_answers(cases
     assert (found.new, {one.code for one in found.refused}) == ([], {"answer-other-person"})
 
 
+def test_a_referral_that_its_receiver_has_lost_is_not_waited_for_in_silence(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, B, 1, "benign")
+    assert Collector(cases).run().failed == []
+    clinic.held.clear()
+    clinic.by_identifier.clear()
+    for _ in range(2):
+        (lost,) = Collector(cases).run().failed
+        assert str(lost).startswith("Clinic does not have the referral of 20")
+    assert cases.mail.faults() == [str(lost)]
+
+
 def test_a_receiver_is_not_asked_about_what_went_to_another_on_its_host(cases, archive, clinic):
     received(cases, archive, clinic, A)
     (old,) = cases.mail.destinations()
