@@ -264,7 +264,7 @@ def read_json(data: bytes, most: int = BYTES) -> Resource:
         raise UserError(TOO_LARGE, code="answer-large")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
     except (ValueError, RecursionError):
         value = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import json
 import random
@@ -238,7 +239,8 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     assert not answer.wants_better_picture
     assert (answer.uid, answer.status) == ("DiagnosticReport/r1", "final")
     pasted = diagnostic(mine[0], conclusion="Nevus\vof a word processor\rof HL7 v2")
-    assert taken(searchset(pasted), mine)[0].text == "Nevus\nof a word processor\nof HL7 v2"
+    marked = codecs.BOM_UTF8 + searchset(pasted)  # as some servers begin JSON
+    assert taken(marked, mine)[0].text == "Nevus\nof a word processor\nof HL7 v2"
     amended = taken(searchset({**report, "status": "amended"}, doctor), mine)[0]
     assert amended.uid == answer.uid
     assert amended.version != answer.version
