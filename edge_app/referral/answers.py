@@ -491,9 +491,11 @@ def _spoken(concept: Resource) -> str:
 def _author(resource: Resource, pool: Mapping[str, Resource]) -> str:
     references = [*_dicts(resource.get("resultsInterpreter")), *_dicts(resource.get("performer"))]
     references += [_dict(resource.get(name)) for name in ("sender", "owner")]
+    within = {f"#{_str(it.get('id'))}": it for it in _dicts(resource.get("contained"))}
     names = []
     for reference in references:
-        person = pool.get(_str(reference.get("reference")), {})
+        address = _str(reference.get("reference"))
+        person = within.get(address) or pool.get(address, {})
         names.append(_str(reference.get("display")) or _named(person.get("name")))
     found = ", ".join(dict.fromkeys(name for name in names if name.strip()))
     return clean(" ".join(found.split()), NAME)[0]

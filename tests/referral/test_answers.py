@@ -241,6 +241,8 @@ def test_an_answer_is_shown_as_its_author_wrote_it():
     pasted = diagnostic(mine[0], conclusion="Nevus\vof a word processor\rof HL7 v2")
     marked = codecs.BOM_UTF8 + searchset(pasted)  # as some servers begin JSON
     assert taken(marked, mine)[0].text == "Nevus\nof a word processor\nof HL7 v2"
+    alone = {**report, "contained": [doctor], "performer": [{"reference": "#9"}]}
+    assert taken(searchset(alone), mine)[0].author == "Anna Muster"
     amended = taken(searchset({**report, "status": "amended"}, doctor), mine)[0]
     assert amended.uid == answer.uid
     assert amended.version != answer.version
