@@ -147,7 +147,7 @@ def _report(draft: Draft, images: dict[str, bytes]) -> bytes:
     shown = min(draft.selected, key=lambda one: order.index(one.kind), default=None)
     if shown is None:
         return b""
-    known = draft.destination is not None and draft.destination.system and draft.identifier.strip()
+    known = draft.destination is not None and draft.destination.system and draft.number
     pixels = shrunk(read_image(images[shown.capture.id]).pixels, PRINTED)
     fields = IDENTIFIED if known else PSEUDONYMOUS
     person = replace(draft.person, risk_factors=draft.risk_factors)
@@ -222,10 +222,11 @@ def save_document(store: Store, answer: StoredAnswer, folder: Path) -> Path:
 def check(destination: Destination) -> list[str]:
     """Ask each door of a receiver whether it is there, sending nothing of anybody: its lines.
 
-    Raises UserError for the first that is not, and where this program may not use the network.
+    Raises UserError for the first that is not, and where this program may not use the network: a
+    stick, too, is then written by the service that sends, and by that alone.
     """
     doors = list(dict.fromkeys(filter(None, (destination.dicom, destination.fhir))))
-    if not may_reach() and any(door.carrier != "folder" for door in doors):
+    if not may_reach():
         raise UserError(NO_NETWORK, code="no-network")
     lines: list[str] = []
     for door in doors:

@@ -184,6 +184,42 @@ def from_fhir(
     return tuple(answers.values()), tuple(refused)
 
 
+def located(searchset: bytes, sent: Sequence[Sent], read: Read) -> dict[str, frozenset[str]]:
+    """By referral, by which references a receiver knows ours now.
+
+    `searchset` : of the requests and Tasks, by the requests' numbers; `read` : fetches the person
+    of one that has another address by now. Raises UserError as `from_fhir`, and where it was not
+    searched for by numbers.
+    """
+    found: dict[str, frozenset[str]] = {}
+    whole = [it for _, it in _resources(read_json(searchset))]
+    requests = [it for it in whole if it.get("resourceType") == "ServiceRequest"]
+    if not all(_identified(it, [mine.request for mine in sent]) for it in requests):
+        raise UserError(UNREADABLE, code="answer-unreadable")
+    for mine in sent:
+        ours = [it for it in requests if _identified(it, [mine.request])]
+        tasks = [it for it in whole if it.get("resourceType") == "Task"]
+        tasks = [it for it in tasks if _identified(it, [mine.task])]
+        there = {f"{it['resourceType']}/{_str(it.get('id'))}" for it in (*ours, *tasks)}
+        kept = mine.references if there <= mine.references else frozenset()
+        people = {_address(_dict(it.get("subject")), mine) for it in ours} - kept
+        there |= {
+            it
+            for it in people
+            if re.fullmatch(r"Patient/[A-Za-z0-9.-]{1,64}", it)
+            and _identified(read(it) or {}, mine.patients)
+        }
+        if ours:
+            found[mine.referral] = kept | there
+    return found
+
+
+def is_there(mine: Sent, read: Read) -> bool:
+    """Whether a receiver still has our request where it had it; `read` : fetches it."""
+    requests = [it for it in mine.references if it.startswith("ServiceRequest/")]
+    return any(_identified(read(it) or {}, [mine.request]) for it in requests)
+
+
 def has_more(searchset: bytes) -> bool:
     """Whether a searchset is one page of several. Raises UserError as `from_fhir`."""
     links = _dicts(read_json(searchset).get("link"))
@@ -228,7 +264,7 @@ def read_json(data: bytes, most: int = BYTES) -> Resource:
         raise UserError(TOO_LARGE, code="answer-large")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
     except (ValueError, RecursionError):
         value = None
@@ -329,9 +365,7 @@ def _names(
     if "identifier" in reference:
         said.append(_identified({"identifier": [reference["identifier"]]}, identifiers))
     if "reference" in reference:
-        address = re.sub(r"/_history/[^/]+$", "", _str(reference["reference"]))
-        if mine.base:
-            address = address.removeprefix(mine.base + "/")
+        address = _address(reference, mine)
         by_address = address.startswith(f"{kind}/") and address in mine.references
         # A server that was set up again gives another's request the address that ours had.
         asked = by_address and kind == "ServiceRequest"
@@ -340,6 +374,12 @@ def _names(
             by_address = target.get("resourceType") == kind and _identified(target, identifiers)
         said.append(by_address)
     return bool(said) and all(said)
+
+
+def _address(reference: Resource, mine: Sent) -> str:
+    """What a reference names, as "Patient/7" where that is at the receiver."""
+    address = re.sub(r"/_history/[^/]+$", "", _str(reference.get("reference")))
+    return address.removeprefix(mine.base + "/") if mine.base else address
 
 
 def _identified(resource: Mapping[str, Any], identifiers: Sequence[Identifier]) -> bool:
@@ -415,8 +455,9 @@ def _text(data: bytes, parameters: str) -> str:
 
 def _decoded(attachment: Resource) -> bytes:
     """The bytes of an attachment that came along; none of one that lies elsewhere."""
+    text = "".join(_str(attachment.get("data")).split())  # FHIR lets it be in lines
     try:
-        data = base64.b64decode(_str(attachment.get("data")), validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise UserError(UNREADABLE, code="answer-unreadable") from None
     size = attachment.get("size")
@@ -450,9 +491,11 @@ def _spoken(concept: Resource) -> str:
 def _author(resource: Resource, pool: Mapping[str, Resource]) -> str:
     references = [*_dicts(resource.get("resultsInterpreter")), *_dicts(resource.get("performer"))]
     references += [_dict(resource.get(name)) for name in ("sender", "owner")]
+    within = {f"#{_str(it.get('id'))}": it for it in _dicts(resource.get("contained"))}
     names = []
     for reference in references:
-        person = pool.get(_str(reference.get("reference")), {})
+        address = _str(reference.get("reference"))
+        person = within.get(address) or pool.get(address, {})
         names.append(_str(reference.get("display")) or _named(person.get("name")))
     found = ", ".join(dict.fromkeys(name for name in names if name.strip()))
     return clean(" ".join(found.split()), NAME)[0]

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from urllib.parse import urlsplit
 
 from dermedge import UserError
 from edge_app import unforeseen
@@ -23,9 +22,11 @@ from edge_app.referral.answers import (
     TakenBack,
     from_fhir,
     has_more,
+    is_there,
+    located,
 )
 from edge_app.referral.carriers import Carrier, Later
-from edge_app.referral.carriers.outcome import UNFORESEEN
+from edge_app.referral.carriers.outcome import UNFORESEEN, is_alone
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeftOut, without_damage
 from edge_app.store.records import StoreError
@@ -45,12 +46,17 @@ AT_ONCE = 20  # referrals in one question
 DAYS = 365  # from its receipt, after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
-# With what they answer: after a fault a receiver may give another's request the number of ours.
+# With what they answer, for a receiver may give another's request the address of ours after a
+# fault; and with who answers.
 INCLUDES = {
-    "DiagnosticReport": ["DiagnosticReport:based-on", "DiagnosticReport:performer"],
-    "Communication": ["Communication:based-on"],
+    "DiagnosticReport": ("based-on", "results-interpreter", "performer"),
+    "Communication": ("based-on", "sender"),
 }
 TOO_MUCH = ("long", "answer-large")  # codes of what may be asked for in parts
+LOST = N_(
+    "{receiver} does not have the referral of {day} any more, and has not answered it: ask there, "
+    "or make a new one"
+)
 MORE = N_("a referral has more answers than the receiver gives at once: ask the receiver")
 
 
@@ -76,21 +82,22 @@ class Collector:
         self._store, self._connect = store, connect
         self._stop = stop or threading.Event()
         self._left = LeftOut()  # of this round
+        self._lost: list[UserError] = []  # of this round
         # By referral and UID, files of its study that hold no answer, and why.
         self._none: dict[str, dict[str, UserError]] = {}
 
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
         found = Collected()
-        self._left = LeftOut()
+        self._left, self._lost = LeftOut(), []
         endpoints = [
-            (endpoint, open_)
+            (endpoint, destination.id, open_)
             for destination, open_ in self._open().items()
             for endpoint in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
         ]
-        for endpoint, open_ in endpoints:
+        for endpoint, to, open_ in endpoints:
             try:
-                for answers, refused in self._ask(endpoint, open_):
+                for answers, refused in self._ask(endpoint, to, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
                     others = [it for it in refused if not isinstance(it, SaysNothing)]
                     found.refused += [it for it in others if not self._had(it)]
@@ -106,7 +113,7 @@ class Collector:
                 unforeseen.report(error)
                 words = Message(UNFORESEEN, fault=type(error).__name__)
                 found.failed.append(UserError(words, code="unforeseen"))
-        found.failed += self._left.lines
+        found.failed += [*self._lost, *self._left.lines]
         with contextlib.suppress(StoreError):  # what came is kept, and reported all the same
             self._store.mail.note_faults([*found.refused, *found.failed])
         return found
@@ -138,15 +145,8 @@ class Collector:
         self, referral: StoredReferral, known: Iterable[Destination]
     ) -> list[Destination]:
         """Its receiver where that was removed and entered again, or on another device."""
-        places = {it.place.lower() for it in self._parcels(referral) if it.state == RECEIVED}
-        return [
-            one
-            for one in known
-            if any(
-                door is not None and urlsplit(door.address).netloc.lower() in places - {""}
-                for door in (one.fhir, one.dicom)
-            )
-        ]
+        places = [it.place for it in self._parcels(referral) if it.state == RECEIVED]
+        return [one for one in known if one.is_at(places)]
 
     def _is_over(self, referral: StoredReferral, oldest: str) -> bool:
         """Whether the last of it was received before that: it may have waited long to be sent, or
@@ -180,18 +180,20 @@ class Collector:
         return None
 
     def _ask(
-        self, endpoint: Endpoint, referrals: Sequence[StoredReferral]
+        self, endpoint: Endpoint, to: str, referrals: Sequence[StoredReferral]
     ) -> Iterator[tuple[Sequence[Answer], Sequence[UserError]]]:
-        """Answers to some of them at a time, and why others were not taken."""
+        """Answers to some of them at a time, and why others were not taken; `to` : who has it."""
         link = self._connect(endpoint)
         try:
             if hasattr(link, "search"):
                 base = endpoint.address.rstrip("/")
-                sent = [it for one in referrals if (it := self._sent(one, base))]
+                sent = [it for one in referrals if (it := self._sent(one, base)) and it.references]
+                own = {one.id: one for one in referrals if one.destination == to}
                 for first in range(0, len(sent), AT_ONCE):
                     if self._stop.is_set():
                         return
-                    yield from self._by_fhir(link, sent[first : first + AT_ONCE])
+                    some = self._located(link, sent[first : first + AT_ONCE], own)
+                    yield from self._by_fhir(link, some)
             elif hasattr(link, "foreign"):
                 for one in referrals:
                     if self._stop.is_set():
@@ -201,34 +203,59 @@ class Collector:
                         continue
                     try:
                         yield self._by_dicom(link, named)
-                    except Later as error:  # of this study alone, unless nobody is there
-                        if error.down:
+                    except UserError as error:  # of this study alone, unless nobody is there
+                        if not is_alone(error):
                             raise
                         yield (), (error,)
         finally:
             link.close()
+
+    def _located(self, link, sent: list[Sent], own: Mapping[str, StoredReferral]) -> list[Sent]:
+        """As the receiver has them now: one that was set up again may have given other addresses.
+
+        Without those that are neither here nor of `own`: of two receivers on one host, each is
+        asked about what went to one that was removed.
+        """
+        numbers = ",".join(f"{it.request.system}|{it.request.value}" for it in sent)
+        params = {"identifier": numbers, "_revinclude": "Task:focus", "_count": "200"}
+        try:
+            page = link.search("/ServiceRequest", params)
+            found = located(page, sent, link.read)
+            missing = [it for it in sent if it.referral in own and it.referral not in found]
+            for one in missing if not has_more(page) else ():
+                if not standing(self._answers(one.referral)) and not is_there(one, link.read):
+                    of = own[one.referral]
+                    words = Message(LOST, receiver=of.receiver, day=clock.local_day(of.created))
+                    self._lost.append(UserError(words, code="lost"))
+        except UserError as error:
+            if isinstance(error, Later) and error.down:
+                raise
+            return sent
+        return [
+            replace(it, references=found.get(it.referral, it.references))
+            for it in sent
+            if it.referral in {*own, *found}
+        ]
 
     def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:
         def ours(kind: str) -> list[str]:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
 
         requests, tasks = ours("ServiceRequest"), ours("Task")
-        questions: list[tuple[str, dict[str, str | list[str]]]] = []
-        for kind, by in SEARCHES if requests else ():
-            questions.append((kind, {by: ",".join(requests), "_include": INCLUDES[kind]}))
+        questions = [(kind, by, ",".join(requests)) for kind, by in SEARCHES if requests]
         if tasks:
-            questions.append(("Task", {"_id": ",".join(it.partition("/")[2] for it in tasks)}))
+            questions.append(("Task", "_id", ",".join(it.partition("/")[2] for it in tasks)))
         fault: UserError | None = None
-        for kind, params in questions:
+        for kind, by, numbers in questions:
             try:
-                page = link.search(f"/{kind}", {**params, "_count": "200"})
+                page = _searched(link, kind, {by: numbers, "_count": "200"})
                 yield from_fhir(page, sent, link.read)
                 if has_more(page):
                     fault = UserError(MORE, code="answer-more")
             except UserError as error:
                 if error.code in TOO_MUCH:
                     fault = UserError(TOO_LARGE, code="answer-large")
-                elif isinstance(error, Later) and not error.down:
+                elif is_alone(error):
                     yield (), (error,)  # a server may know reports, and no Communication
                 else:
                     raise
@@ -313,9 +340,10 @@ class Collector:
             return True
         # A FHIR server that was moved, or writes its index again, gives all that it has another
         # `meta`; of a file in our study the version is its UID, by which it is not fetched again.
-        last = [one for one in kept if one.source == answer.source][-1:]
+        # One that was set up again gives it another address, too.
+        last = [one for one in kept if one.source == answer.source][-1:] or standing(kept)
         same = "/" in answer.source and not answer.more
-        return same and [_said(one) for one in last] == [_said(answer)]
+        return same and _said(answer) in map(_said, last)
 
     def _remind(self, answer: StoredAnswer) -> None:
         """ "Better picture, please": the lesion is due today."""
@@ -325,9 +353,21 @@ class Collector:
             self._store.update_lesion(replace(lesion, remind=today))
 
 
+def _searched(link, kind: str, params: dict[str, str | list[str]]) -> bytes:
+    """A searchset, with what belongs to the answers where the receiver gives it along."""
+    include = [f"{kind}:{name}" for name in INCLUDES.get(kind, ())]
+    try:
+        return link.search(f"/{kind}", {**params, "_include": include})
+    except Later as error:
+        if error.code != "400":  # as of a server that does not know one of these
+            raise
+        return link.search(f"/{kind}", params)
+
+
 def _said(answer: StoredAnswer) -> StoredAnswer:
-    """What a nurse reads of it."""
-    return replace(answer, id="", version="", received="", dated=True)
+    """What a nurse reads of it, and what kind it is."""
+    kind = answer.source.partition("/")[0]
+    return replace(answer, id="", source=kind, version="", received="", dated=True)
 
 
 def _amended(answers: Sequence[Answer], first: Mapping[str, str]) -> list[Answer]:

@@ -225,18 +225,21 @@ def _watch(store: Store) -> int:
         signal.signal(number, lambda *_: stop.set())
     sender, collector, left = Sender(store, stop), Collector(store, stop), 0.0
     known: list[str] = []
-    damaged: list[str] = []
+    faults: dict[str, list[str]] = {"damaged": [], "send": [], "ask": []}
     lasting = Lasting()
     while not stop.is_set():
+        deed = "send"
         try:
             report = sender.run()
             _say_round(report)
-            damaged = [str(line) for line in report.damaged.lines]
+            faults |= {"damaged": [str(line) for line in report.damaged.lines], deed: []}
             if left <= 0:
-                known, left = _say_answers(collector.run(), known), POLL
-            lasting.say(damaged)
+                deed, left = "ask", POLL
+                known = _say_answers(collector.run(), known)
+                faults[deed] = []
         except StoreError as error:  # another process writes; a full disk may have room later
-            lasting.say([*damaged, str(error)])
+            faults[deed] = [str(error)]
+        lasting.say([line for some in faults.values() for line in some])
         stop.wait(LOOK)
         left -= LOOK
     return 0
@@ -370,7 +373,7 @@ def _again(store: Store, args: argparse.Namespace) -> int:
     if target and to != old.destination and not old.form.get("identifiers"):
         maker = printable(old.receiver)  # of an imported file, too
         under = f" to {target.name}, under the code of the person that was made for {maker}: "
-        under += "what that one gets of this person later can be joined with it"
+        under += "what that one gets of this person later has another"
     print(f"it is sent again{under}")
     return 0
 
@@ -497,7 +500,8 @@ def _destination(store: Store, name: str) -> Destination:
 
 
 def _open_stick(args: argparse.Namespace) -> int:
-    from edge_app.referral.carriers.folder import ENDING, opened
+    from edge_app.referral.carriers.folder import ENDING, Known, opened
+    from edge_app.store.keys import Keys
 
     source, target = map(Path, _needed(args, "FROM", "INTO"))
     # A Mac puts one that begins with "._" beside each file on a stick.
@@ -511,6 +515,7 @@ def _open_stick(args: argparse.Namespace) -> int:
     passphrase = _passphrase(args, "Passphrase that was agreed on: ")
     count = 0
     faults: list[UserError | OSError] = []
+    known: Known = {}
     for path in files:
         try:
             data = path.read_bytes()
@@ -518,7 +523,7 @@ def _open_stick(args: argparse.Namespace) -> int:
             faults.append(error)
             continue
         try:
-            parcel = opened(path, data, passphrase)
+            parcel = opened(path, data, passphrase, known)
             # Folders may have been renamed on the way: what is sealed says whose a file is.
             plain = target / parcel.referral / _plain_name(parcel)
             if plain.exists():
@@ -536,6 +541,9 @@ def _open_stick(args: argparse.Namespace) -> int:
         make_private(plain.parent)
         write_atomic(plain, parcel.data, private=True)
         count += 1
+    for keys in known.values():
+        if isinstance(keys, Keys):
+            keys.wipe()
     if faults and not count:
         raise faults[0]
     for fault in faults:

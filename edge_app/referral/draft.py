@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain, count
+from unicodedata import decimal
 
 from edge_app.presentation.body_map import region
 from edge_app.referral import uids
@@ -68,6 +71,10 @@ class Draft:
     consent: Consent | None = None
     # By the ids of receivers that have something of the lesion, its identity there.
     tracked: dict[str, str] = field(default_factory=dict)
+    # By the ids of receivers that have something of the person, their code there.
+    known: dict[str, str] = field(default_factory=dict)
+    # By the codes of person and spot that were sent, the ids of the receivers that have them.
+    coded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
 
     @classmethod
@@ -114,16 +121,31 @@ class Draft:
         # The last one counts, of whatever spot.
         for earlier in store.mail.referrals(leave_out=leave_out):
             same = earlier.lesion == self.lesion.id
+            if earlier.lesion not in own:
+                continue
+            to = self._receiver(store, earlier, leave_out)
             if same:
                 tracked = str(earlier.form.get("tracking", ""))
                 known = uids.TRACKING.fullmatch(tracked)
                 uid = tracked if known else uids.tracking_uid(self.lesion.id)  # by dermedge 0.2.0
-                self.tracked[earlier.destination] = uid
-            if earlier.lesion in own:
-                self._take_over(earlier, same)
+                self.tracked[to] = uid
+                self.coded[uid].add(to)
+            self.coded[earlier.patient_id].add(to)
+            if uids.PSEUDONYM.fullmatch(earlier.patient_id) and not earlier.form.get("identifiers"):
+                self.known.setdefault(to, earlier.patient_id)
+            self._take_over(earlier, same)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
                 self.answers[key] = True
+
+    def _receiver(self, store: Store, earlier: StoredReferral, leave_out: LeaveOut) -> str:
+        """The id of its receiver; of one that was removed, that by which it was entered again."""
+        if all(one.id != earlier.destination for one in self.destinations):
+            places = [it.place for it in store.mail.parcels(earlier.id, leave_out)]
+            for one in self.destinations:
+                if one.name == earlier.receiver and one.is_at(places):
+                    return one.id
+        return earlier.destination
 
     def _take_over(self, earlier: StoredReferral, same: bool) -> None:
         for key, yes in earlier.form.get("answers", ()):
@@ -143,13 +165,20 @@ class Draft:
 
     def lasting(self) -> Lasting:
         """As it is now: the screen goes on while it is written."""
-        number, system = self.identifier.strip(), self.destination and self.destination.system
+        number, system = self.number, self.destination and self.destination.system
         return Lasting(
             tuple((one.capture.id, one.kind) for one in self.selected if one.kind),
             self.person.id,
             (system, number) if system and number else None,
             self.dermoscope,
         )
+
+    @property
+    def number(self) -> str:
+        """The person's number as it is sent, in Latin digits: some Arabic keyboards type others,
+        by which the receiver would find nobody."""
+        typed = self.identifier.strip()
+        return "".join(str(decimal(it)) if it.isdecimal() else it for it in typed)
 
     @property
     def selected(self) -> list[DraftPicture]:
@@ -184,14 +213,14 @@ class Draft:
         if self.destination is None or not self.whole:
             raise ValueError("a referral needs a receiver, and each picture a kind")
         person, lesion, system = self.person, self.lesion, self.destination.system
-        number, to = self.identifier.strip(), self.destination.id
+        number = self.number
         return Referral(
             id=self.id,
             created=now,
-            pseudonym=uids.pseudonym(person.id, to),
+            pseudonym=self._code(self.known, uids.pseudonym, person.id),
             lesion=ReferredLesion(
                 region(lesion.view, lesion.x, lesion.y) or "",
-                self.tracked.get(to) or uids.tracking_uid(lesion.id, to),
+                self._code(self.tracked, uids.tracking_uid, lesion.id),
             ),
             pictures=tuple(self.referred(images)),
             consent=self.consent,
@@ -205,6 +234,14 @@ class Draft:
             question=self.question.strip(),
             report=report,
         )
+
+    def _code(self, sent: Mapping[str, str], make: Callable[..., str], record: str) -> str:
+        """Of a person or a spot at the receiver: that by which it is known there, but none that a
+        referral which was moved took to another."""
+        to = self.destination.id if self.destination is not None else ""
+        made = (make(record, to, *map(str, range(1, more))) for more in count(1))
+        codes = chain([sent[to]] if to in sent else [], made)
+        return next(code for code in codes if self.coded.get(code, set()) <= {to})
 
     def referred(self, images: Mapping[str, bytes] | None = None) -> Iterator[ReferredPicture]:
         """Those of the pictures that are selected and of which somebody said what they are.

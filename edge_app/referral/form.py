@@ -6,7 +6,6 @@ store, a file's path or where a picture was taken, so none of them can be sent b
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from edge_app.i18n.language import N_
 from edge_app.presentation.estimate import quality_messages
 from edge_app.referral.consent import Consent
 from edge_app.referral.history import ONSETS, QUESTIONS
-from edge_app.referral.uids import TRACKING
+from edge_app.referral.uids import PSEUDONYM, TRACKING
 
 KINDS = {
     "overview": N_("Overview"),
@@ -236,7 +235,7 @@ class Referral:
             all(picture.kind in KINDS for picture in self.pictures),
             len({picture.id for picture in self.pictures}) == len(self.pictures),
             all(moment is None or moment.utcoffset() is not None for moment in moments),
-            re.fullmatch(r"[A-Z2-7]{8,16}", self.pseudonym),
+            PSEUDONYM.fullmatch(self.pseudonym),
             TRACKING.fullmatch(self.lesion.tracking_uid),
         )
         if not all(known):

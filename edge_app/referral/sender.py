@@ -131,6 +131,9 @@ class Sender:
             if error.code in NOT_SOUND:  # the others are whole
                 self._stop_referral(status, Message(NOT_WHOLE), error.code)
                 report.stopped += 1
+            elif error.code == "pseudonym":
+                self._stop_referral(status, error_message(error), error.code)
+                report.stopped += 1
             elif error.code not in GONE:
                 raise
         except UserError as error:

@@ -20,6 +20,7 @@ SYSTEM = "urn:oid:2.25.36748770229461313478477935510454211468"
 CODES = f"{SYSTEM}.1"  # the private codes in FHIR
 IMPLEMENTATION = "2.25.6429713747272279178606756117559214876"
 TRACKING = re.compile(r"2\.25\.\d{1,39}")
+PSEUDONYM = re.compile("[A-Z2-7]{8,16}")
 _CODE = 12  # characters of a pseudonym
 
 
@@ -46,12 +47,12 @@ def tracking_uid(lesion: str, *destination: str) -> str:
     return uid("lesion", lesion, *destination)
 
 
-def pseudonym(person: str, destination: str) -> str:
+def pseudonym(person: str, destination: str, *more: str) -> str:
     """What stands for a person at one receiver: 12 of A-Z and 2-7, of the store's random ids.
 
     Two receivers get two codes, so that they cannot join what they have.
     """
-    digest = _digest("person", person, destination)
+    digest = _digest("person", person, destination, *more)
     return base64.b32encode(digest).decode()[:_CODE]
 
 

@@ -171,13 +171,16 @@ class Mail:
         connection.execute("DELETE FROM attempt WHERE referral = ?", (referral.id,))
 
     def delete_destination(self, id: str) -> None:
-        """With its secrets, as `Store.delete_person`. Refused while referrals wait for it."""
+        """With its secrets, as `Store.delete_person`. Refused while referrals wait for it; to one
+        that is damaged they cannot be sent."""
         if not self._file.select("SELECT 1 FROM destination WHERE id = ?", (id,)):
             self._rows.get("destination", id)  # says that it is gone
 
         def delete() -> None:
             with self._file.writing() as connection:
-                if any(self._waits(connection, one) for one in self._bound_for(connection, id)):
+                whole = self._rows.within(connection, "destination", "WHERE id = ?", (id,))
+                bound = self._bound_for(connection, id) if whole else []
+                if any(self._waits(connection, one) for one in bound):
                     raise StoreError(IN_USE, code="in-use")
                 self._trail.log(connection, "delete destination", id)
                 connection.execute("DELETE FROM destination WHERE id = ?", (id,))
@@ -243,7 +246,8 @@ class Mail:
         """Before its first byte leaves: from now on it may be with the receiver.
 
         Raises StoreError `moved` where `destination` is given, and its referral goes elsewhere by
-        now: who moved it has read that nothing had left.
+        now: who moved it has read that nothing had left. `pseudonym` where another that waited
+        under the same code was moved, and has left.
         """
         with self._file.writing() as connection:
             old = self._rows.one(connection, "parcel", parcel.id)
@@ -253,6 +257,12 @@ class Mail:
                 raise StoreError(words, code="moved", receiver=referral.receiver)
             if old.state != WAITING:
                 return old
+            begun = self._may_be_there(connection, old.referral)
+            to = self._rows.within(
+                connection, "destination", "WHERE id = ?", (referral.destination,)
+            )
+            if to and not begun:
+                self._must_join_nothing(connection, referral, to[0], damaged=False)
             new = replace(old, state=SENT)
             self._rows.put(connection, "parcel", new, "send parcel")
         return new
@@ -315,26 +325,38 @@ class Mail:
             numbers = old.form.get("identifiers", ())
             if moved and any(one[:1] != [target.system] for one in numbers):
                 raise StoreError(ITS_NUMBER, code="identifier", receiver=old.receiver)
-            if moved and not numbers:
-                self._must_join_nothing(connection, old, target)
+            if moved:
+                self._must_join_nothing(connection, old, target, damaged=True)
             new = replace(old, stopped=None, destination=target.id, receiver=target.name)
             self._rows.put(connection, "referral", new, "resume referral")
             connection.execute("DELETE FROM attempt WHERE referral = ?", (referral,))
 
-    def _must_join_nothing(self, connection, moving: StoredReferral, target: Destination) -> None:
-        """What is somewhere else under the code of a referral, or may be, keeps it from moving."""
-        query_person = "SELECT person FROM lesion WHERE id = ?"
-        whose = connection.execute(query_person, (moving.lesion,)).fetchone()
-        for row in connection.execute(query("referral")).fetchall():
-            id, lesion, _sealed = row
-            receiver: str = Message(UNKNOWN)
-            # Of a damaged one it is known whose it is: nobody else has that code.
-            joins = connection.execute(query_person, (lesion,)).fetchone() == whose
+    def _must_join_nothing(
+        self, connection, referral: StoredReferral, to: Destination, damaged: bool
+    ) -> None:
+        """What is somewhere else under its code of the person, or may be, keeps it from `to`;
+        where `damaged`, also what nobody can read of that person.
+        """
+        if referral.form.get("identifiers"):
+            return
+        of_person = (
+            f"{query('referral')} WHERE lesion IN (SELECT id FROM lesion WHERE person = "
+            "(SELECT person FROM lesion WHERE id = ?))"
+        )
+        for row in connection.execute(of_person, (referral.lesion,)).fetchall():
+            receiver, joins = Message(UNKNOWN), damaged
             for other in self._rows.sound("referral", [row], pass_over):
                 receiver = other.receiver
-                joins = other.patient_id == moving.patient_id and other.destination != target.id
-            if joins and self._may_be_there(connection, id):
+                joins = other.patient_id == referral.patient_id and not (
+                    other.destination == to.id or self._is_at(connection, other, to)
+                )
+            if joins and self._may_be_there(connection, row[0]):
                 raise StoreError(ITS_CODE, code="pseudonym", receiver=receiver)
+
+    def _is_at(self, connection, referral: StoredReferral, to: Destination) -> bool:
+        """Whether its receiver is one that was removed and entered again."""
+        parcels = self._rows.parcels(connection, referral.id)
+        return referral.receiver == to.name and to.is_at([it.place for it in parcels])
 
     def _may_be_there(self, connection, referral: str) -> bool:
         """Whether something of it may have left, as far as can be read."""

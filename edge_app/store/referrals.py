@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from edge_app.i18n.language import N_, Message
 from edge_app.store import clock
@@ -50,6 +51,12 @@ class Destination:
             value = getattr(self, name)
             if isinstance(value, dict):
                 object.__setattr__(self, name, Endpoint(**value))
+
+    def is_at(self, places: Collection[str]) -> bool:
+        """Whether it has an address at one of these, as receipts name them."""
+        doors = [door.address for door in (self.dicom, self.fhir) if door is not None]
+        hosts = {(urlsplit(one).netloc or one).lower() for one in doors}
+        return not hosts.isdisjoint(one.lower() for one in places)
 
     def endpoint(self, kind: str) -> Endpoint | None:
         """For a kind of parcel."""

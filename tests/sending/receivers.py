@@ -98,16 +98,17 @@ def parcel(uid: str, kind: str, referral: str, sequence: int, data: bytes) -> Pa
 
 
 class Site:
-    """A server on a free port; `certificate` : a PEM file with its key, for TLS."""
+    """A server on a free port; `certificate` : a PEM file with its key, for TLS; or `context`."""
 
-    def __init__(self, handler: type, certificate: str = ""):
+    def __init__(self, handler: type, certificate: str = "", context: ssl.SSLContext | None = None):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.site = self
         self.server.daemon_threads = True
-        self.secure = bool(certificate)
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+        self.secure = context is not None
+        if context:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.server.handle_error = lambda *_: None
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -212,6 +213,7 @@ class DicomWebHandler(Handler):
                 found.append({
                     "0020000E": {"vr": "UI", "Value": [str(ds.SeriesInstanceUID)]},
                     "00080018": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]},
+                    "00080016": {"vr": "UI", "Value": [str(ds.SOPClassUID)]},
                     "00080060": {"vr": "CS", "Value": [str(ds.Modality)]},
                 })  # fmt: skip
         self.say(200, json.dumps(found).encode())
@@ -220,12 +222,15 @@ class DicomWebHandler(Handler):
 class DicomWebReceiver(Site):
     kind = "dicom"
 
-    def __init__(self, certificate: str = "", lie=None, held: dict | None = None):
+    def __init__(
+        self, certificate: str = "", lie=None, held: dict | None = None,
+        context: ssl.SSLContext | None = None,
+    ):  # fmt: skip
         self.held: dict[str, bytes] = {} if held is None else held
         self.stores: dict[str, int] = {}
         self.posts, self.lie, self.lock = 0, lie, threading.Lock()
         self.hung = threading.Event()  # set: what hangs ends
-        super().__init__(DicomWebHandler, certificate)
+        super().__init__(DicomWebHandler, certificate, context)
 
     def endpoint(self, **values) -> Endpoint:
         return Endpoint("dicomweb", self.address(BASE), **values)
@@ -282,14 +287,30 @@ class FhirHandler(Handler):
             asked = parse_qs(urlsplit(self.path).query)
             requests = asked.get("based-on", [""])[0].split(",")
             ids = asked.get("_id", [""])[0].split(",")
+            numbers = asked.get("identifier", [""])[0].split(",")
+            held = dict(self.server.site.held)
             found = [
                 one
-                for name, one in list(self.server.site.held.items())
-                if name.startswith(f"{path}/") and (one["id"] in ids or _based_on(one) in requests)
+                for name, one in held.items()
+                if name.startswith(f"{path}/")
+                and (one["id"] in ids or _based_on(one) in requests or _is_of(one, numbers))
             ]
-            if self.server.site.includes and f"{path}:based-on" in asked.get("_include", ()):
-                held = self.server.site.held
-                found += [held[_based_on(one)] for one in found if _based_on(one) in held]
+            for kind, name in (one.split(":") for one in asked.get("_include", ())):
+                if kind == path and (self.server.site.includes or name != "based-on"):
+                    element = re.sub("-(.)", lambda it: it[1].upper(), name)
+                    found += [
+                        held[one["reference"]]
+                        for it in list(found)
+                        for one in _listed(it.get(element))
+                        if one.get("reference") in held
+                    ]
+            if "Task:focus" in asked.get("_revinclude", ()):
+                asked_for = [f"{path}/{one['id']}" for one in found]
+                found += [
+                    one
+                    for one in held.values()
+                    if one.get("focus", {}).get("reference") in asked_for
+                ]
             page = self.server.site.page
             following = [{"relation": "next", "url": "/elsewhere"}] if len(found) > page else []
             said = {"resourceType": "Bundle", "type": "searchset", "link": following,
@@ -297,6 +318,15 @@ class FhirHandler(Handler):
             return self.say(200, json.dumps(said).encode())
         found = self.server.site.held.get(path)
         return self.say(404) if found is None else self.say(200, json.dumps(found).encode())
+
+
+def _listed(element: object) -> list[dict]:
+    return element if isinstance(element, list) else [element] if element else []
+
+
+def _is_of(resource: dict, numbers: list[str]) -> bool:
+    own = resource.get("identifier") or []
+    return any(f"{one['system']}|{one['value']}" in numbers for one in own)
 
 
 def _based_on(resource: dict) -> str:
@@ -316,6 +346,17 @@ class FhirReceiver(Site):
 
     def endpoint(self, **values) -> Endpoint:
         return Endpoint("fhir", self.address("/fhir"), **values)
+
+    def set_up_again(self) -> None:
+        """All that it held is put in again, and gets other ids, up to those that it had."""
+        others = {
+            name: f"{name.partition('/')[0]}/{number}"
+            for number, name in enumerate(reversed(self.held), 1)
+        }
+        text = json.dumps(self.held)
+        held = json.loads(re.sub(r'"(\w+/\w+)"', lambda it: f'"{others[it[1]]}"', text))
+        self.held = {name: one | {"id": name.partition("/")[2]} for name, one in held.items()}
+        self.by_identifier = {key: others[it] for key, it in self.by_identifier.items()}
 
     def make(self, referral: str, sequence: int, salt: object = "") -> Parcel:
         return request(referral, sequence, str(salt))

@@ -8,6 +8,7 @@ import json
 import os
 import ssl
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -174,7 +175,7 @@ def test_old_encryption_is_refused(pems):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     authority, _key = split_pem(pems["authority"])
     link = connect(receiver.endpoint(authorities=authority))
-    with pytest.raises(Later):
+    with pytest.raises(Later, match="agree on no encryption"):
         link.deliver(receiver.make(A, 0), again=False)
     assert receiver.posts == 0
     link.close()
@@ -288,14 +289,18 @@ def test_a_bad_line_may_take_its_time_an_answer_may_not(monkeypatch, slow):
     clinic.close()
 
 
+@pytest.mark.parametrize("way", ["dimse", "web"])
 @pytest.mark.parametrize("who", ["client", "stranger", ""])
-def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
-    pytest.importorskip("pynetdicom")
+def test_tls_lets_in_who_shows_a_certificate(pems, who, way):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pems["server"])
     context.load_verify_locations(pems["authority"])
     context.verify_mode = ssl.CERT_REQUIRED
-    receiver = DimseReceiver(context)
+    if way == "dimse":
+        pytest.importorskip("pynetdicom")
+        receiver = DimseReceiver(context)
+    else:
+        receiver = DicomWebReceiver(context=context)
     authority, _key = split_pem(pems["authority"])
     own = dict(zip(("certificate", "key"), split_pem(pems[who]), strict=True)) if who else {}
     link = connect(receiver.endpoint(authorities=authority, **own))
@@ -304,10 +309,26 @@ def test_dicom_tls_lets_in_who_shows_a_certificate(pems, who):
         assert link.deliver(item, again=False).place
         assert receiver.holds(item)
     else:
-        with pytest.raises(Later):
+        fault = "unknown ca" if who else "certificate required"
+        with pytest.raises(Later, match=f"does not take the certificate of this .*{fault}"):
             link.deliver(item, again=False)
         assert receiver.held == {}
     receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [
+        ("400 The SSL certificate error", "The SSL certificate error$"),  # as nginx says it
+        ("400 Bad Request", "check the address"),
+    ],
+)
+def test_what_a_proxy_says_of_a_certificate_is_said(title, said):
+    page = f"<html>\r\n<head><title>{title}</title></head>".encode()
+    site = DicomWebReceiver(lie=lambda handler, _: handler.say(400, page, "text/html") or True)
+    with pytest.raises(Later, match=said):
+        connect(site.endpoint()).deliver(site.make(A, 0), again=False)
+    site.close()
 
 
 @pytest.mark.parametrize(
@@ -359,6 +380,36 @@ def test_what_a_node_says_is_heeded(status, kind):
     receiver.close()
 
 
+def test_a_node_that_ends_the_connection_may_not_let_this_device_fetch(monkeypatch):
+    pytest.importorskip("pynetdicom")
+
+    def aborts(_self, event):
+        event.assoc.abort()
+        yield 0
+
+    monkeypatch.setattr(DimseReceiver, "_get", aborts)
+    receiver = DimseReceiver()
+    with pytest.raises(Later, match=r"whether this device may store and fetch there"):
+        connect(receiver.endpoint()).deliver(receiver.make(A, 0), again=False)
+    receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("require_called_aet", "is not called ARCHIVE: enter its AE title"),
+     ("require_calling_aet", "no device in that calls itself DERMEDGE")],
+)  # fmt: skip
+def test_which_title_a_node_does_not_take_is_said(wrong, said):
+    pytest.importorskip("pynetdicom")
+    receiver = DimseReceiver()
+    node = receiver._server.ae
+    receiver._server.ae_title = "PACS"
+    setattr(node, wrong, ["PACS"] if wrong == "require_calling_aet" else True)
+    with pytest.raises(Refused, match=said):
+        connect(receiver.endpoint()).check()
+    receiver.close()
+
+
 def test_a_node_with_too_many_connections_is_asked_later(monkeypatch):
     pytest.importorskip("pynetdicom")
     receiver = DimseReceiver()
@@ -384,14 +435,16 @@ def test_how_long_a_receiver_asks_to_wait(value, seconds):
     assert retry_after(value) == seconds
 
 
-@pytest.mark.parametrize("unit", [False, True])
-def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
+@pytest.mark.parametrize("by", ["fstab", "unit", "nothing"])
+def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, by):
     receiver = FolderReceiver(tmp_path / "my stick")
     place = str(receiver.folder).replace(" ", r"\040")
     table, mounted = tmp_path / "fstab", tmp_path / "mounts"
-    stick = "" if unit else f"LABEL=S {place} vfat noauto,user 0 0\n"
+    stick = f"LABEL=S {place} vfat noauto,user 0 0\n" if by == "fstab" else ""
     table.write_text(f"# sticks\nUUID=1 / ext4\n{stick}")
-    if unit:
+    if by == "nothing":  # as /media/usb0 of usbmount, which stays
+        monkeypatch.setattr(folder, "STICKS", (tmp_path,))
+    if by == "unit":
         text = f"[Mount]\nWhat=/dev/disk/by-label/S\nWhere={receiver.folder}\n"
         (tmp_path / "my.mount").write_text(text)
     mounted.write_text("/dev/sda1 / ext4 rw 0 0\n")
@@ -404,9 +457,25 @@ def test_the_empty_folder_of_a_stick_is_no_stick(tmp_path, monkeypatch, unit):
             ask()
     assert receiver.count() == 0
     mounted.write_text(f"/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 {place} vfat rw 0 0\n")
+    monkeypatch.setattr(folder, "STICKS", (Path("/proc"),))
     link.deliver(receiver.make(A, 0), again=False)
     assert receiver.count() == 1
     link.close()
+
+
+def test_a_folder_that_cannot_be_written_is_not_said_to_be_there(tmp_path, monkeypatch):
+    receiver = FolderReceiver(tmp_path / "stick")
+    link = connect(receiver.endpoint())
+    assert "MiB free" in link.check()
+    assert not list(receiver.folder.iterdir())
+
+    def fails(*_args, **_values):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as locked:
+        locked.setattr(os, "open", fails)
+        with pytest.raises(Later, match="Read-only file system"):
+            link.check()
 
 
 @pytest.mark.parametrize("asked", ["is_dir", "exists"])

@@ -117,6 +117,12 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     answers = cases.mail.answers(ids[0])
     assert timeline.standing_of(answers[0], answers).startswith("Replaced")
     assert timeline.standing_of(answers[1], answers) == ""
+    # Its author is elsewhere on the server.
+    name = [{"given": ["Lee"], "family": "Ray"}]
+    clinic.held["Practitioner/5"] = {"resourceType": "Practitioner", "id": "5", "name": name}
+    by = [{"reference": "Practitioner/5"}]
+    report(clinic, ids[3], 80, "a nevus", resultsInterpreter=by)
+    assert [one.author for one in Collector(cases).run().new] == ["Lee Ray"]
     # Another's patient under our request.
     other = clinic.by_identifier["Patient", SYSTEM, f"{ids[1]}.Patient"]
     report(clinic, ids[2], 99, "of another person", patient=other)
@@ -205,6 +211,22 @@ def test_an_answer_that_its_author_takes_back_does_not_stand(cases, archive, cli
     assert timeline.timeline(status)[-1].title == "Answer taken back"
 
 
+def test_a_server_that_does_not_know_what_belongs_to_an_answer_is_asked_without(
+    cases, archive, clinic, monkeypatch
+):
+    received(cases, archive, clinic, A)
+    report(clinic, A, 1, "benign")
+    asked = FhirHandler.do_GET
+
+    def answer(self):
+        return self.say(400) if "interpreter" in self.path else asked(self)
+
+    monkeypatch.setattr(FhirHandler, "do_GET", answer)
+    found = Collector(cases).run()
+    assert [one.text for one in found.new] == ["benign"]
+    assert "400" not in {one.code for one in found.refused}
+
+
 @pytest.mark.parametrize("includes", [True, False])
 def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
     cases, archive, clinic, includes
@@ -233,6 +255,55 @@ def test_a_receiver_that_gives_a_number_again_answers_nobody_elses_request(
     assert (found.new, found.refused[0].code) == ([], "answer-foreign")
 
 
+def test_a_server_that_was_set_up_again_with_other_addresses_still_answers(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, A, 1, "nevus")
+    report(clinic, B, 2, "benign")
+    for id in (A, B):
+        patient = clinic.by_identifier["Patient", SYSTEM, f"{id}.Patient"]
+        task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{id}.Task"]]
+        task |= {"for": {"reference": patient}}
+    assert len(Collector(cases).run().new) == 2
+    clinic.set_up_again()
+    found = Collector(cases).run()
+    assert (found.new, found.refused) == ([], [])
+    report(clinic, A, 3, "melanoma")
+    clinic.held[clinic.by_identifier["Task", SYSTEM, f"{B}.Task"]] |= {"status": "rejected"}
+    found = Collector(cases).run()
+    assert [(one.referral, one.text) for one in found.new] == [(A, "melanoma"), (B, "")]
+    assert found.refused == []
+    clinic.held[clinic.by_identifier["Patient", SYSTEM, f"{A}.Patient"]]["identifier"] = []
+    report(clinic, A, 4, "of whom nobody knows")
+    found = Collector(cases).run()
+    assert (found.new, {one.code for one in found.refused}) == ([], {"answer-other-person"})
+
+
+def test_a_referral_that_its_receiver_has_lost_is_not_waited_for_in_silence(cases, archive, clinic):
+    received(cases, archive, clinic, A, B)
+    report(clinic, B, 1, "benign")
+    assert Collector(cases).run().failed == []
+    clinic.held.clear()
+    clinic.by_identifier.clear()
+    for _ in range(2):
+        (lost,) = Collector(cases).run().failed
+        assert str(lost).startswith("Clinic does not have the referral of 20")
+    assert cases.mail.faults() == [str(lost)]
+
+
+def test_a_receiver_is_not_asked_about_what_went_to_another_on_its_host(cases, archive, clinic):
+    received(cases, archive, clinic, A)
+    (old,) = cases.mail.destinations()
+    cases.mail.delete_destination(old.id)
+    cases.mail.add_destination(replace(old, name="Its neighbour", dicom=None))
+    clinic.held.clear()
+    clinic.by_identifier.clear()
+    received(cases, archive, clinic, B)
+    report(clinic, B, 1, "melanoma")
+    found = Collector(cases).run()
+    assert [one.referral for one in found.new] == [B]
+    assert "answer-foreign" not in {one.code for one in found.refused}
+
+
 def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, clinic):
     received(cases, archive, clinic, A)
     task = clinic.held[clinic.by_identifier["Task", SYSTEM, f"{A}.Task"]]
@@ -253,8 +324,9 @@ def test_a_rejection_that_is_not_meant_any_more_does_not_stand(cases, archive, c
     assert Outbox(cases).status(cases.mail.referral(A)).state == "answered"
 
 
+@pytest.mark.parametrize("status", [404, 403])  # 403: no right to read such
 def test_a_server_that_knows_no_communication_is_asked_for_all_others(
-    cases, archive, clinic, monkeypatch
+    cases, archive, clinic, monkeypatch, status
 ):
     monkeypatch.setattr(collector, "AT_ONCE", 1)
     received(cases, archive, clinic, A, B)
@@ -268,14 +340,36 @@ def test_a_server_that_knows_no_communication_is_asked_for_all_others(
         if not self.path.startswith("/fhir/Communication"):
             return asked(self)
         issue = [{"diagnostics": "Unknown resource type 'Communication'"}]
-        return self.say(404, json.dumps({"issue": issue}).encode())
+        return self.say(status, json.dumps({"issue": issue}).encode())
 
     monkeypatch.setattr(FhirHandler, "do_GET", answer)
     found = Collector(cases).run()
     assert {(one.referral, one.text) for one in found.new} == {(A, ""), (B, "benign")}
     assert found.failed == []
-    (said,) = {str(it) for it in found.refused if it.code == "404"}
-    assert said.endswith("(404), it is tried again: Unknown resource type 'Communication'")
+    (said,) = {str(it) for it in found.refused if it.code == str(status)}
+    words = {404: "again: Unknown resource type 'Communication'", 403: "not let this device in"}
+    assert words[status] in said
+
+
+def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(
+    cases, archive, monkeypatch
+):
+    received(cases, archive, None, A, B)
+    for id in (A, B):
+        with cases._file.writing() as connection:
+            item = cases.mail.referral(id)
+            item = replace(item, sent=sent(id) | {"study_uid": f"2.25.{'12'[id == B]}"})
+            cases._rows.put(connection, "referral", item, "resume referral")
+    asked = []
+
+    def listed(handler, study):
+        asked.append(study)
+        handler.say(403 if study == "2.25.1" else 204)
+
+    monkeypatch.setattr(DicomWebHandler, "listed", listed)
+    found = Collector(cases).run()
+    assert asked == ["2.25.1", "2.25.2"]
+    assert [one.code for one in (*found.refused, *found.failed)] == ["403"]
 
 
 def test_better_picture_please_is_a_reminder_for_today(cases, archive, clinic, monkeypatch):
@@ -323,7 +417,7 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
         item = replace(cases.mail.referral(A), sent=sent(A) | {"study_uid": study})
         cases._rows.put(connection, "referral", item, "resume referral")
 
-    def document(uid: str, patient: str = "CODE", size: int = 0) -> None:
+    def document(uid: str, patient: str = "CODE", size: int = 0, modality: str = "DOC") -> None:
         ds = pydicom.Dataset()
         ds.file_meta = pydicom.dataset.FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -331,22 +425,30 @@ def test_a_report_in_our_study_comes_home_whatever_became_of_the_form(
         ds.file_meta.MediaStorageSOPInstanceUID = uid
         ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.104.1", uid
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, "2.25.77"
-        ds.PatientID, ds.Modality, ds.DocumentTitle = patient, "DOC", "Opinion"
+        ds.PatientID, ds.Modality, ds.DocumentTitle = patient, modality, "Opinion"
         ds.EncapsulatedDocument = b"%PDF-1.4 opinion" + bytes(size)
         file = BytesIO()
         pydicom.dcmwrite(file, ds, enforce_file_format=True)
         archive.held[uid] = file.getvalue()
 
     monkeypatch.setattr(dicomweb, "LARGEST", 10_000)
-    document("2.25.500", size=10_000)  # keeps none away that comes after it
+    document("2.25.499")  # may be read by others alone
+    document("2.25.500", size=10_000)  # these keep none away that comes after them
     document("2.25.501")
     document("2.25.502", "SOMEBODY")
+    document("2.25.503", modality="OT")  # as some of what makes them writes
+    given = DicomWebHandler.do_GET
+
+    def shown(handler):
+        return handler.say(403) if handler.path.endswith("/2.25.499") else given(handler)
+
+    monkeypatch.setattr(DicomWebHandler, "do_GET", shown)
     found = Collector(cases).run()
-    assert [one.source for one in found.new] == ["2.25.501"]
+    assert [one.source for one in found.new] == ["2.25.501", "2.25.503"]
     # The Task that this receiver made is of nobody, too.
     refused = [one.code for one in found.refused if one.code != "answer-other-person"]
-    assert refused == ["long"]
-    assert len(found.refused) == 2 + (fhir == "with")
+    assert sorted(refused) == ["403", "long"]
+    assert len(found.refused) == 3 + (fhir == "with")
     assert Collector(cases).run().new == []
 
 

@@ -22,6 +22,7 @@ from edge_app.referral.alone import alone
 from edge_app.referral.carriers import connect
 from edge_app.referral.collector import Collected
 from edge_app.referral.commands import SEND, _say_answers
+from edge_app.store import derivation
 from edge_app.store.referrals import Destination, Endpoint, StoredAnswer
 from edge_app.store.store import Store
 from sending.mail_cases import queue, state
@@ -234,7 +235,9 @@ def test_a_stick_is_written_and_opened(home, send, tmp_path, capsys):
         call(SEND, "open", home, tmp_path / "plain")
 
 
-def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_path, capsys):
+def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(
+    tmp_path, capsys, monkeypatch
+):
     stick, mails = FolderReceiver(tmp_path / "stick"), tmp_path / "mails"
     link = connect(stick.endpoint())
     for referral in (A, B):
@@ -252,7 +255,10 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
     secret = tmp_path / "agreed"
     secret.write_text(stick.passphrase)
     words = ("open", mails, tmp_path / "plain", "--passphrase-file", secret)
+    unwrap, made = derivation.unwrap, []
+    monkeypatch.setattr(derivation, "unwrap", lambda *it: made.append(it) or unwrap(*it))
     assert call(SEND, *words) == 1
+    assert len(made) == 1  # all of a run share a key, which takes a moment
     out, error = capsys.readouterr()
     assert out.startswith("3 files in ")
     damaged, unread = error.splitlines()
@@ -267,6 +273,7 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(tmp_p
     secret.write_text("another that nobody agreed on")
     with pytest.raises(UserError, match="passphrase"):
         call(SEND, "open", mails, tmp_path / "none", "--passphrase-file", secret)
+    assert len(made) == 2
     assert not (tmp_path / "none").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from contextlib import closing
 from dataclasses import replace
 from datetime import date
@@ -73,8 +74,9 @@ def test_what_is_damaged_of_a_referral_stops_no_other(cases, archive, capsys, pa
     cases.mail.update_destination(replace(to, dicom=replace(to.dicom, password="new")))
     cases.mail.delete_destination(to.id)
     if part == "destination":
+        cases.mail.delete_destination(mine.id)  # before what waits for it
         cases.mail.resume(A, cases.mail.add_destination(replace(to, id="")).id)
-        cases.mail.delete_destination(mine.id)
+        assert Sender(cases).run().received == 1
 
 
 @pytest.mark.parametrize("part", ["person", "lesion", "capture", "summary", "dermoscope"])
@@ -246,3 +248,31 @@ def test_a_fault_that_lasts_is_said_once_and_that_it_is_over(cases, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[1] == lines[0].replace("dermedge: ", "dermedge: over: ")
+
+
+def test_receivers_are_asked_no_more_often_where_what_they_say_cannot_be_kept(
+    cases, monkeypatch, capsys
+):
+    done = {"sent": 0, "asked": 0}
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(_sender):
+        done["sent"] += 1
+        if done["sent"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return Report()
+
+    def full(_collector):
+        done["asked"] += 1
+        raise StoreError("full")
+
+    monkeypatch.setattr(Sender, "run", run)
+    monkeypatch.setattr(Collector, "run", full)
+    monkeypatch.setattr(background, "LOOK", 0.0)
+    try:
+        commands._watch(cases)
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert done == {"sent": 3, "asked": 1}
+    assert capsys.readouterr().err == "dermedge: full\n"

@@ -24,6 +24,7 @@ from edge_app.referral import timeline, uids  # noqa: E402
 from edge_app.referral.background import SenderThread  # noqa: E402
 from edge_app.referral.consent import CURRENT, Consent  # noqa: E402
 from edge_app.referral.outbox import Outbox  # noqa: E402
+from edge_app.referral.sender import Sender  # noqa: E402
 from edge_app.store import clock  # noqa: E402
 from edge_app.store.records import DermoscopeSettings  # noqa: E402
 from edge_app.store.referrals import (  # noqa: E402
@@ -79,12 +80,13 @@ def test_nothing_is_prepared_by_a_clock_that_cannot_be_right(cases, spot, monkey
         sending.begin(cases, lesion.id)  # before anything is typed
 
 
-def _referred(cases, lesion, capture, to, number: int, **form) -> None:
+def _referred(cases, lesion, capture, to, number: int, code: str = "CODE", **form) -> str:
     id = f"{number:032x}"
     one = StoredReferral(
-        id, lesion.id, to.id, to.name, "2.25.9", "CODE", captures=(capture.id,), form=form
+        id, lesion.id, to.id, to.name, "2.25.9", code, captures=(capture.id,), form=form
     )
     Outbox(cases).queue(one, [picture(id, 0)])
+    return id
 
 
 def test_of_two_answers_the_later_one_holds_whatever_its_spot(cases, spot):
@@ -102,6 +104,55 @@ def test_a_spot_keeps_the_code_by_which_a_receiver_knows_it_already(cases, spot)
     assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == uids.tracking_uid(lesion.id)
     _referred(cases, lesion, capture, to, 2, tracking="2.25.7")  # moved, with another's code
     assert _filled(cases, lesion).referral(NOW).lesion.tracking_uid == "2.25.7"
+
+
+def test_what_was_moved_took_its_codes_along(cases, spot):
+    """Two receivers could tell that it is one person."""
+    _person, lesion, capture, to = spot
+    before = _filled(cases, lesion).referral(NOW)
+    form = {"tracking": before.lesion.tracking_uid}
+    moved, waiting = (
+        _referred(cases, lesion, capture, to, number, before.pseudonym, **form) for number in (1, 2)
+    )
+    other = cases.mail.add_destination(Destination("", "Hospital", to.dicom))
+    cases.mail.resume(moved, other.id)
+    cases.mail.mark_sent(cases.mail.parcels(moved)[0])
+    assert Sender(cases).run().stopped == 1
+    why = cases.mail.referral(waiting).why
+    assert why.startswith("Hospital has other referrals under the same code")
+    after = set()
+    for number in (3, 4):  # a new one has others, and keeps them
+        draft = _filled(cases, lesion)
+        draft.choose(to)
+        made = draft.referral(NOW)
+        codes = (made.pseudonym, made.lesion.tracking_uid)
+        after.add(codes)
+        _referred(cases, lesion, capture, to, number, codes[0], tracking=codes[1])
+    assert len(after) == 1
+    assert not {before.pseudonym, before.lesion.tracking_uid} & {*after.pop()}
+
+
+def test_a_receiver_that_is_entered_again_knows_the_person_and_the_spot_still(cases, spot):
+    """As where its token was changed by `dermedge send remove` and `add`."""
+    _person, lesion, capture, to = spot
+    before = _filled(cases, lesion).referral(NOW)
+    codes = before.pseudonym, before.lesion.tracking_uid
+    _referred(cases, lesion, capture, to, 1, codes[0], tracking=codes[1])
+    assert Sender(cases).run().received == 1
+    cases.mail.delete_destination(to.id)
+    elsewhere = replace(to.dicom, address=f"{to.dicom.address}-2")
+    again, other, namesake = (
+        cases.mail.add_destination(replace(to, id="", **values))
+        for values in ({}, {"name": "Hospital"}, {"dicom": elsewhere, "fhir": elsewhere})
+    )
+    draft = _filled(cases, lesion)
+    for one in (again, other, namesake):
+        draft.choose(one)
+        made = draft.referral(NOW)
+        same = {made.pseudonym, made.lesion.tracking_uid} & {*codes}
+        assert same == ({*codes} if one is again else set())
+    _referred(cases, lesion, capture, again, 2, codes[0], tracking=codes[1])
+    assert Sender(cases).run().received == 1
 
 
 @pytest.mark.parametrize(
@@ -127,7 +178,7 @@ def test_a_form_begins_with_what_is_known(cases, spot):
     assert not draft.whole  # what the picture is, a person says
     draft = _filled(cases, lesion)
     draft.answers |= {"family_melanoma": False, "itching": True}
-    draft.identifier, draft.onset = "  4711 ", "months"
+    draft.identifier, draft.onset = "  ٤٧11 ", "months"  # on an Arabic keyboard
     sending.remember(cases, draft.lasting())
     stored = sending.queue(cases, draft, sending.prepare(cases, draft, NOW))
     events = timeline.timeline(Outbox(cases).status(stored))
@@ -291,20 +342,22 @@ def test_without_the_libraries_one_is_told_before_the_form(cases, spot, monkeypa
         sending.begin(cases, spot[1].id)
 
 
-def test_receivers_are_checked_and_kept(cases, monkeypatch):
+def test_receivers_are_checked_and_kept(cases, spot, monkeypatch):
     clinic = FhirReceiver()
     to = sending.save_destination(cases, Destination("", "Clinic", fhir=clinic.endpoint()))
     assert sending.check(to)
     changed = sending.save_destination(cases, replace(to, name="Skin clinic"))
-    assert cases.mail.destinations() == [changed]
+    stick = spot[-1]
+    assert cases.mail.destinations() == [stick, changed]
     plain = replace(to, fhir=Endpoint("fhir", "http://clinic.example/fhir"))
     with pytest.raises(UserError, match="not encrypted"):
         sending.save_destination(cases, plain)
     with pytest.raises(UserError, match="URI"):
         sending.save_destination(cases, replace(to, system="our numbers"))
     monkeypatch.setattr(sending, "may_reach", lambda: False)
-    with pytest.raises(UserError, match="service"):
-        sending.check(to)
+    for one in (to, stick):
+        with pytest.raises(UserError, match="service"):
+            sending.check(one)
     clinic.close()
 
 

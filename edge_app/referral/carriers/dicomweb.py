@@ -7,6 +7,7 @@ import os
 
 from dermedge import UserError
 from edge_app.i18n.language import N_, Message
+from edge_app.referral.answers_dicom import PDF
 from edge_app.referral.carriers.http import Response, Web
 from edge_app.referral.carriers.instances import names, same
 from edge_app.referral.carriers.outcome import (
@@ -17,6 +18,7 @@ from edge_app.referral.carriers.outcome import (
     Later,
     Receipt,
     Refused,
+    is_alone,
 )
 from edge_app.referral.parcels import Parcel
 from edge_app.store.referrals import Endpoint
@@ -122,7 +124,8 @@ class DicomWeb:
         found: list[tuple[str, bytes | UserError]] = []
         for item in self._found(response):
             series, uid = (_first(item, tag) for tag in ("0020000E", "00080018"))
-            kind = _first(item, "00080060")
+            # A PDF may have whatever modality fits what is in it (PS3.3, C.24.1).
+            kind = "DOC" if _first(item, "00080016") == PDF else _first(item, "00080060")
             sound = all(isinstance(it, str) and it.replace(".", "").isdigit()
                         for it in (series, uid))  # fmt: skip
             if not sound or uid in ours or kind not in ("SR", "DOC", None):
@@ -130,8 +133,8 @@ class DicomWeb:
             path = f"/studies/{study}/series/{series}/instances/{uid}"
             try:
                 found += [(str(uid), data) for data in self._fetched(path)]
-            except Later as error:  # of this one alone, unless nobody is there
-                if error.down:
+            except UserError as error:  # of this one alone, unless nobody is there
+                if not is_alone(error):
                     raise
                 found.append((str(uid), error))
             if len(found) >= most:

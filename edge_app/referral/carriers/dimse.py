@@ -33,11 +33,13 @@ from edge_app.store.referrals import Endpoint
 # SOP classes: Verification, and Study Root Query/Retrieve Information Model - GET.
 VERIFICATION, GET = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.3"
 CONNECT, ANSWER = 10.0, 60.0  # s
-TRANSIENT = 2  # result of an association that was rejected (PS3.8, 9.3.4)
+# Of an association that was rejected (PS3.8, 9.3.4): its result; source and reason.
+TRANSIENT, NOT_CALLED = 2, (1, 7)
 OWN_TITLE, ANY_TITLE = "DERMEDGE", "ANY-SCP"
 NO_ADDRESS = N_("{address} is no address of DICOM: enter HOST:PORT")
 INSECURE = N_("{address} is not on this computer, and no certificate is entered: DICOM needs TLS")
 REJECTED = N_("{place} lets no device in that calls itself {title}: ask its administrator")
+OTHER_TITLE = N_("{place} is not called {title}: enter its AE title")
 NO_CLASS = N_("{place} does not take this kind of picture in its encoding: ask its administrator")
 NO_GET = N_(
     "{place} cannot be asked what it has (C-GET), so that nothing would show that a picture "
@@ -45,7 +47,11 @@ NO_GET = N_(
 )
 NOT_STORED = N_("{place} did not store the parcel (status {reason}): ask its administrator")
 NO_ROOM = N_("{place} has no room or is busy (status {reason}): it is tried again")
-CUT = N_("{place} ended the connection: it is tried again")
+# As Orthanc does, where a device that it does not know wants to fetch.
+CUT = N_(
+    "{place} ended the connection, it is tried again; if that lasts, ask its administrator whether "
+    "this device may store and fetch there (C-STORE, C-GET)"
+)
 THERE = N_("{place} answers as DICOM")
 
 
@@ -168,11 +174,15 @@ class _Link:
                 words = Message(BUSY, place=node.place, status=status)
                 raise Later(words, "busy", down=True)
             words = Message(REJECTED, place=node.place, title=node._calling)
+            if reply is not None and (reply.result_source, reply.diagnostic) == NOT_CALLED:
+                words = Message(OTHER_TITLE, place=node.place, title=node._called)
             raise Refused(words, "rejected")
         if not self.association.is_established:
             let_in = reply is not None and reply.result == 0
             if brought and let_in and not self.association.accepted_contexts:  # none of what we ask
                 raise Refused(Message(NO_CLASS, place=node.place), "no-class")
+            if node._tls:  # pynetdicom does not say that certificates are why
+                tls.must_agree(node._tls[0], node._host, node._port, node.place)
             raise Later(Message(NOBODY, place=node.place), "unreachable", down=True)
 
     def takes(self, syntax: str) -> bool:

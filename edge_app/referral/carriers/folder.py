@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge.files import sync_folder, write_atomic
+from dermedge.files import check_folder, sync_folder, write_atomic
+from edge_app.browser import MOUNTS as STICKS
 from edge_app.i18n.language import N_, Message
 from edge_app.referral.carriers.outcome import Later, Receipt
 from edge_app.referral.parcels import Parcel
@@ -40,6 +41,10 @@ DAMAGED = N_("{path} is no parcel of dermedge, or damaged")
 THERE = N_("{folder} is there, {size} MiB free")
 
 
+# Files that were sealed in one run have one header, and its key takes a moment to be made.
+Known = dict[bytes, Keys | WrongKey]
+
+
 class Folder:
     """Writes sealed files. To be used by one thread at a time.
 
@@ -58,6 +63,7 @@ class Folder:
     def check(self) -> Message:
         self._must_be_there()
         with self._or_later():
+            check_folder(self._folder)  # a stick may be locked, or another's
             free = shutil.disk_usage(self._folder).free // 2**20
         return Message(THERE, folder=str(self._folder), size=free)
 
@@ -129,7 +135,11 @@ def _mounted(folder: Path) -> bool:
     here = Path(os.path.realpath(folder))
     planned = _points(FSTAB) | _unit_points()
     missing = planned - _points(MOUNTS) if MOUNTS.exists() else set()
-    return missing.isdisjoint((here, *here.parents))
+    # Below these nothing lies on this computer's own disk, but what a stick has left behind.
+    left = [
+        it for it in STICKS if it in here.parents and os.stat(it).st_dev == os.stat(here).st_dev
+    ]
+    return not left and missing.isdisjoint((here, *here.parents))
 
 
 def _points(table: Path) -> set[Path]:
@@ -156,19 +166,29 @@ def _unit_points() -> set[Path]:
     return found
 
 
-def opened(path: Path, data: bytes, passphrase: str) -> Parcel:
-    """What a sealed file holds. Raises UserError; WrongKey for another passphrase."""
+def opened(path: Path, data: bytes, passphrase: str, known: Known | None = None) -> Parcel:
+    """What a sealed file holds. Raises UserError; WrongKey for another passphrase.
+
+    `known` : what came of the headers of files that were opened before; to be wiped in the end.
+    """
     header, sealed = _split(path, data)
-    try:
-        keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
-    except WrongKey:
-        raise
-    except StoreError:  # its line is about a store
-        raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None
+    keys = None if known is None else known.get(header)
+    if keys is None:
+        try:
+            keys = Keys(derivation.unwrap(derivation.unpacked(header), passphrase))
+        except WrongKey as error:
+            keys = error
+        except StoreError:  # its line is about a store
+            raise UserError(Message(DAMAGED, path=str(path)), code="damaged") from None
+    if known is not None:
+        known[header] = keys
+    if isinstance(keys, WrongKey):
+        raise keys
     try:
         return _parcel(path, keys, sealed)
     finally:
-        keys.wipe()
+        if known is None:
+            keys.wipe()
 
 
 def _split(path: Path, data: bytes) -> tuple[bytes, bytes]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import SplitResult, urlsplit
 
 import requests
@@ -21,7 +23,6 @@ from edge_app.referral.carriers import tls
 from edge_app.referral.carriers.outcome import (
     BROKEN,
     BUSY,
-    CERTIFICATE,
     NOBODY,
     SLOW,
     TOO_LONG,
@@ -72,8 +73,8 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     """Trusts whom the endpoint trusts, and nobody besides."""
 
-    def __init__(self, endpoint: Endpoint):
-        self._context = tls.context(endpoint)
+    def __init__(self, context: ssl.SSLContext):
+        self._context = context
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args, **values):
@@ -108,7 +109,11 @@ class Web:
         self._session.trust_env = False  # no proxy or password of this computer's user
         self._session.mount("http://", HTTPAdapter(max_retries=0))
         if parts.scheme == "https":
-            self._session.mount("https://", _Adapter(endpoint))
+            context = tls.context(endpoint)
+            self._session.mount("https://", _Adapter(context))
+            self._must_agree = partial(
+                tls.must_agree, context, parts.hostname or "", parts.port or 443, self.place
+            )
         if endpoint.token:
             self._session.headers["Authorization"] = f"Bearer {endpoint.token}"
         elif endpoint.user:
@@ -137,8 +142,8 @@ class Web:
                     if time.monotonic() > end:
                         raise Later(Message(SLOW, place=self.place), "timeout", down=True)
         except requests.exceptions.SSLError as error:
-            words = Message(CERTIFICATE, place=self.place, fault=_fault(error))
-            raise Later(words, "certificate", down=True) from error
+            self._must_agree()
+            raise Later(Message(BROKEN, place=self.place), "broken") from error
         except requests.exceptions.ConnectTimeout as error:
             raise Later(Message(NOBODY, place=self.place), "unreachable", down=True) from error
         except requests.exceptions.Timeout as error:
@@ -167,6 +172,8 @@ class Web:
         wait = retry_after(response.headers.get("Retry-After", ""))
         down = status in (429, 503)
         words = BUSY if down else FAULT if status >= 500 else NOT_TAKEN
+        if status == 400:
+            reason = reason or _title(response.body)
         if reason and words is NOT_TAKEN:
             words, values["reason"] = NOT_TAKEN_AS, reason
         raise Later(Message(words, **values, status=status), str(status), wait, down)
@@ -206,6 +213,8 @@ def retry_after(value: str) -> float:
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _fault(error: Exception) -> str:
-    found = re.search(r"certificate verify failed: ([^(\"']+)", str(error))
-    return (found[1].strip() if found else "TLS")[:100]
+def _title(page: bytes) -> str:
+    """What a proxy says of a 400, as nginx of a certificate that has expired; else empty."""
+    found = re.search(rb"<title>(?:400 )?([^<]{1,200})</title>", page)
+    title = printable(found[1].decode("utf-8", "replace")) if found else ""
+    return "" if title == "Bad Request" else title

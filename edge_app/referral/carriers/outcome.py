@@ -33,6 +33,11 @@ class Refused(UserError):
         self.words = words
 
 
+def is_alone(error: UserError) -> bool:
+    """Whether it is about what was asked for alone: a right may be for some kinds or studies."""
+    return error.code == "403" or (isinstance(error, Later) and not error.down)
+
+
 UNLISTED = N_("{place} answered, but does not say that it stored the parcel: it is sent again")
 NOT_THERE = N_("{place} says that it stored the parcel, but does not show it: it is sent again")
 CHANGED = N_(
@@ -43,5 +48,13 @@ SLOW = N_("{place} does not answer in time: it is tried again")
 BUSY = N_("{place} is busy ({status}): it is tried again")
 BROKEN = N_("the connection to {place} broke off: it is tried again")
 CERTIFICATE = N_("the certificate of {place} is not to be trusted ({fault}): nothing was sent")
+OWN_CERTIFICATE = N_(
+    "{place} does not take the certificate of this device ({fault}), nothing was sent: enter "
+    "another one"
+)
+NO_ENCRYPTION = N_(
+    "{place} and this device agree on no encryption ({fault}), nothing was sent: ask its "
+    "administrator whether this device needs a certificate"
+)
 UNFORESEEN = N_("an unforeseen fault ({fault}): it is tried again; tell your administrator")
 TOO_LONG = N_("the answer of {place} is longer than it can be: it is tried again")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import ssl
 import tempfile
 
 from dermedge import UserError
-from edge_app.i18n.language import N_
+from edge_app.i18n.language import N_, Message
+from edge_app.referral.carriers.outcome import (
+    CERTIFICATE,
+    NO_ENCRYPTION,
+    OWN_CERTIFICATE,
+    Later,
+)
 from edge_app.store.referrals import Endpoint
 
+WAIT = 2.0  # s, in which a receiver says what it has against a certificate
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = N_("the certificate or key of this device for {place} cannot be read: enter them again")
 KEY_SEALED = N_(
@@ -20,6 +29,12 @@ KEY_OTHER = N_(
     "the key of this device for {place} is not that of its certificate: enter the two that belong "
     "together"
 )
+# How OpenSSL words it; an alert is what the other side says (RFC 8446, 6.2).
+SIGNS = {
+    CERTIFICATE: r"certificate verify failed: ([^(\"']{1,100})",
+    OWN_CERTIFICATE: r"alert ([a-z ]*certificate[a-z ]*|unknown ca)",
+    NO_ENCRYPTION: r"\] ([\w/ ]+)",
+}
 AUTHORITY = N_("the certificate that vouches for {place} cannot be read: enter it again")
 
 
@@ -44,6 +59,23 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
             words = KEY_SEALED if "ENCRYPTED" in endpoint.certificate + endpoint.key else words
             raise UserError(words, code="key", place=endpoint.address) from None
     return made
+
+
+def must_agree(made: ssl.SSLContext, host: str, port: int, place: str) -> None:
+    """Raises Later where certificates or the encryption are why a connection did not come about."""
+    try:
+        with (
+            socket.create_connection((host, port), WAIT) as plain,
+            made.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.recv(1)  # by TLS 1.3 the other side says only now that it does not take ours
+    except ssl.SSLError as error:
+        for words, sign in SIGNS.items():
+            if found := re.search(sign, str(error)):
+                message = Message(words, place=place, fault=found[1].strip())
+                raise Later(message, "certificate", down=True) from error
+    except OSError:
+        return  # nobody answers, or has nothing to say against it
 
 
 def _load(made: ssl.SSLContext, endpoint: Endpoint) -> None:
