@@ -33,6 +33,12 @@ from edge_app.web import build
 OTHERS = [name for name in LANGUAGES if name != "en"]
 # Message of itself that it is none; nowhere else.
 OF_DIAGNOSES = {DISCLAIMER, present.TERMS[0]}
+# A second word for a thing that has one, or a word that says something else.
+SHUNNED = {
+    "de": ["Überweisung", "Fleck", "Größenkarte", "Größenvergleich", "Demonstrationsmodell"],
+    "es": ["derivación", "mancha", "tipo de piel", "Tarjeta de tamaño"],
+    "ar": ["محذوف من", "عدم التناظر", "نموذج تجريبي"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +103,14 @@ def test_the_app_speaks_of_a_diagnosis_only_to_say_that_it_gives_none(template, 
         words = " ".join(said) if isinstance(said, (tuple, list)) else said
         found = re.search("diagno|diagnó|تشخيص", words, re.IGNORECASE)
         assert bool(found) == (message.id in OF_DIAGNOSES), message.id
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_thing_has_one_name(name):
+    """A page for phones offered a referral as doctors write it, and Arabic called deleted what is
+    damaged."""
+    said = [text for message in _read(name) for text in catalogues.translations(message)]
+    assert not [text for text in said for word in SHUNNED[name] if word in text]
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
