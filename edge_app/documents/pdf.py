@@ -306,7 +306,8 @@ class _CasePage(Page):
         self.pdf.set_draw_color(RULE)
         self.pdf.line(MARGIN, y, WIDTH - MARGIN, y)
         y += 2
-        rows = [view.versions, f"Bundle SHA-256 {capture.analysis['versions']['bundle_sha256']}"]
+        digest = capture.analysis["versions"]["bundle_sha256"]
+        rows = [view.versions, f"{_('Bundle')} SHA-256 {digest}"]
         now = datetime.now(timezone.utc)
         written = _day(now.isoformat())
         if not clock.plausible(now.date()):
