@@ -115,7 +115,7 @@ def test_one_thing_has_one_name(template, name):
         said = [m.id if isinstance(m.id, str) else " ".join(m.id) for m in template]
     else:
         said = [text for message in _read(name) for text in catalogues.translations(message)]
-    assert not [text for text in said for word in SHUNNED[name] if word in text]
+    assert not [text for text in said for word in SHUNNED.get(name, ()) if word in text]
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
