@@ -156,7 +156,7 @@ class Page:
     def shape(self, band: Band, x: float, y: float, radius: float) -> None:
         start = x - radius
         x = self.left(start, 2 * radius) + radius
-        self.pdf.set_fill_color(hex_color(PAPER[band.style].text))
+        self.pdf.set_fill_color(theme.hex_color(PAPER[band.style].text))
         if band.shape == "circle":
             self.pdf.circle(x, y, radius, style="F")
         else:
@@ -168,9 +168,5 @@ class Page:
         size = 19.0 if band.shape != "triangle" else 15.0
         self.text(
             start, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
-            bold=True, color=hex_color(PAPER[band.style].ground), align="C",
+            bold=True, color=theme.hex_color(PAPER[band.style].ground), align="C",
         )  # fmt: skip
-
-
-def hex_color(color: theme.Color) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
