@@ -88,10 +88,12 @@ def _quality(args: argparse.Namespace, name: str = "quality") -> int:
 def _deliver(where: str, name: str, result: dict, table: str, plot: bytes, shown: str) -> int:
     """Write NAME.json, .csv and .png, and print `shown`; the exit status."""
     out = Path(where)
-    write_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    write_atomic(out / f"{name}.csv", table)
-    write_atomic(out / f"{name}.png", plot)
-    print(printable_lines(shown))
+    try:
+        write_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        write_atomic(out / f"{name}.csv", table)
+        write_atomic(out / f"{name}.png", plot)
+    finally:  # a disk that is full by now does not cost the figures
+        print(printable_lines(shown))
     print(f"written: {printable(out / name)}.json, {name}.csv, {name}.png")
     print(DISCLAIMER)
     return 1 if result["data"]["unreadable"] else 0

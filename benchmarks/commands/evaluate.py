@@ -94,16 +94,16 @@ def _evaluate(args: argparse.Namespace) -> int:
         bundle, data_set, selection, args, args.threads, cluster=cluster
     )
     pictures = evaluate.to_csv(rows, bundle.manifest.labels)
-    if args.csv:
-        write_atomic(args.csv, pictures)
-    if args.table:
-        tables.update(args.table, result, _other_precision(whole, bundle, args.precision))
-    if out:
-        _write(out, bundle, result, pictures)
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(printable_lines(text.evaluation(result)))
+    try:
+        if args.csv:
+            write_atomic(args.csv, pictures)
+        if args.table:
+            tables.update(args.table, result, _other_precision(whole, bundle, args.precision))
+        if out:
+            _write(out, bundle, result, pictures)
+    finally:  # a disk that is full by now does not cost the figures
+        print(json.dumps(result) if args.json else printable_lines(text.evaluation(result)))
+    if not args.json:
         if out:
             print(f"written: {printable(out / 'evaluation.html')}, evaluation.json, pictures.csv")
         print(DISCLAIMER)
@@ -148,8 +148,10 @@ def _executions(bundle: Bundle, selection: Selection, args: argparse.Namespace) 
     file_to_write(args.executions)
     threads = args.threads or usable_cores()
     results, unread = executions.measure(bundle, selection, threads, metadata_fields(bundle, args))
-    write_atomic(args.executions, executions.to_csv(results, bundle))
-    print(printable_lines(text.executions(results)))
+    try:
+        write_atomic(args.executions, executions.to_csv(results, bundle))
+    finally:
+        print(printable_lines(text.executions(results)))
     for line in text.unread_and_warnings(unread, selection.warnings):
         print(printable(line))
     print(f"written: {printable(args.executions)}")

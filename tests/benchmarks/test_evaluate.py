@@ -22,7 +22,7 @@ from benchmarks.accuracy.pool import Cluster
 from benchmarks.accuracy.selection import NothingToMeasure, Selection, select
 from benchmarks.accuracy.subset import Subset
 from benchmarks.commands import arguments
-from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS
+from benchmarks.commands.corruptions import QUALITY, ROBUSTNESS, _deliver
 from benchmarks.commands.evaluate import EVALUATE
 from benchmarks.corruptions import out_of_distribution
 from benchmarks.report import page
@@ -36,6 +36,10 @@ from dermedge.data.check import check
 
 SCHEMA = Path(bench_result.__file__).parent / "bench.schema.json"
 pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
+def full_disk(*_args: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_otsu_finds_a_dark_lesion_and_nothing_in_the_dark():
@@ -157,6 +161,24 @@ def test_a_folder_in_place_of_a_file_is_refused_before_the_work(
     words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--split", "all")
     with pytest.raises(UserError, match="is a folder: name a file"):
         call(EVALUATE, *words, option, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--executions"])
+def test_a_full_disk_does_not_cost_the_figures(
+    tiny_bundle, discs, tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.setattr("benchmarks.commands.evaluate.write_atomic", full_disk)
+    words = ("--bundle", tiny_bundle, "--data", f"csv={discs}", "--limit", 10, "--threads", 1)
+    with pytest.raises(OSError, match="No space"):
+        call(EVALUATE, *words, "--split", "all", option, tmp_path / "figures.csv")
+    assert "jaccard" in capsys.readouterr().out.lower()
+
+
+def test_a_full_disk_costs_no_figures_of_corrupted_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.commands.corruptions.write_atomic", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        _deliver(str(tmp_path), "quality", {}, "", b"", "blur: 0.9")
+    assert capsys.readouterr().out == "blur: 0.9\n"
 
 
 @pytest.mark.parametrize(
