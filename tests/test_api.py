@@ -8,6 +8,7 @@ import pickle
 import pydoc
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from test_readme import ROOT
 
 import dermedge
 from benchmarks.accuracy.networks import Networks
-from dermedge import Analysis, Analyzer, UserError, network, open_bundle
+from dermedge import Analysis, Analyzer, Bundle, UserError, network, open_bundle
 from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture, write_png
@@ -43,6 +44,9 @@ def test_help_and_completion_list_the_public_api():
     text = pydoc.plaintext.document(dermedge)
     assert all(f"class {kind}(" in text for kind in ("Analysis", "Analyzer", "Bundle"))
     assert "open_bundle(bundle: 'str | Path' = 'dermoscopy'" in text
+    for kind in (Analysis, Bundle):
+        named = [field.name for field in fields(kind) if not field.name.startswith("_")]
+        assert [name for name in named if f"\n    {name} : " not in kind.__doc__] == []
 
 
 def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):

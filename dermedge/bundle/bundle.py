@@ -56,18 +56,27 @@ def open_bundle(bundle: str | Path = DEFAULT, trusted_key: bytes | None = None) 
 
     Raises
     ------
-    BundleError, TypeError : as `Bundle.open`.
+    BundleError : as `Bundle.open`.
+    TypeError : as `Bundle.open`.
     """
     return Bundle.open(shipped().get(str(bundle), Path(bundle)), trusted_key)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, every part of it checked."""
+    """An opened bundle, every part of it checked.
+
+    Attributes
+    ----------
+    path : its file.
+    manifest : labels, networks, thresholds, licence and measured figures.
+    sha256 : of the whole file, hexadecimal.
+    signature : what its signature is worth here: `state` and `key`.
+    """
 
     path: Path
     manifest: Manifest
-    sha256: str  # of the whole file
+    sha256: str
     signature: Signature
     _parts: dict[str, bytes] = field(repr=False)
     _trusted_key: bytes | None = field(default=None, repr=False)
