@@ -152,7 +152,10 @@ class Analysis:
         }
 
     def full_mask(self) -> np.ndarray:
-        """The lesion as bool (height, width) at the picture's own size."""
+        """The lesion as bool (height, width) at the picture's own size.
+
+        Where `is_outlier`, what was outlined is not one: do not show it.
+        """
         x, y, width, height = self.inner or (0, 0, self.width, self.height)
         mask = self.lesion.mask.astype(np.uint8) * 255
         whole = np.zeros((self.height, self.width), bool)
