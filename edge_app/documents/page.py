@@ -35,11 +35,13 @@ class Page:
     Where the language runs from right to left, an `x` is counted from the right. One thread.
     """
 
-    def __init__(self, broken: Broken | None = None) -> None:
+    def __init__(
+        self, broken: Broken | None = None, paper: tuple[float, float] = (WIDTH, HEIGHT)
+    ) -> None:
         """`broken` : lines that were broken for an earlier page; more are added."""
         from fpdf import FPDF  # it takes half a second
 
-        self.pdf = FPDF(format="A4")
+        self.pdf = FPDF(format=paper)
         self.pdf.set_auto_page_break(False)
         self.pdf.set_margin(0)
         self.pdf.add_page()
