@@ -49,6 +49,7 @@ class Page:
             self.pdf.add_font(family, style, fonts.path(family, style))
         if not language.missing():
             self.pdf.set_text_shaping(True, direction="rtl" if language.rtl() else "ltr")
+        self.pdf.set_lang(language.current())
         self.pdf.set_title(_("Case"))
         self.pdf.set_creator("dermedge")
         self.y = MARGIN

@@ -339,8 +339,9 @@ def page(name: str) -> bytes:
 
 
 def _about() -> dict[str, bytes]:
-    """The web app manifest, its icons, and the size card."""
-    from dermedge.lesion.scale import write_card
+    """The web app manifest, its icons, and the size card in each language."""
+    from edge_app.documents.size_card import size_card
+    from edge_app.i18n import language
 
     icons = [
         {"src": f"icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png",
@@ -361,12 +362,13 @@ def _about() -> dict[str, bytes]:
     }
     content = {"manifest.webmanifest": json.dumps(manifest, indent=1).encode()}
     content |= {f"icon-{side}.png": _icon(side) for side in (180, 192, 512)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "card.pdf")
-        write_card(path)
-        content["size-card.pdf"] = re.sub(
-            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", path.read_bytes()
+    before = language.current()
+    for name in LANGUAGES:
+        language.use(name)
+        content[f"size-card-{name}.pdf"] = re.sub(
+            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", size_card("a4")
         )
+    language.use(before)
     return content
 
 
